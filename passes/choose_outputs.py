@@ -1,0 +1,72 @@
+"""What crosses to the host."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+
+from specc.runtime.errors import PassError
+
+from .find import aten, layer_output, layers, new_input, outputs, set_outputs
+
+
+@dataclass(frozen=True)
+class ChooseOutputs:
+    """Next ids by argmax, top-k ids and log-probabilities, logits, hidden states; the head on one row if `last_row`.
+
+    Given:   {logits}
+    Result:  {ids: argmax(logits), top_ids, top_logprobs: topk(logits, k) - logsumexp(logits)}   ("ids", "top_k:k")
+    """
+
+    outputs: tuple[str, ...]
+    last_row: bool = False
+
+    def __call__(self, graph: GraphModule) -> int:
+        named = outputs(graph)
+        logits = named.pop("logits")
+        if self.last_row:
+            _keep_row(graph, logits)
+        chosen: dict[str, Node] = {}
+        call = graph.graph.call_function
+        with graph.graph.inserting_before(graph.graph.output_node()):
+            for output in self.outputs:
+                kind, _, number = output.partition(":")
+                if kind == "ids":
+                    chosen["ids"] = call(aten.argmax.default, (logits, -1))
+                elif kind == "logits":
+                    chosen["logits"] = logits
+                elif kind == "top_k":
+                    top = call(aten.topk.default, (logits, int(number)))
+                    values, chosen["top_ids"] = (call(operator.getitem, (top, i)) for i in (0, 1))
+                    total = call(aten.logsumexp.default, (logits, [-1], True))
+                    chosen["top_logprobs"] = call(aten.sub.Tensor, (values, total))
+                elif kind == "hidden":
+                    chosen[output.replace(":", "_")] = _hidden(graph, int(number))
+        set_outputs(graph, chosen | named)
+        return len(self.outputs)
+
+
+def _hidden(graph: GraphModule, layer: int) -> Node:
+    found = layers(graph)
+    index = max(found) if layer == -1 else layer
+    if index not in found:
+        raise PassError(f"no layer {layer}; the graph has {sorted(found)}")
+    return layer_output(graph, found[index])
+
+
+def _keep_row(graph: GraphModule, logits: Node) -> None:
+    """Select one row of the head's input, the one that the input `row` [1] names."""
+    head = logits
+    while head.target is not aten.linear.default:
+        inputs = [i for i in head.all_input_nodes if i.op == "call_function"]
+        if len(inputs) != 1:
+            raise PassError(f"the logits come from {head.name}, where no linear head is in sight")
+        head = inputs[0]
+    row = new_input(graph, "row", torch.zeros(1, dtype=torch.long))
+    hidden = head.args[0]
+    with graph.graph.inserting_before(head):
+        picked = graph.graph.call_function(aten.index_select.default, (hidden, 1, row))
+    head.replace_input_with(hidden, picked)  # type: ignore[arg-type]

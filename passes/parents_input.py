@@ -1,0 +1,46 @@
+"""A topology that changes each step: its parent vector is an input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule
+
+from .find import aten, constant, first_call, new_input, placeholder
+
+
+@dataclass(frozen=True)
+class ParentsInput:
+    """Edges and the identity, squared until the deepest path is covered, are the ancestors; their counts the depths.
+
+    Given:   inputs mask, depth
+    Result:  input parents [slots];  reach = eye | (parents == column);  reach = reach @ reach > 0, repeated;
+             mask = reach;  depth = sum(reach) - 1
+    """
+
+    slots: int
+
+    def __call__(self, graph: GraphModule) -> int:
+        g, n = graph.graph, self.slots
+        parents = new_input(graph, "parents", torch.arange(n) - 1)
+        column = constant(graph, "slot_columns", torch.arange(n)[None])
+        eye = constant(graph, "slot_eye", torch.eye(n))
+        with g.inserting_before(first_call(graph)):
+            below = g.call_function(aten.unsqueeze.default, (parents, 1))
+            edges = g.call_function(aten.eq.Tensor, (below, column))
+            edges = g.call_function(aten.to.dtype, (edges, torch.float32))
+            reach = g.call_function(aten.add.Tensor, (edges, eye))
+            for _ in range((n - 1).bit_length()):
+                square = g.call_function(aten.matmul.default, (reach, reach))
+                reach = g.call_function(aten.clamp.default, (square, 0, 1))
+            mask = g.call_function(aten.gt.Scalar, (reach, 0))
+            count = g.call_function(aten.sum.dim_IntList, (reach, [1]))
+            count = g.call_function(aten.to.dtype, (count, torch.long))
+            depth = g.call_function(aten.sub.Tensor, (count, 1))
+        mask.meta["val"], depth.meta["val"] = torch.ones(n, n, dtype=torch.bool), torch.arange(n)
+        for name, new in (("mask", mask), ("depth", depth)):
+            old = placeholder(graph, name)
+            old.replace_all_uses_with(new)
+            g.erase_node(old)
+        return 2

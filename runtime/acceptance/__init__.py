@@ -1,0 +1,18 @@
+"""Which slots of a draft to keep: one rule a file, each a plain function `rule(draft, verified) -> Accepted`.
+
+A rule's randomness comes from `verified.sampling.dice` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..draft import Accepted, Draft, Verified
+
+Acceptance = Callable[[Draft, Verified], Accepted]
+
+
+def reads_odds(rule: Acceptance) -> Acceptance:
+    """Mark a rule that reads the distributions that the draft was sampled from: it is for drafters that sample."""
+    rule.reads_odds = True  # type: ignore[attr-defined]
+    return rule

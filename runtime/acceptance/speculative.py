@@ -1,0 +1,25 @@
+"""Speculative sampling on a chain (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1).
+
+Exact where each drafted token was sampled from the odds that the draft states.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..draft import Accepted, Draft, Verified
+from . import reads_odds
+from .match import match
+
+
+@reads_odds
+def speculative(draft: Draft, verified: Verified) -> Accepted:
+    if verified.sampling.greedy:
+        return match(draft, verified)
+    dice, last = verified.sampling.dice, draft.tree.slots - 1
+    for slot in range(last):
+        p, q, x = verified.odds(slot), draft.odds[slot], draft.tokens[slot + 1]
+        if not dice.happens(min(1.0, p[x] / q[x])):
+            residual = np.maximum(p - q, 0)
+            return Accepted(tuple(range(slot + 1)), dice.pick(residual / residual.sum()))
+    return Accepted(tuple(range(last + 1)), dice.pick(verified.odds(last)))

@@ -1,0 +1,135 @@
+"""A bundle is a directory; this file opens one, checks one, and writes one whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError, RecipeError
+from .manifest import SCHEMA, EngineSpec, FileSpec, Manifest
+from .recipe import Recipe
+from .schema import from_json, to_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: every file that the manifest lists is there, at its size."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def engine(self, name: str) -> EngineSpec:
+        try:
+            return next(e for e in self.manifest.engines if e.name == name)
+        except StopIteration:
+            raise BundleError(f"{self.path}: no engine {name!r}; compile the bundle again") from None
+
+    def recipe(self, name: str | None = None) -> Recipe:
+        """The recipe of that name; None is the bundle's default."""
+        name = name or self.manifest.default_recipe
+        names = [r.name for r in self.manifest.recipes]
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "compile with --recipe to add one"
+            raise RecipeError(f"this bundle has no recipe {name!r}, only {', '.join(names)}; {hint}")
+        return self.manifest.recipes[names.index(name)]
+
+    def check(self, *names: str) -> None:
+        """Compare the SHA-256 of the files named, or of all. Raises BundleError naming the first that differs."""
+        for name, spec in self.manifest.files.items():
+            if (not names or name in names) and sha256(self.file(name)) != spec.sha256:
+                raise BundleError(f"{self.file(name)} was altered after compiling; compile the bundle again")
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read and check the manifest and the sizes of the files. Raises BundleError."""
+    path = Path(path)
+    if not path.is_dir():
+        raise BundleError(f"no bundle at {path}; make one with: specc compile MODEL -o {path}")
+    try:
+        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path} has no {MANIFEST}; it is no bundle, or its compile was moved by hand") from None
+    except (OSError, ValueError) as e:
+        raise BundleError(f"{path / MANIFEST} cannot be read ({e}); compile the bundle again") from e
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise BundleError(f"{path} has schema version {schema}, newer than {SCHEMA}; upgrade specc")
+    stated = data.pop("manifest_sha256", None) if isinstance(data, dict) else None
+    if stated != _digest(data):
+        raise BundleError(f"{path / MANIFEST} was altered after compiling; compile the bundle again")
+    manifest = from_json(Manifest, data)
+    for name, spec in manifest.files.items():
+        file = path / name
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise BundleError(f"manifest.files: {name!r} lies outside the bundle; compile the bundle again")
+        if not file.is_file():
+            raise BundleError(f"{file} is missing; compile the bundle again")
+        if file.stat().st_size != spec.bytes:
+            size = file.stat().st_size
+            raise BundleError(f"{file} has {size} bytes instead of {spec.bytes}; compile the bundle again")
+    return Bundle(path, manifest)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> Manifest:
+    """Write `manifest.json` for the files now in `path`, with their sizes and hashes; return it completed."""
+    names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file() and f.name != MANIFEST)
+    known = manifest.files
+    files = {n: known.get(n) or FileSpec((path / n).stat().st_size, sha256(path / n)) for n in names}
+    manifest = replace(manifest, files=files)
+    data = to_json(manifest)
+    text = json.dumps({**data, "manifest_sha256": _digest(data)}, indent=1) + "\n"
+    partial = path / (MANIFEST + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path / MANIFEST)
+    return manifest
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A directory to fill that becomes `path` when the block ends, and vanishes if it fails."""
+    if path.exists() and not overwrite:
+        raise BundleError(f"{path} exists; choose another output, or replace it with --overwrite")
+    if path.exists() and not (path / MANIFEST).exists():
+        raise BundleError(f"{path} exists and is no bundle; choose another output")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        old = path.with_name(f"{partial.name}.old")
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,97 @@
+"""What a bundle says of itself: `manifest.json`, complete enough to drive the engines from any language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .block import Block
+from .recipe import Recipe
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of an engine, as ONNX names and types it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A pass that made an engine: how many places it changed, and the graph's nodes before and after."""
+
+    name: str
+    changed: int
+    nodes_before: int
+    nodes_after: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """A file that runs one block.
+
+    tensors: `inputs` and `outputs` in order. An output `present.*` is the input `past_key_values.*` updated:
+    bind both to one buffer.
+    """
+
+    name: str
+    backend: str
+    file: str
+    block: Block
+    layers: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    passes: tuple[Ran, ...]
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """Rows of keys and values: one pair of [1, heads, capacity, size] for each name in `layers`.
+
+    Names are those of the engines' inputs, `past_key_values.{layer}.key` and `.value`.
+    """
+
+    capacity: int
+    layers: Mapping[str, tuple[int, int]]  # layer -> (heads, size)
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Where the weights come from, and what the runtime must know of them."""
+
+    source: str
+    revision: str
+    architecture: str
+    vocab_size: int
+    layers: int
+    context: int  # tokens that fit: prompt and answer
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    schema: int
+    model: ModelSpec
+    engines: tuple[EngineSpec, ...]
+    caches: Mapping[str, CacheSpec]
+    recipes: tuple[Recipe, ...]
+    default_recipe: str
+    versions: Mapping[str, str]
+    files: Mapping[str, FileSpec]
+    weights: str = "weights.safetensors"
+    measured: tuple[Mapping[str, Any], ...] = ()  # one row a recipe: what choosing the default showed
+    near_tie_tolerance: float = 1e-3
+    extra: Mapping[str, Any] = field(default_factory=dict)

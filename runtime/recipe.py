@@ -1,0 +1,52 @@
+"""A compiled recipe: which engines, what fills the slots, which slots to keep."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One method as this bundle holds it.
+
+    engines: the drafter's engines by the name of its argument, such as {"draft": "draft.layer-skip"}.
+    verify: the target's engines that this recipe may run, narrowest first.
+    parameters: the drafter's other arguments.
+    """
+
+    name: str
+    drafter: str
+    verify: tuple[str, ...]
+    acceptance: str = "match"
+    lossless: bool = True
+    engines: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_drafter(name: str) -> Any:
+    """The class in `drafters/` that `name` says: prompt-lookup is PromptLookup in prompt_lookup.py."""
+    return _find("drafters", name, "".join(part.capitalize() for part in re.split("[-_]", name)))
+
+
+def load_acceptance(name: str) -> Any:
+    """The function in `acceptance/` that `name` says."""
+    return _find("acceptance", name, name)
+
+
+def _find(folder: str, name: str, attribute: str) -> Any:
+    file = name.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", file):
+        raise RecipeError(f"{name!r} is no name for a file in {folder}/")
+    package = f"{__package__}.{folder}"
+    try:
+        return getattr(importlib.import_module(f"{package}.{file}"), attribute)
+    except ModuleNotFoundError as e:
+        if e.name != f"{package}.{file}":
+            raise
+        raise RecipeError(f"no {name!r} in {folder}/; this runtime is older than the bundle: upgrade specc") from e

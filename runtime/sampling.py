@@ -1,0 +1,81 @@
+"""From logits to distributions, and from distributions to tokens.
+
+    V  vocabulary
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .errors import PromptError
+
+
+class Chance(Protocol):
+    """Where every random decision of drafters and acceptance rules comes from, so that a test can enumerate them."""
+
+    def pick(self, odds_V: np.ndarray) -> int:
+        """An index, with the probability that `odds_V` gives it."""
+
+    def happens(self, probability: float) -> bool: ...
+
+
+class Dice:
+    """Chance by a seeded generator."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def pick(self, odds_V: np.ndarray) -> int:
+        cumulative = np.cumsum(odds_V)
+        at = int(np.searchsorted(cumulative, self.generator.random() * cumulative[-1], side="right"))
+        return min(at, int(np.flatnonzero(odds_V)[-1])) if at >= len(odds_V) or not odds_V[at] else at
+
+    def happens(self, probability: float) -> bool:
+        return bool(self.generator.random() < probability)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a request chooses tokens. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    dice: Chance = field(default_factory=Dice)
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise PromptError(f"temperature {self.temperature} is negative; 0 is greedy, 1 the model's own distribution")
+        if not 0 < self.top_p <= 1:
+            raise PromptError(f"top_p {self.top_p} is not in (0, 1]; 1 cuts nothing")
+        if self.top_k < 0:
+            raise PromptError(f"top_k {self.top_k} is negative; 0 cuts nothing")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    def odds(self, logits_V: np.ndarray) -> np.ndarray:
+        """[V] float64: softmax at the temperature, cut to `top_k`, then to the smallest set of mass `top_p`."""
+        scaled = logits_V.astype(np.float64) / self.temperature
+        odds: np.ndarray = np.exp(scaled - scaled.max())
+        if self.top_k and self.top_k < len(odds):
+            odds[np.argsort(-odds, kind="stable")[self.top_k :]] = 0
+        odds /= odds.sum()
+        if self.top_p < 1:
+            order = np.argsort(-odds, kind="stable")
+            before = np.cumsum(odds[order]) - odds[order]
+            odds[order[before >= self.top_p]] = 0
+            odds /= odds.sum()
+        return odds
+
+    def children(self, odds_V: np.ndarray, count: int) -> list[int]:
+        """Up to `count` distinct tokens drawn one after another, without replacement."""
+        left, drawn = odds_V.copy(), []
+        while len(drawn) < count and left.sum() > 0:
+            drawn.append(self.dice.pick(left / left.sum()))
+            left[drawn[-1]] = 0
+        return drawn

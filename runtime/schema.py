@@ -1,0 +1,82 @@
+"""Dataclasses to JSON and back, checked: whatever does not fit is named by its path."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .errors import BundleError, SpeccError
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """Plain data. A field at its default is left out; a union's member is told by its fields."""
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: to_json(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
+        }
+    if isinstance(value, Mapping):
+        return {k: to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    return value
+
+
+def from_json(kind: type[T], data: Any, where: str = "manifest") -> T:
+    """A `kind` from plain data. Raises BundleError naming the first field that does not fit."""
+    return _read(kind, data, where)  # type: ignore[no-any-return]
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return data
+    if origin in (Union, types.UnionType):
+        return _read(_member(args, data, where), data, where)
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, data, where)
+    if origin is tuple:
+        _expect(list, data, where)
+        return tuple(_read(args[0], v, f"{where}[{i}]") for i, v in enumerate(data))
+    if origin in (dict, Mapping):
+        _expect(dict, data, where)
+        return {k: _read(args[1], v, f"{where}.{k}") for k, v in data.items()}
+    _expect((int, float) if kind is float else kind, data, where)
+    return data
+
+
+def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
+    _expect(dict, data, where)
+    hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(data.keys() - fields.keys()):
+        raise BundleError(f"{where}: unknown field {unknown[0]!r}; compile the bundle again")
+    for name, f in fields.items():
+        no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if no_default and name not in data:
+            raise BundleError(f"{where}: field {name!r} is missing; compile the bundle again")
+    try:
+        return kind(**{k: _read(hints[k], v, f"{where}.{k}") for k, v in data.items()})
+    except SpeccError as e:
+        raise e if isinstance(e, BundleError) else BundleError(f"{where}: {e}") from e
+
+
+def _member(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+    """The member of a union that fits: by its fields for dataclasses, by its type for the rest."""
+    for kind in kinds:
+        if dataclasses.is_dataclass(kind):
+            if isinstance(data, dict) and data.keys() == {f.name for f in dataclasses.fields(kind)}:
+                return kind
+        elif isinstance(data, types.NoneType if kind is None else get_origin(kind) or kind):
+            return kind
+    raise BundleError(f"{where}: {data!r} is none of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+
+
+def _expect(kind: Any, data: Any, where: str) -> None:
+    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
+        name = getattr(kind, "__name__", "number")
+        raise BundleError(f"{where}: expected {name}, found {data!r}; compile the bundle again")

@@ -1,0 +1,70 @@
+"""The state of a decode: tokens, rows, and one invariant.
+
+Between steps `len(tokens) == len(cache) + 1`: every token has its row of keys and values but the last, the pending
+one, which is chosen and not yet run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .sampling import Sampling
+
+
+class Store(Protocol):
+    """Where the rows of one cache lie."""
+
+    capacity: int
+
+    def move(self, start: int, rows: Tokens[int]) -> None:
+        """Copy `rows`, ascending, to `start`, `start + 1`, …"""
+
+
+class Cache:
+    """Rows of keys and values, each under the token that made it. Rows past the end are scratch."""
+
+    def __init__(self, store: Store, tokens: Tokens[int] = ()) -> None:
+        self.store = store
+        self.tokens = list(tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def fork(self) -> Cache:
+        """A second cache over the same rows: what it appends is scratch to the first."""
+        return Cache(self.store, self.tokens)
+
+    def sync(self, tokens: Tokens[int]) -> list[int]:
+        """Drop the rows that are no prefix of `tokens`; return the tokens that have no row yet.
+
+        Nothing else shortens a cache: a rejected draft, a full acceptance and a conversation's second turn all
+        come down to this.
+        """
+        held = len(self.tokens)
+        if self.tokens != tokens[:held]:
+            held = next(i for i, (a, b) in enumerate(zip(self.tokens, [*tokens, None], strict=False)) if a != b)
+            del self.tokens[held:]
+        return list(tokens[held:])
+
+    def keep(self, tokens: Tokens[int], slots: Tokens[int]) -> None:
+        """Commit the rows that a run left in `slots`, whose tokens are `tokens`."""
+        rows = len(self.tokens)
+        if any(slot != i for i, slot in enumerate(slots)):
+            self.store.move(rows, [rows + slot for slot in slots])
+        self.tokens += tokens
+
+
+@dataclass
+class Sequence:
+    """What is decoded so far, and how its tokens are chosen."""
+
+    tokens: list[int]
+    cache: Cache
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def pending(self) -> int:
+        assert len(self.tokens) == len(self.cache) + 1
+        return self.tokens[-1]

@@ -1,0 +1,141 @@
+"""The loop: propose, verify, accept, keep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .bundle import Bundle
+from .draft import Accepted, Verified
+from .engine import Engine
+from .engines import Engines
+from .errors import PromptError, RecipeError
+from .recipe import Recipe, load_acceptance, load_drafter
+from .sampling import Dice, Sampling
+from .sequence import Cache, Sequence
+from .stats import Stats
+from .stream import Stream
+from .text import Message, Text
+
+Prompt = str | Iterable[int] | Iterable[Message]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a request gave. `text` is the new text alone; `finish_reason` is eos, stop or length."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    stats: Stats
+
+
+class Session:
+    """One conversation over a bundle's engines. Rows of a prompt's beginning that the cache holds are not run again."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.engines = Engines(bundle)
+        self.text = Text(bundle.path)
+        self.cache = Cache(self.engines.store("target"))
+        self.drafters: dict[tuple[str, bool], Any] = {}
+
+    def generate(self, prompt: Prompt, max_new_tokens: int = 128, **options: Any) -> Generation:
+        """Decode to the end; the options are those of `stream`."""
+        stream = self.stream(prompt, max_new_tokens, **options)
+        text = "".join(stream)
+        return Generation(text, stream.token_ids, stream.finish_reason, stream.stats)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = 128,
+        *,
+        recipe: str | None = None,
+        acceptance: str | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int | None = None,
+        stop: Collection[str] = (),
+        ignore_eos: bool = False,
+    ) -> Stream:
+        """An iterator over pieces of text, which knows `token_ids`, `finish_reason` and `stats` when it ends.
+
+        recipe: None is the bundle's default, "plain" decodes without speculation.
+        acceptance: None is the recipe's own rule; speculative and recursive are for recipes whose drafter samples.
+        stop: strings that end the text, themselves left out. seed: None draws one.
+        Raises PromptError, RecipeError.
+        """
+        chosen = self.bundle.recipe(recipe)
+        rule = acceptance or chosen.acceptance
+        sampling = Sampling(temperature, top_p, top_k, Dice(seed))
+        tokens = self.text.encode(prompt)
+        self._check(tokens, max_new_tokens)
+        steps = self._decode(tokens, chosen, rule, sampling, stats := Stats(chosen.name, chosen.lossless))
+        eos = () if ignore_eos else self.bundle.manifest.model.eos_token_ids
+        room = self.bundle.manifest.model.context - len(tokens)
+        return Stream(steps, self.text, stats, min(max_new_tokens, room), eos, tuple(stop))
+
+    def _decode(
+        self, tokens: list[int], recipe: Recipe, rule: str, sampling: Sampling, stats: Stats
+    ) -> Iterator[list[int]]:
+        """Runs of one or more tokens, for as long as they are asked for."""
+        accept, drafter = load_acceptance(rule), self._drafter(recipe, rule)
+        verifiers = [self.engines[name] for name in recipe.verify]
+        drafts = [self.engines[name] for name in recipe.engines.values()]
+        seq = Sequence(tokens, self.cache, sampling)
+        start, stats.prompt_tokens = time.perf_counter(), len(tokens)
+        seq.tokens.append(self._prefill(seq))
+        stats.prefill_seconds = time.perf_counter() - start
+        yield seq.tokens[-1:]
+        while True:
+            before = _spent(verifiers), _spent(drafts), time.perf_counter()
+            draft = drafter.propose(seq)
+            verify = next(e for e in verifiers if e.block.holds(draft.tree))
+            verified = Verified(verify.run(seq.cache, draft.tokens, draft.tree), sampling)
+            accepted: Accepted = accept(draft, verified)
+            verify.keep(seq.cache, accepted.slots)
+            new = [*(draft.tokens[s] for s in accepted.slots[1:]), accepted.token]
+            seq.tokens += new
+            drafter.observe(seq, draft, verified, accepted)
+            stats.count(draft, accepted)
+            stats.step(before, (_spent(verifiers), _spent(drafts), time.perf_counter()))
+            yield new
+
+    def _prefill(self, seq: Sequence) -> int:
+        """Run what the cache lacks of the prompt; choose the first token."""
+        feed = seq.cache.sync(seq.tokens[:-1]) + seq.tokens[-1:]
+        engine = self.engines.prefill(len(feed))
+        return Verified(engine.outputs, seq.sampling).choose(engine.extend(seq.cache, feed))
+
+    def _drafter(self, recipe: Recipe, rule: str) -> Any:
+        """The recipe's drafter, kept for the session so that what it learns lasts."""
+        drafter = load_drafter(recipe.drafter)
+        arguments: dict[str, Any] = {role: self.engines[name] for role, name in recipe.engines.items()}
+        sample = getattr(load_acceptance(rule), "reads_odds", False)
+        if sample and "sample" not in drafter.__init__.__annotations__:
+            raise RecipeError(f"acceptance {rule!r} needs a drafter that samples; {recipe.name} does not: use match")
+        if sample:
+            arguments["sample"] = True
+        if (recipe.name, sample) not in self.drafters:
+            self.drafters[recipe.name, sample] = drafter(**arguments, **recipe.parameters)
+        return self.drafters[recipe.name, sample]
+
+    def _check(self, tokens: list[int], max_new_tokens: int) -> None:
+        context, vocabulary = self.bundle.manifest.model.context, self.bundle.manifest.model.vocab_size
+        if not tokens:
+            raise PromptError("the prompt is empty; give at least one token")
+        if len(tokens) >= context:
+            raise PromptError(f"the prompt has {len(tokens)} tokens and the cache {context} rows; shorten it, or compile with a larger --max-seq-len")
+        if max(tokens) >= vocabulary:
+            raise PromptError(f"token {max(tokens)} is not in the vocabulary of {vocabulary}")
+        if max_new_tokens < 1:
+            raise PromptError(f"max_new_tokens {max_new_tokens} is below 1")
+
+
+def _spent(engines: Iterable[Engine]) -> tuple[int, float]:
+    """Calls and seconds so far."""
+    return sum(e.calls for e in engines), sum(e.seconds for e in engines)

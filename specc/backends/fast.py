@@ -1,0 +1,252 @@
+"""The lowering that is fastest on ONNX Runtime's CPU provider: its contrib operators, in as few nodes as they allow.
+
+GroupQueryAttention updates past and present in place where both are one buffer, reads only the rows in use, turns
+queries and keys by itself, and takes the tree as a bias (its own mask is causal over the slots, so parents stand
+before children). FusedMatMul reads a weight as the checkpoint has it, so one copy serves embedding and head.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from specc.passes import Pass
+from specc.passes.find import CACHED, aten, calls, weight
+from specc.passes.fuse_rotary import ROTARY
+
+HIDDEN = -1e30
+FLAT = {aten.view.default, aten.reshape.default}
+
+
+def lowering(slots: int) -> list[Pass]:
+    return [GroupQuery(slots), Rotary(slots), Norms(slots), Linears(slots)]
+
+
+def emit(
+    g: Graph, op: str, inputs: Sequence[Node | None], shape: Sequence[int], dtype: torch.dtype = torch.float32,
+    **attributes: Any,
+) -> Node:  # fmt: skip
+    """A call of the ONNX operator `domain::Name`. A size that changes at run time may be stated as any number."""
+    return g.call_function(
+        torch.onnx.ops.symbolic, (op, list(inputs), attributes), {"dtype": dtype, "shape": list(shape)}
+    )
+
+
+def swap(node: Node, new: Node) -> None:
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+
+
+def shape(node: Node) -> list[int]:
+    """A value's shape, 0 standing for what the number of slots decides."""
+    return [size if isinstance(size, int) else 0 for size in node.meta["val"].shape]
+
+
+def shape_at(node: Node, slots: int) -> list[int]:
+    """A value's shape in a block of so many slots."""
+    sizes = node.meta["val"].shape
+    return [s if isinstance(s, int) else int(s.node.expr.subs(dict.fromkeys(s.node.expr.free_symbols, slots))) for s in sizes]
+
+
+@dataclass(frozen=True)
+class Linears:
+    """
+    Given:   y = linear(x, weight, bias)
+    Result:  y = FusedMatMul(x, weight, transB=1) + bias
+    """
+
+    slots: int
+
+    def __call__(self, graph: GraphModule) -> int:
+        found = calls(graph, aten.linear.default)
+        for node in found:
+            x, matrix, bias = (*node.args, None)[:3]
+            with graph.graph.inserting_before(node):
+                new = emit(graph.graph, "com.microsoft::FusedMatMul", [x, matrix], shape_at(node, self.slots), transB=1)  # type: ignore[list-item]
+                if bias is not None:
+                    new = graph.graph.call_function(aten.add.Tensor, (new, bias))
+            swap(node, new)
+        return len(found)
+
+
+@dataclass(frozen=True)
+class Norms:
+    """
+    Given:   y = specc.rms_norm(x, weight, eps)
+    Result:  y = RMSNormalization(x, weight, epsilon=eps)
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        found = calls(graph, torch.ops.specc.rms_norm.default)
+        for node in found:
+            x, scale, eps = node.args
+            with graph.graph.inserting_before(node):
+                swap(node, emit(graph.graph, "RMSNormalization", [x, scale], shape_at(node, self.slots), epsilon=eps, axis=-1))  # type: ignore[list-item]
+        return len(found)
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """What GroupQueryAttention did not take in.
+
+    Given:   y = specc.rotary(x, cos, sin, positions, interleaved)
+    Result:  y = com.microsoft.RotaryEmbedding(x, positions, cos, sin)
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        found = calls(graph, ROTARY)
+        for node in found:
+            x, cos, sin, positions, interleaved = node.args
+            rotated, heads = 2 * shape(cos)[1], shape(x)[1]  # type: ignore[arg-type]
+            partial = {"rotary_embedding_dim": rotated, "num_heads": heads} if rotated < shape(x)[3] else {}  # type: ignore[arg-type]
+            with graph.graph.inserting_before(node):
+                new = emit(
+                    graph.graph, "com.microsoft::RotaryEmbedding", [x, positions, cos, sin], shape_at(node, self.slots),  # type: ignore[list-item]
+                    interleaved=int(interleaved), **partial,  # type: ignore[call-overload]
+                )  # fmt: skip
+            swap(node, new)
+        return len(found)
+
+
+@dataclass(frozen=True)
+class GroupQuery:
+    """
+    Given:   q, k, v = transpose(view(…));  out, keys, values = specc.cached_attention(rotary(q), rotary(k), v, …)
+    Result:  out, keys, values = GroupQueryAttention(…)   on [1, slots, heads * size], the tree as a bias
+    """
+
+    slots: int
+
+    def __call__(self, graph: GraphModule) -> int:
+        found = calls(graph, CACHED)
+        once = _Once(graph)
+        for node in found:
+            with graph.graph.inserting_before(node):
+                new = self._attention(graph, node, once)
+            for item in list(node.users):
+                if item.args[1] == 0:
+                    _hand_on(graph, item, new)
+                else:
+                    item.replace_input_with(node, new)
+        return len(found)
+
+    def _attention(self, graph: GraphModule, node: Node, once: _Once) -> Node:
+        query, key, value, past_key, past_value, past_len, mask, positions, sinks, scale, window, softcap, _ = node.args
+        (_, heads, _, size), slots = shape(query), self.slots  # type: ignore[arg-type]
+        kv_heads = shape(key)[1]  # type: ignore[arg-type]
+        cos = sin = None
+        attributes = {"num_heads": heads, "kv_num_heads": kv_heads, "scale": scale, "softcap": softcap}
+        if query.target is ROTARY and key.target is ROTARY and query.args[1:] == key.args[1:]:  # type: ignore[union-attr]
+            query, cos, sin, _, interleaved = query.args  # type: ignore[union-attr, misc]
+            key = key.args[0]  # type: ignore[union-attr]
+            attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}  # type: ignore[call-overload]
+        flat = [_flat(graph, t) for t in (query, key, value)]  # type: ignore[arg-type]
+        bias = None if once.causal(mask) and not window else once.bias(mask, past_len, positions, slots, window)  # type: ignore[arg-type]
+        last, total = once.lengths(past_len, slots)  # type: ignore[arg-type]
+        inputs = [*flat, past_key, past_value, last, total, cos, sin, positions, bias, sinks]
+        while inputs[-1] is None:
+            inputs.pop()
+        float32 = torch.float32
+        return graph.graph.call_function(
+            torch.onnx.ops.symbolic_multi_out,
+            ("com.microsoft::GroupQueryAttention", inputs, attributes),
+            {"dtypes": [float32] * 3, "shapes": [[1, slots, heads * size], shape(past_key), shape(past_value)]},  # type: ignore[arg-type]
+        )
+
+
+@dataclass
+class _Once:
+    """What all layers share: the lengths, and a bias for each window."""
+
+    graph: GraphModule
+    made: dict[Any, Any] = field(default_factory=dict)
+
+    def causal(self, mask: Node) -> bool:
+        """Whether the mask is a constant that hides nothing but later slots."""
+        if mask not in self.made:
+            value = weight(self.graph, mask) if mask.op == "get_attr" else None
+            self.made[mask] = value is not None and torch.equal(value, torch.ones_like(value).tril())
+        return bool(self.made[mask])
+
+    def lengths(self, past_len: Node, slots: int) -> tuple[Node, Node]:
+        """`seqlens_k` [1], the last row's index, and `total_sequence_length` [], both int32."""
+        if "lengths" not in self.made:
+            g = self.graph.graph
+            last = g.call_function(aten.add.Tensor, (past_len, slots - 1))
+            last = g.call_function(aten.to.dtype, (last, torch.int32))
+            total = g.call_function(aten.add.Tensor, (last, 1))
+            self.made["lengths"] = last, g.call_function(aten.squeeze.default, (total,))
+        return self.made["lengths"]  # type: ignore[no-any-return]
+
+    def bias(self, mask: Node, past_len: Node, positions: Node, slots: int, window: int) -> Node:
+        """[1, 1, slots, total] float: 0 where a slot sees a row.
+
+        The mask governs the last rows of all; zeros stand before it, and what is too many is cut off in front.
+        """
+        if window in self.made:
+            return self.made[window]  # type: ignore[no-any-return]
+        g, span, long = self.graph.graph, shape(mask)[1], torch.int64
+
+        def ints(*values: int) -> Node:
+            return emit(g, "Constant", [], [len(values)], long, value_ints=list(values))
+
+        def number(value: float) -> Node:
+            return emit(g, "Constant", [], [], value_float=value)
+
+        count = g.call_function(aten.add.Tensor, (past_len, slots))
+        hidden = emit(g, "Where", [mask, number(0.0), number(HIDDEN)], [slots, span])
+        before = emit(g, "Concat", [ints(slots), count], [2], long, axis=0)
+        zeros = emit(g, "ConstantOfShape", [before], [slots, span])
+        both = emit(g, "Concat", [zeros, hidden], [slots, 2 * span], axis=1)
+        start = g.call_function(aten.neg.default, (count,))
+        bias = emit(g, "Slice", [both, start, ints(2**31), ints(1)], [slots, span])
+        if window:
+            limit = g.call_function(aten.squeeze.default, (count,))
+            zero, one = (emit(g, "Constant", [], [], long, value_int=i) for i in (0, 1))
+            rows = emit(g, "Range", [zero, limit, one], [span], long)
+            rows = emit(g, "Unsqueeze", [rows, ints(0)], [1, span], long)
+            oldest = g.call_function(aten.sub.Tensor, (positions, window))
+            oldest = g.call_function(aten.transpose.int, (oldest, 0, 1))
+            far = emit(g, "LessOrEqual", [rows, oldest], [slots, span], torch.bool)
+            bias = emit(g, "Where", [far, number(HIDDEN), bias], [slots, span])
+        self.made[window] = emit(g, "Unsqueeze", [bias, ints(0, 1)], [1, 1, slots, span])
+        return self.made[window]  # type: ignore[no-any-return]
+
+
+def _flat(graph: GraphModule, x: Node) -> Node:
+    """[1, heads, slots, size] as [1, slots, heads * size]: what there was before the model split it, if that shows."""
+    g, (_, heads, _, size) = graph.graph, shape(x)
+    if x.target is not aten.transpose.int or tuple(x.args[1:]) != (1, 2):
+        return g.call_function(aten.flatten.using_ints, (g.call_function(aten.transpose.int, (x, 1, 2)), 2, 3))
+    split = x.args[0]
+    if split.target in FLAT:  # type: ignore[union-attr]
+        whole: Node = split.args[0]  # type: ignore[assignment, union-attr]
+        if len(shape(whole)) == 3 and shape(whole)[-1] == heads * size:
+            return whole
+    return g.call_function(aten.flatten.using_ints, (split, 2, 3))
+
+
+def _hand_on(graph: GraphModule, old: Node, attention: Node) -> None:
+    """Give the output's users [1, heads, slots, size]; those that flatten it again get it as it is."""
+    g, (_, heads, _, size) = graph.graph, shape(old)
+    with g.inserting_before(old):
+        out = g.call_function(operator.getitem, (attention, 0))
+        split = g.call_function(aten.view.default, (out, [1, -1, heads, size]))
+        back = g.call_function(aten.transpose.int, (split, 1, 2))
+    for user in list(old.users):
+        if user.target is aten.transpose.int and tuple(user.args[1:]) == (1, 2):
+            for last in list(user.users):
+                if last.target in FLAT and len(shape(last)) == 3 and shape(last)[-1] == heads * size:
+                    last.replace_all_uses_with(out)
+    old.replace_all_uses_with(back)

@@ -1,0 +1,121 @@
+"""Blocks as ONNX files for ONNX Runtime; weights stay in the bundle's one file and are referred to."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch.fx import GraphModule
+
+from specc import passes
+from specc.runtime.block import Block
+from specc.runtime.errors import BackendError
+from specc.runtime.manifest import Tensor
+
+from . import fast
+
+OPSET = 23
+INLINE = 1024  # bytes: what is smaller stands in the graph
+
+
+def build(
+    graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Write `file`, ONNX of opset 23 with contrib operators. Raises BackendError."""
+    passes.run(fast.lowering(block.slots), graph)
+    program = _export(graph, block)
+    model = _translate(program)
+    _name(model, graph)
+    _refer(model, weights, prefix, file)
+    _strip(model)
+    ir.save(model, file)
+    return tuple(map(_tensor, model.graph.inputs)), tuple(map(_tensor, model.graph.outputs))
+
+
+def _export(graph: GraphModule, block: Block) -> torch.export.ExportedProgram:
+    """Trace once more with the block's own shapes: it checks the graph and folds what became constant."""
+    inputs = [n for n in graph.graph.nodes if n.op == "placeholder"]
+    example = [torch.zeros(1, block.slots, dtype=torch.long), *(n.meta["val"] for n in inputs[1:])]
+    with _quiet(), torch.no_grad():
+        return torch.export.export(graph, tuple(example), strict=False)
+
+
+def _translate(program: torch.export.ExportedProgram) -> ir.Model:
+    with _quiet():
+        try:
+            made = torch.onnx.export(
+                program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
+            )
+        except Exception as e:
+            raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
+    assert made is not None
+    return made.model
+
+
+def _name(model: ir.Model, graph: GraphModule) -> None:
+    """Inputs and outputs as users know them: past_key_values.0.key, present.0.key."""
+    for value in model.graph.inputs:
+        assert value.name is not None
+        if value.name.startswith("past_key_values_"):
+            value.name = "past_key_values." + value.name.removeprefix("past_key_values_").replace("_", ".")
+    for value, name in zip(model.graph.outputs, passes.find.outputs(graph), strict=True):
+        value.name = name
+
+
+def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
+    """Point each initializer that the weights file holds into it."""
+    with weights.open("rb") as f:
+        size = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(size))
+    location = Path("..") / weights.name if file.parent != weights.parent else Path(weights.name)
+    for name, value in model.graph.initializers.items():
+        tensor: Any = value.const_value
+        if tensor.nbytes < INLINE:
+            continue
+        held = header.get(prefix + name)
+        if held is None:
+            raise BackendError(f"{name} of {tensor.nbytes} bytes is in no weights file")
+        start, end = held["data_offsets"]
+        value.const_value = ir.ExternalTensor(
+            location.as_posix(), 8 + size + start, end - start, tensor.dtype, name=name, shape=tensor.shape,
+            base_dir=file.parent,
+        )  # fmt: skip
+
+
+def _strip(model: ir.Model) -> None:
+    """Drop what no runtime reads: module stacks, tracebacks, value types."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    for node in model.graph:
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in kept:
+                value.type = value.shape = None
+    for value in (*kept, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _tensor(value: ir.Value) -> Tensor:
+    assert value.name is not None and value.dtype is not None and value.shape is not None
+    return Tensor(value.name, value.dtype.name.lower(), tuple(int(d) for d in value.shape))  # type: ignore[call-overload]
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,290 @@
+"""From a model and recipes to a bundle: the only file that sees capture, passes, backends and runtime at once."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+from transformers import AutoTokenizer, PreTrainedModel
+
+from specc import golden, passes, weights
+from specc.backends import backend
+from specc.capture import capture, describe, load_model
+from specc.recipes import DECODE, METHODS, Facts, Method, Plan, method, prefill
+from specc.reference import reference
+from specc.runtime.block import Block, Masked
+from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
+from specc.runtime.errors import CaptureError, RecipeError
+from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec, Ran
+from specc.runtime.recipe import Recipe
+from specc.runtime.session import Session
+from specc.runtime.tree import Tree
+
+MARGIN = 128  # rows past the context: scratch for the widest block
+CALIBRATION = 192  # tokens that a search runs on
+BETTER = 1.05  # a recipe must be so much faster than plain decoding to become the default
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `specc compile` takes.
+
+    recipes: names of the table; empty means all that need neither a second model nor training.
+    parameters: by recipe, or under "" for every recipe that has one of that name.
+    max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
+    exact: plain decoding too runs through each recipe's verify engine.
+    """
+
+    model: str
+    output: str | Path
+    recipes: Sequence[str] = ()
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    assistant_model: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    max_seq_len: int | None = None
+    prompts: str | Path | None = None
+    golden_tokens: int = 48
+    backend: str = "onnx"
+    overwrite: bool = False
+    dump_graphs: str | Path | None = None
+    stage: Callable[[str, int, int], None] = lambda title, done, total: None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a compile did: `measured` has a row a recipe."""
+
+    bundle: Bundle
+    seconds: float
+    peak_rss_bytes: int
+
+
+def compile_bundle(options: Options) -> Report:
+    """Compile, prove and measure. Raises SpeccError; whatever happens, no half of a bundle is left."""
+    start = time.monotonic()
+    methods = _methods(options)
+    prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("prompts.jsonl")))
+    with written_whole(Path(options.output), options.overwrite) as directory:
+        manifest = _Compile(options, methods, prompts, directory).run()
+        _choose_default(directory, write_manifest(directory, manifest))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Report(open_bundle(options.output), time.monotonic() - start, peak)
+
+
+def _methods(options: Options) -> list[Method]:
+    """The methods asked for, plain first. Raises RecipeError where one lacks what it needs."""
+    names = list(options.recipes) or [m.name for m in METHODS.values() if not m.needs]
+    if options.assistant_model and not options.recipes:
+        names.append("draft-model")
+    chosen = [method(name) for name in dict.fromkeys(("plain", *names))]
+    for m in chosen:
+        if "assistant-model" in m.needs and not options.assistant_model:
+            raise RecipeError(f"recipe {m.name} needs a draft model; name one with --assistant-model")
+    for name in options.parameters.keys() - {""}:
+        if name not in {m.name for m in chosen}:
+            raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
+    for name in options.parameters.get("", {}):
+        if not any(name in m.parameters for m in chosen):
+            raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
+    return chosen
+
+
+class _Compile:
+    """One compile, in the order in which things happen."""
+
+    def __init__(self, options: Options, methods: list[Method], prompts: list[str], directory: Path) -> None:
+        self.options, self.methods, self.prompts, self.directory = options, methods, prompts, directory
+        self.graphs: dict[str, GraphModule] = {}
+        self.prepared: dict[str, list[Ran]] = {}
+        self.done, self.total = 0, 5 + len(methods)
+
+    def stage(self, title: str) -> None:
+        self.options.stage(title, self.done, self.total)
+        self.done += 1
+
+    def run(self) -> Manifest:
+        options = self.options
+        self.stage(f"load {options.model}")
+        model = load_model(options.model, options.revision, options.trust_remote_code)
+        spec = describe(model, options.model, options.max_seq_len)
+        tokenizer = self._tokenizer()
+        self.stage("decode the golden prompts in transformers")
+        prompts = [(p, tokenizer.encode(p)[: spec.context // 2]) for p in self.prompts]
+        cases = reference(model, prompts, min(options.golden_tokens, spec.context // 2), spec.eos_token_ids)
+        golden.write_cases(cases, self.directory / golden.FILE)
+        self._capture("target", model, spec)
+        if options.assistant_model:
+            self._capture_assistant(options.assistant_model, spec)
+        plans = self._plans(spec, cases)
+        blocks = _name_blocks(plans)
+        self.total = self.done + 1 + len(blocks)
+        tensors: dict[str, torch.Tensor] = {}
+        for name, graph in self.graphs.items():
+            tensors |= weights.collect(graph, _prefix(name))
+        weights.write(tensors, self.directory / Manifest.weights)
+        engines = tuple(self._engine(name, block, spec.context + MARGIN) for block, name in blocks.items())
+        self.stage("measure the recipes")
+        return Manifest(
+            schema=SCHEMA, model=spec, engines=engines, caches=_caches(engines),
+            recipes=tuple(_recipe(m, plan, blocks) for m, plan in plans), default_recipe="plain",
+            versions=_versions(), files={},
+        )  # fmt: skip
+
+    def _tokenizer(self) -> Any:
+        """Load it and write its files into the bundle. Raises CaptureError."""
+        source = self.options.model
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, revision=self.options.revision, trust_remote_code=self.options.trust_remote_code
+            )
+            tokenizer.save_pretrained(self.directory)
+        except Exception as e:
+            raise CaptureError(f"{source} has no tokenizer that loads; save one beside the model ({_line(e)})") from e
+        if not (self.directory / "tokenizer.json").exists():
+            raise CaptureError(f"{source} has no fast tokenizer (tokenizer.json); the runtime reads no other")
+        return tokenizer
+
+    def _capture(self, name: str, model: PreTrainedModel, spec: ModelSpec) -> None:
+        self.stage(f"capture {spec.source}")
+        graph = capture(model)
+        dump = self._dump(f"{name}-prepared")
+        self.prepared[name] = passes.run(passes.preparation(spec.context + MARGIN), graph, dump)
+        self.graphs[name] = graph
+
+    def _capture_assistant(self, source: str, target: ModelSpec) -> None:
+        model = load_model(source, trust_remote_code=self.options.trust_remote_code)
+        spec = describe(model, source)
+        if spec.vocab_size != target.vocab_size:
+            raise RecipeError(
+                f"{source} has a vocabulary of {spec.vocab_size} and {target.source} one of {target.vocab_size}; "
+                "a draft model must share the target's tokenizer"
+            )
+        if spec.context < target.context:
+            raise RecipeError(
+                f"{source} has positions for {spec.context} tokens and the bundle for {target.context}; "
+                f"give --max-seq-len {spec.context} or less"
+            )
+        self._capture("assistant", model, replace(spec, context=target.context))
+
+    def _plans(self, spec: ModelSpec, cases: list[golden.Case]) -> list[tuple[Method, Plan]]:
+        """Each method's blocks, its parameters searched for where they are left open."""
+        facts = Facts(spec.layers, spec.vocab_size, "assistant" in self.graphs)
+        anywhere, plans = self.options.parameters.get("", {}), []
+        for m in self.methods:
+            given = {k: v for k, v in anywhere.items() if k in m.parameters}
+            settled = m.settle(given | dict(self.options.parameters.get(m.name, {})))
+            if m.search:
+                self.stage(f"search for {m.name}")
+                module, function = m.search.split(":")
+                text = [t for c in cases for t in (*c.prompt_ids, *c.token_ids)][:CALIBRATION]
+                search = getattr(importlib.import_module(module), function)
+                settled |= search(self.graphs["target"], text, settled)
+            plans.append((m, m.plan(settled, facts)))
+        return plans
+
+    def _engine(self, name: str, block: Block, capacity: int) -> EngineSpec:
+        self.stage(f"build {name}")
+        graph = passes.fork(self.graphs[block.model])
+        ran = passes.run(passes.pipeline(block, capacity), graph, self._dump(name))
+        file = self.directory / "engines" / f"{name}.onnx"
+        file.parent.mkdir(exist_ok=True)
+        layers = tuple(passes.find.sublayers(graph))
+        weights_file = self.directory / Manifest.weights
+        made = backend(self.options.backend).build(graph, block, weights_file, _prefix(block.model), file)
+        relative = file.relative_to(self.directory).as_posix()
+        return EngineSpec(name, self.options.backend, relative, block, layers, *made, (*self.prepared[block.model], *ran))
+
+    def _dump(self, name: str) -> Path | None:
+        return Path(self.options.dump_graphs) / name if self.options.dump_graphs else None
+
+
+def _prefix(model: str) -> str:
+    return "" if model == "target" else f"{model}."
+
+
+def _name_blocks(plans: list[tuple[Method, Plan]]) -> dict[Block, str]:
+    """Every block that is to be built, once, under a name."""
+    names = {prefill(): "prefill", DECODE: "decode"}
+    for m, plan in plans:
+        for block in plan.verify:
+            topology = block.topology
+            chain = isinstance(topology, Tree) and topology.is_chain
+            names.setdefault(block, f"verify-chain-{block.slots}" if chain else f"verify-{m.name}")
+        for role, block in plan.engines.items():
+            names.setdefault(block, f"{role}-{m.name}" if block.model == "target" else f"{block.model}-{role}")
+    taken: dict[str, Block] = {}
+    for block, name in list(names.items()):
+        while name in taken:
+            name += "-b"
+        taken[name] = block
+        wide = max(block.slots, block.topology.span if isinstance(block.topology, Masked) else 0)
+        if wide > MARGIN:
+            raise RecipeError(f"{name} has {wide} slots; {MARGIN} is the most: choose fewer tokens a draft")
+    return {block: name for name, block in taken.items()}
+
+
+def _recipe(m: Method, plan: Plan, names: Mapping[Block, str]) -> Recipe:
+    return Recipe(
+        m.name, m.drafter, tuple(names[b] for b in plan.verify), m.acceptance, m.lossless,
+        {role: names[b] for role, b in plan.engines.items()}, plan.arguments,
+    )  # fmt: skip
+
+
+def _caches(engines: Sequence[EngineSpec]) -> dict[str, CacheSpec]:
+    caches: dict[str, CacheSpec] = {}
+    for engine in engines:
+        for tensor in engine.inputs:
+            kind, _, rest = tensor.name.partition(".")
+            if kind == "past_key_values" and rest.endswith(".key"):
+                _, heads, capacity, size = tensor.shape
+                spec = caches.setdefault(engine.block.cache, CacheSpec(capacity, {}))
+                dict.__setitem__(spec.layers, rest.removesuffix(".key"), (heads, size))  # type: ignore[arg-type]
+    return caches
+
+
+def _choose_default(directory: Path, manifest: Manifest) -> None:
+    """Replay the golden prompts by every recipe in turn; the fastest lossless one, if it beats plain decoding."""
+    session = Session(open_bundle(directory))
+    cases = golden.read_cases(directory / golden.FILE)
+    names = [r.name for r in manifest.recipes]
+    rounds = [golden.replay(session, cases, names, manifest.near_tie_tolerance) for _ in range(ROUNDS)]
+    rows = []
+    for recipe in manifest.recipes:
+        mine = [[r for r in results if r.recipe == recipe.name] for results in rounds]
+        steps = sum(r.tokens - 1 for r in mine[0])
+        rows.append(
+            {
+                "recipe": recipe.name,
+                "lossless": recipe.lossless,
+                "tokens_per_second": round(median(steps / sum(r.seconds for r in results) for results in mine), 2),
+                "mean_acceptance_length": round(sum(r.mean_acceptance_length for r in mine[0]) / len(mine[0]), 3),
+                **{v: sum(r.verdict == v for r in mine[0]) for v in ("identical", "near-tie", "diverged")},
+            }
+        )
+    plain = rows[0]["tokens_per_second"]
+    for row in rows:
+        row["speedup"] = round(row["tokens_per_second"] / plain, 3)
+    sound = [r for r in rows if r["lossless"] and not r["diverged"] and r["speedup"] >= BETTER]
+    best = max(sound, key=lambda r: r["speedup"], default=rows[0])
+    write_manifest(directory, replace(open_bundle(directory).manifest, default_recipe=best["recipe"], measured=tuple(rows)))
+
+
+def _versions() -> dict[str, str]:
+    packages = ("specc", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
+
+
+def _line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

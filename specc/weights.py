@@ -1,0 +1,40 @@
+"""The bundle's one weights file: safetensors, each tensor once, whatever number of graphs and names use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.fx import GraphModule
+
+from specc.passes.find import weight
+
+INLINE = 1024  # bytes: what is smaller stands in the graphs
+
+
+def collect(graph: GraphModule, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors that a prepared graph reads, tied ones under one name; the graph is made to read that name.
+
+    `prefix` keeps two models' names apart.
+    """
+    held: dict[str, Tensor] = {}
+    first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    for node in graph.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        tensor = weight(graph, node)
+        name = f"{prefix}{node.target}"
+        key = tensor.data_ptr(), tensor.shape, tensor.stride()
+        node.target = first.setdefault(key, str(node.target))
+        if node.target == name.removeprefix(prefix):
+            held[name] = tensor.detach().contiguous()
+    graph.recompile()
+    return {n: t for n, t in held.items() if t.nbytes >= INLINE}
+
+
+def write(tensors: dict[str, Tensor], file: Path) -> int:
+    """Write the file; return its size in bytes."""
+    save_file(tensors, file)
+    return file.stat().st_size
