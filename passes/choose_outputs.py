@@ -59,14 +59,17 @@ def _hidden(graph: GraphModule, layer: int) -> Node:
 
 def _keep_row(graph: GraphModule, logits: Node) -> None:
     """Select one row of the head's input, the one that the input `row` [1] names."""
-    head = logits
+    head, after = logits, [logits]
     while head.target is not aten.linear.default:
         inputs = [i for i in head.all_input_nodes if i.op == "call_function"]
         if len(inputs) != 1:
             raise PassError(f"the logits come from {head.name}, where no linear head is in sight")
         head = inputs[0]
+        after.append(head)
     row = new_input(graph, "row", torch.zeros(1, dtype=torch.long))
     hidden = head.args[0]
     with graph.graph.inserting_before(head):
         picked = graph.graph.call_function(aten.index_select.default, (hidden, 1, row))
     head.replace_input_with(hidden, picked)  # type: ignore[arg-type]
+    for node in after:
+        node.meta["val"] = node.meta["val"][:, :1]

@@ -198,13 +198,11 @@ class _Compile:
         self.stage(f"build {name}")
         graph = passes.fork(self.graphs[block.model])
         ran = passes.run(passes.pipeline(block, capacity), graph, self._dump(name))
-        file = self.directory / "engines" / f"{name}.onnx"
-        file.parent.mkdir(exist_ok=True)
+        file = self.directory / f"{name}.onnx"
         layers = tuple(passes.find.sublayers(graph))
         weights_file = self.directory / Manifest.weights
         made = backend(self.options.backend).build(graph, block, weights_file, _prefix(block.model), file)
-        relative = file.relative_to(self.directory).as_posix()
-        return EngineSpec(name, self.options.backend, relative, block, layers, *made, (*self.prepared[block.model], *ran))
+        return EngineSpec(name, self.options.backend, file.name, block, layers, *made, (*self.prepared[block.model], *ran))
 
     def _dump(self, name: str) -> Path | None:
         return Path(self.options.dump_graphs) / name if self.options.dump_graphs else None

@@ -70,11 +70,10 @@ def _name(model: ir.Model, graph: GraphModule) -> None:
 
 
 def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
-    """Point each initializer that the weights file holds into it."""
+    """Point each initializer that the weights file holds into it; ONNX Runtime wants the two in one directory."""
     with weights.open("rb") as f:
         size = int.from_bytes(f.read(8), "little")
         header = json.loads(f.read(size))
-    location = Path("..") / weights.name if file.parent != weights.parent else Path(weights.name)
     for name, value in model.graph.initializers.items():
         tensor: Any = value.const_value
         if tensor.nbytes < INLINE:
@@ -84,7 +83,7 @@ def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
             raise BackendError(f"{name} of {tensor.nbytes} bytes is in no weights file")
         start, end = held["data_offsets"]
         value.const_value = ir.ExternalTensor(
-            location.as_posix(), 8 + size + start, end - start, tensor.dtype, name=name, shape=tensor.shape,
+            weights.name, 8 + size + start, end - start, tensor.dtype, name=name, shape=tensor.shape,
             base_dir=file.parent,
         )  # fmt: skip
 
