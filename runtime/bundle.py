@@ -111,13 +111,23 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o777 & ~_umask())
-        old = path.with_name(f"{partial.name}.old")
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        _replace(path, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Put `new` where `path` is, or leave what is there."""
+    old = new.with_name(f"{new.name}.old")
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

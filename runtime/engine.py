@@ -58,7 +58,8 @@ class Engine:
         first = mask_NT.shape[1] - self.slots + n - m
         mask_NT[:n, first : first + m] = mask
         mask_NT[:n, first + m :] = False
-        self.runner.inputs["depth"][:n] = depth
+        depth_N = self.runner.inputs["depth"]
+        depth_N[:n], depth_N[n:] = depth, 0
         return self._run(cache, tokens)
 
     def extend(self, cache: Cache, tokens: Tokens[int]) -> int:

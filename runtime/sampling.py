@@ -60,8 +60,8 @@ class Sampling:
 
     def odds(self, logits_V: np.ndarray) -> np.ndarray:
         """[V] float64: softmax at the temperature, cut to `top_k`, then to the smallest set of mass `top_p`."""
-        scaled = logits_V.astype(np.float64) / self.temperature
-        odds: np.ndarray = np.exp(scaled - scaled.max())
+        below = logits_V.astype(np.float64) - logits_V.max()
+        odds: np.ndarray = np.exp(below / self.temperature)
         if self.top_k and self.top_k < len(odds):
             odds[np.argsort(-odds, kind="stable")[self.top_k :]] = 0
         odds /= odds.sum()

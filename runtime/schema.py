@@ -42,6 +42,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         return _read_dataclass(kind, data, where)
     if origin is tuple:
         _expect(list, data, where)
+        if args[-1] is not Ellipsis and len(data) != len(args):
+            raise BundleError(f"{where}: expected {len(args)} items, found {data!r}; compile the bundle again")
         return tuple(_read(args[0], v, f"{where}[{i}]") for i, v in enumerate(data))
     if origin in (dict, Mapping):
         _expect(dict, data, where)

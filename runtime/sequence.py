@@ -43,7 +43,7 @@ class Cache:
         come down to this.
         """
         held = len(self.tokens)
-        if self.tokens != tokens[:held]:
+        if self.tokens != list(tokens[:held]):
             held = next(i for i, (a, b) in enumerate(zip(self.tokens, [*tokens, None], strict=False)) if a != b)
             del self.tokens[held:]
         return list(tokens[held:])

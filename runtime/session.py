@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .acceptance import Acceptance
 from .bundle import Bundle
-from .draft import Accepted, Verified
+from .draft import Accepted, Draft, Verified
+from .drafters import Drafter
 from .engine import Engine
 from .engines import Engines
 from .errors import PromptError, RecipeError
 from .recipe import Recipe, load_acceptance, load_drafter
 from .sampling import Dice, Sampling
 from .sequence import Cache, Sequence
-from .stats import Stats
+from .stats import Spent, Stats
 from .stream import Stream
 from .text import Message, Text
 
@@ -30,6 +33,21 @@ class Generation:
     token_ids: list[int]
     finish_reason: str
     stats: Stats
+
+
+def decode(
+    seq: Sequence, drafter: Drafter, verifiers: Iterable[Engine], accept: Acceptance
+) -> Iterator[tuple[Draft, Accepted]]:
+    """Steps without end; the narrowest of `verifiers` that holds a draft runs it."""
+    while True:
+        draft = drafter.propose(seq)
+        verify = next(e for e in verifiers if e.block.holds(draft.tree))
+        verified = Verified(verify.run(seq.cache, draft.tokens, draft.tree), seq.sampling)
+        accepted = accept(draft, verified)
+        verify.keep(seq.cache, accepted.slots)
+        seq.tokens += [*(draft.tokens[s] for s in accepted.slots[1:]), accepted.token]
+        drafter.observe(seq, draft, verified, accepted)
+        yield draft, accepted
 
 
 class Session:
@@ -59,14 +77,14 @@ class Session:
         top_p: float = 1.0,
         top_k: int = 0,
         seed: int | None = None,
-        stop: Collection[str] = (),
+        stop: str | Collection[str] = (),
         ignore_eos: bool = False,
     ) -> Stream:
         """An iterator over pieces of text, which knows `token_ids`, `finish_reason` and `stats` when it ends.
 
         recipe: None is the bundle's default, "plain" decodes without speculation.
         acceptance: None is the recipe's own rule; speculative and recursive are for recipes whose drafter samples.
-        stop: strings that end the text, themselves left out. seed: None draws one.
+        stop: a string that ends the text, itself left out, or several. seed: None draws one.
         Raises PromptError, RecipeError.
         """
         chosen = self.bundle.recipe(recipe)
@@ -74,36 +92,32 @@ class Session:
         sampling = Sampling(temperature, top_p, top_k, Dice(seed))
         tokens = self.text.encode(prompt)
         self._check(tokens, max_new_tokens)
-        steps = self._decode(tokens, chosen, rule, sampling, stats := Stats(chosen.name, chosen.lossless))
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in stops:
+            raise PromptError("a stop string is empty; leave it out")
+        accept, drafter = load_acceptance(rule), self._drafter(chosen, rule)
+        seq = Sequence(tokens, self.cache, sampling)
+        steps = self._decode(seq, drafter, accept, chosen, stats := Stats(chosen.name, chosen.lossless))
         eos = () if ignore_eos else self.bundle.manifest.model.eos_token_ids
         room = self.bundle.manifest.model.context - len(tokens)
-        return Stream(steps, self.text, stats, min(max_new_tokens, room), eos, tuple(stop))
+        return Stream(steps, self.text, stats, min(max_new_tokens, room), eos, stops)
 
     def _decode(
-        self, tokens: list[int], recipe: Recipe, rule: str, sampling: Sampling, stats: Stats
+        self, seq: Sequence, drafter: Drafter, accept: Acceptance, recipe: Recipe, stats: Stats
     ) -> Iterator[list[int]]:
         """Runs of one or more tokens, for as long as they are asked for."""
-        accept, drafter = load_acceptance(rule), self._drafter(recipe, rule)
         verifiers = [self.engines[name] for name in recipe.verify]
         drafts = [self.engines[name] for name in recipe.engines.values()]
-        seq = Sequence(tokens, self.cache, sampling)
-        start, stats.prompt_tokens = time.perf_counter(), len(tokens)
+        start, stats.prompt_tokens = time.perf_counter(), len(seq.tokens)
         seq.tokens.append(self._prefill(seq))
         stats.prefill_seconds = time.perf_counter() - start
         yield seq.tokens[-1:]
-        while True:
-            before = _spent(verifiers), _spent(drafts), time.perf_counter()
-            draft = drafter.propose(seq)
-            verify = next(e for e in verifiers if e.block.holds(draft.tree))
-            verified = Verified(verify.run(seq.cache, draft.tokens, draft.tree), sampling)
-            accepted: Accepted = accept(draft, verified)
-            verify.keep(seq.cache, accepted.slots)
-            new = [*(draft.tokens[s] for s in accepted.slots[1:]), accepted.token]
-            seq.tokens += new
-            drafter.observe(seq, draft, verified, accepted)
+        before = _spent(verifiers, drafts)
+        for draft, accepted in decode(seq, drafter, verifiers, accept):
             stats.count(draft, accepted)
-            stats.step(before, (_spent(verifiers), _spent(drafts), time.perf_counter()))
-            yield new
+            stats.step(before, _spent(verifiers, drafts))
+            yield seq.tokens[-len(accepted.slots) :]
+            before = _spent(verifiers, drafts)
 
     def _prefill(self, seq: Sequence) -> int:
         """Run what the cache lacks of the prompt; choose the first token."""
@@ -116,7 +130,7 @@ class Session:
         drafter = load_drafter(recipe.drafter)
         arguments: dict[str, Any] = {role: self.engines[name] for role, name in recipe.engines.items()}
         sample = getattr(load_acceptance(rule), "reads_odds", False)
-        if sample and "sample" not in drafter.__init__.__annotations__:
+        if sample and "sample" not in inspect.signature(drafter).parameters:
             raise RecipeError(f"acceptance {rule!r} needs a drafter that samples; {recipe.name} does not: use match")
         if sample:
             arguments["sample"] = True
@@ -136,6 +150,7 @@ class Session:
             raise PromptError(f"max_new_tokens {max_new_tokens} is below 1")
 
 
-def _spent(engines: Iterable[Engine]) -> tuple[int, float]:
-    """Calls and seconds so far."""
-    return sum(e.calls for e in engines), sum(e.seconds for e in engines)
+def _spent(*groups: Collection[Engine]) -> Spent:
+    """Calls and seconds so far of targets and of drafts, and the clock."""
+    targets, drafts = ((sum(e.calls for e in group), sum(e.seconds for e in group)) for group in groups)
+    return targets, drafts, time.perf_counter()

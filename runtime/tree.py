@@ -28,8 +28,8 @@ class Tree:
         if self.parents[:1] != (-1,):
             raise TreeError(f"not a tree: slot 0 must have parent -1 in {self.parents!r}")
         for slot, parent in enumerate(self.parents[1:], 1):
-            if not 0 <= parent < slot:
-                raise TreeError(f"not a tree: slot {slot} has parent {parent}; give it one of 0..{slot - 1}")
+            if not isinstance(parent, (int, np.integer)) or not 0 <= parent < slot:
+                raise TreeError(f"not a tree: slot {slot} has parent {parent!r}; give it one of 0..{slot - 1}")
 
     @classmethod
     def chain(cls, slots: int) -> Tree:
@@ -43,12 +43,13 @@ class Tree:
         Slots stand in order of depth, then of path. Raises TreeError where a path's parent or an elder sibling
         is missing, or a path is written twice.
         """
+        for path in paths if isinstance(paths, (list, tuple)) else [paths]:
+            if not (isinstance(path, (list, tuple)) and path and all(type(r) is int and r >= 0 for r in path)):
+                raise TreeError(f"not a tree: {path!r} is no path; write one rank, 0 or more, for each level")
         wanted = [tuple(p) for p in paths]
         at: dict[tuple[int, ...], int] = {(): 0}
         parents = [-1]
         for path in sorted(wanted, key=lambda p: (len(p), p)):
-            if not path or not all(isinstance(r, int) and r >= 0 for r in path):
-                raise TreeError(f"not a tree: {list(path)} is no path; write one rank, 0 or more, for each level")
             if path in at:
                 raise TreeError(f"not a tree: path {list(path)} is written twice; remove one")
             elder = (*path[:-1], path[-1] - 1)

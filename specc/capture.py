@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -26,28 +28,58 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from specc.passes import ops  # noqa: F401  registers specc::attention
+from specc.passes import find
 from specc.runtime.errors import CaptureError
 from specc.runtime.manifest import ModelSpec
 
 ATTENTION = "specc"
+IGNORED = {"position_ids", "cache_position"}  # tensors that say nothing which the mask does not
+UNREACHED = (
+    "{} has no attention that transformers' AttentionInterface reaches; specc needs it to place the cache, "
+    "so this architecture cannot be compiled"
+)
 CONTEXT = 2048  # tokens, unless the model or the user says less or more
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What stands for a layer's mask while it is captured: how many rows a slot sees, itself included; 0 is all."""
+
+    window: int
+
+    def __getitem__(self, _: Any) -> _Seen:
+        return self  # models cut a mask to the keys' length
+
+
+def _mask(mask_function: Callable[..., Tensor], local_size: int | None = None, **_: Any) -> _Seen | None:
+    """The mask function that transformers calls: tries which rows some slots see. None where that is no window."""
+    far = 2 * (local_size or 1 << 13)
+    with _disable_current_modes():
+        rows, zero = torch.arange(far + 9), torch.tensor(0)
+        seen = {slot: mask_function(zero, zero, torch.tensor(slot), rows) for slot in (*range(40), far)}
+        window = int(seen[far].sum())
+        fits = (torch.equal(row, (rows > slot - window) & (rows <= slot)) for slot, row in seen.items())
+        return _Seen(window if window <= far else 0) if all(fits) else None
+
+
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None,
-    scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None,
-    softcap: float | None = None, s_aux: Tensor | None = None, **_: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: _Seen | None,
+    scaling: float | None = None, softcap: float | None = None, s_aux: Tensor | None = None, **others: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The attention function that transformers calls: one operator, with all that it must carry."""
+    unknown = [k for k, v in others.items() if isinstance(v, Tensor) and k not in IGNORED]
+    if unknown or not isinstance(attention_mask, _Seen):
+        what = f"{unknown[0]!r}" if unknown else "a mask of its own"
+        raise CaptureError(f"its layer {module.layer_idx} hands {what} to attention; specc knows causal and sliding-window masks only")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    window = sliding_window or getattr(module, "sliding_window", None) or 0
-    out = torch.ops.specc.attention(query, key, value, s_aux, float(scale), window, softcap or 0.0, module.layer_idx)
+    out = torch.ops.specc.attention(
+        query, key, value, s_aux, float(scale), attention_mask.window, softcap or 0.0, module.layer_idx
+    )
     return out.transpose(1, 2), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)
+AttentionMaskInterface.register(ATTENTION, _mask)
 
 
 class _Logits(nn.Module):
@@ -56,7 +88,10 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+        everything = torch.ones_like(input_ids)  # else transformers looks for several sequences in one
+        logits: Tensor = self.model(
+            input_ids=input_ids, attention_mask=everything, position_ids=position_ids, use_cache=False
+        ).logits
         return logits
 
 
@@ -87,20 +122,21 @@ def load_model(source: str, revision: str | None = None, trust_remote_code: bool
 
 
 def capture(model: PreTrainedModel) -> GraphModule:
-    """Export the model. Raises CaptureError where attention does not go through transformers' interface."""
+    """Export the model. Raises CaptureError where a slot could not run on a cache of keys and values alone."""
     slots = torch.export.Dim("slots", min=2, max=1 << 16)
     example = torch.zeros(1, 7, dtype=torch.long), torch.arange(7)[None]
-    eager = model.config._attn_implementation
-    with _quiet(), torch.no_grad():
+    name = type(model).__name__
+    with _quiet(), torch.no_grad(), _exportable(model):
+        if model.config._attn_implementation != ATTENTION:
+            raise CaptureError(UNREACHED.format(name))
         try:
-            model.set_attn_implementation(ATTENTION)
             program = torch.export.export(
                 _Logits(model), example, dynamic_shapes=({1: slots}, {1: slots}), strict=False
             )
+        except CaptureError as e:
+            raise CaptureError(f"{name}: {e}, so this architecture cannot be compiled") from e
         except Exception as e:
-            raise CaptureError(f"torch.export cannot capture {type(model).__name__}: {_line(e)}") from e
-        finally:
-            model.set_attn_implementation(eager)
+            raise CaptureError(f"torch.export cannot capture {name}, so it cannot be compiled: {_line(e)}") from e
     graph = program.module(check_guards=False)
     assert isinstance(graph, GraphModule)
     graph.graph.set_codegen(CodeGen())  # inputs in a row and outputs by name, for passes to add to
@@ -108,18 +144,59 @@ def capture(model: PreTrainedModel) -> GraphModule:
     for node in reversed(graph.graph.find_nodes(op="placeholder")):
         next(iter(graph.graph.nodes)).prepend(node)
     graph.recompile()
-    if not any(n.target is torch.ops.specc.attention.default for n in graph.graph.nodes):
+    if not find.calls(graph, find.ATTENTION):
+        raise CaptureError(UNREACHED.format(name))
+    if _mixes(graph):
         raise CaptureError(
-            f"{type(model).__name__} has no attention that transformers' AttentionInterface reaches; "
-            "specc needs it to place the cache, so this architecture cannot be compiled"
+            f"{name} carries more from token to token than keys and values (a recurrence, a convolution, positions "
+            "counted from the first slot), so this architecture cannot be compiled"
         )
     return graph
+
+
+@contextlib.contextmanager
+def _exportable(model: PreTrainedModel) -> Iterator[None]:
+    """Attention as our operator, experts as plain products, rotary frequencies as they stand: `describe` keeps to the
+    lengths for which they do not change."""
+    attention, experts = model.config._attn_implementation, model.get_experts_implementation()
+    changing = {m: m.rope_type for m in model.modules() if hasattr(m, "rope_type")}
+    try:
+        model.set_attn_implementation(ATTENTION)
+        if model._can_set_experts_implementation():
+            model.set_experts_implementation("batched_mm")
+        for module, kind in changing.items():
+            module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+        if model._can_set_experts_implementation():
+            model.set_experts_implementation(experts)
+        for module, kind in changing.items():
+            module.rope_type = kind
+
+
+class _Alone(torch.fx.Interpreter):
+    """A graph whose slots attend to themselves only."""
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target is find.ATTENTION:
+            query, _, value, *_ = args
+            return value.repeat_interleave(query.shape[1] // value.shape[1], 1)
+        return super().call_function(target, args, kwargs)
+
+
+@torch.no_grad()
+def _mixes(graph: GraphModule) -> bool:
+    """Whether a slot depends on others without attention: its logits differ without those before it."""
+    tokens, positions = torch.tensor([[3, 1, 4, 1, 5]]), torch.tensor([[0, 1, 2, 3, 4]])
+    all_, last = (_Alone(graph).run(tokens[:, i:], positions[:, i:])["logits"][:, -2:] for i in (0, 3))
+    return not torch.allclose(all_, last, rtol=1e-3, atol=1e-3 * float(all_.abs().max()))
 
 
 def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None) -> ModelSpec:
     """What the manifest says of a model. Raises CaptureError where `max_seq_len` does not fit it."""
     config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None) or CONTEXT
+    limit = min(getattr(config, "max_position_embeddings", None) or CONTEXT, _unscaled(config))
     if max_seq_len is not None and not 16 <= max_seq_len <= limit:
         raise CaptureError(f"max_seq_len {max_seq_len} does not fit {source}; give 16..{limit}")
     return ModelSpec(
@@ -131,6 +208,13 @@ def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None
         context=max_seq_len or min(limit, CONTEXT),
         eos_token_ids=_eos(model),
     )
+
+
+def _unscaled(config: Any) -> int:
+    """Up to which length rotary frequencies that change with the length do not."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = rope.values() if rope and all(isinstance(r, dict) for r in rope.values()) else [rope]
+    return min((r["original_max_position_embeddings"] for r in kinds if r.get("rope_type") == "longrope"), default=1 << 62)
 
 
 def _eos(model: PreTrainedModel) -> tuple[int, ...]:

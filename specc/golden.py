@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Replayed:
-    """One case by one recipe. `at` is the first token that differs, None where there is none."""
+    """One case by one recipe. `at` is the place of the first token that differs, None where there is none.
+
+    token: what stands there instead, None where the text ended. gap: the reference's own, between its best two.
+    """
 
     recipe: str
     case: int
     tokens: int
     verdict: str  # identical, near-tie or diverged
     at: int | None = None
+    token: int | None = None
     gap: float | None = None
     seconds: float = 0.0
     tokens_per_second: float = 0.0
@@ -86,16 +90,23 @@ def replay(
     for number, case in enumerate(cases):
         for name in names:
             got = session.generate(case.prompt_ids, len(case.token_ids), recipe=name)
-            verdict, at = compare(got.token_ids, case, tolerance)
+            found = judge(name, number, got.token_ids, case, tolerance)
             stats = got.stats
             results.append(
-                Replayed(
-                    name, number, len(case.token_ids), verdict, at, None if at is None else case.gaps[at],
-                    stats.seconds, stats.tokens_per_second, stats.mean_acceptance_length,
+                replace(
+                    found, seconds=stats.seconds, tokens_per_second=stats.tokens_per_second,
+                    mean_acceptance_length=stats.mean_acceptance_length,
                 )
             )  # fmt: skip
             advance()
     return results
+
+
+def judge(name: str, number: int, token_ids: list[int], case: Case, tolerance: float) -> Replayed:
+    """One case's tokens by `name`, held against the reference's."""
+    verdict, at = compare(token_ids, case, tolerance)
+    token = token_ids[at] if at is not None and at < len(token_ids) else None
+    return Replayed(name, number, len(case.token_ids), verdict, at, token, None if at is None else case.gaps[at])
 
 
 def compare(token_ids: list[int], case: Case, tolerance: float) -> tuple[str, int | None]:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from specc.capture import describe, load_model
 from specc.golden import Case
+from specc.runtime.errors import CaptureError
+from specc.runtime.manifest import ModelSpec
 
 
 @torch.no_grad()
@@ -31,3 +34,17 @@ def reference(
         cases.append(Case(text, list(ids), chosen, gaps))
         advance()
     return cases
+
+
+def recompute(source: str, target: ModelSpec, cases: Sequence[Case]) -> list[Case]:
+    """The same prompts decoded by the model that `source` names. Raises CaptureError where it is not `target`'s kind."""
+    revision = target.revision if source == target.source and target.revision != "local" else None
+    model = load_model(source, revision)
+    vocabulary = describe(model, source).vocab_size
+    if vocabulary != target.vocab_size:
+        raise CaptureError(
+            f"{source} has a vocabulary of {vocabulary} and the bundle one of {target.vocab_size}; "
+            f"name the model that it was compiled from, {target.source}"
+        )
+    eos = target.eos_token_ids
+    return [reference(model, [(c.prompt, c.prompt_ids)], len(c.token_ids), eos)[0] for c in cases]

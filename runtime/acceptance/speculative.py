@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
+from ..errors import RecipeError
 from . import reads_odds
 from .match import match
 
@@ -16,6 +17,8 @@ from .match import match
 def speculative(draft: Draft, verified: Verified) -> Accepted:
     if verified.sampling.greedy:
         return match(draft, verified)
+    if not draft.tree.is_chain:
+        raise RecipeError("acceptance 'speculative' is for chains, and this draft is a tree: use recursive")
     dice, last = verified.sampling.dice, draft.tree.slots - 1
     for slot in range(last):
         p, q, x = verified.odds(slot), draft.odds[slot], draft.tokens[slot + 1]

@@ -34,7 +34,7 @@ class DraftModel(Plain):
     def propose(self, seq: Sequence) -> Draft:
         cache, tokens = self.rows(seq), [seq.pending]
         odds = {}
-        feed = cache.sync(seq.tokens)
+        feed = [*cache.sync(seq.tokens[:-1]), seq.pending]
         if len(feed) > 2:
             self.prefill.extend(cache, feed[:-1])
             feed = feed[-1:]

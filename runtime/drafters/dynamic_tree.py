@@ -40,7 +40,9 @@ class DynamicTree(Plain):
         frontier = Frontier(self.engine, self._rows(seq), seq)
         tokens, parents, odds = [seq.pending], [-1], {}
         layer: list[tuple[float, int]] = [(1.0, 0)]
-        for _ in range(self.depth):
+        for depth in range(self.depth):
+            if depth:
+                frontier.run([s for _, s in layer], [tokens[s] for _, s in layer], [parents[s] for _, s in layer])
             below: list[tuple[float, int]] = []
             for value, slot in layer:
                 if self.sample and not seq.sampling.greedy:
@@ -55,16 +57,15 @@ class DynamicTree(Plain):
             layer = sorted((b for b in below if b[0] > 1 / self.slots), reverse=True)[: self.engine.slots]
             if not layer or len(tokens) == self.slots:
                 break
-            frontier.run([s for _, s in layer], [tokens[s] for _, s in layer], [parents[s] for _, s in layer])
         frontier.close()
         return Draft(tuple(tokens), Tree(tuple(parents)), odds)
 
     def _rows(self, seq: Sequence) -> Cache:
         if self.own is None or self.prefill is None:
             return seq.cache.fork()
-        feed = self.own.sync(seq.tokens)
-        if len(feed) > self.engine.slots:
-            self.prefill.extend(self.own, feed[:-1])
+        feed = self.own.sync(seq.tokens[:-1])
+        if len(feed) >= self.engine.slots:
+            self.prefill.extend(self.own, feed)
         return self.own
 
     def _children(self, frontier: Frontier, slot: int, seq: Sequence) -> Iterator[tuple[int, float]]:

@@ -22,7 +22,7 @@ class Frontier:
 
     def __init__(self, engine: Engine, cache: Cache, seq: Sequence) -> None:
         self.engine, self.cache, self.sampling = engine, cache, seq.sampling
-        row = engine.extend(cache, cache.sync(seq.tokens))
+        row = engine.extend(cache, [*cache.sync(seq.tokens[:-1]), seq.pending])
         self.committed = len(cache)
         self.seen: dict[int, tuple[int, ...]] = {0: ()}  # slot -> the scratch rows that it sees, its own last
         self.top: dict[int, tuple[np.ndarray, np.ndarray]] = {}

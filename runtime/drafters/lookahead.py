@@ -24,13 +24,13 @@ class Lookahead(Plain):
         self.tree = Tree.window(self.width, self.rows, self.guesses)
         self.pool: defaultdict[int, OrderedDict[tuple[int, ...], None]] = defaultdict(OrderedDict)
         self.window: list[list[int]] = []
-        self.indexed = 0
+        self.indexed: list[int] = []
 
     def propose(self, seq: Sequence) -> Draft:
-        if not self.window or len(seq.tokens) < self.indexed:
+        if not self.window or seq.tokens[: len(self.indexed)] != self.indexed:
             draw = np.random.default_rng(0).integers(len(seq.tokens), size=(self.rows, self.width))
             self.window = [[seq.tokens[i] for i in row] for row in draw]
-            self.indexed = 0
+            self.indexed = []
         self._index(seq.tokens)
         guesses = list(reversed(self.pool[seq.pending]))[: self.guesses]
         guesses += [(seq.pending,) * self.rows] * (self.guesses - len(guesses))
@@ -46,10 +46,10 @@ class Lookahead(Plain):
 
     def _index(self, tokens: list[int]) -> None:
         """Remember the n-grams of the text itself."""
-        for end in range(max(self.indexed, self.rows + 1), len(tokens) + 1):
+        for end in range(max(len(self.indexed), self.rows) + 1, len(tokens) + 1):
             first, *rest = tokens[end - self.rows - 1 : end]
             self._remember(first, tuple(rest))
-        self.indexed = len(tokens) + 1
+        self.indexed = list(tokens)
 
     def _remember(self, first: int, rest: tuple[int, ...]) -> None:
         known = self.pool[first]

@@ -25,13 +25,14 @@ class Engines:
     def __getitem__(self, name: str) -> Engine:
         if name not in self._engines:
             spec = self.bundle.engine(name)
-            backend, store = _backend(spec.backend), self.store(spec.block.cache, spec.backend)
-            self._engines[name] = Engine(name, spec.block, backend.load(self.bundle, spec, store), store)
+            runner = _backend(spec.backend).load(self.bundle, spec, store := self.store(spec.block.cache))
+            self._engines[name] = Engine(name, spec.block, runner, store)
         return self._engines[name]
 
-    def store(self, cache: str, backend: str = "onnx") -> Store:
+    def store(self, cache: str) -> Store:
         """The rows that all engines with this cache name share."""
         if cache not in self._stores:
+            backend = next(e.backend for e in self.bundle.manifest.engines if e.block.cache == cache)
             self._stores[cache] = _backend(backend).store(self.bundle.manifest.caches[cache])
         return self._stores[cache]
 

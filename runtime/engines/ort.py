@@ -73,28 +73,20 @@ class OrtRunner:
 
 def load(bundle: Bundle, spec: EngineSpec, rows: Rows) -> OrtRunner:
     """The engine, from its packed twin if this machine has one."""
-    options = session_options()
     try:
-        session = packed.session(bundle, spec, options)
+        session = packed.session(bundle, spec, session_options())
     except Exception as e:
         raise BackendError(f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}: {e}".splitlines()[0]) from e
     return OrtRunner(session, spec, rows)
 
 
-def threads() -> int:
-    """SPECC_THREADS, or the processors that this process may use."""
-    return int(os.environ.get("SPECC_THREADS") or len(os.sched_getaffinity(0)))
-
-
-_pool: list[int] = []
-
-
 def session_options() -> ort.SessionOptions:
-    """All sessions of a process on one thread pool, so that none spins against another."""
-    if not _pool:
-        ort.set_global_thread_pool_sizes(threads(), 1)
-        _pool.append(threads())
+    """Sessions of one process must not spin against each other: each stops spinning when its run ends.
+
+    SPECC_THREADS sets the threads; by default the processors that this process may use.
+    """
     options = ort.SessionOptions()
-    options.use_per_session_threads = False
+    options.intra_op_num_threads = int(os.environ.get("SPECC_THREADS") or len(os.sched_getaffinity(0)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return options

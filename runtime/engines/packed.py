@@ -1,4 +1,171 @@
+"""Weights in the layout of ONNX Runtime's matrix kernels, made once a machine and mapped by all sessions.
+
+Without this each session packs a copy of its own. The cache belongs to a machine, an ONNX Runtime and a bundle; what
+does not fit any more is made again, and without it engines run the same, in more memory. Directory: SPECC_CACHE, or
+specc in the user's cache directory; SPECC_CACHE=off does without.
+
+    KEY/index.json    where each weight lies in weights.bin; size and time of every file here
+    KEY/weights.bin   raw and packed copies, appended to
+    KEY/NAME.onnx     an engine, optimised, that refers to weights.bin
+"""
+
 from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
 import onnxruntime as ort
-def session(bundle, spec, options):
-    return ort.InferenceSession(str(bundle.file(spec.file)), options, providers=["CPUExecutionProvider"])
+
+from ..bundle import Bundle
+from ..manifest import EngineSpec
+from .onnx_file import Location, OnnxFile
+
+PAGE = 4096
+FORGET = 30 * 86400  # seconds after which an unused cache goes
+BIN, INDEX = "weights.bin", "index.json"
+
+
+def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> ort.InferenceSession:
+    """A session of the packed engine, packing it first if need be; of the bundle's own file where that fails."""
+    providers = ["CPUExecutionProvider"]
+    plain = bundle.file(spec.file)
+    if os.environ.get("SPECC_CACHE") != "off":
+        with contextlib.suppress(OSError):
+            file = _packed(bundle, spec)
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            return ort.InferenceSession(str(file), options, providers=providers)
+    return ort.InferenceSession(str(plain), options, providers=providers)
+
+
+def _packed(bundle: Bundle, spec: EngineSpec) -> Path:
+    """The packed engine's file. Raises OSError where there is no room or no right to write it."""
+    directory = _root() / _key(bundle)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        index = _read_index(directory)
+        if spec.file not in index["files"]:
+            _pack(bundle, spec, directory, index)
+        os.utime(directory)
+    return directory / spec.file
+
+
+def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: dict[str, Any]) -> None:
+    """Let ONNX Runtime write the optimised engine and its packed weights; keep of these what is not there yet."""
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        optimised = Path(scratch) / spec.file
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(optimised)
+        for key, value in (
+            ("optimized_model_external_initializers_file_name", BIN),
+            ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
+            ("save_external_prepacked_constant_initializers", "1"),
+        ):
+            options.add_session_config_entry(f"session.{key}", value)
+        ort.InferenceSession(str(bundle.file(spec.file)), options, providers=["CPUExecutionProvider"])
+        source, made = OnnxFile(bundle.file(spec.file)), OnnxFile(optimised)
+        with (directory / BIN).open("ab") as bin_file, (Path(scratch) / BIN).open("rb") as packed:
+            for name, location in made.weights.items():
+                at = source.weights.get(name)
+                packing = ",".join(sorted(v.partition("|")[0] for k, v in location.items() if k.startswith("prepacked")))
+                identity = f"{at['offset']}+{at['length']}" if at else f"{spec.file}:{name}"
+                held = index["weights"].setdefault(f"{identity} {packing}", None)
+                if held is None:
+                    held = index["weights"][f"{identity} {packing}"] = _move(location, packed, bin_file)
+                made.weights[name] = held
+        made.save(directory / spec.file)
+    index["files"] = {f.name: _stamp(f) for f in directory.iterdir() if f.suffix in (".onnx", ".bin")}
+    partial = directory / f"{INDEX}.partial"
+    partial.write_text(json.dumps(index))
+    partial.replace(directory / INDEX)
+
+
+def _move(location: Location, packed: BinaryIO, bin_file: BinaryIO) -> Location:
+    """Append a weight and its packed copies; return where they lie now."""
+
+    def append(offset: str, length: str) -> str:
+        bin_file.write(b"\0" * (-bin_file.tell() % PAGE))
+        start = bin_file.tell()
+        packed.seek(int(offset))
+        shutil.copyfileobj(_Part(packed, int(length)), bin_file)
+        return str(start)
+
+    moved = dict(location) | {"offset": append(location["offset"], location["length"])}
+    for key, value in location.items():
+        if key.startswith("prepacked"):
+            kernel, *copies = value.split("|")
+            parts = [c.split(";") for c in copies]
+            moved[key] = "|".join([kernel, *(";".join([append(p[0], p[1]), *p[1:]]) for p in parts)])
+    return moved
+
+
+class _Part:
+    """The next so many bytes of a file."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self.file, self.left = file, length
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(min(size, self.left) if size >= 0 else self.left)
+        self.left -= len(data)
+        return data
+
+
+def _read_index(directory: Path) -> dict[str, Any]:
+    """The index, or an empty one over an emptied directory where it does not tell the truth."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        index: dict[str, Any] = json.loads((directory / INDEX).read_text())
+        if all(_stamp(directory / name) == stamp for name, stamp in index["files"].items()) and "weights" in index:
+            return index
+    for file in directory.iterdir():
+        if file.suffix != ".lock":
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    return {"files": {}, "weights": {}}
+
+
+def _stamp(file: Path) -> list[int]:
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _root() -> Path:
+    """Where caches lie; those not used for a month are removed."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specc"
+    root = Path(os.environ.get("SPECC_CACHE") or default)
+    if root.is_dir():
+        for old in root.iterdir():
+            if old.is_dir() and time.time() - old.stat().st_mtime > FORGET:
+                shutil.rmtree(old, ignore_errors=True)
+    return root
+
+
+def _key(bundle: Bundle) -> str:
+    """What packed weights depend on: the bundle's graphs and weights, the kernels, the processor."""
+    files = bundle.manifest.files
+    graphs = [files[e.file].sha256 for e in bundle.manifest.engines]
+    parts = [ort.__version__, platform.machine(), _processor(), files[bundle.manifest.weights].sha256, *graphs]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    return platform.processor()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -23,6 +23,7 @@ from . import fast
 
 OPSET = 23
 INLINE = 1024  # bytes: what is smaller stands in the graph
+OWN = 1 << 20  # bytes: so much an engine may hold besides the model's weights
 
 
 def build(
@@ -79,6 +80,8 @@ def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
         if tensor.nbytes < INLINE:
             continue
         held = header.get(prefix + name)
+        if held is None and tensor.nbytes <= OWN:  # a pass's constant, such as a tree's mask
+            continue
         if held is None:
             raise BackendError(f"{name} of {tensor.nbytes} bytes is in no weights file")
         start, end = held["data_offsets"]

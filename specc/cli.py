@@ -1,0 +1,349 @@
+"""The command line: each verb reads its options, calls one function, and prints what came back."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from ast import literal_eval
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from specc import __version__, console
+from specc.runtime.errors import PromptError, RecipeError, SpeccError
+
+if TYPE_CHECKING:
+    from specc.runtime.stream import Stream
+
+COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir", "onnx_graphsurgeon"}
+
+
+class Verbs(TyperGroup):
+    """Every error that is not ours ends in one line and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except SpeccError as e:
+            console.fail(str(e))
+        except ImportError as e:
+            if (e.name or "").split(".")[0] not in COMPILER:
+                raise
+            console.fail(f"this needs the compiler, and {e.name} is not installed; pip install specc[compile]")
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            console.drop_stdout()
+            raise typer.Exit(141) from None
+        except OSError as e:
+            console.drop_stdout()
+            remedy = "; free some space, or choose another place" if e.errno == errno.ENOSPC else ""
+            console.fail(f"{e.filename or 'input/output'}: {e.strerror or e}{remedy}")
+        raise typer.Exit(2)
+
+
+def _examples(*lines: str) -> str:
+    """An epilog of one example a line."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+app = typer.Typer(
+    cls=Verbs,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: option names are never cut
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_examples(
+        "specc compile HuggingFaceTB/SmolLM2-135M -o smollm.specc",
+        'specc generate smollm.specc --prompt "def fibonacci("',
+        "specc test smollm.specc",
+    ),
+)
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"specc {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def specc(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """The speculative-decoding compiler: several tokens a step, and the same output."""
+
+
+COMPILE = _examples(
+    "specc compile HuggingFaceTB/SmolLM2-135M -o smollm.specc",
+    "specc compile ./model -o m.specc --recipe prompt-lookup --recipe early-exit",
+    "specc compile ./model -o m.specc --set early-exit.assistant_early_exit=4",
+    "specc compile ./model -o m.specc --assistant-model ./small",
+    'specc compile ./model -o m.specc --tree "[(0,), (1,), (0, 0), (0, 0, 0)]"',
+)
+
+
+@app.command("compile", epilog=COMPILE)
+def compile_(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, or a directory with config, weights and tokenizer.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The bundle, a directory to be made.")],
+    recipe: Annotated[list[str] | None, typer.Option(metavar="NAME", help="What to compile; may be repeated. Without it: all that need neither a second model nor training.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="RECIPE.PARAMETER=VALUE", help="A parameter of one recipe; may be repeated. Lists them: specc recipes NAME.")] = None,
+    assistant_model: Annotated[str | None, typer.Option(metavar="MODEL", help="A small model with the same tokenizer, to draft.")] = None,
+    num_speculative_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens a draft, for every recipe.")] = None,
+    assistant_early_exit: Annotated[int | None, typer.Option(metavar="K", min=1, help="Layers that an early exit runs.")] = None,
+    prompt_lookup_num_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens copied from the prompt at most.")] = None,
+    tree: Annotated[str | None, typer.Option(metavar="LITERAL", help='Paths of sibling ranks: "[(0,), (1,), (0, 0)]".')] = None,
+    skip_layers: Annotated[str | None, typer.Option(metavar="3,4", help="Layers that a layer-skipping draft leaves out.")] = None,
+    max_seq_len: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens that fit, prompt and answer. Default: the model's limit, 2048 at most.")] = None,
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help='Golden prompts, JSON lines {"prompt": "…"}.')] = None,
+    golden_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens decoded for each golden prompt.")] = 48,
+    revision: Annotated[str | None, typer.Option(metavar="R", help="A branch, tag or commit of the hub's repository.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle OUT.")] = False,
+    dump_graphs: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the graph after each pass as Python.")] = None,
+    json: Json = False,
+) -> None:
+    """Compile a Hugging Face model into a bundle.
+
+    Captures the model, builds the engines of each recipe, keeps golden outputs of the original, and measures the
+    recipes on them; the fastest lossless one becomes the bundle's default.
+    """
+    shorthand = {
+        "num_speculative_tokens": num_speculative_tokens,
+        "assistant_early_exit": assistant_early_exit,
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
+        "tree": _tree(tree),
+        "skip_layers": _numbers("--skip-layers", skip_layers),
+    }
+    parameters = _settings(set_ or []) | {"": {k: v for k, v in shorthand.items() if v is not None}}
+    from specc.compiler import Options, compile_bundle
+
+    with console.stages() as stage:
+        report = compile_bundle(
+            Options(
+                model, output, recipe or (), parameters, assistant_model, revision, trust_remote_code, max_seq_len,
+                prompts, golden_tokens, overwrite=overwrite, dump_graphs=dump_graphs, stage=stage,
+            )
+        )  # fmt: skip
+    from specc import tables
+
+    told = tables.compiled_json(report.bundle, report.seconds, report.peak_rss_bytes)
+    console.emit(told) if json else console.out().print(tables.compiled(told))
+
+
+def _settings(given: list[str]) -> dict[str, dict[str, Any]]:
+    """The values of --set by recipe. Raises RecipeError."""
+    from specc.recipes import method
+
+    settings: dict[str, dict[str, Any]] = {}
+    for setting in given:
+        left, equals, value = setting.partition("=")
+        recipe, dot, name = left.strip().partition(".")
+        if not (equals and dot):
+            raise RecipeError(f"--set {setting!r} is not RECIPE.PARAMETER=VALUE; see: specc recipes")
+        settings.setdefault(recipe, {})[name] = _literal(f"--set {left}", value)
+        method(recipe).settle(settings[recipe])
+    return settings
+
+
+def _literal(option: str, value: str) -> Any:
+    try:
+        return literal_eval(value.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise RecipeError(f'{option}: {value!r} is no Python literal; write a number, True, None, "text" or a list') from None
+
+
+def _tree(literal: str | None) -> Any:
+    """A list of paths. Raises TreeError for what is not a tree."""
+    if literal is None:
+        return None
+    from specc.runtime.tree import Tree
+
+    paths = _literal("--tree", literal)
+    Tree.from_paths(paths)
+    return paths
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"{option} {text!r} is no list of layers; write their numbers with commas: 3,4") from None
+
+
+GENERATE = _examples(
+    'specc generate model.specc --prompt "def fibonacci("',
+    "cat main.py | specc generate model.specc - --max-new-tokens 64",
+    'specc generate model.specc --chat --prompt "What is a tree?" --stop $\'\\n\\n\'',
+    "specc generate model.specc --prompt-file p.txt --temperature 0.8 --seed 7",
+    'specc generate model.specc --prompt "def f(" --no-speculation --json',
+)
+
+
+@app.command(epilog=GENERATE)
+def generate(
+    bundle: Bundle,
+    source: Annotated[str | None, typer.Argument(metavar="-", help="- reads the prompt from standard input.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="A file that holds the prompt.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message, for the model's chat template.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens at most.")] = 128,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="A recipe of the bundle. Default: the bundle's.")] = None,
+    no_speculation: Annotated[bool, typer.Option("--no-speculation", help="Decode plainly, a token a step.")] = False,
+    acceptance: Annotated[str | None, typer.Option(metavar="RULE", help="match, speculative or recursive. Default: the recipe's.")] = None,
+    temperature: Annotated[float, typer.Option(metavar="T", help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(metavar="P", help="Sample from the smallest set of this mass.")] = 1.0,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Sample from the K likeliest tokens; 0 from all.")] = 0,
+    seed: Annotated[int | None, typer.Option(metavar="S", min=0, help="Makes sampling repeatable.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="S", help="Text that ends the answer; may be repeated.")] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end-of-sequence token.")] = False,
+    json: Json = False,
+) -> None:
+    """Decode a prompt, several tokens a step.
+
+    The text goes to standard output as it comes, a summary to standard error.
+    """
+    text = _prompt(source, prompt, prompt_file)
+    if no_speculation and recipe not in (None, "plain"):
+        raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one")
+    import specc
+
+    stream = specc.load(bundle).stream(
+        [{"role": "user", "content": text}] if chat else text,
+        max_new_tokens, recipe="plain" if no_speculation else recipe, acceptance=acceptance, temperature=temperature,
+        top_p=top_p, top_k=top_k, seed=seed, stop=stop or (), ignore_eos=ignore_eos,
+    )  # fmt: skip
+    if json:
+        text = "".join(stream)
+        ending = {"token_ids": stream.token_ids, "finish_reason": stream.finish_reason}
+        return console.emit({"text": text, **ending, **stream.stats.to_json()})
+    _print(stream)
+    return None
+
+
+def _prompt(source: str | None, prompt: str | None, file: Path | None) -> str:
+    """The text that the one given source holds. Raises PromptError."""
+    if source not in (None, "-"):
+        raise PromptError(f"unexpected {source!r}; give the prompt as --prompt TEXT, --prompt-file FILE, or - for standard input")
+    if (source is not None) + (prompt is not None) + (file is not None) != 1:
+        raise PromptError("give one prompt: --prompt TEXT, --prompt-file FILE, or - for standard input")
+    if prompt is not None:
+        return prompt
+    try:
+        data = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
+        return data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise PromptError(f"{file or 'standard input'} is no UTF-8 text ({e}); convert it") from e
+
+
+def _print(stream: Stream) -> None:
+    last = ""
+    for last in stream:
+        sys.stdout.write(last)
+        sys.stdout.flush()
+    if not last.endswith("\n"):
+        print()
+    stats = stream.stats
+    speed = f"{stats.new_tokens} tokens, {stats.tokens_per_second:.1f} tokens/s, recipe {stats.recipe}"
+    length, rate = stats.mean_acceptance_length, stats.draft_acceptance_rate
+    console.note(f"{speed}, mean_acceptance_length {length:.2f}, draft_acceptance_rate {rate:.2f}")
+
+
+TEST = _examples(
+    "specc test model.specc",
+    "specc test model.specc --recipe prompt-lookup --tolerance 0.0001",
+    "specc test model.specc --reference HuggingFaceTB/SmolLM2-135M",
+)
+
+
+@app.command(epilog=TEST)
+def test(
+    bundle: Bundle,
+    reference: Annotated[str | None, typer.Option(metavar="MODEL", help="Compute the expected tokens anew from this model, with transformers.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Replay by this recipe; may be repeated. Default: all.")] = None,
+    tolerance: Annotated[float | None, typer.Option(metavar="T", min=0.0, help="Logit gap below which a divergence is a near-tie. Default: the bundle's.")] = None,
+    json: Json = False,
+) -> None:
+    """Check every file and replay the golden outputs.
+
+    Each case is decoded plainly and by every recipe. A divergence is a near-tie where the reference's own best two
+    logits are closer than the tolerance. Exit status 1 if anything diverged, else 0.
+    """
+    from specc import tables
+    from specc.proof import prove
+
+    with console.stages() as stage:
+        proof = prove(bundle, recipe or (), tolerance, reference, stage)
+    told = proof.to_json()
+    console.emit(told) if json else console.out().print(tables.proved(told))
+    raise typer.Exit(0 if proof.holds else 1)
+
+
+SHOW = _examples("specc show model.specc", "specc show model.specc --engine prefill", "specc show model.specc --json")
+
+
+@app.command("show", epilog=SHOW)
+def show_(
+    bundle: Bundle,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="One engine: its passes, tensors, tree and mask.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what is inside a bundle.
+
+    Its model, caches, engines with the layers that each runs, recipes and files; or one engine in full.
+    """
+    from specc import show
+    from specc.runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    if json:
+        console.emit(show.describe_engine(opened, engine) if engine else show.describe(opened))
+    elif engine:
+        show.show_engine(opened, engine, console.out())
+    else:
+        show.show(opened, console.out())
+
+
+RECIPES = _examples("specc recipes", "specc recipes prompt-lookup", "specc recipes --json")
+
+
+@app.command(epilog=RECIPES)
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One recipe, with its parameters.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """List the methods that can be compiled.
+
+    What each one is, where it was published, what it needs; with a name, its parameters too.
+    """
+    from specc import tables
+    from specc.recipes import METHODS, method
+
+    chosen = [method(name)] if name else list(METHODS.values())
+    if json:
+        console.emit([tables.method_json(m) for m in chosen])
+    else:
+        console.out().print(tables.one_method(chosen[0]) if name else tables.methods(chosen))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The entry point. Exits with 0, 1 (a test that failed), 2 (bad input), 130 (interrupted)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is removed
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(argv, prog_name="specc")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Where the command line writes: tables and JSON to standard output; progress, summaries and errors to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+Stage = Callable[[str, int, int], None]  # title, done, total
+
+
+def out() -> Console:
+    """Standard output; what it prints is text, not markup."""
+    return Console(highlight=False, markup=False)
+
+
+def emit(data: Any) -> None:
+    """The one JSON value of `--json`."""
+    sys.stdout.write(json.dumps(data) + "\n")
+
+
+def note(line: str) -> None:
+    """A line beside the output."""
+    sys.stdout.flush()
+    print(line, file=sys.stderr)
+
+
+def fail(message: str) -> None:
+    """One line, whatever the message holds."""
+    note("specc: error: " + " ".join(message.split()))
+
+
+def drop_stdout() -> None:
+    """Nobody reads it any more: what is still buffered goes nowhere, without a complaint at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:  # standard output is no file
+        return
+
+
+class _Lines:
+    """A line for each new title."""
+
+    title = ""
+
+    def __call__(self, title: str, done: int, total: int) -> None:
+        if title != self.title:
+            note(title)
+        self.title = title
+
+
+@contextmanager
+def stages() -> Iterator[Stage]:
+    """What to call at each step of a long work: a bar on a terminal, a line for each new title elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda title, done, total: progress.update(task, description=title, completed=done, total=total)
+
+
+def size(count: int) -> str:
+    """Bytes for people: 39.8 MB."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.{unit != 'B':d}f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"

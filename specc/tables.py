@@ -1,0 +1,161 @@
+"""Tables that the verbs print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from specc.console import size
+from specc.recipes import Method
+from specc.runtime.bundle import Bundle
+
+STYLES: dict[str, dict[str, Any]] = {
+    "right": {"justify": "right", "no_wrap": True},
+    "dim": {"style": "dim", "no_wrap": True},
+    "whole": {"no_wrap": True},
+    "fold": {"overflow": "fold"},
+}
+
+
+def table(*columns: str | tuple[str, str], header: bool = True) -> Table:
+    """A table with these columns, each a title or a title and a style; the first column never wraps."""
+    box, padding = (SIMPLE_HEAD, (0, 1, 0, 0)) if header else (None, (0, 2, 0, 0))
+    made = Table(box=box, padding=padding, show_header=header, show_edge=False, pad_edge=False)
+    for i, column in enumerate(columns):
+        title, style = (column, "fold" if i else "whole") if isinstance(column, str) else column
+        made.add_column(title, **STYLES[style])
+    return made
+
+
+def compiled_json(bundle: Bundle, seconds: float, peak_rss_bytes: int) -> dict[str, Any]:
+    """What `specc compile --json` prints."""
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "engines": [
+            {
+                "name": e.name,
+                "slots": e.block.slots,
+                "layers": list(e.layers),
+                "file": e.file,
+                "bytes": manifest.files[e.file].bytes,
+                "backend": e.backend,
+            }
+            for e in manifest.engines
+        ],
+        "bytes": sum(f.bytes for f in manifest.files.values()),
+        "weights_bytes": manifest.files[manifest.weights].bytes,
+        "default_recipe": manifest.default_recipe,
+        "seconds": round(seconds, 3),
+        "peak_rss_bytes": peak_rss_bytes,
+        "recipes": [dict(row) for row in manifest.measured],
+    }
+
+
+def compiled(told: Mapping[str, Any]) -> RenderableType:
+    """The end of a compile: the recipes as measured, and the bundle."""
+    sizes = f"{size(told['bytes'])}, weights {size(told['weights_bytes'])}, {len(told['engines'])} engines"
+    effort = f"compiled in {told['seconds']:.0f} s, peak memory {size(told['peak_rss_bytes'])}"
+    line = Text.assemble((told["bundle"], "bold"), f"  {sizes}\n* default recipe {told['default_recipe']}; {effort}")
+    return Group(measured(told["recipes"], told["default_recipe"]), "", line)
+
+
+def measured(rows: Iterable[Mapping[str, Any]], default: str) -> Table:
+    """What compiling measured on the golden prompts, the default marked."""
+    made = table("recipe", *((t, "right") for t in ("tokens/s", "speed-up", "acceptance")), "lossless", "golden")
+    for row in rows:
+        is_default = row["recipe"] == default
+        made.add_row(
+            f"{row['recipe']} *" if is_default else row["recipe"],
+            f"{row['tokens_per_second']:.1f}",
+            f"{row['speedup']:.2f} ×",
+            f"{row['mean_acceptance_length']:.2f}",
+            _yes(row["lossless"]),
+            _verdicts(row["identical"], row["near-tie"], row["diverged"]),
+            style="bold" if is_default else None,
+        )
+    return made
+
+
+def proved(told: Mapping[str, Any]) -> RenderableType:
+    """What `specc test` found: a row a recipe, then each divergence, then the whole."""
+    rows = table("recipe", *((t, "right") for t in ("tokens/s", "acceptance")), "verdict")
+    for row in told["recipes"]:
+        verdict = _verdicts(row["identical"], row["near_ties"], row["diverged"])
+        rows.add_row(row["recipe"], f"{row['tokens_per_second']:.1f}", f"{row['mean_acceptance_length']:.2f}", verdict)
+    parts: list[RenderableType] = [rows, ""]
+    if told["divergences"]:
+        parts += [_divergences(told["divergences"]), ""]
+    count = f"{told['cases']} cases, {told['tokens']} tokens, {told['replays']} replays: "
+    verdict = _verdicts(told["identical"], told["near_ties"], told["diverged"])
+    parts.append(Text(count).append_text(verdict))
+    parts.append(Text(f"near-tie: the reference's own best two logits were closer than {told['tolerance']:g}", "dim"))
+    if golden := told["golden"]:
+        agrees = _verdicts(golden["identical"], golden["near_ties"], golden["diverged"])
+        parts.append(Text(f"the bundle's golden file against {told['reference']}: ").append_text(agrees))
+    return Group(*parts)
+
+
+def _divergences(divergences: Iterable[Mapping[str, Any]]) -> Table:
+    columns = ("case", "token", "expected", "got", "gap")
+    made = table("divergence", *((t, "right") for t in columns), "verdict")
+    for d in divergences:
+        got = "the end" if d["got"] is None else str(d["got"])
+        made.add_row(d["recipe"], str(d["case"]), str(d["at"]), str(d["expected"]), got, f"{d['gap']:.6f}", d["verdict"])
+    return made
+
+
+def methods(all_methods: Iterable[Method]) -> Table:
+    """The table of recipes: what each one is and where it was published, how it drafts and what it needs."""
+    made = table("recipe", "method and paper", "topology, acceptance")
+    for m in all_methods:
+        what = Text(m.title).append(f"\n{m.paper}" if m.paper else "", "dim")
+        drafter = [f"drafter {m.drafter}"] if m.drafter != m.name else []
+        rule = f"{m.topology}, {m.acceptance}", "lossless" if m.lossless else "not lossless"
+        made.add_row(m.name, what, "\n".join([*rule, *drafter, *(f"needs {n}" for n in m.needs)]))
+        made.add_section()
+    return made
+
+
+def one_method(m: Method) -> RenderableType:
+    """All of one method, its parameters in a table."""
+    facts = table(("", "dim"), "", header=False)
+    for name in ("title", "paper", "drafter", "acceptance", "topology"):
+        facts.add_row(name, Text(getattr(m, name) or "–"))
+    facts.add_row("lossless", _yes(m.lossless))
+    facts.add_row("needs", ", ".join(m.needs) or "nothing more")
+    if not m.parameters:
+        return facts
+    parameters = table("parameter", ("default", "right"), "")
+    for name, p in m.parameters.items():
+        parameters.add_row(name, "–" if p.default is None else str(p.default), Text(p.help))
+    return Group(facts, "", parameters)
+
+
+def method_json(m: Method) -> dict[str, Any]:
+    return {
+        "name": m.name,
+        "title": m.title,
+        "paper": m.paper,
+        "drafter": m.drafter,
+        "acceptance": m.acceptance,
+        "topology": m.topology,
+        "lossless": m.lossless,
+        "needs": list(m.needs),
+        "parameters": [{"name": n, "default": p.default, "help": p.help} for n, p in m.parameters.items()],
+    }
+
+
+def _verdicts(identical: int, near_ties: int, diverged: int) -> Text:
+    parts = [(f"{identical} identical", ""), (f"{near_ties} near-tie", "yellow"), (f"{diverged} diverged", "red")]
+    some = [part for part, count in zip(parts, (identical, near_ties, diverged), strict=True) if count] or parts[:1]
+    return Text(", ").join([Text(text, style) for text, style in some])
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

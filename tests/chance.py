@@ -1,0 +1,76 @@
+"""Exact and statistical checks of distributions.
+
+`distribution` runs something random once for every way in which its decisions can fall, and adds up the odds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T", bound=Hashable)
+NEVER = 1e-15  # odds that are rounding, not a branch
+
+
+class Script:
+    """Chance that takes given decisions, then the first possible one each time; what it did not take is `left`."""
+
+    def __init__(self, decisions: tuple[int, ...]) -> None:
+        self.given, self.taken = decisions, 0
+        self.path: tuple[int, ...] = ()
+        self.left: list[tuple[int, ...]] = []
+        self.probability = 1.0
+
+    def pick(self, odds_V: np.ndarray) -> int:
+        odds_V = odds_V / odds_V.sum()
+        possible = [int(i) for i in np.flatnonzero(odds_V > NEVER)]
+        choice, *others = possible
+        if len(self.path) < len(self.given):
+            choice = self.given[len(self.path)]
+        else:
+            self.left += [(*self.path, other) for other in others]
+        self.path += (choice,)
+        self.probability *= float(odds_V[choice])
+        return choice
+
+    def happens(self, probability: float) -> bool:
+        assert 0 <= probability <= 1
+        return bool(self.pick(np.array([1 - probability, probability])))
+
+
+def distribution(run: Callable[[Script], T]) -> dict[T, float]:
+    """The probability of each result of `run`, which makes all its decisions by the chance that it is given."""
+    total: defaultdict[T, float] = defaultdict(float)
+    todo: list[tuple[int, ...]] = [()]
+    while todo:
+        chance = Script(todo.pop())
+        total[run(chance)] += chance.probability
+        todo += chance.left
+    assert abs(sum(total.values()) - 1) < 1e-9
+    return dict(total)
+
+
+def total_variation(a: Mapping[T, float], b: Mapping[T, float]) -> float:
+    return sum(abs(a.get(k, 0) - b.get(k, 0)) for k in a.keys() | b.keys()) / 2
+
+
+def chi_square_rejects(counts: Mapping[T, int], odds: Mapping[T, float]) -> bool:
+    """Whether such counts have a chance of less than one in a million under `odds`.
+
+    Results that are expected fewer than five times are taken together. The threshold is Wilson and Hilferty's.
+    """
+    n = sum(counts.values())
+    assert n
+    if any(not odds.get(k) for k in counts):
+        return True
+    rare = {k for k, p in odds.items() if p * n < 5}
+    cells = [(counts.get(k, 0), p * n) for k, p in odds.items() if k not in rare]
+    if (expected := sum(odds[k] for k in rare) * n) >= 5:
+        cells.append((sum(counts.get(k, 0) for k in rare), expected))
+    freedom = len(cells) - 1
+    statistic = sum((seen - expected) ** 2 / expected for seen, expected in cells)
+    spread = 2 / (9 * freedom)
+    return bool(statistic > freedom * (1 - spread + 4.7534 * spread**0.5) ** 3)

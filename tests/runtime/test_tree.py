@@ -1,0 +1,149 @@
+"""Trees: what a parent vector means, and which trees the builders build."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specc.runtime.errors import TreeError
+from specc.runtime.tree import Tree
+
+trees = st.lists(st.integers(0, 99), max_size=20).map(lambda xs: Tree((-1, *(x % i for i, x in enumerate(xs, 1)))))
+rates = st.lists(st.sampled_from([0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05]), min_size=1, max_size=3).map(
+    lambda xs: sorted(xs, reverse=True)
+)
+
+
+def ancestors(tree: Tree, slot: int) -> list[int]:
+    """`slot` and all above it."""
+    return [slot, *ancestors(tree, tree.parents[slot])] if slot >= 0 else []
+
+
+@given(trees)
+def test_a_slot_sees_its_ancestors_and_itself(tree):
+    for slot, sees in enumerate(tree.mask):
+        assert set(np.flatnonzero(sees)) == set(ancestors(tree, slot))
+        assert tree.depth[slot] == len(ancestors(tree, slot)) - 1
+
+
+@given(trees)
+def test_children_and_ranks_are_the_parents_read_the_other_way(tree):
+    edges = {(parent, slot) for slot, parent in enumerate(tree.parents[1:], 1)}
+    assert {(parent, slot) for parent, below in enumerate(tree.children) for slot in below} == edges
+    assert all(tree.children[parent][tree.rank[slot]] == slot for parent, slot in edges)
+
+
+@given(trees)
+def test_the_literal_of_a_tree_makes_the_same_tree(tree):
+    """Slots may change places, paths may not."""
+    again = Tree.from_paths(tree.paths)
+    assert set(again.paths) == set(tree.paths)
+    assert list(again.paths) == sorted(tree.paths, key=lambda p: (len(p), p))
+    assert Tree.from_paths(again.paths[::-1]) == again
+
+
+def test_medusas_smallest_example():
+    """[0], [1] below the pending token, [0, 0] below the first of them."""
+    tree = Tree.from_paths([(0,), (1,), (0, 0)])
+    assert tree.parents == (-1, 0, 0, 1)
+    assert tree.mask.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]]
+    assert tree.depth.tolist() == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("literal", "named"),
+    [
+        ([()], "()"),
+        ([(0,), (-1,)], "-1"),
+        ([(0,), (0,)], "[0]"),
+        ([(1,)], "[1]"),
+        ([(0,), (2,)], "[2]"),
+        ([(0, 0)], "[0, 0]"),
+        ([(0,), (0, 1)], "[0, 1]"),
+        ([(0,), ("1",)], "'1'"),
+        ([(0,), (0, 0.5)], "0.5"),
+        ([(True,)], "True"),
+        ([(0,), (0, [0])], "[0]"),
+        ([0], "0"),
+        ([None], "None"),
+        (["ab"], "'ab'"),
+        ("ab\n", r"'ab\n'"),
+        (7, "7"),
+        ({"a": 1}, "{'a': 1}"),
+    ],
+)
+def test_a_malformed_literal_is_named_in_one_line(literal, named):
+    with pytest.raises(TreeError) as e:
+        Tree.from_paths(literal)
+    assert named in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("parents", [(), (0,), (-1, -1), (-1, 1), (-1, 0, 2), (-1, 0, -1), (-1, "0"), (-1, 0.0)])
+def test_a_parent_vector_that_is_no_tree_is_refused(parents):
+    with pytest.raises(TreeError) as e:
+        Tree(parents)
+    assert repr(parents[-1] if len(parents) > 1 else parents) in str(e.value) and "\n" not in str(e.value)
+
+
+def expected_acceptance(tree: Tree, rates: list[float]) -> float:
+    """Tokens accepted in the mean, a child of rank r being accepted with `rates[r]`: the sum of all nodes' odds."""
+    return sum(np.prod([rates[r] for r in path]) for path in tree.paths)
+
+
+def all_trees(slots: int, widest: int, depth: int) -> list[Tree]:
+    """Every tree of so many slots, by exhaustion of the parent vectors."""
+    vectors = product(*(range(i) for i in range(1, slots)))
+    trees = (Tree((-1, *v)) for v in vectors)
+    return [t for t in trees if max(t.rank) < widest and t.depth.max() <= depth]
+
+
+ALL = {(slots, widest, depth): all_trees(slots, widest, depth)
+       for slots in range(2, 7) for widest in (1, 2, 3) for depth in (2, 5)}  # fmt: skip
+
+
+@given(rates, st.integers(2, 6), st.sampled_from([2, 5]))
+def test_best_first_finds_the_best_of_all_trees(rates, slots, depth):
+    tree = Tree.best_first(rates, slots, depth)
+    others = ALL[slots, len(rates), depth]
+    if others:
+        assert tree.slots == slots
+        assert expected_acceptance(tree, rates) >= max(expected_acceptance(t, rates) for t in others) - 1e-12
+    assert tree.depth.max() <= depth and max(tree.rank) < len(rates)
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3))
+def test_a_lookahead_window_sees_what_the_paper_says(width, rows, guesses):
+    """Row 0 is causal; slot (r, c) sees row 0 up to column c, its own column above it, and itself.
+
+    Each guess is a chain of its own, and all see the pending token.
+    """
+    tree = Tree.window(width, rows, guesses)
+    slot = {(r, c): 1 + r * width + c for r in range(rows) for c in range(width)}
+    first_guess = 1 + rows * width
+    mask_NN = np.zeros((first_guess + guesses * rows,) * 2, bool)
+    mask_NN[:, 0] = True
+    for (r, c), i in slot.items():
+        mask_NN[i, [slot[0, left] for left in range(c + 1)]] = True
+        mask_NN[i, [slot[above, c] for above in range(r + 1)]] = True
+        assert tree.depth[i] == 1 + r + c
+    for guess in range(guesses):
+        for nth in range(rows):
+            start = first_guess + guess * rows
+            mask_NN[start + nth, start : start + nth + 1] = True
+            assert tree.depth[start + nth] == 1 + nth
+    assert np.array_equal(tree.mask, mask_NN)
+
+
+@given(trees, st.integers(1, 8))
+def test_a_tree_holds_its_own_first_slots_and_chains_are_chains(tree, slots):
+    assert tree.holds(Tree(tree.parents[:slots]))
+    assert tree.holds(Tree.chain(slots)) == (tree.parents[:slots] == Tree.chain(slots).parents)
+    assert tree.is_chain == (tree.depth.max() == tree.slots - 1)
+
+
+def test_mask_and_depth_cannot_be_written_to():
+    for array in (Tree.chain(3).mask, Tree.chain(3).depth):
+        with pytest.raises(ValueError):
+            array[:] = 0
