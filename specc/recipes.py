@@ -148,6 +148,10 @@ def _token_recycling(p: Mapping[str, Any], facts: Facts) -> Plan:
     return Plan((block,), {}, {"tree": tree.parents, "vocab_size": facts.vocab_size})
 
 
+def _jacobi(p: Mapping[str, Any], facts: Facts) -> Plan:
+    return Plan((Block(Tree.chain(1 + _count(p, "num_speculative_tokens"))),), {}, dict(p))
+
+
 def _lookahead(p: Mapping[str, Any], facts: Facts) -> Plan:
     width, guesses = _count(p, "window_size"), _count(p, "max_candidates", 0)
     tree = Tree.window(width, _count(p, "ngram_size", 2) - 1, guesses)
@@ -210,6 +214,10 @@ METHODS: dict[str, Method] = {
             "token-recycling", "Token Recycling", "Luo et al. 2024, arXiv:2408.08696",
             "token-recycling", "static tree", _token_recycling,
             {"num_speculative_tokens": Parameter(23, "tree nodes; 80 in the paper"), "tree": TREE},
+        ),
+        Method(
+            "jacobi", "Jacobi decoding", "Santilli et al. 2023, arXiv:2305.10427", "jacobi", "chain", _jacobi,
+            {"num_speculative_tokens": Parameter(7, "tokens guessed a step")},
         ),
         Method(
             "lookahead", "Lookahead decoding", "Fu et al. 2024, arXiv:2402.02057", "lookahead", "window", _lookahead,

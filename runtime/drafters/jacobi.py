@@ -1,0 +1,20 @@
+"""Jacobi decoding (Santilli et al. 2023, arXiv:2305.10427): the last pass's own answers are the next guesses."""
+
+from __future__ import annotations
+
+from ..draft import Accepted, Draft, Verified
+from ..sequence import Sequence
+from .plain import Plain
+
+
+class Jacobi(Plain):
+    def __init__(self, num_speculative_tokens: int = 7) -> None:
+        self.count = num_speculative_tokens
+        self.guess: list[int] = []
+
+    def propose(self, seq: Sequence) -> Draft:
+        missing = self.count - len(self.guess)
+        return Draft.chain([seq.pending, *self.guess, *[seq.pending] * missing])
+
+    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        self.guess = verified.outputs.ids_N[len(accepted.slots) : draft.tree.slots].tolist()
