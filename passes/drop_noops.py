@@ -29,6 +29,9 @@ class DropNoops:
         changed = 0
         for node in list(graph.graph.nodes):
             if node.op == "call_function" and _is_noop(node):
+                for user in node.users:
+                    if user.target is aten.view.default:  # it may need the layout that a copy gave
+                        user.target = aten.reshape.default
                 node.replace_all_uses_with(node.args[0])
                 graph.graph.erase_node(node)
                 changed += 1

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BundleError, RecipeError
-from .manifest import SCHEMA, EngineSpec, FileSpec, Manifest
+from .machine import cache_directory, stamp
+from .manifest import SCHEMA, EngineSpec, FileSpec, Manifest, check_names
 from .recipe import Recipe
 from .schema import from_json, to_json
 
@@ -36,7 +37,8 @@ class Bundle:
         try:
             return next(e for e in self.manifest.engines if e.name == name)
         except StopIteration:
-            raise BundleError(f"{self.path}: no engine {name!r}; compile the bundle again") from None
+            names = ", ".join(e.name for e in self.manifest.engines)
+            raise BundleError(f"{self.path} has no engine {name!r}, only {names}") from None
 
     def recipe(self, name: str | None = None) -> Recipe:
         """The recipe of that name; None is the bundle's default."""
@@ -53,6 +55,21 @@ class Bundle:
         for name, spec in self.manifest.files.items():
             if (not names or name in names) and sha256(self.file(name)) != spec.sha256:
                 raise BundleError(f"{self.file(name)} was altered after compiling; compile the bundle again")
+
+    def check_once(self) -> None:
+        """Like `check`, but files that this machine has checked, and that did not change since, are not read again."""
+        stamps = {name: stamp(self.file(name)) for name in self.manifest.files}
+        try:
+            where = hashlib.sha256(f"{self.path.resolve()} {_digest(to_json(self.manifest))}".encode()).hexdigest()[:32]
+            kept = cache_directory("checked", where) / "stamps.json"
+            known = json.loads(kept.read_text()) if kept.exists() else {}
+        except (OSError, ValueError):
+            return self.check()
+        if changed := [name for name in stamps if known.get(name) != stamps[name]]:
+            self.check(*changed)
+            with contextlib.suppress(OSError):
+                kept.write_text(json.dumps(stamps))
+        return None
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -73,6 +90,7 @@ def open_bundle(path: str | Path) -> Bundle:
     if stated != _digest(data):
         raise BundleError(f"{path / MANIFEST} was altered after compiling; compile the bundle again")
     manifest = from_json(Manifest, data)
+    check_names(manifest)
     for name, spec in manifest.files.items():
         file = path / name
         if not file.resolve().is_relative_to(path.resolve()):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .block import Block
+from .errors import BundleError
 from .recipe import Recipe
 
 SCHEMA = 1
@@ -95,3 +96,16 @@ class Manifest:
     measured: tuple[Mapping[str, Any], ...] = ()  # one row a recipe: what choosing the default showed
     near_tie_tolerance: float = 1e-3
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_names(manifest: Manifest) -> None:
+    """Every name that the manifest uses is one that it defines. Raises BundleError."""
+    engines, recipes = {e.name for e in manifest.engines}, {r.name for r in manifest.recipes}
+    used = [("default_recipe", manifest.default_recipe, recipes), ("weights", manifest.weights, manifest.files)]
+    for e in manifest.engines:
+        used += [(f"engine {e.name}, file", e.file, manifest.files), (f"engine {e.name}, cache", e.block.cache, manifest.caches)]
+    for r in manifest.recipes:
+        used += [(f"recipe {r.name}, engine", name, engines) for name in (*r.verify, *r.engines.values())]
+    for where, name, defined in used:
+        if name not in defined:
+            raise BundleError(f"manifest: {where}: there is no {name!r}; compile the bundle again")

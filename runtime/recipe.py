@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,4 +50,5 @@ def _find(folder: str, name: str, attribute: str) -> Any:
     except ModuleNotFoundError as e:
         if e.name != f"{package}.{file}":
             raise
-        raise RecipeError(f"no {name!r} in {folder}/; this runtime is older than the bundle: upgrade specc") from e
+        there = sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__))
+        raise RecipeError(f"this runtime has no {name!r} in {folder}/, only {', '.join(there)}; upgrade specc?") from e

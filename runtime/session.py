@@ -54,6 +54,7 @@ class Session:
     """One conversation over a bundle's engines. Rows of a prompt's beginning that the cache holds are not run again."""
 
     def __init__(self, bundle: Bundle) -> None:
+        bundle.check_once()
         self.bundle = bundle
         self.engines = Engines(bundle)
         self.text = Text(bundle.path)

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from .errors import PromptError
+from .errors import BundleError, PromptError
 
 Message = Mapping[str, str]  # {"role": "user", "content": "…"}
 
@@ -19,7 +19,11 @@ class Text:
     """A tokenizer and, if the model has one, its chat template."""
 
     def __init__(self, directory: Path) -> None:
-        self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        file = directory / "tokenizer.json"
+        try:
+            self.tokenizer = Tokenizer.from_file(str(file))
+        except Exception as e:
+            raise BundleError(f"{file} is no tokenizer of this version ({e}); upgrade tokenizers, or compile again") from e
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         config = directory / "tokenizer_config.json"

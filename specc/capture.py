@@ -75,7 +75,7 @@ def _attention(
     out = torch.ops.specc.attention(
         query, key, value, s_aux, float(scale), attention_mask.window, softcap or 0.0, module.layer_idx
     )
-    return out.transpose(1, 2), None
+    return out.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -6,6 +6,8 @@ import errno
 import signal
 import sys
 from ast import literal_eval
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,30 +23,35 @@ if TYPE_CHECKING:
 COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir", "onnx_graphsurgeon"}
 
 
-class Verbs(TyperGroup):
+@contextmanager
+def one_line() -> Iterator[None]:
     """Every error that is not ours ends in one line and exit status 2."""
+    try:
+        yield
+        sys.stdout.flush()
+        return
+    except SpeccError as e:
+        console.fail(str(e))
+    except ImportError as e:
+        if (e.name or "").split(".")[0] not in COMPILER:
+            raise
+        console.fail(f"this needs the compiler, and {e.name} is not installed; pip install specc[compile]")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        console.drop_stdout()
+        raise SystemExit(141) from None
+    except OSError as e:
+        console.drop_stdout()
+        remedy = "; free some space, or choose another place" if e.errno == errno.ENOSPC else ""
+        console.fail(f"{e.filename or 'standard output'}: {e.strerror or e}{remedy}")
+    raise SystemExit(2)
 
+
+class Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except SpeccError as e:
-            console.fail(str(e))
-        except ImportError as e:
-            if (e.name or "").split(".")[0] not in COMPILER:
-                raise
-            console.fail(f"this needs the compiler, and {e.name} is not installed; pip install specc[compile]")
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            console.drop_stdout()
-            raise typer.Exit(141) from None
-        except OSError as e:
-            console.drop_stdout()
-            remedy = "; free some space, or choose another place" if e.errno == errno.ENOSPC else ""
-            console.fail(f"{e.filename or 'input/output'}: {e.strerror or e}{remedy}")
-        raise typer.Exit(2)
+        with one_line():
+            return super().invoke(ctx)
 
 
 def _examples(*lines: str) -> str:
@@ -342,7 +349,8 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app(argv, prog_name="specc")
+    with one_line():
+        app(argv, prog_name="specc")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def fail(message: str) -> None:
 def drop_stdout() -> None:
     """Nobody reads it any more: what is still buffered goes nowhere, without a complaint at exit."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard_output = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), standard_output)
     except OSError:  # standard output is no file
         return
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.fx import GraphModule
 
 from specc.passes.find import weight
+from specc.runtime.errors import BundleError
 
 INLINE = 1024  # bytes: what is smaller stands in the graphs
 
@@ -35,6 +37,9 @@ def collect(graph: GraphModule, prefix: str = "") -> dict[str, Tensor]:
 
 
 def write(tensors: dict[str, Tensor], file: Path) -> int:
-    """Write the file; return its size in bytes."""
-    save_file(tensors, file)
+    """Write the file; return its size in bytes. Raises BundleError where there is no room."""
+    try:
+        save_file(tensors, file)
+    except SafetensorError as e:
+        raise BundleError(f"cannot write {file}: {e}; free some space, or choose another output") from e
     return file.stat().st_size

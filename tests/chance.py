@@ -19,26 +19,28 @@ class Script:
     """Chance that takes given decisions, then the first possible one each time; what it did not take is `left`."""
 
     def __init__(self, decisions: tuple[int, ...]) -> None:
-        self.given, self.taken = decisions, 0
+        self.given = decisions
         self.path: tuple[int, ...] = ()
         self.left: list[tuple[int, ...]] = []
         self.probability = 1.0
 
     def pick(self, odds_V: np.ndarray) -> int:
-        odds_V = odds_V / odds_V.sum()
-        possible = [int(i) for i in np.flatnonzero(odds_V > NEVER)]
-        choice, *others = possible
-        if len(self.path) < len(self.given):
-            choice = self.given[len(self.path)]
-        else:
-            self.left += [(*self.path, other) for other in others]
-        self.path += (choice,)
-        self.probability *= float(odds_V[choice])
-        return choice
+        return self._take((odds_V / odds_V.sum()).tolist())
 
     def happens(self, probability: float) -> bool:
         assert 0 <= probability <= 1
-        return bool(self.pick(np.array([1 - probability, probability])))
+        return bool(self._take([1 - float(probability), float(probability)]))
+
+    def _take(self, odds: list[float]) -> int:
+        taken = len(self.path)
+        if taken < len(self.given):
+            choice = self.given[taken]
+        else:
+            choice, *others = (i for i, p in enumerate(odds) if p > NEVER)
+            self.left += [(*self.path, other) for other in others]
+        self.path += (choice,)
+        self.probability *= odds[choice]
+        return choice
 
 
 def distribution(run: Callable[[Script], T]) -> dict[T, float]:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, prefill
 from specc.runtime.block import Block, Masked, Parents
@@ -189,3 +190,14 @@ def cases() -> Mapping[str, dict[str, Any]]:
     """Every method of the table, and those that may have a draft model with and without one."""
     both = {"dynamic-tree with a draft model": {"name": "dynamic-tree", "assistant": True}}
     return {name: {"name": name, "assistant": "assistant-model" in m.needs} for name, m in METHODS.items()} | both
+
+
+def tokenizer() -> Tokenizer:
+    """Bytes as tokens, `th` as one, and `<eos>`."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = {name: i for i, name in enumerate([*letters, "th"])}
+    made = Tokenizer(models.BPE(names, [("t", "h")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<eos>"])
+    return made

@@ -1,8 +1,7 @@
 """Weights in the layout of ONNX Runtime's matrix kernels, made once a machine and mapped by all sessions.
 
 Without this each session packs a copy of its own. The cache belongs to a machine, an ONNX Runtime and a bundle; what
-does not fit any more is made again, and without it engines run the same, in more memory. Directory: SPECC_CACHE, or
-specc in the user's cache directory; SPECC_CACHE=off does without.
+does not fit any more is made again, and without it engines run the same, in more memory.
 
     KEY/index.json    where each weight lies in weights.bin; size and time of every file here
     KEY/weights.bin   raw and packed copies, appended to
@@ -15,11 +14,9 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,11 +24,11 @@ from typing import Any, BinaryIO
 import onnxruntime as ort
 
 from ..bundle import Bundle
+from ..machine import cache_directory, stamp
 from ..manifest import EngineSpec
 from .onnx_file import Location, OnnxFile
 
 PAGE = 4096
-FORGET = 30 * 86400  # seconds after which an unused cache goes
 BIN, INDEX = "weights.bin", "index.json"
 
 
@@ -39,23 +36,20 @@ def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> or
     """A session of the packed engine, packing it first if need be; of the bundle's own file where that fails."""
     providers = ["CPUExecutionProvider"]
     plain = bundle.file(spec.file)
-    if os.environ.get("SPECC_CACHE") != "off":
-        with contextlib.suppress(OSError):
-            file = _packed(bundle, spec)
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            return ort.InferenceSession(str(file), options, providers=providers)
+    with contextlib.suppress(OSError):
+        file = _packed(bundle, spec)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return ort.InferenceSession(str(file), options, providers=providers)
     return ort.InferenceSession(str(plain), options, providers=providers)
 
 
 def _packed(bundle: Bundle, spec: EngineSpec) -> Path:
     """The packed engine's file. Raises OSError where there is no room or no right to write it."""
-    directory = _root() / _key(bundle)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = cache_directory("packed", _key(bundle))
     with _locked(directory):
         index = _read_index(directory)
         if spec.file not in index["files"]:
             _pack(bundle, spec, directory, index)
-        os.utime(directory)
     return directory / spec.file
 
 
@@ -84,7 +78,7 @@ def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: dict[str, An
                     held = index["weights"][f"{identity} {packing}"] = _move(location, packed, bin_file)
                 made.weights[name] = held
         made.save(directory / spec.file)
-    index["files"] = {f.name: _stamp(f) for f in directory.iterdir() if f.suffix in (".onnx", ".bin")}
+    index["files"] = {f.name: stamp(f) for f in directory.iterdir() if f.suffix in (".onnx", ".bin")}
     partial = directory / f"{INDEX}.partial"
     partial.write_text(json.dumps(index))
     partial.replace(directory / INDEX)
@@ -125,28 +119,12 @@ def _read_index(directory: Path) -> dict[str, Any]:
     """The index, or an empty one over an emptied directory where it does not tell the truth."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         index: dict[str, Any] = json.loads((directory / INDEX).read_text())
-        if all(_stamp(directory / name) == stamp for name, stamp in index["files"].items()) and "weights" in index:
+        if all(stamp(directory / name) == stamp for name, stamp in index["files"].items()) and "weights" in index:
             return index
     for file in directory.iterdir():
         if file.suffix != ".lock":
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     return {"files": {}, "weights": {}}
-
-
-def _stamp(file: Path) -> list[int]:
-    stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def _root() -> Path:
-    """Where caches lie; those not used for a month are removed."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specc"
-    root = Path(os.environ.get("SPECC_CACHE") or default)
-    if root.is_dir():
-        for old in root.iterdir():
-            if old.is_dir() and time.time() - old.stat().st_mtime > FORGET:
-                shutil.rmtree(old, ignore_errors=True)
-    return root
 
 
 def _key(bundle: Bundle) -> str:

@@ -33,7 +33,7 @@ def test_greedy_tokens_are_those_of_plain_decoding(case):
         got, kept = decoder.run(prompt, 150)
         assert got == want
         accepted += kept
-    assert (accepted > 0.3 * 150 * len(PROMPTS)) == (case["name"] != "plain")
+    assert (accepted > 0.05 * 150 * len(PROMPTS)) == (case["name"] != "plain")
     rows = len(world.cache)
     reference.prefill.extend(reference.cache, world.cache.tokens)
     assert np.array_equal(
@@ -65,11 +65,11 @@ class Unmoved(Rows):
         pass
 
 
-class Reversed(Rows):
-    """A commit in the wrong order."""
+class Neighbours(Rows):
+    """A commit of the slots before the accepted ones."""
 
     def move(self, start: int, rows: list[int]) -> None:
-        super().move(start, rows[::-1])
+        super().move(start, [row - 1 for row in rows])
 
 
 class Causal(Toy):
@@ -97,7 +97,7 @@ class Forgetful(Toy):
         self.rows.rows_LC[LAYERS - 1] = before
 
 
-@pytest.mark.parametrize("wrong", [Unmoved, Reversed, Causal, Flat, Forgetful])
+@pytest.mark.parametrize("wrong", [Unmoved, Neighbours, Causal, Flat, Forgetful])
 @pytest.mark.parametrize("name", TREES)
 def test_a_wrong_commit_mask_or_depth_is_noticed(name, wrong):
     """The control: what the tests above would say of a broken runtime."""

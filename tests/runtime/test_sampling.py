@@ -1,0 +1,110 @@
+"""From logits to distributions, and from distributions to tokens."""
+
+from collections import Counter
+from itertools import permutations
+
+import numpy as np
+import pytest
+from chance import chi_square_rejects, distribution
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specc.runtime.errors import PromptError
+from specc.runtime.sampling import Dice, Sampling
+
+logits = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12).map(lambda x: np.array(x, np.float32))
+temperatures = st.floats(0.05, 5)
+
+
+@given(logits, temperatures)
+def test_odds_are_the_softmax_at_the_temperature(logits_V, temperature):
+    weights = np.exp((logits_V.astype(float) - float(logits_V.max())) / temperature)
+    assert np.allclose(Sampling(temperature).odds(logits_V), weights / weights.sum(), atol=1e-12)
+
+
+@given(logits, temperatures, st.integers(1, 14))
+def test_top_k_keeps_the_k_likeliest_in_proportion(logits_V, temperature, k):
+    whole, cut = Sampling(temperature).odds(logits_V), Sampling(temperature, top_k=k).odds(logits_V)
+    kept = cut > 0
+    assert kept.sum() <= min(k, len(logits_V)) and cut.sum() == pytest.approx(1)
+    assert whole[~kept].max(initial=0) <= whole[kept].min()
+    assert np.allclose(cut[kept], whole[kept] / whole[kept].sum())
+
+
+@given(logits, temperatures, st.floats(0.01, 0.99))
+def test_top_p_keeps_the_smallest_set_of_that_mass(logits_V, temperature, p):
+    whole, cut = Sampling(temperature).odds(logits_V), Sampling(temperature, top_p=p).odds(logits_V)
+    kept = whole[cut > 0]
+    assert kept.sum() >= p - 1e-9 > kept.sum() - kept.min() - 2e-9
+    assert whole[cut == 0].max(initial=0) <= kept.min()
+    assert np.allclose(cut[cut > 0], kept / kept.sum())
+
+
+@given(logits)
+def test_top_k_is_cut_before_top_p(logits_V):
+    after = Sampling(1.0).odds(np.where(Sampling(1.0, top_k=2).odds(logits_V) > 0, logits_V, -np.inf))
+    both = Sampling(1.0, top_k=2, top_p=0.6).odds(logits_V)
+    assert np.count_nonzero(both) == (1 if after.max() >= 0.6 else min(2, len(logits_V)))
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("temperature", [1e-310, 1e-30, 1e-3])
+def test_a_temperature_near_zero_is_the_argmax(temperature):
+    assert Sampling(temperature).odds(np.array([1.0, 3.0, 2.0], np.float32)).tolist() == [0, 1, 0]
+
+
+def test_a_token_ruled_out_by_its_logit_has_no_odds():
+    assert Sampling(0.7).odds(np.array([-np.inf, 0.0, 0.0], np.float32)).tolist() == [0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -0.1), ("temperature", float("nan")), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1)],
+)
+def test_a_value_out_of_range_is_named(name, value):
+    with pytest.raises(PromptError, match=f"^{name} {value} "):
+        Sampling(**{"temperature": 1.0, name: value})
+
+
+def test_dice_pick_as_often_as_the_odds_say_and_never_the_impossible():
+    odds = np.array([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+    dice = Dice(0)
+    counts = Counter(dice.pick(odds * 7) for _ in range(5000))
+    assert not chi_square_rejects(counts, dict(enumerate(odds)))
+    assert not chi_square_rejects(Counter(dice.happens(0.2) for _ in range(5000)), {True: 0.2, False: 0.8})
+
+
+class Stuck:
+    """A generator at one end of its range."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def random(self) -> float:
+        return self.value
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-300, 1e-17, 0.1, 0.7]), min_size=1, max_size=9).filter(any))
+def test_even_at_the_ends_of_their_range_dice_pick_what_is_possible(odds):
+    dice = Dice()
+    for end in (0.0, 1 - 2**-53, 1.0):
+        dice.generator = Stuck(end)
+        assert odds[dice.pick(np.array(odds))] > 0
+    dice.generator = Stuck(0.0)
+    assert not dice.happens(0.0)
+    dice.generator = Stuck(1 - 2**-53)
+    assert dice.happens(1.0)
+
+
+def test_a_seed_fixes_the_draws():
+    one, other = ([dice.pick(np.ones(100)) for _ in range(20)] for dice in (Dice(3), Dice(3)))
+    assert one == other != [Dice(4).pick(np.ones(100)) for _ in range(20)]
+
+
+def test_children_are_drawn_one_after_another_without_replacement():
+    """Plackett and Luce's odds of an order: each draw in proportion to what is left."""
+    odds = np.array([0.5, 0.3, 0.2, 0.0])
+    expected = {(a, b): odds[a] * odds[b] / (1 - odds[a]) for a, b in permutations(range(3), 2)}
+    assert distribution(lambda c: tuple(Sampling(1.0, dice=c).children(odds, 2))) == pytest.approx(expected)
+    assert sorted(Sampling(1.0, dice=Dice(0)).children(odds, 9)) == [0, 1, 2]
+    assert odds.tolist() == [0.5, 0.3, 0.2, 0.0]

@@ -1,0 +1,79 @@
+"""The command line in this process, and bundles to break."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from specc.cli import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON value on standard output, which holds nothing else."""
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+
+def specc(*argv: Any, stdin: bytes = b"") -> Ran:
+    """Run `specc argv…`."""
+    out, err = io.StringIO(), io.StringIO()
+    given = io.TextIOWrapper(io.BytesIO(stdin))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "stdin", given):
+        try:
+            main([str(a) for a in argv])
+            status = 0
+        except SystemExit as e:
+            status = int(e.code or 0)
+    return Ran(status, out.getvalue(), err.getvalue())
+
+
+def refused(*argv: Any, stdin: bytes = b"") -> str:
+    """The one line with which `specc argv…` refuses its input."""
+    ran = specc(*argv, stdin=stdin)
+    assert ran.status == 2 and ran.out == "", ran
+    *progress, line = ran.err.splitlines()
+    assert line.startswith("specc: error: "), ran.err
+    assert not any("error" in p or "Traceback" in p for p in progress), ran.err
+    return line.removeprefix("specc: error: ")
+
+
+def copied(bundle: Path, directory: Path) -> Path:
+    """A copy of a bundle, to break."""
+    return Path(shutil.copytree(bundle, directory / "copy.specc"))
+
+
+def edit_manifest(bundle: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
+    """Change the manifest and sign it again, as a stranger could."""
+    file = bundle / "manifest.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    del data["manifest_sha256"]
+    edit(data)
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({**data, "manifest_sha256": digest}), encoding="utf-8")
+    return bundle
+
+
+def edit_golden(bundle: Path, edit: Callable[[list[dict[str, Any]]], Any]) -> Path:
+    """Change the golden cases, and what the manifest says of their file."""
+    file = bundle / "golden.jsonl"
+    cases = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    edit(cases)
+    file.write_text("".join(json.dumps(c) + "\n" for c in cases), encoding="utf-8")
+    told = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return edit_manifest(bundle, lambda m: m["files"].update({"golden.jsonl": told}))
