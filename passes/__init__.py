@@ -26,6 +26,7 @@ from .exit_after import ExitAfter
 from .fold_constants import FoldConstants
 from .fuse_rms_norm import FuseRMSNorm
 from .fuse_rotary import FuseRotary
+from .keep_row import KeepRow
 from .lower_attention import LowerAttention
 from .mask_input import MaskInput
 from .parents_input import ParentsInput
@@ -61,7 +62,9 @@ def pipeline(block: Block, capacity: int) -> list[Pass]:
         passes.append(MaskInput(topology.slots, topology.span))
     else:
         passes.append(BakeTree(topology))
-    passes.append(ChooseOutputs(block.outputs, block.last_row))
+    if block.last_row:
+        passes.append(KeepRow())
+    passes.append(ChooseOutputs(block.outputs))
     return passes
 
 

@@ -5,30 +5,26 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-import torch
 from torch.fx import GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from .find import aten, layer_output, layers, new_input, outputs, set_outputs
+from .find import aten, layer_output, layers, outputs, set_outputs
 
 
 @dataclass(frozen=True)
 class ChooseOutputs:
-    """Next ids by argmax, top-k ids and log-probabilities, logits, hidden states; the head on one row if `last_row`.
+    """Next ids by argmax, top-k ids and log-probabilities, logits, hidden states.
 
     Given:   {logits}
     Result:  {ids: argmax(logits), top_ids, top_logprobs: topk(logits, k) - logsumexp(logits)}   ("ids", "top_k:k")
     """
 
     outputs: tuple[str, ...]
-    last_row: bool = False
 
     def __call__(self, graph: GraphModule) -> int:
         named = outputs(graph)
         logits = named.pop("logits")
-        if self.last_row:
-            _keep_row(graph, logits)
         chosen: dict[str, Node] = {}
         call = graph.graph.call_function
         with graph.graph.inserting_before(graph.graph.output_node()):
@@ -55,21 +51,3 @@ def _hidden(graph: GraphModule, layer: int) -> Node:
     if index not in found:
         raise PassError(f"no layer {layer}; the graph has {sorted(found)}")
     return layer_output(graph, found[index])
-
-
-def _keep_row(graph: GraphModule, logits: Node) -> None:
-    """Select one row of the head's input, the one that the input `row` [1] names."""
-    head, after = logits, [logits]
-    while head.target is not aten.linear.default:
-        inputs = [i for i in head.all_input_nodes if i.op == "call_function"]
-        if len(inputs) != 1:
-            raise PassError(f"the logits come from {head.name}, where no linear head is in sight")
-        head = inputs[0]
-        after.append(head)
-    row = new_input(graph, "row", torch.zeros(1, dtype=torch.long))
-    hidden = head.args[0]
-    with graph.graph.inserting_before(head):
-        picked = graph.graph.call_function(aten.index_select.default, (hidden, 1, row))
-    head.replace_input_with(hidden, picked)  # type: ignore[arg-type]
-    for node in after:
-        node.meta["val"] = node.meta["val"][:, :1]
