@@ -1,7 +1,7 @@
 """Engine steps beside onnxruntime-genai's, on a random-weights Llama of SmolLM2-135M's shape, fp32.
 
     pip install -e '.[compile]' onnxruntime-genai==0.18.0 --no-deps   # the peer; ONNX Runtime itself is there
-    python examples/bench_engines.py build/bench                      # some minutes; prints a table and writes bench.json
+    python examples/bench_engines.py build/bench                      # some minutes; prints and writes bench.json
 
 Both decode greedily from the same 64 tokens on the same number of threads, each in its own process. A round gives
 each in turn so many steps; the figure is the median over rounds of a round's median, and the ratio the median of the
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,7 +63,7 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
         engine = session.engines[order]
         topology = engine.block.topology
         tree = topology if isinstance(topology, Tree) else Tree.chain(engine.slots)
-        pipe.send(timed(lambda: engine.run(cache, prompt[: engine.slots], tree)))
+        pipe.send(timed(partial(engine.run, cache, prompt[: engine.slots], tree)))
 
 
 def pss(session: Any, recipe: str) -> int:

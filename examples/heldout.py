@@ -58,17 +58,23 @@ def main() -> None:
     steps: dict[str, float] = {}
     different = dict.fromkeys(names, 0)
     for number in track(range(args.rounds), "rounds"):
-        done = {name: [session.generate(p, args.tokens, recipe=name, ignore_eos=True) for p in prompts] for name in names}
+        done = {
+            name: [session.generate(p, args.tokens, recipe=name, ignore_eos=True) for p in prompts] for name in names
+        }
         for name, results in done.items():
             speeds[name].append(sum(r.stats.new_tokens - 1 for r in results) / sum(r.stats.seconds for r in results))
             steps[name] = sum(r.stats.new_tokens - 1 for r in results) / sum(r.stats.target_calls for r in results)
             if number == 0:
-                different[name] = sum(r.token_ids != p.token_ids for r, p in zip(results, done["plain"], strict=True))
-    table = Table("recipe", "tokens/s", "against plain", "tokens a step", "differs from plain", title=f"{len(prompts)} prompts")
+                pairs = zip(results, done["plain"], strict=True)
+                different[name] = sum(r.token_ids != p.token_ids for r, p in pairs)
+    table = Table(
+        "recipe", "tokens/s", "against plain", "tokens a step", "differs from plain", title=f"{len(prompts)} prompts"
+    )
     for name in names:
         ratio = median(a / b for a, b in zip(speeds[name], speeds["plain"], strict=True))
         mark = " (default)" if name == manifest.default_recipe else ""
-        table.add_row(name + mark, f"{median(speeds[name]):.0f}", f"{ratio:.2f} x", f"{steps[name]:.2f}", str(different[name]))
+        speed, each = f"{median(speeds[name]):.0f}", f"{steps[name]:.2f}"
+        table.add_row(name + mark, speed, f"{ratio:.2f} x", each, str(different[name]))
     Console().print(table)
 
 

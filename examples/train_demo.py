@@ -22,6 +22,7 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +47,10 @@ EXITS = (2, 3, 4, 6, 8)
 EXIT_WEIGHT = 0.4
 DROPOUT = 0.2  # of the last layer; LayerSkip's exponential profile below it
 
-SIZES = {
-    "target": dict(hidden_size=256, intermediate_size=704, num_hidden_layers=12, num_attention_heads=4, num_key_value_heads=2),
-    "draft": dict(hidden_size=192, intermediate_size=512, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1),
-}  # fmt: skip
+SIZES = {  # hidden, MLP, layers, heads, heads of keys and values
+    "target": (256, 704, 12, 4, 2),
+    "draft": (192, 512, 2, 3, 1),
+}
 
 
 def sources() -> tuple[list[str], list[str]]:
@@ -112,6 +113,36 @@ def validate(model: LlamaForCausalLM, tokens: Tensor, exits: tuple[int, ...]) ->
     return (sums.sum(0) / len(rows)).tolist()
 
 
+def write_card(directory: Path, facts: dict[str, Any], size: str) -> None:
+    """A README.md beside the model: what it is, how it was made, how good it is."""
+    hidden, _, layers, *_ = SIZES[size]
+    rows = [(k if k == "all" else f"exit after {k}", v) for k, v in facts["validation_loss"].items()]
+    losses = "".join(f"| {name} | {value:.3f} |\n" for name, value in rows)
+    layerskip = f""", with LayerSkip's layer dropout
+(Elhoushi et al. 2024, arXiv:2404.16710; up to {DROPOUT}, the deeper the oftener) and one early exit's loss a step in
+rotation (weight {EXIT_WEIGHT})"""
+    (directory / "README.md").write_text(
+        f"""# {directory.name}
+
+A demo model of specc: Llama architecture, {layers} layers, hidden {hidden}, byte-level
+BPE of {VOCABULARY} tokens, bf16. It continues Python source, and is good for showing engines, not for writing code.
+
+Trained from nothing on {facts["corpus_tokens"]:,} tokens of CPython 3.11's standard library (tests and tables left
+out), {facts["steps"]} steps of {BATCH} x {CONTEXT} tokens, AdamW{layerskip if len(rows) > 1 else ""}.
+It took {facts["seconds"] / 60:.0f} minutes of wall time on a machine of 2 cores that did other work too. Repeat it
+with `python examples/train_demo.py`, whose docstring says how.
+
+Loss on held-out files, in nats a token ({len(HELD_OUT)} files, named in `training.json`):
+
+| layers | loss |
+| --- | --- |
+{losses}
+The training text is under the PSF licence; these weights are under Apache-2.0, as specc is.
+""",
+        encoding="utf-8",
+    )
+
+
 def rate_at(step: int, steps: int) -> float:
     return RATE * min(1.0, (step + 1) / 100, (steps - step) / (steps * 0.2))
 
@@ -122,7 +153,10 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="target")
     parser.add_argument("--steps", type=int, default=2400, help=f"steps of {BATCH} x {CONTEXT} tokens (default 2400)")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints (default 100)")
+    parser.add_argument("--card", action="store_true", help="only write README.md anew, from training.json")
     args = parser.parse_args()
+    if args.card:
+        return write_card(args.output, json.loads((args.output / "training.json").read_text()), args.size)
     args.output.mkdir(parents=True, exist_ok=True)
     checkpoint = args.output / "checkpoint.pt"
     exits = EXITS if args.size == "target" else ()
@@ -134,9 +168,11 @@ def main() -> None:
     train, held = encode(tokenizer, texts), encode(tokenizer, held_texts)
     print(f"{len(texts)} files, {len(train):,} tokens to train on; {len(held_texts)} files, {len(held):,} held out")
 
+    hidden, mlp, layers, heads, kv_heads = SIZES[args.size]
     config = LlamaConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=2 * CONTEXT, tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, **SIZES[args.size],
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=2 * CONTEXT,
+        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     model = LlamaForCausalLM(config).train()
     last = config.num_hidden_layers - 1
@@ -156,13 +192,17 @@ def main() -> None:
         start, seconds = saved["step"], saved["seconds"]
         print(f"resumed at step {start}")
 
+    def by_exit(tokens: Tensor) -> dict[str, float]:
+        return dict(zip((*map(str, exits), "all"), validate(model, tokens, exits), strict=True))
+
     def save(step: int, spent: float) -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": spent}
         partial = checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.rename(checkpoint)
 
-    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())  # fmt: skip
+    loss = TextColumn("loss {task.fields[loss]:.3f}")
+    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), loss, TimeRemainingColumn())
     began, ema = time.monotonic(), 0.0
     with Progress(*columns) as progress:
         bar = progress.add_task("train", total=args.steps, completed=start, loss=0.0)
@@ -183,22 +223,26 @@ def main() -> None:
             if (step + 1) % args.save_every == 0:
                 save(step + 1, seconds + time.monotonic() - began)
                 named = dict(zip((*map(str, exits), "all"), validate(model, held[: 40 * CONTEXT], exits), strict=True))
-                progress.console.print(f"step {step + 1}: held-out loss at each exit {({k: round(v, 3) for k, v in named.items()})}")
+                progress.console.print(
+                    f"step {step + 1}: held-out loss at each exit { ({k: round(v, 3) for k, v in named.items()}) }"
+                )
 
     seconds += time.monotonic() - began
-    loss = dict(zip((*map(str, exits), "all"), validate(model, held, exits), strict=True))
+    held_out_loss = {k: round(v, 4) for k, v in by_exit(held).items()}
     for p in model.parameters():
         p.data = p.data.to(torch.bfloat16)
     model.config.dtype = "bfloat16"
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
     facts = {
-        "steps": args.steps, "tokens": args.steps * BATCH * CONTEXT, "corpus_tokens": len(train), "seconds": round(seconds),
-        "validation_loss": {k: round(v, 4) for k, v in loss.items()}, "held_out": HELD_OUT, "torch": torch.__version__,
+        "steps": args.steps, "tokens": args.steps * BATCH * CONTEXT, "corpus_tokens": len(train),
+        "seconds": round(seconds), "validation_loss": held_out_loss, "held_out": HELD_OUT, "torch": torch.__version__,
     }  # fmt: skip
     (args.output / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_card(args.output, facts, args.size)
     checkpoint.unlink(missing_ok=True)
     print(json.dumps(facts["validation_loss"]))
+    return None
 
 
 if __name__ == "__main__":

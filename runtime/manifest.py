@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,9 +101,11 @@ class Manifest:
 def check_names(manifest: Manifest) -> None:
     """Every name that the manifest uses is one that it defines. Raises BundleError."""
     engines, recipes = {e.name for e in manifest.engines}, {r.name for r in manifest.recipes}
+    used: list[tuple[str, str, Container[str]]]
     used = [("default_recipe", manifest.default_recipe, recipes), ("weights", manifest.weights, manifest.files)]
     for e in manifest.engines:
-        used += [(f"engine {e.name}, file", e.file, manifest.files), (f"engine {e.name}, cache", e.block.cache, manifest.caches)]
+        used.append((f"engine {e.name}, file", e.file, manifest.files))
+        used.append((f"engine {e.name}, cache", e.block.cache, manifest.caches))
     for r in manifest.recipes:
         used += [(f"recipe {r.name}, engine", name, engines) for name in (*r.verify, *r.engines.values())]
     for where, name, defined in used:

@@ -23,7 +23,7 @@ class Text:
         try:
             self.tokenizer = Tokenizer.from_file(str(file))
         except Exception as e:
-            raise BundleError(f"{file} is no tokenizer of this version ({e}); upgrade tokenizers, or compile again") from e
+            raise BundleError(f"{file} cannot be read ({e}); upgrade tokenizers, or compile again") from e
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         config = directory / "tokenizer_config.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import signal
 import sys
-from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,12 @@ from specc.runtime.errors import PromptError, RecipeError, SpeccError
 if TYPE_CHECKING:
     from specc.runtime.stream import Stream
 
-COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir", "onnx_graphsurgeon"}
+COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir"}  # what specc[compile] brings
+
+Word = str | None
+Words = list[str] | None
+Count = int | None
+File = Path | None
 
 
 @contextmanager
@@ -59,6 +63,14 @@ def _examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
+def _option(metavar: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, **more)
+
+
+def _flag(name: str, text: str, **more: Any) -> Any:
+    return typer.Option(name, help=text, **more)
+
+
 app = typer.Typer(
     cls=Verbs,
     add_completion=False,
@@ -74,7 +86,7 @@ app = typer.Typer(
 )
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+Json = Annotated[bool, _flag("--json", "Print one JSON value and nothing else.")]
 
 
 def _version(wanted: bool) -> None:
@@ -85,7 +97,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def specc(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[bool, _flag("--version", "Print the version.", callback=_version, is_eager=True)] = False,
 ) -> None:
     """The speculative-decoding compiler: several tokens a step, and the same output."""
 
@@ -97,27 +109,30 @@ COMPILE = _examples(
     "specc compile ./model -o m.specc --assistant-model ./small",
     'specc compile ./model -o m.specc --tree "[(0,), (1,), (0, 0), (0, 0, 0)]"',
 )
+ALL_RECIPES = "What to compile; may be repeated. Without it: all that need neither a second model nor training."
+SET = "A parameter of one recipe; may be repeated. Lists them: specc recipes NAME."
+LENGTH = "Tokens that fit, prompt and answer. Default: the model's limit, 2048 at most."
 
 
 @app.command("compile", epilog=COMPILE)
 def compile_(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, or a directory with config, weights and tokenizer.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The bundle, a directory to be made.")],
-    recipe: Annotated[list[str] | None, typer.Option(metavar="NAME", help="What to compile; may be repeated. Without it: all that need neither a second model nor training.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="RECIPE.PARAMETER=VALUE", help="A parameter of one recipe; may be repeated. Lists them: specc recipes NAME.")] = None,
-    assistant_model: Annotated[str | None, typer.Option(metavar="MODEL", help="A small model with the same tokenizer, to draft.")] = None,
-    num_speculative_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens a draft, for every recipe.")] = None,
-    assistant_early_exit: Annotated[int | None, typer.Option(metavar="K", min=1, help="Layers that an early exit runs.")] = None,
-    prompt_lookup_num_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens copied from the prompt at most.")] = None,
-    tree: Annotated[str | None, typer.Option(metavar="LITERAL", help='Paths of sibling ranks: "[(0,), (1,), (0, 0)]".')] = None,
-    skip_layers: Annotated[str | None, typer.Option(metavar="3,4", help="Layers that a layer-skipping draft leaves out.")] = None,
-    max_seq_len: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens that fit, prompt and answer. Default: the model's limit, 2048 at most.")] = None,
-    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help='Golden prompts, JSON lines {"prompt": "…"}.')] = None,
-    golden_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens decoded for each golden prompt.")] = 48,
-    revision: Annotated[str | None, typer.Option(metavar="R", help="A branch, tag or commit of the hub's repository.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle OUT.")] = False,
-    dump_graphs: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the graph after each pass as Python.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, or a directory with tokenizer and weights.")],
+    output: Annotated[Path, _option("OUT", "The bundle, a directory to be made.", "-o", "--output")],
+    recipe: Annotated[Words, _option("NAME", ALL_RECIPES)] = None,
+    set_: Annotated[Words, _option("RECIPE.PARAMETER=VALUE", SET, "--set")] = None,
+    assistant_model: Annotated[Word, _option("MODEL", "A small model with the same tokenizer, to draft.")] = None,
+    num_speculative_tokens: Annotated[Count, _option("N", "Tokens a draft, for every recipe.", min=1)] = None,
+    assistant_early_exit: Annotated[Count, _option("K", "Layers that an early exit runs.", min=1)] = None,
+    prompt_lookup_num_tokens: Annotated[Count, _option("N", "Tokens copied from the prompt at most.", min=1)] = None,
+    tree: Annotated[Word, _option("LITERAL", 'Paths of sibling ranks, such as "[(0,), (1,), (0, 0)]".')] = None,
+    skip_layers: Annotated[Word, _option("3,4", "Layers that a layer-skipping draft leaves out.")] = None,
+    max_seq_len: Annotated[Count, _option("N", LENGTH, min=1)] = None,
+    prompts: Annotated[File, _option("FILE", 'Golden prompts, JSON lines {"prompt": "…"}.')] = None,
+    golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 48,
+    revision: Annotated[Word, _option("R", "A branch, tag or commit of the hub's repository.")] = None,
+    trust_remote_code: Annotated[bool, _flag("--trust-remote-code", "Run Python code of the model's.")] = False,
+    overwrite: Annotated[bool, _flag("--overwrite", "Replace the bundle OUT.")] = False,
+    dump_graphs: Annotated[File, _option("DIR", "Write the graph after each pass as Python.")] = None,
     json: Json = False,
 ) -> None:
     """Compile a Hugging Face model into a bundle.
@@ -125,14 +140,17 @@ def compile_(
     Captures the model, builds the engines of each recipe, keeps golden outputs of the original, and measures the
     recipes on them; the fastest lossless one becomes the bundle's default.
     """
-    shorthand = {
-        "num_speculative_tokens": num_speculative_tokens,
-        "assistant_early_exit": assistant_early_exit,
-        "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
-        "tree": _tree(tree),
-        "skip_layers": _numbers("--skip-layers", skip_layers),
-    }
-    parameters = _settings(set_ or []) | {"": {k: v for k, v in shorthand.items() if v is not None}}
+    from specc import settings
+
+    parameters = settings.settings(
+        set_ or (),
+        num_speculative_tokens=num_speculative_tokens,
+        assistant_early_exit=assistant_early_exit,
+        prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+        tree=settings.tree(tree),
+        skip_layers=settings.layers("--skip-layers", skip_layers),
+    )
+    from specc import tables
     from specc.compiler import Options, compile_bundle
 
     with console.stages() as stage:
@@ -142,78 +160,37 @@ def compile_(
                 prompts, golden_tokens, overwrite=overwrite, dump_graphs=dump_graphs, stage=stage,
             )
         )  # fmt: skip
-    from specc import tables
-
     told = tables.compiled_json(report.bundle, report.seconds, report.peak_rss_bytes)
     console.emit(told) if json else console.out().print(tables.compiled(told))
-
-
-def _settings(given: list[str]) -> dict[str, dict[str, Any]]:
-    """The values of --set by recipe. Raises RecipeError."""
-    from specc.recipes import method
-
-    settings: dict[str, dict[str, Any]] = {}
-    for setting in given:
-        left, equals, value = setting.partition("=")
-        recipe, dot, name = left.strip().partition(".")
-        if not (equals and dot):
-            raise RecipeError(f"--set {setting!r} is not RECIPE.PARAMETER=VALUE; see: specc recipes")
-        settings.setdefault(recipe, {})[name] = _literal(f"--set {left}", value)
-        method(recipe).settle(settings[recipe])
-    return settings
-
-
-def _literal(option: str, value: str) -> Any:
-    try:
-        return literal_eval(value.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise RecipeError(f'{option}: {value!r} is no Python literal; write a number, True, None, "text" or a list') from None
-
-
-def _tree(literal: str | None) -> Any:
-    """A list of paths. Raises TreeError for what is not a tree."""
-    if literal is None:
-        return None
-    from specc.runtime.tree import Tree
-
-    paths = _literal("--tree", literal)
-    Tree.from_paths(paths)
-    return paths
-
-
-def _numbers(option: str, text: str | None) -> list[int] | None:
-    try:
-        return None if text is None else [int(part) for part in text.split(",")]
-    except ValueError:
-        raise RecipeError(f"{option} {text!r} is no list of layers; write their numbers with commas: 3,4") from None
 
 
 GENERATE = _examples(
     'specc generate model.specc --prompt "def fibonacci("',
     "cat main.py | specc generate model.specc - --max-new-tokens 64",
-    'specc generate model.specc --chat --prompt "What is a tree?" --stop $\'\\n\\n\'',
+    "specc generate model.specc --chat --prompt 'What is a tree?' --stop $'\\n\\n'",
     "specc generate model.specc --prompt-file p.txt --temperature 0.8 --seed 7",
     'specc generate model.specc --prompt "def f(" --no-speculation --json',
 )
+STDIN = "- reads the prompt from standard input."
 
 
 @app.command(epilog=GENERATE)
 def generate(
     bundle: Bundle,
-    source: Annotated[str | None, typer.Argument(metavar="-", help="- reads the prompt from standard input.", show_default=False)] = None,
-    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="A file that holds the prompt.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message, for the model's chat template.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens at most.")] = 128,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="A recipe of the bundle. Default: the bundle's.")] = None,
-    no_speculation: Annotated[bool, typer.Option("--no-speculation", help="Decode plainly, a token a step.")] = False,
-    acceptance: Annotated[str | None, typer.Option(metavar="RULE", help="match, speculative or recursive. Default: the recipe's.")] = None,
-    temperature: Annotated[float, typer.Option(metavar="T", help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(metavar="P", help="Sample from the smallest set of this mass.")] = 1.0,
-    top_k: Annotated[int, typer.Option(metavar="K", help="Sample from the K likeliest tokens; 0 from all.")] = 0,
-    seed: Annotated[int | None, typer.Option(metavar="S", min=0, help="Makes sampling repeatable.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(metavar="S", help="Text that ends the answer; may be repeated.")] = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end-of-sequence token.")] = False,
+    source: Annotated[Word, typer.Argument(metavar="-", help=STDIN, show_default=False)] = None,
+    prompt: Annotated[Word, _option("TEXT", "The prompt.")] = None,
+    prompt_file: Annotated[File, _option("FILE", "A file that holds the prompt.")] = None,
+    chat: Annotated[bool, _flag("--chat", "The prompt is a user's message, for the model's chat template.")] = False,
+    max_new_tokens: Annotated[int, _option("N", "Tokens at most.", min=1)] = 128,
+    recipe: Annotated[Word, _option("NAME", "A recipe of the bundle. Default: the bundle's.")] = None,
+    no_speculation: Annotated[bool, _flag("--no-speculation", "Decode plainly, a token a step.")] = False,
+    acceptance: Annotated[Word, _option("RULE", "match, speculative or recursive. Default: the recipe's.")] = None,
+    temperature: Annotated[float, _option("T", "0 is greedy.")] = 0.0,
+    top_p: Annotated[float, _option("P", "Sample from the smallest set of this mass.")] = 1.0,
+    top_k: Annotated[int, _option("K", "Sample from the K likeliest tokens; 0 from all.")] = 0,
+    seed: Annotated[Count, _option("S", "Makes sampling repeatable.", min=0)] = None,
+    stop: Annotated[Words, _option("S", "Text that ends the answer; may be repeated.")] = None,
+    ignore_eos: Annotated[bool, _flag("--ignore-eos", "Go on after an end-of-sequence token.")] = False,
     json: Json = False,
 ) -> None:
     """Decode a prompt, several tokens a step.
@@ -233,32 +210,33 @@ def generate(
     if json:
         text = "".join(stream)
         ending = {"token_ids": stream.token_ids, "finish_reason": stream.finish_reason}
-        return console.emit({"text": text, **ending, **stream.stats.to_json()})
-    _print(stream)
-    return None
+        console.emit({"text": text, **ending, **stream.stats.to_json()})
+    else:
+        _print(stream)
 
 
 def _prompt(source: str | None, prompt: str | None, file: Path | None) -> str:
     """The text that the one given source holds. Raises PromptError."""
+    ways = "--prompt TEXT, --prompt-file FILE, or - for standard input"
     if source not in (None, "-"):
-        raise PromptError(f"unexpected {source!r}; give the prompt as --prompt TEXT, --prompt-file FILE, or - for standard input")
+        raise PromptError(f"unexpected {source!r}; give the prompt as {ways}")
     if (source is not None) + (prompt is not None) + (file is not None) != 1:
-        raise PromptError("give one prompt: --prompt TEXT, --prompt-file FILE, or - for standard input")
+        raise PromptError(f"give one prompt: {ways}")
     if prompt is not None:
         return prompt
     try:
-        data = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
+        data = file.read_bytes() if file else sys.stdin.buffer.read()
         return data.decode("utf-8")
     except UnicodeDecodeError as e:
         raise PromptError(f"{file or 'standard input'} is no UTF-8 text ({e}); convert it") from e
 
 
 def _print(stream: Stream) -> None:
-    last = ""
-    for last in stream:
-        sys.stdout.write(last)
+    piece = ""
+    for piece in stream:
+        sys.stdout.write(piece)
         sys.stdout.flush()
-    if not last.endswith("\n"):
+    if not piece.endswith("\n"):
         print()
     stats = stream.stats
     speed = f"{stats.new_tokens} tokens, {stats.tokens_per_second:.1f} tokens/s, recipe {stats.recipe}"
@@ -271,14 +249,16 @@ TEST = _examples(
     "specc test model.specc --recipe prompt-lookup --tolerance 0.0001",
     "specc test model.specc --reference HuggingFaceTB/SmolLM2-135M",
 )
+REFERENCE = "Compute the expected tokens anew from this model, with transformers."
+TOLERANCE = "Logit gap below which a divergence is a near-tie. Default: the bundle's."
 
 
 @app.command(epilog=TEST)
 def test(
     bundle: Bundle,
-    reference: Annotated[str | None, typer.Option(metavar="MODEL", help="Compute the expected tokens anew from this model, with transformers.")] = None,
-    recipe: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Replay by this recipe; may be repeated. Default: all.")] = None,
-    tolerance: Annotated[float | None, typer.Option(metavar="T", min=0.0, help="Logit gap below which a divergence is a near-tie. Default: the bundle's.")] = None,
+    reference: Annotated[Word, _option("MODEL", REFERENCE)] = None,
+    recipe: Annotated[Words, _option("NAME", "Replay by this recipe; may be repeated. Default: all.")] = None,
+    tolerance: Annotated[float | None, _option("T", TOLERANCE, min=0.0)] = None,
     json: Json = False,
 ) -> None:
     """Check every file and replay the golden outputs.
@@ -302,7 +282,7 @@ SHOW = _examples("specc show model.specc", "specc show model.specc --engine pref
 @app.command("show", epilog=SHOW)
 def show_(
     bundle: Bundle,
-    engine: Annotated[str | None, typer.Option(metavar="NAME", help="One engine: its passes, tensors, tree and mask.")] = None,
+    engine: Annotated[Word, _option("NAME", "One engine: its passes, tensors, tree and mask.")] = None,
     json: Json = False,
 ) -> None:
     """Show what is inside a bundle.
@@ -326,7 +306,7 @@ RECIPES = _examples("specc recipes", "specc recipes prompt-lookup", "specc recip
 
 @app.command(epilog=RECIPES)
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One recipe, with its parameters.", show_default=False)] = None,
+    name: Annotated[Word, typer.Argument(metavar="NAME", help="One, with its parameters.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
     """List the methods that can be compiled.
@@ -344,7 +324,7 @@ def recipes(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The entry point. Exits with 0, 1 (a test that failed), 2 (bad input), 130 (interrupted)."""
+    """The entry point. Exits with 0, 1 (a test that failed), 2 (bad input) or 130 (interrupted)."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is removed
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

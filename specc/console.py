@@ -1,4 +1,4 @@
-"""Where the command line writes: tables and JSON to standard output; progress, summaries and errors to standard error."""
+"""Where the command line writes: tables and JSON to stdout; progress, summaries and errors to stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `specc test` finds: the golden cases, decoded again by every recipe of a bundle. No torch, but for a reference."""
+"""What `specc test` finds: the golden cases, decoded again by every recipe of a bundle. Torch for a reference only."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def prove(
 
         stage(f"decode the golden prompts with {reference}", 0, 1)
         cases = recompute(reference, manifest.model, own)
-        agreement = [golden.judge(GOLDEN, i, old.token_ids, new, limit) for i, (old, new) in enumerate(zip(own, cases, strict=True))]
+        agreement = [
+            golden.judge(GOLDEN, i, old.token_ids, new, limit)
+            for i, (old, new) in enumerate(zip(own, cases, strict=True))
+        ]
     total = len(cases) * len(names)
     done = iter(range(1, total + 1))
     title = f"replay {len(cases)} cases by {len(names)} recipes"

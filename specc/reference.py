@@ -37,7 +37,7 @@ def reference(
 
 
 def recompute(source: str, target: ModelSpec, cases: Sequence[Case]) -> list[Case]:
-    """The same prompts decoded by the model that `source` names. Raises CaptureError where it is not `target`'s kind."""
+    """The same prompts decoded by the model that `source` names. Raises CaptureError where it does not fit `target`."""
     revision = target.revision if source == target.source and target.revision != "local" else None
     model = load_model(source, revision)
     vocabulary = describe(model, source).vocab_size

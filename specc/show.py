@@ -1,6 +1,6 @@
 """What is inside a bundle, as plain data and drawn. No torch.
 
-    N  slots of an engine
+N  slots of an engine
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def show(bundle: Bundle, console: Console) -> None:
     facts.add_row("context", f"{model['context']} tokens, end of sequence {_numbers(model['eos_token_ids'])}")
     for name, cache in told["caches"].items():
         layers = len(cache["layers"])
-        facts.add_row(f"cache {name}", f"{cache['rows']} rows, {layers} layers, {cache['dtype']}, {size(cache['bytes'])}")
+        facts.add_row(
+            f"cache {name}", f"{cache['rows']} rows, {layers} layers, {cache['dtype']}, {size(cache['bytes'])}"
+        )
     facts.add_row("made by", made)
     _print(console, facts, _engines(told["engines"]), _recipes(told), _files(bundle))
     console.print(f"* default recipe; all: {MANIFEST}, or specc show --json", style="dim")
@@ -161,7 +163,7 @@ def _recipes(told: dict[str, Any]) -> Table:
         settings = ", ".join(f"{k} {_brief(v)}" for k, v in r["parameters"].items())
         how = f"{r['drafter']}, {r['acceptance']}, {'lossless' if r['lossless'] else 'not lossless'}"
         keys = ("tokens_per_second", ".1f"), ("speedup", ".2f"), ("mean_acceptance_length", ".2f")
-        numbers = [format(row[key], form) if key in row else "–" for key, form in keys]
+        numbers = [format(row[key], form) if key in row else "-" for key, form in keys]
         lines = Text("\n").join([Text(t, style) for t, style in ((engines, ""), (settings, ""), (how, "dim")) if t])
         found.add_row(f"{r['name']} *" if is_default else r["name"], *numbers, lines)
         found.add_section()
@@ -207,7 +209,7 @@ def _tensors(title: str, tensors: Sequence[Tensor]) -> Table:
         name = f"{prefix}.*" if prefix in ("past_key_values", "present") else t.name
         rows[name, t.dtype, _shape(t.shape)] += 1
     for (name, dtype, shape), count in rows.items():
-        found.add_row(f"{name}  × {count}" if count > 1 else name, dtype, shape)
+        found.add_row(f"{name} ({count})" if count > 1 else name, dtype, shape)
     return found
 
 
@@ -237,7 +239,7 @@ def picture(mask_NN: np.ndarray) -> str:
 
 
 def _shape(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape))
+    return f"[{', '.join(map(str, shape))}]"
 
 
 def _numbers(values: Sequence[int]) -> str:
@@ -247,4 +249,3 @@ def _numbers(values: Sequence[int]) -> str:
 def _brief(value: Any) -> str:
     """A parameter's value, a parent vector by its size."""
     return f"of {len(value)} slots" if isinstance(value, (list, tuple)) and len(value) > 8 else str(value)
-

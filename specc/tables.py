@@ -73,7 +73,7 @@ def measured(rows: Iterable[Mapping[str, Any]], default: str) -> Table:
         made.add_row(
             f"{row['recipe']} *" if is_default else row["recipe"],
             f"{row['tokens_per_second']:.1f}",
-            f"{row['speedup']:.2f} ×",
+            f"{row['speedup']:.2f}",
             f"{row['mean_acceptance_length']:.2f}",
             _yes(row["lossless"]),
             _verdicts(row["identical"], row["near-tie"], row["diverged"]),
@@ -106,7 +106,9 @@ def _divergences(divergences: Iterable[Mapping[str, Any]]) -> Table:
     made = table("divergence", *((t, "right") for t in columns), "verdict")
     for d in divergences:
         got = "the end" if d["got"] is None else str(d["got"])
-        made.add_row(d["recipe"], str(d["case"]), str(d["at"]), str(d["expected"]), got, f"{d['gap']:.6f}", d["verdict"])
+        made.add_row(
+            d["recipe"], str(d["case"]), str(d["at"]), str(d["expected"]), got, f"{d['gap']:.6f}", d["verdict"]
+        )
     return made
 
 
@@ -126,14 +128,14 @@ def one_method(m: Method) -> RenderableType:
     """All of one method, its parameters in a table."""
     facts = table(("", "dim"), "", header=False)
     for name in ("title", "paper", "drafter", "acceptance", "topology"):
-        facts.add_row(name, Text(getattr(m, name) or "–"))
+        facts.add_row(name, Text(getattr(m, name) or "-"))
     facts.add_row("lossless", _yes(m.lossless))
     facts.add_row("needs", ", ".join(m.needs) or "nothing more")
     if not m.parameters:
         return facts
     parameters = table("parameter", ("default", "right"), "")
     for name, p in m.parameters.items():
-        parameters.add_row(name, "–" if p.default is None else str(p.default), Text(p.help))
+        parameters.add_row(name, "-" if p.default is None else str(p.default), Text(p.help))
     return Group(facts, "", parameters)
 
 

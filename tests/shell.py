@@ -43,6 +43,11 @@ def specc(*argv: Any, stdin: bytes = b"") -> Ran:
     return Ran(status, out.getvalue(), err.getvalue())
 
 
+def command(*argv: Any) -> list[str]:
+    """`specc argv…` for a process of its own."""
+    return [sys.executable, "-m", "specc.cli", *map(str, argv)]
+
+
 def refused(*argv: Any, stdin: bytes = b"") -> str:
     """The one line with which `specc argv…` refuses its input."""
     ran = specc(*argv, stdin=stdin)

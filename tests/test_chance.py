@@ -25,7 +25,7 @@ def test_total_variation_counts_what_only_one_side_has():
 @pytest.mark.parametrize(("shift", "rejected"), [(0.0, False), (0.06, True)])
 def test_chi_square_tells_a_biased_die(shift, rejected):
     odds = np.array([0.4, 0.3, 0.2, 0.1])
-    drawn = np.random.default_rng(0).multinomial(4000, odds + [shift, -shift, 0, 0])
+    drawn = np.random.default_rng(0).multinomial(4000, odds + np.array([shift, -shift, 0, 0]))
     assert chi_square_rejects(dict(enumerate(map(int, drawn))), dict(enumerate(odds))) is rejected
 
 

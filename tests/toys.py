@@ -43,7 +43,7 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
 
 @cache
 def successors(vocabulary: int) -> np.ndarray:
-    """[V, V] log-odds of what follows what: each rank of a shuffled vocabulary is 0.9 less likely than the one before."""
+    """[V, V] log-odds of what follows what: a shuffled vocabulary, 0.9 less a rank."""
     rng = np.random.default_rng(1)
     return np.array([-0.9 * rng.permutation(vocabulary) for _ in range(vocabulary)])
 
@@ -104,7 +104,7 @@ class Toy:
         block, past, n = self.block, int(self.inputs["past_len"][0]), self.block.slots
         mask_NT, depth_N = self.topology()
         position_N = past + depth_N
-        assert 0 <= position_N.min() and max(position_N.max(), past + n - 1) < self.rows.capacity
+        assert position_N.min() >= 0 and max(position_N.max(), past + n - 1) < self.rows.capacity
         seen_NS = np.concatenate([np.ones((n, past + n), bool), mask_NT], 1)[:, -(past + n) :].astype(np.uint64)
         token_N = self.inputs["input_ids"][0]
         x_N = self.embedding_V[token_N]

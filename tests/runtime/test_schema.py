@@ -1,4 +1,4 @@
-"""The manifest's JSON: every class of the vocabulary there and back, and each field that does not fit named by its path."""
+"""The manifest's JSON: every class of the vocabulary there and back, and what does not fit named by its path."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def test_a_manifest_survives_json():
 
 tuples = st.lists(st.integers(0, 9), max_size=3).map(tuple)
 topologies = st.one_of(
-    st.integers(1, 9).map(Tree.chain), st.builds(Parents, st.integers()), st.builds(Masked, st.integers(), st.integers())
+    st.integers(1, 9).map(Tree.chain),
+    st.builds(Parents, st.integers()),
+    st.builds(Masked, st.integers(), st.integers()),
 )
 outputs = st.lists(st.sampled_from(["ids", "logits", "top_k:3", "hidden:-1"])).map(tuple)
 layers = st.builds(Layers, tuples, tuples, st.none() | st.integers())

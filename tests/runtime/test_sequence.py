@@ -1,6 +1,7 @@
 """Cache and sequence against a model that is nothing but a list of tokens."""
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -63,6 +64,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCache = CacheMachine.TestCase
+TestCache.settings = settings(max_examples=50, stateful_step_count=25)
 
 
 def test_the_last_token_is_pending_and_has_no_row():

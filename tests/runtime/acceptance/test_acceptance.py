@@ -137,7 +137,7 @@ def test_recursive_is_exact_for_siblings_drawn_without_replacement(tree, sparse)
 
 @pytest.mark.parametrize("rule", [speculative, recursive])
 def test_a_sampled_token_is_accepted_as_often_as_target_and_draft_overlap(rule):
-    """One draft is accepted with probability sum(min(p, q)) (Leviathan et al. 2023, theorem 3.5): no rule accepts more."""
+    """One draft is accepted with probability sum(min(p, q)), and no rule accepts more (Leviathan et al. 2023)."""
     for seed in range(25):
         p, q = language(seed), language(100 + seed)
         steps = distribution(lambda c, p=p, q=q: step(rule, drawn_chain(2, q), p, Sampling(1.0, dice=c)))
@@ -149,8 +149,9 @@ def test_more_siblings_are_accepted_more_often():
     """With all four tokens drawn the first level is always accepted, by match as by recursive."""
     tree = Tree.from_paths([(0,), (1,), (2,), (3,)])
     for rule in (match, recursive):
-        propose = drawn_tree(tree, language(1))
-        steps = distribution(lambda c, rule=rule, propose=propose: step(rule, propose, language(0), Sampling(1.0, dice=c)))
+        steps = distribution(
+            lambda c, rule=rule: step(rule, drawn_tree(tree, language(1)), language(0), Sampling(1.0, dice=c))
+        )
         assert sum(odds for tokens, odds in steps.items() if len(tokens) == 2) == pytest.approx(1)
 
 

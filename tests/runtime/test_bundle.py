@@ -1,0 +1,212 @@
+"""A bundle is written whole or not at all, and opened only if it is what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from specc.runtime import bundle as bundles
+from specc.runtime.block import Block
+from specc.runtime.bundle import open_bundle, write_manifest, written_whole
+from specc.runtime.errors import BundleError, RecipeError
+from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
+from specc.runtime.recipe import Recipe
+from specc.runtime.tree import Tree
+
+MANIFEST = Manifest(
+    schema=1,
+    model=ModelSpec("a/model", "main", "AnyForCausalLM", 24, 4, 64, (0,)),
+    engines=(EngineSpec("decode", "onnx", "decode.onnx", Block(Tree.chain(1)), (), (), (), ()),),
+    caches={"target": CacheSpec(192, {})},
+    recipes=(Recipe("plain", "plain", ("decode",)), Recipe("lookahead", "lookahead", ("decode",))),
+    default_recipe="plain",
+    versions={},
+    files={},
+)
+
+
+def fill(path: Path, weights: bytes = b"weights") -> Manifest:
+    (path / "sub").mkdir(parents=True)
+    (path / "decode.onnx").write_bytes(b"engine")
+    (path / "weights.safetensors").write_bytes(weights)
+    (path / "sub/notes.txt").write_bytes(b"notes")
+    return write_manifest(path, MANIFEST)
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle, alone in its directory."""
+    monkeypatch.setenv("SPECC_CACHE", str(tmp_path / "cache"))
+    fill(tmp_path / "here/demo.specc")
+    return tmp_path / "here/demo.specc"
+
+
+def alter(path: Path, **fields: object) -> None:
+    """Change the manifest and the digest with it."""
+    data = json.loads((path / "manifest.json").read_text()) | fields
+    data.pop("manifest_sha256")
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps({**data, "manifest_sha256": digest}))
+
+
+def test_a_bundle_opens_with_sizes_and_hashes_of_all_its_files(path):
+    bundle = open_bundle(str(path))
+    assert list(bundle.manifest.files) == ["decode.onnx", "sub/notes.txt", "weights.safetensors"]
+    assert bundle.manifest.files["decode.onnx"].bytes == 6
+    assert replace(bundle.manifest, files={}) == MANIFEST
+    assert bundle.engine("decode") == MANIFEST.engines[0]
+    assert bundle.recipe() == bundle.recipe("plain") == MANIFEST.recipes[0]
+    bundle.check()
+    bundle.check_once()
+
+
+def test_writing_the_manifest_again_keeps_the_files(path):
+    manifest = open_bundle(path).manifest
+    assert write_manifest(path, replace(manifest, default_recipe="lookahead")).files == manifest.files
+    assert open_bundle(path).recipe().name == "lookahead"
+
+
+DAMAGE = {
+    "gone": (lambda p: p.rename(p.parent / "other"), "no bundle at"),
+    "no manifest": (lambda p: (p / "manifest.json").unlink(), "has no manifest.json"),
+    "no JSON": (lambda p: (p / "manifest.json").write_text("{"), "cannot be read"),
+    "no UTF-8": (lambda p: (p / "manifest.json").write_bytes(b"\xff\xff"), "cannot be read"),
+    "no object": (lambda p: (p / "manifest.json").write_text("[]"), "was altered"),
+    "altered by hand": (
+        lambda p: (p / "manifest.json").write_text((p / "manifest.json").read_text().replace("a/model", "b/model")),
+        "was altered",
+    ),
+    "newer": (lambda p: alter(p, schema=99), "has schema version 99, newer than 1; upgrade specc"),
+    "a field too many": (lambda p: alter(p, colour="red"), "unknown field 'colour'"),
+    "a name of nothing": (lambda p: alter(p, default_recipe="medusa"), "there is no 'medusa'"),
+    "an engine elsewhere": (lambda p: alter(p, weights="../../etc/passwd"), "there is no '../../etc/passwd'"),
+    "a file missing": (lambda p: (p / "decode.onnx").unlink(), "decode.onnx is missing"),
+    "a directory for a file": (
+        lambda p: ((p / "decode.onnx").unlink(), (p / "decode.onnx").mkdir()),
+        "decode.onnx is missing",
+    ),
+    "a file cut short": (
+        lambda p: (p / "weights.safetensors").write_bytes(b"weigh"),
+        "weights.safetensors has 5 bytes instead of 7",
+    ),
+    "a link out of it": (
+        lambda p: ((p / "decode.onnx").unlink(), (p / "decode.onnx").symlink_to("/etc/passwd")),
+        "'decode.onnx' lies outside the bundle",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "named"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_bundle_does_not_open_and_says_why_in_one_line(path, damage, named):
+    damage(path)
+    with pytest.raises(BundleError) as e:
+        open_bundle(path)
+    assert named in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("check", ["check", "check_once"])
+def test_a_file_of_the_right_size_and_the_wrong_content_is_found(path, check):
+    bundle = open_bundle(path)
+    bundle.check_once()
+    (path / "weights.safetensors").write_bytes(b"Weights")
+    os.utime(path / "weights.safetensors", ns=(0, 0))
+    with pytest.raises(BundleError, match=r"weights\.safetensors was altered"):
+        getattr(bundle, check)()
+    bundle.check("decode.onnx")
+
+
+@pytest.mark.parametrize(("cache", "reads"), [("kept", 0), ("off", 3)])
+def test_what_this_machine_has_checked_is_not_read_again(path, tmp_path, monkeypatch, cache, reads):
+    monkeypatch.setenv("SPECC_CACHE", "off" if cache == "off" else str(tmp_path / cache))
+    open_bundle(path).check_once()
+    read = []
+    monkeypatch.setattr(bundles, "sha256", lambda file: read.append(file) or _sha256(file))
+    open_bundle(path).check_once()
+    assert len(read) == reads
+
+
+_sha256 = bundles.sha256
+
+
+def test_a_recipe_that_is_not_there_brings_the_nearest_to_mind(path):
+    with pytest.raises(RecipeError, match="did you mean 'lookahead'"):
+        open_bundle(path).recipe("look-ahead")
+    with pytest.raises(RecipeError, match=r"only plain, lookahead; .*--recipe"):
+        open_bundle(path).recipe("medusa")
+
+
+def test_an_engine_that_is_not_there_is_named(path):
+    with pytest.raises(BundleError, match="'draft'"):
+        open_bundle(path).engine("draft")
+
+
+def beside(path: Path) -> list[str]:
+    return sorted(p.name for p in path.parent.iterdir())
+
+
+def weights(path: Path) -> bytes:
+    return (open_bundle(path).path / "weights.safetensors").read_bytes()
+
+
+def test_a_new_bundle_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "new/demo.specc"
+    with written_whole(path) as partial:
+        fill(partial)
+        assert not path.exists()
+    assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~bundles._umask()
+
+
+def test_overwriting_replaces_the_old_bundle(path):
+    with written_whole(path, overwrite=True) as partial:
+        fill(partial, b"other")
+        assert weights(path) == b"weights"
+    assert weights(path) == b"other" and beside(path) == ["demo.specc"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), BundleError("no")])
+def test_a_compile_that_fails_leaves_nothing_and_keeps_the_old_bundle(path, error):
+    with pytest.raises(type(error)), written_whole(path, overwrite=True) as partial:
+        (partial / "weights.safetensors").write_bytes(b"half")
+        raise error
+    assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
+    with pytest.raises(type(error)), written_whole(path.parent / "new.specc") as partial:
+        raise error
+    assert beside(path) == ["demo.specc"]
+
+
+def test_a_rename_that_fails_brings_the_old_bundle_back(path, monkeypatch):
+    rename = Path.rename
+
+    def full(self, target):
+        if target == path and not self.name.endswith(".old"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space"), written_whole(path, overwrite=True) as partial:
+        fill(partial, b"other")
+    assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
+
+
+THERE = {
+    "a bundle": (fill, False),
+    "a directory": (lambda p: (p.mkdir(), (p / "thesis.tex").write_text("all of it")), True),
+    "an empty directory": (lambda p: p.mkdir(), True),
+    "a file": (lambda p: p.write_text("dear diary"), True),
+}
+
+
+@pytest.mark.parametrize(("make", "overwrite"), THERE.values(), ids=THERE)
+def test_nothing_is_replaced_but_a_bundle_by_consent(tmp_path, make, overwrite):
+    make(tmp_path / "there")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BundleError, match="exists"), written_whole(tmp_path / "there", overwrite):
+        pytest.fail("was begun")
+    assert sorted(tmp_path.rglob("*")) == before

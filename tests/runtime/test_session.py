@@ -1,0 +1,155 @@
+"""A session over a bundle whose engines are toys: requests, turns of a conversation, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from toys import LAYERS, SETTINGS, Rows, Toy, tokenizer
+
+from specc.recipes import DECODE, METHODS, Facts, prefill
+from specc.runtime import engines
+from specc.runtime.bundle import open_bundle, write_manifest
+from specc.runtime.errors import BackendError, PromptError, RecipeError
+from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
+from specc.runtime.recipe import Recipe
+from specc.runtime.session import Session
+
+CONTEXT, VOCABULARY = 256, 258
+PROMPT = "the quick brown fox"
+
+
+def write_bundle(path: Path, backend: str = "toy") -> None:
+    """Every method that needs no second model, as the compiler would write it."""
+    blocks, recipes = {prefill(): "prefill", DECODE: "decode"}, []
+    for m in METHODS.values():
+        if not m.needs:
+            plan = m.plan(m.settle(SETTINGS.get(m.name, {})), Facts(LAYERS, VOCABULARY))
+            verify = [blocks.setdefault(b, f"{m.name}-{i}") for i, b in enumerate(plan.verify)]
+            roles = {role: blocks.setdefault(b, f"{m.name}-{role}") for role, b in plan.engines.items()}
+            recipes.append(Recipe(m.name, m.drafter, tuple(verify), m.acceptance, m.lossless, roles, plan.arguments))
+    path.mkdir()
+    (path / "all.toy").write_text("toys")
+    tokenizer().save(str(path / "tokenizer.json"))
+    manifest = Manifest(
+        schema=1,
+        model=ModelSpec("toy", "main", "Toy", VOCABULARY, LAYERS, CONTEXT, (VOCABULARY - 1,)),
+        engines=tuple(EngineSpec(name, backend, "all.toy", b, (), (), (), ()) for b, name in blocks.items()),
+        caches={"target": CacheSpec(CONTEXT + 128, {})},
+        recipes=tuple(recipes),
+        default_recipe="plain",
+        versions={},
+        files={},
+        weights="all.toy",
+    )
+    write_manifest(path, manifest)
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch) -> Session:
+    """A session whose engines run in numpy."""
+    backend = SimpleNamespace(
+        load=lambda bundle, spec, rows: Toy(spec.block, rows, VOCABULARY), store=lambda spec: Rows(spec.capacity)
+    )
+    monkeypatch.setenv("SPECC_CACHE", "off")
+    monkeypatch.setitem(engines.BACKENDS, "toy", "toy")
+    monkeypatch.setitem(sys.modules, f"{engines.__name__}.toy", backend)
+    write_bundle(tmp_path / "toy.specc")
+    return Session(open_bundle(tmp_path / "toy.specc"))
+
+
+def test_every_recipe_of_a_bundle_gives_the_same_tokens(session):
+    """One session for all: rows of the last recipe's answer are dropped, and drafters come from the manifest."""
+    want = session.generate(PROMPT, 60, ignore_eos=True)
+    for recipe in session.bundle.manifest.recipes:
+        got = session.generate(PROMPT, 60, recipe=recipe.name, ignore_eos=True)
+        assert (got.token_ids, got.text, got.finish_reason) == (want.token_ids, want.text, "length")
+        assert got.stats.recipe == recipe.name and got.stats.new_tokens == 60 and got.stats.prompt_tokens == 18
+        assert (got.stats.drafts > 0) == (recipe.name != "plain")
+        assert got.stats.target_calls <= 59
+
+
+def test_a_second_turn_runs_only_what_is_new(session):
+    """59 of 60 tokens of the first answer have rows; the next prompt goes on from them."""
+    first = session.text.encode(PROMPT)
+    answer = session.generate(first, 60, ignore_eos=True).token_ids
+    prefill, decode = session.engines["prefill"], session.engines["decode"]
+    calls = prefill.calls, decode.calls
+    second = session.generate(first + answer, 1, ignore_eos=True)
+    assert (prefill.calls, decode.calls) == (calls[0], calls[1] + 1)
+    fresh = Session(session.bundle).generate(first + answer, 1, ignore_eos=True)
+    assert second.token_ids == fresh.token_ids
+
+
+def test_a_request_that_was_given_up_leaves_nothing_behind(session):
+    want = session.generate(PROMPT, 40, ignore_eos=True).text
+    for _ in zip(range(5), session.stream("the lazy dog", 40, recipe="early-exit", ignore_eos=True), strict=False):
+        pass
+    assert session.generate(PROMPT, 40, recipe="early-exit", ignore_eos=True).text == want
+
+
+def test_the_end_of_the_context_is_the_end(session):
+    got = session.generate([1] * (CONTEXT - 3), 100, recipe="lookahead", ignore_eos=True)
+    assert len(got.token_ids) == 3 and got.finish_reason == "length"
+
+
+def test_a_seed_fixes_what_is_sampled(session):
+    """With the rule that samples from the target alone, whatever drafts."""
+    options = {"temperature": 0.9, "top_k": 20, "top_p": 0.95, "ignore_eos": True}
+    one, two, other = (
+        session.generate(PROMPT, 40, recipe=recipe, seed=seed, **options).token_ids
+        for recipe, seed in (("plain", 1), ("token-recycling", 1), ("plain", 2))
+    )
+    assert one == two != other
+
+
+def test_a_rule_that_reads_odds_gets_a_drafter_that_samples(session):
+    got = session.generate(PROMPT, 40, recipe="early-exit", acceptance="recursive", temperature=0.9, ignore_eos=True)
+    assert got.stats.accepted > 0
+
+
+@pytest.mark.parametrize("stop", ["e", ["zzz", "e"]])
+def test_one_stop_string_or_several(session, stop):
+    whole = session.generate(PROMPT, 200, ignore_eos=True).text
+    got = session.generate(PROMPT, 200, stop=stop, ignore_eos=True)
+    assert "e" in whole and got.text == whole.partition("e")[0] and got.finish_reason == "stop"
+
+
+def test_an_end_of_sequence_ends_unless_ignored(session):
+    """The toy never says it by itself."""
+    ids = session.generate(PROMPT, 20, ignore_eos=True).token_ids
+    object.__setattr__(session.bundle.manifest.model, "eos_token_ids", (ids[7],))
+    got = session.generate(PROMPT, 20)
+    assert got.finish_reason == "eos" and got.token_ids == ids[: ids.index(ids[7]) + 1]
+    assert session.generate(PROMPT, 20, ignore_eos=True).token_ids == ids
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error", "named"),
+    [
+        ("", {}, PromptError, "empty"),
+        ([VOCABULARY], {}, PromptError, f"token {VOCABULARY} is not"),
+        ([1] * CONTEXT, {}, PromptError, f"{CONTEXT} tokens"),
+        ([{"role": "user", "content": "hello"}], {}, PromptError, "no chat template"),
+        (PROMPT, {"max_new_tokens": 0}, PromptError, "max_new_tokens 0"),
+        (PROMPT, {"temperature": -1}, PromptError, "temperature -1"),
+        (PROMPT, {"stop": ["a", ""]}, PromptError, "stop string is empty"),
+        (PROMPT, {"recipe": "look-ahead"}, RecipeError, "did you mean 'lookahead'"),
+        (PROMPT, {"acceptance": "telepathy"}, RecipeError, "'telepathy'"),
+        (PROMPT, {"acceptance": "speculative"}, RecipeError, "needs a drafter that samples"),
+        (PROMPT, {"recipe": "lookahead", "acceptance": "recursive"}, RecipeError, "needs a drafter that samples"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_runs(session, prompt, options, error, named):
+    with pytest.raises(error) as e:
+        session.stream(prompt, **options)
+    assert named in str(e.value) and "\n" not in str(e.value)
+    assert not session.engines._engines
+
+
+def test_a_backend_that_this_runtime_lacks_is_named(session, tmp_path):
+    write_bundle(tmp_path / "other.specc", backend="abacus")
+    with pytest.raises(BackendError, match="'abacus'"):
+        Session(open_bundle(tmp_path / "other.specc"))

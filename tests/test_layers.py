@@ -1,0 +1,183 @@
+"""The law of the layers, read from the syntax trees: arrows never point up, and no part knows a method by name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import specc.runtime
+from specc.recipes import METHODS
+
+ROOT = Path(specc.runtime.__file__).parents[1]
+HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors")
+HEAVY_FILES = ("capture.py", "compiler.py", "reference.py", "search.py", "weights.py", "backends/*.py")
+FAMILIES = re.compile(
+    "bloom|codegen|cohere|deepseek|diffllama|doge|ernie|exaone|falcon|gemma|glm|gpt|gptj|granite|helium|internlm|llama|"
+    "mistral|mixtral|mpt|nemotron|neox|olmo|opt|persimmon|phi|pythia|qwen|smollm|stablelm|starcoder"
+)
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def name(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def package(file: Path) -> list[str]:
+    """The package that a file's relative imports start from."""
+    parts = list(file.relative_to(ROOT).parent.parts)
+    return parts if parts[0] == "specc" else ["specc", *parts]
+
+
+def imports(file: Path, tree: ast.AST | None = None) -> Iterator[str]:
+    """The full name of each module that a file imports, wherever it does."""
+    for node in ast.walk(tree or parse(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package(file)[: 1 - node.level or None] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names) if module == "specc" else [module]
+
+
+def under(module: str, *roots: str) -> bool:
+    return any(module == root or module.startswith(f"{root}.") for root in roots)
+
+
+def at_import(file: Path) -> Iterator[str]:
+    """What a file imports as soon as it is imported: not in functions, not for type checkers."""
+    for node in parse(file).body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) and "TYPE_CHECKING" not in ast.unparse(node):
+            yield from imports(file, node)
+
+
+@pytest.mark.parametrize("file", sources("runtime"), ids=name)
+def test_the_runtime_knows_arrays_and_engines_and_nothing_above_it(file):
+    allowed = {"numpy", *sys.stdlib_module_names}
+    if file.parent.name == "engines":
+        allowed |= {"onnxruntime", "google.protobuf"}
+    if file.name == "text.py":
+        allowed |= {"tokenizers", "jinja2"}
+        assert not any(under(m, "jinja2") for m in at_import(file))
+    assert [m for m in imports(file) if not under(m, "specc.runtime", *allowed)] == []
+
+
+@pytest.mark.parametrize("file", sources("runtime"), ids=name)
+def test_the_runtime_imports_itself_relatively(file):
+    """So that it runs under any name, and alone."""
+    absolute = [n for n in ast.walk(parse(file)) if isinstance(n, ast.ImportFrom) and not n.level]
+    assert [n.module for n in absolute if under(str(n.module), "specc", "runtime")] == []
+
+
+@pytest.mark.parametrize("file", sources("passes"), ids=name)
+def test_passes_know_torch_and_the_runtimes_vocabulary(file):
+    allowed = ("torch", "specc.runtime", "specc.passes", *sys.stdlib_module_names)
+    assert [m for m in imports(file) if not under(m, *allowed)] == []
+
+
+@pytest.mark.parametrize("file", sources("specc"), ids=name)
+def test_torch_is_where_models_are_and_nowhere_else(file):
+    if not any(fnmatch(name(file), f"specc/{pattern}") for pattern in HEAVY_FILES):
+        assert [m for m in imports(file) if under(m, *HEAVY)] == []
+        heavy = ["specc.passes", *(f"specc.{Path(p).stem.replace('*', 'backends')}" for p in HEAVY_FILES)]
+        assert [m for m in at_import(file) if under(m, *heavy)] == []
+
+
+def words(tree: ast.Module) -> Iterator[str]:
+    """Identifiers, parts of imported modules' names, and strings."""
+    for node in ast.walk(tree):
+        for _, value in ast.iter_fields(node):
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, str):
+                    yield from [part, *part.split(".")]
+
+
+def spellings(method: str) -> set[str]:
+    parts = method.split("-")
+    return {method, "_".join(parts), "".join(p.capitalize() for p in parts), "_".join(parts).upper()}
+
+
+NAMELESS = ["runtime/session.py", "runtime/engine.py", "specc/compiler.py", "specc/cli.py"]
+NAMELESS += [name(f) for folder in ("runtime/engines", "specc/backends") for f in sources(folder)]
+
+
+@pytest.mark.parametrize("file", NAMELESS)
+def test_no_method_is_known_by_name(file):
+    """The loop, engines, backends, compiler and command line dispatch on what a thing needs."""
+    methods = {s for m in METHODS if m != "plain" for s in spellings(m)}
+    assert sorted(methods & set(words(parse(ROOT / file)))) == []
+
+
+@pytest.mark.parametrize("file", sources("passes"), ids=name)
+def test_passes_know_no_family_of_models(file):
+    """They find their place by what the graph says."""
+    found = {w.lower() for text in words(parse(file)) for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)}
+    assert [w for w in found if FAMILIES.fullmatch(w)] == []
+
+
+def test_every_folder_is_a_package_that_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [f.parent for folder in ("specc", "passes", "runtime") for f in sources(folder)]
+    assert set(listed["packages"]) == {".".join(package(f / "any.py")) for f in folders}
+    assert listed["package-dir"] == {"specc.passes": "passes", "specc.runtime": "runtime"}
+    assert all((f / "__init__.py").exists() for f in folders)
+
+
+BLOCKED = """
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {heavy!r}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def python(code: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in `directory` with the compiler's own requirements out of reach."""
+    command = [sys.executable, "-c", BLOCKED.format(heavy=HEAVY) + code]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60)
+
+
+def modules(folder: str) -> list[str]:
+    """What can be imported of a folder, the files that need a model left out."""
+    files = [f for f in sources(folder) if not any(fnmatch(name(f), f"specc/{p}") for p in HEAVY_FILES)]
+    return [".".join([*package(f), *([] if f.stem == "__init__" else [f.stem])]) for f in files]
+
+
+def test_the_block_blocks(tmp_path):
+    """The control of the two tests below."""
+    assert "torch is blocked" in python("import specc.capture", tmp_path).stderr
+
+
+def test_all_but_the_compiler_is_imported_without_torch(tmp_path):
+    run = python(f"import {', '.join(modules('specc') + modules('runtime'))}", tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_the_runtime_alone_is_enough_to_run(tmp_path):
+    """Copied into an empty package."""
+    shutil.copytree(ROOT / "runtime", tmp_path / "specc/runtime")
+    (tmp_path / "specc/__init__.py").touch()
+    code = f"import {', '.join(modules('runtime'))}; print(specc.runtime.session.__file__)"
+    run = python(code, tmp_path)
+    assert (run.returncode, run.stderr) == (0, "") and run.stdout.startswith(str(tmp_path))
+
+
+def test_a_second_copy_under_another_name_is_refused():
+    assert "import specc.runtime, not runtime" in python("import runtime", ROOT).stderr
