@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ ATTENTION = torch.ops.specc.attention.default
 CACHED = torch.ops.specc.cached_attention.default
 ADD = aten.add.Tensor
 MUL = aten.mul.Tensor
+MATRICES = (aten.linear.default, aten.addmm.default, aten.mm.default, aten.bmm.default, aten.matmul.default)
 SAME_VALUES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default}
 
 
@@ -98,7 +99,7 @@ def layers(graph: GraphModule) -> dict[int, str]:
 def sublayers(graph: GraphModule) -> Iterator[str]:
     """What a graph runs, by layer: "3", "3.attention" or "3.mlp"."""
     attention = {int(n.args[-1]): paths(n)[-1] for n in calls(graph, ATTENTION, CACHED)}  # type: ignore[arg-type]
-    matrices = [paths(n) for n in calls(graph, aten.linear.default)]
+    matrices = [paths(n) for n in calls(graph, *MATRICES)]
     pattern = re.compile(r"(.*\.)(\d+)$")
     stems = {m[1] for p in layers(graph).values() if (m := pattern.match(p))}
     inside = {int(m[2]) for p in matrices for x in p if (m := pattern.match(x)) and m[1] in stems}
@@ -121,49 +122,74 @@ def layer_output(graph: GraphModule, path: str) -> Node:
 
 
 def addends(graph: GraphModule, path: str) -> dict[str, tuple[Node, Node]]:
-    """The residual sum of a layer: {"input", "attention", "mlp"}, each as (the add, the operand that is the branch).
+    """The residual sums of a layer: {"input", "attention", "mlp"}, each as (the add, the operand that is the branch).
 
-    The sum is followed from the layer's output through the adds of the layer's own code. The addend from outside is
-    the stream that enters; the one that attention reaches without passing a sum is attention's; the other the MLP's.
+    They are followed from the layer's output through the adds of the layer's own code. In each sum one addend is the
+    stream: what enters the layer, or what the sum's other addends are computed from. The others are branches: that
+    which attention reaches without passing a sum is attention's, the other the MLP's.
     """
     found: dict[str, tuple[Node, Node]] = {}
-    sums: set[Node] = set()
-    open_ = [(layer_output(graph, path), None)]
-    leaves: list[tuple[Node, Node, Node]] = []  # (add, operand as written, operand behind views)
-    while open_:
-        node, add = open_.pop()
-        behind = node
-        while behind.target in SAME_VALUES and paths(behind)[-1:] == [path]:
-            behind = behind.args[0]  # type: ignore[assignment]
-        if behind.target is ADD and paths(behind)[-1:] == [path] and all(isinstance(a, Node) for a in behind.args[:2]):
-            sums.add(behind)
-            open_ += [(a, behind) for a in behind.args[:2]]  # type: ignore[misc]
-        elif add is not None:
-            leaves.append((add, node, behind))
-    for add, operand, leaf in leaves:
-        if path not in paths(leaf):
-            kind = "input"
-        else:
-            kind = "attention" if _reaches(leaf, sums) else "mlp"
-        if kind in found:
-            raise PassError(f"{path}: two addends of its residual sum look like its {kind}")
-        found[kind] = (add, operand)
+    end = layer_output(graph, path)
+    while "input" not in found:
+        leaves = _leaves(end, path)
+        sums, inside = {add for add, _, _ in leaves}, {leaf: _upstream(leaf, path) for _, _, leaf in leaves}
+        streams = [leaf for leaf in inside if path not in paths(leaf)] or [
+            leaf for leaf in inside if all(leaf in inside[other] for other in inside)
+        ]
+        for add, operand, leaf in leaves:
+            if leaf in streams:
+                end, kind = leaf, "input" if path not in paths(leaf) else "stream"
+            else:
+                attends = any(n.target is ATTENTION for n in _upstream(leaf, path, sums.union(streams)))
+                kind = "attention" if attends else "mlp"
+            if kind in found:
+                raise PassError(f"{path}: two addends of its residual sum look like its {kind}")
+            found[kind] = add, operand
+        if not streams:
+            break
+        found.pop("stream", None)
     if missing := {"input", "attention", "mlp"} - found.keys():
         raise PassError(f"{path}: its residual sum has no addend for {', '.join(sorted(missing))}")
     return found
 
 
-def _reaches(leaf: Node, sums: set[Node]) -> bool:
-    """Whether `leaf` is computed from attention without passing through a sum."""
-    seen, todo = set(sums), [leaf]
+def _leaves(end: Node, path: str) -> list[tuple[Node, Node, Node]]:
+    """The sum that `end` is computed from, its own adds undone: (add, operand as written, operand behind views)."""
+
+    def own(node: Node) -> bool:
+        return paths(node)[-1:] == [path]
+
+    def adds(node: Node) -> bool:
+        return own(node) and node.target is ADD and all(isinstance(a, Node) for a in node.args[:2])
+
+    while not adds(end):
+        if path not in paths(end) or not end.args or not isinstance(end.args[0], Node):
+            return []
+        end = end.args[0]
+    leaves: list[tuple[Node, Node, Node]] = []
+    todo = [(end, operand) for operand in end.args[:2]]
     while todo:
-        node = todo.pop()
-        if node.target is ATTENTION:
-            return True
-        if node not in seen:
-            seen.add(node)
-            todo += node.all_input_nodes
-    return False
+        add, operand = todo.pop()
+        behind: Node = operand  # type: ignore[assignment]
+        while behind.target in SAME_VALUES and own(behind):
+            behind = behind.args[0]  # type: ignore[assignment]
+        if adds(behind):
+            todo += [(behind, inner) for inner in behind.args[:2]]
+        else:
+            leaves.append((add, operand, behind))  # type: ignore[arg-type]
+    return leaves
+
+
+def _upstream(node: Node, path: str, stop: Collection[Node] = ()) -> set[Node]:
+    """The layer's nodes that `node` is computed from, itself included, and those that feed them; not beyond `stop`."""
+    seen: set[Node] = set()
+    todo = [node]
+    while todo:
+        n = todo.pop()
+        if n not in seen and n not in stop:
+            seen.add(n)
+            todo += n.all_input_nodes if path in paths(n) else []
+    return seen
 
 
 def evaluate(graph: GraphModule, node: Node, given: dict[Node, Tensor], limit: int = 64) -> Tensor | None:

@@ -19,8 +19,9 @@ def attention(
     window: a slot sees so many rows, itself included; 0 sees all. softcap: c * tanh(scores / c); 0 is off.
     sinks: [H], a logit that takes its share of the softmax and gives nothing.
     """
-    mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
-    return _attend(query, key, value, mask, torch.arange(query.shape[2]), sinks, scale, window, softcap)
+    rows = torch.arange(query.shape[2])
+    seen = _near(rows[:, None] >= rows, rows, rows, window)
+    return _attend(query, key, value, seen, sinks, scale, softcap)
 
 
 @attention.register_fake
@@ -36,7 +37,8 @@ def cached_attention(
     """Attention of N slots over a cache [1, G, C, D] whose first `past_len` [1] rows are in use.
 
     The slots' rows are written from row `past_len` on; a slot sees all rows but those that `mask` [N, T] hides among
-    the last T. positions: [1, N]. Returns the output [1, H, N, D] and the cache with the new rows.
+    the last T. positions: [1, N], the slots'; a row's is its number, but where T is N the slots' rows have the slots'.
+    Returns the output [1, H, N, D] and the cache with the new rows.
     """
     past, slots = int(past_len), query.shape[2]
     keys, values = past_key.clone(), past_value.clone()
@@ -44,8 +46,11 @@ def cached_attention(
     values[:, :, past : past + slots] = value
     total = past + slots
     seen = torch.cat([torch.ones(slots, total, dtype=torch.bool), mask], 1)[:, -total:]
-    out = _attend(query, keys[:, :, :total], values[:, :, :total], seen, positions[0], sinks, scale, window, softcap)
-    return out, keys, values
+    rows = torch.arange(total)
+    if mask.shape[1] == slots:
+        rows[past:] = positions[0]
+    seen = _near(seen, positions[0], rows, window)
+    return _attend(query, keys[:, :, :total], values[:, :, :total], seen, sinks, scale, softcap), keys, values
 
 
 @cached_attention.register_fake
@@ -53,16 +58,18 @@ def _(query, key, value, past_key, past_value, past_len, mask, positions, sinks,
     return query.new_empty(*query.shape[:-1], value.shape[-1]), torch.empty_like(past_key), torch.empty_like(past_value)
 
 
+def _near(seen: Tensor, positions: Tensor, rows: Tensor, window: int) -> Tensor:
+    """What of `seen` lies in the window: the rows' positions against the slots'."""
+    return seen & (positions[:, None] - rows < window) if window else seen
+
+
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, positions: Tensor, sinks: Tensor | None,
-    scale: float, window: int, softcap: float,
-) -> Tensor:  # fmt: skip
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, sinks: Tensor | None, scale: float, softcap: float
+) -> Tensor:
     groups = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
-    if window:
-        seen = seen & (positions[:, None] - torch.arange(key.shape[2])[None] < window)
     scores = scores.masked_fill(~seen, float("-inf"))
     if sinks is not None:
         scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(1, -1, query.shape[2], 1)], -1)

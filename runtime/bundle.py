@@ -124,7 +124,10 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
         raise BundleError(f"{path} exists; choose another output, or replace it with --overwrite")
     if path.exists() and not (path / MANIFEST).exists():
         raise BundleError(f"{path} exists and is no bundle; choose another output")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise BundleError(f"{path.parent} cannot hold a bundle ({e.strerror}); choose another output") from e
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield partial

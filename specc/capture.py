@@ -97,7 +97,9 @@ class _Logits(nn.Module):
 
 def load_model(source: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model in fp32, from safetensors only. Raises CaptureError."""
-    path = Path(source)
+    path = Path(source).expanduser()
+    if source.startswith(("/", "./", "../", "~")) and not path.exists():
+        raise CaptureError(f"no model directory {source}; name one that save_pretrained wrote, or a hub id")
     if path.exists() and not (path / "config.json").is_file():
         raise CaptureError(f"{source} has no config.json; name a directory that save_pretrained wrote, or a hub id")
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}

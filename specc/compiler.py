@@ -43,7 +43,6 @@ class Options:
     recipes: names of the table; empty means all that need neither a second model nor training.
     parameters: by recipe, or under "" for every recipe that has one of that name.
     max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
-    exact: plain decoding too runs through each recipe's verify engine.
     """
 
     model: str
@@ -85,13 +84,12 @@ def compile_bundle(options: Options) -> Report:
 
 def _methods(options: Options) -> list[Method]:
     """The methods asked for, plain first. Raises RecipeError where one lacks what it needs."""
-    names = list(options.recipes) or [m.name for m in METHODS.values() if not m.needs]
-    if options.assistant_model and not options.recipes:
-        names.append("draft-model")
+    given = {"assistant-model"} if options.assistant_model else set()
+    names = list(options.recipes) or [m.name for m in METHODS.values() if given.issuperset(m.needs)]
     chosen = [method(name) for name in dict.fromkeys(("plain", *names))]
     for m in chosen:
-        if "assistant-model" in m.needs and not options.assistant_model:
-            raise RecipeError(f"recipe {m.name} needs a draft model; name one with --assistant-model")
+        if missing := sorted(set(m.needs) - given):
+            raise RecipeError(f"recipe {m.name} needs a draft model; name one with --{missing[0]}")
     for name in options.parameters.keys() - {""}:
         if name not in {m.name for m in chosen}:
             raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
@@ -120,6 +118,8 @@ class _Compile:
         model = load_model(options.model, options.revision, options.trust_remote_code)
         spec = describe(model, options.model, options.max_seq_len)
         tokenizer = self._tokenizer()
+        facts = Facts(spec.layers, spec.vocab_size, bool(options.assistant_model))
+        _name_blocks([(m, m.plan(self._settled(m), facts)) for m in self.methods])  # what cannot be is refused now
         self.stage("decode the golden prompts in transformers")
         prompts = [(p, tokenizer.encode(p)[: spec.context // 2]) for p in self.prompts]
         cases = reference(model, prompts, min(options.golden_tokens, spec.context // 2), spec.eos_token_ids)
@@ -127,7 +127,7 @@ class _Compile:
         self._capture("target", model, spec)
         if options.assistant_model:
             self._capture_assistant(options.assistant_model, spec)
-        plans = self._plans(spec, cases)
+        plans = [(m, m.plan(self._searched(m, cases), facts)) for m in self.methods]
         blocks = _name_blocks(plans)
         self.total = self.done + 1 + len(blocks)
         tensors: dict[str, torch.Tensor] = {}
@@ -178,21 +178,20 @@ class _Compile:
             )
         self._capture("assistant", model, replace(spec, context=target.context))
 
-    def _plans(self, spec: ModelSpec, cases: list[golden.Case]) -> list[tuple[Method, Plan]]:
-        """Each method's blocks, its parameters searched for where they are left open."""
-        facts = Facts(spec.layers, spec.vocab_size, "assistant" in self.graphs)
-        anywhere, plans = self.options.parameters.get("", {}), []
-        for m in self.methods:
-            given = {k: v for k, v in anywhere.items() if k in m.parameters}
-            settled = m.settle(given | dict(self.options.parameters.get(m.name, {})))
-            if m.search:
-                self.stage(f"search for {m.name}")
-                module, function = m.search.split(":")
-                text = [t for c in cases for t in (*c.prompt_ids, *c.token_ids)][:CALIBRATION]
-                search = getattr(importlib.import_module(module), function)
-                settled |= search(self.graphs["target"], text, settled)
-            plans.append((m, m.plan(settled, facts)))
-        return plans
+    def _settled(self, m: Method) -> dict[str, Any]:
+        """A method's parameters as the user gave them, or at their defaults."""
+        anywhere = {k: v for k, v in self.options.parameters.get("", {}).items() if k in m.parameters}
+        return m.settle(anywhere | dict(self.options.parameters.get(m.name, {})))
+
+    def _searched(self, m: Method, cases: list[golden.Case]) -> dict[str, Any]:
+        """The same, with what a search on calibration text found for those left open."""
+        settled = self._settled(m)
+        if m.search:
+            self.stage(f"search for {m.name}")
+            module, function = m.search.split(":")
+            text = [t for c in cases for t in (*c.prompt_ids, *c.token_ids)][:CALIBRATION]
+            settled |= getattr(importlib.import_module(module), function)(self.graphs["target"], text, settled)
+        return settled
 
     def _engine(self, name: str, block: Block, capacity: int) -> EngineSpec:
         self.stage(f"build {name}")

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-import specc.runtime
 from specc.recipes import METHODS
 
-ROOT = Path(specc.runtime.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors")
 HEAVY_FILES = ("capture.py", "compiler.py", "reference.py", "search.py", "weights.py", "backends/*.py")
 FAMILIES = re.compile(

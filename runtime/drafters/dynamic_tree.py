@@ -63,9 +63,9 @@ class DynamicTree(Plain):
     def _rows(self, seq: Sequence) -> Cache:
         if self.own is None or self.prefill is None:
             return seq.cache.fork()
-        feed = self.own.sync(seq.tokens[:-1])
-        if len(feed) >= self.engine.slots:
-            self.prefill.extend(self.own, feed)
+        feed = self.own.sync(seq.tokens)
+        if len(feed) > self.engine.slots:
+            self.prefill.extend(self.own, feed[:-1])
         return self.own
 
     def _children(self, frontier: Frontier, slot: int, seq: Sequence) -> Iterator[tuple[int, float]]:

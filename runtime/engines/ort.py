@@ -73,8 +73,9 @@ class OrtRunner:
 
 def load(bundle: Bundle, spec: EngineSpec, rows: Rows) -> OrtRunner:
     """The engine, from its packed twin if this machine has one."""
+    options = session_options()
     try:
-        session = packed.session(bundle, spec, session_options())
+        session = packed.session(bundle, spec, options)
     except Exception as e:
         raise BackendError(f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}: {e}".splitlines()[0]) from e
     return OrtRunner(session, spec, rows)
@@ -85,8 +86,11 @@ def session_options() -> ort.SessionOptions:
 
     SPECC_THREADS sets the threads; by default the processors that this process may use.
     """
+    threads = os.environ.get("SPECC_THREADS") or str(len(os.sched_getaffinity(0)))
+    if not threads.isdecimal() or threads == "0":
+        raise BackendError(f"SPECC_THREADS is {threads!r}; give a whole number, 1 or more")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("SPECC_THREADS") or len(os.sched_getaffinity(0)))
+    options.intra_op_num_threads = int(threads)
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return options

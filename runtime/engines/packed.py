@@ -29,7 +29,7 @@ from ..manifest import EngineSpec
 from .onnx_file import Location, OnnxFile
 
 PAGE = 4096
-BIN, INDEX = "weights.bin", "index.json"
+BIN, INDEX, LOCK = "weights.bin", "index.json", ".lock"
 
 
 def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> ort.InferenceSession:
@@ -119,10 +119,10 @@ def _read_index(directory: Path) -> dict[str, Any]:
     """The index, or an empty one over an emptied directory where it does not tell the truth."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         index: dict[str, Any] = json.loads((directory / INDEX).read_text())
-        if all(stamp(directory / name) == stamp for name, stamp in index["files"].items()) and "weights" in index:
+        if all(stamp(directory / name) == was for name, was in index["files"].items()) and "weights" in index:
             return index
     for file in directory.iterdir():
-        if file.suffix != ".lock":
+        if file.name != LOCK:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     return {"files": {}, "weights": {}}
 
@@ -144,6 +144,6 @@ def _processor() -> str:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    with (directory / ".lock").open("w") as lock:
+    with (directory / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -147,7 +147,7 @@ class GroupQuery:
         kv_heads = shape(key)[1]  # type: ignore[arg-type]
         cos = sin = None
         attributes = {"num_heads": heads, "kv_num_heads": kv_heads, "scale": scale, "softcap": softcap}
-        if query.target is ROTARY and key.target is ROTARY and query.args[1:] == key.args[1:]:  # type: ignore[union-attr]
+        if _turns(query, key):  # type: ignore[arg-type]
             query, cos, sin, _, interleaved = query.args  # type: ignore[union-attr, misc]
             key = key.args[0]  # type: ignore[union-attr]
             attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}  # type: ignore[call-overload]
@@ -163,6 +163,13 @@ class GroupQuery:
             ("com.microsoft::GroupQueryAttention", inputs, attributes),
             {"dtypes": [float32] * 3, "shapes": [[1, slots, heads * size], shape(past_key), shape(past_value)]},  # type: ignore[arg-type]
         )
+
+
+def _turns(query: Node, key: Node) -> bool:
+    """Whether the operator can rotate both: by one table, heads of 16 n sizes by 16 m of them."""
+    if query.target is not ROTARY or key.target is not ROTARY or query.args[1:] != key.args[1:]:
+        return False
+    return shape(query)[3] % 16 == 0 and shape(query.args[1])[1] % 8 == 0  # type: ignore[arg-type]
 
 
 @dataclass
@@ -212,9 +219,12 @@ class _Once:
         start = g.call_function(aten.neg.default, (count,))
         bias = emit(g, "Slice", [both, start, ints(2**31), ints(1)], [slots, span])
         if window:
-            limit = g.call_function(aten.squeeze.default, (count,))
+            first, end = (g.call_function(aten.squeeze.default, (n,)) for n in (past_len, count))
             zero, one = (emit(g, "Constant", [], [], long, value_int=i) for i in (0, 1))
-            rows = emit(g, "Range", [zero, limit, one], [span], long)
+            own = g.call_function(aten.squeeze.dims, (positions, [0]))
+            rows = emit(g, "Range", [zero, first if span == slots else end, one], [span], long)
+            if span == slots:  # what the slots' rows hold stands at the slots' positions
+                rows = emit(g, "Concat", [rows, own], [span], long, axis=0)
             rows = emit(g, "Unsqueeze", [rows, ints(0)], [1, span], long)
             oldest = g.call_function(aten.sub.Tensor, (positions, window))
             oldest = g.call_function(aten.transpose.int, (oldest, 0, 1))

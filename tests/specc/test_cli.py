@@ -176,7 +176,8 @@ class TestCompile:
             time.sleep(0.05)
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)
-        assert process.returncode == status, err
+        # Python itself dies of the signal, which shells call 130 too, where it came while a string was executed
+        assert process.returncode in (status, -sent), err
         assert "Traceback" not in err
         assert list(tmp_path.iterdir()) == []
 

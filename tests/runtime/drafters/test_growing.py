@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from toys import World, prompts
 
-from specc.runtime.sampling import Sampling
+from specc.runtime.sampling import Dice, Sampling
 from specc.runtime.sequence import Sequence
 
 PROMPT = prompts(3)[2]
 
 
-def drafts(decoder, steps: int = 40):
+def drafts(decoder, temperature: float = 0.0, steps: int = 40):
     """The drafts of a run, each with the calls of the draft engine that it took."""
-    seq = Sequence(list(PROMPT), decoder.world.cache, Sampling())
+    seq = Sequence(list(PROMPT), decoder.world.cache, Sampling(temperature, dice=Dice(0)))
     calls = decoder.drafter.engine.calls
     for (draft, _), _ in zip(decoder.steps(seq), range(steps), strict=False):
         yield draft, decoder.drafter.engine.calls - calls
@@ -48,9 +48,10 @@ def test_a_dynamic_tree_costs_a_call_a_layer(assistant):
     assert all(calls == draft.tree.depth.max() and draft.tree.slots <= 10 for draft, calls in taken)
 
 
-def test_a_dynamic_tree_changes_its_shape_and_wastes_no_slot_on_a_token_twice():
-    decoder = World().method("dynamic-tree")
-    taken = [draft for draft, _ in drafts(decoder)]
+@pytest.mark.parametrize(("acceptance", "temperature"), [("match", 0.0), ("recursive", 1.0)])
+def test_a_dynamic_tree_changes_its_shape_and_wastes_no_slot_on_a_token_twice(acceptance, temperature):
+    decoder = World().method("dynamic-tree", acceptance=acceptance)
+    taken = [draft for draft, _ in drafts(decoder, temperature)]
     assert len({draft.tree for draft in taken}) > 5
     for draft in taken:
         assert all(len({draft.tokens[c] for c in below}) == len(below) for below in draft.tree.children)
