@@ -19,6 +19,7 @@ from specc.runtime.errors import PassError
 from specc.runtime.manifest import Ran
 
 from .bake_tree import BakeTree
+from .bound_positions import BoundPositions
 from .choose_outputs import ChooseOutputs
 from .drop_asserts import DropAsserts
 from .drop_noops import DropNoops
@@ -29,6 +30,8 @@ from .fuse_rotary import FuseRotary
 from .keep_row import KeepRow
 from .lower_attention import LowerAttention
 from .mask_input import MaskInput
+from .pad_heads import PadHeads
+from .out_of_place import OutOfPlace
 from .parents_input import ParentsInput
 from .skip_sublayers import SkipSublayers
 
@@ -44,7 +47,10 @@ class Pass(Protocol):
 
 def preparation(positions: int) -> list[Pass]:
     """What every block of a model wants; done once, on the captured graph."""
-    return [DropAsserts(), DropNoops(), FoldConstants(), FuseRMSNorm(), FuseRotary(positions)]
+    return [
+        DropAsserts(), OutOfPlace(), DropNoops(), FoldConstants(), FuseRMSNorm(), FuseRotary(positions),
+        BoundPositions(positions), PadHeads(8),
+    ]  # fmt: skip
 
 
 def pipeline(block: Block, capacity: int) -> list[Pass]:

@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from .find import addends, layers
+from .find import ADD, addends, calls, layers
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class SkipSublayers:
             raise PassError("nothing would be left that attends to the past; keep one layer's attention")
         # all found before any is cut: a cut stream no longer looks like a layer's
         cuts = [addends(graph, found[i])[kind] for i, kind in wanted]
-        gone: dict[Node, Node] = {}
-        for add, branch in cuts:
-            left = next(a for a in add.args[:2] if a is not branch)
-            while left in gone:
-                left = gone[left]  # type: ignore[index]
-            add.replace_all_uses_with(left)  # type: ignore[arg-type]
-            gone[add] = left  # type: ignore[assignment]
+        gone: set[Node] = {branch for _, branch in cuts}
+        for add in calls(graph, ADD):
+            left = [a for a in add.args[:2] if a not in gone]
+            if not left:
+                gone.add(add)  # a parallel layer's attention + MLP, both left out
+            elif len(left) == 1 and isinstance(left[0], Node):
+                add.replace_all_uses_with(left[0])
         return len(cuts)

@@ -62,9 +62,11 @@ class Bundle:
         try:
             where = hashlib.sha256(f"{self.path.resolve()} {_digest(to_json(self.manifest))}".encode()).hexdigest()[:32]
             kept = cache_directory("checked", where) / "stamps.json"
-            known = json.loads(kept.read_text()) if kept.exists() else {}
-        except (OSError, ValueError):
+        except OSError:
             return self.check()
+        known: dict[str, list[int]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(kept.read_text())
         if changed := [name for name in stamps if known.get(name) != stamps[name]]:
             self.check(*changed)
             with contextlib.suppress(OSError):

@@ -26,6 +26,8 @@ class Dice:
     """Chance by a seeded generator."""
 
     def __init__(self, seed: int | None = None) -> None:
+        if seed is not None and seed < 0:
+            raise PromptError(f"seed {seed} is negative; give 0 or more")
         self.generator = np.random.default_rng(seed)
 
     def pick(self, odds_V: np.ndarray) -> int:

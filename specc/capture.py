@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
@@ -107,19 +108,31 @@ def load_model(source: str, revision: str | None = None, trust_remote_code: bool
         try:
             config = AutoConfig.from_pretrained(source, **options)
         except Exception as e:
-            raise CaptureError(f"cannot read the configuration of {source}: {_line(e)}") from e
+            remedy = "; --trust-remote-code runs its code, if you have read it" if "custom code" in str(e) else ""
+            raise CaptureError(f"cannot read the configuration of {source}: {_line(e)}{remedy}") from e
+        kind = config.model_type
         if getattr(config, "is_encoder_decoder", False):
-            raise CaptureError(f"{source} is an encoder-decoder ({config.model_type}); specc compiles decoder-only models")
-        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not trust_remote_code:
-            raise CaptureError(f"{source} has model type {config.model_type!r}, which is no causal language model of this transformers; upgrade it, or --trust-remote-code")
+            raise CaptureError(f"{source} is an encoder-decoder ({kind}); specc compiles decoder-only models")
+        if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not trust_remote_code:
+            raise CaptureError(
+                f"{source} has model type {kind!r}, which is no causal language model of transformers "
+                f"{transformers.__version__}; upgrade it, or --trust-remote-code if the model brings its own code"
+            )
         if getattr(config, "quantization_config", None):
             raise CaptureError(f"{source} is quantised; compile the original checkpoint")
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=torch.float32, use_safetensors=True, attn_implementation="eager", **options
-            )
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=torch.float32, use_safetensors=True, attn_implementation="eager",
+                output_loading_info=True, ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
         except Exception as e:
-            raise CaptureError(f"cannot load {source} from safetensors: {_line(e)}") from e
+            remedy = "; save the model again with save_pretrained" if "file named" in str(e) else ""
+            raise CaptureError(f"cannot load {source} from safetensors: {_line(e)}{remedy}") from e
+    if absent := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
+        raise CaptureError(
+            f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; they would "
+            "be random: name a whole checkpoint of a causal language model"
+        )
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
@@ -227,7 +240,7 @@ def _eos(model: PreTrainedModel) -> tuple[int, ...]:
 
 
 def _line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,10 @@ COMMON: dict[str, Any] = {
     "rms_norm_eps": 1e-2, "layer_norm_eps": 1e-2, "layer_norm_epsilon": 1e-2, "norm_epsilon": 1e-2, "norm_eps": 1e-2,
     "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
 }  # fmt: skip
-LONG = [1.0, 1.1, 1.3, 1.7, 2.0, 2.5, 3.0, 4.0]
+LATENT = {
+    "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+    "v_head_dim": 12, "head_dim": 8,
+}  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
@@ -40,7 +43,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 1.5, "final_logit_softcapping": 3.0,
     },
     "gemma3_text": {"sliding_window": WINDOW, "layer_types": MIXED, "query_pre_attn_scalar": 24},
-    "phi": {"num_key_value_heads": 4, "qk_layernorm": True},
+    "phi": {"num_attention_heads": 2, "num_key_value_heads": 2, "qk_layernorm": True},
     "phi3": {"sliding_window": WINDOW},
     "opt": {},
     "gpt2": {"scale_attn_by_inverse_layer_idx": True},
@@ -70,6 +73,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "arcee": {},
     "seed_oss": {},
     "gpt_oss": {"sliding_window": WINDOW, "layer_types": MIXED},
+    "deepseek_v3": LATENT | {"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
+    "minicpm3": LATENT,
     # what a configuration can turn another way
     "llama-llama3": {
         "rope_parameters": {
@@ -80,6 +85,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama-yarn": {
         "rope_parameters": {
             "rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 32,
+        }
+    },
+    "llama-small-heads": {"head_dim": 4},
+    "llama-dynamic": {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}},
+    "phi3-longrope": {
+        "original_max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 100.0, "original_max_position_embeddings": 64,
+            "short_factor": [1.0, 1.1, 1.3, 1.7, 2.0, 2.5, 3.0, 4.0], "long_factor": [2.0] * 8,
         }
     },
     "gpt_neox-sequential": {"use_parallel_residual": False, "tie_word_embeddings": True},

@@ -66,6 +66,11 @@ def test_a_value_out_of_range_is_named(name, value):
         Sampling(**{"temperature": 1.0, name: value})
 
 
+def test_a_negative_seed_is_named():
+    with pytest.raises(PromptError, match="^seed -1 "):
+        Dice(-1)
+
+
 def test_dice_pick_as_often_as_the_odds_say_and_never_the_impossible():
     odds = np.array([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     dice = Dice(0)

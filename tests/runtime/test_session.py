@@ -12,7 +12,7 @@ from toys import LAYERS, SETTINGS, Rows, Toy, tokenizer
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
 from specc.runtime.bundle import open_bundle, write_manifest
-from specc.runtime.errors import BackendError, PromptError, RecipeError
+from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
@@ -106,15 +106,21 @@ def test_a_seed_fixes_what_is_sampled(session):
 
 
 def test_a_rule_that_reads_odds_gets_a_drafter_that_samples(session):
-    got = session.generate(PROMPT, 40, recipe="early-exit", acceptance="recursive", temperature=0.9, ignore_eos=True)
-    assert got.stats.accepted > 0
+    """And the recipe's own rule one that does not, in the same session."""
+    options = {"recipe": "early-exit", "temperature": 0.9, "seed": 1, "ignore_eos": True}
+    first, sampled, second = (
+        session.generate(PROMPT, 40, acceptance=rule, **options) for rule in (None, "recursive", "match")
+    )
+    assert first.token_ids == second.token_ids != sampled.token_ids
+    assert sampled.stats.accepted > 0
 
 
-@pytest.mark.parametrize("stop", ["e", ["zzz", "e"]])
-def test_one_stop_string_or_several(session, stop):
-    whole = session.generate(PROMPT, 200, ignore_eos=True).text
-    got = session.generate(PROMPT, 200, stop=stop, ignore_eos=True)
-    assert "e" in whole and got.text == whole.partition("e")[0] and got.finish_reason == "stop"
+def test_one_stop_string_or_several(session):
+    whole = session.generate(PROMPT, 60, ignore_eos=True).text
+    end = whole[20:30]
+    for stop in (end, ["not in there", end]):
+        got = session.generate(PROMPT, 60, stop=stop, ignore_eos=True)
+        assert got.text == whole.partition(end)[0] and got.finish_reason == "stop"
 
 
 def test_an_end_of_sequence_ends_unless_ignored(session):
@@ -147,6 +153,12 @@ def test_what_cannot_be_done_is_said_before_anything_runs(session, prompt, optio
         session.stream(prompt, **options)
     assert named in str(e.value) and "\n" not in str(e.value)
     assert not session.engines._engines
+
+
+def test_a_bundle_that_was_altered_is_not_run(session):
+    (session.bundle.path / "all.toy").write_text("toyz")
+    with pytest.raises(BundleError, match=r"all\.toy was altered"):
+        Session(open_bundle(session.bundle.path))
 
 
 def test_a_backend_that_this_runtime_lacks_is_named(session, tmp_path):
