@@ -24,7 +24,9 @@ class ExitAfter:
     def __call__(self, graph: GraphModule) -> int:
         found = layers(graph)
         if not 1 <= self.layers < len(found):
-            raise PassError(f"no exit after layer {self.layers}; the graph has {len(found)} layers: take 1..{len(found) - 1}")
+            raise PassError(
+                f"no exit after layer {self.layers}; the graph has {len(found)} layers: take 1..{len(found) - 1}"
+            )
         path = [found[i] for i in sorted(found)]
         layer_output(graph, path[-1]).replace_all_uses_with(layer_output(graph, path[self.layers - 1]))
         return len(found) - self.layers

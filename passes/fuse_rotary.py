@@ -51,8 +51,7 @@ class FuseRotary:
                 continue
             half = slice(None, None, 2) if interleaved else slice(cos.shape[1] // 2)
             tables = [
-                constant(graph, f"rotary_{name}", t[:, half].contiguous())
-                for name, t in (("cos", cos), ("sin", sin))
+                constant(graph, f"rotary_{name}", t[:, half].contiguous()) for name, t in (("cos", cos), ("sin", sin))
             ]
             new = replace(graph, add, ROTARY, (x, *tables, position_ids, interleaved))
             _take_rest(graph, new)
@@ -68,7 +67,9 @@ def _turn(graph: GraphModule, add: Node) -> tuple[Node, Node, Node, bool] | None
     for first, second in (products, reversed(products)):
         for x, cos in (first.args[:2], first.args[1::-1]):
             for turned, sin in (second.args[:2], second.args[1::-1]):
-                nodes = isinstance(x, Node) and isinstance(cos, Node) and isinstance(turned, Node) and isinstance(sin, Node)
+                nodes = (
+                    isinstance(x, Node) and isinstance(cos, Node) and isinstance(turned, Node) and isinstance(sin, Node)
+                )
                 if nodes and (interleaved := _rotation(graph, x, turned)) is not None:  # type: ignore[arg-type]
                     return x, cos, sin, interleaved  # type: ignore[return-value]
     return None

@@ -23,7 +23,7 @@ class LowerAttention:
              position_ids = past_len + depth
 
     Inputs added: `past_len` [1] int64, `mask` [slots, span] bool, `depth` [slots] int64, and for each layer L
-    `past_key_values_L_key` and `_value` [1, heads, capacity, size].
+    `past_key_values_L_key` and `_value` [1, heads, capacity, size]. A window that the capacity never fills is none.
     """
 
     capacity: int
@@ -52,6 +52,7 @@ class LowerAttention:
                 pasts.append(
                     new_input(graph, f"past_key_values_{layer}_{name}", torch.zeros(1, heads, self.capacity, size))
                 )
+            window = window if window < self.capacity else 0  # type: ignore[operator]
             with graph.graph.inserting_before(node):
                 args = (query, key, value, *pasts, past_len, mask, positions, sinks, scale, window, softcap, layer)
                 new = graph.graph.call_function(CACHED, args)
@@ -63,4 +64,3 @@ class LowerAttention:
             named |= {f"present.{layer}.{n}": p for n, p in zip(("key", "value"), presents, strict=True)}
         set_outputs(graph, named)
         return len(attention)
-

@@ -1,7 +1,7 @@
 """The operators that passes put into graphs, each with its meaning in torch: any graph between two passes runs.
 
-    H  heads      G  heads of keys and values      D  size of a head
-    N  slots      C  capacity of the cache         T  span, the rows that the mask governs      R  rotated sizes
+H  heads      G  heads of keys and values      D  size of a head
+N  slots      C  capacity of the cache         T  span, the rows that the mask governs      R  rotated sizes
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor
 
 @torch.library.custom_op("specc::attention", mutates_args=())
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, scale: float, window: int, softcap: float, layer: int
+    query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None,
+    scale: float, window: int, softcap: float, layer: int,
 ) -> Tensor:  # fmt: skip
     """Causal attention of a whole sequence: [1, H, N, D] from keys and values [1, G, N, D].
 

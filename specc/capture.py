@@ -36,8 +36,8 @@ from specc.runtime.manifest import ModelSpec
 ATTENTION = "specc"
 IGNORED = {"position_ids", "cache_position"}  # tensors that say nothing which the mask does not
 UNREACHED = (
-    "{} has no attention that transformers' AttentionInterface reaches; specc needs it to place the cache, "
-    "so this architecture cannot be compiled"
+    "{} cannot be compiled: it has no attention that transformers' AttentionInterface reaches, "
+    "and specc needs it to place the cache"
 )
 CONTEXT = 2048  # tokens, unless the model or the user says less or more
 
@@ -68,10 +68,11 @@ def _attention(
     scaling: float | None = None, softcap: float | None = None, s_aux: Tensor | None = None, **others: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The attention function that transformers calls: one operator, with all that it must carry."""
-    unknown = [k for k, v in others.items() if isinstance(v, Tensor) and k not in IGNORED]
-    if unknown or not isinstance(attention_mask, _Seen):
-        what = f"{unknown[0]!r}" if unknown else "a mask of its own"
-        raise CaptureError(f"its layer {module.layer_idx} hands {what} to attention; specc knows causal and sliding-window masks only")
+    unknown = [repr(k) for k, v in others.items() if isinstance(v, Tensor) and k not in IGNORED]
+    if not isinstance(attention_mask, _Seen):
+        unknown.append("a mask that is neither causal nor a sliding window")
+    if unknown:
+        raise CaptureError(f"layer {module.layer_idx} hands {unknown[0]} to attention, which specc cannot lower")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = torch.ops.specc.attention(
         query, key, value, s_aux, float(scale), attention_mask.window, softcap or 0.0, module.layer_idx
@@ -130,8 +131,8 @@ def load_model(source: str, revision: str | None = None, trust_remote_code: bool
             raise CaptureError(f"cannot load {source} from safetensors: {_line(e)}{remedy}") from e
     if absent := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
         raise CaptureError(
-            f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; they would "
-            "be random: name a whole checkpoint of a causal language model"
+            f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; "
+            "they would be random: name a whole checkpoint of a causal language model"
         )
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
@@ -149,9 +150,9 @@ def capture(model: PreTrainedModel) -> GraphModule:
                 _Logits(model), example, dynamic_shapes=({1: slots}, {1: slots}), strict=False
             )
         except CaptureError as e:
-            raise CaptureError(f"{name}: {e}, so this architecture cannot be compiled") from e
+            raise CaptureError(f"{name} cannot be compiled: its {e}") from e
         except Exception as e:
-            raise CaptureError(f"torch.export cannot capture {name}, so it cannot be compiled: {_line(e)}") from e
+            raise CaptureError(f"{name} cannot be compiled: torch.export cannot capture it: {_line(e)}") from e
     graph = program.module(check_guards=False)
     assert isinstance(graph, GraphModule)
     graph.graph.set_codegen(CodeGen())  # inputs in a row and outputs by name, for passes to add to
@@ -163,8 +164,8 @@ def capture(model: PreTrainedModel) -> GraphModule:
         raise CaptureError(UNREACHED.format(name))
     if _mixes(graph):
         raise CaptureError(
-            f"{name} carries more from token to token than keys and values (a recurrence, a convolution, positions "
-            "counted from the first slot), so this architecture cannot be compiled"
+            f"{name} cannot be compiled: it carries more from token to token than keys and values "
+            "(a recurrence, a convolution, positions counted from the first slot)"
         )
     return graph
 
@@ -229,7 +230,8 @@ def _unscaled(config: Any) -> int:
     """Up to which length rotary frequencies that change with the length do not."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = rope.values() if rope and all(isinstance(r, dict) for r in rope.values()) else [rope]
-    return min((r["original_max_position_embeddings"] for r in kinds if r.get("rope_type") == "longrope"), default=1 << 62)
+    limits = (r["original_max_position_embeddings"] for r in kinds if r.get("rope_type") == "longrope")
+    return min(limits, default=1 << 62)
 
 
 def _eos(model: PreTrainedModel) -> tuple[int, ...]:
@@ -255,4 +257,3 @@ def _quiet() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
-

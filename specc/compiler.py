@@ -214,22 +214,22 @@ def _prefix(model: str) -> str:
 def _name_blocks(plans: list[tuple[Method, Plan]]) -> dict[Block, str]:
     """Every block that is to be built, once, under a name."""
     names = {prefill(): "prefill", DECODE: "decode"}
+
+    def name(block: Block, wanted: str, m: Method) -> None:
+        if block not in names:
+            names[block] = f"{wanted}-{m.name}" if wanted in names.values() else wanted
+
     for m, plan in plans:
         for block in plan.verify:
-            topology = block.topology
-            chain = isinstance(topology, Tree) and topology.is_chain
-            names.setdefault(block, f"verify-chain-{block.slots}" if chain else f"verify-{m.name}")
+            chain = isinstance(block.topology, Tree) and block.topology.is_chain
+            name(block, f"verify-chain-{block.slots}" if chain else f"verify-{m.name}", m)
         for role, block in plan.engines.items():
-            names.setdefault(block, f"{role}-{m.name}" if block.model == "target" else f"{block.model}-{role}")
-    taken: dict[str, Block] = {}
-    for block, name in list(names.items()):
-        while name in taken:
-            name += "-b"
-        taken[name] = block
+            name(block, f"{role}-{m.name}" if block.model == "target" else f"{block.model}-{role}", m)
+    for block, title in names.items():
         wide = max(block.slots, block.topology.span if isinstance(block.topology, Masked) else 0)
         if wide > MARGIN:
-            raise RecipeError(f"{name} has {wide} slots; {MARGIN} is the most: choose fewer tokens a draft")
-    return {block: name for name, block in taken.items()}
+            raise RecipeError(f"{title} has {wide} slots; {MARGIN} is the most: choose fewer tokens a draft")
+    return names
 
 
 def _recipe(m: Method, plan: Plan, names: Mapping[Block, str]) -> Recipe:

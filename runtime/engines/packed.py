@@ -28,19 +28,20 @@ from ..machine import cache_directory, stamp
 from ..manifest import EngineSpec
 from .onnx_file import Location, OnnxFile
 
+PROVIDERS = ["CPUExecutionProvider"]
 PAGE = 4096
 BIN, INDEX, LOCK = "weights.bin", "index.json", ".lock"
 
 
 def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> ort.InferenceSession:
     """A session of the packed engine, packing it first if need be; of the bundle's own file where that fails."""
-    providers = ["CPUExecutionProvider"]
-    plain = bundle.file(spec.file)
-    with contextlib.suppress(OSError):
+    try:
         file = _packed(bundle, spec)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return ort.InferenceSession(str(file), options, providers=providers)
-    return ort.InferenceSession(str(plain), options, providers=providers)
+        return ort.InferenceSession(str(file), options, providers=PROVIDERS)
+    except Exception:  # no room, no right to write, a cache that someone damaged: ONNX Runtime's errors have no family
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        return ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
 
 
 def _packed(bundle: Bundle, spec: EngineSpec) -> Path:
@@ -66,7 +67,7 @@ def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: dict[str, An
             ("save_external_prepacked_constant_initializers", "1"),
         ):
             options.add_session_config_entry(f"session.{key}", value)
-        ort.InferenceSession(str(bundle.file(spec.file)), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
         source, made = OnnxFile(bundle.file(spec.file)), OnnxFile(optimised)
         with (directory / BIN).open("ab") as bin_file, (Path(scratch) / BIN).open("rb") as packed:
             for name, location in made.weights.items():

@@ -49,8 +49,13 @@ def shape(node: Node) -> list[int]:
 
 def shape_at(node: Node, slots: int) -> list[int]:
     """A value's shape in a block of so many slots."""
-    sizes = node.meta["val"].shape
-    return [s if isinstance(s, int) else int(s.node.expr.subs(dict.fromkeys(s.node.expr.free_symbols, slots))) for s in sizes]
+
+    def at(size: Any) -> int:
+        if isinstance(size, int):
+            return size
+        return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, slots)))
+
+    return [at(size) for size in node.meta["val"].shape]
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,10 @@ class Norms:
         found = calls(graph, torch.ops.specc.rms_norm.default)
         for node in found:
             x, scale, eps = node.args
+            shape = shape_at(node, self.slots)
             with graph.graph.inserting_before(node):
-                swap(node, emit(graph.graph, "RMSNormalization", [x, scale], shape_at(node, self.slots), epsilon=eps, axis=-1))  # type: ignore[list-item]
+                new = emit(graph.graph, "RMSNormalization", [x, scale], shape, epsilon=eps, axis=-1)  # type: ignore[list-item]
+            swap(node, new)
         return len(found)
 
 
@@ -152,7 +159,9 @@ class GroupQuery:
             key = key.args[0]  # type: ignore[union-attr]
             attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}  # type: ignore[call-overload]
         flat = [_flat(graph, t) for t in (query, key, value)]  # type: ignore[arg-type]
-        bias = None if once.causal(mask) and not window else once.bias(mask, past_len, positions, slots, window)  # type: ignore[arg-type]
+        bias = None if once.causal(mask) else once.bias(mask, past_len, positions, slots, window)  # type: ignore[arg-type]
+        if window and bias is None:
+            attributes["local_window_size"] = window
         last, total = once.lengths(past_len, slots)  # type: ignore[arg-type]
         inputs = [*flat, past_key, past_value, last, total, cos, sin, positions, bias, sinks]
         while inputs[-1] is None:

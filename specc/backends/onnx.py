@@ -51,9 +51,7 @@ def _export(graph: GraphModule, block: Block) -> torch.export.ExportedProgram:
 def _translate(program: torch.export.ExportedProgram) -> ir.Model:
     with _quiet():
         try:
-            made = torch.onnx.export(
-                program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
-            )
+            made = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
         except Exception as e:
             raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
     assert made is not None

@@ -67,7 +67,7 @@ def test_a_value_out_of_range_is_named(name, value):
 
 
 def test_a_negative_seed_is_named():
-    with pytest.raises(PromptError, match="^seed -1 "):
+    with pytest.raises(PromptError, match="seed -1 is negative"):
         Dice(-1)
 
 

@@ -1,0 +1,217 @@
+"""Engines of the ONNX backend, run on a real cache, say what transformers says of the same sequences.
+
+Each path of a tree from its root is a sequence of its own. For a draft, the original model has the same sublayers or
+layers taken out of its module tree. Logits are of a scale near 1 and may differ by 1e-4; what is found is 2e-5 at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from families import FAMILIES, POSITIONS, VOCABULARY, WINDOW
+from graphs import captured, model, prepared
+from torch import nn
+from torch.fx import GraphModule
+
+from specc import passes, weights
+from specc.backends import onnx
+from specc.runtime.block import Block, Layers, Masked, Parents
+from specc.runtime.engine import Engine
+from specc.runtime.engines.ort import OrtRunner, Rows, session_options
+from specc.runtime.manifest import CacheSpec, EngineSpec
+from specc.runtime.sequence import Cache
+from specc.runtime.tree import Tree
+
+pytestmark = pytest.mark.torch
+
+TOLERANCE = 1e-4
+CAPACITY = 64  # what `prepared` has rotary tables for
+PROMPT = 20
+DEEP = Tree((-1, 0, 0, 1, 1, 2, 3, 3, 5, 8, 0, 9, 11, 12, 13, 14, 8))  # deeper than a window
+WIDE = Tree((-1, 0, 0, 0, 2, 2, 1, 4, 4, 7))
+FRONTIER = Tree((-1, 0, 0, 0, 2, 2, 1, 6))  # grown as 1, 3, 3 and 1 slots
+EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
+SHORT = {
+    "prefill": Block(Tree.chain(8), ("ids", "logits"), last_row=True),
+    "verify": Block(DEEP, ("ids", "top_k:4", "logits")),
+}
+FULL = SHORT | {
+    "decode": Block(Tree.chain(1)),
+    "parents": Block(Parents(12)),
+    "exit": Block(Masked(4, 12), layers=Layers(exit_after=2)),
+    "skip": Block(Tree.chain(1), layers=Layers(skip_attention=(1,), skip_mlp=(2,))),
+}
+
+
+class Bench:
+    """Engines of one family over one cache, and the tokens in it; whatever they say is compared."""
+
+    def __init__(
+        self, family: str, directory: Path, blocks: Mapping[str, Block], graph: GraphModule, capacity: int
+    ) -> None:
+        self.family, self.tokens = family, []
+        self.random = np.random.default_rng(0)
+        file = directory / "weights.safetensors"
+        weights.write(weights.collect(graph), file)
+        built = {}
+        for name, block in blocks.items():
+            twin = passes.fork(graph)
+            passes.run(passes.pipeline(block, capacity), twin)
+            inputs, outputs = onnx.build(twin, block, file, "", directory / f"{name}.onnx")
+            built[name] = EngineSpec(name, "onnx", f"{name}.onnx", block, (), inputs, outputs, ())
+        keys = [t for spec in built.values() for t in spec.inputs if t.name.endswith(".key")]
+        shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
+        self.rows = Rows(CacheSpec(capacity, shapes))
+        self.cache = Cache(self.rows)
+        self.engines = {name: self._engine(spec, directory) for name, spec in built.items()}
+
+    def _engine(self, spec: EngineSpec, directory: Path) -> Engine:
+        session = ort.InferenceSession(directory / spec.file, session_options(), providers=["CPUExecutionProvider"])
+        return Engine(spec.name, spec.block, OrtRunner(session, spec, self.rows), self.rows)
+
+    def draw(self, count: int) -> list[int]:
+        return self.random.integers(0, VOCABULARY, count).tolist()
+
+    def truth(self, tokens: list[int]) -> np.ndarray:
+        with torch.no_grad():
+            return model(self.family)(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+
+    def prefill(self, name: str, count: int) -> None:
+        self.tokens += self.draw(count)
+        engine = self.engines[name]
+        row = engine.extend(self.cache, self.tokens)
+        same(engine.outputs.logits_NV[row], self.truth(self.tokens)[-1])
+
+    def decode(self, name: str, steps: int) -> None:
+        for _ in range(steps):
+            self.tokens += (new := self.draw(1))
+            outputs = self.engines[name].run(self.cache, new, Tree.chain(1))
+            same(outputs.logits_NV[0], self.truth(self.tokens)[-1])
+            self.engines[name].keep(self.cache, [0])
+
+    def verify(self, name: str, tree: Tree) -> None:
+        """Run a tree, compare each path, and keep the deepest but for its leaf."""
+        drawn = self.draw(tree.slots)
+        outputs = self.engines[name].run(self.cache, drawn, tree)
+        logits = outputs.logits_NV[: tree.slots].copy()
+        for leaf in (s for s in range(tree.slots) if not tree.children[s]):
+            path = path_to(tree, leaf)
+            same(logits[path], self.truth(self.tokens + [drawn[s] for s in path])[-len(path) :])
+        assert outputs.ids_N[: tree.slots].tolist() == logits.argmax(-1).tolist()
+        if outputs.top_ids_NK is not None:
+            top = torch.from_numpy(logits).log_softmax(-1).topk(outputs.top_ids_NK.shape[1])
+            assert outputs.top_ids_NK[: tree.slots].tolist() == top.indices.tolist()
+            same(outputs.top_logprobs_NK[: tree.slots], top.values.numpy())
+        kept = path_to(tree, int(tree.depth.argmax()))[:-1]
+        self.engines[name].keep(self.cache, kept)
+        self.tokens += [drawn[s] for s in kept]
+
+    def grow(self, name: str, tree: Tree) -> None:
+        """Grow a tree below the cache by a frontier, level by level."""
+        engine, cache, drawn = self.engines[name], self.cache.fork(), self.draw(tree.slots)
+        for depth in range(tree.depth.max() + 1):
+            level = np.flatnonzero(tree.depth == depth)
+            first, end = level[0], level[-1] + 1
+            mask, below = tree.mask[first:end, :end], tree.depth[first:end] - len(cache) + len(self.cache)
+            outputs = engine.grow(cache, [drawn[s] for s in level], mask, below)
+            for slot in level:
+                sequence = self.tokens + [drawn[s] for s in path_to(tree, slot)]
+                same(outputs.logits_NV[slot - first], self.truth(sequence)[-1])
+            engine.keep(cache, range(len(level)))
+
+
+def path_to(tree: Tree, slot: int) -> list[int]:
+    return np.flatnonzero(tree.mask[slot]).tolist()
+
+
+def same(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@contextmanager
+def without(
+    family: str, attention: int | None = None, mlp: int | None = None, exit_after: int | None = None
+) -> Iterator[None]:
+    """The original model, two of its sublayers giving zeros, or its last layers gone."""
+    original = model(family)
+    path, stack = next((n, m) for n, m in original.named_modules() if isinstance(m, nn.ModuleList) and len(m) == 3)
+    holder, _, name = path.rpartition(".")
+
+    def nothing(module: nn.Module, args: Any, output: Any) -> Any:
+        return (0 * output[0], *output[1:]) if isinstance(output, tuple) else 0 * output
+
+    hooks = []
+    for layer, names in ((attention, {"self_attn", "attn", "attention"}), (mlp, {"mlp", "fc2"})):
+        if layer is not None:
+            (sublayer,) = (child for n, child in stack[layer].named_children() if n in names)
+            hooks.append(sublayer.register_forward_hook(nothing))
+    setattr(original.get_submodule(holder), name, stack[:exit_after])
+    try:
+        yield
+    finally:
+        setattr(original.get_submodule(holder), name, stack)
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in EVERY_BLOCK])
+def test_prefill_and_a_tree(family: str, tmp_path: Path) -> None:
+    bench = Bench(family, tmp_path, SHORT, prepared(family), CAPACITY)
+    bench.prefill("prefill", PROMPT)
+    bench.decode("prefill", 1)
+    bench.verify("verify", DEEP)
+    bench.decode("prefill", 2)
+
+
+@pytest.mark.parametrize("family", EVERY_BLOCK)
+def test_every_block(family: str, tmp_path: Path) -> None:
+    bench = Bench(family, tmp_path, FULL, prepared(family), CAPACITY)
+    bench.prefill("prefill", PROMPT)
+    bench.decode("decode", 3)
+    bench.verify("verify", DEEP)
+    bench.decode("decode", 1)
+    bench.verify("parents", WIDE)
+    bench.decode("decode", 1)
+    with without(family, exit_after=2):
+        bench.grow("exit", FRONTIER)
+    with without(family, attention=1, mlp=2):
+        bench.cache, bench.tokens = Cache(bench.rows), []
+        bench.decode("skip", WINDOW + 6)
+
+
+def test_what_the_tests_run_is_longer_and_deeper_than_a_window() -> None:
+    assert PROMPT > 2 * WINDOW and DEEP.depth.max() > WINDOW and not DEEP.is_chain
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_slots_beyond_the_last_learned_position_are_padding(family: str, tmp_path: Path) -> None:
+    """The tables of positions end with the context; a tree at its end reaches beyond."""
+    graph, capacity = captured(family), POSITIONS + 16
+    passes.run(passes.preparation(capacity), graph)
+    bench = Bench(family, tmp_path, {"parents": Block(Parents(12))}, graph, capacity)
+    bench.prefill("parents", POSITIONS - 6)
+    fitting = Tree(WIDE.parents[:6])
+    drawn = bench.draw(WIDE.slots)
+    outputs = bench.engines["parents"].run(bench.cache, drawn, Tree.chain(10))
+    same(outputs.logits_NV[:6], bench.truth(bench.tokens + drawn[:6])[-6:])
+    bench.verify("parents", fitting)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "opt"])
+def test_a_layers_attention_is_one_node_and_weights_are_referred_to(family: str, tmp_path: Path) -> None:
+    import onnx as format_
+
+    Bench(family, tmp_path, {"decode": Block(Tree.chain(1))}, prepared(family), CAPACITY)
+    graph = format_.load(tmp_path / "decode.onnx", load_external_data=False).graph
+    kinds = [node.op_type for node in graph.node]
+    windows = [a.i for n in graph.node for a in n.attribute if a.name == "local_window_size"]
+    assert kinds.count("GroupQueryAttention") == 3 and "Softmax" not in kinds
+    assert "Range" not in kinds and set(windows) == ({WINDOW} if "sliding_window" in FAMILIES[family] else set())
+    assert (tmp_path / "decode.onnx").stat().st_size < 40_000
