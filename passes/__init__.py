@@ -30,8 +30,8 @@ from .fuse_rotary import FuseRotary
 from .keep_row import KeepRow
 from .lower_attention import LowerAttention
 from .mask_input import MaskInput
-from .pad_heads import PadHeads
 from .out_of_place import OutOfPlace
+from .pad_heads import PadHeads
 from .parents_input import ParentsInput
 from .skip_sublayers import SkipSublayers
 

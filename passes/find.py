@@ -73,7 +73,7 @@ def first_call(graph: GraphModule, beyond: set[str] = {"placeholder", "get_attr"
 
 def outputs(graph: GraphModule) -> dict[str, Node]:
     """The graph's outputs by name."""
-    return dict(graph.graph.output_node().args[0])  # type: ignore[arg-type]
+    return dict(graph.graph.output_node().args[0])
 
 
 def set_outputs(graph: GraphModule, named: dict[str, Node]) -> None:
@@ -92,13 +92,13 @@ def layers(graph: GraphModule) -> dict[int, str]:
         inside = [p for p in paths(node) if re.search(r"\.\d+$", p)]
         if not inside:
             raise PassError(f"{node.name} lies in no numbered module, but in {paths(node)}")
-        found[int(node.args[-1])] = inside[0]  # type: ignore[arg-type]
+        found[int(node.args[-1])] = inside[0]
     return found
 
 
 def sublayers(graph: GraphModule) -> Iterator[str]:
     """What a graph runs, by layer: "3", "3.attention" or "3.mlp"."""
-    attention = {int(n.args[-1]): paths(n)[-1] for n in calls(graph, ATTENTION, CACHED)}  # type: ignore[arg-type]
+    attention = {int(n.args[-1]): paths(n)[-1] for n in calls(graph, ATTENTION, CACHED)}
     matrices = [paths(n) for n in calls(graph, *MATRICES)]
     pattern = re.compile(r"(.*\.)(\d+)$")
     stems = {m[1] for p in layers(graph).values() if (m := pattern.match(p))}
@@ -170,13 +170,13 @@ def _leaves(end: Node, path: str) -> list[tuple[Node, Node, Node]]:
     todo = [(end, operand) for operand in end.args[:2]]
     while todo:
         add, operand = todo.pop()
-        behind: Node = operand  # type: ignore[assignment]
+        behind: Node = operand
         while behind.target in SAME_VALUES and own(behind):
-            behind = behind.args[0]  # type: ignore[assignment]
+            behind = behind.args[0]
         if adds(behind):
             todo += [(behind, inner) for inner in behind.args[:2]]
         else:
-            leaves.append((add, operand, behind))  # type: ignore[arg-type]
+            leaves.append((add, operand, behind))
     return leaves
 
 
@@ -208,7 +208,7 @@ def evaluate(graph: GraphModule, node: Node, given: dict[Node, Tensor], limit: i
             todo += missing
         else:
             args, kwargs = torch.fx.node.map_arg((n.args, n.kwargs), values.__getitem__)
-            values[n] = n.target(*args, **kwargs)  # type: ignore[operator]
+            values[n] = n.target(*args, **kwargs)
     value = values[node]
     return value if isinstance(value, Tensor) else None
 

@@ -37,7 +37,7 @@ class FuseRotary:
                     value = evaluate(graph, node, {position_ids: every})
                 size = None if value is None else value.shape[-1]
                 ok = value is not None and value.numel() == self.positions * size
-                angles[node] = value.reshape(self.positions, size) if ok else None  # type: ignore[union-attr, arg-type]
+                angles[node] = value.reshape(self.positions, size) if ok else None
             return angles[node]
 
         changed = 0
@@ -70,8 +70,8 @@ def _turn(graph: GraphModule, add: Node) -> tuple[Node, Node, Node, bool] | None
                 nodes = (
                     isinstance(x, Node) and isinstance(cos, Node) and isinstance(turned, Node) and isinstance(sin, Node)
                 )
-                if nodes and (interleaved := _rotation(graph, x, turned)) is not None:  # type: ignore[arg-type]
-                    return x, cos, sin, interleaved  # type: ignore[return-value]
+                if nodes and (interleaved := _rotation(graph, x, turned)) is not None:
+                    return x, cos, sin, interleaved
     return None
 
 
@@ -86,7 +86,7 @@ def _rotation(graph: GraphModule, x: Node, turned: Node) -> bool | None:
     probe = torch.randn(1, heads, 5, value.shape[-1], generator=torch.Generator().manual_seed(0))
     sizes = {n: 5 for n in graph.graph.nodes if n.target is aten.sym_size.int}
     try:
-        result = evaluate(graph, turned, {x: probe, **sizes}, limit=16 + len(sizes))  # type: ignore[dict-item]
+        result = evaluate(graph, turned, {x: probe, **sizes}, limit=16 + len(sizes))
     except Exception:
         return None
     if result is None or result.shape != probe.shape:

@@ -46,13 +46,13 @@ class LowerAttention:
             query, key, value, sinks, scale, window, softcap, layer = node.args
             pasts = []
             for name, tensor in (("key", key), ("value", value)):
-                _, heads, _, size = tensor.meta["val"].shape  # type: ignore[union-attr]
+                _, heads, _, size = tensor.meta["val"].shape
                 if f"past_key_values_{layer}_{name}" in (n.name for n in graph.graph.nodes):
                     raise PassError(f"layer {layer} attends twice; specc keeps one cache a layer")
                 pasts.append(
                     new_input(graph, f"past_key_values_{layer}_{name}", torch.zeros(1, heads, self.capacity, size))
                 )
-            window = window if window < self.capacity else 0  # type: ignore[operator]
+            window = window if window < self.capacity else 0
             with graph.graph.inserting_before(node):
                 args = (query, key, value, *pasts, past_len, mask, positions, sinks, scale, window, softcap, layer)
                 new = graph.graph.call_function(CACHED, args)

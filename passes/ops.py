@@ -26,7 +26,7 @@ def attention(
 
 
 @attention.register_fake
-def _(query, key, value, sinks, scale, window, softcap, layer):  # type: ignore[no-untyped-def]
+def _(query, key, value, sinks, scale, window, softcap, layer):
     return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
@@ -55,7 +55,7 @@ def cached_attention(
 
 
 @cached_attention.register_fake
-def _(query, key, value, past_key, past_value, past_len, mask, positions, sinks, scale, window, softcap, layer):  # type: ignore[no-untyped-def]
+def _(query, key, value, past_key, past_value, past_len, mask, positions, sinks, scale, window, softcap, layer):
     return query.new_empty(*query.shape[:-1], value.shape[-1]), torch.empty_like(past_key), torch.empty_like(past_value)
 
 
@@ -94,7 +94,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, interleaved: 
 
 
 @rotary.register_fake
-def _(x, cos, sin, positions, interleaved):  # type: ignore[no-untyped-def]
+def _(x, cos, sin, positions, interleaved):
     return torch.empty_like(x)
 
 
@@ -105,5 +105,5 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @rms_norm.register_fake
-def _(x, weight, eps):  # type: ignore[no-untyped-def]
+def _(x, weight, eps):
     return torch.empty_like(x)

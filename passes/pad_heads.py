@@ -24,7 +24,7 @@ class PadHeads:
     def __call__(self, graph: GraphModule) -> int:
         changed = 0
         for node in calls(graph, ATTENTION):
-            heads: list[Node] = list(node.args[:3])  # type: ignore[arg-type]
+            heads: list[Node] = list(node.args[:3])
             sizes = [h.meta["val"].shape[-1] for h in heads]
             size = -(-max(sizes) // self.multiple) * self.multiple
             if sizes == [size] * 3:

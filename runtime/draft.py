@@ -1,6 +1,6 @@
 """What passes between drafter, engine and acceptance rule.
 
-    N  slots      V  vocabulary      K  ranks of a top-k
+N  slots      V  vocabulary      K  ranks of a top-k
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One block, ready to run: tokens in, outputs out, rows kept.
 
-    N  slots of the block      T  span of a Masked block
+N  slots of the block      T  span of a Masked block
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From logits to distributions, and from distributions to tokens.
 
-    V  vocabulary
+V  vocabulary
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
-            raise PromptError(f"temperature {self.temperature} is negative; 0 is greedy, 1 the model's own distribution")
+            raise PromptError(
+                f"temperature {self.temperature} is negative; 0 is greedy, 1 the model's own distribution"
+            )
         if not 0 < self.top_p <= 1:
             raise PromptError(f"top_p {self.top_p} is not in (0, 1]; 1 cuts nothing")
         if self.top_k < 0:
@@ -76,7 +78,8 @@ class Sampling:
 
     def children(self, odds_V: np.ndarray, count: int) -> list[int]:
         """Up to `count` distinct tokens drawn one after another, without replacement."""
-        left, drawn = odds_V.copy(), []
+        left = odds_V.copy()
+        drawn: list[int] = []
         while len(drawn) < count and left.sum() > 0:
             drawn.append(self.dice.pick(left / left.sum()))
             left[drawn[-1]] = 0

@@ -144,7 +144,10 @@ class Session:
         if not tokens:
             raise PromptError("the prompt is empty; give at least one token")
         if len(tokens) >= context:
-            raise PromptError(f"the prompt has {len(tokens)} tokens and the cache {context} rows; shorten it, or compile with a larger --max-seq-len")
+            raise PromptError(
+                f"the prompt has {len(tokens)} tokens and the cache {context} rows; shorten it, "
+                "or compile with a larger --max-seq-len"
+            )
         if max(tokens) >= vocabulary:
             raise PromptError(f"token {max(tokens)} is not in the vocabulary of {vocabulary}")
         if max_new_tokens < 1:

@@ -56,7 +56,9 @@ class Text:
 
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = refuse
-        special = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items() if k.endswith("_token")}
+        special = {
+            k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items() if k.endswith("_token")
+        }
         try:
             template = environment.from_string(self.template)
             return template.render(messages=messages, add_generation_prompt=True, **special)

@@ -112,7 +112,7 @@ class Tree:
     @cached_property
     def depth(self) -> np.ndarray:
         """[N] int64: how far below the pending token a slot stands."""
-        depth = self.mask.sum(1) - 1
+        depth: np.ndarray = self.mask.sum(1) - 1
         depth.flags.writeable = False
         return depth
 

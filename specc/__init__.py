@@ -1,9 +1,9 @@
 """specc, the speculative-decoding compiler.
 
-    import specc
-    specc.compile("HuggingFaceTB/SmolLM2-135M", "smollm.specc")     # needs specc[compile]
-    session = specc.load("smollm.specc")                            # needs no torch
-    print(session.generate("def fibonacci(", max_new_tokens=64).text)
+import specc
+specc.compile("HuggingFaceTB/SmolLM2-135M", "smollm.specc")     # needs specc[compile]
+session = specc.load("smollm.specc")                            # needs no torch
+print(session.generate("def fibonacci(", max_new_tokens=64).text)
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def load_model(source: str, revision: str | None = None, trust_remote_code: bool
             f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; "
             "they would be random: name a whole checkpoint of a causal language model"
         )
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return model.eval().requires_grad_(False)
 
 
 def capture(model: PreTrainedModel) -> GraphModule:
@@ -156,7 +156,7 @@ def capture(model: PreTrainedModel) -> GraphModule:
     graph = program.module(check_guards=False)
     assert isinstance(graph, GraphModule)
     graph.graph.set_codegen(CodeGen())  # inputs in a row and outputs by name, for passes to add to
-    graph.graph.output_node().args = ({"logits": graph.graph.output_node().args[0][0]},)  # type: ignore[index]
+    graph.graph.output_node().args = ({"logits": graph.graph.output_node().args[0][0]},)
     for node in reversed(graph.graph.find_nodes(op="placeholder")):
         next(iter(graph.graph.nodes)).prepend(node)
     graph.recompile()

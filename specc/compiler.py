@@ -201,7 +201,9 @@ class _Compile:
         layers = tuple(passes.find.sublayers(graph))
         weights_file = self.directory / Manifest.weights
         made = backend(self.options.backend).build(graph, block, weights_file, _prefix(block.model), file)
-        return EngineSpec(name, self.options.backend, file.name, block, layers, *made, (*self.prepared[block.model], *ran))
+        return EngineSpec(
+            name, self.options.backend, file.name, block, layers, *made, (*self.prepared[block.model], *ran)
+        )
 
     def _dump(self, name: str) -> Path | None:
         return Path(self.options.dump_graphs) / name if self.options.dump_graphs else None
@@ -240,15 +242,15 @@ def _recipe(m: Method, plan: Plan, names: Mapping[Block, str]) -> Recipe:
 
 
 def _caches(engines: Sequence[EngineSpec]) -> dict[str, CacheSpec]:
-    caches: dict[str, CacheSpec] = {}
+    """The rows that the engines of each cache name need between them."""
+    layers: dict[str, dict[str, tuple[int, int]]] = {}
     for engine in engines:
         for tensor in engine.inputs:
             kind, _, rest = tensor.name.partition(".")
             if kind == "past_key_values" and rest.endswith(".key"):
                 _, heads, capacity, size = tensor.shape
-                spec = caches.setdefault(engine.block.cache, CacheSpec(capacity, {}))
-                dict.__setitem__(spec.layers, rest.removesuffix(".key"), (heads, size))  # type: ignore[arg-type]
-    return caches
+                layers.setdefault(engine.block.cache, {})[rest.removesuffix(".key")] = heads, size
+    return {name: CacheSpec(capacity, found) for name, found in layers.items()}
 
 
 def _choose_default(directory: Path, manifest: Manifest) -> None:
@@ -264,7 +266,7 @@ def _choose_default(directory: Path, manifest: Manifest) -> None:
     for _ in range(ROUNDS):
         rounds.append(golden.replay(session, cases, contenders, manifest.near_tie_tolerance))
         contenders = [n for n in contenders if _speed(rounds[0], n) >= 0.9 * _speed(rounds[0], "plain")]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for recipe in manifest.recipes:
         ran = [r for r in rounds if any(x.recipe == recipe.name for x in r)]
         first = [r for r in rounds[0] if r.recipe == recipe.name]

@@ -101,7 +101,9 @@ def _tree(literal: Any, default: Tree) -> Tree:
 def _exit(p: Mapping[str, Any], facts: Facts) -> Layers:
     layer = p["assistant_early_exit"] if p["assistant_early_exit"] is not None else max(1, facts.layers // 4)
     if not isinstance(layer, int) or not 1 <= layer < facts.layers:
-        raise RecipeError(f"assistant_early_exit is {layer!r}; the model has {facts.layers} layers: give 1..{facts.layers - 1}")
+        raise RecipeError(
+            f"assistant_early_exit is {layer!r}; the model has {facts.layers} layers: give 1..{facts.layers - 1}"
+        )
     return Layers(exit_after=layer)
 
 
@@ -120,7 +122,8 @@ def _layer_skip(p: Mapping[str, Any], facts: Facts) -> Plan:
     for layer in (*skipped[0], *skipped[1]):
         if layer not in range(facts.layers):
             raise RecipeError(f"skip_layers names layer {layer!r}; the model has 0..{facts.layers - 1}")
-    layers = Layers(*(tuple(sorted(set(s))) for s in skipped))
+    attention, mlp = (tuple(sorted(set(s))) for s in skipped)
+    layers = Layers(attention, mlp)
     return _chain(p, {"draft": Block(Tree.chain(1), DRAFT, layers)})
 
 

@@ -34,10 +34,10 @@ class EarlyExit(Plain):
                 frontier.run(level, [tokens[s] for s in level], [self.tree.parents[s] for s in level])
             for slot in level:
                 children = self.tree.children[slot]
-                drawn = frontier.top[slot][0]
+                drawn = frontier.top[slot][0].tolist()
                 if self.sample and not seq.sampling.greedy:
                     odds[slot] = frontier.odds[slot]
                     drawn = seq.sampling.children(odds[slot], len(children))
                 for child, token in zip(children, drawn, strict=False):
-                    tokens[child] = int(token)
+                    tokens[child] = token
         return Draft(tuple(tokens), self.tree, odds)

@@ -38,7 +38,9 @@ class Engines:
 
     def prefill(self, tokens: int) -> Engine:
         """The target's narrowest causal engine that returns a next token and takes so many at once, or the widest."""
-        chains = [e for e in self.bundle.manifest.engines if e.block.model == "target" and e.name in ("decode", "prefill")]
+        chains = [
+            e for e in self.bundle.manifest.engines if e.block.model == "target" and e.name in ("decode", "prefill")
+        ]
         chains.sort(key=lambda e: e.block.slots)
         return self[next((e for e in chains if e.block.slots >= tokens), chains[-1]).name]
 

@@ -31,7 +31,7 @@ class Rows:
         self.arrays: list[np.ndarray] = []
         self.values: dict[str, ort.OrtValue] = {}
         for (heads, size), names in by_shape.items():
-            array = np.zeros((len(names), heads, spec.capacity, size), DTYPES[spec.dtype])
+            array: np.ndarray = np.zeros((len(names), heads, spec.capacity, size), DTYPES[spec.dtype])
             self.arrays.append(array)
             for i, name in enumerate(names):
                 self.values[name] = ort.OrtValue.ortvalue_from_numpy(array[i : i + 1])
@@ -77,7 +77,9 @@ def load(bundle: Bundle, spec: EngineSpec, rows: Rows) -> OrtRunner:
     try:
         session = packed.session(bundle, spec, options)
     except Exception as e:
-        raise BackendError(f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}: {e}".splitlines()[0]) from e
+        raise BackendError(
+            f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}: {e}".splitlines()[0]
+        ) from e
     return OrtRunner(session, spec, rows)
 
 

@@ -72,7 +72,9 @@ def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: dict[str, An
         with (directory / BIN).open("ab") as bin_file, (Path(scratch) / BIN).open("rb") as packed:
             for name, location in made.weights.items():
                 at = source.weights.get(name)
-                packing = ",".join(sorted(v.partition("|")[0] for k, v in location.items() if k.startswith("prepacked")))
+                packing = ",".join(
+                    sorted(v.partition("|")[0] for k, v in location.items() if k.startswith("prepacked"))
+                )
                 identity = f"{at['offset']}+{at['length']}" if at else f"{spec.file}:{name}"
                 held = index["weights"].setdefault(f"{identity} {packing}", None)
                 if held is None:

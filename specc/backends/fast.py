@@ -72,7 +72,7 @@ class Linears:
         for node in found:
             x, matrix, bias = (*node.args, None)[:3]
             with graph.graph.inserting_before(node):
-                new = emit(graph.graph, "com.microsoft::FusedMatMul", [x, matrix], shape_at(node, self.slots), transB=1)  # type: ignore[list-item]
+                new = emit(graph.graph, "com.microsoft::FusedMatMul", [x, matrix], shape_at(node, self.slots), transB=1)
                 if bias is not None:
                     new = graph.graph.call_function(aten.add.Tensor, (new, bias))
             swap(node, new)
@@ -95,7 +95,7 @@ class Norms:
             x, scale, eps = node.args
             shape = shape_at(node, self.slots)
             with graph.graph.inserting_before(node):
-                new = emit(graph.graph, "RMSNormalization", [x, scale], shape, epsilon=eps, axis=-1)  # type: ignore[list-item]
+                new = emit(graph.graph, "RMSNormalization", [x, scale], shape, epsilon=eps, axis=-1)
             swap(node, new)
         return len(found)
 
@@ -115,12 +115,12 @@ class Rotary:
         found = calls(graph, ROTARY)
         for node in found:
             x, cos, sin, positions, interleaved = node.args
-            rotated, heads = 2 * shape(cos)[1], shape(x)[1]  # type: ignore[arg-type]
-            partial = {"rotary_embedding_dim": rotated, "num_heads": heads} if rotated < shape(x)[3] else {}  # type: ignore[arg-type]
+            rotated, heads = 2 * shape(cos)[1], shape(x)[1]
+            partial = {"rotary_embedding_dim": rotated, "num_heads": heads} if rotated < shape(x)[3] else {}
             with graph.graph.inserting_before(node):
                 new = emit(
-                    graph.graph, "com.microsoft::RotaryEmbedding", [x, positions, cos, sin], shape_at(node, self.slots),  # type: ignore[list-item]
-                    interleaved=int(interleaved), **partial,  # type: ignore[call-overload]
+                    graph.graph, "com.microsoft::RotaryEmbedding", [x, positions, cos, sin], shape_at(node, self.slots),
+                    interleaved=int(interleaved), **partial,
                 )  # fmt: skip
             swap(node, new)
         return len(found)
@@ -150,19 +150,19 @@ class GroupQuery:
 
     def _attention(self, graph: GraphModule, node: Node, once: _Once) -> Node:
         query, key, value, past_key, past_value, past_len, mask, positions, sinks, scale, window, softcap, _ = node.args
-        (_, heads, _, size), slots = shape(query), self.slots  # type: ignore[arg-type]
-        kv_heads = shape(key)[1]  # type: ignore[arg-type]
+        (_, heads, _, size), slots = shape(query), self.slots
+        kv_heads = shape(key)[1]
         cos = sin = None
         attributes = {"num_heads": heads, "kv_num_heads": kv_heads, "scale": scale, "softcap": softcap}
-        if _turns(query, key):  # type: ignore[arg-type]
-            query, cos, sin, _, interleaved = query.args  # type: ignore[union-attr, misc]
-            key = key.args[0]  # type: ignore[union-attr]
-            attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}  # type: ignore[call-overload]
-        flat = [_flat(graph, t) for t in (query, key, value)]  # type: ignore[arg-type]
-        bias = None if once.causal(mask) else once.bias(mask, past_len, positions, slots, window)  # type: ignore[arg-type]
+        if _turns(query, key):
+            query, cos, sin, _, interleaved = query.args
+            key = key.args[0]
+            attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}
+        flat = [_flat(graph, t) for t in (query, key, value)]
+        bias = None if once.causal(mask) else once.bias(mask, past_len, positions, slots, window)
         if window and bias is None:
             attributes["local_window_size"] = window
-        last, total = once.lengths(past_len, slots)  # type: ignore[arg-type]
+        last, total = once.lengths(past_len, slots)
         inputs = [*flat, past_key, past_value, last, total, cos, sin, positions, bias, sinks]
         while inputs[-1] is None:
             inputs.pop()
@@ -170,7 +170,7 @@ class GroupQuery:
         return graph.graph.call_function(
             torch.onnx.ops.symbolic_multi_out,
             ("com.microsoft::GroupQueryAttention", inputs, attributes),
-            {"dtypes": [float32] * 3, "shapes": [[1, slots, heads * size], shape(past_key), shape(past_value)]},  # type: ignore[arg-type]
+            {"dtypes": [float32] * 3, "shapes": [[1, slots, heads * size], shape(past_key), shape(past_value)]},
         )
 
 
@@ -178,7 +178,7 @@ def _turns(query: Node, key: Node) -> bool:
     """Whether the operator can rotate both: by one table, heads of 16 n sizes by 16 m of them."""
     if query.target is not ROTARY or key.target is not ROTARY or query.args[1:] != key.args[1:]:
         return False
-    return shape(query)[3] % 16 == 0 and shape(query.args[1])[1] % 8 == 0  # type: ignore[arg-type]
+    return shape(query)[3] % 16 == 0 and shape(query.args[1])[1] % 8 == 0
 
 
 @dataclass
@@ -203,7 +203,7 @@ class _Once:
             last = g.call_function(aten.to.dtype, (last, torch.int32))
             total = g.call_function(aten.add.Tensor, (last, 1))
             self.made["lengths"] = last, g.call_function(aten.squeeze.default, (total,))
-        return self.made["lengths"]  # type: ignore[no-any-return]
+        return self.made["lengths"]
 
     def bias(self, mask: Node, past_len: Node, positions: Node, slots: int, window: int) -> Node:
         """[1, 1, slots, total] float: 0 where a slot sees a row.
@@ -211,7 +211,7 @@ class _Once:
         The mask governs the last rows of all; zeros stand before it, and what is too many is cut off in front.
         """
         if window in self.made:
-            return self.made[window]  # type: ignore[no-any-return]
+            return self.made[window]
         g, span, long = self.graph.graph, shape(mask)[1], torch.int64
 
         def ints(*values: int) -> Node:
@@ -240,7 +240,7 @@ class _Once:
             far = emit(g, "LessOrEqual", [rows, oldest], [slots, span], torch.bool)
             bias = emit(g, "Where", [far, number(HIDDEN), bias], [slots, span])
         self.made[window] = emit(g, "Unsqueeze", [bias, ints(0, 1)], [1, 1, slots, span])
-        return self.made[window]  # type: ignore[no-any-return]
+        return self.made[window]
 
 
 def _flat(graph: GraphModule, x: Node) -> Node:
@@ -249,8 +249,8 @@ def _flat(graph: GraphModule, x: Node) -> Node:
     if x.target is not aten.transpose.int or tuple(x.args[1:]) != (1, 2):
         return g.call_function(aten.flatten.using_ints, (g.call_function(aten.transpose.int, (x, 1, 2)), 2, 3))
     split = x.args[0]
-    if split.target in FLAT:  # type: ignore[union-attr]
-        whole: Node = split.args[0]  # type: ignore[assignment, union-attr]
+    if split.target in FLAT:
+        whole: Node = split.args[0]
         if len(shape(whole)) == 3 and shape(whole)[-1] == heads * size:
             return whole
     return g.call_function(aten.flatten.using_ints, (split, 2, 3))

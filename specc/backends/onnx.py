@@ -106,7 +106,7 @@ def _strip(model: ir.Model) -> None:
 
 def _tensor(value: ir.Value) -> Tensor:
     assert value.name is not None and value.dtype is not None and value.shape is not None
-    return Tensor(value.name, value.dtype.name.lower(), tuple(int(d) for d in value.shape))  # type: ignore[call-overload]
+    return Tensor(value.name, value.dtype.name.lower(), tuple(int(d) for d in value.shape))
 
 
 @contextlib.contextmanager

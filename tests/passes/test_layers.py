@@ -68,7 +68,9 @@ def test_half_layers_add_up(family: str) -> None:
     passes.run([SkipSublayers(attention=(1,))], halves)
     assert list(sublayers(halves)) == ["0", "1.mlp", "2"]
     alone = logits(halves)
-    assert not torch.allclose(alone, expected, atol=1e-3) and not torch.allclose(alone, logits(prepared(family)), atol=1e-3)
+    assert not torch.allclose(alone, expected, atol=1e-3) and not torch.allclose(
+        alone, logits(prepared(family)), atol=1e-3
+    )
     both = _run(prepared(family), SkipSublayers(attention=(1,), mlp=(1,)))
     torch.testing.assert_close(both, expected)
 

@@ -81,7 +81,7 @@ def test_queries_and_keys_of_rotated_layers_are_turned_by_one_node_each(family: 
 
 
 def test_what_is_written_in_place_is_returned_instead() -> None:
-    """A mixture's router divides its weights in place, which would keep it alive in a draft that leaves its layer out."""
+    """A router that divides its weights in place would stay alive in a draft that leaves its layer out."""
     graph = captured("mixtral")
     _, ran = passes.run([DropAsserts(), OutOfPlace()], graph)
     assert ran.changed == 3 and not any("_." in name for name in operators(graph) if name.startswith("aten.div"))

@@ -1,0 +1,144 @@
+"""The main job on the shipped models: every recipe identical to plain, samples of the target's distribution."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chance import chi_square_rejects
+
+import specc
+from specc import golden
+from specc.recipes import METHODS
+from specc.runtime.acceptance import Acceptance
+from specc.runtime.draft import Accepted, Draft, Verified
+from specc.runtime.recipe import load_acceptance
+from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sequence import Cache, Sequence
+from specc.runtime.session import Session, decode
+
+pytestmark = pytest.mark.model
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SAMPLES = 1500
+PROMPT = "def "
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    from specc.compiler import Options, compile_bundle
+
+    output = tmp_path_factory.mktemp("demo") / "demo.specc"
+    assistant, prompts = str(EXAMPLES / "pycode-1m"), EXAMPLES / "prompts.jsonl"
+    model = str(EXAMPLES / "pycode-10m")
+    compile_bundle(Options(model, output, tuple(METHODS), assistant_model=assistant, prompts=prompts))
+    return specc.load(output)
+
+
+def test_every_recipe_is_identical_to_the_original_model_on_every_golden_prompt(demo: Session) -> None:
+    cases = golden.read_cases(demo.bundle.file(golden.FILE))
+    results = golden.replay(demo, cases, METHODS, demo.bundle.manifest.near_tie_tolerance)
+    assert len(results) == len(cases) * len(METHODS) > 90
+    assert [r for r in results if r.verdict != "identical"] == []
+
+
+def test_the_default_takes_more_than_1_8_tokens_a_step(demo: Session) -> None:
+    """The golden prompts are of held-out files."""
+    cases = golden.read_cases(demo.bundle.file(golden.FILE))
+    stats = [demo.generate(c.prompt_ids, 96, ignore_eos=True).stats for c in cases]
+    assert sum(s.new_tokens - 1 for s in stats) / sum(s.target_calls for s in stats) > 1.8
+
+
+def test_every_weight_is_stored_once(demo: Session) -> None:
+    """Fourteen engines of two models, in one file of little more than the models' fp32 weights, tied ones once."""
+    models = sum((EXAMPLES / name / "model.safetensors").stat().st_size for name in ("pycode-10m", "pycode-1m"))
+    sizes = {name: spec.bytes for name, spec in demo.bundle.manifest.files.items()}
+    assert sizes[demo.bundle.manifest.weights] < 1.05 * 2 * models
+    assert (
+        sum(size for name, size in sizes.items() if name.endswith(".onnx")) < 0.05 * sizes[demo.bundle.manifest.weights]
+    )
+
+
+def biased(draft: Draft, verified: Verified) -> Accepted:
+    """The known trap: the draft's likeliest tokens, not sampled ones, accepted with min(1, p / q)."""
+    p, dice = verified.odds(0), verified.sampling.dice
+    for child in draft.tree.children[0]:
+        x, q = draft.tokens[child], draft.odds[0]
+        if dice.happens(min(1.0, p[x] / q[x])):
+            return Accepted((0, child), dice.pick(verified.odds(child)))
+        p = np.maximum(p - q, 0)
+        p /= p.sum()
+    return Accepted((0,), dice.pick(p))
+
+
+class Likeliest:
+    """A drafter made deterministic: what it would have sampled is replaced by the likeliest tokens."""
+
+    def __init__(self, drafter: object) -> None:
+        self.drafter = drafter
+
+    def propose(self, seq: Sequence) -> Draft:
+        draft: Draft = self.drafter.propose(seq)  # type: ignore[attr-defined]
+        best = np.argsort(-draft.odds[0])
+        tokens = list(draft.tokens)
+        for child, token in zip(draft.tree.children[0], best, strict=False):
+            tokens[child] = int(token)
+        return replace(draft, tokens=tuple(tokens))
+
+    def observe(self, *what: object) -> None:
+        pass
+
+
+def first_tokens(
+    demo: Session, recipe: str, rule: Acceptance, wrap: Callable[..., object] | None = None
+) -> Counter[int]:
+    """The first token of a verify step, over seeds, after one fixed prompt and pending token."""
+    chosen = demo.bundle.recipe(recipe)
+    name = "recursive" if wrap else rule.__name__
+    drafter = demo._drafter(chosen, name)
+    drafter = wrap(drafter) if wrap else drafter
+    verifiers = [demo.engines[v] for v in chosen.verify]
+    tokens = demo.text.encode(PROMPT)
+    cache = Cache(demo.cache.store)
+    demo.engines["prefill"].extend(cache, tokens[:-1])
+    counts: Counter[int] = Counter()
+    for seed in range(SAMPLES):
+        cache.sync(tokens[:-1])
+        seq = Sequence(list(tokens), cache, Sampling(1.0, dice=Dice(seed)))
+        next(decode(seq, drafter, verifiers, rule))
+        counts[seq.tokens[len(tokens)]] += 1
+    return counts
+
+
+def target(demo: Session) -> dict[int, float]:
+    """What plain decoding samples from at that place."""
+    tokens = demo.text.encode(PROMPT)
+    engine, cache = demo.engines["decode"], Cache(demo.cache.store)
+    engine.extend(cache, tokens)
+    assert engine.outputs.logits_NV is not None
+    return dict(enumerate(Sampling(1.0).odds(engine.outputs.logits_NV[0]).tolist()))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rule"),
+    [
+        ("plain", "match"),
+        ("token-recycling", "match"),
+        ("early-exit", "match"),
+        ("draft-model", "speculative"),
+        ("layer-skip", "speculative"),
+        ("early-exit", "recursive"),
+        ("dynamic-tree", "recursive"),
+    ],
+)
+def test_samples_follow_the_targets_distribution(demo: Session, recipe: str, rule: str) -> None:
+    counts = first_tokens(demo, recipe, load_acceptance(rule))
+    assert len(counts) > 20 and not chi_square_rejects(counts, target(demo))
+
+
+def test_the_biased_rule_is_rejected(demo: Session) -> None:
+    assert chi_square_rejects(first_tokens(demo, "early-exit", biased, Likeliest), target(demo))
