@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import onnxruntime as ort
 import pytest
 import torch
 from families import FAMILIES, POSITIONS, VOCABULARY, WINDOW
-from graphs import captured, model
+from graphs import captured, model, prepared
 from torch import nn
 from torch.fx import GraphModule
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from specc import passes, weights
 from specc.backends import onnx
@@ -37,7 +39,14 @@ PROMPT = 20
 DEEP = Tree((-1, 0, 0, 1, 1, 2, 3, 3, 5, 8, 0, 9, 11, 12, 13, 14, 8))  # deeper than a window
 WIDE = Tree((-1, 0, 0, 0, 2, 2, 1, 4, 4, 7))
 FRONTIER = Tree((-1, 0, 0, 0, 2, 2, 1, 6))  # grown as 1, 3, 3 and 1 slots
-SAME_ENGINES = {"llama-llama3", "llama-yarn", "llama-dynamic", "phi3-longrope", "stablelm-parallel"}  # but for tables
+SAME_ENGINES = {
+    "llama-llama3",
+    "llama-yarn",
+    "llama-dynamic",
+    "phi3-longrope",
+    "stablelm-parallel",
+    "gpt_neox-sequential",
+}  # but for tables
 EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
 SHORT = {
     "prefill": Block(Tree.chain(8), ("ids", "logits"), last_row=True),
@@ -49,6 +58,15 @@ FULL = SHORT | {
     "exit": Block(Masked(4, 12), layers=Layers(exit_after=2)),
     "skip": Block(Tree.chain(1), layers=Layers(skip_attention=(1,), skip_mlp=(2,))),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def translations() -> Iterator[None]:
+    """torch.onnx loads its table of translations anew for each export, which is a third of the time."""
+    load = ONNXRegistry.from_torchlib
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(load)))
+        yield
 
 
 class Bench:
