@@ -114,7 +114,8 @@ def main() -> None:
         make_model(model)
     if not genai.exists():
         builder = ["onnxruntime_genai.models.builder", "-m", str(model), "-o", str(genai), "-p", "fp32", "-e", "cpu"]
-        subprocess.run([sys.executable, "-m", *builder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([sys.executable, "-m", *builder], check=True, **quiet)
         settings = json.loads((genai / "genai_config.json").read_text())
         settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = args.threads
         (genai / "genai_config.json").write_text(json.dumps(settings))
