@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from .errors import RecipeError
 from .tree import Tree
 
+WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
+
 
 @dataclass(frozen=True)
 class Parents:
@@ -53,6 +55,7 @@ class Block:
     outputs: `ids` (in-graph argmax), `top_k:K` (ids and log-probabilities), `logits`, `hidden:L` (after layer L;
     -1 is the last, before the final norm).
     last_row: the head runs on one row only, the one that the input `row` names.
+    weights: the type in which products read their weights, one of `WEIGHTS`.
     model: whose weights; cache: whose rows. Blocks with one cache name share rows.
     """
 
@@ -60,6 +63,7 @@ class Block:
     outputs: tuple[str, ...] = ("ids", "logits")
     layers: Layers = field(default_factory=Layers)
     last_row: bool = False
+    weights: str = "fp32"
     model: str = "target"
     cache: str = "target"
 
@@ -67,6 +71,8 @@ class Block:
         for output in self.outputs:
             if not re.fullmatch(r"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)", output):
                 raise RecipeError(f"unknown output {output!r}; a block has ids, logits, top_k:K and hidden:LAYER")
+        if self.weights not in WEIGHTS:
+            raise RecipeError(f"unknown type of weights {self.weights!r}; there are {', '.join(WEIGHTS)}")
 
     @property
     def slots(self) -> int:

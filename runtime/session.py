@@ -73,7 +73,7 @@ class Session:
         max_new_tokens: int = 128,
         *,
         recipe: str | None = None,
-        acceptance: str | None = None,
+        acceptance: str | Acceptance | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 0,
@@ -84,19 +84,21 @@ class Session:
         """An iterator over pieces of text, which knows `token_ids`, `finish_reason` and `stats` when it ends.
 
         recipe: None is the bundle's default, "plain" decodes without speculation.
-        acceptance: None is the recipe's own rule; speculative and recursive are for recipes whose drafter samples.
+        acceptance: a rule or its name, None being the recipe's own; speculative and recursive are for recipes whose
+        drafter samples.
         stop: a string that ends the text, itself left out, or several. seed: None draws one.
         Raises PromptError, RecipeError.
         """
         chosen = self.bundle.recipe(recipe)
         rule = acceptance or chosen.acceptance
+        accept = load_acceptance(rule) if isinstance(rule, str) else rule
         sampling = Sampling(temperature, top_p, top_k, Dice(seed))
         tokens = self.text.encode(prompt)
         self._check(tokens, max_new_tokens)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in stops:
             raise PromptError("a stop string is empty; leave it out")
-        accept, drafter = load_acceptance(rule), self._drafter(chosen, rule)
+        drafter = self._drafter(chosen, accept)
         seq = Sequence(tokens, self.cache, sampling)
         steps = self._decode(seq, drafter, accept, chosen, stats := Stats(chosen.name, chosen.lossless))
         eos = () if ignore_eos else self.bundle.manifest.model.eos_token_ids
@@ -126,12 +128,13 @@ class Session:
         engine = self.engines.prefill(len(feed))
         return Verified(engine.outputs, seq.sampling).choose(engine.extend(seq.cache, feed))
 
-    def _drafter(self, recipe: Recipe, rule: str) -> Any:
+    def _drafter(self, recipe: Recipe, accept: Acceptance) -> Any:
         """The recipe's drafter, kept for the session so that what it learns lasts."""
         drafter = load_drafter(recipe.drafter)
         arguments: dict[str, Any] = {role: self.engines[name] for role, name in recipe.engines.items()}
-        sample = getattr(load_acceptance(rule), "reads_odds", False)
+        sample = getattr(accept, "reads_odds", False)
         if sample and "sample" not in inspect.signature(drafter).parameters:
+            rule = accept.__name__
             raise RecipeError(f"acceptance {rule!r} needs a drafter that samples; {recipe.name} does not: use match")
         if sample:
             arguments["sample"] = True

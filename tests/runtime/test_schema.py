@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime import block, manifest, recipe, tree
-from specc.runtime.block import Block, Layers, Masked, Parents
+from specc.runtime.block import WEIGHTS, Block, Layers, Masked, Parents
 from specc.runtime.errors import BundleError
 from specc.runtime.manifest import CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, Ran, Tensor
 from specc.runtime.recipe import Recipe
@@ -83,7 +83,7 @@ outputs = st.lists(st.sampled_from(["ids", "logits", "top_k:3", "hidden:-1"])).m
 layers = st.builds(Layers, tuples, tuples, st.none() | st.integers())
 
 
-@given(st.builds(Block, topologies, outputs, layers, st.booleans(), st.text(), st.text()))
+@given(st.builds(Block, topologies, outputs, layers, st.booleans(), st.sampled_from(WEIGHTS), st.text(), st.text()))
 def test_a_block_survives_json(b):
     data = to_json(b)
     assert from_json(Block, json.loads(json.dumps(data))) == b
