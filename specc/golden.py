@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from specc.runtime.errors import BundleError, PromptError
+from specc import prompts
+from specc.runtime.errors import BundleError
 from specc.runtime.session import Session
 
 FILE = "golden.jsonl"
@@ -59,26 +59,8 @@ def write_cases(cases: Iterable[Case], file: Path) -> None:
 
 
 def read_prompts(file: Path) -> list[str]:
-    """Prompts from JSON lines with `prompt` or `turns` (the first is taken). Raises PromptError naming the line."""
-    prompts = []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise PromptError(f"cannot read prompts from {file}: {e}") from e
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            data: Any = json.loads(line)
-            prompt = data["prompt"] if "prompt" in data else data["turns"][0]
-        except (ValueError, KeyError, IndexError, TypeError):
-            prompt = None
-        if not isinstance(prompt, str) or not prompt:
-            raise PromptError(f'{file}, line {number}: expected {{"prompt": "…"}} or {{"turns": ["…"]}}')
-        prompts.append(prompt)
-    if not prompts:
-        raise PromptError(f'{file} holds no prompt; write one {{"prompt": "…"}} a line')
-    return prompts
+    """The texts of a prompts file. Raises PromptError naming the line."""
+    return [prompt.text for prompt in prompts.read(file)]
 
 
 def replay(

@@ -10,8 +10,8 @@ import pytest
 from shell import copied, edit_golden, refused, specc
 from tiny import save_model
 
-from specc.golden import Case, compare, read_cases, read_prompts, write_cases
-from specc.runtime.errors import BundleError, PromptError
+from specc.golden import Case, compare, read_cases, write_cases
+from specc.runtime.errors import BundleError
 
 CASE = Case("prompt", [1, 2], [5, 6, 7], [0.5, 0.0004, 0.9])
 
@@ -44,20 +44,6 @@ def test_a_line_that_is_no_case_is_named(line: str, tmp_path: Path) -> None:
         f.write(line + "\n")
     with pytest.raises(BundleError, match="line 2: no golden case"):
         read_cases(file)
-
-
-def test_prompts_are_read_in_both_forms(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text('{"prompt": "a"}\n\n{"turns": ["b", "c"]}\n')
-    assert read_prompts(file) == ["a", "b"]
-
-
-@pytest.mark.parametrize("text", ["", "\n", "{", "[]", '{"prompt": 3}', '{"prompt": ""}', '{"turns": []}', "\xff"])
-def test_a_file_without_prompts_is_refused(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(text, encoding="latin-1")
-    with pytest.raises(PromptError, match=r"prompts\.jsonl"):
-        read_prompts(file)
 
 
 @pytest.mark.model

@@ -1,0 +1,38 @@
+"""Acceptance by decree: what a draft of a given quality would earn, whatever it drafts and whatever the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from specc.runtime.acceptance import Acceptance
+from specc.runtime.draft import Accepted, Draft, Verified
+from specc.runtime.errors import RecipeError
+
+
+def synthetic(rates: Sequence[float]) -> Acceptance:
+    """A rule that walks down a draft's first children and accepts the one at depth d with the probability `rates[d-1]`.
+
+    That is given that those above it were accepted; below the last rate the last rate holds. The target chooses the
+    token after the last one accepted. The text is not the model's own, and a draft of nothing earns nothing.
+    Raises RecipeError for what is no probability.
+    """
+    if not rates or not all(0 <= rate <= 1 for rate in rates):
+        raise RecipeError(f"acceptance rates {', '.join(map(str, rates)) or 'of nothing'}; give numbers in 0..1")
+
+    def decreed(draft: Draft, verified: Verified) -> Accepted:
+        slots = [0]
+        while below := draft.tree.children[slots[-1]]:
+            if not verified.sampling.dice.happens(rates[min(len(slots), len(rates)) - 1]):
+                break
+            slots.append(below[0])
+        return Accepted(tuple(slots), verified.choose(slots[-1]))
+
+    return decreed
+
+
+def read_rates(text: str) -> tuple[float, ...]:
+    """The rates that a user writes as `0.8,0.6`. Raises RecipeError."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise RecipeError(f"acceptance rates {text!r}; write numbers in 0..1, as in 0.8,0.6") from None

@@ -1,0 +1,65 @@
+"""Prompts files in the forms that are about, and what is said of those that are none."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from specc.golden import read_prompts
+from specc.prompts import Prompt, read
+from specc.runtime.errors import PromptError
+
+
+def test_a_users_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "a"}\n\n{"turns": ["b", "c"]}\n{"prompt": "d", "category": "qa"}\n')
+    assert read(file) == [Prompt("a", "mine"), Prompt("b", "mine"), Prompt("d", "qa")]
+    assert read_prompts(file) == ["a", "b", "d"]
+
+
+def test_the_form_of_spec_bench(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"question_id": 81, "category": "writing", "turns": ["Compose it.", "Again."]}\n')
+    assert read(file) == [Prompt("Compose it.", "writing")]
+
+
+def test_the_form_of_human_eval(tmp_path: Path) -> None:
+    file = tmp_path / "HumanEval.jsonl.gz"
+    line = '{"task_id": "HumanEval/0", "prompt": "def f(", "canonical_solution": "x", "test": "assert f"}\n'
+    file.write_bytes(gzip.compress(line.encode()))
+    assert read(file) == [Prompt("def f(", "HumanEval")]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\xff"])
+def test_a_file_without_prompts_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(PromptError, match=r"prompts\.jsonl"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", "3", '"prompt"', "{}", '{"prompt": 3}', '{"prompt": ""}', '{"turns": []}', '{"turns": 1}',
+     '{"prompt": "a", "category": 1}'],
+)  # fmt: skip
+def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n' + line + "\n")
+    with pytest.raises(PromptError, match=r"prompts\.jsonl, line 2: .*turns"):
+        read(file)
+
+
+@pytest.mark.parametrize("data", [b"", b"plain text", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-20]])
+def test_a_damaged_archive_is_refused(data: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl.gz"
+    file.write_bytes(data)
+    with pytest.raises(PromptError, match=r"prompts\.jsonl\.gz"):
+        read(file)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="cannot read prompts from"):
+        read(tmp_path / "none.jsonl")
