@@ -33,9 +33,10 @@ class Bundle:
     def file(self, name: str) -> Path:
         return self.path / name
 
-    def engine(self, name: str) -> EngineSpec:
+    def engine(self, name: str, backend: str | None = None) -> EngineSpec:
+        """The engine of that name, of the first backend that has it, or of one."""
         try:
-            return next(e for e in self.manifest.engines if e.name == name)
+            return next(e for e in self.manifest.engines if e.name == name and backend in (None, e.backend))
         except StopIteration:
             names = ", ".join(e.name for e in self.manifest.engines)
             raise BundleError(f"{self.path} has no engine {name!r}, only {names}") from None

@@ -38,7 +38,9 @@ class EngineSpec:
     """A file that runs one block.
 
     tensors: `inputs` and `outputs` in order. An output `present.*` is the input `past_key_values.*` updated:
-    bind both to one buffer.
+    bind both to one buffer. Engines of one name run one block by several backends.
+    weights: the file of its weights, the manifest's unless said. needs: what must be here to load it, by name.
+    commit: the file that moves accepted rows where the host cannot.
     """
 
     name: str
@@ -49,6 +51,9 @@ class EngineSpec:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     passes: tuple[Ran, ...]
+    weights: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def check_names(manifest: Manifest) -> None:
     used: list[tuple[str, str, Container[str]]]
     used = [("default_recipe", manifest.default_recipe, recipes), ("weights", manifest.weights, manifest.files)]
     for e in manifest.engines:
-        used.append((f"engine {e.name}, file", e.file, manifest.files))
+        used += [(f"engine {e.name}, file", f, manifest.files) for f in (e.file, e.weights, e.commit) if f]
         used.append((f"engine {e.name}, cache", e.block.cache, manifest.caches))
     for r in manifest.recipes:
         used += [(f"recipe {r.name}, engine", name, engines) for name in (*r.verify, *r.engines.values())]

@@ -15,6 +15,7 @@ from .drafters import Drafter
 from .engine import Engine
 from .engines import Engines
 from .errors import PromptError, RecipeError
+from .place import CPU, Place
 from .recipe import Recipe, load_acceptance, load_drafter
 from .sampling import Dice, Sampling
 from .sequence import Cache, Sequence
@@ -53,10 +54,10 @@ def decode(
 class Session:
     """One conversation over a bundle's engines. Rows of a prompt's beginning that the cache holds are not run again."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, place: Place = CPU) -> None:
         bundle.check_once()
         self.bundle = bundle
-        self.engines = Engines(bundle)
+        self.engines = Engines(bundle, place)
         self.text = Text(bundle.path)
         self.cache = Cache(self.engines.store("target"))
         self.drafters: dict[tuple[str, bool], Any] = {}

@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(bundle: str | Path) -> Session:
-    """Open a bundle and be ready to decode. Raises specc.runtime.errors.BundleError."""
+def load(
+    bundle: str | Path, device: str = "cpu", execution_provider: str | None = None, backend: str | None = None
+) -> Session:
+    """Open a bundle and be ready to decode. Raises specc.runtime.errors.BundleError, BackendError.
+
+    device: cpu or cuda. execution_provider: ONNX Runtime's, such as openvino. backend: whose engines, if several's.
+    """
     from specc.runtime.bundle import open_bundle
+    from specc.runtime.place import Place
     from specc.runtime.session import Session
 
-    return Session(open_bundle(bundle))
+    return Session(open_bundle(bundle), Place(device, execution_provider, backend))
 
 
 def compile(model: str, output: str | Path, **options: Any) -> Bundle:

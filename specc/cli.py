@@ -86,6 +86,11 @@ app = typer.Typer(
 )
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
+Device = Annotated[str, _option("D", "Where engines run: cpu or cuda.")]
+Provider = Annotated[Word, _option("P", "Of ONNX Runtime: cuda, tensorrt, openvino or cpu.")]
+Whose = Annotated[
+    Word, _option("NAME", "Whose engines, in a bundle of several backends. Default: the first that runs.")
+]
 Json = Annotated[bool, _flag("--json", "Print one JSON value and nothing else.")]
 
 
@@ -111,6 +116,11 @@ COMPILE = _examples(
 )
 ALL_RECIPES = "What to compile; may be repeated. Without it: all that need neither a second model nor training."
 SET = "A parameter of one recipe; may be repeated. Lists them: specc recipes NAME."
+BACKEND = "What builds the engines: specc doctor lists them; may be repeated. Default: onnx."
+DTYPE = "Type of the weights: fp32, fp16 or bf16. Beside other backends, onnx stays fp32."
+LOWERING = "Of ONNX: fast (ONNX Runtime's own operators) or portable (standard ones). Default: the backend's."
+CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the one that is here."
+INSIDE = "TensorRT engines hold their weights, instead of sharing one copy."
 LENGTH = "Tokens that fit, prompt and answer. Default: the model's limit, 2048 at most."
 
 
@@ -129,6 +139,11 @@ def compile_(
     max_seq_len: Annotated[Count, _option("N", LENGTH, min=1)] = None,
     prompts: Annotated[File, _option("FILE", 'Golden prompts, JSON lines {"prompt": "…"}.')] = None,
     golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 48,
+    backend: Annotated[Words, _option("NAME", BACKEND)] = None,
+    dtype: Annotated[Word, _option("T", DTYPE)] = None,
+    lowering: Annotated[Word, _option("L", LOWERING)] = None,
+    compute_capability: Annotated[Word, _option("X.Y", CAPABILITY)] = None,
+    weights_inside: Annotated[bool, _flag("--weights-inside", INSIDE)] = False,
     revision: Annotated[Word, _option("R", "A branch, tag or commit of the hub's repository.")] = None,
     trust_remote_code: Annotated[bool, _flag("--trust-remote-code", "Run Python code of the model's.")] = False,
     overwrite: Annotated[bool, _flag("--overwrite", "Replace the bundle OUT.")] = False,
@@ -151,13 +166,15 @@ def compile_(
         skip_layers=settings.layers("--skip-layers", skip_layers),
     )
     from specc import tables
+    from specc.backends import Options as BuildOptions
     from specc.compiler import Options, compile_bundle
 
+    build = BuildOptions(lowering, compute_capability, weights_inside)
     with console.stages() as stage:
         report = compile_bundle(
             Options(
                 model, output, recipe or (), parameters, assistant_model, revision, trust_remote_code, max_seq_len,
-                prompts, golden_tokens, overwrite=overwrite, dump_graphs=dump_graphs, stage=stage,
+                prompts, golden_tokens, backend or ("onnx",), dtype, build, overwrite, dump_graphs, stage,
             )
         )  # fmt: skip
     told = tables.compiled_json(report.bundle, report.seconds, report.peak_rss_bytes)
@@ -191,6 +208,9 @@ def generate(
     seed: Annotated[Count, _option("S", "Makes sampling repeatable.", min=0)] = None,
     stop: Annotated[Words, _option("S", "Text that ends the answer; may be repeated.")] = None,
     ignore_eos: Annotated[bool, _flag("--ignore-eos", "Go on after an end-of-sequence token.")] = False,
+    device: Device = "cpu",
+    execution_provider: Provider = None,
+    backend: Whose = None,
     json: Json = False,
 ) -> None:
     """Decode a prompt, several tokens a step.
@@ -202,7 +222,7 @@ def generate(
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one")
     import specc
 
-    stream = specc.load(bundle).stream(
+    stream = specc.load(bundle, device, execution_provider, backend).stream(
         [{"role": "user", "content": text}] if chat else text,
         max_new_tokens, recipe="plain" if no_speculation else recipe, acceptance=acceptance, temperature=temperature,
         top_p=top_p, top_k=top_k, seed=seed, stop=stop or (), ignore_eos=ignore_eos,
@@ -259,6 +279,9 @@ def test(
     reference: Annotated[Word, _option("MODEL", REFERENCE)] = None,
     recipe: Annotated[Words, _option("NAME", "Replay by this recipe; may be repeated. Default: all.")] = None,
     tolerance: Annotated[float | None, _option("T", TOLERANCE, min=0.0)] = None,
+    device: Device = "cpu",
+    execution_provider: Provider = None,
+    backend: Whose = None,
     json: Json = False,
 ) -> None:
     """Check every file and replay the golden outputs.
@@ -268,9 +291,11 @@ def test(
     """
     from specc import tables
     from specc.proof import prove
+    from specc.runtime.place import Place
 
     with console.stages() as stage:
-        proof = prove(bundle, recipe or (), tolerance, reference, stage)
+        place = Place(device, execution_provider, backend)
+        proof = prove(bundle, recipe or (), tolerance, reference, stage, place)
     told = proof.to_json()
     console.emit(told) if json else console.out().print(tables.proved(told))
     raise typer.Exit(0 if proof.holds else 1)

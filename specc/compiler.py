@@ -18,14 +18,17 @@ from torch.fx import GraphModule
 from transformers import AutoTokenizer, PreTrainedModel
 
 from specc import golden, passes, weights
-from specc.backends import backend
+from specc.backends import Options as BuildOptions
+from specc.backends import backend, check, typed
 from specc.capture import capture, describe, load_model
 from specc.recipes import DECODE, METHODS, Facts, Method, Plan, method, prefill
 from specc.reference import reference
 from specc.runtime.block import Block, Masked
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
-from specc.runtime.errors import CaptureError, RecipeError
+from specc.runtime.engines import choose
+from specc.runtime.errors import BackendError, CaptureError, RecipeError
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec, Ran
+from specc.runtime.place import CPU
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
@@ -43,6 +46,7 @@ class Options:
     recipes: names of the table; empty means all that need neither a second model nor training.
     parameters: by recipe, or under "" for every recipe that has one of that name.
     max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
+    backends: every engine is built by each. dtype: of their weights, see `specc.backends.typed`.
     """
 
     model: str
@@ -55,7 +59,9 @@ class Options:
     max_seq_len: int | None = None
     prompts: str | Path | None = None
     golden_tokens: int = 32
-    backend: str = "onnx"
+    backends: Sequence[str] = ("onnx",)
+    dtype: str | None = None
+    build: BuildOptions = field(default_factory=BuildOptions)
     overwrite: bool = False
     dump_graphs: str | Path | None = None
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
@@ -73,6 +79,7 @@ class Report:
 def compile_bundle(options: Options) -> Report:
     """Compile, prove and measure. Raises SpeccError; whatever happens, no half of a bundle is left."""
     start = time.monotonic()
+    check(options.backends, options.dtype)
     methods = _methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("prompts.jsonl")))
     with written_whole(Path(options.output), options.overwrite) as directory:
@@ -129,17 +136,21 @@ class _Compile:
             self._capture_assistant(options.assistant_model, spec)
         plans = [(m, m.plan(self._searched(m, cases), facts)) for m in self.methods]
         blocks = _name_blocks(plans)
-        self.total = self.done + 1 + len(blocks)
         tensors: dict[str, torch.Tensor] = {}
         for name, graph in self.graphs.items():
             tensors |= weights.collect(graph, _prefix(name))
-        weights.write(tensors, self.directory / Manifest.weights)
-        engines = tuple(self._engine(name, block, spec.context + MARGIN) for block, name in blocks.items())
+        wanted = [
+            (title, name, typed(block, name, options.backends, options.dtype))
+            for block, title in blocks.items() for name in dict.fromkeys(options.backends)
+        ]  # fmt: skip
+        self.total = self.done + 1 + len(wanted)
+        files = weights.write_types(tensors, self.directory, [block.weights for _, _, block in wanted])
+        engines = tuple(self._engine(*one, spec.context + MARGIN, files) for one in wanted)
         self.stage("measure the recipes")
         return Manifest(
             schema=SCHEMA, model=spec, engines=engines, caches=_caches(engines),
             recipes=tuple(_recipe(m, plan, blocks) for m, plan in plans), default_recipe="plain",
-            versions=_versions(), files={},
+            versions=_versions(), files={}, weights=next(iter(files.values())),
         )  # fmt: skip
 
     def _tokenizer(self) -> Any:
@@ -193,17 +204,18 @@ class _Compile:
             settled |= getattr(importlib.import_module(module), function)(self.graphs["target"], text, settled)
         return settled
 
-    def _engine(self, name: str, block: Block, capacity: int) -> EngineSpec:
-        self.stage(f"build {name}")
+    def _engine(self, name: str, by: str, block: Block, capacity: int, files: Mapping[str, str]) -> EngineSpec:
+        self.stage(f"build {name}" if len(self.options.backends) == 1 else f"build {name} by {by}")
         graph = passes.fork(self.graphs[block.model])
         ran = passes.run(passes.pipeline(block, capacity), graph, self._dump(name))
-        file = self.directory / f"{name}.onnx"
+        builder, file = backend(by), files.get(block.weights, Manifest.weights)
+        engine = self.directory / f"{name}{builder.suffix}"
         layers = tuple(passes.find.sublayers(graph))
-        weights_file = self.directory / Manifest.weights
-        made = backend(self.options.backend).build(graph, block, weights_file, _prefix(block.model), file)
+        made = builder.build(graph, block, self.directory / file, _prefix(block.model), engine, self.options.build)
         return EngineSpec(
-            name, self.options.backend, file.name, block, layers, *made, (*self.prepared[block.model], *ran)
-        )
+            name, by, engine.name, block, layers, made.inputs, made.outputs, (*self.prepared[block.model], *ran),
+            file, made.needs, made.commit,
+        )  # fmt: skip
 
     def _dump(self, name: str) -> Path | None:
         return Path(self.options.dump_graphs) / name if self.options.dump_graphs else None
@@ -256,9 +268,14 @@ def _caches(engines: Sequence[EngineSpec]) -> dict[str, CacheSpec]:
 def _choose_default(directory: Path, manifest: Manifest) -> None:
     """Replay the golden prompts by every recipe in turn; the fastest lossless one, if it beats plain decoding.
 
-    What is much slower than plain after the first round is not run again.
+    What is much slower than plain after the first round is not run again. Nothing is, where no engine runs on the CPU.
     """
-    session = Session(open_bundle(directory))
+    bundle = open_bundle(directory)
+    try:
+        choose(bundle, CPU)
+    except BackendError:
+        return  # engines for a GPU alone: nothing to measure here
+    session = Session(bundle)
     cases = golden.read_cases(directory / golden.FILE)
     names = contenders = [r.name for r in manifest.recipes]
     golden.replay(session, cases[:1], names, manifest.near_tie_tolerance)  # to warm up

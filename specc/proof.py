@@ -10,6 +10,7 @@ from typing import Any
 from specc import golden
 from specc.golden import Case, Replayed
 from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.place import CPU, Place
 from specc.runtime.session import Session
 
 GOLDEN = "the bundle's golden file"
@@ -76,7 +77,7 @@ class Proof:
 
 def prove(
     path: Path, recipes: Sequence[str] = (), tolerance: float | None = None, reference: str | None = None,
-    stage: Callable[[str, int, int], None] = lambda title, done, total: None,
+    stage: Callable[[str, int, int], None] = lambda title, done, total: None, place: Place = CPU,
 ) -> Proof:  # fmt: skip
     """Check every file's hash, then replay the golden cases by the recipes named, or all.
 
@@ -103,7 +104,7 @@ def prove(
     done = iter(range(1, total + 1))
     title = f"replay {len(cases)} cases by {len(names)} recipes"
     stage(title, 0, total)
-    replayed = golden.replay(Session(bundle), cases, names, limit, lambda: stage(title, next(done), total))
+    replayed = golden.replay(Session(bundle, place), cases, names, limit, lambda: stage(title, next(done), total))
     return Proof(bundle, cases, replayed, limit, reference, agreement)
 
 

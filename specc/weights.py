@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch.fx import GraphModule
 from specc.passes.find import weight
 from specc.runtime.errors import BundleError
 
+HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 INLINE = 1024  # bytes: what is smaller stands in the graphs
 
 
@@ -34,6 +36,18 @@ def collect(graph: GraphModule, prefix: str = "") -> dict[str, Tensor]:
             held[name] = tensor.detach().contiguous()
     graph.recompile()
     return {n: t for n, t in held.items() if t.nbytes >= INLINE}
+
+
+def write_types(tensors: dict[str, Tensor], directory: Path, types: Iterable[str]) -> dict[str, str]:
+    """Write a file for each half type asked for, and one for all others; return their names, by type."""
+    files: dict[str, str] = {}
+    for kind in dict.fromkeys(types):
+        half = HALF.get(kind)
+        files[kind] = f"weights-{kind}.safetensors" if half else "weights.safetensors"
+        if not (directory / files[kind]).exists():
+            cast = {n: t.to(half) if half and t.dtype == torch.float32 else t for n, t in tensors.items()}
+            write(cast, directory / files[kind])
+    return files
 
 
 def write(tensors: dict[str, Tensor], file: Path) -> int:

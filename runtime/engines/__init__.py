@@ -1,51 +1,88 @@
 """The engines of a bundle, loaded when first asked for, and the caches that they share.
 
-One file a backend. A backend's file has `load(bundle, spec, store) -> Runner` and `store(spec) -> Store`.
+One file a backend. A backend's file has `load(bundle, spec, store, place) -> Runner` and `store(spec, place) -> Store`.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from types import ModuleType
 
 from ..bundle import Bundle
 from ..engine import Engine
 from ..errors import BackendError
+from ..manifest import EngineSpec
+from ..place import CPU, Place
 from ..sequence import Store
 
 BACKENDS = {"onnx": "ort"}
+DEVICES = {"onnx": ("cpu", "cuda")}
 
 
 class Engines:
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    """By one backend of those that the bundle was built by."""
+
+    def __init__(self, bundle: Bundle, place: Place = CPU) -> None:
+        self.bundle, self.place = bundle, place
+        self.backend = choose(bundle, place)
         self._engines: dict[str, Engine] = {}
         self._stores: dict[str, Store] = {}
 
     def __getitem__(self, name: str) -> Engine:
         if name not in self._engines:
-            spec = self.bundle.engine(name)
-            runner = _backend(spec.backend).load(self.bundle, spec, store := self.store(spec.block.cache))
+            spec = self.bundle.engine(name, self.backend)
+            store = self.store(spec.block.cache)
+            runner = _module(self.backend).load(self.bundle, spec, store, self.place)
             self._engines[name] = Engine(name, spec.block, runner, store)
         return self._engines[name]
 
     def store(self, cache: str) -> Store:
         """The rows that all engines with this cache name share."""
         if cache not in self._stores:
-            backend = next(e.backend for e in self.bundle.manifest.engines if e.block.cache == cache)
-            self._stores[cache] = _backend(backend).store(self.bundle.manifest.caches[cache])
+            spec = self.bundle.manifest.caches[cache]
+            tensors = (t for e in self._specs() if e.block.cache == cache for t in e.inputs)
+            dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values."))
+            spec = replace(spec, dtype=next(dtypes, spec.dtype))
+            self._stores[cache] = _module(self.backend).store(spec, self.place)
         return self._stores[cache]
 
     def prefill(self, tokens: int) -> Engine:
         """The target's narrowest causal engine that returns a next token and takes so many at once, or the widest."""
-        chains = [
-            e for e in self.bundle.manifest.engines if e.block.model == "target" and e.name in ("decode", "prefill")
-        ]
+        chains = [e for e in self._specs() if e.block.model == "target" and e.name in ("decode", "prefill")]
         chains.sort(key=lambda e: e.block.slots)
         return self[next((e for e in chains if e.block.slots >= tokens), chains[-1]).name]
 
+    def _specs(self) -> list[EngineSpec]:
+        return [e for e in self.bundle.manifest.engines if e.backend == self.backend]
 
-def _backend(name: str) -> ModuleType:
-    if name not in BACKENDS:
-        raise BackendError(f"this runtime has no backend {name!r}, only {', '.join(BACKENDS)}; upgrade specc")
+
+def choose(bundle: Bundle, place: Place) -> str:
+    """The bundle's first backend that runs there. Raises BackendError."""
+    held = list(dict.fromkeys(e.backend for e in bundle.manifest.engines))
+    if place.backend is not None and place.backend not in held:
+        raise BackendError(
+            f"{bundle.path} has no engines by {place.backend}, only by {', '.join(held)}; "
+            f"compile with --backend {place.backend}"
+        )
+    if unknown := [name for name in held if name not in BACKENDS]:
+        raise BackendError(f"this runtime has no backend {unknown[0]!r}, only {', '.join(BACKENDS)}; upgrade specc")
+    wanted = "onnx" if place.provider else place.backend
+    devices = {name: _devices([e for e in bundle.manifest.engines if e.backend == name]) for name in held}
+    for name in held:
+        if wanted in (None, name) and place.device in devices[name]:
+            return name
+    raise BackendError(
+        f"{bundle.path} has engines by {', '.join(held)}, none of which runs so on {place.device}; "
+        f"give --device {devices[held[0]][0]}, or compile with --backend onnx"
+    )
+
+
+def _devices(engines: list[EngineSpec]) -> tuple[str, ...]:
+    """Where the engines of one backend run: ONNX Runtime's CPU provider has no kernels for bf16."""
+    needs_gpu = any(e.backend == "onnx" and e.block.weights == "bf16" for e in engines)
+    return ("cuda",) if needs_gpu else DEVICES[engines[0].backend]
+
+
+def _module(name: str) -> ModuleType:
     return importlib.import_module(f".{BACKENDS[name]}", __package__)

@@ -1,4 +1,7 @@
-"""Engines of the `onnx` backend: ONNX Runtime on the CPU, inputs and outputs bound once, caches in place."""
+"""Engines of the `onnx` backend: ONNX Runtime on the CPU, inputs and outputs bound once, caches in place.
+
+Other devices are in ort_device.py.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,17 @@ import onnxruntime as ort
 from ..bundle import Bundle
 from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec
+from ..place import CPU, PROVIDERS, Place
 from . import packed
+from .ort_device import DeviceRows, DeviceRunner
 
-DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32}
+DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
+          "float16": np.float16}  # fmt: skip
+EXTRAS = {
+    "CUDAExecutionProvider": "specc[gpu]",
+    "TensorrtExecutionProvider": "specc[gpu]",
+    "OpenVINOExecutionProvider": "specc[openvino]",
+}
 
 
 class Rows:
@@ -39,9 +50,6 @@ class Rows:
     def move(self, start: int, rows: Sequence[int]) -> None:
         for array in self.arrays:
             array[:, :, start : start + len(rows)] = array[:, :, list(rows)]
-
-
-store = Rows
 
 
 class OrtRunner:
@@ -71,16 +79,38 @@ class OrtRunner:
         self.session.run_with_iobinding(self.binding)
 
 
-def load(bundle: Bundle, spec: EngineSpec, rows: Rows) -> OrtRunner:
-    """The engine, from its packed twin if this machine has one."""
-    options = session_options()
+def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
+    """Rows where the engines run."""
+    return Rows(spec) if place.device == "cpu" else DeviceRows(spec, place.device)
+
+
+def load(bundle: Bundle, spec: EngineSpec, rows: Rows | DeviceRows, place: Place = CPU) -> OrtRunner | DeviceRunner:
+    """The engine; on the CPU from its packed twin if this machine has one. Raises BackendError."""
     try:
-        session = packed.session(bundle, spec, options)
+        if isinstance(rows, Rows):
+            packs = place.provider in (None, "cpu")
+            session = packed.session(bundle, spec, session_options()) if packs else _session(bundle, spec.file, place)
+            return OrtRunner(session, spec, rows)
+        keeper = _session(bundle, spec.commit, place) if spec.commit else None
+        return DeviceRunner(_session(bundle, spec.file, place), spec, rows, keeper)
+    except BackendError:
+        raise
     except Exception as e:
         raise BackendError(
             f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}: {e}".splitlines()[0]
         ) from e
-    return OrtRunner(session, spec, rows)
+
+
+def _session(bundle: Bundle, file: str, place: Place) -> ort.InferenceSession:
+    """A session whose nodes run on the provider, or on the CPU where it lacks them. Raises BackendError."""
+    provider = PROVIDERS[place.provider or place.device]
+    held = ort.get_available_providers()
+    if provider not in held:
+        raise BackendError(
+            f"this ONNX Runtime has no {provider}, only {', '.join(held)}; "
+            f"install {EXTRAS[provider]} in an environment of its own"
+        )
+    return ort.InferenceSession(str(bundle.file(file)), session_options(), providers=[provider, "CPUExecutionProvider"])
 
 
 def session_options() -> ort.SessionOptions:

@@ -75,7 +75,7 @@ def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: dict[str, An
                 packing = ",".join(
                     sorted(v.partition("|")[0] for k, v in location.items() if k.startswith("prepacked"))
                 )
-                identity = f"{at['offset']}+{at['length']}" if at else f"{spec.file}:{name}"
+                identity = f"{at['location']} {at['offset']}+{at['length']}" if at else f"{spec.file}:{name}"
                 held = index["weights"].setdefault(f"{identity} {packing}", None)
                 if held is None:
                     held = index["weights"][f"{identity} {packing}"] = _move(location, packed, bin_file)
@@ -134,7 +134,8 @@ def _key(bundle: Bundle) -> str:
     """What packed weights depend on: the bundle's graphs and weights, the kernels, the processor."""
     files = bundle.manifest.files
     graphs = [files[e.file].sha256 for e in bundle.manifest.engines]
-    parts = [ort.__version__, platform.machine(), _processor(), files[bundle.manifest.weights].sha256, *graphs]
+    weights = sorted(f.sha256 for name, f in files.items() if name.endswith(".safetensors"))
+    parts = [ort.__version__, platform.machine(), _processor(), *weights, *graphs]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

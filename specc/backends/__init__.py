@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -12,23 +14,89 @@ from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 
-BACKENDS = {"onnx": "onnx"}
+BACKENDS = {"onnx": "onnx"}  # a module, or module:object
+
+LOWERINGS = ("fast", "portable")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine's file: inputs and outputs as it names and types them.
+
+    needs: what must be here to load it, such as the version of a library. commit: the file that keeps its rows.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    needs: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a backend.
+
+    lowering: one of LOWERINGS; None leaves it to the backend.
+    compute_capability: of the GPU to build for, "8.9"; None is the one that is here.
+    weights_inside: each engine holds a copy of its weights instead of taking them as inputs.
+    """
+
+    lowering: str | None = None
+    compute_capability: str | None = None
+    weights_inside: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lowering not in (None, *LOWERINGS):
+            raise BackendError(f"unknown lowering {self.lowering!r}; there are {', '.join(LOWERINGS)}")
 
 
 class Backend(Protocol):
-    """What a backend's module has."""
+    """What a backend's module has.
 
-    def build(self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path) -> Built:
-        """Write `file` for a graph that `pipeline(block)` made.
+    suffix: of its files. types: of weights that it builds, the first unless a user asks for another.
+    """
+
+    suffix: str
+    types: tuple[str, ...]
+
+    def build(
+        self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = ...
+    ) -> Built:
+        """Write `file` for a graph that `pipeline(block)` made. `weights` is in the block's type.
 
         Tensors that `weights` holds under `prefix` and their name are referred to, not written again.
         """
 
+    def requirements(self) -> list[str]:
+        """What this machine lacks to build with it, each with its remedy."""
 
-Built = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # inputs and outputs as the file names and types them
+
+def check(names: Sequence[str], dtype: str | None = None) -> None:
+    """Raises BackendError for a backend that is unknown or lacks something here, or that has no such type."""
+    for name in names:
+        built = backend(name)
+        if missing := built.requirements():
+            raise BackendError(f"backend {name} cannot build here: {missing[0]}")
+        if dtype is not None and dtype not in built.types:
+            raise BackendError(f"backend {name} has no {dtype}; it has {', '.join(built.types)}")
+
+
+def typed(block: Block, name: str, all_names: Sequence[str], dtype: str | None) -> Block:
+    """The block with weights of the type that a backend builds.
+
+    Its own type where the backend has it. A user's `dtype` instead of fp32, but not for what stays fp32 so that
+    the CPU can run it beside engines for a GPU.
+    """
+    types = backend(name).types
+    if block.weights != "fp32" and block.weights in types:
+        return block
+    alone = len(set(all_names)) == 1
+    return replace(block, weights=dtype if dtype and (alone or types[0] != "fp32") else types[0])
 
 
 def backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise BackendError(f"no backend {name!r}; there are {', '.join(BACKENDS)}")
-    return cast(Backend, importlib.import_module(f".{BACKENDS[name]}", __package__))
+    module, _, attribute = BACKENDS[name].partition(":")
+    found = importlib.import_module(f".{module}", __package__)
+    return cast(Backend, getattr(found, attribute) if attribute else found)

@@ -24,7 +24,7 @@ FLAT = {aten.view.default, aten.reshape.default}
 
 
 def lowering(slots: int) -> list[Pass]:
-    return [GroupQuery(slots), Rotary(slots), Norms(slots), Linears(slots)]
+    return [GroupQuery(slots), Rotary(slots), SkipNorms(slots), Norms(slots), Swish(slots), Linears(slots)]
 
 
 def emit(
@@ -80,6 +80,69 @@ class Linears:
 
 
 @dataclass(frozen=True)
+class SkipNorms:
+    """
+    Given:   s = x + z;  y = specc.rms_norm(s, weight, eps)
+    Result:  y, _, _, s = SkipSimplifiedLayerNormalization(x, z, weight, epsilon=eps)
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        changed = 0
+        for node in calls(graph, torch.ops.specc.rms_norm.default):
+            total, scale, eps = node.args
+            if not _sum_of_two(total) or scale.op != "get_attr" or len(shape(scale)) != 1:
+                continue
+            size, one = shape_at(node, self.slots), torch.float32
+            with graph.graph.inserting_before(total):
+                weight_node = graph.graph.get_attr(scale.target)
+                weight_node.meta = dict(scale.meta)
+                both = graph.graph.call_function(
+                    torch.onnx.ops.symbolic_multi_out,
+                    (
+                        "com.microsoft::SkipSimplifiedLayerNormalization", [*total.args[:2], weight_node],
+                        {"epsilon": eps},
+                    ),
+                    {"dtypes": [one] * 4, "shapes": [size, [1], [1], size]},
+                )  # fmt: skip
+                for old, i in ((node, 0), (total, 3)):
+                    swap(old, graph.graph.call_function(operator.getitem, (both, i)))
+            changed += 1
+        return changed
+
+
+def _sum_of_two(node: Node) -> bool:
+    """Whether a node adds two values of one shape, three dimensions, of which neither is a weight."""
+    if node.target is not aten.add.Tensor or not all(isinstance(a, Node) for a in node.args[:2]):
+        return False
+    shapes = [shape(a) for a in node.args[:2]]
+    return shapes[0] == shapes[1] and len(shapes[0]) == 3 and all(a.op != "get_attr" for a in node.args[:2])
+
+
+@dataclass(frozen=True)
+class Swish:
+    """
+    Given:   y = silu(x)
+    Result:  y = QuickGelu(x, alpha=1), which is x * sigmoid(x)
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        found = calls(graph, aten.silu.default)
+        for node in found:
+            with graph.graph.inserting_before(node):
+                new = emit(
+                    graph.graph, "com.microsoft::QuickGelu", [node.args[0]], shape_at(node, self.slots), alpha=1.0
+                )
+            swap(node, new)
+        return len(found)
+
+
+@dataclass(frozen=True)
 class Norms:
     """
     Given:   y = specc.rms_norm(x, weight, eps)
@@ -87,6 +150,7 @@ class Norms:
     """
 
     slots: int
+    dtype: torch.dtype = torch.float32
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
@@ -95,7 +159,7 @@ class Norms:
             x, scale, eps = node.args
             shape = shape_at(node, self.slots)
             with graph.graph.inserting_before(node):
-                new = emit(graph.graph, "RMSNormalization", [x, scale], shape, epsilon=eps, axis=-1)
+                new = emit(graph.graph, "RMSNormalization", [x, scale], shape, self.dtype, epsilon=eps, axis=-1)
             swap(node, new)
         return len(found)
 
@@ -158,7 +222,7 @@ class GroupQuery:
             query, cos, sin, _, interleaved = query.args
             key = key.args[0]
             attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}
-        flat = [_flat(graph, t) for t in (query, key, value)]
+        flat = _packed([_flat(graph, t) for t in (query, key, value)])
         bias = None if once.causal(mask) else once.bias(mask, past_len, positions, slots, window)
         if window and bias is None:
             attributes["local_window_size"] = window
@@ -254,6 +318,16 @@ def _flat(graph: GraphModule, x: Node) -> Node:
         if len(shape(whole)) == 3 and shape(whole)[-1] == heads * size:
             return whole
     return g.call_function(aten.flatten.using_ints, (split, 2, 3))
+
+
+def _packed(flat: list[Node]) -> list[Node | None]:
+    """What queries, keys and values are adjacent slices of, if that is all there is of it; else the three."""
+    if not all(f.target is aten.slice.Tensor and f.args[:2] == (flat[0].args[0], 2) for f in flat):
+        return [*flat]
+    whole: Node = flat[0].args[0]
+    edges = [0, *(f.args[3] for f in flat)]
+    adjacent = [f.args[2] for f in flat] == edges[:3] and edges[3] == shape(whole)[-1]
+    return [whole, None, None] if adjacent else [*flat]
 
 
 def _hand_on(graph: GraphModule, old: Node, attention: Node) -> None:

@@ -19,24 +19,60 @@ from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 
-from . import fast
+from . import Built, Options, fast, portable
+from .commit import commit, moves
+from .half import TYPES, Half
 
-OPSET = 23
+suffix = ".onnx"
+types = ("fp32", "fp16", "bf16", "int8", "int4")
+OPSETS = {"fast": 23, "portable": 24}
+DEFAULT = Options()
 INLINE = 1024  # bytes: what is smaller stands in the graph
 OWN = 1 << 20  # bytes: so much an engine may hold besides the model's weights
 
 
 def build(
-    graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Write `file`, ONNX of opset 23 with contrib operators. Raises BackendError."""
-    passes.run(fast.lowering(block.slots), graph)
-    program = _export(graph, block)
-    model = _translate(program)
-    _name(model, graph)
+    graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
+) -> Built:
+    """Write `file`: ONNX of opset 23 with contrib operators, or of opset 24 without. Raises BackendError."""
+    lowering = options.lowering or ("portable" if block.weights in ("fp16", "bf16") else "fast")
+    model = translate(graph, block, lowering)
     _refer(model, weights, prefix, file)
-    _strip(model)
     ir.save(model, file)
+    inputs, outputs = tensors(model)
+    if lowering == "fast" or not moves(block):
+        return Built(inputs, outputs)
+    keep = file.with_suffix(".commit.onnx")
+    ir.save(commit(inputs, block.slots, from_rows=False), keep)
+    return Built(inputs, outputs, commit=keep.name)
+
+
+def requirements() -> list[str]:
+    """Nothing: what compiles at all has what this needs."""
+    return []
+
+
+def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = False) -> ir.Model:
+    """The block in ONNX, weights inside; with `rows`, it returns the rows that it writes. Raises BackendError."""
+    dtype = TYPES.get(block.weights, torch.float32)
+    if lowering == "fast":
+        if dtype != torch.float32:
+            raise BackendError(f"the fast lowering has no {block.weights}; take --lowering portable")
+        passes.run(fast.lowering(block.slots), graph)
+    else:
+        if block.weights not in TYPES:
+            raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
+        if dtype != torch.float32:
+            passes.run([Half(dtype)], graph)
+        passes.run(portable.lowering(block.slots, dtype, rows), graph)
+    model = _translate(_export(graph, block), OPSETS[lowering])
+    _name(model, graph)
+    _strip(model)
+    return model
+
+
+def tensors(model: ir.Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The inputs and the outputs."""
     return tuple(map(_tensor, model.graph.inputs)), tuple(map(_tensor, model.graph.outputs))
 
 
@@ -48,10 +84,10 @@ def _export(graph: GraphModule, block: Block) -> torch.export.ExportedProgram:
         return torch.export.export(graph, tuple(example), strict=False)
 
 
-def _translate(program: torch.export.ExportedProgram) -> ir.Model:
+def _translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     with _quiet():
         try:
-            made = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+            made = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=opset)
         except Exception as e:
             raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
     assert made is not None
@@ -98,6 +134,8 @@ def _strip(model: ir.Model) -> None:
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
+            if node.op_type == "SkipSimplifiedLayerNormalization" and not value.uses() and value not in kept:
+                value.name = ""  # optional, and not asked for
             if value not in kept:
                 value.type = value.shape = None
     for value in (*kept, *model.graph.initializers.values()):

@@ -51,10 +51,12 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
 def session(tmp_path, monkeypatch) -> Session:
     """A session whose engines run in numpy."""
     backend = SimpleNamespace(
-        load=lambda bundle, spec, rows: Toy(spec.block, rows, VOCABULARY), store=lambda spec: Rows(spec.capacity)
+        load=lambda bundle, spec, rows, place: Toy(spec.block, rows, VOCABULARY),
+        store=lambda spec, place: Rows(spec.capacity),
     )
     monkeypatch.setenv("SPECC_CACHE", "off")
     monkeypatch.setitem(engines.BACKENDS, "toy", "toy")
+    monkeypatch.setitem(engines.DEVICES, "toy", ("cpu",))
     monkeypatch.setitem(sys.modules, f"{engines.__name__}.toy", backend)
     write_bundle(tmp_path / "toy.specc")
     return Session(open_bundle(tmp_path / "toy.specc"))

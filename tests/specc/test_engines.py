@@ -23,7 +23,7 @@ from torch.fx import GraphModule
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from specc import passes, weights
-from specc.backends import onnx
+from specc.backends import Options, onnx
 from specc.runtime.block import Block, Layers, Masked, Parents
 from specc.runtime.engine import Engine
 from specc.runtime.engines.ort import OrtRunner, Rows, session_options
@@ -34,6 +34,7 @@ from specc.runtime.tree import Tree
 pytestmark = pytest.mark.torch
 
 TOLERANCE = 1e-4
+FAST = Options("fast")
 CAPACITY = 64  # what `prepared` has rotary tables for
 PROMPT = 20
 DEEP = Tree((-1, 0, 0, 1, 1, 2, 3, 3, 5, 8, 0, 9, 11, 12, 13, 14, 8))  # deeper than a window
@@ -48,6 +49,7 @@ SAME_ENGINES = {
     "gpt_neox-sequential",
 }  # but for tables
 EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
+PORTABLE = ("llama", "gemma2", "cohere2", "opt", "gpt_oss", "deepseek_v3")
 SHORT = {
     "prefill": Block(Tree.chain(8), ("ids", "logits"), last_row=True),
     "verify": Block(DEEP, ("ids", "top_k:4", "logits")),
@@ -74,7 +76,7 @@ class Bench:
 
     def __init__(
         self, family: str, directory: Path, blocks: Mapping[str, Block],
-        graph: GraphModule | None = None, capacity: int = CAPACITY,
+        graph: GraphModule | None = None, capacity: int = CAPACITY, options: Options = FAST,
     ) -> None:  # fmt: skip
         self.family, self.tokens = family, []
         graph = graph or prepared(family)
@@ -85,8 +87,8 @@ class Bench:
         for name, block in blocks.items():
             twin = passes.fork(graph)
             passes.run(passes.pipeline(block, capacity), twin)
-            inputs, outputs = onnx.build(twin, block, file, "", directory / f"{name}.onnx")
-            built[name] = EngineSpec(name, "onnx", f"{name}.onnx", block, (), inputs, outputs, ())
+            made = onnx.build(twin, block, file, "", directory / f"{name}.onnx", options)
+            built[name] = EngineSpec(name, "onnx", f"{name}.onnx", block, (), made.inputs, made.outputs, ())
         keys = [t for spec in built.values() for t in spec.inputs if t.name.endswith(".key")]
         shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
         self.rows = Rows(CacheSpec(capacity, shapes))
@@ -196,7 +198,26 @@ def test_prefill_and_a_tree(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", EVERY_BLOCK)
 def test_every_block(family: str, tmp_path: Path) -> None:
-    bench = Bench(family, tmp_path, FULL)
+    every_block(family, tmp_path, FAST)
+
+
+@pytest.mark.parametrize("family", PORTABLE)
+def test_every_block_in_standard_operators(family: str, tmp_path: Path) -> None:
+    import onnx as format_
+
+    every_block(family, tmp_path, Options("portable"))
+    for name in FULL:
+        model = format_.load(tmp_path / f"{name}.onnx", load_external_data=False)
+        assert [(i.domain, i.version) for i in model.opset_import] == [("", 24)]
+        kinds = [node.op_type for node in model.graph.node]
+        layers = sum(i.name.endswith(".key") for i in model.graph.input)
+        assert kinds.count("TensorScatter") == 2 * layers
+        written_out = layers if family in ("gemma2", "gpt_oss") else 0
+        assert (kinds.count("Attention"), kinds.count("Softmax") >= written_out) == (layers - written_out, True)
+
+
+def every_block(family: str, tmp_path: Path, options: Options) -> None:
+    bench = Bench(family, tmp_path, FULL, options=options)
     bench.prefill("prefill", PROMPT)
     bench.decode("decode", 3)
     bench.verify("verify", DEEP)

@@ -1,0 +1,102 @@
+"""ONNX Runtime on a device: caches stay there, a step copies tokens in and outputs back, rows are kept by a graph.
+
+The device may be the CPU itself, which is how this is tested where there is no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from ..errors import BackendError
+from ..manifest import CacheSpec, EngineSpec, Tensor
+
+# ONNX's number of a type, and what carries its bytes on the host
+TYPES: dict[str, tuple[int, Any]] = {
+    "float": (1, np.float32), "float32": (1, np.float32), "int32": (6, np.int32), "int64": (7, np.int64),
+    "bool": (9, np.bool_), "float16": (10, np.float16), "bfloat16": (16, np.uint16),
+}  # fmt: skip
+
+
+def zeros(dtype: str, shape: Sequence[int], device: str) -> ort.OrtValue:
+    number, carrier = TYPES[dtype]
+    value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), number, device)
+    value.update_inplace(np.zeros(shape, carrier))  # what a mask hides is multiplied by 0, and must be a number
+    return value
+
+
+class DeviceRows:
+    """The rows of one cache on a device, by the names that engines bind; the runner that ran last moves them."""
+
+    def __init__(self, spec: CacheSpec, device: str) -> None:
+        self.capacity, self.device = spec.capacity, device
+        self.ran: DeviceRunner | None = None
+        self.values = {
+            f"{layer}.{name}": zeros(spec.dtype, (1, heads, spec.capacity, size), device)
+            for layer, (heads, size) in spec.layers.items()
+            for name in ("key", "value")
+        }
+
+    def move(self, start: int, rows: Sequence[int]) -> None:
+        assert self.ran is not None, "nothing ran"
+        self.ran.keep(start, [row - start for row in rows])
+
+
+class DeviceRunner:
+    """Inputs and outputs at fixed addresses of the device, so that a graph of launches can be replayed."""
+
+    def __init__(
+        self, session: ort.InferenceSession, spec: EngineSpec, rows: DeviceRows,
+        keeper: ort.InferenceSession | None = None,
+    ) -> None:  # fmt: skip
+        self.session, self.spec, self.rows, self.keeper = session, spec, rows, keeper
+        self.inputs, self._in = self._arrays(spec.inputs)
+        self.outputs, self._out = self._arrays(spec.outputs)
+        self.binding = _bound(session, self._in | self._caches(spec.inputs), self._out | self._caches(spec.outputs))
+        if keeper:
+            slots = spec.block.slots
+            index = zeros("int64", (slots,), rows.device), zeros("int64", (1,), rows.device)
+            self._index, self._start = index
+            caches = [self._caches(tensors) for tensors in (spec.inputs, spec.outputs)]
+            self._keep = _bound(keeper, {"index": self._index, "past_len": self._start} | caches[0], caches[1])
+
+    def run(self) -> None:
+        for name, value in self._in.items():
+            value.update_inplace(self.inputs[name])
+        self.session.run_with_iobinding(self.binding)
+        for name, value in self._out.items():
+            self.outputs[name][...] = value.numpy()
+        self.rows.ran = self
+
+    def keep(self, start: int, slots: Sequence[int]) -> None:
+        """Move the rows that the last run wrote from `start` on: those of `slots` to the front."""
+        if self.keeper is None:
+            raise BackendError(
+                f"engine {self.spec.name} has no file that keeps its rows; compile with --lowering portable"
+            )
+        index = np.arange(self.spec.block.slots)  # beyond the kept ones rows stay where they are
+        index[: len(slots)] = slots
+        self._index.update_inplace(index)
+        self._start.update_inplace(np.array([start]))
+        self.keeper.run_with_iobinding(self._keep)
+
+    def _arrays(self, tensors: Sequence[Tensor]) -> tuple[dict[str, np.ndarray], dict[str, ort.OrtValue]]:
+        mine = [t for t in tensors if t.name.partition(".")[0] not in ("past_key_values", "present")]
+        arrays = {t.name: np.zeros(t.shape, TYPES[t.dtype][1]) for t in mine}
+        return arrays, {t.name: zeros(t.dtype, t.shape, self.rows.device) for t in mine}
+
+    def _caches(self, tensors: Sequence[Tensor]) -> dict[str, ort.OrtValue]:
+        names = [t.name.partition(".") for t in tensors]
+        return {f"{p}.{row}": self.rows.values[row] for p, _, row in names if p in ("past_key_values", "present")}
+
+
+def _bound(session: ort.InferenceSession, inputs: dict[str, Any], outputs: dict[str, Any]) -> ort.IOBinding:
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        binding.bind_ortvalue_input(name, value)
+    for name, value in outputs.items():
+        binding.bind_ortvalue_output(name, value)
+    return binding
