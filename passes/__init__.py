@@ -30,6 +30,7 @@ from .fuse_rotary import FuseRotary
 from .keep_row import KeepRow
 from .lower_attention import LowerAttention
 from .mask_input import MaskInput
+from .merge_projections import MergeProjections
 from .out_of_place import OutOfPlace
 from .pad_heads import PadHeads
 from .parents_input import ParentsInput
@@ -49,7 +50,7 @@ def preparation(positions: int) -> list[Pass]:
     """What every block of a model wants; done once, on the captured graph."""
     return [
         DropAsserts(), OutOfPlace(), DropNoops(), FoldConstants(), FuseRMSNorm(), FuseRotary(positions),
-        BoundPositions(positions), PadHeads(8),
+        BoundPositions(positions), PadHeads(8), MergeProjections(),
     ]  # fmt: skip
 
 

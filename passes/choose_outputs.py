@@ -17,7 +17,9 @@ class ChooseOutputs:
     """Next ids by argmax, top-k ids and log-probabilities, logits, hidden states.
 
     Given:   {logits}
-    Result:  {ids: argmax(logits), top_ids, top_logprobs: topk(logits, k) - logsumexp(logits)}   ("ids", "top_k:k")
+    Result:  {ids: argmax(logits), top_ids: topk(logits, k), top_logprobs: log_softmax(logits)[top_ids]}
+
+    for ("ids", "top_k:k"); the argmax is then the first of the top k.
     """
 
     outputs: tuple[str, ...]
@@ -36,9 +38,11 @@ class ChooseOutputs:
                     chosen["logits"] = logits
                 elif kind == "top_k":
                     top = call(aten.topk.default, (logits, int(number)))
-                    values, chosen["top_ids"] = (call(operator.getitem, (top, i)) for i in (0, 1))
-                    total = call(aten.logsumexp.default, (logits, [-1], True))
-                    chosen["top_logprobs"] = call(aten.sub.Tensor, (values, total))
+                    chosen["top_ids"] = call(operator.getitem, (top, 1))
+                    logprobs = call(aten.log_softmax.int, (logits, -1))
+                    chosen["top_logprobs"] = call(aten.gather.default, (logprobs, -1, chosen["top_ids"]))
+                    if "ids" in chosen:
+                        chosen["ids"] = call(aten.select.int, (chosen["top_ids"], -1, 0))
                 elif kind == "hidden":
                     chosen[output.replace(":", "_")] = _hidden(graph, int(number))
         set_outputs(graph, chosen | named)

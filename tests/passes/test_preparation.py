@@ -1,4 +1,4 @@
-"""DropAsserts, DropNoops, FoldConstants, FuseRMSNorm and FuseRotary: what they find, and that nothing changes."""
+"""DropAsserts, DropNoops, FoldConstants, FuseRMSNorm, FuseRotary, MergeProjections: what they find, and that nothing changes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from specc.passes.drop_noops import DropNoops
 from specc.passes.fold_constants import FoldConstants
 from specc.passes.fuse_rms_norm import FuseRMSNorm
 from specc.passes.fuse_rotary import FuseRotary
+from specc.passes.merge_projections import MergeProjections
 from specc.passes.out_of_place import OutOfPlace
 
 pytestmark = pytest.mark.torch
 
 ROTATED = {"llama": 6, "qwen3": 6, "gemma2": 6, "phi": 6, "gpt_neox": 6, "cohere2": 4, "mixtral": 6}  # 3 layers
+MERGED = {
+    "llama": 3,
+    "gemma2": 3,
+    "mixtral": 3,
+    "cohere2": 3,
+}  # elsewhere something stands between, or it is one product
 NORMED = {"llama": 7, "qwen3": 13, "gemma2": 13, "mixtral": 7}
 
 
@@ -28,10 +35,11 @@ def test_what_is_left_of_a_llama() -> None:
         """\
   6 aten.add.Tensor
   1 aten.embedding
- 22 aten.linear
+ 16 aten.linear
   3 aten.mul.Tensor
   3 aten.reshape
   3 aten.silu
+  9 aten.slice.Tensor
   1 aten.sym_size.int
  12 aten.transpose.int
   9 aten.view
@@ -77,6 +85,16 @@ def test_queries_and_keys_of_rotated_layers_are_turned_by_one_node_each(family: 
     graph = captured(family)
     *_, ran = passes.run([DropAsserts(), DropNoops(), FuseRotary(64)], graph)
     assert ran.changed == operators(graph).get("specc.rotary", 0) == ROTATED.get(family, 0)
+    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", EIGHT)
+def test_queries_keys_and_values_come_from_one_product_where_nothing_stands_between(family: str) -> None:
+    graph = captured(family)
+    before = operators(graph)["aten.linear"]
+    *_, ran = passes.run([DropAsserts(), DropNoops(), FoldConstants(), FuseRotary(64), MergeProjections()], graph)
+    assert ran.changed == MERGED.get(family, 0)
+    assert operators(graph)["aten.linear"] == before - 2 * ran.changed
     torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
 
 
