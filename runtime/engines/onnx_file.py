@@ -14,7 +14,8 @@ Location = dict[str, str]  # location, offset, length, and prepacked_N as ONNX R
 
 FIELDS = {
     "Model": [("graph", 7, "Graph", False)],
-    "Graph": [("initializer", 5, "Tensor", True)],
+    "Graph": [("node", 1, "Node", True), ("initializer", 5, "Tensor", True)],
+    "Node": [("input", 1, "", True), ("op_type", 4, "", False)],
     "Tensor": [("name", 8, "", False), ("external_data", 13, "Entry", True)],
     "Entry": [("key", 1, "", False), ("value", 2, "", False)],
 }
@@ -41,13 +42,19 @@ _Model = _model_class()
 
 
 class OnnxFile:
-    """`weights` is where each external tensor lies, by name; change it and `save`."""
+    """`weights` is where each external tensor lies, by name; change it and `save`. `users`: the operators it feeds."""
 
     def __init__(self, file: Path) -> None:
         self._model = _Model.FromString(file.read_bytes())
         self.weights: dict[str, Location] = {
             t.name: {e.key: e.value for e in t.external_data} for t in self._model.graph.initializer if t.external_data
         }
+
+        self.users: dict[str, set[str]] = {name: set() for name in self.weights}
+        for node in self._model.graph.node:
+            for name in node.input:
+                if name in self.users:
+                    self.users[name].add(node.op_type)
 
     def save(self, file: Path) -> None:
         for tensor in self._model.graph.initializer:

@@ -5,7 +5,7 @@ does not fit any more is made again, and without it engines run the same, in mor
 
     KEY/index.json    where each weight lies in weights.bin; size and time of every file here
     KEY/weights.bin   raw and packed copies, appended to
-    KEY/NAME.onnx     an engine, optimised, that refers to weights.bin
+    KEY/NAME.onnx     an engine that refers to weights.bin
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> or
     """A session of the packed engine, packing it first if need be; of the bundle's own file where that fails."""
     try:
         file = _packed(bundle, spec)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return ort.InferenceSession(str(file), options, providers=PROVIDERS)
     except Exception:  # no room, no right to write, a cache that someone damaged: ONNX Runtime's errors have no family
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         return ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
 
 
@@ -55,36 +53,41 @@ def _packed(bundle: Bundle, spec: EngineSpec) -> Path:
 
 
 def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: dict[str, Any]) -> None:
-    """Let ONNX Runtime write the optimised engine and its packed weights; keep of these what is not there yet."""
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        optimised = Path(scratch) / spec.file
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = str(optimised)
-        for key, value in (
-            ("optimized_model_external_initializers_file_name", BIN),
-            ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
-            ("save_external_prepacked_constant_initializers", "1"),
-        ):
-            options.add_session_config_entry(f"session.{key}", value)
-        ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
-        source, made = OnnxFile(bundle.file(spec.file)), OnnxFile(optimised)
-        with (directory / BIN).open("ab") as bin_file, (Path(scratch) / BIN).open("rb") as packed:
-            for name, location in made.weights.items():
-                at = source.weights.get(name)
-                packing = ",".join(
-                    sorted(v.partition("|")[0] for k, v in location.items() if k.startswith("prepacked"))
-                )
-                identity = f"{at['location']} {at['offset']}+{at['length']}" if at else f"{spec.file}:{name}"
-                held = index["weights"].setdefault(f"{identity} {packing}", None)
-                if held is None:
-                    held = index["weights"][f"{identity} {packing}"] = _move(location, packed, bin_file)
-                made.weights[name] = held
-        made.save(directory / spec.file)
+    """Write the engine's twin, whose weights lie packed in the one file; pack those that no engine had before."""
+    twin = OnnxFile(bundle.file(spec.file))
+    keys = {
+        name: f"{at['location']} {at['offset']}+{at['length']} {' '.join(sorted(twin.users[name]))}"
+        for name, at in twin.weights.items()
+    }
+    if missing := [name for name, key in keys.items() if key not in index["weights"]]:
+        with tempfile.TemporaryDirectory(dir=directory) as scratch:
+            made = _packed_by_runtime(bundle.file(spec.file), Path(scratch))
+            with (directory / BIN).open("ab") as bin_file, (Path(scratch) / BIN).open("rb") as packed:
+                for name in missing:
+                    index["weights"][keys[name]] = _move(made.weights[name], packed, bin_file)
+    for name, key in keys.items():
+        twin.weights[name] = index["weights"][key]
+    twin.save(directory / spec.file)
     index["files"] = {f.name: stamp(f) for f in directory.iterdir() if f.suffix in (".onnx", ".bin")}
     partial = directory / f"{INDEX}.partial"
     partial.write_text(json.dumps(index))
     partial.replace(directory / INDEX)
+
+
+def _packed_by_runtime(file: Path, scratch: Path) -> OnnxFile:
+    """What ONNX Runtime writes when told to save an engine with its weights as its kernels want them."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # every weight keeps its name
+    options.optimized_model_filepath = str(scratch / file.name)
+    for key, value in (
+        ("optimized_model_external_initializers_file_name", BIN),
+        ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
+        ("save_external_prepacked_constant_initializers", "1"),
+    ):
+        options.add_session_config_entry(f"session.{key}", value)
+    ort.InferenceSession(str(file), options, providers=PROVIDERS)
+    return OnnxFile(scratch / file.name)
 
 
 def _move(location: Location, packed: BinaryIO, bin_file: BinaryIO) -> Location:

@@ -1,4 +1,4 @@
-"""DropAsserts, DropNoops, FoldConstants, FuseRMSNorm, FuseRotary, MergeProjections: what they find, and that nothing changes."""
+"""DropAsserts, DropNoops, FoldConstants, FuseRMSNorm, FuseRotary, MergeProjections: what they find; nothing changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MERGED = {
     "gemma2": 3,
     "mixtral": 3,
     "cohere2": 3,
-}  # elsewhere something stands between, or it is one product
+}  # elsewhere something stands between
 NORMED = {"llama": 7, "qwen3": 13, "gemma2": 13, "mixtral": 7}
 
 
