@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from specc import __version__, console
+from specc import __version__, cli_bench, console
 from specc.runtime.errors import PromptError, RecipeError, SpeccError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def compile_(
     skip_layers: Annotated[Word, _option("3,4", "Layers that a layer-skipping draft leaves out.")] = None,
     max_seq_len: Annotated[Count, _option("N", LENGTH, min=1)] = None,
     prompts: Annotated[File, _option("FILE", 'Golden prompts, JSON lines {"prompt": "…"}.')] = None,
-    golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 48,
+    golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 32,
     backend: Annotated[Words, _option("NAME", BACKEND)] = None,
     dtype: Annotated[Word, _option("T", DTYPE)] = None,
     lowering: Annotated[Word, _option("L", LOWERING)] = None,
@@ -346,6 +346,9 @@ def recipes(
         console.emit([tables.method_json(m) for m in chosen])
     else:
         console.out().print(tables.one_method(chosen[0]) if name else tables.methods(chosen))
+
+
+app.command("bench", epilog=cli_bench.EXAMPLES)(cli_bench.bench)
 
 
 def main(argv: list[str] | None = None) -> None:
