@@ -14,7 +14,8 @@ from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 
-BACKENDS = {"onnx": "onnx"}  # a module, or module:object
+# a module, or module:object
+BACKENDS = {"onnx": "onnx", "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX"}
 
 LOWERINGS = ("fast", "portable")
 
@@ -50,6 +51,9 @@ class Options:
             raise BackendError(f"unknown lowering {self.lowering!r}; there are {', '.join(LOWERINGS)}")
 
 
+DEFAULT = Options()
+
+
 class Backend(Protocol):
     """What a backend's module has.
 
@@ -60,7 +64,7 @@ class Backend(Protocol):
     types: tuple[str, ...]
 
     def build(
-        self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = ...
+        self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
         """Write `file` for a graph that `pipeline(block)` made. `weights` is in the block's type.
 

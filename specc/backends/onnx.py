@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -19,14 +20,13 @@ from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 
-from . import Built, Options, fast, portable
+from . import DEFAULT, Built, Options, fast, portable
 from .commit import commit, moves
 from .half import TYPES, Half
 
 suffix = ".onnx"
 types = ("fp32", "fp16", "bf16", "int8", "int4")
 OPSETS = {"fast": 23, "portable": 24}
-DEFAULT = Options()
 INLINE = 1024  # bytes: what is smaller stands in the graph
 OWN = 1 << 20  # bytes: so much an engine may hold besides the model's weights
 
@@ -67,8 +67,17 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         passes.run(portable.lowering(block.slots, dtype, rows), graph)
     model = _translate(_export(graph, block), OPSETS[lowering])
     _name(model, graph)
+    if lowering == "portable":
+        _place(model)
     _strip(model)
     return model
+
+
+def read_header(weights: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file holds, and where its data begins."""
+    with weights.open("rb") as f:
+        size = int.from_bytes(f.read(8), "little")
+        return json.loads(f.read(size)), 8 + size
 
 
 def tensors(model: ir.Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -85,13 +94,24 @@ def _export(graph: GraphModule, block: Block) -> torch.export.ExportedProgram:
 
 
 def _translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
+    """Operator by operator as they stand, which most have a translation for; decomposed, slowly, where one has none."""
+    decompose = program.run_decompositions
+    program.run_decompositions = lambda *_, **__: program  # type: ignore[method-assign]
     with _quiet():
         try:
-            made = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=opset)
-        except Exception as e:
-            raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
+            made = _onnx(program, opset)
+        except Exception:
+            program.run_decompositions = decompose  # type: ignore[method-assign]
+            try:
+                made = _onnx(program, opset)
+            except Exception as e:
+                raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
     assert made is not None
     return made.model
+
+
+def _onnx(program: torch.export.ExportedProgram, opset: int) -> torch.onnx.ONNXProgram | None:
+    return torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=opset)
 
 
 def _name(model: ir.Model, graph: GraphModule) -> None:
@@ -104,11 +124,17 @@ def _name(model: ir.Model, graph: GraphModule) -> None:
         value.name = name
 
 
+def _place(model: ir.Model) -> None:
+    """Name each node after the module that it comes from, for what other parsers say of it."""
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        if scopes[1:-1]:
+            node.name = f"{scopes[-2]}/{node.name}"
+
+
 def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
     """Point each initializer that the weights file holds into it; ONNX Runtime wants the two in one directory."""
-    with weights.open("rb") as f:
-        size = int.from_bytes(f.read(8), "little")
-        header = json.loads(f.read(size))
+    header, start_of_data = read_header(weights)
     for name, value in model.graph.initializers.items():
         tensor: Any = value.const_value
         if tensor.nbytes < INLINE:
@@ -120,7 +146,7 @@ def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
             raise BackendError(f"{name} of {tensor.nbytes} bytes is in no weights file")
         start, end = held["data_offsets"]
         value.const_value = ir.ExternalTensor(
-            weights.name, 8 + size + start, end - start, tensor.dtype, name=name, shape=tensor.shape,
+            weights.name, start_of_data + start, end - start, tensor.dtype, name=name, shape=tensor.shape,
             base_dir=file.parent,
         )  # fmt: skip
 

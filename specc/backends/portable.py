@@ -50,6 +50,7 @@ class Linears:
                 inputs = [flat, matrix] if bias is None else [flat, matrix, bias]
                 count = int(torch.tensor(rows).prod())
                 new = emit(g, "Gemm", inputs, [count, width], self.dtype, transB=1)
+                new.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
                 new = new if len(rows) == 1 else g.call_function(aten.reshape.default, (new, [*rows, width]))
             swap(node, new)
         return len(found)
