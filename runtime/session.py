@@ -106,6 +106,13 @@ class Session:
         room = self.bundle.manifest.model.context - len(tokens)
         return Stream(steps, self.text, stats, min(max_new_tokens, room), eos, stops)
 
+    def release(self, recipe: Recipe, but: Recipe) -> None:
+        """Unload what this recipe uses and `but` does not: drafters and engines. They load again when asked for."""
+        for sample in (False, True):
+            self.drafters.pop((recipe.name, sample), None)
+        used = {*recipe.verify, *recipe.engines.values()} - {*but.verify, *but.engines.values()}
+        self.engines.release(*used)
+
     def _decode(
         self, seq: Sequence, drafter: Drafter, accept: Acceptance, recipe: Recipe, stats: Stats
     ) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import platform
 import resource
@@ -10,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -21,22 +21,18 @@ from specc import golden, passes, weights
 from specc.backends import Options as BuildOptions
 from specc.backends import backend, check, typed
 from specc.capture import capture, describe, load_model
+from specc.measure import choose_default_apart
 from specc.recipes import DECODE, METHODS, Facts, Method, Plan, method, prefill
 from specc.reference import reference
 from specc.runtime.block import Block, Masked
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
-from specc.runtime.engines import choose
-from specc.runtime.errors import BackendError, CaptureError, RecipeError
+from specc.runtime.errors import CaptureError, RecipeError
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec, Ran
-from specc.runtime.place import CPU
 from specc.runtime.recipe import Recipe
-from specc.runtime.session import Session
 from specc.runtime.tree import Tree
 
 MARGIN = 128  # rows past the context: scratch for the widest block
-CALIBRATION = 96  # tokens that a search runs on
-BETTER = 1.05  # a recipe must be so much faster than plain decoding to become the default
-ROUNDS = 3
+CALIBRATION = 64  # tokens that a search runs on
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """What a compile did: `measured` has a row a recipe."""
+    """What a compile did. `peak_rss_bytes`: of the larger of its two processes, compiling and measuring."""
 
     bundle: Bundle
     seconds: float
@@ -83,10 +79,14 @@ def compile_bundle(options: Options) -> Report:
     methods = _methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("prompts.jsonl")))
     with written_whole(Path(options.output), options.overwrite) as directory:
-        manifest = _Compile(options, methods, prompts, directory).run()
-        _choose_default(directory, write_manifest(directory, manifest))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Report(open_bundle(options.output), time.monotonic() - start, peak)
+        job = _Compile(options, methods, prompts, directory)
+        write_manifest(directory, job.run())
+        done = job.done
+        del job
+        gc.collect()  # the model and its graphs, which hold one another
+        choose_default_apart(directory, lambda recipe: options.stage(f"measure {recipe}", done, done))
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return Report(open_bundle(options.output), time.monotonic() - start, peak * 1024)
 
 
 def _methods(options: Options) -> list[Method]:
@@ -263,50 +263,6 @@ def _caches(engines: Sequence[EngineSpec]) -> dict[str, CacheSpec]:
                 _, heads, capacity, size = tensor.shape
                 layers.setdefault(engine.block.cache, {})[rest.removesuffix(".key")] = heads, size
     return {name: CacheSpec(capacity, found) for name, found in layers.items()}
-
-
-def _choose_default(directory: Path, manifest: Manifest) -> None:
-    """Replay the golden prompts by every recipe in turn; the fastest lossless one, if it beats plain decoding.
-
-    What is much slower than plain after the first round is not run again. Nothing is, where no engine runs on the CPU.
-    """
-    bundle = open_bundle(directory)
-    try:
-        choose(bundle, CPU)
-    except BackendError:
-        return  # engines for a GPU alone: nothing to measure here
-    session = Session(bundle)
-    cases = golden.read_cases(directory / golden.FILE)
-    names = contenders = [r.name for r in manifest.recipes]
-    golden.replay(session, cases[:1], names, manifest.near_tie_tolerance)  # to warm up
-    rounds: list[list[golden.Replayed]] = []
-    for _ in range(ROUNDS):
-        rounds.append(golden.replay(session, cases, contenders, manifest.near_tie_tolerance))
-        contenders = [n for n in contenders if _speed(rounds[0], n) >= 0.9 * _speed(rounds[0], "plain")]
-    rows: list[dict[str, Any]] = []
-    for recipe in manifest.recipes:
-        ran = [r for r in rounds if any(x.recipe == recipe.name for x in r)]
-        first = [r for r in rounds[0] if r.recipe == recipe.name]
-        rows.append(
-            {
-                "recipe": recipe.name,
-                "lossless": recipe.lossless,
-                "tokens_per_second": round(median(_speed(r, recipe.name) for r in ran), 2),
-                "speedup": round(median(_speed(r, recipe.name) / _speed(r, "plain") for r in ran), 3),
-                "mean_acceptance_length": round(sum(r.mean_acceptance_length for r in first) / len(first), 3),
-                **{v: sum(r.verdict == v for r in first) for v in ("identical", "near-tie", "diverged")},
-            }
-        )
-    sound = [r for r in rows if r["lossless"] and not r["diverged"] and r["speedup"] >= BETTER]
-    best = max(sound, key=lambda r: r["speedup"], default=rows[0])
-    chosen = replace(session.bundle.manifest, default_recipe=best["recipe"], measured=tuple(rows))
-    write_manifest(directory, chosen)
-
-
-def _speed(results: Sequence[golden.Replayed], recipe: str) -> float:
-    """Tokens a second of decoding, over all cases."""
-    mine = [r for r in results if r.recipe == recipe]
-    return sum(r.tokens - 1 for r in mine) / sum(r.seconds for r in mine)
 
 
 def _versions() -> dict[str, str]:

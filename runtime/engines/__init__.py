@@ -37,6 +37,11 @@ class Engines:
             self._engines[name] = Engine(name, spec.block, runner, store)
         return self._engines[name]
 
+    def release(self, *names: str) -> None:
+        """Unload engines; they load again when asked for."""
+        for name in names:
+            self._engines.pop(name, None)
+
     def store(self, cache: str) -> Store:
         """The rows that all engines with this cache name share."""
         if cache not in self._stores:

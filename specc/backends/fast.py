@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import onnx_ir as ir
 import torch
 from torch.fx import Graph, GraphModule, Node
 
@@ -264,7 +265,7 @@ class _Once:
         if "lengths" not in self.made:
             g = self.graph.graph
             last = g.call_function(aten.add.Tensor, (past_len, slots - 1))
-            last = g.call_function(aten.to.dtype, (last, torch.int32))
+            last = emit(g, "Cast", [last], [1], torch.int32, to=int(ir.DataType.INT32))
             total = g.call_function(aten.add.Tensor, (last, 1))
             self.made["lengths"] = last, g.call_function(aten.squeeze.default, (total,))
         return self.made["lengths"]

@@ -1,0 +1,108 @@
+"""Which recipe a bundle decodes by unless told: plain decoding and every recipe on its golden prompts, here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from specc import golden
+from specc.golden import Case, Replayed
+from specc.runtime.bundle import Bundle, open_bundle, write_manifest
+from specc.runtime.engines import choose
+from specc.runtime.errors import BackendError
+from specc.runtime.place import CPU
+from specc.runtime.session import Session
+
+BETTER = 1.05  # a recipe must be so much faster than plain decoding to become the default
+TRIAL, HOPELESS = 2, 0.8  # a recipe that is below this speed-up after so many cases is not run on
+ROUNDS, FINALISTS = 3, 3  # so many of the fastest are run so often, by turns with plain decoding
+BUDGET = 2.0  # seconds of plain decoding in a round; where all cases take longer, the first ones stand for them
+
+
+def choose_default_apart(path: Path, advance: Callable[[str], None] = lambda recipe: None) -> None:
+    """`choose_default` in a process of its own, which holds neither torch nor the model. Raises BackendError."""
+    command = [sys.executable, "-m", __name__, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stderr is not None
+        try:
+            for line in child.stdout:
+                advance(line.strip())
+            said = child.stderr.read().strip().splitlines() or ["it said nothing"]
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        raise BackendError(f"the recipes cannot be measured here: {said[-1]}")
+
+
+def choose_default(path: Path, advance: Callable[[str], None] = lambda recipe: None) -> None:
+    """Measure, and write what came out and the fastest lossless recipe into the manifest.
+
+    Nothing is measured where no engine runs on the CPU.
+    """
+    bundle = open_bundle(path)
+    try:
+        choose(bundle, CPU)
+    except BackendError:
+        return
+    rows = measure(bundle, advance)
+    sound = [r for r in rows if r["lossless"] and not r["diverged"] and r["speedup"] >= BETTER]
+    best = max(sound, key=lambda r: r["speedup"], default=rows[0])
+    write_manifest(path, replace(bundle.manifest, default_recipe=best["recipe"], measured=tuple(rows)))
+
+
+def measure(bundle: Bundle, advance: Callable[[str], None] = lambda recipe: None) -> list[dict[str, Any]]:
+    """A row a recipe, plain first: speed, acceptance, and how many of the golden cases it ran came out identical."""
+    session, cases = Session(bundle), golden.read_cases(bundle.file(golden.FILE))
+    tolerance = bundle.manifest.near_tie_tolerance
+
+    def run(recipe: str, some: Sequence[Case]) -> list[Replayed]:
+        return golden.replay(session, list(some), [recipe], tolerance)
+
+    run("plain", cases[:1])  # to warm up
+    plain = run("plain", cases)
+    first = {"plain": plain}
+    ratios = {"plain": [1.0]}
+    speeds = {"plain": [speed(plain)]}
+    for recipe in [r.name for r in bundle.manifest.recipes if r.name != "plain"]:
+        advance(recipe)
+        run(recipe, [cases[0]])
+        first[recipe] = run(recipe, cases[:TRIAL])
+        if len(cases) > TRIAL and speed(first[recipe]) >= HOPELESS * speed(plain[:TRIAL]):
+            first[recipe] += run(recipe, cases[TRIAL:])
+        speeds[recipe] = [speed(first[recipe])]
+        ratios[recipe] = [speed(first[recipe]) / speed(plain[: len(first[recipe])])]
+        session.release(bundle.recipe(recipe), bundle.recipe("plain"))
+    hopeful = sorted((n for n in first if n != "plain" and ratios[n][0] >= 0.9), key=lambda n: -ratios[n][0])
+    some = cases if sum(r.seconds for r in plain) < BUDGET else cases[:TRIAL]
+    for recipe in hopeful[:FINALISTS]:
+        for _ in range(ROUNDS - 1):
+            pair = {name: run(name, some) for name in ("plain", recipe)}
+            speeds[recipe].append(speed(pair[recipe]))
+            ratios[recipe].append(speed(pair[recipe]) / speed(pair["plain"]))
+        session.release(bundle.recipe(recipe), bundle.recipe("plain"))
+    return [
+        {
+            "recipe": name,
+            "lossless": bundle.recipe(name).lossless,
+            "tokens_per_second": round(median(speeds[name]), 2),
+            "speedup": round(median(ratios[name]), 3),
+            "mean_acceptance_length": round(sum(r.mean_acceptance_length for r in ran) / len(ran), 3),
+            **{v: sum(r.verdict == v for r in ran) for v in ("identical", "near-tie", "diverged")},
+        }
+        for name, ran in first.items()
+    ]
+
+
+def speed(results: Sequence[Replayed]) -> float:
+    """Tokens a second of decoding, over some cases."""
+    return sum(r.tokens - 1 for r in results) / sum(r.seconds for r in results)
+
+
+if __name__ == "__main__":
+    choose_default(Path(sys.argv[1]), lambda recipe: print(recipe, flush=True))
