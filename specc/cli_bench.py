@@ -13,7 +13,7 @@ EXAMPLES = examples(
     "specc bench model.specc",
     "specc bench model.specc --recipes all --prompts spec_bench.jsonl --limit 5",
     "specc bench model.specc --against transformers,llama.cpp --html bench.html",
-    "specc bench model.specc --against llama.cpp --peer-python llama.cpp=v/bin/python",
+    "specc bench m.specc --against llama.cpp --peer-python llama.cpp=v/bin/python",
     "specc bench model.specc --recipes all --synthetic-acceptance 0.8,0.6,0.5",
 )
 RECIPES = "As --recipe, with commas; all is every recipe of the bundle."

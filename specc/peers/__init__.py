@@ -23,7 +23,7 @@ from specc.systems import Run
 PEERS = {  # name -> file, and what installs it
     "transformers": ("transformers.py", "pip install torch transformers"),
     "onnxruntime-genai": ("onnxruntime_genai.py", "pip install --no-deps onnxruntime-genai"),
-    "openvino-genai": ("openvino_genai.py", "pip install openvino-genai gguf"),
+    "openvino-genai": ("openvino_genai.py", "pip install openvino-genai gguf llama-cpp-python"),
     "llama.cpp": ("llama_cpp.py", "pip install llama-cpp-python gguf"),
 }
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ class Peers:
         spec = importlib.util.spec_from_file_location("peer", self.file)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
+        job["gguf"] = lambda source, name, dtype=job["dtype"]: gguf(source, Path(job["work"]) / f"{name}.gguf", dtype)
         spec.loader.exec_module(module)
         self.peer = module.Peer(job)
         failed: dict[str, str] = {}
@@ -70,6 +72,22 @@ class Peers:
     def memory(self, order: dict[str, Any]) -> dict[str, Any]:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         return {"bytes": next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024}
+
+
+def gguf(source: str, file: Path, dtype: str) -> str:
+    """A GGUF file as given, or made of a Hugging Face directory."""
+    if source.endswith(".gguf"):
+        return source
+    if not file.exists():
+        convert = str(Path(__file__).with_name("to_gguf.py"))
+        command = [sys.executable, "-c", f"import runpy; runpy.run_path({convert!r}, run_name='__main__')"]
+        made = subprocess.run(
+            [*command, source, str(file), dtype], cwd=file.parent, stdout=2, stderr=subprocess.PIPE, text=True
+        )
+        if made.returncode:
+            why = (made.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ValueError(f"no GGUF file can be made of {source} ({why}); give what it reads with --peer-model")
+    return str(file)
 
 
 def told(error: Exception) -> str:

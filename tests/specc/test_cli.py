@@ -21,7 +21,7 @@ from specc import __version__, load
 from specc.runtime.bundle import MANIFEST, open_bundle
 from specc.runtime.errors import BundleError
 
-VERBS = ("compile", "generate", "test", "show", "recipes")
+VERBS = ("compile", "generate", "test", "show", "recipes", "bench")
 PROMPT = "def wrap(text, width=70):\n"
 GENERATED = {
     "text", "token_ids", "finish_reason", "recipe", "lossless", "prompt_tokens", "new_tokens", "prefill_seconds",
@@ -97,7 +97,7 @@ def test_layers_that_are_no_numbers_are_refused() -> None:
     )
 
 
-@pytest.mark.parametrize("verb", ["generate", "test", "show"])
+@pytest.mark.parametrize("verb", ["generate", "test", "show", "bench"])
 def test_a_missing_bundle_is_refused(verb: str, tmp_path: Path) -> None:
     prompt = ["--prompt", "a"] if verb == "generate" else []
     assert refused(verb, tmp_path / "none", *prompt).startswith(f"no bundle at {tmp_path / 'none'}; make one with")
