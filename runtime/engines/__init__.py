@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
-from types import ModuleType
+from typing import Any
 
 from ..bundle import Bundle
 from ..engine import Engine
@@ -16,8 +16,9 @@ from ..manifest import EngineSpec
 from ..place import CPU, Place
 from ..sequence import Store
 
-BACKENDS = {"onnx": "ort"}
-DEVICES = {"onnx": ("cpu", "cuda")}
+# a module, or module:object
+BACKENDS = {"onnx": "ort", "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX"}
+DEVICES = {"onnx": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
 
 
 class Engines:
@@ -89,5 +90,7 @@ def _devices(engines: list[EngineSpec]) -> tuple[str, ...]:
     return ("cuda",) if needs_gpu else DEVICES[engines[0].backend]
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f".{BACKENDS[name]}", __package__)
+def _module(name: str) -> Any:
+    module, _, attribute = BACKENDS[name].partition(":")
+    found = importlib.import_module(f".{module}", __package__)
+    return getattr(found, attribute) if attribute else found
