@@ -19,7 +19,8 @@ ATTENTION = torch.ops.specc.attention.default
 CACHED = torch.ops.specc.cached_attention.default
 ADD = aten.add.Tensor
 MUL = aten.mul.Tensor
-MATRICES = (aten.linear.default, aten.addmm.default, aten.mm.default, aten.bmm.default, aten.matmul.default)
+LINEARS = (aten.linear.default, torch.ops.specc.quantized_linear.default)
+MATRICES = (*LINEARS, aten.addmm.default, aten.mm.default, aten.bmm.default, aten.matmul.default)
 SAME_VALUES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default}
 
 

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 from specc.runtime.errors import PassError
 
-from .find import aten, new_input, outputs
+from .find import LINEARS, aten, new_input, outputs
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class KeepRow:
     def __call__(self, graph: GraphModule) -> int:
         head = outputs(graph)["logits"]
         after = [head]
-        while head.target is not aten.linear.default:
+        while head.target not in LINEARS:
             inputs = [i for i in head.all_input_nodes if i.op == "call_function"]
             if len(inputs) != 1:
                 raise PassError(f"the logits come from {head.name}, where no linear head is in sight")

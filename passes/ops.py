@@ -107,3 +107,21 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 @rms_norm.register_fake
 def _(x, weight, eps):
     return torch.empty_like(x)
+
+
+@torch.library.custom_op("specc::quantized_linear", mutates_args=())
+def quantized_linear(x: Tensor, packed: Tensor, scales: Tensor, columns: int, bits: int, block_size: int) -> Tensor:
+    """x [.., columns] times the transpose of a matrix [rows, columns] of `bits` a weight.
+
+    packed: [rows, blocks, block_size * bits / 8] uint8, low bits first. scales: [rows, blocks]. A weight is its
+    scale times what is packed less half the range, as in com.microsoft.MatMulNBits.
+    """
+    parts = [packed >> shift & (1 << bits) - 1 for shift in range(0, 8, bits)]
+    whole = torch.stack(parts, -1).flatten(2).to(x.dtype) - (1 << bits - 1)
+    matrix = (whole * scales.view(*packed.shape[:2], 1)).flatten(1)[:, :columns]
+    return x @ matrix.T
+
+
+@quantized_linear.register_fake
+def _(x, packed, scales, columns, bits, block_size):
+    return x.new_empty(*x.shape[:-1], packed.shape[0])

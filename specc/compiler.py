@@ -7,7 +7,7 @@ import importlib
 import platform
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from specc.backends import Options as BuildOptions
 from specc.backends import backend, check, typed
 from specc.capture import capture, describe, load_model
 from specc.measure import choose_default_apart
+from specc.quantize import BITS, QuantizeLinears
 from specc.recipes import DECODE, METHODS, Facts, Method, Plan, method, prefill
 from specc.reference import reference
 from specc.runtime.block import Block, Masked
@@ -43,6 +44,7 @@ class Options:
     parameters: by recipe, or under "" for every recipe that has one of that name.
     max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
     backends: every engine is built by each. dtype: of their weights, see `specc.backends.typed`.
+    draft_dtype: of the weights of engines that draft, where a backend has it; what a draft reads changes no output.
     """
 
     model: str
@@ -57,6 +59,7 @@ class Options:
     golden_tokens: int = 32
     backends: Sequence[str] = ("onnx",)
     dtype: str | None = None
+    draft_dtype: str = "int4"
     build: BuildOptions = field(default_factory=BuildOptions)
     overwrite: bool = False
     dump_graphs: str | Path | None = None
@@ -112,6 +115,7 @@ class _Compile:
     def __init__(self, options: Options, methods: list[Method], prompts: list[str], directory: Path) -> None:
         self.options, self.methods, self.prompts, self.directory = options, methods, prompts, directory
         self.graphs: dict[str, GraphModule] = {}
+        self.quantized: dict[tuple[str, str], GraphModule] = {}
         self.prepared: dict[str, list[Ran]] = {}
         self.done, self.total = 0, 5 + len(methods)
 
@@ -134,16 +138,17 @@ class _Compile:
         self._capture("target", model, spec)
         if options.assistant_model:
             self._capture_assistant(options.assistant_model, spec)
-        plans = [(m, m.plan(self._searched(m, cases), facts)) for m in self.methods]
+        plans = [(m, self._cheap(m.plan(self._searched(m, cases), facts))) for m in self.methods]
         blocks = _name_blocks(plans)
-        tensors: dict[str, torch.Tensor] = {}
-        for name, graph in self.graphs.items():
-            tensors |= weights.collect(graph, _prefix(name))
         wanted = [
             (title, name, typed(block, name, options.backends, options.dtype))
             for block, title in blocks.items() for name in dict.fromkeys(options.backends)
         ]  # fmt: skip
         self.total = self.done + 1 + len(wanted)
+        tensors: dict[str, torch.Tensor] = {}
+        for model_name in self.graphs:
+            kinds = {block.weights if block.weights in BITS else "fp32" for *_, block in wanted}
+            tensors |= self._variants(model_name, kinds)
         files = weights.write_types(tensors, self.directory, [block.weights for _, _, block in wanted])
         engines = tuple(self._engine(*one, spec.context + MARGIN, files) for one in wanted)
         self.stage("measure the recipes")
@@ -194,6 +199,14 @@ class _Compile:
         anywhere = {k: v for k, v in self.options.parameters.get("", {}).items() if k in m.parameters}
         return m.settle(anywhere | dict(self.options.parameters.get(m.name, {})))
 
+    def _cheap(self, plan: Plan) -> Plan:
+        """The same, with drafts that read their weights in the type asked for."""
+        kind = self.options.draft_dtype
+        drafts = {
+            role: replace(b, weights=kind if b.weights == "fp32" else b.weights) for role, b in plan.engines.items()
+        }
+        return replace(plan, engines=drafts)
+
     def _searched(self, m: Method, cases: list[golden.Case]) -> dict[str, Any]:
         """The same, with what a search on calibration text found for those left open."""
         settled = self._settled(m)
@@ -204,16 +217,29 @@ class _Compile:
             settled |= getattr(importlib.import_module(module), function)(self.graphs["target"], text, settled)
         return settled
 
+    def _variants(self, name: str, kinds: Collection[str]) -> dict[str, torch.Tensor]:
+        """The model's graph in each type of weights, and the tensors that these graphs read."""
+        tensors = weights.collect(self.graphs[name], _prefix(name))  # names tied tensors alike, for all types
+        found: dict[str, torch.Tensor] = tensors if "fp32" in kinds else {}
+        for kind in sorted(BITS.keys() & kinds):
+            graph = passes.fork(self.graphs[name])
+            ran = passes.run([QuantizeLinears(BITS[kind])], graph)
+            self.prepared[f"{name} {kind}"] = [*self.prepared[name], *ran]
+            self.quantized[name, kind] = graph
+            found |= weights.collect(graph, _prefix(name))
+        return found
+
     def _engine(self, name: str, by: str, block: Block, capacity: int, files: Mapping[str, str]) -> EngineSpec:
         self.stage(f"build {name}" if len(self.options.backends) == 1 else f"build {name} by {by}")
-        graph = passes.fork(self.graphs[block.model])
+        graph = passes.fork(self.quantized.get((block.model, block.weights), self.graphs[block.model]))
+        before = self.prepared.get(f"{block.model} {block.weights}", self.prepared[block.model])
         ran = passes.run(passes.pipeline(block, capacity), graph, self._dump(name))
         builder, file = backend(by), files.get(block.weights, Manifest.weights)
         engine = self.directory / f"{name}{builder.suffix}"
         layers = tuple(passes.find.sublayers(graph))
         made = builder.build(graph, block, self.directory / file, _prefix(block.model), engine, self.options.build)
         return EngineSpec(
-            name, by, engine.name, block, layers, made.inputs, made.outputs, (*self.prepared[block.model], *ran),
+            name, by, engine.name, block, layers, made.inputs, made.outputs, (*before, *ran),
             file, made.needs, made.commit,
         )  # fmt: skip
 

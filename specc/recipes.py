@@ -6,7 +6,7 @@ To add one: an entry here, and a file in runtime/drafters/ if its tokens come fr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -123,8 +123,12 @@ def _layer_skip(p: Mapping[str, Any], facts: Facts) -> Plan:
         if layer not in range(facts.layers):
             raise RecipeError(f"skip_layers names layer {layer!r}; the model has 0..{facts.layers - 1}")
     attention, mlp = (tuple(sorted(set(s))) for s in skipped)
-    layers = Layers(attention, mlp)
-    return _chain(p, {"draft": Block(Tree.chain(1), DRAFT, layers)})
+    return _chain(p, {"draft": Block(Tree.chain(1), DRAFT, Layers(attention, mlp))})
+
+
+def _quantized_self_draft(p: Mapping[str, Any], facts: Facts) -> Plan:
+    plan = _layer_skip(p, facts)
+    return replace(plan, engines={role: replace(b, weights="int4") for role, b in plan.engines.items()})
 
 
 def _early_exit(p: Mapping[str, Any], facts: Facts) -> Plan:
@@ -181,6 +185,18 @@ METHODS: dict[str, Method] = {
     m.name: m
     for m in (
         Method("plain", "Plain decoding", "", "plain", "none", _plain),
+        Method(
+            "quantized-self-draft", "Self-speculation by the model's own 4-bit copy",
+            "QuantSpec, Tiwari et al. 2025, arXiv:2502.10424: the half of it that is weights",
+            "layer-skip", "chain", _quantized_self_draft,
+            {
+                "num_speculative_tokens": TOKENS,
+                "skip_layers": Parameter((), "layers to skip whole"),
+                "skip_attention": Parameter((), "layers whose attention to skip"),
+                "skip_mlp": Parameter((), "layers whose MLP to skip"),
+                "assistant_confidence_threshold": CONFIDENCE,
+            },
+        ),
         Method(
             "layer-skip", "Self-speculation by skipping layers",
             "Draft & Verify, Zhang et al. 2024, arXiv:2309.08168; SWIFT, Xia et al. 2025, arXiv:2410.06916",

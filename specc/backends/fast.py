@@ -25,7 +25,15 @@ FLAT = {aten.view.default, aten.reshape.default}
 
 
 def lowering(slots: int) -> list[Pass]:
-    return [GroupQuery(slots), Rotary(slots), SkipNorms(slots), Norms(slots), Swish(slots), Linears(slots)]
+    return [
+        GroupQuery(slots),
+        Rotary(slots),
+        SkipNorms(slots),
+        Norms(slots),
+        Swish(slots),
+        Linears(slots),
+        FewBits(slots),
+    ]
 
 
 def emit(
@@ -67,6 +75,7 @@ class Linears:
     """
 
     slots: int
+    optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
         found = calls(graph, aten.linear.default)
@@ -76,6 +85,29 @@ class Linears:
                 new = emit(graph.graph, "com.microsoft::FusedMatMul", [x, matrix], shape_at(node, self.slots), transB=1)
                 if bias is not None:
                     new = graph.graph.call_function(aten.add.Tensor, (new, bias))
+            swap(node, new)
+        return len(found)
+
+
+@dataclass(frozen=True)
+class FewBits:
+    """
+    Given:   y = specc.quantized_linear(x, packed, scales, columns, bits, block_size)
+    Result:  y = MatMulNBits(x, packed, scales, K=columns, …), whose arithmetic is in 8 bits (accuracy level 4)
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        found = calls(graph, torch.ops.specc.quantized_linear.default)
+        for node in found:
+            x, packed, scales, columns, bits, block_size = node.args
+            with graph.graph.inserting_before(node):
+                new = emit(
+                    graph.graph, "com.microsoft::MatMulNBits", [x, packed, scales], shape_at(node, self.slots),
+                    K=columns, N=shape(packed)[0], bits=bits, block_size=block_size, accuracy_level=4,
+                )  # fmt: skip
             swap(node, new)
         return len(found)
 
