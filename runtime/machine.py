@@ -10,6 +10,8 @@ import shutil
 import time
 from pathlib import Path
 
+from .errors import BackendError
+
 FORGET = 30 * 86400  # seconds after which what was not used goes
 
 
@@ -26,6 +28,14 @@ def cache_directory(kind: str, key: str) -> Path:
         if time.time() - old.stat().st_mtime > FORGET:
             shutil.rmtree(old, ignore_errors=True)
     return directory
+
+
+def threads() -> int:
+    """SPECC_THREADS, or the processors that this process may use. Raises BackendError."""
+    wanted = os.environ.get("SPECC_THREADS") or str(len(os.sched_getaffinity(0)))
+    if not wanted.isdecimal() or wanted == "0":
+        raise BackendError(f"SPECC_THREADS is {wanted!r}; give a whole number, 1 or more")
+    return int(wanted)
 
 
 def stamp(file: Path) -> list[int]:

@@ -17,8 +17,8 @@ from ..place import CPU, Place
 from ..sequence import Store
 
 # a module, or module:object
-BACKENDS = {"onnx": "ort", "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX"}
-DEVICES = {"onnx": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
+BACKENDS = {"onnx": "ort", "inductor": "inductor", "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX"}
+DEVICES = {"onnx": ("cpu", "cuda"), "inductor": ("cpu",), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
 
 
 class Engines:

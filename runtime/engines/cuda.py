@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
-from .safetensors import tensors
+from .safetensors import Stored, tensors
 
 
 class Device:
@@ -20,6 +20,7 @@ class Device:
         (self.stream,) = self.check(cuda.cudaStreamCreate())
         self.scratch, self.scratch_bytes = 0, 0
         self._weights: dict[tuple[Path, str], int] = {}
+        self._files: dict[Path, dict[str, Stored]] = {}
 
     def check(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
         """A call's values. Raises BackendError where it failed."""
@@ -65,11 +66,14 @@ class Device:
     def weight(self, file: Path, name: str) -> int:
         """Where a weight lies; uploaded when first asked for. Raises BackendError."""
         if (file, name) not in self._weights:
-            held = tensors(file)
+            if file not in self._files:
+                self._files[file] = tensors(file)
+            held = self._files[file]
             if name not in held:
                 raise BackendError(f"{file} has no {name!r}, which an engine takes; compile the bundle again")
-            address = self.allocate(held[name].nbytes)
-            self.upload(address, held[name])
+            data = held[name].data
+            address = self.allocate(data.nbytes)
+            self.upload(address, data)
             self.synchronise()  # the file's pages may go
             self._weights[file, name] = address
         return self._weights[file, name]

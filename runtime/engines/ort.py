@@ -5,7 +5,6 @@ Other devices are in ort_device.py.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ import onnxruntime as ort
 
 from ..bundle import Bundle
 from ..errors import BackendError
+from ..machine import threads
 from ..manifest import CacheSpec, EngineSpec
 from ..place import CPU, PROVIDERS, Place
 from . import packed
@@ -114,15 +114,9 @@ def _session(bundle: Bundle, file: str, place: Place) -> ort.InferenceSession:
 
 
 def session_options() -> ort.SessionOptions:
-    """Sessions of one process must not spin against each other: each stops spinning when its run ends.
-
-    SPECC_THREADS sets the threads; by default the processors that this process may use.
-    """
-    threads = os.environ.get("SPECC_THREADS") or str(len(os.sched_getaffinity(0)))
-    if not threads.isdecimal() or threads == "0":
-        raise BackendError(f"SPECC_THREADS is {threads!r}; give a whole number, 1 or more")
+    """Sessions of one process must not spin against each other: each stops spinning when its run ends."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(threads)
+    options.intra_op_num_threads = threads()
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return options

@@ -1,19 +1,28 @@
-"""The tensors of a weights file as bytes, mapped: their types are the engines' business."""
+"""The tensors of a weights file, mapped, as bytes: what their types mean is the engines' business."""
 
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 
-@cache
-def tensors(file: Path) -> dict[str, np.ndarray]:
-    """Each tensor's bytes, by name."""
-    data = np.memmap(file, np.uint8, "r")
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + size].tobytes())
+class Stored(NamedTuple):
+    dtype: str  # as the file says it: F32, F16, BF16, I64, BOOL
+    shape: tuple[int, ...]
+    data: np.ndarray
+
+
+def tensors(file: Path) -> dict[str, Stored]:
+    """Each tensor by name. Pages are read when they are used, and are never written back."""
+    data = np.memmap(file, np.uint8, "c")
+    size = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:size].tobytes())
     header.pop("__metadata__", None)
-    return {n: data[8 + size + a : 8 + size + b] for n, t in header.items() for a, b in [t["data_offsets"]]}
+    return {
+        name: Stored(told["dtype"], tuple(told["shape"]), data[size + start : size + end])
+        for name, told in header.items()
+        for start, end in [told["data_offsets"]]
+    }

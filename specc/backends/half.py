@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from specc.passes.find import aten, calls, outputs, set_outputs, weight
 
-HOST = (aten.argmax.default, aten.topk.default, aten.logsumexp.default)
+HOST = (aten.argmax.default, aten.topk.default, aten.log_softmax.int)
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -25,10 +25,12 @@ class Half:
 
     def __call__(self, graph: GraphModule) -> int:
         named, changed = outputs(graph), 0
-        host = [n for n in calls(graph, *HOST) if _floats(n.args[0])]
-        told = {n.args[0] for n in host} | {
-            n for name, n in named.items() if not name.startswith("present.") and n not in host and _floats(n)
-        }
+        logits = named.get("logits") or next(
+            (n.args[0] for n in reversed(calls(graph, *HOST))), None
+        )  # routers pick too
+        host = [n for n in calls(graph, *HOST) if n.args[0] is logits]
+        hidden = {n for name, n in named.items() if name.startswith("hidden")}
+        told = hidden | ({logits} if logits is not None else set())
         for node in told:
             with graph.graph.inserting_after(node):
                 wide = graph.graph.call_function(aten.to.dtype, (node, torch.float32))

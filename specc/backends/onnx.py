@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
-import json
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +17,7 @@ from specc.runtime.manifest import Tensor
 
 from . import DEFAULT, Built, Options, fast, portable
 from .commit import commit, moves
+from .export import export, public, quiet, read_header
 from .half import TYPES, Half
 
 suffix = ".onnx"
@@ -65,7 +61,7 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
         passes.run(portable.lowering(block.slots, dtype, rows), graph)
-    model = _translate(_export(graph, block), OPSETS[lowering])
+    model = _translate(export(graph, block), OPSETS[lowering])
     _name(model, graph)
     if lowering == "portable":
         _place(model)
@@ -73,35 +69,20 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
     return model
 
 
-def read_header(weights: Path) -> tuple[dict[str, Any], int]:
-    """What a safetensors file holds, and where its data begins."""
-    with weights.open("rb") as f:
-        size = int.from_bytes(f.read(8), "little")
-        return json.loads(f.read(size)), 8 + size
-
-
 def tensors(model: ir.Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The inputs and the outputs."""
     return tuple(map(_tensor, model.graph.inputs)), tuple(map(_tensor, model.graph.outputs))
 
 
-def _export(graph: GraphModule, block: Block) -> torch.export.ExportedProgram:
-    """Trace once more with the block's own shapes: it checks the graph and folds what became constant."""
-    inputs = [n for n in graph.graph.nodes if n.op == "placeholder"]
-    example = [torch.zeros(1, block.slots, dtype=torch.long), *(n.meta["val"] for n in inputs[1:])]
-    with _quiet(), torch.no_grad():
-        return torch.export.export(graph, tuple(example), strict=False)
-
-
 def _translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     """Operator by operator as they stand, which most have a translation for; decomposed, slowly, where one has none."""
     decompose = program.run_decompositions
-    program.run_decompositions = lambda *_, **__: program  # type: ignore[method-assign]
-    with _quiet():
+    program.run_decompositions = lambda *_, **__: program
+    with quiet():
         try:
             made = _onnx(program, opset)
         except Exception:
-            program.run_decompositions = decompose  # type: ignore[method-assign]
+            program.run_decompositions = decompose
             try:
                 made = _onnx(program, opset)
             except Exception as e:
@@ -118,8 +99,7 @@ def _name(model: ir.Model, graph: GraphModule) -> None:
     """Inputs and outputs as users know them: past_key_values.0.key, present.0.key."""
     for value in model.graph.inputs:
         assert value.name is not None
-        if value.name.startswith("past_key_values_"):
-            value.name = "past_key_values." + value.name.removeprefix("past_key_values_").replace("_", ".")
+        value.name = public(value.name)
     for value, name in zip(model.graph.outputs, passes.find.outputs(graph), strict=True):
         value.name = name
 
@@ -171,15 +151,3 @@ def _strip(model: ir.Model) -> None:
 def _tensor(value: ir.Value) -> Tensor:
     assert value.name is not None and value.dtype is not None and value.shape is not None
     return Tensor(value.name, value.dtype.name.lower(), tuple(int(d) for d in value.shape))
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

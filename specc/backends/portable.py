@@ -96,7 +96,7 @@ class Scatter:
 
     def __call__(self, graph: GraphModule) -> int:
         found, written = calls(graph, CACHED), {}
-        masks = _Masks(graph, self.slots, shape(found[0].args[3])[2] if found else 0)
+        masks = Masks(graph, self.slots, shape(found[0].args[3])[2] if found else 0)
         for node in found:
             query, key, value, past_key, past_value, past_len, mask, positions, *how, layer = node.args
             sinks, scale, window, cap = how
@@ -108,7 +108,7 @@ class Scatter:
                 )
                 seen = masks.seen(mask, past_len, positions, window)
                 if cap or sinks is not None:
-                    out = self._written_out(graph, query, keys, values, shape(past_key), seen, sinks, scale, cap)
+                    out = written_out(graph, self.slots, query, keys, values, shape(past_key), seen, sinks, scale, cap)
                 else:
                     size = shape_at(query, self.slots)
                     out = emit(g, "Attention", [query, keys, values, seen], size, self.dtype, scale=scale)
@@ -122,33 +122,34 @@ class Scatter:
             set_outputs(graph, outputs(graph) | written)
         return len(found)
 
-    def _written_out(
-        self, graph: GraphModule, query: Node, keys: Node, values: Node, cache: list[int], seen: Node,
-        sinks: Node | None, scale: float, cap: float,
-    ) -> Node:  # fmt: skip
-        """Capped scores, and sinks that take their share of the softmax; heads that share keys are one product."""
-        call = graph.graph.call_function
-        (_, heads, slots, size), (_, kv_heads, capacity, _) = shape_at(query, self.slots), cache
-        grouped = call(aten.reshape.default, (query, [1, kv_heads, heads // kv_heads * slots, size]))
-        scores = call(aten.matmul.default, (grouped, call(aten.transpose.int, (keys, 2, 3))))
-        scores = call(aten.mul.Tensor, (scores, scale))
-        if cap:
-            scores = call(aten.mul.Tensor, (call(aten.tanh.default, (call(aten.div.Tensor, (scores, cap)),)), cap))
-        scores = call(aten.reshape.default, (scores, [1, heads, slots, capacity]))
-        scores = call(aten.where.ScalarOther, (seen, scores, HIDDEN))
-        if sinks is not None:
-            column = call(aten.expand.default, (call(aten.view.default, (sinks, [1, -1, 1, 1])), [1, heads, slots, 1]))
-            scores = call(aten.cat.default, ([scores, column], -1))
-        weights = call(aten.softmax.int, (scores, -1))
-        if sinks is not None:
-            weights = call(aten.slice.Tensor, (weights, 3, 0, capacity))
-        weights = call(aten.reshape.default, (weights, [1, kv_heads, heads // kv_heads * slots, capacity]))
-        out = call(aten.matmul.default, (weights, values))
-        return call(aten.reshape.default, (out, [1, heads, slots, size]))
+
+def written_out(
+    graph: GraphModule, slots: int, query: Node, keys: Node, values: Node, cache: list[int], seen: Node,
+    sinks: Node | None, scale: float, cap: float,
+) -> Node:  # fmt: skip
+    """Capped scores, and sinks that take their share of the softmax; heads that share keys are one product."""
+    call = graph.graph.call_function
+    (_, heads, _, size), (_, kv_heads, capacity, _) = shape_at(query, slots), cache
+    grouped = call(aten.reshape.default, (query, [1, kv_heads, heads // kv_heads * slots, size]))
+    scores = call(aten.matmul.default, (grouped, call(aten.transpose.int, (keys, 2, 3))))
+    scores = call(aten.mul.Tensor, (scores, scale))
+    if cap:
+        scores = call(aten.mul.Tensor, (call(aten.tanh.default, (call(aten.div.Tensor, (scores, cap)),)), cap))
+    scores = call(aten.reshape.default, (scores, [1, heads, slots, capacity]))
+    scores = call(aten.where.ScalarOther, (seen, scores, HIDDEN))
+    if sinks is not None:
+        column = call(aten.expand.default, (call(aten.view.default, (sinks, [1, -1, 1, 1])), [1, heads, slots, 1]))
+        scores = call(aten.cat.default, ([scores, column], -1))
+    weights = call(aten.softmax.int, (scores, -1))
+    if sinks is not None:
+        weights = call(aten.slice.Tensor, (weights, 3, 0, capacity))
+    weights = call(aten.reshape.default, (weights, [1, kv_heads, heads // kv_heads * slots, capacity]))
+    out = call(aten.matmul.default, (weights, values))
+    return call(aten.reshape.default, (out, [1, heads, slots, size]))
 
 
 @dataclass
-class _Masks:
+class Masks:
     """One mask for each window, shared by all layers."""
 
     graph: GraphModule

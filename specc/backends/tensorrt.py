@@ -24,6 +24,7 @@ from specc.runtime.machine import cache_directory
 
 from . import DEFAULT, Built, Options, onnx
 from .commit import commit, moves
+from .export import read_header
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ RTX = TensorRT("tensorrt-rtx", "tensorrt_rtx", ".trtrtx", anywhere=True)
 
 def take_in(model: ir.Model, weights: Path, prefix: str) -> None:
     """Make inputs of the initializers that the weights file holds, of the same names."""
-    held, _ = onnx.read_header(weights)
+    held, _ = read_header(weights)
     for name, value in list(model.graph.initializers.items()):
         if prefix + name in held:
             del model.graph.initializers[name]
