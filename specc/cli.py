@@ -14,17 +14,16 @@ import typer
 from typer.core import TyperGroup
 
 from specc import __version__, cli_bench, console
+from specc.options import Bundle, Count, Device, File, Json, Provider, Whose, Word, Words
+from specc.options import examples as _examples
+from specc.options import flag as _flag
+from specc.options import option as _option
 from specc.runtime.errors import PromptError, RecipeError, SpeccError
 
 if TYPE_CHECKING:
     from specc.runtime.stream import Stream
 
 COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir"}  # what specc[compile] brings
-
-Word = str | None
-Words = list[str] | None
-Count = int | None
-File = Path | None
 
 
 @contextmanager
@@ -58,19 +57,6 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
 
 
-def _examples(*lines: str) -> str:
-    """An epilog of one example a line."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
-
-
-def _option(metavar: str, text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text, **more)
-
-
-def _flag(name: str, text: str, **more: Any) -> Any:
-    return typer.Option(name, help=text, **more)
-
-
 app = typer.Typer(
     cls=Verbs,
     add_completion=False,
@@ -84,14 +70,6 @@ app = typer.Typer(
         "specc test smollm.specc",
     ),
 )
-
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
-Device = Annotated[str, _option("D", "Where engines run: cpu or cuda.")]
-Provider = Annotated[Word, _option("P", "Of ONNX Runtime: cuda, tensorrt, openvino or cpu.")]
-Whose = Annotated[
-    Word, _option("NAME", "Whose engines, in a bundle of several backends. Default: the first that runs.")
-]
-Json = Annotated[bool, _flag("--json", "Print one JSON value and nothing else.")]
 
 
 def _version(wanted: bool) -> None:

@@ -6,7 +6,22 @@ from importlib.util import find_spec
 from typing import Annotated
 
 from specc import console
-from specc.options import Bundle, Count, File, Json, Word, Words, commas, examples, flag, option, pairs
+from specc.options import (
+    Bundle,
+    Count,
+    Device,
+    File,
+    Json,
+    Provider,
+    Whose,
+    Word,
+    Words,
+    commas,
+    examples,
+    flag,
+    option,
+    pairs,
+)
 from specc.runtime.errors import RecipeError
 
 EXAMPLES = examples(
@@ -44,9 +59,9 @@ def bench(
     assistant_model: Annotated[Word, option("DIR", "A draft model for the peers that take one.")] = None,
     peer_python: Annotated[Words, option("PEER=PYTHON", PYTHON)] = None,
     peer_model: Annotated[Words, option("PEER=PATH", PEER_MODEL)] = None,
-    device: Annotated[str, option("D", "Where the bundle's engines run: cpu or cuda.")] = "cpu",
-    execution_provider: Annotated[Word, option("P", "Of ONNX Runtime, for the bundle's engines.")] = None,
-    backend: Annotated[Word, option("NAME", "Whose engines, in a bundle of several backends.")] = None,
+    device: Device = "cpu",
+    execution_provider: Provider = None,
+    backend: Whose = None,
     html: Annotated[File, option("FILE", HTML)] = None,
     json: Json = False,
 ) -> None:
