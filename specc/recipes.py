@@ -15,6 +15,7 @@ from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 PREFILL_SLOTS = 64
+WIDTHS = (4, 8)  # of chains, below a recipe's own
 DRAFT = ("ids", "top_k:8", "logits")
 # How often the child of rank 0, 1, … is the target's token; the shape of default trees, not their cost.
 RATES = (0.55, 0.14, 0.07, 0.045, 0.03, 0.025, 0.02, 0.015)
@@ -117,6 +118,11 @@ def _chain(p: Mapping[str, Any], draft: Mapping[str, Block]) -> Plan:
     return Plan((DECODE, Block(Tree.chain(count + 1))), draft, arguments)
 
 
+def _widths(most: int) -> tuple[Block, ...]:
+    """Engines for chains of up to `most` tokens; each step runs the narrowest that holds its draft."""
+    return (DECODE, *(Block(Tree.chain(n)) for n in WIDTHS if n < most), Block(Tree.chain(most)))
+
+
 def _layer_skip(p: Mapping[str, Any], facts: Facts) -> Plan:
     skipped = [tuple(p["skip_layers"] or ()) + tuple(p[k] or ()) for k in ("skip_attention", "skip_mlp")]
     for layer in (*skipped[0], *skipped[1]):
@@ -131,6 +137,12 @@ def _quantized_self_draft(p: Mapping[str, Any], facts: Facts) -> Plan:
     return replace(plan, engines={role: replace(b, weights="int4") for role, b in plan.engines.items()})
 
 
+def _cascade(p: Mapping[str, Any], facts: Facts) -> Plan:
+    most = 1 + _count(p, "num_speculative_tokens") + _count(p, "prompt_lookup_num_tokens")
+    arguments = {k: v for k, v in p.items() if not k.startswith("skip_")}
+    return Plan(_widths(most), _quantized_self_draft(p, facts).engines, arguments)
+
+
 def _early_exit(p: Mapping[str, Any], facts: Facts) -> Plan:
     tree = _tree(p["tree"], Tree.best_first(RATES[:4], 12, depth=5))
     width = max(1, max(int((tree.depth == d).sum()) for d in range(tree.depth.max() + 1)))
@@ -139,7 +151,7 @@ def _early_exit(p: Mapping[str, Any], facts: Facts) -> Plan:
 
 
 def _prompt_lookup(p: Mapping[str, Any], facts: Facts) -> Plan:
-    return Plan((DECODE, Block(Tree.chain(1 + _count(p, "prompt_lookup_num_tokens")))), {}, dict(p))
+    return Plan(_widths(1 + _count(p, "prompt_lookup_num_tokens")), {}, dict(p))
 
 
 def _draft_model(p: Mapping[str, Any], facts: Facts) -> Plan:
@@ -176,7 +188,7 @@ def _dynamic_tree(p: Mapping[str, Any], facts: Facts) -> Plan:
     return Plan(verify, {"draft": Block(topology, DRAFT, _exit(p, facts))}, arguments)
 
 
-TOKENS = Parameter(4, "tokens a draft")
+TOKENS = Parameter(3, "tokens a draft")
 CONFIDENCE = Parameter(0.0, "drafting stops after a token to which the draft gave less probability")
 EXIT = Parameter(None, "layers that the draft runs (default: a quarter of the model's)")
 TREE = Parameter(None, 'tree literal, a list of paths such as "[(0,), (1,), (0, 0)]" (default: best-first)')
@@ -222,6 +234,21 @@ METHODS: dict[str, Method] = {
                 "prompt_lookup_num_tokens": Parameter(11, "tokens copied at most"),
                 "max_matching_ngram_size": Parameter(3, "tokens that must match at most"),
             },
+        ),
+        Method(
+            "cascade", "Prompt lookup, and the model's own 4-bit copy where it knows nothing",
+            "Cascade Speculative Drafting, Chen et al. 2024, arXiv:2312.11462", "cascade", "chain", _cascade,
+            {
+                "num_speculative_tokens": Parameter(3, "tokens that the copy drafts at most"),
+                "prompt_lookup_num_tokens": Parameter(8, "tokens copied at most"),
+                "max_matching_ngram_size": Parameter(3, "tokens that must match for that"),
+                "min_matching_ngram_size": Parameter(2, "tokens that must match to copy any"),
+                "assistant_confidence_threshold": CONFIDENCE,
+                "skip_layers": Parameter(None, "layers that the copy skips whole (default: a search)"),
+                "skip_attention": Parameter(None, "layers whose attention the copy skips"),
+                "skip_mlp": Parameter(None, "layers whose MLP the copy skips"),
+            },
+            search="specc.search:skip_if_better",
         ),
         Method(
             "draft-model", "Speculative decoding with a draft model", "Leviathan et al. 2023, arXiv:2211.17192",

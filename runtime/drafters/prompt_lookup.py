@@ -1,9 +1,12 @@
 """Prompt lookup decoding (Saxena 2023): what followed the last few tokens when they were seen before.
 
-The longest of the last `max_matching_ngram_size` tokens that occurs earlier is used, at its latest place.
+The longest of the last `max_matching_ngram_size` tokens that occurs earlier is used, at its latest place. The longer
+what matches, the more is copied: all of `prompt_lookup_num_tokens` after a match of full length, its share after less.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
 
 from ..draft import Draft
 from ..sequence import Sequence
@@ -11,27 +14,30 @@ from .plain import Plain
 
 
 class PromptLookup(Plain):
-    def __init__(self, prompt_lookup_num_tokens: int = 10, max_matching_ngram_size: int = 3) -> None:
-        self.count = prompt_lookup_num_tokens
-        self.sizes = range(max_matching_ngram_size, 0, -1)
+    def __init__(self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 3) -> None:
+        self.count, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
         self.seen: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> where it ended, last and last but one
         self.indexed: list[int] = []
 
     def propose(self, seq: Sequence) -> Draft:
-        self._index(seq.tokens)
-        for size in self.sizes:
-            ends = self.seen.get(tuple(seq.tokens[-size:]))
-            if ends and ends[1]:
-                return Draft.chain([seq.pending, *seq.tokens[ends[1] : ends[1] + self.count]])
-        return Draft.chain([seq.pending])
+        return Draft.chain([seq.pending, *self.after(seq.tokens)])
+
+    def after(self, tokens: list[int], drafted: Tokens[int] = (), shortest: int = 1) -> list[int]:
+        """What followed the last of `tokens` and `drafted`, `shortest` of them or more, when they were seen before."""
+        self._index(tokens)
+        tail = [*tokens[-self.longest :], *drafted]
+        for size in range(min(self.longest, len(tail)), shortest - 1, -1):
+            ends = self.seen.get(tuple(tail[-size:]), (0, 0))
+            if end := ends[0 if drafted else 1]:  # what is not drafted is its own last occurrence
+                return tokens[end : end + max(1, self.count * size // self.longest)]
+        return []
 
     def _index(self, tokens: list[int]) -> None:
         known = len(self.indexed)
         if self.indexed != tokens[:known]:
             self.seen, known = {}, 0
         for end in range(known + 1, len(tokens) + 1):
-            for size in self.sizes:
-                if size <= end:
-                    ngram = tuple(tokens[end - size : end])
-                    self.seen[ngram] = (end, self.seen.get(ngram, (0, 0))[0])
+            for size in range(1, min(self.longest, end) + 1):
+                ngram = tuple(tokens[end - size : end])
+                self.seen[ngram] = (end, self.seen.get(ngram, (0, 0))[0])
         self.indexed = list(tokens)
