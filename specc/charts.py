@@ -30,6 +30,7 @@ STYLE = {
     "axes.titlesize": 10, "axes.grid": True, "grid.color": PLAIN, "grid.alpha": 0.25, "axes.axisbelow": True,
     "legend.frameon": False, "axes.linewidth": 0.6, "lines.markersize": 4,
 }  # fmt: skip
+WIDTH = 10.5
 Told = Mapping[str, Any]
 
 
@@ -57,7 +58,7 @@ def _speed(rows: Sequence[Told], categories: Sequence[str]) -> Figure:
     order = [*(c for c in categories if c == ALL), *(c for c in categories if c != ALL)]
     across = min(3, len(order))
     down, modes = math.ceil(len(order) / across), len(_whole(rows, categories))
-    figure = Figure((3.4 + 2.5 * across, down * (0.75 + 0.2 * modes)), layout="constrained")
+    figure = Figure((WIDTH, down * (0.75 + 0.2 * modes)), layout="constrained")
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, category in zip(axes, order, strict=False):
         mine = [r for r in rows if r["category"] == category]
@@ -77,7 +78,7 @@ def _speed(rows: Sequence[Told], categories: Sequence[str]) -> Figure:
 
 def _costs(costs: Sequence[Told], verify: Sequence[str]) -> Figure:
     """Milliseconds by slots: engines that verify as a curve for each context, the others as points with a name."""
-    figure = Figure((8.6, 4.0), layout="constrained")
+    figure = Figure((WIDTH, 4.4), layout="constrained")
     ax: Axes = figure.subplots()
     for i, context in enumerate(dict.fromkeys(c["context"] for c in costs)):
         mine = sorted((c for c in costs if c["context"] == context), key=lambda c: (c["slots"], c["milliseconds"]))
@@ -90,22 +91,23 @@ def _costs(costs: Sequence[Told], verify: Sequence[str]) -> Figure:
         if rest:
             ax.plot(
                 [c["slots"] for c in rest], [c["milliseconds"] for c in rest], "x", color=LINES[i],
-                label=f"prefill and drafts, {context} rows",
+                label=f"drafts, {context} rows",
             )  # fmt: skip
-    ax.set(xlabel="slots", ylabel="milliseconds a step", xlim=(0, None), ylim=(0, None))
+    widest = max(c["slots"] for c in costs if c["engine"] in verify)
+    ax.set(xlabel="slots", ylabel="milliseconds a step", xlim=(0, 1.05 * widest + 1), ylim=(0, None))
     ax.legend()
     return figure
 
 
 def _depth(rows: Sequence[Told]) -> Figure:
     """The share of drafts that is kept to each depth."""
-    figure = Figure((8.6, 3.6), layout="constrained")
+    figure = Figure((WIDTH, 4.0), layout="constrained")
     ax: Axes = figure.subplots()
     drawn = [r for r in rows if r["acceptance_per_position"]]
     for r, colour in zip(drawn, LINES * len(drawn), strict=False):
         shares = r["acceptance_per_position"]
         ax.plot(range(1, 1 + len(shares)), shares, marker="o", color=colour, linewidth=1.4, label=name(r))
-    ax.set(xlabel="depth", ylabel="drafts kept so far", ylim=(0, 1), xlim=(0.8, None))
+    ax.set(xlabel="depth", ylabel="share of drafts", ylim=(0, 1), xlim=(0.8, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if drawn:
         ax.legend(ncols=2)
