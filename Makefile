@@ -24,7 +24,7 @@ demo: $(VENV)/ready
 	$(BIN)/specc test $(DEMO)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

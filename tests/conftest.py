@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
+from functools import cache as once
 from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = os.environ["SPECC_THREADS"] = "1"  # before torch and onnxruntime are imported
 
 import pytest
 from hypothesis import settings
@@ -19,7 +24,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("specc", derandomize=True, deadline=None)
 settings.load_profile("specc")
 
+SHARED = ("demo", "bundle")  # fixtures that take long to make
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """One of `make test`'s processes runs all that share a bundle or a captured model; the longest come first."""
+
+    def shared(item: Any) -> str | None:
+        fixtures = (name for name in SHARED if name in getattr(item, "fixturenames", ()))
+        return next(fixtures, None) or (item.callspec.params.get("family") if hasattr(item, "callspec") else None)
+
+    for item in items:
+        if name := shared(item):
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: shared(item) != SHARED[0])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +51,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def translations() -> Iterator[None]:
+    """torch.onnx loads its table of translations anew for each export, which is a third of a tiny model's."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once(ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Path:
     """The directory of a tiny model."""
     from tiny import save_model
 

@@ -29,7 +29,7 @@ PROMPT = "def "
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def demo(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Session:
     from specc.compiler import Options, compile_bundle
 
     output = tmp_path_factory.mktemp("demo") / "demo.specc"
@@ -98,8 +98,7 @@ def first_tokens(
 ) -> Counter[int]:
     """The first token of a verify step, over seeds, after one fixed prompt and pending token."""
     chosen = demo.bundle.recipe(recipe)
-    name = "recursive" if wrap else rule.__name__
-    drafter = demo._drafter(chosen, name)
+    drafter = demo._drafter(chosen, load_acceptance("recursive") if wrap else rule)
     drafter = wrap(drafter) if wrap else drafter
     verifiers = [demo.engines[v] for v in chosen.verify]
     tokens = demo.text.encode(PROMPT)

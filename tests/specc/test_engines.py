@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from families import FAMILIES, POSITIONS, VOCABULARY, WINDOW
 from graphs import captured, model, prepared
 from torch import nn
 from torch.fx import GraphModule
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from specc import passes, weights
 from specc.backends import Options, onnx
@@ -31,7 +29,7 @@ from specc.runtime.manifest import CacheSpec, EngineSpec
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("translations")]
 
 TOLERANCE = 1e-4
 FAST = Options("fast")
@@ -60,15 +58,6 @@ FULL = SHORT | {
     "exit": Block(Masked(4, 12), layers=Layers(exit_after=2)),
     "skip": Block(Tree.chain(1), layers=Layers(skip_attention=(1,), skip_mlp=(2,))),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def translations() -> Iterator[None]:
-    """torch.onnx loads its table of translations anew for each export, which is a third of the time."""
-    load = ONNXRegistry.from_torchlib
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(load)))
-        yield
 
 
 class Bench:

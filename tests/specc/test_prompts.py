@@ -52,7 +52,7 @@ def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
         read(file)
 
 
-@pytest.mark.parametrize("data", [b"", b"plain text", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-20]])
+@pytest.mark.parametrize("data", [b"", b"plain text", gzip.compress(b'{"prompt": "a"}\n' * 99, mtime=0)[:-20]])
 def test_a_damaged_archive_is_refused(data: bytes, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl.gz"
     file.write_bytes(data)
