@@ -5,8 +5,11 @@ Other devices are in ort_device.py.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import onnxruntime as ort
@@ -21,6 +24,7 @@ from .ort_device import DeviceRows, DeviceRunner
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16}  # fmt: skip
+PLUGINS = {"OpenVINOExecutionProvider": "onnxruntime_ep_openvino"}
 EXTRAS = {
     "CUDAExecutionProvider": "specc[gpu]",
     "TensorrtExecutionProvider": "specc[gpu]",
@@ -79,18 +83,43 @@ class OrtRunner:
         self.session.run_with_iobinding(self.binding)
 
 
+class CopyRunner:
+    """A session of a provider that does not read bound memory anew at each run: everything is handed over, and copied.
+
+    So does OpenVINO's, version 1.8 for ONNX Runtime 1.31.
+    """
+
+    def __init__(self, session: ort.InferenceSession, spec: EngineSpec, rows: Rows) -> None:
+        self.session = session
+        caches = {f"past_key_values.{row}": value.numpy() for row, value in rows.values.items()}
+        mine = [t for t in spec.inputs if t.name not in caches]
+        self.inputs = {t.name: np.zeros(t.shape, DTYPES[t.dtype]) for t in mine}
+        self.feed = self.inputs | {t.name: caches[t.name] for t in spec.inputs if t.name in caches}
+        self.outputs = {
+            t.name: np.zeros(t.shape, DTYPES[t.dtype]) for t in spec.outputs if not t.name.startswith("present.")
+        }
+        presents = {t.name: f"past_key_values{t.name.removeprefix('present')}" for t in spec.outputs}
+        self.places = [self.outputs.get(t.name, caches.get(presents[t.name])) for t in spec.outputs]
+
+    def run(self) -> None:
+        for place, value in zip(self.places, self.session.run(None, self.feed), strict=True):
+            np.copyto(place, value)
+
+
 def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
     """Rows where the engines run."""
     return Rows(spec) if place.device == "cpu" else DeviceRows(spec, place.device)
 
 
-def load(bundle: Bundle, spec: EngineSpec, rows: Rows | DeviceRows, place: Place = CPU) -> OrtRunner | DeviceRunner:
+def load(
+    bundle: Bundle, spec: EngineSpec, rows: Rows | DeviceRows, place: Place = CPU
+) -> OrtRunner | CopyRunner | DeviceRunner:
     """The engine; on the CPU from its packed twin if this machine has one. Raises BackendError."""
     try:
         if isinstance(rows, Rows):
-            packs = place.provider in (None, "cpu")
-            session = packed.session(bundle, spec, session_options()) if packs else _session(bundle, spec.file, place)
-            return OrtRunner(session, spec, rows)
+            if place.provider not in (None, "cpu"):
+                return CopyRunner(_session(bundle, spec.file, place), spec, rows)
+            return OrtRunner(packed.session(bundle, spec, session_options()), spec, rows)
         keeper = _session(bundle, spec.commit, place) if spec.commit else None
         return DeviceRunner(_session(bundle, spec.file, place), spec, rows, keeper)
     except BackendError:
@@ -103,14 +132,33 @@ def load(bundle: Bundle, spec: EngineSpec, rows: Rows | DeviceRows, place: Place
 
 def _session(bundle: Bundle, file: str, place: Place) -> ort.InferenceSession:
     """A session whose nodes run on the provider, or on the CPU where it lacks them. Raises BackendError."""
-    provider = PROVIDERS[place.provider or place.device]
-    held = ort.get_available_providers()
-    if provider not in held:
+    provider, options = PROVIDERS[place.provider or place.device], session_options()
+    held, path = ort.get_available_providers(), str(bundle.file(file))
+    if provider in held:
+        return ort.InferenceSession(path, options, providers=[provider, "CPUExecutionProvider"])
+    if provider not in plugged():
         raise BackendError(
             f"this ONNX Runtime has no {provider}, only {', '.join(held)}; "
             f"install {EXTRAS[provider]} in an environment of its own"
         )
-    return ort.InferenceSession(str(bundle.file(file)), session_options(), providers=[provider, "CPUExecutionProvider"])
+    devices = [d for d in ort.get_ep_devices() if d.ep_name == provider]
+    cpu = [d for d in devices if d.device.type == ort.OrtHardwareDeviceType.CPU]
+    options.add_provider_for_devices(
+        cpu[:1] or devices[:1], {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'}
+    )
+    return ort.InferenceSession(path, options)
+
+
+@cache
+def plugged() -> tuple[str, ...]:
+    """Providers that come as packages of their own, registered where they are installed."""
+    found = []
+    for provider, package in PLUGINS.items():
+        with contextlib.suppress(ImportError):
+            library = importlib.import_module(package).get_library_path()
+            ort.register_execution_provider_library(provider, library)
+            found.append(provider)
+    return tuple(found)
 
 
 def session_options() -> ort.SessionOptions:
