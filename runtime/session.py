@@ -15,6 +15,7 @@ from .drafters import Drafter
 from .engine import Engine
 from .engines import Engines
 from .errors import PromptError, RecipeError
+from .guard import Guard
 from .place import CPU, Place
 from .recipe import Recipe, load_acceptance, load_drafter
 from .sampling import Dice, Sampling
@@ -61,6 +62,7 @@ class Session:
         self.text = Text(bundle.path)
         self.cache = Cache(self.engines.store("target"))
         self.drafters: dict[tuple[str, bool], Any] = {}
+        self.guards: dict[int, Guard] = {}  # by the drafter that each watches
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 128, **options: Any) -> Generation:
         """Decode to the end; the options are those of `stream`."""
@@ -81,6 +83,7 @@ class Session:
         seed: int | None = None,
         stop: str | Collection[str] = (),
         ignore_eos: bool = False,
+        guard: bool = True,
     ) -> Stream:
         """An iterator over pieces of text, which knows `token_ids`, `finish_reason` and `stats` when it ends.
 
@@ -88,6 +91,7 @@ class Session:
         acceptance: a rule or its name, None being the recipe's own; speculative and recursive are for recipes whose
         drafter samples.
         stop: a string that ends the text, itself left out, or several. seed: None draws one.
+        guard: stop drafting for a while where it does not pay.
         Raises PromptError, RecipeError.
         """
         chosen = self.bundle.recipe(recipe)
@@ -100,8 +104,11 @@ class Session:
         if "" in stops:
             raise PromptError("a stop string is empty; leave it out")
         drafter = self._drafter(chosen, accept)
-        seq = Sequence(tokens, self.cache, sampling)
-        steps = self._decode(seq, drafter, accept, chosen, stats := Stats(chosen.name, chosen.lossless))
+        stats = Stats(chosen.name, chosen.lossless)
+        if guard and self.engines[chosen.verify[-1]].slots > 1:
+            drafter = stats.guard = self.guards.setdefault(id(drafter), Guard(drafter))
+            stats.guard.begin()
+        steps = self._decode(Sequence(tokens, self.cache, sampling), drafter, accept, chosen, stats)
         eos = () if ignore_eos else self.bundle.manifest.model.eos_token_ids
         room = self.bundle.manifest.model.context - len(tokens)
         return Stream(steps, self.text, stats, min(max_new_tokens, room), eos, stops)
@@ -109,7 +116,7 @@ class Session:
     def release(self, recipe: Recipe, but: Recipe) -> None:
         """Unload what this recipe uses and `but` does not: drafters and engines. They load again when asked for."""
         for sample in (False, True):
-            self.drafters.pop((recipe.name, sample), None)
+            self.guards.pop(id(self.drafters.pop((recipe.name, sample), None)), None)
         used = {*recipe.verify, *recipe.engines.values()} - {*but.verify, *but.engines.values()}
         self.engines.release(*used)
 
@@ -118,6 +125,8 @@ class Session:
     ) -> Iterator[list[int]]:
         """Runs of one or more tokens, for as long as they are asked for."""
         verifiers = [self.engines[name] for name in recipe.verify]
+        if stats.guard and verifiers[0].slots > 1:
+            verifiers.insert(0, self.engines.prefill(1))
         drafts = [self.engines[name] for name in recipe.engines.values()]
         start, stats.prompt_tokens = time.perf_counter(), len(seq.tokens)
         seq.tokens.append(self._prefill(seq))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .draft import Accepted, Draft
+from .guard import Guard
 
 Spent = tuple[tuple[int, float], tuple[int, float], float]  # calls and seconds of targets and of drafts; a clock
 
@@ -28,6 +29,7 @@ class Stats:
     seconds: float = 0.0  # of decoding, prefill apart
     engine_seconds: float = 0.0
     histogram: Counter[int] = field(default_factory=Counter)
+    guard: Guard | None = None  # what may stop the drafts, and did or did not
 
     def count(self, draft: Draft, accepted: Accepted) -> None:
         if draft.tree.slots > 1:
@@ -82,4 +84,5 @@ class Stats:
             "target_calls": self.target_calls,
             "draft_calls": self.draft_calls,
             "overhead_fraction": self.overhead_fraction,
+            "guard": {"switches": self.guard.switches, "plain_steps": self.guard.plain_steps} if self.guard else None,
         }

@@ -181,6 +181,7 @@ def generate(
     max_new_tokens: Annotated[int, _option("N", "Tokens at most.", min=1)] = 128,
     recipe: Annotated[Word, _option("NAME", "A recipe of the bundle. Default: the bundle's.")] = None,
     no_speculation: Annotated[bool, _flag("--no-speculation", "Decode plainly, a token a step.")] = False,
+    no_guard: Annotated[bool, _flag("--no-guard", "Go on drafting where it does not pay.")] = False,
     acceptance: Annotated[Word, _option("RULE", "match, speculative or recursive. Default: the recipe's.")] = None,
     temperature: Annotated[float, _option("T", "0 is greedy.")] = 0.0,
     top_p: Annotated[float, _option("P", "Sample from the smallest set of this mass.")] = 1.0,
@@ -205,7 +206,7 @@ def generate(
     stream = specc.load(bundle, device, execution_provider, backend).stream(
         [{"role": "user", "content": text}] if chat else text,
         max_new_tokens, recipe="plain" if no_speculation else recipe, acceptance=acceptance, temperature=temperature,
-        top_p=top_p, top_k=top_k, seed=seed, stop=stop or (), ignore_eos=ignore_eos,
+        top_p=top_p, top_k=top_k, seed=seed, stop=stop or (), ignore_eos=ignore_eos, guard=not no_guard,
     )  # fmt: skip
     if json:
         text = "".join(stream)
@@ -326,6 +327,21 @@ def recipes(
         console.emit([tables.method_json(m) for m in chosen])
     else:
         console.out().print(tables.one_method(chosen[0]) if name else tables.methods(chosen))
+
+
+DOCTOR = _examples("specc doctor", "specc doctor --json")
+
+
+@app.command("doctor", epilog=DOCTOR)
+def doctor_(json: Json = False) -> None:
+    """Show which backends and providers this machine can build with and run.
+
+    Under the table stands what the others lack, and how to install it.
+    """
+    from specc import doctor
+
+    found = doctor.examine()
+    console.emit([f.to_json() for f in found]) if json else console.out().print(doctor.report(found))
 
 
 app.command("bench", epilog=cli_bench.EXAMPLES)(cli_bench.bench)

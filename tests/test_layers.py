@@ -18,7 +18,16 @@ from specc.recipes import METHODS
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors")
-HEAVY_FILES = ("capture.py", "compiler.py", "reference.py", "search.py", "weights.py", "backends/*.py", "peers/*.py")
+HEAVY_FILES = (
+    "capture.py",
+    "compiler.py",
+    "quantize.py",
+    "reference.py",
+    "search.py",
+    "weights.py",
+    "backends/*.py",
+    "peers/*.py",
+)
 FAMILIES = re.compile(
     "bloom|codegen|cohere|deepseek|diffllama|doge|ernie|exaone|falcon|gemma|glm|gpt|gptj|granite|helium|internlm|llama|"
     "mistral|mixtral|mpt|nemotron|neox|olmo|opt|persimmon|phi|pythia|qwen|smollm|stablelm|starcoder"

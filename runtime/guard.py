@@ -1,0 +1,86 @@
+"""Speculation while it pays: a drafter that wraps another, and watches what its drafts earn.
+
+A step with a draft must be worth its time: its tokens against what as many steps without a draft take here. Where the
+last few were not, drafts are cut short; where that does not help, they stop for a while, and longer each time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from statistics import median
+
+from .draft import Accepted, Draft, Verified
+from .drafters import Drafter
+from .drafters.plain import Plain
+from .sequence import Sequence
+
+FULL, SHORT, OFF = range(3)
+SHORT_SLOTS = 4  # of a chain that is cut
+WINDOW, ENOUGH = 8, 6  # steps that are looked at, and that suffice to judge
+REST, LONGEST_REST = 16, 512  # steps without drafts after they did not pay
+REFRESH = 64  # steps with drafts after which one without is timed again
+
+
+class Guard:
+    """One for a recipe and a session: what it learns in one request holds in the next.
+
+    level: FULL, SHORT or OFF. Of the request: switches, how often it changed; plain_steps, steps without a draft.
+    """
+
+    def __init__(self, drafter: Drafter) -> None:
+        self.drafter, self.plain = drafter, Plain()
+        self.level, self.switches, self.plain_steps = FULL, 0, 0
+        self._plain: deque[float] = deque(maxlen=WINDOW)  # seconds of a step without a draft
+        self._drafted: deque[tuple[float, int]] = deque(maxlen=WINDOW)  # seconds and tokens of one with a draft
+        self._rest, self._left, self._since = REST, 0, 0
+        self._start, self._guessing = 0.0, True
+
+    def begin(self) -> None:
+        """A new request."""
+        self.switches = self.plain_steps = 0
+
+    def propose(self, seq: Sequence) -> Draft:
+        self._start = time.perf_counter()
+        self._guessing = self.level != OFF and len(self._plain) >= 2 and self._since < REFRESH
+        if not self._guessing:
+            return self.plain.propose(seq)
+        draft = self.drafter.propose(seq)
+        if self.level == SHORT and draft.tree.is_chain and draft.tree.slots > SHORT_SLOTS:
+            kept = {slot: odds for slot, odds in draft.odds.items() if slot < SHORT_SLOTS - 1}
+            draft = Draft.chain(draft.tokens[:SHORT_SLOTS], kept)
+        return draft
+
+    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        if self._guessing:
+            self.drafter.observe(seq, draft, verified, accepted)
+        seconds = time.perf_counter() - self._start
+        if draft.tree.slots > 1:
+            self._since += 1
+            self._drafted.append((seconds, len(accepted.slots)))
+            self._judge()
+            return
+        self._plain.append(seconds)
+        self._since = 0
+        if not self._guessing:
+            self.plain_steps += 1
+        if self.level == OFF:
+            self._left -= 1
+            if self._left <= 0:
+                self._switch(FULL)
+
+    def _judge(self) -> None:
+        spent = sum(seconds for seconds, _ in self._drafted)
+        earned = median(self._plain) * sum(tokens for _, tokens in self._drafted)
+        if spent > earned and (len(self._drafted) >= ENOUGH or (len(self._drafted) > 1 and spent > 2 * earned)):
+            if self.level == FULL and any(tokens > 1 for _, tokens in self._drafted):
+                self._switch(SHORT)
+            else:
+                self._switch(OFF)
+                self._left, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
+        elif len(self._drafted) == WINDOW:
+            self._rest = REST
+
+    def _switch(self, level: int) -> None:
+        self.level, self.switches = level, self.switches + 1
+        self._drafted.clear()
