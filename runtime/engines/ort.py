@@ -91,15 +91,21 @@ class CopyRunner:
 
     def __init__(self, session: ort.InferenceSession, spec: EngineSpec, rows: Rows) -> None:
         self.session = session
-        caches = {f"past_key_values.{row}": value.numpy() for row, value in rows.values.items()}
-        mine = [t for t in spec.inputs if t.name not in caches]
-        self.inputs = {t.name: np.zeros(t.shape, DTYPES[t.dtype]) for t in mine}
-        self.feed = self.inputs | {t.name: caches[t.name] for t in spec.inputs if t.name in caches}
-        self.outputs = {
-            t.name: np.zeros(t.shape, DTYPES[t.dtype]) for t in spec.outputs if not t.name.startswith("present.")
-        }
-        presents = {t.name: f"past_key_values{t.name.removeprefix('present')}" for t in spec.outputs}
-        self.places = [self.outputs.get(t.name, caches.get(presents[t.name])) for t in spec.outputs]
+        self.inputs: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, np.ndarray] = {}
+        self.feed: dict[str, np.ndarray] = {}
+        self.places: list[np.ndarray] = []
+        for tensor in (*spec.inputs, *spec.outputs):
+            kind, _, row = tensor.name.partition(".")
+            cached = kind in ("past_key_values", "present")
+            array = rows.values[row].numpy() if cached else np.zeros(tensor.shape, DTYPES[tensor.dtype])
+            given = tensor in spec.inputs
+            if not cached:
+                (self.inputs if given else self.outputs)[tensor.name] = array
+            if given:
+                self.feed[tensor.name] = array
+            else:
+                self.places.append(array)
 
     def run(self) -> None:
         for place, value in zip(self.places, self.session.run(None, self.feed), strict=True):
@@ -147,6 +153,11 @@ def _session(bundle: Bundle, file: str, place: Place) -> ort.InferenceSession:
         cpu[:1] or devices[:1], {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'}
     )
     return ort.InferenceSession(path, options)
+
+
+def available() -> list[str]:
+    """ONNX Runtime's providers here."""
+    return [*ort.get_available_providers(), *plugged()]
 
 
 @cache

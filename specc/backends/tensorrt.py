@@ -41,6 +41,8 @@ class TensorRT:
         """What is missing here."""
         try:
             importlib.import_module(self.module)
+        except ModuleNotFoundError:
+            return [f"{self.module} is not installed; pip install specc[{self.name}]"]
         except (ImportError, OSError) as e:
             return [f"{self.module} does not import ({e}); pip install specc[{self.name}]"]
         if self.anywhere or here():

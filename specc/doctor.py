@@ -1,0 +1,96 @@
+"""What `specc doctor` finds: which backends and providers this machine can build with and run, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from specc.runtime.engines import BACKENDS, DEVICES
+from specc.runtime.errors import BackendError
+from specc.runtime.place import PROVIDERS
+from specc.tables import table
+
+COMPILER = "the compiler is not installed; pip install specc[compile]"
+GPU = "no NVIDIA GPU, or no driver for it; nvidia-smi would show one"
+CUDA = "cuda-bindings is not installed; pip install specc[tensorrt]"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A backend or a provider. build and run: None where the word says nothing; missing: each with its remedy."""
+
+    name: str
+    kind: str
+    devices: tuple[str, ...]
+    build: bool | None
+    run: bool
+    missing: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """All of them, backends first."""
+    return [*map(_backend, BACKENDS), *map(_provider, PROVIDERS)]
+
+
+def _backend(name: str) -> Finding:
+    try:
+        from specc.backends import backend
+
+        lacks_to_build = backend(name).requirements()
+    except ImportError:
+        lacks_to_build = [COMPILER]
+    lacks_to_run = _lacks_to_run(name)
+    missing = tuple(dict.fromkeys([*lacks_to_build, *lacks_to_run]))
+    return Finding(name, "backend", DEVICES[name], not lacks_to_build, not lacks_to_run, missing)
+
+
+def _lacks_to_run(name: str) -> list[str]:
+    if name == "inductor":
+        return [] if importlib.util.find_spec("torch") else ["torch is not installed; pip install specc[compile]"]
+    if "cuda" not in DEVICES[name] or "cpu" in DEVICES[name]:
+        return []
+    package = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[name]
+    missing = [] if importlib.util.find_spec(package) else [f"{package} is not installed; pip install specc[{name}]"]
+    missing += [] if importlib.util.find_spec("cuda") else [CUDA]
+    return missing + ([] if _gpu() else [GPU])
+
+
+def _provider(name: str) -> Finding:
+    from specc.runtime.engines.ort import EXTRAS, available
+
+    full = PROVIDERS[name]
+    device = "cpu" if name in ("cpu", "openvino") else "cuda"
+    missing = [] if full in available() else [f"this ONNX Runtime has no {full}; {EXTRAS[full]} brings it"]
+    missing += [GPU] if device == "cuda" and not _gpu() else []
+    return Finding(name, "provider", (device,), None, not missing, tuple(missing))
+
+
+def _gpu() -> bool:
+    """Whether CUDA sees a GPU; without its bindings, whether there is a driver's device."""
+    from specc.runtime.engines.cuda import bindings
+
+    try:
+        error, count = bindings().cudaGetDeviceCount()
+    except BackendError:
+        return Path("/dev/nvidia0").exists()
+    return not int(error) and bool(count)
+
+
+def report(findings: Iterable[Finding]) -> RenderableType:
+    """The table, and under it what is missing and how to get it."""
+    rows = table("backend or provider", "runs on", "builds here", "runs here")
+    words = {True: "yes", False: "no", None: "-"}
+    lines = []
+    for f in findings:
+        title = f.name if f.kind == "backend" else f"onnx on {PROVIDERS[f.name]}"
+        rows.add_row(title, ", ".join(f.devices), words[f.build], words[f.run])
+        lines += [f"{title}: {m}" for m in f.missing]
+    return Group(rows, *([""] if lines else []), *lines)

@@ -1,0 +1,90 @@
+"""What a machine lacks, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from shell import refused
+from shell import specc as cli
+
+from specc import doctor
+from specc.runtime.engines import BACKENDS, DEVICES, ort
+from specc.runtime.place import PROVIDERS
+
+
+def findings() -> dict[str, doctor.Finding]:
+    return {f"{f.kind} {f.name}": f for f in doctor.examine()}
+
+
+def test_every_backend_and_provider_is_examined() -> None:
+    assert [*findings()] == [*(f"backend {n}" for n in BACKENDS), *(f"provider {n}" for n in PROVIDERS)]
+    assert set(DEVICES) >= set(BACKENDS)
+
+
+def test_what_runs_lacks_nothing_and_what_does_not_says_what() -> None:
+    found = findings()
+    assert found["provider cpu"].run and found["backend onnx"].run
+    for f in found.values():
+        assert bool(f.missing) == (not f.run or f.build is False), f
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("tensorrt") else find(name))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setattr(ort, "available", lambda: ["CPUExecutionProvider"])
+    found = findings()
+    assert any("pip install specc[tensorrt-rtx]" in m for m in found["backend tensorrt-rtx"].missing)
+    assert any("specc[openvino]" in m for m in found["provider openvino"].missing)
+    assert not found["backend tensorrt-rtx"].run and not found["provider openvino"].run
+
+
+def test_without_the_compiler_nothing_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [m for m in sys.modules if m.startswith("specc.backends")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = findings()
+    assert not any(f.build for f in found.values() if f.kind == "backend")
+    assert doctor.COMPILER in found["backend onnx"].missing and found["backend onnx"].run
+
+
+def test_the_verb() -> None:
+    assert {row["name"] for row in cli("doctor", "--json").json} == {*BACKENDS, *PROVIDERS}
+    assert "onnx on CPUExecutionProvider" in cli("doctor").out
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--backend", "abacus"), "no backend 'abacus'; there are onnx"),
+        (("--lowering", "slow"), "unknown lowering 'slow'; there are fast, portable"),
+        (("--backend", "inductor", "--dtype", "int4"), "backend inductor has no int4; it has fp32, fp16, bf16"),
+    ],
+)
+def test_what_no_backend_can_build_is_refused_at_once(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.specc"
+    assert said in refused("compile", "examples/pycode-1m", "-o", out, *arguments)
+    assert not out.exists()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--device", "tpu"), "unknown device 'tpu'; there are cpu and cuda"),
+        (("--execution-provider", "cuda"), "execution provider 'cuda' runs on a GPU; add --device cuda"),
+        (("--backend", "inductor"), "has no engines by inductor, only by onnx; compile with --backend inductor"),
+    ],
+)
+def test_a_place_that_a_bundle_cannot_run_at_is_refused(
+    arguments: tuple[str, ...], said: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said in refused("generate", bundle, "--prompt", "x", *arguments)
+    assert said in refused("test", bundle, *arguments)
+    monkeypatch.setattr(ort, "plugged", lambda: ())
+    told = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
+    assert "this ONNX Runtime has no OpenVINOExecutionProvider" in told and "specc[openvino]" in told
