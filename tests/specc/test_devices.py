@@ -36,7 +36,9 @@ def build(directory: Path, block: Block, options: Options = Options("portable"))
     file = file if file.exists() else directory / "weights.safetensors"
     passes.run(passes.pipeline(block, CAPACITY), graph)
     made = onnx.build(graph, block, file, "", directory / "verify.onnx", options)
-    return EngineSpec("verify", "onnx", "verify.onnx", block, (), made.inputs, made.outputs, (), "", {}, made.commit), made
+    return EngineSpec(
+        "verify", "onnx", "verify.onnx", block, (), made.inputs, made.outputs, (), "", {}, made.commit
+    ), made
 
 
 def session(file: Path) -> ort.InferenceSession:
@@ -49,8 +51,9 @@ def test_rows_kept_by_the_graph_are_those_that_the_host_keeps(block: Block, tmp_
     caches = CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)})
     host, device = Rows(caches), DeviceRows(caches, "cpu")
     verify, keep = session(tmp_path / spec.file), session(tmp_path / made.commit)
-    engines = Engine("host", block, OrtRunner(verify, spec, host), host), Engine(
-        "device", block, DeviceRunner(verify, spec, device, keep), device
+    engines = (
+        Engine("host", block, OrtRunner(verify, spec, host), host),
+        Engine("device", block, DeviceRunner(verify, spec, device, keep), device),
     )
     states = [Cache(e.store) for e in engines]
     for step in range(5):
