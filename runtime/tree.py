@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -79,6 +79,33 @@ class Tree:
                 heapq.heappush(heap, (-reach / rates[rank] * rates[rank + 1], rank + 1, parent))
             if level[slot] < depth:
                 heapq.heappush(heap, (-reach * rates[0], 0, slot))
+        return cls(tuple(parents))
+
+    @classmethod
+    def best(cls, rates: Sequence[float], slots: int, depth: int) -> Tree:
+        """Of the trees of at most so many slots and levels, one that has most slots right, if a child of rank r is
+        right with `rates[r]`, in whatever order the rates are.
+
+        Sequoia's dynamic programme (Chen et al. 2024, arXiv:2402.12374): a slot shares what is left among its
+        children, each of which makes the best of its share.
+        """
+
+        @cache
+        def children(rank: int, left: int, levels: int) -> tuple[float, tuple[int, ...]]:
+            """What children from `rank` on are worth at most, and the slots that each gets."""
+            best: tuple[float, tuple[int, ...]] = (0.0, ())
+            if rank < len(rates) and levels:
+                for share in range(1, left + 1):
+                    younger, shares = children(rank + 1, left - share, levels)
+                    value = rates[rank] * (1 + children(0, share - 1, levels - 1)[0]) + younger
+                    best = max(best, (value, (share, *shares)))
+            return best
+
+        parents, grown = [-1], [(0, slots - 1, depth)]
+        for slot, left, levels in grown:
+            for share in children(0, left, levels)[1]:
+                grown.append((len(parents), share - 1, levels - 1))
+                parents.append(slot)
         return cls(tuple(parents))
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from specc import __version__, cli_bench, console
+from specc import __version__, cli_bench, cli_tune, console
 from specc.options import Bundle, Count, Device, File, Json, Provider, Whose, Word, Words
 from specc.options import examples as _examples
 from specc.options import flag as _flag
@@ -95,6 +95,7 @@ COMPILE = _examples(
 ALL_RECIPES = "What to compile; may be repeated. Without it: all that need neither a second model nor training."
 SET = "A parameter of one recipe; may be repeated. Lists them: specc recipes NAME."
 BACKEND = "What builds the engines: specc doctor lists them; may be repeated. Default: onnx."
+TUNE = "Choose recipe, lengths and trees as specc tune does; compiles twice where other trees pay."
 DRAFT_DTYPE = "Type of the weights that drafts read: fp32, int8 or int4. It changes no output, only speed."
 DTYPE = "Type of the weights: fp32, fp16 or bf16. Beside other backends, onnx stays fp32."
 LOWERING = "Of ONNX: fast (ONNX Runtime's own operators) or portable (standard ones). Default: the backend's."
@@ -120,6 +121,7 @@ def compile_(
     golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 32,
     backend: Annotated[Words, _option("NAME", BACKEND)] = None,
     dtype: Annotated[Word, _option("T", DTYPE)] = None,
+    tune: Annotated[bool, _flag("--tune", TUNE)] = False,
     draft_dtype: Annotated[str, _option("T", DRAFT_DTYPE)] = "int4",
     lowering: Annotated[Word, _option("L", LOWERING)] = None,
     compute_capability: Annotated[Word, _option("X.Y", CAPABILITY)] = None,
@@ -154,7 +156,8 @@ def compile_(
         report = compile_bundle(
             Options(
                 model, output, recipe or (), parameters, assistant_model, revision, trust_remote_code, max_seq_len,
-                prompts, golden_tokens, backend or ("onnx",), dtype, draft_dtype, build, overwrite, dump_graphs, stage,
+                prompts, golden_tokens, backend or ("onnx",), dtype, draft_dtype, build, overwrite, dump_graphs,
+                tune, stage,
             )
         )  # fmt: skip
     told = tables.compiled_json(report.bundle, report.seconds, report.peak_rss_bytes)
@@ -345,6 +348,7 @@ def doctor_(json: Json = False) -> None:
 
 
 app.command("bench", epilog=cli_bench.EXAMPLES)(cli_bench.bench)
+app.command("tune", epilog=cli_tune.EXAMPLES)(cli_tune.tune)
 
 
 def main(argv: list[str] | None = None) -> None:

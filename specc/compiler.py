@@ -21,7 +21,7 @@ from specc import golden, passes, weights
 from specc.backends import Options as BuildOptions
 from specc.backends import backend, check, typed
 from specc.capture import capture, describe, load_model
-from specc.measure import choose_default_apart
+from specc.measure import apart
 from specc.quantize import BITS, QuantizeLinears
 from specc.recipes import DECODE, METHODS, Facts, Method, Plan, method, prefill
 from specc.reference import reference
@@ -44,6 +44,7 @@ class Options:
     parameters: by recipe, or under "" for every recipe that has one of that name.
     max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
     backends: every engine is built by each. dtype: of their weights, see `specc.backends.typed`.
+    tune: measure and choose as `specc tune` does, on `prompts`; where other trees would pay, compile again with them.
     draft_dtype: of the weights of engines that draft, where a backend has it; what a draft reads changes no output.
     """
 
@@ -63,6 +64,7 @@ class Options:
     build: BuildOptions = field(default_factory=BuildOptions)
     overwrite: bool = False
     dump_graphs: str | Path | None = None
+    tune: bool = False
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
 
 
@@ -81,13 +83,22 @@ def compile_bundle(options: Options) -> Report:
     check(options.backends, options.dtype)
     methods = _methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("prompts.jsonl")))
+    trees: dict[str, Any] = {}
     with written_whole(Path(options.output), options.overwrite) as directory:
         job = _Compile(options, methods, prompts, directory)
         write_manifest(directory, job.run())
         done = job.done
         del job
         gc.collect()  # the model and its graphs, which hold one another
-        choose_default_apart(directory, lambda recipe: options.stage(f"measure {recipe}", done, done))
+        for module in ("specc.measure", "specc.tune")[: 1 + options.tune]:
+            apart(module, str(directory), advance=lambda line: options.stage(line, done, done))
+        if options.tune:
+            trees = open_bundle(directory).manifest.extra.get("plan", {}).get("trees", {})
+    if trees and not any(options.parameters.get(name, {}).get("tree") for name in trees):
+        parameters = {**options.parameters}
+        for name, found in trees.items():
+            parameters[name] = {**parameters.get(name, {}), "tree": found["tree"]}
+        compile_bundle(replace(options, parameters=parameters, overwrite=True))
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return Report(open_bundle(options.output), time.monotonic() - start, peak * 1024)
 

@@ -24,10 +24,14 @@ ROUNDS, FINALISTS = 3, 3  # so many of the fastest are run so often, by turns wi
 BUDGET = 2.0  # seconds of plain decoding in a round; where all cases take longer, the first ones stand for them
 
 
-def choose_default_apart(path: Path, advance: Callable[[str], None] = lambda recipe: None) -> None:
-    """`choose_default` in a process of its own, which holds neither torch nor the model. Raises BackendError."""
-    command = [sys.executable, "-m", __name__, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+def apart(module: str, *arguments: str, advance: Callable[[str], None] = lambda line: None) -> None:
+    """Run a module that measures in a process of its own, which holds neither torch nor the model.
+
+    advance: told of each line that it prints. Raises BackendError.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout is not None and child.stderr is not None
         try:
             for line in child.stdout:
@@ -105,4 +109,4 @@ def speed(results: Sequence[Replayed]) -> float:
 
 
 if __name__ == "__main__":
-    choose_default(Path(sys.argv[1]), lambda recipe: print(recipe, flush=True))
+    choose_default(Path(sys.argv[1]), lambda recipe: print(f"measure {recipe}", flush=True))

@@ -82,6 +82,24 @@ def measured(rows: Iterable[Mapping[str, Any]], default: str) -> Table:
     return made
 
 
+def tuned(plan: Mapping[str, Any]) -> RenderableType:
+    """A tuner's plan: what was predicted of each recipe, and what the best of them did."""
+    rows = table("recipe", ("drafts of", "right"), ("predicted", "right"), ("measured", "right"))
+    tried = {t["recipe"]: t for t in plan["tried"]}
+    for name, predicted in plan["predicted"].items():
+        run = tried.get(name, {})
+        lengths = [str(v) for k, v in run.get("parameters", {}).items() if k.endswith("_tokens")]
+        star = " *" if name == plan["recipe"] else ""
+        measured = f"{run['measured_speedup']:.2f}" if run else ""
+        rows.add_row(name + star, " + ".join(lengths), f"{predicted:.2f}", measured)
+    if plan["recipe"] == "plain":
+        told = "nothing beats plain decoding by 5 % here: the plan is plain decoding"
+    else:
+        told = f"* the plan: {plan['recipe']}, {plan['measured_speedup']:.2f} times as fast as plain decoding"
+    trees = [f"compile --tune would bake another tree for {name}" for name in plan["trees"]]
+    return Group(rows, Text("\n".join([told, *trees])))
+
+
 def proved(told: Mapping[str, Any]) -> RenderableType:
     """What `specc test` found: a row a recipe, then each divergence, then the whole."""
     rows = table("recipe", *((t, "right") for t in ("tokens/s", "acceptance")), "verdict")

@@ -147,3 +147,30 @@ def test_mask_and_depth_cannot_be_written_to():
     for array in (Tree.chain(3).mask, Tree.chain(3).depth):
         with pytest.raises(ValueError):
             array[:] = 0
+
+
+def worth(tree: Tree, odds: list[float]) -> float:
+    """Slots that are right, if a child of rank r is right with odds[r] where its parent is."""
+    reach = [1.0]
+    for slot in range(1, tree.slots):
+        rank = tree.rank[slot]
+        reach.append(reach[tree.parents[slot]] * (odds[rank] if rank < len(odds) else 0.0))
+    return sum(reach)
+
+
+def every_tree(slots: int):
+    for parents in product(*(range(i) for i in range(1, slots))):
+        yield Tree((-1, *parents))
+
+
+@given(st.lists(st.sampled_from([0.8, 0.5, 0.3, 0.1]), min_size=1, max_size=3), st.integers(1, 6), st.integers(1, 4))
+def test_the_best_tree_is_best_whatever_the_order_of_the_rates(odds, slots, depth):
+    best = Tree.best(odds, slots, depth)
+    assert best.slots <= slots and best.depth.max() <= depth
+    others = (t for t in every_tree(slots) if t.depth.max() <= depth and max(t.rank) < len(odds))
+    assert worth(best, odds) >= max((worth(t, odds) for t in others), default=1.0) - 1e-9
+
+
+@given(rates, st.integers(1, 20))
+def test_with_rates_that_fall_best_first_is_as_good(odds, slots):
+    assert worth(Tree.best(odds, slots, 64), odds) == pytest.approx(worth(Tree.best_first(odds, slots), odds))
