@@ -90,7 +90,8 @@ def compile_bundle(options: Options) -> Report:
         done = job.done
         del job
         gc.collect()  # the model and its graphs, which hold one another
-        for module in ("specc.measure", "specc.tune")[: 1 + options.tune]:
+        modules = ["specc.itself"] * (options.dtype in BITS) + ["specc.measure"] + ["specc.tune"] * options.tune
+        for module in modules:
             apart(module, str(directory), advance=lambda line: options.stage(line, done, done))
         if options.tune:
             trees = open_bundle(directory).manifest.extra.get("plan", {}).get("trees", {})
@@ -152,7 +153,7 @@ class _Compile:
         plans = [(m, self._cheap(m.plan(self._searched(m, cases), facts))) for m in self.methods]
         blocks = _name_blocks(plans)
         wanted = [
-            (title, name, typed(block, name, options.backends, options.dtype))
+            (title, name, typed(block, name, options.backends, options.dtype, options.build))
             for block, title in blocks.items() for name in dict.fromkeys(options.backends)
         ]  # fmt: skip
         self.total = self.done + 1 + len(wanted)

@@ -12,6 +12,9 @@ from graphs import prepared
 
 from specc import passes, weights
 from specc.backends import Built, Options, onnx
+from specc.compiler import Options as CompileOptions
+from specc.compiler import compile_bundle
+from specc.proof import prove
 from specc.runtime.block import Block, Parents
 from specc.runtime.engine import Engine
 from specc.runtime.engines.ort import OrtRunner, Rows, load, session_options
@@ -119,3 +122,15 @@ def test_a_fast_lowering_in_half_precision_is_refused(tmp_path: Path) -> None:
         build(tmp_path, Block(Tree.chain(1), weights="bf16"), Options("fast"))
     with pytest.raises(BackendError, match="the portable lowering has no int4 weights"):
         build(tmp_path, Block(Tree.chain(1), weights="int4"))
+
+
+@pytest.mark.model
+def test_the_portable_lowering_replays_the_golden_outputs(model: Path, tmp_path: Path) -> None:
+    """The whole way, through a compile; rows are kept by the host, so the commit files are there and unused."""
+    prompts, output = tmp_path / "prompts.jsonl", tmp_path / "portable.specc"
+    prompts.write_text('{"prompt": "def wrap(text, width=70):"}\n{"prompt": "import os"}\n', encoding="utf-8")
+    recipes = ("token-recycling", "dynamic-tree")
+    portable = Options("portable")
+    compile_bundle(CompileOptions(str(model), output, recipes, prompts=prompts, golden_tokens=16, build=portable))
+    assert sorted(f.name for f in output.glob("*.commit.onnx"))
+    assert [r.verdict for r in prove(output).replayed] == ["identical"] * 6
