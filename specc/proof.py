@@ -43,6 +43,7 @@ class Proof:
             **_count(self.replayed),
             "tolerance": self.tolerance,
             "reference": self.reference,
+            "original": self.bundle.manifest.extra.get("original"),
             "golden": {**_count(self.golden), "agrees": not any(r.at is not None for r in self.golden)}
             if self.reference
             else None,

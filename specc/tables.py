@@ -113,6 +113,9 @@ def proved(told: Mapping[str, Any]) -> RenderableType:
     verdict = _verdicts(told["identical"], told["near_ties"], told["diverged"])
     parts.append(Text(count).append_text(verdict))
     parts.append(Text(f"near-tie: the reference's own best two logits were closer than {told['tolerance']:g}", "dim"))
+    if original := told["original"]:
+        share = f"{original['agreement']:.1%} of {original['tokens']} next tokens are the original model's"
+        parts.append(Text(f"weights are quantised, and the reference is the bundle itself: {share}"))
     if golden := told["golden"]:
         agrees = _verdicts(golden["identical"], golden["near_ties"], golden["diverged"])
         parts.append(Text(f"the bundle's golden file against {told['reference']}: ").append_text(agrees))
