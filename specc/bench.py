@@ -47,6 +47,7 @@ class Options:
     pythons: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     place: Place = CPU
+    guard: bool = True
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
 
 
@@ -77,7 +78,7 @@ def bench(options: Options) -> Report:
         if name not in PEERS:
             raise RecipeError(f"no peer {name!r}; there are {', '.join(PEERS)}")
     accept = synthetic(options.rates) if options.rates else None
-    own = Own(bundle, _recipes(bundle, options.recipes), accept, options.place)
+    own = Own(bundle, _recipes(bundle, options.recipes), accept, options.place, options.guard and not options.rates)
     tasks, cut = _tasks(own.session, options)
     running: list[Peer] = []
     with ExitStack() as stack:

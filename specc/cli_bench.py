@@ -59,6 +59,7 @@ def bench(
     assistant_model: Annotated[Word, option("DIR", "A draft model for the peers that take one.")] = None,
     peer_python: Annotated[Words, option("PEER=PYTHON", PYTHON)] = None,
     peer_model: Annotated[Words, option("PEER=PATH", PEER_MODEL)] = None,
+    no_guard: Annotated[bool, flag("--no-guard", "Go on drafting where it does not pay.")] = False,
     device: Device = "cpu",
     execution_provider: Provider = None,
     backend: Whose = None,
@@ -87,7 +88,7 @@ def bench(
                 bundle, commas([*(recipe or ()), recipes or ""]), prompts, chat, limit, max_new_tokens, rounds,
                 read_rates(synthetic_acceptance) if synthetic_acceptance else (), commas(against or ()), model,
                 assistant_model, pairs("--peer-python", peer_python or ()), pairs("--peer-model", peer_model or ()),
-                Place(device, execution_provider, backend), stage,
+                Place(device, execution_provider, backend), not no_guard, stage,
             )
         )  # fmt: skip
     told = report.to_json()

@@ -53,13 +53,16 @@ class Own:
     name = "specc"
 
     def __init__(
-        self, bundle: Bundle, recipes: Sequence[str], accept: Acceptance | None = None, place: Place = CPU
-    ) -> None:
-        self.session, self.modes, self.accept = Session(bundle, place), tuple(recipes), accept
+        self, bundle: Bundle, recipes: Sequence[str], accept: Acceptance | None = None, place: Place = CPU,
+        guard: bool = True,
+    ) -> None:  # fmt: skip
+        self.session, self.modes, self.accept, self.guard = Session(bundle, place), tuple(recipes), accept, guard
 
     def run(self, mode: str, ids: Sequence[int], count: int, seed: int) -> Run:
         self.session.cache.sync([])  # or a prompt that another mode has just run would need no prefill
-        got = self.session.generate(ids, count, recipe=mode, acceptance=self.accept, ignore_eos=True, seed=seed)
+        got = self.session.generate(
+            ids, count, recipe=mode, acceptance=self.accept, ignore_eos=True, seed=seed, guard=self.guard
+        )
         stats = got.stats
         histogram = [stats.histogram[n] for n in range(max(stats.histogram, default=-1) + 1)]
         return Run(
@@ -68,6 +71,7 @@ class Own:
 
     def renew(self) -> None:
         self.session.drafters.clear()
+        self.session.guards.clear()
 
     def memory(self) -> int | None:
         return host.memory()
