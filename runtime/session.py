@@ -62,6 +62,7 @@ class Session:
         self.text = Text(bundle.path)
         self.cache = Cache(self.engines.store("target"))
         self.drafters: dict[tuple[str, bool], Any] = {}
+        self.latest: Sequence | None = None  # the request that the rows belong to
         self.guards: dict[int, Guard] = {}  # by the drafter that each watches
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 128, **options: Any) -> Generation:
@@ -128,22 +129,32 @@ class Session:
         if stats.guard and verifiers[0].slots > 1:
             verifiers.insert(0, self.engines.prefill(1))
         drafts = [self.engines[name] for name in recipe.engines.values()]
-        start, stats.prompt_tokens = time.perf_counter(), len(seq.tokens)
-        seq.tokens.append(self._prefill(seq))
-        stats.prefill_seconds = time.perf_counter() - start
+        stats.prompt_tokens = len(seq.tokens)
+        self.latest = seq
+        self._prefill(seq, stats)
         yield seq.tokens[-1:]
+        self._check_turn(seq)
         before = _spent(verifiers, drafts)
         for draft, accepted in decode(seq, drafter, verifiers, accept):
             stats.count(draft, accepted)
             stats.step(before, _spent(verifiers, drafts))
             yield seq.tokens[-len(accepted.slots) :]
+            self._check_turn(seq)
             before = _spent(verifiers, drafts)
 
-    def _prefill(self, seq: Sequence) -> int:
+    def _prefill(self, seq: Sequence, stats: Stats) -> None:
         """Run what the cache lacks of the prompt; choose the first token."""
         feed = seq.cache.sync(seq.tokens[:-1]) + seq.tokens[-1:]
         engine = self.engines.prefill(len(feed))
-        return Verified(engine.outputs, seq.sampling).choose(engine.extend(seq.cache, feed))
+        start = time.perf_counter()
+        row = engine.extend(seq.cache, feed)
+        seq.tokens.append(Verified(engine.outputs, seq.sampling).choose(row))
+        stats.prefill_seconds = time.perf_counter() - start
+
+    def _check_turn(self, seq: Sequence) -> None:
+        """Whether the rows are still this request's. Raises PromptError."""
+        if seq is not self.latest:
+            raise PromptError("a later request has taken this session's rows; give each its own: specc.load(bundle)")
 
     def _drafter(self, recipe: Recipe, accept: Acceptance) -> Any:
         """The recipe's drafter, kept for the session so that what it learns lasts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from specc.runtime.place import CPU, Place
 from specc.runtime.session import Session
 
 GOLDEN = "the bundle's golden file"
-VERDICTS = {"identical": "identical", "near-tie": "near_ties", "diverged": "diverged"}
+VERDICTS = {"identical": "identical", "near-tie": "near_ties", "diverged": "diverged", "lossy": "lossy"}
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ def prove(
     title = f"replay {len(cases)} cases by {len(names)} recipes"
     stage(title, 0, total)
     replayed = golden.replay(Session(bundle, place), cases, names, limit, lambda: stage(title, next(done), total))
+    lossy = {r.name for r in manifest.recipes if not r.lossless}  # these may differ, and say so
+    replayed = [replace(r, verdict="lossy") if r.at is not None and r.recipe in lossy else r for r in replayed]
     return Proof(bundle, cases, replayed, limit, reference, agreement)
 
 

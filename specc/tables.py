@@ -104,13 +104,13 @@ def proved(told: Mapping[str, Any]) -> RenderableType:
     """What `specc test` found: a row a recipe, then each divergence, then the whole."""
     rows = table("recipe", *((t, "right") for t in ("tokens/s", "acceptance")), "verdict")
     for row in told["recipes"]:
-        verdict = _verdicts(row["identical"], row["near_ties"], row["diverged"])
+        verdict = _verdicts(row["identical"], row["near_ties"], row["diverged"], row["lossy"])
         rows.add_row(row["recipe"], f"{row['tokens_per_second']:.1f}", f"{row['mean_acceptance_length']:.2f}", verdict)
     parts: list[RenderableType] = [rows, ""]
     if told["divergences"]:
         parts += [_divergences(told["divergences"]), ""]
     count = f"{told['cases']} cases, {told['tokens']} tokens, {told['replays']} replays: "
-    verdict = _verdicts(told["identical"], told["near_ties"], told["diverged"])
+    verdict = _verdicts(told["identical"], told["near_ties"], told["diverged"], told["lossy"])
     parts.append(Text(count).append_text(verdict))
     parts.append(Text(f"near-tie: the reference's own best two logits were closer than {told['tolerance']:g}", "dim"))
     if original := told["original"]:
@@ -174,10 +174,13 @@ def method_json(m: Method) -> dict[str, Any]:
     }
 
 
-def _verdicts(identical: int, near_ties: int, diverged: int) -> Text:
-    parts = [(f"{identical} identical", ""), (f"{near_ties} near-tie", "yellow"), (f"{diverged} diverged", "red")]
-    some = [part for part, count in zip(parts, (identical, near_ties, diverged), strict=True) if count] or parts[:1]
-    return Text(", ").join([Text(text, style) for text, style in some])
+def _verdicts(identical: int, near_ties: int, diverged: int, lossy: int = 0) -> Text:
+    parts = [
+        (identical, "identical", ""), (near_ties, "near-tie", "yellow"),
+        (lossy, "different, as a lossy recipe may be", ""), (diverged, "diverged", "red"),
+    ]  # fmt: skip
+    some = [part for part in parts if part[0]] or parts[:1]
+    return Text(", ").join([Text(f"{count} {text}", style) for count, text, style in some])
 
 
 def _yes(value: bool) -> str:

@@ -167,3 +167,12 @@ def test_a_backend_that_this_runtime_lacks_is_named(session, tmp_path):
     write_bundle(tmp_path / "other.specc", backend="abacus")
     with pytest.raises(BackendError, match="'abacus'"):
         Session(open_bundle(tmp_path / "other.specc"))
+
+
+def test_a_stream_that_another_has_overtaken_says_so(session):
+    first, second = session.stream("def f(", 8, ignore_eos=True), session.stream("import os", 8, ignore_eos=True)
+    next(first)
+    next(second)
+    with pytest.raises(PromptError, match=r"specc\.load"):
+        list(first)
+    assert "".join(second) and len(second.token_ids) == 8

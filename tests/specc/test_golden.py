@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shell import copied, edit_golden, refused, specc
+from shell import copied, edit_golden, edit_manifest, refused, specc
 from tiny import save_model
 
 from specc.golden import Case, compare, read_cases, write_cases
@@ -88,7 +88,7 @@ class TestReplay:
     def test_a_reference_agrees_with_the_golden_file(self, bundle: Path, model: Path) -> None:
         told = specc("test", bundle, "--reference", model, "--recipe", "plain", "--json").json
         assert told["identical"] == 3
-        assert told["golden"] == {"identical": 3, "near_ties": 0, "diverged": 0, "agrees": True}
+        assert told["golden"] == {"identical": 3, "near_ties": 0, "diverged": 0, "lossy": 0, "agrees": True}
 
     def test_a_reference_finds_a_wrong_golden_file(self, bundle: Path, model: Path, tmp_path: Path) -> None:
         altered = edit_golden(copied(bundle, tmp_path), _change_token(case=2, at=0, gap=1.0))
@@ -96,7 +96,7 @@ class TestReplay:
         told = json.loads(ran.out)
         assert ran.status == 1
         assert (told["identical"], told["diverged"]) == (9, 0)
-        assert told["golden"] == {"identical": 2, "near_ties": 0, "diverged": 1, "agrees": False}
+        assert told["golden"] == {"identical": 2, "near_ties": 0, "diverged": 1, "lossy": 0, "agrees": False}
 
     def test_a_reference_of_another_vocabulary_is_refused(self, bundle: Path, tmp_path: Path) -> None:
         other = save_model(tmp_path / "other", vocab_size=600)
@@ -112,3 +112,22 @@ def _change_token(case: int, at: int, gap: float) -> Any:
         cases[case]["gaps"][at] = gap
 
     return edit
+
+
+@pytest.mark.model
+def test_what_a_lossy_recipe_changes_is_told_and_is_no_failure(bundle: Path, tmp_path: Path) -> None:
+    mine = copied(bundle, tmp_path)
+
+    def other(cases: list[dict[str, Any]]) -> None:
+        cases[0]["token_ids"][1] = (cases[0]["token_ids"][1] + 1) % 100
+        cases[0]["gaps"][1] = 9.0
+
+    edit_golden(mine, other)
+    assert specc("test", mine, "--recipe", "prompt-lookup").status == 1
+
+    def lossy(manifest: dict[str, Any]) -> None:
+        next(r for r in manifest["recipes"] if r["name"] == "prompt-lookup")["lossless"] = False
+
+    edit_manifest(mine, lossy)
+    told = specc("test", mine, "--recipe", "prompt-lookup", "--json").json
+    assert told["lossy"] == 1 and told["diverged"] == 0
