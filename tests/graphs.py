@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from families import tiny
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 from transformers import PreTrainedModel
 
@@ -59,6 +62,34 @@ def truth(family: str, ids: Tensor | None = None) -> Tensor:
     """What transformers says of them."""
     value: Tensor = model(family)(input_ids=tokens() if ids is None else ids).logits[0]
     return value
+
+
+def stack(family: str) -> tuple[str, nn.ModuleList]:
+    """Where the original's layers are, and they."""
+    return next((n, m) for n, m in model(family).named_modules() if isinstance(m, nn.ModuleList) and len(m) == 3)
+
+
+@contextmanager
+def without(family: str, attention: int = -1, mlp: int = -1, exit_after: int | None = None) -> Iterator[None]:
+    """The original model, two of its sublayers giving zeros, or its last layers gone."""
+    original, (path, layers) = model(family), stack(family)
+    holder, _, name = path.rpartition(".")
+
+    def nothing(module: nn.Module, args: Any, output: Any) -> Any:
+        return (0 * output[0], *output[1:]) if isinstance(output, tuple) else 0 * output
+
+    hooks = []
+    for layer, names in ((attention, {"self_attn", "attn", "attention"}), (mlp, {"mlp", "fc2"})):
+        if layer >= 0:
+            (sublayer,) = (child for n, child in layers[layer].named_children() if n in names)
+            hooks.append(sublayer.register_forward_hook(nothing))
+    setattr(original.get_submodule(holder), name, layers[:exit_after])
+    try:
+        yield
+    finally:
+        setattr(original.get_submodule(holder), name, layers)
+        for hook in hooks:
+            hook.remove()
 
 
 def operators(graph: GraphModule) -> dict[str, int]:

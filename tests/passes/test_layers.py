@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from families import tiny
-from graphs import EIGHT, logits, prepared, tokens
-from torch import nn
-from torch.fx import GraphModule
+from graphs import EIGHT, logits, prepared, truth, without
 
 from specc import passes
 from specc.passes.exit_after import ExitAfter
@@ -20,59 +15,43 @@ from specc.runtime.errors import PassError
 pytestmark = pytest.mark.torch
 
 
-def _stack(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module that holds the list of layers, and its name there."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == 3 and hasattr(child[0], "forward"):
-                return module, name
-    raise AssertionError("no list of layers")
-
-
-@torch.no_grad()
-def _without(family: str, gone: set[int]) -> torch.Tensor:
-    model = copy.deepcopy(tiny(family))
-    holder, name = _stack(model)
-    for i in gone:
-        getattr(holder, name)[i].forward = lambda hidden, *args, **kwargs: hidden  # type: ignore[method-assign]
-    value: torch.Tensor = model(input_ids=tokens(), use_cache=False).logits[0]
-    return value
-
-
-def _run(graph: GraphModule, *chosen: passes.Pass) -> torch.Tensor:
-    passes.run(list(chosen), graph)
-    return logits(graph)
-
-
-@pytest.mark.parametrize("family", EIGHT)
-def test_an_exit_is_the_model_without_the_layers_after_it(family: str) -> None:
+@pytest.mark.parametrize("family", [*EIGHT, "minicpm3"])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_an_exit_is_the_model_without_the_layers_after_it(family: str, layer: int) -> None:
+    """Nothing of them is left, though what a layer writes in place is used by nobody."""
     graph = prepared(family)
-    torch.testing.assert_close(_run(graph, ExitAfter(1)), _without(family, {1, 2}), atol=1e-4, rtol=1e-4)
-    assert list(sublayers(graph)) == ["0"]
+    passes.run([ExitAfter(layer)], graph)
+    with without(family, exit_after=layer):
+        torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
+    assert list(sublayers(graph)) == [str(i) for i in range(layer)]
 
 
 @pytest.mark.parametrize("family", EIGHT)
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_layer_skipped_whole_is_the_model_without_it(family: str, layer: int) -> None:
     graph = prepared(family)
-    found = _run(graph, SkipSublayers((layer,), (layer,)))
-    torch.testing.assert_close(found, _without(family, {layer}), atol=1e-4, rtol=1e-4)
+    passes.run([SkipSublayers((layer,), (layer,))], graph)
+    with without(family, attention=layer, mlp=layer):
+        torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
     assert list(sublayers(graph)) == [str(i) for i in range(3) if i != layer]
 
 
 @pytest.mark.parametrize("family", EIGHT)
-def test_half_layers_add_up(family: str) -> None:
-    """Attention out and MLP out of one layer, one after the other, is the whole layer out."""
-    whole, halves = prepared(family), prepared(family)
-    expected = _run(whole, SkipSublayers((1,), (1,)))
-    passes.run([SkipSublayers(attention=(1,))], halves)
-    assert list(sublayers(halves)) == ["0", "1.mlp", "2"]
-    alone = logits(halves)
-    assert not torch.allclose(alone, expected, atol=1e-3) and not torch.allclose(
-        alone, logits(prepared(family)), atol=1e-3
-    )
-    both = _run(prepared(family), SkipSublayers(attention=(1,), mlp=(1,)))
-    torch.testing.assert_close(both, expected)
+def test_sublayers_of_different_layers(family: str) -> None:
+    graph = prepared(family)
+    passes.run([SkipSublayers(attention=(1,), mlp=(2,))], graph)
+    with without(family, attention=1, mlp=2):
+        torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
+    assert list(sublayers(graph)) == ["0", "1.mlp", "2.attention"]
+
+
+@pytest.mark.parametrize("family", EIGHT)
+def test_what_is_left_out_would_show(family: str) -> None:
+    """The control of the tests above."""
+    whole = truth(family)
+    for gone in ({"exit_after": 2}, {"attention": 1}, {"mlp": 1}):
+        with without(family, **gone):
+            assert not torch.allclose(truth(family), whole, atol=1e-2)
 
 
 @pytest.mark.parametrize("bad", [0, 3, -1])

@@ -1,31 +1,32 @@
-"""DropAsserts, DropNoops, FoldConstants, FuseRMSNorm, FuseRotary, MergeProjections: what they find; nothing changes."""
+"""The passes of the preparation, each alone: what it finds, and that no logit changes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from expecttest import assert_expected_inline
-from graphs import EIGHT, captured, logits, operators, prepared, truth
+from families import POSITIONS
+from graphs import EIGHT, SLOTS, captured, logits, operators, prepared, tokens, truth
+from torch import Tensor, nn
 
 from specc import passes
+from specc.passes.bound_positions import BoundPositions
 from specc.passes.drop_asserts import DropAsserts
-from specc.passes.drop_noops import DropNoops
-from specc.passes.fold_constants import FoldConstants
-from specc.passes.fuse_rms_norm import FuseRMSNorm
-from specc.passes.fuse_rotary import FuseRotary
-from specc.passes.merge_projections import MergeProjections
 from specc.passes.out_of_place import OutOfPlace
+from specc.passes.pad_heads import PadHeads
 
 pytestmark = pytest.mark.torch
 
-ROTATED = {"llama": 6, "qwen3": 6, "gemma2": 6, "phi": 6, "gpt_neox": 6, "cohere2": 4, "mixtral": 6}  # 3 layers
-MERGED = {
-    "llama": 3,
-    "gemma2": 3,
-    "mixtral": 3,
-    "cohere2": 3,
-}  # elsewhere something stands between
-NORMED = {"llama": 7, "qwen3": 13, "gemma2": 13, "mixtral": 7}
+ALWAYS = ("DropAsserts", "DropNoops")
+PLACES = {  # in three layers
+    "OutOfPlace": {"mixtral": 3},  # a router that divides in place would stay alive in a draft without its layer
+    "FoldConstants": {"gemma2": 13},  # its norms' weight + 1
+    "FuseRMSNorm": {"llama": 7, "qwen3": 13, "gemma2": 13, "mixtral": 7},
+    "FuseRotary": {"llama": 6, "qwen3": 6, "gemma2": 6, "phi": 6, "gpt_neox": 6, "cohere2": 4, "mixtral": 6},
+    "BoundPositions": {"opt": 1, "gpt2": 1},
+    "MergeProjections": {"llama": 3, "gemma2": 3, "mixtral": 3, "cohere2": 3},  # elsewhere something stands between
+    "PadHeads": dict.fromkeys(EIGHT, 3),
+}
 
 
 def test_what_is_left_of_a_llama() -> None:
@@ -50,57 +51,59 @@ def test_what_is_left_of_a_llama() -> None:
 
 
 @pytest.mark.parametrize("family", EIGHT)
-def test_asserts_go_and_nothing_changes(family: str) -> None:
+def test_each_pass_finds_its_places_and_changes_no_logit(family: str) -> None:
+    """One after another; positions beyond the tables of learned ones, and heads that are no multiple, are to be had."""
+    graph = captured(family)
+    before = operators(graph)
+    for step in [*passes.preparation(POSITIONS + 16), PadHeads(24)]:
+        (ran,) = passes.run([step], graph)
+        name = type(step).__name__
+        if name in ALWAYS:
+            assert ran.changed and ran.nodes_after < ran.nodes_before, name
+        elif step != PadHeads(8):
+            assert ran.changed == PLACES[name].get(family, 0), name
+        torch.testing.assert_close(
+            logits(graph), truth(family), msg=lambda m, n=name: f"{n}: {m}", atol=1e-4, rtol=1e-4
+        )
+    found = operators(graph)
+    assert not any("assert" in name or "div_" in name for name in found)
+    assert found.get("specc.rms_norm", 0) == PLACES["FuseRMSNorm"].get(family, 0)
+    assert found.get("specc.rotary", 0) == PLACES["FuseRotary"].get(family, 0)
+    assert found.get("aten.linear", 0) == before.get("aten.linear", 0) - 2 * PLACES["MergeProjections"].get(family, 0)
+
+
+@pytest.mark.parametrize("family", EIGHT)
+def test_a_slot_beyond_the_last_position_runs(family: str) -> None:
+    """And without the pass it does not, where positions are learned."""
+    late = tokens(), POSITIONS + torch.arange(SLOTS)[None]
     graph = captured(family)
     passes.run([DropAsserts()], graph)
-    assert not any("assert" in name for name in operators(graph))
-    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
+    if family in PLACES["BoundPositions"]:
+        with pytest.raises(IndexError):
+            graph(*late)
+    passes.run([BoundPositions(POSITIONS + 16)], graph)
+    assert graph(*late)["logits"].isfinite().all()
 
 
-@pytest.mark.parametrize("family", EIGHT)
-def test_noops_go_and_nothing_changes(family: str) -> None:
-    graph = captured(family)
-    _, ran = passes.run([DropAsserts(), DropNoops()], graph)
-    assert ran.changed == 0 or ran.nodes_after < ran.nodes_before
-    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
+class Filled(nn.Module):
+    """A tensor made of two parts; `early` takes a view of it before it is filled, and returns that."""
+
+    def __init__(self, early: bool) -> None:
+        super().__init__()
+        self.early = early
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = torch.zeros_like(x)
+        view = whole[1:3] if self.early else None
+        whole[:2].copy_(x[:2])
+        whole[2:].copy_(-x[2:])
+        return whole * 2 if view is None else view
 
 
-def test_gemmas_weight_plus_one_is_computed_once() -> None:
-    graph = captured("gemma2")
-    *_, ran = passes.run([DropAsserts(), DropNoops(), FoldConstants()], graph)
-    assert ran.changed >= 13
-    torch.testing.assert_close(logits(graph), truth("gemma2"), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("family", EIGHT)
-def test_every_rms_norm_is_one_node(family: str) -> None:
-    graph = captured(family)
-    *_, ran = passes.run([DropAsserts(), DropNoops(), FoldConstants(), FuseRMSNorm()], graph)
-    assert ran.changed == operators(graph).get("specc.rms_norm", 0) == NORMED.get(family, 0)
-    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("family", EIGHT)
-def test_queries_and_keys_of_rotated_layers_are_turned_by_one_node_each(family: str) -> None:
-    graph = captured(family)
-    *_, ran = passes.run([DropAsserts(), DropNoops(), FuseRotary(64)], graph)
-    assert ran.changed == operators(graph).get("specc.rotary", 0) == ROTATED.get(family, 0)
-    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("family", EIGHT)
-def test_queries_keys_and_values_come_from_one_product_where_nothing_stands_between(family: str) -> None:
-    graph = captured(family)
-    before = operators(graph)["aten.linear"]
-    *_, ran = passes.run([DropAsserts(), DropNoops(), FoldConstants(), FuseRotary(64), MergeProjections()], graph)
-    assert ran.changed == MERGED.get(family, 0)
-    assert operators(graph)["aten.linear"] == before - 2 * ran.changed
-    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
-
-
-def test_what_is_written_in_place_is_returned_instead() -> None:
-    """A router that divides its weights in place would stay alive in a draft that leaves its layer out."""
-    graph = captured("mixtral")
-    _, ran = passes.run([DropAsserts(), OutOfPlace()], graph)
-    assert ran.changed == 3 and not any("_." in name for name in operators(graph) if name.startswith("aten.div"))
-    torch.testing.assert_close(logits(graph), truth("mixtral"), atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize(("early", "left"), [(False, 0), (True, 2)])
+def test_a_copy_into_a_slice_makes_a_new_value_unless_another_view_would_miss_it(early: bool, left: int) -> None:
+    x = torch.arange(4.0) + 1
+    graph = torch.export.export(Filled(early), (x,), strict=False).module(check_guards=False)
+    passes.run([OutOfPlace()], graph)
+    assert operators(graph).get("aten.copy_", 0) == left
+    assert torch.equal(graph(x), Filled(early)(x))

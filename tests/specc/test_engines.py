@@ -6,18 +6,15 @@ layers taken out of its module tree. Logits are of a scale near 1 and may differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
 from families import FAMILIES, POSITIONS, VOCABULARY, WINDOW
-from graphs import captured, model, prepared
-from torch import nn
+from graphs import captured, model, prepared, without
 from torch.fx import GraphModule
 
 from specc import passes, weights
@@ -48,14 +45,14 @@ SAME_ENGINES = {
 }  # but for tables
 EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
 PORTABLE = ("llama", "gemma2", "cohere2", "opt", "gpt_oss", "deepseek_v3")
-SHORT = {
+KINDS = {
     "prefill": Block(Tree.chain(8), ("ids", "logits"), last_row=True),
-    "verify": Block(DEEP, ("ids", "top_k:4", "logits")),
-}
-FULL = SHORT | {
     "decode": Block(Tree.chain(1)),
-    "parents": Block(Parents(12)),
+    "verify": Block(DEEP, ("ids", "top_k:4", "logits")),
     "exit": Block(Masked(4, 12), layers=Layers(exit_after=2)),
+}
+FULL = KINDS | {
+    "parents": Block(Parents(12)),
     "skip": Block(Tree.chain(1), layers=Layers(skip_attention=(1,), skip_mlp=(2,))),
 }
 
@@ -152,49 +149,22 @@ def same(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@contextmanager
-def without(family: str, attention: int = -1, mlp: int = -1, exit_after: int | None = None) -> Iterator[None]:
-    """The original model, two of its sublayers giving zeros, or its last layers gone."""
-    original = model(family)
-    path, stack = next((n, m) for n, m in original.named_modules() if isinstance(m, nn.ModuleList) and len(m) == 3)
-    holder, _, name = path.rpartition(".")
-
-    def nothing(module: nn.Module, args: Any, output: Any) -> Any:
-        return (0 * output[0], *output[1:]) if isinstance(output, tuple) else 0 * output
-
-    hooks = []
-    for layer, names in ((attention, {"self_attn", "attn", "attention"}), (mlp, {"mlp", "fc2"})):
-        if layer >= 0:
-            (sublayer,) = (child for n, child in stack[layer].named_children() if n in names)
-            hooks.append(sublayer.register_forward_hook(nothing))
-    setattr(original.get_submodule(holder), name, stack[:exit_after])
-    try:
-        yield
-    finally:
-        setattr(original.get_submodule(holder), name, stack)
-        for hook in hooks:
-            hook.remove()
-
-
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in SAME_ENGINES.union(EVERY_BLOCK)])
-def test_prefill_and_a_tree(family: str, tmp_path: Path) -> None:
-    bench = Bench(family, tmp_path, SHORT)
-    bench.prefill("prefill", PROMPT)
-    bench.decode("prefill", 1)
-    bench.verify("verify", DEEP)
-    bench.decode("prefill", 2)
+def test_each_kind_of_engine(family: str, tmp_path: Path) -> None:
+    """Prefill, decode, a tree to verify, and a draft."""
+    run_blocks(family, tmp_path, KINDS)
 
 
 @pytest.mark.parametrize("family", EVERY_BLOCK)
 def test_every_block(family: str, tmp_path: Path) -> None:
-    every_block(family, tmp_path, FAST)
+    run_blocks(family, tmp_path, FULL)
 
 
 @pytest.mark.parametrize("family", PORTABLE)
 def test_every_block_in_standard_operators(family: str, tmp_path: Path) -> None:
     import onnx as format_
 
-    every_block(family, tmp_path, Options("portable"))
+    run_blocks(family, tmp_path, FULL, Options("portable"))
     for name in FULL:
         model = format_.load(tmp_path / f"{name}.onnx", load_external_data=False)
         assert [(i.domain, i.version) for i in model.opset_import] == [("", 24)]
@@ -205,19 +175,21 @@ def test_every_block_in_standard_operators(family: str, tmp_path: Path) -> None:
         assert (kinds.count("Attention"), kinds.count("Softmax") >= written_out) == (layers - written_out, True)
 
 
-def every_block(family: str, tmp_path: Path, options: Options) -> None:
-    bench = Bench(family, tmp_path, FULL, options=options)
+def run_blocks(family: str, tmp_path: Path, blocks: Mapping[str, Block], options: Options = FAST) -> None:
+    bench = Bench(family, tmp_path, blocks, options=options)
     bench.prefill("prefill", PROMPT)
     bench.decode("decode", 3)
     bench.verify("verify", DEEP)
     bench.decode("decode", 1)
-    bench.verify("parents", WIDE)
-    bench.decode("decode", 1)
+    if "parents" in blocks:
+        bench.verify("parents", WIDE)
+        bench.decode("decode", 1)
     with without(family, exit_after=2):
         bench.grow("exit", FRONTIER)
-    with without(family, attention=1, mlp=2):
-        bench.cache, bench.tokens = Cache(bench.rows), []
-        bench.decode("skip", WINDOW + 6)
+    if "skip" in blocks:
+        with without(family, attention=1, mlp=2):
+            bench.cache, bench.tokens = Cache(bench.rows), []
+            bench.decode("skip", WINDOW + 6)
 
 
 def test_what_the_tests_run_is_longer_and_deeper_than_a_window() -> None:
