@@ -257,4 +257,4 @@ def _compare(
 
 
 if __name__ == "__main__":
-    tune(Path(sys.argv[1]), *(Path(p) for p in sys.argv[2:]), stage=lambda title, *_: print(title, flush=True))
+    tune(Path(sys.argv[1]), stage=lambda title, *_: print(title, flush=True))
