@@ -1,11 +1,12 @@
-"""Engine steps beside onnxruntime-genai's, on a random-weights Llama of SmolLM2-135M's shape, fp32.
+"""Engine steps beside onnxruntime-genai's, on a random-weights Llama of SmolLM2-135M's shape: fp32, and 4 bits.
 
     pip install -e '.[compile]' onnxruntime-genai==0.18.0 --no-deps   # the peer; ONNX Runtime itself is there
     python examples/bench_engines.py build/bench                      # some minutes; prints and writes bench.json
 
-Both decode greedily from the same 64 tokens on the same number of threads, each in its own process. A round gives
-each in turn so many steps; the figure is the median over rounds of a round's median, and the ratio the median of the
-rounds' ratios. Compile time and memory are those of the default recipes.
+All decode greedily from the same 64 tokens on the same number of threads, each in its own process; specc's engines
+after 1024 tokens too. A round gives each in turn so many steps; the figure is the median over rounds of a round's
+median, and the ratio the median of the rounds' ratios. Compile time and memory are those of the default recipes; a
+session's memory and second load those of prefill, decode, two chains and a draft.
 """
 
 from __future__ import annotations
@@ -26,7 +27,21 @@ from typing import Any
 
 CONTEXT = 64
 STEPS = 15
-ENGINES = {"decode": "decode", "verify(8)": "verify-chain-8", "verify(16)": "verify-token-recycling"}
+LONG = 1024
+ENGINES = {
+    "decode": ("decode", CONTEXT), "decode int4": ("draft-quantized-self-draft", CONTEXT),
+    "verify(8)": ("verify-chain-8", CONTEXT), "verify(12)": ("verify-chain-12", CONTEXT),
+    "verify(16)": ("verify-token-recycling", CONTEXT),
+    "decode after 1024": ("decode", LONG), "verify(16) after 1024": ("verify-token-recycling", LONG),
+}  # fmt: skip
+LOADED = ("prefill", "decode", "verify-chain-8", "verify-chain-12", "draft-quantized-self-draft")
+RATIOS = {
+    "decode / genai": ("decode", "genai"), "verify(8) / genai": ("verify(8)", "genai"),
+    "verify(16) / genai": ("verify(16)", "genai"), "decode int4 / genai int4": ("decode int4", "genai int4"),
+    "decode int4 / decode": ("decode int4", "decode"), "verify(12) / decode": ("verify(12)", "decode"),
+    "decode after 1024 / after 64": ("decode after 1024", "decode"),
+    "verify(16) after 1024 / after 64": ("verify(16) after 1024", "verify(16)"),
+}  # fmt: skip
 
 
 def make_model(directory: Path) -> None:
@@ -44,30 +59,37 @@ def make_model(directory: Path) -> None:
 
 
 def specc_worker(pipe: Connection, bundle: str) -> None:
-    """On "NAME", milliseconds of so many runs of that engine; on "memory", this process's proportional set size."""
+    """Says how long LOADED took to load and what memory they take, then on (NAME, CONTEXT) milliseconds of a step."""
     import numpy as np
 
     import specc
     from specc.runtime.sequence import Cache
     from specc.runtime.tree import Tree
 
+    start = time.perf_counter()
     session = specc.load(bundle)
-    prompt = np.random.default_rng(0).integers(1, 4000, CONTEXT).tolist()
-    cache = Cache(session.cache.store)
-    session.engines["prefill"].extend(cache, prompt)
-    while (order := pipe.recv()) != "stop":
-        if order == "memory":
-            recipes = [r.name for r in session.bundle.manifest.recipes]
-            pipe.send({name: pss(session, name) for name in recipes}[recipes[-1]])
-            continue
-        engine = session.engines[order]
+    session.engines.load(*LOADED)
+    seconds = time.perf_counter() - start
+    prompt = np.random.default_rng(0).integers(1, 4000, LONG).tolist()
+    caches = {}
+    for context in (CONTEXT, LONG):  # the rows of the shorter are the first of the longer
+        caches[context] = Cache(session.cache.store)
+        session.engines["prefill"].extend(caches[context], prompt[:context])
+
+    def run(name: str, context: int) -> Callable[[], Any]:
+        engine = session.engines[name]
         topology = engine.block.topology
         tree = topology if isinstance(topology, Tree) else Tree.chain(engine.slots)
-        pipe.send(timed(partial(engine.run, cache, prompt[: engine.slots], tree)))
+        return partial(engine.run, caches[context], prompt[: engine.slots], tree)
+
+    for name in LOADED[1:]:
+        run(name, CONTEXT)()
+    pipe.send((seconds, pss()))
+    while (order := pipe.recv()) != "stop":
+        pipe.send(timed(run(*order)))
 
 
-def pss(session: Any, recipe: str) -> int:
-    session.generate([1, 2, 3], 8, recipe=recipe, ignore_eos=True)
+def pss() -> int:
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
@@ -109,52 +131,59 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     os.environ |= {"SPECC_THREADS": str(args.threads), "OMP_NUM_THREADS": str(args.threads)}
-    model, genai = args.directory / "model", args.directory / "genai"
+    model = args.directory / "model"
     if not model.exists():
         make_model(model)
-    if not genai.exists():
-        builder = ["onnxruntime_genai.models.builder", "-m", str(model), "-o", str(genai), "-p", "fp32", "-e", "cpu"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run([sys.executable, "-m", *builder], check=True, **quiet)
-        settings = json.loads((genai / "genai_config.json").read_text())
-        settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = args.threads
-        (genai / "genai_config.json").write_text(json.dumps(settings))
+    peers = {"genai": export(model, args, "fp32"), "genai int4": export(model, args, "int4")}
     compiled = compile_bundle(model, args.directory / "default.specc")
-    widths = ["--recipe=prompt-lookup", "--recipe=token-recycling", "--set=prompt-lookup.prompt_lookup_num_tokens=7"]
+    widths = ["--recipe=prompt-lookup", "--recipe=token-recycling", "--recipe=quantized-self-draft"]
     widths.append("--set=token-recycling.num_speculative_tokens=15")
     compile_bundle(model, args.directory / "widths.specc", *widths)
 
     context = get_context("spawn")
     workers = {}
-    for name, target, what in (
+    for name, target, what in [
         ("specc", specc_worker, args.directory / "widths.specc"),
-        ("genai", genai_worker, genai),
-        ("memory", specc_worker, args.directory / "default.specc"),
-    ):
+        *((name, genai_worker, directory) for name, directory in peers.items()),
+    ]:
         pipe, theirs = context.Pipe()
-        process = context.Process(target=target, args=(theirs, str(what)), daemon=True)
-        process.start()
+        context.Process(target=target, args=(theirs, str(what)), daemon=True).start()
         workers[name] = pipe
+    load_seconds, memory = workers["specc"].recv()
 
-    def ask(worker: str, order: str) -> Any:
+    def ask(worker: str, order: Any) -> Any:
         workers[worker].send(order)
         return workers[worker].recv()
 
     rounds = []
     for _ in range(args.rounds):
-        row = {"genai decode": ask("genai", "decode")}
-        rounds.append(row | {name: ask("specc", engine) for name, engine in ENGINES.items()})
-    memory = ask("memory", "memory")
+        row = {name: ask(name, "decode") for name in peers}
+        rounds.append(row | {name: ask("specc", step) for name, step in ENGINES.items()})
+    parameters = (model / "model.safetensors").stat().st_size
     report = {
         "threads": args.threads, "rounds": rounds,
         "milliseconds": {k: round(median(r[k] for r in rounds), 2) for k in rounds[0]},
-        "ratio_to_genai_decode": {k: round(median(r[k] / r["genai decode"] for r in rounds), 3) for k in ENGINES},
+        "ratios": {k: round(median(r[a] / r[b] for r in rounds), 3) for k, (a, b) in RATIOS.items()},
         "compile_seconds": compiled["seconds"],
         "compile_peak_to_weights": round(compiled["peak_rss_bytes"] / compiled["weights_bytes"], 2),
-        "session_pss_to_weights": round(memory / compiled["weights_bytes"], 2),
+        "session_pss_to_weights": round(memory / parameters, 2),
+        "second_load_seconds": round(load_seconds, 2),
     }  # fmt: skip
     (args.directory / "bench.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "rounds"}, indent=1))
+
+
+def export(model: Path, args: argparse.Namespace, precision: str) -> Path:
+    """The model as onnxruntime-genai's own builder writes it."""
+    directory = args.directory / f"genai-{precision}"
+    if not directory.exists():
+        names = ["-m", str(model), "-o", str(directory), "-p", precision, "-e", "cpu"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([sys.executable, "-m", "onnxruntime_genai.models.builder", *names], check=True, **quiet)
+        settings = json.loads((directory / "genai_config.json").read_text())
+        settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = args.threads
+        (directory / "genai_config.json").write_text(json.dumps(settings))
+    return directory
 
 
 if __name__ == "__main__":

@@ -159,11 +159,12 @@ class Session:
     def _drafter(self, recipe: Recipe, accept: Acceptance) -> Any:
         """The recipe's drafter, kept for the session so that what it learns lasts."""
         drafter = load_drafter(recipe.drafter)
-        arguments: dict[str, Any] = {role: self.engines[name] for role, name in recipe.engines.items()}
         sample = getattr(accept, "reads_odds", False)
         if sample and "sample" not in inspect.signature(drafter).parameters:
             rule = accept.__name__
             raise RecipeError(f"acceptance {rule!r} needs a drafter that samples; {recipe.name} does not: use match")
+        self.engines.load(*recipe.verify, *recipe.engines.values())
+        arguments: dict[str, Any] = {role: self.engines[name] for role, name in recipe.engines.items()}
         if sample:
             arguments["sample"] = True
         if (recipe.name, sample) not in self.drafters:

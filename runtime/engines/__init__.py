@@ -6,7 +6,10 @@ One file a backend. A backend's file has `load(bundle, spec, store, place) -> Ru
 from __future__ import annotations
 
 import importlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..bundle import Bundle
@@ -31,12 +34,21 @@ class Engines:
         self._stores: dict[str, Store] = {}
 
     def __getitem__(self, name: str) -> Engine:
-        if name not in self._engines:
-            spec = self.bundle.engine(name, self.backend)
-            store = self.store(spec.block.cache)
-            runner = _module(self.backend).load(self.bundle, spec, store, self.place)
-            self._engines[name] = Engine(name, spec.block, runner, store)
+        self.load(name)
         return self._engines[name]
+
+    def load(self, *names: str) -> None:
+        """Load those that are not there, several at once."""
+        missing = [self.bundle.engine(n, self.backend) for n in dict.fromkeys(names) if n not in self._engines]
+        stores = [self.store(spec.block.cache) for spec in missing]
+        load = partial(_module(self.backend).load, self.bundle, place=self.place)
+        if len(missing) == 1:
+            runners = [load(missing[0], stores[0])]
+        else:
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                runners = list(pool.map(load, missing, stores))
+        for spec, runner, store in zip(missing, runners, stores, strict=True):
+            self._engines[spec.name] = Engine(spec.name, spec.block, runner, store)
 
     def release(self, *names: str) -> None:
         """Unload engines; they load again when asked for."""
