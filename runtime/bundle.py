@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from .recipe import Recipe
 from .schema import from_json, to_json
 
 MANIFEST = "manifest.json"
+PARTIAL, OLD = ".partial", ".old"  # how the names of what is not yet, or no longer, a bundle end
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,11 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
 
 @contextlib.contextmanager
 def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A directory to fill that becomes `path` when the block ends, and vanishes if it fails."""
+    """A directory to fill that becomes `path` when the block ends, and vanishes if it fails.
+
+    A process that is killed leaves it to the next one.
+    """
+    _clear_away(path)
     if path.exists() and not overwrite:
         raise BundleError(f"{path} exists; choose another output, or replace it with --overwrite")
     if path.exists() and not (path / MANIFEST).exists():
@@ -131,18 +138,46 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise BundleError(f"{path.parent} cannot hold a bundle ({e.strerror}); choose another output") from e
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    made = Path(tempfile.mkdtemp(prefix=".specc-", dir=path.parent))
+    with _locked(made):  # before it has a name that is cleared away
+        partial = made.rename(path.with_name(f".{path.name}.{made.name[-8:]}{PARTIAL}"))
+        try:
+            yield partial
+            partial.chmod(0o777 & ~_umask())
+            _replace(path, partial)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Whether nobody else holds this directory; it is held until the block or the process ends, however that does."""
+    handle, free = os.open(directory, os.O_RDONLY), False
     try:
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        _replace(path, partial)
+        with contextlib.suppress(OSError):  # another's, or a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        yield free
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
+
+
+def _clear_away(path: Path) -> None:
+    """Remove what killed processes left of writing `path`; a bundle that one was about to replace is put back."""
+    for left in path.parent.glob(f".{escape(path.name)}.????????{PARTIAL}*"):
+        partial = left.with_name(left.name.removesuffix(OLD))
+        with contextlib.suppress(OSError), _locked(partial if partial.exists() else left) as free:
+            if free:
+                old = partial.with_name(partial.name + OLD)
+                if old.exists() and not path.exists():
+                    old.rename(path)
+                shutil.rmtree(old, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _replace(path: Path, new: Path) -> None:
     """Put `new` where `path` is, or leave what is there."""
-    old = new.with_name(f"{new.name}.old")
+    old = new.with_name(new.name + OLD)
     try:
         if path.exists():
             path.rename(old)

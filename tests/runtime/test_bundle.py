@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -193,6 +194,47 @@ def test_a_rename_that_fails_brings_the_old_bundle_back(path, monkeypatch):
     with pytest.raises(OSError, match="No space"), written_whole(path, overwrite=True) as partial:
         fill(partial, b"other")
     assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
+
+
+def left(path: Path, name: str) -> Path:
+    """What a process that was killed has left, complete or not."""
+    fill(path.with_name(name), b"left")
+    return path.with_name(name)
+
+
+def test_what_a_killed_process_left_goes_with_the_next_try(path):
+    left(path, ".demo.specc.abcd_123.partial")
+    left(path, ".demo.specc.abcd_124.partial.old")
+    with pytest.raises(BundleError, match="exists"), written_whole(path):
+        pytest.fail("was begun")
+    assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_bundle_that_a_killed_process_was_about_to_replace_is_put_back(path, complete):
+    old = path.rename(path.with_name(".demo.specc.abcd_123.partial.old"))
+    if complete:
+        left(path, old.name.removesuffix(".old"))
+    with pytest.raises(BundleError, match="exists"), written_whole(path):
+        pytest.fail("was begun")
+    assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
+
+
+def test_what_a_living_process_writes_is_left_alone(path):
+    """And what has another name."""
+    others = [".demo.specc.x.abcd_123.partial", ".demo.specc.notes", ".other.specc.abcd_123.partial"]
+    for name in others:
+        left(path, name)
+    with written_whole(path, overwrite=True) as first:
+        fill(first, b"first")
+        path.rename(old := first.with_name(f"{first.name}.old"))
+        with written_whole(path) as second:
+            fill(second, b"second")
+            assert first.exists() and old.exists() and not path.exists()
+        assert weights(path) == b"second"
+        assert first.exists() and old.exists()
+        shutil.rmtree(old)
+    assert weights(path) == b"first" and beside(path) == sorted([*others, "demo.specc"])
 
 
 THERE = {

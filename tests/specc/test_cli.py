@@ -181,6 +181,21 @@ class TestCompile:
         assert "Traceback" not in err
         assert list(tmp_path.iterdir()) == []
 
+    def test_what_a_compile_leaves_that_could_do_nothing_more_goes_with_the_next(
+        self, model: Path, tmp_path: Path
+    ) -> None:
+        argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not list(tmp_path.glob(".m.specc.*")):
+            time.sleep(0.05)
+        refused("compile", tmp_path, "-o", tmp_path / "m.specc")
+        assert list(tmp_path.glob(".m.specc.*"))  # it lives
+        process.kill()
+        process.wait(60)
+        assert list(tmp_path.glob(".m.specc.*"))
+        refused("compile", tmp_path, "-o", tmp_path / "m.specc")
+        assert list(tmp_path.iterdir()) == []
+
 
 @pytest.mark.model
 class TestGenerate:
