@@ -29,14 +29,14 @@ class ParentsInput:
         with g.inserting_before(first_call(graph)):
             below = g.call_function(aten.unsqueeze.default, (parents, 1))
             edges = g.call_function(aten.eq.Tensor, (below, column))
-            edges = g.call_function(aten.to.dtype, (edges, torch.float32))
+            edges = g.call_function(aten._to_copy.default, (edges,), {"dtype": torch.float32})
             reach = g.call_function(aten.add.Tensor, (edges, eye))
             for _ in range((n - 1).bit_length()):
                 square = g.call_function(aten.matmul.default, (reach, reach))
                 reach = g.call_function(aten.clamp.default, (square, 0, 1))
             mask = g.call_function(aten.gt.Scalar, (reach, 0))
             count = g.call_function(aten.sum.dim_IntList, (reach, [1]))
-            count = g.call_function(aten.to.dtype, (count, torch.long))
+            count = g.call_function(aten._to_copy.default, (count,), {"dtype": torch.long})
             depth = g.call_function(aten.sub.Tensor, (count, 1))
         mask.meta["val"], depth.meta["val"] = torch.ones(n, n, dtype=torch.bool), torch.arange(n)
         for name, new in (("mask", mask), ("depth", depth)):

@@ -118,7 +118,7 @@ def compile_(
     skip_layers: Annotated[Word, _option("3,4", "Layers that a layer-skipping draft leaves out.")] = None,
     max_seq_len: Annotated[Count, _option("N", LENGTH, min=1)] = None,
     prompts: Annotated[File, _option("FILE", 'Golden prompts, JSON lines {"prompt": "…"}.')] = None,
-    golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 32,
+    golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 24,
     backend: Annotated[Words, _option("NAME", BACKEND)] = None,
     dtype: Annotated[Word, _option("T", DTYPE)] = None,
     tune: Annotated[bool, _flag("--tune", TUNE)] = False,

@@ -33,7 +33,7 @@ from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 
 MARGIN = 128  # rows past the context: scratch for the widest block
-CALIBRATION = 64  # tokens that a search runs on
+CALIBRATION = 96  # tokens that a search runs on
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Options:
     trust_remote_code: bool = False
     max_seq_len: int | None = None
     prompts: str | Path | None = None
-    golden_tokens: int = 32
+    golden_tokens: int = 24
     backends: Sequence[str] = ("onnx",)
     dtype: str | None = None
     draft_dtype: str = "int4"

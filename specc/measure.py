@@ -20,7 +20,7 @@ from specc.runtime.session import Session
 
 BETTER = 1.05  # a recipe must be so much faster than plain decoding to become the default
 TRIAL, HOPELESS = 2, 0.8  # a recipe that is below this speed-up after so many cases is not run on
-ROUNDS, FINALISTS = 3, 3  # so many of the fastest are run so often, by turns with plain decoding
+ROUNDS, FINALISTS = 3, 2  # so many of the fastest are run so often, by turns with plain decoding
 BUDGET = 2.0  # seconds of plain decoding in a round; where all cases take longer, the first ones stand for them
 
 
