@@ -171,7 +171,11 @@ class TestCompile:
         self, sent: signal.Signals, status: int, model: Path, tmp_path: Path
     ) -> None:
         argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
-        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+        def heed() -> None:
+            signal.signal(sent, signal.SIG_DFL)  # or a background job would ignore SIGINT, and so would its children
+
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
         while not list(tmp_path.iterdir()):
             time.sleep(0.05)
         process.send_signal(sent)
