@@ -66,7 +66,6 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
     from specc.runtime.sequence import Cache
     from specc.runtime.tree import Tree
 
-    specc.load(bundle).engines.load(*LOADED)  # the first load checks every file, and packs what is not yet packed
     start = time.perf_counter()
     session = specc.load(bundle)
     session.engines.load(*LOADED)
@@ -126,6 +125,8 @@ def compile_bundle(model: Path, bundle: Path, *options: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    import specc
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="where models, bundles and bench.json go")
     parser.add_argument("--threads", type=int, default=2)
@@ -140,6 +141,7 @@ def main() -> None:
     widths = ["--recipe=prompt-lookup", "--recipe=token-recycling", "--recipe=quantized-self-draft"]
     widths.append("--set=token-recycling.num_speculative_tokens=15")
     compile_bundle(model, args.directory / "widths.specc", *widths)
+    specc.load(args.directory / "widths.specc").engines.load(*LOADED)  # the first load checks every file, and packs
 
     context = get_context("spawn")
     workers = {}
@@ -160,6 +162,8 @@ def main() -> None:
     for _ in range(args.rounds):
         row = {name: ask(name, "decode") for name in peers}
         rounds.append(row | {name: ask("specc", step) for name, step in ENGINES.items()})
+    for pipe in workers.values():
+        pipe.send("stop")
     parameters = (model / "model.safetensors").stat().st_size
     report = {
         "threads": args.threads, "rounds": rounds,
