@@ -115,7 +115,7 @@ def _plain(p: Mapping[str, Any], facts: Facts) -> Plan:
 def _chain(p: Mapping[str, Any], draft: Mapping[str, Block]) -> Plan:
     count = _count(p, "num_speculative_tokens")
     arguments = {k: p[k] for k in ("num_speculative_tokens", "assistant_confidence_threshold")}
-    return Plan((DECODE, Block(Tree.chain(count + 1))), draft, arguments)
+    return Plan(_widths(count + 1), draft, arguments)
 
 
 def _widths(most: int) -> tuple[Block, ...]:
@@ -202,7 +202,7 @@ METHODS: dict[str, Method] = {
             "QuantSpec, Tiwari et al. 2025, arXiv:2502.10424: the half of it that is weights",
             "layer-skip", "chain", _quantized_self_draft,
             {
-                "num_speculative_tokens": TOKENS,
+                "num_speculative_tokens": Parameter(7, "tokens a draft"),
                 "skip_layers": Parameter((), "layers to skip whole"),
                 "skip_attention": Parameter((), "layers whose attention to skip"),
                 "skip_mlp": Parameter((), "layers whose MLP to skip"),
