@@ -9,7 +9,7 @@ DEMO := build/demo.specc
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[bench,compile,dev]'
+	$(BIN)/pip install --quiet --editable '.[bench,compile,cpu,dev]'
 	touch $@
 
 .PHONY: demo test lint clean

@@ -12,6 +12,7 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+EXTRAS = {"cpu": "specc[cpu]", "cuda": "specc[gpu]", "tensorrt": "specc[gpu]", "openvino": "specc[openvino]"}
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,11 @@ def one_line() -> Iterator[None]:
     except SpeccError as e:
         console.fail(str(e))
     except ImportError as e:
-        if (e.name or "").split(".")[0] not in COMPILER:
+        lacking = (e.name or "").split(".")[0]
+        if lacking not in {*COMPILER, "onnxruntime"}:
             raise
-        console.fail(f"this needs the compiler, and {e.name} is not installed; pip install specc[compile]")
+        needed, extra = ("ONNX Runtime", "cpu") if lacking == "onnxruntime" else ("the compiler", "compile")
+        console.fail(f"this needs {needed}, and {e.name} is not installed; pip install specc[{extra}]")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from torch.fx import GraphModule
 from transformers import AutoTokenizer, PreTrainedModel
@@ -304,8 +305,9 @@ def _caches(engines: Sequence[EngineSpec]) -> dict[str, CacheSpec]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("specc", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
+    packages = ("specc", "torch", "transformers", "onnx", "onnxscript")
+    made_by = {"python": platform.python_version(), **{p: version(p) for p in packages}}
+    return made_by | {"onnxruntime": onnxruntime.__version__}  # of whichever distribution is here
 
 
 def _line(error: Exception) -> str:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 
-from specc.runtime.engines import BACKENDS, DEVICES
+from specc.runtime.engines import BACKENDS, DEVICES, ONNX_RUNTIME
 from specc.runtime.errors import BackendError
-from specc.runtime.place import PROVIDERS
+from specc.runtime.place import EXTRAS, PROVIDERS
 from specc.tables import table
 
 COMPILER = "the compiler is not installed; pip install specc[compile]"
 GPU = "no NVIDIA GPU, or no driver for it; nvidia-smi would show one"
+NO_ONNX_RUNTIME = f"ONNX Runtime is not installed; {ONNX_RUNTIME}"
 CUDA = "cuda-bindings is not installed; pip install specc[tensorrt]"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A backend or a provider. build and run: None where the word says nothing; missing: each with its remedy."""
+    """A backend or a provider. build and run: None where the word says nothing.
+
+    missing: what it lacks, warnings: what may break it, each with its remedy.
+    """
 
     name: str
     kind: str
@@ -30,6 +35,7 @@ class Finding:
     build: bool | None
     run: bool
     missing: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,16 +53,18 @@ def _backend(name: str) -> Finding:
         lacks_to_build = backend(name).requirements()
     except ImportError:
         lacks_to_build = [COMPILER]
+    lacks_to_build += [] if _onnx_runtime() else [NO_ONNX_RUNTIME]  # a compile measures what it made
     lacks_to_run = _lacks_to_run(name)
     missing = tuple(dict.fromkeys([*lacks_to_build, *lacks_to_run]))
-    return Finding(name, "backend", DEVICES[name], not lacks_to_build, not lacks_to_run, missing)
+    warnings = _rivals() if name == "onnx" else ()
+    return Finding(name, "backend", DEVICES[name], not lacks_to_build, not lacks_to_run, missing, warnings)
 
 
 def _lacks_to_run(name: str) -> list[str]:
     if name == "inductor":
         return [] if importlib.util.find_spec("torch") else ["torch is not installed; pip install specc[compile]"]
-    if "cuda" not in DEVICES[name] or "cpu" in DEVICES[name]:
-        return []
+    if name == "onnx":
+        return [] if _onnx_runtime() else [NO_ONNX_RUNTIME]
     package = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[name]
     missing = [] if importlib.util.find_spec(package) else [f"{package} is not installed; pip install specc[{name}]"]
     missing += [] if importlib.util.find_spec("cuda") else [CUDA]
@@ -64,13 +72,36 @@ def _lacks_to_run(name: str) -> list[str]:
 
 
 def _provider(name: str) -> Finding:
-    from specc.runtime.engines.ort import EXTRAS, available
-
-    full = PROVIDERS[name]
+    full, library = PROVIDERS[name], _onnx_runtime()
     device = "cpu" if name in ("cpu", "openvino") else "cuda"
-    missing = [] if full in available() else [f"this ONNX Runtime has no {full}; {EXTRAS[full]} brings it"]
+    missing = []
+    if library is None:
+        missing = [f"ONNX Runtime is not installed; pip install {EXTRAS[name]}"]
+    elif full not in library.available():
+        missing = [f"this ONNX Runtime has no {full}; {EXTRAS[name]} brings it"]
     missing += [GPU] if device == "cuda" and not _gpu() else []
     return Finding(name, "provider", (device,), None, not missing, tuple(missing))
+
+
+def _onnx_runtime() -> Any:
+    """The engines that it runs, or None where it is missing."""
+    try:
+        from specc.runtime.engines import ort
+    except ImportError:
+        return None
+    return ort
+
+
+def _rivals() -> tuple[str, ...]:
+    """A warning where several distributions hold the files of one package."""
+    held = sorted(set(packages_distributions().get("onnxruntime", ())))
+    if len(held) < 2:
+        return ()
+    names = " and ".join(held)
+    return (
+        f"{names} are installed over each other, and one breaks the other; "
+        f"pip uninstall {' '.join(held)}, then {ONNX_RUNTIME}",
+    )
 
 
 def _gpu() -> bool:
@@ -93,4 +124,5 @@ def report(findings: Iterable[Finding]) -> RenderableType:
         title = f.name if f.kind == "backend" else f"onnx on {PROVIDERS[f.name]}"
         rows.add_row(title, ", ".join(f.devices), words[f.build], words[f.run])
         lines += [f"{title}: {m}" for m in f.missing]
+        lines += [f"{title}: warning: {w}" for w in f.warnings]
     return Group(rows, *([""] if lines else []), *lines)

@@ -22,6 +22,7 @@ from ..sequence import Store
 # a module, or module:object
 BACKENDS = {"onnx": "ort", "inductor": "inductor", "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX"}
 DEVICES = {"onnx": ("cpu", "cuda"), "inductor": ("cpu",), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
+ONNX_RUNTIME = "pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of the two"
 
 
 class Engines:
@@ -103,6 +104,12 @@ def _devices(engines: list[EngineSpec]) -> tuple[str, ...]:
 
 
 def _module(name: str) -> Any:
+    """Raises BackendError where ONNX Runtime is missing."""
     module, _, attribute = BACKENDS[name].partition(":")
-    found = importlib.import_module(f".{module}", __package__)
+    try:
+        found = importlib.import_module(f".{module}", __package__)
+    except ImportError as e:
+        if (e.name or "").partition(".")[0] != "onnxruntime":
+            raise
+        raise BackendError(f"ONNX Runtime is not installed ({e}); {ONNX_RUNTIME}") from e
     return getattr(found, attribute) if attribute else found

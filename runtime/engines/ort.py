@@ -13,23 +13,19 @@ from functools import cache
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime import InferenceSession  # here, so that a package of which only a part is left is told at once
 
 from ..bundle import Bundle
 from ..errors import BackendError
 from ..machine import threads
 from ..manifest import CacheSpec, EngineSpec
-from ..place import CPU, PROVIDERS, Place
+from ..place import CPU, EXTRAS, PROVIDERS, Place
 from . import packed
 from .ort_device import DeviceRows, DeviceRunner
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16}  # fmt: skip
 PLUGINS = {"OpenVINOExecutionProvider": "onnxruntime_ep_openvino"}
-EXTRAS = {
-    "CUDAExecutionProvider": "specc[gpu]",
-    "TensorrtExecutionProvider": "specc[gpu]",
-    "OpenVINOExecutionProvider": "specc[openvino]",
-}
 
 
 class Rows:
@@ -59,7 +55,7 @@ class Rows:
 class OrtRunner:
     """A session whose every input and output has its place; `present.*` is `past_key_values.*` itself."""
 
-    def __init__(self, session: ort.InferenceSession, spec: EngineSpec, rows: Rows) -> None:
+    def __init__(self, session: InferenceSession, spec: EngineSpec, rows: Rows) -> None:
         self.session = session
         self.binding = session.io_binding()
         self.inputs: dict[str, np.ndarray] = {}
@@ -89,7 +85,7 @@ class CopyRunner:
     So does OpenVINO's, version 1.8 for ONNX Runtime 1.31.
     """
 
-    def __init__(self, session: ort.InferenceSession, spec: EngineSpec, rows: Rows) -> None:
+    def __init__(self, session: InferenceSession, spec: EngineSpec, rows: Rows) -> None:
         self.session = session
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
@@ -136,23 +132,24 @@ def load(
         ) from e
 
 
-def _session(bundle: Bundle, file: str, place: Place) -> ort.InferenceSession:
+def _session(bundle: Bundle, file: str, place: Place) -> InferenceSession:
     """A session whose nodes run on the provider, or on the CPU where it lacks them. Raises BackendError."""
-    provider, options = PROVIDERS[place.provider or place.device], session_options()
+    wanted = place.provider or place.device
+    provider, options = PROVIDERS[wanted], session_options()
     held, path = ort.get_available_providers(), str(bundle.file(file))
     if provider in held:
-        return ort.InferenceSession(path, options, providers=[provider, "CPUExecutionProvider"])
+        return InferenceSession(path, options, providers=[provider, "CPUExecutionProvider"])
     if provider not in plugged():
         raise BackendError(
             f"this ONNX Runtime has no {provider}, only {', '.join(held)}; "
-            f"install {EXTRAS[provider]} in an environment of its own"
+            f"install {EXTRAS[wanted]} in an environment of its own"
         )
     devices = [d for d in ort.get_ep_devices() if d.ep_name == provider]
     cpu = [d for d in devices if d.device.type == ort.OrtHardwareDeviceType.CPU]
     options.add_provider_for_devices(
         cpu[:1] or devices[:1], {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'}
     )
-    return ort.InferenceSession(path, options)
+    return InferenceSession(path, options)
 
 
 def available() -> list[str]:

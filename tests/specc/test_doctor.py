@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell import refused
@@ -51,6 +55,59 @@ def test_without_the_compiler_nothing_builds(monkeypatch: pytest.MonkeyPatch) ->
     found = findings()
     assert not any(f.build for f in found.values() if f.kind == "backend")
     assert doctor.COMPILER in found["backend onnx"].missing and found["backend onnx"].run
+
+
+MISSING = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')"
+
+
+@pytest.mark.parametrize("left", [MISSING, ""], ids=["none", "a part"])
+def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Path, tmp_path: Path) -> None:
+    """Or with what is left of it once one of two distributions was uninstalled."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime/__init__.py").write_text(left)
+
+    def run(*argv: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "specc.cli", *map(str, argv)]
+        env = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, env=env)
+
+    ran = run("generate", bundle, "--prompt", "x")
+    assert ran.returncode == 2 and ran.stdout == ""
+    assert ran.stderr.startswith("specc: error: ONNX Runtime is not installed (") and ran.stderr.count("\n") == 1
+    assert ran.stderr.endswith("; pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of the two\n")
+    ran = run("compile", "examples/pycode-1m", "-o", tmp_path / "x.specc")
+    assert ran.returncode == 2 and ran.stderr.endswith("; pip install specc[cpu]\n") and ran.stderr.count("\n") == 1
+    told = run("doctor")
+    assert told.returncode == 0 and "onnx: ONNX Runtime is not installed" in told.stdout
+    assert run("show", bundle).returncode == 0
+
+
+def test_two_distributions_of_onnx_runtime_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"onnxruntime": ["onnxruntime", "onnxruntime-gpu", "onnxruntime"]}
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: held)
+    (told,) = findings()["backend onnx"].warnings
+    assert told.startswith("onnxruntime and onnxruntime-gpu are installed over each other")
+    assert "pip uninstall onnxruntime onnxruntime-gpu, then pip install specc[cpu], or specc[gpu]" in told
+    assert "warning: onnxruntime and onnxruntime-gpu" in cli("doctor").out
+    held["onnxruntime"].remove("onnxruntime-gpu")
+    assert findings()["backend onnx"].warnings == ()
+
+
+def test_no_extra_brings_a_second_onnx_runtime() -> None:
+    """What the package needs at all brings none."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    def brought(needs: list[str]) -> set[str]:
+        names = {n.partition(">")[0].partition(";")[0].strip() for n in needs}
+        inner = [e for n in names if n.startswith("specc[") for e in n[6:-1].split(",")]
+        direct = {n for n in names if n.startswith("onnxruntime") and "-ep-" not in n}
+        return direct.union(*(brought(project["optional-dependencies"][e]) for e in inner))
+
+    assert brought(project["dependencies"]) == set()
+    found = {extra: brought(needs) for extra, needs in project["optional-dependencies"].items()}
+    assert {e: f for e, f in found.items() if f} == {
+        "cpu": {"onnxruntime"}, "openvino": {"onnxruntime"}, "gpu": {"onnxruntime-gpu"},
+    }  # fmt: skip
 
 
 def test_the_verb() -> None:
