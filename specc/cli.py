@@ -99,10 +99,11 @@ SET = "A parameter of one recipe; may be repeated. Lists them: specc recipes NAM
 BACKEND = "What builds the engines: specc doctor lists them; may be repeated. Default: onnx."
 TUNE = "Choose recipe, lengths and trees as specc tune does; compiles twice where other trees pay."
 DRAFT_DTYPE = "Type of the weights that drafts read: fp32, int8 or int4. It changes no output, only speed."
-DTYPE = "Type of the weights: fp32, fp16 or bf16. Beside other backends, onnx stays fp32."
+DTYPE = "Type of the weights: fp32, fp16, bf16, int8 or int4. Beside other backends, onnx stays fp32."
 LOWERING = "Of ONNX: fast (ONNX Runtime's own operators) or portable (standard ones). Default: the backend's."
 CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the one that is here."
 INSIDE = "TensorRT engines hold their weights, instead of sharing one copy."
+TEXT = "A text file to report perplexity on. Default: the golden prompts' own texts."
 LENGTH = "Tokens that fit, prompt and answer. Default: the model's limit, 2048 at most."
 
 
@@ -121,6 +122,7 @@ def compile_(
     max_seq_len: Annotated[Count, _option("N", LENGTH, min=1)] = None,
     prompts: Annotated[File, _option("FILE", 'Golden prompts, JSON lines {"prompt": "…"}.')] = None,
     golden_tokens: Annotated[int, _option("N", "Tokens decoded for each golden prompt.", min=1)] = 24,
+    text: Annotated[File, _option("FILE", "A text to report the original's perplexity on, for specc test.")] = None,
     backend: Annotated[Words, _option("NAME", BACKEND)] = None,
     dtype: Annotated[Word, _option("T", DTYPE)] = None,
     tune: Annotated[bool, _flag("--tune", TUNE)] = False,
@@ -158,7 +160,7 @@ def compile_(
         report = compile_bundle(
             Options(
                 model, output, recipe or (), parameters, assistant_model, revision, trust_remote_code, max_seq_len,
-                prompts, golden_tokens, backend or ("onnx",), dtype, draft_dtype, build, overwrite, dump_graphs,
+                prompts, golden_tokens, text, backend or ("onnx",), dtype, draft_dtype, build, overwrite, dump_graphs,
                 tune, stage,
             )
         )  # fmt: skip
@@ -254,6 +256,7 @@ TEST = _examples(
     "specc test model.specc",
     "specc test model.specc --recipe prompt-lookup --tolerance 0.0001",
     "specc test model.specc --reference HuggingFaceTB/SmolLM2-135M",
+    "specc test model.specc --text book.txt",
 )
 REFERENCE = "Compute the expected tokens anew from this model, with transformers."
 TOLERANCE = "Logit gap below which a divergence is a near-tie. Default: the bundle's."
@@ -263,6 +266,7 @@ TOLERANCE = "Logit gap below which a divergence is a near-tie. Default: the bund
 def test(
     bundle: Bundle,
     reference: Annotated[Word, _option("MODEL", REFERENCE)] = None,
+    text: Annotated[File, _option("FILE", TEXT)] = None,
     recipe: Annotated[Words, _option("NAME", "Replay by this recipe; may be repeated. Default: all.")] = None,
     tolerance: Annotated[float | None, _option("T", TOLERANCE, min=0.0)] = None,
     device: Device = "cpu",
@@ -273,7 +277,9 @@ def test(
     """Check every file and replay the golden outputs.
 
     Each case is decoded plainly and by every recipe. A divergence is a near-tie where the reference's own best two
-    logits are closer than the tolerance. Exit status 1 if anything diverged, else 0.
+    logits are closer than the tolerance. Exit status 1 if anything diverged, else 0. Perplexity is the target's own, by
+    the bundle's engines, and the original model's where that is known: by --reference, or from compiling with --dtype
+    int8 or int4, or with --text.
     """
     from specc import tables
     from specc.proof import prove
@@ -281,7 +287,7 @@ def test(
 
     with console.stages() as stage:
         place = Place(device, execution_provider, backend)
-        proof = prove(bundle, recipe or (), tolerance, reference, stage, place)
+        proof = prove(bundle, recipe or (), tolerance, reference, stage, place, text)
     told = proof.to_json()
     console.emit(told) if json else console.out().print(tables.proved(told))
     raise typer.Exit(0 if proof.holds else 1)

@@ -18,14 +18,14 @@ import torch
 from torch.fx import GraphModule
 from transformers import AutoTokenizer, PreTrainedModel
 
-from specc import golden, passes, weights
+from specc import golden, passes, perplexity, weights
 from specc.backends import Options as BuildOptions
 from specc.backends import backend, check, typed
 from specc.capture import capture, describe, load_model
 from specc.measure import apart
 from specc.quantize import BITS, QuantizeLinears
 from specc.recipes import DECODE, METHODS, Facts, Method, Plan, method, prefill
-from specc.reference import reference
+from specc.reference import perplexities, reference
 from specc.runtime.block import Block, Masked
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
 from specc.runtime.errors import CaptureError, RecipeError
@@ -45,6 +45,7 @@ class Options:
     parameters: by recipe, or under "" for every recipe that has one of that name.
     max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
     backends: every engine is built by each. dtype: of their weights, see `specc.backends.typed`.
+    text: a file to report perplexity on, the original's beside the bundle's; of a quantised target, golden prompts too.
     tune: measure and choose as `specc tune` does, on `prompts`; where other trees would pay, compile again with them.
     draft_dtype: of the weights of engines that draft, where a backend has it; what a draft reads changes no output.
     """
@@ -59,6 +60,7 @@ class Options:
     max_seq_len: int | None = None
     prompts: str | Path | None = None
     golden_tokens: int = 24
+    text: str | Path | None = None
     backends: Sequence[str] = ("onnx",)
     dtype: str | None = None
     draft_dtype: str = "int4"
@@ -84,6 +86,8 @@ def compile_bundle(options: Options) -> Report:
     check(options.backends, options.dtype)
     methods = _methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("prompts.jsonl")))
+    if options.text:
+        perplexity.read(Path(options.text))  # what cannot be is refused now
     trees: dict[str, Any] = {}
     with written_whole(Path(options.output), options.overwrite) as directory:
         job = _Compile(options, methods, prompts, directory)
@@ -91,9 +95,10 @@ def compile_bundle(options: Options) -> Report:
         done = job.done
         del job
         gc.collect()  # the model and its graphs, which hold one another
-        modules = ["specc.itself"] * (options.dtype in BITS) + ["specc.measure"] + ["specc.tune"] * options.tune
-        for module in modules:
-            apart(module, str(directory), advance=lambda line: options.stage(line, done, done))
+        text = [str(options.text)] if options.text else []
+        runs = [("specc.itself", *text)] * (options.dtype in BITS) + [("specc.measure",)]
+        for module, *more in runs + [("specc.tune",)] * options.tune:
+            apart(module, str(directory), *more, advance=lambda line: options.stage(line, done, done))
         if options.tune:
             trees = open_bundle(directory).manifest.extra.get("plan", {}).get("trees", {})
     if trees and not any(options.parameters.get(name, {}).get("tree") for name in trees):
@@ -148,6 +153,9 @@ class _Compile:
         prompts = [(p, tokenizer.encode(p)[: spec.context // 2]) for p in self.prompts]
         cases = reference(model, prompts, min(options.golden_tokens, spec.context // 2), spec.eos_token_ids)
         golden.write_cases(cases, self.directory / golden.FILE)
+        text = Path(options.text) if options.text else None
+        samples = perplexity.samples(cases, text, tokenizer.encode, spec.context)
+        known = perplexities(model, samples) if text or options.dtype in BITS else []  # else the bundle's is the same
         self._capture("target", model, spec)
         if options.assistant_model:
             self._capture_assistant(options.assistant_model, spec)
@@ -169,6 +177,7 @@ class _Compile:
             schema=SCHEMA, model=spec, engines=engines, caches=_caches(engines),
             recipes=tuple(_recipe(m, plan, blocks) for m, plan in plans), default_recipe="plain",
             versions=_versions(), files={}, weights=next(iter(files.values())),
+            extra={perplexity.KEY: known} if known else {},
         )  # fmt: skip
 
     def _tokenizer(self) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from specc import golden
+from specc import golden, perplexity
 from specc.golden import Case
 from specc.runtime.bundle import open_bundle, write_manifest
 from specc.runtime.sequence import Cache
@@ -19,10 +19,11 @@ ORIGINAL = "original.jsonl"
 TOLERANCE = 0.1  # activations are rounded to 8 bits, so logits differ that much between engines of different widths
 
 
-def refer_to_itself(path: Path) -> None:
+def refer_to_itself(path: Path, text: Path | None = None) -> None:
     """Make the golden cases of a bundle its own, and keep those of the original model as `original.jsonl`.
 
-    `extra["original"]` says how often the two choose the same next token after the original's own text.
+    `extra["original"]` says how often the two choose the same next token after the original's own text; beside each
+    perplexity of the original's in the manifest stands the bundle's.
     """
     bundle = open_bundle(path)
     session, cases = Session(bundle), golden.read_cases(path / golden.FILE)
@@ -33,11 +34,16 @@ def refer_to_itself(path: Path) -> None:
     ]
     own = [_decoded(session, c, bundle.manifest.model.eos_token_ids) for c in cases]
     session.cache.sync([])
+    samples = perplexity.samples(cases, text, session.text.encode, bundle.manifest.model.context)
+    rows = [
+        {**row, "bundle": round(perplexity.measure(session, sample), 4)}
+        for row, sample in zip(bundle.manifest.extra.get(perplexity.KEY, ()), samples, strict=True)
+    ]
     (path / golden.FILE).rename(path / ORIGINAL)
     golden.write_cases(own, path / golden.FILE)
     known = {name: spec for name, spec in bundle.manifest.files.items() if name != golden.FILE}
     agreement = {"tokens": len(same), "agreement": round(sum(same) / len(same), 4)}
-    extra = {**bundle.manifest.extra, "original": agreement}
+    extra = {**bundle.manifest.extra, "original": agreement, perplexity.KEY: rows}
     write_manifest(path, replace(bundle.manifest, files=known, extra=extra, near_tie_tolerance=TOLERANCE))
 
 
@@ -58,4 +64,4 @@ def _decoded(session: Session, case: Case, eos: Collection[int]) -> Case:
 
 
 if __name__ == "__main__":
-    refer_to_itself(Path(sys.argv[1]))
+    refer_to_itself(*map(Path, sys.argv[1:]))

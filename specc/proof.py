@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from specc import golden
+from specc import golden, perplexity
 from specc.golden import Case, Replayed
+from specc.perplexity import Sample
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.place import CPU, Place
 from specc.runtime.session import Session
@@ -27,6 +28,7 @@ class Proof:
     tolerance: float
     reference: str | None = None
     golden: Sequence[Replayed] = ()
+    perplexity: Mapping[str, Any] | None = None  # on a text, the bundle's own and, where known, the original model's
 
     @property
     def holds(self) -> bool:
@@ -44,6 +46,7 @@ class Proof:
             "tolerance": self.tolerance,
             "reference": self.reference,
             "original": self.bundle.manifest.extra.get("original"),
+            "perplexity": self.perplexity,
             "golden": {**_count(self.golden), "agrees": not any(r.at is not None for r in self.golden)}
             if self.reference
             else None,
@@ -79,24 +82,30 @@ class Proof:
 def prove(
     path: Path, recipes: Sequence[str] = (), tolerance: float | None = None, reference: str | None = None,
     stage: Callable[[str, int, int], None] = lambda title, done, total: None, place: Place = CPU,
+    text: Path | None = None,
 ) -> Proof:  # fmt: skip
     """Check every file's hash, then replay the golden cases by the recipes named, or all.
 
     With a `reference`, a model that transformers loads, its tokens are computed anew and take the golden ones' place.
-    Raises SpeccError.
+    text: a file to report perplexity on; None takes the golden prompts' own texts. Raises SpeccError.
     """
+    told = perplexity.read(text) if text else None
     bundle = open_bundle(path)
     manifest = bundle.manifest
     limit = manifest.near_tie_tolerance if tolerance is None else tolerance
     names = list(dict.fromkeys(bundle.recipe(name).name for name in recipes or [r.name for r in manifest.recipes]))
     bundle.check()
     own = cases = golden.read_cases(bundle.file(golden.FILE))
-    agreement = []
+    session = Session(bundle, place)
+    sample = perplexity.from_prompts(cases)
+    if text and told is not None:
+        sample = perplexity.from_text(text.name, session.text.encode(told), manifest.model.context)
+    original, agreement = perplexity.original(bundle, sample), []
     if reference:
         from specc.reference import recompute
 
         stage(f"decode the golden prompts with {reference}", 0, 1)
-        cases = recompute(reference, manifest.model, own)
+        cases, original = recompute(reference, manifest.model, own, sample)
         agreement = [
             golden.judge(GOLDEN, i, old.token_ids, new, limit)
             for i, (old, new) in enumerate(zip(own, cases, strict=True))
@@ -105,10 +114,20 @@ def prove(
     done = iter(range(1, total + 1))
     title = f"replay {len(cases)} cases by {len(names)} recipes"
     stage(title, 0, total)
-    replayed = golden.replay(Session(bundle, place), cases, names, limit, lambda: stage(title, next(done), total))
+    replayed = golden.replay(session, cases, names, limit, lambda: stage(title, next(done), total))
     lossy = {r.name for r in manifest.recipes if not r.lossless}  # these may differ, and say so
     replayed = [replace(r, verdict="lossy") if r.at is not None and r.recipe in lossy else r for r in replayed]
-    return Proof(bundle, cases, replayed, limit, reference, agreement)
+    return Proof(bundle, cases, replayed, limit, reference, agreement, _perplexity(session, sample, original, stage))
+
+
+def _perplexity(
+    session: Session, sample: Sample, original: float | None, stage: Callable[[str, int, int], None]
+) -> dict[str, Any] | None:
+    if not sample.tokens:
+        return None
+    done, total = iter(range(1, len(sample.runs) + 1)), len(sample.runs)
+    own = perplexity.measure(session, sample, lambda: stage(f"perplexity on {sample.name}", next(done), total))
+    return {"text": sample.name, "tokens": sample.tokens, "value": own, "original": original}
 
 
 def _count(replayed: Sequence[Replayed]) -> dict[str, int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from specc.capture import describe, load_model
 from specc.golden import Case
+from specc.perplexity import Sample
 from specc.runtime.errors import CaptureError
 from specc.runtime.manifest import ModelSpec
 
@@ -36,8 +39,30 @@ def reference(
     return cases
 
 
-def recompute(source: str, target: ModelSpec, cases: Sequence[Case]) -> list[Case]:
-    """The same prompts decoded by the model that `source` names. Raises CaptureError where it does not fit `target`."""
+@torch.no_grad()
+def perplexity(model: PreTrainedModel, sample: Sample) -> float:
+    """The model's own, by its own code."""
+    surprise = 0.0
+    for run in sample.runs:
+        ids = torch.tensor([list(run)])
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        surprise += float(cross_entropy(logits, ids[0, 1:], reduction="sum"))
+    return sample.perplexity(surprise)
+
+
+def perplexities(model: PreTrainedModel, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """A row a sample, for the manifest."""
+    return [
+        {"text": s.name, "sha256": s.sha256, "tokens": s.tokens, "original": round(perplexity(model, s), 4)}
+        for s in samples
+    ]
+
+
+def recompute(source: str, target: ModelSpec, cases: Sequence[Case], sample: Sample) -> tuple[list[Case], float | None]:
+    """The same prompts decoded by the model that `source` names, and its perplexity on a sample.
+
+    Raises CaptureError where it does not fit `target`.
+    """
     revision = target.revision if source == target.source and target.revision != "local" else None
     model = load_model(source, revision)
     vocabulary = describe(model, source).vocab_size
@@ -47,4 +72,5 @@ def recompute(source: str, target: ModelSpec, cases: Sequence[Case]) -> list[Cas
             f"name the model that it was compiled from, {target.source}"
         )
     eos = target.eos_token_ids
-    return [reference(model, [(c.prompt, c.prompt_ids)], len(c.token_ids), eos)[0] for c in cases]
+    own = [reference(model, [(c.prompt, c.prompt_ids)], len(c.token_ids), eos)[0] for c in cases]
+    return own, perplexity(model, sample) if sample.tokens else None

@@ -116,6 +116,10 @@ def proved(told: Mapping[str, Any]) -> RenderableType:
     if original := told["original"]:
         share = f"{original['agreement']:.1%} of {original['tokens']} next tokens are the original model's"
         parts.append(Text(f"weights are quantised, and the reference is the bundle itself: {share}"))
+    if perplexity := told["perplexity"]:
+        line = f"perplexity on {perplexity['text']}, {perplexity['tokens']} tokens: {perplexity['value']:.3f}"
+        known = perplexity["original"]
+        parts.append(Text(line if known is None else f"{line}; the original model's {known:.3f}"))
     if golden := told["golden"]:
         agrees = _verdicts(golden["identical"], golden["near_ties"], golden["diverged"])
         parts.append(Text(f"the bundle's golden file against {told['reference']}: ").append_text(agrees))
