@@ -40,7 +40,8 @@ class EngineSpec:
     tensors: `inputs` and `outputs` in order. An output `present.*` is the input `past_key_values.*` updated:
     bind both to one buffer. Engines of one name run one block by several backends.
     weights: the file of its weights, the manifest's unless said. needs: what must be here to load it, by name.
-    commit: the file that moves accepted rows where the host cannot.
+    commit: the file that moves accepted rows where the host cannot. threads: that a step takes on the CPU, 0 being as
+    many as the process does.
     """
 
     name: str
@@ -54,6 +55,7 @@ class EngineSpec:
     weights: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
+    threads: int = 0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from specc.backends import backend, check, typed
 from specc.capture import capture, describe, load_model
 from specc.measure import apart
 from specc.quantize import BITS, QuantizeLinears
-from specc.recipes import DECODE, METHODS, Facts, Method, Plan, method, prefill
+from specc.recipes import CURVE, DECODE, METHODS, Facts, Method, Plan, method, prefill
 from specc.reference import perplexities, reference
 from specc.runtime.block import Block, Masked
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
@@ -46,7 +46,7 @@ class Options:
     max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
     backends: every engine is built by each. dtype: of their weights, see `specc.backends.typed`.
     text: a file to report perplexity on, the original's beside the bundle's; of a quantised target, golden prompts too.
-    tune: measure and choose as `specc tune` does, on `prompts`; where other trees would pay, compile again with them.
+    tune: build chains of more widths, measure and choose as `specc tune` does; compile again where other trees pay.
     draft_dtype: of the weights of engines that draft, where a backend has it; what a draft reads changes no output.
     """
 
@@ -160,7 +160,7 @@ class _Compile:
         if options.assistant_model:
             self._capture_assistant(options.assistant_model, spec)
         plans = [(m, self._cheap(m.plan(self._searched(m, cases), facts))) for m in self.methods]
-        blocks = _name_blocks(plans)
+        blocks = _name_blocks(plans, CURVE if options.tune else ())
         wanted = [
             (title, name, typed(block, name, options.backends, options.dtype, options.build))
             for block, title in blocks.items() for name in dict.fromkeys(options.backends)
@@ -273,8 +273,8 @@ def _prefix(model: str) -> str:
     return "" if model == "target" else f"{model}."
 
 
-def _name_blocks(plans: list[tuple[Method, Plan]]) -> dict[Block, str]:
-    """Every block that is to be built, once, under a name."""
+def _name_blocks(plans: list[tuple[Method, Plan]], widths: Sequence[int] = ()) -> dict[Block, str]:
+    """Every block that is to be built, once, under a name; and chains of so many slots."""
     names = {prefill(): "prefill", DECODE: "decode"}
 
     def name(block: Block, wanted: str, m: Method) -> None:
@@ -287,6 +287,8 @@ def _name_blocks(plans: list[tuple[Method, Plan]]) -> dict[Block, str]:
             name(block, f"verify-chain-{block.slots}" if chain else f"verify-{m.name}", m)
         for role, block in plan.engines.items():
             name(block, f"{role}-{m.name}" if block.model == "target" else f"{block.model}-{role}", m)
+    for slots in widths:
+        names.setdefault(Block(Tree.chain(slots)), f"verify-chain-{slots}")
     for block, title in names.items():
         wide = max(block.slots, block.topology.span if isinstance(block.topology, Masked) else 0)
         if wide > MARGIN:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median, quantiles
 
+from specc.runtime.bundle import Bundle
 from specc.runtime.engine import Engine
 from specc.runtime.errors import PromptError
+from specc.runtime.machine import threads
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
 
 STEPS = 4  # measured in a row, after one that is not
+ALONE = 0.97  # of the time of all threads, at most, for an engine to run on one
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,23 @@ def step_costs(session: Session, engines: Iterable[str], contexts: Iterable[int]
         StepCost(name, session.engines[name].slots, context, *middle([r[name, context] for r in rounds]))
         for name, context in steps
     ]
+
+
+def faster_alone(bundle: Bundle, names: Sequence[str], context: int, repeats: int = 15) -> list[str]:
+    """Engines that one thread runs faster than all do: where a step is small, others cost more to wake than they help.
+
+    Of ONNX Runtime's alone, which take a number of threads each.
+    """
+    one = tuple(replace(e, threads=1) for e in bundle.manifest.engines)
+    sessions = Session(bundle), Session(replace(bundle, manifest=replace(bundle.manifest, engines=one)))
+    if not names or threads() == 1 or sessions[0].engines.backend != "onnx":
+        return []
+    rounds = [[step_costs(session, names, [context], 1) for session in sessions] for _ in range(repeats)]
+    ratios = {
+        name: median(alone[i].milliseconds / together[i].milliseconds for together, alone in rounds)
+        for i, name in enumerate(names)
+    }
+    return [name for name, ratio in ratios.items() if ratio <= ALONE]
 
 
 def middle(values: list[float]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from specc.runtime.tree import Tree
 
 PREFILL_SLOTS = 64
 WIDTHS = (4, 8)  # of chains, below a recipe's own
+CURVE = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # more of them, where the cost of a width is to be measured
 DRAFT = ("ids", "top_k:8", "logits")
 # How often the child of rank 0, 1, … is the target's token; the shape of default trees, not their cost.
 RATES = (0.55, 0.14, 0.07, 0.045, 0.03, 0.025, 0.02, 0.015)

@@ -96,8 +96,21 @@ def tuned(plan: Mapping[str, Any]) -> RenderableType:
         told = "nothing beats plain decoding by 5 % here: the plan is plain decoding"
     else:
         told = f"* the plan: {plan['recipe']}, {plan['measured_speedup']:.2f} times as fast as plain decoding"
-    trees = [f"compile --tune would bake another tree for {name}" for name in plan["trees"]]
-    return Group(rows, Text("\n".join([told, *trees])))
+    notes = [told, *(f"compile --tune would bake another tree for {name}" for name in plan["trees"])]
+    if plan["single_threaded"]:
+        notes.append(f"on one thread, where more take longer: {', '.join(plan['single_threaded'])}")
+    return Group(rows, Text("\n".join(notes)), "", _curve(plan["curve"]))
+
+
+def _curve(curve: Iterable[Mapping[str, Any]]) -> Table:
+    """A step of the target by slots and context: milliseconds, and how many times (x) those of one slot."""
+    steps = {(row["slots"], row["context"]): row for row in curve}
+    contexts = sorted({context for _, context in steps})
+    made = table("slots, measured", *((f"after {context}", "right") for context in contexts))
+    for slots in sorted({slots for slots, _ in steps}):
+        found = (steps[slots, context] for context in contexts)
+        made.add_row(str(slots), *(f"{s['milliseconds']:.2f} ms  {s['ratio']:.2f} x" for s in found))
+    return made
 
 
 def proved(told: Mapping[str, Any]) -> RenderableType:

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from dataclasses import dataclass
+from math import ceil
 
 from specc.runtime.tree import Tree
 
 
-def best_tree(rates: Sequence[float], widths: Mapping[int, float], level: float, most: int, depth: int) -> Tree:
-    """The tree of at most `most` slots that gives most tokens a millisecond.
+@dataclass(frozen=True)
+class Costs:
+    """widths: milliseconds of verify by its slots, as measured. call: of a call of the drafter's engine, 0 where it has
+    none; slots: tokens of one level that a call takes."""
 
-    rates: how often the child of rank 0, 1, … is right. widths: milliseconds of verify by its slots, measured;
-    between them it is interpolated. level: milliseconds that drafting one more level takes.
+    widths: Mapping[int, float]
+    call: float = 0.0
+    slots: int = 1
+
+    def verify(self, slots: int) -> float:
+        """Kernels work in tiles, so between two widths a step costs what the wider one does."""
+        return self.widths[min(w for w in self.widths if w >= slots)]
+
+    def draft(self, tree: Tree) -> float:
+        """The tokens that have children are run level by level."""
+        inner = Counter(int(tree.depth[slot]) for slot in range(tree.slots) if tree.children[slot])
+        return self.call * sum(ceil(count / self.slots) for count in inner.values())
+
+
+def best_tree(rates: Sequence[float], costs: Costs, depth: int) -> Tree:
+    """The tree of at most the widest width's slots, and `depth` levels, that gives most tokens a millisecond.
+
+    rates: how often the child of rank 0, 1, … is right.
     """
-    trees = {Tree.best(rates, n, d) for n in range(2, most + 1) for d in range(1, depth + 1)}
-    return max(trees, key=lambda tree: speed(tree, rates, widths, level))
+    trees = {Tree.best(rates, n, d) for n in range(2, max(costs.widths) + 1) for d in range(1, depth + 1)}
+    return max(trees, key=lambda tree: speed(tree, rates, costs))
 
 
-def speed(tree: Tree, rates: Sequence[float], widths: Mapping[int, float], level: float) -> float:
+def speed(tree: Tree, rates: Sequence[float], costs: Costs) -> float:
     """Tokens a millisecond."""
-    slots = sorted(widths)
-    verify = float(np.interp(tree.slots, slots, [widths[s] for s in slots]))
-    return expected(tree, rates) / (verify + level * int(tree.depth.max()))
+    return expected(tree, rates) / (costs.verify(tree.slots) + costs.draft(tree))
 
 
 def expected(tree: Tree, rates: Sequence[float]) -> float:

@@ -49,7 +49,9 @@ class Rows:
 
     def move(self, start: int, rows: Sequence[int]) -> None:
         for array in self.arrays:
-            array[:, :, start : start + len(rows)] = array[:, :, list(rows)]
+            for to, row in enumerate(rows, start):
+                if to != row:
+                    array[:, :, to] = array[:, :, row]
 
 
 class OrtRunner:
@@ -121,7 +123,7 @@ def load(
         if isinstance(rows, Rows):
             if place.provider not in (None, "cpu"):
                 return CopyRunner(_session(bundle, spec.file, place), spec, rows)
-            return OrtRunner(packed.session(bundle, spec, session_options()), spec, rows)
+            return OrtRunner(packed.session(bundle, spec, session_options(spec.threads)), spec, rows)
         keeper = _session(bundle, spec.commit, place) if spec.commit else None
         return DeviceRunner(_session(bundle, spec.file, place), spec, rows, keeper)
     except BackendError:
@@ -169,10 +171,13 @@ def plugged() -> tuple[str, ...]:
     return tuple(found)
 
 
-def session_options() -> ort.SessionOptions:
-    """Sessions of one process must not spin against each other: each stops spinning when its run ends."""
+def session_options(wanted: int = 0) -> ort.SessionOptions:
+    """Sessions of one process must not spin against each other: each stops spinning when its run ends.
+
+    wanted: threads, as many as the process takes at most and by default.
+    """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = min(wanted or threads(), threads())
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return options
