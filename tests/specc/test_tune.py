@@ -13,7 +13,7 @@ from shell import copied, refused, specc
 import specc as specc_package
 from specc import costs
 from specc import tune as module
-from specc.calibrate import Step, acceptance
+from specc.calibrate import Step, acceptance, calibrate
 from specc.costs import StepCost
 from specc.predict import Call, candidates, predict, trimmed
 from specc.recipes import CURVE
@@ -96,6 +96,17 @@ def test_one_thread_must_be_faster_by_3_per_cent(bundle: Path, monkeypatch: pyte
 
 
 @pytest.mark.model
+def test_a_calibration_counts_the_tokens_that_were_asked_for(bundle: Path) -> None:
+    session = specc_package.load(bundle)
+    recipes, told = [session.bundle.recipe(name) for name in ("prompt-lookup", "early-exit")], []
+    found = calibrate(session, [[1, 2, 3], [4, 5] * 8], 30, recipes, told.append)
+    assert list(found) == ["prompt-lookup", "early-exit"] and told == [1, 2]
+    for got in found.values():
+        assert sum(1 + step.accepted for step in got.steps) == 2 * 29  # prefill gave the first of each
+        assert got.outside > 0 and all(cost > 0 for cost in got.costs.values())
+
+
+@pytest.mark.model
 class TestPlan:
     def test_it_is_written_with_what_it_rests_on(self, bundle: Path, tmp_path: Path) -> None:
         mine = copied(bundle, tmp_path)
@@ -132,10 +143,8 @@ class TestPlan:
 
     def test_compiling_with_it_measures_more_widths(self, model: Path, tmp_path: Path) -> None:
         output = tmp_path / "tuned.specc"
-        assert (
-            specc("compile", model, "-o", output, "--tune", "--golden-tokens", 4, "--recipe", "prompt-lookup").status
-            == 0
-        )
+        options = ["--tune", "--golden-tokens", 4, "--recipe", "prompt-lookup"]
+        assert specc("compile", model, "-o", output, *options).status == 0
         manifest = open_bundle(output).manifest
         plan, widths = manifest.extra["plan"], [1, *CURVE]
         assert [row["slots"] for row in plan["curve"] if row["context"] == 64] == widths
