@@ -65,8 +65,9 @@ def _lacks_to_run(name: str) -> list[str]:
         return [] if importlib.util.find_spec("torch") else ["torch is not installed; pip install specc[compile]"]
     if name == "onnx":
         return [] if _onnx_runtime() else [NO_ONNX_RUNTIME]
-    package = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[name]
-    missing = [] if importlib.util.find_spec(package) else [f"{package} is not installed; pip install specc[{name}]"]
+    packages = {"tensorrt": ["tensorrt"], "tensorrt-rtx": ["tensorrt_rtx"]}.get(name, ["tensorrt", "tensorrt_rtx"])
+    found = any(map(importlib.util.find_spec, packages))
+    missing = [] if found else [f"{packages[0]} is not installed; pip install specc[{name}]"]
     missing += [] if importlib.util.find_spec("cuda") else [CUDA]
     return missing + ([] if _gpu() else [GPU])
 

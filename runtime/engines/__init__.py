@@ -20,8 +20,11 @@ from ..place import CPU, Place
 from ..sequence import Store
 
 # a module, or module:object
-BACKENDS = {"onnx": "ort", "inductor": "inductor", "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX"}
-DEVICES = {"onnx": ("cpu", "cuda"), "inductor": ("cpu",), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
+BACKENDS = {
+    "onnx": "ort", "inductor": "inductor",
+    "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "tensorrt:TORCH",
+}  # fmt: skip
+DEVICES = dict.fromkeys(BACKENDS, ("cuda",)) | {"onnx": ("cpu", "cuda"), "inductor": ("cpu",)}
 ONNX_RUNTIME = "pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of the two"
 
 

@@ -1,8 +1,9 @@
-"""Engines of TensorRT and of TensorRT for RTX: one code, the module being an argument.
+"""Engines of TensorRT, of TensorRT for RTX and of torch-tensorrt: one code, the module being an argument.
 
 Weights, caches and scratch lie on the GPU once, for all engines. A step uploads tokens, replays the graph of launches
 that was captured after a first, plain run, and downloads what the drafter and the acceptance rule read. Rows are kept
-by an engine of its own, from the rows that the last run returned beside the cache.
+by an engine of its own, from the rows that the last run returned beside the cache; where an engine only reads the
+cache, that one writes them after each run as well.
 """
 
 from __future__ import annotations
@@ -102,28 +103,33 @@ class Runner:
                 kind, _, row = tensor.name.partition(".")
                 size, host = TYPES[tensor.dtype]
                 if kind in ("past_key_values", "present"):
-                    self.addresses[tensor.name] = rows.addresses[row]
+                    self.addresses |= {f"{k}.{row}": rows.addresses[row] for k in ("past_key_values", "present")}
                 elif kind != "rows" and tensors is spec.inputs and tensor.name not in HOST:
                     self.addresses[tensor.name] = self.device.weight(weights, prefix + tensor.name)
                 else:
                     self.addresses[tensor.name] = self.device.allocate(size * int(np.prod(tensor.shape)))
                     if kind != "rows":
                         arrays[tensor.name] = np.zeros(tensor.shape, host)
-        self.launcher = self._launcher(kit, bundle, spec.file, spec.inputs)
+        self.launcher = self._launcher(bundle, spec.file, spec.inputs, spec.outputs if kit.numbered else None)
         self.keeper: Launcher | None = None
+        self.slots = np.arange(spec.block.slots)
+        self.reads_only = not any(t.name.startswith("present.") for t in spec.outputs)
         if spec.commit:
             index = Tensor("index", "int64", (spec.block.slots,))
             self.addresses["index"] = self.device.allocate(8 * spec.block.slots)
             names = ("past_key_values", "rows")
             moved = [t for t in (*spec.inputs, *spec.outputs) if t.name.partition(".")[0] in names]
             past_len = next(t for t in spec.inputs if t.name == "past_len")
-            self.keeper = self._launcher(kit, bundle, spec.commit, [index, past_len, *moved])
+            self.keeper = self._launcher(bundle, spec.commit, [index, past_len, *moved])
 
     def run(self) -> None:
         """One synchronisation: when the outputs are here."""
         for name, array in self.inputs.items():
             self.device.upload(self.addresses[name], array)
         self.launcher.launch()
+        if self.reads_only and self.keeper:
+            self.device.upload(self.addresses["index"], self.slots)
+            self.keeper.launch()
         for name, array in self.outputs.items():
             self.device.download(array, self.addresses[name])
         self.device.synchronise()
@@ -133,26 +139,31 @@ class Runner:
         """Move the rows of `slots` of the last run to `start`, …; the rows behind them are scratch."""
         if self.keeper is None:
             raise BackendError(f"engine {self.spec.name} has no file that keeps its rows; compile the bundle again")
-        index = np.arange(self.spec.block.slots)
+        index = self.slots.copy()
         index[: len(slots)] = slots
         self.device.upload(self.addresses["index"], index)
         assert self.inputs["past_len"][0] == start, "rows are kept where the last run began"
         self.keeper.launch()
         self.device.synchronise()  # the index goes
 
-    def _launcher(self, kit: Kit, bundle: Bundle, file: str, inputs: Sequence[Tensor]) -> Launcher:
-        engine = kit.engine(bundle, file)
-        return Launcher(kit.trt, engine, self.device, {t.name: t.shape for t in inputs}, self.addresses)
+    def _launcher(
+        self, bundle: Bundle, file: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor] | None = None
+    ) -> Launcher:
+        """`outputs` are given where the engine has names of its own for all tensors, in the manifest's order."""
+        engine = self.kit.engine(bundle, file)
+        names = {t.name: t.name for t in inputs} if outputs is None else self.kit.names(engine, inputs, outputs)
+        addresses = self.addresses | {own: self.addresses[name] for name, own in names.items()}
+        return Launcher(self.kit.trt, engine, self.device, {names[t.name]: t.shape for t in inputs}, addresses)
 
 
 HOST = {"input_ids", "past_len", "row", "parents", "mask", "depth"}  # what the loop fills; other inputs are weights
 
 
 class Kit:
-    """A library's runtime on a device."""
+    """A library's runtime on a device. numbered: its engines' tensors are told by their order, not by their names."""
 
-    def __init__(self, name: str, trt: Any, device: Device) -> None:
-        self.name, self.trt, self.device = name, trt, device
+    def __init__(self, name: str, trt: Any, device: Device, numbered: bool = False) -> None:
+        self.name, self.trt, self.device, self.numbered = name, trt, device, numbered
         self.logger = trt.Logger(trt.Logger.ERROR)
         self.runtime = trt.Runtime(self.logger)
 
@@ -173,29 +184,48 @@ class Kit:
             raise BackendError(f"{self.name} {self.trt.__version__} cannot load {file}; compile the bundle again here")
         return engine
 
+    def names(self, engine: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, str]:
+        """What the engine calls each tensor. Raises BackendError."""
+        mode, held = self.trt.TensorIOMode, [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        found: dict[str, str] = {}
+        for kind, tensors in ((mode.INPUT, inputs), (mode.OUTPUT, outputs)):
+            own = [name for name in held if engine.get_tensor_mode(name) == kind]
+            if len(own) != len(tensors):
+                raise BackendError(
+                    f"an engine of {self.name} has {len(own)} {kind.name.lower()}s and the manifest {len(tensors)}; "
+                    "compile the bundle again"
+                )
+            found |= dict(zip((t.name for t in tensors), own, strict=True))
+        return found
+
 
 class TensorRT:
-    """The backend of one of the two libraries. `module` is its Python package."""
+    """A backend whose engines one of the two libraries runs.
 
-    def __init__(self, name: str, module: str) -> None:
-        self.name, self.module = name, module
+    modules: the Python packages that it may be; the manifest says which. numbered: see Kit.
+    """
+
+    def __init__(self, name: str, *modules: str, numbered: bool = False) -> None:
+        self.name, self.modules, self.numbered = name, modules, numbered
 
     def store(self, spec: CacheSpec, place: Place) -> Rows:
         return Rows(spec, device())
 
     def load(self, bundle: Bundle, spec: EngineSpec, rows: Rows, place: Place) -> Runner:
         """Raises BackendError."""
+        module = next((m for m in self.modules if m in spec.needs), self.modules[0])
         try:
-            trt = importlib.import_module(self.module)
+            trt = importlib.import_module(module)
         except (ImportError, OSError) as e:
-            raise BackendError(f"{self.module} does not import ({e}); pip install specc[{self.name}]") from e
-        kit = Kit(self.name, trt, rows.device)
+            raise BackendError(f"{module} does not import ({e}); pip install specc[{self.name}]") from e
+        kit = Kit(self.name, trt, rows.device, self.numbered)
         kit.check(spec)
         return Runner(kit, bundle, spec, rows)
 
 
 TENSORRT = TensorRT("tensorrt", "tensorrt")
 RTX = TensorRT("tensorrt-rtx", "tensorrt_rtx")
+TORCH = TensorRT("torch-tensorrt", "tensorrt", "tensorrt_rtx", numbered=True)
 
 
 @cache

@@ -15,7 +15,10 @@ from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 
 # a module, or module:object
-BACKENDS = {"onnx": "onnx", "inductor": "inductor", "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX"}
+BACKENDS = {
+    "onnx": "onnx", "inductor": "inductor",
+    "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "torch_tensorrt",
+}  # fmt: skip
 
 LOWERINGS = ("fast", "portable")
 

@@ -1,4 +1,4 @@
-"""The lowering to torch's own operators, for what compiles torch graphs: caches are inputs that are written in place.
+"""The lowering to torch's own operators, for what compiles torch graphs.
 
 N  slots      C  capacity
 """
@@ -23,41 +23,55 @@ from .portable import Masks, written_out
 RMS_NORM = torch.ops.specc.rms_norm.default
 
 
-def lowering(slots: int) -> list[Pass]:
-    return [InPlace(slots), Turns(), Norms()]
+def lowering(slots: int, in_place: bool = True) -> list[Pass]:
+    """`in_place`: caches are inputs that are written; else they are read, and the slots' rows are outputs."""
+    return [Attend(slots, in_place), Turns(), Norms()]
 
 
 @dataclass(frozen=True)
-class InPlace:
+class Attend:
     """
     Given:   out, keys, values = specc.cached_attention(q, k, v, past_key, past_value, past_len, mask, …)
     Result:  keys = index_copy_(past_key, 2, past_len + [0 … N), k);  values likewise
              out = scaled_dot_product_attention(q, keys, values, seen)    heads that share keys as more slots
 
-    Outputs `present.*` go: a cache is written where it lies.
+    Outputs `present.*` go: a cache is written where it lies. Not in place it stays as it is, and instead of them there
+    are rows.L.key and rows.L.value [1, heads, N, size]:
+             keys = cat(past_key, k);  values likewise
+             seen = cat(seen of the rows in use, seen at past_len + [0 … N))
     """
 
     slots: int
+    in_place: bool = True
 
     def __call__(self, graph: GraphModule) -> int:
         found, call = calls(graph, CACHED), graph.graph.call_function
         masks = Masks(graph, self.slots, shape(found[0].args[3])[2])
         rows: Node | None = None
+        written: dict[str, Node] = {}
+        beside: dict[Node, Node] = {}
         grouped: dict[tuple[Node, int], Node] = {}
         for node in found:
-            query, key, value, past_key, past_value, past_len, mask, positions, *how, _ = node.args
+            query, key, value, past_key, past_value, past_len, mask, positions, *how, layer = node.args
             sinks, scale, window, cap = how
             (_, heads, slots, size), kv_heads = shape_at(query, self.slots), shape(past_key)[1]
             with graph.graph.inserting_before(node):
                 if rows is None:
                     rows = call(ops.add.Tensor, (past_len, constant(graph, "slots", torch.arange(self.slots))))
-                keys, values = (
-                    call(ops.index_copy_.default, (past, 2, rows, new))
-                    for past, new in ((past_key, key), (past_value, value))
-                )
-                seen = masks.seen(mask, past_len, positions, window)
+                seen, cache = masks.seen(mask, past_len, positions, window), shape(past_key)
+                if self.in_place:
+                    keys, values = (
+                        call(ops.index_copy_.default, (past, 2, rows, new))
+                        for past, new in ((past_key, key), (past_value, value))
+                    )
+                else:
+                    keys, values = (call(ops.cat.default, (pair, 2)) for pair in ([past_key, key], [past_value, value]))
+                    cache[2] += self.slots
+                    if seen not in beside:
+                        beside[seen] = self._beside(graph, seen, past_len, rows, masks.capacity)
+                    seen = beside[seen]
+                written |= {f"rows.{layer}.key": key, f"rows.{layer}.value": value}
                 if cap or sinks is not None:
-                    cache = shape(past_key)
                     out = written_out(graph, self.slots, query, keys, values, cache, seen, sinks, scale, cap)
                 else:
                     if (seen, heads // kv_heads) not in grouped:
@@ -72,8 +86,16 @@ class InPlace:
                 new = (out, keys, values)[item.args[1]]
                 new.meta = dict(item.meta)
                 item.replace_all_uses_with(new)
-        set_outputs(graph, {name: n for name, n in outputs(graph).items() if not name.startswith("present.")})
+        named = {name: n for name, n in outputs(graph).items() if not name.startswith("present.")}
+        set_outputs(graph, named if self.in_place else named | written)
         return len(found)
+
+    def _beside(self, graph: GraphModule, seen: Node, past_len: Node, rows: Node, capacity: int) -> Node:
+        """What is seen of the cache, and behind it what is seen of the slots."""
+        call = graph.graph.call_function
+        used = call(ops.lt.Tensor, (constant(graph, "cached", torch.arange(capacity)), past_len))
+        parts = [call(ops.logical_and.default, (seen, used)), call(ops.index_select.default, (seen, 3, rows))]
+        return call(ops.cat.default, (parts, 3))
 
 
 @dataclass(frozen=True)

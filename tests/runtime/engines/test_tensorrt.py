@@ -190,6 +190,8 @@ class Library:
         self.Logger = Logger
         assert real.Runtime is None or hasattr(real.Logger, "ERROR")
         self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+        self.TensorIOMode = SimpleNamespace(INPUT=SimpleNamespace(name="INPUT"), OUTPUT=SimpleNamespace(name="OUTPUT"))
+        assert real.Runtime is None or all(hasattr(real.TensorIOMode, n) for n in vars(self.TensorIOMode))
 
     def __getattr__(self, name: str) -> Any:
         if name == "Runtime":
@@ -206,6 +208,7 @@ class Library:
                 "create_execution_context": lambda strategy: self._context(names, does),
                 "get_tensor_name": lambda i: [*names][i],
                 "get_aliased_input_tensor": lambda name: names[name],
+                "get_tensor_mode": lambda name: getattr(self.TensorIOMode, "OUTPUT" if OUT.match(name) else "INPUT"),
             },
         )  # fmt: skip
         assert self.real.ICudaEngine is None or hasattr(self.real.ICudaEngine, "device_memory_size_v2")
@@ -258,6 +261,7 @@ def keeper(m: dict[str, np.ndarray]) -> None:
     m["present.0.key"].view(np.float32)[past : past + len(index)] = rows
 
 
+OUT = re.compile(r"ids|rows|present|output")  # what an output's name begins with, but for a commit's rows
 VERIFY = dict.fromkeys(("input_ids", "past_len", "past_key_values.0.key", "bias", "ids", "rows.0.key"), "")
 VERIFY |= {"present.0.key": "past_key_values.0.key"}
 KEEP = {"index": "", "past_len": "", "past_key_values.0.key": "", "rows.0.key": "", "present.0.key": FAST[0]}
@@ -409,6 +413,50 @@ def test_the_doubles_refuse_what_the_libraries_lack() -> None:
         with pytest.raises(AssertionError, match="fits none"):
             getattr(context, name)(*args)
     assert context.set_tensor_address("x", 1)
+
+
+def apart(m: dict[str, np.ndarray]) -> None:
+    """The same engine by torch-tensorrt: its own names, and the cache is only read."""
+    names = {"arg_0": "input_ids", "arg_1": "past_len", "arg_3": "bias", "output0": "ids", "output1": "rows.0.key"}
+    verify({names[n]: a for n, a in m.items() if n in names} | {"present.0.key": m["arg_2"].copy()})
+
+
+class TestEnginesThatOnlyRead:
+    """Their tensors are told by order, and the commit engine writes what they return."""
+
+    APART = dict.fromkeys(("arg_0", "arg_1", "arg_2", "arg_3", "output0", "output1"), "")
+
+    def setup(self, path: Path, names: dict[str, str] = APART) -> Setup:
+        s = Setup(path)
+        s.library.engines[b"verify"] = names, apart
+        outputs = tuple(t for t in s.spec.outputs if not t.name.startswith("present."))
+        s.spec = EngineSpec(**(vars(s.spec) | {"backend": "torch-tensorrt", "outputs": outputs}))
+        s.kit = Kit("torch-tensorrt", s.library, s.device, numbered=True)
+        s.runner = Runner(s.kit, s.bundle, s.spec, s.rows)
+        s.engine = Engine("verify", s.spec.block, s.runner, s.rows)
+        return s
+
+    def test_rows_are_written_by_each_run_and_kept_after_it(self, tmp_path: Path) -> None:
+        s, kept = self.setup(tmp_path), []
+        for step in range(4):
+            tokens = [10 * step + i for i in range(5)]
+            assert s.engine.run(s.cache, tokens, TREE).ids_N.tolist() == [2 * t for t in tokens]
+            assert s.keys()[len(kept) : len(kept) + 5] == [100.0 + t for t in tokens]  # a later draft reads them
+            s.engine.keep(s.cache, [0, 2, 4] if step % 2 else [0, 1, 2])
+            kept += [100.0 + tokens[i] for i in ((0, 2, 4) if step % 2 else (0, 1, 2))]
+            assert s.keys()[: len(kept)] == kept
+
+    def test_a_step_synchronises_once(self, tmp_path: Path) -> None:
+        s = self.setup(tmp_path)
+        for _ in range(3):
+            del s.gpu.calls[:]
+            s.engine.run(s.cache, [1, 2, 3, 4, 5], TREE)
+        upload, download = ["cudaMemcpyAsync"] * 2, ["cudaMemcpyAsync", "cudaStreamSynchronize"]
+        assert s.names() == [*upload, "cudaGraphLaunch", "cudaMemcpyAsync", "cudaGraphLaunch", *download]
+
+    def test_an_engine_of_other_tensors_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(BackendError, match="has 3 inputs and the manifest 4; compile the bundle again"):
+            self.setup(tmp_path, {n: "" for n in self.APART if n != "arg_3"})
 
 
 def test_what_holds_a_bundle_is_a_bundle() -> None:

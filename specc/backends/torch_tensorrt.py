@@ -1,0 +1,151 @@
+"""Blocks as TensorRT engines by torch-tensorrt, which translates the torch graph itself, without ONNX.
+
+What comes out is a plain engine that TensorRT's own runtime drives. torch-tensorrt updates a cache in place for one row
+only, so no engine writes one: it reads the cache, returns the slots' rows, and an engine of TensorRT's own parser, the
+one that keeps accepted rows, puts them there after each run. So every kind of block can be served, at the price of a
+copy of the cache a step inside the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from specc import passes
+from specc.passes.find import new_input, outputs, weight
+from specc.runtime.block import Block
+from specc.runtime.errors import BackendError
+from specc.runtime.manifest import Tensor
+
+from . import DEFAULT, Built, Options, aten, tensorrt
+from .commit import commit
+from .export import public, read_header
+from .half import TYPES, Half
+
+NAME = "torch-tensorrt"
+suffix = ".ttrt"
+types = ("fp16", "bf16")
+PICKS = (torch.ops.aten.where.self, torch.ops.aten.where.ScalarOther)  # int32 of all that is neither fp16 nor fp32
+DTYPES = {"float32": "float"}  # as manifests name it, where torch does otherwise
+
+
+def requirements() -> list[str]:
+    """torch-tensorrt, for the TensorRT that it was made for, and a GPU."""
+    try:
+        library()
+    except ModuleNotFoundError as e:
+        return [f"{e.name} is not installed; pip install specc[{NAME}]"]
+    except Exception as e:  # it raises what it likes, also where torch has no CUDA
+        return [f"torch_tensorrt does not import ({_line(e)}); pip install specc[{NAME}], with a torch for CUDA"]
+    if tensorrt.here():
+        return []
+    return ["torch_tensorrt builds on the GPU that it builds for, and here is none; take --backend tensorrt-rtx"]
+
+
+def library() -> Any:
+    """torch_tensorrt; what it prints when it is imported is not ours to say."""
+    with silent():
+        return importlib.import_module("torch_tensorrt")
+
+
+def build(
+    graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
+) -> Built:
+    """Write the engine, and beside it the one that puts its rows into the cache. Raises BackendError."""
+    if options.lowering == "fast":
+        raise BackendError(f"backend {NAME} compiles torch's operators; leave out --lowering")
+    torch_tensorrt = library()
+    trt = importlib.import_module("tensorrt")  # which torch_tensorrt makes the one that it uses
+    maker = tensorrt.TensorRT(NAME, trt.__name__, suffix, anywhere=False, types=types)
+    kit = tensorrt.Kit(maker, options.compute_capability)
+    passes.run([Half(TYPES[block.weights]), *aten.lowering(block.slots, in_place=False)], graph)
+    names = {} if options.weights_inside else take_in(graph, read_header(weights)[0], prefix)
+    program = traced(graph, block)
+    if picks := [n for n in program.graph.nodes if n.target in PICKS and n.meta["val"].dtype == torch.bfloat16]:
+        raise BackendError(f"{NAME} makes integers of bf16 in {picks[0].target}; take --dtype fp16")
+    inputs, given = tensors(graph, program, names)
+    file.write_bytes(convert(torch_tensorrt, program, file.name))
+    keep = file.with_suffix(f".commit{suffix}")
+    kit.write(commit(inputs, block.slots, from_rows=True), keep)
+    return Built(inputs, given, kit.needs, keep.name)
+
+
+def take_in(graph: GraphModule, held: Collection[str], prefix: str) -> dict[Node, str]:
+    """Make inputs of the weights that a weights file holds; return the weight's name of each."""
+    taken: dict[str, Node] = {}
+    for node in [n for n in graph.graph.nodes if n.op == "get_attr" and prefix + n.target in held]:
+        if node.target not in taken:
+            taken[node.target] = new_input(graph, node.target.replace(".", "_"), weight(graph, node).detach())
+        node.replace_all_uses_with(taken[node.target])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return {node: name for name, node in taken.items()}
+
+
+def traced(graph: GraphModule, block: Block) -> torch.export.ExportedProgram:
+    """At the block's own shapes."""
+    _, *others = graph.graph.find_nodes(op="placeholder")
+    example = torch.zeros(1, block.slots, dtype=torch.long), *(n.meta["val"] for n in others)
+    with silent(), torch.no_grad():
+        return torch.export.export(graph, example, strict=False)
+
+
+def convert(torch_tensorrt: Any, program: torch.export.ExportedProgram, file: str) -> bytes:
+    """The serialised engine. Raises BackendError in torch-tensorrt's own words."""
+    values = {n.name: n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"}
+    given = [values[name] for name in program.graph_signature.user_inputs]
+    inputs = [torch_tensorrt.Input(shape=tuple(v.shape), dtype=v.dtype) for v in given]
+    try:
+        with silent():
+            made: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+                program, arg_inputs=inputs, attn_bias_is_causal=False, require_full_compilation=True
+            )
+    except Exception as e:
+        raise BackendError(f"{NAME} {torch_tensorrt.__version__} cannot build {file}: {_line(e)}") from e
+    return bytes(made)
+
+
+def tensors(
+    graph: GraphModule, program: torch.export.ExportedProgram, names: dict[Node, str]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs as users know them, in the engine's order, which numbers them."""
+    signature = program.graph_signature
+    values = {n.name: n.meta["val"] for n in program.graph.nodes if "val" in n.meta}
+    nodes = zip(graph.graph.find_nodes(op="placeholder"), signature.user_inputs, strict=True)
+    inputs = tuple(_tensor(names.get(n) or public(n.name), values[v]) for n, v in nodes)
+    given = tuple(_tensor(n, values[v]) for n, v in zip(outputs(graph), signature.user_outputs, strict=True))
+    return inputs, given
+
+
+def _tensor(name: str, value: torch.Tensor) -> Tensor:
+    kind = str(value.dtype).removeprefix("torch.")
+    return Tensor(name, DTYPES.get(kind, kind), tuple(int(d) for d in value.shape))
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Without what the library prints and logs, errors included: what matters is raised."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _line(error: BaseException) -> str:
+    """What a chain of exceptions began with: those around it repeat the whole graph."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
