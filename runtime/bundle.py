@@ -111,13 +111,14 @@ def open_bundle(path: str | Path) -> Bundle:
 
 def write_manifest(path: Path, manifest: Manifest) -> Manifest:
     """Write `manifest.json` for the files now in `path`, with their sizes and hashes; return it completed."""
+    partial = path / (MANIFEST + ".partial")
+    partial.unlink(missing_ok=True)  # of a process that was killed as it wrote
     names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file() and f.name != MANIFEST)
     known = manifest.files
     files = {n: known.get(n) or FileSpec((path / n).stat().st_size, sha256(path / n)) for n in names}
     manifest = replace(manifest, files=files)
     data = to_json(manifest)
     text = json.dumps({**data, "manifest_sha256": _digest(data)}, indent=1) + "\n"
-    partial = path / (MANIFEST + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path / MANIFEST)
     return manifest

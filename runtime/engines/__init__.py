@@ -18,6 +18,7 @@ from ..errors import BackendError
 from ..manifest import EngineSpec
 from ..place import CPU, Place
 from ..sequence import Store
+from . import room
 
 # a module, or module:object
 BACKENDS = {
@@ -44,6 +45,8 @@ class Engines:
     def load(self, *names: str) -> None:
         """Load those that are not there, several at once."""
         missing = [self.bundle.engine(n, self.backend) for n in dict.fromkeys(names) if n not in self._engines]
+        if missing and self.place.device == "cpu":
+            room.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
         stores = [self.store(spec.block.cache) for spec in missing]
         load = partial(_module(self.backend).load, self.bundle, place=self.place)
         if len(missing) == 1:
@@ -66,7 +69,11 @@ class Engines:
             tensors = (t for e in self._specs() if e.block.cache == cache for t in e.inputs)
             dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values."))
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
-            self._stores[cache] = _module(self.backend).store(spec, self.place)
+            try:
+                self._stores[cache] = _module(self.backend).store(spec, self.place)
+            except MemoryError as e:
+                remedy = "compile with a smaller --max-seq-len"
+                raise BackendError(f"the rows of {spec.capacity} tokens do not fit in memory ({e}); {remedy}") from e
         return self._stores[cache]
 
     def prefill(self, tokens: int) -> Engine:

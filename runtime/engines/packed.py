@@ -3,7 +3,7 @@
 Without this each session packs a copy of its own. The cache belongs to a machine, an ONNX Runtime and a bundle; what
 does not fit any more is made again, and without it engines run the same, in more memory.
 
-    KEY/index.json    where each weight lies in weights.bin; size and time of every file here
+    KEY/index.json    the key; where each weight lies in weights.bin; size and time of every file here
     KEY/weights.bin   raw and packed copies, appended to
     KEY/NAME.onnx     an engine that refers to weights.bin
 """
@@ -44,9 +44,10 @@ def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> or
 
 def _packed(bundle: Bundle, spec: EngineSpec) -> Path:
     """The packed engine's file. Raises OSError where there is no room or no right to write it."""
-    directory = cache_directory("packed", _key(bundle))
+    key = _key(bundle)
+    directory = cache_directory("packed", key)
     with _locked(directory):
-        index = _read_index(directory)
+        index = _read_index(directory, key)
         if spec.file not in index["files"]:
             _pack(bundle, spec, directory, index)
     return directory / spec.file
@@ -121,16 +122,17 @@ class _Part:
         return data
 
 
-def _read_index(directory: Path) -> dict[str, Any]:
+def _read_index(directory: Path, key: str) -> dict[str, Any]:
     """The index, or an empty one over an emptied directory where it does not tell the truth."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         index: dict[str, Any] = json.loads((directory / INDEX).read_text())
-        if all(stamp(directory / name) == was for name, was in index["files"].items()) and "weights" in index:
+        unchanged = all(stamp(directory / name) == was for name, was in index["files"].items())
+        if unchanged and index["key"] == key and "weights" in index:
             return index
     for file in directory.iterdir():
         if file.name != LOCK:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
-    return {"files": {}, "weights": {}}
+    return {"key": key, "files": {}, "weights": {}}
 
 
 def _key(bundle: Bundle) -> str:

@@ -196,6 +196,12 @@ def test_a_rename_that_fails_brings_the_old_bundle_back(path, monkeypatch):
     assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
 
 
+def test_half_a_manifest_that_a_killed_process_left_is_no_file_of_the_bundle(path):
+    (path / "manifest.json.partial").write_text("{")
+    assert "manifest.json.partial" not in write_manifest(path, open_bundle(path).manifest).files
+    assert open_bundle(path).path == path and not (path / "manifest.json.partial").exists()
+
+
 def left(path: Path, name: str) -> Path:
     """What a process that was killed has left, complete or not."""
     fill(path.with_name(name), b"left")
