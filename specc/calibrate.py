@@ -20,7 +20,7 @@ SHARE = 2  # tokens to one that is decoded plainly beside them
 
 @dataclass(frozen=True)
 class Step:
-    """One step: slots below the pending token, those kept and asked for, calls of draft engines.
+    """One step: slots below the pending token, those kept and asked for, calls of each draft engine.
 
     ranks: for each slot of the kept path, the rank of the child that was right, None where none was, and how many
     children there were.
@@ -28,7 +28,7 @@ class Step:
 
     drafted: int
     accepted: int
-    draft_calls: float
+    draft_calls: Mapping[str, float]
     ranks: tuple[tuple[int | None, int], ...]
 
 
@@ -87,8 +87,10 @@ class _Track:
                 self.costs[e.name] += [(e.seconds - seconds) / (e.calls - calls) / token] * (e.calls - calls)
         mine = self.steps[first:]
         self.outside.append((ran.seconds - ran.engine_seconds) / len(mine) / token)
-        calls_a_draft = ran.draft_calls / max(1, sum(s.drafted > 0 for s in mine))
-        self.steps[first:] = [replace(s, draft_calls=calls_a_draft if s.drafted else 0.0) for s in mine]
+        drafts = max(1, sum(s.drafted > 0 for s in mine))
+        called = {e.name: (e.calls - calls) / drafts for e, (calls, _) in zip(self.engines, before, strict=True)}
+        a_draft = {name: called[name] for name in self.recipe.engines.values()}
+        self.steps[first:] = [replace(s, draft_calls=a_draft if s.drafted else {}) for s in mine]
         beyond = sum(1 + s.accepted for s in mine) - (ran.new_tokens - 1)
         self.steps[-1] = replace(self.steps[-1], accepted=self.steps[-1].accepted - beyond)
 
@@ -125,7 +127,7 @@ def _watched(rule: Acceptance, steps: list[Step]) -> Acceptance:
             (None if below is None else draft.tree.rank[below], len(draft.tree.children[slot]))
             for slot, below in zip(accepted.slots, path[1:], strict=True)
         )
-        steps.append(Step(draft.tree.slots - 1, len(accepted.slots) - 1, 0.0, ranks))
+        steps.append(Step(draft.tree.slots - 1, len(accepted.slots) - 1, {}, ranks))
         return accepted
 
     return watched

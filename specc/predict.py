@@ -63,14 +63,13 @@ def predict(recipe: Recipe, ran: Recipe, steps: Sequence[Step], calls: Mapping[s
     cap = max([recipe.parameters[n] for n in COUNTS if n in recipe.parameters], default=0)
     same = recipe.parameters == ran.parameters
     verifiers = sorted(calls[name] for name in recipe.verify)
-    draft = calls[recipe.engines["draft"]].cost if "draft" in recipe.engines else 0.0
     tokens = cost = 0.0
     for step in steps:
         drafted = step.drafted if same else min(step.drafted, cap)
         verify = next((v for v in verifiers if v.slots > drafted), verifiers[-1])
-        drafts = step.draft_calls if same else min(step.draft_calls, cap)
+        drafts = sum(calls[name].cost * (n if same else min(n, cap)) for name, n in step.draft_calls.items())
         tokens += 1 + (step.accepted if same else min(step.accepted, cap))
-        cost += drafts * draft + verify.cost + outside
+        cost += drafts + verify.cost + outside
     return tokens / cost
 
 

@@ -144,6 +144,12 @@ def _cascade(p: Mapping[str, Any], facts: Facts) -> Plan:
     return Plan(_widths(most), _quantized_self_draft(p, facts).engines, arguments)
 
 
+def _staged(p: Mapping[str, Any], facts: Facts) -> Plan:
+    copy = Block(Tree.chain(1), DRAFT, weights="int4")
+    wide = replace(copy, topology=Tree.chain(1 + _count(p, "prompt_lookup_num_tokens")))
+    return Plan(_widths(1 + _count(p, "num_speculative_tokens")), {"draft": copy, "wide": wide}, dict(p))
+
+
 def _early_exit(p: Mapping[str, Any], facts: Facts) -> Plan:
     tree = _tree(p["tree"], Tree.best_first(RATES[:4], 12, depth=5))
     width = max(1, max(int((tree.depth == d).sum()) for d in range(tree.depth.max() + 1)))
@@ -250,6 +256,16 @@ METHODS: dict[str, Method] = {
                 "skip_mlp": Parameter(None, "layers whose MLP the copy skips"),
             },
             search="specc.search:skip_if_better",
+        ),
+        Method(
+            "staged", "Self-speculation by the model's own 4-bit copy, itself sped up by prompt lookup",
+            "Staged Speculative Decoding, Spector & Re 2023, arXiv:2308.04623", "staged", "chain", _staged,
+            {
+                "num_speculative_tokens": Parameter(11, "tokens a draft"),
+                "prompt_lookup_num_tokens": Parameter(3, "tokens that the copy checks in a call"),
+                "max_matching_ngram_size": Parameter(3, "tokens that must match for that"),
+                "min_matching_ngram_size": Parameter(2, "tokens that must match to guess any"),
+            },
         ),
         Method(
             "draft-model", "Speculative decoding with a draft model", "Leviathan et al. 2023, arXiv:2211.17192",

@@ -23,13 +23,14 @@ from specc.runtime.recipe import Recipe
 from specc.tune import tune
 
 CALLS = {"decode": Call(1, 10.0), "two": Call(2, 11.0), "wide": Call(4, 15.0), "draft": Call(1, 2.0)}
+DRAFTED = {"draft": 3.0}
 CHAIN = Recipe(
     "chain", "chain", ("decode", "wide"), engines={"draft": "draft"}, parameters={"num_speculative_tokens": 3}
 )
 
 
 def test_a_prediction_is_tokens_by_the_time_of_their_calls() -> None:
-    steps = [Step(3, 3, 3.0, ()), Step(3, 0, 3.0, ()), Step(0, 0, 0.0, ())]
+    steps = [Step(3, 3, DRAFTED, ()), Step(3, 0, DRAFTED, ()), Step(0, 0, {}, ())]
     cost = 2 * (3 * 2.0 + 15.0 + 1.0) + (10.0 + 1.0)
     assert predict(CHAIN, CHAIN, steps, CALLS, 1.0) == pytest.approx((4 + 1 + 1) / cost)
 
@@ -37,7 +38,7 @@ def test_a_prediction_is_tokens_by_the_time_of_their_calls() -> None:
 def test_shorter_drafts_are_predicted_from_longer_ones() -> None:
     shorter = candidates(CHAIN, CALLS)[0]
     assert shorter.parameters == {"num_speculative_tokens": 1}
-    steps = [Step(3, 3, 3.0, ()), Step(3, 1, 3.0, ())]
+    steps = [Step(3, 3, DRAFTED, ()), Step(3, 1, DRAFTED, ())]
     assert predict(shorter, CHAIN, steps, CALLS, 0.0) == pytest.approx(4 / (2 * (2.0 + 15.0)))
 
 
@@ -58,16 +59,16 @@ def test_a_width_that_hardly_helps_is_left_out() -> None:
     def kept(steps: list[Step]) -> tuple[str, ...]:
         return trimmed(recipe, lambda r: predict(r, recipe, steps, CALLS, 0.0)).verify
 
-    long, short = Step(3, 3, 0.0, ()), Step(1, 1, 0.0, ())
+    long, short = Step(3, 3, {}, ()), Step(1, 1, {}, ())
     assert kept([long] * 9 + [short]) == ("decode", "two", "wide")  # 4 of 146 milliseconds
     assert kept([long] * 99 + [short]) == ("decode", "wide")  # 4 of 1496
 
 
 def test_acceptance_counts_what_was_there_to_be_right() -> None:
     steps = [
-        Step(3, 2, 0.0, ((0, 2), (0, 1), (None, 0))),
-        Step(3, 1, 0.0, ((1, 2), (None, 1))),
-        Step(3, 0, 0.0, ((None, 2),)),
+        Step(3, 2, {}, ((0, 2), (0, 1), (None, 0))),
+        Step(3, 1, {}, ((1, 2), (None, 1))),
+        Step(3, 0, {}, ((None, 2),)),
     ]
     assert acceptance(steps) == {"by_depth": [0.667, 0.5], "by_rank": [0.4, 0.333]}
 
