@@ -30,16 +30,12 @@ class Draft:
         """The pending token and what is guessed to follow it."""
         return cls(tuple(tokens), Tree.chain(len(tokens)), odds or {})
 
-    def below(self, slot: int, token: int) -> list[int]:
-        """The slots right below `slot` that hold `token`."""
-        return [c for c in self.tree.children[slot] if self.tokens[c] == token]
-
 
 @dataclass(frozen=True)
 class Outputs:
     """What an engine returned, in views that its next run overwrites. `ids_N` is the argmax of `logits_NV`."""
 
-    ids_N: np.ndarray
+    ids_N: memoryview
     logits_NV: np.ndarray | None = None
     top_ids_NK: np.ndarray | None = None
     top_logprobs_NK: np.ndarray | None = None

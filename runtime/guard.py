@@ -32,7 +32,9 @@ class Guard:
         self.drafter, self.plain = drafter, Plain()
         self.level, self.switches, self.plain_steps = FULL, 0, 0
         self._plain: deque[float] = deque(maxlen=WINDOW)  # seconds of a step without a draft
-        self._drafted: deque[tuple[float, int]] = deque(maxlen=WINDOW)  # seconds and tokens of one with a draft
+        self._usual = 0.0  # their median
+        self._seconds: deque[float] = deque(maxlen=WINDOW)  # of a step with a draft
+        self._tokens: deque[int] = deque(maxlen=WINDOW)  # that it gave
         self._rest, self._left, self._since = REST, 0, 0
         self._start, self._guessing = 0.0, True
 
@@ -57,10 +59,12 @@ class Guard:
         seconds = time.perf_counter() - self._start
         if draft.tree.slots > 1:
             self._since += 1
-            self._drafted.append((seconds, len(accepted.slots)))
+            self._seconds.append(seconds)
+            self._tokens.append(len(accepted.slots))
             self._judge()
             return
         self._plain.append(seconds)
+        self._usual = median(self._plain)
         self._since = 0
         if not self._guessing:
             self.plain_steps += 1
@@ -70,17 +74,17 @@ class Guard:
                 self._switch(FULL)
 
     def _judge(self) -> None:
-        spent = sum(seconds for seconds, _ in self._drafted)
-        earned = median(self._plain) * sum(tokens for _, tokens in self._drafted)
-        if spent > earned and (len(self._drafted) >= ENOUGH or (len(self._drafted) > 1 and spent > 2 * earned)):
-            if self.level == FULL and any(tokens > 1 for _, tokens in self._drafted):
+        steps, spent, earned = len(self._seconds), sum(self._seconds), self._usual * sum(self._tokens)
+        if spent > earned and (steps >= ENOUGH or (steps > 1 and spent > 2 * earned)):
+            if self.level == FULL and max(self._tokens) > 1:
                 self._switch(SHORT)
             else:
                 self._switch(OFF)
                 self._left, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
-        elif len(self._drafted) == WINDOW:
+        elif steps == WINDOW:
             self._rest = REST
 
     def _switch(self, level: int) -> None:
         self.level, self.switches = level, self.switches + 1
-        self._drafted.clear()
+        self._seconds.clear()
+        self._tokens.clear()

@@ -6,6 +6,7 @@ V  vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -58,7 +59,7 @@ class Sampling:
         if self.top_k < 0:
             raise PromptError(f"top_k {self.top_k} is negative; 0 cuts nothing")
 
-    @property
+    @cached_property
     def greedy(self) -> bool:
         return self.temperature == 0
 

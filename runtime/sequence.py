@@ -32,26 +32,22 @@ class Cache:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def fork(self) -> Cache:
-        """A second cache over the same rows: what it appends is scratch to the first."""
-        return Cache(self.store, self.tokens)
-
-    def sync(self, tokens: Tokens[int]) -> list[int]:
+    def sync(self, tokens: list[int]) -> list[int]:
         """Drop the rows that are no prefix of `tokens`; return the tokens that have no row yet.
 
         Nothing else shortens a cache: a rejected draft, a full acceptance and a conversation's second turn all
         come down to this.
         """
         held = len(self.tokens)
-        if self.tokens != list(tokens[:held]):
+        if self.tokens != tokens[:held]:
             held = next(i for i, (a, b) in enumerate(zip(self.tokens, [*tokens, None], strict=False)) if a != b)
             del self.tokens[held:]
-        return list(tokens[held:])
+        return tokens[held:]
 
     def keep(self, tokens: Tokens[int], slots: Tokens[int]) -> None:
         """Commit the rows that a run left in `slots`, whose tokens are `tokens`."""
         rows = len(self.tokens)
-        if any(slot != i for i, slot in enumerate(slots)):
+        if slots and slots[-1] >= len(slots):  # else they are the first ones, and lie where they belong
             self.store.move(rows, [rows + slot for slot in slots])
         self.tokens += tokens
 

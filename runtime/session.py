@@ -20,7 +20,7 @@ from .place import CPU, Place
 from .recipe import Recipe, load_acceptance, load_drafter
 from .sampling import Dice, Sampling
 from .sequence import Cache, Sequence
-from .stats import Spent, Stats
+from .stats import Stats, spent
 from .stream import Stream
 from .text import Message, Text
 
@@ -134,13 +134,14 @@ class Session:
         self._prefill(seq, stats)
         yield seq.tokens[-1:]
         self._check_turn(seq)
-        before = _spent(verifiers, drafts)
+        before = spent(verifiers, drafts)
         for draft, accepted in decode(seq, drafter, verifiers, accept):
             stats.count(draft, accepted)
-            stats.step(before, _spent(verifiers, drafts))
+            after = spent(verifiers, drafts)
+            stats.step(before, after)
             yield seq.tokens[-len(accepted.slots) :]
             self._check_turn(seq)
-            before = _spent(verifiers, drafts)
+            before = (*after[:2], time.perf_counter())  # the clock went on, the engines did not
 
     def _prefill(self, seq: Sequence, stats: Stats) -> None:
         """Run what the cache lacks of the prompt; choose the first token."""
@@ -184,9 +185,3 @@ class Session:
             raise PromptError(f"token {max(tokens)} is not in the vocabulary of {vocabulary}")
         if max_new_tokens < 1:
             raise PromptError(f"max_new_tokens {max_new_tokens} is below 1")
-
-
-def _spent(*groups: Collection[Engine]) -> Spent:
-    """Calls and seconds so far of targets and of drafts, and the clock."""
-    targets, drafts = ((sum(e.calls for e in group), sum(e.seconds for e in group)) for group in groups)
-    return targets, drafts, time.perf_counter()

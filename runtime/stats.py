@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .draft import Accepted, Draft
+from .engine import Engine
 from .guard import Guard
 
 Spent = tuple[tuple[int, float], tuple[int, float], float]  # calls and seconds of targets and of drafts; a clock
+
+
+def spent(targets: Iterable[Engine], drafts: Iterable[Engine]) -> Spent:
+    """What engines show so far, and the clock."""
+    return _sum(targets), _sum(drafts), time.perf_counter()
+
+
+def _sum(engines: Iterable[Engine]) -> tuple[int, float]:
+    calls, seconds = 0, 0.0
+    for engine in engines:
+        calls += engine.calls
+        seconds += engine.seconds
+    return calls, seconds
 
 
 @dataclass
@@ -32,10 +48,10 @@ class Stats:
     guard: Guard | None = None  # what may stop the drafts, and did or did not
 
     def count(self, draft: Draft, accepted: Accepted) -> None:
-        if draft.tree.slots > 1:
-            kept = len(accepted.slots) - 1
+        drafted, kept = len(draft.tokens) - 1, len(accepted.slots) - 1
+        if drafted:
             self.drafts += 1
-            self.drafted += draft.tree.slots - 1
+            self.drafted += drafted
             self.accepted += kept
             self.histogram[kept] += 1
 

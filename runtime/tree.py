@@ -31,10 +31,11 @@ class Tree:
             if not isinstance(parent, (int, np.integer)) or not 0 <= parent < slot:
                 raise TreeError(f"not a tree: slot {slot} has parent {parent!r}; give it one of 0..{slot - 1}")
 
-    @classmethod
-    def chain(cls, slots: int) -> Tree:
+    @staticmethod
+    @cache
+    def chain(slots: int) -> Tree:
         """The pending token and `slots - 1` tokens one after another."""
-        return cls(tuple(range(-1, slots - 1)))
+        return Tree(tuple(range(-1, slots - 1)))
 
     @classmethod
     def from_paths(cls, paths: Sequence[Sequence[int]]) -> Tree:
@@ -164,7 +165,7 @@ class Tree:
             paths.append((*paths[parent], self.rank[slot]))
         return tuple(paths[1:])
 
-    @property
+    @cached_property
     def is_chain(self) -> bool:
         return self.parents == tuple(range(-1, self.slots - 1))
 

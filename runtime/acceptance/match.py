@@ -10,10 +10,11 @@ from ..draft import Accepted, Draft, Verified
 
 
 def match(draft: Draft, verified: Verified) -> Accepted:
+    children, tokens = draft.tree.children, draft.tokens
     paths: list[tuple[int, ...]] = [(0,)]
     while True:
         token = verified.choose(paths[0][-1])
-        longer = [(*path, child) for path in paths for child in draft.below(path[-1], token)]
+        longer = [(*path, child) for path in paths for child in children[path[-1]] if tokens[child] == token]
         if not longer:
             return Accepted(paths[0], token)
         paths = longer

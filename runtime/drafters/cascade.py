@@ -34,16 +34,14 @@ class Cascade(Plain):
         self.shortest = min_matching_ngram_size
 
     def propose(self, seq: Sequence) -> Draft:
-        cache, feed = seq.cache.fork(), [seq.pending]
-        drafted: list[int] = []
+        rows, tokens = len(seq.cache), [seq.pending]
         for _ in range(self.count):
-            if known := self.lookup.after(seq.tokens, drafted, self.shortest):
+            if known := self.lookup.after(seq.tokens, tokens[1:], self.shortest):
                 break
-            row = self.engine.extend(cache, feed)
-            feed = [int(self.engine.outputs.ids_N[row])]
-            drafted += feed
-            if self.threshold and self.engine.outputs.top(row)[1][0] < self.threshold:
-                return Draft.chain([seq.pending, *drafted])
+            outputs = self.engine.run_after(rows + len(tokens) - 1, tokens[-1:])
+            tokens.append(outputs.ids_N[0])
+            if self.threshold and outputs.top(0)[1][0] < self.threshold:
+                return Draft.chain(tokens)
         else:
-            known = self.lookup.after(seq.tokens, drafted, self.shortest)
-        return Draft.chain([seq.pending, *drafted, *known])
+            known = self.lookup.after(seq.tokens, tokens[1:], self.shortest)
+        return Draft.chain(tokens + known)

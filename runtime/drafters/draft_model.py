@@ -27,29 +27,26 @@ class DraftModel(Plain):
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
         self.cache = Cache(draft.store)
 
-    def rows(self, seq: Sequence) -> Cache:
-        """The cache to draft in, holding the rows of all but the last few tokens."""
-        return self.cache
-
     def propose(self, seq: Sequence) -> Draft:
-        cache, tokens = self.rows(seq), [seq.pending]
-        odds = {}
-        feed = [*cache.sync(seq.tokens[:-1]), seq.pending]
-        if len(feed) > 2:
-            self.prefill.extend(cache, feed[:-1])
-            feed = feed[-1:]
-        for slot in range(min(self.count, cache.store.capacity - len(seq.tokens) - 1)):
-            row = self.engine.extend(cache, feed)
-            outputs = self.engine.outputs
+        feed = self.cache.sync(seq.tokens[:-1])
+        (self.prefill if len(feed) > 1 else self.engine).extend(self.cache, feed)
+        draft = self.chain(seq, len(self.cache))
+        self.cache.keep(draft.tokens[:-1], range(draft.tree.slots - 1))  # the last one was not run
+        return draft
+
+    def chain(self, seq: Sequence, rows: int) -> Draft:
+        """Draft below the pending token, which comes after so many rows."""
+        tokens, odds, engine = [seq.pending], {}, self.engine
+        for slot in range(min(self.count, engine.store.capacity - len(seq.tokens) - 1)):
+            outputs = engine.run_after(rows + slot, tokens[-1:])
             if self.sample and not seq.sampling.greedy:
                 assert outputs.logits_NV is not None
-                odds[slot] = seq.sampling.odds(outputs.logits_NV[row])
+                odds[slot] = seq.sampling.odds(outputs.logits_NV[0])
                 tokens.append(seq.sampling.dice.pick(odds[slot]))
                 probability = odds[slot][tokens[-1]]
             else:
-                tokens.append(int(outputs.ids_N[row]))
-                probability = outputs.top(row)[1][0] if self.threshold else 1.0
-            feed = tokens[-1:]
+                tokens.append(outputs.ids_N[0])
+                probability = outputs.top(0)[1][0] if self.threshold else 1.0
             if probability < self.threshold:
                 break
         return Draft.chain(tokens, odds)

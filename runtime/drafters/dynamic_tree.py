@@ -2,19 +2,23 @@
 
 DySpec's threshold construction (Xiong et al. 2024, arXiv:2410.11744): a node of value v gives children while what is
 left of v exceeds 1 / slots; a child's value is the probability to reach and accept it. A layer costs one draft call.
+
+    V  vocabulary
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import exp
 
 import numpy as np
 
-from ..draft import Draft
+from ..draft import Draft, Outputs
 from ..engine import Engine
+from ..sampling import Chance
 from ..sequence import Cache, Sequence
 from ..tree import Tree
-from .frontier import Frontier
+from .frontier import Call, Frontier
 from .plain import Plain
 
 
@@ -37,17 +41,23 @@ class DynamicTree(Plain):
         self.own = Cache(draft.store) if prefill else None
 
     def propose(self, seq: Sequence) -> Draft:
-        frontier = Frontier(self.engine, self._rows(seq), seq)
-        tokens, parents, odds = [seq.pending], [-1], {}
+        frontier, tokens, parents = Frontier(), [seq.pending], [-1]
+        odds: dict[int, np.ndarray] = {}
+        rows, outputs, first = self._root(seq, frontier.call([0], parents))
         layer: list[tuple[float, int]] = [(1.0, 0)]
         for depth in range(self.depth):
             if depth:
-                frontier.run([s for _, s in layer], [tokens[s] for _, s in layer], [parents[s] for _, s in layer])
+                call, first = frontier.call([slot for _, slot in layer], parents), 0
+                outputs = call.run(self.engine, rows, tokens)
             below: list[tuple[float, int]] = []
-            for value, slot in layer:
+            for row, (value, slot) in enumerate(layer, first):
                 if self.sample and not seq.sampling.greedy:
-                    odds[slot] = frontier.odds[slot]
-                for token, share in self._children(frontier, slot, seq):
+                    assert outputs.logits_NV is not None
+                    odds[slot] = seq.sampling.odds(outputs.logits_NV[row])
+                    children = _drawn(odds[slot].copy(), seq.sampling.dice)
+                else:
+                    children = _likeliest(outputs, row)
+                for token, share in children:
                     if value <= 1 / self.slots or len(tokens) == self.slots:
                         break
                     below.append((value * share, len(tokens)))
@@ -57,31 +67,37 @@ class DynamicTree(Plain):
             layer = sorted((b for b in below if b[0] > 1 / self.slots), reverse=True)[: self.engine.slots]
             if not layer or len(tokens) == self.slots:
                 break
-        frontier.close()
         return Draft(tuple(tokens), Tree(tuple(parents)), odds)
 
-    def _rows(self, seq: Sequence) -> Cache:
+    def _root(self, seq: Sequence, call: Call) -> tuple[int, Outputs, int]:
+        """Run the pending token; in a cache of its own, with what that lacks.
+
+        Gives the number of rows before it, the outputs, and the pending token's row there.
+        """
         if self.own is None or self.prefill is None:
-            return seq.cache.fork()
-        feed = self.own.sync(seq.tokens)
+            return len(seq.cache), call.run(self.engine, len(seq.cache), [seq.pending]), 0
+        feed = [*self.own.sync(seq.tokens[:-1]), seq.pending]
         if len(feed) > self.engine.slots:
             self.prefill.extend(self.own, feed[:-1])
-        return self.own
+            feed = feed[-1:]
+        row = self.engine.extend(self.own, feed)
+        return len(self.own) - 1, self.engine.outputs, row
 
-    def _children(self, frontier: Frontier, slot: int, seq: Sequence) -> Iterator[tuple[int, float]]:
-        """Tokens in the order in which they are tried, each with its share of what the elder ones left.
 
-        A sampled token is drawn only when asked for: whether it is asked for must not depend on what it is.
-        """
-        if self.sample and not seq.sampling.greedy:
-            left = frontier.odds[slot].copy()
-            while left.sum() > 0:
-                left /= left.sum()
-                token = seq.sampling.dice.pick(left)
-                yield token, float(left[token])
-                left[token] = 0
-            return
-        ids, probabilities = frontier.top[slot]
-        elder = np.cumsum(probabilities) - probabilities
-        for token, probability, gone in zip(ids, probabilities, elder, strict=True):
-            yield int(token), float(probability / max(1 - gone, 1e-9))
+def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
+    """Tokens in the order in which they are tried, each with its share of what the elder ones left."""
+    assert outputs.top_ids_NK is not None and outputs.top_logprobs_NK is not None
+    left = 1.0
+    for token, logprob in zip(outputs.top_ids_NK[row].tolist(), outputs.top_logprobs_NK[row].tolist(), strict=True):
+        probability = exp(logprob)
+        yield token, probability / max(left, 1e-9)
+        left -= probability
+
+
+def _drawn(left_V: np.ndarray, dice: Chance) -> Iterator[tuple[int, float]]:
+    """The same, sampled: a token is drawn only when asked for. Whether it is must not depend on what it is."""
+    while left_V.sum() > 0:
+        left_V /= left_V.sum()
+        token = dice.pick(left_V)
+        yield token, float(left_V[token])
+        left_V[token] = 0

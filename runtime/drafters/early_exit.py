@@ -12,7 +12,7 @@ from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from ..tree import Tree
-from .frontier import Frontier
+from .frontier import Call, Frontier
 from .plain import Plain
 
 
@@ -21,23 +21,25 @@ class EarlyExit(Plain):
 
     def __init__(self, draft: Engine, tree: Tokens[int], sample: bool = False) -> None:
         self.engine, self.tree, self.sample = draft, Tree(tuple(tree)), sample
-        inner = [slot for slot in range(self.tree.slots) if self.tree.children[slot]]
-        depths = sorted({int(self.tree.depth[slot]) for slot in inner})
-        self.levels = [[slot for slot in inner if self.tree.depth[slot] == d] for d in depths]
+        frontier = Frontier()
+        self.calls: list[Call] = []
+        for depth in range(self.tree.depth.max()):
+            level = [s for s, below in enumerate(self.tree.children) if below and self.tree.depth[s] == depth]
+            for start in range(0, len(level), draft.slots):
+                self.calls.append(frontier.call(level[start : start + draft.slots], self.tree.parents))
 
     def propose(self, seq: Sequence) -> Draft:
-        frontier = Frontier(self.engine, seq.cache.fork(), seq)
-        tokens = [seq.pending] * self.tree.slots
-        odds = {}
-        for level in self.levels:
-            if level != [0]:
-                frontier.run(level, [tokens[s] for s in level], [self.tree.parents[s] for s in level])
-            for slot in level:
+        tokens, odds = [seq.pending] * self.tree.slots, {}
+        sampling, rows = seq.sampling, len(seq.cache)
+        for call in self.calls:
+            outputs = call.run(self.engine, rows, tokens)
+            assert outputs.top_ids_NK is not None
+            for row, (slot, drawn) in enumerate(zip(call.slots, outputs.top_ids_NK.tolist(), strict=False)):
                 children = self.tree.children[slot]
-                drawn = frontier.top[slot][0].tolist()
-                if self.sample and not seq.sampling.greedy:
-                    odds[slot] = frontier.odds[slot]
-                    drawn = seq.sampling.children(odds[slot], len(children))
+                if self.sample and not sampling.greedy:
+                    assert outputs.logits_NV is not None
+                    odds[slot] = sampling.odds(outputs.logits_NV[row])
+                    drawn = sampling.children(odds[slot], len(children))
                 for child, token in zip(children, drawn, strict=False):
                     tokens[child] = token
         return Draft(tuple(tokens), self.tree, odds)

@@ -6,13 +6,14 @@ Its rows are the target's: the draft reads them and scribbles past their end, an
 
 from __future__ import annotations
 
+from ..draft import Draft
 from ..engine import Engine
-from ..sequence import Cache, Sequence
+from ..sequence import Sequence
 from .draft_model import DraftModel
 
 
 class LayerSkip(DraftModel):
-    """`draft` is an engine over the target's cache, so a draft's cache is a fork of the target's."""
+    """`draft` is an engine over the target's cache."""
 
     def __init__(
         self,
@@ -23,5 +24,5 @@ class LayerSkip(DraftModel):
     ) -> None:
         super().__init__(draft, draft, sample, num_speculative_tokens, assistant_confidence_threshold)
 
-    def rows(self, seq: Sequence) -> Cache:
-        return seq.cache.fork()
+    def propose(self, seq: Sequence) -> Draft:
+        return self.chain(seq, len(seq.cache))

@@ -39,7 +39,7 @@ class Lookahead(Plain):
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         last = 1 + (self.rows - 1) * self.width
-        fresh = [int(i) for i in verified.outputs.ids_N[last : last + self.width]]
+        fresh = verified.outputs.ids_N[last : last + self.width].tolist()
         for first, *rest in zip(*self.window, fresh, strict=True):
             self._remember(first, tuple(rest))
         self.window = [*self.window[1:], fresh]

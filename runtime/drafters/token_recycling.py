@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
-import numpy as np
-
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from ..tree import Tree
@@ -20,15 +18,16 @@ class TokenRecycling(Plain):
 
     def __init__(self, tree: Tokens[int], vocab_size: int, successors: int = 8) -> None:
         self.tree = Tree(tuple(tree))
-        self.table = np.zeros((vocab_size, successors), np.int32)
+        self.table = [[0] * successors] * vocab_size
 
     def propose(self, seq: Sequence) -> Draft:
         tokens = [seq.pending]
-        for slot in range(1, self.tree.slots):
-            tokens.append(int(self.table[tokens[self.tree.parents[slot]], self.tree.rank[slot]]))
+        for parent, rank in zip(self.tree.parents[1:], self.tree.rank[1:], strict=True):
+            tokens.append(self.table[tokens[parent]][rank])
         return Draft(tuple(tokens), self.tree)
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         top = verified.outputs.top_ids_NK
         assert top is not None
-        self.table[list(draft.tokens)] = top[: len(draft.tokens), : self.table.shape[1]]
+        for token, likeliest in zip(draft.tokens, top.tolist(), strict=False):
+            self.table[token] = likeliest

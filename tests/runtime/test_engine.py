@@ -10,8 +10,7 @@ from toys import VOCABULARY, World
 
 from specc.runtime.block import Block, Masked, Parents
 from specc.runtime.drafters.frontier import Frontier
-from specc.runtime.sampling import Sampling
-from specc.runtime.sequence import Cache, Sequence
+from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
 
 SLOTS = 8
@@ -69,16 +68,16 @@ def test_parents_as_an_input(draft):
 def test_a_frontier_grown_level_by_level(draft):
     """More slots a level than the engine is wide; no slot, used or not, stands before the first position."""
     past, tree, slots = draft
-    seq = Sequence([*past, slots[0]], committed(past), Sampling(1.0))
-    frontier = Frontier(FRONTIER, seq.cache.fork(), seq)
-    for depth in range(1, tree.depth.max() + 1):
+    rows, frontier, truth = len(committed(past)), Frontier(), path_logits(past, tree, slots)
+    committed(past)
+    for depth in range(tree.depth.max() + 1):
         level = [s for s in range(tree.slots) if tree.depth[s] == depth]
-        frontier.run(level, [slots[s] for s in level], [tree.parents[s] for s in level])
-    for slot, logits in enumerate(path_logits(past, tree, slots)):
-        assert np.array_equal(frontier.odds[slot], Sampling(1.0).odds(logits))
-        assert list(frontier.top[slot][0]) == list(np.argsort(-logits, kind="stable")[:3])
-    frontier.close()
-    assert frontier.cache.tokens == seq.tokens
+        for start in range(0, len(level), FRONTIER.slots):
+            call = frontier.call(level[start : start + FRONTIER.slots], tree.parents)
+            outputs = call.run(FRONTIER, rows, slots)
+            for row, slot in enumerate(call.slots):
+                assert np.array_equal(outputs.logits_NV[row], truth[slot])
+                assert list(outputs.top_ids_NK[row]) == list(np.argsort(-truth[slot], kind="stable")[:3])
 
 
 @given(st.lists(tokens, min_size=1, max_size=17), st.sampled_from([CHAIN, FRONTIER]))

@@ -130,15 +130,14 @@ class Bench:
 
     def grow(self, name: str, tree: Tree) -> None:
         """Grow a tree below the cache by a frontier, level by level."""
-        engine, cache, drawn = self.engines[name], self.cache.fork(), self.draw(tree.slots)
+        engine, drawn = self.engines[name], self.draw(tree.slots)
         for depth in range(tree.depth.max() + 1):
             level = np.flatnonzero(tree.depth == depth)
             first, end = level[0], level[-1] + 1
-            mask, below = tree.mask[first:end, :end], tree.depth[first:end] - len(cache) + len(self.cache)
-            outputs = engine.grow(cache, [drawn[s] for s in level], mask, below)
+            seen = tuple(row.tobytes() for row in tree.mask[first:end, :end])
+            outputs = engine.grow(len(self.cache), [drawn[s] for s in level], int(first), seen)
             expected = self.truth(*([drawn[s] for s in path_to(tree, slot)] for slot in level))
             same(outputs.logits_NV[: len(level)], np.stack([e[-1] for e in expected]))
-            engine.keep(cache, range(len(level)))
 
 
 def path_to(tree: Tree, slot: int) -> list[int]:

@@ -12,18 +12,20 @@ from specc.runtime.sequence import Cache, Sequence
 class Counting:
     """An engine that answers with the token after the last one; one row a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
         self.fed: list[int] = []
         self.outputs = Outputs(np.zeros(1, np.int64), None, np.zeros((1, 1), np.int64), np.zeros((1, 1)))
 
-    def extend(self, cache, tokens) -> int:
+    def run_after(self, rows, tokens) -> Outputs:
+        assert rows == self.rows + len(self.fed)
         self.fed += tokens
         self.outputs.ids_N[0] = tokens[-1] + 1
-        return 0
+        return self.outputs
 
 
 def draft(tokens: list[int], **parameters) -> tuple[list[int], list[int]]:
-    cascade = Cascade(engine := Counting(), **parameters)
+    cascade = Cascade(engine := Counting(len(tokens) - 1), **parameters)
     return list(cascade.propose(Sequence(tokens, Cache(None, tokens[:-1]))).tokens), engine.fed
 
 
@@ -47,6 +49,6 @@ def test_a_match_that_is_too_short_is_none():
 
 
 def test_a_doubtful_token_ends_the_draft():
-    cascade = Cascade(Counting(), num_speculative_tokens=3, assistant_confidence_threshold=0.5)
+    cascade = Cascade(Counting(1), num_speculative_tokens=3, assistant_confidence_threshold=0.5)
     cascade.engine.outputs.top_logprobs_NK[:] = np.log(0.4)
     assert list(cascade.propose(Sequence([5, 7], Cache(None, [5]))).tokens) == [7, 8]

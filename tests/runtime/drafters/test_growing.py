@@ -7,7 +7,7 @@ import pytest
 from toys import World, prompts
 
 from specc.runtime.sampling import Dice, Sampling
-from specc.runtime.sequence import Sequence
+from specc.runtime.sequence import Cache, Sequence
 
 PROMPT = prompts(3)[2]
 
@@ -67,5 +67,5 @@ def test_an_early_exit_fills_its_tree_with_the_exits_likeliest_tokens():
     draft = decoder.drafter.propose(seq)
     for slot, below in enumerate(draft.tree.children):
         path = [draft.tokens[s] for s in np.flatnonzero(draft.tree.mask[slot])]
-        row = engine.extend(seq.cache.fork(), path)
+        row = engine.extend(Cache(seq.cache.store, seq.cache.tokens), path)
         assert [draft.tokens[c] for c in below] == list(engine.outputs.top_ids_NK[row][: len(below)])
