@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from statistics import median
+from typing import Self
 
 from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
@@ -38,9 +39,10 @@ class Guard:
         self._rest, self._left, self._since = REST, 0, 0
         self._start, self._guessing = 0.0, True
 
-    def begin(self) -> None:
+    def begin(self) -> Self:
         """A new request."""
         self.switches = self.plain_steps = 0
+        return self
 
     def propose(self, seq: Sequence) -> Draft:
         self._start = time.perf_counter()

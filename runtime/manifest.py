@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .block import Block
-from .errors import BundleError
+from .errors import BundleError, PromptError
 from .recipe import Recipe
 
 SCHEMA = 1
@@ -81,6 +81,18 @@ class ModelSpec:
     layers: int
     context: int  # tokens that fit: prompt and answer
     eos_token_ids: tuple[int, ...]
+
+    def check(self, prompt: Sequence[int]) -> None:
+        """Whether these tokens can be a prompt. Raises PromptError."""
+        if not prompt:
+            raise PromptError("the prompt is empty; give at least one token")
+        if len(prompt) >= self.context:
+            raise PromptError(
+                f"the prompt has {len(prompt)} tokens and the cache {self.context} rows; shorten it, "
+                "or compile with a larger --max-seq-len"
+            )
+        if max(prompt) >= self.vocab_size:
+            raise PromptError(f"token {max(prompt)} is not in the vocabulary of {self.vocab_size}")
 
 
 @dataclass(frozen=True)

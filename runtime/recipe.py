@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Mapping
@@ -28,6 +29,20 @@ class Recipe:
     lossless: bool = True
     engines: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_method(recipe: Recipe, acceptance: Any = None) -> tuple[Any, Any, bool]:
+    """A recipe's drafter, its rule or the one that is given, and whether the drafter must sample for it.
+
+    Raises RecipeError where it must and cannot.
+    """
+    rule, drafter = acceptance or recipe.acceptance, load_drafter(recipe.drafter)
+    accept = load_acceptance(rule) if isinstance(rule, str) else rule
+    sample = getattr(accept, "reads_odds", False)
+    if sample and "sample" not in inspect.signature(drafter).parameters:
+        named = f"acceptance {accept.__name__!r}"
+        raise RecipeError(f"{named} needs a drafter that samples; {recipe.name} does not: use match")
+    return drafter, accept, sample
 
 
 def load_drafter(name: str) -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from .acceptance import Acceptance
@@ -14,27 +12,15 @@ from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
 from .engine import Engine
 from .engines import Engines
-from .errors import PromptError, RecipeError
+from .errors import PromptError
 from .guard import Guard
 from .place import CPU, Place
-from .recipe import Recipe, load_acceptance, load_drafter
+from .recipe import Recipe, load_method
 from .sampling import Dice, Sampling
 from .sequence import Cache, Sequence
 from .stats import Stats, spent
-from .stream import Stream
-from .text import Message, Text
-
-Prompt = str | Iterable[int] | Iterable[Message]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What a request gave. `text` is the new text alone; `finish_reason` is eos, stop or length."""
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    stats: Stats
+from .stream import Generation, Stream
+from .text import Prompt, Text
 
 
 def decode(
@@ -61,15 +47,12 @@ class Session:
         self.engines = Engines(bundle, place)
         self.text = Text(bundle.path)
         self.cache = Cache(self.engines.store("target"))
-        self.drafters: dict[tuple[str, bool], Any] = {}
+        self.drafters: dict[tuple[str, bool], Guard] = {}  # by recipe and whether they sample, each under its guard
         self.latest: Sequence | None = None  # the request that the rows belong to
-        self.guards: dict[int, Guard] = {}  # by the drafter that each watches
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 128, **options: Any) -> Generation:
         """Decode to the end; the options are those of `stream`."""
-        stream = self.stream(prompt, max_new_tokens, **options)
-        text = "".join(stream)
-        return Generation(text, stream.token_ids, stream.finish_reason, stream.stats)
+        return self.stream(prompt, max_new_tokens, **options).rest()
 
     def stream(
         self,
@@ -96,28 +79,28 @@ class Session:
         Raises PromptError, RecipeError.
         """
         chosen = self.bundle.recipe(recipe)
-        rule = acceptance or chosen.acceptance
-        accept = load_acceptance(rule) if isinstance(rule, str) else rule
+        make, accept, sample = load_method(chosen, acceptance)
         sampling = Sampling(temperature, top_p, top_k, Dice(seed))
         tokens = self.text.encode(prompt)
-        self._check(tokens, max_new_tokens)
+        self.bundle.manifest.model.check(tokens)
+        if max_new_tokens < 1:
+            raise PromptError(f"max_new_tokens {max_new_tokens} is below 1")
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in stops:
             raise PromptError("a stop string is empty; leave it out")
-        drafter = self._drafter(chosen, accept)
+        watched = self._watched(chosen, make, sample)
         stats = Stats(chosen.name, chosen.lossless)
         if guard and self.engines[chosen.verify[-1]].slots > 1:
-            drafter = stats.guard = self.guards.setdefault(id(drafter), Guard(drafter))
-            stats.guard.begin()
-        steps = self._decode(Sequence(tokens, self.cache, sampling), drafter, accept, chosen, stats)
+            stats.guard = watched.begin()
+        seq, drafter = Sequence(tokens, self.cache, sampling), stats.guard or watched.drafter
+        steps = self._decode(seq, drafter, accept, chosen, stats)
         eos = () if ignore_eos else self.bundle.manifest.model.eos_token_ids
         room = self.bundle.manifest.model.context - len(tokens)
         return Stream(steps, self.text, stats, min(max_new_tokens, room), eos, stops)
 
     def release(self, recipe: Recipe, but: Recipe) -> None:
         """Unload what this recipe uses and `but` does not: drafters and engines. They load again when asked for."""
-        for sample in (False, True):
-            self.guards.pop(id(self.drafters.pop((recipe.name, sample), None)), None)
+        self.drafters = {key: kept for key, kept in self.drafters.items() if key[0] != recipe.name}
         used = {*recipe.verify, *recipe.engines.values()} - {*but.verify, *but.engines.values()}
         self.engines.release(*used)
 
@@ -157,31 +140,11 @@ class Session:
         if seq is not self.latest:
             raise PromptError("a later request has taken this session's rows; give each its own: specc.load(bundle)")
 
-    def _drafter(self, recipe: Recipe, accept: Acceptance) -> Any:
-        """The recipe's drafter, kept for the session so that what it learns lasts."""
-        drafter = load_drafter(recipe.drafter)
-        sample = getattr(accept, "reads_odds", False)
-        if sample and "sample" not in inspect.signature(drafter).parameters:
-            rule = accept.__name__
-            raise RecipeError(f"acceptance {rule!r} needs a drafter that samples; {recipe.name} does not: use match")
+    def _watched(self, recipe: Recipe, make: Any, sample: bool) -> Guard:
+        """The recipe's drafter under its guard, kept for the session so that what they learn lasts."""
         self.engines.load(*recipe.verify, *recipe.engines.values())
-        arguments: dict[str, Any] = {role: self.engines[name] for role, name in recipe.engines.items()}
-        if sample:
-            arguments["sample"] = True
         if (recipe.name, sample) not in self.drafters:
-            self.drafters[recipe.name, sample] = drafter(**arguments, **recipe.parameters)
+            engines = {role: self.engines[name] for role, name in recipe.engines.items()}
+            drafter = make(**engines, **recipe.parameters, **({"sample": True} if sample else {}))
+            self.drafters[recipe.name, sample] = Guard(drafter)
         return self.drafters[recipe.name, sample]
-
-    def _check(self, tokens: list[int], max_new_tokens: int) -> None:
-        context, vocabulary = self.bundle.manifest.model.context, self.bundle.manifest.model.vocab_size
-        if not tokens:
-            raise PromptError("the prompt is empty; give at least one token")
-        if len(tokens) >= context:
-            raise PromptError(
-                f"the prompt has {len(tokens)} tokens and the cache {context} rows; shorten it, "
-                "or compile with a larger --max-seq-len"
-            )
-        if max(tokens) >= vocabulary:
-            raise PromptError(f"token {max(tokens)} is not in the vocabulary of {vocabulary}")
-        if max_new_tokens < 1:
-            raise PromptError(f"max_new_tokens {max_new_tokens} is below 1")

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from .stats import Stats
 from .text import Text
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a request gave. `text` is the new text alone; `finish_reason` is eos, stop or length."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    stats: Stats
 
 
 class Stream:
@@ -34,6 +45,11 @@ class Stream:
 
     def __next__(self) -> str:
         return next(self._pieces)
+
+    def rest(self) -> Generation:
+        """All that is left, at once."""
+        text = "".join(self)
+        return Generation(text, self.token_ids, self.finish_reason, self.stats)
 
     def _tokens(self) -> Iterator[int]:
         for step in self._steps:

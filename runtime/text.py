@@ -13,6 +13,7 @@ from tokenizers.decoders import DecodeStream
 from .errors import BundleError, PromptError
 
 Message = Mapping[str, str]  # {"role": "user", "content": "…"}
+Prompt = str | Iterable[int] | Iterable[Message]
 
 
 class Text:
@@ -31,7 +32,7 @@ class Text:
         template = directory / "chat_template.jinja"
         self.template = template.read_text(encoding="utf-8") if template.exists() else self.config.get("chat_template")
 
-    def encode(self, prompt: str | Iterable[int] | Iterable[Message]) -> list[int]:
+    def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a string, of a conversation through the chat template, or as given."""
         if isinstance(prompt, str):
             return list(self.tokenizer.encode(prompt).ids)

@@ -71,7 +71,6 @@ class Own:
 
     def renew(self) -> None:
         self.session.drafters.clear()
-        self.session.guards.clear()
 
     def memory(self) -> int | None:
         return host.memory()

@@ -16,7 +16,7 @@ from specc import golden
 from specc.recipes import METHODS
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.draft import Accepted, Draft, Verified
-from specc.runtime.recipe import load_acceptance
+from specc.runtime.recipe import load_acceptance, load_method
 from specc.runtime.sampling import Dice, Sampling
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.session import Session, decode
@@ -99,7 +99,8 @@ def first_tokens(
 ) -> Counter[int]:
     """The first token of a verify step, over seeds, after one fixed prompt and pending token."""
     chosen = demo.bundle.recipe(recipe)
-    drafter = demo._drafter(chosen, load_acceptance("recursive") if wrap else rule)
+    make, _, sample = load_method(chosen, "recursive" if wrap else rule)
+    drafter = demo._watched(chosen, make, sample).drafter
     drafter = wrap(drafter) if wrap else drafter
     verifiers = [demo.engines[v] for v in chosen.verify]
     tokens = demo.text.encode(PROMPT)
