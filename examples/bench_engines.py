@@ -1,10 +1,12 @@
-"""Engine steps beside onnxruntime-genai's, on a random-weights Llama of SmolLM2-135M's shape: fp32, and 4 bits.
+"""Engine steps beside onnxruntime-genai's and llama.cpp's, on a random-weights Llama of SmolLM2-135M's shape.
 
-    pip install -e '.[compile]' onnxruntime-genai==0.18.0 --no-deps   # the peer; ONNX Runtime itself is there
-    python examples/bench_engines.py build/bench                      # some minutes; prints and writes bench.json
+    pip install -e '.[compile,cpu]'
+    pip install onnxruntime-genai==0.18.0 llama-cpp-python gguf --no-deps  # peers; the second may be left out
+    python examples/bench_engines.py build/bench                           # some minutes; prints and writes bench.json
 
-All decode greedily from the same 64 tokens on the same number of threads, each in its own process; specc's engines
-after 1024 tokens too. A round gives each in turn so many steps; the figure is the median over rounds of a round's
+All decode greedily from the same 64 tokens on the same number of threads, each in its own process: fp32, and with 4
+bits a weight; specc's engines after 1024 tokens too. llama.cpp's batches give logits for each of their tokens, as our
+verify does. A round gives each in turn so many steps; the figure is the median over rounds of a round's
 median, and the ratio the median of the rounds' ratios. Compile time and memory are those of the default recipes; a
 session's memory and second load those of prefill, decode, two chains and a draft.
 """
@@ -19,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,10 +37,13 @@ ENGINES = {
     "verify(16)": ("verify-token-recycling", CONTEXT),
     "decode after 1024": ("decode", LONG), "verify(16) after 1024": ("verify-token-recycling", LONG),
 }  # fmt: skip
+WIDTHS = (1, 8, 16)  # of llama.cpp's batches
 LOADED = ("prefill", "decode", "verify-chain-8", "verify-chain-12", "draft-quantized-self-draft")
 RATIOS = {
     "decode / genai": ("decode", "genai"), "verify(8) / genai": ("verify(8)", "genai"),
     "verify(16) / genai": ("verify(16)", "genai"), "decode int4 / genai int4": ("decode int4", "genai int4"),
+    "decode / llama.cpp": ("decode", "llama.cpp(1)"), "verify(8) / llama.cpp": ("verify(8)", "llama.cpp(8)"),
+    "verify(16) / llama.cpp": ("verify(16)", "llama.cpp(16)"),
     "decode int4 / decode": ("decode int4", "decode"), "verify(12) / decode": ("verify(12)", "decode"),
     "decode after 1024 / after 64": ("decode after 1024", "decode"),
     "verify(16) after 1024 / after 64": ("verify(16) after 1024", "verify(16)"),
@@ -108,6 +114,26 @@ def genai_worker(pipe: Connection, directory: str) -> None:
         pipe.send(timed(generator.generate_next_token))
 
 
+def llama_worker(pipe: Connection, gguf: str) -> None:
+    """On a width, milliseconds of a batch of so many tokens, f32 all through."""
+    import llama_cpp
+    import numpy as np
+
+    threads, f32 = int(os.environ["SPECC_THREADS"]), llama_cpp.GGML_TYPE_F32
+    model = llama_cpp.Llama(gguf, n_ctx=2048, n_threads=threads, n_threads_batch=threads, type_k=f32, type_v=f32,
+                            logits_all=True, verbose=False)  # fmt: skip
+    prompt = np.random.default_rng(0).integers(1, 4000, CONTEXT).tolist()
+    model.eval(prompt)
+
+    def step(width: int) -> None:
+        model._ctx.kv_cache_seq_rm(-1, CONTEXT, -1)
+        model._batch.set_batch(prompt[:width], CONTEXT, True)
+        model._ctx.decode(model._batch)
+
+    while (width := pipe.recv()) != "stop":
+        pipe.send(timed(partial(step, width)))
+
+
 def timed(step: Callable[[], Any]) -> float:
     """The median milliseconds of a step, after three to warm up."""
     seconds = []
@@ -145,9 +171,11 @@ def main() -> None:
 
     context = get_context("spawn")
     workers = {}
+    llama = [("llama.cpp", llama_worker, to_gguf(model))] if find_spec("llama_cpp") and find_spec("gguf") else []
     for name, target, what in [
         ("specc", specc_worker, args.directory / "widths.specc"),
         *((name, genai_worker, directory) for name, directory in peers.items()),
+        *llama,
     ]:
         pipe, theirs = context.Pipe()
         context.Process(target=target, args=(theirs, str(what)), daemon=True).start()
@@ -161,6 +189,7 @@ def main() -> None:
     rounds = []
     for _ in range(args.rounds):
         row = {name: ask(name, "decode") for name in peers}
+        row |= {f"{name}({width})": ask(name, width) for name, *_ in llama for width in WIDTHS}
         rounds.append(row | {name: ask("specc", step) for name, step in ENGINES.items()})
     for pipe in workers.values():
         pipe.send("stop")
@@ -168,7 +197,7 @@ def main() -> None:
     report = {
         "threads": args.threads, "rounds": rounds,
         "milliseconds": {k: round(median(r[k] for r in rounds), 2) for k in rounds[0]},
-        "ratios": {k: round(median(r[a] / r[b] for r in rounds), 3) for k, (a, b) in RATIOS.items()},
+        "ratios": {k: round(median(r[a] / r[b] for r in rounds), 3) for k, (a, b) in RATIOS.items() if b in rounds[0]},
         "compile_seconds": compiled["seconds"],
         "compile_peak_to_weights": round(compiled["peak_rss_bytes"] / compiled["weights_bytes"], 2),
         "session_pss_to_weights": round(memory / parameters, 2),
@@ -176,6 +205,15 @@ def main() -> None:
     }  # fmt: skip
     (args.directory / "bench.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "rounds"}, indent=1))
+
+
+def to_gguf(model: Path) -> Path:
+    """The model as llama.cpp reads it, float32."""
+    file = model / "fp32.gguf"
+    if not file.exists():
+        script = Path(__file__).parent.parent / "specc" / "peers" / "to_gguf.py"
+        subprocess.run([sys.executable, "-P", str(script), str(model), str(file), "fp32"], check=True)
+    return file
 
 
 def export(model: Path, args: argparse.Namespace, precision: str) -> Path:

@@ -89,7 +89,6 @@ def run(passes: Sequence[Pass], graph: GraphModule, dump: Path | None = None) ->
                 raise PassError("found nothing to change")
             graph.graph.eliminate_dead_code()
             graph.graph.lint()
-            graph.recompile()
         except Exception as e:
             after = ", ".join(r.name for r in done) or "no other pass"
             raise PassError(f"{p!r}: {e} (after {after})") from e
@@ -97,6 +96,7 @@ def run(passes: Sequence[Pass], graph: GraphModule, dump: Path | None = None) ->
         if dump:
             dump.mkdir(parents=True, exist_ok=True)
             (dump / f"{i:02}-{type(p).__name__}.py").write_text(graph.print_readable(print_output=False))
+    graph.recompile()
     return done
 
 

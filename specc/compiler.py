@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,15 @@ from specc.reference import perplexities, reference
 from specc.runtime.block import Block, Masked
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
 from specc.runtime.errors import CaptureError, RecipeError
+from specc.runtime.machine import threads
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec, Ran
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
+from specc.side_by_side import call_each
 
 MARGIN = 128  # rows past the context: scratch for the widest block
 CALIBRATION = 96  # tokens that a search runs on
+FORKS = 8  # engines built at once, at most: each takes some hundred megabytes of its own
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class _Compile:
             kinds = {block.weights if block.weights in BITS else "fp32" for *_, block in wanted}
             tensors |= self._variants(model_name, kinds)
         files = weights.write_types(tensors, self.directory, [block.weights for _, _, block in wanted])
-        engines = tuple(self._engine(*one, spec.context + MARGIN, files) for one in wanted)
+        engines = tuple(self._engines(wanted, spec.context + MARGIN, files))
         self.stage("measure the recipes")
         return Manifest(
             schema=SCHEMA, model=spec, engines=engines, caches=_caches(engines),
@@ -251,8 +255,18 @@ class _Compile:
             found |= weights.collect(graph, _prefix(name))
         return found
 
+    def _engines(
+        self, wanted: Sequence[tuple[str, str, Block]], capacity: int, files: Mapping[str, str]
+    ) -> list[EngineSpec]:
+        def begin(number: int) -> None:
+            name, by, _ = wanted[number]
+            self.stage(f"build {name}" if len(self.options.backends) == 1 else f"build {name} by {by}")
+
+        together = all(getattr(backend(by), "together", False) for by in self.options.backends)
+        calls = [partial(self._engine, *one, capacity, files) for one in wanted]
+        return call_each(calls, min(threads(), FORKS) if together else 1, begin)
+
     def _engine(self, name: str, by: str, block: Block, capacity: int, files: Mapping[str, str]) -> EngineSpec:
-        self.stage(f"build {name}" if len(self.options.backends) == 1 else f"build {name} by {by}")
         graph = passes.fork(self.quantized.get((block.model, block.weights), self.graphs[block.model]))
         before = self.prepared.get(f"{block.model} {block.weights}", self.prepared[block.model])
         ran = passes.run(passes.pipeline(block, capacity), graph, self._dump(name))

@@ -19,9 +19,10 @@ from specc.runtime.place import CPU
 from specc.runtime.session import Session
 
 BETTER = 1.05  # a recipe must be so much faster than plain decoding to become the default
-TRIAL, HOPELESS = 2, 0.8  # a recipe that is below this speed-up after so many cases is not run on
+HOPEFUL = 0.9  # of plain's speed at first: what is run again
 ROUNDS, FINALISTS = 3, 2  # so many of the fastest are run so often, by turns with plain decoding
-BUDGET = 2.0  # seconds of plain decoding in a round; where all cases take longer, the first ones stand for them
+BUDGET, FEWEST = 1.0, 2  # seconds of plain decoding in a round: where all cases take longer, the first stand for them
+WARM_UP = 8  # tokens
 
 
 def apart(module: str, *arguments: str, advance: Callable[[str], None] = lambda line: None) -> None:
@@ -68,28 +69,28 @@ def measure(bundle: Bundle, advance: Callable[[str], None] = lambda recipe: None
     def run(recipe: str, some: Sequence[Case]) -> list[Replayed]:
         return golden.replay(session, list(some), [recipe], tolerance)
 
-    run("plain", cases[:1])  # to warm up
-    plain = run("plain", cases)
+    def warm_up(recipe: str) -> None:
+        session.generate(cases[0].prompt_ids, WARM_UP, recipe=recipe, guard=False)
+
+    warm_up("plain")
+    plain: list[Replayed] = []
+    while len(plain) < len(cases) and (len(plain) < FEWEST or sum(r.seconds for r in plain) < BUDGET):
+        plain += run("plain", [cases[len(plain)]])
+    some = cases[: len(plain)]
     first = {"plain": plain}
-    ratios = {"plain": [1.0]}
-    speeds = {"plain": [speed(plain)]}
     for recipe in [r.name for r in bundle.manifest.recipes if r.name != "plain"]:
         advance(recipe)
-        run(recipe, [cases[0]])
-        first[recipe] = run(recipe, cases[:TRIAL])
-        if len(cases) > TRIAL and speed(first[recipe]) >= HOPELESS * speed(plain[:TRIAL]):
-            first[recipe] += run(recipe, cases[TRIAL:])
-        speeds[recipe] = [speed(first[recipe])]
-        ratios[recipe] = [speed(first[recipe]) / speed(plain[: len(first[recipe])])]
+        warm_up(recipe)
+        first[recipe] = run(recipe, some)
         session.release(bundle.recipe(recipe), bundle.recipe("plain"))
-    hopeful = sorted((n for n in first if n != "plain" and ratios[n][0] >= 0.9), key=lambda n: -ratios[n][0])
-    some = cases if sum(r.seconds for r in plain) < BUDGET else cases[:TRIAL]
-    for recipe in hopeful[:FINALISTS]:
-        for _ in range(ROUNDS - 1):
-            pair = {name: run(name, some) for name in ("plain", recipe)}
-            speeds[recipe].append(speed(pair[recipe]))
-            ratios[recipe].append(speed(pair[recipe]) / speed(pair["plain"]))
-        session.release(bundle.recipe(recipe), bundle.recipe("plain"))
+    speeds = {name: [speed(ran)] for name, ran in first.items()}
+    ratios = {name: [speed(ran) / speed(plain)] for name, ran in first.items()}
+    hopeful = sorted((n for n in first if n != "plain" and ratios[n][0] >= HOPEFUL), key=lambda n: -ratios[n][0])
+    for _ in range(ROUNDS - 1 if hopeful else 0):
+        base = speed(run("plain", some))
+        for recipe in hopeful[:FINALISTS]:
+            speeds[recipe].append(speed(run(recipe, some)))
+            ratios[recipe].append(speeds[recipe][-1] / base)
     return [
         {
             "recipe": name,

@@ -15,7 +15,7 @@ from specc.passes.find import aten, calls, weight
 from specc.runtime.errors import PassError
 
 BITS = {"int8": 8, "int4": 4}
-BLOCK_SIZE = 32  # weights that share a scale; see examples/LOG.md for others
+BLOCK_SIZE = 64  # weights that share a scale; see examples/LOG.md for others
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ DEFAULT = Options()
 class Backend(Protocol):
     """What a backend's module has.
 
-    suffix: of its files. types: of weights that it builds, the first unless a user asks for another.
+    suffix: of its files. types: of weights that it builds, the first unless a user asks for another. One that can
+    build several engines at once, since it times none, has `together = True`.
     """
 
     suffix: str

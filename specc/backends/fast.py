@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, Proxy
+from torch.fx.proxy import GraphAppendingTracer
 
 from specc.passes import Pass
-from specc.passes.find import CACHED, aten, calls, weight
+from specc.passes.find import CACHED, aten, calls, constant, weight
 from specc.passes.fuse_rotary import ROTARY
 
 HIDDEN = -1e30
@@ -41,9 +42,22 @@ def emit(
     **attributes: Any,
 ) -> Node:  # fmt: skip
     """A call of the ONNX operator `domain::Name`. A size that changes at run time may be stated as any number."""
-    return g.call_function(
-        torch.onnx.ops.symbolic, (op, list(inputs), attributes), {"dtype": dtype, "shape": list(shape)}
-    )
+    values = _proxies(g, inputs)
+    return torch.onnx.ops.symbolic(op, values, attributes, dtype=dtype, shape=list(shape)).node  # type: ignore[attr-defined]
+
+
+def emit_several(
+    g: Graph, op: str, inputs: Sequence[Node | None], shapes: Sequence[list[int]], **attributes: Any
+) -> Node:
+    """The same of an operator of several results, float32 all."""
+    dtypes = [torch.float32] * len(shapes)
+    return torch.onnx.ops.symbolic_multi_out(op, _proxies(g, inputs), attributes, dtypes=dtypes, shapes=shapes).node  # type: ignore[attr-defined]
+
+
+def _proxies(g: Graph, nodes: Sequence[Node | None]) -> list[Any]:
+    """What torch's functions take for values, so that calling one adds its operator to the graph."""
+    tracer = GraphAppendingTracer(g)
+    return [None if node is None else Proxy(node, tracer) for node in nodes]
 
 
 def swap(node: Node, new: Node) -> None:
@@ -128,17 +142,13 @@ class SkipNorms:
             total, scale, eps = node.args
             if not _sum_of_two(total) or scale.op != "get_attr" or len(shape(scale)) != 1:
                 continue
-            size, one = shape_at(node, self.slots), torch.float32
+            size = shape_at(node, self.slots)
             with graph.graph.inserting_before(total):
                 weight_node = graph.graph.get_attr(scale.target)
                 weight_node.meta = dict(scale.meta)
-                both = graph.graph.call_function(
-                    torch.onnx.ops.symbolic_multi_out,
-                    (
-                        "com.microsoft::SkipSimplifiedLayerNormalization", [*total.args[:2], weight_node],
-                        {"epsilon": eps},
-                    ),
-                    {"dtypes": [one] * 4, "shapes": [size, [1], [1], size]},
+                both = emit_several(
+                    graph.graph, "com.microsoft::SkipSimplifiedLayerNormalization", [*total.args[:2], weight_node],
+                    [size, [1], [1], size], epsilon=eps,
                 )  # fmt: skip
                 for old, i in ((node, 0), (total, 3)):
                     swap(old, graph.graph.call_function(operator.getitem, (both, i)))
@@ -263,12 +273,8 @@ class GroupQuery:
         inputs = [*flat, past_key, past_value, last, total, cos, sin, positions, bias, sinks]
         while inputs[-1] is None:
             inputs.pop()
-        float32 = torch.float32
-        return graph.graph.call_function(
-            torch.onnx.ops.symbolic_multi_out,
-            ("com.microsoft::GroupQueryAttention", inputs, attributes),
-            {"dtypes": [float32] * 3, "shapes": [[1, slots, heads * size], shape(past_key), shape(past_value)]},
-        )
+        shapes = [[1, slots, heads * size], shape(past_key), shape(past_value)]
+        return emit_several(graph.graph, "com.microsoft::GroupQueryAttention", inputs, shapes, **attributes)
 
 
 def _turns(query: Node, key: Node) -> bool:
@@ -312,10 +318,10 @@ class _Once:
         g, span, long = self.graph.graph, shape(mask)[1], torch.int64
 
         def ints(*values: int) -> Node:
-            return emit(g, "Constant", [], [len(values)], long, value_ints=list(values))
+            return constant(self.graph, f"ints_{'_'.join(map(str, values))}", torch.tensor(values))
 
         def number(value: float) -> Node:
-            return emit(g, "Constant", [], [], value_float=value)
+            return constant(self.graph, "hidden" if value else "seen", torch.tensor(value))
 
         count = g.call_function(aten.add.Tensor, (past_len, slots))
         hidden = emit(g, "Where", [mask, number(0.0), number(HIDDEN)], [slots, span])
@@ -326,7 +332,7 @@ class _Once:
         bias = emit(g, "Slice", [both, start, ints(2**31), ints(1)], [slots, span])
         if window:
             first, end = (g.call_function(aten.squeeze.default, (n,)) for n in (past_len, count))
-            zero, one = (emit(g, "Constant", [], [], long, value_int=i) for i in (0, 1))
+            zero, one = (constant(self.graph, f"int_{i}", torch.tensor(i)) for i in (0, 1))
             own = g.call_function(aten.squeeze.dims, (positions, [0]))
             rows = emit(g, "Range", [zero, first if span == slots else end, one], [span], long)
             if span == slots:  # what the slots' rows hold stands at the slots' positions

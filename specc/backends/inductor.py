@@ -17,7 +17,7 @@ from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 
 from . import DEFAULT, Built, Options, aten
-from .export import export, public, quiet, read_header
+from .export import examples, public, quiet, read_header
 from .half import TYPES, Half
 
 suffix = ".pt2"
@@ -52,7 +52,8 @@ def build(
     if dtype != torch.float32:
         passes.run([Half(dtype)], graph)
     passes.run(aten.lowering(block.slots), graph)
-    program = export(graph, block)
+    with quiet(), torch.no_grad():
+        program = torch.export.export(graph, examples(graph, block), strict=False)
     held, _ = read_header(weights)
     constants = {**program.state_dict, **program.constants}
     own = {n: t.detach().clone() for n, t in constants.items() if prefix + n not in held}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch.fx import GraphModule
+from torch.onnx._internal.exporter import _core
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from specc import passes
 from specc.runtime.block import Block
@@ -22,6 +25,7 @@ from .half import TYPES, Half
 
 suffix = ".onnx"
 types = ("fp32", "fp16", "bf16", "int8", "int4")
+together = True
 OPSETS = {"fast": 23, "portable": 24}
 INLINE = 1024  # bytes: what is smaller stands in the graph
 OWN = 1 << 20  # bytes: so much an engine may hold besides the model's weights
@@ -87,12 +91,17 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
                 made = _onnx(program, opset)
             except Exception as e:
                 raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
-    assert made is not None
     return made.model
 
 
-def _onnx(program: torch.export.ExportedProgram, opset: int) -> torch.onnx.ONNXProgram | None:
-    return torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=opset)
+def _onnx(program: torch.export.ExportedProgram, opset: int) -> torch.onnx.ONNXProgram:
+    """What torch.onnx.export does, with a table of translations that is made once."""
+    return _core.export(program, registry=_translations(opset), optimize=False, verbose=False, opset_version=opset)
+
+
+@cache
+def _translations(opset: int) -> ONNXRegistry:
+    return ONNXRegistry.from_torchlib(opset)
 
 
 def _name(model: ir.Model, graph: GraphModule) -> None:

@@ -12,7 +12,7 @@ from shell import specc
 from specc import golden, passes
 from specc.itself import ORIGINAL
 from specc.passes import ops  # noqa: F401
-from specc.quantize import BITS, QuantizeLinears
+from specc.quantize import BITS, BLOCK_SIZE, QuantizeLinears
 from specc.runtime.bundle import open_bundle
 from specc.runtime.errors import PassError
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.torch
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("columns", [32, 48])
+@pytest.mark.parametrize("columns", [64, 96])
 def test_a_weight_is_its_scale_times_what_is_packed(bits: int, columns: int) -> None:
     matrix = torch.randn(6, columns, generator=torch.Generator().manual_seed(0))
     packed, scales = QuantizeLinears(bits).quantized(matrix)
-    back = torch.ops.specc.quantized_linear(torch.eye(columns), packed, scales, columns, bits, 32).T
+    back = torch.ops.specc.quantized_linear(torch.eye(columns), packed, scales, columns, bits, BLOCK_SIZE).T
     step = matrix.abs().max() / (1 << bits - 1)
     assert (back - matrix).abs().max() <= step
-    assert packed.dtype == torch.uint8 and packed.shape[-1] == 32 * bits // 8
+    assert packed.dtype == torch.uint8 and packed.shape[-1] == BLOCK_SIZE * bits // 8
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi", "gemma2"])
