@@ -41,6 +41,11 @@ class Outputs:
     top_logprobs_NK: np.ndarray | None = None
     hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    def ranked(self) -> tuple[int, memoryview, memoryview]:
+        """K, and [N, K] the likeliest tokens after each row and their log-probabilities, for single numbers."""
+        assert self.top_ids_NK is not None and self.top_logprobs_NK is not None
+        return self.top_ids_NK.shape[1], self.top_ids_NK.data, self.top_logprobs_NK.data
+
     def top(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens after a row and their probabilities, likeliest first."""
         assert self.top_ids_NK is not None and self.top_logprobs_NK is not None

@@ -86,11 +86,11 @@ class DynamicTree(Plain):
 
 def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
     """Tokens in the order in which they are tried, each with its share of what the elder ones left."""
-    assert outputs.top_ids_NK is not None and outputs.top_logprobs_NK is not None
+    ranks, ids, logprobs = outputs.ranked()
     left = 1.0
-    for token, logprob in zip(outputs.top_ids_NK[row].tolist(), outputs.top_logprobs_NK[row].tolist(), strict=True):
-        probability = exp(logprob)
-        yield token, probability / max(left, 1e-9)
+    for rank in range(ranks):
+        probability = exp(logprobs[row, rank])
+        yield ids[row, rank], probability / max(left, 1e-9)
         left -= probability
 
 

@@ -21,6 +21,7 @@ class EarlyExit(Plain):
 
     def __init__(self, draft: Engine, tree: Tokens[int], sample: bool = False) -> None:
         self.engine, self.tree, self.sample = draft, Tree(tuple(tree)), sample
+        self.ranks, self.top_ids, _ = draft.outputs.ranked()
         frontier = Frontier()
         self.calls: list[Call] = []
         for depth in range(self.tree.depth.max()):
@@ -33,13 +34,14 @@ class EarlyExit(Plain):
         sampling, rows = seq.sampling, len(seq.cache)
         for call in self.calls:
             outputs = call.run(self.engine, rows, tokens)
-            assert outputs.top_ids_NK is not None
-            for row, (slot, drawn) in enumerate(zip(call.slots, outputs.top_ids_NK.tolist(), strict=False)):
+            for row, slot in enumerate(call.slots):
                 children = self.tree.children[slot]
                 if self.sample and not sampling.greedy:
                     assert outputs.logits_NV is not None
                     odds[slot] = sampling.odds(outputs.logits_NV[row])
-                    drawn = sampling.children(odds[slot], len(children))
-                for child, token in zip(children, drawn, strict=False):
-                    tokens[child] = token
+                    for child, token in zip(children, sampling.children(odds[slot], len(children)), strict=False):
+                        tokens[child] = token
+                else:
+                    for rank, child in enumerate(children[: self.ranks]):
+                        tokens[child] = self.top_ids[row, rank]
         return Draft(tuple(tokens), self.tree, odds)
