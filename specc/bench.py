@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from specc.runtime.errors import BackendError, PromptError, RecipeError
 from specc.runtime.machine import cache_directory, stamp
 from specc.runtime.place import CPU, Place
 from specc.runtime.session import Session
-from specc.synthetic import synthetic
+from specc.synthetic import synthetic, undoubting
 from specc.systems import Own, Run, System
 
 CONTEXTS = (64, 1024)
@@ -78,6 +78,8 @@ def bench(options: Options) -> Report:
         if name not in PEERS:
             raise RecipeError(f"no peer {name!r}; there are {', '.join(PEERS)}")
     accept = synthetic(options.rates) if options.rates else None
+    if options.rates:
+        bundle = replace(bundle, manifest=undoubting(bundle.manifest))
     own = Own(bundle, _recipes(bundle, options.recipes), accept, options.place, options.guard and not options.rates)
     tasks, cut = _tasks(own.session, options)
     running: list[Peer] = []

@@ -87,10 +87,10 @@ def measure(bundle: Bundle, advance: Callable[[str], None] = lambda recipe: None
     ratios = {name: [speed(ran) / speed(plain)] for name, ran in first.items()}
     hopeful = sorted((n for n in first if n != "plain" and ratios[n][0] >= HOPEFUL), key=lambda n: -ratios[n][0])
     for _ in range(ROUNDS - 1 if hopeful else 0):
-        base = speed(run("plain", some))
+        speeds["plain"].append(speed(run("plain", some)))
         for recipe in hopeful[:FINALISTS]:
             speeds[recipe].append(speed(run(recipe, some)))
-            ratios[recipe].append(speeds[recipe][-1] / base)
+            ratios[recipe].append(speeds[recipe][-1] / speeds["plain"][-1])
     return [
         {
             "recipe": name,

@@ -209,11 +209,11 @@ METHODS: dict[str, Method] = {
             "QuantSpec, Tiwari et al. 2025, arXiv:2502.10424: the half of it that is weights",
             "layer-skip", "chain", _quantized_self_draft,
             {
-                "num_speculative_tokens": Parameter(7, "tokens a draft"),
+                "num_speculative_tokens": Parameter(11, "tokens a draft at most"),
                 "skip_layers": Parameter((), "layers to skip whole"),
                 "skip_attention": Parameter((), "layers whose attention to skip"),
                 "skip_mlp": Parameter((), "layers whose MLP to skip"),
-                "assistant_confidence_threshold": CONFIDENCE,
+                "assistant_confidence_threshold": replace(CONFIDENCE, default=0.3),
             },
         ),
         Method(

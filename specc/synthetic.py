@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.errors import RecipeError
+from specc.runtime.manifest import Manifest
 
 
 def synthetic(rates: Sequence[float]) -> Acceptance:
@@ -28,6 +30,13 @@ def synthetic(rates: Sequence[float]) -> Acceptance:
         return Accepted(tuple(slots), verified.choose(slots[-1]))
 
     return decreed
+
+
+def undoubting(manifest: Manifest) -> Manifest:
+    """The same recipes with drafts as long as they may be: how sure a draft of random weights is says nothing."""
+    name = "assistant_confidence_threshold"
+    sure = (replace(r, parameters={**r.parameters, name: 0.0}) if name in r.parameters else r for r in manifest.recipes)
+    return replace(manifest, recipes=tuple(sure))
 
 
 def read_rates(text: str) -> tuple[float, ...]:

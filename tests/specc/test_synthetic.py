@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import specc
 from specc.runtime.draft import Draft, Outputs, Verified
 from specc.runtime.errors import RecipeError
+from specc.runtime.manifest import Manifest
+from specc.runtime.recipe import Recipe
 from specc.runtime.sampling import Dice, Sampling
 from specc.runtime.tree import Tree
-from specc.synthetic import read_rates, synthetic
+from specc.synthetic import read_rates, synthetic, undoubting
 
 
 def verified(slots: int, seed: int = 0) -> Verified:
@@ -62,3 +65,12 @@ def test_any_bundle_is_accepted_as_told(bundle: Path) -> None:
     stats = session.generate("import os", 64, acceptance=synthetic([0.9]), **options).stats
     assert real.mean_acceptance_length < 2 < stats.mean_acceptance_length
     assert session.generate("import os", 64, acceptance=synthetic([0]), **options).stats.accepted == 0
+
+
+def test_a_draft_that_would_stop_where_it_doubts_goes_on() -> None:
+    sure = Recipe("a", "layer-skip", ("verify",), "match", True, {}, {"num_speculative_tokens": 3})
+    doubting = replace(sure, name="b", parameters={**sure.parameters, "assistant_confidence_threshold": 0.3})
+    nothing: Any = None
+    manifest = Manifest(0, nothing, (), {}, (sure, doubting), "a", {}, {})
+    parameters = [r.parameters for r in undoubting(manifest).recipes]
+    assert parameters == [sure.parameters, {"num_speculative_tokens": 3, "assistant_confidence_threshold": 0.0}]
