@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import BundleError, SpeccError
@@ -52,9 +53,12 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     return data
 
 
+_hints = cache(get_type_hints)
+
+
 def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
     _expect(dict, data, where)
-    hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
+    hints, fields = _hints(kind), {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(data.keys() - fields.keys()):
         raise BundleError(f"{where}: unknown field {unknown[0]!r}; compile the bundle again")
     for name, f in fields.items():
