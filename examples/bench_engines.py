@@ -8,7 +8,7 @@ All decode greedily from the same 64 tokens on the same number of threads, each 
 bits a weight; specc's engines after 1024 tokens too. llama.cpp's batches give logits for each of their tokens, as our
 verify does. A round gives each in turn so many steps; the figure is the median over rounds of a round's
 median, and the ratio the median of the rounds' ratios. Compile time and memory are those of the default recipes; a
-session's memory and second load those of prefill, decode, two chains and a draft.
+session's memory and second load those of prefill, decode, two chains and a draft, fp32 or of 4 bits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ ENGINES = {
     "decode after 1024": ("decode", LONG), "verify(16) after 1024": ("verify-token-recycling", LONG),
 }  # fmt: skip
 WIDTHS = (1, 8, 16)  # of llama.cpp's batches
-LOADED = ("prefill", "decode", "verify-chain-8", "verify-chain-12", "draft-quantized-self-draft")
+TARGET = ("prefill", "decode", "verify-chain-8", "verify-chain-12")
+LOADED = {"layer-skip draft": (*TARGET, "draft-layer-skip"), "4-bit draft": (*TARGET, "draft-quantized-self-draft")}
 RATIOS = {
     "decode / genai": ("decode", "genai"), "verify(8) / genai": ("verify(8)", "genai"),
     "verify(16) / genai": ("verify(16)", "genai"), "decode int4 / genai int4": ("decode int4", "genai int4"),
@@ -64,35 +65,41 @@ def make_model(directory: Path) -> None:
     AutoTokenizer.from_pretrained(Path(__file__).with_name("pycode-10m")).save_pretrained(directory)
 
 
+def loaded(bundle: str, names: tuple[str, ...]) -> tuple[float, int]:
+    """Seconds to load these engines a second time, and the memory of a process that has run them."""
+    import specc
+    from specc.runtime.sequence import Cache
+
+    start = time.perf_counter()
+    session = specc.load(bundle)
+    session.engines.load(*names)
+    seconds = time.perf_counter() - start
+    cache = Cache(session.cache.store)
+    for name in names:
+        session.engines[name].extend(cache, [1])
+    return seconds, pss()
+
+
 def specc_worker(pipe: Connection, bundle: str) -> None:
-    """Says how long LOADED took to load and what memory they take, then on (NAME, CONTEXT) milliseconds of a step."""
+    """On (NAME, CONTEXT), milliseconds of a step."""
     import numpy as np
 
     import specc
     from specc.runtime.sequence import Cache
     from specc.runtime.tree import Tree
 
-    start = time.perf_counter()
     session = specc.load(bundle)
-    session.engines.load(*LOADED)
-    seconds = time.perf_counter() - start
     prompt = np.random.default_rng(0).integers(1, 4000, LONG).tolist()
     caches = {}
     for context in (CONTEXT, LONG):  # the rows of the shorter are the first of the longer
         caches[context] = Cache(session.cache.store)
         session.engines["prefill"].extend(caches[context], prompt[:context])
-
-    def run(name: str, context: int) -> Callable[[], Any]:
+    while (order := pipe.recv()) != "stop":
+        name, context = order
         engine = session.engines[name]
         topology = engine.block.topology
         tree = topology if isinstance(topology, Tree) else Tree.chain(engine.slots)
-        return partial(engine.run, caches[context], prompt[: engine.slots], tree)
-
-    for name in LOADED[1:]:
-        run(name, CONTEXT)()
-    pipe.send((seconds, pss()))
-    while (order := pipe.recv()) != "stop":
-        pipe.send(timed(run(*order)))
+        pipe.send(timed(partial(engine.run, caches[context], prompt[: engine.slots], tree)))
 
 
 def pss() -> int:
@@ -164,23 +171,27 @@ def main() -> None:
         make_model(model)
     peers = {"genai": export(model, args, "fp32"), "genai int4": export(model, args, "int4")}
     compiled = compile_bundle(model, args.directory / "default.specc")
-    widths = ["--recipe=prompt-lookup", "--recipe=token-recycling", "--recipe=quantized-self-draft"]
-    widths.append("--set=token-recycling.num_speculative_tokens=15")
+    recipes = ("prompt-lookup", "token-recycling", "layer-skip", "quantized-self-draft")
+    widths = [f"--recipe={name}" for name in recipes]
+    widths += ["--set=token-recycling.num_speculative_tokens=15", "--draft-dtype=fp32"]
     compile_bundle(model, args.directory / "widths.specc", *widths)
-    specc.load(args.directory / "widths.specc").engines.load(*LOADED)  # the first load checks every file, and packs
-
-    context = get_context("spawn")
+    bundle, context = args.directory / "widths.specc", get_context("spawn")
+    for names in LOADED.values():
+        specc.load(bundle).engines.load(*names)  # the first load checks every file, and packs
+    memory = {}
+    for title, names in LOADED.items():
+        with context.Pool(1) as pool:
+            memory[title] = pool.apply(loaded, (str(bundle), names))
     workers = {}
     llama = [("llama.cpp", llama_worker, to_gguf(model))] if find_spec("llama_cpp") and find_spec("gguf") else []
     for name, target, what in [
-        ("specc", specc_worker, args.directory / "widths.specc"),
+        ("specc", specc_worker, bundle),
         *((name, genai_worker, directory) for name, directory in peers.items()),
         *llama,
     ]:
         pipe, theirs = context.Pipe()
         context.Process(target=target, args=(theirs, str(what)), daemon=True).start()
         workers[name] = pipe
-    load_seconds, memory = workers["specc"].recv()
 
     def ask(worker: str, order: Any) -> Any:
         workers[worker].send(order)
@@ -200,8 +211,8 @@ def main() -> None:
         "ratios": {k: round(median(r[a] / r[b] for r in rounds), 3) for k, (a, b) in RATIOS.items() if b in rounds[0]},
         "compile_seconds": compiled["seconds"],
         "compile_peak_to_weights": round(compiled["peak_rss_bytes"] / compiled["weights_bytes"], 2),
-        "session_pss_to_weights": round(memory / parameters, 2),
-        "second_load_seconds": round(load_seconds, 2),
+        "session_pss_to_weights": {title: round(held / parameters, 3) for title, (_, held) in memory.items()},
+        "second_load_seconds": {title: round(seconds, 2) for title, (seconds, _) in memory.items()},
     }  # fmt: skip
     (args.directory / "bench.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "rounds"}, indent=1))
