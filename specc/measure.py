@@ -19,8 +19,8 @@ from specc.runtime.place import CPU
 from specc.runtime.session import Session
 
 BETTER = 1.05  # a recipe must be so much faster than plain decoding to become the default
-HOPEFUL = 0.9  # of plain's speed at first: what is run again
-ROUNDS, FINALISTS = 3, 2  # so many of the fastest are run so often, by turns with plain decoding
+HOPELESS, HOPEFUL = 0.6, 0.9  # of plain's speed: what is not run on after one case; what is run again
+FINALISTS, AGAIN = 2, 2  # so many of the fastest so often, by turns with plain decoding; once where that takes long
 BUDGET, FEWEST = 1.0, 2  # seconds of plain decoding in a round: where all cases take longer, the first stand for them
 WARM_UP = 8  # tokens
 
@@ -81,16 +81,19 @@ def measure(bundle: Bundle, advance: Callable[[str], None] = lambda recipe: None
     for recipe in [r.name for r in bundle.manifest.recipes if r.name != "plain"]:
         advance(recipe)
         warm_up(recipe)
-        first[recipe] = run(recipe, some)
+        first[recipe] = run(recipe, some[:1])
+        if speed(first[recipe]) >= HOPELESS * speed(plain[:1]):
+            first[recipe] += run(recipe, some[1:])
         session.release(bundle.recipe(recipe), bundle.recipe("plain"))
     speeds = {name: [speed(ran)] for name, ran in first.items()}
-    ratios = {name: [speed(ran) / speed(plain)] for name, ran in first.items()}
+    ratios = {name: [speed(ran) / speed(plain[: len(ran)])] for name, ran in first.items()}
     hopeful = sorted((n for n in first if n != "plain" and ratios[n][0] >= HOPEFUL), key=lambda n: -ratios[n][0])
-    for _ in range(ROUNDS - 1 if hopeful else 0):
-        speeds["plain"].append(speed(run("plain", some)))
-        for recipe in hopeful[:FINALISTS]:
+    for recipe in hopeful[:FINALISTS]:
+        for _ in range(AGAIN if sum(r.seconds for r in plain) < BUDGET / 2 else 1):
+            speeds["plain"].append(speed(run("plain", some)))
             speeds[recipe].append(speed(run(recipe, some)))
             ratios[recipe].append(speeds[recipe][-1] / speeds["plain"][-1])
+        session.release(bundle.recipe(recipe), bundle.recipe("plain"))
     return [
         {
             "recipe": name,
