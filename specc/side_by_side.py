@@ -29,7 +29,7 @@ def call_each(calls: Sequence[Callable[[], T]], at_once: int, begin: Callable[[i
         begin(number)
         results[number] = call()
     waiting = islice(enumerate(calls), len(results), None)
-    running: dict[Connection, tuple[int, BaseProcess]] = {}
+    running: dict[Any, tuple[int, BaseProcess]] = {}  # by the end of the pipe that is read
     try:
         while True:
             for number, call in islice(waiting, at_once - len(running)):
