@@ -38,9 +38,9 @@ def call_each(calls: Sequence[Callable[[], T]], at_once: int, begin: Callable[[i
                 running[pipe] = number, process
             if not running:
                 return [results[number] for number in range(len(calls))]
-            for pipe in wait(list(running)):
-                number, process = running.pop(pipe)
-                results[number] = _answer(pipe, process)
+            for ready in wait(list(running)):
+                number, process = running.pop(ready)
+                results[number] = _answer(ready, process)
     finally:
         for _, process in running.values():
             process.kill()
