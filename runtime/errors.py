@@ -1,6 +1,10 @@
 """One family of errors. A message is one line: what, the value, the remedy."""
 
 
+class SpeccWarning(UserWarning):
+    """What a user should know of a thing that works all the same; the command line prints it in one line."""
+
+
 class SpeccError(Exception):
     """A mistake of the user's or of the input's, never of ours."""
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+
+from specc.runtime.errors import SpeccWarning
 
 Stage = Callable[[str, int, int], None]  # title, done, total
 
@@ -33,6 +36,19 @@ def note(line: str) -> None:
 def fail(message: str) -> None:
     """One line, whatever the message holds."""
     note("specc: error: " + " ".join(message.split()))
+
+
+def one_line_warnings() -> None:
+    """Ours in one line, without the place in the code that they come from; others as they are."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, SpeccWarning):
+            note("specc: warning: " + " ".join(str(message).split()))
+        else:
+            usual(message, category, *place, **more)
+
+    warnings.showwarning = show
 
 
 def drop_stdout() -> None:

@@ -101,9 +101,11 @@ def choose(bundle: Bundle, place: Place) -> str:
     for name in held:
         if wanted in (None, name) and place.device in devices[name]:
             return name
+    types = {e.backend: e.block.weights for e in reversed(bundle.manifest.engines)}
+    remedy = f"give --device {devices[held[0]][0]}" if place.device not in devices[held[0]] else "leave out --backend"
     raise BackendError(
-        f"{bundle.path} has engines by {', '.join(held)}, none of which runs so on {place.device}; "
-        f"give --device {devices[held[0]][0]}, or compile with --backend onnx"
+        f"{bundle.path} has engines by {', '.join(f'{n} ({types[n]})' for n in held)}, none of which runs so on "
+        f"{place.device}; {remedy}, or compile with --backend onnx --dtype fp32"
     )
 
 

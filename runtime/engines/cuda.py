@@ -27,7 +27,8 @@ class Device:
         error, *values = result
         if error != self.cuda.cudaError_t.cudaSuccess:
             _, told = self.cuda.cudaGetErrorString(error)
-            raise BackendError(f"CUDA: {told.decode() if isinstance(told, bytes) else told}")
+            told = told.decode() if isinstance(told, bytes) else told
+            raise BackendError(f"CUDA: {told}; specc doctor says what this machine lacks")
         return tuple(values)
 
     def capability(self) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import onnxruntime as ort
@@ -21,7 +23,7 @@ from ..machine import threads
 from ..manifest import CacheSpec, EngineSpec
 from ..place import CPU, EXTRAS, PROVIDERS, Place
 from . import packed
-from .ort_device import DeviceRows, DeviceRunner
+from .ort_device import DeviceRows, DeviceRunner, captures, free, itemsize, uncaptured
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16}  # fmt: skip
@@ -111,8 +113,18 @@ class CopyRunner:
 
 
 def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
-    """Rows where the engines run."""
-    return Rows(spec) if place.device == "cpu" else DeviceRows(spec, place.device)
+    """Rows where the engines run. Raises BackendError where they do not fit."""
+    _provider(place)  # registers a plug-in, which threads that load engines must not do at once
+    if place.device == "cpu":
+        return Rows(spec)
+    try:
+        return DeviceRows(spec, place.device)
+    except Exception as e:
+        size = sum(2 * heads * spec.capacity * size for heads, size in spec.layers.values()) * itemsize(spec.dtype)
+        raise BackendError(
+            f"{place.device} has no room for a cache of {size >> 20} MiB{free(place.device)} ({_line(e)}); free some, "
+            "or compile with a smaller --max-seq-len"
+        ) from e
 
 
 def load(
@@ -124,39 +136,74 @@ def load(
             if place.provider not in (None, "cpu"):
                 return CopyRunner(_session(bundle, spec.file, place), spec, rows)
             return OrtRunner(packed.session(bundle, spec, session_options(spec.threads)), spec, rows)
-        keeper = _session(bundle, spec.commit, place) if spec.commit else None
-        return DeviceRunner(_session(bundle, spec.file, place), spec, rows, keeper)
+        return _on_device(bundle, spec, rows, place)
     except BackendError:
         raise
     except Exception as e:
         raise BackendError(
-            f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}: {e}".splitlines()[0]
+            f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}{free(place.device)}: {_line(e)}"
         ) from e
 
 
-def _session(bundle: Bundle, file: str, place: Place) -> InferenceSession:
+def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceRows, place: Place) -> DeviceRunner:
+    """With its launches captured where the provider can, and where all of the engine's nodes run on it."""
+    keeper = _session(bundle, spec.commit, place) if spec.commit else None
+    plain = partial(_session, bundle, spec.file, place)
+    if captures(PROVIDERS[place.provider or place.device]):
+        try:
+            return DeviceRunner(_session(bundle, spec.file, place, graphs=True), spec, rows, keeper, plain)
+        except BackendError:
+            raise
+        except Exception as e:
+            uncaptured(f"engine {spec.name}", e)
+    return DeviceRunner(plain(), spec, rows, keeper)
+
+
+def _session(bundle: Bundle, file: str, place: Place, graphs: bool = False) -> InferenceSession:
     """A session whose nodes run on the provider, or on the CPU where it lacks them. Raises BackendError."""
-    wanted = place.provider or place.device
-    provider, options = PROVIDERS[wanted], session_options()
-    held, path = ort.get_available_providers(), str(bundle.file(file))
-    if provider in held:
-        return InferenceSession(path, options, providers=[provider, "CPUExecutionProvider"])
+    provider, options, path = _provider(place), session_options(), str(bundle.file(file))
     if provider not in plugged():
-        raise BackendError(
-            f"this ONNX Runtime has no {provider}, only {', '.join(held)}; "
-            f"install {EXTRAS[wanted]} in an environment of its own"
-        )
+        asked = {"enable_cuda_graph": "1"} if graphs else {}
+        return InferenceSession(path, options, providers=[(provider, asked), "CPUExecutionProvider"])
+    # ONNX Runtime lists a plug-in among its own providers once it is registered, and ignores it under its name
     devices = [d for d in ort.get_ep_devices() if d.ep_name == provider]
     cpu = [d for d in devices if d.device.type == ort.OrtHardwareDeviceType.CPU]
-    options.add_provider_for_devices(
-        cpu[:1] or devices[:1], {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'}
-    )
-    return InferenceSession(path, options)
+    options.add_provider_for_devices(cpu[:1] or devices[:1], {"load_config": json.dumps({"CPU": openvino()})})
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = InferenceSession(path, options)
+    if provider not in {part.ep_name for part in session.get_provider_graph_assignment_info()}:
+        raise BackendError(
+            f"{provider} runs no node of {path}, which ONNX Runtime would not tell; take another provider"
+        )
+    return session
+
+
+def openvino() -> dict[str, str]:
+    """What OpenVINO's plug-in is asked for. SPECC_OPENVINO_PRECISION is f32 unless said. Raises BackendError."""
+    precision = os.environ.get("SPECC_OPENVINO_PRECISION", "f32")
+    if precision not in ("f32", "bf16"):
+        raise BackendError(f"SPECC_OPENVINO_PRECISION is {precision!r}; give f32 or bf16")
+    return {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": str(threads())}
+
+
+def _provider(place: Place) -> str:
+    """ONNX Runtime's name of it. Raises BackendError where it is missing."""
+    wanted = place.provider or place.device
+    if (provider := PROVIDERS[wanted]) not in available():
+        raise BackendError(
+            f"this ONNX Runtime has no {provider}, only {', '.join(ort.get_available_providers())}; "
+            f"install {EXTRAS[wanted]} in an environment of its own"
+        )
+    return provider
+
+
+def _line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def available() -> list[str]:
     """ONNX Runtime's providers here."""
-    return [*ort.get_available_providers(), *plugged()]
+    return list(dict.fromkeys([*plugged(), *ort.get_available_providers()]))
 
 
 @cache

@@ -1,24 +1,66 @@
 """ONNX Runtime on a device: caches stay there, a step copies tokens in and outputs back, rows are kept by a graph.
 
-The device may be the CPU itself, which is how this is tested where there is no other.
+On CUDA the launches of an engine are captured once, after a first run without, and replayed as one. A step waits for
+its outputs; keeping rows is not waited for until the next step begins. The device may be the CPU itself, which is how
+this is tested where there is no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from ..errors import BackendError
+from ..errors import BackendError, SpeccWarning
 from ..manifest import CacheSpec, EngineSpec, Tensor
+from .cuda import bindings
 
 # ONNX's number of a type, and what carries its bytes on the host
 TYPES: dict[str, tuple[int, Any]] = {
     "float": (1, np.float32), "float32": (1, np.float32), "int32": (6, np.int32), "int64": (7, np.int64),
     "bool": (9, np.bool_), "float16": (10, np.float16), "bfloat16": (16, np.uint16),
 }  # fmt: skip
+GRAPH, ASYNCHRONOUS = "gpu_graph_id", "disable_synchronize_execution_providers"
+_numbers = itertools.count(1)  # of captured graphs; 0 is ONNX Runtime's own
+
+
+def captures(provider: str) -> bool:
+    """Whether launches are captured there. SPECC_CUDA_GRAPHS=off captures none."""
+    return provider == "CUDAExecutionProvider" and os.environ.get("SPECC_CUDA_GRAPHS") != "off"
+
+
+def options(**entries: str) -> ort.RunOptions:
+    made = ort.RunOptions()
+    for key, value in entries.items():
+        made.add_run_config_entry(key, value)
+    return made
+
+
+def uncaptured(what: str, why: object) -> None:
+    """Warn that an engine runs without a captured graph."""
+    reason = str(why).strip().partition("\n")[0]
+    warnings.warn(f"{what}: its launches cannot be captured ({reason}); it runs without", SpeccWarning, stacklevel=3)
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of an element."""
+    return int(np.dtype(TYPES[dtype][1]).itemsize)
+
+
+def free(device: str) -> str:
+    """What of a GPU's memory is free, in words; nothing where nobody says."""
+    if device == "cpu":
+        return ""
+    try:
+        error, left, whole = bindings().cudaMemGetInfo()
+    except (BackendError, RuntimeError, ValueError):
+        return ""
+    return "" if int(error) else f", {left >> 20} of {whole >> 20} MiB being free"
 
 
 def zeros(dtype: str, shape: Sequence[int], device: str) -> ort.OrtValue:
@@ -34,6 +76,7 @@ class DeviceRows:
     def __init__(self, spec: CacheSpec, device: str) -> None:
         self.capacity, self.device = spec.capacity, device
         self.ran: DeviceRunner | None = None
+        self.moving: ort.IOBinding | None = None
         self.values = {
             f"{layer}.{name}": zeros(spec.dtype, (1, heads, spec.capacity, size), device)
             for layer, (heads, size) in spec.layers.items()
@@ -44,18 +87,30 @@ class DeviceRows:
         assert self.ran is not None, "nothing ran"
         self.ran.keep(start, [row - start for row in rows])
 
+    def settle(self) -> None:
+        """Wait for rows that are being moved: another session's launches are not ordered behind them."""
+        if self.moving is not None:
+            self.moving.synchronize_outputs()
+            self.moving = None
+
 
 class DeviceRunner:
-    """Inputs and outputs at fixed addresses of the device, so that a graph of launches can be replayed."""
+    """Inputs and outputs at fixed addresses of the device, so that a graph of launches can be replayed.
+
+    plain: makes the session again without graphs, where this one can capture them.
+    """
 
     def __init__(
         self, session: ort.InferenceSession, spec: EngineSpec, rows: DeviceRows,
-        keeper: ort.InferenceSession | None = None,
+        keeper: ort.InferenceSession | None = None, plain: Callable[[], ort.InferenceSession] | None = None,
     ) -> None:  # fmt: skip
-        self.session, self.spec, self.rows, self.keeper = session, spec, rows, keeper
+        self.spec, self.rows, self.keeper, self.plain = spec, rows, keeper, plain
         self.inputs, self._in = self._arrays(spec.inputs)
         self.outputs, self._out = self._arrays(spec.outputs)
-        self.binding = _bound(session, self._in | self._caches(spec.inputs), self._out | self._caches(spec.outputs))
+        self._bind(session)
+        self._dry, self._captured = options(**{GRAPH: "-1"}), options(**{GRAPH: str(next(_numbers))})
+        self._moving = options(**{GRAPH: "-1", ASYNCHRONOUS: "1"})
+        self._ran = False
         if keeper:
             slots = spec.block.slots
             index = zeros("int64", (slots,), rows.device), zeros("int64", (1,), rows.device)
@@ -64,9 +119,10 @@ class DeviceRunner:
             self._keep = _bound(keeper, {"index": self._index, "past_len": self._start} | caches[0], caches[1])
 
     def run(self) -> None:
+        self.rows.settle()
         for name, value in self._in.items():
             value.update_inplace(self.inputs[name])
-        self.session.run_with_iobinding(self.binding)
+        self._launch()
         for name, value in self._out.items():
             self.outputs[name][...] = value.numpy()
         self.rows.ran = self
@@ -79,9 +135,35 @@ class DeviceRunner:
             )
         index = np.arange(self.spec.block.slots)  # beyond the kept ones rows stay where they are
         index[: len(slots)] = slots
+        self.rows.settle()
         self._index.update_inplace(index)
         self._start.update_inplace(np.array([start]))
-        self.keeper.run_with_iobinding(self._keep)
+        self.keeper.run_with_iobinding(self._keep, self._moving)
+        self.rows.moving = self._keep
+
+    def _bind(self, session: ort.InferenceSession) -> None:
+        given, made = self._caches(self.spec.inputs), self._caches(self.spec.outputs)
+        self.session, self.binding = session, _bound(session, self._in | given, self._out | made)
+
+    def _launch(self) -> None:
+        """Once without a graph, which allocates what a capture may not; then captured, then replayed."""
+        if self.plain is not None and self._ran:
+            try:
+                self.session.run_with_iobinding(self.binding, self._captured)
+                return
+            except Exception as e:  # ONNX Runtime's errors have no family
+                uncaptured(f"engine {self.spec.name}", e)
+                self._bind(self.plain())
+                self.plain = None
+        try:
+            self.session.run_with_iobinding(self.binding, self._dry)
+        except Exception as e:
+            told = str(e).strip().partition("\n")[0]
+            raise BackendError(
+                f"ONNX Runtime could not run engine {self.spec.name}{free(self.rows.device)}: {told}; "
+                "take another --execution-provider, or compile with a smaller --max-seq-len"
+            ) from e
+        self._ran = True
 
     def _arrays(self, tensors: Sequence[Tensor]) -> tuple[dict[str, np.ndarray], dict[str, ort.OrtValue]]:
         mine = [t for t in tensors if t.name.partition(".")[0] not in ("past_key_values", "present")]

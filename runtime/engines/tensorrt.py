@@ -12,7 +12,7 @@ import importlib
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from ..place import Place
 from .cuda import Device, bindings
+
+if TYPE_CHECKING:
+    from tensorrt_rtx import ICudaEngine, Library
 
 # bytes of an element, and what the host reads it as
 TYPES: dict[str, tuple[int, Any]] = {
@@ -50,7 +53,7 @@ class Rows:
 class Launcher:
     """A context with every tensor at its address: run plainly once, then as a captured graph."""
 
-    def __init__(self, trt: Any, engine: Any, device: Device, shapes: Mapping[str, tuple[int, ...]],
+    def __init__(self, trt: Library, engine: ICudaEngine, device: Device, shapes: Mapping[str, tuple[int, ...]],
                  addresses: Mapping[str, int]) -> None:  # fmt: skip
         self.engine, self.device = engine, device
         self.context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -162,7 +165,7 @@ HOST = {"input_ids", "past_len", "row", "parents", "mask", "depth"}  # what the 
 class Kit:
     """A library's runtime on a device. numbered: its engines' tensors are told by their order, not by their names."""
 
-    def __init__(self, name: str, trt: Any, device: Device, numbered: bool = False) -> None:
+    def __init__(self, name: str, trt: Library, device: Device, numbered: bool = False) -> None:
         self.name, self.trt, self.device, self.numbered = name, trt, device, numbered
         self.logger = trt.Logger(trt.Logger.ERROR)
         self.runtime = trt.Runtime(self.logger)
@@ -177,14 +180,14 @@ class Kit:
                     f"compile again with --backend {self.name} here"
                 )
 
-    def engine(self, bundle: Bundle, file: str) -> Any:
+    def engine(self, bundle: Bundle, file: str) -> ICudaEngine:
         """Raises BackendError."""
         engine = self.runtime.deserialize_cuda_engine(bundle.file(file).read_bytes())
         if engine is None:
             raise BackendError(f"{self.name} {self.trt.__version__} cannot load {file}; compile the bundle again here")
         return engine
 
-    def names(self, engine: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, str]:
+    def names(self, engine: ICudaEngine, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, str]:
         """What the engine calls each tensor. Raises BackendError."""
         mode, held = self.trt.TensorIOMode, [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         found: dict[str, str] = {}

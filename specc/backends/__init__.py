@@ -92,14 +92,14 @@ def check(names: Sequence[str], dtype: str | None = None) -> None:
 def typed(block: Block, name: str, all_names: Sequence[str], dtype: str | None, options: Options = DEFAULT) -> Block:
     """The block with weights of the type that a backend builds.
 
-    Its own type where the backend has it; few bits have no standard operator. A user's `dtype` instead of fp32, but
-    not for what stays fp32 so that the CPU can run it beside engines for a GPU.
+    Its own type where the backend has it; few bits have no standard operator, and no rows in half precision. A user's
+    `dtype` instead of fp32, but not for what stays fp32 so that the CPU can run it beside engines for a GPU.
     """
-    types = backend(name).types
-    few = block.weights in ("int8", "int4") and options.lowering == "portable"
+    types, alone = backend(name).types, len(set(all_names)) == 1
+    half = alone and dtype in ("fp16", "bf16")
+    few = block.weights in ("int8", "int4") and (half or options.lowering == "portable")
     if block.weights != "fp32" and block.weights in types and not few:
         return block
-    alone = len(set(all_names)) == 1
     return replace(block, weights=dtype if dtype and (alone or types[0] != "fp32") else types[0])
 
 

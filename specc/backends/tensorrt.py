@@ -7,24 +7,39 @@ fuse; where it cannot, the engine is built with attention taken apart, and a war
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import re
 import subprocess
+import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx_ir as ir
 from torch.fx import GraphModule
 
 from specc.runtime.block import Block
-from specc.runtime.errors import BackendError
+from specc.runtime.errors import BackendError, SpeccWarning
 from specc.runtime.machine import cache_directory
 
 from . import DEFAULT, Built, Options, onnx
 from .commit import commit, moves
 from .export import read_header
+
+if TYPE_CHECKING:
+    from tensorrt_rtx import (
+        Builder,
+        ComputeCapability,
+        IAttention,
+        IAttentionInputLayer,
+        IBuilderConfig,
+        INetworkDefinition,
+        Library,
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,8 @@ class Kit:
     """TensorRT's builder for one GPU. `needs`: what must be here to load what it makes."""
 
     def __init__(self, backend: TensorRT, compute_capability: str | None) -> None:
-        self.name, self.trt = backend.name, importlib.import_module(backend.module)
+        self.name = backend.name
+        self.trt: Library = importlib.import_module(backend.module)
         wanted = compute_capability or here()
         if wanted is None:
             raise BackendError("here is no GPU to build for; name one, such as --compute-capability 8.9")
@@ -99,7 +115,7 @@ class Kit:
         self.target = self._capability(wanted) if backend.anywhere else None
         self.needs = {backend.module: str(self.trt.__version__), "compute_capability": wanted}
 
-    def _capability(self, wanted: str) -> Any:
+    def _capability(self, wanted: str) -> ComputeCapability:
         known = {
             f"{int(n[2:]) // 10}.{int(n[2:]) % 10}": value
             for n, value in self.trt.ComputeCapability.__members__.items()
@@ -116,15 +132,15 @@ class Kit:
         fused = made is not None
         if not fused and any(node.op_type == "Attention" for node in model.graph):
             made, _ = self.build(data, decomposable=True)
-            warnings.warn(
-                f"{file.name}: attention does not fuse and is taken apart, which is slow: {said}", stacklevel=2
-            )
+            why = said.partition(" (See")[0]
+            told = f"{file.name}: attention does not fuse and is taken apart, which is slow: {why.strip()}"
+            warnings.warn(told, SpeccWarning, stacklevel=2)
         if made is None:
-            raise BackendError(f"{self.name} cannot build {file.name}: {said}")
+            raise BackendError(f"{self.name} cannot build {file.name}: {said}; take another --backend for this model")
         file.write_bytes(made)
         return fused
 
-    def network(self, data: bytes, log: Any) -> tuple[Any, Any]:
+    def network(self, data: bytes, log: Any) -> tuple[Builder, INetworkDefinition]:
         """The builder and the network that the parser makes of a graph. Raises BackendError in the parser's words."""
         builder = self.trt.Builder(log)
         network = builder.create_network(0)
@@ -132,7 +148,8 @@ class Kit:
         if not parser.parse(data):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
             told = "; ".join(f"{e.node_operator()} at {e.node_name()}: {e.desc()}" for e in errors) or log.last
-            raise BackendError(f"{self.name} cannot read the graph: {told}".replace("\n", " "))
+            told = told.replace("\n", " ")
+            raise BackendError(f"{self.name} cannot read the graph: {told}; take another --backend for this model")
         return builder, network
 
     def build(self, data: bytes, decomposable: bool) -> tuple[bytes | None, str]:
@@ -146,14 +163,15 @@ class Kit:
         if self.target is not None:
             config.num_compute_capabilities = 1
             config.set_compute_capability(self.target, 0)
-        engine = builder.build_serialized_network(network, config)
+        with silent():
+            engine = builder.build_serialized_network(network, config)
         if engine is None:
             return None, log.last
         if timing:
             timing.write_bytes(bytes(config.get_timing_cache().serialize()))
         return bytes(engine), ""
 
-    def _timing(self, config: Any) -> Path | None:
+    def _timing(self, config: IBuilderConfig) -> Path | None:
         """Measurements of kernels, kept on this machine. RTX measures none."""
         if self.trt.__name__ == "tensorrt_rtx":
             return None
@@ -166,21 +184,36 @@ class Kit:
         return file
 
 
-def attentions(trt: Any, network: Any) -> list[Any]:
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Without what the library writes to standard error itself, beside what it tells its logger."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def attentions(trt: Library, network: INetworkDefinition) -> list[IAttention]:
     """The network's attention layers."""
     found = []
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
             layer.__class__ = trt.IAttentionInputLayer  # the bindings return every layer as an ILayer
-            found.append(layer.attention)
+            found.append(cast("IAttentionInputLayer", layer).attention)
     return found
 
 
-def listener(trt: Any) -> Any:
+def listener(trt: Library) -> Any:
     """A logger that keeps the last error and prints nothing."""
+    logger: Any = trt.ILogger
 
-    class Listener(trt.ILogger):
+    class Listener(logger):  # type: ignore[misc]
         last = "the library gave no reason"
 
         def __init__(self) -> None:

@@ -110,7 +110,9 @@ def convert(torch_tensorrt: Any, program: torch.export.ExportedProgram, file: st
                 program, arg_inputs=inputs, attn_bias_is_causal=False, require_full_compilation=True
             )
     except Exception as e:
-        raise BackendError(f"{NAME} {torch_tensorrt.__version__} cannot build {file}: {_line(e)}") from e
+        raise BackendError(
+            f"{NAME} {torch_tensorrt.__version__} cannot build {file}: {_line(e)}; take another --backend"
+        ) from e
     return bytes(made)
 
 

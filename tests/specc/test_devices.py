@@ -17,9 +17,10 @@ from specc.compiler import compile_bundle
 from specc.proof import prove
 from specc.runtime.block import Block, Parents
 from specc.runtime.engine import Engine
+from specc.runtime.engines import ort as engines
 from specc.runtime.engines.ort import OrtRunner, Rows, load, session_options
-from specc.runtime.engines.ort_device import DeviceRows, DeviceRunner
-from specc.runtime.errors import BackendError
+from specc.runtime.engines.ort_device import GRAPH, TYPES, DeviceRows, DeviceRunner, captures, zeros
+from specc.runtime.errors import BackendError, SpeccWarning
 from specc.runtime.manifest import CacheSpec, EngineSpec
 from specc.runtime.place import Place
 from specc.runtime.sequence import Cache
@@ -80,6 +81,167 @@ def test_chains_need_no_graph_to_keep_rows(tmp_path: Path) -> None:
     runner = DeviceRunner(session(tmp_path / spec.file), spec, rows)
     with pytest.raises(BackendError, match="engine verify has no file that keeps its rows"):
         runner.keep(0, [1])
+
+
+class Recorded:
+    """A session that notes which graph each run asks for. `fails`: a capture does."""
+
+    def __init__(self, session: ort.InferenceSession, fails: bool = False) -> None:
+        self.session, self.fails, self.asked = session, fails, []
+
+    def io_binding(self) -> ort.IOBinding:
+        return self.session.io_binding()
+
+    def run_with_iobinding(self, binding: ort.IOBinding, options: ort.RunOptions) -> None:
+        self.asked.append(options.get_run_config_entry(GRAPH))
+        if self.fails and self.asked[-1] != "-1":
+            raise RuntimeError("operation not permitted when stream is capturing\nat cuda_graph.cc")
+        self.session.run_with_iobinding(binding, options)
+
+
+def captured(directory: Path, spec: EngineSpec, fails: bool = False) -> tuple[Engine, Recorded, list[Recorded]]:
+    rows, again = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu"), []
+
+    def plain() -> Recorded:
+        again.append(Recorded(session(directory / spec.file)))
+        return again[0]
+
+    recorded = Recorded(session(directory / spec.file), fails)
+    runner = DeviceRunner(recorded, spec, rows, session(directory / spec.commit), plain)
+    return Engine("verify", spec.block, runner, rows), recorded, again
+
+
+def test_launches_are_captured_after_a_first_run_under_a_number_of_the_engine(tmp_path: Path) -> None:
+    spec, _ = build(tmp_path, Block(TREE))
+    numbers = []
+    for _ in range(2):
+        engine, recorded, again = captured(tmp_path, spec)
+        cache = Cache(engine.store)
+        for _ in range(3):
+            engine.run(cache, [3, 1, 4, 1, 5, 9, 2], TREE)
+            engine.keep(cache, PATH)
+        dry, *rest = recorded.asked
+        assert dry == "-1" and len(rest) == 2 and len(set(rest)) == 1 and int(rest[0]) > 0 and not again
+        numbers += rest
+    assert len(set(numbers)) == 2
+
+
+def test_what_cannot_be_captured_runs_without_and_one_line_says_so(tmp_path: Path) -> None:
+    spec, _ = build(tmp_path, Block(TREE))
+    engine, recorded, again = captured(tmp_path, spec, fails=True)
+    twin, *_ = captured(tmp_path, spec)
+    caches = Cache(engine.store), Cache(twin.store)
+    with pytest.warns(SpeccWarning) as told:
+        for step in range(4):
+            tokens = [(5 * step + i) % 120 for i in range(TREE.slots)]
+            found = [e.run(c, tokens, TREE).logits_NV.copy() for e, c in zip((engine, twin), caches, strict=True)]
+            np.testing.assert_array_equal(*found)
+            for e, c in zip((engine, twin), caches, strict=True):
+                e.keep(c, PATH)
+    assert recorded.asked == ["-1", recorded.asked[1]] and [a.asked for a in again] == [["-1"] * 3]
+    (line,) = [str(w.message) for w in told]
+    why = "operation not permitted when stream is capturing"
+    assert line == f"engine verify: its launches cannot be captured ({why}); it runs without"
+
+
+def test_rows_that_are_moved_are_waited_for_before_the_next_step(tmp_path: Path) -> None:
+    spec, _ = build(tmp_path, Block(TREE))
+    engine, *_ = captured(tmp_path, spec)
+    cache, waited = Cache(engine.store), []
+    engine.run(cache, [3, 1, 4, 1, 5, 9, 2], TREE)
+    assert engine.store.moving is None
+    engine.keep(cache, PATH)
+    engine.store.moving = SimpleNamespace(synchronize_outputs=lambda: waited.append(len(cache)))
+    engine.run(cache, [3, 1, 4, 1, 5, 9, 2], TREE)
+    assert waited == [len(PATH)] and engine.store.moving is None
+
+
+def test_what_a_session_on_cuda_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's option; none where nodes stay on the CPU, or where it is switched off."""
+    spec, _ = build(tmp_path, Block(Tree.chain(1)))
+    rows, asked = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu"), []
+    real, bundle, refuse = engines.InferenceSession, SimpleNamespace(file=lambda name: tmp_path / name), False
+
+    def make(path: str, options: ort.SessionOptions, providers: list[object]) -> ort.InferenceSession:
+        (provider, entries), cpu = providers
+        assert (provider, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+        asked.append(entries)
+        if refuse and entries:
+            raise RuntimeError("This session cannot use the graph capture feature\nat inference_session.cc")
+        return real(path, options, providers=[cpu])
+
+    monkeypatch.setattr(engines, "InferenceSession", make)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert load(bundle, spec, rows, Place("cuda")).plain is not None and asked == [{"enable_cuda_graph": "1"}]
+    refuse = True
+    with pytest.warns(SpeccWarning, match=r"verify: its launches .* \(This session cannot use the graph capture f"):
+        assert load(bundle, spec, rows, Place("cuda")).plain is None
+    assert asked[1:] == [{"enable_cuda_graph": "1"}, {}]
+    monkeypatch.setenv("SPECC_CUDA_GRAPHS", "off")
+    assert load(bundle, spec, rows, Place("cuda")).plain is None and asked[3:] == [{}]
+    assert not captures("TensorrtExecutionProvider")
+
+
+@pytest.mark.parametrize("runs", ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+def test_a_plug_in_is_asked_by_its_device_and_must_run_something(
+    runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name ONNX Runtime would leave everything to the CPU, and say nothing; so with options it does not know."""
+    spec, _ = build(tmp_path, Block(Tree.chain(1)))
+    rows, asked = Rows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)})), []
+    device = SimpleNamespace(
+        ep_name="OpenVINOExecutionProvider", device=SimpleNamespace(type=ort.OrtHardwareDeviceType.CPU)
+    )
+    options = SimpleNamespace(
+        add_provider_for_devices=lambda devices, given: asked.append((devices, given)),
+        add_session_config_entry=lambda key, value: None,
+    )
+    made = SimpleNamespace(get_provider_graph_assignment_info=lambda: [SimpleNamespace(ep_name=runs)])
+    monkeypatch.setattr(engines, "plugged", lambda: ("OpenVINOExecutionProvider",))
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "get_ep_devices", lambda: [device])
+    monkeypatch.setattr(engines, "session_options", lambda: options)
+    monkeypatch.setattr(engines, "InferenceSession", lambda path, given: made)
+    monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "bf16")
+    bundle, place = SimpleNamespace(file=lambda name: tmp_path / name), Place(provider="openvino")
+    if runs == "CPUExecutionProvider":
+        with pytest.raises(BackendError, match=r"OpenVINOExecutionProvider runs no node of .*take another provider$"):
+            load(bundle, spec, rows, place)
+    else:
+        load(bundle, spec, rows, place)
+    hints = '{"CPU": {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "1"}}'
+    assert asked == [([device], {"load_config": hints})]
+    monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "int8")
+    with pytest.raises(BackendError, match="SPECC_OPENVINO_PRECISION is 'int8'; give f32 or bf16"):
+        load(bundle, spec, rows, place)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_buffers_of_every_type_are_zero_and_take_a_hosts_bytes(dtype: str) -> None:
+    value, (number, carrier) = zeros(dtype, (2, 3), "cpu"), TYPES[dtype]
+    assert value.element_type() == number and value.shape() == [2, 3]
+    assert value.tensor_size_in_bytes() == 6 * np.dtype(carrier).itemsize
+
+
+@pytest.mark.parametrize("kind", ["fp16"])
+def test_half_precision_stays_on_the_device(kind: str, tmp_path: Path) -> None:
+    """The cache and its commits in the engine's own type."""
+    spec, made = build(tmp_path, Block(TREE, weights=kind))
+    dtype = next(t.dtype for t in spec.inputs if t.name.endswith(".key"))
+    caches = CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}, dtype)
+    host, device = Rows(caches), DeviceRows(caches, "cpu")
+    verify = session(tmp_path / spec.file)
+    engines = (
+        Engine("host", spec.block, OrtRunner(verify, spec, host), host),
+        Engine("device", spec.block, DeviceRunner(verify, spec, device, session(tmp_path / made.commit)), device),
+    )
+    states = [Cache(e.store) for e in engines]
+    for step in range(3):
+        tokens = [(7 * step + i) % 120 for i in range(TREE.slots)]
+        found = [e.run(c, tokens, TREE).logits_NV.copy() for e, c in zip(engines, states, strict=True)]
+        np.testing.assert_array_equal(*found)
+        for engine, cache in zip(engines, states, strict=True):
+            engine.keep(cache, PATH)
 
 
 def test_half_precision_says_what_full_precision_says(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from shell import refused
 from shell import specc as cli
 
-import specc.backends
+import specc.backends.tensorrt
 from specc import doctor
 from specc.runtime.engines import BACKENDS, DEVICES, ort
 from specc.runtime.place import PROVIDERS
@@ -122,9 +122,18 @@ def test_the_verb() -> None:
         (("--backend", "abacus"), "no backend 'abacus'; there are onnx"),
         (("--lowering", "slow"), "unknown lowering 'slow'; there are fast, portable"),
         (("--backend", "inductor", "--dtype", "int4"), "backend inductor has no int4; it has fp32, fp16, bf16"),
+        (
+            ("--backend", "nowhere"),
+            "backend nowhere cannot build here: specc_nowhere is not installed; pip install specc[",
+        ),
     ],
 )
-def test_what_no_backend_can_build_is_refused_at_once(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_what_no_backend_can_build_is_refused_at_once(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = specc.backends.tensorrt.TensorRT("nowhere", "specc_nowhere", ".x", anywhere=True)
+    monkeypatch.setattr(specc.backends.tensorrt, "NOWHERE", missing, raising=False)
+    monkeypatch.setitem(specc.backends.BACKENDS, "nowhere", "tensorrt:NOWHERE")
     out = tmp_path / "out.specc"
     assert said in refused("compile", "examples/pycode-1m", "-o", out, *arguments)
     assert not out.exists()
@@ -145,5 +154,8 @@ def test_a_place_that_a_bundle_cannot_run_at_is_refused(
     assert said in refused("generate", bundle, "--prompt", "x", *arguments)
     assert said in refused("test", bundle, *arguments)
     monkeypatch.setattr(ort, "plugged", lambda: ())
+    for provider in ("cuda", "tensorrt"):
+        told = refused("generate", bundle, "--prompt", "x", "--device", "cuda", "--execution-provider", provider)
+        assert "this ONNX Runtime has no" in told and told.endswith("install specc[gpu] in an environment of its own")
     told = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
     assert "this ONNX Runtime has no OpenVINOExecutionProvider" in told and "specc[openvino]" in told

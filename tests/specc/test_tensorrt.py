@@ -1,10 +1,14 @@
 """Blocks of the demo model through TensorRT's own parser and builder, which need no GPU; what runs needs one.
 
-Attention is fused in every engine, and inputs, outputs and what is updated in place are what the manifest says.
+Attention is fused in every engine, and inputs, outputs and what is updated in place are what the manifest says. Each
+block is built whole for one GPU, in turns, and of two layers for all of them.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from specc.backends.commit import commit, moves
 from specc.backends.tensorrt import RTX, TENSORRT, Kit, attentions, listener, take_in
 from specc.capture import capture, load_model
 from specc.runtime.block import Block, Layers, Masked, Parents
-from specc.runtime.errors import BackendError
+from specc.runtime.errors import BackendError, SpeccWarning
 from specc.runtime.tree import Tree
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
@@ -59,8 +63,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {t: directory / name for t, name in weights.write_types(tensors, directory, RTX.types).items()}
 
 
-def model(name: str, dtype: str, weights_file: Path) -> tuple[ir.Model, Block]:
-    block = Block(**(vars(BLOCKS[name]) | {"weights": dtype}))
+def model(name: str, dtype: str, weights_file: Path, layers: Layers | None = None) -> tuple[ir.Model, Block]:
+    block = BLOCKS[name]
+    block = replace(block, weights=dtype, layers=layers or block.layers)
     graph = passes.fork(demo())
     passes.run(passes.pipeline(block, CAPACITY), graph)
     made = onnx.translate(graph, block, "portable", rows=moves(block))
@@ -83,13 +88,15 @@ def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: di
         (f"past_key_values.{i}.{kind}", f"present.{i}.{kind}") for i in range(layers) for kind in ("key", "value")
     }
     del network, builder
-    for capability in CAPABILITIES:
+    whole = CAPABILITIES[([*BLOCKS].index(name) + RTX.types.index(dtype)) % len(CAPABILITIES)]
+    short, _ = model(name, dtype, files[dtype], Layers(exit_after=2))
+    for capability, graph in ((whole, made), *((c, short) for c in CAPABILITIES if c != whole)):
         kit, file = Kit(RTX, capability), tmp_path / f"{name}-{capability}.engine"
-        assert kit.write(made, file), "attention is not fused"
+        assert kit.write(graph, file), "attention is not fused"
         assert kit.needs == {"tensorrt_rtx": trt.__version__, "compute_capability": capability}
         assert 1 << 16 < file.stat().st_size < files[dtype].stat().st_size  # the weights are not in there
-    if moves(block):
-        assert kit.write(commit(inputs, block.slots, from_rows=True), tmp_path / "commit.engine")
+        if moves(block):
+            assert kit.write(commit(inputs, block.slots, from_rows=True), tmp_path / "commit.engine")
 
 
 def told(get: Any, count: int) -> set[tuple[str, str, tuple[int, ...]]]:
@@ -100,6 +107,15 @@ def told(get: Any, count: int) -> set[tuple[str, str, tuple[int, ...]]]:
 def in_place(trt: Any, network: Any) -> set[tuple[str, str]]:
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     return {(x.get_input(0).name, x.get_output(0).name) for x in layers if x.type == trt.LayerType.KV_CACHE_UPDATE}
+
+
+def test_the_stubs_that_calls_are_checked_against_are_those_of_the_bindings(trt: Any, tmp_path: Path) -> None:
+    """mypy holds each call in specc/backends/tensorrt.py and runtime/engines/tensorrt.py against them."""
+    pytest.importorskip("pybind11_stubgen")
+    held, made = Path(__file__).parents[1] / "stubs/tensorrt_rtx.pyi", tmp_path / "made.pyi"
+    subprocess.run([sys.executable, held.with_name("make.py"), made], check=True, capture_output=True)
+    (_, *held_lines), (_, *made_lines) = (f.read_text().splitlines() for f in (held, made))  # the first is the version
+    assert made_lines == held_lines
 
 
 def test_weights_inside(trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
@@ -120,7 +136,7 @@ def test_weights_inside(trt: Any, files: dict[str, Path], tmp_path: Path) -> Non
 def test_attention_that_does_not_fuse_is_taken_apart(trt: Any, tmp_path: Path) -> None:
     """Heads of 8: TensorRT has no kernel of that size."""
     kit, file = Kit(RTX, "8.9"), tmp_path / "odd.engine"
-    with pytest.warns(UserWarning, match="odd.engine: attention does not fuse"):
+    with pytest.warns(SpeccWarning, match=r"odd.engine: attention does not fuse.*dedicated kernel\.$"):
         assert not kit.write(attention(8), file)
     assert file.stat().st_size
     assert kit.write(attention(64), file)
