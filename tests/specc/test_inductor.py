@@ -109,7 +109,10 @@ def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> Non
         BackendError, match="has no engines by tensorrt, only by onnx, inductor; compile with --backend"
     ):
         specc.load(output, backend="tensorrt")
-    with pytest.raises(BackendError, match=r"engines by onnx \(fp32\), inductor \(fp32\), none of which runs so on cuda; leave out --backend"):
+    with pytest.raises(
+        BackendError,
+        match=r"engines by onnx \(fp32\), inductor \(fp32\), none of which runs so on cuda; leave out --backend",
+    ):
         specc.load(output, device="cuda", backend="inductor")
     shutil.rmtree(output)
 
