@@ -82,6 +82,9 @@ def test_the_runtime_knows_arrays_and_engines_and_nothing_above_it(file):
     if name(file) == "runtime/engines/inductor.py":
         allowed |= {"torch"}
         assert not any(under(m, "torch") for m in at_import(file))
+    if name(file) == "runtime/engines/tensorrt.py":
+        allowed |= {"tensorrt_rtx"}  # its types
+        assert not any(under(m, "tensorrt_rtx") for m in at_import(file))
     if file.name == "text.py":
         allowed |= {"tokenizers", "jinja2"}
         assert not any(under(m, "jinja2") for m in at_import(file))
