@@ -264,7 +264,8 @@ class _Compile:
 
         together = all(getattr(backend(by), "together", False) for by in self.options.backends)
         calls = [partial(self._engine, *one, capacity, files) for one in wanted]
-        return call_each(calls, min(threads(), FORKS) if together else 1, begin)
+        settle = partial(torch.set_num_threads, 1)  # OpenMP's threads do not come along with a fork
+        return call_each(calls, min(threads(), FORKS) if together else 1, begin, settle)
 
     def _engine(self, name: str, by: str, block: Block, capacity: int, files: Mapping[str, str]) -> EngineSpec:
         graph = passes.fork(self.quantized.get((block.model, block.weights), self.graphs[block.model]))

@@ -258,7 +258,7 @@ METHODS: dict[str, Method] = {
             search="specc.search:skip_if_better",
         ),
         Method(
-            "staged", "Self-speculation by the model's own 4-bit copy, itself sped up by prompt lookup",
+            "staged", "Self-speculation by the 4-bit copy, itself sped up by prompt lookup",
             "Staged Speculative Decoding, Spector & Re 2023, arXiv:2308.04623", "staged", "chain", _staged,
             {
                 "num_speculative_tokens": Parameter(11, "tokens a draft"),

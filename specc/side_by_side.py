@@ -10,18 +10,20 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-import torch
-
 from specc.runtime.errors import BackendError
 
 T = TypeVar("T")
 
 
-def call_each(calls: Sequence[Callable[[], T]], at_once: int, begin: Callable[[int], None]) -> list[T]:
+def call_each(
+    calls: Sequence[Callable[[], T]], at_once: int, begin: Callable[[int], None],
+    settle: Callable[[], object] = lambda: None,
+) -> list[T]:  # fmt: skip
     """What each call returns, in order. What one raises is raised, and ends the others.
 
-    begin: told of each call's place as it begins. The first call is made here, so that the forks find loaded what it
-    loads; what the others do to this process's data is lost with them. Raises BackendError where a fork is killed.
+    begin: told of each call's place as it begins. settle: what a fork does before its call. The first call is made
+    here, so that the forks find loaded what it loads; what the others do to this process's data is lost with them.
+    Raises BackendError where a fork is killed.
     """
     alone = at_once < 2 or "fork" not in get_all_start_methods()
     results: dict[int, T] = {}
@@ -34,7 +36,7 @@ def call_each(calls: Sequence[Callable[[], T]], at_once: int, begin: Callable[[i
         while True:
             for number, call in islice(waiting, at_once - len(running)):
                 begin(number)
-                pipe, process = _fork(call)
+                pipe, process = _fork(call, settle)
                 running[pipe] = number, process
             if not running:
                 return [results[number] for number in range(len(calls))]
@@ -46,19 +48,19 @@ def call_each(calls: Sequence[Callable[[], T]], at_once: int, begin: Callable[[i
             process.kill()
 
 
-def _fork(call: Callable[[], Any]) -> tuple[Connection, BaseProcess]:
+def _fork(call: Callable[[], Any], settle: Callable[[], object]) -> tuple[Connection, BaseProcess]:
     context = get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(call, theirs))
+    process = context.Process(target=_run, args=(call, settle, theirs))
     process.start()
     theirs.close()
     return ours, process
 
 
-def _run(call: Callable[[], Any], pipe: Connection) -> None:
+def _run(call: Callable[[], Any], settle: Callable[[], object], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    torch.set_num_threads(1)  # OpenMP's threads did not come along
     try:
+        settle()
         answer = True, call()
     except Exception as e:
         answer = False, e
