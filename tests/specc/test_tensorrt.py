@@ -1,7 +1,7 @@
 """Blocks of the demo model through TensorRT's own parser and builder, which need no GPU; what runs needs one.
 
 Attention is fused in every engine, and inputs, outputs and what is updated in place are what the manifest says. Each
-block is built whole for one GPU, in turns, and of two layers for all of them.
+block is built whole for one GPU, in turns, and of two layers for the others; `pytest -m slow` builds all whole.
 """
 
 from __future__ import annotations
@@ -97,6 +97,18 @@ def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: di
         assert 1 << 16 < file.stat().st_size < files[dtype].stat().st_size  # the weights are not in there
         if moves(block):
             assert kit.write(commit(inputs, block.slots, from_rows=True), tmp_path / "commit.engine")
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("dtype", RTX.types)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_whole_block_builds(
+    name: str, dtype: str, capability: str, trt: Any, files: dict[str, Path], tmp_path: Path
+) -> None:
+    made, _ = model(name, dtype, files[dtype])
+    assert Kit(RTX, capability).write(made, tmp_path / "whole.engine"), "attention is not fused"
 
 
 def told(get: Any, count: int) -> set[tuple[str, str, tuple[int, ...]]]:
