@@ -35,3 +35,8 @@ class PassError(SpeccError):
 
 class BackendError(SpeccError):
     """A backend that cannot build or run an engine here."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says first; its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -11,6 +11,7 @@ from .errors import BundleError, PromptError
 from .recipe import Recipe
 
 SCHEMA = 1
+SIZES = {"float": 4, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}  # bytes of one
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class CacheSpec:
     capacity: int
     layers: Mapping[str, tuple[int, int]]  # layer -> (heads, size)
     dtype: str = "float32"
+
+    @property
+    def bytes(self) -> int:
+        """Of all its rows."""
+        return sum(2 * heads * self.capacity * size for heads, size in self.layers.values()) * SIZES[self.dtype]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from specc.passes import find
-from specc.runtime.errors import CaptureError
+from specc.runtime.errors import CaptureError, first_line
 from specc.runtime.manifest import ModelSpec
 
 ATTENTION = "specc"
@@ -242,7 +242,7 @@ def _eos(model: PreTrainedModel) -> tuple[int, ...]:
 
 
 def _line(error: Exception) -> str:
-    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first_line(error).strip(" .")
 
 
 @contextlib.contextmanager

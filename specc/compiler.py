@@ -29,7 +29,7 @@ from specc.recipes import CURVE, DECODE, METHODS, Facts, Method, Plan, method, p
 from specc.reference import perplexities, reference
 from specc.runtime.block import Block, Masked
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
-from specc.runtime.errors import CaptureError, RecipeError
+from specc.runtime.errors import CaptureError, RecipeError, first_line
 from specc.runtime.machine import threads
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec, Ran
 from specc.runtime.recipe import Recipe
@@ -193,7 +193,9 @@ class _Compile:
             )
             tokenizer.save_pretrained(self.directory)
         except Exception as e:
-            raise CaptureError(f"{source} has no tokenizer that loads; save one beside the model ({_line(e)})") from e
+            raise CaptureError(
+                f"{source} has no tokenizer that loads; save one beside the model ({first_line(e)})"
+            ) from e
         if not (self.directory / "tokenizer.json").exists():
             raise CaptureError(f"{source} has no fast tokenizer (tokenizer.json); the runtime reads no other")
         return tokenizer
@@ -334,7 +336,3 @@ def _versions() -> dict[str, str]:
     packages = ("specc", "torch", "transformers", "onnx", "onnxscript")
     made_by = {"python": platform.python_version(), **{p: version(p) for p in packages}}
     return made_by | {"onnxruntime": onnxruntime.__version__}  # of whichever distribution is here
-
-
-def _line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

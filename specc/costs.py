@@ -10,8 +10,10 @@ from statistics import median, quantiles
 
 from specc.runtime.bundle import Bundle
 from specc.runtime.engine import Engine
+from specc.runtime.engines import choose
 from specc.runtime.errors import PromptError
 from specc.runtime.machine import threads
+from specc.runtime.place import CPU
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
@@ -63,10 +65,10 @@ def faster_alone(bundle: Bundle, names: Sequence[str], context: int, repeats: in
 
     Of ONNX Runtime's alone, which take a number of threads each.
     """
+    if not names or threads() == 1 or choose(bundle, CPU) != "onnx":
+        return []
     one = tuple(replace(e, threads=1) for e in bundle.manifest.engines)
     sessions = Session(bundle), Session(replace(bundle, manifest=replace(bundle.manifest, engines=one)))
-    if not names or threads() == 1 or sessions[0].engines.backend != "onnx":
-        return []
     rounds = [[step_costs(session, names, [context], 1) for session in sessions] for _ in range(repeats)]
     ratios = {
         name: median(alone[i].milliseconds / together[i].milliseconds for together, alone in rounds)

@@ -92,12 +92,11 @@ def _summary(bundle: Bundle, engine: EngineSpec) -> dict[str, Any]:
 
 
 def _cache(cache: CacheSpec) -> dict[str, Any]:
-    cells = sum(2 * heads * width for heads, width in cache.layers.values())
     return {
         "rows": cache.capacity,
         "layers": list(cache.layers),
         "dtype": cache.dtype,
-        "bytes": cells * cache.capacity * np.dtype(cache.dtype).itemsize,
+        "bytes": cache.bytes,
     }
 
 

@@ -18,12 +18,12 @@ import onnxruntime as ort
 from onnxruntime import InferenceSession  # here, so that a package of which only a part is left is told at once
 
 from ..bundle import Bundle
-from ..errors import BackendError
+from ..errors import BackendError, first_line
 from ..machine import threads
 from ..manifest import CacheSpec, EngineSpec
 from ..place import CPU, EXTRAS, PROVIDERS, Place
 from . import packed
-from .ort_device import DeviceRows, DeviceRunner, captures, free, itemsize, uncaptured
+from .ort_device import DeviceRows, DeviceRunner, captures, free, uncaptured
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16}  # fmt: skip
@@ -120,10 +120,9 @@ def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
     try:
         return DeviceRows(spec, place.device)
     except Exception as e:
-        size = sum(2 * heads * spec.capacity * size for heads, size in spec.layers.values()) * itemsize(spec.dtype)
         raise BackendError(
-            f"{place.device} has no room for a cache of {size >> 20} MiB{free(place.device)} ({_line(e)}); free some, "
-            "or compile with a smaller --max-seq-len"
+            f"{place.device} has no room for a cache of {spec.bytes >> 20} MiB{free(place.device)} ({first_line(e)}); "
+            "free some, or compile with a smaller --max-seq-len"
         ) from e
 
 
@@ -141,7 +140,7 @@ def load(
         raise
     except Exception as e:
         raise BackendError(
-            f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}{free(place.device)}: {_line(e)}"
+            f"ONNX Runtime {ort.__version__} cannot load {bundle.file(spec.file)}{free(place.device)}: {first_line(e)}"
         ) from e
 
 
@@ -195,10 +194,6 @@ def _provider(place: Place) -> str:
             f"install {EXTRAS[wanted]} in an environment of its own"
         )
     return provider
-
-
-def _line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def available() -> list[str]:

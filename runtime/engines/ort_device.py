@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from ..errors import BackendError, SpeccWarning
+from ..errors import BackendError, SpeccWarning, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from .cuda import bindings
 
@@ -41,15 +41,10 @@ def options(**entries: str) -> ort.RunOptions:
     return made
 
 
-def uncaptured(what: str, why: object) -> None:
+def uncaptured(what: str, why: Exception) -> None:
     """Warn that an engine runs without a captured graph."""
-    reason = str(why).strip().partition("\n")[0]
-    warnings.warn(f"{what}: its launches cannot be captured ({reason}); it runs without", SpeccWarning, stacklevel=3)
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of an element."""
-    return int(np.dtype(TYPES[dtype][1]).itemsize)
+    told = f"{what}: its launches cannot be captured ({first_line(why)}); it runs without"
+    warnings.warn(told, SpeccWarning, stacklevel=3)
 
 
 def free(device: str) -> str:
@@ -158,9 +153,8 @@ class DeviceRunner:
         try:
             self.session.run_with_iobinding(self.binding, self._dry)
         except Exception as e:
-            told = str(e).strip().partition("\n")[0]
             raise BackendError(
-                f"ONNX Runtime could not run engine {self.spec.name}{free(self.rows.device)}: {told}; "
+                f"ONNX Runtime could not run engine {self.spec.name}{free(self.rows.device)}: {first_line(e)}; "
                 "take another --execution-provider, or compile with a smaller --max-seq-len"
             ) from e
         self._ran = True

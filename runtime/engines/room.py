@@ -9,9 +9,7 @@ from pathlib import Path
 
 from ..bundle import Bundle
 from ..errors import BackendError
-from ..manifest import CacheSpec, EngineSpec, Tensor
-
-SIZES = {"float": 4, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}
+from ..manifest import SIZES, EngineSpec, Tensor
 
 CGROUP = Path("/sys/fs/cgroup")
 GROUPS = (  # of version 2 and 1: the limit, what is used, and the part of that which is cached files
@@ -28,7 +26,7 @@ def check(bundle: Bundle, engines: Sequence[EngineSpec], loaded: Sequence[Engine
     files, held = ({e.weights or bundle.manifest.weights for e in some} for some in (engines, loaded))
     weights = sum(bundle.manifest.files[name].bytes for name in files - held)
     caches, begun = ({e.block.cache for e in some} for some in (engines, loaded))
-    rows = sum(_rows(bundle.manifest.caches[name]) for name in caches - begun)
+    rows = sum(bundle.manifest.caches[name].bytes for name in caches - begun)
     bound = sum(_bytes(t) for e in engines for t in (*e.inputs, *e.outputs))
     needed, free = weights + rows + bound, free_memory()
     if free is not None and needed > free:
@@ -38,10 +36,6 @@ def check(bundle: Bundle, engines: Sequence[EngineSpec], loaded: Sequence[Engine
             f"{_mib(bound)}, of up to {widest.block.slots} slots) and {_mib(max(0, free))} are free; "
             "free some, or compile with a smaller --max-seq-len, shorter drafts, or --dtype int4"
         )
-
-
-def _rows(spec: CacheSpec) -> int:
-    return sum(2 * heads * spec.capacity * size for heads, size in spec.layers.values()) * SIZES[spec.dtype]
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch._export.verifier import TrainingIRVerifier
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram, ExportGraphSignature, ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec, TensorArgument
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
+from specc.passes.find import outputs
 from specc.runtime.block import Block
+from specc.runtime.manifest import Tensor as Spec
 
 
 def export(graph: GraphModule, block: Block) -> ExportedProgram:
@@ -63,20 +66,42 @@ def export(graph: GraphModule, block: Block) -> ExportedProgram:
         elif node.op == "output":
             results = tuple(pytree.tree_leaves(args))
             twin.output(results)
-    outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(n.name), None) for n in results]
+    ends = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(n.name), None) for n in results]
     call = ModuleCallSignature(
         [], [], pytree.tree_structure((example, {})), pytree.tree_structure(results), [n.name for n in given]
     )
     return ExportedProgram(
-        GraphModule(graph, twin), twin, ExportGraphSignature(inputs, outputs), {name: held[name] for name in read}, {},
+        GraphModule(graph, twin), twin, ExportGraphSignature(inputs, ends), {name: held[name] for name in read}, {},
         [ModuleCallEntry("", call)], (example, {}), verifiers=[TrainingIRVerifier],
     )  # fmt: skip
 
 
 def examples(graph: GraphModule, block: Block) -> tuple[Tensor, ...]:
     """Inputs of the block's shapes."""
-    given = graph.graph.find_nodes(op="placeholder")
-    return torch.zeros(1, block.slots, dtype=torch.long), *(torch.zeros_like(n.meta["val"]) for n in given[1:])
+    _, *others = graph.graph.find_nodes(op="placeholder")
+    return torch.zeros(1, block.slots, dtype=torch.long), *(n.meta["val"] for n in others)
+
+
+def traced(graph: GraphModule, block: Block) -> ExportedProgram:
+    """The same by torch.export, for what compiles torch's own programs and writes in place."""
+    with quiet(), torch.no_grad():
+        return torch.export.export(graph, examples(graph, block), strict=False)
+
+
+def tensors(
+    graph: GraphModule, program: ExportedProgram, names: Mapping[Node, str] | None = None
+) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
+    """A program's inputs and outputs in its order, as users know them. names: of inputs that are called otherwise."""
+    held = {n.name: n.meta["val"] for n in program.graph.nodes if "val" in n.meta}
+    known, ends = names or {}, program.graph_signature
+    given = [known.get(n) or public(n.name) for n in graph.graph.find_nodes(op="placeholder")]
+    inputs = tuple(_spec(name, held[own]) for name, own in zip(given, ends.user_inputs, strict=True))
+    return inputs, tuple(_spec(name, held[own]) for name, own in zip(outputs(graph), ends.user_outputs, strict=True))
+
+
+def _spec(name: str, value: Tensor) -> Spec:
+    kind = str(value.dtype).removeprefix("torch.")
+    return Spec(name, "float" if kind == "float32" else kind, tuple(int(d) for d in value.shape))
 
 
 def public(name: str) -> str:
@@ -93,10 +118,10 @@ def read_header(weights: Path) -> tuple[dict[str, Any], int]:
 
 
 @contextlib.contextmanager
-def quiet() -> Any:
-    """Without torch's prints and warnings: what matters is raised."""
+def quiet(logged: int = logging.WARNING) -> Iterator[None]:
+    """Without torch's prints and warnings, nor logs up to that level: what matters is raised."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(max(level, logged))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

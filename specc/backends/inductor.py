@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch.fx import GraphModule
 
 from specc import passes
-from specc.passes.find import outputs
 from specc.runtime.block import Block
-from specc.runtime.errors import BackendError
-from specc.runtime.manifest import Tensor
+from specc.runtime.errors import BackendError, first_line
 
 from . import DEFAULT, Built, Options, aten
-from .export import examples, public, quiet, read_header
+from .export import quiet, read_header, tensors, traced
 from .half import TYPES, Half
 
 suffix = ".pt2"
@@ -52,8 +49,7 @@ def build(
     if dtype != torch.float32:
         passes.run([Half(dtype)], graph)
     passes.run(aten.lowering(block.slots), graph)
-    with quiet(), torch.no_grad():
-        program = torch.export.export(graph, examples(graph, block), strict=False)
+    program = traced(graph, block)
     held, _ = read_header(weights)
     constants = {**program.state_dict, **program.constants}
     own = {n: t.detach().clone() for n, t in constants.items() if prefix + n not in held}
@@ -63,27 +59,8 @@ def build(
         with quiet():
             torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=CONFIG)
     except Exception as e:
-        raise BackendError(f"inductor cannot compile {file.name}: {_line(e)}") from e
+        raise BackendError(f"inductor cannot compile {file.name}: {first_line(e)}") from e
     save_file(own, file.with_name(f"{file.name}.safetensors"))
     needs = {"torch": str(torch.__version__), "cpu": torch.backends.cpu.get_cpu_capability()}
-    inputs, given = _tensors(graph, program)
+    inputs, given = tensors(graph, program)
     return Built(inputs, given, needs)
-
-
-def _tensors(graph: GraphModule, program: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs as users know them."""
-    given = [n for n in graph.graph.nodes if n.op == "placeholder"]
-    nodes = {n.name: n.meta["val"] for n in program.graph.nodes if "val" in n.meta}
-    values = [nodes[name] for name in program.graph_signature.user_inputs]
-    inputs = tuple(_tensor(public(n.name), v) for n, v in zip(given, values, strict=True))
-    values = [nodes[name] for name in program.graph_signature.user_outputs]
-    return inputs, tuple(_tensor(name, v) for name, v in zip(outputs(graph), values, strict=True))
-
-
-def _tensor(name: str, value: torch.Tensor) -> Tensor:
-    kind = str(value.dtype).removeprefix("torch.")
-    return Tensor(name, "float" if kind == "float32" else kind, tuple(int(d) for d in value.shape))
-
-
-def _line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -8,12 +8,9 @@ copy of the cache a step inside the engine.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import logging
-import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +18,19 @@ import torch
 from torch.fx import GraphModule, Node
 
 from specc import passes
-from specc.passes.find import new_input, outputs, weight
+from specc.passes.find import new_input, weight
 from specc.runtime.block import Block
-from specc.runtime.errors import BackendError
-from specc.runtime.manifest import Tensor
+from specc.runtime.errors import BackendError, first_line
 
 from . import DEFAULT, Built, Options, aten, tensorrt
 from .commit import commit
-from .export import public, read_header
+from .export import quiet, read_header, tensors, traced
 from .half import TYPES, Half
 
 NAME = "torch-tensorrt"
 suffix = ".ttrt"
 types = ("fp16", "bf16")
 PICKS = (torch.ops.aten.where.self, torch.ops.aten.where.ScalarOther)  # int32 of all that is neither fp16 nor fp32
-DTYPES = {"float32": "float"}  # as manifests name it, where torch does otherwise
 
 
 def requirements() -> list[str]:
@@ -53,7 +48,7 @@ def requirements() -> list[str]:
 
 def library() -> Any:
     """torch_tensorrt; what it prints when it is imported is not ours to say."""
-    with silent():
+    with quiet(logging.CRITICAL):
         return importlib.import_module("torch_tensorrt")
 
 
@@ -69,7 +64,8 @@ def build(
     kit = tensorrt.Kit(maker, options.compute_capability)
     passes.run([Half(TYPES[block.weights]), *aten.lowering(block.slots, in_place=False)], graph)
     names = {} if options.weights_inside else take_in(graph, read_header(weights)[0], prefix)
-    program = traced(graph, block)
+    with quiet(logging.CRITICAL):
+        program = traced(graph, block)
     if picks := [n for n in program.graph.nodes if n.target in PICKS and n.meta["val"].dtype == torch.bfloat16]:
         raise BackendError(f"{NAME} makes integers of bf16 in {picks[0].target}; take --dtype fp16")
     inputs, given = tensors(graph, program, names)
@@ -91,21 +87,13 @@ def take_in(graph: GraphModule, held: Collection[str], prefix: str) -> dict[Node
     return {node: name for name, node in taken.items()}
 
 
-def traced(graph: GraphModule, block: Block) -> torch.export.ExportedProgram:
-    """At the block's own shapes."""
-    _, *others = graph.graph.find_nodes(op="placeholder")
-    example = torch.zeros(1, block.slots, dtype=torch.long), *(n.meta["val"] for n in others)
-    with silent(), torch.no_grad():
-        return torch.export.export(graph, example, strict=False)
-
-
 def convert(torch_tensorrt: Any, program: torch.export.ExportedProgram, file: str) -> bytes:
     """The serialised engine. Raises BackendError in torch-tensorrt's own words."""
     values = {n.name: n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"}
     given = [values[name] for name in program.graph_signature.user_inputs]
     inputs = [torch_tensorrt.Input(shape=tuple(v.shape), dtype=v.dtype) for v in given]
     try:
-        with silent():
+        with quiet(logging.CRITICAL):
             made: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
                 program, arg_inputs=inputs, attn_bias_is_causal=False, require_full_compilation=True
             )
@@ -116,38 +104,8 @@ def convert(torch_tensorrt: Any, program: torch.export.ExportedProgram, file: st
     return bytes(made)
 
 
-def tensors(
-    graph: GraphModule, program: torch.export.ExportedProgram, names: dict[Node, str]
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs as users know them, in the engine's order, which numbers them."""
-    signature = program.graph_signature
-    values = {n.name: n.meta["val"] for n in program.graph.nodes if "val" in n.meta}
-    nodes = zip(graph.graph.find_nodes(op="placeholder"), signature.user_inputs, strict=True)
-    inputs = tuple(_tensor(names.get(n) or public(n.name), values[v]) for n, v in nodes)
-    given = tuple(_tensor(n, values[v]) for n, v in zip(outputs(graph), signature.user_outputs, strict=True))
-    return inputs, given
-
-
-def _tensor(name: str, value: torch.Tensor) -> Tensor:
-    kind = str(value.dtype).removeprefix("torch.")
-    return Tensor(name, DTYPES.get(kind, kind), tuple(int(d) for d in value.shape))
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Without what the library prints and logs, errors included: what matters is raised."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
 def _line(error: BaseException) -> str:
     """What a chain of exceptions began with: those around it repeat the whole graph."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first_line(error)

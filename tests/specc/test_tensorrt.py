@@ -9,50 +9,30 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import pytest
 import torch
-from torch.fx import GraphModule
+from demo import BLOCKS, CAPACITY, demo
 
 from specc import passes, weights
 from specc.backends import Options, backend, check, onnx
 from specc.backends.commit import commit, moves
 from specc.backends.tensorrt import RTX, TENSORRT, Kit, attentions, listener, take_in
-from specc.capture import capture, load_model
-from specc.runtime.block import Block, Layers, Masked, Parents
+from specc.runtime.block import Block, Layers
 from specc.runtime.errors import BackendError, SpeccWarning
 from specc.runtime.tree import Tree
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
-DEMO = Path(__file__).parents[2] / "examples/pycode-10m"
-CAPACITY = 640
 CAPABILITIES = "8.6", "8.9", "12.0"
-TREE = Tree((-1, 0, 0, 0, 1, 1, 2, 4, 4, 7, 9, 10))
-BLOCKS = {
-    "prefill": Block(Tree.chain(128), last_row=True),
-    "decode": Block(Tree.chain(1)),
-    "draft": Block(Masked(4, 16), ("top_k:4",), Layers(exit_after=4)),
-    "verify": Block(TREE, ("ids", "top_k:8", "logits")),
-    "parents": Block(Parents(12)),
-    "window": Block(Tree.window(5, 3, 5)),
-}
 NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float", "HALF": "float16", "BF16": "bfloat16"}
 
 
 @pytest.fixture(scope="module")
 def trt() -> Any:
     return pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc[tensorrt-rtx]")
-
-
-@cache
-def demo() -> GraphModule:
-    graph = capture(load_model(str(DEMO)))
-    passes.run(passes.preparation(CAPACITY), graph)
-    return graph
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,20 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import demo
 import pytest
 import torch
 from graphs import prepared
 
 from specc import passes, weights
 from specc.backends import Options, aten, check, tensorrt, torch_tensorrt
-from specc.capture import capture, load_model
 from specc.passes.find import outputs
-from specc.runtime.block import Block, Layers, Masked, Parents
+from specc.runtime.block import Block, Masked, Parents
 from specc.runtime.errors import BackendError
 from specc.runtime.tree import Tree
 
@@ -38,7 +39,6 @@ BLOCKS = {
     "parents": Block(Parents(7)),
     "grown": Block(Masked(3, 9)),
 }
-DEMO = Path(__file__).parents[2] / "examples/pycode-10m"
 
 
 def lowered(family: str, block: Block) -> torch.fx.GraphModule:
@@ -243,22 +243,12 @@ def test_the_double_has_the_signature_of_the_library(real: Any) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("dtype", torch_tensorrt.types)
-@pytest.mark.parametrize("name", ["decode", "prefill", "draft", "verify", "parents", "window"])
+@pytest.mark.parametrize("name", demo.BLOCKS)
 def test_the_library_builds_every_block_of_the_demo_model(name: str, dtype: str, real: Any, tmp_path: Path) -> None:
-    blocks = {
-        "prefill": Block(Tree.chain(128), last_row=True),
-        "decode": Block(Tree.chain(1)),
-        "draft": Block(Masked(4, 16), ("top_k:4",), Layers(exit_after=4)),
-        "verify": Block(TREE, ("ids", "top_k:8", "logits")),
-        "parents": Block(Parents(12)),
-        "window": Block(Tree.window(5, 3, 5)),
-    }
-    block = Block(**(vars(blocks[name]) | {"weights": dtype}))
-    graph = capture(load_model(str(DEMO)))
-    passes.run(passes.preparation(640), graph)
-    graph = passes.fork(graph)
+    block = replace(demo.BLOCKS[name], weights=dtype)
+    graph = passes.fork(demo.demo())
     files = weights.write_types(weights.collect(graph), tmp_path, [dtype])
-    passes.run(passes.pipeline(block, 640), graph)
+    passes.run(passes.pipeline(block, demo.CAPACITY), graph)
     file = tmp_path / f"{name}.ttrt"
     made = torch_tensorrt.build(graph, block, tmp_path / files[dtype], "", file)
     assert 1 << 16 < file.stat().st_size < (tmp_path / files[dtype]).stat().st_size  # the weights are not in there

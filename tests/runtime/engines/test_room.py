@@ -55,7 +55,7 @@ class TestBundle:
         assert len(asked) == 1
         weights = opened.manifest.files[opened.manifest.weights].bytes
         spec = opened.engine("prefill")
-        rows, outputs = room._rows(opened.manifest.caches["target"]), sum(room._bytes(t) for t in spec.outputs)
+        rows, outputs = opened.manifest.caches["target"].bytes, sum(room._bytes(t) for t in spec.outputs)
         arrays: Any = engines.store("target")
         assert rows == sum(a.nbytes for a in arrays.arrays)
         assert outputs == sum(a.nbytes for a in engines["prefill"].runner.outputs.values())
