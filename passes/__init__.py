@@ -21,6 +21,7 @@ from specc.runtime.manifest import Ran
 from .bake_tree import BakeTree
 from .bound_positions import BoundPositions
 from .choose_outputs import ChooseOutputs
+from .core_aten import CoreAten
 from .drop_asserts import DropAsserts
 from .drop_noops import DropNoops
 from .exit_after import ExitAfter
@@ -50,7 +51,7 @@ def preparation(positions: int) -> list[Pass]:
     """What every block of a model wants; done once, on the captured graph."""
     return [
         DropAsserts(), OutOfPlace(), DropNoops(), FoldConstants(), FuseRMSNorm(), FuseRotary(positions),
-        BoundPositions(positions), PadHeads(8), MergeProjections(),
+        BoundPositions(positions), PadHeads(8), MergeProjections(), CoreAten(),
     ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from specc import golden, passes, perplexity, weights
 from specc.backends import Options as BuildOptions
 from specc.backends import backend, check, typed
+from specc.backends.any_width import engine_at
 from specc.capture import capture, describe, load_model
 from specc.measure import apart
 from specc.quantize import BITS, QuantizeLinears
@@ -260,27 +261,47 @@ class _Compile:
     def _engines(
         self, wanted: Sequence[tuple[str, str, Block]], capacity: int, files: Mapping[str, str]
     ) -> list[EngineSpec]:
+        """One file each, or one for all that differ in width alone where a backend makes such."""
+        alike: dict[tuple[str, Block], list[tuple[str, Block]]] = {}
+        for name, by, block in wanted:
+            widths = getattr(backend(by), "any_width", None)
+            shared = widths and widths(self._graph(block), block, self.options.build)
+            key = replace(block, topology=Tree.chain(1)) if shared else block
+            alike.setdefault((by, key), []).append((name, block))
+        self.total = self.done + len(alike) + 1
+
         def begin(number: int) -> None:
-            name, by, _ = wanted[number]
-            self.stage(f"build {name}" if len(self.options.backends) == 1 else f"build {name} by {by}")
+            (by, _), blocks = list(alike.items())[number]
+            names = ", ".join(name for name, _ in blocks)
+            self.stage(f"build {names}" if len(self.options.backends) == 1 else f"build {names} by {by}")
 
         together = all(getattr(backend(by), "together", False) for by in self.options.backends)
-        calls = [partial(self._engine, *one, capacity, files) for one in wanted]
+        calls = [partial(self._built, by, blocks, capacity, files) for (by, _), blocks in alike.items()]
         settle = partial(torch.set_num_threads, 1)  # OpenMP's threads do not come along with a fork
-        return call_each(calls, min(threads(), FORKS) if together else 1, begin, settle)
+        made = call_each(calls, min(threads(), FORKS) if together else 1, begin, settle)
+        found = {(e.name, e.backend): e for engines in made for e in engines}
+        return [found[name, by] for name, by, _ in wanted]
 
-    def _engine(self, name: str, by: str, block: Block, capacity: int, files: Mapping[str, str]) -> EngineSpec:
-        graph = passes.fork(self.quantized.get((block.model, block.weights), self.graphs[block.model]))
+    def _graph(self, block: Block) -> GraphModule:
+        return self.quantized.get((block.model, block.weights), self.graphs[block.model])
+
+    def _built(
+        self, by: str, blocks: Sequence[tuple[str, Block]], capacity: int, files: Mapping[str, str]
+    ) -> list[EngineSpec]:
+        """The engines of one file, which is called after the first."""
+        name, block = blocks[0]
+        graph = passes.fork(self._graph(block))
         before = self.prepared.get(f"{block.model} {block.weights}", self.prepared[block.model])
         ran = passes.run(passes.pipeline(block, capacity), graph, self._dump(name))
         builder, file = backend(by), files.get(block.weights, Manifest.weights)
         engine = self.directory / f"{name}{builder.suffix}"
         layers = tuple(passes.find.sublayers(graph))
         made = builder.build(graph, block, self.directory / file, _prefix(block.model), engine, self.options.build)
-        return EngineSpec(
+        first = EngineSpec(
             name, by, engine.name, block, layers, made.inputs, made.outputs, (*before, *ran),
             file, made.needs, made.commit,
         )  # fmt: skip
+        return [first, *(engine_at(first, *other) for other in blocks[1:])]
 
     def _dump(self, name: str) -> Path | None:
         return Path(self.options.dump_graphs) / name if self.options.dump_graphs else None

@@ -6,10 +6,9 @@ One file a backend. A backend's file has `load(bundle, spec, store, place) -> Ru
 from __future__ import annotations
 
 import importlib
-import os
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from ..bundle import Bundle
@@ -45,17 +44,27 @@ class Engines:
     def load(self, *names: str) -> None:
         """Load those that are not there, several at once."""
         missing = [self.bundle.engine(n, self.backend) for n in dict.fromkeys(names) if n not in self._engines]
-        if missing and self.place.device == "cpu":
+        if not missing:
+            return
+        if self.place.device == "cpu":
             room.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
-        stores = [self.store(spec.block.cache) for spec in missing]
-        load = partial(_module(self.backend).load, self.bundle, place=self.place)
-        if len(missing) == 1:
-            runners = [load(missing[0], stores[0])]
-        else:
-            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-                runners = list(pool.map(load, missing, stores))
-        for spec, runner, store in zip(missing, runners, stores, strict=True):
-            self._engines[spec.name] = Engine(spec.name, spec.block, runner, store)
+        for spec in missing:
+            self.store(spec.block.cache)
+        by_file: defaultdict[str, list[EngineSpec]] = defaultdict(list)
+        for spec in missing:
+            by_file[spec.file].append(spec)
+        with ThreadPoolExecutor(len(by_file)) as pool:
+            for engines in pool.map(self._load, by_file.values()):
+                self._engines |= engines
+
+    def _load(self, specs: list[EngineSpec]) -> dict[str, Engine]:
+        """Those of one file, one after another, so that each may share what the first one loads."""
+        load, made = _module(self.backend).load, {}
+        for spec in specs:
+            store = self.store(spec.block.cache)
+            runner = load(self.bundle, spec, store, place=self.place)
+            made[spec.name] = Engine(spec.name, spec.block, runner, store)
+        return made
 
     def release(self, *names: str) -> None:
         """Unload engines; they load again when asked for."""

@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache, partial
+from weakref import WeakValueDictionary
 
 import numpy as np
 import onnxruntime as ort
@@ -33,7 +34,8 @@ PLUGINS = {"OpenVINOExecutionProvider": "onnxruntime_ep_openvino"}
 class Rows:
     """The rows of one cache: for each shape of a layer's keys, one array [tensors, heads, capacity, size].
 
-    `values` are its tensors by name, as the engines bind them.
+    `values` are its tensors by name, as the engines bind them. `sessions` are those of the engines, by file and
+    threads: one whose slots have no number serves chains of several widths.
     """
 
     def __init__(self, spec: CacheSpec) -> None:
@@ -48,6 +50,7 @@ class Rows:
             self.arrays.append(array)
             for i, name in enumerate(names):
                 self.values[name] = ort.OrtValue.ortvalue_from_numpy(array[i : i + 1])
+        self.sessions: WeakValueDictionary[tuple[str, int], InferenceSession] = WeakValueDictionary()
 
     def move(self, start: int, rows: Sequence[int]) -> None:
         for array in self.arrays:
@@ -134,7 +137,11 @@ def load(
         if isinstance(rows, Rows):
             if place.provider not in (None, "cpu"):
                 return CopyRunner(_session(bundle, spec.file, place), spec, rows)
-            return OrtRunner(packed.session(bundle, spec, session_options(spec.threads)), spec, rows)
+            options = session_options(spec.threads)
+            key = spec.file, options.intra_op_num_threads
+            session = rows.sessions.get(key) or packed.session(bundle, spec, options)
+            rows.sessions[key] = session
+            return OrtRunner(session, spec, rows)
         return _on_device(bundle, spec, rows, place)
     except BackendError:
         raise

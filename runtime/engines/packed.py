@@ -3,8 +3,8 @@
 Without this each session packs a copy of its own. The cache belongs to a machine, an ONNX Runtime and a bundle; what
 does not fit any more is made again, and without it engines run the same, in more memory.
 
-    KEY/index.json    the key; where each weight lies in weights.bin; size and time of every file here
-    KEY/weights.bin   raw and packed copies, appended to
+    KEY/index.json    the key; where each weight lies in weights.bin, raw and packed; size and time of every file here
+    KEY/weights.bin   raw and packed copies, appended to; what is gathered from and packed has one raw copy
     KEY/NAME.onnx     an engine that refers to weights.bin
 """
 
@@ -56,16 +56,15 @@ def _packed(bundle: Bundle, spec: EngineSpec) -> Path:
 def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: dict[str, Any]) -> None:
     """Write the engine's twin, whose weights lie packed in the one file; pack those that no engine had before."""
     twin = OnnxFile(bundle.file(spec.file))
-    keys = {
-        name: f"{at['location']} {at['offset']}+{at['length']} {' '.join(sorted(twin.users[name]))}"
-        for name, at in twin.weights.items()
-    }
+    places = {name: f"{at['location']} {at['offset']}+{at['length']}" for name, at in twin.weights.items()}
+    keys = {name: f"{place} {' '.join(sorted(twin.users[name]))}" for name, place in places.items()}
     if missing := [name for name, key in keys.items() if key not in index["weights"]]:
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             made = _packed_by_runtime(bundle.file(spec.file), Path(scratch))
             with (directory / BIN).open("ab") as bin_file, (Path(scratch) / BIN).open("rb") as packed:
                 for name in missing:
-                    index["weights"][keys[name]] = _move(made.weights[name], packed, bin_file)
+                    moved = _move(made.weights[name], packed, bin_file, index["raw"].get(places[name]))
+                    index["weights"][keys[name]], index["raw"][places[name]] = moved, moved["offset"]
     for name, key in keys.items():
         twin.weights[name] = index["weights"][key]
     twin.save(directory / spec.file)
@@ -91,8 +90,8 @@ def _packed_by_runtime(file: Path, scratch: Path) -> OnnxFile:
     return OnnxFile(scratch / file.name)
 
 
-def _move(location: Location, packed: BinaryIO, bin_file: BinaryIO) -> Location:
-    """Append a weight and its packed copies; return where they lie now."""
+def _move(location: Location, packed: BinaryIO, bin_file: BinaryIO, raw: str | None) -> Location:
+    """Append a weight, unless it lies at `raw` already, and its packed copies; return where they lie now."""
 
     def append(offset: str, length: str) -> str:
         bin_file.write(b"\0" * (-bin_file.tell() % PAGE))
@@ -101,7 +100,7 @@ def _move(location: Location, packed: BinaryIO, bin_file: BinaryIO) -> Location:
         shutil.copyfileobj(_Part(packed, int(length)), bin_file)
         return str(start)
 
-    moved = dict(location) | {"offset": append(location["offset"], location["length"])}
+    moved = dict(location) | {"offset": raw or append(location["offset"], location["length"])}
     for key, value in location.items():
         if key.startswith("prepacked"):
             kernel, *copies = value.split("|")
@@ -127,12 +126,12 @@ def _read_index(directory: Path, key: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         index: dict[str, Any] = json.loads((directory / INDEX).read_text())
         unchanged = all(stamp(directory / name) == was for name, was in index["files"].items())
-        if unchanged and index["key"] == key and "weights" in index:
+        if unchanged and index["key"] == key and index.keys() >= {"weights", "raw"}:
             return index
     for file in directory.iterdir():
         if file.name != LOCK:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
-    return {"key": key, "files": {}, "weights": {}}
+    return {"key": key, "files": {}, "weights": {}, "raw": {}}
 
 
 def _key(bundle: Bundle) -> str:

@@ -18,16 +18,18 @@ from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.fx.proxy import GraphAppendingTracer
 
 from specc.passes import Pass
-from specc.passes.find import CACHED, aten, calls, constant, weight
+from specc.passes.find import CACHED, aten, calls, constant, first_call, placeholder, weight
 from specc.passes.fuse_rotary import ROTARY
 
 HIDDEN = -1e30
+SLOTS = "counted_slots"
 FLAT = {aten.view.default, aten.reshape.default}
 
 
-def lowering(slots: int) -> list[Pass]:
+def lowering(slots: int, any_width: bool = False) -> list[Pass]:
+    """any_width: slots are counted as the engine runs, where attention needs their number."""
     return [
-        GroupQuery(slots),
+        GroupQuery(slots, any_width),
         Rotary(slots),
         SkipNorms(slots),
         Norms(slots),
@@ -79,6 +81,18 @@ def shape_at(node: Node, slots: int) -> list[int]:
         return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, slots)))
 
     return [at(size) for size in node.meta["val"].shape]
+
+
+def count_slots(graph: GraphModule) -> Node:
+    """How many slots the engine is run with, [1] int64; one node for all who ask."""
+    for node in graph.graph.nodes:
+        if node.name == SLOTS:
+            return node
+    ids = placeholder(graph, "input_ids")
+    with graph.graph.inserting_before(first_call(graph)):
+        node = emit(graph.graph, "Shape", [ids], [1], torch.int64, start=1, end=2)
+    node.name = SLOTS
+    return node
 
 
 @dataclass(frozen=True)
@@ -238,9 +252,12 @@ class GroupQuery:
     """
     Given:   q, k, v = transpose(view(…));  out, keys, values = specc.cached_attention(rotary(q), rotary(k), v, …)
     Result:  out, keys, values = GroupQueryAttention(…)   on [1, slots, heads * size], the tree as a bias
+
+    Without a bias the operator knows by itself where the slots of a chain stand.
     """
 
     slots: int
+    any_width: bool = False
 
     def __call__(self, graph: GraphModule) -> int:
         found = calls(graph, CACHED)
@@ -269,8 +286,8 @@ class GroupQuery:
         bias = None if once.causal(mask) else once.bias(mask, past_len, positions, slots, window)
         if window and bias is None:
             attributes["local_window_size"] = window
-        last, total = once.lengths(past_len, slots)
-        inputs = [*flat, past_key, past_value, last, total, cos, sin, positions, bias, sinks]
+        last, total = once.lengths(past_len, count_slots(graph) if self.any_width else slots)
+        inputs = [*flat, past_key, past_value, last, total, cos, sin, positions if bias else None, bias, sinks]
         while inputs[-1] is None:
             inputs.pop()
         shapes = [[1, slots, heads * size], shape(past_key), shape(past_value)]
@@ -298,13 +315,13 @@ class _Once:
             self.made[mask] = value is not None and torch.equal(value, torch.ones_like(value).tril())
         return bool(self.made[mask])
 
-    def lengths(self, past_len: Node, slots: int) -> tuple[Node, Node]:
+    def lengths(self, past_len: Node, slots: Node | int) -> tuple[Node, Node]:
         """`seqlens_k` [1], the last row's index, and `total_sequence_length` [], both int32."""
         if "lengths" not in self.made:
             g = self.graph.graph
-            last = g.call_function(aten.add.Tensor, (past_len, slots - 1))
-            last = emit(g, "Cast", [last], [1], torch.int32, to=int(ir.DataType.INT32))
-            total = g.call_function(aten.add.Tensor, (last, 1))
+            total = g.call_function(aten.add.Tensor, (past_len, slots))
+            total = emit(g, "Cast", [total], [1], torch.int32, to=int(ir.DataType.INT32))
+            last = g.call_function(aten.sub.Tensor, (total, 1))
             self.made["lengths"] = last, g.call_function(aten.squeeze.default, (total,))
         return self.made["lengths"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 
 from . import DEFAULT, Built, Options, fast, portable
+from . import any_width as widths
 from .commit import commit, moves
 from .export import export, public, quiet, read_header
 from .half import TYPES, Half
@@ -35,16 +37,35 @@ def build(
     graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
 ) -> Built:
     """Write `file`: ONNX of opset 23 with contrib operators, or of opset 24 without. Raises BackendError."""
-    lowering = options.lowering or ("portable" if block.weights in ("fp16", "bf16") else "fast")
+    lowering = _lowering(block, options)
     model = translate(graph, block, lowering)
     _refer(model, weights, prefix, file)
+    if lowering == "fast":
+        _gather_apart(model)
     ir.save(model, file)
-    inputs, outputs = tensors(model)
+    inputs, outputs = tensors(model, block.slots)
     if lowering == "fast" or not moves(block):
         return Built(inputs, outputs)
     keep = file.with_suffix(".commit.onnx")
     ir.save(commit(inputs, block.slots, from_rows=False), keep)
     return Built(inputs, outputs, commit=keep.name)
+
+
+def any_width(graph: GraphModule, block: Block, options: Options = DEFAULT) -> bool:
+    """Whether one file runs this block and all that differ from it in width alone."""
+    return _lowering(block, options) == "fast" and _counted(graph, block)
+
+
+def _counted(graph: GraphModule, block: Block) -> bool:
+    """What torch.onnx has no translation for is decomposed, at one size."""
+    known = _translations(OPSETS["fast"]).is_registered
+    called = {n.target for n in graph.graph.nodes if n.op == "call_function"}
+    own = {t for t in called if getattr(t, "namespace", "") == "specc" or t is operator.getitem}
+    return widths.possible(graph, block) and all(known(t) for t in called - own)
+
+
+def _lowering(block: Block, options: Options) -> str:
+    return options.lowering or ("portable" if block.weights in ("fp16", "bf16") else "fast")
 
 
 def requirements() -> list[str]:
@@ -54,11 +75,15 @@ def requirements() -> list[str]:
 
 def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = False) -> ir.Model:
     """The block in ONNX, weights inside; with `rows`, it returns the rows that it writes. Raises BackendError."""
-    dtype = TYPES.get(block.weights, torch.float32)
+    dtype, counted = TYPES.get(block.weights, torch.float32), False
     if lowering == "fast":
         if dtype != torch.float32:
             raise BackendError(f"the fast lowering has no {block.weights}; take --lowering portable")
-        passes.run(fast.lowering(block.slots), graph)
+        if counted := _counted(graph, block):
+            block = widths.traced_at(block)
+        passes.run(fast.lowering(block.slots, counted), graph)
+        if counted:
+            passes.run([widths.AnyWidth()], graph)
     else:
         if block.weights not in TYPES:
             raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
@@ -67,15 +92,18 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         passes.run(portable.lowering(block.slots, dtype, rows), graph)
     model = _translate(export(graph, block), OPSETS[lowering])
     _name(model, graph)
+    if counted:
+        widths.name_slots(model)
     if lowering == "portable":
         _place(model)
     _strip(model)
     return model
 
 
-def tensors(model: ir.Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The inputs and the outputs."""
-    return tuple(map(_tensor, model.graph.inputs)), tuple(map(_tensor, model.graph.outputs))
+def tensors(model: ir.Model, slots: int = 0) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The inputs and the outputs, at so many slots where their number is open."""
+    graph = model.graph
+    return tuple(_tensor(v, slots) for v in graph.inputs), tuple(_tensor(v, slots) for v in graph.outputs)
 
 
 def _translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
@@ -140,6 +168,20 @@ def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
         )  # fmt: skip
 
 
+def _gather_apart(model: ir.Model) -> None:
+    """A weight that is gathered from and multiplied by stands under two names, over the same bytes.
+
+    So ONNX Runtime gives up what it packed for the product, and of the other only the rows that are read take memory.
+    """
+    for name, value in list(model.graph.initializers.items()):
+        gathers = [node for node in value.consumers() if node.op_type == "Gather"]
+        if isinstance(value.const_value, ir.ExternalTensor) and 0 < len(gathers) < len(value.consumers()):
+            rows = ir.Value(name=f"{name}.rows", type=value.type, shape=value.shape, const_value=value.const_value)
+            model.graph.initializers[f"{name}.rows"] = rows
+            for node in gathers:
+                node.replace_input_with(list(node.inputs).index(value), rows)
+
+
 def _strip(model: ir.Model) -> None:
     """Drop what no runtime reads: module stacks, tracebacks, value types."""
     model.metadata_props.clear()
@@ -157,6 +199,6 @@ def _strip(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def _tensor(value: ir.Value) -> Tensor:
+def _tensor(value: ir.Value, slots: int) -> Tensor:
     assert value.name is not None and value.dtype is not None and value.shape is not None
-    return Tensor(value.name, value.dtype.name.lower(), tuple(int(d) for d in value.shape))
+    return Tensor(value.name, value.dtype.name.lower(), tuple(d if isinstance(d, int) else slots for d in value.shape))

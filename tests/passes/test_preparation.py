@@ -26,6 +26,7 @@ PLACES = {  # in three layers
     "BoundPositions": {"opt": 1, "gpt2": 1},
     "MergeProjections": {"llama": 3, "gemma2": 3, "mixtral": 3, "cohere2": 3},  # elsewhere something stands between
     "PadHeads": dict.fromkeys(EIGHT, 3),
+    "CoreAten": {},
 }
 
 
@@ -48,6 +49,17 @@ def test_what_is_left_of_a_llama() -> None:
   7 specc.rms_norm
   6 specc.rotary""",
     )
+
+
+@pytest.mark.parametrize(("family", "short"), [("nemotron", "aten.square"), ("gpt_oss", "aten.to.dtype")])
+def test_operators_that_no_backend_knows_are_written_out(family: str, short: str) -> None:
+    graph = captured(family)
+    *before, last = passes.preparation(POSITIONS)
+    passes.run(before, graph)
+    found = operators(graph)[short]
+    (ran,) = passes.run([last], graph)
+    assert ran.name == "CoreAten()" and ran.changed == found and short not in operators(graph)
+    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", EIGHT)

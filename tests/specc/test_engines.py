@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 
 from specc import passes, weights
 from specc.backends import Options, onnx
+from specc.backends.any_width import engine_at
 from specc.runtime.block import Block, Layers, Masked, Parents
 from specc.runtime.engine import Engine
 from specc.runtime.engines.ort import OrtRunner, Rows, session_options
@@ -34,6 +35,8 @@ CAPACITY = 64  # what `prepared` has rotary tables for
 PROMPT = 20
 DEEP = Tree((-1, 0, 0, 1, 1, 2, 3, 3, 5, 8, 0, 9, 11, 12, 13, 14, 8))  # deeper than a window
 WIDE = Tree((-1, 0, 0, 0, 2, 2, 1, 4, 4, 7))
+WIDER = Tree.chain(WINDOW + 3)  # by the file that decodes
+OF_ONE_WIDTH = ("gpt_oss", "deepseek_v3", "minicpm3")  # which count their slots elsewhere than in views
 FRONTIER = Tree((-1, 0, 0, 0, 2, 2, 1, 6))  # grown as 1, 3, 3 and 1 slots
 SAME_ENGINES = {
     "llama-llama3",
@@ -75,6 +78,8 @@ class Bench:
             passes.run(passes.pipeline(block, capacity), twin)
             made = onnx.build(twin, block, file, "", directory / f"{name}.onnx", options)
             built[name] = EngineSpec(name, "onnx", f"{name}.onnx", block, (), made.inputs, made.outputs, ())
+        if "decode" in built and onnx.any_width(graph, built["decode"].block, options):
+            built["wider"] = engine_at(built["decode"], "wider", Block(WIDER))
         keys = [t for spec in built.values() for t in spec.inputs if t.name.endswith(".key")]
         shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
         self.rows = Rows(CacheSpec(capacity, shapes))
@@ -180,6 +185,10 @@ def run_blocks(family: str, tmp_path: Path, blocks: Mapping[str, Block], options
     bench.decode("decode", 3)
     bench.verify("verify", DEEP)
     bench.decode("decode", 1)
+    assert ("wider" in bench.engines) == (options == FAST and family not in OF_ONE_WIDTH)
+    if "wider" in bench.engines:
+        bench.verify("wider", WIDER)
+        bench.decode("decode", 1)
     if "parents" in blocks:
         bench.verify("parents", WIDE)
         bench.decode("decode", 1)
@@ -218,5 +227,7 @@ def test_a_layers_attention_is_one_node_and_weights_are_referred_to(family: str,
     kinds = [node.op_type for node in graph.node]
     windows = [a.i for n in graph.node for a in n.attribute if a.name == "local_window_size"]
     assert kinds.count("GroupQueryAttention") == 3 and "Softmax" not in kinds
-    assert "Range" not in kinds and set(windows) == ({WINDOW} if "sliding_window" in FAMILIES[family] else set())
+    assert kinds.count("Range") == (family == "opt") and set(windows) == (
+        {WINDOW} if "sliding_window" in FAMILIES[family] else set()
+    )
     assert (tmp_path / "decode.onnx").stat().st_size < 40_000

@@ -25,6 +25,7 @@ def directory(tmp_path):
         "key": "mine",
         "files": {name: stamp(tmp_path / name) for name in (BIN, "decode.onnx")},
         "weights": {"a": {}},
+        "raw": {},
     }
     (tmp_path / INDEX).write_text(json.dumps(index))
     return tmp_path
@@ -49,12 +50,12 @@ def test_an_index_of_files_that_did_not_change_is_kept(directory):
 )
 def test_an_index_that_does_not_tell_the_truth_empties_the_directory(directory, damage):
     damage(directory)
-    assert _read_index(directory, "mine") == {"key": "mine", "files": {}, "weights": {}}
+    assert _read_index(directory, "mine") == {"key": "mine", "files": {}, "weights": {}, "raw": {}}
     assert [f.name for f in directory.iterdir()] == [LOCK]
 
 
 def test_an_index_of_another_machine_or_bundle_is_not_believed(directory):
-    assert _read_index(directory, "other") == {"key": "other", "files": {}, "weights": {}}
+    assert _read_index(directory, "other") == {"key": "other", "files": {}, "weights": {}, "raw": {}}
     assert [f.name for f in directory.iterdir()] == [LOCK]
 
 
@@ -77,6 +78,16 @@ class TestBundle:
         assert decoded(bundle) == tokens
         assert (cache / name).stat().st_size >= len(whole)  # times in the index may take a digit more
         assert _read_index(cache, cache.name)["files"][BIN] == stamp(cache / BIN)
+
+    def test_what_is_gathered_and_multiplied_by_lies_raw_once(self, bundle, cache):
+        """Not once for each: the embedding that is the head too."""
+        index = json.loads((cache / INDEX).read_text())
+        by_place = {}
+        for key, at in index["weights"].items():
+            *place, users = key.split(" ", 2)
+            by_place.setdefault(tuple(place), {})[users] = at["offset"]
+        assert [set(users) for users in by_place.values() if len(users) > 1] == [{"Gather", "FusedMatMul"}]
+        assert all(len(set(offsets.values())) == 1 for offsets in by_place.values())
 
     @pytest.mark.parametrize("what", ["onnxruntime", "instructions", "bundle"])
     def test_one_made_elsewhere_is_not_read(self, bundle, cache, what, model, tmp_path, monkeypatch):

@@ -1,0 +1,31 @@
+"""Operators that are short for others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule
+
+from .find import aten, calls, replace
+
+
+@dataclass(frozen=True)
+class CoreAten:
+    """A backend that has no word for one of these would decompose the whole program, slowly and at one size.
+
+    Given:   square(x);  to(x, dtype)
+    Result:  mul(x, x);  _to_copy(x, dtype=dtype)
+    """
+
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        found = calls(graph, aten.square.default, aten.to.dtype)
+        for node in found:
+            if node.target is aten.square.default:
+                replace(graph, node, aten.mul.Tensor, (node.args[0], node.args[0]))
+            else:
+                new = replace(graph, node, aten._to_copy.default, node.args[:1])
+                new.kwargs = {"dtype": node.args[1]}
+        return len(found)
