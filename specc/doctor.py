@@ -61,8 +61,9 @@ def _backend(name: str) -> Finding:
 
 
 def _lacks_to_run(name: str) -> list[str]:
-    if name == "inductor":
-        return [] if importlib.util.find_spec("torch") else ["torch is not installed; pip install specc[compile]"]
+    if name.startswith("inductor"):
+        missing = [] if importlib.util.find_spec("torch") else ["torch is not installed; pip install specc[compile]"]
+        return missing + ([GPU] if DEVICES[name] == ("cuda",) and not _gpu() else [])
     if name == "onnx":
         return [] if _onnx_runtime() else [NO_ONNX_RUNTIME]
     packages = {"tensorrt": ["tensorrt"], "tensorrt-rtx": ["tensorrt_rtx"]}.get(name, ["tensorrt", "tensorrt_rtx"])

@@ -21,7 +21,7 @@ from . import room
 
 # a module, or module:object
 BACKENDS = {
-    "onnx": "ort", "inductor": "inductor",
+    "onnx": "ort", "inductor": "inductor", "inductor-cuda": "inductor",
     "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "tensorrt:TORCH",
 }  # fmt: skip
 DEVICES = dict.fromkeys(BACKENDS, ("cuda",)) | {"onnx": ("cpu", "cuda"), "inductor": ("cpu",)}

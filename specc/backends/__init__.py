@@ -16,7 +16,7 @@ from specc.runtime.manifest import Tensor
 
 # a module, or module:object
 BACKENDS = {
-    "onnx": "onnx", "inductor": "inductor",
+    "onnx": "onnx", "inductor": "inductor:CPU", "inductor-cuda": "inductor:CUDA",
     "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "torch_tensorrt",
 }  # fmt: skip
 

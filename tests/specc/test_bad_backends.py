@@ -45,13 +45,13 @@ def test_a_bundle_never_loses_the_engines_that_it_had(
     held = copied(bundle, tmp_path)
     before, built = contents(held), []
 
-    def fail(graph: Any, block: Any, weights: Path, prefix: str, file: Path, options: Any) -> None:
+    def fail(self: Any, graph: Any, block: Any, weights: Path, prefix: str, file: Path, options: Any) -> None:
         file.write_bytes(b"half of an engine")
         built.append(file.name)
         raise BackendError("inductor cannot compile it: no such operator; take --backend onnx")
 
-    monkeypatch.setattr(inductor, "requirements", list)
-    monkeypatch.setattr(inductor, "build", fail)
+    monkeypatch.setattr(inductor.Inductor, "requirements", lambda self: [])
+    monkeypatch.setattr(inductor.Inductor, "build", fail)
     told = refused(
         "compile", model, "-o", held, *few(prompts), "--backend", "onnx", "--backend", "inductor", "--overwrite"
     )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from graphs import prepared
 
 import specc
 from specc import golden, passes, weights
-from specc.backends import Options, inductor, onnx
+from specc.backends import Options, aten, inductor, onnx
+from specc.backends.export import traced
+from specc.backends.half import Half
 from specc.compiler import Options as CompileOptions
 from specc.compiler import compile_bundle
 from specc.proof import prove
@@ -37,7 +42,7 @@ BLOCKS = {"llama": Block(Parents(9)), "gemma2": Block(TREE), "cohere2": Block(TR
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    if missing := inductor.requirements():
+    if missing := inductor.CPU.requirements():
         pytest.skip(missing[0])
 
 
@@ -47,7 +52,7 @@ def test_a_package_says_what_an_onnx_engine_says(family: str, tmp_path: Path, mo
     block, file, engines = BLOCKS[family], tmp_path / "weights.safetensors", []
     graph = prepared(family)
     weights.write(weights.collect(graph), file)
-    for backend, module, load in (("onnx", onnx, ort), ("inductor", inductor, runner)):
+    for backend, module, load in (("onnx", onnx, ort), ("inductor", inductor.CPU, runner)):
         twin = passes.fork(graph)
         passes.run(passes.pipeline(block, CAPACITY), twin)
         made = module.build(twin, block, file, "", tmp_path / f"verify{module.suffix}")
@@ -78,13 +83,106 @@ def test_a_package_says_what_an_onnx_engine_says(family: str, tmp_path: Path, mo
     assert (tmp_path / "verify.pt2").stat().st_size < 4 << 20
     if family == "llama":
         refuses_another_torch(bundle, spec, store)
+    copied_to_a_device(bundle, engines[1], spec, caches, states[1])
+
+
+def copied_to_a_device(bundle: Any, host: Engine, spec: EngineSpec, caches: CacheSpec, state: Cache) -> None:
+    """What a GPU's engine does, the CPU being the GPU: the same outputs and rows, and one wait a step."""
+    there = Elsewhere()
+    rows = runner.Rows(caches, there, "cuda")
+    spec = replace(spec, backend="inductor-cuda", needs={"torch": torch.__version__, "compute capability": "9.0"})
+    cuda = Engine("verify", spec.block, runner.load(bundle, spec, rows, Place("cuda")), rows)
+    assert {"cuda"} == there.devices and there.pinned == len(cuda.runner.inputs) + len(cuda.runner.outputs)
+    for name, value in host.store.values.items():
+        rows.values[name].copy_(value)
+    other = Cache(rows, list(state.tokens))
+    for step in range(3):
+        tokens = [(7 * step + 5 * i) % 120 for i in range(TREE.slots)]
+        pairs = [(host, state), (cuda, other)]
+        found = [e.run(c, tokens, TREE).logits_NV[: TREE.slots].copy() for e, c in pairs]
+        np.testing.assert_array_equal(*found)
+        for engine, cache in pairs:
+            engine.keep(cache, PATH)
+    assert there.waits == 3
+    for name, value in host.store.values.items():
+        assert torch.equal(rows.values[name], value), name
+
+
+class Elsewhere:
+    """Torch, whose GPU is the CPU: what it is asked to place there is counted."""
+
+    def __init__(self) -> None:
+        self.devices: set[str] = set()
+        self.pinned = self.waits = 0
+        self.cuda = self
+        self.backends = torch.backends
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(torch, name)
+        if name not in ("zeros", "zeros_like", "tensor", "asarray"):
+            return found
+
+        def placed(*args: Any, device: str | None = None, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
+            self.devices |= {device} - {None}
+            self.pinned += pin_memory
+            made: torch.Tensor = found(*args, **kwargs)
+            return made.clone() if device else made
+
+        return placed
+
+    def get_device_capability(self) -> tuple[int, int]:
+        return 9, 0
+
+    def current_stream(self) -> Any:
+        return self
+
+    def synchronize(self) -> None:
+        self.waits += 1
 
 
 def refuses_another_torch(bundle: SimpleNamespace, spec: EngineSpec, store: runner.Rows) -> None:
     for what in ("torch", "cpu"):
-        other = EngineSpec(**(vars(spec) | {"needs": {**spec.needs, what: "1.0"}}))
+        other = replace(spec, needs={**spec.needs, what: "1.0"})
         with pytest.raises(BackendError, match=rf"built for {what} 1\.0 and here is .*compile again"):
             runner.load(bundle, other, store, CPU)
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("llama", torch.float16), ("gemma2", torch.bfloat16)])
+def test_a_program_for_a_gpu_leaves_nothing_on_the_cpu(family: str, dtype: torch.dtype) -> None:
+    """Another device, of shapes alone, stands for the GPU: operators refuse tensors of two devices."""
+    block = BLOCKS[family]
+    graph = prepared(family)
+    passes.run(passes.pipeline(block, CAPACITY), graph)
+    passes.run([Half(dtype), *aten.lowering(block.slots)], graph)
+    program = inductor.on_device(traced(graph, block), "meta")
+    values = [n.meta["val"] for n in program.graph.nodes if "val" in n.meta]
+    held = [*program.state_dict.values(), *program.constants.values()]
+    assert {str(t.device) for t in [*values, *held] if isinstance(t, torch.Tensor)} == {"meta"}
+    given = [n.meta["val"] for n in program.graph.nodes if n.name in program.graph_signature.user_inputs]
+    made = program.module()(*(torch.empty_like(t, device="meta") for t in given))
+    assert made["logits"].shape[1] == block.slots and made["logits"].device.type == "meta"
+
+
+def test_a_gpu_that_is_not_here_is_one_line(bundle: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert inductor.CUDA.requirements()[-1].endswith("sees no CUDA GPU; build where there is one")
+    with pytest.raises(BackendError, match=r"torch .* sees no CUDA GPU; specc doctor says"):
+        runner.store(CacheSpec(8, {"0": (1, 4)}), Place("cuda"))
+
+
+def test_a_gpu_without_room_is_one_line() -> None:
+    class Full(Elsewhere):
+        OutOfMemoryError = torch.OutOfMemoryError
+
+        def mem_get_info(self) -> tuple[int, int]:
+            return 3 << 20, 80 << 30
+
+    def fails() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(BackendError, match=r"no room for weights, 3 of 81920 MiB being free; .* --max-seq-len"):
+        runner._placed(fails, "weights", Full())
 
 
 def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> None:
@@ -119,7 +217,7 @@ def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> Non
 
 def test_a_fast_lowering_is_for_onnx(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="backend inductor compiles torch's operators; leave out --lowering"):
-        inductor.build(prepared("llama"), Block(Tree.chain(1)), tmp_path, "", tmp_path / "x.pt2", Options("fast"))
+        inductor.CPU.build(prepared("llama"), Block(Tree.chain(1)), tmp_path, "", tmp_path / "x.pt2", Options("fast"))
 
 
 def test_the_bundle_is_as_it_was_before_backends_had_names(bundle: Path) -> None:
