@@ -51,7 +51,7 @@ class Options:
     max_seq_len: tokens that fit, prompt and answer; by default the model's own limit, 2048 at most.
     backends: every engine is built by each. dtype: of their weights, see `specc.backends.typed`.
     text: a file to report perplexity on, the original's beside the bundle's; of a quantised target, golden prompts too.
-    tune: build chains of more widths, measure and choose as `specc tune` does; compile again where other trees pay.
+    tune: measure and choose as `specc tune` does, with chains of more widths; compile again where other trees pay.
     draft_dtype: of the weights of engines that draft, where a backend has it; what a draft reads changes no output.
     """
 
@@ -165,12 +165,14 @@ class _Compile:
         if options.assistant_model:
             self._capture_assistant(options.assistant_model, spec)
         plans = [(m, self._cheap(m.plan(self._searched(m, cases), facts))) for m in self.methods]
-        blocks = _name_blocks(plans, CURVE if options.tune else ())
+        blocks = _name_blocks(plans)
+        asked = (
+            (title, by, typed(block, by, options.backends, options.dtype, options.build), block in blocks)
+            for block, title in _name_blocks(plans, CURVE).items() for by in dict.fromkeys(options.backends)
+        )  # fmt: skip
         wanted = [
-            (title, name, typed(block, name, options.backends, options.dtype, options.build))
-            for block, title in blocks.items() for name in dict.fromkeys(options.backends)
-        ]  # fmt: skip
-        self.total = self.done + 1 + len(wanted)
+            (title, by, block) for title, by, block, used in asked if used or options.tune or self._any_width(by, block)
+        ]
         tensors: dict[str, torch.Tensor] = {}
         for model_name in self.graphs:
             kinds = {block.weights if block.weights in BITS else "fp32" for *_, block in wanted}
@@ -264,16 +266,14 @@ class _Compile:
         """One file each, or one for all that differ in width alone where a backend makes such."""
         alike: dict[tuple[str, Block], list[tuple[str, Block]]] = {}
         for name, by, block in wanted:
-            widths = getattr(backend(by), "any_width", None)
-            shared = widths and widths(self._graph(block), block, self.options.build)
-            key = replace(block, topology=Tree.chain(1)) if shared else block
+            key = replace(block, topology=Tree.chain(1)) if self._any_width(by, block) else block
             alike.setdefault((by, key), []).append((name, block))
         self.total = self.done + len(alike) + 1
 
         def begin(number: int) -> None:
-            (by, _), blocks = list(alike.items())[number]
-            names = ", ".join(name for name, _ in blocks)
-            self.stage(f"build {names}" if len(self.options.backends) == 1 else f"build {names} by {by}")
+            (by, _), [(name, _), *others] = list(alike.items())[number]
+            title = f"build {name} and {len(others)} more widths" if others else f"build {name}"
+            self.stage(title if len(self.options.backends) == 1 else f"{title} by {by}")
 
         together = all(getattr(backend(by), "together", False) for by in self.options.backends)
         calls = [partial(self._built, by, blocks, capacity, files) for (by, _), blocks in alike.items()]
@@ -281,6 +281,11 @@ class _Compile:
         made = call_each(calls, min(threads(), FORKS) if together else 1, begin, settle)
         found = {(e.name, e.backend): e for engines in made for e in engines}
         return [found[name, by] for name, by, _ in wanted]
+
+    def _any_width(self, by: str, block: Block) -> bool:
+        """Whether the backend makes one file for this block and those that differ from it in width alone."""
+        widths = getattr(backend(by), "any_width", None)
+        return widths is not None and widths(self._graph(block), block, self.options.build)
 
     def _graph(self, block: Block) -> GraphModule:
         return self.quantized.get((block.model, block.weights), self.graphs[block.model])

@@ -72,8 +72,9 @@ class TestFigures:
         assert all(r["identical"] == 1 for r in told["rows"])
         assert told["rows"][0]["speedup"] == 1
         assert told["step_costs"][0].keys() == {"engine", "slots", "context", "milliseconds", "spread"}
-        assert {c["engine"] for c in told["step_costs"]} == {e.name for e in open_bundle(bundle).manifest.engines} - {
-            "prefill"
+        recipes = open_bundle(bundle).manifest.recipes
+        assert {c["engine"] for c in told["step_costs"]} == {
+            n for r in recipes for n in (*r.verify, *r.engines.values())
         }
         assert told["plan"] is told["predicted_speedup"] is told["measured_speedup"] is None
         assert told["memory"]["specc"] > 1e6
