@@ -129,7 +129,8 @@ def _onnx(program: torch.export.ExportedProgram, opset: int) -> torch.onnx.ONNXP
 
 @cache
 def _translations(opset: int) -> ONNXRegistry:
-    return ONNXRegistry.from_torchlib(opset)
+    with quiet():
+        return ONNXRegistry.from_torchlib(opset)
 
 
 def _name(model: ir.Model, graph: GraphModule) -> None:
