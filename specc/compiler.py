@@ -36,7 +36,6 @@ from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, Mode
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 from specc.side_by_side import call_each
-from specc.widths import chains, widened
 
 MARGIN = 128  # rows past the context: scratch for the widest block
 CALIBRATION = 96  # tokens that a search runs on
@@ -181,13 +180,12 @@ class _Compile:
         files = weights.write_types(tensors, self.directory, [block.weights for _, _, block in wanted])
         engines = tuple(self._engines(wanted, spec.context + MARGIN, files))
         self.stage("measure the recipes")
-        made = Manifest(
+        return Manifest(
             schema=SCHEMA, model=spec, engines=engines, caches=_caches(engines),
             recipes=tuple(_recipe(m, plan, blocks) for m, plan in plans), default_recipe="plain",
             versions=_versions(), files={}, weights=next(iter(files.values())),
             extra={perplexity.KEY: known} if known else {},
         )  # fmt: skip
-        return widened(made, chains(made))
 
     def _tokenizer(self) -> Any:
         """Load it and write its files into the bundle. Raises CaptureError."""

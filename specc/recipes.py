@@ -239,7 +239,7 @@ METHODS: dict[str, Method] = {
             "prompt-lookup", "chain", _prompt_lookup,
             {
                 "prompt_lookup_num_tokens": Parameter(11, "tokens copied at most"),
-                "max_matching_ngram_size": Parameter(5, "tokens that must match at most"),
+                "max_matching_ngram_size": Parameter(3, "tokens that must match at most"),
             },
         ),
         Method(

@@ -1,7 +1,7 @@
 """Prompt lookup decoding (Saxena 2023): what followed the last few tokens when they were seen before.
 
 The longest of the last `max_matching_ngram_size` tokens that occurs earlier is used, at its latest place. The longer
-what matches, the more is copied: one token and two for each that matches, `prompt_lookup_num_tokens` at most.
+what matches, the more is copied: all of `prompt_lookup_num_tokens` after a match of full length, its share after less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .plain import Plain
 
 
 class PromptLookup(Plain):
-    def __init__(self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 5) -> None:
+    def __init__(self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 3) -> None:
         self.count, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
         self.seen: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> where it ended, last and last but one
         self.indexed: list[int] = []
@@ -29,7 +29,7 @@ class PromptLookup(Plain):
         for size in range(min(self.longest, len(tail)), shortest - 1, -1):
             ends = self.seen.get(tuple(tail[-size:]), (0, 0))
             if end := ends[0 if drafted else 1]:  # what is not drafted is its own last occurrence
-                return tokens[end : end + min(self.count, 1 + 2 * size)]
+                return tokens[end : end + max(1, self.count * size // self.longest)]
         return []
 
     def _index(self, tokens: list[int]) -> None:

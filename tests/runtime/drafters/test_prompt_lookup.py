@@ -14,7 +14,7 @@ def looked_up(tokens: list[int], count: int, longest: int) -> list[int]:
     for size in range(min(longest, len(tokens) - 1), 0, -1):
         for end in range(len(tokens) - 1, size - 1, -1):
             if tokens[end - size : end] == tokens[-size:]:
-                return tokens[end : end + min(count, 1 + 2 * size)]
+                return tokens[end : end + max(1, count * size // longest)]
     return []
 
 
@@ -40,4 +40,4 @@ def test_with_tokens_drafted_it_looks_for_what_followed_them_together(tokens, dr
         if tokens[end - size : end] == together[-size:]
     ]  # fmt: skip
     size, end = ends[0] if ends else (0, len(tokens))
-    assert known == tokens[end : end + min(4, 1 + 2 * size)]
+    assert known == tokens[end : end + max(1, 4 * size // 3)]
