@@ -24,6 +24,7 @@ from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
 from specc.trees import Costs, best_tree, speed
+from specc.widths import chains, widened
 
 CONTEXTS = (64, 512, 1024)
 REPEATS, ROUNDS, FINALISTS = 5, 5, 3
@@ -46,17 +47,17 @@ def tune(
         else [c.prompt for c in golden.read_cases(bundle.file(golden.FILE))]
     )
     compiled = _compiled(bundle.manifest)
-    chains, total = _chains(compiled), min(limit, len(texts)) + 4
+    by_width, total = chains(compiled), min(limit, len(texts)) + 4
     stage("measure the steps", 0, total)
     contexts = [c for c in CONTEXTS if c <= compiled.model.context] or [1]
     drafts = sorted({name for r in compiled.recipes for name in r.engines.values()})
     alone = faster_alone(replace(bundle, manifest=compiled), drafts, contexts[0])
-    bundle = replace(bundle, manifest=_threaded(_widened(compiled, chains), alone))
+    bundle = replace(bundle, manifest=_threaded(widened(compiled, by_width), alone))
     recipes = [r for r in bundle.manifest.recipes if r.lossless]
     session = Session(bundle)
     room = compiled.model.context - tokens
     feeds = [session.text.encode(text)[-room:] for text in texts[:limit]]
-    names = sorted({*chains.values(), *(name for r in recipes for name in (*r.verify, *r.engines.values()))})
+    names = sorted({*by_width.values(), *(name for r in recipes for name in (*r.verify, *r.engines.values()))})
     costs = step_costs(session, names, contexts, REPEATS)
     table = _nearest(costs, median(len(f) for f in feeds) + tokens / 2)
     drafting = [r for r in recipes if r.name != "plain"]
@@ -79,9 +80,9 @@ def tune(
         "predicted": {name: round(c.speedup, 3) for name, c in best.items()},
         "verify": {name: list(c.recipe.verify) for name, c in best.items()},
         "single_threaded": alone,
-        "trees": {r.name: tree for r in recipes if (tree := _better_tree(r, seen.get(r.name), chains, table))},
+        "trees": {r.name: tree for r in recipes if (tree := _better_tree(r, seen.get(r.name), by_width, table))},
         "acceptance": {name: acceptance(got.steps) for name, got in seen.items() if any(s.drafted for s in got.steps)},
-        "curve": _curve(costs, chains),
+        "curve": _curve(costs, by_width),
         "step_costs": [vars(c) for c in costs],
         "compiled": {r.name: {"verify": list(r.verify), "parameters": dict(r.parameters)} for r in compiled.recipes},
         "machine": host.describe(),
@@ -127,41 +128,18 @@ def _compiled(manifest: Manifest) -> Manifest:
     return replace(manifest, recipes=recipes, engines=tuple(replace(e, threads=0) for e in manifest.engines))
 
 
-def _chains(manifest: Manifest) -> dict[int, str]:
-    """The target's engines that verify chains, by their slots."""
-    one = {e.backend: e.block for e in manifest.engines if e.name == "decode"}
-    return {
-        e.block.slots: e.name
-        for e in sorted(manifest.engines, key=lambda e: e.block.slots)
-        if isinstance(e.block.topology, Tree) and e.block.topology.is_chain
-        if replace(e.block, topology=one[e.backend].topology) == one[e.backend]
-    }
-
-
-def _widened(manifest: Manifest, chains: Mapping[int, str]) -> Manifest:
-    """Recipes that verify chains of several widths may do so with all that the bundle has."""
-    names = list(chains.values())
-    recipes = tuple(
-        replace(r, verify=tuple(names[: names.index(r.verify[-1]) + 1]))
-        if len(r.verify) > 1 and set(r.verify) <= set(names)
-        else r
-        for r in manifest.recipes
-    )
-    return replace(manifest, recipes=recipes)
-
-
 def _threaded(manifest: Manifest, alone: Iterable[str]) -> Manifest:
     return replace(manifest, engines=tuple(replace(e, threads=int(e.name in alone)) for e in manifest.engines))
 
 
 def _better_tree(
-    recipe: Recipe, got: Calibration | None, chains: Mapping[int, str], table: Mapping[str, StepCost]
+    recipe: Recipe, got: Calibration | None, by_width: Mapping[int, str], table: Mapping[str, StepCost]
 ) -> dict[str, Any] | None:
     """For a recipe with a baked tree, one that would be better by 5 % and more: its literal, and by how much."""
     if got is None or "tree" not in recipe.parameters or not (rates := acceptance(got.steps)["by_rank"]):
         return None
     draft = table[recipe.engines["draft"]] if "draft" in recipe.engines else None
-    widths = {table[name].slots: table[name].milliseconds for name in (*recipe.verify, *chains.values())}
+    widths = {table[name].slots: table[name].milliseconds for name in (*recipe.verify, *by_width.values())}
     costs = Costs(widths, draft.milliseconds, draft.slots) if draft else Costs(widths)
     held = Tree(tuple(recipe.parameters["tree"]))
     better = best_tree(rates, costs, MAX_DEPTH)
@@ -169,9 +147,9 @@ def _better_tree(
     return {"tree": [list(p) for p in better.paths], "predicted_gain": round(gain, 3)} if gain >= BETTER else None
 
 
-def _curve(costs: Iterable[StepCost], chains: Mapping[int, str]) -> list[dict[str, Any]]:
+def _curve(costs: Iterable[StepCost], by_width: Mapping[int, str]) -> list[dict[str, Any]]:
     """A step by its slots, each as measured: milliseconds, and how many times those of one slot, t(M) / t(1)."""
-    known = {(c.slots, c.context): c.milliseconds for c in costs if chains.get(c.slots) == c.engine}
+    known = {(c.slots, c.context): c.milliseconds for c in costs if by_width.get(c.slots) == c.engine}
     return [
         {"slots": slots, "context": context, "milliseconds": ms, "ratio": round(ms / known[1, context], 3)}
         for (slots, context), ms in sorted(known.items())
