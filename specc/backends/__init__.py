@@ -61,7 +61,8 @@ class Backend(Protocol):
     """What a backend's module has.
 
     suffix: of its files. types: of weights that it builds, the first unless a user asks for another. One that can
-    build several engines at once, since it times none, has `together = True`.
+    build several engines at once, since it times none, has `together = True`. One that makes a single file of blocks
+    which differ in width alone has `any_width(graph, block, options) -> bool`: whether it does of this one.
     """
 
     suffix: str
