@@ -39,8 +39,7 @@ class EngineSpec:
     """A file that runs one block.
 
     tensors: `inputs` and `outputs` in order. An output `present.*` is the input `past_key_values.*` updated:
-    bind both to one buffer. Engines of one name run one block by several backends; engines of one file run it at several
-    widths.
+    bind both to one buffer. Engines of one name run one block by several backends, those of one file at several widths.
     weights: the file of its weights, the manifest's unless said. needs: what must be here to load it, by name.
     commit: the file that moves accepted rows where the host cannot. threads: that a step takes on the CPU, 0 being as
     many as the process does.

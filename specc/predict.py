@@ -74,7 +74,7 @@ def predict(recipe: Recipe, ran: Recipe, steps: Sequence[Step], calls: Mapping[s
 
 
 def trimmed(recipe: Recipe, speed_of: Callable[[Recipe], float]) -> Recipe:
-    """The same without the widths that it is hardly slower without: each engine takes memory and time to load."""
+    """The same without the widths that it is hardly slower without: each takes memory, its own file time to load."""
     least = (1 - SLACK) * speed_of(recipe)
     while True:
         fewer = [replace(recipe, verify=tuple(v for v in recipe.verify if v != name)) for name in recipe.verify[1:-1]]
