@@ -268,15 +268,16 @@ class _Compile:
         for name, by, block in wanted:
             key = replace(block, topology=Tree.chain(1)) if self._any_width(by, block) else block
             alike.setdefault((by, key), []).append((name, block))
-        self.total = self.done + len(alike) + 1
+        groups = [(by, blocks) for (by, _), blocks in alike.items()]
+        self.total = self.done + len(groups) + 1
 
         def begin(number: int) -> None:
-            (by, _), [(name, _), *others] = list(alike.items())[number]
+            by, [(name, _), *others] = groups[number]
             title = f"build {name} and {len(others)} more widths" if others else f"build {name}"
             self.stage(title if len(self.options.backends) == 1 else f"{title} by {by}")
 
         together = all(getattr(backend(by), "together", False) for by in self.options.backends)
-        calls = [partial(self._built, by, blocks, capacity, files) for (by, _), blocks in alike.items()]
+        calls = [partial(self._built, *group, capacity, files) for group in groups]
         settle = partial(torch.set_num_threads, 1)  # OpenMP's threads do not come along with a fork
         made = call_each(calls, min(threads(), FORKS) if together else 1, begin, settle)
         found = {(e.name, e.backend): e for engines in made for e in engines}

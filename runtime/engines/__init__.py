@@ -49,7 +49,7 @@ class Engines:
         if self.place.device == "cpu":
             room.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
         for spec in missing:
-            self.store(spec.block.cache)
+            self.store(spec.block.cache)  # here, not in several threads at once
         by_file: defaultdict[str, list[EngineSpec]] = defaultdict(list)
         for spec in missing:
             by_file[spec.file].append(spec)

@@ -29,7 +29,7 @@ class Rows:
 
     def __init__(self, spec: CacheSpec, torch: Any, device: str) -> None:
         self.capacity, self.torch, self.device = spec.capacity, torch, device
-        dtype = getattr(torch, "float32" if spec.dtype == "float" else spec.dtype)
+        dtype = _dtype(torch, spec.dtype)
         self.values = {
             f"{layer}.{name}": torch.zeros(1, heads, spec.capacity, size, dtype=dtype, device=device)
             for layer, (heads, size) in spec.layers.items()
@@ -63,15 +63,14 @@ class Rows:
 
 
 class Runner:
-    """A package and its inputs and outputs. copies: they are copied to the device and back."""
+    """A package and its inputs and outputs, which are copied to a GPU and back."""
 
-    def __init__(self, package: Any, spec: EngineSpec, rows: Rows, copies: bool) -> None:
-        self.package, self.torch, self.copies = package, rows.torch, copies
-        self.cuda = rows.device != "cpu"
+    def __init__(self, package: Any, spec: EngineSpec, rows: Rows) -> None:
+        self.package, self.torch, self.cuda = package, rows.torch, rows.device != "cpu"
         self._in, self.inputs = self._host([t for t in spec.inputs if not t.name.startswith(CACHED)])
         self._out, self.outputs = self._host(spec.outputs)
         self._given = (
-            {n: self.torch.zeros_like(t, device=rows.device) for n, t in self._in.items()} if copies else self._in
+            {n: self.torch.zeros_like(t, device=rows.device) for n, t in self._in.items()} if self.cuda else self._in
         )
         self.arguments = [
             rows.values[t.name.removeprefix(CACHED)] if t.name.startswith(CACHED) else self._given[t.name]
@@ -79,7 +78,7 @@ class Runner:
         ]
 
     def run(self) -> None:
-        if self.copies:
+        if self.cuda:
             for name, value in self._in.items():
                 self._given[name].copy_(value, non_blocking=True)
         made = self.package(*self.arguments)
@@ -90,10 +89,8 @@ class Runner:
 
     def _host(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Places on the host, as torch and as numpy see them; a GPU copies to pinned ones without being waited for."""
-        kinds = {t.name: "float32" if t.dtype == "float" else t.dtype for t in tensors}
         made = {
-            t.name: self.torch.zeros(t.shape, dtype=getattr(self.torch, kinds[t.name]), pin_memory=self.cuda)
-            for t in tensors
+            t.name: self.torch.zeros(t.shape, dtype=_dtype(self.torch, t.dtype), pin_memory=self.cuda) for t in tensors
         }
         return made, {name: value.numpy() for name, value in made.items()}
 
@@ -132,7 +129,7 @@ def load(bundle: Bundle, spec: EngineSpec, rows: Rows, place: Place) -> Runner:
         raise BackendError(
             f"torch {torch.__version__} cannot load {bundle.file(spec.file)}: {e}".splitlines()[0]
         ) from e
-    return Runner(package, spec, rows, copies=rows.device != "cpu")
+    return Runner(package, spec, rows)
 
 
 def machine(torch: Any, device: str) -> dict[str, str]:
@@ -140,6 +137,11 @@ def machine(torch: Any, device: str) -> dict[str, str]:
     if device == "cpu":
         return {"cpu": torch.backends.cpu.get_cpu_capability()}
     return {"compute capability": ".".join(map(str, torch.cuda.get_device_capability()))}
+
+
+def _dtype(torch: Any, name: str) -> Any:
+    """Torch's type of that name in a manifest."""
+    return getattr(torch, "float32" if name == "float" else name)
 
 
 def _placed(make: Callable[[], T], what: str, torch: Any) -> T:

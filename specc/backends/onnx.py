@@ -81,9 +81,7 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
             raise BackendError(f"the fast lowering has no {block.weights}; take --lowering portable")
         if counted := _counted(graph, block):
             block = widths.traced_at(block)
-        passes.run(fast.lowering(block.slots, counted), graph)
-        if counted:
-            passes.run([widths.AnyWidth()], graph)
+        passes.run([*fast.lowering(block.slots, counted), *[widths.AnyWidth()] * counted], graph)
     else:
         if block.weights not in TYPES:
             raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
