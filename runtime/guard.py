@@ -1,7 +1,9 @@
 """Speculation while it pays: a drafter that wraps another, and watches what its drafts earn.
 
-A step with a draft must be worth its time: its tokens against what as many steps without a draft take here. Where the
-last few were not, drafts are cut short; where that does not help, they stop for a while, and longer each time.
+A step with a draft must be worth its time: its tokens against what as many steps without a draft take here. What steps
+lose is summed up, what they earn is taken off it, down to nothing: a cumulative sum (Page 1954), which lets a good
+drafter have bad luck and finds a bad one out. Past a limit drafts are cut short; where that does not help, they stop
+for a while, and longer each time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from .sequence import Sequence
 
 FULL, SHORT, OFF = range(3)
 SHORT_SLOTS = 4  # of a chain that is cut
-WINDOW, ENOUGH = 8, 6  # steps that are looked at, and that suffice to judge
+LIMIT, AGAIN = 8.0, 2.0  # steps without a draft that drafts may lose, and that they may lose once they were cut
+TIMED = 8  # steps without a draft whose median is what one takes
 REST, LONGEST_REST = 16, 512  # steps without drafts after they did not pay
 REFRESH = 64  # steps with drafts after which one without is timed again
 
@@ -32,10 +35,9 @@ class Guard:
     def __init__(self, drafter: Drafter) -> None:
         self.drafter, self.plain = drafter, Plain()
         self.level, self.switches, self.plain_steps = FULL, 0, 0
-        self._plain: deque[float] = deque(maxlen=WINDOW)  # seconds of a step without a draft
+        self._plain: deque[float] = deque(maxlen=TIMED)  # seconds of a step without a draft
         self._usual = 0.0  # their median
-        self._seconds: deque[float] = deque(maxlen=WINDOW)  # of a step with a draft
-        self._tokens: deque[int] = deque(maxlen=WINDOW)  # that it gave
+        self._lost, self._kept = 0.0, 0  # since the level changed: steps without a draft lost, drafted tokens kept
         self._rest, self._left, self._since = REST, 0, 0
         self._start, self._guessing = 0.0, True
 
@@ -61,9 +63,7 @@ class Guard:
         seconds = time.perf_counter() - self._start
         if draft.tree.slots > 1:
             self._since += 1
-            self._seconds.append(seconds)
-            self._tokens.append(len(accepted.slots))
-            self._judge()
+            self._judge(seconds, len(accepted.slots))
             return
         self._plain.append(seconds)
         self._usual = median(self._plain)
@@ -75,18 +75,19 @@ class Guard:
             if self._left <= 0:
                 self._switch(FULL)
 
-    def _judge(self) -> None:
-        steps, spent, earned = len(self._seconds), sum(self._seconds), self._usual * sum(self._tokens)
-        if spent > earned and (steps >= ENOUGH or (steps > 1 and spent > 2 * earned)):
-            if self.level == FULL and max(self._tokens) > 1:
-                self._switch(SHORT)
-            else:
-                self._switch(OFF)
-                self._left, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
-        elif steps == WINDOW:
+    def _judge(self, seconds: float, tokens: int) -> None:
+        self._kept += tokens - 1
+        self._lost = max(0.0, self._lost + seconds / self._usual - tokens)
+        if not self._lost:
             self._rest = REST
+        if self._lost <= LIMIT:
+            return
+        if self.level == FULL and self._kept:
+            self._switch(SHORT)
+        else:
+            self._switch(OFF)
+            self._left, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
 
     def _switch(self, level: int) -> None:
         self.level, self.switches = level, self.switches + 1
-        self._seconds.clear()
-        self._tokens.clear()
+        self._lost, self._kept = LIMIT - AGAIN, 0

@@ -243,6 +243,17 @@ METHODS: dict[str, Method] = {
             },
         ),
         Method(
+            "recycled-lookup", "Prompt lookup that goes on with the model's recycled answers",
+            "Saxena 2023; Token Recycling, Luo et al. 2024, arXiv:2408.08696", "recycled-lookup", "chain",
+            _prompt_lookup,
+            {
+                "prompt_lookup_num_tokens": Parameter(11, "tokens copied or recycled at most"),
+                "max_matching_ngram_size": Parameter(3, "tokens that must match at most"),
+                "num_recycled_tokens": Parameter(3, "tokens a draft at least, where there are answers"),
+                "min_repeats": Parameter(3, "answers alike in a row for more than that"),
+            },
+        ),
+        Method(
             "cascade", "Prompt lookup, and the model's own 4-bit copy where it knows nothing",
             "Cascade Speculative Drafting, Chen et al. 2024, arXiv:2312.11462", "cascade", "chain", _cascade,
             {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from specc.runtime import guard as module
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
-from specc.runtime.guard import FULL, LONGEST_REST, OFF, SHORT, SHORT_SLOTS, Guard
+from specc.runtime.guard import AGAIN, FULL, LIMIT, LONGEST_REST, OFF, SHORT, SHORT_SLOTS, Guard
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
 
@@ -72,8 +74,27 @@ def test_a_chain_of_which_little_is_accepted_is_cut(clock):
     assert guard.level == OFF
     guard = Guard(Chain())
     clock.cost = 3.0
-    slots = clock.run(guard, 9, accepted=1)
+    slots = clock.run(guard, 12, accepted=1)
     assert guard.level == SHORT and slots[-1] == SHORT_SLOTS
+
+
+def test_bad_luck_stops_no_drafts_that_pay(clock):
+    clock.cost, guard = 1.5, Guard(Chain())
+    for _ in range(50):
+        clock.run(guard, 7, accepted=0)
+        clock.run(guard, 1, accepted=7)
+    assert (guard.level, guard.switches) == (FULL, 0)
+
+
+@given(st.lists(st.integers(0, 7), max_size=300), st.floats(1.1, 4.0))
+def test_drafts_lose_a_bounded_time(accepted, cost):
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(patch)
+        clock.cost, guard, tokens = cost, Guard(Chain()), 0
+        for kept in accepted:
+            slots = clock.run(guard, 1, kept)[0]
+            tokens += 1 + min(kept, slots - 1)
+        assert clock.now - tokens <= LIMIT + cost + (AGAIN + cost) * guard.switches
 
 
 def test_what_begins_to_pay_is_taken_up(clock):
