@@ -2,8 +2,8 @@
 
 A step with a draft must be worth its time: its tokens against what as many steps without a draft take here. What steps
 lose is summed up, what they earn is taken off it, down to nothing: a cumulative sum (Page 1954), which lets a good
-drafter have bad luck and finds a bad one out. Past a limit drafts are cut short; where that does not help, they stop
-for a while, and longer each time.
+drafter have bad luck and finds a bad one out. Past a limit drafts are cut short for a while; where that does not help,
+they stop for a while, longer each time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FULL, SHORT, OFF = range(3)
 SHORT_SLOTS = 4  # of a chain that is cut
 LIMIT, AGAIN = 8.0, 2.0  # steps without a draft that drafts may lose, and that they may lose once they were cut
 TIMED = 8  # steps without a draft whose median is what one takes
-REST, LONGEST_REST = 16, 512  # steps without drafts after they did not pay
+REST, LONGEST_REST = 16, 512  # steps with short drafts or none after they did not pay
 REFRESH = 64  # steps with drafts after which one without is timed again
 
 
@@ -64,13 +64,12 @@ class Guard:
         if draft.tree.slots > 1:
             self._since += 1
             self._judge(seconds, len(accepted.slots))
-            return
-        self._plain.append(seconds)
-        self._usual = median(self._plain)
-        self._since = 0
-        if not self._guessing:
-            self.plain_steps += 1
-        if self.level == OFF:
+        else:
+            self._plain.append(seconds)
+            self._usual = median(self._plain)
+            self._since = 0
+            self.plain_steps += not self._guessing
+        if self.level != FULL:
             self._left -= 1
             if self._left <= 0:
                 self._switch(FULL)
@@ -78,16 +77,13 @@ class Guard:
     def _judge(self, seconds: float, tokens: int) -> None:
         self._kept += tokens - 1
         self._lost = max(0.0, self._lost + seconds / self._usual - tokens)
-        if not self._lost:
+        if self._lost > LIMIT:
+            self._switch(SHORT if self.level == FULL and self._kept else OFF)
+        elif self.level == FULL and not self._lost:
             self._rest = REST
-        if self._lost <= LIMIT:
-            return
-        if self.level == FULL and self._kept:
-            self._switch(SHORT)
-        else:
-            self._switch(OFF)
-            self._left, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
 
     def _switch(self, level: int) -> None:
         self.level, self.switches = level, self.switches + 1
         self._lost, self._kept = LIMIT - AGAIN, 0
+        if level != FULL:
+            self._left, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)

@@ -249,8 +249,7 @@ METHODS: dict[str, Method] = {
             {
                 "prompt_lookup_num_tokens": Parameter(11, "tokens copied or recycled at most"),
                 "max_matching_ngram_size": Parameter(3, "tokens that must match at most"),
-                "num_recycled_tokens": Parameter(3, "tokens a draft at least, where there are answers"),
-                "min_repeats": Parameter(3, "answers alike in a row for more than that"),
+                "min_repeats": Parameter(2, "times in a row that an answer must have come to be recycled"),
             },
         ),
         Method(

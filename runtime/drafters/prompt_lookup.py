@@ -17,7 +17,8 @@ class PromptLookup(Plain):
     def __init__(self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 3) -> None:
         self.count, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
         self.seen: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> where it ended, last and last but one
-        self.indexed: list[int] = []
+        self.text: list[int] = []  # whose first `known` tokens are indexed
+        self.known = 0
 
     def propose(self, seq: Sequence) -> Draft:
         return Draft.chain([seq.pending, *self.after(seq.tokens)])
@@ -33,11 +34,10 @@ class PromptLookup(Plain):
         return []
 
     def _index(self, tokens: list[int]) -> None:
-        known = len(self.indexed)
-        if self.indexed != tokens[:known]:
-            self.seen, known = {}, 0
-        for end in range(known + 1, len(tokens) + 1):
+        if tokens is not self.text or len(tokens) < self.known:
+            self.seen, self.text, self.known = {}, tokens, 0
+        for end in range(self.known + 1, len(tokens) + 1):
             for size in range(1, min(self.longest, end) + 1):
                 ngram = tuple(tokens[end - size : end])
                 self.seen[ngram] = (end, self.seen.get(ngram, (0, 0))[0])
-        self.indexed = list(tokens)
+        self.known = len(tokens)

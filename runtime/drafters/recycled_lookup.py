@@ -1,8 +1,8 @@
 """Prompt lookup that goes on with recycled answers (Saxena 2023; Token Recycling, Luo et al. 2024, arXiv:2408.08696).
 
 Verify answers in every slot, accepted or not. The table keeps the last answer after each n-gram that led to one, where
-Token Recycling keeps several after each token, and a chain follows it: so many tokens wherever the text knows nothing
-or little, and on from there while answers have come often enough in a row.
+Token Recycling keeps several after each token. From the end of the copy, or from the pending token where the text
+knows nothing, a chain follows the table through answers that came several times in a row.
 """
 
 from __future__ import annotations
@@ -17,17 +17,13 @@ MOST = 1 << 17  # n-grams kept: 30 MB or so; then all are forgotten
 
 
 class RecycledLookup(PromptLookup):
-    """num_recycled_tokens: drafted at least, if there are answers. min_repeats: answers alike in a row that go on."""
+    """min_repeats: how often in a row an answer must have come to be drafted."""
 
     def __init__(
-        self,
-        prompt_lookup_num_tokens: int = 11,
-        max_matching_ngram_size: int = 3,
-        num_recycled_tokens: int = 3,
-        min_repeats: int = 3,
+        self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 3, min_repeats: int = 2
     ) -> None:
         super().__init__(prompt_lookup_num_tokens, max_matching_ngram_size)
-        self.least, self.repeats = num_recycled_tokens, min_repeats
+        self.repeats = min_repeats
         self.answers: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> the last answer, how often in a row
 
     def propose(self, seq: Sequence) -> Draft:
@@ -35,7 +31,7 @@ class RecycledLookup(PromptLookup):
         start = min(self.longest, len(seq.tokens))
         while len(tokens) - start < self.count:
             answer, times = self._answer(tokens)
-            if not times or (times < self.repeats and len(tokens) - start >= self.least):
+            if times < self.repeats:
                 break
             tokens.append(answer)
         return Draft.chain(tokens[start - 1 :])

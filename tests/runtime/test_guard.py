@@ -76,6 +76,8 @@ def test_a_chain_of_which_little_is_accepted_is_cut(clock):
     clock.cost = 3.0
     slots = clock.run(guard, 12, accepted=1)
     assert guard.level == SHORT and slots[-1] == SHORT_SLOTS
+    slots = clock.run(guard, 20, accepted=7)
+    assert guard.level == FULL and slots[-1] == 8
 
 
 def test_bad_luck_stops_no_drafts_that_pay(clock):
