@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -362,7 +361,7 @@ app.command("tune", epilog=cli_tune.EXAMPLES)(cli_tune.tune)
 
 def main(argv: list[str] | None = None) -> None:
     """The entry point. Exits with 0, 1 (a test that failed), 2 (bad input) or 130 (interrupted)."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is removed
+    console.heed_signals()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

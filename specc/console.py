@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -60,6 +61,32 @@ def drop_stdout() -> None:
         return
 
 
+_ending: list[BaseException] = []  # what a signal raised
+
+
+def heed_signals() -> None:
+    """SIGTERM and SIGINT raise, so that what is half-written is removed; and raise again at the next stage, where a
+    library's bare `except` has swallowed that."""
+
+    def end(number: int, frame: Any) -> None:
+        _ending.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(143))
+        raise _ending[-1]
+
+    _ending.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a background job has it
+            signal.signal(number, end)
+
+
+def _heeded(stage: Stage) -> Stage:
+    def heeding(title: str, done: int, total: int) -> None:
+        if _ending:
+            raise _ending[-1]
+        stage(title, done, total)
+
+    return heeding
+
+
 class _Lines:
     """A line for each new title."""
 
@@ -76,14 +103,14 @@ def stages() -> Iterator[Stage]:
     """What to call at each step of a long work: a bar on a terminal, a line for each new title elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines()
+        yield _heeded(_Lines())
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("")
-        yield lambda title, done, total: progress.update(task, description=title, completed=done, total=total)
+        yield _heeded(lambda title, done, total: progress.update(task, description=title, completed=done, total=total))
 
 
 def size(count: int) -> str:
