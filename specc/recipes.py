@@ -248,8 +248,7 @@ METHODS: dict[str, Method] = {
             _prompt_lookup,
             {
                 "prompt_lookup_num_tokens": Parameter(11, "tokens copied or recycled at most"),
-                "max_matching_ngram_size": Parameter(3, "tokens that must match at most"),
-                "min_repeats": Parameter(2, "times in a row that an answer must have come to be recycled"),
+                "max_matching_ngram_size": Parameter(3, "tokens that must match at most, and to be recycled"),
             },
         ),
         Method(

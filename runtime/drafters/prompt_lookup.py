@@ -16,8 +16,8 @@ from .plain import Plain
 class PromptLookup(Plain):
     def __init__(self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 3) -> None:
         self.count, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
-        self.seen: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> where it ended, last and last but one
-        self.text: list[int] = []  # whose first `known` tokens are indexed
+        self.seen: dict[tuple[int, ...], int] = {}  # n-gram -> where it last ended
+        self.text: list[int] = []  # whose first `known` tokens those are
         self.known = 0
 
     def propose(self, seq: Sequence) -> Draft:
@@ -25,19 +25,18 @@ class PromptLookup(Plain):
 
     def after(self, tokens: list[int], drafted: Tokens[int] = (), shortest: int = 1) -> list[int]:
         """What followed the last of `tokens` and `drafted`, `shortest` of them or more, when they were seen before."""
-        self._index(tokens)
+        self._index(tokens, len(tokens) if drafted else len(tokens) - 1)  # or the last n-gram would find itself
         tail = [*tokens[-self.longest :], *drafted]
         for size in range(min(self.longest, len(tail)), shortest - 1, -1):
-            ends = self.seen.get(tuple(tail[-size:]), (0, 0))
-            if end := ends[0 if drafted else 1]:  # what is not drafted is its own last occurrence
+            if end := self.seen.get(tuple(tail[-size:])):
                 return tokens[end : end + max(1, self.count * size // self.longest)]
         return []
 
-    def _index(self, tokens: list[int]) -> None:
-        if tokens is not self.text or len(tokens) < self.known:
+    def _index(self, tokens: list[int], end: int) -> None:
+        """Know the n-grams that end at `end` or before."""
+        if tokens is not self.text or end < self.known:
             self.seen, self.text, self.known = {}, tokens, 0
-        for end in range(self.known + 1, len(tokens) + 1):
-            for size in range(1, min(self.longest, end) + 1):
-                ngram = tuple(tokens[end - size : end])
-                self.seen[ngram] = (end, self.seen.get(ngram, (0, 0))[0])
-        self.known = len(tokens)
+        for last in range(self.known + 1, end + 1):
+            for size in range(1, min(self.longest, last) + 1):
+                self.seen[tuple(tokens[last - size : last])] = last
+        self.known = end
