@@ -3,7 +3,7 @@
     python examples/heldout.py build/demo.specc                        # a table: every recipe beside plain decoding
     python examples/heldout.py build/demo.specc --prompts prompts.jsonl   # write golden prompts from the same files
 
-From each file come so many windows of text at seeded places; every recipe continues each in turn, round after round.
+From each file come so many windows of text at seeded places; all recipes continue each in turn, round after round.
 Tokens a step are new tokens by target calls; speed is decoding alone, the median of the rounds' ratios to plain.
 """
 
@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 import specc
+from specc.runtime.stream import Generation
 from train_demo import HELD_OUT
 
 CHARACTERS = 400
@@ -58,9 +59,11 @@ def main() -> None:
     steps: dict[str, float] = {}
     different = dict.fromkeys(names, 0)
     for number in track(range(args.rounds), "rounds"):
-        done = {
-            name: [session.generate(p, args.tokens, recipe=name, ignore_eos=True) for p in prompts] for name in names
-        }
+        session.drafters.clear()  # or a round would draft from the answers of the last
+        done: dict[str, list[Generation]] = {name: [] for name in names}
+        for i, prompt in enumerate(prompts):
+            for name in (*names[i % len(names) :], *names[: i % len(names)]):
+                done[name].append(session.generate(prompt, args.tokens, recipe=name, ignore_eos=True))
         for name, results in done.items():
             speeds[name].append(sum(r.stats.new_tokens - 1 for r in results) / sum(r.stats.seconds for r in results))
             steps[name] = sum(r.stats.new_tokens - 1 for r in results) / sum(r.stats.target_calls for r in results)
