@@ -12,7 +12,7 @@ from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
 from .engine import Engine
 from .engines import Engines
-from .errors import PromptError
+from .errors import PromptError, RecipeError
 from .guard import Guard
 from .place import CPU, Place
 from .recipe import Recipe, load_method
@@ -26,10 +26,15 @@ from .text import Prompt, Text
 def decode(
     seq: Sequence, drafter: Drafter, verifiers: Iterable[Engine], accept: Acceptance
 ) -> Iterator[tuple[Draft, Accepted]]:
-    """Steps without end; the narrowest of `verifiers` that holds a draft runs it."""
+    """Steps without end; the narrowest of `verifiers` that holds a draft runs it. Raises RecipeError if none does."""
     while True:
         draft = drafter.propose(seq)
-        verify = next(e for e in verifiers if e.block.holds(draft.tree))
+        verify = next((e for e in verifiers if e.block.holds(draft.tree)), None)
+        if verify is None:
+            raise RecipeError(
+                f"a draft has {draft.tree.slots} slots, and the recipe's engines hold none of that shape, only "
+                f"{', '.join(e.name for e in verifiers)}; give it shorter drafts, or compile again"
+            )
         verified = Verified(verify.run(seq.cache, draft.tokens, draft.tree), seq.sampling)
         accepted = accept(draft, verified)
         verify.keep(seq.cache, accepted.slots)

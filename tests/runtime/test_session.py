@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -176,3 +177,11 @@ def test_a_stream_that_another_has_overtaken_says_so(session):
     with pytest.raises(PromptError, match=r"specc\.load"):
         list(first)
     assert "".join(second) and len(second.token_ids) == 8
+
+
+def test_a_draft_that_no_engine_of_its_recipe_holds_is_refused(session):
+    manifest = session.bundle.manifest
+    longer = [replace(r, parameters={**r.parameters, "num_speculative_tokens": 20}) for r in manifest.recipes]
+    session.bundle = replace(session.bundle, manifest=replace(manifest, recipes=tuple(longer)))
+    with pytest.raises(RecipeError, match=r"21 slots.*give it shorter drafts"):
+        session.generate(PROMPT, 30, recipe="jacobi")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from shell import copied, edit_manifest, refused, specc
 
 from specc import bench, charts, peers
+from specc.peers import worker
 from specc.runtime.bundle import open_bundle
 from specc.systems import Own, Run
 
@@ -35,6 +38,22 @@ class Peer:
         arrive([ids[0]] * count)
         return {"drafts": 2, "accepted": 3} if mode == "wrong" else None
 """
+
+
+def burn(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+@pytest.mark.parametrize(("burnt", "longest", "rested"), [(0.3, 5.0, (0.3, 2.0)), (1.5, 0.1, (0.1, 1.0))])
+def test_a_peer_answers_when_its_threads_rest_or_soon(burnt, longest, rested):
+    thread = threading.Thread(target=burn, args=[burnt])
+    start = time.perf_counter()
+    thread.start()
+    worker.rest(longest)
+    assert rested[0] <= time.perf_counter() - start < rested[1]
+    thread.join()
 
 
 @pytest.fixture
