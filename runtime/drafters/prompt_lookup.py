@@ -2,6 +2,7 @@
 
 The longest of the last `max_matching_ngram_size` tokens that occurs earlier is used, at its latest place. The longer
 what matches, the more is copied: all of `prompt_lookup_num_tokens` after a match of full length, its share after less.
+A copy that comes to the end of the text goes on with itself, as in LZ77: what repeats is drafted to full length.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class PromptLookup(Plain):
         tail = [*tokens[-self.longest :], *drafted]
         for size in range(min(self.longest, len(tail)), shortest - 1, -1):
             if end := self.seen.get(tuple(tail[-size:])):
-                return tokens[end : end + max(1, self.count * size // self.longest)]
+                count = max(1, self.count * size // self.longest)
+                copied = [*tokens[end : end + count], *drafted]
+                return (copied * count)[:count]
         return []
 
     def _index(self, tokens: list[int], end: int) -> None:

@@ -30,7 +30,7 @@ def draft(tokens: list[int], **parameters) -> tuple[list[int], list[int]]:
 
 
 def test_what_was_seen_is_copied_and_no_engine_runs():
-    assert draft([1, 2, 3, 4, 9, 1, 2, 3]) == ([3, 4, 9, 1, 2, 3], [])
+    assert draft([1, 2, 3, 4, 9, 1, 2, 3]) == ([3, 4, 9, 1, 2, 3, 4, 9, 1], [])
 
 
 def test_where_nothing_was_seen_the_engine_drafts_alone():

@@ -9,12 +9,16 @@ from specc.runtime.sequence import Cache, Sequence
 steps = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=6)
 
 
-def looked_up(tokens: list[int], count: int, longest: int) -> list[int]:
-    """What followed the longest n-gram at the end of `tokens` where it was last seen before; less after a short one."""
-    for size in range(min(longest, len(tokens) - 1), 0, -1):
-        for end in range(len(tokens) - 1, size - 1, -1):
-            if tokens[end - size : end] == tokens[-size:]:
-                return tokens[end : end + max(1, count * size // longest)]
+def looked_up(text: list[int], ends: range, count: int, longest: int) -> list[int]:
+    """What followed the longest n-gram at the end of `text` where it last ended, at one of `ends`; less after a short
+    one. What is copied belongs to the text."""
+    for size in range(min(longest, len(text)), 0, -1):
+        for end in reversed(ends):
+            if end >= size and text[end - size : end] == text[-size:]:
+                grown = list(text)
+                for i in range(max(1, count * size // longest)):
+                    grown.append(grown[end + i])
+                return grown[len(text) :]
     return []
 
 
@@ -27,17 +31,15 @@ def test_it_proposes_what_followed_the_longest_match_at_its_latest_place(convers
         for new in steps:
             tokens = tokens + new
             draft = drafter.propose(Sequence(tokens, Cache(None, tokens[:-1])))
-            assert list(draft.tokens) == [tokens[-1], *looked_up(tokens, count, longest)]
+            assert list(draft.tokens) == [tokens[-1], *looked_up(tokens, range(1, len(tokens)), count, longest)]
             assert draft.tree.is_chain
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.lists(st.integers(0, 2), min_size=1, max_size=3))
 def test_with_tokens_drafted_it_looks_for_what_followed_them_together(tokens, drafted):
-    known = PromptLookup(4, 3).after(tokens, drafted)
-    together = [*tokens, *drafted]
-    ends = [
-        (size, end) for size in range(min(3, len(together)), 0, -1) for end in range(len(tokens), size - 1, -1)
-        if tokens[end - size : end] == together[-size:]
-    ]  # fmt: skip
-    size, end = ends[0] if ends else (0, len(tokens))
-    assert known == tokens[end : end + max(1, 4 * size // 3)]
+    expected = looked_up([*tokens, *drafted], range(1, len(tokens) + 1), 4, 3)
+    assert PromptLookup(4, 3).after(tokens, drafted) == expected
+
+
+def test_what_repeats_is_drafted_to_full_length():
+    assert PromptLookup(7, 3).after([5, 1, 2, 1, 2, 1]) == [2, 1, 2, 1, 2, 1, 2]

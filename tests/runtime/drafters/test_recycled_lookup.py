@@ -62,7 +62,7 @@ def test_a_copy_goes_on_with_the_last_answers(tokens, steps, count, longest):
 
 
 def test_answers_to_slots_that_were_not_kept_are_recycled():
-    run = Run(RecycledLookup(4, 1), [1, 5, 9, 1])
+    run = Run(RecycledLookup(3, 1), [1, 5, 9, 1])
     assert run.step([7, 8, 6, 0, 0]) == [5, 9, 1]  # 5 is refused, but what follows it, and 9, has been answered
     run.seq.tokens += [5]
     assert run.drafter.propose(run.seq).tokens[1] == 9  # the text knows better
