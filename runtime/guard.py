@@ -1,9 +1,9 @@
 """Speculation while it pays: a drafter that wraps another, and watches what its drafts earn.
 
-A step with a draft must be worth its time: its tokens against what as many steps without a draft take here. What steps
-lose is summed up, what they earn is taken off it, down to nothing: a cumulative sum (Page 1954), which lets a good
-drafter have bad luck and finds a bad one out. Past a limit drafts are cut short for a while; where that does not help,
-they stop for a while, longer each time.
+A step with a draft must be worth its time: its tokens against what as many steps without a draft take here. What share
+of them is lost is summed up, what they earn is taken off it, down to nothing: a cumulative sum (Page 1954), which lets
+a good drafter have bad luck and finds a bad one out. Past a limit drafts are cut short for a while; where that does not
+help, they stop for a while, longer each time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .sequence import Sequence
 
 FULL, SHORT, OFF = range(3)
 SHORT_SLOTS = 4  # of a chain that is cut
-LIMIT, AGAIN = 8.0, 2.0  # steps without a draft that drafts may lose, and that they may lose once they were cut
+LIMIT, AGAIN = 6.0, 1.5  # steps with a draft that may be lost, and that may be once drafts were cut or stopped
 TIMED = 8  # steps without a draft whose median is what one takes
 REST, LONGEST_REST = 16, 512  # steps with short drafts or none after they did not pay
 REFRESH = 64  # steps with drafts after which one without is timed again
@@ -37,7 +37,7 @@ class Guard:
         self.level, self.switches, self.plain_steps = FULL, 0, 0
         self._plain: deque[float] = deque(maxlen=TIMED)  # seconds of a step without a draft
         self._usual = 0.0  # their median
-        self._lost, self._kept = 0.0, 0  # since the level changed: steps without a draft lost, drafted tokens kept
+        self._lost, self._kept = 0.0, 0  # since the level changed: steps with a draft lost, drafted tokens kept
         self._rest, self._left, self._since = REST, 0, 0
         self._start, self._guessing = 0.0, True
 
@@ -76,7 +76,7 @@ class Guard:
 
     def _judge(self, seconds: float, tokens: int) -> None:
         self._kept += tokens - 1
-        self._lost = max(0.0, self._lost + seconds / self._usual - tokens)
+        self._lost = max(0.0, self._lost + 1 - tokens * self._usual / seconds)
         if self._lost > LIMIT:
             self._switch(SHORT if self.level == FULL and self._kept else OFF)
         elif self.level == FULL and not self._lost:

@@ -70,11 +70,11 @@ def test_drafts_that_earn_nothing_stop_and_are_tried_again_less_and_less_often(c
 
 def test_a_chain_of_which_little_is_accepted_is_cut(clock):
     guard = Guard(Chain())
-    slots = clock.run(guard, 12, accepted=0)
+    slots = clock.run(guard, 20, accepted=0)
     assert guard.level == OFF
     guard = Guard(Chain())
     clock.cost = 3.0
-    slots = clock.run(guard, 12, accepted=1)
+    slots = clock.run(guard, 24, accepted=1)
     assert guard.level == SHORT and slots[-1] == SHORT_SLOTS
     slots = clock.run(guard, 20, accepted=7)
     assert guard.level == FULL and slots[-1] == 8
@@ -96,7 +96,7 @@ def test_drafts_lose_a_bounded_time(accepted, cost):
         for kept in accepted:
             slots = clock.run(guard, 1, kept)[0]
             tokens += 1 + min(kept, slots - 1)
-        assert clock.now - tokens <= LIMIT + cost + (AGAIN + cost) * guard.switches
+        assert clock.now - tokens <= cost * (LIMIT + 1 + (AGAIN + 1) * guard.switches)
 
 
 def test_what_begins_to_pay_is_taken_up(clock):
