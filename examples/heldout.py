@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 import specc
+from specc.bench import in_turn
 from specc.runtime.stream import Generation
 from train_demo import HELD_OUT
 
@@ -62,7 +63,7 @@ def main() -> None:
         session.drafters.clear()  # or a round would draft from the answers of the last
         done: dict[str, list[Generation]] = {name: [] for name in names}
         for i, prompt in enumerate(prompts):
-            for name in (*names[i % len(names) :], *names[: i % len(names)]):
+            for name in in_turn(names, i):
                 done[name].append(session.generate(prompt, args.tokens, recipe=name, ignore_eos=True))
         for name, results in done.items():
             speeds[name].append(sum(r.stats.new_tokens - 1 for r in results) / sum(r.stats.seconds for r in results))

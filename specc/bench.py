@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from specc import golden, host, prompts
 from specc.costs import StepCost, step_costs
@@ -24,6 +24,7 @@ from specc.systems import Own, Run, System
 
 CONTEXTS = (64, 1024)
 WARM = 16  # tokens of the runs that are not measured
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -189,14 +190,14 @@ def _measure(
         for held in runs.values():
             held.append([])
         for i, task in enumerate(tasks):
-            for system, mode in _turn(everyone, number + i):
+            for system, mode in in_turn(everyone, number + i):
                 run = go(f"round {number + 1} of {options.rounds}", system, mode, task, i, options.max_new_tokens)
                 if run:
                     runs[system.name, mode][-1].append(run)
     return runs
 
 
-def _turn(everyone: Sequence[tuple[System, str]], by: int) -> Iterator[tuple[System, str]]:
+def in_turn(everyone: Sequence[T], by: int) -> Iterator[T]:
     """The same order, begun elsewhere: nobody always comes after the same one's end of a prompt."""
     start = by % len(everyone)
     yield from (*everyone[start:], *everyone[:start])

@@ -8,6 +8,7 @@ A copy that comes to the end of the text goes on with itself, as in LZ77: what r
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
+from itertools import cycle, islice
 
 from ..draft import Draft
 from ..sequence import Sequence
@@ -31,8 +32,7 @@ class PromptLookup(Plain):
         for size in range(min(self.longest, len(tail)), shortest - 1, -1):
             if end := self.seen.get(tuple(tail[-size:])):
                 count = max(1, self.count * size // self.longest)
-                copied = [*tokens[end : end + count], *drafted]
-                return (copied * count)[:count]
+                return list(islice(cycle([*tokens[end : end + count], *drafted]), count))
         return []
 
     def _index(self, tokens: list[int], end: int) -> None:

@@ -22,14 +22,13 @@ class RecycledLookup(PromptLookup):
         self.answers: dict[tuple[int, ...], int] = {}
 
     def propose(self, seq: Sequence) -> Draft:
-        tokens = [*seq.tokens[-self.longest :], *self.after(seq.tokens)]
-        start = min(self.longest, len(seq.tokens))
-        while len(tokens) - start < self.count:
-            answer = self.answers.get(tuple(tokens[-self.longest :]))
+        before, drafted = seq.tokens[-self.longest :], self.after(seq.tokens)
+        while len(drafted) < self.count:
+            answer = self.answers.get(tuple([*before, *drafted][-self.longest :]))
             if answer is None:
                 break
-            tokens.append(answer)
-        return Draft.chain(tokens[start - 1 :])
+            drafted.append(answer)
+        return Draft.chain([seq.pending, *drafted])
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         if len(self.answers) > MOST:

@@ -24,6 +24,11 @@ class Run:
         self.seq = Sequence(tokens, Cache(None, tokens[:-1]))
         self.answers: dict[tuple[int, ...], int] = {}
 
+    def say(self, tokens: list[int]) -> None:
+        """The text grows, and the rows of all its tokens but the last are there."""
+        self.seq.tokens += tokens
+        self.seq.cache.tokens[:] = self.seq.tokens[:-1]
+
     def step(self, answers: list[int]) -> list[int]:
         """Draft, verify with these answers, keep what agrees; return what was drafted."""
         draft = self.drafter.propose(self.seq)
@@ -34,7 +39,7 @@ class Run:
             end = len(self.seq.tokens) + slot
             if end >= self.longest:
                 self.answers[tuple(text[end - self.longest : end])] = answer
-        self.seq.tokens += answers[: kept + 1]
+        self.say(answers[: kept + 1])
         verified = Verified(Outputs(memoryview(np.array(answers, np.int64))), Sampling())
         self.drafter.observe(self.seq, draft, verified, Accepted(tuple(range(kept + 1)), answers[kept]))
         return list(draft.tokens[1:])
@@ -64,9 +69,10 @@ def test_a_copy_goes_on_with_the_last_answers(tokens, steps, count, longest):
 def test_answers_to_slots_that_were_not_kept_are_recycled():
     run = Run(RecycledLookup(3, 1), [1, 5, 9, 1])
     assert run.step([7, 8, 6, 0, 0]) == [5, 9, 1]  # 5 is refused, but what follows it, and 9, has been answered
-    run.seq.tokens += [5]
+    run.say([5])
     assert run.drafter.propose(run.seq).tokens[1] == 9  # the text knows better
-    run.seq.tokens[:] = [5]
+    run.seq.tokens.clear()
+    run.say([5])
     assert run.drafter.propose(run.seq).tokens == (5, 8)
 
 
