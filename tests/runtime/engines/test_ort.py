@@ -1,6 +1,7 @@
 """Sessions of ONNX Runtime: one a file, whatever number of engines it serves."""
 
 import gc
+import time
 
 import numpy as np
 import pytest
@@ -47,3 +48,12 @@ def test_a_session_goes_with_the_last_of_its_engines(engines):
     engines.release("decode")
     gc.collect()
     assert not sessions
+
+
+def test_threads_are_at_rest_soon_after_a_run(bundle, monkeypatch):
+    monkeypatch.setenv("SPECC_THREADS", "4")
+    session = specc.load(bundle)
+    session.generate([1, 2, 3], 4, recipe="plain")
+    spent, start = time.process_time(), time.perf_counter()
+    time.sleep(0.03)
+    assert time.process_time() - spent < 0.5 * (time.perf_counter() - start)
