@@ -31,23 +31,25 @@ from typing import Any
 CONTEXT = 64
 STEPS = 15
 LONG = 1024
-ENGINES = {
-    "decode": ("decode", CONTEXT), "decode int4": ("draft-quantized-self-draft", CONTEXT),
-    "verify(8)": ("verify-chain-8", CONTEXT), "verify(12)": ("verify-chain-12", CONTEXT),
-    "verify(16)": ("verify-token-recycling", CONTEXT),
-    "decode after 1024": ("decode", LONG), "verify(16) after 1024": ("verify-token-recycling", LONG),
+ENGINES = {  # by name; tokens, and rows before them
+    "decode": ("decode", 1, CONTEXT), "decode int4": ("draft-quantized-self-draft", 1, CONTEXT),
+    "verify(8)": ("verify-chain-12", 8, CONTEXT), "verify(12)": ("verify-chain-12", 12, CONTEXT),
+    "verify(16)": ("verify-token-recycling", 16, CONTEXT), "chain(16)": ("verify-chain-16", 16, CONTEXT),
+    "decode after 1024": ("decode", 1, LONG), "verify(16) after 1024": ("verify-token-recycling", 16, LONG),
+    "chain(16) after 1024": ("verify-chain-16", 16, LONG),
 }  # fmt: skip
 WIDTHS = (1, 8, 16)  # of llama.cpp's batches
-TARGET = ("prefill", "decode", "verify-chain-8", "verify-chain-12")
+TARGET = ("prefill", "decode", "verify-chain-6", "verify-chain-12")
 LOADED = {"layer-skip draft": (*TARGET, "draft-layer-skip"), "4-bit draft": (*TARGET, "draft-quantized-self-draft")}
 RATIOS = {
     "decode / genai": ("decode", "genai"), "verify(8) / genai": ("verify(8)", "genai"),
     "verify(16) / genai": ("verify(16)", "genai"), "decode int4 / genai int4": ("decode int4", "genai int4"),
     "decode / llama.cpp": ("decode", "llama.cpp(1)"), "verify(8) / llama.cpp": ("verify(8)", "llama.cpp(8)"),
-    "verify(16) / llama.cpp": ("verify(16)", "llama.cpp(16)"),
+    "verify(16) / llama.cpp": ("verify(16)", "llama.cpp(16)"), "chain(16) / llama.cpp": ("chain(16)", "llama.cpp(16)"),
     "decode int4 / decode": ("decode int4", "decode"), "verify(12) / decode": ("verify(12)", "decode"),
     "decode after 1024 / after 64": ("decode after 1024", "decode"),
     "verify(16) after 1024 / after 64": ("verify(16) after 1024", "verify(16)"),
+    "chain(16) after 1024 / after 64": ("chain(16) after 1024", "chain(16)"),
 }  # fmt: skip
 
 
@@ -81,7 +83,7 @@ def loaded(bundle: str, names: tuple[str, ...]) -> tuple[float, int]:
 
 
 def specc_worker(pipe: Connection, bundle: str) -> None:
-    """On (NAME, CONTEXT), milliseconds of a step."""
+    """On (NAME, TOKENS, CONTEXT), milliseconds of a step."""
     import numpy as np
 
     import specc
@@ -95,11 +97,10 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
         caches[context] = Cache(session.cache.store)
         session.engines["prefill"].extend(caches[context], prompt[:context])
     while (order := pipe.recv()) != "stop":
-        name, context = order
+        name, tokens, context = order
         engine = session.engines[name]
-        topology = engine.block.topology
-        tree = topology if isinstance(topology, Tree) else Tree.chain(engine.slots)
-        pipe.send(timed(partial(engine.run, caches[context], prompt[: engine.slots], tree)))
+        tree = engine.block.topology if tokens == engine.slots else Tree.chain(tokens)
+        pipe.send(timed(partial(engine.run, caches[context], prompt[:tokens], tree)))
 
 
 def pss() -> int:
@@ -171,9 +172,10 @@ def main() -> None:
         make_model(model)
     peers = {"genai": export(model, args, "fp32"), "genai int4": export(model, args, "int4")}
     compiled = compile_bundle(model, args.directory / "default.specc")
-    recipes = ("prompt-lookup", "token-recycling", "layer-skip", "quantized-self-draft")
+    recipes = ("prompt-lookup", "token-recycling", "jacobi", "layer-skip", "quantized-self-draft")
     widths = [f"--recipe={name}" for name in recipes]
-    widths += ["--set=token-recycling.num_speculative_tokens=15", "--draft-dtype=fp32"]
+    widths += [f"--set={name}.num_speculative_tokens=15" for name in ("token-recycling", "jacobi")]
+    widths += ["--draft-dtype=fp32"]
     compile_bundle(model, args.directory / "widths.specc", *widths)
     bundle, context = args.directory / "widths.specc", get_context("spawn")
     for names in LOADED.values():

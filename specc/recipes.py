@@ -15,7 +15,7 @@ from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 PREFILL_SLOTS = 64
-WIDTHS = (4, 8)  # of chains, below a recipe's own
+WIDTHS = (4, 6)  # of chains, below a recipe's own; 8 take the kernel two passes over the weights, as 12 do
 CURVE = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # more of them, where the cost of a width is to be measured
 DRAFT = ("ids", "top_k:8", "logits")
 # How often the child of rank 0, 1, … is the target's token; the shape of default trees, not their cost.
@@ -289,14 +289,14 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             "jacobi", "Jacobi decoding", "Santilli et al. 2023, arXiv:2305.10427", "jacobi", "chain", _jacobi,
-            {"num_speculative_tokens": Parameter(7, "tokens guessed a step")},
+            {"num_speculative_tokens": Parameter(5, "tokens guessed a step")},
         ),
         Method(
             "lookahead", "Lookahead decoding", "Fu et al. 2024, arXiv:2402.02057", "lookahead", "window", _lookahead,
             {
                 "window_size": Parameter(4, "columns of the window, W"),
                 "ngram_size": Parameter(4, "tokens of an n-gram, N"),
-                "max_candidates": Parameter(4, "n-grams verified a step, G"),
+                "max_candidates": Parameter(3, "n-grams verified a step, G"),
             },
         ),
         Method(

@@ -8,7 +8,7 @@ from .plain import Plain
 
 
 class Jacobi(Plain):
-    def __init__(self, num_speculative_tokens: int = 7) -> None:
+    def __init__(self, num_speculative_tokens: int = 5) -> None:
         self.count = num_speculative_tokens
         self.guess: list[int] = []
 

@@ -19,7 +19,7 @@ from .plain import Plain
 class Lookahead(Plain):
     """window_size W, ngram_size N and max_candidates G as in the paper: (N - 1) W window slots, G guesses of N - 1."""
 
-    def __init__(self, window_size: int = 5, ngram_size: int = 4, max_candidates: int = 5) -> None:
+    def __init__(self, window_size: int = 4, ngram_size: int = 4, max_candidates: int = 3) -> None:
         self.width, self.rows, self.guesses = window_size, ngram_size - 1, max_candidates
         self.tree = Tree.window(self.width, self.rows, self.guesses)
         self.pool: defaultdict[int, OrderedDict[tuple[int, ...], None]] = defaultdict(OrderedDict)

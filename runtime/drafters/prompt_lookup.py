@@ -1,7 +1,8 @@
 """Prompt lookup decoding (Saxena 2023): what followed the last few tokens when they were seen before.
 
 The longest of the last `max_matching_ngram_size` tokens that occurs earlier is used, at its latest place. The longer
-what matches, the more is copied: all of `prompt_lookup_num_tokens` after a match of full length, its share after less.
+what matches, the more is copied: all of `prompt_lookup_num_tokens` after a match of full length, half of them after one
+token less, a third after two less.
 A copy that comes to the end of the text goes on with itself, as in LZ77: what repeats is drafted to full length.
 """
 
@@ -31,7 +32,7 @@ class PromptLookup(Plain):
         tail = [*tokens[-self.longest :], *drafted]
         for size in range(min(self.longest, len(tail)), shortest - 1, -1):
             if end := self.seen.get(tuple(tail[-size:])):
-                count = max(1, self.count * size // self.longest)
+                count = max(1, self.count // (1 + self.longest - size))
                 return list(islice(cycle([*tokens[end : end + count], *drafted]), count))
         return []
 

@@ -39,7 +39,7 @@ def test_where_nothing_was_seen_the_engine_drafts_alone():
 
 def test_a_drafted_token_that_leads_to_something_seen_ends_the_drafting():
     tokens = [7, 8, 40, 41, 42, 6, 5, 7]
-    assert draft(tokens, num_speculative_tokens=3, prompt_lookup_num_tokens=6) == ([7, 8, 40, 41, 42, 6], [7])
+    assert draft(tokens, num_speculative_tokens=3, prompt_lookup_num_tokens=6) == ([7, 8, 40, 41, 42], [7])
 
 
 def test_a_match_that_is_too_short_is_none():

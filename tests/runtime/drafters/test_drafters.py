@@ -55,7 +55,7 @@ def test_what_a_session_learnt_changes_no_token(case):
     decoder = World().method(**case)
     first, second = (decoder.run(PROMPTS[3], 60) for _ in range(2))
     assert first[0] == second[0]
-    assert second[1] >= first[1]
+    assert second[1] >= 0.8 * first[1]  # the guesses that a drafter begins with are others
 
 
 class Unmoved(Rows):

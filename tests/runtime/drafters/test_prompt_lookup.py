@@ -16,7 +16,7 @@ def looked_up(text: list[int], ends: range, count: int, longest: int) -> list[in
         for end in reversed(ends):
             if end >= size and text[end - size : end] == text[-size:]:
                 grown = list(text)
-                for i in range(max(1, count * size // longest)):
+                for i in range(max(1, count // (1 + longest - size))):
                     grown.append(grown[end + i])
                 return grown[len(text) :]
     return []
