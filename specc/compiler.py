@@ -96,7 +96,11 @@ def compile_bundle(options: Options) -> Report:
     trees: dict[str, Any] = {}
     with written_whole(Path(options.output), options.overwrite) as directory:
         job = _Compile(options, methods, prompts, directory)
-        write_manifest(directory, job.run())
+        gc.freeze()  # the libraries, whose objects would be gone over again and again: a fifth of what capture takes
+        try:
+            write_manifest(directory, job.run())
+        finally:
+            gc.unfreeze()
         done = job.done
         del job
         gc.collect()  # the model and its graphs, which hold one another
