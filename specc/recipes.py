@@ -15,7 +15,7 @@ from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 PREFILL_SLOTS = 64
-WIDTHS = (4, 6)  # of chains, below a recipe's own; 8 take the kernel two passes over the weights, as 12 do
+WIDTHS = (4, 6)  # of chains, below a recipe's own; 8 take as long as 12
 CURVE = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # more of them, where the cost of a width is to be measured
 DRAFT = ("ids", "top_k:8", "logits")
 # How often the child of rank 0, 1, … is the target's token; the shape of default trees, not their cost.

@@ -53,9 +53,9 @@ def test_sampled_tokens_are_those_of_plain_decoding(case):
 def test_what_a_session_learnt_changes_no_token(case):
     """The same prompt twice: a draft's cache may then hold every token but those to come."""
     decoder = World().method(**case)
-    first, second = (decoder.run(PROMPTS[3], 60) for _ in range(2))
+    first, second = (decoder.run(PROMPTS[3], 150) for _ in range(2))
     assert first[0] == second[0]
-    assert second[1] >= 0.8 * first[1]  # the guesses that a drafter begins with are others
+    assert second[1] >= first[1]
 
 
 class Unmoved(Rows):
