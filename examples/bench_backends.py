@@ -16,6 +16,7 @@ import time
 
 import specc
 from specc.runtime.bundle import open_bundle
+from specc.runtime.manifest import EngineSpec
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
 
@@ -28,7 +29,7 @@ def main(*named: str) -> None:
     chains: dict[str, Tree] = {}
     for session in sessions.values():
         session.generate(PROMPT, 8, recipe="plain")
-        held = {e.name: e.block.topology for e in session.bundle.manifest.engines}
+        held = {e.name: e.block.topology for e in engines(session)}
         chains = {n: t for n, t in (chains or held).items() if n in held and isinstance(t, Tree) and t.is_chain}
     for name, tree in chains.items():
         found: dict[str, list[float]] = {title: [] for title in sessions}
@@ -48,8 +49,13 @@ def loaded(named: str) -> dict[str, Session]:
     provider, _, precision = place.partition(":")
     os.environ["SPECC_OPENVINO_PRECISION"] = precision or "f32"  # read when a session's engines are loaded
     session = specc.load(bundle, execution_provider=provider)
-    session.engines.load(*(e.name for e in session.bundle.manifest.engines))
+    session.engines.load(*(e.name for e in engines(session)))
     return {named: session}
+
+
+def engines(session: Session) -> list[EngineSpec]:
+    """Those of its backend."""
+    return [e for e in session.bundle.manifest.engines if e.backend == session.engines.backend]
 
 
 def step(session: Session, name: str, tree: Tree) -> float:

@@ -6,13 +6,26 @@ from dataclasses import dataclass
 
 from .errors import BackendError
 
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider. title: ONNX Runtime's name. extra: what brings it. plugin: a package of its own."""
+
+    title: str
+    device: str
+    extra: str
+    plugin: str = ""
+
+
 PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
+    "cpu": Provider("CPUExecutionProvider", "cpu", "specc[cpu]"),
+    "cuda": Provider("CUDAExecutionProvider", "cuda", "specc[gpu]"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", "specc[gpu]"),
+    "nv-tensorrt-rtx": Provider(
+        "NvTensorRTRTXExecutionProvider", "cuda", "specc[nv-tensorrt-rtx]", "onnxruntime_ep_nv_tensorrt_rtx"
+    ),
+    "openvino": Provider("OpenVINOExecutionProvider", "cpu", "specc[openvino]", "onnxruntime_ep_openvino"),
 }
-EXTRAS = {"cpu": "specc[cpu]", "cuda": "specc[gpu]", "tensorrt": "specc[gpu]", "openvino": "specc[openvino]"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +44,14 @@ class Place:
             raise BackendError(f"unknown execution provider {self.provider!r}; there are {', '.join(PROVIDERS)}")
         if self.provider and self.backend not in (None, "onnx"):
             raise BackendError(f"execution provider {self.provider!r} is of backend onnx, not {self.backend}; give one")
-        if self.provider in ("cuda", "tensorrt") and self.device == "cpu":
-            raise BackendError(f"execution provider {self.provider!r} runs on a GPU; add --device cuda")
-        if self.provider in ("cpu", "openvino") and self.device != "cpu":
-            raise BackendError(f"execution provider {self.provider!r} runs on the CPU; leave out --device")
+        if self.provider and PROVIDERS[self.provider].device != self.device:
+            told = "the CPU; leave out --device" if self.device == "cuda" else "a GPU; add --device cuda"
+            raise BackendError(f"execution provider {self.provider!r} runs on {told}")
+
+    @property
+    def runs(self) -> Provider:
+        """The provider of ONNX Runtime that is asked for, or the device's own."""
+        return PROVIDERS[self.provider or self.device]
 
 
 CPU = Place()

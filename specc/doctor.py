@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 
 from specc.runtime.engines import BACKENDS, DEVICES, ONNX_RUNTIME
 from specc.runtime.errors import BackendError
-from specc.runtime.place import EXTRAS, PROVIDERS
+from specc.runtime.place import PROVIDERS
 from specc.tables import table
 
 COMPILER = "the compiler is not installed; pip install specc[compile]"
@@ -74,15 +74,10 @@ def _lacks_to_run(name: str) -> list[str]:
 
 
 def _provider(name: str) -> Finding:
-    full, library = PROVIDERS[name], _onnx_runtime()
-    device = "cpu" if name in ("cpu", "openvino") else "cuda"
-    missing = []
-    if library is None:
-        missing = [f"ONNX Runtime is not installed; pip install {EXTRAS[name]}"]
-    elif full not in library.available():
-        missing = [f"this ONNX Runtime has no {full}; {EXTRAS[name]} brings it"]
-    missing += [GPU] if device == "cuda" and not _gpu() else []
-    return Finding(name, "provider", (device,), None, not missing, tuple(missing))
+    provider, library = PROVIDERS[name], _onnx_runtime()
+    told = library.lacks(provider) if library else f"ONNX Runtime is not installed; pip install {provider.extra}"
+    missing = ([told] if told else []) + ([GPU] if provider.device == "cuda" and not _gpu() else [])
+    return Finding(name, "provider", (provider.device,), None, not missing, tuple(missing))
 
 
 def _onnx_runtime() -> Any:
@@ -123,7 +118,7 @@ def report(findings: Iterable[Finding]) -> RenderableType:
     words = {True: "yes", False: "no", None: "-"}
     lines = []
     for f in findings:
-        title = f.name if f.kind == "backend" else f"onnx on {PROVIDERS[f.name]}"
+        title = f.name if f.kind == "backend" else f"onnx on {PROVIDERS[f.name].title}"
         rows.add_row(title, ", ".join(f.devices), words[f.build], words[f.run])
         lines += [f"{title}: {m}" for m in f.missing]
         lines += [f"{title}: warning: {w}" for w in f.warnings]

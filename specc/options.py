@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from specc.runtime.errors import RecipeError
+from specc.runtime.place import PROVIDERS
 
 Word = str | None
 Words = list[str] | None
@@ -44,5 +45,5 @@ def commas(given: Sequence[str]) -> list[str]:
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
 Json = Annotated[bool, flag("--json", "Print one JSON value and nothing else.")]
 Device = Annotated[str, option("D", "Where engines run: cpu or cuda.")]
-Provider = Annotated[Word, option("P", "Of ONNX Runtime: cuda, tensorrt, openvino or cpu.")]
+Provider = Annotated[Word, option("P", f"Of ONNX Runtime: {', '.join(PROVIDERS)}.")]
 Whose = Annotated[Word, option("NAME", "Whose engines, in a bundle of several backends. Default: the first that runs.")]

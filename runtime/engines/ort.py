@@ -5,13 +5,12 @@ Other devices are in ort_device.py.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import importlib.util
 import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -22,14 +21,13 @@ from ..bundle import Bundle
 from ..errors import BackendError, first_line
 from ..machine import threads
 from ..manifest import CacheSpec, EngineSpec
-from ..place import CPU, EXTRAS, PROVIDERS, Place
+from ..place import CPU, Place, Provider
 from . import packed
 from .ort_device import DeviceRows, DeviceRunner, captures, free, uncaptured
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16}  # fmt: skip
 SPIN = "80"  # microseconds: what passes between two steps; ONNX Runtime's own 50 ms take a core from whoever runs next
-PLUGINS = {"OpenVINOExecutionProvider": "onnxruntime_ep_openvino"}
 
 
 class Rows:
@@ -118,7 +116,8 @@ class CopyRunner:
 
 def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
     """Rows where the engines run. Raises BackendError where they do not fit."""
-    _provider(place)  # registers a plug-in, which threads that load engines must not do at once
+    if missing := lacks(place.runs):  # which registers a plug-in: not for threads that load engines at once
+        raise BackendError(missing)
     if place.device == "cpu":
         return Rows(spec)
     try:
@@ -156,7 +155,7 @@ def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceRows, place: Place)
     """With its launches captured where the provider can, and where all of the engine's nodes run on it."""
     keeper = _session(bundle, spec.commit, place) if spec.commit else None
     plain = partial(_session, bundle, spec.file, place)
-    if captures(PROVIDERS[place.provider or place.device]):
+    if captures(place.runs.title):
         try:
             return DeviceRunner(_session(bundle, spec.file, place, graphs=True), spec, rows, keeper, plain)
         except BackendError:
@@ -168,19 +167,21 @@ def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceRows, place: Place)
 
 def _session(bundle: Bundle, file: str, place: Place, graphs: bool = False) -> InferenceSession:
     """A session whose nodes run on the provider, or on the CPU where it lacks them. Raises BackendError."""
-    provider, options, path = _provider(place), session_options(), str(bundle.file(file))
-    if provider not in plugged():
-        asked = {"enable_cuda_graph": "1"} if graphs else {}
-        return InferenceSession(path, options, providers=[(provider, asked), "CPUExecutionProvider"])
+    provider, options, path = place.runs, session_options(), str(bundle.file(file))
+    if missing := lacks(provider):
+        raise BackendError(missing)
+    asked = {"enable_cuda_graph": "1"} if graphs else {}
+    if not (devices := _devices(provider)):
+        return InferenceSession(path, options, providers=[(provider.title, asked), "CPUExecutionProvider"])
     # ONNX Runtime lists a plug-in among its own providers once it is registered, and ignores it under its name
-    devices = [d for d in ort.get_ep_devices() if d.ep_name == provider]
-    cpu = [d for d in devices if d.device.type == ort.OrtHardwareDeviceType.CPU]
-    options.add_provider_for_devices(cpu[:1] or devices[:1], {"load_config": json.dumps({"CPU": openvino()})})
+    if provider.title == "OpenVINOExecutionProvider":
+        asked = {"load_config": json.dumps({"CPU": openvino()})}
+    options.add_provider_for_devices(devices[:1], asked)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = InferenceSession(path, options)
-    if provider not in {part.ep_name for part in session.get_provider_graph_assignment_info()}:
+    if provider.title not in {part.ep_name for part in session.get_provider_graph_assignment_info()}:
         raise BackendError(
-            f"{provider} runs no node of {path}, which ONNX Runtime would not tell; take another provider"
+            f"{provider.title} runs no node of {path}, which ONNX Runtime would not tell; take another provider"
         )
     return session
 
@@ -193,32 +194,29 @@ def openvino() -> dict[str, str]:
     return {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": str(threads())}
 
 
-def _provider(place: Place) -> str:
-    """ONNX Runtime's name of it. Raises BackendError where it is missing."""
-    wanted = place.provider or place.device
-    if (provider := PROVIDERS[wanted]) not in available():
-        raise BackendError(
-            f"this ONNX Runtime has no {provider}, only {', '.join(ort.get_available_providers())}; "
-            f"install {EXTRAS[wanted]} in an environment of its own"
-        )
-    return provider
+def lacks(provider: Provider) -> str:
+    """What is missing for a provider, with the remedy; nothing where it is here. A plug-in is registered by asking."""
+    if provider.plugin and importlib.util.find_spec(provider.plugin):
+        try:
+            if not _devices(provider):
+                library = importlib.import_module(provider.plugin).get_library_path()
+                ort.register_execution_provider_library(provider.title, library)
+        except Exception as e:  # ONNX Runtime's errors have no family
+            return f"{provider.title} does not load: {first_line(e)}; install its device's driver, or {provider.extra}"
+        return "" if _devices(provider) else f"{provider.title} finds no device that it runs on; take another provider"
+    if provider.title in (held := ort.get_available_providers()):
+        return ""
+    return (
+        f"this ONNX Runtime has no {provider.title}, only {', '.join(held)}; "
+        f"install {provider.extra} in an environment of its own"
+    )
 
 
-def available() -> list[str]:
-    """ONNX Runtime's providers here."""
-    return list(dict.fromkeys([*plugged(), *ort.get_available_providers()]))
-
-
-@cache
-def plugged() -> tuple[str, ...]:
-    """Providers that come as packages of their own, registered where they are installed."""
-    found = []
-    for provider, package in PLUGINS.items():
-        with contextlib.suppress(ImportError):
-            library = importlib.import_module(package).get_library_path()
-            ort.register_execution_provider_library(provider, library)
-            found.append(provider)
-    return tuple(found)
+def _devices(provider: Provider) -> list[ort.OrtEpDevice]:
+    """Those that a plug-in has registered; none of a provider that is a part of ONNX Runtime."""
+    kind = ort.OrtHardwareDeviceType.CPU if provider.device == "cpu" else ort.OrtHardwareDeviceType.GPU
+    found = ort.get_ep_devices() if provider.plugin else []
+    return [d for d in found if d.ep_name == provider.title and d.device.type == kind]
 
 
 def session_options(wanted: int = 0) -> ort.SessionOptions:

@@ -25,18 +25,21 @@ TYPES: dict[str, tuple[int, Any]] = {
     "float": (1, np.float32), "float32": (1, np.float32), "int32": (6, np.int32), "int64": (7, np.int64),
     "bool": (9, np.bool_), "float16": (10, np.float16), "bfloat16": (16, np.uint16),
 }  # fmt: skip
-GRAPH, ASYNCHRONOUS = "gpu_graph_id", "disable_synchronize_execution_providers"
+# A run's option that names its captured graph, by provider; what a provider does not know it ignores
+GRAPHS = {"CUDAExecutionProvider": "gpu_graph_id", "NvTensorRTRTXExecutionProvider": "cuda_graph_annotation_id"}
+ASYNCHRONOUS = "disable_synchronize_execution_providers"
 _numbers = itertools.count(1)  # of captured graphs; 0 is ONNX Runtime's own
 
 
 def captures(provider: str) -> bool:
     """Whether launches are captured there. SPECC_CUDA_GRAPHS=off captures none."""
-    return provider == "CUDAExecutionProvider" and os.environ.get("SPECC_CUDA_GRAPHS") != "off"
+    return provider in GRAPHS and os.environ.get("SPECC_CUDA_GRAPHS") != "off"
 
 
-def options(**entries: str) -> ort.RunOptions:
+def options(graph: int, **entries: str) -> ort.RunOptions:
+    """For runs that are captured as a graph of that number, and replayed; -1 for runs that are not."""
     made = ort.RunOptions()
-    for key, value in entries.items():
+    for key, value in (dict.fromkeys(GRAPHS.values(), str(graph)) | entries).items():
         made.add_run_config_entry(key, value)
     return made
 
@@ -103,8 +106,8 @@ class DeviceRunner:
         self.inputs, self._in = self._arrays(spec.inputs)
         self.outputs, self._out = self._arrays(spec.outputs)
         self._bind(session)
-        self._dry, self._captured = options(**{GRAPH: "-1"}), options(**{GRAPH: str(next(_numbers))})
-        self._moving = options(**{GRAPH: "-1", ASYNCHRONOUS: "1"})
+        self._dry, self._captured = options(-1), options(next(_numbers))
+        self._moving = options(-1, **{ASYNCHRONOUS: "1"})
         self._ran = False
         if keeper:
             slots = spec.block.slots

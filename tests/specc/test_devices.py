@@ -18,8 +18,8 @@ from specc.proof import prove
 from specc.runtime.block import Block, Parents
 from specc.runtime.engine import Engine
 from specc.runtime.engines import ort as engines
-from specc.runtime.engines.ort import OrtRunner, Rows, load, session_options
-from specc.runtime.engines.ort_device import GRAPH, TYPES, DeviceRows, DeviceRunner, captures, zeros
+from specc.runtime.engines.ort import OrtRunner, Rows, lacks, load, session_options, store
+from specc.runtime.engines.ort_device import GRAPHS, TYPES, DeviceRows, DeviceRunner, captures, zeros
 from specc.runtime.errors import BackendError, SpeccWarning
 from specc.runtime.manifest import CacheSpec, EngineSpec
 from specc.runtime.place import Place
@@ -93,7 +93,8 @@ class Recorded:
         return self.session.io_binding()
 
     def run_with_iobinding(self, binding: ort.IOBinding, options: ort.RunOptions) -> None:
-        self.asked.append(options.get_run_config_entry(GRAPH))
+        (asked,) = {options.get_run_config_entry(key) for key in GRAPHS.values()}
+        self.asked.append(asked)
         if self.fails and self.asked[-1] != "-1":
             raise RuntimeError("operation not permitted when stream is capturing\nat cuda_graph.cc")
         self.session.run_with_iobinding(binding, options)
@@ -182,35 +183,90 @@ def test_what_a_session_on_cuda_is_asked_for(tmp_path: Path, monkeypatch: pytest
     assert not captures("TensorrtExecutionProvider")
 
 
+class PlugIn:
+    """A provider's package, and ONNX Runtime's devices, which it adds to once it is registered."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Place, kinds: str) -> None:
+        self.title, self.registered, self.sessions = place.runs.title, [], []
+        self.devices = [
+            SimpleNamespace(ep_name=self.title, device=SimpleNamespace(type=getattr(ort.OrtHardwareDeviceType, kind)))
+            for kind in kinds.split()
+        ]
+        self.options = SimpleNamespace(
+            add_provider_for_devices=lambda devices, given: self.sessions.append((devices, given)),
+            add_session_config_entry=lambda key, value: None,
+        )
+        package = SimpleNamespace(get_library_path=lambda: "plug-in.so")
+        for module, name, value in (
+            (engines.importlib.util, "find_spec", lambda name: name == place.runs.plugin),
+            (engines.importlib, "import_module", {place.runs.plugin: package}.__getitem__),
+            (ort, "register_execution_provider_library", self.register),
+            (ort, "get_ep_devices", lambda: self.devices if self.registered else []),
+            (engines, "session_options", lambda: self.options),
+        ):
+            monkeypatch.setattr(module, name, value)
+
+    def register(self, title: str, library: str) -> None:
+        self.registered.append((title, library))
+
+
+def test_a_plug_in_for_a_gpu_is_registered_once_and_captures_its_launches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, _ = build(tmp_path, Block(TREE))
+    rows = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu")
+    real, options, place = ort.InferenceSession, session_options(), Place("cuda", "nv-tensorrt-rtx")
+    plugin = PlugIn(monkeypatch, place, "CPU GPU")
+
+    def make(path: str, given: object) -> ort.InferenceSession:
+        assert given is plugin.options
+        made = real(path, options, providers=["CPUExecutionProvider"])
+        made.get_provider_graph_assignment_info = lambda: [SimpleNamespace(ep_name=plugin.title)]
+        return made
+
+    monkeypatch.setattr(engines, "InferenceSession", make)
+    runner = load(SimpleNamespace(file=lambda name: tmp_path / name), spec, rows, place)
+    assert runner.plain is not None and runner.keeper is not None
+    assert plugin.registered == [("NvTensorRTRTXExecutionProvider", "plug-in.so")]
+    gpu = plugin.devices[1:]
+    assert plugin.sessions == [(gpu, {}), (gpu, {"enable_cuda_graph": "1"})]  # rows are kept without a graph
+
+
+def test_a_plug_in_that_cannot_run_here_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place("cuda", "nv-tensorrt-rtx")
+    plugin = PlugIn(monkeypatch, place, "CPU")
+    assert lacks(place.runs) == f"{plugin.title} finds no device that it runs on; take another provider"
+
+    def refuse(title: str, library: str) -> None:
+        raise RuntimeError("Failed to load library plug-in.so: libcuda.so.1: cannot open it\nat environment.cc")
+
+    plugin.devices.clear()
+    monkeypatch.setattr(ort, "register_execution_provider_library", refuse)
+    with pytest.raises(
+        BackendError, match=r"does not load: Failed .*libcuda.so.1.* it; install its device's driver, or"
+    ):
+        store(CacheSpec(CAPACITY, {"0": (2, 16)}), place)
+
+
 @pytest.mark.parametrize("runs", ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
 def test_a_plug_in_is_asked_by_its_device_and_must_run_something(
     runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its name ONNX Runtime would leave everything to the CPU, and say nothing; so with options it does not know."""
     spec, _ = build(tmp_path, Block(Tree.chain(1)))
-    rows, asked = Rows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)})), []
-    device = SimpleNamespace(
-        ep_name="OpenVINOExecutionProvider", device=SimpleNamespace(type=ort.OrtHardwareDeviceType.CPU)
-    )
-    options = SimpleNamespace(
-        add_provider_for_devices=lambda devices, given: asked.append((devices, given)),
-        add_session_config_entry=lambda key, value: None,
-    )
+    rows = Rows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}))
     made = SimpleNamespace(get_provider_graph_assignment_info=lambda: [SimpleNamespace(ep_name=runs)])
-    monkeypatch.setattr(engines, "plugged", lambda: ("OpenVINOExecutionProvider",))
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(ort, "get_ep_devices", lambda: [device])
-    monkeypatch.setattr(engines, "session_options", lambda: options)
+    bundle, place = SimpleNamespace(file=lambda name: tmp_path / name), Place(provider="openvino")
+    plugin = PlugIn(monkeypatch, place, "GPU CPU")
     monkeypatch.setattr(engines, "InferenceSession", lambda path, given: made)
     monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "bf16")
-    bundle, place = SimpleNamespace(file=lambda name: tmp_path / name), Place(provider="openvino")
     if runs == "CPUExecutionProvider":
         with pytest.raises(BackendError, match=r"OpenVINOExecutionProvider runs no node of .*take another provider$"):
             load(bundle, spec, rows, place)
     else:
         load(bundle, spec, rows, place)
     hints = '{"CPU": {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "1"}}'
-    assert asked == [([device], {"load_config": hints})]
+    assert plugin.sessions == [(plugin.devices[1:], {"load_config": hints})]
     monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "int8")
     with pytest.raises(BackendError, match="SPECC_OPENVINO_PRECISION is 'int8'; give f32 or bf16"):
         load(bundle, spec, rows, place)
@@ -259,10 +315,11 @@ def test_half_precision_says_what_full_precision_says(tmp_path: Path) -> None:
     assert said[1].dtype == np.float32
 
 
-def test_a_provider_that_is_not_here_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_a_provider_that_is_not_here_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, _ = build(tmp_path, Block(Tree.chain(1)))
     rows = Rows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}))
     bundle = SimpleNamespace(file=lambda name: tmp_path / name)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"no OpenVINOExecutionProvider, only .*install specc\[openvino\]"):
         load(bundle, spec, rows, Place(provider="openvino"))
 
@@ -270,7 +327,7 @@ def test_a_provider_that_is_not_here_is_named_with_its_remedy(tmp_path: Path) ->
 def test_what_does_not_go_together_is_refused() -> None:
     for place, told in (
         ({"device": "tpu"}, "unknown device 'tpu'; there are cpu and cuda"),
-        ({"provider": "coreml"}, "unknown execution provider 'coreml'; there are cpu, cuda, tensorrt, openvino"),
+        ({"provider": "coreml"}, "unknown execution provider 'coreml'; there are cpu, cuda, tensorrt, nv-tensorrt-rtx"),
         ({"provider": "cuda"}, "runs on a GPU; add --device cuda"),
         ({"provider": "openvino", "device": "cuda"}, "runs on the CPU"),
         ({"provider": "openvino", "backend": "inductor"}, "is of backend onnx, not inductor"),

@@ -38,13 +38,16 @@ def test_what_runs_lacks_nothing_and_what_does_not_says_what() -> None:
 
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("tensorrt") else find(name))
+    gone = ("tensorrt", "onnxruntime_ep_")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith(gone) else find(name))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.setattr(ort, "available", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     found = findings()
     assert any("pip install specc[tensorrt-rtx]" in m for m in found["backend tensorrt-rtx"].missing)
-    assert any("specc[openvino]" in m for m in found["provider openvino"].missing)
-    assert not found["backend tensorrt-rtx"].run and not found["provider openvino"].run
+    for name in ("openvino", "nv-tensorrt-rtx"):
+        assert any(f"install specc[{name}] in" in m for m in found[f"provider {name}"].missing)
+        assert not found[f"provider {name}"].run
+    assert not found["backend tensorrt-rtx"].run
 
 
 def test_without_the_compiler_nothing_builds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +109,8 @@ def test_no_extra_brings_a_second_onnx_runtime() -> None:
     assert brought(project["dependencies"]) == set()
     found = {extra: brought(needs) for extra, needs in project["optional-dependencies"].items()}
     assert {e: f for e, f in found.items() if f} == {
-        "cpu": {"onnxruntime"}, "openvino": {"onnxruntime"}, "gpu": {"onnxruntime-gpu"},
+        "cpu": {"onnxruntime"}, "openvino": {"onnxruntime"}, "nv-tensorrt-rtx": {"onnxruntime"},
+        "gpu": {"onnxruntime-gpu"},
     }  # fmt: skip
 
 
@@ -153,9 +157,10 @@ def test_a_place_that_a_bundle_cannot_run_at_is_refused(
 ) -> None:
     assert said in refused("generate", bundle, "--prompt", "x", *arguments)
     assert said in refused("test", bundle, *arguments)
-    monkeypatch.setattr(ort, "plugged", lambda: ())
-    for provider in ("cuda", "tensorrt"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for provider, extra in (("cuda", "gpu"), ("tensorrt", "gpu"), ("nv-tensorrt-rtx", "nv-tensorrt-rtx")):
         told = refused("generate", bundle, "--prompt", "x", "--device", "cuda", "--execution-provider", provider)
-        assert "this ONNX Runtime has no" in told and told.endswith("install specc[gpu] in an environment of its own")
+        assert "this ONNX Runtime has no" in told
+        assert told.endswith(f"install specc[{extra}] in an environment of its own")
     told = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
     assert "this ONNX Runtime has no OpenVINOExecutionProvider" in told and "specc[openvino]" in told
