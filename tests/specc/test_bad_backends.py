@@ -116,7 +116,7 @@ def test_a_gpu_without_room(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*_: Any) -> None:
         raise RuntimeError("Failed to allocate memory for requested buffer\nat bfc_arena.cc")
 
-    monkeypatch.setattr(ort, "available", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "lacks", lambda provider: "")
     monkeypatch.setattr(ort_device, "zeros", refuse)
     monkeypatch.setattr(ort_device, "bindings", lambda: Full)
     told = refused("generate", bundle, "--prompt", "x", "--device", "cuda")
