@@ -6,6 +6,7 @@ one, which is chosen and not yet run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -54,13 +55,19 @@ class Cache:
 
 @dataclass
 class Sequence:
-    """What is decoded so far, and how its tokens are chosen."""
+    """What is decoded so far, how its tokens are chosen, and how many it may become."""
 
     tokens: list[int]
     cache: Cache
     sampling: Sampling = field(default_factory=Sampling)
+    limit: int = sys.maxsize
 
     @property
     def pending(self) -> int:
         assert len(self.tokens) == len(self.cache) + 1
         return self.tokens[-1]
+
+    @property
+    def room(self) -> int:
+        """Tokens that are worth drafting: the last one of all comes with the target's own answer."""
+        return max(0, self.limit - len(self.tokens) - 1)

@@ -97,11 +97,11 @@ class Session:
         stats = Stats(chosen.name, chosen.lossless)
         if guard and self.engines[chosen.verify[-1]].slots > 1:
             stats.guard = watched.begin()
-        seq, drafter = Sequence(tokens, self.cache, sampling), stats.guard or watched.drafter
-        steps = self._decode(seq, drafter, accept, chosen, stats)
+        most = min(max_new_tokens, self.bundle.manifest.model.context - len(tokens))
+        seq = Sequence(tokens, self.cache, sampling, len(tokens) + most)
+        steps = self._decode(seq, stats.guard or watched.drafter, accept, chosen, stats)
         eos = () if ignore_eos else self.bundle.manifest.model.eos_token_ids
-        room = self.bundle.manifest.model.context - len(tokens)
-        return Stream(steps, self.text, stats, min(max_new_tokens, room), eos, stops)
+        return Stream(steps, self.text, stats, most, eos, stops)
 
     def release(self, recipe: Recipe, but: Recipe) -> None:
         """Unload what this recipe uses and `but` does not: drafters and engines. They load again when asked for."""

@@ -35,7 +35,7 @@ class Cascade(Plain):
 
     def propose(self, seq: Sequence) -> Draft:
         rows, tokens = len(seq.cache), [seq.pending]
-        for _ in range(self.count):
+        for _ in range(min(self.count, seq.room)):
             if known := self.lookup.after(seq.tokens, tokens[1:], self.shortest):
                 break
             outputs = self.engine.run_after(rows + len(tokens) - 1, tokens[-1:])
@@ -44,4 +44,4 @@ class Cascade(Plain):
                 return Draft.chain(tokens)
         else:
             known = self.lookup.after(seq.tokens, tokens[1:], self.shortest)
-        return Draft.chain(tokens + known)
+        return Draft.chain([*tokens, *known][: 1 + seq.room])

@@ -37,7 +37,7 @@ class DraftModel(Plain):
     def chain(self, seq: Sequence, rows: int) -> Draft:
         """Draft below the pending token, which comes after so many rows."""
         tokens, odds, engine = [seq.pending], {}, self.engine
-        for slot in range(min(self.count, engine.store.capacity - len(seq.tokens) - 1)):
+        for slot in range(min(self.count, seq.room, engine.store.capacity - len(seq.tokens) - 1)):
             outputs = engine.run_after(rows + slot, tokens[-1:])
             if self.sample and not seq.sampling.greedy:
                 assert outputs.logits_NV is not None

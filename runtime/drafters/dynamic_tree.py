@@ -45,7 +45,7 @@ class DynamicTree(Plain):
         odds: dict[int, np.ndarray] = {}
         rows, outputs, first = self._root(seq, frontier.call([0], parents))
         layer: list[tuple[float, int]] = [(1.0, 0)]
-        for depth in range(self.depth):
+        for depth in range(min(self.depth, seq.room)):
             if depth:
                 call, first = frontier.call([slot for _, slot in layer], parents), 0
                 outputs = call.run(self.engine, rows, tokens)

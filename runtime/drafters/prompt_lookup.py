@@ -24,7 +24,7 @@ class PromptLookup(Plain):
         self.known = 0
 
     def propose(self, seq: Sequence) -> Draft:
-        return Draft.chain([seq.pending, *self.after(seq.tokens)])
+        return Draft.chain([seq.pending, *self.after(seq.tokens)[: seq.room]])
 
     def after(self, tokens: list[int], drafted: Tokens[int] = (), shortest: int = 1) -> list[int]:
         """What followed the last of `tokens` and `drafted`, `shortest` of them or more, when they were seen before."""

@@ -22,8 +22,9 @@ class RecycledLookup(PromptLookup):
         self.answers: dict[tuple[int, ...], int] = {}
 
     def propose(self, seq: Sequence) -> Draft:
-        before, drafted = seq.tokens[-self.longest :], self.after(seq.tokens)
-        while len(drafted) < self.count:
+        before, most = seq.tokens[-self.longest :], min(self.count, seq.room)
+        drafted = self.after(seq.tokens)[:most]
+        while len(drafted) < most:
             answer = self.answers.get(tuple([*before, *drafted][-self.longest :]))
             if answer is None:
                 break

@@ -34,9 +34,9 @@ class Staged(Plain):
         self.lookup = PromptLookup(self.guesses * max_matching_ngram_size, max_matching_ngram_size)
 
     def propose(self, seq: Sequence) -> Draft:
-        rows, tokens = len(seq.cache), [seq.pending]
+        rows, tokens, count = len(seq.cache), [seq.pending], min(self.count, seq.room)
         last = self.wide.store.capacity - self.wide.slots  # where its slots still fit
-        while (left := self.count + 1 - len(tokens)) > 0:
+        while (left := count + 1 - len(tokens)) > 0:
             begin = rows + len(tokens) - 1
             most = min(self.guesses, left - 1) if begin <= last else 0
             guesses = self.lookup.after(seq.tokens, tokens[1:], self.shortest)[:most]

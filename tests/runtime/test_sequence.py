@@ -67,5 +67,6 @@ TestCache.settings = settings(max_examples=50, stateful_step_count=25)
 def test_the_last_token_is_pending_and_has_no_row():
     cache = Cache(Shelf(), [1, 2])
     assert Sequence([1, 2, 3], cache).pending == 3
+    assert [Sequence([1, 2, 3], cache, limit=n).room for n in (3, 4, 5, 9)] == [0, 0, 1, 5]
     with pytest.raises(AssertionError):
         _ = Sequence([1, 2], cache).pending

@@ -74,6 +74,16 @@ def test_every_recipe_of_a_bundle_gives_the_same_tokens(session):
         assert got.stats.target_calls <= 59
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 9, 14, 40])
+def test_nothing_is_drafted_past_what_is_asked_for(session, most):
+    """A step gives what it accepts and one token more: of a tree that is always the same, some may be too much."""
+    for recipe in session.bundle.manifest.recipes:
+        stats = session.generate(PROMPT, most, recipe=recipe.name, ignore_eos=True).stats
+        assert stats.new_tokens == most
+        beyond = stats.accepted + stats.target_calls - (most - 1)
+        assert beyond == 0 or recipe.name in ("early-exit", "token-recycling", "jacobi", "lookahead")
+
+
 def test_a_second_turn_runs_only_what_is_new(session):
     """59 of 60 tokens of the first answer have rows; the next prompt goes on from them."""
     first = session.text.encode(PROMPT)

@@ -1,9 +1,11 @@
 """Prompt lookup against the rule written out."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime.drafters.prompt_lookup import PromptLookup
+from specc.runtime.drafters.recycled_lookup import RecycledLookup
 from specc.runtime.sequence import Cache, Sequence
 
 steps = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=6)
@@ -43,3 +45,10 @@ def test_with_tokens_drafted_it_looks_for_what_followed_them_together(tokens, dr
 
 def test_what_repeats_is_drafted_to_full_length():
     assert PromptLookup(7, 3).after([5, 1, 2, 1, 2, 1]) == [2, 1, 2, 1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("drafter", [PromptLookup(7, 3), RecycledLookup(7, 3)])
+def test_no_more_is_drafted_than_is_asked_for(drafter):
+    text = [5, 1, 2, 1, 2, 1]
+    for more, drafted in ((0, 0), (1, 0), (2, 1), (5, 4), (9, 7)):
+        assert drafter.propose(Sequence(text, Cache(None, text[:-1]), limit=len(text) + more)).tree.slots == 1 + drafted
