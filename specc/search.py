@@ -13,7 +13,6 @@ from torch.nn.functional import cosine_similarity
 from specc import passes
 from specc.passes.find import addends, layers
 from specc.passes.skip_sublayers import SkipSublayers
-from specc.runtime.errors import PassError
 
 Sublayer = tuple[str, int]  # ("attention" or "mlp", layer)
 
@@ -29,7 +28,7 @@ def skip_sublayers(graph: GraphModule, tokens: Sequence[int], parameters: Mappin
 
     Sublayers are ranked by how little they turn the residual stream; the first so many of the ranking are left out,
     by the speed that chain drafting would have without them. The first and the last layer stay, as in SWIFT (Xia et
-    al. 2025, arXiv:2410.06916).
+    al. 2025, arXiv:2410.06916), where there are others.
     """
     return _search(graph, tokens, parameters, SHARES)
 
@@ -62,10 +61,8 @@ def _search(
 def _ranked(graph: GraphModule, tokens: tuple[int, ...]) -> tuple[list[Sublayer], dict[float, float]]:
     """Sublayers, the least missed first; how often the model without a share of them chooses the same token."""
     inputs = torch.tensor([list(tokens)]), torch.arange(len(tokens))[None]
-    inner = sorted(layers(graph))[1:-1]
-    if not inner:
-        raise PassError("layer-skip needs a model of three layers or more")
-    run = _Influence(graph, inner)
+    every = sorted(layers(graph))
+    run = _Influence(graph, every[1:-1] or every)
     target = run.run(*inputs)["logits"][0].argmax(-1)
     ranked = sorted(run.found, key=run.found.__getitem__)
     rates = {0.0: 1.0}
