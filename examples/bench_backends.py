@@ -5,6 +5,8 @@ python examples/bench_backends.py build/both.specc
 
 specc compile examples/pycode-10m -o build/portable.specc --lowering portable --recipe prompt-lookup
 python examples/bench_backends.py build/both.specc build/portable.specc@{cpu,openvino,openvino:bf16}
+
+With a GPU also build/portable.specc@{cuda,tensorrt,nv-tensorrt-rtx}, and bundles of backends that need one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import time
 
 import specc
 from specc.runtime.bundle import open_bundle
+from specc.runtime.engines import DEVICES
 from specc.runtime.manifest import EngineSpec
+from specc.runtime.place import PROVIDERS
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
 
@@ -45,10 +49,10 @@ def loaded(named: str) -> dict[str, Session]:
     bundle, _, place = named.partition("@")
     if not place:
         backends = dict.fromkeys(e.backend for e in open_bundle(bundle).manifest.engines)
-        return {f"{bundle} {b}": specc.load(bundle, backend=b) for b in backends}
+        return {f"{bundle} {b}": specc.load(bundle, DEVICES[b][0], backend=b) for b in backends}
     provider, _, precision = place.partition(":")
     os.environ["SPECC_OPENVINO_PRECISION"] = precision or "f32"  # read when a session's engines are loaded
-    session = specc.load(bundle, execution_provider=provider)
+    session = specc.load(bundle, PROVIDERS[provider].device, provider)
     session.engines.load(*(e.name for e in engines(session)))
     return {named: session}
 
