@@ -14,7 +14,7 @@ from ..sequence import Sequence
 
 class Drafter(Protocol):
     def propose(self, seq: Sequence) -> Draft:
-        """A tree rooted in the pending token."""
+        """A tree rooted in the pending token; more than `seq.room` tokens deep it earns nothing."""
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         """What became of it; `seq` holds the accepted tokens already. Engine outputs are valid until the next run."""
