@@ -47,7 +47,7 @@ HTML = "Write a page with charts; needs specc[bench]."
 def bench(
     bundle: Bundle,
     recipe: Annotated[Words, option("NAME", "Beside plain; may be repeated. Default: the bundle's default.")] = None,
-    recipes: Annotated[Word, option("NAMES", RECIPES)] = None,
+    recipes: Annotated[Words, option("NAMES", RECIPES)] = None,
     prompts: Annotated[File, option("FILE", PROMPTS)] = None,
     chat: Annotated[bool, flag("--chat", "Prompts are a user's messages, for the chat template.")] = False,
     limit: Annotated[Count, option("N", "Prompts of each category at most.", min=1)] = None,
@@ -85,7 +85,7 @@ def bench(
     with console.stages() as stage:
         report = run(
             Options(
-                bundle, commas([*(recipe or ()), recipes or ""]), prompts, chat, limit, max_new_tokens, rounds,
+                bundle, commas([*(recipe or ()), *(recipes or ())]), prompts, chat, limit, max_new_tokens, rounds,
                 read_rates(synthetic_acceptance) if synthetic_acceptance else (), commas(against or ()), model,
                 assistant_model, pairs("--peer-python", peer_python or ()), pairs("--peer-model", peer_model or ()),
                 Place(device, execution_provider, backend), not no_guard, stage,

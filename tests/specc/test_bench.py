@@ -104,6 +104,11 @@ class TestFigures:
         rows = specc("bench", copy, *QUICK, "--json").json["rows"]
         assert [r["recipe"] for r in rows] == ["plain", "early-exit"]
 
+    def test_recipes_are_named_in_any_of_the_ways(self, bundle: Path) -> None:
+        named = ("--recipe", "early-exit", "--recipes", "plain,early-exit", "--recipes", "prompt-lookup")
+        rows = specc("bench", bundle, *named, *QUICK, "--json").json["rows"]
+        assert [r["recipe"] for r in rows] == ["plain", "early-exit", "prompt-lookup"]
+
     def test_the_plan_of_the_bundle_is_told(self, bundle: Path, tmp_path: Path) -> None:
         plan = {"recipe": "early-exit", "predicted_speedup": 1.5, "measured_speedup": 1.25}
         copy = edit_manifest(copied(bundle, tmp_path), lambda m: m["extra"].update({"plan": plan}))
