@@ -19,7 +19,6 @@ import time
 import specc
 from specc.runtime.bundle import open_bundle
 from specc.runtime.engines import DEVICES
-from specc.runtime.manifest import EngineSpec
 from specc.runtime.place import PROVIDERS
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
@@ -33,7 +32,7 @@ def main(*named: str) -> None:
     chains: dict[str, Tree] = {}
     for session in sessions.values():
         session.generate(PROMPT, 8, recipe="plain")
-        held = {e.name: e.block.topology for e in engines(session)}
+        held = {e.name: e.block.topology for e in session.engines.specs()}
         chains = {n: t for n, t in (chains or held).items() if n in held and isinstance(t, Tree) and t.is_chain}
     for name, tree in chains.items():
         found: dict[str, list[float]] = {title: [] for title in sessions}
@@ -53,13 +52,8 @@ def loaded(named: str) -> dict[str, Session]:
     provider, _, precision = place.partition(":")
     os.environ["SPECC_OPENVINO_PRECISION"] = precision or "f32"  # read when a session's engines are loaded
     session = specc.load(bundle, PROVIDERS[provider].device, provider)
-    session.engines.load(*(e.name for e in engines(session)))
+    session.engines.load(*(e.name for e in session.engines.specs()))
     return {named: session}
-
-
-def engines(session: Session) -> list[EngineSpec]:
-    """Those of its backend."""
-    return [e for e in session.bundle.manifest.engines if e.backend == session.engines.backend]
 
 
 def step(session: Session, name: str, tree: Tree) -> float:

@@ -26,13 +26,19 @@ class PromptLookup(Plain):
     def propose(self, seq: Sequence) -> Draft:
         return Draft.chain([seq.pending, *self.after(seq.tokens)[: seq.room]])
 
-    def after(self, tokens: list[int], drafted: Tokens[int] = (), shortest: int = 1) -> list[int]:
-        """What followed the last of `tokens` and `drafted`, `shortest` of them or more, when they were seen before."""
+    def after(
+        self, tokens: list[int], drafted: Tokens[int] = (), shortest: int = 1, count: int | None = None
+    ) -> list[int]:
+        """What followed the last of `tokens` and `drafted`, `shortest` of them or more, when they were seen before.
+
+        count: how many are copied; by default the fewer the shorter the match.
+        """
         self._index(tokens, len(tokens) if drafted else len(tokens) - 1)  # or the last n-gram would find itself
         tail = [*tokens[-self.longest :], *drafted]
         for size in range(min(self.longest, len(tail)), shortest - 1, -1):
             if end := self.seen.get(tuple(tail[-size:])):
-                count = max(1, self.count // (1 + self.longest - size))
+                if count is None:
+                    count = max(1, self.count // (1 + self.longest - size))
                 return list(islice(cycle([*tokens[end : end + count], *drafted]), count))
         return []
 

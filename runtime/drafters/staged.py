@@ -30,16 +30,16 @@ class Staged(Plain):
     ) -> None:
         self.engine, self.wide, self.count = draft, wide, num_speculative_tokens
         self.guesses, self.shortest = prompt_lookup_num_tokens, min_matching_ngram_size
-        # a call costs the same whatever its slots hold, so all are filled after a match of any length
-        self.lookup = PromptLookup(self.guesses * max_matching_ngram_size, max_matching_ngram_size)
+        self.lookup = PromptLookup(self.guesses, max_matching_ngram_size)
 
     def propose(self, seq: Sequence) -> Draft:
         rows, tokens, count = len(seq.cache), [seq.pending], min(self.count, seq.room)
         last = self.wide.store.capacity - self.wide.slots  # where its slots still fit
         while (left := count + 1 - len(tokens)) > 0:
             begin = rows + len(tokens) - 1
+            # a call costs the same whatever its slots hold, so all are filled after a match of any length
             most = min(self.guesses, left - 1) if begin <= last else 0
-            guesses = self.lookup.after(seq.tokens, tokens[1:], self.shortest)[:most]
+            guesses = self.lookup.after(seq.tokens, tokens[1:], self.shortest, most)
             engine = self.wide if guesses else self.engine
             said = engine.run_after(begin, [tokens[-1], *guesses]).ids_N
             for slot, guess in enumerate([*guesses, None]):

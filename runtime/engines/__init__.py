@@ -75,7 +75,7 @@ class Engines:
         """The rows that all engines with this cache name share."""
         if cache not in self._stores:
             spec = self.bundle.manifest.caches[cache]
-            tensors = (t for e in self._specs() if e.block.cache == cache for t in e.inputs)
+            tensors = (t for e in self.specs() if e.block.cache == cache for t in e.inputs)
             dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values."))
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
             try:
@@ -87,11 +87,12 @@ class Engines:
 
     def prefill(self, tokens: int) -> Engine:
         """The target's narrowest causal engine that returns a next token and takes so many at once, or the widest."""
-        chains = [e for e in self._specs() if e.block.model == "target" and e.name in ("decode", "prefill")]
+        chains = [e for e in self.specs() if e.block.model == "target" and e.name in ("decode", "prefill")]
         chains.sort(key=lambda e: e.block.slots)
         return self[next((e for e in chains if e.block.slots >= tokens), chains[-1]).name]
 
-    def _specs(self) -> list[EngineSpec]:
+    def specs(self) -> list[EngineSpec]:
+        """The bundle's engines of this backend, loaded or not."""
         return [e for e in self.bundle.manifest.engines if e.backend == self.backend]
 
 

@@ -116,8 +116,7 @@ class CopyRunner:
 
 def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
     """Rows where the engines run. Raises BackendError where they do not fit."""
-    if missing := lacks(place.runs):  # which registers a plug-in: not for threads that load engines at once
-        raise BackendError(missing)
+    _provider(place)  # registers a plug-in, which threads that load engines must not do at once
     if place.device == "cpu":
         return Rows(spec)
     try:
@@ -167,9 +166,7 @@ def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceRows, place: Place)
 
 def _session(bundle: Bundle, file: str, place: Place, graphs: bool = False) -> InferenceSession:
     """A session whose nodes run on the provider, or on the CPU where it lacks them. Raises BackendError."""
-    provider, options, path = place.runs, session_options(), str(bundle.file(file))
-    if missing := lacks(provider):
-        raise BackendError(missing)
+    provider, options, path = _provider(place), session_options(), str(bundle.file(file))
     asked = {"enable_cuda_graph": "1"} if graphs else {}
     if not (devices := _devices(provider)):
         return InferenceSession(path, options, providers=[(provider.title, asked), "CPUExecutionProvider"])
@@ -192,6 +189,13 @@ def openvino() -> dict[str, str]:
     if precision not in ("f32", "bf16"):
         raise BackendError(f"SPECC_OPENVINO_PRECISION is {precision!r}; give f32 or bf16")
     return {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": str(threads())}
+
+
+def _provider(place: Place) -> Provider:
+    """What runs there. Raises BackendError where it is missing."""
+    if missing := lacks(place.runs):
+        raise BackendError(missing)
+    return place.runs
 
 
 def lacks(provider: Provider) -> str:

@@ -37,15 +37,15 @@ def test_layers_that_the_user_names_are_not_searched_for(named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "least", "skipped"),
+    ("rates", "none_is_faster", "skipped"),
     [
-        ({0.1: 0.0, 0.2: 0.0, 0.3: 0.9, 0.4: 0.0, 0.5: 0.0, 0.6: 0.0}, 0, 1),  # 0.3 of six sublayers
-        ({0.1: 0.9, 0.2: 0.9, 0.3: 0.9, 0.4: 0.9, 0.5: 0.9, 0.6: 0.9}, 0, 3),  # as many as may be
-        ({0.1: 0.5, 0.2: 0.1, 0.3: 0.1, 0.4: 0.1, 0.5: 0.1, 0.6: 0.1}, 1, 1),  # one, or none where that may be
+        ({0.1: 0.0, 0.2: 0.0, 0.3: 0.9, 0.4: 0.0, 0.5: 0.0, 0.6: 0.0}, False, 1),  # 0.3 of six sublayers
+        ({0.1: 0.9, 0.2: 0.9, 0.3: 0.9, 0.4: 0.9, 0.5: 0.9, 0.6: 0.9}, False, 3),  # as many as may be
+        ({0.1: 0.5, 0.2: 0.1, 0.3: 0.1, 0.4: 0.1, 0.5: 0.1, 0.6: 0.1}, True, 1),  # one, or none where that may be
     ],
 )
 def test_as_many_as_make_chains_fastest(
-    rates: dict[float, float], least: int, skipped: int, monkeypatch: pytest.MonkeyPatch
+    rates: dict[float, float], none_is_faster: bool, skipped: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By how often the draft then agrees; the least missed go first."""
     ranked: list[Sublayer] = [("mlp", 1), ("attention", 2), ("mlp", 2), ("attention", 1)]
@@ -54,4 +54,4 @@ def test_as_many_as_make_chains_fastest(
     found = skip_sublayers(prepared("llama"), TOKENS, given)
     assert {(name.removeprefix("skip_"), i) for name in NAMES for i in found[name]} == set(ranked[:skipped])
     better = skip_if_better(prepared("llama"), TOKENS, given)
-    assert better == ({name: [] for name in NAMES} if least else found)
+    assert better == ({name: [] for name in NAMES} if none_is_faster else found)
