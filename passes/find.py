@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from . import ops  # noqa: F401  registers the operators
+from . import operators  # noqa: F401  registers the operators
 
 aten = torch.ops.aten
 ATTENTION = torch.ops.specc.attention.default

@@ -16,11 +16,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from .environment import cache_directory, stamp
 from .errors import BundleError, RecipeError
-from .machine import cache_directory, stamp
+from .json_codec import from_json, to_json
 from .manifest import SCHEMA, EngineSpec, FileSpec, Manifest, check_names
 from .recipe import Recipe
-from .schema import from_json, to_json
 
 MANIFEST = "manifest.json"
 PARTIAL, OLD = ".partial", ".old"  # how the names of what is not yet, or no longer, a bundle end

@@ -8,13 +8,13 @@ from typing import Any
 
 from .acceptance import Acceptance
 from .bundle import Bundle
+from .device import CPU, Place
 from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
 from .engine import Engine
 from .engines import Engines
 from .errors import PromptError, RecipeError
 from .guard import Guard
-from .place import CPU, Place
 from .recipe import Recipe, load_method
 from .sampling import Dice, Sampling
 from .sequence import Cache, Sequence

@@ -227,7 +227,7 @@ METHODS: dict[str, Method] = {
                 "skip_mlp": Parameter(None, "layers whose MLP to skip"),
                 "assistant_confidence_threshold": CONFIDENCE,
             },
-            search="specc.search:skip_sublayers",
+            search="specc.compiler.layer_search:skip_sublayers",
         ),
         Method(
             "early-exit", "Self-speculation by early exit, on a static tree",
@@ -264,7 +264,7 @@ METHODS: dict[str, Method] = {
                 "skip_attention": Parameter(None, "layers whose attention the copy skips"),
                 "skip_mlp": Parameter(None, "layers whose MLP the copy skips"),
             },
-            search="specc.search:skip_if_better",
+            search="specc.compiler.layer_search:skip_if_better",
         ),
         Method(
             "staged", "Self-speculation by the 4-bit copy, itself sped up by prompt lookup",

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from specc import passes
-from specc.capture import capture, load_model
+from specc.compiler.capture import capture
+from specc.huggingface import load_model
 from specc.runtime.block import Block, Layers, Masked, Parents
 from specc.runtime.tree import Tree
 

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from transformers import PreTrainedModel
 
 from specc import passes
-from specc.capture import capture
+from specc.compiler.capture import capture
 
 EIGHT = ("llama", "qwen3", "gemma2", "phi", "gpt_neox", "cohere2", "opt", "mixtral", "gpt2")
 SLOTS = 12

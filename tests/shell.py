@@ -45,7 +45,7 @@ def specc(*argv: Any, stdin: bytes = b"") -> Ran:
 
 def command(*argv: Any) -> list[str]:
     """`specc argv…` for a process of its own."""
-    return [sys.executable, "-m", "specc.cli", *map(str, argv)]
+    return [sys.executable, "-m", "specc", *map(str, argv)]
 
 
 def refused(*argv: Any, stdin: bytes = b"") -> str:

@@ -12,7 +12,7 @@ import pytest
 from chance import chi_square_rejects
 
 import specc
-from specc import golden
+from specc.exactness import golden
 from specc.recipes import METHODS
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.draft import Accepted, Draft, Verified

@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..bundle import Bundle
+from ..device import CPU, Place
 from ..engine import Engine
 from ..errors import BackendError
 from ..manifest import EngineSpec
-from ..place import CPU, Place
 from ..sequence import Store
-from . import room
+from . import memory
 
 # a module, or module:object
 BACKENDS = {
@@ -47,7 +47,7 @@ class Engines:
         if not missing:
             return
         if self.place.device == "cpu":
-            room.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
+            memory.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
         for spec in missing:
             self.store(spec.block.cache)  # here, not in several threads at once
         by_file: defaultdict[str, list[EngineSpec]] = defaultdict(list)

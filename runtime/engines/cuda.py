@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
-from .safetensors import Stored, tensors
+from .mapped_weights import Stored, tensors
 
 
 class Device:

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..bundle import Bundle
+from ..device import Place
+from ..environment import threads
 from ..errors import BackendError
-from ..machine import threads
 from ..manifest import CacheSpec, EngineSpec, Tensor
-from ..place import Place
-from .safetensors import Stored, tensors
+from .mapped_weights import Stored, tensors
 
 T = TypeVar("T")
 CACHED = "past_key_values."

@@ -18,11 +18,11 @@ import onnxruntime as ort
 from onnxruntime import InferenceSession  # here, so that a package of which only a part is left is told at once
 
 from ..bundle import Bundle
+from ..device import CPU, Place, Provider
+from ..environment import threads
 from ..errors import BackendError, first_line
-from ..machine import threads
 from ..manifest import CacheSpec, EngineSpec
-from ..place import CPU, Place, Provider
-from . import packed
+from . import packed_weights
 from .ort_device import DeviceRows, DeviceRunner, captures, free, uncaptured
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
@@ -138,7 +138,7 @@ def load(
                 return CopyRunner(_session(bundle, spec.file, place), spec, rows)
             options = session_options(spec.threads)
             key = spec.file, options.intra_op_num_threads
-            session = rows.sessions.get(key) or packed.session(bundle, spec, options)
+            session = rows.sessions.get(key) or packed_weights.session(bundle, spec, options)
             rows.sessions[key] = session
             return OrtRunner(session, spec, rows)
         return _on_device(bundle, spec, rows, place)

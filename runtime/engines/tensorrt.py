@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..device import Place
 from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec, Tensor
-from ..place import Place
 from .cuda import Device, bindings
 
 if TYPE_CHECKING:

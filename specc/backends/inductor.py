@@ -14,13 +14,13 @@ from torch.export.passes import move_to_device_pass
 from torch.fx import GraphModule
 
 from specc import passes
+from specc.backends import DEFAULT, Built, Options
+from specc.backends.export import quiet, read_header, tensors, traced
+from specc.backends.lowering import torch_aten
+from specc.backends.lowering.half_precision import TYPES, Half
 from specc.runtime.block import Block
 from specc.runtime.engines.inductor import machine
 from specc.runtime.errors import BackendError, first_line
-
-from . import DEFAULT, Built, Options, aten
-from .export import quiet, read_header, tensors, traced
-from .half import TYPES, Half
 
 OWN = 1 << 20  # bytes: so much an engine may hold besides the model's weights
 CONFIG: dict[str, Any] = {
@@ -56,7 +56,7 @@ class Inductor:
         dtype = TYPES[block.weights]
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
-        passes.run(aten.lowering(block.slots), graph)
+        passes.run(torch_aten.lowering(block.slots), graph)
         program = traced(graph, block)
         held, _ = read_header(weights)
         constants = {**program.state_dict, **program.constants}

@@ -15,15 +15,15 @@ from torch.onnx._internal.exporter import _core
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from specc import passes
+from specc.backends import DEFAULT, Built, Options
+from specc.backends.commit_graph import commit, moves
+from specc.backends.export import export, public, quiet, read_header
+from specc.backends.lowering import any_width as widths
+from specc.backends.lowering import onnx_fast, onnx_portable
+from specc.backends.lowering.half_precision import TYPES, Half
 from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
-
-from . import DEFAULT, Built, Options, fast, portable
-from . import any_width as widths
-from .commit import commit, moves
-from .export import export, public, quiet, read_header
-from .half import TYPES, Half
 
 suffix = ".onnx"
 types = ("fp32", "fp16", "bf16", "int8", "int4")
@@ -81,13 +81,13 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
             raise BackendError(f"the fast lowering has no {block.weights}; take --lowering portable")
         if counted := _counted(graph, block):
             block = widths.traced_at(block)
-        passes.run([*fast.lowering(block.slots, counted), *[widths.AnyWidth()] * counted], graph)
+        passes.run([*onnx_fast.lowering(block.slots, counted), *[widths.AnyWidth()] * counted], graph)
     else:
         if block.weights not in TYPES:
             raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
-        passes.run(portable.lowering(block.slots, dtype, rows), graph)
+        passes.run(onnx_portable.lowering(block.slots, dtype, rows), graph)
     model = _translate(export(graph, block), OPSETS[lowering])
     _name(model, graph)
     if counted:

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any, cast
 import onnx_ir as ir
 from torch.fx import GraphModule
 
+from specc.backends import DEFAULT, Built, Options, onnx
+from specc.backends.commit_graph import commit, moves
+from specc.backends.export import read_header
 from specc.runtime.block import Block
+from specc.runtime.environment import cache_directory
 from specc.runtime.errors import BackendError, SpeccWarning
-from specc.runtime.machine import cache_directory
-
-from . import DEFAULT, Built, Options, onnx
-from .commit import commit, moves
-from .export import read_header
 
 if TYPE_CHECKING:
     from tensorrt_rtx import (

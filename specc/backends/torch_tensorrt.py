@@ -18,14 +18,14 @@ import torch
 from torch.fx import GraphModule, Node
 
 from specc import passes
+from specc.backends import DEFAULT, Built, Options, tensorrt
+from specc.backends.commit_graph import commit
+from specc.backends.export import quiet, read_header, tensors, traced
+from specc.backends.lowering import torch_aten
+from specc.backends.lowering.half_precision import TYPES, Half
 from specc.passes.find import new_input, weight
 from specc.runtime.block import Block
 from specc.runtime.errors import BackendError, first_line
-
-from . import DEFAULT, Built, Options, aten, tensorrt
-from .commit import commit
-from .export import quiet, read_header, tensors, traced
-from .half import TYPES, Half
 
 NAME = "torch-tensorrt"
 suffix = ".ttrt"
@@ -62,7 +62,7 @@ def build(
     trt = importlib.import_module("tensorrt")  # which torch_tensorrt makes the one that it uses
     maker = tensorrt.TensorRT(NAME, trt.__name__, suffix, anywhere=False, types=types)
     kit = tensorrt.Kit(maker, options.compute_capability)
-    passes.run([Half(TYPES[block.weights]), *aten.lowering(block.slots, in_place=False)], graph)
+    passes.run([Half(TYPES[block.weights]), *torch_aten.lowering(block.slots, in_place=False)], graph)
     names = {} if options.weights_inside else take_in(graph, read_header(weights)[0], prefix)
     with quiet(logging.CRITICAL):
         program = traced(graph, block)

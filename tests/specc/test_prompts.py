@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from specc.golden import read_prompts
+from specc.exactness.golden import read_prompts
 from specc.prompts import Prompt, read
 from specc.runtime.errors import PromptError
 

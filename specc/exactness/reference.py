@@ -1,0 +1,76 @@
+"""The original model in transformers, decoded greedily: what every engine is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from specc.exactness.golden import Case
+from specc.exactness.perplexity import Sample
+from specc.huggingface import describe, load_model
+from specc.runtime.errors import CaptureError
+from specc.runtime.manifest import ModelSpec
+
+
+@torch.no_grad()
+def reference(
+    model: PreTrainedModel, prompts: Sequence[tuple[str, list[int]]], tokens: int, eos: Sequence[int],
+    advance: Callable[[], None] = lambda: None,
+) -> list[Case]:  # fmt: skip
+    """Greedy tokens and the top-2 logit gap at each, for (text, ids) prompts, by the model's own code and cache."""
+    cases = []
+    for text, ids in prompts:
+        feed, cache = torch.tensor([ids]), None
+        chosen: list[int] = []
+        gaps: list[float] = []
+        while len(chosen) < tokens and (not chosen or chosen[-1] not in eos):
+            out = model(input_ids=feed, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            best = out.logits[0, -1].float().topk(2)
+            chosen.append(int(best.indices[0]))
+            gaps.append(round(float(best.values[0] - best.values[1]), 6))
+            feed = torch.tensor([chosen[-1:]])
+        cases.append(Case(text, list(ids), chosen, gaps))
+        advance()
+    return cases
+
+
+@torch.no_grad()
+def perplexity(model: PreTrainedModel, sample: Sample) -> float:
+    """The model's own, by its own code."""
+    surprise = 0.0
+    for run in sample.runs:
+        ids = torch.tensor([list(run)])
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        surprise += float(cross_entropy(logits, ids[0, 1:], reduction="sum"))
+    return sample.perplexity(surprise)
+
+
+def perplexities(model: PreTrainedModel, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """A row a sample, for the manifest."""
+    return [
+        {"text": s.name, "sha256": s.sha256, "tokens": s.tokens, "original": round(perplexity(model, s), 4)}
+        for s in samples
+    ]
+
+
+def recompute(source: str, target: ModelSpec, cases: Sequence[Case], sample: Sample) -> tuple[list[Case], float | None]:
+    """The same prompts decoded by the model that `source` names, and its perplexity on a sample.
+
+    Raises CaptureError where it does not fit `target`.
+    """
+    revision = target.revision if source == target.source and target.revision != "local" else None
+    model = load_model(source, revision)
+    vocabulary = describe(model, source).vocab_size
+    if vocabulary != target.vocab_size:
+        raise CaptureError(
+            f"{source} has a vocabulary of {vocabulary} and the bundle one of {target.vocab_size}; "
+            f"name the model that it was compiled from, {target.source}"
+        )
+    eos = target.eos_token_ids
+    own = [reference(model, [(c.prompt, c.prompt_ids)], len(c.token_ids), eos)[0] for c in cases]
+    return own, perplexity(model, sample) if sample.tokens else None

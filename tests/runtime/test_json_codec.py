@@ -1,0 +1,132 @@
+"""The manifest's JSON: every class of the vocabulary there and back, and what does not fit named by its path."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specc.runtime import block, manifest, recipe, tree
+from specc.runtime.block import WEIGHTS, Block, Layers, Masked, Parents
+from specc.runtime.errors import BundleError
+from specc.runtime.json_codec import from_json, to_json
+from specc.runtime.manifest import CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, Ran, Tensor
+from specc.runtime.recipe import Recipe
+from specc.runtime.tree import Tree
+
+BLOCKS = (
+    Block(Tree((-1, 0, 0, 1))),
+    Block(Parents(12), ("ids", "top_k:8", "hidden:-1")),
+    Block(Masked(4, 16), layers=Layers((1,), (2, 3), 5), last_row=True, model="assistant", cache="assistant"),
+)
+ENGINES = tuple(
+    EngineSpec(f"engine-{i}", "onnx", f"{i}.onnx", b, ("0", "1"), (Tensor("input_ids", "int64", (1, 4)),),
+               (Tensor("ids", "int64", (1, 4)),), (Ran("BakeTree()", 2, 10, 9, 0.5), Ran("Other()", 0, 9, 9, 1)))
+    for i, b in enumerate(BLOCKS)
+)  # fmt: skip
+MANIFEST = Manifest(
+    schema=1,
+    model=ModelSpec("a/model", "main", "AnyForCausalLM", 24, 4, 64, (0, 2)),
+    engines=ENGINES,
+    caches={"target": CacheSpec(192, {"0": (3, 64), "1": (3, 64)}), "assistant": CacheSpec(192, {}, "float16")},
+    recipes=(Recipe("any", "any", ("engine-0",)), Recipe("b", "c", (), "d", False, {"draft": "e"}, {"n": [1, None]})),
+    default_recipe="any",
+    versions={"python": "3.11"},
+    files={"0.onnx": FileSpec(7, "ab")},
+    measured=({"recipe": "any", "speedup": 1.5},),
+    extra={"any": ["thing", {"nested": None}]},
+)
+FREE = ("parameters", "measured", "extra")  # fields of type Any
+
+
+def within(value: Any) -> Iterator[type]:
+    """The classes of a value and of all values in it."""
+    if dataclasses.is_dataclass(value):
+        yield type(value)
+        value = vars(value)
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+        yield from within(part)
+
+
+def places(data: Any, where: str = "manifest") -> Iterator[tuple[str, Any, Any]]:
+    """Each value in plain data: its path, what holds it, and its key there."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        if key not in FREE:
+            path = f"{where}[{key}]" if isinstance(data, list) else f"{where}.{key}"
+            yield path, data, key
+            yield from places(value, path)
+
+
+def test_the_example_has_every_class_of_the_vocabulary():
+    known = {c for m in (block, manifest, recipe, tree) for c in vars(m).values()
+             if dataclasses.is_dataclass(c) and c.__module__ == m.__name__}  # fmt: skip
+    assert set(within(MANIFEST)) == known
+
+
+def test_a_manifest_survives_json():
+    assert from_json(Manifest, json.loads(json.dumps(to_json(MANIFEST)))) == MANIFEST
+
+
+tuples = st.lists(st.integers(0, 9), max_size=3).map(tuple)
+topologies = st.one_of(
+    st.integers(1, 9).map(Tree.chain),
+    st.builds(Parents, st.integers()),
+    st.builds(Masked, st.integers(), st.integers()),
+)
+outputs = st.lists(st.sampled_from(["ids", "logits", "top_k:3", "hidden:-1"])).map(tuple)
+layers = st.builds(Layers, tuples, tuples, st.none() | st.integers())
+
+
+@given(st.builds(Block, topologies, outputs, layers, st.booleans(), st.sampled_from(WEIGHTS), st.text(), st.text()))
+def test_a_block_survives_json(b):
+    data = to_json(b)
+    assert from_json(Block, json.loads(json.dumps(data))) == b
+    assert all(getattr(b, f.name) != f.default for f in dataclasses.fields(b) if f.name in data)
+
+
+PLACES = [path for path, _, _ in places(to_json(MANIFEST))]
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_a_value_of_the_wrong_type_is_named_by_its_path(path):
+    """An object stands where it cannot, or a boolean where an object should."""
+    data = copy.deepcopy(to_json(MANIFEST))
+    holder, key = next((holder, key) for p, holder, key in places(data) if p == path)
+    holder[key] = True if isinstance(holder[key], dict) else {"wrong\n": 1}
+    with pytest.raises(BundleError) as e:
+        from_json(Manifest, data)
+    assert str(e.value).startswith(f"{path}: ") and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("manifest.schema", True, "expected int, found True"),
+        ("manifest.near_tie_tolerance", "1e-3", "expected number"),
+        ("manifest.engines[2].block.last_row", 1, "expected bool, found 1"),
+        ("manifest.engines[2].block.layers.exit_after", 0.5, "0.5 is none of int"),
+        ("manifest.engines[0].block.topology", {"slots": 1, "parents": [-1]}, "none of Tree, Parents, Masked"),
+        ("manifest.engines[0].block.topology", {"parents": [-1, 1]}, "slot 1 has parent 1"),
+        ("manifest.engines[0].block", {"topology": {"slots": 3}, "outputs": ["idz"]}, "'idz'"),
+        ("manifest.caches.target.layers.0", [3], "expected 2 items, found [3]"),
+        ("manifest.files.0.onnx", {"bytes": 7}, "field 'sha256' is missing"),
+        ("manifest.model", {"weight": 7}, "unknown field 'weight'"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(path, value, named):
+    data = to_json(dataclasses.replace(MANIFEST, near_tie_tolerance=0.5))
+    holder, key = next((holder, key) for p, holder, key in places(data) if p == path)
+    holder[key] = value
+    with pytest.raises(BundleError) as e:
+        from_json(Manifest, data)
+    assert str(e.value).startswith(path) and named in str(e.value)
+
+
+def test_a_whole_number_is_a_number():
+    assert from_json(Ran, {"name": "", "changed": 0, "nodes_before": 0, "nodes_after": 0, "seconds": 1}).seconds == 1

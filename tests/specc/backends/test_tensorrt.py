@@ -1,0 +1,177 @@
+"""Blocks of the demo model through TensorRT's own parser and builder, which need no GPU; what runs needs one.
+
+Attention is fused in every engine, and inputs, outputs and what is updated in place are what the manifest says. Each
+block is built whole for one GPU, in turns, and of two layers for the others; `pytest -m slow` builds all whole.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+import torch
+from demo import BLOCKS, CAPACITY, demo
+
+from specc import passes
+from specc.backends import Options, backend, check, onnx
+from specc.backends.commit_graph import commit, moves
+from specc.backends.tensorrt import RTX, TENSORRT, Kit, attentions, listener, take_in
+from specc.compiler import weights
+from specc.runtime.block import Block, Layers
+from specc.runtime.errors import BackendError, SpeccWarning
+from specc.runtime.tree import Tree
+
+pytestmark = [pytest.mark.torch, pytest.mark.model]
+CAPABILITIES = "8.6", "8.9", "12.0"
+NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float", "HALF": "float16", "BF16": "bfloat16"}
+
+
+@pytest.fixture(scope="module")
+def trt() -> Any:
+    return pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc[tensorrt-rtx]")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The weights, by type."""
+    directory = tmp_path_factory.mktemp("weights")
+    tensors = weights.collect(demo())
+    return {t: directory / name for t, name in weights.write_types(tensors, directory, RTX.types).items()}
+
+
+def model(name: str, dtype: str, weights_file: Path, layers: Layers | None = None) -> tuple[ir.Model, Block]:
+    block = BLOCKS[name]
+    block = replace(block, weights=dtype, layers=layers or block.layers)
+    graph = passes.fork(demo())
+    passes.run(passes.pipeline(block, CAPACITY), graph)
+    made = onnx.translate(graph, block, "portable", rows=moves(block))
+    take_in(made, weights_file, "")
+    return made, block
+
+
+@pytest.mark.parametrize("dtype", RTX.types)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
+    made, block = model(name, dtype, files[dtype])
+    inputs, outputs = onnx.tensors(made)
+    log = listener(trt)
+    builder, network = Kit(RTX, "8.9").network(ir.to_proto(made).SerializeToString(), log)
+    assert told(network.get_input, network.num_inputs) == {(t.name, t.dtype, t.shape) for t in inputs}
+    assert told(network.get_output, network.num_outputs) == {(t.name, t.dtype, t.shape) for t in outputs}
+    layers = 4 if block.layers.exit_after else 12
+    assert len(attentions(trt, network)) == layers
+    assert in_place(trt, network) == {
+        (f"past_key_values.{i}.{kind}", f"present.{i}.{kind}") for i in range(layers) for kind in ("key", "value")
+    }
+    del network, builder
+    whole = CAPABILITIES[([*BLOCKS].index(name) + RTX.types.index(dtype)) % len(CAPABILITIES)]
+    short, _ = model(name, dtype, files[dtype], Layers(exit_after=2))
+    for capability, graph in ((whole, made), *((c, short) for c in CAPABILITIES if c != whole)):
+        kit, file = Kit(RTX, capability), tmp_path / f"{name}-{capability}.engine"
+        assert kit.write(graph, file), "attention is not fused"
+        assert kit.needs == {"tensorrt_rtx": trt.__version__, "compute_capability": capability}
+        assert 1 << 16 < file.stat().st_size < files[dtype].stat().st_size  # the weights are not in there
+        if moves(block):
+            assert kit.write(commit(inputs, block.slots, from_rows=True), tmp_path / "commit.engine")
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("dtype", RTX.types)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_whole_block_builds(
+    name: str, dtype: str, capability: str, trt: Any, files: dict[str, Path], tmp_path: Path
+) -> None:
+    made, _ = model(name, dtype, files[dtype])
+    assert Kit(RTX, capability).write(made, tmp_path / "whole.engine"), "attention is not fused"
+
+
+def told(get: Any, count: int) -> set[tuple[str, str, tuple[int, ...]]]:
+    tensors = [get(i) for i in range(count)]
+    return {(t.name, NUMPY[t.dtype.name], tuple(t.shape)) for t in tensors}
+
+
+def in_place(trt: Any, network: Any) -> set[tuple[str, str]]:
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    return {(x.get_input(0).name, x.get_output(0).name) for x in layers if x.type == trt.LayerType.KV_CACHE_UPDATE}
+
+
+def test_the_stubs_that_calls_are_checked_against_are_those_of_the_bindings(trt: Any, tmp_path: Path) -> None:
+    """mypy holds each call in specc/backends/tensorrt.py and runtime/engines/tensorrt.py against them."""
+    pytest.importorskip("pybind11_stubgen")
+    held, made = Path(__file__).parents[2] / "stubs/tensorrt_rtx.pyi", tmp_path / "made.pyi"
+    subprocess.run([sys.executable, held.with_name("make.py"), made], check=True, capture_output=True)
+    (_, *held_lines), (_, *made_lines) = (f.read_text().splitlines() for f in (held, made))  # the first is the version
+    assert made_lines == held_lines
+
+
+def test_weights_inside(trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
+    """The same engine with its own copy of the weights."""
+    block = Block(Tree.chain(1), layers=Layers(exit_after=1), weights="bf16")
+    sizes = []
+    for inside in (False, True):
+        graph = passes.fork(demo())
+        passes.run(passes.pipeline(block, CAPACITY), graph)
+        file = tmp_path / f"{inside}.engine"
+        built = RTX.build(graph, block, files["bf16"], "", file, Options("portable", "8.9", inside))
+        sizes.append(file.stat().st_size)
+        names = {t.name for t in built.inputs if not t.name.startswith("past_key_values")}
+        assert (names == {"input_ids", "past_len"}) == inside
+    assert sizes[1] - sizes[0] > 2 * 4096 * 256  # at least the embedding
+
+
+def test_attention_that_does_not_fuse_is_taken_apart(trt: Any, tmp_path: Path) -> None:
+    """Heads of 8: TensorRT has no kernel of that size."""
+    kit, file = Kit(RTX, "8.9"), tmp_path / "odd.engine"
+    with pytest.warns(SpeccWarning, match=r"odd.engine: attention does not fuse.*dedicated kernel\.$"):
+        assert not kit.write(attention(8), file)
+    assert file.stat().st_size
+    assert kit.write(attention(64), file)
+
+
+def attention(size: int) -> ir.Model:
+    """A graph that is attention alone."""
+    shape = [1, 2, 4, size]
+    q, k, v = (ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT16), shape=ir.Shape(shape)) for n in "qkv")
+    out = ir.Value(name="out", type=ir.TensorType(ir.DataType.FLOAT16), shape=ir.Shape(shape))
+    node = ir.Node("", "Attention", [q, k, v], outputs=[out])
+    return ir.Model(ir.Graph([q, k, v], [out], nodes=[node], opset_imports={"": 24}), ir_version=11)
+
+
+def test_what_the_parser_refuses_is_told_in_its_words(trt: Any, tmp_path: Path) -> None:
+    made = attention(64)
+    node = made.graph[0]
+    node.attributes.add(ir.AttrFloat32("softcap", 2.0))
+    node.name = "model.layers.3.self_attn/attention"
+    with pytest.raises(BackendError, match=r"Attention at model\.layers\.3\.self_attn/attention: .*softcap"):
+        Kit(RTX, "8.9").write(made, tmp_path / "x.engine")
+
+
+def test_a_gpu_that_cannot_be_built_for_is_refused(trt: Any) -> None:
+    with pytest.raises(BackendError, match=r"has no '7\.0'; it has 7\.5, 8\.0, 8\.6, 8\.9, 12\.0"):
+        Kit(RTX, "7.0")
+
+
+def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = TENSORRT.__class__("tensorrt-rtx", "tensorrt_of_nowhere", ".x", anywhere=True).requirements()
+    assert len(missing) == 1 and "pip install specc[tensorrt-rtx]" in missing[0]
+    monkeypatch.setattr("specc.backends.tensorrt.here", lambda: None)
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", torch)
+    assert "here is none" in TENSORRT.requirements()[0]
+    with pytest.raises(BackendError, match=r"backend tensorrt cannot build here: .*here is none"):
+        check(["tensorrt"])
+
+
+def test_types_and_lowerings_that_a_backend_lacks_are_refused(trt: Any) -> None:
+    with pytest.raises(BackendError, match="tensorrt-rtx has no fp32; it has fp16, bf16"):
+        check(["tensorrt-rtx"], "fp32")
+    with pytest.raises(BackendError, match="unknown lowering 'slow'; there are fast, portable"):
+        Options("slow")
+    with pytest.raises(BackendError, match="no backend 'abacus'; there are onnx"):
+        backend("abacus")

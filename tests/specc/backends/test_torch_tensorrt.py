@@ -1,0 +1,257 @@
+"""Blocks for torch-tensorrt: what its engines compute, run in torch; what it is asked to build; and its own builder.
+
+The builder runs where `torch_tensorrt` can be imported: without a GPU that takes torch-tensorrt-rtx, and stand-ins for
+what it asks CUDA. Elsewhere those tests are skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import demo
+import pytest
+import torch
+from graphs import prepared
+
+from specc import passes
+from specc.backends import Options, check, tensorrt, torch_tensorrt
+from specc.backends.lowering import torch_aten
+from specc.compiler import weights
+from specc.passes.find import outputs
+from specc.runtime.block import Block, Masked, Parents
+from specc.runtime.errors import BackendError
+from specc.runtime.tree import Tree
+
+pytestmark = pytest.mark.torch
+
+CAPACITY = 64
+TREE = Tree((-1, 0, 0, 1, 1, 2, 5))
+BLOCKS = {
+    "chain": Block(Tree.chain(4)),
+    "tree": Block(TREE),
+    "parents": Block(Parents(7)),
+    "grown": Block(Masked(3, 9)),
+}
+
+
+def lowered(family: str, block: Block) -> torch.fx.GraphModule:
+    graph = prepared(family)
+    passes.run(passes.pipeline(block, CAPACITY), graph)
+    return graph
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
+def test_a_cache_that_is_only_read_gives_the_same(family: str, name: str) -> None:
+    """Against the meaning of the graph before its lowering; what is returned are the rows that it would write."""
+    block, past = BLOCKS[name], 11
+    meant, made = lowered(family, block), lowered(family, block)
+    passes.run(torch_aten.lowering(block.slots, in_place=False), made)
+    random = torch.Generator().manual_seed(0)
+    given = []
+    for node in meant.graph.find_nodes(op="placeholder"):
+        value = node.meta["val"]
+        if node.name == "input_ids":
+            given.append(torch.randint(0, 120, (1, block.slots), generator=random))
+        elif node.name == "past_len":
+            given.append(torch.tensor([past]))
+        elif node.name == "parents":
+            given.append(torch.tensor(TREE.parents))
+        elif node.name == "mask":
+            mask = torch.ones(block.slots, block.topology.span, dtype=torch.bool)
+            mask[:, -3:] = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]])
+            given.append(mask)
+        elif node.name == "depth":
+            given.append(torch.tensor([0, 1, 1]))
+        else:
+            given.append(torch.randn(value.shape, generator=random))
+    assert not any(n.startswith("present.") for n in outputs(made))
+    with torch.no_grad():
+        wanted, found = meant(*given), made(*given)
+    torch.testing.assert_close(found["logits"], wanted["logits"], atol=2e-5, rtol=2e-5)
+    rows = [n for n in found if n.startswith("rows.")]
+    assert len(rows) == len([n for n in wanted if n.startswith("present.")]) > 0
+    for row in rows:
+        whole = wanted[row.replace("rows.", "present.")]
+        torch.testing.assert_close(found[row], whole[:, :, past : past + block.slots])
+
+
+class Double(ModuleType):
+    """torch_tensorrt with the part of its signature that is called; engines are a few bytes."""
+
+    __version__ = "2.13.0"
+
+    def __init__(self) -> None:
+        super().__init__("torch_tensorrt")
+        self.asked: list[dict[str, Any]] = []
+        self.dynamo = SimpleNamespace(convert_exported_program_to_serialized_trt_engine=self.convert)
+
+    class Input:
+        def __init__(self, shape: Any = None, dtype: Any = None) -> None:
+            self.shape, self.dtype = shape, dtype
+
+    def convert(
+        self, exported_program: Any, inputs: Any = None, *, arg_inputs: Any = None,
+        require_full_compilation: bool = False, attn_bias_is_causal: bool = True,
+    ) -> bytes:  # fmt: skip
+        self.asked.append({"program": exported_program, "inputs": arg_inputs, "causal": attn_bias_is_causal})
+        return b"engine"
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Double:
+    module, trt = Double(), ModuleType("tensorrt")
+    trt.__version__ = "11.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr(tensorrt, "here", lambda: "8.9")
+    monkeypatch.setattr(tensorrt.Kit, "write", lambda self, model, file: bool(file.write_bytes(b"commit")))
+    return module
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_is_asked_of_the_library_and_what_the_manifest_says(inside: bool, double: Double, tmp_path: Path) -> None:
+    graph, file = prepared("llama"), tmp_path / "w.safetensors"
+    tensors = {n: t.half() for n, t in weights.collect(graph).items()}
+    weights.write(tensors, file)
+    block = Block(TREE, weights="fp16")
+    passes.run(passes.pipeline(block, CAPACITY), graph)
+    made = torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt", Options(weights_inside=inside))
+    (asked,) = double.asked
+    assert asked["causal"] is False
+    assert [tuple(i.shape) for i in asked["inputs"]] == [t.shape for t in made.inputs]
+    kinds = [str(i.dtype).removeprefix("torch.").replace("float32", "float") for i in asked["inputs"]]
+    assert kinds == [t.dtype for t in made.inputs]
+    names = {t.name for t in made.inputs}
+    assert {"input_ids", "past_len", "past_key_values.2.value"} <= names
+    assert (tensors.keys() <= names) is not inside
+    assert [t.name for t in made.outputs][:2] == ["ids", "logits"]
+    rows = [t for t in made.outputs if t.name.startswith("rows.")]
+    assert {t.shape for t in rows} == {(1, 2, TREE.slots, 16)} and len(rows) == 6
+    assert made.commit == "v.commit.ttrt" and (tmp_path / made.commit).read_bytes() == b"commit"
+    assert made.needs == {"tensorrt": "11.0", "compute_capability": "8.9"}
+
+
+def test_what_it_would_compute_wrongly_is_refused(double: Double, tmp_path: Path) -> None:
+    """Its `where` makes int32 of bf16; capped scores are masked by one."""
+    graph, file = prepared("gemma2"), tmp_path / "w.safetensors"
+    weights.write({n: t.bfloat16() for n, t in weights.collect(graph).items()}, file)
+    block = Block(TREE, weights="bf16")
+    passes.run(passes.pipeline(block, CAPACITY), graph)
+    with pytest.raises(BackendError, match=r"torch-tensorrt makes integers of bf16 in aten\.where.*take --dtype fp16"):
+        torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt")
+    with pytest.raises(BackendError, match="compiles torch's operators; leave out --lowering"):
+        torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt", Options("fast"))
+    assert not double.asked
+
+
+def test_what_it_refuses_is_told_in_its_own_words(double: Double, tmp_path: Path) -> None:
+    def refuse(*_: Any, **__: Any) -> bytes:
+        try:
+            raise ValueError("Conversion of function torch_aten.foo not currently supported!\nmore")
+        except ValueError as e:
+            raise RuntimeError("Conversion of module GraphModule()\n  a thousand lines") from e
+
+    double.dynamo.convert_exported_program_to_serialized_trt_engine = refuse
+    graph, file = prepared("llama"), tmp_path / "w.safetensors"
+    weights.write({n: t.half() for n, t in weights.collect(graph).items()}, file)
+    block = Block(TREE, weights="fp16")
+    passes.run(passes.pipeline(block, CAPACITY), graph)
+    with pytest.raises(BackendError) as e:
+        torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt")
+    told = "torch-tensorrt 2.13.0 cannot build v.ttrt: Conversion of function torch_aten.foo not currently supported!"
+    assert str(e.value) == f"{told}; take another --backend"
+
+
+def test_what_is_missing_is_said_with_its_remedy(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch_tensorrt.requirements() == []
+    monkeypatch.setattr(tensorrt, "here", lambda: None)
+    with pytest.raises(BackendError, match=r"backend torch-tensorrt cannot build here: .*here is none; take --backend"):
+        check(["torch-tensorrt"])
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+    assert torch_tensorrt.requirements()[0].endswith("is not installed; pip install specc[torch-tensorrt]")
+    monkeypatch.setattr(torch_tensorrt, "library", lambda: exec("raise AssertionError('no CUDA')"))
+    assert torch_tensorrt.requirements()[0].startswith("torch_tensorrt does not import (no CUDA); pip install specc[")
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Any]:
+    """torch_tensorrt itself, over TensorRT for RTX, where its questions to CUDA are answered for a GPU of 8.9."""
+    card = SimpleNamespace(major=8, minor=9, name="none", total_memory=8 << 30)
+    answers = {
+        "get_device_capability": (8, 9), "get_device_properties": card, "current_device": 0, "device_count": 1,
+        "mem_get_info": (8 << 30, 8 << 30),
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            for name, answer in answers.items():
+                patch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+            patch.setattr(torch._C, "_CudaDeviceProperties", type("P", (), {}), raising=False)
+            isfile = os.path.isfile  # its C++ runtime links against CUDA; what is built here runs without
+            patch.setattr(os.path, "isfile", lambda f: "libtorchtrt" not in str(f) and isfile(f))
+        try:
+            module = torch_tensorrt.library()
+            trt = importlib.import_module("tensorrt")
+        except Exception as e:
+            pytest.skip(f"torch_tensorrt does not import: {e}")
+        if trt.__name__ != "tensorrt_rtx":
+            pytest.skip("TensorRT builds on a GPU only; TensorRT for RTX anywhere")
+        patch.setattr(tensorrt, "here", lambda: "8.9")
+        with anywhere(patch, trt):
+            yield module
+
+
+@contextlib.contextmanager
+def anywhere(patch: pytest.MonkeyPatch, trt: Any) -> Iterator[None]:
+    """Build for 8.9 instead of for the GPU that is here, and do not load what was built."""
+    create = trt.Builder.create_builder_config
+
+    def config(builder: Any) -> Any:
+        made = create(builder)
+        made.num_compute_capabilities = 1
+        made.set_compute_capability(trt.ComputeCapability.SM89, 0)
+        return made
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None: ...
+
+        def deserialize_cuda_engine(self, data: Any) -> Any:
+            ignored = SimpleNamespace(set_flag=lambda _: None, clear_flag=lambda _: None)
+            return SimpleNamespace(
+                create_serialization_config=lambda: ignored, serialize_with_config=lambda _: bytes(data),
+                serialize=lambda: bytes(data),
+            )  # fmt: skip
+
+    patch.setattr(trt.Builder, "create_builder_config", config)
+    patch.setattr(trt, "Runtime", Runtime)
+    yield
+
+
+def test_the_double_has_the_signature_of_the_library(real: Any) -> None:
+    held = inspect.signature(real.dynamo.convert_exported_program_to_serialized_trt_engine).parameters
+    mine = inspect.signature(Double().convert).parameters
+    assert {n: p.kind for n, p in mine.items()}.items() <= {n: p.kind for n, p in held.items()}.items()
+    assert held["attn_bias_is_causal"].default is True
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("dtype", torch_tensorrt.types)
+@pytest.mark.parametrize("name", demo.BLOCKS)
+def test_the_library_builds_every_block_of_the_demo_model(name: str, dtype: str, real: Any, tmp_path: Path) -> None:
+    block = replace(demo.BLOCKS[name], weights=dtype)
+    graph = passes.fork(demo.demo())
+    files = weights.write_types(weights.collect(graph), tmp_path, [dtype])
+    passes.run(passes.pipeline(block, demo.CAPACITY), graph)
+    file = tmp_path / f"{name}.ttrt"
+    made = torch_tensorrt.build(graph, block, tmp_path / files[dtype], "", file)
+    assert 1 << 16 < file.stat().st_size < (tmp_path / files[dtype]).stat().st_size  # the weights are not in there
+    assert (tmp_path / made.commit).stat().st_size and made.needs["compute_capability"] == "8.9"
