@@ -18,17 +18,17 @@ from .tree import Tree
 class Draft:
     """Tokens in the slots of a tree; `tokens[0]` is the pending token.
 
-    odds: where the drafter sampled, the distribution [V] that the children of a slot were drawn from, by slot.
+    probabilities: where the drafter sampled, the distribution [V] that the children of a slot were drawn from, by slot.
     """
 
     tokens: tuple[int, ...]
     tree: Tree
-    odds: Mapping[int, np.ndarray] = field(default_factory=dict)
+    probs: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def chain(cls, tokens: Sequence[int], odds: Mapping[int, np.ndarray] | None = None) -> Draft:
+    def chain(cls, tokens: Sequence[int], probs: Mapping[int, np.ndarray] | None = None) -> Draft:
         """The pending token and what is guessed to follow it."""
-        return cls(tuple(tokens), Tree.chain(len(tokens)), odds or {})
+        return cls(tuple(tokens), Tree.chain(len(tokens)), probs or {})
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Verified:
         """The token that plain decoding would emit after `slot`: the argmax, or a sample."""
         if self.sampling.greedy:
             return int(self.outputs.ids_N[slot])
-        return self.sampling.dice.pick(self.odds(slot))
+        return self.sampling.dice.pick(self.probs(slot))
 
-    def odds(self, slot: int) -> np.ndarray:
+    def probs(self, slot: int) -> np.ndarray:
         """[V] float64: the distribution that plain decoding would sample from after `slot`."""
         assert self.outputs.logits_NV is not None
-        return self.sampling.odds(self.outputs.logits_NV[slot])
+        return self.sampling.probs(self.outputs.logits_NV[slot])
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Guard:
             return self.plain.propose(seq)
         draft = self.drafter.propose(seq)
         if self.level == SHORT and draft.tree.is_chain and draft.tree.slots > SHORT_SLOTS:
-            kept = {slot: odds for slot, odds in draft.odds.items() if slot < SHORT_SLOTS - 1}
+            kept = {slot: probs for slot, probs in draft.probs.items() if slot < SHORT_SLOTS - 1}
             draft = Draft.chain(draft.tokens[:SHORT_SLOTS], kept)
         return draft
 

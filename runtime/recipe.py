@@ -38,7 +38,7 @@ def load_method(recipe: Recipe, acceptance: Any = None) -> tuple[Any, Any, bool]
     """
     rule, drafter = acceptance or recipe.acceptance, load_drafter(recipe.drafter)
     accept = load_acceptance(rule) if isinstance(rule, str) else rule
-    sample = getattr(accept, "reads_odds", False)
+    sample = getattr(accept, "needs_draft_probs", False)
     if sample and "sample" not in inspect.signature(drafter).parameters:
         named = f"acceptance {accept.__name__!r}"
         raise RecipeError(f"{named} needs a drafter that samples; {recipe.name} does not: use match")

@@ -17,8 +17,8 @@ from .errors import PromptError
 class Chance(Protocol):
     """Where every random decision of drafters and acceptance rules comes from, so that a test can enumerate them."""
 
-    def pick(self, odds_V: np.ndarray) -> int:
-        """An index, with the probability that `odds_V` gives it."""
+    def pick(self, probs_V: np.ndarray) -> int:
+        """An index, with the probability that `probs_V` gives it."""
 
     def happens(self, probability: float) -> bool: ...
 
@@ -31,10 +31,10 @@ class Dice:
             raise PromptError(f"seed {seed} is negative; give 0 or more")
         self.generator = np.random.default_rng(seed)
 
-    def pick(self, odds_V: np.ndarray) -> int:
-        cumulative = np.cumsum(odds_V)
+    def pick(self, probs_V: np.ndarray) -> int:
+        cumulative = np.cumsum(probs_V)
         at = int(np.searchsorted(cumulative, self.generator.random() * cumulative[-1], side="right"))
-        return min(at, int(np.flatnonzero(odds_V)[-1])) if at >= len(odds_V) or not odds_V[at] else at
+        return min(at, int(np.flatnonzero(probs_V)[-1])) if at >= len(probs_V) or not probs_V[at] else at
 
     def happens(self, probability: float) -> bool:
         return bool(self.generator.random() < probability)
@@ -63,23 +63,23 @@ class Sampling:
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    def odds(self, logits_V: np.ndarray) -> np.ndarray:
+    def probs(self, logits_V: np.ndarray) -> np.ndarray:
         """[V] float64: softmax at the temperature, cut to `top_k`, then to the smallest set of mass `top_p`."""
         below = logits_V.astype(np.float64) - logits_V.max()
-        odds: np.ndarray = np.exp(below / self.temperature)
-        if self.top_k and self.top_k < len(odds):
-            odds[np.argsort(-odds, kind="stable")[self.top_k :]] = 0
-        odds /= odds.sum()
+        probs: np.ndarray = np.exp(below / self.temperature)
+        if self.top_k and self.top_k < len(probs):
+            probs[np.argsort(-probs, kind="stable")[self.top_k :]] = 0
+        probs /= probs.sum()
         if self.top_p < 1:
-            order = np.argsort(-odds, kind="stable")
-            before = np.cumsum(odds[order]) - odds[order]
-            odds[order[before >= self.top_p]] = 0
-            odds /= odds.sum()
-        return odds
+            order = np.argsort(-probs, kind="stable")
+            before = np.cumsum(probs[order]) - probs[order]
+            probs[order[before >= self.top_p]] = 0
+            probs /= probs.sum()
+        return probs
 
-    def children(self, odds_V: np.ndarray, count: int) -> list[int]:
+    def children(self, probs_V: np.ndarray, count: int) -> list[int]:
         """Up to `count` distinct tokens drawn one after another, without replacement."""
-        left = odds_V.copy()
+        left = probs_V.copy()
         drawn: list[int] = []
         while len(drawn) < count and left.sum() > 0:
             drawn.append(self.dice.pick(left / left.sum()))

@@ -1,6 +1,6 @@
 """Exact and statistical checks of distributions.
 
-`distribution` runs something random once for every way in which its decisions can fall, and adds up the odds.
+`distribution` runs something random once for every way in which its decisions can fall, and adds up the probabilities.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 T = TypeVar("T", bound=Hashable)
-NEVER = 1e-15  # odds that are rounding, not a branch
+NEVER = 1e-15  # probabilities that are rounding, not a branch
 
 
 class Script:
@@ -24,22 +24,22 @@ class Script:
         self.left: list[tuple[int, ...]] = []
         self.probability = 1.0
 
-    def pick(self, odds_V: np.ndarray) -> int:
-        return self._take((odds_V / odds_V.sum()).tolist())
+    def pick(self, probs_V: np.ndarray) -> int:
+        return self._take((probs_V / probs_V.sum()).tolist())
 
     def happens(self, probability: float) -> bool:
         assert 0 <= probability <= 1
         return bool(self._take([1 - float(probability), float(probability)]))
 
-    def _take(self, odds: list[float]) -> int:
+    def _take(self, probs: list[float]) -> int:
         taken = len(self.path)
         if taken < len(self.given):
             choice = self.given[taken]
         else:
-            choice, *others = (i for i, p in enumerate(odds) if p > NEVER)
+            choice, *others = (i for i, p in enumerate(probs) if p > NEVER)
             self.left += [(*self.path, other) for other in others]
         self.path += (choice,)
-        self.probability *= odds[choice]
+        self.probability *= probs[choice]
         return choice
 
 
@@ -59,18 +59,18 @@ def total_variation(a: Mapping[T, float], b: Mapping[T, float]) -> float:
     return sum(abs(a.get(k, 0) - b.get(k, 0)) for k in a.keys() | b.keys()) / 2
 
 
-def chi_square_rejects(counts: Mapping[T, int], odds: Mapping[T, float]) -> bool:
-    """Whether such counts have a chance of less than one in a million under `odds`.
+def chi_square_rejects(counts: Mapping[T, int], probs: Mapping[T, float]) -> bool:
+    """Whether such counts have a chance of less than one in a million under `probs`.
 
     Results that are expected fewer than five times are taken together. The threshold is Wilson and Hilferty's.
     """
     n = sum(counts.values())
     assert n
-    if any(not odds.get(k) for k in counts):
+    if any(not probs.get(k) for k in counts):
         return True
-    rare = {k for k, p in odds.items() if p * n < 5}
-    cells = [(counts.get(k, 0), p * n) for k, p in odds.items() if k not in rare]
-    if (expected := sum(odds[k] for k in rare) * n) >= 5:
+    rare = {k for k, p in probs.items() if p * n < 5}
+    cells = [(counts.get(k, 0), p * n) for k, p in probs.items() if k not in rare]
+    if (expected := sum(probs[k] for k in rare) * n) >= 5:
         cells.append((sum(counts.get(k, 0) for k in rare), expected))
     freedom = len(cells) - 1
     statistic = sum((seen - expected) ** 2 / expected for seen, expected in cells)

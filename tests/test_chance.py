@@ -5,7 +5,7 @@ import pytest
 from chance import chi_square_rejects, distribution, total_variation
 
 
-def test_every_way_to_decide_is_taken_once_with_its_odds():
+def test_every_way_to_decide_is_taken_once_with_its_probability():
     """Two draws, the second only after some firsts: probabilities multiply along a path and add over paths."""
 
     def run(chance):
@@ -24,16 +24,16 @@ def test_total_variation_counts_what_only_one_side_has():
 
 @pytest.mark.parametrize(("shift", "rejected"), [(0.0, False), (0.06, True)])
 def test_chi_square_tells_a_biased_die(shift, rejected):
-    odds = np.array([0.4, 0.3, 0.2, 0.1])
-    drawn = np.random.default_rng(0).multinomial(4000, odds + np.array([shift, -shift, 0, 0]))
-    assert chi_square_rejects(dict(enumerate(map(int, drawn))), dict(enumerate(odds))) is rejected
+    probs = np.array([0.4, 0.3, 0.2, 0.1])
+    drawn = np.random.default_rng(0).multinomial(4000, probs + np.array([shift, -shift, 0, 0]))
+    assert chi_square_rejects(dict(enumerate(map(int, drawn))), dict(enumerate(probs))) is rejected
 
 
 def test_chi_square_is_calibrated():
     """One in a million is too rare to count, but nothing fair may be rejected in a thousand trials."""
-    rng, odds = np.random.default_rng(0), np.array([0.55, 0.25, 0.15, 0.04, 0.01])
-    trials = (dict(enumerate(map(int, rng.multinomial(300, odds)))) for _ in range(1000))
-    assert not any(chi_square_rejects(counts, dict(enumerate(odds))) for counts in trials)
+    rng, probs = np.random.default_rng(0), np.array([0.55, 0.25, 0.15, 0.04, 0.01])
+    trials = (dict(enumerate(map(int, rng.multinomial(300, probs)))) for _ in range(1000))
+    assert not any(chi_square_rejects(counts, dict(enumerate(probs))) for counts in trials)
 
 
 def test_chi_square_rejects_the_impossible():

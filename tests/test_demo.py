@@ -66,11 +66,11 @@ def test_every_weight_is_stored_once(demo: Session) -> None:
 
 def biased(draft: Draft, verified: Verified) -> Accepted:
     """The known trap: the draft's likeliest tokens, not sampled ones, accepted with min(1, p / q)."""
-    p, dice = verified.odds(0), verified.sampling.dice
+    p, dice = verified.probs(0), verified.sampling.dice
     for child in draft.tree.children[0]:
-        x, q = draft.tokens[child], draft.odds[0]
+        x, q = draft.tokens[child], draft.probs[0]
         if dice.happens(min(1.0, p[x] / q[x])):
-            return Accepted((0, child), dice.pick(verified.odds(child)))
+            return Accepted((0, child), dice.pick(verified.probs(child)))
         p = np.maximum(p - q, 0)
         p /= p.sum()
     return Accepted((0,), dice.pick(p))
@@ -84,7 +84,7 @@ class Likeliest:
 
     def propose(self, seq: Sequence) -> Draft:
         draft: Draft = self.drafter.propose(seq)  # type: ignore[attr-defined]
-        best = np.argsort(-draft.odds[0])
+        best = np.argsort(-draft.probs[0])
         tokens = list(draft.tokens)
         for child, token in zip(draft.tree.children[0], best, strict=False):
             tokens[child] = int(token)
@@ -121,7 +121,7 @@ def target(demo: Session) -> dict[int, float]:
     engine, cache = demo.engines["decode"], Cache(demo.cache.store)
     engine.extend(cache, tokens)
     assert engine.outputs.logits_NV is not None
-    return dict(enumerate(Sampling(1.0).odds(engine.outputs.logits_NV[0]).tolist()))
+    return dict(enumerate(Sampling(1.0).probs(engine.outputs.logits_NV[0]).tolist()))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
 
 @cache
 def successors(vocabulary: int) -> np.ndarray:
-    """[V, V] log-odds of what follows what: a shuffled vocabulary, 0.9 less a rank."""
+    """[V, V] log-probabilities of what follows what: a shuffled vocabulary, 0.9 less a rank."""
     rng = np.random.default_rng(1)
     return np.array([-0.9 * rng.permutation(vocabulary) for _ in range(vocabulary)])
 
@@ -153,7 +153,7 @@ class World:
         settled = method.settle(SETTINGS.get(name, {}) | parameters)
         plan = method.plan(settled, Facts(LAYERS, self.vocabulary, assistant))
         accept = load_acceptance(acceptance or method.acceptance)
-        sample = {"sample": True} if hasattr(accept, "reads_odds") else {}
+        sample = {"sample": True} if hasattr(accept, "needs_draft_probs") else {}
         engines = {role: self.engine(block) for role, block in plan.engines.items()}
         drafter = load_drafter(method.drafter)(**engines, **plan.arguments, **sample)
         return Decoder(self, drafter, [self.engine(block) for block in plan.verify], accept)

@@ -12,7 +12,7 @@ from ..draft import Accepted, Draft, Verified
 Acceptance = Callable[[Draft, Verified], Accepted]
 
 
-def reads_odds(rule: Acceptance) -> Acceptance:
+def needs_draft_probs(rule: Acceptance) -> Acceptance:
     """Mark a rule that reads the distributions that the draft was sampled from: it is for drafters that sample."""
-    rule.reads_odds = True  # type: ignore[attr-defined]
+    rule.needs_draft_probs = True  # type: ignore[attr-defined]
     return rule

@@ -1,7 +1,7 @@
 """Recursive rejection sampling on a tree whose siblings were drawn without replacement.
 
 Each sibling in turn is accepted by the rule of speculative sampling; a rejection leaves the residual of the target
-and takes the sibling out of the draft's odds (Jeon et al. 2024, arXiv:2402.14160, algorithm 2).
+and takes the sibling out of the draft's probabilities (Jeon et al. 2024, arXiv:2402.14160, algorithm 2).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
-from . import reads_odds
+from . import needs_draft_probs
 from .match import match
 
 
-@reads_odds
+@needs_draft_probs
 def recursive(draft: Draft, verified: Verified) -> Accepted:
     if verified.sampling.greedy:
         return match(draft, verified)
@@ -27,9 +27,9 @@ def recursive(draft: Draft, verified: Verified) -> Accepted:
 
 def _try_children(draft: Draft, verified: Verified, slot: int) -> tuple[int | None, np.ndarray]:
     """The child accepted below `slot`, or None and the distribution left to sample from."""
-    p, dice = verified.odds(slot), verified.sampling.dice
+    p, dice = verified.probs(slot), verified.sampling.dice
     children = draft.tree.children[slot]
-    q = draft.odds[slot].copy() if children else p
+    q = draft.probs[slot].copy() if children else p
     for child in children:
         x = draft.tokens[child]
         if not q[x] > 0:  # the draft ran out of tokens: this slot is padding

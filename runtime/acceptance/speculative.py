@@ -1,6 +1,6 @@
 """Speculative sampling on a chain (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1).
 
-Exact where each drafted token was sampled from the odds that the draft states.
+Exact where each drafted token was sampled from the probabilities that the draft states.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import numpy as np
 
 from ..draft import Accepted, Draft, Verified
 from ..errors import RecipeError
-from . import reads_odds
+from . import needs_draft_probs
 from .match import match
 
 
-@reads_odds
+@needs_draft_probs
 def speculative(draft: Draft, verified: Verified) -> Accepted:
     if verified.sampling.greedy:
         return match(draft, verified)
@@ -21,8 +21,8 @@ def speculative(draft: Draft, verified: Verified) -> Accepted:
         raise RecipeError("acceptance 'speculative' is for chains, and this draft is a tree: use recursive")
     dice, last = verified.sampling.dice, draft.tree.slots - 1
     for slot in range(last):
-        p, q, x = verified.odds(slot), draft.odds[slot], draft.tokens[slot + 1]
+        p, q, x = verified.probs(slot), draft.probs[slot], draft.tokens[slot + 1]
         if not dice.happens(min(1.0, p[x] / q[x])):
             residual = np.maximum(p - q, 0)
             return Accepted(tuple(range(slot + 1)), dice.pick(residual / residual.sum()))
-    return Accepted(tuple(range(last + 1)), dice.pick(verified.odds(last)))
+    return Accepted(tuple(range(last + 1)), dice.pick(verified.probs(last)))

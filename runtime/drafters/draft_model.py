@@ -36,17 +36,17 @@ class DraftModel(Plain):
 
     def chain(self, seq: Sequence, rows: int) -> Draft:
         """Draft below the pending token, which comes after so many rows."""
-        tokens, odds, engine = [seq.pending], {}, self.engine
+        tokens, probs, engine = [seq.pending], {}, self.engine
         for slot in range(min(self.count, seq.room, engine.store.capacity - len(seq.tokens) - 1)):
             outputs = engine.run_after(rows + slot, tokens[-1:])
             if self.sample and not seq.sampling.greedy:
                 assert outputs.logits_NV is not None
-                odds[slot] = seq.sampling.odds(outputs.logits_NV[0])
-                tokens.append(seq.sampling.dice.pick(odds[slot]))
-                probability = odds[slot][tokens[-1]]
+                probs[slot] = seq.sampling.probs(outputs.logits_NV[0])
+                tokens.append(seq.sampling.dice.pick(probs[slot]))
+                probability = probs[slot][tokens[-1]]
             else:
                 tokens.append(outputs.ids_N[0])
                 probability = outputs.top(0)[1][0] if self.threshold else 1.0
             if probability < self.threshold:
                 break
-        return Draft.chain(tokens, odds)
+        return Draft.chain(tokens, probs)

@@ -42,7 +42,7 @@ class DynamicTree(Plain):
 
     def propose(self, seq: Sequence) -> Draft:
         frontier, tokens, parents = Frontier(), [seq.pending], [-1]
-        odds: dict[int, np.ndarray] = {}
+        probs: dict[int, np.ndarray] = {}
         rows, outputs, first = self._root(seq, frontier.call([0], parents))
         layer: list[tuple[float, int]] = [(1.0, 0)]
         for depth in range(min(self.depth, seq.room)):
@@ -53,8 +53,8 @@ class DynamicTree(Plain):
             for row, (value, slot) in enumerate(layer, first):
                 if self.sample and not seq.sampling.greedy:
                     assert outputs.logits_NV is not None
-                    odds[slot] = seq.sampling.odds(outputs.logits_NV[row])
-                    children = _drawn(odds[slot].copy(), seq.sampling.dice)
+                    probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
+                    children = _drawn(probs[slot].copy(), seq.sampling.dice)
                 else:
                     children = _likeliest(outputs, row)
                 for token, share in children:
@@ -67,7 +67,7 @@ class DynamicTree(Plain):
             layer = sorted((b for b in below if b[0] > 1 / self.slots), reverse=True)[: self.engine.slots]
             if not layer or len(tokens) == self.slots:
                 break
-        return Draft(tuple(tokens), Tree(tuple(parents)), odds)
+        return Draft(tuple(tokens), Tree(tuple(parents)), probs)
 
     def _root(self, seq: Sequence, call: Call) -> tuple[int, Outputs, int]:
         """Run the pending token; in a cache of its own, with what that lacks.

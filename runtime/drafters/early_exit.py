@@ -30,7 +30,7 @@ class EarlyExit(Plain):
                 self.calls.append(frontier.call(level[start : start + draft.slots], self.tree.parents))
 
     def propose(self, seq: Sequence) -> Draft:
-        tokens, odds = [seq.pending] * self.tree.slots, {}
+        tokens, probs = [seq.pending] * self.tree.slots, {}
         sampling, rows = seq.sampling, len(seq.cache)
         for call in self.calls:
             outputs = call.run(self.engine, rows, tokens)
@@ -38,10 +38,10 @@ class EarlyExit(Plain):
                 children = self.tree.children[slot]
                 if self.sample and not sampling.greedy:
                     assert outputs.logits_NV is not None
-                    odds[slot] = sampling.odds(outputs.logits_NV[row])
-                    for child, token in zip(children, sampling.children(odds[slot], len(children)), strict=False):
+                    probs[slot] = sampling.probs(outputs.logits_NV[row])
+                    for child, token in zip(children, sampling.children(probs[slot], len(children)), strict=False):
                         tokens[child] = token
                 else:
                     for rank, child in enumerate(children[: self.ranks]):
                         tokens[child] = self.top_ids[row, rank]
-        return Draft(tuple(tokens), self.tree, odds)
+        return Draft(tuple(tokens), self.tree, probs)

@@ -17,14 +17,14 @@ temperatures = st.floats(0.05, 5)
 
 
 @given(logits, temperatures)
-def test_odds_are_the_softmax_at_the_temperature(logits_V, temperature):
+def test_probabilities_are_the_softmax_at_the_temperature(logits_V, temperature):
     weights = np.exp((logits_V.astype(float) - float(logits_V.max())) / temperature)
-    assert np.allclose(Sampling(temperature).odds(logits_V), weights / weights.sum(), atol=1e-12)
+    assert np.allclose(Sampling(temperature).probs(logits_V), weights / weights.sum(), atol=1e-12)
 
 
 @given(logits, temperatures, st.integers(1, 14))
 def test_top_k_keeps_the_k_likeliest_in_proportion(logits_V, temperature, k):
-    whole, cut = Sampling(temperature).odds(logits_V), Sampling(temperature, top_k=k).odds(logits_V)
+    whole, cut = Sampling(temperature).probs(logits_V), Sampling(temperature, top_k=k).probs(logits_V)
     kept = cut > 0
     assert kept.sum() <= min(k, len(logits_V)) and cut.sum() == pytest.approx(1)
     assert whole[~kept].max(initial=0) <= whole[kept].min()
@@ -33,7 +33,7 @@ def test_top_k_keeps_the_k_likeliest_in_proportion(logits_V, temperature, k):
 
 @given(logits, temperatures, st.floats(0.01, 0.99))
 def test_top_p_keeps_the_smallest_set_of_that_mass(logits_V, temperature, p):
-    whole, cut = Sampling(temperature).odds(logits_V), Sampling(temperature, top_p=p).odds(logits_V)
+    whole, cut = Sampling(temperature).probs(logits_V), Sampling(temperature, top_p=p).probs(logits_V)
     kept = whole[cut > 0]
     assert kept.sum() >= p - 1e-9 > kept.sum() - kept.min() - 2e-9
     assert whole[cut == 0].max(initial=0) <= kept.min()
@@ -42,19 +42,19 @@ def test_top_p_keeps_the_smallest_set_of_that_mass(logits_V, temperature, p):
 
 @given(logits)
 def test_top_k_is_cut_before_top_p(logits_V):
-    after = Sampling(1.0).odds(np.where(Sampling(1.0, top_k=2).odds(logits_V) > 0, logits_V, -np.inf))
-    both = Sampling(1.0, top_k=2, top_p=0.6).odds(logits_V)
+    after = Sampling(1.0).probs(np.where(Sampling(1.0, top_k=2).probs(logits_V) > 0, logits_V, -np.inf))
+    both = Sampling(1.0, top_k=2, top_p=0.6).probs(logits_V)
     assert np.count_nonzero(both) == (1 if after.max() >= 0.6 else min(2, len(logits_V)))
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize("temperature", [1e-310, 1e-30, 1e-3])
 def test_a_temperature_near_zero_is_the_argmax(temperature):
-    assert Sampling(temperature).odds(np.array([1.0, 3.0, 2.0], np.float32)).tolist() == [0, 1, 0]
+    assert Sampling(temperature).probs(np.array([1.0, 3.0, 2.0], np.float32)).tolist() == [0, 1, 0]
 
 
-def test_a_token_ruled_out_by_its_logit_has_no_odds():
-    assert Sampling(0.7).odds(np.array([-np.inf, 0.0, 0.0], np.float32)).tolist() == [0, 0.5, 0.5]
+def test_a_token_ruled_out_by_its_logit_has_no_probability():
+    assert Sampling(0.7).probs(np.array([-np.inf, 0.0, 0.0], np.float32)).tolist() == [0, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_a_negative_seed_is_named():
         Dice(-1)
 
 
-def test_dice_pick_as_often_as_the_odds_say_and_never_the_impossible():
-    odds = np.array([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+def test_the_rng_picks_as_often_as_the_probabilities_say_and_never_the_impossible():
+    probs = np.array([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     dice = Dice(0)
-    counts = Counter(dice.pick(odds * 7) for _ in range(5000))
-    assert not chi_square_rejects(counts, dict(enumerate(odds)))
+    counts = Counter(dice.pick(probs * 7) for _ in range(5000))
+    assert not chi_square_rejects(counts, dict(enumerate(probs)))
     assert not chi_square_rejects(Counter(dice.happens(0.2) for _ in range(5000)), {True: 0.2, False: 0.8})
 
 
@@ -90,11 +90,11 @@ class Stuck:
 
 
 @given(st.lists(st.sampled_from([0.0, 1e-300, 1e-17, 0.1, 0.7]), min_size=1, max_size=9).filter(any))
-def test_even_at_the_ends_of_their_range_dice_pick_what_is_possible(odds):
+def test_even_at_the_ends_of_their_range_dice_pick_what_is_possible(probs):
     dice = Dice()
     for end in (0.0, 1 - 2**-53, 1.0):
         dice.generator = Stuck(end)
-        assert odds[dice.pick(np.array(odds))] > 0
+        assert probs[dice.pick(np.array(probs))] > 0
     dice.generator = Stuck(0.0)
     assert not dice.happens(0.0)
     dice.generator = Stuck(1 - 2**-53)
@@ -107,9 +107,9 @@ def test_a_seed_fixes_the_draws():
 
 
 def test_children_are_drawn_one_after_another_without_replacement():
-    """Plackett and Luce's odds of an order: each draw in proportion to what is left."""
-    odds = np.array([0.5, 0.3, 0.2, 0.0])
-    expected = {(a, b): odds[a] * odds[b] / (1 - odds[a]) for a, b in permutations(range(3), 2)}
-    assert distribution(lambda c: tuple(Sampling(1.0, dice=c).children(odds, 2))) == pytest.approx(expected)
-    assert sorted(Sampling(1.0, dice=Dice(0)).children(odds, 9)) == [0, 1, 2]
-    assert odds.tolist() == [0.5, 0.3, 0.2, 0.0]
+    """Plackett and Luce's probabilities of an order: each draw in proportion to what is left."""
+    probs = np.array([0.5, 0.3, 0.2, 0.0])
+    expected = {(a, b): probs[a] * probs[b] / (1 - probs[a]) for a, b in permutations(range(3), 2)}
+    assert distribution(lambda c: tuple(Sampling(1.0, dice=c).children(probs, 2))) == pytest.approx(expected)
+    assert sorted(Sampling(1.0, dice=Dice(0)).children(probs, 9)) == [0, 1, 2]
+    assert probs.tolist() == [0.5, 0.3, 0.2, 0.0]

@@ -118,7 +118,7 @@ def test_a_seed_fixes_what_is_sampled(session):
     assert one == two != other
 
 
-def test_a_rule_that_reads_odds_gets_a_drafter_that_samples(session):
+def test_a_rule_that_needs_draft_probs_gets_a_drafter_that_samples(session):
     """And the recipe's own rule one that does not, in the same session."""
     options = {"recipe": "early-exit", "temperature": 0.9, "seed": 1, "ignore_eos": True}
     first, sampled, second = (

@@ -88,7 +88,7 @@ def test_a_parent_vector_that_is_no_tree_is_refused(parents):
 
 
 def expected_acceptance(tree: Tree, rates: list[float]) -> float:
-    """Tokens accepted in the mean, a child of rank r being accepted with `rates[r]`: the sum of all nodes' odds."""
+    """Tokens accepted in the mean, a child of rank r being accepted with `rates[r]`: the sum of all nodes' probabilities."""
     return sum(np.prod([rates[r] for r in path]) for path in tree.paths)
 
 
@@ -149,12 +149,12 @@ def test_mask_and_depth_cannot_be_written_to():
             array[:] = 0
 
 
-def worth(tree: Tree, odds: list[float]) -> float:
-    """Slots that are right, if a child of rank r is right with odds[r] where its parent is."""
+def worth(tree: Tree, probs: list[float]) -> float:
+    """Slots that are right, if a child of rank r is right with probabilities[r] where its parent is."""
     reach = [1.0]
     for slot in range(1, tree.slots):
         rank = tree.rank[slot]
-        reach.append(reach[tree.parents[slot]] * (odds[rank] if rank < len(odds) else 0.0))
+        reach.append(reach[tree.parents[slot]] * (probs[rank] if rank < len(probs) else 0.0))
     return sum(reach)
 
 
@@ -164,13 +164,13 @@ def every_tree(slots: int):
 
 
 @given(st.lists(st.sampled_from([0.8, 0.5, 0.3, 0.1]), min_size=1, max_size=3), st.integers(1, 6), st.integers(1, 4))
-def test_the_best_tree_is_best_whatever_the_order_of_the_rates(odds, slots, depth):
-    best = Tree.best(odds, slots, depth)
+def test_the_best_tree_is_best_whatever_the_order_of_the_rates(probs, slots, depth):
+    best = Tree.best(probs, slots, depth)
     assert best.slots <= slots and best.depth.max() <= depth
-    others = (t for t in every_tree(slots) if t.depth.max() <= depth and max(t.rank) < len(odds))
-    assert worth(best, odds) >= max((worth(t, odds) for t in others), default=1.0) - 1e-9
+    others = (t for t in every_tree(slots) if t.depth.max() <= depth and max(t.rank) < len(probs))
+    assert worth(best, probs) >= max((worth(t, probs) for t in others), default=1.0) - 1e-9
 
 
 @given(rates, st.integers(1, 20))
-def test_with_rates_that_fall_best_first_is_as_good(odds, slots):
-    assert worth(Tree.best(odds, slots, 64), odds) == pytest.approx(worth(Tree.best_first(odds, slots), odds))
+def test_with_rates_that_fall_best_first_is_as_good(probs, slots):
+    assert worth(Tree.best(probs, slots, 64), probs) == pytest.approx(worth(Tree.best_first(probs, slots), probs))

@@ -34,19 +34,19 @@ TREES = [
 
 
 def language(seed: int, sparse: bool = False) -> Odds:
-    """Random odds of the next token that depend on all tokens before it; a sparse one rules some out."""
+    """Random probabilities of the next token that depend on all tokens before it; a sparse one rules some out."""
 
     @cache
-    def odds(path: tuple[int, ...]) -> np.ndarray:
+    def probs(path: tuple[int, ...]) -> np.ndarray:
         rng = np.random.default_rng([seed, *(t + 1 for t in path)])
-        odds_V = rng.dirichlet(np.ones(VOCABULARY))
+        probs_V = rng.dirichlet(np.ones(VOCABULARY))
         if sparse:
-            odds_V[rng.permutation(VOCABULARY)[: rng.integers(VOCABULARY - 1)]] = 0
-        odds_V /= odds_V.sum()
-        odds_V.flags.writeable = False
-        return odds_V
+            probs_V[rng.permutation(VOCABULARY)[: rng.integers(VOCABULARY - 1)]] = 0
+        probs_V /= probs_V.sum()
+        probs_V.flags.writeable = False
+        return probs_V
 
-    return odds
+    return probs
 
 
 def above(draft: Draft, slot: int) -> tuple[int, ...]:
@@ -55,20 +55,20 @@ def above(draft: Draft, slot: int) -> tuple[int, ...]:
 
 
 def verify(draft: Draft, target: Odds, sampling: Sampling) -> Verified:
-    odds_NV = np.array([target(above(draft, slot)) for slot in range(draft.tree.slots)])
+    probs_NV = np.array([target(above(draft, slot)) for slot in range(draft.tree.slots)])
     with np.errstate(divide="ignore"):
-        return Verified(Outputs(odds_NV.argmax(-1), np.log(odds_NV)), sampling)
+        return Verified(Outputs(probs_NV.argmax(-1), np.log(probs_NV)), sampling)
 
 
 def drawn_chain(slots: int, q: Odds) -> Callable[[Sampling], Draft]:
     """A chain of tokens sampled from q one after another."""
 
     def propose(sampling: Sampling) -> Draft:
-        tokens, odds = [0], {}
+        tokens, probs = [0], {}
         for slot in range(slots - 1):
-            odds[slot] = q(tuple(tokens[1:]))
-            tokens.append(sampling.dice.pick(odds[slot]))
-        return Draft.chain(tokens, odds)
+            probs[slot] = q(tuple(tokens[1:]))
+            tokens.append(sampling.dice.pick(probs[slot]))
+        return Draft.chain(tokens, probs)
 
     return propose
 
@@ -77,13 +77,13 @@ def drawn_tree(tree: Tree, q: Odds) -> Callable[[Sampling], Draft]:
     """A tree whose siblings are drawn from q without replacement; slots that q cannot fill hold token 0."""
 
     def propose(sampling: Sampling) -> Draft:
-        tokens, odds = [0] * tree.slots, {}
+        tokens, probs = [0] * tree.slots, {}
         for slot, children in enumerate(tree.children):
             if children:
-                odds[slot] = q(above(Draft(tuple(tokens), tree), slot))
-                for child, token in zip(children, sampling.children(odds[slot], len(children)), strict=False):
+                probs[slot] = q(above(Draft(tuple(tokens), tree), slot))
+                for child, token in zip(children, sampling.children(probs[slot], len(children)), strict=False):
                     tokens[child] = token
-        return Draft(tuple(tokens), tree, odds)
+        return Draft(tuple(tokens), tree, probs)
 
     return propose
 
@@ -107,7 +107,7 @@ def deviation(rule, propose, target: Odds) -> float:
 
 
 def joint(target: Odds) -> dict[tuple[int, int], float]:
-    """The odds of two tokens of plain sampling."""
+    """The probabilities of two tokens of plain sampling."""
     return {(a, b): target(())[a] * target((a,))[b] for a, b in itertools.product(range(VOCABULARY), repeat=2)}
 
 
@@ -141,7 +141,7 @@ def test_a_sampled_token_is_accepted_as_often_as_target_and_draft_overlap(rule):
     for seed in range(25):
         p, q = language(seed), language(100 + seed)
         steps = distribution(lambda c, p=p, q=q: step(rule, drawn_chain(2, q), p, Sampling(1.0, dice=c)))
-        accepted = sum(odds for tokens, odds in steps.items() if len(tokens) == 2)
+        accepted = sum(probs for tokens, probs in steps.items() if len(tokens) == 2)
         assert accepted == pytest.approx(np.minimum(p(()), q(())).sum(), abs=1e-12)
 
 
@@ -152,16 +152,16 @@ def test_more_siblings_are_accepted_more_often():
         steps = distribution(
             lambda c, rule=rule: step(rule, drawn_tree(tree, language(1)), language(0), Sampling(1.0, dice=c))
         )
-        assert sum(odds for tokens, odds in steps.items() if len(tokens) == 2) == pytest.approx(1)
+        assert sum(probs for tokens, probs in steps.items() if len(tokens) == 2) == pytest.approx(1)
 
 
 def biased(draft: Draft, verified: Verified) -> Accepted:
     """The known trap: likeliest tokens, not sampled ones, accepted with min(1, p / q) in turn."""
-    p, q, dice = verified.odds(0), draft.odds[0], verified.sampling.dice
+    p, q, dice = verified.probs(0), draft.probs[0], verified.sampling.dice
     for child in draft.tree.children[0]:
         x = draft.tokens[child]
         if dice.happens(min(1.0, p[x] / q[x])):
-            return Accepted((0, child), dice.pick(verified.odds(child)))
+            return Accepted((0, child), dice.pick(verified.probs(child)))
         p = np.maximum(p - q, 0)
         p /= p.sum()
     return Accepted((0,), dice.pick(p))
@@ -174,7 +174,7 @@ def likeliest(count: int, q: Odds) -> Callable[[Sampling], Draft]:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_enumeration_rejects_the_biased_rule(count):
-    """methods.md 1.4 has 0.59 and 0.77 as the largest deviation of one token's odds."""
+    """methods.md 1.4 has 0.59 and 0.77 as the largest deviation of one token's probabilities."""
     worst = max(deviation(biased, likeliest(count, language(100 + s)), language(s)) for s in range(50))
     assert worst > 0.4
 
@@ -198,7 +198,7 @@ def test_chi_square_of_seeded_dice_rejects_the_biased_rule_alone(rule, propose, 
 
 @pytest.mark.parametrize("rule", [speculative, recursive])
 def test_at_temperature_zero_every_rule_is_greedy_matching(rule):
-    """Neither odds nor dice are asked for."""
+    """Neither probabilities nor dice are asked for."""
     draft = Draft((0, 2, 3), Tree.chain(3))
     outputs = Outputs(np.array([2, 1, 0]))
     assert rule(draft, Verified(outputs, Sampling(dice=None))) == Accepted((0, 1), 1)

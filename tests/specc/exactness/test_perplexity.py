@@ -36,7 +36,7 @@ def test_prompts_of_one_token_say_nothing() -> None:
     assert from_prompts(cases[:1]).tokens == 0
 
 
-def test_equal_odds_are_as_perplexing_as_there_are_choices() -> None:
+def test_equal_probabilities_are_as_perplexing_as_there_are_choices() -> None:
     assert Sample("t", [[0, 0, 0]]).perplexity(2 * np.log(7)) == pytest.approx(7)
 
 
