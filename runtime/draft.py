@@ -63,7 +63,7 @@ class Verified:
         """The token that plain decoding would emit after `slot`: the argmax, or a sample."""
         if self.sampling.greedy:
             return int(self.outputs.ids_N[slot])
-        return self.sampling.dice.pick(self.probs(slot))
+        return self.sampling.rng.pick(self.probs(slot))
 
     def probs(self, slot: int) -> np.ndarray:
         """[V] float64: the distribution that plain decoding would sample from after `slot`."""

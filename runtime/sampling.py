@@ -14,16 +14,16 @@ import numpy as np
 from .errors import PromptError
 
 
-class Chance(Protocol):
+class Rng(Protocol):
     """Where every random decision of drafters and acceptance rules comes from, so that a test can enumerate them."""
 
     def pick(self, probs_V: np.ndarray) -> int:
         """An index, with the probability that `probs_V` gives it."""
 
-    def happens(self, probability: float) -> bool: ...
+    def bernoulli(self, probability: float) -> bool: ...
 
 
-class Dice:
+class SeededRng:
     """Chance by a seeded generator."""
 
     def __init__(self, seed: int | None = None) -> None:
@@ -36,7 +36,7 @@ class Dice:
         at = int(np.searchsorted(cumulative, self.generator.random() * cumulative[-1], side="right"))
         return min(at, int(np.flatnonzero(probs_V)[-1])) if at >= len(probs_V) or not probs_V[at] else at
 
-    def happens(self, probability: float) -> bool:
+    def bernoulli(self, probability: float) -> bool:
         return bool(self.generator.random() < probability)
 
 
@@ -47,7 +47,7 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
-    dice: Chance = field(default_factory=Dice)
+    rng: Rng = field(default_factory=SeededRng)
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -82,6 +82,6 @@ class Sampling:
         left = probs_V.copy()
         drawn: list[int] = []
         while len(drawn) < count and left.sum() > 0:
-            drawn.append(self.dice.pick(left / left.sum()))
+            drawn.append(self.rng.pick(left / left.sum()))
             left[drawn[-1]] = 0
         return drawn

@@ -16,7 +16,7 @@ from .engines import Engines
 from .errors import PromptError, RecipeError
 from .guard import Guard
 from .recipe import Recipe, load_method
-from .sampling import Dice, Sampling
+from .sampling import Sampling, SeededRng
 from .sequence import Cache, Sequence
 from .stats import Stats, spent
 from .stream import Generation, Stream
@@ -85,7 +85,7 @@ class Session:
         """
         chosen = self.bundle.recipe(recipe)
         make, accept, sample = load_method(chosen, acceptance)
-        sampling = Sampling(temperature, top_p, top_k, Dice(seed))
+        sampling = Sampling(temperature, top_p, top_k, SeededRng(seed))
         tokens = self.text.encode(prompt)
         self.bundle.manifest.model.check(tokens)
         if max_new_tokens < 1:

@@ -27,7 +27,7 @@ class Script:
     def pick(self, probs_V: np.ndarray) -> int:
         return self._take((probs_V / probs_V.sum()).tolist())
 
-    def happens(self, probability: float) -> bool:
+    def bernoulli(self, probability: float) -> bool:
         assert 0 <= probability <= 1
         return bool(self._take([1 - float(probability), float(probability)]))
 

@@ -10,7 +10,7 @@ def test_every_way_to_decide_is_taken_once_with_its_probability():
 
     def run(chance):
         first = chance.pick(np.array([0.5, 0.25, 0.0, 0.25]))
-        return (first, chance.happens(0.1)) if first else (0, None)
+        return (first, chance.bernoulli(0.1)) if first else (0, None)
 
     expected = {(0, None): 0.5, (1, True): 0.025, (1, False): 0.225, (3, True): 0.025, (3, False): 0.225}
     assert distribution(run) == pytest.approx(expected)

@@ -17,7 +17,7 @@ from specc.recipes import METHODS
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.recipe import load_acceptance, load_method
-from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sampling import Sampling, SeededRng
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.session import Session, decode
 
@@ -66,14 +66,14 @@ def test_every_weight_is_stored_once(demo: Session) -> None:
 
 def biased(draft: Draft, verified: Verified) -> Accepted:
     """The known trap: the draft's likeliest tokens, not sampled ones, accepted with min(1, p / q)."""
-    p, dice = verified.probs(0), verified.sampling.dice
+    p, rng = verified.probs(0), verified.sampling.rng
     for child in draft.tree.children[0]:
         x, q = draft.tokens[child], draft.probs[0]
-        if dice.happens(min(1.0, p[x] / q[x])):
-            return Accepted((0, child), dice.pick(verified.probs(child)))
+        if rng.bernoulli(min(1.0, p[x] / q[x])):
+            return Accepted((0, child), rng.pick(verified.probs(child)))
         p = np.maximum(p - q, 0)
         p /= p.sum()
-    return Accepted((0,), dice.pick(p))
+    return Accepted((0,), rng.pick(p))
 
 
 class Likeliest:
@@ -109,7 +109,7 @@ def first_tokens(
     counts: Counter[int] = Counter()
     for seed in range(SAMPLES):
         cache.sync(tokens[:-1])
-        seq = Sequence(list(tokens), cache, Sampling(1.0, dice=Dice(seed)))
+        seq = Sequence(list(tokens), cache, Sampling(1.0, rng=SeededRng(seed)))
         next(decode(seq, drafter, verifiers, rule))
         counts[seq.tokens[len(tokens)]] += 1
     return counts

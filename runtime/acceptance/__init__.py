@@ -1,6 +1,6 @@
 """Which slots of a draft to keep: one rule a file, each a plain function `rule(draft, verified) -> Accepted`.
 
-A rule's randomness comes from `verified.sampling.dice` alone.
+A rule's randomness comes from `verified.sampling.rng` alone.
 """
 
 from __future__ import annotations

@@ -21,20 +21,20 @@ def recursive(draft: Draft, verified: Verified) -> Accepted:
     while True:
         child, target = _try_children(draft, verified, slots[-1])
         if child is None:
-            return Accepted(tuple(slots), verified.sampling.dice.pick(target))
+            return Accepted(tuple(slots), verified.sampling.rng.pick(target))
         slots.append(child)
 
 
 def _try_children(draft: Draft, verified: Verified, slot: int) -> tuple[int | None, np.ndarray]:
     """The child accepted below `slot`, or None and the distribution left to sample from."""
-    p, dice = verified.probs(slot), verified.sampling.dice
+    p, rng = verified.probs(slot), verified.sampling.rng
     children = draft.tree.children[slot]
     q = draft.probs[slot].copy() if children else p
     for child in children:
         x = draft.tokens[child]
         if not q[x] > 0:  # the draft ran out of tokens: this slot is padding
             break
-        if dice.happens(min(1.0, p[x] / q[x])):
+        if rng.bernoulli(min(1.0, p[x] / q[x])):
             return child, p
         p = np.maximum(p - q, 0)
         p /= p.sum()

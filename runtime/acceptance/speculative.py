@@ -19,10 +19,10 @@ def speculative(draft: Draft, verified: Verified) -> Accepted:
         return match(draft, verified)
     if not draft.tree.is_chain:
         raise RecipeError("acceptance 'speculative' is for chains, and this draft is a tree: use recursive")
-    dice, last = verified.sampling.dice, draft.tree.slots - 1
+    rng, last = verified.sampling.rng, draft.tree.slots - 1
     for slot in range(last):
         p, q, x = verified.probs(slot), draft.probs[slot], draft.tokens[slot + 1]
-        if not dice.happens(min(1.0, p[x] / q[x])):
+        if not rng.bernoulli(min(1.0, p[x] / q[x])):
             residual = np.maximum(p - q, 0)
-            return Accepted(tuple(range(slot + 1)), dice.pick(residual / residual.sum()))
-    return Accepted(tuple(range(last + 1)), dice.pick(verified.probs(last)))
+            return Accepted(tuple(range(slot + 1)), rng.pick(residual / residual.sum()))
+    return Accepted(tuple(range(last + 1)), rng.pick(verified.probs(last)))

@@ -42,7 +42,7 @@ class DraftModel(Plain):
             if self.sample and not seq.sampling.greedy:
                 assert outputs.logits_NV is not None
                 probs[slot] = seq.sampling.probs(outputs.logits_NV[0])
-                tokens.append(seq.sampling.dice.pick(probs[slot]))
+                tokens.append(seq.sampling.rng.pick(probs[slot]))
                 probability = probs[slot][tokens[-1]]
             else:
                 tokens.append(outputs.ids_N[0])

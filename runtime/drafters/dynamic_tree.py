@@ -15,7 +15,7 @@ import numpy as np
 
 from ..draft import Draft, Outputs
 from ..engine import Engine
-from ..sampling import Chance
+from ..sampling import Rng
 from ..sequence import Cache, Sequence
 from ..tree import Tree
 from .frontier import Call, Frontier
@@ -54,7 +54,7 @@ class DynamicTree(Plain):
                 if self.sample and not seq.sampling.greedy:
                     assert outputs.logits_NV is not None
                     probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
-                    children = _drawn(probs[slot].copy(), seq.sampling.dice)
+                    children = _drawn(probs[slot].copy(), seq.sampling.rng)
                 else:
                     children = _likeliest(outputs, row)
                 for token, share in children:
@@ -94,10 +94,10 @@ def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
         left -= probability
 
 
-def _drawn(left_V: np.ndarray, dice: Chance) -> Iterator[tuple[int, float]]:
+def _drawn(left_V: np.ndarray, rng: Rng) -> Iterator[tuple[int, float]]:
     """The same, sampled: a token is drawn only when asked for. Whether it is must not depend on what it is."""
     while left_V.sum() > 0:
         left_V /= left_V.sum()
-        token = dice.pick(left_V)
+        token = rng.pick(left_V)
         yield token, float(left_V[token])
         left_V[token] = 0

@@ -24,7 +24,7 @@ def synthetic(rates: Sequence[float]) -> Acceptance:
     def decreed(draft: Draft, verified: Verified) -> Accepted:
         slots = [0]
         while below := draft.tree.children[slots[-1]]:
-            if not verified.sampling.dice.happens(rates[min(len(slots), len(rates)) - 1]):
+            if not verified.sampling.rng.bernoulli(rates[min(len(slots), len(rates)) - 1]):
                 break
             slots.append(below[0])
         return Accepted(tuple(slots), verified.choose(slots[-1]))

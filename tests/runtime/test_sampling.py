@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime.errors import PromptError
-from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sampling import Sampling, SeededRng
 
 logits = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12).map(lambda x: np.array(x, np.float32))
 temperatures = st.floats(0.05, 5)
@@ -68,15 +68,15 @@ def test_a_value_out_of_range_is_named(name, value):
 
 def test_a_negative_seed_is_named():
     with pytest.raises(PromptError, match="seed -1 is negative"):
-        Dice(-1)
+        SeededRng(-1)
 
 
 def test_the_rng_picks_as_often_as_the_probabilities_say_and_never_the_impossible():
     probs = np.array([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
-    dice = Dice(0)
-    counts = Counter(dice.pick(probs * 7) for _ in range(5000))
+    rng = SeededRng(0)
+    counts = Counter(rng.pick(probs * 7) for _ in range(5000))
     assert not chi_square_rejects(counts, dict(enumerate(probs)))
-    assert not chi_square_rejects(Counter(dice.happens(0.2) for _ in range(5000)), {True: 0.2, False: 0.8})
+    assert not chi_square_rejects(Counter(rng.bernoulli(0.2) for _ in range(5000)), {True: 0.2, False: 0.8})
 
 
 class Stuck:
@@ -90,26 +90,26 @@ class Stuck:
 
 
 @given(st.lists(st.sampled_from([0.0, 1e-300, 1e-17, 0.1, 0.7]), min_size=1, max_size=9).filter(any))
-def test_even_at_the_ends_of_their_range_dice_pick_what_is_possible(probs):
-    dice = Dice()
+def test_even_at_the_ends_of_its_range_the_rng_picks_what_is_possible(probs):
+    rng = SeededRng()
     for end in (0.0, 1 - 2**-53, 1.0):
-        dice.generator = Stuck(end)
-        assert probs[dice.pick(np.array(probs))] > 0
-    dice.generator = Stuck(0.0)
-    assert not dice.happens(0.0)
-    dice.generator = Stuck(1 - 2**-53)
-    assert dice.happens(1.0)
+        rng.generator = Stuck(end)
+        assert probs[rng.pick(np.array(probs))] > 0
+    rng.generator = Stuck(0.0)
+    assert not rng.bernoulli(0.0)
+    rng.generator = Stuck(1 - 2**-53)
+    assert rng.bernoulli(1.0)
 
 
 def test_a_seed_fixes_the_draws():
-    one, other = ([dice.pick(np.ones(100)) for _ in range(20)] for dice in (Dice(3), Dice(3)))
-    assert one == other != [Dice(4).pick(np.ones(100)) for _ in range(20)]
+    one, other = ([rng.pick(np.ones(100)) for _ in range(20)] for rng in (SeededRng(3), SeededRng(3)))
+    assert one == other != [SeededRng(4).pick(np.ones(100)) for _ in range(20)]
 
 
 def test_children_are_drawn_one_after_another_without_replacement():
     """Plackett and Luce's probabilities of an order: each draw in proportion to what is left."""
     probs = np.array([0.5, 0.3, 0.2, 0.0])
     expected = {(a, b): probs[a] * probs[b] / (1 - probs[a]) for a, b in permutations(range(3), 2)}
-    assert distribution(lambda c: tuple(Sampling(1.0, dice=c).children(probs, 2))) == pytest.approx(expected)
-    assert sorted(Sampling(1.0, dice=Dice(0)).children(probs, 9)) == [0, 1, 2]
+    assert distribution(lambda c: tuple(Sampling(1.0, rng=c).children(probs, 2))) == pytest.approx(expected)
+    assert sorted(Sampling(1.0, rng=SeededRng(0)).children(probs, 9)) == [0, 1, 2]
     assert probs.tolist() == [0.5, 0.3, 0.2, 0.0]

@@ -16,7 +16,7 @@ from specc.runtime.acceptance.recursive import recursive
 from specc.runtime.acceptance.speculative import speculative
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.errors import RecipeError
-from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sampling import Sampling, SeededRng
 from specc.runtime.tree import Tree
 
 VOCABULARY = 4
@@ -67,7 +67,7 @@ def drawn_chain(slots: int, q: Odds) -> Callable[[Sampling], Draft]:
         tokens, probs = [0], {}
         for slot in range(slots - 1):
             probs[slot] = q(tuple(tokens[1:]))
-            tokens.append(sampling.dice.pick(probs[slot]))
+            tokens.append(sampling.rng.pick(probs[slot]))
         return Draft.chain(tokens, probs)
 
     return propose
@@ -95,10 +95,10 @@ def step(rule, propose, target: Odds, sampling: Sampling) -> tuple[int, ...]:
     return (*(draft.tokens[s] for s in accepted.slots[1:]), accepted.token)
 
 
-def first_two(rule, propose, target: Odds, dice) -> tuple[int, int]:
+def first_two(rule, propose, target: Odds, rng) -> tuple[int, int]:
     """The first two tokens emitted; where the step gave one, the target's own next one is the second."""
-    tokens = step(rule, propose, target, Sampling(1.0, dice=dice))
-    return tokens[:2] if len(tokens) > 1 else (*tokens, dice.pick(target(tokens)))
+    tokens = step(rule, propose, target, Sampling(1.0, rng=rng))
+    return tokens[:2] if len(tokens) > 1 else (*tokens, rng.pick(target(tokens)))
 
 
 def deviation(rule, propose, target: Odds) -> float:
@@ -140,7 +140,7 @@ def test_a_sampled_token_is_accepted_as_often_as_target_and_draft_overlap(rule):
     """One draft is accepted with probability sum(min(p, q)), and no rule accepts more (Leviathan et al. 2023)."""
     for seed in range(25):
         p, q = language(seed), language(100 + seed)
-        steps = distribution(lambda c, p=p, q=q: step(rule, drawn_chain(2, q), p, Sampling(1.0, dice=c)))
+        steps = distribution(lambda c, p=p, q=q: step(rule, drawn_chain(2, q), p, Sampling(1.0, rng=c)))
         accepted = sum(probs for tokens, probs in steps.items() if len(tokens) == 2)
         assert accepted == pytest.approx(np.minimum(p(()), q(())).sum(), abs=1e-12)
 
@@ -150,21 +150,21 @@ def test_more_siblings_are_accepted_more_often():
     tree = Tree.from_paths([(0,), (1,), (2,), (3,)])
     for rule in (match, recursive):
         steps = distribution(
-            lambda c, rule=rule: step(rule, drawn_tree(tree, language(1)), language(0), Sampling(1.0, dice=c))
+            lambda c, rule=rule: step(rule, drawn_tree(tree, language(1)), language(0), Sampling(1.0, rng=c))
         )
         assert sum(probs for tokens, probs in steps.items() if len(tokens) == 2) == pytest.approx(1)
 
 
 def biased(draft: Draft, verified: Verified) -> Accepted:
     """The known trap: likeliest tokens, not sampled ones, accepted with min(1, p / q) in turn."""
-    p, q, dice = verified.probs(0), draft.probs[0], verified.sampling.dice
+    p, q, rng = verified.probs(0), draft.probs[0], verified.sampling.rng
     for child in draft.tree.children[0]:
         x = draft.tokens[child]
-        if dice.happens(min(1.0, p[x] / q[x])):
-            return Accepted((0, child), dice.pick(verified.probs(child)))
+        if rng.bernoulli(min(1.0, p[x] / q[x])):
+            return Accepted((0, child), rng.pick(verified.probs(child)))
         p = np.maximum(p - q, 0)
         p /= p.sum()
-    return Accepted((0,), dice.pick(p))
+    return Accepted((0,), rng.pick(p))
 
 
 def likeliest(count: int, q: Odds) -> Callable[[Sampling], Draft]:
@@ -190,9 +190,9 @@ def test_the_enumeration_rejects_the_biased_rule(count):
     ],
     ids=["biased-1", "biased-2", "match", "speculative", "recursive"],
 )
-def test_chi_square_of_seeded_dice_rejects_the_biased_rule_alone(rule, propose, rejected):
-    dice, target = Dice(0), language(1)
-    counts = Counter(first_two(rule, propose, target, dice) for _ in range(2000))
+def test_chi_square_of_a_seeded_rng_rejects_the_biased_rule_alone(rule, propose, rejected):
+    rng, target = SeededRng(0), language(1)
+    counts = Counter(first_two(rule, propose, target, rng) for _ in range(2000))
     assert chi_square_rejects(counts, joint(target)) is rejected
 
 
@@ -201,7 +201,7 @@ def test_at_temperature_zero_every_rule_is_greedy_matching(rule):
     """Neither probabilities nor dice are asked for."""
     draft = Draft((0, 2, 3), Tree.chain(3))
     outputs = Outputs(np.array([2, 1, 0]))
-    assert rule(draft, Verified(outputs, Sampling(dice=None))) == Accepted((0, 1), 1)
+    assert rule(draft, Verified(outputs, Sampling(rng=None))) == Accepted((0, 1), 1)
 
 
 def test_match_follows_every_sibling_that_holds_the_token():

@@ -10,7 +10,7 @@ from toys import LAYERS, Rows, Toy, World, cases, prompts
 
 from specc.recipes import METHODS
 from specc.runtime.block import Parents
-from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sampling import Sampling, SeededRng
 from specc.runtime.tree import Tree
 
 PROMPTS = prompts(36)
@@ -21,7 +21,7 @@ TREES = [name for name, m in METHODS.items() if "tree" in m.topology]
 @cache
 def plain(count: int, temperature: float = 0.0) -> list[list[int]]:
     decoder = World().method("plain")
-    return [decoder.run(p, count, Sampling(temperature, dice=Dice(i)))[0] for i, p in enumerate(PROMPTS)]
+    return [decoder.run(p, count, Sampling(temperature, rng=SeededRng(i)))[0] for i, p in enumerate(PROMPTS)]
 
 
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
@@ -46,7 +46,7 @@ def test_sampled_tokens_are_those_of_plain_decoding(case):
     """`match` draws one sample a token, in order, so the same seed gives the same tokens."""
     decoder = World().method(**case)
     for i, (prompt, want) in enumerate(zip(PROMPTS[:12], plain(80, 0.8), strict=False)):
-        assert decoder.run(prompt, 80, Sampling(0.8, dice=Dice(i)))[0] == want
+        assert decoder.run(prompt, 80, Sampling(0.8, rng=SeededRng(i)))[0] == want
 
 
 @pytest.mark.parametrize("case", cases().values(), ids=cases())

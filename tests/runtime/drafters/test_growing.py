@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import World, prompts
 
-from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sampling import Sampling, SeededRng
 from specc.runtime.sequence import Cache, Sequence
 
 PROMPT = prompts(3)[2]
@@ -14,7 +14,7 @@ PROMPT = prompts(3)[2]
 
 def drafts(decoder, temperature: float = 0.0, steps: int = 40):
     """The drafts of a run, each with the calls of the draft engine that it took."""
-    seq = Sequence(list(PROMPT), decoder.world.cache, Sampling(temperature, dice=Dice(0)))
+    seq = Sequence(list(PROMPT), decoder.world.cache, Sampling(temperature, rng=SeededRng(0)))
     calls = decoder.drafter.engine.calls
     for (draft, _), _ in zip(decoder.steps(seq), range(steps), strict=False):
         yield draft, decoder.drafter.engine.calls - calls

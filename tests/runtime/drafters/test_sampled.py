@@ -8,7 +8,7 @@ import pytest
 from chance import chi_square_rejects, distribution, total_variation
 from toys import World
 
-from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sampling import Sampling, SeededRng
 
 PROMPT = [2, 0, 1, 1]
 TEMPERATURE = 1.3
@@ -29,8 +29,8 @@ CASES = {
 }
 
 
-def two_tokens(decoder, dice) -> tuple[int, ...]:
-    return tuple(decoder.run(PROMPT, 2, Sampling(TEMPERATURE, dice=dice))[0])
+def two_tokens(decoder, rng) -> tuple[int, ...]:
+    return tuple(decoder.run(PROMPT, 2, Sampling(TEMPERATURE, rng=rng))[0])
 
 
 def plain(vocabulary: int) -> dict[tuple[int, ...], float]:
@@ -48,11 +48,11 @@ def test_every_way_a_draft_can_fall_adds_up_to_the_target(acceptance, case):
 @pytest.mark.parametrize("name", ["early-exit", "dynamic-tree"])
 def test_a_thousand_seeds_of_the_default_tree_pass_chi_square(name):
     decoder = World(6).method(name, acceptance="recursive")
-    counts = Counter(two_tokens(decoder, Dice(seed)) for seed in range(1000))
+    counts = Counter(two_tokens(decoder, SeededRng(seed)) for seed in range(1000))
     assert not chi_square_rejects(counts, plain(6))
 
 
 @pytest.mark.parametrize("name", ["early-exit", "dynamic-tree", "layer-skip"])
 def test_sampled_drafts_are_accepted(name):
     decoder = World().method(name, acceptance="recursive")
-    assert decoder.run(PROMPT, 200, Sampling(TEMPERATURE, dice=Dice(0)))[1] > 40
+    assert decoder.run(PROMPT, 200, Sampling(TEMPERATURE, rng=SeededRng(0)))[1] > 40

@@ -15,13 +15,13 @@ from specc.runtime.draft import Draft, Outputs, Verified
 from specc.runtime.errors import RecipeError
 from specc.runtime.manifest import Manifest
 from specc.runtime.recipe import Recipe
-from specc.runtime.sampling import Dice, Sampling
+from specc.runtime.sampling import Sampling, SeededRng
 from specc.runtime.tree import Tree
 
 
 def verified(slots: int, seed: int = 0) -> Verified:
     """A target that says 100 + i after slot i, as no draft here does."""
-    return Verified(Outputs(100 + np.arange(slots)), Sampling(dice=Dice(seed)))
+    return Verified(Outputs(100 + np.arange(slots)), Sampling(rng=SeededRng(seed)))
 
 
 def kept(rates: list[float], tree: Tree, seed: int = 0) -> tuple[tuple[int, ...], int]:
