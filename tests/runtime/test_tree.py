@@ -88,7 +88,7 @@ def test_a_parent_vector_that_is_no_tree_is_refused(parents):
 
 
 def expected_acceptance(tree: Tree, rates: list[float]) -> float:
-    """Tokens accepted in the mean, a child of rank r being accepted with `rates[r]`: the sum of all nodes' probabilities."""
+    """Tokens accepted in the mean, a child of rank r being accepted with `rates[r]`: the sum over all nodes."""
     return sum(np.prod([rates[r] for r in path]) for path in tree.paths)
 
 

@@ -198,7 +198,7 @@ def test_chi_square_of_a_seeded_rng_rejects_the_biased_rule_alone(rule, propose,
 
 @pytest.mark.parametrize("rule", [speculative, recursive])
 def test_at_temperature_zero_every_rule_is_greedy_matching(rule):
-    """Neither probabilities nor dice are asked for."""
+    """The rule asks for neither probabilities nor random numbers."""
     draft = Draft((0, 2, 3), Tree.chain(3))
     outputs = Outputs(np.array([2, 1, 0]))
     assert rule(draft, Verified(outputs, Sampling(rng=None))) == Accepted((0, 1), 1)
