@@ -68,12 +68,12 @@ class Engine:
         for start in range(0, len(tokens), self.slots):
             chunk = tokens[start : start + self.slots]
             self.run(cache, chunk, Tree.chain(len(chunk)))
-            cache.keep(chunk, range(len(chunk)))
+            cache.commit(chunk, range(len(chunk)))
         return 0 if self.block.last_row else (len(tokens) - 1) % self.slots
 
-    def keep(self, cache: Cache, slots: Tokens[int]) -> None:
+    def commit(self, cache: Cache, slots: Tokens[int]) -> None:
         """Commit the rows of `slots`, ascending, of the last run."""
-        cache.keep([self.tokens[s] for s in slots], slots)
+        cache.commit([self.tokens[s] for s in slots], slots)
 
     def run_after(self, rows: int, tokens: Tokens[int]) -> Outputs:
         """Run `tokens` in the first slots, after so many rows. What they leave is scratch unless it is kept."""

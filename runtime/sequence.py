@@ -45,7 +45,7 @@ class Cache:
             del self.tokens[held:]
         return tokens[held:]
 
-    def keep(self, tokens: Tokens[int], slots: Tokens[int]) -> None:
+    def commit(self, tokens: Tokens[int], slots: Tokens[int]) -> None:
         """Commit the rows that a run left in `slots`, whose tokens are `tokens`."""
         rows = len(self.tokens)
         if slots and slots[-1] >= len(slots):  # else they are the first ones, and lie where they belong

@@ -1,4 +1,4 @@
-"""The loop: propose, verify, accept, keep."""
+"""The loop: propose, verify, accept, commit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def decode(
             )
         verified = Verified(verify.run(seq.cache, draft.tokens, draft.tree), seq.sampling)
         accepted = accept(draft, verified)
-        verify.keep(seq.cache, accepted.slots)
+        verify.commit(seq.cache, accepted.slots)
         seq.tokens += [*(draft.tokens[s] for s in accepted.slots[1:]), accepted.token]
         drafter.observe(seq, draft, verified, accepted)
         yield draft, accepted

@@ -31,7 +31,7 @@ class DraftModel(Plain):
         feed = self.cache.sync(seq.tokens[:-1])
         (self.prefill if len(feed) > 1 else self.engine).extend(self.cache, feed)
         draft = self.chain(seq, len(self.cache))
-        self.cache.keep(draft.tokens[:-1], range(draft.tree.slots - 1))  # the last one was not run
+        self.cache.commit(draft.tokens[:-1], range(draft.tree.slots - 1))  # the last one was not run
         return draft
 
     def chain(self, seq: Sequence, rows: int) -> Draft:

@@ -152,16 +152,16 @@ def load(
 
 def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceRows, place: Place) -> DeviceRunner:
     """With its launches captured where the provider can, and where all of the engine's nodes run on it."""
-    keeper = _session(bundle, spec.commit, place) if spec.commit else None
+    committer = _session(bundle, spec.commit, place) if spec.commit else None
     plain = partial(_session, bundle, spec.file, place)
     if captures(place.runs.title):
         try:
-            return DeviceRunner(_session(bundle, spec.file, place, graphs=True), spec, rows, keeper, plain)
+            return DeviceRunner(_session(bundle, spec.file, place, graphs=True), spec, rows, committer, plain)
         except BackendError:
             raise
         except Exception as e:
             uncaptured(f"engine {spec.name}", e)
-    return DeviceRunner(plain(), spec, rows, keeper)
+    return DeviceRunner(plain(), spec, rows, committer)
 
 
 def _session(bundle: Bundle, file: str, place: Place, graphs: bool = False) -> InferenceSession:

@@ -83,7 +83,7 @@ class DeviceRows:
 
     def move(self, start: int, rows: Sequence[int]) -> None:
         assert self.ran is not None, "nothing ran"
-        self.ran.keep(start, [row - start for row in rows])
+        self.ran.commit(start, [row - start for row in rows])
 
     def settle(self) -> None:
         """Wait for rows that are being moved: another session's launches are not ordered behind them."""
@@ -100,21 +100,23 @@ class DeviceRunner:
 
     def __init__(
         self, session: ort.InferenceSession, spec: EngineSpec, rows: DeviceRows,
-        keeper: ort.InferenceSession | None = None, plain: Callable[[], ort.InferenceSession] | None = None,
+        committer: ort.InferenceSession | None = None, plain: Callable[[], ort.InferenceSession] | None = None,
     ) -> None:  # fmt: skip
-        self.spec, self.rows, self.keeper, self.plain = spec, rows, keeper, plain
+        self.spec, self.rows, self.committer, self.plain = spec, rows, committer, plain
         self.inputs, self._in = self._arrays(spec.inputs)
         self.outputs, self._out = self._arrays(spec.outputs)
         self._bind(session)
         self._dry, self._captured = options(-1), options(next(_numbers))
         self._moving = options(-1, **{ASYNCHRONOUS: "1"})
         self._ran = False
-        if keeper:
+        if committer:
             slots = spec.block.slots
             index = zeros("int64", (slots,), rows.device), zeros("int64", (1,), rows.device)
             self._index, self._start = index
             caches = [self._caches(tensors) for tensors in (spec.inputs, spec.outputs)]
-            self._keep = _bound(keeper, {"index": self._index, "past_len": self._start} | caches[0], caches[1])
+            self._commit_binding = _bound(
+                committer, {"index": self._index, "past_len": self._start} | caches[0], caches[1]
+            )
 
     def run(self) -> None:
         self.rows.settle()
@@ -125,9 +127,9 @@ class DeviceRunner:
             self.outputs[name][...] = value.numpy()
         self.rows.ran = self
 
-    def keep(self, start: int, slots: Sequence[int]) -> None:
+    def commit(self, start: int, slots: Sequence[int]) -> None:
         """Move the rows that the last run wrote from `start` on: those of `slots` to the front."""
-        if self.keeper is None:
+        if self.committer is None:
             raise BackendError(
                 f"engine {self.spec.name} has no file that keeps its rows; compile with --lowering portable"
             )
@@ -136,8 +138,8 @@ class DeviceRunner:
         self.rows.settle()
         self._index.update_inplace(index)
         self._start.update_inplace(np.array([start]))
-        self.keeper.run_with_iobinding(self._keep, self._moving)
-        self.rows.moving = self._keep
+        self.committer.run_with_iobinding(self._commit_binding, self._moving)
+        self.rows.moving = self._commit_binding
 
     def _bind(self, session: ort.InferenceSession) -> None:
         given, made = self._caches(self.spec.inputs), self._caches(self.spec.outputs)

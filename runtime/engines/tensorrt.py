@@ -47,7 +47,7 @@ class Rows:
 
     def move(self, start: int, rows: Sequence[int]) -> None:
         assert self.ran is not None, "nothing ran"
-        self.ran.keep(start, [row - start for row in rows])
+        self.ran.commit(start, [row - start for row in rows])
 
 
 class Launcher:
@@ -114,7 +114,7 @@ class Runner:
                     if kind != "rows":
                         arrays[tensor.name] = np.zeros(tensor.shape, host)
         self.launcher = self._launcher(bundle, spec.file, spec.inputs, spec.outputs if kit.numbered else None)
-        self.keeper: Launcher | None = None
+        self.committer: Launcher | None = None
         self.slots = np.arange(spec.block.slots)
         self.reads_only = not any(t.name.startswith("present.") for t in spec.outputs)
         if spec.commit:
@@ -123,30 +123,30 @@ class Runner:
             names = ("past_key_values", "rows")
             moved = [t for t in (*spec.inputs, *spec.outputs) if t.name.partition(".")[0] in names]
             past_len = next(t for t in spec.inputs if t.name == "past_len")
-            self.keeper = self._launcher(bundle, spec.commit, [index, past_len, *moved])
+            self.committer = self._launcher(bundle, spec.commit, [index, past_len, *moved])
 
     def run(self) -> None:
         """One synchronisation: when the outputs are here."""
         for name, array in self.inputs.items():
             self.device.upload(self.addresses[name], array)
         self.launcher.launch()
-        if self.reads_only and self.keeper:
+        if self.reads_only and self.committer:
             self.device.upload(self.addresses["index"], self.slots)
-            self.keeper.launch()
+            self.committer.launch()
         for name, array in self.outputs.items():
             self.device.download(array, self.addresses[name])
         self.device.synchronise()
         self.rows.ran = self
 
-    def keep(self, start: int, slots: Sequence[int]) -> None:
+    def commit(self, start: int, slots: Sequence[int]) -> None:
         """Move the rows of `slots` of the last run to `start`, …; the rows behind them are scratch."""
-        if self.keeper is None:
+        if self.committer is None:
             raise BackendError(f"engine {self.spec.name} has no file that keeps its rows; compile the bundle again")
         index = self.slots.copy()
         index[: len(slots)] = slots
         self.device.upload(self.addresses["index"], index)
         assert self.inputs["past_len"][0] == start, "rows are kept where the last run began"
-        self.keeper.launch()
+        self.committer.launch()
         self.device.synchronise()  # the index goes
 
     def _launcher(

@@ -46,9 +46,9 @@ def build(
     inputs, outputs = tensors(model, block.slots)
     if lowering == "fast" or not moves(block):
         return Built(inputs, outputs)
-    keep = file.with_suffix(".commit.onnx")
-    ir.save(commit(inputs, block.slots, from_rows=False), keep)
-    return Built(inputs, outputs, commit=keep.name)
+    commit_file = file.with_suffix(".commit.onnx")
+    ir.save(commit(inputs, block.slots, from_rows=False), commit_file)
+    return Built(inputs, outputs, commit=commit_file.name)
 
 
 def any_width(graph: GraphModule, block: Block, options: Options = DEFAULT) -> bool:

@@ -78,9 +78,9 @@ class TensorRT:
         needs = kit.needs if fused else kit.needs | {"attention": "unfused"}
         if not moves(block):
             return Built(inputs, outputs, needs)
-        keep = file.with_suffix(f".commit{file.suffix}")
-        kit.write(commit(inputs, block.slots, from_rows=True), keep)
-        return Built(inputs, outputs, needs, keep.name)
+        commit_file = file.with_suffix(f".commit{file.suffix}")
+        kit.write(commit(inputs, block.slots, from_rows=True), commit_file)
+        return Built(inputs, outputs, needs, commit_file.name)
 
 
 TENSORRT = TensorRT("tensorrt", "tensorrt", ".trt", anywhere=False)

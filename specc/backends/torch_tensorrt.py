@@ -70,9 +70,9 @@ def build(
         raise BackendError(f"{NAME} makes integers of bf16 in {picks[0].target}; take --dtype fp16")
     inputs, given = tensors(graph, program, names)
     file.write_bytes(convert(torch_tensorrt, program, file.name))
-    keep = file.with_suffix(f".commit{suffix}")
-    kit.write(commit(inputs, block.slots, from_rows=True), keep)
-    return Built(inputs, given, kit.needs, keep.name)
+    commit_file = file.with_suffix(f".commit{suffix}")
+    kit.write(commit(inputs, block.slots, from_rows=True), commit_file)
+    return Built(inputs, given, kit.needs, commit_file.name)
 
 
 def take_in(graph: GraphModule, held: Collection[str], prefix: str) -> dict[Node, str]:

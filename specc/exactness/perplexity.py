@@ -110,7 +110,7 @@ def _surprise(engine: Engine, cache: Cache, run: Sequence[int]) -> float:
         chunk = run[start : start + engine.slots]
         right = run[start + 1 : start + 1 + engine.slots]
         engine.run(cache, chunk, Tree.chain(len(chunk)))
-        engine.keep(cache, range(len(chunk)))
+        engine.commit(cache, range(len(chunk)))
         assert engine.outputs.logits_NV is not None
         logits_NV = engine.outputs.logits_NV[: len(right)].astype(np.float64)
         best_N = logits_NV.max(-1)

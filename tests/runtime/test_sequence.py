@@ -39,7 +39,7 @@ class CacheMachine(RuleBasedStateMachine):
     def run_and_keep(self, tokens, kept):
         slots = sorted(s for s in kept if s < len(tokens))
         self.shelf.run(len(self.cache), tokens)
-        self.cache.keep([tokens[s] for s in slots], slots)
+        self.cache.commit([tokens[s] for s in slots], slots)
         self.model += [tokens[s] for s in slots]
 
     @rule(held=st.integers(0, 40), more=tokens)

@@ -255,7 +255,7 @@ def verify(m: dict[str, np.ndarray]) -> None:
     m["ids"].view(np.int64)[:] = 2 * tokens
 
 
-def keeper(m: dict[str, np.ndarray]) -> None:
+def commit_rows(m: dict[str, np.ndarray]) -> None:
     past, index = int(m["past_len"].view(np.int64)[0]), m["index"].view(np.int64)
     rows = m["rows.0.key"].view(np.float32)[index]
     m["present.0.key"].view(np.float32)[past : past + len(index)] = rows
@@ -279,7 +279,7 @@ class Setup:
         (path / "k.trt").write_bytes(b"keep")
         self.gpu = Gpu()
         self.device = Device(self.gpu.cuda)
-        self.library = Library(self.gpu, {b"verify": (VERIFY, verify), b"keep": (KEEP, keeper)}, **library)
+        self.library = Library(self.gpu, {b"verify": (VERIFY, verify), b"keep": (KEEP, commit_rows)}, **library)
         cache = Tensor(FAST[0], "float", (1, 1, CAPACITY, 1)), Tensor(FAST[1], "float", (1, 1, CAPACITY, 1))
         n = TREE.slots
         inputs = Tensor("input_ids", "int64", (1, n)), Tensor("past_len", "int64", (1,)), cache[0]
@@ -311,7 +311,7 @@ def test_steps_run_and_rows_are_kept(tmp_path: Path) -> None:
         tokens = [10 * step + i for i in range(5)]
         outputs = s.engine.run(s.cache, tokens, TREE)
         assert outputs.ids_N.tolist() == [2 * t for t in tokens]
-        s.engine.keep(s.cache, [0, 2, 4])
+        s.engine.commit(s.cache, [0, 2, 4])
         kept += [100.0 + tokens[i] for i in (0, 2, 4)]
         assert s.keys()[: len(kept)] == kept and len(s.cache) == len(kept)
     assert s.keys()[len(kept) + 5 :] == [0.0] * (CAPACITY - len(kept) - 5)
@@ -442,7 +442,7 @@ class TestEnginesThatOnlyRead:
             tokens = [10 * step + i for i in range(5)]
             assert s.engine.run(s.cache, tokens, TREE).ids_N.tolist() == [2 * t for t in tokens]
             assert s.keys()[len(kept) : len(kept) + 5] == [100.0 + t for t in tokens]  # a later draft reads them
-            s.engine.keep(s.cache, [0, 2, 4] if step % 2 else [0, 1, 2])
+            s.engine.commit(s.cache, [0, 2, 4] if step % 2 else [0, 1, 2])
             kept += [100.0 + tokens[i] for i in ((0, 2, 4) if step % 2 else (0, 1, 2))]
             assert s.keys()[: len(kept)] == kept
 

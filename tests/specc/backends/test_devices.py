@@ -54,10 +54,10 @@ def test_rows_kept_by_the_graph_are_those_that_the_host_keeps(block: Block, tmp_
     spec, made = build(tmp_path, block)
     caches = CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)})
     host, device = Rows(caches), DeviceRows(caches, "cpu")
-    verify, keep = session(tmp_path / spec.file), session(tmp_path / made.commit)
+    verify, commit = session(tmp_path / spec.file), session(tmp_path / made.commit)
     engines = (
         Engine("host", block, OrtRunner(verify, spec, host), host),
-        Engine("device", block, DeviceRunner(verify, spec, device, keep), device),
+        Engine("device", block, DeviceRunner(verify, spec, device, commit), device),
     )
     states = [Cache(e.store) for e in engines]
     for step in range(5):
@@ -65,7 +65,7 @@ def test_rows_kept_by_the_graph_are_those_that_the_host_keeps(block: Block, tmp_
         found = [e.run(c, tokens, TREE).logits_NV[: TREE.slots].copy() for e, c in zip(engines, states, strict=True)]
         np.testing.assert_array_equal(*found)
         for engine, cache in zip(engines, states, strict=True):
-            engine.keep(cache, PATH)
+            engine.commit(cache, PATH)
     rows = len(states[0])
     assert rows == 5 * len(PATH) == len(states[1])
     for name, value in host.values.items():
@@ -80,7 +80,7 @@ def test_chains_need_no_graph_to_keep_rows(tmp_path: Path) -> None:
     rows = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu")
     runner = DeviceRunner(session(tmp_path / spec.file), spec, rows)
     with pytest.raises(BackendError, match="engine verify has no file that keeps its rows"):
-        runner.keep(0, [1])
+        runner.commit(0, [1])
 
 
 class Recorded:
@@ -120,7 +120,7 @@ def test_launches_are_captured_after_a_first_run_under_a_number_of_the_engine(tm
         cache = Cache(engine.store)
         for _ in range(3):
             engine.run(cache, [3, 1, 4, 1, 5, 9, 2], TREE)
-            engine.keep(cache, PATH)
+            engine.commit(cache, PATH)
         dry, *rest = recorded.asked
         assert dry == "-1" and len(rest) == 2 and len(set(rest)) == 1 and int(rest[0]) > 0 and not again
         numbers += rest
@@ -138,7 +138,7 @@ def test_what_cannot_be_captured_runs_without_and_one_line_says_so(tmp_path: Pat
             found = [e.run(c, tokens, TREE).logits_NV.copy() for e, c in zip((engine, twin), caches, strict=True)]
             np.testing.assert_array_equal(*found)
             for e, c in zip((engine, twin), caches, strict=True):
-                e.keep(c, PATH)
+                e.commit(c, PATH)
     assert recorded.asked == ["-1", recorded.asked[1]] and [a.asked for a in again] == [["-1"] * 3]
     (line,) = [str(w.message) for w in told]
     why = "operation not permitted when stream is capturing"
@@ -151,7 +151,7 @@ def test_rows_that_are_moved_are_waited_for_before_the_next_step(tmp_path: Path)
     cache, waited = Cache(engine.store), []
     engine.run(cache, [3, 1, 4, 1, 5, 9, 2], TREE)
     assert engine.store.moving is None
-    engine.keep(cache, PATH)
+    engine.commit(cache, PATH)
     engine.store.moving = SimpleNamespace(synchronize_outputs=lambda: waited.append(len(cache)))
     engine.run(cache, [3, 1, 4, 1, 5, 9, 2], TREE)
     assert waited == [len(PATH)] and engine.store.moving is None
@@ -226,7 +226,7 @@ def test_a_plug_in_for_a_gpu_is_registered_once_and_captures_its_launches(
 
     monkeypatch.setattr(engines, "InferenceSession", make)
     runner = load(SimpleNamespace(file=lambda name: tmp_path / name), spec, rows, place)
-    assert runner.plain is not None and runner.keeper is not None
+    assert runner.plain is not None and runner.committer is not None
     assert plugin.registered == [("NvTensorRTRTXExecutionProvider", "plug-in.so")]
     gpu = plugin.devices[1:]
     assert plugin.sessions == [(gpu, {}), (gpu, {"enable_cuda_graph": "1"})]  # rows are kept without a graph
@@ -297,7 +297,7 @@ def test_half_precision_stays_on_the_device(kind: str, tmp_path: Path) -> None:
         found = [e.run(c, tokens, TREE).logits_NV.copy() for e, c in zip(engines, states, strict=True)]
         np.testing.assert_array_equal(*found)
         for engine, cache in zip(engines, states, strict=True):
-            engine.keep(cache, PATH)
+            engine.commit(cache, PATH)
 
 
 def test_half_precision_says_what_full_precision_says(tmp_path: Path) -> None:

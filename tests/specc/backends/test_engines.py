@@ -114,7 +114,7 @@ class Bench:
             new = self.draw(1)
             outputs = self.engines[name].run(self.cache, new, Tree.chain(1))
             same(outputs.logits_NV[0], self.truth(new)[0][-1])
-            self.engines[name].keep(self.cache, [0])
+            self.engines[name].commit(self.cache, [0])
             self.tokens += new
 
     def verify(self, name: str, tree: Tree) -> None:
@@ -131,7 +131,7 @@ class Bench:
             assert outputs.top_ids_NK[: tree.slots].tolist() == top.indices.tolist()
             same(outputs.top_logprobs_NK[: tree.slots], top.values.numpy())
         kept = path_to(tree, int(tree.depth.argmax()))[:-1]
-        self.engines[name].keep(self.cache, kept)
+        self.engines[name].commit(self.cache, kept)
         self.tokens += [drawn[s] for s in kept]
 
     def grow(self, name: str, tree: Tree) -> None:

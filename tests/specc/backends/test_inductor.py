@@ -77,7 +77,7 @@ def test_a_package_says_what_an_onnx_engine_says(family: str, tmp_path: Path, mo
         found = [e.run(c, tokens, TREE).logits_NV[: TREE.slots].copy() for e, c in zip(engines, states, strict=True)]
         np.testing.assert_allclose(*found, atol=1e-4, rtol=1e-4)
         for engine, cache in zip(engines, states, strict=True):
-            engine.keep(cache, PATH)
+            engine.commit(cache, PATH)
     rows = len(states[0])
     for name, value in engines[0].store.values.items():
         kept = engines[1].store.values[name].numpy()[:, :, :rows]
@@ -104,7 +104,7 @@ def copied_to_a_device(bundle: Any, host: Engine, spec: EngineSpec, caches: Cach
         found = [e.run(c, tokens, TREE).logits_NV[: TREE.slots].copy() for e, c in pairs]
         np.testing.assert_array_equal(*found)
         for engine, cache in pairs:
-            engine.keep(cache, PATH)
+            engine.commit(cache, PATH)
     assert there.waits == 3
     for name, value in host.store.values.items():
         assert torch.equal(rows.values[name], value), name
