@@ -20,7 +20,7 @@ class Parents:
 
     slots: int
 
-    def holds(self, tree: Tree) -> bool:
+    def fits(self, tree: Tree) -> bool:
         return tree.slots <= self.slots
 
 
@@ -35,7 +35,7 @@ class Masked:
     slots: int
     span: int
 
-    def holds(self, tree: Tree) -> bool:
+    def fits(self, tree: Tree) -> bool:
         return tree.is_chain and tree.slots <= self.slots
 
 
@@ -78,6 +78,6 @@ class Block:
     def slots(self) -> int:
         return self.topology.slots
 
-    def holds(self, tree: Tree) -> bool:
+    def fits(self, tree: Tree) -> bool:
         """Whether this block can run `tree`, unused slots being padding."""
-        return self.topology.holds(tree)
+        return self.topology.fits(tree)

@@ -29,7 +29,7 @@ def decode(
     """Steps without end; the narrowest of `verifiers` that holds a draft runs it. Raises RecipeError if none does."""
     while True:
         draft = drafter.propose(seq)
-        verify = next((e for e in verifiers if e.block.holds(draft.tree)), None)
+        verify = next((e for e in verifiers if e.block.fits(draft.tree)), None)
         if verify is None:
             raise RecipeError(
                 f"a draft has {draft.tree.slots} slots, and the recipe's engines hold none of that shape, only "

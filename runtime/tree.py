@@ -169,6 +169,6 @@ class Tree:
     def is_chain(self) -> bool:
         return self.parents == tuple(range(-1, self.slots - 1))
 
-    def holds(self, other: Tree) -> bool:
+    def fits(self, other: Tree) -> bool:
         """Whether `other` fits in this tree's first slots."""
         return self.parents[: other.slots] == other.parents

@@ -291,7 +291,7 @@ def test(
         proof = prove(bundle, recipe or (), tolerance, reference, stage, place, text)
     told = proof.to_json()
     console.emit(told) if json else console.out().print(tables.proved(told))
-    raise typer.Exit(0 if proof.holds else 1)
+    raise typer.Exit(0 if proof.passed else 1)
 
 
 SHOW = _examples("specc show model.specc", "specc show model.specc --engine prefill", "specc show model.specc --json")

@@ -31,7 +31,7 @@ class Proof:
     perplexity: Mapping[str, Any] | None = None  # on a text, the bundle's own and, where known, the original model's
 
     @property
-    def holds(self) -> bool:
+    def passed(self) -> bool:
         return not any(r.verdict == "diverged" for r in (*self.replayed, *self.golden))
 
     def to_json(self) -> dict[str, Any]:

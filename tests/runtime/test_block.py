@@ -22,6 +22,6 @@ def test_blocks_are_values():
 
 @pytest.mark.parametrize(("parents", "held"), [((-1, 0), True), ((-1, 0, 0), True), ((-1, 0, 1), False)])
 def test_a_tree_holds_what_its_first_slots_are(parents, held):
-    assert Block(Tree((-1, 0, 0, 1))).holds(Tree(parents)) is held
-    assert Block(Parents(3)).holds(Tree(parents))
-    assert not Block(Parents(2)).holds(Tree((-1, 0, 1)))
+    assert Block(Tree((-1, 0, 0, 1))).fits(Tree(parents)) is held
+    assert Block(Parents(3)).fits(Tree(parents))
+    assert not Block(Parents(2)).fits(Tree((-1, 0, 1)))

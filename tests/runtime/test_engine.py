@@ -50,7 +50,7 @@ def path_logits(past: list[int], tree: Tree, slots: list[int]) -> list[np.ndarra
 def test_a_baked_tree_in_a_wider_block(draft):
     past, tree, slots = draft
     block = Block(Tree((*tree.parents, *range(tree.slots - 1, SLOTS - 1))))
-    assert block.holds(tree)
+    assert block.fits(tree)
     logits = WORLD.engine(block).run(committed(past), slots, tree).logits_NV
     assert np.array_equal(logits[: tree.slots], path_logits(past, tree, slots))
 
@@ -59,7 +59,7 @@ def test_a_baked_tree_in_a_wider_block(draft):
 def test_parents_as_an_input(draft):
     """What the last tree left in the unused slots does not matter."""
     past, tree, slots = draft
-    assert PARENTS.block.holds(tree)
+    assert PARENTS.block.fits(tree)
     logits = PARENTS.run(committed(past), slots, tree).logits_NV
     assert np.array_equal(logits[: tree.slots], path_logits(past, tree, slots))
 
@@ -105,7 +105,7 @@ def test_a_head_on_one_row_gives_the_last_tokens(feed):
 @pytest.mark.parametrize("past", [0, 3])
 def test_a_chain_through_a_masked_block_is_causal(past):
     cache = committed([1] * past)
-    assert FRONTIER.block.holds(Tree.chain(3)) and not FRONTIER.block.holds(Tree((-1, 0, 0)))
+    assert FRONTIER.block.fits(Tree.chain(3)) and not FRONTIER.block.fits(Tree((-1, 0, 0)))
     logits = FRONTIER.run(cache, [4, 5], Tree.chain(2)).logits_NV
     assert np.array_equal(logits[:2], path_logits([1] * past, Tree.chain(2), [4, 5]))
 

@@ -138,8 +138,8 @@ def test_a_lookahead_window_sees_what_the_paper_says(width, rows, guesses):
 
 @given(trees, st.integers(1, 8))
 def test_a_tree_holds_its_own_first_slots_and_chains_are_chains(tree, slots):
-    assert tree.holds(Tree(tree.parents[:slots]))
-    assert tree.holds(Tree.chain(slots)) == (tree.parents[:slots] == Tree.chain(slots).parents)
+    assert tree.fits(Tree(tree.parents[:slots]))
+    assert tree.fits(Tree.chain(slots)) == (tree.parents[:slots] == Tree.chain(slots).parents)
     assert tree.is_chain == (tree.depth.max() == tree.slots - 1)
 
 
