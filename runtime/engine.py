@@ -15,7 +15,7 @@ import numpy as np
 
 from .block import Block, Masked, Parents
 from .draft import Outputs
-from .sequence import Cache, Store
+from .sequence import Cache, KVStore
 from .tree import Tree
 
 
@@ -36,7 +36,7 @@ class Engine:
     of weights, they cost a third of what numpy takes to assign a few.
     """
 
-    def __init__(self, name: str, block: Block, runner: Runner, store: Store) -> None:
+    def __init__(self, name: str, block: Block, runner: Runner, store: KVStore) -> None:
         self.name, self.block, self.runner, self.store = name, block, runner, store
         self.slots = block.slots
         self.calls, self.seconds = 0, 0.0

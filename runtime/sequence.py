@@ -14,7 +14,7 @@ from typing import Protocol
 from .sampling import Sampling
 
 
-class Store(Protocol):
+class KVStore(Protocol):
     """Where the rows of one cache lie."""
 
     capacity: int
@@ -26,7 +26,7 @@ class Store(Protocol):
 class Cache:
     """Rows of keys and values, each under the token that made it. Rows past the end are scratch."""
 
-    def __init__(self, store: Store, tokens: Tokens[int] = ()) -> None:
+    def __init__(self, store: KVStore, tokens: Tokens[int] = ()) -> None:
         self.store = store
         self.tokens = list(tokens)
 

@@ -48,7 +48,7 @@ def successors(vocabulary: int) -> np.ndarray:
     return np.array([-0.9 * rng.permutation(vocabulary) for _ in range(vocabulary)])
 
 
-class Rows:
+class ToyKV:
     """The rows of one cache: a number a layer and token."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -64,7 +64,7 @@ class Toy:
 
     noise = 2.5
 
-    def __init__(self, block: Block, rows: Rows, vocabulary: int) -> None:
+    def __init__(self, block: Block, rows: ToyKV, vocabulary: int) -> None:
         n, v = block.slots, vocabulary
         head = 1 if block.last_row else n
         inputs: dict[str, Any] = {"input_ids": (1, n), "past_len": (1,)}
@@ -137,9 +137,9 @@ class Toy:
 class World:
     """A toy bundle: engines by block, rows by cache name. What drafters learn and what the cache holds lasts."""
 
-    def __init__(self, vocabulary: int = VOCABULARY, runner: type[Toy] = Toy, rows: type[Rows] = Rows) -> None:
+    def __init__(self, vocabulary: int = VOCABULARY, runner: type[Toy] = Toy, rows: type[ToyKV] = ToyKV) -> None:
         self.vocabulary, self.runner = vocabulary, runner
-        self.stores: defaultdict[str, Rows] = defaultdict(rows)
+        self.stores: defaultdict[str, ToyKV] = defaultdict(rows)
         self.cache = Cache(self.stores["target"])
         self.prefill = self.engine(prefill())
 

@@ -16,7 +16,7 @@ from ..device import CPU, Place
 from ..engine import Engine
 from ..errors import BackendError
 from ..manifest import EngineSpec
-from ..sequence import Store
+from ..sequence import KVStore
 from . import memory
 
 # a module, or module:object
@@ -35,7 +35,7 @@ class Engines:
         self.bundle, self.place = bundle, place
         self.backend = choose(bundle, place)
         self._engines: dict[str, Engine] = {}
-        self._stores: dict[str, Store] = {}
+        self._stores: dict[str, KVStore] = {}
 
     def __getitem__(self, name: str) -> Engine:
         self.load(name)
@@ -71,7 +71,7 @@ class Engines:
         for name in names:
             self._engines.pop(name, None)
 
-    def store(self, cache: str) -> Store:
+    def store(self, cache: str) -> KVStore:
         """The rows that all engines with this cache name share."""
         if cache not in self._stores:
             spec = self.bundle.manifest.caches[cache]

@@ -24,7 +24,7 @@ T = TypeVar("T")
 CACHED = "past_key_values."
 
 
-class Rows:
+class TorchKV:
     """The rows of one cache, each layer's keys and values a tensor of its own, and the weights that engines share."""
 
     def __init__(self, spec: CacheSpec, torch: Any, device: str) -> None:
@@ -65,7 +65,7 @@ class Rows:
 class Runner:
     """A package and its inputs and outputs, which are copied to a GPU and back."""
 
-    def __init__(self, package: Any, spec: EngineSpec, rows: Rows) -> None:
+    def __init__(self, package: Any, spec: EngineSpec, rows: TorchKV) -> None:
         self.package, self.torch, self.cuda = package, rows.torch, rows.device != "cpu"
         self._in, self.inputs = self._host([t for t in spec.inputs if not t.name.startswith(CACHED)])
         self._out, self.outputs = self._host(spec.outputs)
@@ -95,15 +95,15 @@ class Runner:
         return made, {name: value.numpy() for name, value in made.items()}
 
 
-def store(spec: CacheSpec, place: Place) -> Rows:
+def store(spec: CacheSpec, place: Place) -> TorchKV:
     """Raises BackendError where torch is missing, or sees no such device, or where the rows do not fit there."""
     torch = _torch()
     if place.device != "cpu" and not torch.cuda.is_available():
         raise BackendError(f"torch {torch.__version__} sees no CUDA GPU; specc doctor says what this machine lacks")
-    return _placed(lambda: Rows(spec, torch, place.device), f"a cache of {spec.bytes >> 20} MiB", torch)
+    return _placed(lambda: TorchKV(spec, torch, place.device), f"a cache of {spec.bytes >> 20} MiB", torch)
 
 
-def load(bundle: Bundle, spec: EngineSpec, rows: Rows, place: Place) -> Runner:
+def load(bundle: Bundle, spec: EngineSpec, rows: TorchKV, place: Place) -> Runner:
     """Raises BackendError for a package of another torch or processor, or that does not load."""
     torch = rows.torch
     torch.set_num_threads(threads())

@@ -23,14 +23,14 @@ from ..environment import threads
 from ..errors import BackendError, first_line
 from ..manifest import CacheSpec, EngineSpec
 from . import packed_weights
-from .ort_device import DeviceRows, DeviceRunner, captures, free, uncaptured
+from .ort_device import DeviceKV, DeviceRunner, captures, free, uncaptured
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16}  # fmt: skip
 SPIN = "80"  # microseconds: what passes between two steps; ONNX Runtime's own 50 ms take a core from whoever runs next
 
 
-class Rows:
+class HostKV:
     """The rows of one cache: for each shape of a layer's keys, one array [tensors, heads, capacity, size].
 
     `values` are its tensors by name, as the engines bind them. `sessions` are those of the engines, by file and
@@ -61,7 +61,7 @@ class Rows:
 class OrtRunner:
     """A session whose every input and output has its place; `present.*` is `past_key_values.*` itself."""
 
-    def __init__(self, session: InferenceSession, spec: EngineSpec, rows: Rows) -> None:
+    def __init__(self, session: InferenceSession, spec: EngineSpec, rows: HostKV) -> None:
         self.session = session
         self.binding = session.io_binding()
         self.inputs: dict[str, np.ndarray] = {}
@@ -91,7 +91,7 @@ class CopyRunner:
     So does OpenVINO's, version 1.8 for ONNX Runtime 1.31.
     """
 
-    def __init__(self, session: InferenceSession, spec: EngineSpec, rows: Rows) -> None:
+    def __init__(self, session: InferenceSession, spec: EngineSpec, rows: HostKV) -> None:
         self.session = session
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
@@ -114,13 +114,13 @@ class CopyRunner:
             np.copyto(place, value)
 
 
-def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
+def store(spec: CacheSpec, place: Place = CPU) -> HostKV | DeviceKV:
     """Rows where the engines run. Raises BackendError where they do not fit."""
     _provider(place)  # registers a plug-in, which threads that load engines must not do at once
     if place.device == "cpu":
-        return Rows(spec)
+        return HostKV(spec)
     try:
-        return DeviceRows(spec, place.device)
+        return DeviceKV(spec, place.device)
     except Exception as e:
         raise BackendError(
             f"{place.device} has no room for a cache of {spec.bytes >> 20} MiB{free(place.device)} ({first_line(e)}); "
@@ -129,11 +129,11 @@ def store(spec: CacheSpec, place: Place = CPU) -> Rows | DeviceRows:
 
 
 def load(
-    bundle: Bundle, spec: EngineSpec, rows: Rows | DeviceRows, place: Place = CPU
+    bundle: Bundle, spec: EngineSpec, rows: HostKV | DeviceKV, place: Place = CPU
 ) -> OrtRunner | CopyRunner | DeviceRunner:
     """The engine; on the CPU from its packed twin if this machine has one. Raises BackendError."""
     try:
-        if isinstance(rows, Rows):
+        if isinstance(rows, HostKV):
             if place.provider not in (None, "cpu"):
                 return CopyRunner(_session(bundle, spec.file, place), spec, rows)
             options = session_options(spec.threads)
@@ -150,7 +150,7 @@ def load(
         ) from e
 
 
-def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceRows, place: Place) -> DeviceRunner:
+def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceKV, place: Place) -> DeviceRunner:
     """With its launches captured where the provider can, and where all of the engine's nodes run on it."""
     committer = _session(bundle, spec.commit, place) if spec.commit else None
     plain = partial(_session, bundle, spec.file, place)

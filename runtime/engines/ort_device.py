@@ -68,7 +68,7 @@ def zeros(dtype: str, shape: Sequence[int], device: str) -> ort.OrtValue:
     return value
 
 
-class DeviceRows:
+class DeviceKV:
     """The rows of one cache on a device, by the names that engines bind; the runner that ran last moves them."""
 
     def __init__(self, spec: CacheSpec, device: str) -> None:
@@ -99,7 +99,7 @@ class DeviceRunner:
     """
 
     def __init__(
-        self, session: ort.InferenceSession, spec: EngineSpec, rows: DeviceRows,
+        self, session: ort.InferenceSession, spec: EngineSpec, rows: DeviceKV,
         committer: ort.InferenceSession | None = None, plain: Callable[[], ort.InferenceSession] | None = None,
     ) -> None:  # fmt: skip
         self.spec, self.rows, self.committer, self.plain = spec, rows, committer, plain

@@ -32,7 +32,7 @@ TYPES: dict[str, tuple[int, Any]] = {
 }  # fmt: skip
 
 
-class Rows:
+class GpuKV:
     """The rows of one cache on the GPU, by the names that engines bind; the runner that ran last moves them."""
 
     def __init__(self, spec: CacheSpec, device: Device) -> None:
@@ -94,7 +94,7 @@ class Launcher:
 class Runner:
     """An engine, and the one that keeps its rows."""
 
-    def __init__(self, kit: Kit, bundle: Bundle, spec: EngineSpec, rows: Rows) -> None:
+    def __init__(self, kit: Kit, bundle: Bundle, spec: EngineSpec, rows: GpuKV) -> None:
         self.kit, self.spec, self.rows, self.device = kit, spec, rows, rows.device
         prefix = "" if spec.block.model == "target" else f"{spec.block.model}."
         weights = bundle.file(spec.weights or bundle.manifest.weights)
@@ -211,10 +211,10 @@ class TensorRT:
     def __init__(self, name: str, *modules: str, numbered: bool = False) -> None:
         self.name, self.modules, self.numbered = name, modules, numbered
 
-    def store(self, spec: CacheSpec, place: Place) -> Rows:
-        return Rows(spec, device())
+    def store(self, spec: CacheSpec, place: Place) -> GpuKV:
+        return GpuKV(spec, device())
 
-    def load(self, bundle: Bundle, spec: EngineSpec, rows: Rows, place: Place) -> Runner:
+    def load(self, bundle: Bundle, spec: EngineSpec, rows: GpuKV, place: Place) -> Runner:
         """Raises BackendError."""
         module = next((m for m in self.modules if m in spec.needs), self.modules[0])
         try:

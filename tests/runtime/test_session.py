@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from toys import LAYERS, SETTINGS, Rows, Toy, tokenizer
+from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
@@ -53,7 +53,7 @@ def session(tmp_path, monkeypatch) -> Session:
     """A session whose engines run in numpy."""
     backend = SimpleNamespace(
         load=lambda bundle, spec, rows, place: Toy(spec.block, rows, VOCABULARY),
-        store=lambda spec, place: Rows(spec.capacity),
+        store=lambda spec, place: ToyKV(spec.capacity),
     )
     monkeypatch.setenv("SPECC_CACHE", "off")
     monkeypatch.setitem(engines.BACKENDS, "toy", "toy")

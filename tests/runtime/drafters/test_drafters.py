@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from toys import LAYERS, Rows, Toy, World, cases, prompts
+from toys import LAYERS, Toy, ToyKV, World, cases, prompts
 
 from specc.recipes import METHODS
 from specc.runtime.block import Parents
@@ -58,14 +58,14 @@ def test_what_a_session_learnt_changes_no_token(case):
     assert second[1] >= first[1]
 
 
-class Unmoved(Rows):
+class Unmoved(ToyKV):
     """A commit that leaves the accepted rows where they were run."""
 
     def move(self, start: int, rows: list[int]) -> None:
         pass
 
 
-class Neighbours(Rows):
+class Neighbours(ToyKV):
     """A commit of the slots before the accepted ones."""
 
     def move(self, start: int, rows: list[int]) -> None:
@@ -101,7 +101,7 @@ class Forgetful(Toy):
 @pytest.mark.parametrize("name", TREES)
 def test_a_wrong_commit_mask_or_depth_is_noticed(name, wrong):
     """The control: what the tests above would say of a broken runtime."""
-    world = World(rows=wrong) if issubclass(wrong, Rows) else World()
+    world = World(rows=wrong) if issubclass(wrong, ToyKV) else World()
     decoder = world.method(name)
     if issubclass(wrong, Toy):
         world.runner = wrong

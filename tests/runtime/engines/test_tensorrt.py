@@ -20,7 +20,7 @@ from specc.runtime.block import Block
 from specc.runtime.bundle import Bundle
 from specc.runtime.engine import Engine
 from specc.runtime.engines.cuda import Device
-from specc.runtime.engines.tensorrt import Kit, Rows, Runner
+from specc.runtime.engines.tensorrt import GpuKV, Kit, Runner
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Tensor
 from specc.runtime.sequence import Cache
@@ -290,7 +290,7 @@ class Setup:
         )  # fmt: skip
         self.bundle = SimpleNamespace(file=lambda name: path / name)
         rows = SimpleNamespace(layers={"0": (1, 1)}, capacity=CAPACITY, dtype="float")
-        self.rows = Rows(rows, self.device)
+        self.rows = GpuKV(rows, self.device)
         self.kit = Kit("tensorrt-rtx", self.library, self.device)
         self.kit.check(self.spec)
         self.runner = Runner(self.kit, self.bundle, self.spec, self.rows)
@@ -396,7 +396,7 @@ def test_a_cuda_error_is_told(tmp_path: Path) -> None:
 
 def test_rows_go_with_their_owner(tmp_path: Path) -> None:
     s = Setup(tmp_path)
-    rows = Rows(CacheSpec(CAPACITY, {"0": (1, 1)}, "float"), s.device)
+    rows = GpuKV(CacheSpec(CAPACITY, {"0": (1, 1)}, "float"), s.device)
     address = rows.addresses["0.key"]
     assert address in s.gpu.memory
     del rows

@@ -19,8 +19,8 @@ from specc.runtime.block import Block, Parents
 from specc.runtime.device import Place
 from specc.runtime.engine import Engine
 from specc.runtime.engines import ort as engines
-from specc.runtime.engines.ort import OrtRunner, Rows, lacks, load, session_options, store
-from specc.runtime.engines.ort_device import GRAPHS, TYPES, DeviceRows, DeviceRunner, captures, zeros
+from specc.runtime.engines.ort import HostKV, OrtRunner, lacks, load, session_options, store
+from specc.runtime.engines.ort_device import GRAPHS, TYPES, DeviceKV, DeviceRunner, captures, zeros
 from specc.runtime.errors import BackendError, SpeccWarning
 from specc.runtime.manifest import CacheSpec, EngineSpec
 from specc.runtime.sequence import Cache
@@ -53,7 +53,7 @@ def session(file: Path) -> ort.InferenceSession:
 def test_rows_kept_by_the_graph_are_those_that_the_host_keeps(block: Block, tmp_path: Path) -> None:
     spec, made = build(tmp_path, block)
     caches = CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)})
-    host, device = Rows(caches), DeviceRows(caches, "cpu")
+    host, device = HostKV(caches), DeviceKV(caches, "cpu")
     verify, commit = session(tmp_path / spec.file), session(tmp_path / made.commit)
     engines = (
         Engine("host", block, OrtRunner(verify, spec, host), host),
@@ -77,7 +77,7 @@ def test_rows_kept_by_the_graph_are_those_that_the_host_keeps(block: Block, tmp_
 def test_chains_need_no_graph_to_keep_rows(tmp_path: Path) -> None:
     spec, made = build(tmp_path, Block(Tree.chain(4)))
     assert made.commit == ""
-    rows = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu")
+    rows = DeviceKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu")
     runner = DeviceRunner(session(tmp_path / spec.file), spec, rows)
     with pytest.raises(BackendError, match="engine verify has no file that keeps its rows"):
         runner.commit(0, [1])
@@ -101,7 +101,7 @@ class Recorded:
 
 
 def captured(directory: Path, spec: EngineSpec, fails: bool = False) -> tuple[Engine, Recorded, list[Recorded]]:
-    rows, again = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu"), []
+    rows, again = DeviceKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu"), []
 
     def plain() -> Recorded:
         again.append(Recorded(session(directory / spec.file)))
@@ -160,7 +160,7 @@ def test_rows_that_are_moved_are_waited_for_before_the_next_step(tmp_path: Path)
 def test_what_a_session_on_cuda_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider's option; none where nodes stay on the CPU, or where it is switched off."""
     spec, _ = build(tmp_path, Block(Tree.chain(1)))
-    rows, asked = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu"), []
+    rows, asked = DeviceKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu"), []
     real, bundle, refuse = engines.InferenceSession, SimpleNamespace(file=lambda name: tmp_path / name), False
 
     def make(path: str, options: ort.SessionOptions, providers: list[object]) -> ort.InferenceSession:
@@ -214,7 +214,7 @@ def test_a_plug_in_for_a_gpu_is_registered_once_and_captures_its_launches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, _ = build(tmp_path, Block(TREE))
-    rows = DeviceRows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu")
+    rows = DeviceKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu")
     real, options, place = ort.InferenceSession, session_options(), Place("cuda", "nv-tensorrt-rtx")
     plugin = PlugIn(monkeypatch, place, "CPU GPU")
 
@@ -254,7 +254,7 @@ def test_a_plug_in_is_asked_by_its_device_and_must_run_something(
 ) -> None:
     """By its name ONNX Runtime would leave everything to the CPU, and say nothing; so with options it does not know."""
     spec, _ = build(tmp_path, Block(Tree.chain(1)))
-    rows = Rows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}))
+    rows = HostKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}))
     made = SimpleNamespace(get_provider_graph_assignment_info=lambda: [SimpleNamespace(ep_name=runs)])
     bundle, place = SimpleNamespace(file=lambda name: tmp_path / name), Place(provider="openvino")
     plugin = PlugIn(monkeypatch, place, "GPU CPU")
@@ -285,7 +285,7 @@ def test_half_precision_stays_on_the_device(kind: str, tmp_path: Path) -> None:
     spec, made = build(tmp_path, Block(TREE, weights=kind))
     dtype = next(t.dtype for t in spec.inputs if t.name.endswith(".key"))
     caches = CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}, dtype)
-    host, device = Rows(caches), DeviceRows(caches, "cpu")
+    host, device = HostKV(caches), DeviceKV(caches, "cpu")
     verify = session(tmp_path / spec.file)
     engines = (
         Engine("host", spec.block, OrtRunner(verify, spec, host), host),
@@ -308,7 +308,7 @@ def test_half_precision_says_what_full_precision_says(tmp_path: Path) -> None:
         directory.mkdir()
         spec, _ = build(directory, Block(TREE, weights=kind))
         dtype = next(t.dtype for t in spec.inputs if t.name.endswith(".key"))
-        rows = Rows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}, dtype))
+        rows = HostKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}, dtype))
         engine = Engine("verify", spec.block, OrtRunner(session(directory / spec.file), spec, rows), rows)
         said.append(engine.run(Cache(rows), [3, 1, 4, 1, 5, 9, 2], TREE).logits_NV.copy())
     assert 0 < np.abs(said[0] - said[1]).max() < 0.03
@@ -317,7 +317,7 @@ def test_half_precision_says_what_full_precision_says(tmp_path: Path) -> None:
 
 def test_a_provider_that_is_not_here_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, _ = build(tmp_path, Block(Tree.chain(1)))
-    rows = Rows(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}))
+    rows = HostKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}))
     bundle = SimpleNamespace(file=lambda name: tmp_path / name)
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"no OpenVINOExecutionProvider, only .*install specc\[openvino\]"):

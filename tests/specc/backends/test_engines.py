@@ -23,7 +23,7 @@ from specc.backends.lowering.any_width import engine_at
 from specc.compiler import weights
 from specc.runtime.block import Block, Layers, Masked, Parents
 from specc.runtime.engine import Engine
-from specc.runtime.engines.ort import OrtRunner, Rows, session_options
+from specc.runtime.engines.ort import HostKV, OrtRunner, session_options
 from specc.runtime.manifest import CacheSpec, EngineSpec
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
@@ -83,7 +83,7 @@ class Bench:
             built["wider"] = engine_at(built["decode"], "wider", Block(WIDER))
         keys = [t for spec in built.values() for t in spec.inputs if t.name.endswith(".key")]
         shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
-        self.rows = Rows(CacheSpec(capacity, shapes))
+        self.rows = HostKV(CacheSpec(capacity, shapes))
         self.cache = Cache(self.rows)
         self.engines = {name: self._engine(spec, directory) for name, spec in built.items()}
 

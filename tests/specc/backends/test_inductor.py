@@ -91,7 +91,7 @@ def test_a_package_says_what_an_onnx_engine_says(family: str, tmp_path: Path, mo
 def copied_to_a_device(bundle: Any, host: Engine, spec: EngineSpec, caches: CacheSpec, state: Cache) -> None:
     """What a GPU's engine does, the CPU being the GPU: the same outputs and rows, and one wait a step."""
     there = Elsewhere()
-    rows = runner.Rows(caches, there, "cuda")
+    rows = runner.TorchKV(caches, there, "cuda")
     spec = replace(spec, backend="inductor-cuda", needs={"torch": torch.__version__, "compute capability": "9.0"})
     cuda = Engine("verify", spec.block, runner.load(bundle, spec, rows, Place("cuda")), rows)
     assert {"cuda"} == there.devices and there.pinned == len(cuda.runner.inputs) + len(cuda.runner.outputs)
@@ -142,7 +142,7 @@ class Elsewhere:
         self.waits += 1
 
 
-def refuses_another_torch(bundle: SimpleNamespace, spec: EngineSpec, store: runner.Rows) -> None:
+def refuses_another_torch(bundle: SimpleNamespace, spec: EngineSpec, store: runner.TorchKV) -> None:
     for what in ("torch", "cpu"):
         other = replace(spec, needs={**spec.needs, what: "1.0"})
         with pytest.raises(BackendError, match=rf"built for {what} 1\.0 and here is .*compile again"):
