@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch.fx import Graph, GraphModule
 
-from specc.runtime.block import Block, Masked, Parents
+from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import PassError
 from specc.runtime.manifest import Ran
 
@@ -66,7 +66,7 @@ def pipeline(block: Block, capacity: int) -> list[Pass]:
     passes.append(LowerAttention(capacity))
     if isinstance(topology, Parents):
         passes.append(ParentsInput(topology.slots))
-    elif isinstance(topology, Masked):
+    elif isinstance(topology, Frontier):
         passes.append(MaskInput(topology.slots, topology.span))
     else:
         passes.append(BakeTree(topology))

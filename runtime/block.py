@@ -25,7 +25,7 @@ class Parents:
 
 
 @dataclass(frozen=True)
-class Masked:
+class Frontier:
     """A frontier: new slots that see chosen ones of the last `span` rows, their own included.
 
     The inputs are `mask` [slots, span] bool and `depth` [slots] int64, a slot's position less the rows before it.
@@ -59,7 +59,7 @@ class Block:
     model: whose weights; cache: whose rows. Blocks with one cache name share rows.
     """
 
-    topology: Tree | Parents | Masked
+    topology: Tree | Parents | Frontier
     outputs: tuple[str, ...] = ("ids", "logits")
     layers: Layers = field(default_factory=Layers)
     last_row: bool = False

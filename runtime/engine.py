@@ -1,6 +1,6 @@
 """One block, ready to run: tokens in, outputs out, rows kept.
 
-N  slots of the block      T  span of a Masked block
+N  slots of the block      T  span of a Frontier block
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .block import Block, Masked, Parents
+from .block import Block, Frontier, Parents
 from .draft import Outputs
 from .sequence import Cache, KVStore
 from .tree import Tree
@@ -48,16 +48,16 @@ class Engine:
         """Run `tokens` in the slots of `tree`, after the rows of `cache`. The block must hold the tree."""
         if isinstance(self.block.topology, Parents):
             _fill(self._numbers["parents"], tree.parents)
-        elif isinstance(self.block.topology, Masked):
+        elif isinstance(self.block.topology, Frontier):
             return self.grow(len(cache), tokens, 0, tuple([b"\1" * n for n in range(1, 1 + tree.slots)]))
         return self.run_after(len(cache), tokens)
 
     def grow(self, rows: int, tokens: Tokens[int], grown: int, seen: tuple[bytes, ...]) -> Outputs:
-        """Run a Masked block's slots as part of a tree that has `rows` rows before it and `grown` rows so far.
+        """Run a Frontier block's slots as part of a tree that has `rows` rows before it and `grown` rows so far.
 
         seen: for each of the tokens a byte for each row of the tree, up to its own: 1 where it sees that row.
         """
-        assert isinstance(self.block.topology, Masked)
+        assert isinstance(self.block.topology, Frontier)
         mask, depth = _frontier(self.slots, self.block.topology.span, grown, seen)
         self._numbers["mask"][:] = mask
         _fill(self._numbers["depth"], depth)
@@ -102,7 +102,7 @@ def _fill(view: memoryview, numbers: Iterable[int]) -> None:
 
 @lru_cache(4096)
 def _frontier(slots: int, span: int, grown: int, seen: tuple[bytes, ...]) -> tuple[bytes, tuple[int, ...]]:
-    """The inputs `mask` and `depth` of a Masked block; unused slots see everything. Shapes of trees come again."""
+    """The inputs `mask` and `depth` of a Frontier block; unused slots see everything. Shapes of trees come again."""
     before, unused = b"\1" * (span - slots - grown), slots - len(seen)
     mask = b"".join((before + row).ljust(span, b"\0") for row in seen) + b"\1" * span * unused
     return mask, tuple(row.count(1) - 1 - grown for row in seen) + (0,) * unused

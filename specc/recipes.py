@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from specc.runtime.block import Block, Layers, Masked, Parents
+from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
@@ -153,7 +153,7 @@ def _staged(p: Mapping[str, Any], facts: Facts) -> Plan:
 def _early_exit(p: Mapping[str, Any], facts: Facts) -> Plan:
     tree = _tree(p["tree"], Tree.best_first(RATES[:4], 12, depth=5))
     width = max(1, max(int((tree.depth == d).sum()) for d in range(tree.depth.max() + 1)))
-    draft = Block(Masked(min(width, 4), 4 + tree.slots), DRAFT, _exit(p, facts))
+    draft = Block(Frontier(min(width, 4), 4 + tree.slots), DRAFT, _exit(p, facts))
     return Plan((Block(tree),), {"draft": draft}, {"tree": tree.parents})
 
 
@@ -186,7 +186,7 @@ def _lookahead(p: Mapping[str, Any], facts: Facts) -> Plan:
 
 def _dynamic_tree(p: Mapping[str, Any], facts: Facts) -> Plan:
     count = _count(p, "num_speculative_tokens")
-    topology = Masked(4, 4 + count + 1)
+    topology = Frontier(4, 4 + count + 1)
     arguments = {k: p[k] for k in ("num_speculative_tokens", "max_depth")}
     verify = (Block(Parents(count + 1)),)
     if facts.assistant:

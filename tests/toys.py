@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, prefill
-from specc.runtime.block import Block, Masked, Parents
+from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.draft import Accepted, Draft
 from specc.runtime.engine import Engine
 from specc.runtime.recipe import load_acceptance, load_drafter
@@ -73,7 +73,7 @@ class Toy:
             inputs["row"] = (1,)
         if isinstance(block.topology, Parents):
             inputs["parents"] = (n,)
-        if isinstance(block.topology, Masked):
+        if isinstance(block.topology, Frontier):
             inputs |= {"mask": (n, block.topology.span), "depth": (n,)}
         for output in block.outputs:
             kind, _, k = output.partition(":")
@@ -94,7 +94,7 @@ class Toy:
     def topology(self) -> tuple[np.ndarray, np.ndarray]:
         """What each slot sees of the last rows, and its position less the rows in use."""
         topology = self.block.topology
-        if isinstance(topology, Masked):
+        if isinstance(topology, Frontier):
             return self.inputs["mask"], self.inputs["depth"]
         if isinstance(topology, Parents):
             topology = Tree((-1, *(int(p) for p in self.inputs["parents"][1:])))

@@ -18,8 +18,8 @@ from ..engine import Engine
 from ..sampling import Rng
 from ..sequence import Cache, Sequence
 from ..tree import Tree
-from .frontier import Call, Frontier
 from .plain import Plain
+from .tree_grower import Call, TreeGrower
 
 
 class DynamicTree(Plain):
@@ -41,13 +41,13 @@ class DynamicTree(Plain):
         self.own = Cache(draft.store) if prefill else None
 
     def propose(self, seq: Sequence) -> Draft:
-        frontier, tokens, parents = Frontier(), [seq.pending], [-1]
+        grower, tokens, parents = TreeGrower(), [seq.pending], [-1]
         probs: dict[int, np.ndarray] = {}
-        rows, outputs, first = self._root(seq, frontier.call([0], parents))
+        rows, outputs, first = self._root(seq, grower.call([0], parents))
         layer: list[tuple[float, int]] = [(1.0, 0)]
         for depth in range(min(self.depth, seq.room)):
             if depth:
-                call, first = frontier.call([slot for _, slot in layer], parents), 0
+                call, first = grower.call([slot for _, slot in layer], parents), 0
                 outputs = call.run(self.engine, rows, tokens)
             below: list[tuple[float, int]] = []
             for row, (value, slot) in enumerate(layer, first):

@@ -12,8 +12,8 @@ from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from ..tree import Tree
-from .frontier import Call, Frontier
 from .plain import Plain
+from .tree_grower import Call, TreeGrower
 
 
 class EarlyExit(Plain):
@@ -22,12 +22,12 @@ class EarlyExit(Plain):
     def __init__(self, draft: Engine, tree: Tokens[int], sample: bool = False) -> None:
         self.engine, self.tree, self.sample = draft, Tree(tuple(tree)), sample
         self.ranks, self.top_ids, _ = draft.outputs.ranked()
-        frontier = Frontier()
+        grower = TreeGrower()
         self.calls: list[Call] = []
         for depth in range(self.tree.depth.max()):
             level = [s for s, below in enumerate(self.tree.children) if below and self.tree.depth[s] == depth]
             for start in range(0, len(level), draft.slots):
-                self.calls.append(frontier.call(level[start : start + draft.slots], self.tree.parents))
+                self.calls.append(grower.call(level[start : start + draft.slots], self.tree.parents))
 
     def propose(self, seq: Sequence) -> Draft:
         tokens, probs = [seq.pending] * self.tree.slots, {}

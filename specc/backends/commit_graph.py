@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from specc.runtime.block import Block, Masked
+from specc.runtime.block import Block, Frontier
 from specc.runtime.manifest import Tensor
 from specc.runtime.tree import Tree
 
@@ -16,7 +16,7 @@ OPSET = 24
 def moves(block: Block) -> bool:
     """Whether slots that are kept may lie elsewhere than in front: a frontier keeps all that it grows."""
     topology = block.topology
-    return not isinstance(topology, Masked) and not (isinstance(topology, Tree) and topology.is_chain)
+    return not isinstance(topology, Frontier) and not (isinstance(topology, Tree) and topology.is_chain)
 
 
 def commit(inputs: Sequence[Tensor], slots: int, from_rows: bool) -> ir.Model:

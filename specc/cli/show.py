@@ -19,7 +19,7 @@ from rich.tree import Tree as Drawing
 
 from specc.cli.console import size
 from specc.cli.tables import table
-from specc.runtime.block import Masked, Parents
+from specc.runtime.block import Frontier, Parents
 from specc.runtime.bundle import MANIFEST, Bundle
 from specc.runtime.json_codec import to_json
 from specc.runtime.manifest import CacheSpec, EngineSpec, Tensor
@@ -105,7 +105,7 @@ def topology(engine: EngineSpec) -> str:
     shape = engine.block.topology
     if isinstance(shape, Parents):
         return "parents"
-    if isinstance(shape, Masked):
+    if isinstance(shape, Frontier):
         return "mask"
     return "chain" if shape.is_chain else "tree"
 

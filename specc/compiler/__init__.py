@@ -32,7 +32,7 @@ from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.huggingface import describe, load_model
 from specc.recipes import CURVE, DECODE, METHODS, Facts, Method, Plan, method, prefill
-from specc.runtime.block import Block, Masked
+from specc.runtime.block import Block, Frontier
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
 from specc.runtime.environment import threads
 from specc.runtime.errors import CaptureError, RecipeError, first_line
@@ -343,7 +343,7 @@ def _name_blocks(plans: list[tuple[Method, Plan]], widths: Sequence[int] = ()) -
     for slots in widths:
         names.setdefault(Block(Tree.chain(slots)), f"verify-chain-{slots}")
     for block, title in names.items():
-        wide = max(block.slots, block.topology.span if isinstance(block.topology, Masked) else 0)
+        wide = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
         if wide > MARGIN:
             raise RecipeError(f"{title} has {wide} slots; {MARGIN} is the most: choose fewer tokens a draft")
     return names

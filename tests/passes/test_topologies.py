@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from specc import passes
-from specc.runtime.block import Block, Masked, Parents
+from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import PassError
 from specc.runtime.tree import Tree
 
@@ -86,7 +86,7 @@ def test_parents_as_an_input_give_the_same(family: str) -> None:
 @pytest.mark.parametrize("family", EIGHT)
 def test_a_frontier_grows_the_same_tree_in_two_calls(family: str) -> None:
     past, start = prefilled(family), tokens().shape[1]
-    graph = build(family, Block(Masked(4, TREE.slots)))
+    graph = build(family, Block(Frontier(4, TREE.slots)))
     rows = []
     for first in (0, 4):
         mask = torch.ones(4, TREE.slots, dtype=torch.bool)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import VOCABULARY, World
 
-from specc.runtime.block import Block, Masked, Parents
-from specc.runtime.drafters.frontier import Frontier
+from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.drafters.tree_grower import TreeGrower
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
 
@@ -18,7 +18,7 @@ OUTPUTS = ("ids", "top_k:3", "logits")
 WORLD = World()
 CHAIN = WORLD.engine(Block(Tree.chain(5)))
 PARENTS = WORLD.engine(Block(Parents(SLOTS)))
-FRONTIER = WORLD.engine(Block(Masked(3, 3 + SLOTS), OUTPUTS))
+FRONTIER = WORLD.engine(Block(Frontier(3, 3 + SLOTS), OUTPUTS))
 tokens = st.integers(0, VOCABULARY - 1)
 
 
@@ -68,12 +68,12 @@ def test_parents_as_an_input(draft):
 def test_a_frontier_grown_level_by_level(draft):
     """More slots a level than the engine is wide; no slot, used or not, stands before the first position."""
     past, tree, slots = draft
-    rows, frontier, truth = len(committed(past)), Frontier(), path_logits(past, tree, slots)
+    rows, grower, truth = len(committed(past)), TreeGrower(), path_logits(past, tree, slots)
     committed(past)
     for depth in range(tree.depth.max() + 1):
         level = [s for s in range(tree.slots) if tree.depth[s] == depth]
         for start in range(0, len(level), FRONTIER.slots):
-            call = frontier.call(level[start : start + FRONTIER.slots], tree.parents)
+            call = grower.call(level[start : start + FRONTIER.slots], tree.parents)
             outputs = call.run(FRONTIER, rows, slots)
             for row, slot in enumerate(call.slots):
                 assert np.array_equal(outputs.logits_NV[row], truth[slot])

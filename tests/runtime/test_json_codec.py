@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime import block, manifest, recipe, tree
-from specc.runtime.block import WEIGHTS, Block, Layers, Masked, Parents
+from specc.runtime.block import WEIGHTS, Block, Frontier, Layers, Parents
 from specc.runtime.errors import BundleError
 from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.manifest import CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, Ran, Tensor
@@ -23,7 +23,7 @@ from specc.runtime.tree import Tree
 BLOCKS = (
     Block(Tree((-1, 0, 0, 1))),
     Block(Parents(12), ("ids", "top_k:8", "hidden:-1")),
-    Block(Masked(4, 16), layers=Layers((1,), (2, 3), 5), last_row=True, model="assistant", cache="assistant"),
+    Block(Frontier(4, 16), layers=Layers((1,), (2, 3), 5), last_row=True, model="assistant", cache="assistant"),
 )
 ENGINES = tuple(
     EngineSpec(f"engine-{i}", "onnx", f"{i}.onnx", b, ("0", "1"), (Tensor("input_ids", "int64", (1, 4)),),
@@ -77,7 +77,7 @@ tuples = st.lists(st.integers(0, 9), max_size=3).map(tuple)
 topologies = st.one_of(
     st.integers(1, 9).map(Tree.chain),
     st.builds(Parents, st.integers()),
-    st.builds(Masked, st.integers(), st.integers()),
+    st.builds(Frontier, st.integers(), st.integers()),
 )
 outputs = st.lists(st.sampled_from(["ids", "logits", "top_k:3", "hidden:-1"])).map(tuple)
 layers = st.builds(Layers, tuples, tuples, st.none() | st.integers())

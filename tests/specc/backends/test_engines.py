@@ -21,7 +21,7 @@ from specc import passes
 from specc.backends import Options, onnx
 from specc.backends.lowering.any_width import engine_at
 from specc.compiler import weights
-from specc.runtime.block import Block, Layers, Masked, Parents
+from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.engine import Engine
 from specc.runtime.engines.ort import HostKV, OrtRunner, session_options
 from specc.runtime.manifest import CacheSpec, EngineSpec
@@ -53,7 +53,7 @@ KINDS = {
     "prefill": Block(Tree.chain(8), ("ids", "logits"), last_row=True),
     "decode": Block(Tree.chain(1)),
     "verify": Block(DEEP, ("ids", "top_k:4", "logits")),
-    "exit": Block(Masked(4, 12), layers=Layers(exit_after=2)),
+    "exit": Block(Frontier(4, 12), layers=Layers(exit_after=2)),
 }
 FULL = KINDS | {
     "parents": Block(Parents(12)),

@@ -27,7 +27,7 @@ from specc.backends import Options, check, tensorrt, torch_tensorrt
 from specc.backends.lowering import torch_aten
 from specc.compiler import weights
 from specc.passes.find import outputs
-from specc.runtime.block import Block, Masked, Parents
+from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import BackendError
 from specc.runtime.tree import Tree
 
@@ -39,7 +39,7 @@ BLOCKS = {
     "chain": Block(Tree.chain(4)),
     "tree": Block(TREE),
     "parents": Block(Parents(7)),
-    "grown": Block(Masked(3, 9)),
+    "grown": Block(Frontier(3, 9)),
 }
 
 

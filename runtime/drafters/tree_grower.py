@@ -1,4 +1,4 @@
-"""Growing a token tree with a Masked engine: some slots a call, each under rows that earlier calls left.
+"""Growing a token tree with a Frontier engine: some slots a call, each under rows that earlier calls left.
 
 The tree's rows are scratch past the end of a cache; nothing here commits them.
 """
@@ -25,7 +25,7 @@ class Call:
         return engine.grow(rows, [tokens[s] for s in self.slots], self.grown, self.seen)
 
 
-class Frontier:
+class TreeGrower:
     """The calls that grow a tree, in order. Slot 0 comes first, below slot -1, which stands for the rows before it."""
 
     def __init__(self) -> None:
