@@ -29,7 +29,7 @@ PROVIDERS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Device:
     """device: cpu or cuda. provider: ONNX Runtime's, by a name of PROVIDERS. backend: whose engines, of a bundle that
     has several; None is the first that runs there."""
 
@@ -54,4 +54,4 @@ class Place:
         return PROVIDERS[self.provider or self.device]
 
 
-CPU = Place()
+CPU = Device()

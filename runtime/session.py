@@ -8,7 +8,7 @@ from typing import Any
 
 from .acceptance import Acceptance
 from .bundle import Bundle
-from .device import CPU, Place
+from .device import CPU, Device
 from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
 from .engine import Engine
@@ -46,7 +46,7 @@ def decode(
 class Session:
     """One conversation over a bundle's engines. Rows of a prompt's beginning that the cache holds are not run again."""
 
-    def __init__(self, bundle: Bundle, place: Place = CPU) -> None:
+    def __init__(self, bundle: Bundle, place: Device = CPU) -> None:
         bundle.check_once()
         self.bundle = bundle
         self.engines = Engines(bundle, place)

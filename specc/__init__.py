@@ -27,10 +27,10 @@ def load(
     device: cpu or cuda. execution_provider: ONNX Runtime's, such as openvino. backend: whose engines, if several's.
     """
     from specc.runtime.bundle import open_bundle
-    from specc.runtime.device import Place
+    from specc.runtime.device import Device
     from specc.runtime.session import Session
 
-    return Session(open_bundle(bundle), Place(device, execution_provider, backend))
+    return Session(open_bundle(bundle), Device(device, execution_provider, backend))
 
 
 def compile(model: str, output: str | Path, **options: Any) -> Bundle:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..bundle import Bundle
-from ..device import CPU, Place
+from ..device import CPU, Device
 from ..engine import Engine
 from ..errors import BackendError
 from ..manifest import EngineSpec
@@ -31,7 +31,7 @@ ONNX_RUNTIME = "pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of 
 class Engines:
     """By one backend of those that the bundle was built by."""
 
-    def __init__(self, bundle: Bundle, place: Place = CPU) -> None:
+    def __init__(self, bundle: Bundle, place: Device = CPU) -> None:
         self.bundle, self.place = bundle, place
         self.backend = choose(bundle, place)
         self._engines: dict[str, Engine] = {}
@@ -96,7 +96,7 @@ class Engines:
         return [e for e in self.bundle.manifest.engines if e.backend == self.backend]
 
 
-def choose(bundle: Bundle, place: Place) -> str:
+def choose(bundle: Bundle, place: Device) -> str:
     """The bundle's first backend that runs there. Raises BackendError."""
     held = list(dict.fromkeys(e.backend for e in bundle.manifest.engines))
     if place.backend is not None and place.backend not in held:

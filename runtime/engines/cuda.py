@@ -12,7 +12,7 @@ from ..errors import BackendError
 from .mapped_weights import Stored, tensors
 
 
-class Device:
+class Gpu:
     """The GPU, by `cuda.bindings.runtime` or what has its functions. Engines share its weights and its scratch."""
 
     def __init__(self, cuda: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..bundle import Bundle
-from ..device import Place
+from ..device import Device
 from ..environment import threads
 from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec, Tensor
@@ -95,7 +95,7 @@ class Runner:
         return made, {name: value.numpy() for name, value in made.items()}
 
 
-def store(spec: CacheSpec, place: Place) -> TorchKV:
+def store(spec: CacheSpec, place: Device) -> TorchKV:
     """Raises BackendError where torch is missing, or sees no such device, or where the rows do not fit there."""
     torch = _torch()
     if place.device != "cpu" and not torch.cuda.is_available():
@@ -103,7 +103,7 @@ def store(spec: CacheSpec, place: Place) -> TorchKV:
     return _placed(lambda: TorchKV(spec, torch, place.device), f"a cache of {spec.bytes >> 20} MiB", torch)
 
 
-def load(bundle: Bundle, spec: EngineSpec, rows: TorchKV, place: Place) -> Runner:
+def load(bundle: Bundle, spec: EngineSpec, rows: TorchKV, place: Device) -> Runner:
     """Raises BackendError for a package of another torch or processor, or that does not load."""
     torch = rows.torch
     torch.set_num_threads(threads())

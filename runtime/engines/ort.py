@@ -18,7 +18,7 @@ import onnxruntime as ort
 from onnxruntime import InferenceSession  # here, so that a package of which only a part is left is told at once
 
 from ..bundle import Bundle
-from ..device import CPU, Place, Provider
+from ..device import CPU, Device, Provider
 from ..environment import threads
 from ..errors import BackendError, first_line
 from ..manifest import CacheSpec, EngineSpec
@@ -114,7 +114,7 @@ class CopyRunner:
             np.copyto(place, value)
 
 
-def store(spec: CacheSpec, place: Place = CPU) -> HostKV | DeviceKV:
+def store(spec: CacheSpec, place: Device = CPU) -> HostKV | DeviceKV:
     """Rows where the engines run. Raises BackendError where they do not fit."""
     _provider(place)  # registers a plug-in, which threads that load engines must not do at once
     if place.device == "cpu":
@@ -129,7 +129,7 @@ def store(spec: CacheSpec, place: Place = CPU) -> HostKV | DeviceKV:
 
 
 def load(
-    bundle: Bundle, spec: EngineSpec, rows: HostKV | DeviceKV, place: Place = CPU
+    bundle: Bundle, spec: EngineSpec, rows: HostKV | DeviceKV, place: Device = CPU
 ) -> OrtRunner | CopyRunner | DeviceRunner:
     """The engine; on the CPU from its packed twin if this machine has one. Raises BackendError."""
     try:
@@ -150,7 +150,7 @@ def load(
         ) from e
 
 
-def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceKV, place: Place) -> DeviceRunner:
+def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceKV, place: Device) -> DeviceRunner:
     """With its launches captured where the provider can, and where all of the engine's nodes run on it."""
     committer = _session(bundle, spec.commit, place) if spec.commit else None
     plain = partial(_session, bundle, spec.file, place)
@@ -164,7 +164,7 @@ def _on_device(bundle: Bundle, spec: EngineSpec, rows: DeviceKV, place: Place) -
     return DeviceRunner(plain(), spec, rows, committer)
 
 
-def _session(bundle: Bundle, file: str, place: Place, graphs: bool = False) -> InferenceSession:
+def _session(bundle: Bundle, file: str, place: Device, graphs: bool = False) -> InferenceSession:
     """A session whose nodes run on the provider, or on the CPU where it lacks them. Raises BackendError."""
     provider, options, path = _provider(place), session_options(), str(bundle.file(file))
     asked = {"enable_cuda_graph": "1"} if graphs else {}
@@ -191,7 +191,7 @@ def openvino() -> dict[str, str]:
     return {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": str(threads())}
 
 
-def _provider(place: Place) -> Provider:
+def _provider(place: Device) -> Provider:
     """What runs there. Raises BackendError where it is missing."""
     if missing := lacks(place.runs):
         raise BackendError(missing)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..bundle import Bundle
-from ..device import Place
+from ..device import Device
 from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec, Tensor
-from .cuda import Device, bindings
+from .cuda import Gpu, bindings
 
 if TYPE_CHECKING:
     from tensorrt_rtx import ICudaEngine, Library
@@ -35,7 +35,7 @@ TYPES: dict[str, tuple[int, Any]] = {
 class GpuKV:
     """The rows of one cache on the GPU, by the names that engines bind; the runner that ran last moves them."""
 
-    def __init__(self, spec: CacheSpec, device: Device) -> None:
+    def __init__(self, spec: CacheSpec, device: Gpu) -> None:
         self.capacity, self.device = spec.capacity, device
         self.ran: Runner | None = None
         self.addresses = {
@@ -53,7 +53,7 @@ class GpuKV:
 class Launcher:
     """A context with every tensor at its address: run plainly once, then as a captured graph."""
 
-    def __init__(self, trt: Library, engine: ICudaEngine, device: Device, shapes: Mapping[str, tuple[int, ...]],
+    def __init__(self, trt: Library, engine: ICudaEngine, device: Gpu, shapes: Mapping[str, tuple[int, ...]],
                  addresses: Mapping[str, int]) -> None:  # fmt: skip
         self.engine, self.device = engine, device
         self.context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -165,7 +165,7 @@ HOST = {"input_ids", "past_len", "row", "parents", "mask", "depth"}  # what the 
 class Kit:
     """A library's runtime on a device. numbered: its engines' tensors are told by their order, not by their names."""
 
-    def __init__(self, name: str, trt: Library, device: Device, numbered: bool = False) -> None:
+    def __init__(self, name: str, trt: Library, device: Gpu, numbered: bool = False) -> None:
         self.name, self.trt, self.device, self.numbered = name, trt, device, numbered
         self.logger = trt.Logger(trt.Logger.ERROR)
         self.runtime = trt.Runtime(self.logger)
@@ -211,10 +211,10 @@ class TensorRT:
     def __init__(self, name: str, *modules: str, numbered: bool = False) -> None:
         self.name, self.modules, self.numbered = name, modules, numbered
 
-    def store(self, spec: CacheSpec, place: Place) -> GpuKV:
+    def store(self, spec: CacheSpec, place: Device) -> GpuKV:
         return GpuKV(spec, device())
 
-    def load(self, bundle: Bundle, spec: EngineSpec, rows: GpuKV, place: Place) -> Runner:
+    def load(self, bundle: Bundle, spec: EngineSpec, rows: GpuKV, place: Device) -> Runner:
         """Raises BackendError."""
         module = next((m for m in self.modules if m in spec.needs), self.modules[0])
         try:
@@ -232,6 +232,6 @@ TORCH = TensorRT("torch-tensorrt", "tensorrt", "tensorrt_rtx", numbered=True)
 
 
 @cache
-def device() -> Device:
+def device() -> Gpu:
     """The GPU of this process."""
-    return Device(bindings())
+    return Gpu(bindings())

@@ -17,7 +17,7 @@ from specc.bench.synthetic_acceptance import synthetic, undoubting
 from specc.bench.systems import Own, Run, System
 from specc.exactness import golden
 from specc.runtime.bundle import Bundle, open_bundle
-from specc.runtime.device import CPU, Place
+from specc.runtime.device import CPU, Device
 from specc.runtime.environment import cache_directory, stamp
 from specc.runtime.errors import BackendError, PromptError, RecipeError
 from specc.runtime.session import Session
@@ -48,7 +48,7 @@ class Options:
     assistant_model: str | None = None
     pythons: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
-    place: Place = CPU
+    place: Device = CPU
     guard: bool = True
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
 

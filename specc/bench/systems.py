@@ -9,7 +9,7 @@ from typing import Protocol
 from specc import machine
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.bundle import Bundle
-from specc.runtime.device import CPU, Place
+from specc.runtime.device import CPU, Device
 from specc.runtime.session import Session
 
 
@@ -53,7 +53,7 @@ class Own:
     name = "specc"
 
     def __init__(
-        self, bundle: Bundle, recipes: Sequence[str], accept: Acceptance | None = None, place: Place = CPU,
+        self, bundle: Bundle, recipes: Sequence[str], accept: Acceptance | None = None, place: Device = CPU,
         guard: bool = True,
     ) -> None:  # fmt: skip
         self.session, self.modes, self.accept, self.guard = Session(bundle, place), tuple(recipes), accept, guard

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from specc import __version__
 from specc.cli import bench, console, tune
-from specc.cli.arguments import Bundle, Count, Device, File, Json, Provider, Whose, Word, Words
+from specc.cli.arguments import BundleArgument, Count, DeviceOption, File, Json, Provider, Whose, Word, Words
 from specc.cli.arguments import examples as _examples
 from specc.cli.arguments import flag as _flag
 from specc.cli.arguments import option as _option
@@ -181,7 +181,7 @@ STDIN = "- reads the prompt from standard input."
 
 @app.command(epilog=GENERATE)
 def generate(
-    bundle: Bundle,
+    bundle: BundleArgument,
     source: Annotated[Word, typer.Argument(metavar="-", help=STDIN, show_default=False)] = None,
     prompt: Annotated[Word, _option("TEXT", "The prompt.")] = None,
     prompt_file: Annotated[File, _option("FILE", "A file that holds the prompt.")] = None,
@@ -197,7 +197,7 @@ def generate(
     seed: Annotated[Count, _option("S", "Makes sampling repeatable.", min=0)] = None,
     stop: Annotated[Words, _option("S", "Text that ends the answer; may be repeated.")] = None,
     ignore_eos: Annotated[bool, _flag("--ignore-eos", "Go on after an end-of-sequence token.")] = False,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     execution_provider: Provider = None,
     backend: Whose = None,
     json: Json = False,
@@ -265,12 +265,12 @@ TOLERANCE = "Logit gap below which a divergence is a near-tie. Default: the bund
 
 @app.command(epilog=TEST)
 def test(
-    bundle: Bundle,
+    bundle: BundleArgument,
     reference: Annotated[Word, _option("MODEL", REFERENCE)] = None,
     text: Annotated[File, _option("FILE", TEXT)] = None,
     recipe: Annotated[Words, _option("NAME", "Replay by this recipe; may be repeated. Default: all.")] = None,
     tolerance: Annotated[float | None, _option("T", TOLERANCE, min=0.0)] = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     execution_provider: Provider = None,
     backend: Whose = None,
     json: Json = False,
@@ -284,10 +284,10 @@ def test(
     """
     from specc.cli import tables
     from specc.exactness.replay import prove
-    from specc.runtime.device import Place
+    from specc.runtime.device import Device
 
     with console.stages() as stage:
-        place = Place(device, execution_provider, backend)
+        place = Device(device, execution_provider, backend)
         proof = prove(bundle, recipe or (), tolerance, reference, stage, place, text)
     told = proof.to_json()
     console.emit(told) if json else console.out().print(tables.proved(told))
@@ -299,7 +299,7 @@ SHOW = _examples("specc show model.specc", "specc show model.specc --engine pref
 
 @app.command("show", epilog=SHOW)
 def show_(
-    bundle: Bundle,
+    bundle: BundleArgument,
     engine: Annotated[Word, _option("NAME", "One engine: its passes, tensors, tree and mask.")] = None,
     json: Json = False,
 ) -> None:

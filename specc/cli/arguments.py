@@ -42,8 +42,8 @@ def commas(given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(word.strip() for g in given for word in g.split(",") if word.strip()))
 
 
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
 Json = Annotated[bool, flag("--json", "Print one JSON value and nothing else.")]
-Device = Annotated[str, option("D", "Where engines run: cpu or cuda.")]
+DeviceOption = Annotated[str, option("D", "Where engines run: cpu or cuda.")]
 Provider = Annotated[Word, option("P", f"Of ONNX Runtime: {', '.join(PROVIDERS)}.")]
 Whose = Annotated[Word, option("NAME", "Whose engines, in a bundle of several backends. Default: the first that runs.")]

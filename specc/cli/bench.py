@@ -7,9 +7,9 @@ from typing import Annotated
 
 from specc.cli import console
 from specc.cli.arguments import (
-    Bundle,
+    BundleArgument,
     Count,
-    Device,
+    DeviceOption,
     File,
     Json,
     Provider,
@@ -45,7 +45,7 @@ HTML = "Write a page with charts; needs specc[bench]."
 
 
 def bench(
-    bundle: Bundle,
+    bundle: BundleArgument,
     recipe: Annotated[Words, option("NAME", "Beside plain; may be repeated. Default: the bundle's default.")] = None,
     recipes: Annotated[Words, option("NAMES", RECIPES)] = None,
     prompts: Annotated[File, option("FILE", PROMPTS)] = None,
@@ -60,7 +60,7 @@ def bench(
     peer_python: Annotated[Words, option("PEER=PYTHON", PYTHON)] = None,
     peer_model: Annotated[Words, option("PEER=PATH", PEER_MODEL)] = None,
     no_guard: Annotated[bool, flag("--no-guard", "Go on drafting where it does not pay.")] = False,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     execution_provider: Provider = None,
     backend: Whose = None,
     html: Annotated[File, option("FILE", HTML)] = None,
@@ -80,7 +80,7 @@ def bench(
     from specc.bench import bench as run
     from specc.bench.synthetic_acceptance import read_rates
     from specc.cli import tables_bench
-    from specc.runtime.device import Place
+    from specc.runtime.device import Device
 
     with console.stages() as stage:
         report = run(
@@ -88,7 +88,7 @@ def bench(
                 bundle, commas([*(recipe or ()), *(recipes or ())]), prompts, chat, limit, max_new_tokens, rounds,
                 read_rates(synthetic_acceptance) if synthetic_acceptance else (), commas(against or ()), model,
                 assistant_model, pairs("--peer-python", peer_python or ()), pairs("--peer-model", peer_model or ()),
-                Place(device, execution_provider, backend), not no_guard, stage,
+                Device(device, execution_provider, backend), not no_guard, stage,
             )
         )  # fmt: skip
     told = report.to_json()

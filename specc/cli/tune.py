@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from specc.cli import console
-from specc.cli.arguments import Bundle, Count, File, Json, examples, option
+from specc.cli.arguments import BundleArgument, Count, File, Json, examples, option
 
 EXAMPLES = examples(
     "specc tune model.specc",
@@ -16,7 +16,7 @@ PROMPTS = "What will be asked: JSON lines with prompt or turns, .gz too. Default
 
 
 def tune(
-    bundle: Bundle,
+    bundle: BundleArgument,
     prompts: Annotated[File, option("FILE", PROMPTS)] = None,
     limit: Annotated[int, option("N", "Prompts at most.", min=1)] = 8,
     max_new_tokens: Annotated[Count, option("N", "Tokens of each answer. Default: 64.", min=2)] = None,

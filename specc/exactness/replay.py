@@ -11,7 +11,7 @@ from specc.exactness import golden, perplexity
 from specc.exactness.golden import Case, Replayed
 from specc.exactness.perplexity import Sample
 from specc.runtime.bundle import Bundle, open_bundle
-from specc.runtime.device import CPU, Place
+from specc.runtime.device import CPU, Device
 from specc.runtime.session import Session
 
 GOLDEN = "the bundle's golden file"
@@ -81,7 +81,7 @@ class Proof:
 
 def prove(
     path: Path, recipes: Sequence[str] = (), tolerance: float | None = None, reference: str | None = None,
-    stage: Callable[[str, int, int], None] = lambda title, done, total: None, place: Place = CPU,
+    stage: Callable[[str, int, int], None] = lambda title, done, total: None, place: Device = CPU,
     text: Path | None = None,
 ) -> Proof:  # fmt: skip
     """Check every file's hash, then replay the golden cases by the recipes named, or all.

@@ -19,7 +19,7 @@ import pytest
 from specc.runtime.block import Block
 from specc.runtime.bundle import Bundle
 from specc.runtime.engine import Engine
-from specc.runtime.engines.cuda import Device
+from specc.runtime.engines.cuda import Gpu
 from specc.runtime.engines.tensorrt import GpuKV, Kit, Runner
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Tensor
@@ -278,7 +278,7 @@ class Setup:
         (path / "v.trt").write_bytes(b"verify")
         (path / "k.trt").write_bytes(b"keep")
         self.gpu = Gpu()
-        self.device = Device(self.gpu.cuda)
+        self.device = Gpu(self.gpu.cuda)
         self.library = Library(self.gpu, {b"verify": (VERIFY, verify), b"keep": (KEEP, commit_rows)}, **library)
         cache = Tensor(FAST[0], "float", (1, 1, CAPACITY, 1)), Tensor(FAST[1], "float", (1, 1, CAPACITY, 1))
         n = TREE.slots

@@ -16,7 +16,7 @@ from specc.compiler import Options as CompileOptions
 from specc.compiler import compile_bundle, weights
 from specc.exactness.replay import prove
 from specc.runtime.block import Block, Parents
-from specc.runtime.device import Place
+from specc.runtime.device import Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import ort as engines
 from specc.runtime.engines.ort import HostKV, OrtRunner, lacks, load, session_options, store
@@ -173,20 +173,20 @@ def test_what_a_session_on_cuda_is_asked_for(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(engines, "InferenceSession", make)
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    assert load(bundle, spec, rows, Place("cuda")).plain is not None and asked == [{"enable_cuda_graph": "1"}]
+    assert load(bundle, spec, rows, Device("cuda")).plain is not None and asked == [{"enable_cuda_graph": "1"}]
     refuse = True
     with pytest.warns(SpeccWarning, match=r"verify: its launches .* \(This session cannot use the graph capture f"):
-        assert load(bundle, spec, rows, Place("cuda")).plain is None
+        assert load(bundle, spec, rows, Device("cuda")).plain is None
     assert asked[1:] == [{"enable_cuda_graph": "1"}, {}]
     monkeypatch.setenv("SPECC_CUDA_GRAPHS", "off")
-    assert load(bundle, spec, rows, Place("cuda")).plain is None and asked[3:] == [{}]
+    assert load(bundle, spec, rows, Device("cuda")).plain is None and asked[3:] == [{}]
     assert not captures("TensorrtExecutionProvider")
 
 
 class PlugIn:
     """A provider's package, and ONNX Runtime's devices, which it adds to once it is registered."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Place, kinds: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Device, kinds: str) -> None:
         self.title, self.registered, self.sessions = place.runs.title, [], []
         self.devices = [
             SimpleNamespace(ep_name=self.title, device=SimpleNamespace(type=getattr(ort.OrtHardwareDeviceType, kind)))
@@ -215,7 +215,7 @@ def test_a_plug_in_for_a_gpu_is_registered_once_and_captures_its_launches(
 ) -> None:
     spec, _ = build(tmp_path, Block(TREE))
     rows = DeviceKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}), "cpu")
-    real, options, place = ort.InferenceSession, session_options(), Place("cuda", "nv-tensorrt-rtx")
+    real, options, place = ort.InferenceSession, session_options(), Device("cuda", "nv-tensorrt-rtx")
     plugin = PlugIn(monkeypatch, place, "CPU GPU")
 
     def make(path: str, given: object) -> ort.InferenceSession:
@@ -233,7 +233,7 @@ def test_a_plug_in_for_a_gpu_is_registered_once_and_captures_its_launches(
 
 
 def test_a_plug_in_that_cannot_run_here_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Place("cuda", "nv-tensorrt-rtx")
+    place = Device("cuda", "nv-tensorrt-rtx")
     plugin = PlugIn(monkeypatch, place, "CPU")
     assert lacks(place.runs) == f"{plugin.title} finds no device that it runs on; take another provider"
 
@@ -256,7 +256,7 @@ def test_a_plug_in_is_asked_by_its_device_and_must_run_something(
     spec, _ = build(tmp_path, Block(Tree.chain(1)))
     rows = HostKV(CacheSpec(CAPACITY, {str(i): (2, 16) for i in range(3)}))
     made = SimpleNamespace(get_provider_graph_assignment_info=lambda: [SimpleNamespace(ep_name=runs)])
-    bundle, place = SimpleNamespace(file=lambda name: tmp_path / name), Place(provider="openvino")
+    bundle, place = SimpleNamespace(file=lambda name: tmp_path / name), Device(provider="openvino")
     plugin = PlugIn(monkeypatch, place, "GPU CPU")
     monkeypatch.setattr(engines, "InferenceSession", lambda path, given: made)
     monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "bf16")
@@ -321,7 +321,7 @@ def test_a_provider_that_is_not_here_is_named_with_its_remedy(tmp_path: Path, mo
     bundle = SimpleNamespace(file=lambda name: tmp_path / name)
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"no OpenVINOExecutionProvider, only .*install specc\[openvino\]"):
-        load(bundle, spec, rows, Place(provider="openvino"))
+        load(bundle, spec, rows, Device(provider="openvino"))
 
 
 def test_what_does_not_go_together_is_refused() -> None:
@@ -333,7 +333,7 @@ def test_what_does_not_go_together_is_refused() -> None:
         ({"provider": "openvino", "backend": "inductor"}, "is of backend onnx, not inductor"),
     ):
         with pytest.raises(BackendError, match=told):
-            Place(**place)
+            Device(**place)
 
 
 def test_a_fast_lowering_in_half_precision_is_refused(tmp_path: Path) -> None:

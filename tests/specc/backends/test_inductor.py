@@ -25,7 +25,7 @@ from specc.exactness import golden
 from specc.exactness.replay import prove
 from specc.runtime.block import Block, Parents
 from specc.runtime.bundle import open_bundle
-from specc.runtime.device import CPU, Place
+from specc.runtime.device import CPU, Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import inductor as runner
 from specc.runtime.engines import ort
@@ -93,7 +93,7 @@ def copied_to_a_device(bundle: Any, host: Engine, spec: EngineSpec, caches: Cach
     there = Elsewhere()
     rows = runner.TorchKV(caches, there, "cuda")
     spec = replace(spec, backend="inductor-cuda", needs={"torch": torch.__version__, "compute capability": "9.0"})
-    cuda = Engine("verify", spec.block, runner.load(bundle, spec, rows, Place("cuda")), rows)
+    cuda = Engine("verify", spec.block, runner.load(bundle, spec, rows, Device("cuda")), rows)
     assert {"cuda"} == there.devices and there.pinned == len(cuda.runner.inputs) + len(cuda.runner.outputs)
     for name, value in host.store.values.items():
         rows.values[name].copy_(value)
@@ -170,7 +170,7 @@ def test_a_gpu_that_is_not_here_is_one_line(bundle: Path) -> None:
         pytest.skip("there is one")
     assert inductor.CUDA.requirements()[-1].endswith("sees no CUDA GPU; build where there is one")
     with pytest.raises(BackendError, match=r"torch .* sees no CUDA GPU; specc doctor says"):
-        runner.store(CacheSpec(8, {"0": (1, 4)}), Place("cuda"))
+        runner.store(CacheSpec(8, {"0": (1, 4)}), Device("cuda"))
 
 
 def test_a_gpu_without_room_is_one_line() -> None:
@@ -201,7 +201,7 @@ def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> Non
     compiled = {n for n, b in names if b == "inductor"}
     assert compiled == {"prefill", "decode", "verify-chain-4"} < {n for n, b in names if b == "onnx"}
     for backend in (None, "onnx", "inductor"):
-        proof = prove(output, place=Place(backend=backend))
+        proof = prove(output, place=Device(backend=backend))
         assert [r.verdict for r in proof.replayed] == ["identical"] * 2
         assert specc.load(output, backend=backend).engines.backend == (backend or "onnx")
     cases = golden.read_cases(bundle.file(golden.FILE))
