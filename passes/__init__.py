@@ -16,7 +16,7 @@ from torch.fx import Graph, GraphModule
 
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import PassError
-from specc.runtime.manifest import Ran
+from specc.runtime.manifest import PassRecord
 
 from .bake_tree import BakeTree
 from .bound_positions import BoundPositions
@@ -76,12 +76,12 @@ def pipeline(block: Block, capacity: int) -> list[Pass]:
     return passes
 
 
-def run(passes: Sequence[Pass], graph: GraphModule, dump: Path | None = None) -> list[Ran]:
+def run(passes: Sequence[Pass], graph: GraphModule, dump: Path | None = None) -> list[PassRecord]:
     """Apply `passes` in order, cleaning up and checking after each. `dump` gets the graph after each as Python.
 
     Raises PassError naming the pass, what it missed, and what ran before it.
     """
-    done: list[Ran] = []
+    done: list[PassRecord] = []
     for i, p in enumerate(passes):
         before, start = len(graph.graph.nodes), time.perf_counter()
         try:
@@ -93,7 +93,7 @@ def run(passes: Sequence[Pass], graph: GraphModule, dump: Path | None = None) ->
         except Exception as e:
             after = ", ".join(r.name for r in done) or "no other pass"
             raise PassError(f"{p!r}: {e} (after {after})") from e
-        done.append(Ran(repr(p), changed, before, len(graph.graph.nodes), time.perf_counter() - start))
+        done.append(PassRecord(repr(p), changed, before, len(graph.graph.nodes), time.perf_counter() - start))
         if dump:
             dump.mkdir(parents=True, exist_ok=True)
             (dump / f"{i:02}-{type(p).__name__}.py").write_text(graph.print_readable(print_output=False))

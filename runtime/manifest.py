@@ -24,7 +24,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Ran:
+class PassRecord:
     """A pass that made an engine: how many places it changed, and the graph's nodes before and after."""
 
     name: str
@@ -52,7 +52,7 @@ class EngineSpec:
     layers: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    passes: tuple[Ran, ...]
+    passes: tuple[PassRecord, ...]
     weights: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""

@@ -18,7 +18,7 @@ from specc.cli import main
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     status: int
     out: str
     err: str
@@ -30,7 +30,7 @@ class Ran:
         return json.loads(self.out)
 
 
-def specc(*argv: Any, stdin: bytes = b"") -> Ran:
+def specc(*argv: Any, stdin: bytes = b"") -> CommandResult:
     """Run `specc argv…`."""
     out, err = io.StringIO(), io.StringIO()
     given = io.TextIOWrapper(io.BytesIO(stdin))
@@ -40,7 +40,7 @@ def specc(*argv: Any, stdin: bytes = b"") -> Ran:
             status = 0
         except SystemExit as e:
             status = int(e.code or 0)
-    return Ran(status, out.getvalue(), err.getvalue())
+    return CommandResult(status, out.getvalue(), err.getvalue())
 
 
 def command(*argv: Any) -> list[str]:

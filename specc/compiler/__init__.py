@@ -36,7 +36,7 @@ from specc.runtime.block import Block, Frontier
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
 from specc.runtime.environment import threads
 from specc.runtime.errors import CaptureError, RecipeError, first_line
-from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec, Ran
+from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec, PassRecord
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 
@@ -148,7 +148,7 @@ class _Compile:
         self.options, self.methods, self.prompts, self.directory = options, methods, prompts, directory
         self.graphs: dict[str, GraphModule] = {}
         self.quantized: dict[tuple[str, str], GraphModule] = {}
-        self.prepared: dict[str, list[Ran]] = {}
+        self.prepared: dict[str, list[PassRecord]] = {}
         self.done, self.total = 0, 5 + len(methods)
 
     def stage(self, title: str) -> None:

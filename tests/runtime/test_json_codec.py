@@ -16,7 +16,7 @@ from specc.runtime import block, manifest, recipe, tree
 from specc.runtime.block import WEIGHTS, Block, Frontier, Layers, Parents
 from specc.runtime.errors import BundleError
 from specc.runtime.json_codec import from_json, to_json
-from specc.runtime.manifest import CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, Ran, Tensor
+from specc.runtime.manifest import CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, PassRecord, Tensor
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 
@@ -27,7 +27,7 @@ BLOCKS = (
 )
 ENGINES = tuple(
     EngineSpec(f"engine-{i}", "onnx", f"{i}.onnx", b, ("0", "1"), (Tensor("input_ids", "int64", (1, 4)),),
-               (Tensor("ids", "int64", (1, 4)),), (Ran("BakeTree()", 2, 10, 9, 0.5), Ran("Other()", 0, 9, 9, 1)))
+               (Tensor("ids", "int64", (1, 4)),), (PassRecord("BakeTree()", 2, 10, 9, 0.5), PassRecord("Other()", 0, 9, 9, 1)))
     for i, b in enumerate(BLOCKS)
 )  # fmt: skip
 MANIFEST = Manifest(
@@ -129,4 +129,7 @@ def test_a_value_that_does_not_fit_is_named(path, value, named):
 
 
 def test_a_whole_number_is_a_number():
-    assert from_json(Ran, {"name": "", "changed": 0, "nodes_before": 0, "nodes_after": 0, "seconds": 1}).seconds == 1
+    assert (
+        from_json(PassRecord, {"name": "", "changed": 0, "nodes_before": 0, "nodes_after": 0, "seconds": 1}).seconds
+        == 1
+    )
