@@ -22,7 +22,7 @@ from specc.runtime.block import Block
 from specc.runtime.engines.inductor import machine
 from specc.runtime.errors import BackendError, first_line
 
-OWN = 1 << 20  # bytes: so much an engine may hold besides the model's weights
+LARGEST_CONSTANT = 1 << 20  # bytes: so much an engine may hold besides the model's weights
 CONFIG: dict[str, Any] = {
     "aot_inductor.package_constants_in_so": False,  # all engines take one file's
     "cpp.dynamic_threads": True,  # as many as the runtime has, not as the compiler had
@@ -61,7 +61,7 @@ class Inductor:
         held, _ = read_header(weights)
         constants = {**program.state_dict, **program.constants}
         own = {n: t.detach().clone() for n, t in constants.items() if prefix + n not in held}
-        if big := [n for n, t in own.items() if t.nbytes > OWN]:
+        if big := [n for n, t in own.items() if t.nbytes > LARGEST_CONSTANT]:
             raise BackendError(f"{big[0]} of {own[big[0]].nbytes} bytes is in no weights file")
         try:
             with quiet():

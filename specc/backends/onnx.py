@@ -30,7 +30,7 @@ types = ("fp32", "fp16", "bf16", "int8", "int4")
 together = True
 OPSETS = {"fast": 23, "portable": 24}
 INLINE = 1024  # bytes: what is smaller stands in the graph
-OWN = 1 << 20  # bytes: so much an engine may hold besides the model's weights
+LARGEST_CONSTANT = 1 << 20  # bytes: so much an engine may hold besides the model's weights
 
 
 def build(
@@ -156,7 +156,7 @@ def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
         if tensor.nbytes < INLINE:
             continue
         held = header.get(prefix + name)
-        if held is None and tensor.nbytes <= OWN:  # a pass's constant, such as a tree's mask
+        if held is None and tensor.nbytes <= LARGEST_CONSTANT:  # a pass's constant, such as a tree's mask
             continue
         if held is None:
             raise BackendError(f"{name} of {tensor.nbytes} bytes is in no weights file")

@@ -14,7 +14,7 @@ from specc import machine, prompts
 from specc.bench.peers import PEERS, Job, Peer, closing
 from specc.bench.summary import Key, Row, Task, best, rows
 from specc.bench.synthetic_acceptance import synthetic, undoubting
-from specc.bench.systems import Own, Run, System
+from specc.bench.systems import Run, SpeccSystem, System
 from specc.exactness import golden
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
@@ -82,7 +82,9 @@ def bench(options: Options) -> Report:
     accept = synthetic(options.rates) if options.rates else None
     if options.rates:
         bundle = replace(bundle, manifest=undoubting(bundle.manifest))
-    own = Own(bundle, _recipes(bundle, options.recipes), accept, options.place, options.guard and not options.rates)
+    own = SpeccSystem(
+        bundle, _recipes(bundle, options.recipes), accept, options.place, options.guard and not options.rates
+    )
     tasks, cut = _tasks(own.session, options)
     running: list[Peer] = []
     with ExitStack() as stack:
@@ -177,7 +179,7 @@ def _measure(
         try:
             return system.run(mode, task.ids, count, seed)
         except BackendError as e:
-            if isinstance(system, Own):
+            if isinstance(system, SpeccSystem):
                 raise
             for key in [key for key in runs if key[0] == system.name]:
                 del runs[key]
@@ -209,7 +211,7 @@ def _lives(peer: Peer, runs: Iterable[Key]) -> bool:
     return any(name == peer.name for name, _ in runs)
 
 
-def _costs(own: Own, repeats: int) -> list[StepCost]:
+def _costs(own: SpeccSystem, repeats: int) -> list[StepCost]:
     """The engines of the recipes that were measured, decode first, at contexts that fit."""
     session, manifest = own.session, own.session.bundle.manifest
     used = [r for r in manifest.recipes if r.name in own.modes]

@@ -13,7 +13,7 @@ from specc.tuning.step_costs import middle
 ALL = "all"
 Key = tuple[str, str]  # system and mode
 Rounds = Sequence[Sequence[Run]]  # by round, by prompt
-OWN: Key = ("specc", "plain")
+BASELINE: Key = ("specc", "plain")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def best(runs: Mapping[Key, Rounds], tasks: Sequence[Task]) -> list[dict[str, An
     def fastest(system: str) -> Key:
         return max((key for key in rates if key[0] == system), key=lambda key: median(rates[key]))
 
-    own = fastest(OWN[0])
+    own = fastest(BASELINE[0])
     found = []
-    for system in dict.fromkeys(system for system, _ in runs if system != OWN[0]):
+    for system in dict.fromkeys(system for system, _ in runs if system != BASELINE[0]):
         theirs = fastest(system)
         pairs = zip(rates[own], rates[theirs], strict=True)
         ratio = median(mine / other for mine, other in pairs)
@@ -76,7 +76,7 @@ def best(runs: Mapping[Key, Rounds], tasks: Sequence[Task]) -> list[dict[str, An
 
 def _row(runs: Mapping[Key, Rounds], key: Key, category: str, tasks: Sequence[Task]) -> Row:
     at = [i for i, t in enumerate(tasks) if category in (ALL, t.category)]
-    rounds, plain = runs[key], runs[OWN]
+    rounds, plain = runs[key], runs[BASELINE]
     rates, whole = _rates(rounds, at, _decoding), _rates(rounds, at, _end_to_end)
     rate, spread = middle(rates)
     mine = [r[i] for r in rounds for i in at]

@@ -47,7 +47,7 @@ class System(Protocol):
         """Bytes of its process, shared pages in proportion."""
 
 
-class Own:
+class SpeccSystem:
     """A bundle; its modes are recipes. `accept` takes the place of every recipe's own rule."""
 
     name = "specc"

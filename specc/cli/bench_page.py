@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context as style
 from matplotlib.ticker import MaxNLocator
 
-from specc.bench.summary import ALL, OWN
+from specc.bench.summary import ALL, BASELINE
 from specc.cli.console import size
 from specc.cli.tables_bench import name
 
@@ -115,7 +115,7 @@ def _depth(rows: Sequence[Told]) -> Figure:
 
 
 def _colour(row: Told) -> str:
-    return PEER if row["system"] != OWN[0] else PLAIN if row["recipe"] == OWN[1] else RECIPE
+    return PEER if row["system"] != BASELINE[0] else PLAIN if row["recipe"] == BASELINE[1] else RECIPE
 
 
 def _svg(figure: Figure) -> Markup:

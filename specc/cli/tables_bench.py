@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from specc.bench.summary import ALL, OWN
+from specc.bench.summary import ALL, BASELINE
 from specc.cli.console import size
 from specc.cli.tables import table
 
@@ -35,7 +35,7 @@ def _systems(rows: Sequence[Told], model: Told) -> Table:
     made = table("recipe", *((t, "right") for t in titles))
     fastest = {r["system"]: max(s["tokens_per_second"] for s in rows if s["system"] == r["system"]) for r in rows}
     for r in rows:
-        default = r["system"] == OWN[0] and r["recipe"] == model["default_recipe"]
+        default = r["system"] == BASELINE[0] and r["recipe"] == model["default_recipe"]
         length = r["mean_acceptance_length"]
         made.add_row(
             name(r) + " *" * default,
@@ -61,7 +61,7 @@ def _categories(rows: Iterable[Told], categories: Sequence[str]) -> Table:
 
 def name(row: Told) -> str:
     """A recipe's name, or a peer's and its mode."""
-    return str(row["recipe"]) if row["system"] == OWN[0] else f"{row['system']} {row['recipe']}"
+    return str(row["recipe"]) if row["system"] == BASELINE[0] else f"{row['system']} {row['recipe']}"
 
 
 def _costs(costs: Sequence[Told]) -> Table:

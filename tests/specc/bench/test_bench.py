@@ -15,7 +15,7 @@ from shell import copied, edit_manifest, refused, specc
 from specc import bench
 from specc.bench import peers
 from specc.bench.peers import worker
-from specc.bench.systems import Own, Run
+from specc.bench.systems import Run, SpeccSystem
 from specc.cli import bench_page
 from specc.runtime.bundle import open_bundle
 
@@ -128,7 +128,7 @@ class TestFigures:
 
     def test_a_prompt_that_is_too_long_is_cut_at_its_beginning(self, bundle: Path, tmp_path: Path) -> None:
         options = bench.Options(bundle, prompts=questions(tmp_path), max_new_tokens=50)
-        own = Own(open_bundle(bundle), ["plain"])
+        own = SpeccSystem(open_bundle(bundle), ["plain"])
         tasks, cut = bench._tasks(own.session, options)
         assert ([t.category for t in tasks], cut) == (["a", "b", "b"], 1)
         whole = own.session.text.encode("import os " * 300)
@@ -136,7 +136,7 @@ class TestFigures:
 
     def test_a_prompt_may_be_a_users_message(self, bundle: Path, tmp_path: Path) -> None:
         options = bench.Options(bundle, prompts=questions(tmp_path), chat=True, limit=1)
-        own = Own(open_bundle(bundle), ["plain"])
+        own = SpeccSystem(open_bundle(bundle), ["plain"])
         tasks, _ = bench._tasks(own.session, options)
         assert tasks[0].ids == own.session.text.encode("<user>def f\n<assistant>")
 
@@ -156,11 +156,11 @@ class TestTurns:
     ) -> None:
         order: list[tuple[str, int]] = []
 
-        def noted(self: Own, mode: str, ids: list[int], count: int, seed: int) -> Run:
+        def noted(self: SpeccSystem, mode: str, ids: list[int], count: int, seed: int) -> Run:
             order.append((mode, seed))
             return Run([1] * count, 1, 0.1, 0.1, 0, 0)
 
-        monkeypatch.setattr(Own, "run", noted)
+        monkeypatch.setattr(SpeccSystem, "run", noted)
         monkeypatch.setattr(bench, "step_costs", lambda *_: [])
         file = questions(tmp_path)
         bench.bench(bench.Options(bundle, ["all"], file, rounds=2))
@@ -172,7 +172,7 @@ class TestTurns:
         assert rounds[0][3][0] == "prompt-lookup" and rounds[0][6][0] == "early-exit"
 
     def test_a_prompt_is_run_whole_each_time(self, bundle: Path) -> None:
-        own = Own(open_bundle(bundle), ["plain"])
+        own = SpeccSystem(open_bundle(bundle), ["plain"])
         prefill = own.session.engines["prefill"]
         own.run("plain", list(range(50)), 4, 0)
         once = prefill.calls
