@@ -45,7 +45,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MethodBlocks:
     """The blocks of one recipe: those that verify, narrowest first, and the drafter's by argument name."""
 
     verify: tuple[Block, ...]
@@ -62,7 +62,7 @@ class Method:
     paper: str
     drafter: str
     topology: str
-    plan: Callable[[Mapping[str, Any], Facts], Plan]
+    plan: Callable[[Mapping[str, Any], Facts], MethodBlocks]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     acceptance: str = "match"
     lossless: bool = True
@@ -109,14 +109,14 @@ def _exit(p: Mapping[str, Any], facts: Facts) -> Layers:
     return Layers(exit_after=layer)
 
 
-def _plain(p: Mapping[str, Any], facts: Facts) -> Plan:
-    return Plan((DECODE,))
+def _plain(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
+    return MethodBlocks((DECODE,))
 
 
-def _chain(p: Mapping[str, Any], draft: Mapping[str, Block]) -> Plan:
+def _chain(p: Mapping[str, Any], draft: Mapping[str, Block]) -> MethodBlocks:
     count = _count(p, "num_speculative_tokens")
     arguments = {k: p[k] for k in ("num_speculative_tokens", "assistant_confidence_threshold")}
-    return Plan(_widths(count + 1), draft, arguments)
+    return MethodBlocks(_widths(count + 1), draft, arguments)
 
 
 def _widths(most: int) -> tuple[Block, ...]:
@@ -124,7 +124,7 @@ def _widths(most: int) -> tuple[Block, ...]:
     return (DECODE, *(Block(Tree.chain(n)) for n in WIDTHS if n < most), Block(Tree.chain(most)))
 
 
-def _layer_skip(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _layer_skip(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     skipped = [tuple(p["skip_layers"] or ()) + tuple(p[k] or ()) for k in ("skip_attention", "skip_mlp")]
     for layer in (*skipped[0], *skipped[1]):
         if layer not in range(facts.layers):
@@ -133,66 +133,66 @@ def _layer_skip(p: Mapping[str, Any], facts: Facts) -> Plan:
     return _chain(p, {"draft": Block(Tree.chain(1), DRAFT, Layers(attention, mlp))})
 
 
-def _quantized_self_draft(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _quantized_self_draft(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     plan = _layer_skip(p, facts)
     return replace(plan, engines={role: replace(b, weights="int4") for role, b in plan.engines.items()})
 
 
-def _cascade(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _cascade(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     most = 1 + _count(p, "num_speculative_tokens") + _count(p, "prompt_lookup_num_tokens")
     arguments = {k: v for k, v in p.items() if not k.startswith("skip_")}
-    return Plan(_widths(most), _quantized_self_draft(p, facts).engines, arguments)
+    return MethodBlocks(_widths(most), _quantized_self_draft(p, facts).engines, arguments)
 
 
-def _staged(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _staged(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     copy = Block(Tree.chain(1), DRAFT, weights="int4")
     wide = replace(copy, topology=Tree.chain(1 + _count(p, "prompt_lookup_num_tokens")))
-    return Plan(_widths(1 + _count(p, "num_speculative_tokens")), {"draft": copy, "wide": wide}, dict(p))
+    return MethodBlocks(_widths(1 + _count(p, "num_speculative_tokens")), {"draft": copy, "wide": wide}, dict(p))
 
 
-def _early_exit(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _early_exit(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     tree = _tree(p["tree"], Tree.best_first(RATES[:4], 12, depth=5))
     width = max(1, max(int((tree.depth == d).sum()) for d in range(tree.depth.max() + 1)))
     draft = Block(Frontier(min(width, 4), 4 + tree.slots), DRAFT, _exit(p, facts))
-    return Plan((Block(tree),), {"draft": draft}, {"tree": tree.parents})
+    return MethodBlocks((Block(tree),), {"draft": draft}, {"tree": tree.parents})
 
 
-def _prompt_lookup(p: Mapping[str, Any], facts: Facts) -> Plan:
-    return Plan(_widths(1 + _count(p, "prompt_lookup_num_tokens")), {}, dict(p))
+def _prompt_lookup(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
+    return MethodBlocks(_widths(1 + _count(p, "prompt_lookup_num_tokens")), {}, dict(p))
 
 
-def _draft_model(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _draft_model(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     draft = Block(Tree.chain(1), DRAFT, model="assistant", cache="assistant")
     return _chain(p, {"draft": draft, "prefill": prefill("assistant")})
 
 
-def _token_recycling(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _token_recycling(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     tree = _tree(p["tree"], Tree.best_first(RATES, 1 + _count(p, "num_speculative_tokens"), depth=6))
     if (widest := max(tree.rank)) > 7:
         raise RecipeError(f"tree has a child of rank {widest}; token-recycling keeps 8 successors: use ranks 0..7")
     block = Block(tree, ("ids", "top_k:8", "logits"))
-    return Plan((block,), {}, {"tree": tree.parents, "vocab_size": facts.vocab_size})
+    return MethodBlocks((block,), {}, {"tree": tree.parents, "vocab_size": facts.vocab_size})
 
 
-def _jacobi(p: Mapping[str, Any], facts: Facts) -> Plan:
-    return Plan((Block(Tree.chain(1 + _count(p, "num_speculative_tokens"))),), {}, dict(p))
+def _jacobi(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
+    return MethodBlocks((Block(Tree.chain(1 + _count(p, "num_speculative_tokens"))),), {}, dict(p))
 
 
-def _lookahead(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _lookahead(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     width, guesses = _count(p, "window_size"), _count(p, "max_candidates", 0)
     tree = Tree.window(width, _count(p, "ngram_size", 2) - 1, guesses)
-    return Plan((Block(tree),), {}, dict(p))
+    return MethodBlocks((Block(tree),), {}, dict(p))
 
 
-def _dynamic_tree(p: Mapping[str, Any], facts: Facts) -> Plan:
+def _dynamic_tree(p: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     count = _count(p, "num_speculative_tokens")
     topology = Frontier(4, 4 + count + 1)
     arguments = {k: p[k] for k in ("num_speculative_tokens", "max_depth")}
     verify = (Block(Parents(count + 1)),)
     if facts.assistant:
         draft = Block(topology, DRAFT, model="assistant", cache="assistant")
-        return Plan(verify, {"draft": draft, "prefill": prefill("assistant")}, arguments)
-    return Plan(verify, {"draft": Block(topology, DRAFT, _exit(p, facts))}, arguments)
+        return MethodBlocks(verify, {"draft": draft, "prefill": prefill("assistant")}, arguments)
+    return MethodBlocks(verify, {"draft": Block(topology, DRAFT, _exit(p, facts))}, arguments)
 
 
 TOKENS = Parameter(3, "tokens a draft")

@@ -31,7 +31,7 @@ from specc.compiler.separate_process import apart
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.huggingface import describe, load_model
-from specc.recipes import CURVE, DECODE, METHODS, Facts, Method, Plan, method, prefill
+from specc.recipes import CURVE, DECODE, METHODS, Facts, Method, MethodBlocks, method, prefill
 from specc.runtime.block import Block, Frontier
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
 from specc.runtime.environment import threads
@@ -239,7 +239,7 @@ class _Compile:
         anywhere = {k: v for k, v in self.options.parameters.get("", {}).items() if k in m.parameters}
         return m.settle(anywhere | dict(self.options.parameters.get(m.name, {})))
 
-    def _cheap(self, plan: Plan) -> Plan:
+    def _cheap(self, plan: MethodBlocks) -> MethodBlocks:
         """The same, with drafts that read their weights in the type asked for."""
         kind = self.options.draft_dtype
         drafts = {
@@ -326,7 +326,7 @@ def _prefix(model: str) -> str:
     return "" if model == "target" else f"{model}."
 
 
-def _name_blocks(plans: list[tuple[Method, Plan]], widths: Sequence[int] = ()) -> dict[Block, str]:
+def _name_blocks(plans: list[tuple[Method, MethodBlocks]], widths: Sequence[int] = ()) -> dict[Block, str]:
     """Every block that is to be built, once, under a name; and chains of so many slots."""
     names = {prefill(): "prefill", DECODE: "decode"}
 
@@ -349,7 +349,7 @@ def _name_blocks(plans: list[tuple[Method, Plan]], widths: Sequence[int] = ()) -
     return names
 
 
-def _recipe(m: Method, plan: Plan, names: Mapping[Block, str]) -> Recipe:
+def _recipe(m: Method, plan: MethodBlocks, names: Mapping[Block, str]) -> Recipe:
     return Recipe(
         m.name, m.drafter, tuple(names[b] for b in plan.verify), m.acceptance, m.lossless,
         {role: names[b] for role, b in plan.engines.items()}, plan.arguments,
