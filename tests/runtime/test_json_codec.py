@@ -25,9 +25,10 @@ BLOCKS = (
     Block(Parents(12), ("ids", "top_k:8", "hidden:-1")),
     Block(Frontier(4, 16), layers=Layers((1,), (2, 3), 5), last_row=True, model="assistant", cache="assistant"),
 )
+PASSES = (PassRecord("BakeTree()", 2, 10, 9, 0.5), PassRecord("Other()", 0, 9, 9, 1))
 ENGINES = tuple(
     EngineSpec(f"engine-{i}", "onnx", f"{i}.onnx", b, ("0", "1"), (Tensor("input_ids", "int64", (1, 4)),),
-               (Tensor("ids", "int64", (1, 4)),), (PassRecord("BakeTree()", 2, 10, 9, 0.5), PassRecord("Other()", 0, 9, 9, 1)))
+               (Tensor("ids", "int64", (1, 4)),), PASSES)
     for i, b in enumerate(BLOCKS)
 )  # fmt: skip
 MANIFEST = Manifest(
@@ -111,7 +112,7 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(path):
         ("manifest.near_tie_tolerance", "1e-3", "expected number"),
         ("manifest.engines[2].block.last_row", 1, "expected bool, found 1"),
         ("manifest.engines[2].block.layers.exit_after", 0.5, "0.5 is none of int"),
-        ("manifest.engines[0].block.topology", {"slots": 1, "parents": [-1]}, "none of Tree, Parents, Masked"),
+        ("manifest.engines[0].block.topology", {"slots": 1, "parents": [-1]}, "none of Tree, Parents, Frontier"),
         ("manifest.engines[0].block.topology", {"parents": [-1, 1]}, "slot 1 has parent 1"),
         ("manifest.engines[0].block", {"topology": {"slots": 3}, "outputs": ["idz"]}, "'idz'"),
         ("manifest.caches.target.layers.0", [3], "expected 2 items, found [3]"),

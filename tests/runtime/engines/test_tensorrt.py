@@ -75,7 +75,7 @@ def fitting(kind: str, value: Any) -> bool:
     return isinstance(value, KINDS[kind]) if kind in KINDS else True
 
 
-class Gpu:
+class FakeGpu:
     """CUDA over host memory."""
 
     def __init__(self, free: int = 1 << 30) -> None:
@@ -179,7 +179,7 @@ class Library:
     __name__, __version__ = "tensorrt_rtx", "1.7"
 
     def __init__(
-        self, gpu: Gpu, engines: dict[bytes, tuple[dict[str, str], Callable[..., None]]], scratch: int = 64
+        self, gpu: FakeGpu, engines: dict[bytes, tuple[dict[str, str], Callable[..., None]]], scratch: int = 64
     ) -> None:
         try:
             import tensorrt_rtx as real
@@ -277,7 +277,7 @@ class Setup:
         write_weights(path / "w.safetensors")
         (path / "v.trt").write_bytes(b"verify")
         (path / "k.trt").write_bytes(b"keep")
-        self.gpu = Gpu()
+        self.gpu = FakeGpu()
         self.device = Gpu(self.gpu.cuda)
         self.library = Library(self.gpu, {b"verify": (VERIFY, verify), b"keep": (KEEP, commit_rows)}, **library)
         cache = Tensor(FAST[0], "float", (1, 1, CAPACITY, 1)), Tensor(FAST[1], "float", (1, 1, CAPACITY, 1))
