@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
-from specc.runtime.engines.ort import session_options
+from specc.runtime.engines.ort_cpu import session_options
 
 HEADS, KV_HEADS, SIZE, CAPACITY = 9, 3, 64, 2048
 SLOTS, ROWS = (1, 4, 8, 12, 16), (64, 1024)

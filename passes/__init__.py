@@ -93,7 +93,15 @@ def run(passes: Sequence[Pass], graph: GraphModule, dump: Path | None = None) ->
         except Exception as e:
             after = ", ".join(r.name for r in done) or "no other pass"
             raise PassError(f"{p!r}: {e} (after {after})") from e
-        done.append(PassRecord(repr(p), changed, before, len(graph.graph.nodes), time.perf_counter() - start))
+        done.append(
+            PassRecord(
+                name=repr(p),
+                changed=changed,
+                nodes_before=before,
+                nodes_after=len(graph.graph.nodes),
+                seconds=time.perf_counter() - start,
+            )
+        )
         if dump:
             dump.mkdir(parents=True, exist_ok=True)
             (dump / f"{i:02}-{type(p).__name__}.py").write_text(graph.print_readable(print_output=False))

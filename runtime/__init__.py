@@ -1,4 +1,4 @@
-"""The runtime: the shared vocabulary, the bundle and the decoding loop. No torch, no transformers, no onnx."""
+"""The runtime: the shared vocabulary, the bundle and the decoding loop. It needs no torch, transformers or onnx."""
 
-if __name__ != "specc.runtime":  # a second copy of every class would load under another name
+if __name__ != "specc.runtime":  # Under another name Python would load every class a second time.
     raise ImportError(f"import specc.runtime, not {__name__}: it is installed under specc")

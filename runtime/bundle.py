@@ -1,4 +1,4 @@
-"""A bundle is a directory; this file opens one, checks one, and writes one whole or not at all."""
+"""A bundle is a directory with a manifest. This file opens one, checks one, and writes one whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,29 +23,43 @@ from .manifest import SCHEMA, EngineSpec, FileSpec, Manifest, check_names
 from .recipe import Recipe
 
 MANIFEST = "manifest.json"
-PARTIAL, OLD = ".partial", ".old"  # how the names of what is not yet, or no longer, a bundle end
+PARTIAL = ".partial"  # ends the name of a directory or file that is not complete yet
+OLD = ".old"  # ends the name of a bundle that is being replaced
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: every file that the manifest lists is there, at its size."""
+    """An opened bundle: every file that the manifest lists is there and has its size."""
 
     path: Path
     manifest: Manifest
 
     def file(self, name: str) -> Path:
+        """Return the path of a file of the bundle."""
         return self.path / name
 
     def engine(self, name: str, backend: str | None = None) -> EngineSpec:
-        """The engine of that name, of the first backend that has it, or of one."""
+        """Return the engine of that name.
+
+        Args:
+            name: an engine's name in the manifest.
+            backend: whose engine; None takes the first backend that has one of that name.
+
+        Raises:
+            BundleError: there is no such engine.
+        """
         try:
             return next(e for e in self.manifest.engines if e.name == name and backend in (None, e.backend))
         except StopIteration:
             names = ", ".join(e.name for e in self.manifest.engines)
-            raise BundleError(f"{self.path} has no engine {name!r}, only {names}") from None
+            raise BundleError(f"{self.path} has no engine {name!r}, only {names}; compile the bundle again") from None
 
     def recipe(self, name: str | None = None) -> Recipe:
-        """The recipe of that name; None is the bundle's default."""
+        """Return the recipe of that name; None means the bundle's default.
+
+        Raises:
+            RecipeError: there is no such recipe. The message suggests the nearest name.
+        """
         name = name or self.manifest.default_recipe
         names = [r.name for r in self.manifest.recipes]
         if name not in names:
@@ -55,47 +69,47 @@ class Bundle:
         return self.manifest.recipes[names.index(name)]
 
     def check(self, *names: str) -> None:
-        """Compare the SHA-256 of the files named, or of all. Raises BundleError naming the first that differs."""
+        """Compare the SHA-256 of these files with the manifest, or of all files if none is named.
+
+        Raises:
+            BundleError: naming the first file that differs.
+        """
         for name, spec in self.manifest.files.items():
             if (not names or name in names) and sha256(self.file(name)) != spec.sha256:
                 raise BundleError(f"{self.file(name)} was altered after compiling; compile the bundle again")
 
     def check_once(self) -> None:
-        """Like `check`, but files that this machine has checked, and that did not change since, are not read again."""
+        """Compare the SHA-256 of all files, but read a file only if it changed since this machine last checked it.
+
+        A cache keeps each file's size and time of last change. Without a cache every file is read.
+
+        Raises:
+            BundleError: naming the first file that differs.
+        """
         stamps = {name: stamp(self.file(name)) for name in self.manifest.files}
         try:
-            where = hashlib.sha256(f"{self.path.resolve()} {_digest(to_json(self.manifest))}".encode()).hexdigest()[:32]
-            kept = cache_directory("checked", where) / "stamps.json"
+            key = hashlib.sha256(f"{self.path.resolve()} {_digest(to_json(self.manifest))}".encode()).hexdigest()[:32]
+            record = cache_directory("checked", key) / "stamps.json"
         except OSError:
-            return self.check()
-        known: dict[str, list[int]] = {}
+            self.check()
+            return
+        earlier: dict[str, list[int]] = {}
         with contextlib.suppress(OSError, ValueError):
-            known = json.loads(kept.read_text())
-        if changed := [name for name in stamps if known.get(name) != stamps[name]]:
-            self.check(*changed)
+            earlier = json.loads(record.read_text())
+        if changes := [name for name in stamps if earlier.get(name) != stamps[name]]:
+            self.check(*changes)
             with contextlib.suppress(OSError):
-                kept.write_text(json.dumps(stamps))
-        return None
+                record.write_text(json.dumps(stamps))
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Read and check the manifest and the sizes of the files. Raises BundleError."""
+    """Read the manifest, and check it, its names, and the sizes of the files.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged, altered, or of a newer schema.
+    """
     path = Path(path)
-    if not path.is_dir():
-        raise BundleError(f"no bundle at {path}; make one with: specc compile MODEL -o {path}")
-    try:
-        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(f"{path} has no {MANIFEST}; it is no bundle, or its compile was moved by hand") from None
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{path / MANIFEST} cannot be read ({e}); compile the bundle again") from e
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise BundleError(f"{path} has schema version {schema}, newer than {SCHEMA}; upgrade specc")
-    stated = data.pop("manifest_sha256", None) if isinstance(data, dict) else None
-    if stated != _digest(data):
-        raise BundleError(f"{path / MANIFEST} was altered after compiling; compile the bundle again")
-    manifest = from_json(Manifest, data)
+    manifest = from_json(Manifest, _read_manifest(path))
     check_names(manifest)
     for name, spec in manifest.files.items():
         file = path / name
@@ -109,13 +123,46 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(path, manifest)
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read `manifest.json`, and check its schema version and its digest, which is taken out of the data.
+
+    Raises:
+        BundleError: it is missing, unreadable, newer than this runtime, or was altered.
+    """
+    if not path.is_dir():
+        raise BundleError(f"no bundle at {path}; make one with: specc compile MODEL -o {path}")
+    file = path / MANIFEST
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path} has no {MANIFEST}, so it is not a bundle; compile the bundle again") from None
+    except (OSError, ValueError) as e:
+        raise BundleError(f"{file} cannot be read ({e}); compile the bundle again") from e
+    if not isinstance(data, dict):
+        raise BundleError(f"{file} was altered after compiling; compile the bundle again")
+    schema = data.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise BundleError(f"{path} has schema version {schema}, newer than {SCHEMA}; upgrade specc")
+    if data.pop("manifest_sha256", None) != _digest(data):
+        raise BundleError(f"{file} was altered after compiling; compile the bundle again")
+    return data
+
+
 def write_manifest(path: Path, manifest: Manifest) -> Manifest:
-    """Write `manifest.json` for the files now in `path`, with their sizes and hashes; return it completed."""
-    partial = path / (MANIFEST + ".partial")
-    partial.unlink(missing_ok=True)  # of a process that was killed as it wrote
+    """Write `manifest.json` with the size and SHA-256 of each file that is now in `path`.
+
+    Args:
+        path: the bundle's directory.
+        manifest: a file that its `files` has already is not read again.
+
+    Returns:
+        The manifest with all files.
+    """
+    partial = path / f"{MANIFEST}{PARTIAL}"
+    partial.unlink(missing_ok=True)  # A process that was killed while it wrote may have left one.
     names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file() and f.name != MANIFEST)
-    known = manifest.files
-    files = {n: known.get(n) or FileSpec((path / n).stat().st_size, sha256(path / n)) for n in names}
+    listed = manifest.files
+    files = {n: listed.get(n) or FileSpec((path / n).stat().st_size, sha256(path / n)) for n in names}
     manifest = replace(manifest, files=files)
     data = to_json(manifest)
     text = json.dumps({**data, "manifest_sha256": _digest(data)}, indent=1) + "\n"
@@ -126,22 +173,29 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
 
 @contextlib.contextmanager
 def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A directory to fill that becomes `path` when the block ends, and vanishes if it fails.
+    """Yield a directory to fill. It becomes `path` when the block ends, and vanishes if the block fails.
 
-    A process that is killed leaves it to the next one.
+    If the process is killed, the directory stays beside `path` until the next call for that `path` removes it.
+
+    Args:
+        path: where the bundle will be.
+        overwrite: replace a bundle that is there. Nothing but a bundle is ever replaced.
+
+    Raises:
+        BundleError: `path` exists and may not be replaced, or its parent cannot be written.
     """
     _clear_away(path)
     if path.exists() and not overwrite:
         raise BundleError(f"{path} exists; choose another output, or replace it with --overwrite")
     if path.exists() and not (path / MANIFEST).exists():
-        raise BundleError(f"{path} exists and is no bundle; choose another output")
+        raise BundleError(f"{path} exists and is not a bundle; choose another output")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise BundleError(f"{path.parent} cannot hold a bundle ({e.strerror}); choose another output") from e
-    made = Path(tempfile.mkdtemp(prefix=".specc-", dir=path.parent))
-    with _locked(made):  # before it has a name that is cleared away
-        partial = made.rename(path.with_name(f".{path.name}.{made.name[-8:]}{PARTIAL}"))
+    directory = Path(tempfile.mkdtemp(prefix=".specc-", dir=path.parent))
+    with _locked(directory):  # The lock comes first: under its final name another process may clear it away.
+        partial = directory.rename(path.with_name(f".{path.name}.{directory.name[-8:]}{PARTIAL}"))
         try:
             yield partial
             partial.chmod(0o777 & ~_umask())
@@ -152,10 +206,14 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[bool]:
-    """Whether nobody else holds this directory; it is held until the block or the process ends, however that does."""
+    """Lock a directory and yield whether that worked.
+
+    It fails if another process has the lock, and on file systems without locks. The operating system releases the lock
+    when the block or the process ends, also if the process is killed.
+    """
     handle, free = os.open(directory, os.O_RDONLY), False
     try:
-        with contextlib.suppress(OSError):  # another's, or a file system without locks
+        with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
         yield free
@@ -164,10 +222,10 @@ def _locked(directory: Path) -> Iterator[bool]:
 
 
 def _clear_away(path: Path) -> None:
-    """Remove what killed processes left of writing `path`; a bundle that one was about to replace is put back."""
-    for left in path.parent.glob(f".{escape(path.name)}.????????{PARTIAL}*"):
-        partial = left.with_name(left.name.removesuffix(OLD))
-        with contextlib.suppress(OSError), _locked(partial if partial.exists() else left) as free:
+    """Remove what killed processes left while they wrote `path`; put a bundle back that one was about to replace."""
+    for remnant in path.parent.glob(f".{escape(path.name)}.????????{PARTIAL}*"):
+        partial = remnant.with_name(remnant.name.removesuffix(OLD))
+        with contextlib.suppress(OSError), _locked(partial if partial.exists() else remnant) as free:
             if free:
                 old = partial.with_name(partial.name + OLD)
                 if old.exists() and not path.exists():
@@ -177,7 +235,7 @@ def _clear_away(path: Path) -> None:
 
 
 def _replace(path: Path, new: Path) -> None:
-    """Put `new` where `path` is, or leave what is there."""
+    """Rename `new` to `path`. If that fails, what was at `path` is there again."""
     old = new.with_name(new.name + OLD)
     try:
         if path.exists():
@@ -191,15 +249,18 @@ def _replace(path: Path, new: Path) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _digest(data: Any) -> str:
+    """Return the SHA-256 of plain data: of Python's `json.dumps` with sorted keys, in ASCII."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

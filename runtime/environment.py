@@ -1,6 +1,11 @@
-"""What is kept on this machine between runs: caches that can be lost at any time.
+"""Every environment variable that specc reads, and the caches that it keeps on this machine.
 
-SPECC_CACHE names their directory, by default specc in the user's cache directory; SPECC_CACHE=off keeps nothing.
+    SPECC_CACHE               directory of the caches, or off. Default: specc in XDG_CACHE_HOME, or in ~/.cache
+    SPECC_THREADS             threads of one engine, 1 or more. Default: the processors that this process may use
+    SPECC_CUDA_GRAPHS         off runs engines on a GPU without captured graphs. Default: on
+    SPECC_OPENVINO_PRECISION  f32 or bf16, in which OpenVINO's plug-in computes. Default: f32
+
+Variables are read at each call, so a program may change them between two sessions. A cache can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -12,33 +17,68 @@ from pathlib import Path
 
 from .errors import BackendError
 
-FORGET = 30 * 86400  # seconds after which what was not used goes
+UNUSED_SECONDS = 30 * 86400  # a cache directory that no process used for so long is deleted
+PRECISIONS = ("f32", "bf16")
+
+
+class CacheOffError(OSError):
+    """An attempt to use a cache while SPECC_CACHE is off."""
 
 
 def cache_directory(kind: str, key: str) -> Path:
-    """The directory of one cache, made if need be. Raises OSError where there is none to be had."""
+    """Create the directory of one cache, mark it as used, and delete its neighbours that nobody uses.
+
+    Args:
+        kind: what is cached; caches of one kind lie side by side.
+        key: what the content depends on, as a file name.
+
+    Raises:
+        CacheOffError: SPECC_CACHE is off.
+        OSError: the directory cannot be created or written.
+    """
     root = os.environ.get("SPECC_CACHE")
     if root == "off":
-        raise OSError("SPECC_CACHE is off")
+        raise CacheOffError("SPECC_CACHE is off")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specc"
     directory = base / kind / key
     directory.mkdir(parents=True, exist_ok=True)
     os.utime(directory)
-    for old in directory.parent.iterdir():
-        if time.time() - old.stat().st_mtime > FORGET:
-            shutil.rmtree(old, ignore_errors=True)
+    for neighbour in directory.parent.iterdir():
+        if time.time() - neighbour.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(neighbour, ignore_errors=True)
     return directory
 
 
 def threads() -> int:
-    """SPECC_THREADS, or the processors that this process may use. Raises BackendError."""
-    wanted = os.environ.get("SPECC_THREADS") or str(len(os.sched_getaffinity(0)))
-    if not wanted.isdecimal() or wanted == "0":
-        raise BackendError(f"SPECC_THREADS is {wanted!r}; give a whole number, 1 or more")
-    return int(wanted)
+    """Return the number of threads that one engine may take.
+
+    Raises:
+        BackendError: SPECC_THREADS is not a whole number above 0.
+    """
+    count = os.environ.get("SPECC_THREADS") or str(len(os.sched_getaffinity(0)))
+    if not count.isdecimal() or count == "0":
+        raise BackendError(f"SPECC_THREADS is {count!r}; give a whole number, 1 or more")
+    return int(count)
+
+
+def cuda_graphs() -> bool:
+    """Return whether an engine on a GPU may capture its launches as a graph."""
+    return os.environ.get("SPECC_CUDA_GRAPHS") != "off"
+
+
+def openvino_precision() -> str:
+    """Return the type in which OpenVINO's plug-in computes.
+
+    Raises:
+        BackendError: SPECC_OPENVINO_PRECISION is not f32 or bf16.
+    """
+    precision = os.environ.get("SPECC_OPENVINO_PRECISION", "f32")
+    if precision not in PRECISIONS:
+        raise BackendError(f"SPECC_OPENVINO_PRECISION is {precision!r}; give {' or '.join(PRECISIONS)}")
+    return precision
 
 
 def stamp(file: Path) -> list[int]:
-    """Size and time of last change: what tells a file from an altered one without reading it."""
+    """Return a file's size in bytes and its time of last change in ns: a change shows without reading the file."""
     stat = file.stat()
     return [stat.st_size, stat.st_mtime_ns]

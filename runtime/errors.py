@@ -1,20 +1,25 @@
-"""One family of errors. A message is one line: what, the value, the remedy."""
+"""The errors that specc raises on purpose. A message is one line: what is wrong, the value, the remedy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
 
 
 class SpeccWarning(UserWarning):
-    """What a user should know of a thing that works all the same; the command line prints it in one line."""
+    """A notice about something that works all the same. The command line prints it as one line."""
 
 
 class SpeccError(Exception):
-    """A mistake of the user's or of the input's, never of ours."""
+    """A mistake of the user or of the input. Everything else that is raised is a defect of specc."""
 
 
 class TreeError(SpeccError, ValueError):
-    """A tree literal or a parent vector that is not a tree."""
+    """A tree literal or a parent vector that does not describe a tree."""
 
 
 class RecipeError(SpeccError, ValueError):
-    """An unknown recipe or parameter, or a value out of range."""
+    """A recipe or parameter that does not exist, or a value that is out of range."""
 
 
 class BundleError(SpeccError):
@@ -22,7 +27,7 @@ class BundleError(SpeccError):
 
 
 class PromptError(SpeccError, ValueError):
-    """A prompt that the session cannot take."""
+    """A prompt that a session cannot take."""
 
 
 class CaptureError(SpeccError):
@@ -30,13 +35,31 @@ class CaptureError(SpeccError):
 
 
 class PassError(SpeccError):
-    """A pass that did not find what it rewrites."""
+    """A pass that did not find what it must rewrite."""
 
 
 class BackendError(SpeccError):
-    """A backend that cannot build or run an engine here."""
+    """A backend that cannot build an engine, or run one, on this machine."""
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says first; its kind where it says nothing."""
+    """Return the first line of a library's error message, or the error's class if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def backend_errors(message: Callable[[str], str]) -> Iterator[None]:
+    """Turn every error of the block into a BackendError. A BackendError passes as it is.
+
+    Libraries such as ONNX Runtime raise classes of their own that have no common base but Exception.
+
+    Args:
+        message: makes the text from the first line of the library's message. It is called after the failure, so it may
+            ask how much memory is free.
+    """
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as e:
+        raise BackendError(message(first_line(e))) from e

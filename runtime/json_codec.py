@@ -1,4 +1,8 @@
-"""Dataclasses to JSON and back, checked: whatever does not fit is named by its path."""
+"""Dataclasses to JSON and back, checked. An error names the path of the field that does not fit.
+
+docs/bundle-format.md gives the rules. They cover what the manifest's dataclasses use: nested dataclasses, unions of
+dataclasses or of plain types, tuples, mappings with string keys, numbers, strings, booleans and Any.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,11 @@ T = TypeVar("T")
 
 
 def to_json(value: Any) -> Any:
-    """Plain data. A field at its default is left out; a union's member is told by its fields."""
+    """Turn a dataclass into plain data that json can write.
+
+    A field that equals its default is left out, unless the default is made by a factory. A member of a union carries no
+    tag: its fields tell which one it is.
+    """
     if dataclasses.is_dataclass(value):
         return {
             f.name: to_json(getattr(value, f.name))
@@ -29,7 +37,16 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Any, where: str = "manifest") -> T:
-    """A `kind` from plain data. Raises BundleError naming the first field that does not fit."""
+    """Build a `kind` from plain data.
+
+    Args:
+        kind: a dataclass.
+        data: what json read.
+        where: the path that messages begin with.
+
+    Raises:
+        BundleError: a field is unknown, missing, of the wrong type, or refused by its class.
+    """
     return _read(kind, data, where)  # type: ignore[no-any-return]
 
 
@@ -67,22 +84,30 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
             raise BundleError(f"{where}: field {name!r} is missing; compile the bundle again")
     try:
         return kind(**{k: _read(hints[k], v, f"{where}.{k}") for k, v in data.items()})
-    except SpeccError as e:
-        raise e if isinstance(e, BundleError) else BundleError(f"{where}: {e}") from e
+    except BundleError:
+        raise
+    except SpeccError as e:  # A class such as Tree refuses values that have the right type.
+        raise BundleError(f"{where}: {e}") from e
 
 
 def _member(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-    """The member of a union that fits: by its fields for dataclasses, by its type for the rest."""
+    """Find the member of a union that `data` is: a dataclass by its exact set of fields, a plain type by its class.
+
+    Raises:
+        BundleError: no member fits.
+    """
     for kind in kinds:
         if dataclasses.is_dataclass(kind):
             if isinstance(data, dict) and data.keys() == {f.name for f in dataclasses.fields(kind)}:
                 return kind
         elif isinstance(data, types.NoneType if kind is None else get_origin(kind) or kind):
             return kind
-    raise BundleError(f"{where}: {data!r} is none of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+    names = ", ".join(getattr(k, "__name__", str(k)) for k in kinds)
+    raise BundleError(f"{where}: {data!r} fits none of {names}; compile the bundle again")
 
 
 def _expect(kind: Any, data: Any, where: str) -> None:
+    """Raise a BundleError unless `data` is a `kind`. In Python a bool is an int; here it is not."""
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         name = getattr(kind, "__name__", "number")
         raise BundleError(f"{where}: expected {name}, found {data!r}; compile the bundle again")

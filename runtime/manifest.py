@@ -1,8 +1,11 @@
-"""What a bundle says of itself: `manifest.json`, complete enough to drive the engines from any language."""
+"""The manifest: what a bundle says about itself in `manifest.json`, enough to drive the engines from any language.
+
+docs/bundle-format.md is the specification. A test holds its fields against these classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,22 +13,37 @@ from .block import Block
 from .errors import BundleError, PromptError
 from .recipe import Recipe
 
-SCHEMA = 1
-SIZES = {"float": 4, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}  # bytes of one
+SCHEMA = 1  # The newest version that this runtime reads. A field that changes its name or meaning raises it.
+# Bytes of one element, by the name that an ONNX file or a cache gives its type.
+SIZES = {"float": 4, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of an engine, as ONNX names and types it."""
+    """An input or output of an engine.
+
+    Attributes:
+        name: as the engine's file has it.
+        dtype: float, float16, bfloat16, bool, int32 or int64.
+        shape: every dimension a number, at the width that the engine of the manifest has.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PassRecord:
-    """A pass that made an engine: how many places it changed, and the graph's nodes before and after."""
+    """A pass that helped to make an engine. It informs; no reader needs it.
+
+    Attributes:
+        name: the pass with its arguments.
+        changed: how many places of the graph it changed.
+        nodes_before: nodes of the graph before the pass.
+        nodes_after: nodes of the graph after the pass.
+        seconds: how long it took.
+    """
 
     name: str
     changed: int
@@ -34,15 +52,25 @@ class PassRecord:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """A file that runs one block.
+    """An engine: a file that runs one block.
 
-    tensors: `inputs` and `outputs` in order. An output `present.*` is the input `past_key_values.*` updated:
-    bind both to one buffer. Engines of one name run one block by several backends, those of one file at several widths.
-    weights: the file of its weights, the manifest's unless said. needs: what must be here to load it, by name.
-    commit: the file that moves accepted rows where the host cannot. threads: that a step takes on the CPU, 0 being as
-    many as the process does.
+    Engines of one name run one block by several backends. Engines of one file are one graph at several widths.
+
+    Attributes:
+        name: by which recipes refer to it. With the backend it is unique.
+        backend: the runtime that loads the file: onnx, inductor, inductor-cuda, tensorrt, tensorrt-rtx, torch-tensorrt.
+        file: its file in the bundle.
+        block: what it runs.
+        layers: the layers whose keys and values it reads and writes, by the names of its cache.
+        inputs: in the file's order.
+        outputs: in the file's order. `present.*` is `past_key_values.*` updated; both are one buffer.
+        passes: what made its graph, in order.
+        weights: the file of its weights; empty means the manifest's.
+        needs: what must be on the machine to load it, by name: versions of libraries, kinds of processors.
+        commit: the file that moves accepted rows where the host cannot; empty if there is none.
+        threads: how many a step takes on the CPU; 0 means as many as the process has.
     """
 
     name: str
@@ -61,35 +89,52 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """Rows of keys and values: one pair of [1, heads, capacity, size] for each name in `layers`.
+    """A cache: rows of keys and values, which all engines that name it share.
 
-    Names are those of the engines' inputs, `past_key_values.{layer}.key` and `.value`.
+    Attributes:
+        capacity: rows of the cache, scratch rows included.
+        layers: layer name to (heads, size). Its keys and its values are [1, heads, capacity, size] each.
+        dtype: of the rows: float32, float16 or bfloat16. An engine's own inputs have the last word.
     """
 
     capacity: int
-    layers: Mapping[str, tuple[int, int]]  # layer -> (heads, size)
+    layers: Mapping[str, tuple[int, int]]
     dtype: str = "float32"
 
     @property
     def bytes(self) -> int:
-        """Of all its rows."""
+        """Bytes of all rows, keys and values."""
         return sum(2 * heads * self.capacity * size for heads, size in self.layers.values()) * SIZES[self.dtype]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Where the weights come from, and what the runtime must know of them."""
+    """The model that was compiled, as far as a runtime must know it.
+
+    Attributes:
+        source: hub id or path that it was loaded from.
+        revision: commit on the hub, or local.
+        architecture: transformers' class.
+        vocab_size: token ids are below it.
+        layers: of the whole model.
+        context: tokens that fit, prompt and answer together.
+        eos_token_ids: each of them ends an answer.
+    """
 
     source: str
     revision: str
     architecture: str
     vocab_size: int
     layers: int
-    context: int  # tokens that fit: prompt and answer
+    context: int
     eos_token_ids: tuple[int, ...]
 
     def check(self, prompt: Sequence[int]) -> None:
-        """Whether these tokens can be a prompt. Raises PromptError."""
+        """Check that these token ids can be a prompt.
+
+        Raises:
+            PromptError: it is empty, leaves no room for an answer, or has a token that is not in the vocabulary.
+        """
         if not prompt:
             raise PromptError("the prompt is empty; give at least one token")
         if len(prompt) >= self.context:
@@ -98,17 +143,43 @@ class ModelSpec:
                 "or compile with a larger --max-seq-len"
             )
         if max(prompt) >= self.vocab_size:
-            raise PromptError(f"token {max(prompt)} is not in the vocabulary of {self.vocab_size}")
+            raise PromptError(
+                f"token {max(prompt)} is not in the vocabulary of {self.vocab_size}; give ids below {self.vocab_size}"
+            )
 
 
 @dataclass(frozen=True)
 class FileSpec:
+    """A file of the bundle.
+
+    Attributes:
+        bytes: its size.
+        sha256: of its content, in lower-case hexadecimal digits.
+    """
+
     bytes: int
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
+    """The whole of `manifest.json`, but for `manifest_sha256`.
+
+    Attributes:
+        schema: version of this format.
+        model: what was compiled.
+        engines: in an order without meaning, but that the first backend is the default.
+        caches: by the name that blocks give.
+        recipes: what a user can choose.
+        default_recipe: what runs if the user names none.
+        versions: of Python and the libraries that compiled it, by name.
+        files: every file of the bundle but the manifest, by its path from the bundle's directory.
+        weights: the file of all weights in their first type.
+        measured: one object a recipe, from which the default was chosen.
+        near_tie_tolerance: of two logits that lie closer, either token is right.
+        extra: what tools add: `plan` of tuning, `original` of a quantised target, perplexities.
+    """
+
     schema: int
     model: ModelSpec
     engines: tuple[EngineSpec, ...]
@@ -118,21 +189,32 @@ class Manifest:
     versions: Mapping[str, str]
     files: Mapping[str, FileSpec]
     weights: str = "weights.safetensors"
-    measured: tuple[Mapping[str, Any], ...] = ()  # one row a recipe: what choosing the default showed
+    measured: tuple[Mapping[str, Any], ...] = ()
     near_tie_tolerance: float = 1e-3
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_names(manifest: Manifest) -> None:
-    """Every name that the manifest uses is one that it defines. Raises BundleError."""
-    engines, recipes = {e.name for e in manifest.engines}, {r.name for r in manifest.recipes}
-    used: list[tuple[str, str, Container[str]]]
-    used = [("default_recipe", manifest.default_recipe, recipes), ("weights", manifest.weights, manifest.files)]
-    for e in manifest.engines:
-        used += [(f"engine {e.name}, file", f, manifest.files) for f in (e.file, e.weights, e.commit) if f]
-        used.append((f"engine {e.name}, cache", e.block.cache, manifest.caches))
-    for r in manifest.recipes:
-        used += [(f"recipe {r.name}, engine", name, engines) for name in (*r.verify, *r.engines.values())]
-    for where, name, defined in used:
+    """Check that the manifest defines every file, cache, engine and recipe that it names.
+
+    Raises:
+        BundleError: naming the first one that is not defined.
+    """
+    for where, name, defined in _uses(manifest):
         if name not in defined:
             raise BundleError(f"manifest: {where}: there is no {name!r}; compile the bundle again")
+
+
+def _uses(manifest: Manifest) -> Iterator[tuple[str, str, Container[str]]]:
+    """Yield each use of a name: where it stands, the name, and the names that are defined."""
+    engines, recipes = {e.name for e in manifest.engines}, {r.name for r in manifest.recipes}
+    yield "default_recipe", manifest.default_recipe, recipes
+    yield "weights", manifest.weights, manifest.files
+    for engine in manifest.engines:
+        for file in (engine.file, engine.weights, engine.commit):
+            if file:
+                yield f"engine {engine.name}, file", file, manifest.files
+        yield f"engine {engine.name}, cache", engine.block.cache, manifest.caches
+    for recipe in manifest.recipes:
+        for name in (*recipe.verify, *recipe.engines.values()):
+            yield f"recipe {recipe.name}, engine", name, engines

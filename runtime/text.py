@@ -1,4 +1,4 @@
-"""Text to tokens and back, from the bundle's tokenizer files."""
+"""Text to tokens and back, by the tokenizer files of a bundle."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ class Text:
     """A tokenizer and, if the model has one, its chat template."""
 
     def __init__(self, directory: Path) -> None:
+        """Load the tokenizer from a bundle's directory.
+
+        Raises:
+            BundleError: `tokenizer.json` is missing or cannot be read.
+        """
         file = directory / "tokenizer.json"
         try:
             self.tokenizer = Tokenizer.from_file(str(file))
-        except Exception as e:
+        except Exception as e:  # The library raises Exception itself.
             raise BundleError(f"{file} cannot be read ({e}); upgrade tokenizers, or compile again") from e
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -33,7 +38,15 @@ class Text:
         self.template = template.read_text(encoding="utf-8") if template.exists() else self.config.get("chat_template")
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a string, of a conversation through the chat template, or as given."""
+        """Turn a prompt into token ids.
+
+        Args:
+            prompt: text, to which the tokenizer adds its special tokens; messages, which the chat template renders; or
+                token ids, which are taken as they are.
+
+        Raises:
+            PromptError: an item is not a token id, or the messages cannot be rendered.
+        """
         if isinstance(prompt, str):
             return list(self.tokenizer.encode(prompt).ids)
         items: list[Any] = list(prompt)
@@ -42,14 +55,18 @@ class Text:
         size = self.tokenizer.get_vocab_size()
         for i in items:
             if not isinstance(i, int) or i < 0:
-                raise PromptError(f"{i!r} is no token id; pass text, token ids in 0..{size - 1}, or messages")
+                raise PromptError(f"{i!r} is not a token id; pass text, token ids in 0..{size - 1}, or messages")
         return items
 
     def render(self, messages: list[Message]) -> str:
-        """The text of a conversation, ready for the model's answer. Raises PromptError without a template."""
+        """Write a conversation as text that ends where the model's answer begins.
+
+        Raises:
+            PromptError: there is no chat template, or it fails on these messages.
+        """
         if not self.template:
             raise PromptError("this model has no chat template; pass the prompt as text")
-        from jinja2 import TemplateError
+        from jinja2 import TemplateError  # Few sessions need it, and its import takes time.
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         def refuse(message: str) -> None:
@@ -67,10 +84,11 @@ class Text:
             raise PromptError(f"the chat template fails on these messages: {e}") from e
 
     def decode(self, tokens: list[int]) -> str:
+        """Turn token ids into text, without special tokens."""
         return str(self.tokenizer.decode(tokens))
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[tuple[int, str]]:
-        """Each token with the text that it completes: "" while a character is still partial."""
+        """Yield each token with the text that it completes: "" while a character is still partial."""
         stream = DecodeStream(skip_special_tokens=True)
         for token in tokens:
             yield token, stream.step(self.tokenizer, token) or ""

@@ -12,7 +12,7 @@ def describe() -> dict[str, Any]:
     """What a figure depends on: processor, cores, threads of an engine, memory, versions."""
     import onnxruntime
 
-    from specc.runtime.engines.ort import session_options
+    from specc.runtime.engines.ort_cpu import session_options
 
     return {
         "cpu": _processor(),

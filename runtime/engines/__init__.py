@@ -1,6 +1,6 @@
-"""The engines of a bundle, loaded when first asked for, and the caches that they share.
+"""The engines of a bundle, loaded when they are first asked for, and the caches that they share.
 
-One file a backend. A backend's file has `load(bundle, spec, store, place) -> Runner` and `store(spec, place) -> Store`.
+Each backend is one file of this folder, and a line in `BACKENDS` and in `DEVICES`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import importlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, cast
 
 from ..bundle import Bundle
 from ..device import CPU, Device
-from ..engine import Engine
+from ..engine import Engine, Runner
 from ..errors import BackendError
-from ..manifest import EngineSpec
+from ..manifest import CacheSpec, EngineSpec
 from ..sequence import KVStore
 from . import memory
+from .session_cache import SessionCache
 
-# a module, or module:object
+# By the name of a backend: its module, or module:object. A module is imported when a bundle needs it.
 BACKENDS = {
     "onnx": "ort", "inductor": "inductor", "inductor-cuda": "inductor",
     "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "tensorrt:TORCH",
@@ -28,12 +29,52 @@ DEVICES = dict.fromkeys(BACKENDS, ("cuda",)) | {"onnx": ("cpu", "cuda"), "induct
 ONNX_RUNTIME = "pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of the two"
 
 
-class Engines:
-    """By one backend of those that the bundle was built by."""
+class Backend(Protocol):
+    """What a backend's module, or an object in it, provides."""
 
-    def __init__(self, bundle: Bundle, place: Device = CPU) -> None:
-        self.bundle, self.place = bundle, place
-        self.backend = choose(bundle, place)
+    def store(self, spec: CacheSpec, device: Device) -> KVStore:
+        """Make the rows of a cache, all zero, where the engines run.
+
+        Raises:
+            BackendError: something is missing on this machine, or the rows do not fit.
+            MemoryError: the rows do not fit in the host's memory.
+        """
+
+    def load(self, bundle: Bundle, spec: EngineSpec, store: Any, device: Device, sessions: SessionCache) -> Runner:
+        """Load an engine.
+
+        Args:
+            bundle: whose engine.
+            spec: the engine.
+            store: the rows of its cache, as this backend's `store` made them.
+            device: where it runs.
+            sessions: what engines of one file may share. Engines of one file are loaded one after another, those of
+                several files at once.
+
+        Raises:
+            BackendError: it cannot be loaded here.
+        """
+
+
+class Engines:
+    """A bundle's engines by name, all of one backend.
+
+    Attributes:
+        bundle: whose engines.
+        device: where they run.
+        backend: the name of the backend.
+        sessions: loaded files, each shared by the engines of that file.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
+        """Choose a backend; nothing is loaded.
+
+        Raises:
+            BackendError: no backend of the bundle runs on the device.
+        """
+        self.bundle, self.device = bundle, device
+        self.backend = choose(bundle, device)
+        self.sessions = SessionCache()
         self._engines: dict[str, Engine] = {}
         self._stores: dict[str, KVStore] = {}
 
@@ -42,14 +83,19 @@ class Engines:
         return self._engines[name]
 
     def load(self, *names: str) -> None:
-        """Load those that are not there, several at once."""
+        """Load the engines of these names that are not loaded yet, several files at once.
+
+        Raises:
+            BundleError: there is no such engine.
+            BackendError: an engine cannot be loaded here, or there is too little memory for all of them.
+        """
         missing = [self.bundle.engine(n, self.backend) for n in dict.fromkeys(names) if n not in self._engines]
         if not missing:
             return
-        if self.place.device == "cpu":
+        if self.device.device == "cpu":
             memory.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
         for spec in missing:
-            self.store(spec.block.cache)  # here, not in several threads at once
+            self.store(spec.block.cache)  # Caches are made here, since the threads below may not make one twice.
         by_file: defaultdict[str, list[EngineSpec]] = defaultdict(list)
         for spec in missing:
             by_file[spec.file].append(spec)
@@ -58,80 +104,94 @@ class Engines:
                 self._engines |= engines
 
     def _load(self, specs: list[EngineSpec]) -> dict[str, Engine]:
-        """Those of one file, one after another, so that each may share what the first one loads."""
-        load, made = _module(self.backend).load, {}
+        """Load engines of one file one after another, so that each can share what the first one loads."""
+        backend, engines = _backend(self.backend), {}
         for spec in specs:
             store = self.store(spec.block.cache)
-            runner = load(self.bundle, spec, store, place=self.place)
-            made[spec.name] = Engine(spec.name, spec.block, runner, store)
-        return made
+            runner = backend.load(self.bundle, spec, store, self.device, self.sessions)
+            engines[spec.name] = Engine(spec.name, spec.block, runner, store)
+        return engines
 
     def release(self, *names: str) -> None:
-        """Unload engines; they load again when asked for."""
+        """Unload engines. They load again when they are asked for."""
         for name in names:
             self._engines.pop(name, None)
 
     def store(self, cache: str) -> KVStore:
-        """The rows that all engines with this cache name share."""
+        """Return the rows that all engines with this cache name share. They are made at the first call.
+
+        Raises:
+            BackendError: something is missing on this machine, or the rows do not fit.
+        """
         if cache not in self._stores:
             spec = self.bundle.manifest.caches[cache]
             tensors = (t for e in self.specs() if e.block.cache == cache for t in e.inputs)
             dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values."))
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
             try:
-                self._stores[cache] = _module(self.backend).store(spec, self.place)
+                self._stores[cache] = _backend(self.backend).store(spec, self.device)
             except MemoryError as e:
                 remedy = "compile with a smaller --max-seq-len"
                 raise BackendError(f"the rows of {spec.capacity} tokens do not fit in memory ({e}); {remedy}") from e
         return self._stores[cache]
 
     def prefill(self, tokens: int) -> Engine:
-        """The target's narrowest causal engine that returns a next token and takes so many at once, or the widest."""
+        """Return the target's engine that fills the cache: the narrowest that takes `tokens` at once, or the widest."""
         chains = [e for e in self.specs() if e.block.model == "target" and e.name in ("decode", "prefill")]
         chains.sort(key=lambda e: e.block.slots)
         return self[next((e for e in chains if e.block.slots >= tokens), chains[-1]).name]
 
     def specs(self) -> list[EngineSpec]:
-        """The bundle's engines of this backend, loaded or not."""
+        """Return the bundle's engines of this backend, loaded or not."""
         return [e for e in self.bundle.manifest.engines if e.backend == self.backend]
 
 
-def choose(bundle: Bundle, place: Device) -> str:
-    """The bundle's first backend that runs there. Raises BackendError."""
-    held = list(dict.fromkeys(e.backend for e in bundle.manifest.engines))
-    if place.backend is not None and place.backend not in held:
+def choose(bundle: Bundle, device: Device) -> str:
+    """Return the name of the bundle's first backend that runs on the device.
+
+    Raises:
+        BackendError: there is none. The message says which option or compile would give one.
+    """
+    names = list(dict.fromkeys(e.backend for e in bundle.manifest.engines))
+    if device.backend is not None and device.backend not in names:
         raise BackendError(
-            f"{bundle.path} has no engines by {place.backend}, only by {', '.join(held)}; "
-            f"compile with --backend {place.backend}"
+            f"{bundle.path} has no engines by {device.backend}, only by {', '.join(names)}; "
+            f"compile with --backend {device.backend}"
         )
-    if unknown := [name for name in held if name not in BACKENDS]:
+    if unknown := [name for name in names if name not in BACKENDS]:
         raise BackendError(f"this runtime has no backend {unknown[0]!r}, only {', '.join(BACKENDS)}; upgrade specc")
-    wanted = "onnx" if place.provider else place.backend
-    devices = {name: _devices([e for e in bundle.manifest.engines if e.backend == name]) for name in held}
-    for name in held:
-        if wanted in (None, name) and place.device in devices[name]:
+    only = "onnx" if device.provider else device.backend
+    devices = {name: _devices([e for e in bundle.manifest.engines if e.backend == name]) for name in names}
+    for name in names:
+        if only in (None, name) and device.device in devices[name]:
             return name
     types = {e.backend: e.block.weights for e in reversed(bundle.manifest.engines)}
-    remedy = f"give --device {devices[held[0]][0]}" if place.device not in devices[held[0]] else "leave out --backend"
+    remedy = "leave out --backend"
+    if device.device not in devices[names[0]]:
+        remedy = f"give --device {devices[names[0]][0]}"
     raise BackendError(
-        f"{bundle.path} has engines by {', '.join(f'{n} ({types[n]})' for n in held)}, none of which runs so on "
-        f"{place.device}; {remedy}, or compile with --backend onnx --dtype fp32"
+        f"{bundle.path} has engines by {', '.join(f'{n} ({types[n]})' for n in names)}, none of which runs so on "
+        f"{device.device}; {remedy}, or compile with --backend onnx --dtype fp32"
     )
 
 
 def _devices(engines: list[EngineSpec]) -> tuple[str, ...]:
-    """Where the engines of one backend run: ONNX Runtime's CPU provider has no kernels for bf16."""
+    """Return where the engines of one backend run: ONNX Runtime has no kernels for bf16 on the CPU."""
     needs_gpu = any(e.backend == "onnx" and e.block.weights == "bf16" for e in engines)
     return ("cuda",) if needs_gpu else DEVICES[engines[0].backend]
 
 
-def _module(name: str) -> Any:
-    """Raises BackendError where ONNX Runtime is missing."""
-    module, _, attribute = BACKENDS[name].partition(":")
+def _backend(name: str) -> Backend:
+    """Import a backend.
+
+    Raises:
+        BackendError: ONNX Runtime is missing.
+    """
+    path, _, attribute = BACKENDS[name].partition(":")
     try:
-        found = importlib.import_module(f".{module}", __package__)
+        module = importlib.import_module(f".{path}", __package__)
     except ImportError as e:
         if (e.name or "").partition(".")[0] != "onnxruntime":
             raise
         raise BackendError(f"ONNX Runtime is not installed ({e}); {ONNX_RUNTIME}") from e
-    return getattr(found, attribute) if attribute else found
+    return cast(Backend, getattr(module, attribute) if attribute else module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from .mapped_weights import Stored, tensors
 
 
 class Gpu:
-    """The GPU, by `cuda.bindings.runtime` or what has its functions. Engines share its weights and its scratch."""
+    """A GPU with one stream. Its engines share weights, and scratch memory since they run in turn.
+
+    Attributes:
+        cuda: the functions of `cuda.bindings.runtime`.
+        stream: on which everything is put.
+        scratch: address of the shared scratch memory, 0 before any is reserved.
+        scratch_bytes: its size.
+    """
 
     def __init__(self, cuda: Any) -> None:
         self.cuda = cuda
@@ -23,22 +31,33 @@ class Gpu:
         self._files: dict[Path, dict[str, Stored]] = {}
 
     def check(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A call's values. Raises BackendError where it failed."""
+        """Return the values of a CUDA call's result without its error code.
+
+        Raises:
+            BackendError: the call failed.
+        """
         error, *values = result
         if error != self.cuda.cudaError_t.cudaSuccess:
-            _, told = self.cuda.cudaGetErrorString(error)
-            told = told.decode() if isinstance(told, bytes) else told
-            raise BackendError(f"CUDA: {told}; specc doctor says what this machine lacks")
+            _, text = self.cuda.cudaGetErrorString(error)
+            text = text.decode() if isinstance(text, bytes) else text
+            raise BackendError(f"CUDA: {text}; specc doctor says what this machine lacks")
         return tuple(values)
 
     def capability(self) -> str:
-        kinds = self.cuda.cudaDeviceAttr
-        wanted = kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor
-        major, minor = (self.check(self.cuda.cudaDeviceGetAttribute(kind, 0))[0] for kind in wanted)
+        """Return the compute capability, such as 8.9."""
+        attributes = self.cuda.cudaDeviceAttr
+        kinds = attributes.cudaDevAttrComputeCapabilityMajor, attributes.cudaDevAttrComputeCapabilityMinor
+        major, minor = (self.check(self.cuda.cudaDeviceGetAttribute(kind, 0))[0] for kind in kinds)
         return f"{major}.{minor}"
 
     def allocate(self, size: int) -> int:
-        """So many bytes, all zero: what a mask hides is multiplied by 0, and must be a number. Raises BackendError."""
+        """Return the address of `size` bytes, all zero.
+
+        Rows must begin as numbers: attention multiplies a masked row by 0, and 0 times NaN is NaN.
+
+        Raises:
+            BackendError: the GPU has less free.
+        """
         free, _ = self.check(self.cuda.cudaMemGetInfo())
         if size > free:
             raise BackendError(
@@ -50,60 +69,79 @@ class Gpu:
         return int(address)
 
     def free(self, addresses: list[int]) -> None:
+        """Free memory. Errors are ignored: at the end of a process CUDA may be gone already."""
         for address in addresses:
             self.cuda.cudaFree(address)
 
     def upload(self, address: int, array: np.ndarray) -> None:
+        """Begin to copy a host array to the GPU. The array must not change before the stream is synchronised."""
         kind = self.cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self.check(self.cuda.cudaMemcpyAsync(address, array.ctypes.data, array.nbytes, kind, self.stream))
 
     def download(self, array: np.ndarray, address: int) -> None:
+        """Begin to copy from the GPU to a host array, which is complete once the stream is synchronised."""
         kind = self.cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.check(self.cuda.cudaMemcpyAsync(array.ctypes.data, address, array.nbytes, kind, self.stream))
 
     def synchronise(self) -> None:
+        """Wait for all that was put on the stream."""
         self.check(self.cuda.cudaStreamSynchronize(self.stream))
 
     def weight(self, file: Path, name: str) -> int:
-        """Where a weight lies; uploaded when first asked for. Raises BackendError."""
+        """Return the address of a weight, which is uploaded at the first call.
+
+        Raises:
+            BackendError: the file has no such tensor, or the GPU is full.
+        """
         if (file, name) not in self._weights:
             if file not in self._files:
                 self._files[file] = tensors(file)
-            held = self._files[file]
-            if name not in held:
+            stored = self._files[file].get(name)
+            if stored is None:
                 raise BackendError(f"{file} has no {name!r}, which an engine takes; compile the bundle again")
-            data = held[name].data
-            address = self.allocate(data.nbytes)
-            self.upload(address, data)
-            self.synchronise()  # the file's pages may go
+            address = self.allocate(stored.data.nbytes)
+            self.upload(address, stored.data)
+            self.synchronise()  # Now the pages of the file may be dropped.
             self._weights[file, name] = address
         return self._weights[file, name]
 
     def reserve(self, size: int) -> None:
-        """Scratch of so many bytes, which engines that run in turn share."""
+        """Make the shared scratch memory at least `size` bytes. It may move."""
         if size > self.scratch_bytes:
             self.synchronise()
             self.free([self.scratch] if self.scratch else [])
             self.scratch, self.scratch_bytes = self.allocate(size), size
 
-    def capture(self, launch: Any) -> Any:
-        """A graph of what `launch()` puts on the stream; None where it cannot be captured."""
+    def capture(self, launch: Callable[[], bool]) -> Any:
+        """Capture launches as a graph.
+
+        Args:
+            launch: puts work on the stream, and returns whether that worked.
+
+        Returns:
+            A graph for `replay`, or None if the launches cannot be captured.
+        """
         mode = self.cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.check(self.cuda.cudaStreamBeginCapture(self.stream, mode))
-        launched = launch()
+        worked = launch()
         error, graph = self.cuda.cudaStreamEndCapture(self.stream)
-        if not launched or error != self.cuda.cudaError_t.cudaSuccess:
-            self.cuda.cudaGetLastError()  # else the next call reports it
+        if not worked or error != self.cuda.cudaError_t.cudaSuccess:
+            self.cuda.cudaGetLastError()  # This clears the error, which the next call would report otherwise.
             return None
-        (made,) = self.check(self.cuda.cudaGraphInstantiate(graph, 0))
-        return made
+        (executable,) = self.check(self.cuda.cudaGraphInstantiate(graph, 0))
+        return executable
 
     def replay(self, graph: Any) -> None:
+        """Launch a captured graph."""
         self.check(self.cuda.cudaGraphLaunch(graph, self.stream))
 
 
 def bindings() -> Any:
-    """CUDA's functions. Raises BackendError."""
+    """Import CUDA's functions.
+
+    Raises:
+        BackendError: cuda-bindings is not installed.
+    """
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as e:

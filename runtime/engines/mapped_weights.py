@@ -1,4 +1,4 @@
-"""The tensors of a weights file, mapped, as bytes: what their types mean is the engines' business."""
+"""The tensors of a safetensors file, mapped into memory as bytes. What the types mean is the engines' business."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ import numpy as np
 
 
 class Stored(NamedTuple):
-    dtype: str  # as the file says it: F32, F16, BF16, I64, BOOL
+    """A tensor of a weights file.
+
+    Attributes:
+        dtype: as the file writes it: F32, F16, BF16, I64, I32, BOOL.
+        shape: of the tensor.
+        data: its bytes, in a flat array of uint8.
+    """
+
+    dtype: str
     shape: tuple[int, ...]
     data: np.ndarray
 
 
 def tensors(file: Path) -> dict[str, Stored]:
-    """Each tensor by name. Pages are read when they are used, and are never written back."""
+    """Map a file (github.com/huggingface/safetensors) and return each tensor by name.
+
+    Pages are read when they are used, and are never written back.
+    """
     data = np.memmap(file, np.uint8, "c")
     size = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:size].tobytes())
     header.pop("__metadata__", None)
-    return {
-        name: Stored(told["dtype"], tuple(told["shape"]), data[size + start : size + end])
-        for name, told in header.items()
-        for start, end in [told["data_offsets"]]
-    }
+    mapped = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        mapped[name] = Stored(entry["dtype"], tuple(entry["shape"]), data[size + start : size + end])
+    return mapped

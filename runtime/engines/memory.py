@@ -1,4 +1,4 @@
-"""Whether what is to be loaded fits in this machine's memory, before anything is."""
+"""A check that engines fit in this machine's memory, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,22 +12,31 @@ from ..errors import BackendError
 from ..manifest import SIZES, EngineSpec, Tensor
 
 CGROUP = Path("/sys/fs/cgroup")
-GROUPS = (  # of version 2 and 1: the limit, what is used, and the part of that which is cached files
+# Files of a control group, of version 2 and of version 1: the limit, the use, and the part of the use that is cached
+# files, as memory.stat names it.
+GROUPS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def check(bundle: Bundle, engines: Sequence[EngineSpec], loaded: Sequence[EngineSpec]) -> None:
-    """Raises BackendError where `engines` do not fit beside those `loaded`.
+    """Check that engines fit in memory beside those that are loaded.
 
-    Counted is what cannot be less: each weights file once, each cache's rows once, and what engines are bound to.
+    The least that they can take is counted: each weights file once, each cache once, and the arrays of inputs and
+    outputs. If this machine does not say what is free, everything passes.
+
+    Args:
+        bundle: whose engines.
+        engines: what will be loaded.
+        loaded: what is in memory already.
+
+    Raises:
+        BackendError: they do not fit. The message says what each part takes.
     """
-    files, held = ({e.weights or bundle.manifest.weights for e in some} for some in (engines, loaded))
-    weights = sum(bundle.manifest.files[name].bytes for name in files - held)
-    caches, begun = ({e.block.cache for e in some} for some in (engines, loaded))
-    rows = sum(bundle.manifest.caches[name].bytes for name in caches - begun)
-    bound = sum(_bytes(t) for e in engines for t in (*e.inputs, *e.outputs))
+    weights = sum(bundle.manifest.files[f].bytes for f in _files(bundle, engines) - _files(bundle, loaded))
+    rows = sum(bundle.manifest.caches[name].bytes for name in _caches(engines) - _caches(loaded))
+    bound = sum(array_bytes(t) for e in engines for t in (*e.inputs, *e.outputs))
     needed, free = weights + rows + bound, free_memory()
     if free is not None and needed > free:
         widest = max(engines, key=lambda e: e.block.slots)
@@ -38,8 +47,18 @@ def check(bundle: Bundle, engines: Sequence[EngineSpec], loaded: Sequence[Engine
         )
 
 
-def _bytes(tensor: Tensor) -> int:
-    """Rows are counted with their cache."""
+def _files(bundle: Bundle, engines: Sequence[EngineSpec]) -> set[str]:
+    """Return the weights files of engines."""
+    return {e.weights or bundle.manifest.weights for e in engines}
+
+
+def _caches(engines: Sequence[EngineSpec]) -> set[str]:
+    """Return the names of the engines' caches."""
+    return {e.block.cache for e in engines}
+
+
+def array_bytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor's array; 0 for a part of a cache, which is counted with the cache."""
     cached = tensor.name.startswith(("past_key_values.", "present."))
     return 0 if cached else prod(tensor.shape) * SIZES[tensor.dtype]
 
@@ -49,17 +68,23 @@ def _mib(count: int) -> str:
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take, by the machine and by its control group; None where unknown."""
+    """Return the bytes that this process may still take, by the machine and its control group; None if neither says."""
     free = []
     with contextlib.suppress(OSError, KeyError):
-        known = _numbers(Path("/proc/meminfo"))
-        free.append((known["MemAvailable:"] + known["SwapFree:"]) * 1024)
+        numbers = _numbers(Path("/proc/meminfo"))
+        free.append((numbers["MemAvailable:"] + numbers["SwapFree:"]) * 1024)
     for limit, used, cached in GROUPS:
         with contextlib.suppress(OSError, ValueError, KeyError):
-            freed = _numbers((CGROUP / used).with_name("memory.stat"))[cached]  # what the kernel gives back first
-            free.append(int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text()) + freed)
+            # The kernel gives cached files back before it refuses memory.
+            reclaimable = _numbers((CGROUP / used).with_name("memory.stat"))[cached]
+            free.append(int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text()) + reclaimable)
     return min(free, default=None)
 
 
 def _numbers(file: Path) -> dict[str, int]:
-    return {name: int(number) for name, number, *_ in map(str.split, file.read_text().splitlines())}
+    """Read a file of lines that each have a name and a number."""
+    numbers = {}
+    for line in file.read_text().splitlines():
+        name, number, *_ = line.split()
+        numbers[name] = int(number)
+    return numbers

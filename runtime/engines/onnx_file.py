@@ -1,6 +1,6 @@
-"""The few fields of an ONNX file that say where its weights lie; all others pass through untouched.
+"""The fields of an ONNX file that say where its weights lie. All other fields pass through untouched.
 
-Field numbers are those of onnx.proto (github.com/onnx/onnx). Reading them needs protobuf, which ONNX Runtime brings.
+Field numbers are those of onnx.proto (github.com/onnx/onnx). They are read by protobuf, which ONNX Runtime brings.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-Location = dict[str, str]  # location, offset, length, and prepacked_N as ONNX Runtime writes it
+# Where a weight lies: location (a file name), offset, length, and ONNX Runtime's entries prepacked_N.
+Location = dict[str, str]
 
+# By message: name, field number, the message that the field holds (or a string), whether it is repeated.
 FIELDS = {
     "Model": [("graph", 7, "Graph", False)],
     "Graph": [("node", 1, "Node", True), ("initializer", 5, "Tensor", True)],
@@ -22,17 +24,19 @@ FIELDS = {
 
 
 def _model_class() -> Any:
+    """Make the class of a message that knows the fields above, and keeps those that it does not know."""
     file = descriptor_pb2.FileDescriptorProto(name="specc_onnx_file.proto", package="specc_onnx", syntax="proto2")
-    kind = descriptor_pb2.FieldDescriptorProto
+    kinds = descriptor_pb2.FieldDescriptorProto
     for message, fields in FIELDS.items():
-        described = file.message_type.add(name=message)
-        for name, number, of, repeated in fields:
-            described.field.add(
-                name=name, number=number,
-                label=kind.LABEL_REPEATED if repeated else kind.LABEL_OPTIONAL,
-                type=kind.TYPE_MESSAGE if of else kind.TYPE_STRING,
-                type_name=f".specc_onnx.{of}" if of else None,
-            )  # fmt: skip
+        descriptor = file.message_type.add(name=message)
+        for name, number, content, repeated in fields:
+            descriptor.field.add(
+                name=name,
+                number=number,
+                label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL,
+                type=kinds.TYPE_MESSAGE if content else kinds.TYPE_STRING,
+                type_name=f".specc_onnx.{content}" if content else None,
+            )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("specc_onnx.Model"))
@@ -42,14 +46,18 @@ _Model = _model_class()
 
 
 class OnnxFile:
-    """`weights` is where each external tensor lies, by name; change it and `save`. `users`: the operators it feeds."""
+    """An ONNX file whose weights can be sent to other places.
+
+    Attributes:
+        weights: where each external tensor lies, by name. Change it and `save`.
+        users: the operators that each external tensor feeds, by name.
+    """
 
     def __init__(self, file: Path) -> None:
         self._model = _Model.FromString(file.read_bytes())
         self.weights: dict[str, Location] = {
             t.name: {e.key: e.value for e in t.external_data} for t in self._model.graph.initializer if t.external_data
         }
-
         self.users: dict[str, set[str]] = {name: set() for name in self.weights}
         for node in self._model.graph.node:
             for name in node.input:
@@ -57,6 +65,7 @@ class OnnxFile:
                     self.users[name].add(node.op_type)
 
     def save(self, file: Path) -> None:
+        """Write the file, with its weights where `weights` says."""
         for tensor in self._model.graph.initializer:
             if tensor.name in self.weights:
                 del tensor.external_data[:]

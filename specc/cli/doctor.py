@@ -75,18 +75,24 @@ def _lacks_to_run(name: str) -> list[str]:
 
 def _provider(name: str) -> Finding:
     provider, library = PROVIDERS[name], _onnx_runtime()
-    told = library.lacks(provider) if library else f"ONNX Runtime is not installed; pip install {provider.extra}"
-    missing = ([told] if told else []) + ([GPU] if provider.device == "cuda" and not _gpu() else [])
+    reason = f"ONNX Runtime is not installed; pip install {provider.extra}"
+    if library:
+        try:
+            library.register(provider)
+            reason = library.missing(provider)
+        except BackendError as e:
+            reason = str(e)
+    missing = ([reason] if reason else []) + ([GPU] if provider.device == "cuda" and not _gpu() else [])
     return Finding(name, "provider", (provider.device,), None, not missing, tuple(missing))
 
 
 def _onnx_runtime() -> Any:
-    """The engines that it runs, or None where it is missing."""
+    """The module of its providers, or None where it is missing."""
     try:
-        from specc.runtime.engines import ort
+        from specc.runtime.engines import ort_providers
     except ImportError:
         return None
-    return ort
+    return ort_providers
 
 
 def _rivals() -> tuple[str, ...]:

@@ -313,9 +313,18 @@ class _Compile:
         layers = tuple(passes.find.sublayers(graph))
         made = builder.build(graph, block, self.directory / file, _prefix(block.model), engine, self.options.build)
         first = EngineSpec(
-            name, by, engine.name, block, layers, made.inputs, made.outputs, (*before, *ran),
-            file, made.needs, made.commit,
-        )  # fmt: skip
+            name=name,
+            backend=by,
+            file=engine.name,
+            block=block,
+            layers=layers,
+            inputs=made.inputs,
+            outputs=made.outputs,
+            passes=(*before, *ran),
+            weights=file,
+            needs=made.needs,
+            commit=made.commit,
+        )
         return [first, *(engine_at(first, *other) for other in blocks[1:])]
 
     def _dump(self, name: str) -> Path | None:

@@ -25,18 +25,48 @@ BLOCKS = (
     Block(Parents(12), ("ids", "top_k:8", "hidden:-1")),
     Block(Frontier(4, 16), layers=Layers((1,), (2, 3), 5), last_row=True, model="assistant", cache="assistant"),
 )
-PASSES = (PassRecord("BakeTree()", 2, 10, 9, 0.5), PassRecord("Other()", 0, 9, 9, 1))
+PASSES = (
+    PassRecord(name="BakeTree()", changed=2, nodes_before=10, nodes_after=9, seconds=0.5),
+    PassRecord(name="Other()", changed=0, nodes_before=9, nodes_after=9, seconds=1),
+)
 ENGINES = tuple(
-    EngineSpec(f"engine-{i}", "onnx", f"{i}.onnx", b, ("0", "1"), (Tensor("input_ids", "int64", (1, 4)),),
-               (Tensor("ids", "int64", (1, 4)),), PASSES)
+    EngineSpec(
+        name=f"engine-{i}",
+        backend="onnx",
+        file=f"{i}.onnx",
+        block=b,
+        layers=("0", "1"),
+        inputs=(Tensor("input_ids", "int64", (1, 4)),),
+        outputs=(Tensor("ids", "int64", (1, 4)),),
+        passes=PASSES,
+    )
     for i, b in enumerate(BLOCKS)
-)  # fmt: skip
+)
 MANIFEST = Manifest(
     schema=1,
-    model=ModelSpec("a/model", "main", "AnyForCausalLM", 24, 4, 64, (0, 2)),
+    model=ModelSpec(
+        source="a/model",
+        revision="main",
+        architecture="AnyForCausalLM",
+        vocab_size=24,
+        layers=4,
+        context=64,
+        eos_token_ids=(0, 2),
+    ),
     engines=ENGINES,
     caches={"target": CacheSpec(192, {"0": (3, 64), "1": (3, 64)}), "assistant": CacheSpec(192, {}, "float16")},
-    recipes=(Recipe("any", "any", ("engine-0",)), Recipe("b", "c", (), "d", False, {"draft": "e"}, {"n": [1, None]})),
+    recipes=(
+        Recipe(name="any", drafter="any", verify=("engine-0",)),
+        Recipe(
+            name="b",
+            drafter="c",
+            verify=(),
+            acceptance="d",
+            lossless=False,
+            engines={"draft": "e"},
+            parameters={"n": [1, None]},
+        ),
+    ),
     default_recipe="any",
     versions={"python": "3.11"},
     files={"0.onnx": FileSpec(7, "ab")},
@@ -47,7 +77,7 @@ FREE = ("parameters", "measured", "extra")  # fields of type Any
 
 
 def within(value: Any) -> Iterator[type]:
-    """The classes of a value and of all values in it."""
+    """Yield the classes of a value and of all values in it."""
     if dataclasses.is_dataclass(value):
         yield type(value)
         value = vars(value)
@@ -56,7 +86,7 @@ def within(value: Any) -> Iterator[type]:
 
 
 def places(data: Any, where: str = "manifest") -> Iterator[tuple[str, Any, Any]]:
-    """Each value in plain data: its path, what holds it, and its key there."""
+    """Yield each value in plain data: its path, its container, and its key there."""
     for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
         if key not in FREE:
             path = f"{where}[{key}]" if isinstance(data, list) else f"{where}.{key}"
@@ -64,13 +94,17 @@ def places(data: Any, where: str = "manifest") -> Iterator[tuple[str, Any, Any]]
             yield from places(value, path)
 
 
-def test_the_example_has_every_class_of_the_vocabulary():
-    known = {c for m in (block, manifest, recipe, tree) for c in vars(m).values()
-             if dataclasses.is_dataclass(c) and c.__module__ == m.__name__}  # fmt: skip
-    assert set(within(MANIFEST)) == known
+def test_the_example_has_every_class_of_the_vocabulary() -> None:
+    classes = {
+        c
+        for m in (block, manifest, recipe, tree)
+        for c in vars(m).values()
+        if dataclasses.is_dataclass(c) and c.__module__ == m.__name__
+    }
+    assert set(within(MANIFEST)) == classes
 
 
-def test_a_manifest_survives_json():
+def test_a_manifest_survives_json() -> None:
     assert from_json(Manifest, json.loads(json.dumps(to_json(MANIFEST)))) == MANIFEST
 
 
@@ -84,8 +118,20 @@ outputs = st.lists(st.sampled_from(["ids", "logits", "top_k:3", "hidden:-1"])).m
 layers = st.builds(Layers, tuples, tuples, st.none() | st.integers())
 
 
-@given(st.builds(Block, topologies, outputs, layers, st.booleans(), st.sampled_from(WEIGHTS), st.text(), st.text()))
-def test_a_block_survives_json(b):
+blocks = st.builds(
+    Block,
+    topologies,
+    outputs,
+    layers,
+    last_row=st.booleans(),
+    weights=st.sampled_from(WEIGHTS),
+    model=st.text(),
+    cache=st.text(),
+)
+
+
+@given(blocks)
+def test_a_block_survives_json(b: Block) -> None:
     data = to_json(b)
     assert from_json(Block, json.loads(json.dumps(data))) == b
     assert all(getattr(b, f.name) != f.default for f in dataclasses.fields(b) if f.name in data)
@@ -95,7 +141,7 @@ PLACES = [path for path, _, _ in places(to_json(MANIFEST))]
 
 
 @pytest.mark.parametrize("path", PLACES)
-def test_a_value_of_the_wrong_type_is_named_by_its_path(path):
+def test_a_value_of_the_wrong_type_is_named_by_its_path(path: str) -> None:
     """An object stands where it cannot, or a boolean where an object should."""
     data = copy.deepcopy(to_json(MANIFEST))
     holder, key = next((holder, key) for p, holder, key in places(data) if p == path)
@@ -111,8 +157,8 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(path):
         ("manifest.schema", True, "expected int, found True"),
         ("manifest.near_tie_tolerance", "1e-3", "expected number"),
         ("manifest.engines[2].block.last_row", 1, "expected bool, found 1"),
-        ("manifest.engines[2].block.layers.exit_after", 0.5, "0.5 is none of int"),
-        ("manifest.engines[0].block.topology", {"slots": 1, "parents": [-1]}, "none of Tree, Parents, Frontier"),
+        ("manifest.engines[2].block.layers.exit_after", 0.5, "0.5 fits none of int"),
+        ("manifest.engines[0].block.topology", {"slots": 1, "parents": [-1]}, "fits none of Tree, Parents, Frontier"),
         ("manifest.engines[0].block.topology", {"parents": [-1, 1]}, "slot 1 has parent 1"),
         ("manifest.engines[0].block", {"topology": {"slots": 3}, "outputs": ["idz"]}, "'idz'"),
         ("manifest.caches.target.layers.0", [3], "expected 2 items, found [3]"),
@@ -120,7 +166,7 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(path):
         ("manifest.model", {"weight": 7}, "unknown field 'weight'"),
     ],
 )
-def test_a_value_that_does_not_fit_is_named(path, value, named):
+def test_a_value_that_does_not_fit_is_named(path: str, value: Any, named: str) -> None:
     data = to_json(dataclasses.replace(MANIFEST, near_tie_tolerance=0.5))
     holder, key = next((holder, key) for p, holder, key in places(data) if p == path)
     holder[key] = value
@@ -129,8 +175,6 @@ def test_a_value_that_does_not_fit_is_named(path, value, named):
     assert str(e.value).startswith(path) and named in str(e.value)
 
 
-def test_a_whole_number_is_a_number():
-    assert (
-        from_json(PassRecord, {"name": "", "changed": 0, "nodes_before": 0, "nodes_after": 0, "seconds": 1}).seconds
-        == 1
-    )
+def test_a_whole_number_is_a_number() -> None:
+    record = {"name": "", "changed": 0, "nodes_before": 0, "nodes_after": 0, "seconds": 1}
+    assert from_json(PassRecord, record).seconds == 1

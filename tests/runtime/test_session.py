@@ -36,8 +36,19 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
     tokenizer().save(str(path / "tokenizer.json"))
     manifest = Manifest(
         schema=1,
-        model=ModelSpec("toy", "main", "Toy", VOCABULARY, LAYERS, CONTEXT, (VOCABULARY - 1,)),
-        engines=tuple(EngineSpec(name, backend, "all.toy", b, (), (), (), ()) for b, name in blocks.items()),
+        model=ModelSpec(
+            source="toy",
+            revision="main",
+            architecture="Toy",
+            vocab_size=VOCABULARY,
+            layers=LAYERS,
+            context=CONTEXT,
+            eos_token_ids=(VOCABULARY - 1,),
+        ),
+        engines=tuple(
+            EngineSpec(name=name, backend=backend, file="all.toy", block=b, layers=(), inputs=(), outputs=(), passes=())
+            for b, name in blocks.items()
+        ),
         caches={"target": CacheSpec(CONTEXT + 128, {})},
         recipes=tuple(recipes),
         default_recipe="plain",
@@ -52,8 +63,8 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
 def session(tmp_path, monkeypatch) -> Session:
     """A session whose engines run in numpy."""
     backend = SimpleNamespace(
-        load=lambda bundle, spec, rows, place: Toy(spec.block, rows, VOCABULARY),
-        store=lambda spec, place: ToyKV(spec.capacity),
+        load=lambda bundle, spec, store, device, sessions: Toy(spec.block, store, VOCABULARY),
+        store=lambda spec, device: ToyKV(spec.capacity),
     )
     monkeypatch.setenv("SPECC_CACHE", "off")
     monkeypatch.setitem(engines.BACKENDS, "toy", "toy")

@@ -1,4 +1,4 @@
-"""Write tensorrt_rtx.pyi from the installed bindings: what of them specc calls, for the type checker.
+"""Write tensorrt_rtx.pyi from the installed bindings: the part of them that specc calls, for the type checker.
 
 pip install tensorrt-rtx pybind11-stubgen; python tests/stubs/make.py [OUT]
 """
@@ -21,45 +21,53 @@ from typing import Any, ClassVar, Protocol, SupportsInt, overload
 
 from typing_extensions import Buffer
 """
-UNTOLD = {"get_error": "ParserError", "engine": "ICudaEngine"}  # what the bindings give as a C++ type
-BUFFER = "def __buffer__(self, flags: int, /) -> memoryview: ..."  # which the bindings do not tell either
+RETURNS = {"get_error": "ParserError", "engine": "ICudaEngine"}  # methods whose type the bindings write in C++
+BUFFER = "def __buffer__(self, flags: int, /) -> memoryview: ..."  # the bindings leave it out
 
 
 def used() -> set[str]:
-    """Every attribute that the callers name."""
+    """Return every attribute that the callers name."""
     trees = [ast.parse((ROOT / file).read_text()) for file in CALLERS]
     return {n.attr for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
 
 
 def trimmed(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
-    """Classes, and of their members those of these names, without prose; what is not typed becomes Any."""
-    kept: list[ast.stmt] = []
+    """Return classes with their members of these names, without docstrings. An argument without a type gets Any."""
+    nodes: list[ast.stmt] = []
     for node in body:
         if isinstance(node, ast.ClassDef):
             node.body = [m for m in trimmed(node.body, names) if not isinstance(m, ast.ClassDef) or m.name in names]
             node.bases = [b for b in node.bases if isinstance(b, ast.Name) and b.id != "object"]
             node.body = node.body or [ast.Expr(ast.Constant(...))]
-            kept.append(node)
+            nodes.append(node)
         elif isinstance(node, ast.FunctionDef) and node.name in {*names, "__init__"}:
-            node.body = [ast.Expr(ast.Constant(...))]
-            if isinstance(node.returns, ast.Constant) and node.returns.value is ...:
-                node.returns = ast.Name(UNTOLD.get(node.name, "Any"))
-            arguments = [*node.args.args, *node.args.kwonlyargs]
             if node.name == "__init__" and node.args.vararg:
-                continue  # says nothing
-            arguments[0].annotation = None
-            for argument in arguments[1:]:
-                argument.annotation = argument.annotation or ast.Name("Any")
-            node.args.defaults = [ast.Constant(...) for _ in node.args.defaults]
-            kept.append(node)
+                continue  # `*args` says nothing about the arguments.
+            typed(node)
+            nodes.append(node)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in names:
             node.value = None
-            kept.append(node)
-    return kept
+            nodes.append(node)
+    return nodes
+
+
+def typed(function: ast.FunctionDef) -> None:
+    """Take away a function's body and defaults, and give a type to each argument and to the result."""
+    function.body = [ast.Expr(ast.Constant(...))]
+    if isinstance(function.returns, ast.Constant) and function.returns.value is ...:
+        function.returns = ast.Name(RETURNS.get(function.name, "Any"))
+    arguments = [*function.args.args, *function.args.kwonlyargs]
+    arguments[0].annotation = None
+    for argument in arguments[1:]:
+        argument.annotation = argument.annotation or ast.Name("Any")
+    function.args.defaults = [ast.Constant(...) for _ in function.args.defaults]
 
 
 def parsed(lines: list[str]) -> ast.Module:
-    """Some signatures in the bindings are no Python: names that are keywords, defaults before what has none."""
+    """Parse a stub file. A signature that is not valid Python becomes `(self, *args: Any)`.
+
+    The bindings have arguments whose names are keywords, and arguments without a default after one that has it.
+    """
     while True:
         try:
             return ast.parse("\n".join(lines))
@@ -69,10 +77,12 @@ def parsed(lines: list[str]) -> ast.Module:
 
 
 def mentioned(nodes: list[ast.stmt]) -> set[str]:
+    """Return every name that stands in these nodes."""
     return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 def main(file: Path) -> None:
+    """Write the stubs to a file."""
     import tensorrt_rtx
 
     with tempfile.TemporaryDirectory() as directory:
@@ -83,15 +93,15 @@ def main(file: Path) -> None:
     names = used()
     classes = {n.name: n for n in trimmed(tree.body, names) if isinstance(n, ast.ClassDef)}
     classes["IHostMemory"].body = list(ast.parse(BUFFER).body)
-    passed = names & classes.keys()
-    wanted, more = set(), set(passed)
+    direct = names & classes.keys()
+    selected, more = set(), set(direct)
     while more:
-        wanted |= more
-        more = (mentioned([classes[n] for n in wanted]) & classes.keys()) - wanted
-    text = "\n\n".join(ast.unparse(classes[n]) for n in classes if n in wanted)
+        selected |= more
+        more = (mentioned([classes[n] for n in selected]) & classes.keys()) - selected
+    text = "\n\n".join(ast.unparse(classes[n]) for n in classes if n in selected)
     text += '\n\nclass Library(Protocol):\n    """The module, as an argument."""\n\n'
     text += "    __name__: str\n    __version__: str\n" + "".join(
-        f"    {n}: type[{n}]\n" for n in classes if n in passed
+        f"    {n}: type[{n}]\n" for n in classes if n in direct
     )
     text = text.replace("shape: tuple)", "shape: tuple[int, ...])").replace("shape: list)", "shape: list[int])")
     for old in ("typing.", "typing_extensions.", "collections.abc."):

@@ -1,4 +1,4 @@
-"""What does not fit in memory is refused before it is loaded, with what it needs and what is free."""
+"""Engines that do not fit in memory are refused before one is loaded, with what they need and what is free."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from shell import refused, specc
 
 import specc as package
 from specc.runtime.bundle import open_bundle
-from specc.runtime.engines import memory, ort
+from specc.runtime.engines import memory, ort, ort_cpu
+from specc.runtime.engines.ort_cpu import HostKV
+from specc.runtime.errors import BackendError
 
 
-def test_this_machine_has_some_memory() -> None:
+def test_this_machine_has_free_memory() -> None:
     assert 2**24 < (memory.free_memory() or 0) < 2**50
 
 
@@ -28,49 +30,66 @@ def test_a_control_group_may_have_less(
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text(f"{used}\n")
     (tmp_path / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\n")
-    machine = memory.free_memory()
+    machine = memory.free_memory() or 0
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.free_memory() == free if free else (memory.free_memory() or 0) > (machine or 0) / 2
+    if free is None:
+        assert (memory.free_memory() or 0) > machine / 2
+    else:
+        assert memory.free_memory() == free
 
 
 @pytest.mark.model
 class TestBundle:
-    def test_needed_and_free_are_said_and_nothing_is_loaded(
+    def test_the_refusal_gives_both_sizes_and_nothing_is_loaded(
         self, bundle: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before, loaded = (bundle / "manifest.json").read_bytes(), []
+        before = (bundle / "manifest.json").read_bytes()
+        loads: list[Any] = []
         monkeypatch.setattr(memory, "free_memory", lambda: 2**16)
-        monkeypatch.setattr(ort, "load", lambda *a, **k: loaded.append(a))
+        monkeypatch.setattr(ort, "load", lambda *a, **k: loads.append(a))
         for verb in (("generate", bundle, "--prompt", "a"), ("tune", bundle), ("test", bundle)):
-            told = refused(*verb)
-            assert "MiB of memory (weights" in told and "and 0.1 MiB are free; free some" in told
-        assert not loaded and (bundle / "manifest.json").read_bytes() == before
+            line = refused(*verb)
+            assert "MiB of memory (weights" in line and "and 0.1 MiB are free; free some" in line
+        assert not loads and (bundle / "manifest.json").read_bytes() == before
 
-    def test_what_is_needed_is_no_more_than_what_is_taken(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        opened, asked = open_bundle(bundle), []
-        monkeypatch.setattr(memory, "free_memory", lambda: asked.append(0) or 2**40)
+    def test_no_more_is_counted_than_is_taken(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = open_bundle(bundle)
+        calls: list[int] = []
+
+        def plenty() -> int:
+            calls.append(1)
+            return 2**40
+
+        monkeypatch.setattr(memory, "free_memory", plenty)
         engines = package.load(bundle).engines
         engines.load("decode", "prefill")
         engines.load("decode")
-        assert len(asked) == 1
+        assert len(calls) == 1
         weights = opened.manifest.files[opened.manifest.weights].bytes
         spec = opened.engine("prefill")
-        rows, outputs = opened.manifest.caches["target"].bytes, sum(memory._bytes(t) for t in spec.outputs)
-        arrays: Any = engines.store("target")
-        assert rows == sum(a.nbytes for a in arrays.arrays)
+        rows, outputs = opened.manifest.caches["target"].bytes, sum(memory.array_bytes(t) for t in spec.outputs)
+        store = engines.store("target")
+        assert isinstance(store, HostKV)
+        assert rows == sum(a.nbytes for a in store.arrays)
         assert outputs == sum(a.nbytes for a in engines["prefill"].runner.outputs.values())
         monkeypatch.setattr(memory, "free_memory", lambda: weights + rows + outputs)  # it takes inputs too
-        with pytest.raises(package.runtime.errors.BackendError, match="of up to 64 slots"):
+        with pytest.raises(BackendError, match="of up to 64 slots"):
             memory.check(opened, [spec], [])
         memory.check(opened, [spec], [opened.engine("decode")])
 
-    def test_rows_that_cannot_be_had_are_one_line(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def none(*_: Any) -> np.ndarray:
+    def test_a_machine_that_does_not_say_what_is_free_refuses_nothing(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(memory, "free_memory", lambda: None)
+        opened = open_bundle(bundle)
+        memory.check(opened, opened.manifest.engines, [])
+
+    def test_rows_that_do_not_fit_are_one_line(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: Any) -> np.ndarray:
             raise MemoryError("Unable to allocate 46.0 GiB")
 
-        monkeypatch.setattr(ort.np, "zeros", none)
-        assert "do not fit in memory (Unable to allocate 46.0 GiB); compile with" in refused(
-            "generate", bundle, "--prompt", "a"
-        )
+        monkeypatch.setattr(ort_cpu.np, "zeros", refuse)
+        line = refused("generate", bundle, "--prompt", "a")
+        assert "do not fit in memory (Unable to allocate 46.0 GiB); compile with" in line
         monkeypatch.undo()
         assert specc("generate", bundle, "--prompt", "a", "--max-new-tokens", 2).status == 0

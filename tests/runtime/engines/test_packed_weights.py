@@ -1,70 +1,79 @@
-"""The index of packed weights: believed while it tells the truth, else all is made again."""
+"""Packed weights: the index is believed while it matches the files, else all is packed again; failures are told."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from shell import copied, edit_manifest
+from shell import copied, edit_manifest, specc
 
-import specc
-from specc.runtime.bundle import open_bundle
+import specc as package
+from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.engines import packed_weights
-from specc.runtime.engines.packed_weights import BIN, INDEX, LOCK, _read_index
+from specc.runtime.engines.packed_weights import BIN, INDEX, LOCK, Index, cache_key
 from specc.runtime.environment import stamp
+from specc.runtime.errors import SpeccWarning
 
 
 @pytest.fixture
-def directory(tmp_path):
-    """What an earlier session left."""
+def directory(tmp_path: Path) -> Path:
+    """A directory that an earlier session filled."""
     for name in (BIN, "decode.onnx", LOCK):
         (tmp_path / name).write_text(name)
-    index = {
-        "key": "mine",
-        "files": {name: stamp(tmp_path / name) for name in (BIN, "decode.onnx")},
-        "weights": {"a": {}},
-        "raw": {},
-    }
-    (tmp_path / INDEX).write_text(json.dumps(index))
+    Index("here", weights={"weights.safetensors 0+8": {"Gather": {"offset": "0"}}}).write(tmp_path)
     return tmp_path
 
 
-def test_an_index_of_files_that_did_not_change_is_kept(directory):
-    index = _read_index(directory, "mine")
-    assert sorted(index["files"]) == ["decode.onnx", BIN] and index["weights"] == {"a": {}}
+def test_an_index_of_files_that_did_not_change_is_kept(directory: Path) -> None:
+    index = Index.read(directory, "here")
+    assert index.files == {name: stamp(directory / name) for name in (BIN, "decode.onnx")}
+    assert index.weights == {"weights.safetensors 0+8": {"Gather": {"offset": "0"}}}
     assert len(list(directory.iterdir())) == 4
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda d: (d / BIN).write_text("shorter"),
-        lambda d: (d / "decode.onnx").unlink(),
-        lambda d: (d / INDEX).write_text("{"),
-        lambda d: (d / INDEX).write_text("[]"),
-        lambda d: (d / INDEX).unlink(),
-    ],
-    ids=["changed", "missing", "no JSON", "no index", "never finished"],
-)
-def test_an_index_that_does_not_tell_the_truth_empties_the_directory(directory, damage):
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "changed": lambda d: (d / BIN).write_text("shorter"),
+    "missing": lambda d: (d / "decode.onnx").unlink(),
+    "not JSON": lambda d: (d / INDEX).write_text("{"),
+    "not an index": lambda d: (d / INDEX).write_text("[]"),
+    "of an older specc": lambda d: (d / INDEX).write_text('{"key": "here", "files": {}, "weights": {}, "raw": {}}'),
+    "never finished": lambda d: (d / INDEX).unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_an_index_that_does_not_match_the_files_empties_the_directory(
+    directory: Path, damage: Callable[[Path], Any]
+) -> None:
+    (directory / "remnant").mkdir()
     damage(directory)
-    assert _read_index(directory, "mine") == {"key": "mine", "files": {}, "weights": {}, "raw": {}}
+    assert Index.read(directory, "here") == Index("here")
     assert [f.name for f in directory.iterdir()] == [LOCK]
 
 
-def test_an_index_of_another_machine_or_bundle_is_not_believed(directory):
-    assert _read_index(directory, "other") == {"key": "other", "files": {}, "weights": {}, "raw": {}}
+def test_an_index_of_another_machine_or_bundle_is_not_believed(directory: Path) -> None:
+    assert Index.read(directory, "elsewhere") == Index("elsewhere")
     assert [f.name for f in directory.iterdir()] == [LOCK]
+
+
+def decoded(bundle: Path) -> list[int]:
+    return package.load(bundle).generate("import os", 12, recipe="plain", ignore_eos=True).token_ids
 
 
 @pytest.mark.model
 class TestBundle:
-    """Whatever the cache holds, a session's tokens are the same, and what was wrong is made again."""
+    """Whatever the cache holds, a session's tokens are the same, and what was wrong is packed again."""
 
     @pytest.fixture
-    def cache(self, bundle, tmp_path, monkeypatch):
+    def cache(self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """The bundle's own cache, filled."""
         monkeypatch.setenv("SPECC_CACHE", str(tmp_path / "cache"))
         decoded(bundle)
@@ -72,44 +81,42 @@ class TestBundle:
         return directory
 
     @pytest.mark.parametrize("name", [BIN, "decode.onnx", "prefill.onnx", INDEX])
-    def test_one_byte_less_is_noticed(self, bundle, cache, name):
+    def test_one_byte_less_is_noticed(self, bundle: Path, cache: Path, name: str) -> None:
         whole, tokens = (cache / name).read_bytes(), decoded(bundle)
         os.truncate(cache / name, len(whole) - 1)
         assert decoded(bundle) == tokens
         assert (cache / name).stat().st_size >= len(whole)  # times in the index may take a digit more
-        assert _read_index(cache, cache.name)["files"][BIN] == stamp(cache / BIN)
+        assert Index.read(cache, cache.name).files[BIN] == stamp(cache / BIN)
 
-    def test_what_is_gathered_and_multiplied_by_lies_raw_once(self, bundle, cache):
-        """Not once for each: the embedding that is the head too."""
-        index = json.loads((cache / INDEX).read_text())
-        by_place = {}
-        for key, at in index["weights"].items():
-            *place, users = key.split(" ", 2)
-            by_place.setdefault(tuple(place), {})[users] = at["offset"]
-        assert [set(users) for users in by_place.values() if len(users) > 1] == [{"Gather", "FusedMatMul"}]
-        assert all(len(set(offsets.values())) == 1 for offsets in by_place.values())
+    def test_a_weight_that_is_gathered_and_multiplied_lies_raw_once(self, bundle: Path, cache: Path) -> None:
+        """The embedding that is the head too."""
+        index = Index.read(cache, cache.name)
+        shared = [locations for locations in index.weights.values() if len(locations) > 1]
+        assert [set(locations) for locations in shared] == [{"Gather", "FusedMatMul"}]
+        assert all(len({at["offset"] for at in locations.values()}) == 1 for locations in shared)
 
     @pytest.mark.parametrize("what", ["onnxruntime", "instructions", "bundle"])
-    def test_one_made_elsewhere_is_not_read(self, bundle, cache, what, model, tmp_path, monkeypatch):
-        """Not even under the name of the right one: a directory that was copied and renamed."""
+    def test_a_cache_made_elsewhere_is_not_read(
+        self, bundle: Path, cache: Path, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even under the right name: a directory that was copied and renamed."""
         tokens = decoded(bundle)
         if what == "onnxruntime":
             monkeypatch.setattr(packed_weights.ort, "__version__", "0.0.1")
         elif what == "instructions":
-            monkeypatch.setattr(packed_weights, "_processor", lambda: "flags : sse2")
+            monkeypatch.setattr(packed_weights, "processor", lambda: "flags : sse2")
         else:
             bundle, tokens = self.other(bundle, tmp_path)
-        opened = open_bundle(bundle)
-        mine = cache.with_name(packed_weights._key(opened))
-        assert mine != cache
-        shutil.rmtree(mine, ignore_errors=True)
-        shutil.copytree(cache, mine, copy_function=shutil.copy2)  # times and sizes as they were
-        assert json.loads((mine / INDEX).read_text())["files"][BIN] == stamp(mine / BIN)
+        copy = cache.with_name(cache_key(open_bundle(bundle)))
+        assert copy != cache
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(cache, copy, copy_function=shutil.copy2)  # with times and sizes as they were
+        assert json.loads((copy / INDEX).read_text())["files"][BIN] == stamp(copy / BIN)
         assert decoded(bundle) == tokens
-        assert json.loads((mine / INDEX).read_text())["key"] == mine.name
+        assert json.loads((copy / INDEX).read_text())["key"] == copy.name
 
-    def other(self, bundle, tmp_path):
-        """A bundle of the same shapes and other weights, and what it says without a cache."""
+    def other(self, bundle: Path, tmp_path: Path) -> tuple[Path, list[int]]:
+        """Return a bundle of the same shapes and other weights, and its tokens without a cache."""
         other = copied(bundle, tmp_path)
         file = other / "weights.safetensors"
         data = bytearray(file.read_bytes())
@@ -117,12 +124,61 @@ class TestBundle:
         numbers = np.frombuffer(data, np.float32, offset=start, count=(len(data) - start) // 4)
         numbers[:] = numbers[::-1].copy()
         file.write_bytes(data)
-        told = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        edit_manifest(other, lambda m: m["files"].update({file.name: told}))
+        entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        edit_manifest(other, lambda m: m["files"].update({file.name: entry}))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SPECC_CACHE", "off")
             return other, decoded(other)
 
 
-def decoded(bundle):
-    return specc.load(bundle).generate("import os", 12, recipe="plain", ignore_eos=True).token_ids
+@pytest.mark.model
+class TestFailure:
+    """Engines run without packed weights, in more memory; the user hears of it once."""
+
+    @pytest.fixture
+    def own(self, bundle: Path, tmp_path: Path) -> Path:
+        """A bundle of which nobody has been warned."""
+        return copied(bundle, tmp_path)
+
+    @pytest.fixture
+    def fails(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A disk without room."""
+
+        def full(bundle: Bundle, *_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setenv("SPECC_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(packed_weights, "_pack", full)
+
+    @pytest.mark.usefixtures("fails")
+    def test_one_warning_names_the_reason_and_the_remedy(
+        self, bundle: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.warns(SpeccWarning) as warned:
+            tokens = decoded(own)
+            package.load(own).engines.load("prefill", "decode", "verify-early-exit", "draft-early-exit")
+        (line,) = [str(w.message) for w in warned]
+        assert line.startswith(f"{own}: engines do not share packed weights ([Errno 28] No space left on device), so ")
+        assert line.endswith("let SPECC_CACHE name a directory with room, or be off") and "\n" not in line
+        monkeypatch.setenv("SPECC_CACHE", "off")
+        assert tokens == decoded(bundle)
+
+    @pytest.mark.usefixtures("fails")
+    def test_the_command_line_says_it_in_one_line(self, own: Path) -> None:
+        result = specc("generate", own, "--prompt", "import os", "--max-new-tokens", 2)
+        assert result.status == 0 and result.err.count("specc: warning: ") == 1, result.err
+
+    def test_a_cache_that_is_off_is_no_reason_to_warn(self, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SPECC_CACHE", "off")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SpeccWarning)
+            decoded(own)
+
+    @pytest.mark.usefixtures("fails")
+    def test_an_engine_that_loads_in_no_way_is_an_error_without_a_warning(self, own: Path) -> None:
+        opened = open_bundle(own)
+        (own / "decode.onnx").write_bytes(b"rust")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SpeccWarning)
+            with pytest.raises(Exception, match=r"decode\.onnx"):
+                packed_weights.session(opened, opened.engine("decode"), packed_weights.ort.SessionOptions())

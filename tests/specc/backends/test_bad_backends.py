@@ -94,7 +94,7 @@ def test_an_engine_of_another_library_or_gpu(bundle: Path, tmp_path: Path, monke
         allocate = staticmethod(lambda size: 1)
         free = staticmethod(lambda addresses: None)
 
-    monkeypatch.setattr("specc.runtime.engines.tensorrt.device", Gpu)
+    monkeypatch.setattr("specc.runtime.engines.tensorrt.process_gpu", Gpu)
     for what in here:
         held = copied(bundle, tmp_path / what)
 
@@ -116,7 +116,7 @@ def test_a_gpu_without_room(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*_: Any) -> None:
         raise RuntimeError("Failed to allocate memory for requested buffer\nat bfc_arena.cc")
 
-    monkeypatch.setattr(ort, "lacks", lambda provider: "")
+    monkeypatch.setattr(ort, "require", lambda device: None)
     monkeypatch.setattr(ort_device, "zeros", refuse)
     monkeypatch.setattr(ort_device, "bindings", lambda: Full)
     told = refused("generate", bundle, "--prompt", "x", "--device", "cuda")

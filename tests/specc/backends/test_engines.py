@@ -23,7 +23,7 @@ from specc.backends.lowering.any_width import engine_at
 from specc.compiler import weights
 from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.engine import Engine
-from specc.runtime.engines.ort import HostKV, OrtRunner, session_options
+from specc.runtime.engines.ort_cpu import HostKV, OrtRunner, session_options
 from specc.runtime.manifest import CacheSpec, EngineSpec
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
@@ -78,7 +78,16 @@ class Bench:
             twin = passes.fork(graph)
             passes.run(passes.pipeline(block, capacity), twin)
             made = onnx.build(twin, block, file, "", directory / f"{name}.onnx", options)
-            built[name] = EngineSpec(name, "onnx", f"{name}.onnx", block, (), made.inputs, made.outputs, ())
+            built[name] = EngineSpec(
+                name=name,
+                backend="onnx",
+                file=f"{name}.onnx",
+                block=block,
+                layers=(),
+                inputs=made.inputs,
+                outputs=made.outputs,
+                passes=(),
+            )
         if "decode" in built and onnx.any_width(graph, built["decode"].block, options):
             built["wider"] = engine_at(built["decode"], "wider", Block(WIDER))
         keys = [t for spec in built.values() for t in spec.inputs if t.name.endswith(".key")]

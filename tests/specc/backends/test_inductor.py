@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import prepared
+from onnxruntime import InferenceSession
 
 import specc
 from specc import passes
@@ -29,6 +30,8 @@ from specc.runtime.device import CPU, Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import inductor as runner
 from specc.runtime.engines import ort
+from specc.runtime.engines.ort_cpu import OrtRunner, session_options
+from specc.runtime.engines.session_cache import SessionCache
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import CacheSpec, EngineSpec
 from specc.runtime.sequence import Cache
@@ -58,17 +61,26 @@ def test_a_package_says_what_an_onnx_engine_says(family: str, tmp_path: Path, mo
         twin = passes.fork(graph)
         passes.run(passes.pipeline(block, CAPACITY), twin)
         made = module.build(twin, block, file, "", tmp_path / f"verify{module.suffix}")
-        spec = EngineSpec("verify", backend, f"verify{module.suffix}", block, (), made.inputs, made.outputs, (),
-                          needs=made.needs)  # fmt: skip
+        spec = EngineSpec(
+            name="verify",
+            backend=backend,
+            file=f"verify{module.suffix}",
+            block=block,
+            layers=(),
+            inputs=made.inputs,
+            outputs=made.outputs,
+            passes=(),
+            needs=made.needs,
+        )
         keys = [t for t in made.inputs if t.name.endswith(".key")]
         caches = CacheSpec(CAPACITY, {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}, keys[0].dtype)
         manifest = SimpleNamespace(weights=file.name)
         bundle = SimpleNamespace(file=lambda name: tmp_path / name, manifest=manifest)
         store = load.store(caches, CPU)
         run = (
-            load.load(bundle, spec, store, CPU)
+            load.load(bundle, spec, store, CPU, SessionCache())
             if backend == "inductor"
-            else ort.OrtRunner(ort.ort.InferenceSession(tmp_path / spec.file, ort.session_options()), spec, store)
+            else OrtRunner(InferenceSession(tmp_path / spec.file, session_options()), spec, store)
         )
         engines.append(Engine("verify", block, run, store))
     states = [Cache(e.store, [1, 2, 3]) for e in engines]  # no tree is ever run on an empty cache
@@ -93,7 +105,7 @@ def copied_to_a_device(bundle: Any, host: Engine, spec: EngineSpec, caches: Cach
     there = Elsewhere()
     rows = runner.TorchKV(caches, there, "cuda")
     spec = replace(spec, backend="inductor-cuda", needs={"torch": torch.__version__, "compute capability": "9.0"})
-    cuda = Engine("verify", spec.block, runner.load(bundle, spec, rows, Device("cuda")), rows)
+    cuda = Engine("verify", spec.block, runner.load(bundle, spec, rows, Device("cuda"), SessionCache()), rows)
     assert {"cuda"} == there.devices and there.pinned == len(cuda.runner.inputs) + len(cuda.runner.outputs)
     for name, value in host.store.values.items():
         rows.values[name].copy_(value)
@@ -146,7 +158,7 @@ def refuses_another_torch(bundle: SimpleNamespace, spec: EngineSpec, store: runn
     for what in ("torch", "cpu"):
         other = replace(spec, needs={**spec.needs, what: "1.0"})
         with pytest.raises(BackendError, match=rf"built for {what} 1\.0 and here is .*compile again"):
-            runner.load(bundle, other, store, CPU)
+            runner.load(bundle, other, store, CPU, SessionCache())
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("llama", torch.float16), ("gemma2", torch.bfloat16)])
@@ -184,7 +196,7 @@ def test_a_gpu_without_room_is_one_line() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(BackendError, match=r"no room for weights, 3 of 81920 MiB being free; .* --max-seq-len"):
-        runner._placed(fails, "weights", Full())
+        runner.if_it_fits(fails, "weights", Full())
 
 
 def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from shell import specc as cli
 import specc.backends.tensorrt
 from specc.cli import doctor
 from specc.runtime.device import PROVIDERS
-from specc.runtime.engines import BACKENDS, DEVICES, ort
+from specc.runtime.engines import BACKENDS, DEVICES, ort_providers
 
 
 def findings() -> dict[str, doctor.Finding]:
@@ -41,7 +41,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
     gone = ("tensorrt", "onnxruntime_ep_")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith(gone) else find(name))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(ort_providers.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     found = findings()
     assert any("pip install specc[tensorrt-rtx]" in m for m in found["backend tensorrt-rtx"].missing)
     for name in ("openvino", "nv-tensorrt-rtx"):

@@ -13,7 +13,7 @@ from shell import copied, refused, specc
 import specc as specc_package
 from specc.recipes import CURVE
 from specc.runtime.bundle import open_bundle
-from specc.runtime.engines import ort
+from specc.runtime.engines import ort_cpu
 from specc.runtime.recipe import Recipe
 from specc.tuning import step_costs
 from specc.tuning import tune as module
@@ -78,7 +78,7 @@ def test_an_engine_takes_no_more_threads_than_the_process(
     wanted: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPECC_THREADS", "4")
-    assert ort.session_options(wanted).intra_op_num_threads == threads
+    assert ort_cpu.session_options(wanted).intra_op_num_threads == threads
 
 
 @pytest.mark.model
@@ -135,8 +135,10 @@ class TestPlan:
         plan = tune(mine, tokens=8, limit=1)
         assert plan["single_threaded"] == ["draft-early-exit"]
         assert [e.name for e in open_bundle(mine).manifest.engines if e.threads == 1] == ["draft-early-exit"]
-        asked, options = [], ort.session_options
-        monkeypatch.setattr(ort, "session_options", lambda *wanted: asked.append(wanted) or options(*wanted))
+        asked, options = [], ort_cpu.session_options
+        monkeypatch.setattr(
+            "specc.runtime.engines.ort.session_options", lambda *wanted: asked.append(wanted) or options(*wanted)
+        )
         engines = specc_package.load(mine).engines
         engines.load("decode")
         engines.load("draft-early-exit")

@@ -1,0 +1,122 @@
+"""Engines of ONNX Runtime on the CPU: inputs and outputs are bound once, and caches are updated in place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from ..environment import threads
+from ..manifest import CacheSpec, EngineSpec
+
+DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
+          "float16": np.float16}  # fmt: skip
+# How long a thread waits awake for work before it sleeps: about what passes between two steps. ONNX Runtime's own 50 ms
+# take a core from whoever runs next; with 0 every step wakes the threads anew.
+# Measured on two cores of a Xeon (AVX-512), ONNX Runtime 1.31; benchmarks/LOG.md has other values.
+# Measure anew: specc bench build/demo.specc --rounds 31, with one value and the other.
+SPIN_MICROSECONDS = 80
+
+
+class HostKV:
+    """Rows of one cache in host memory: for each shape of a layer's keys one array [tensors, heads, capacity, size].
+
+    Attributes:
+        capacity: rows.
+        values: the tensors [1, heads, capacity, size] as engines bind them, by names such as 0.key.
+    """
+
+    def __init__(self, spec: CacheSpec) -> None:
+        self.capacity = spec.capacity
+        by_shape: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+        for layer, shape in spec.layers.items():
+            by_shape[shape[0], shape[1]] += [f"{layer}.key", f"{layer}.value"]
+        self.arrays: list[np.ndarray] = []
+        self.values: dict[str, ort.OrtValue] = {}
+        for (heads, size), names in by_shape.items():
+            array: np.ndarray = np.zeros((len(names), heads, spec.capacity, size), DTYPES[spec.dtype])
+            self.arrays.append(array)
+            for i, name in enumerate(names):
+                self.values[name] = ort.OrtValue.ortvalue_from_numpy(array[i : i + 1])
+
+    def move(self, start: int, rows: Sequence[int]) -> None:
+        """Copy `rows`, ascending, to consecutive rows from `start` on."""
+        for array in self.arrays:
+            for to, row in enumerate(rows, start):
+                if to != row:
+                    array[:, :, to] = array[:, :, row]
+
+
+class OrtRunner:
+    """A session whose inputs and outputs are bound to fixed arrays. `present.*` is `past_key_values.*` itself."""
+
+    def __init__(self, session: ort.InferenceSession, spec: EngineSpec, store: HostKV) -> None:
+        self.session = session
+        self.binding = session.io_binding()
+        self.inputs: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, np.ndarray] = {}
+        self._bound: list[ort.OrtValue] = []
+        for tensors, arrays, bind in (
+            (spec.inputs, self.inputs, self.binding.bind_ortvalue_input),
+            (spec.outputs, self.outputs, self.binding.bind_ortvalue_output),
+        ):
+            for tensor in tensors:
+                prefix, _, row = tensor.name.partition(".")
+                if prefix in ("past_key_values", "present"):
+                    bind(tensor.name, store.values[row])
+                    continue
+                arrays[tensor.name] = np.zeros(tensor.shape, DTYPES[tensor.dtype])
+                value = ort.OrtValue.ortvalue_from_numpy(arrays[tensor.name])
+                self._bound.append(value)
+                bind(tensor.name, value)
+
+    def run(self) -> None:
+        """Read the inputs, update the rows in place, write the outputs."""
+        self.session.run_with_iobinding(self.binding)
+
+
+class CopyRunner:
+    """A session that gets its inputs and returns its outputs at each run; caches are copied.
+
+    It is for providers that do not read bound memory anew at each run, such as OpenVINO's (plug-in 1.8 for ONNX
+    Runtime 1.31).
+    """
+
+    def __init__(self, session: ort.InferenceSession, spec: EngineSpec, store: HostKV) -> None:
+        self.session = session
+        self.inputs: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, np.ndarray] = {}
+        self._feed = {t.name: self._array(t.name, t.shape, t.dtype, store, self.inputs) for t in spec.inputs}
+        self._results = [self._array(t.name, t.shape, t.dtype, store, self.outputs) for t in spec.outputs]
+
+    def run(self) -> None:
+        """Run the session on the inputs, and copy its outputs and rows to their arrays."""
+        for array, value in zip(self._results, self.session.run(None, self._feed), strict=True):
+            np.copyto(array, value)
+
+    @staticmethod
+    def _array(name: str, shape: Sequence[int], dtype: str, store: HostKV, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the cache's array if the tensor is a part of it, else a new array that is added to `arrays`."""
+        prefix, _, row = name.partition(".")
+        if prefix in ("past_key_values", "present"):
+            return np.asarray(store.values[row].numpy())
+        arrays[name] = np.zeros(shape, DTYPES[dtype])
+        return arrays[name]
+
+
+def session_options(count: int = 0) -> ort.SessionOptions:
+    """Make the options of a session on the CPU.
+
+    Args:
+        count: threads, at most as many as the process has; 0 takes all of them.
+
+    Raises:
+        BackendError: SPECC_THREADS is not a number of threads.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = min(count or threads(), threads())
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
+    options.log_severity_level = 3
+    return options

@@ -1,0 +1,60 @@
+"""Engines of a tiny Llama as ONNX files, and what runs them without a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+from graphs import prepared
+
+from specc import passes
+from specc.backends import Options, onnx
+from specc.compiler import weights
+from specc.runtime.block import Block
+from specc.runtime.bundle import Bundle
+from specc.runtime.engines.ort_cpu import session_options
+from specc.runtime.manifest import CacheSpec, EngineSpec
+
+CAPACITY = 64
+PORTABLE = Options("portable")
+
+
+def build(directory: Path, block: Block, options: Options = PORTABLE) -> EngineSpec:
+    """Build an engine, verify.onnx, with its weights and its commit file if it has one."""
+    graph, file = prepared("llama"), directory / f"weights-{block.weights}.safetensors"
+    tensors = weights.collect(graph)
+    weights.write_types(tensors, directory, [block.weights])
+    file = file if file.exists() else directory / "weights.safetensors"
+    passes.run(passes.pipeline(block, CAPACITY), graph)
+    built = onnx.build(graph, block, file, "", directory / "verify.onnx", options)
+    return EngineSpec(
+        name="verify",
+        backend="onnx",
+        file="verify.onnx",
+        block=block,
+        layers=("0", "1", "2"),
+        inputs=built.inputs,
+        outputs=built.outputs,
+        passes=(),
+        commit=built.commit,
+    )
+
+
+def cache_spec(spec: EngineSpec | None = None) -> CacheSpec:
+    """Return the cache of the engine, in its own type; without an engine in fp32."""
+    layers = {str(layer): (2, 16) for layer in range(3)}
+    if spec is None:
+        return CacheSpec(CAPACITY, layers)
+    return CacheSpec(CAPACITY, layers, next(t.dtype for t in spec.inputs if t.name.endswith(".key")))
+
+
+def bundle_of(directory: Path) -> Bundle:
+    """Return a bundle of a directory. It has no manifest, which loading an ONNX engine on a device does not read."""
+    no_manifest: Any = None
+    return Bundle(directory, no_manifest)
+
+
+def cpu_session(file: Path) -> ort.InferenceSession:
+    """Load a file on the CPU."""
+    return ort.InferenceSession(str(file), session_options(), providers=["CPUExecutionProvider"])

@@ -1,0 +1,68 @@
+"""Rows and runs of ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import specc
+from specc.runtime.engines import ort_cpu
+from specc.runtime.engines.ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
+from specc.runtime.errors import BackendError
+from specc.runtime.manifest import CacheSpec
+
+
+def test_layers_of_one_shape_share_an_array_and_rows_are_moved_in_all_of_them() -> None:
+    store = HostKV(CacheSpec(8, {"0": (2, 4), "3": (2, 4), "7": (1, 4)}))
+    assert [a.shape for a in store.arrays] == [(4, 2, 8, 4), (2, 1, 8, 4)]
+    assert set(store.values) == {f"{layer}.{kind}" for layer in "037" for kind in ("key", "value")}
+    for array in store.arrays:
+        array[:] = np.arange(8)[:, None]
+    store.move(2, [2, 4, 7])
+    for value in store.values.values():
+        assert value.numpy()[0, 0, :, 0].tolist() == [0, 1, 2, 4, 7, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("count", "threads"), [(0, 4), (1, 1), (9, 4)])
+def test_a_session_takes_no_more_threads_than_the_process(
+    count: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECC_THREADS", "4")
+    options = session_options(count)
+    assert options.intra_op_num_threads == threads
+    spin = options.get_session_config_entry("session.intra_op.spin_duration_us")
+    assert spin == str(ort_cpu.SPIN_MICROSECONDS)
+
+
+def test_a_wrong_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECC_THREADS", "many")
+    with pytest.raises(BackendError, match="SPECC_THREADS is 'many'"):
+        session_options()
+
+
+@pytest.mark.model
+def test_threads_are_at_rest_soon_after_a_run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECC_THREADS", "4")
+    session = specc.load(bundle)
+    session.generate([1, 2, 3], 4, recipe="plain")
+    spent, start = time.process_time(), time.perf_counter()
+    time.sleep(0.03)
+    assert time.process_time() - spent < 0.5 * (time.perf_counter() - start)
+
+
+@pytest.mark.model
+def test_an_engine_that_copies_its_cache_computes_what_one_in_place_computes(bundle: Path) -> None:
+    engines = specc.load(bundle).engines
+    engine, spec = engines["decode"], engines.bundle.engine("decode")
+    runner = engine.runner
+    assert isinstance(runner, OrtRunner)
+    copying = CopyRunner(runner.session, spec, HostKV(engines.bundle.manifest.caches["target"]))
+    for row, token in enumerate([5, 3, 8]):
+        for one in (runner, copying):
+            one.inputs["input_ids"][0, 0], one.inputs["past_len"][0] = token, row
+            one.run()
+        assert np.abs(runner.outputs["logits"]).max() > 0
+        np.testing.assert_array_equal(runner.outputs["logits"], copying.outputs["logits"])

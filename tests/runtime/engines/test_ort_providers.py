@@ -1,0 +1,105 @@
+"""Execution providers: parts of ONNX Runtime and plug-ins, which a double stands for."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnxruntime as ort
+import pytest
+from doubles.onnx_runtime import PlugIn
+
+from specc.runtime.device import PROVIDERS, Device
+from specc.runtime.engines import ort_providers
+from specc.runtime.engines.ort_providers import missing, provider_session, register, require
+from specc.runtime.errors import BackendError
+
+RTX, OPENVINO = Device("cuda", "nv-tensorrt-rtx"), Device(provider="openvino")
+
+
+def test_asking_what_is_missing_registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = PlugIn(monkeypatch, RTX, "GPU")
+    assert "finds no device" in missing(RTX.runs) and plugin.registered == []
+    register(RTX.runs)
+    assert missing(RTX.runs) == ""
+
+
+def test_a_plug_in_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = PlugIn(monkeypatch, RTX, "GPU")
+    for _ in range(2):
+        assert require(RTX) is RTX.runs
+    assert plugin.registered == [("NvTensorRTRTXExecutionProvider", "plug-in.so")]
+
+
+def test_a_part_of_onnx_runtime_is_never_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = PlugIn(monkeypatch, RTX, "GPU")
+    register(PROVIDERS["cpu"])
+    assert plugin.registered == [] and missing(PROVIDERS["cpu"]) == ""
+
+
+def test_a_plug_in_without_a_device_of_its_kind_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = PlugIn(monkeypatch, RTX, "CPU")
+    with pytest.raises(BackendError) as e:
+        require(RTX)
+    assert str(e.value) == f"{plugin.title} finds no device that it runs on; take another provider"
+
+
+def test_a_plug_in_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(title: str, library: str) -> None:
+        raise RuntimeError("Failed to load library plug-in.so: libcuda.so.1: cannot open it\nat environment.cc")
+
+    PlugIn(monkeypatch, RTX, "GPU")
+    monkeypatch.setattr(ort, "register_execution_provider_library", refuse)
+    with pytest.raises(
+        BackendError, match=r"does not load: Failed .*libcuda.so.1.* it; install its device's driver, or specc\[nv-"
+    ):
+        register(RTX.runs)
+
+
+def test_a_provider_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    for device, extra in ((OPENVINO, "openvino"), (Device("cuda"), "gpu")):
+        with pytest.raises(
+            BackendError, match=rf"has no {device.runs.title}, only CPU.*install specc\[{extra}\] in an"
+        ):
+            require(device)
+
+
+@pytest.mark.parametrize("ran", ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+def test_a_plug_in_is_asked_for_by_its_device_and_must_run_something(
+    ran: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name ONNX Runtime would leave everything to the CPU, and say nothing; so too with unknown options."""
+    session = SimpleNamespace(get_provider_graph_assignment_info=lambda: [SimpleNamespace(ep_name=ran)])
+    plugin = PlugIn(monkeypatch, OPENVINO, "GPU CPU")
+    monkeypatch.setattr(ort_providers, "InferenceSession", lambda path, options: session)
+    monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "bf16")
+    if ran == "CPUExecutionProvider":
+        with pytest.raises(BackendError, match=r"OpenVINOExecutionProvider runs no node of .*take another provider$"):
+            provider_session(tmp_path / "verify.onnx", OPENVINO)
+    else:
+        assert provider_session(tmp_path / "verify.onnx", OPENVINO) is session
+    hints = '{"CPU": {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "1"}}'
+    assert plugin.sessions == [(plugin.devices[1:], {"load_config": hints})]
+
+
+def test_a_wrong_precision_is_refused_before_a_session_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = PlugIn(monkeypatch, OPENVINO, "CPU")
+    monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "int8")
+    with pytest.raises(BackendError, match="SPECC_OPENVINO_PRECISION is 'int8'; give f32 or bf16"):
+        provider_session(tmp_path / "verify.onnx", OPENVINO)
+    assert plugin.sessions == []
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_session_on_cuda_is_asked_to_capture_only_if_it_should(
+    graphs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[object] = []
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort_providers, "InferenceSession", lambda path, options, providers: requests.append(providers))
+    provider_session(tmp_path / "verify.onnx", Device("cuda"), graphs)
+    settings = {"enable_cuda_graph": "1"} if graphs else {}
+    assert requests == [[("CUDAExecutionProvider", settings), "CPUExecutionProvider"]]
