@@ -1,6 +1,6 @@
 """One attention node of ONNX Runtime alone, in SmolLM2-135M's shape: what its time is made of.
 
-    python examples/bench_attention.py            # microseconds by slots and rows, and a line through them
+    python benchmarks/bench_attention.py            # microseconds by slots and rows, and a line through them
 After as many rows each slot costs the same, and a call costs something besides: the keys are packed anew for each query
 head. `bias` is a node with a tree's mask. The caches are warm here, as between layers they are not.
 """

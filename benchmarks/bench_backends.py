@@ -1,10 +1,10 @@
 """What a step costs by each backend of a bundle, or by each of several bundles and providers, in turns.
 
 specc compile examples/pycode-10m -o build/both.specc --backend onnx --backend inductor --recipe prompt-lookup
-python examples/bench_backends.py build/both.specc
+python benchmarks/bench_backends.py build/both.specc
 
 specc compile examples/pycode-10m -o build/portable.specc --lowering portable --recipe prompt-lookup
-python examples/bench_backends.py build/both.specc build/portable.specc@{cpu,openvino,openvino:bf16}
+python benchmarks/bench_backends.py build/both.specc build/portable.specc@{cpu,openvino,openvino:bf16}
 
 With a GPU also build/portable.specc@{cuda,tensorrt,nv-tensorrt-rtx}, and bundles of backends that need one.
 """

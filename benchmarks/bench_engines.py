@@ -2,7 +2,7 @@
 
     pip install -e '.[compile,cpu]'
     pip install onnxruntime-genai==0.18.0 llama-cpp-python gguf --no-deps  # peers; the second may be left out
-    python examples/bench_engines.py build/bench                           # some minutes; prints and writes bench.json
+    python benchmarks/bench_engines.py build/bench                         # some minutes; prints and writes bench.json
 
 All decode greedily from the same 64 tokens on the same number of threads, each in its own process: fp32, and with 4
 bits a weight; specc's engines after 1024 tokens too. llama.cpp's batches give logits for each of their tokens, as our

@@ -1,6 +1,6 @@
 """Python around the engine calls: what a step costs besides them, by every recipe of a bundle.
 
-    python examples/bench_steps.py build/demo.specc            # a table; --json for one object
+    python benchmarks/bench_steps.py build/demo.specc            # a table; --json for one object
 Every recipe continues each golden prompt, greedily, guard on; steps with a draft count, and all of plain decoding.
 "Around" is the time of a step outside its engine calls, "with text" the same with turning tokens into text.
 """

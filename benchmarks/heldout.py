@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import sysconfig
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,8 @@ from rich.table import Table
 import specc
 from specc.bench import in_turn
 from specc.runtime.stream import Generation
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))  # train_demo.py names the files that it left out
 from train_demo import HELD_OUT
 
 CHARACTERS = 400
