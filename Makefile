@@ -1,6 +1,7 @@
 # make demo   compile the demo model, generate with and without speculation, replay the golden outputs
 # make test   the whole test suite
 # make lint   style and types
+# make docs   the pages of docs/ as a site; a broken link is an error
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[bench,compile,cpu,dev]'
 	touch $@
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 demo: $(VENV)/ready
 	$(BIN)/specc compile examples/pycode-10m --assistant-model examples/pycode-1m \
 		--prompts examples/prompts.jsonl --golden-tokens 48 --output $(DEMO) --overwrite
@@ -32,6 +33,10 @@ lint: $(VENV)/ready
 	rm -rf build/types && mkdir -p build/types
 	cp -r specc build/types/specc && cp -r passes runtime build/types/specc/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p specc
+
+docs: $(VENV)/ready
+	$(BIN)/pip install --quiet 'mkdocs<2' mkdocs-material 'mkdocstrings[python]'
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf build $(VENV)

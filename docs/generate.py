@@ -1,0 +1,127 @@
+"""Write the parts of the documentation that come from the table of methods.
+
+    python docs/generate.py            # update docs/recipes.md and README.md
+    python docs/generate.py --check    # change nothing; name the files that are out of date and exit with status 1
+
+A page marks such a part with two comments: <!-- generated: NAME --> and <!-- end of NAME -->.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from specc.recipes import METHODS, Method
+
+ROOT = Path(__file__).resolve().parents[1]
+README_RECIPES = (
+    "prompt-lookup",
+    "recycled-lookup",
+    "cascade",
+    "quantized-self-draft",
+    "layer-skip",
+    "early-exit",
+    "draft-model",
+    "token-recycling",
+)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Format a Markdown table."""
+    titles = list(head)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def readme_recipes() -> str:
+    """Format README's selection of recipes and the number of all of them."""
+    rows = ((f"`{name}`", METHODS[name].title, METHODS[name].topology) for name in README_RECIPES)
+    total = f"These are {len(README_RECIPES)} of {len(METHODS)} recipes. All are in [docs/recipes.md](docs/recipes.md)."
+    return f"{table(('recipe', 'method', 'topology'), rows)}\n\n{total}"
+
+
+def recipe_summary() -> str:
+    """Format one row for each method."""
+    rows = ([f"[`{m.name}`](#{m.name})", m.title, m.topology, m.acceptance, needs(m)] for m in METHODS.values())
+    return table(("recipe", "method", "topology", "acceptance", "needs"), rows)
+
+
+def recipe_details() -> str:
+    """Format a section for each method: its paper, its facts, its parameters."""
+    return "\n\n".join(section(m) for m in METHODS.values())
+
+
+def section(m: Method) -> str:
+    """Format the section of one method. Its anchor is the name of the recipe."""
+    facts = {
+        "paper": m.paper or "none",
+        "drafter": f"`{m.drafter}`",
+        "topology": m.topology,
+        "acceptance": f"`{m.acceptance}`",
+        "lossless": "yes" if m.lossless else "no",
+        "needs": needs(m),
+    }
+    lines = [f"### {m.name}", "", f"{m.title}.", "", *(f"- {name}: {value}" for name, value in facts.items())]
+    if m.parameters:
+        rows = ([f"`{n}`", "" if p.default is None else f"`{p.default}`", p.help] for n, p in m.parameters.items())
+        lines += ["", table(("parameter", "default", "meaning"), rows)]
+    return "\n".join(lines)
+
+
+def needs(m: Method) -> str:
+    """Say which options a method cannot do without."""
+    return ", ".join(f"`--{name}`" for name in m.needs) or "nothing more"
+
+
+PARTS = {
+    ROOT / "README.md": {"readme-recipes": readme_recipes},
+    ROOT / "docs" / "recipes.md": {"recipe-summary": recipe_summary, "recipe-details": recipe_details},
+}
+
+
+def updated(text: str, parts: Mapping[str, str]) -> str:
+    """Replace the marked parts of a page.
+
+    Args:
+        text: the page.
+        parts: the new content of each part, by its name.
+
+    Raises:
+        ValueError: a part has no pair of marks in the page.
+    """
+    for name, content in parts.items():
+        begin, end = f"<!-- generated: {name} -->", f"<!-- end of {name} -->"
+        text, count = re.subn(
+            f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, new=f"{begin}\n{content}\n{end}": new, text, flags=re.S
+        )
+        if count != 1:
+            raise ValueError(f"the page has {count} parts {name!r}; write {begin} and {end} once")
+    return text
+
+
+def pages() -> dict[Path, str]:
+    """Return the up-to-date text of each page that has generated parts."""
+    return {
+        page: updated(page.read_text(encoding="utf-8"), {name: make() for name, make in parts.items()})
+        for page, parts in PARTS.items()
+    }
+
+
+def main() -> int:
+    """Update the pages, or check them. Return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of date")
+    check = parser.parse_args().check
+    stale = {page: text for page, text in pages().items() if page.read_text(encoding="utf-8") != text}
+    for page, text in stale.items():
+        print(f"{page.relative_to(ROOT)} is out of date" if check else f"updated {page.relative_to(ROOT)}")
+        if not check:
+            page.write_text(text, encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
