@@ -1,0 +1,66 @@
+"""The generated parts of the pages are up to date, and the generator notices if they are not."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pages import ROOT
+
+from specc.recipes import METHODS
+
+SCRIPT = ROOT / "docs" / "generate.py"
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """Import docs/generate.py."""
+    spec = importlib.util.spec_from_file_location("generate_docs", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_parts_are_up_to_date(generate: ModuleType) -> None:
+    """If this fails, run `python docs/generate.py`."""
+    for page, text in generate.pages().items():
+        assert page.read_text(encoding="utf-8") == text, f"{page.name} is out of date; run: python docs/generate.py"
+
+
+def test_the_script_checks_without_writing() -> None:
+    result = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_stale_page_is_noticed(
+    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- generated: part -->\nold\n<!-- end of part -->\nafter\n")
+    monkeypatch.setattr(generate, "PARTS", {page: {"part": lambda: "new | \\d"}})
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
+    assert generate.main() == 1 and "old" in page.read_text()
+    monkeypatch.setattr(sys, "argv", ["generate.py"])
+    assert generate.main() == 0
+    assert page.read_text() == "before\n<!-- generated: part -->\nnew | \\d\n<!-- end of part -->\nafter\n"
+    assert capsys.readouterr().out == "page.md is out of date\nupdated page.md\n"
+
+
+def test_a_page_without_the_marks_is_an_error(generate: ModuleType) -> None:
+    with pytest.raises(ValueError, match="the page has 0 parts 'part'"):
+        generate.updated("no marks", {"part": "new"})
+
+
+def test_every_method_has_a_row_and_a_section_with_its_parameters(generate: ModuleType) -> None:
+    summary, details = generate.recipe_summary(), generate.recipe_details()
+    for name, method in METHODS.items():
+        assert f"[`{name}`](#{name})" in summary
+        section = details.partition(f"### {name}\n")[2].partition("\n### ")[0]
+        assert method.title in section and method.paper in section
+        assert all(f"| `{p}` |" in section for p in method.parameters)
