@@ -94,11 +94,11 @@ def updated(text: str, parts: Mapping[str, str]) -> str:
     """
     for name, content in parts.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end of {name} -->"
-        text, count = re.subn(
-            f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, new=f"{begin}\n{content}\n{end}": new, text, flags=re.S
-        )
+        count = len(re.findall(f"{re.escape(begin)}.*?{re.escape(end)}", text, flags=re.S))
         if count != 1:
             raise ValueError(f"the page has {count} parts {name!r}; write {begin} and {end} once")
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
     return text
 
 

@@ -17,6 +17,7 @@ from shell import specc
 import specc as library
 from specc.recipes import METHODS
 from specc.runtime.session import Session
+from specc.runtime.stream import Generation
 
 README = read(ROOT / "README.md")
 QUICK_START = README.partition("## Quick start")[2].partition("\n## ")[0]
@@ -81,5 +82,5 @@ def test_the_python_of_the_quick_start_runs(
     exec(compile(python.text, "README.md", "exec"), names)
     assert names["specc"] is library and isinstance(names["session"], Session)
     answer = names["answer"]
-    assert isinstance(answer, library.runtime.stream.Generation)
+    assert isinstance(answer, Generation)
     assert capsys.readouterr().out.startswith(f"{answer.text} {answer.stats.mean_acceptance_length}")
