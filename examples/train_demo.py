@@ -4,7 +4,7 @@
     python examples/train_demo.py examples/pycode-1m --size draft    # the assistant: 2 layers, same tokenizer
 
 The target is trained the way LayerSkip trains (Elhoushi et al. 2024, arXiv:2404.16710): layers are dropped
-at random, the deeper the oftener, and each step adds the loss of one early exit, in rotation, through the
+at random, deeper layers more often, and each step adds the loss of one early exit, in turn, through the
 model's own final norm and head. So a prefix of the layers, or a subset of them, is a draft worth having.
 An exit's weight is constant here (0.4), not growing with depth as in the paper: drafts use the early ones.
 
@@ -114,30 +114,35 @@ def validate(model: LlamaForCausalLM, tokens: Tensor, exits: tuple[int, ...]) ->
 
 
 def write_card(directory: Path, facts: dict[str, Any], size: str) -> None:
-    """A README.md beside the model: what it is, how it was made, how good it is."""
+    """Write README.md beside the model: what it is, how it was trained, how good it is."""
     hidden, _, layers, *_ = SIZES[size]
     rows = [(k if k == "all" else f"exit after {k}", v) for k, v in facts["validation_loss"].items()]
     losses = "".join(f"| {name} | {value:.3f} |\n" for name, value in rows)
-    layerskip = f""", with LayerSkip's layer dropout
-(Elhoushi et al. 2024, arXiv:2404.16710; up to {DROPOUT}, the deeper the oftener) and one early exit's loss a step in
-rotation (weight {EXIT_WEIGHT})"""
+    layerskip = f"""
+It was trained for early exit, as LayerSkip does it (Elhoushi et al. 2024, arXiv:2404.16710). Layers are left out at
+random, deeper layers more often: with a probability of up to {DROPOUT}. Each step adds the loss of one early exit, in
+turn, with the weight {EXIT_WEIGHT}.
+"""
     (directory / "README.md").write_text(
         f"""# {directory.name}
 
-A demo model of specc: Llama architecture, {layers} layers, hidden {hidden}, byte-level
-BPE of {VOCABULARY} tokens, bf16. It continues Python source, and is good for showing engines, not for writing code.
+A demo model of specc. It continues Python source. It shows how engines work; it does not write useful code.
 
-Trained from nothing on {facts["corpus_tokens"]:,} tokens of CPython 3.11's standard library (tests and tables left
-out), {facts["steps"]} steps of {BATCH} x {CONTEXT} tokens, AdamW{layerskip if len(rows) > 1 else ""}.
-It took {facts["seconds"] / 60:.0f} minutes of wall time on a machine of 2 cores that did other work too. Repeat it
-with `python examples/train_demo.py`, whose docstring says how.
+- Architecture: Llama, {layers} layers, hidden size {hidden}
+- Tokenizer: byte-level BPE of {VOCABULARY} tokens
+- Weights: bf16, in `model.safetensors`
+- Training text: {facts["corpus_tokens"]:,} tokens of CPython 3.11's standard library, without its tests and tables
+- Training: {facts["steps"]} steps of {BATCH} x {CONTEXT} tokens, AdamW, from random weights
+- Time: {facts["seconds"] / 60:.0f} minutes on 2 cores of a machine that did other work too
+{layerskip if len(rows) > 1 else ""}
+To train it again, run `python examples/train_demo.py`. Its docstring says how.
 
-Loss on held-out files, in nats a token ({len(HELD_OUT)} files, named in `training.json`):
+Loss on {len(HELD_OUT)} held-out files, in nats for each token. `training.json` names the files.
 
 | layers | loss |
 | --- | --- |
 {losses}
-The training text is under the PSF licence; these weights are under Apache-2.0, as specc is.
+Licence: the training text is under the PSF licence. These weights are under Apache-2.0, as specc is.
 """,
         encoding="utf-8",
     )
