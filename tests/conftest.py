@@ -76,5 +76,5 @@ def bundle(model: Path) -> Path:
     prompts = model.parent / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in PROMPTS), encoding="utf-8")
     output, recipes = model.parent / "tiny.specc", ("plain", "prompt-lookup", "early-exit")
-    compile_bundle(Options(str(model), output, recipes, prompts=prompts, golden_tokens=24))
+    compile_bundle(Options(model=str(model), output=output, recipes=recipes, prompts=prompts, golden_tokens=24))
     return output

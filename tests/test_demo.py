@@ -35,7 +35,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Sessio
     output = tmp_path_factory.mktemp("demo") / "demo.specc"
     assistant, prompts = str(EXAMPLES / "pycode-1m"), EXAMPLES / "prompts.jsonl"
     model = str(EXAMPLES / "pycode-10m")
-    compile_bundle(Options(model, output, tuple(METHODS), assistant_model=assistant, prompts=prompts))
+    options = Options(model=model, output=output, recipes=tuple(METHODS), assistant_model=assistant, prompts=prompts)
+    compile_bundle(options)
     return specc.load(output)
 
 

@@ -160,11 +160,27 @@ def compile_(
     with console.stages() as stage:
         report = compile_bundle(
             Options(
-                model, output, recipe or (), parameters, assistant_model, revision, trust_remote_code, max_seq_len,
-                prompts, golden_tokens, text, backend or ("onnx",), dtype, draft_dtype, build, overwrite, dump_graphs,
-                tune, stage,
+                model=model,
+                output=output,
+                recipes=recipe or (),
+                parameters=parameters,
+                assistant_model=assistant_model,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                max_seq_len=max_seq_len,
+                prompts=prompts,
+                golden_tokens=golden_tokens,
+                text=text,
+                backends=backend or ("onnx",),
+                dtype=dtype,
+                draft_dtype=draft_dtype,
+                build=build,
+                overwrite=overwrite,
+                dump_graphs=dump_graphs,
+                tune=tune,
+                stage=stage,
             )
-        )  # fmt: skip
+        )
     told = tables.compiled_json(report.bundle, report.seconds, report.peak_rss_bytes)
     console.emit(told) if json else console.out().print(tables.compiled(told))
 

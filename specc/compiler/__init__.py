@@ -45,7 +45,7 @@ CALIBRATION = 96  # tokens that a search runs on
 FORKS = 8  # engines built at once, at most: each takes some hundred megabytes of its own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What `specc compile` takes.
 

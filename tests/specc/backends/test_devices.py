@@ -67,6 +67,9 @@ def test_the_portable_lowering_replays_the_golden_outputs(model: Path, tmp_path:
     prompts.write_text('{"prompt": "def wrap(text, width=70):"}\n{"prompt": "import os"}\n', encoding="utf-8")
     recipes = ("token-recycling", "dynamic-tree")
     portable = Options("portable")
-    compile_bundle(CompileOptions(str(model), output, recipes, prompts=prompts, golden_tokens=16, build=portable))
+    options = CompileOptions(
+        model=str(model), output=output, recipes=recipes, prompts=prompts, golden_tokens=16, build=portable
+    )
+    compile_bundle(options)
     assert sorted(f.name for f in output.glob("*.commit.onnx"))
     assert [r.verdict for r in prove(output).replayed] == ["identical"] * 6

@@ -204,9 +204,14 @@ def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> Non
     prompts, output = model.parent / "few.jsonl", tmp_path / "both.specc"
     prompts.write_text('{"prompt": "def wrap(text, width=70):"}\n', encoding="utf-8")
     options = CompileOptions(
-        str(model), output, ("prompt-lookup",), {"prompt-lookup": {"prompt_lookup_num_tokens": 3}}, prompts=prompts,
-        golden_tokens=12, backends=("onnx", "inductor"),
-    )  # fmt: skip
+        model=str(model),
+        output=output,
+        recipes=("prompt-lookup",),
+        parameters={"prompt-lookup": {"prompt_lookup_num_tokens": 3}},
+        prompts=prompts,
+        golden_tokens=12,
+        backends=("onnx", "inductor"),
+    )
     bundle = compile_bundle(options).bundle
     names = [(e.name, e.backend) for e in bundle.manifest.engines]
     assert len(names) == len(set(names)) and {b for _, b in names} == {"onnx", "inductor"}
