@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import platform
 import resource
 import time
@@ -26,12 +25,14 @@ from specc.backends.lowering.any_width import engine_at
 from specc.compiler import weights
 from specc.compiler.capture import capture
 from specc.compiler.fork_pool import call_each
+from specc.compiler.layer_search import skip_if_better, skip_sublayers
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.separate_process import apart
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.huggingface import describe, load_model
-from specc.recipes import CURVE, DECODE, METHODS, Facts, Method, MethodBlocks, method, prefill
+from specc.recipes import DECODE, METHODS, Facts, LayerSearch, Method, MethodBlocks, method, prefill
+from specc.recipes.defaults import WIDTHS
 from specc.runtime.block import Block, Frontier
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
 from specc.runtime.environment import threads
@@ -42,6 +43,7 @@ from specc.runtime.tree import Tree
 
 MARGIN = 128  # rows past the context: scratch for the widest block
 CALIBRATION = 96  # tokens that a search runs on
+SEARCHES = {LayerSearch.SKIP_SOME: skip_sublayers, LayerSearch.SKIP_IF_FASTER: skip_if_better}
 FORKS = 8  # engines built at once, at most: each takes some hundred megabytes of its own
 
 
@@ -177,7 +179,7 @@ class _Compile:
         blocks = _name_blocks(plans)
         asked = (
             (title, by, typed(block, by, options.backends, options.dtype, options.build), block in blocks)
-            for block, title in _name_blocks(plans, CURVE).items() for by in dict.fromkeys(options.backends)
+            for block, title in _name_blocks(plans, WIDTHS.curve).items() for by in dict.fromkeys(options.backends)
         )  # fmt: skip
         wanted = [
             (title, by, block) for title, by, block, used in asked if used or options.tune or self._any_width(by, block)
@@ -252,9 +254,8 @@ class _Compile:
         settled = self._settled(m)
         if m.search:
             self.stage(f"search for {m.name}")
-            module, function = m.search.split(":")
             text = [t for c in cases for t in (*c.prompt_ids, *c.token_ids)][:CALIBRATION]
-            settled |= getattr(importlib.import_module(module), function)(self.graphs["target"], text, settled)
+            settled |= SEARCHES[m.search](self.graphs["target"], text, settled)
         return settled
 
     def _variants(self, name: str, kinds: Collection[str]) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from shell import command, copied, edit_manifest, refused, specc
 from tiny import save_model
 
 from specc import __version__, load
-from specc.recipes import CURVE
+from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import MANIFEST, open_bundle
 from specc.runtime.errors import BundleError
 
@@ -115,7 +115,7 @@ class TestCompile:
         told = specc("compile", model, *argv, *more, "--json").json
         assert told["bundle"] == str(tmp_path / "m.specc")
         assert told.keys() >= {"weights_bytes", "default_recipe", "seconds", "peak_rss_bytes", "recipes"}
-        chains = {f"verify-chain-{n}": n for n in CURVE} | {"decode": 1}
+        chains = {f"verify-chain-{n}": n for n in WIDTHS.curve} | {"decode": 1}
         assert {e["name"]: e["slots"] for e in told["engines"]} == chains | {"prefill": 64}
         assert {e["file"] for e in told["engines"] if e["name"] in chains} == {"decode.onnx"}
         assert all(e.keys() == {"name", "slots", "layers", "file", "bytes", "backend"} for e in told["engines"])

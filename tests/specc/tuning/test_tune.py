@@ -11,7 +11,7 @@ import pytest
 from shell import copied, refused, specc
 
 import specc as specc_package
-from specc.recipes import CURVE
+from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
 from specc.runtime.engines import ort_cpu
 from specc.runtime.recipe import Recipe
@@ -149,10 +149,10 @@ class TestPlan:
         options = ["--tune", "--golden-tokens", 4, "--recipe", "prompt-lookup"]
         assert specc("compile", model, "-o", output, *options).status == 0
         manifest = open_bundle(output).manifest
-        plan, widths = manifest.extra["plan"], [1, *CURVE]
+        plan, widths = manifest.extra["plan"], [1, *WIDTHS.curve]
         assert [row["slots"] for row in plan["curve"] if row["context"] == 64] == widths
         assert all(row["ratio"] > 0 for row in plan["curve"])
-        assert {"decode", *(f"verify-chain-{n}" for n in CURVE)} < {e.name for e in manifest.engines}
+        assert {"decode", *(f"verify-chain-{n}" for n in WIDTHS.curve)} < {e.name for e in manifest.engines}
         lookup = next(r for r in manifest.recipes if r.name == "prompt-lookup")
         slots = [next(e.block.slots for e in manifest.engines if e.name == name) for name in lookup.verify]
         assert slots == sorted(slots) and slots[0] == 1

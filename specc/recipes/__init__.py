@@ -1,0 +1,58 @@
+"""The table of methods: what each one compiles, how it drafts, and which parameters it has. No torch.
+
+An entry is a plan, which turns parameters into blocks, and the `Method` right below it; a file holds a family of them.
+To add a method, write its entry and add it to `METHODS`. If its tokens come from somewhere new, write a drafter in
+runtime/drafters/.
+"""
+
+from __future__ import annotations
+
+from specc.recipes.blocks import DECODE, prefill
+from specc.recipes.draft_model import DRAFT_MODEL
+from specc.recipes.entry import Facts, LayerSearch, Method, MethodBlocks, Parameter, Values, nearest
+from specc.recipes.guesses import JACOBI, LOOKAHEAD
+from specc.recipes.lookup import PROMPT_LOOKUP, RECYCLED_LOOKUP
+from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
+from specc.recipes.trees import DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
+from specc.runtime.errors import RecipeError
+
+__all__ = ["DECODE", "METHODS", "Facts", "LayerSearch", "Method", "MethodBlocks", "Parameter", "method", "prefill"]
+
+
+def table(*methods: Method) -> dict[str, Method]:
+    """Return the methods by name. Raises ValueError if two have one name."""
+    by_name = {m.name: m for m in methods}
+    if len(by_name) < len(methods):
+        raise ValueError(f"two methods have one name among {', '.join(m.name for m in methods)}")
+    return by_name
+
+
+def _plan_plain(values: Values, facts: Facts) -> MethodBlocks:
+    return MethodBlocks((DECODE,))
+
+
+PLAIN = Method(name="plain", title="Plain decoding", drafter="plain", topology="none", plan=_plan_plain)
+
+
+METHODS = table(
+    PLAIN,
+    QUANTIZED_SELF_DRAFT,
+    LAYER_SKIP,
+    EARLY_EXIT,
+    PROMPT_LOOKUP,
+    RECYCLED_LOOKUP,
+    CASCADE,
+    STAGED,
+    DRAFT_MODEL,
+    TOKEN_RECYCLING,
+    JACOBI,
+    LOOKAHEAD,
+    DYNAMIC_TREE,
+)
+
+
+def method(name: str) -> Method:
+    """Look a method up by its name. Raises RecipeError, which names the nearest."""
+    if name not in METHODS:
+        raise RecipeError(f"no recipe {name!r}; {nearest(name, METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,80 @@
+"""Blocks that several methods have in common, and checks of the values that they are made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
+from specc.recipes.entry import Facts, Parameter, Values
+from specc.runtime.block import Block, Frontier, Layers
+from specc.runtime.errors import RecipeError
+from specc.runtime.tree import Tree
+
+DECODE = Block(Tree.chain(1))
+RANKS = 8  # successors of a token that an engine returns, likeliest first
+RANKED_OUTPUTS = ("ids", f"top_k:{RANKS}", "logits")
+
+CONFIDENCE = Parameter(0.0, "drafting stops after a token to which the draft gave less probability")
+EXIT = Parameter(None, "layers that the draft runs (default: a quarter of the model's)")
+TREE = Parameter(None, 'tree literal, a list of paths such as "[(0,), (1,), (0, 0)]" (default: best-first)')
+LONGEST_MATCH = Parameter(LENGTHS.longest_match, "tokens that must match at most")
+SKIP = {
+    "skip_layers": Parameter(None, "layers to skip whole (default: a search on calibration text)"),
+    "skip_attention": Parameter(None, "layers whose attention to skip"),
+    "skip_mlp": Parameter(None, "layers whose MLP to skip"),
+}
+
+
+def prefill(model: str = "target") -> Block:
+    """Return the block that reads a prompt; its logits are those of one row, the last of the prompt."""
+    return Block(Tree.chain(WIDTHS.prefill), last_row=True, model=model, cache=model)
+
+
+def count(values: Values, name: str, least: int = 1) -> int:
+    """Return a parameter that is a whole number. Raises RecipeError."""
+    value = values[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise RecipeError(f"{name} is {value!r}; give a whole number, {least} or more")
+    return value
+
+
+def chains(longest: int) -> tuple[Block, ...]:
+    """Return blocks for chains of up to `longest` slots: one slot, some widths between, and all."""
+    between = (Block(Tree.chain(slots)) for slots in WIDTHS.below if slots < longest)
+    return (DECODE, *between, Block(Tree.chain(longest)))
+
+
+def draft_frontier(width: int, tree_slots: int) -> Frontier:
+    """Return the topology of a draft that grows a tree, `width` slots a call.
+
+    The last call may be padded to its width. So the rows that it sees are the tree's and a whole call's.
+    """
+    return Frontier(width, TREES.frontier + tree_slots)
+
+
+def exit_layers(values: Values, facts: Facts) -> Layers:
+    """Return the layers of a draft that ends early. Raises RecipeError."""
+    layer = values["assistant_early_exit"]
+    if layer is None:
+        layer = max(1, int(facts.layers * LENGTHS.exit_share))
+    if not isinstance(layer, int) or not 1 <= layer < facts.layers:
+        raise RecipeError(
+            f"assistant_early_exit is {layer!r}; the model has {facts.layers} layers: give 1..{facts.layers - 1}"
+        )
+    return Layers(exit_after=layer)
+
+
+def skipped_layers(values: Values, facts: Facts) -> Layers:
+    """Return the layers of a draft that skips some. Raises RecipeError for a layer that the model does not have."""
+    for name in ("skip_layers", "skip_attention", "skip_mlp"):
+        for layer in values[name] or ():
+            if layer not in range(facts.layers):
+                raise RecipeError(f"{name} names layer {layer!r}; the model has layers 0..{facts.layers - 1}")
+    whole = set(values["skip_layers"] or ())
+    attention, mlp = whole.union(values["skip_attention"] or ()), whole.union(values["skip_mlp"] or ())
+    return Layers(skip_attention=tuple(sorted(attention)), skip_mlp=tuple(sorted(mlp)))
+
+
+def chain_arguments(values: Values) -> dict[str, Any]:
+    """Return the arguments of a drafter that drafts chains until it doubts."""
+    return {name: values[name] for name in ("num_speculative_tokens", "assistant_confidence_threshold")}

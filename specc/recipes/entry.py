@@ -1,0 +1,95 @@
+"""What an entry of the table of methods is made of. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any
+
+from specc.runtime.block import Block
+from specc.runtime.errors import RecipeError
+
+Values = Mapping[str, Any]  # a value of each parameter, by name
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A few facts of the model on which a plan may depend. assistant: whether there is a draft model."""
+
+    layers: int
+    vocab_size: int
+    assistant: bool = False
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a method. A default of None leaves the choice to the method, as `help` says."""
+
+    default: Any
+    help: str
+
+
+class LayerSearch(Enum):
+    """A way to choose the layers that a draft skips, where the user names none. The compiler runs it."""
+
+    SKIP_SOME = "skip the sublayers without which chains are fastest, one at least"
+    SKIP_IF_FASTER = "skip the sublayers without which chains are fastest, or none"
+
+
+@dataclass(frozen=True)
+class MethodBlocks:
+    """A method's blocks.
+
+    Attributes:
+        verify: the target's blocks, narrowest first; a step runs the first that holds its draft.
+        engines: the drafter's blocks, by the name of its argument.
+        arguments: the drafter's other arguments.
+    """
+
+    verify: tuple[Block, ...]
+    engines: Mapping[str, Block] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A published method: an entry of the table.
+
+    Attributes:
+        drafter: a file in runtime/drafters/, such as "early-exit" for early_exit.py.
+        acceptance: a file in runtime/acceptance/.
+        plan: turns a value of each parameter into blocks; raises RecipeError for a value out of range.
+        needs: options of `specc compile` without which the method cannot be compiled.
+        search: fills the parameters that name layers to skip.
+    """
+
+    name: str
+    title: str
+    paper: str = ""
+    drafter: str
+    topology: str
+    plan: Callable[[Values, Facts], MethodBlocks]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    acceptance: str = "match"
+    lossless: bool = True
+    needs: tuple[str, ...] = ()
+    search: LayerSearch | None = None
+
+    def settle(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete the values that a user gives by the defaults.
+
+        Raises:
+            RecipeError: the method has no parameter of that name. The message names the nearest.
+        """
+        for name in given:
+            if name not in self.parameters:
+                raise RecipeError(f"recipe {self.name} has no parameter {name!r}; {nearest(name, self.parameters)}")
+        return {name: given.get(name, p.default) for name, p in self.parameters.items()}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a hint for a name that is not among `names`: the nearest of them, or all."""
+    near = get_close_matches(name, names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"

@@ -1,0 +1,39 @@
+"""Methods that copy drafts from the text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from specc.recipes.blocks import LONGEST_MATCH, chains, count
+from specc.recipes.defaults import LENGTHS
+from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+
+
+def _plan_lookup(values: Values, facts: Facts) -> MethodBlocks:
+    return MethodBlocks(chains(1 + count(values, "prompt_lookup_num_tokens")), {}, dict(values))
+
+
+PROMPT_LOOKUP = Method(
+    name="prompt-lookup",
+    title="Prompt lookup decoding",
+    paper="Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding",
+    drafter="prompt-lookup",
+    topology="chain",
+    plan=_plan_lookup,
+    parameters={
+        "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup, "tokens copied at most"),
+        "max_matching_ngram_size": LONGEST_MATCH,
+    },
+)
+RECYCLED_LOOKUP = Method(
+    name="recycled-lookup",
+    title="Prompt lookup that goes on with the model's recycled answers",
+    paper="Saxena 2023; Token Recycling, Luo et al. 2024, arXiv:2408.08696",
+    drafter="recycled-lookup",
+    topology="chain",
+    plan=_plan_lookup,
+    parameters={
+        "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup, "tokens copied or recycled at most"),
+        "max_matching_ngram_size": replace(LONGEST_MATCH, help="tokens that must match at most, and to be recycled"),
+    },
+)

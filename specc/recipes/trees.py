@@ -1,0 +1,86 @@
+"""Methods that draft trees: static ones, and one that changes with each step."""
+
+from __future__ import annotations
+
+from specc.recipes.blocks import EXIT, RANKED_OUTPUTS, RANKS, TREE, count, draft_frontier, exit_layers, prefill
+from specc.recipes.defaults import TREES
+from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+from specc.runtime.block import Block, Parents
+from specc.runtime.errors import RecipeError
+from specc.runtime.tree import Tree
+
+
+def _plan_early_exit(values: Values, facts: Facts) -> MethodBlocks:
+    if values["tree"] is None:
+        tree = Tree.best_first(TREES.rates[: TREES.exit_ranks], TREES.exit_slots, TREES.exit_depth)
+    else:
+        tree = Tree.from_paths(values["tree"])
+    widest = max(int((tree.depth == level).sum()) for level in range(tree.depth.max() + 1))
+    frontier = draft_frontier(min(widest, TREES.frontier), tree.slots)
+    draft = Block(frontier, RANKED_OUTPUTS, exit_layers(values, facts))
+    return MethodBlocks((Block(tree),), {"draft": draft}, {"tree": tree.parents})
+
+
+EARLY_EXIT = Method(
+    name="early-exit",
+    title="Self-speculation by early exit, on a static tree",
+    paper="LayerSkip, Elhoushi et al. 2024, arXiv:2404.16710; Medusa's trees, Cai et al. 2024, arXiv:2401.10774",
+    drafter="early-exit",
+    topology="static tree",
+    plan=_plan_early_exit,
+    parameters={"assistant_early_exit": EXIT, "tree": TREE},
+)
+
+
+def _plan_token_recycling(values: Values, facts: Facts) -> MethodBlocks:
+    slots = 1 + count(values, "num_speculative_tokens")
+    if values["tree"] is None:
+        tree = Tree.best_first(TREES.rates, slots, TREES.recycled_depth)
+    else:
+        tree = Tree.from_paths(values["tree"])
+    if (widest := max(tree.rank)) >= RANKS:
+        raise RecipeError(
+            f"tree has a child of rank {widest}; token-recycling keeps {RANKS} successors: use ranks 0..{RANKS - 1}"
+        )
+    arguments = {"tree": tree.parents, "vocab_size": facts.vocab_size}
+    return MethodBlocks((Block(tree, RANKED_OUTPUTS),), {}, arguments)
+
+
+TOKEN_RECYCLING = Method(
+    name="token-recycling",
+    title="Token Recycling",
+    paper="Luo et al. 2024, arXiv:2408.08696",
+    drafter="token-recycling",
+    topology="static tree",
+    plan=_plan_token_recycling,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.recycled_nodes, "tree nodes; 80 in the paper"),
+        "tree": TREE,
+    },
+)
+
+
+def _plan_dynamic_tree(values: Values, facts: Facts) -> MethodBlocks:
+    slots = 1 + count(values, "num_speculative_tokens")
+    frontier = draft_frontier(TREES.frontier, slots)
+    arguments = {name: values[name] for name in ("num_speculative_tokens", "max_depth")}
+    if facts.assistant:
+        draft = Block(frontier, RANKED_OUTPUTS, model="assistant", cache="assistant")
+        return MethodBlocks((Block(Parents(slots)),), {"draft": draft, "prefill": prefill("assistant")}, arguments)
+    draft = Block(frontier, RANKED_OUTPUTS, exit_layers(values, facts))
+    return MethodBlocks((Block(Parents(slots)),), {"draft": draft}, arguments)
+
+
+DYNAMIC_TREE = Method(
+    name="dynamic-tree",
+    title="DySpec's best-first tree over early exit or a draft model",
+    paper="DySpec, Xiong et al. 2024, arXiv:2410.11744",
+    drafter="dynamic-tree",
+    topology="dynamic tree",
+    plan=_plan_dynamic_tree,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.dynamic_nodes, "tree nodes at most"),
+        "max_depth": Parameter(TREES.dynamic_depth, "layers of the tree at most"),
+        "assistant_early_exit": EXIT,
+    },
+)
