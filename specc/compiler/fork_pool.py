@@ -1,10 +1,9 @@
-"""Calls that need nothing but what this process holds, each made by a fork of it, several at once."""
+"""Calls made by forks of this process, several at once. A fork finds all that this process holds."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
-from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -16,60 +15,73 @@ T = TypeVar("T")
 
 
 def call_each(
-    calls: Sequence[Callable[[], T]], at_once: int, begin: Callable[[int], None],
-    settle: Callable[[], object] = lambda: None,
-) -> list[T]:  # fmt: skip
-    """What each call returns, in order. What one raises is raised, and ends the others.
+    calls: Sequence[Callable[[], T]],
+    at_once: int,
+    begin: Callable[[int], None],
+    prepare: Callable[[], object] = lambda: None,
+) -> list[T]:
+    """Make each call and return the results in order.
 
-    begin: told of each call's place as it begins. settle: what a fork does before its call. The first call is made
-    here, so that the forks find loaded what it loads; what the others do to this process's data is lost with them.
-    Raises BackendError where a fork is killed.
+    The first call is made in this process, so that forks find loaded what it loads. A fork's changes to data of this
+    process are lost. With one call at once, or where a process cannot fork, all calls are made here.
+
+    Args:
+        calls: functions without arguments. Those made by forks return something that can be pickled.
+        at_once: forks that run at once at most.
+        begin: a function that is called here with each call's index as it begins.
+        prepare: a function that each fork calls before its call.
+
+    Raises:
+        Exception: what a call raises. The other forks are ended.
+        BackendError: a fork was killed.
     """
-    alone = at_once < 2 or "fork" not in get_all_start_methods()
+    can_fork = at_once > 1 and "fork" in get_all_start_methods()
     results: dict[int, T] = {}
-    for number, call in enumerate(calls if alone else calls[:1]):
+    for number, call in enumerate(calls[:1] if can_fork else calls):
         begin(number)
         results[number] = call()
-    waiting = islice(enumerate(calls), len(results), None)
-    running: dict[Any, tuple[int, BaseProcess]] = {}  # by the end of the pipe that is read
+    waiting = list(range(len(results), len(calls)))
+    running: dict[Connection, tuple[int, BaseProcess]] = {}  # by the end of the pipe that this process reads
     try:
-        while True:
-            for number, call in islice(waiting, at_once - len(running)):
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                number = waiting.pop(0)
                 begin(number)
-                pipe, process = _fork(call, settle)
+                pipe, process = _fork(calls[number], prepare)
                 running[pipe] = number, process
-            if not running:
-                return [results[number] for number in range(len(calls))]
             for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
                 number, process = running.pop(ready)
-                results[number] = _answer(ready, process)
+                results[number] = _result(ready, process)
     finally:
         for _, process in running.values():
             process.kill()
+    return [results[number] for number in range(len(calls))]
 
 
-def _fork(call: Callable[[], Any], settle: Callable[[], object]) -> tuple[Connection, BaseProcess]:
+def _fork(call: Callable[[], Any], prepare: Callable[[], object]) -> tuple[Connection, BaseProcess]:
     context = get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(call, settle, theirs))
+    process = context.Process(target=_run, args=(call, prepare, theirs))
     process.start()
     theirs.close()
     return ours, process
 
 
-def _run(call: Callable[[], Any], settle: Callable[[], object], pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+def _run(call: Callable[[], Any], prepare: Callable[[], object], pipe: Connection) -> None:
+    """Run in a fork: send whether the call succeeded, with its result or its exception."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interrupt
     try:
-        settle()
-        answer = True, call()
+        prepare()
+        message = True, call()
     except Exception as e:
-        answer = False, e
-    pipe.send(answer)
+        message = False, e
+    pipe.send(message)
 
 
-def _answer(pipe: Any, process: BaseProcess) -> Any:
+def _result(pipe: Connection, process: BaseProcess) -> Any:
     try:
-        fine, answer = pipe.recv()
+        succeeded, result = pipe.recv()
     except EOFError:
         process.join()
         raise BackendError(
@@ -77,6 +89,6 @@ def _answer(pipe: Any, process: BaseProcess) -> Any:
             "SPECC_THREADS=1 builds one engine at a time"
         ) from None
     process.join()
-    if not fine:
-        raise answer
-    return answer
+    if not succeeded:
+        raise result
+    return result

@@ -16,82 +16,105 @@ from specc.passes.skip_sublayers import SkipSublayers
 
 Sublayer = tuple[str, int]  # ("attention" or "mlp", layer)
 
-
+KINDS = ("attention", "mlp")
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # of all sublayers
-# What a step of a draft on all layers costs beside a step of the target: it reads a quarter of the bytes.
-DRAFT_COST, VERIFY_COST = 0.4, 1.4
-COPY_RATE = 0.95  # how often a 4-bit copy agrees with the target
+# In steps of the target, on the machine of specc/recipes/defaults.py; benchmarks/bench_steps.py measures them anew.
+DRAFT_COST = 0.4  # a draft step on all layers, which reads a quarter of the bytes
+VERIFY_COST = 1.4  # a step that verifies a chain
+COPY_RATE = 0.95  # share of tokens in which a 4-bit copy agrees with the target; benchmarks/heldout.py
 
 
-def skip_sublayers(graph: GraphModule, tokens: Sequence[int], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for skip_attention and skip_mlp, unless the user named layers. Something is skipped.
+def skip_some(graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the sublayers that a draft skips, one at least, unless the user named some.
 
-    Sublayers are ranked by how little they turn the residual stream; the first so many of the ranking are left out,
-    by the speed that chain drafting would have without them. The first and the last layer stay, as in SWIFT (Xia et
-    al. 2025, arXiv:2410.06916), where there are others.
+    Sublayers are ranked by how little they turn the residual stream. The first of the ranking are skipped, as many as
+    make chain drafting fastest. The first and the last layer stay if there are others, as in SWIFT (Xia et al. 2025,
+    arXiv:2410.06916).
+
+    Args:
+        graph: the target's prepared graph.
+        tokens: calibration text.
+        values: the recipe's parameters.
+
+    Returns:
+        Values for the parameters skip_attention and skip_mlp; none if the user named layers.
     """
-    return _search(graph, tokens, parameters, SHARES)
+    return _search(graph, tokens, values, SHARES)
 
 
-def skip_if_better(graph: GraphModule, tokens: Sequence[int], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, where a draft that skips nothing is a choice too."""
-    return _search(graph, tokens, parameters, (0.0, *SHARES))
+def skip_if_faster(graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the sublayers that a draft skips like `skip_some`, or none if that is faster."""
+    return _search(graph, tokens, values, (0.0, *SHARES))
 
 
 def _search(
-    graph: GraphModule, tokens: Sequence[int], parameters: Mapping[str, Any], shares: Sequence[float]
+    graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], shares: Sequence[float]
 ) -> dict[str, Any]:
-    if any(parameters[k] is not None for k in ("skip_layers", "skip_attention", "skip_mlp")):
+    if any(values[name] is not None for name in ("skip_layers", "skip_attention", "skip_mlp")):
         return {}
     ranked, rates = _ranked(graph, tuple(tokens))
-    count, total = parameters["num_speculative_tokens"], 2 * len(layers(graph))
+    count: int = values["num_speculative_tokens"]
 
     def speed(share: float) -> float:
-        """E[tokens a step] / (steps' cost), Leviathan et al. 2023, arXiv:2211.17192."""
+        """Return E[tokens a step] / E[cost of a step], Leviathan et al. 2023, arXiv:2211.17192."""
         rate = COPY_RATE * rates[share]
-        return sum(rate**i for i in range(count + 1)) / (count * DRAFT_COST * (1 - share) + VERIFY_COST)
+        expected = sum(rate**i for i in range(count + 1))
+        return expected / (count * DRAFT_COST * (1 - share) + VERIFY_COST)
 
     share = max(shares, key=speed)
-    skipped = ranked[: max(1, int(share * total))] if share else []
-    return {f"skip_{kind}": sorted(i for k, i in skipped if k == kind) for kind in ("attention", "mlp")}
+    skipped = _first(ranked, share, graph) if share else []
+    return {f"skip_{kind}": sorted(layer for k, layer in skipped if k == kind) for kind in KINDS}
+
+
+def _first(ranked: Sequence[Sublayer], share: float, graph: GraphModule) -> Sequence[Sublayer]:
+    """Return the first of the ranking, one at least: that share of all sublayers, of which a layer has two."""
+    return ranked[: max(1, int(share * 2 * len(layers(graph))))]
 
 
 @cache
 @torch.no_grad()
 def _ranked(graph: GraphModule, tokens: tuple[int, ...]) -> tuple[list[Sublayer], dict[float, float]]:
-    """Sublayers, the least missed first; how often the model without a share of them chooses the same token."""
+    """Rank the sublayers.
+
+    Returns:
+        The sublayers, the one with the least influence first, and for each share how often the model without that share
+        of them chooses the token that the whole model chooses.
+    """
     inputs = torch.tensor([list(tokens)]), torch.arange(len(tokens))[None]
     every = sorted(layers(graph))
-    run = _Influence(graph, every[1:-1] or every)
-    target = run.run(*inputs)["logits"][0].argmax(-1)
-    ranked = sorted(run.found, key=run.found.__getitem__)
+    influence = _Influence(graph, every[1:-1] or every)
+    target = influence.run(*inputs)["logits"][0].argmax(-1)
+    ranked = sorted(influence.of, key=influence.of.__getitem__)
     rates = {0.0: 1.0}
     for share in SHARES:
-        twin, skipped = passes.fork(graph), ranked[: max(1, int(share * 2 * len(layers(graph))))]
-        chosen = [tuple(i for k, i in skipped if k == kind) for kind in ("attention", "mlp")]
-        passes.run([SkipSublayers(*chosen)], twin)
+        twin, skipped = passes.fork(graph), _first(ranked, share, graph)
+        attention, mlp = (tuple(layer for k, layer in skipped if k == kind) for kind in KINDS)
+        passes.run([SkipSublayers(attention, mlp)], twin)
         rates[share] = float((twin(*inputs)["logits"][0].argmax(-1) == target).float().mean())
     return ranked, rates
 
 
 class _Influence(Interpreter):
-    """Runs a graph and notes how far each sublayer turns the residual stream: 1 less the cosine (ShortGPT's measure,
-    Men et al. 2024, arXiv:2403.03853, of sublayers)."""
+    """An interpreter that notes how far each sublayer turns the residual stream.
+
+    The measure is 1 less the cosine between the stream with and without the sublayer's output: that of ShortGPT (Men et
+    al. 2024, arXiv:2403.03853), taken of sublayers.
+    """
 
     def __init__(self, graph: GraphModule, inner: Sequence[int]) -> None:
         super().__init__(graph)
-        self.found: dict[Sublayer, float] = {}
+        self.of: dict[Sublayer, float] = {}
         self.sums: dict[Node, tuple[Sublayer, Node]] = {}
         for layer in inner:
             sums = addends(graph, layers(graph)[layer])
-            self.sums |= {
-                add: ((kind, layer), sums[kind][1]) for kind in ("attention", "mlp") for add in [sums[kind][0]]
-            }
+            for kind in KINDS:
+                add, branch = sums[kind]
+                self.sums[add] = (kind, layer), branch
 
-    def run_node(self, node: Node) -> Any:
-        value = super().run_node(node)
-        if node in self.sums:
-            sublayer, branch = self.sums[node]
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n in self.sums:
+            sublayer, branch = self.sums[n]
             without = value - self.env[branch]
-            self.found[sublayer] = 1 - float(cosine_similarity(without, value, dim=-1).mean())
+            self.of[sublayer] = 1 - float(cosine_similarity(without, value, dim=-1).mean())
         return value

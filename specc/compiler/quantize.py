@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -15,69 +14,85 @@ from specc.passes.find import aten, calls, weight
 from specc.runtime.errors import PassError
 
 BITS = {"int8": 8, "int4": 4}
-BLOCK_SIZE = 64  # weights that share a scale; see examples/LOG.md for others
+BLOCK_SIZE = 64  # weights that share a scale; specc bench against peers; LOG.md "4 bits in blocks of 64"
+PRODUCTS = (aten.linear.default, aten.addmm.default)
 
 
 @dataclass(frozen=True)
 class QuantizeLinears:
-    """Every product with a weight of the model's, the head's included; embeddings stay as they are.
+    """A pass that quantises each product with a weight of the model, the head included. Embeddings stay as they are.
 
     Given:   y = linear(x, weight, bias)
     Result:  y = specc.quantized_linear(x, packed, scales, columns, bits, block_size) + bias
 
-    Symmetric, round to nearest, a scale for each `block_size` weights of a row.
+    Weights are rounded to the nearest of 2**bits symmetric values. Each `block_size` weights of a row share a scale.
     """
 
     bits: int
     block_size: int = BLOCK_SIZE
 
     def __call__(self, graph: GraphModule) -> int:
-        @cache
-        def held(target: str, turned: bool) -> tuple[str, str]:
-            path, _, name = target.rpartition(".")
-            owner = graph.get_submodule(path)
-            names = f"{name}_int{self.bits}", f"{name}_int{self.bits}_scales"
-            matrix = getattr(owner, name)
-            for held_name, value in zip(names, self.quantized(matrix.T if turned else matrix), strict=True):
-                owner.register_buffer(held_name, value)
-            return (f"{path}.{names[0]}", f"{path}.{names[1]}") if path else names
-
-        found = [
-            (node, x, matrix, bias)
-            for node in calls(graph, aten.linear.default, aten.addmm.default)
-            for x, matrix, bias in [_operands(node)]
-            if matrix.op == "get_attr"
-        ]
-        for node, x, matrix, bias in found:
+        buffers: dict[tuple[str, bool], tuple[str, str]] = {}
+        products = [product for product in map(_Product.of, calls(graph, *PRODUCTS)) if product.matrix.op == "get_attr"]
+        for product in products:
+            key = str(product.matrix.target), product.transposed
+            if key not in buffers:
+                buffers[key] = self._register(graph, product)
+            node = product.node
             with graph.graph.inserting_before(node):
-                turned = node.target is aten.addmm.default
-                packed, scales = (_read(graph, target) for target in held(str(matrix.target), turned))
-                columns = weight(graph, matrix).shape[0 if turned else 1]
-                new = graph.graph.call_function(
-                    torch.ops.specc.quantized_linear.default,
-                    (x, packed, scales, columns, self.bits, self.block_size),
-                )
-                new.meta = dict(node.meta)
-                if bias is not None:
-                    new = graph.graph.call_function(aten.add.Tensor, (new, bias))
-                    new.meta = dict(node.meta)
-            node.replace_all_uses_with(new)
-        return len(found)
+                packed, scales = (_read(graph, target) for target in buffers[key])
+                columns = weight(graph, product.matrix).shape[0 if product.transposed else 1]
+                arguments = (product.x, packed, scales, columns, self.bits, self.block_size)
+                result = graph.graph.call_function(torch.ops.specc.quantized_linear.default, arguments)
+                result.meta = dict(node.meta)
+                if product.bias is not None:
+                    result = graph.graph.call_function(aten.add.Tensor, (result, product.bias))
+                    result.meta = dict(node.meta)
+            node.replace_all_uses_with(result)
+        return len(products)
 
     def quantized(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """[rows, columns] as MatMulNBits reads it: packed [rows, blocks, bytes] uint8, scales [rows, blocks]."""
+        """Quantise a matrix of float32, [rows, columns], as the operator MatMulNBits reads it.
+
+        Returns:
+            Packed weights, [rows, blocks, bytes] uint8, and scales, [rows, blocks] float32.
+
+        Raises:
+            PassError: the matrix has another type.
+        """
         if matrix.dtype != torch.float32:
-            raise PassError(f"a weight of type {matrix.dtype} cannot be quantised; only float32")
+            raise PassError(f"a weight of type {matrix.dtype} cannot be quantised; convert the model to float32")
         config = DefaultWeightOnlyQuantConfig(self.block_size, is_symmetric=True, bits=self.bits)
         columns_first = np.ascontiguousarray(matrix.detach().numpy().T)
         packed, scales, _ = DefaultWeightOnlyQuantizer(config).qbits_block_quant(columns_first)
         return torch.from_numpy(packed), torch.from_numpy(scales)
 
+    def _register(self, graph: GraphModule, product: _Product) -> tuple[str, str]:
+        """Store a product's quantised weight beside the original, as two buffers, and return their names."""
+        path, _, name = str(product.matrix.target).rpartition(".")
+        matrix = weight(graph, product.matrix)
+        names = f"{name}_int{self.bits}", f"{name}_int{self.bits}_scales"
+        for buffer, value in zip(names, self.quantized(matrix.T if product.transposed else matrix), strict=True):
+            graph.get_submodule(path).register_buffer(buffer, value)
+        return (f"{path}.{names[0]}", f"{path}.{names[1]}") if path else names
 
-def _operands(node: Node) -> tuple[Node, Node, Node | None]:
-    """(x, matrix, bias); addmm has its matrix turned and its bias first."""
-    x, matrix, bias = (*node.args, None)[:3]
-    return (x, matrix, bias) if node.target is aten.linear.default else (matrix, bias, x)
+
+@dataclass(frozen=True, kw_only=True)
+class _Product:
+    """A call that multiplies by a matrix. `transposed`: the matrix is [columns, rows], as in addmm."""
+
+    node: Node
+    x: Node
+    matrix: Node
+    bias: Node | None
+    transposed: bool
+
+    @classmethod
+    def of(cls, node: Node) -> _Product:
+        first, second, *others = (argument for argument in node.args if isinstance(argument, Node))
+        if node.target is aten.addmm.default:
+            return cls(node=node, bias=first, x=second, matrix=others[0], transposed=True)
+        return cls(node=node, x=first, matrix=second, bias=others[0] if others else None, transposed=False)
 
 
 def _read(graph: GraphModule, target: str) -> Node:

@@ -1,29 +1,39 @@
-"""Run a module that measures in a process of its own."""
+"""Run a module in a process of its own, which holds neither torch nor a model while it measures."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 from specc.runtime.errors import BackendError
 
 
-def apart(module: str, *arguments: str, advance: Callable[[str], None] = lambda line: None) -> None:
-    """Run a module that measures in a process of its own, which holds neither torch nor the model.
+def run_module(
+    module: ModuleType, *arguments: str, purpose: str, advance: Callable[[str], None] = lambda line: None
+) -> None:
+    """Run `python -m module` and wait for its end.
 
-    advance: told of each line that it prints. Raises BackendError.
+    Args:
+        module: a module whose `__main__` part does the work.
+        arguments: its command line.
+        purpose: what it does, as a verb and an object, for the error message.
+        advance: a function that is called with each line that the module prints.
+
+    Raises:
+        BackendError: the process failed. The message holds the last line of its standard error.
     """
-    with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
+    command = [sys.executable, "-m", module.__name__, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stderr is not None
         try:
             for line in child.stdout:
                 advance(line.strip())
-            said = child.stderr.read().strip().splitlines() or ["it said nothing"]
+            errors = child.stderr.read().strip().splitlines()
         except BaseException:
             child.kill()
             raise
     if child.returncode:
-        raise BackendError(f"the recipes cannot be measured here: {said[-1]}")
+        reason = errors[-1] if errors else f"the process ended with status {child.returncode}"
+        raise BackendError(f"cannot {purpose} on this machine: {reason}")

@@ -1,8 +1,8 @@
-"""The bundle's one weights file: safetensors, each tensor once, whatever number of graphs and names use it."""
+"""The bundle's weights files: safetensors, each tensor once, however many engines and names refer to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,45 +15,59 @@ from specc.passes.find import weight
 from specc.runtime.errors import BundleError
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
-INLINE = 1024  # bytes: what is smaller stands in the graphs
+INLINE = 1024  # bytes; a smaller tensor stands in the engines themselves
+
+
+def prefix_of(model: str) -> str:
+    """Return what a model's names begin with in the weights files, so that two models' names differ."""
+    return "" if model == "target" else f"{model}."
+
+
+def share_tied(graph: GraphModule) -> None:
+    """Let all nodes that read one tensor read it under one name, the first."""
+    first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    for node in graph.graph.find_nodes(op="get_attr"):
+        tensor = weight(graph, node)
+        node.target = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), str(node.target))
+    graph.recompile()
 
 
 def collect(graph: GraphModule, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors that a prepared graph reads, tied ones under one name; the graph is made to read that name.
+    """Return the tensors that a graph reads and that are stored, by their names in the file. Tied ones are shared."""
+    share_tied(graph)
+    read = {str(node.target): weight(graph, node) for node in graph.graph.find_nodes(op="get_attr")}
+    return {f"{prefix}{n}": t.detach().contiguous() for n, t in read.items() if t.nbytes >= INLINE}
 
-    `prefix` keeps two models' names apart.
+
+def file_name(kind: str) -> str:
+    """Return the file that holds weights of a type: one for each half type, and one for all others."""
+    return f"weights-{kind}.safetensors" if kind in HALF else "weights.safetensors"
+
+
+def write_types(tensors: Mapping[str, Tensor], directory: Path, types: Iterable[str]) -> dict[str, str]:
+    """Write the file of each type, and return its name by type.
+
+    Args:
+        tensors: by name; float32 becomes the type of the file, packed weights stay as they are.
+        directory: the bundle.
+        types: types of weights, see `specc.runtime.block.WEIGHTS`.
+
+    Raises:
+        BundleError: there is no room.
     """
-    held: dict[str, Tensor] = {}
-    first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
-    for node in graph.graph.nodes:
-        if node.op != "get_attr":
-            continue
-        tensor = weight(graph, node)
-        name = f"{prefix}{node.target}"
-        key = tensor.data_ptr(), tensor.shape, tensor.stride()
-        node.target = first.setdefault(key, str(node.target))
-        if node.target == name.removeprefix(prefix):
-            held[name] = tensor.detach().contiguous()
-    graph.recompile()
-    return {n: t for n, t in held.items() if t.nbytes >= INLINE}
-
-
-def write_types(tensors: dict[str, Tensor], directory: Path, types: Iterable[str]) -> dict[str, str]:
-    """Write a file for each half type asked for, and one for all others; return their names, by type."""
     files: dict[str, str] = {}
     for kind in dict.fromkeys(types):
+        files[kind] = file_name(kind)
         half = HALF.get(kind)
-        files[kind] = f"weights-{kind}.safetensors" if half else "weights.safetensors"
         if not (directory / files[kind]).exists():
             cast = {n: t.to(half) if half and t.dtype == torch.float32 else t for n, t in tensors.items()}
             write(cast, directory / files[kind])
     return files
 
 
-def write(tensors: dict[str, Tensor], file: Path) -> int:
-    """Write the file; return its size in bytes. Raises BundleError where there is no room."""
+def write(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write one file. Raises BundleError if there is no room."""
     try:
         save_file(tensors, file)
     except SafetensorError as e:
         raise BundleError(f"cannot write {file}: {e}; free some space, or choose another output") from e
-    return file.stat().st_size

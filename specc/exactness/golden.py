@@ -1,10 +1,11 @@
-"""Golden outputs: what the original model says, kept in the bundle, and replayed through the runtime. No torch."""
+"""Golden outputs: what the original model says, kept in the bundle and replayed through the runtime. No torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from specc import prompts
@@ -14,9 +15,25 @@ from specc.runtime.session import Session
 FILE = "golden.jsonl"
 
 
+class Verdict(StrEnum):
+    """A judgement on replayed tokens, by the first that differs from the golden ones."""
+
+    IDENTICAL = "identical"
+    NEAR_TIE = "near-tie"  # the reference itself hardly preferred its token to the next one
+    DIVERGED = "diverged"
+    LOSSY = "lossy"  # they differ, and the recipe says that its tokens may
+
+
 @dataclass(frozen=True)
 class Case:
-    """A prompt, the reference's greedy tokens after it, and its top-2 logit gap at each of them."""
+    """A golden case.
+
+    Attributes:
+        prompt: the text.
+        prompt_ids: its tokens.
+        token_ids: the reference's greedy tokens after it.
+        gaps: at each of those tokens, the difference of the reference's two best logits.
+    """
 
     prompt: str
     prompt_ids: list[int]
@@ -26,15 +43,25 @@ class Case:
 
 @dataclass(frozen=True)
 class Replayed:
-    """One case by one recipe. `at` is the place of the first token that differs, None where there is none.
+    """A golden case, decoded by one recipe.
 
-    token: what stands there instead, None where the text ended. gap: the reference's own, between its best two.
+    Attributes:
+        recipe: its name, or what else the tokens come from.
+        case: index of the case.
+        tokens: golden tokens of the case.
+        verdict: how the tokens compare.
+        at: index of the first token that differs, None if there is none.
+        token: the token that stands there, None if the text ended.
+        gap: the reference's gap there, None if no token differs.
+        seconds: time of the decoding, the prompt's left out.
+        tokens_per_second: speed of the decoding.
+        mean_acceptance_length: tokens a step.
     """
 
     recipe: str
     case: int
     tokens: int
-    verdict: str  # identical, near-tie or diverged
+    verdict: Verdict
     at: int | None = None
     token: int | None = None
     gap: float | None = None
@@ -44,58 +71,87 @@ class Replayed:
 
 
 def read_cases(file: Path) -> list[Case]:
-    """The golden cases of a bundle. Raises BundleError naming the line."""
+    """Read the golden cases of a bundle. Raises BundleError, which names the line."""
     cases = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             cases.append(Case(**json.loads(line)))
         except (ValueError, TypeError) as e:
-            raise BundleError(f"{file}, line {number}: no golden case ({e}); compile the bundle again") from e
+            raise BundleError(f"{file}, line {number}: not a golden case ({e}); compile the bundle again") from e
     return cases
 
 
 def write_cases(cases: Iterable[Case], file: Path) -> None:
-    file.write_text("".join(json.dumps(asdict(c)) + "\n" for c in cases), encoding="utf-8")
+    """Write golden cases, a JSON object a line."""
+    file.write_text("".join(json.dumps(asdict(case)) + "\n" for case in cases), encoding="utf-8")
 
 
 def read_prompts(file: Path) -> list[str]:
-    """The texts of a prompts file. Raises PromptError naming the line."""
+    """Read the texts of a prompts file. Raises PromptError, which names the line."""
     return [prompt.text for prompt in prompts.read(file)]
 
 
 def replay(
-    session: Session, cases: list[Case], recipes: Iterable[str], tolerance: float,
+    session: Session,
+    cases: Sequence[Case],
+    recipes: Iterable[str],
+    tolerance: float,
     advance: Callable[[], None] = lambda: None,
-) -> list[Replayed]:  # fmt: skip
-    """Decode every case by every recipe in turn and hold the tokens against the reference's."""
+) -> list[Replayed]:
+    """Decode each case by each recipe and compare the tokens with the golden ones.
+
+    Args:
+        session: the bundle, loaded. Its guard stays off, so that a recipe drafts at every step.
+        cases: golden cases.
+        recipes: names of recipes of the bundle.
+        tolerance: a gap of logits below which a difference is a near-tie.
+        advance: a function that is called after each replay.
+
+    Returns:
+        A result for each case and recipe; those of one case stand together.
+    """
     names, results = list(recipes), []
     for number, case in enumerate(cases):
         for name in names:
-            got = session.generate(case.prompt_ids, len(case.token_ids), recipe=name, guard=False)
-            found = judge(name, number, got.token_ids, case, tolerance)
-            stats = got.stats
-            results.append(
-                replace(
-                    found, seconds=stats.seconds, tokens_per_second=stats.tokens_per_second,
-                    mean_acceptance_length=stats.mean_acceptance_length,
-                )
-            )  # fmt: skip
+            generation = session.generate(case.prompt_ids, len(case.token_ids), recipe=name, guard=False)
+            result = replace(
+                judge(name, number, generation.token_ids, case, tolerance),
+                seconds=generation.stats.seconds,
+                tokens_per_second=generation.stats.tokens_per_second,
+                mean_acceptance_length=generation.stats.mean_acceptance_length,
+            )
+            results.append(result)
             advance()
     return results
 
 
-def judge(name: str, number: int, token_ids: list[int], case: Case, tolerance: float) -> Replayed:
-    """One case's tokens by `name`, held against the reference's."""
+def judge(name: str, number: int, token_ids: Sequence[int], case: Case, tolerance: float) -> Replayed:
+    """Compare tokens with those of case `number`. `name` says what they come from."""
     verdict, at = compare(token_ids, case, tolerance)
-    token = token_ids[at] if at is not None and at < len(token_ids) else None
-    return Replayed(name, number, len(case.token_ids), verdict, at, token, None if at is None else case.gaps[at])
+    return Replayed(
+        recipe=name,
+        case=number,
+        tokens=len(case.token_ids),
+        verdict=verdict,
+        at=at,
+        token=token_ids[at] if at is not None and at < len(token_ids) else None,
+        gap=None if at is None else case.gaps[at],
+    )
 
 
-def compare(token_ids: list[int], case: Case, tolerance: float) -> tuple[str, int | None]:
-    """identical; near-tie, if the reference itself was within `tolerance` of the other choice; or diverged."""
+def compare(token_ids: Sequence[int], case: Case, tolerance: float) -> tuple[Verdict, int | None]:
+    """Compare tokens with the golden ones.
+
+    The first difference decides. It is a near-tie if the reference's gap there is below `tolerance`, since then its own
+    choice is a matter of rounding. A text that ends early has diverged.
+
+    Returns:
+        The verdict, and the index of the first difference or None.
+    """
     pairs = zip(token_ids, case.token_ids, strict=False)
-    at = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
-    if at is None:
-        short = len(token_ids) < len(case.token_ids)
-        return ("diverged", len(token_ids)) if short else ("identical", None)
-    return ("near-tie" if case.gaps[at] < tolerance else "diverged"), at
+    at = next((i for i, (token, golden) in enumerate(pairs) if token != golden), None)
+    if at is not None:
+        return (Verdict.NEAR_TIE if case.gaps[at] < tolerance else Verdict.DIVERGED), at
+    if len(token_ids) < len(case.token_ids):
+        return Verdict.DIVERGED, len(token_ids)
+    return Verdict.IDENTICAL, None

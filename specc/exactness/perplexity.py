@@ -20,40 +20,49 @@ from specc.runtime.session import Session
 from specc.runtime.tree import Tree
 
 WINDOW = 512  # tokens of a text that are predicted from one another, at most
-KEY = "perplexity"  # of the manifest's `extra`: what the original model makes of some texts
+KEY = "perplexity"  # in the manifest's `extra`: the original model's perplexity on some texts
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text file that was read."""
+
+    name: str
+    content: str
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Runs of tokens; each but the first of a run is predicted from those before it."""
+    """A sample of a text: runs of tokens. Each token but the first of a run is predicted from those before it."""
 
     name: str
     runs: Sequence[Sequence[int]]
 
     @property
     def tokens(self) -> int:
-        """How many are predicted."""
+        """Count the tokens that are predicted."""
         return sum(len(run) - 1 for run in self.runs)
 
     @property
     def sha256(self) -> str:
+        """Return a digest by which a bundle knows the sample again."""
         return hashlib.sha256(repr([list(run) for run in self.runs]).encode()).hexdigest()
 
     def perplexity(self, surprise: float) -> float:
-        """surprise: the sum over predicted tokens of -log p."""
+        """Return the perplexity for a surprise, the sum of -log p over the predicted tokens."""
         return math.exp(surprise / self.tokens)
 
 
-def read(file: Path) -> str:
-    """A text file. Raises PromptError."""
+def read(file: Path) -> Text:
+    """Read a text file. Raises PromptError."""
     try:
-        return file.read_text(encoding="utf-8")
+        return Text(file.name, file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read a text from {file}: {e}; give a text file in UTF-8") from e
 
 
 def from_text(name: str, ids: Sequence[int], context: int) -> Sample:
-    """A text's tokens, in windows. Raises PromptError where there is nothing to predict."""
+    """Cut a text's tokens into windows that fit the context. Raises PromptError if nothing is left to predict."""
     size = min(WINDOW, context)
     runs = [ids[start : start + size] for start in range(0, len(ids), size)]
     sample = Sample(name, [run for run in runs if len(run) > 1])
@@ -63,57 +72,69 @@ def from_text(name: str, ids: Sequence[int], context: int) -> Sample:
 
 
 def from_prompts(cases: Sequence[Case]) -> Sample:
-    """The golden prompts' own texts; those of one token say nothing."""
-    return Sample("golden prompts", [c.prompt_ids[:WINDOW] for c in cases if len(c.prompt_ids) > 1])
+    """Return the golden prompts as a sample. Prompts of one token are left out: they predict nothing."""
+    return Sample("golden prompts", [case.prompt_ids[:WINDOW] for case in cases if len(case.prompt_ids) > 1])
 
 
 def samples(
-    cases: Sequence[Case], text: Path | None, encode: Callable[[str], Sequence[int]], context: int
+    cases: Sequence[Case], text: Text | None, encode: Callable[[str], Sequence[int]], context: int
 ) -> list[Sample]:
-    """What a compile looks at: the golden prompts, and a text if there is one."""
-    more = [from_text(text.name, encode(read(text)), context)] if text else []
-    return [sample for sample in (from_prompts(cases), *more) if sample.tokens]
+    """Return the samples of a compile: the golden prompts, and a text if there is one. Empty ones are left out."""
+    chosen = [from_prompts(cases)]
+    if text:
+        chosen.append(from_text(text.name, encode(text.content), context))
+    return [sample for sample in chosen if sample.tokens]
 
 
 def measure(session: Session, sample: Sample, advance: Callable[[], None] = lambda: None) -> float:
-    """By the session's widest engine of those that verify chains. What the session held is forgotten."""
-    engine = session.engines[_widest(session)]
+    """Measure the perplexity of a bundle, by the widest engine that verifies chains.
+
+    The session forgets the rows of its conversation. `advance` is called after each run of the sample.
+    """
+    engine = session.engines[_widest_chain(session.bundle)]
     surprise = 0.0
     for run in sample.runs:
-        surprise += _surprise(engine, Cache(session.cache.store), run)
+        surprise += surprise_of(engine, Cache(session.cache.store), run)
         advance()
     session.cache.sync([])
     return sample.perplexity(surprise)
 
 
 def original(bundle: Bundle, sample: Sample) -> float | None:
-    """The original model's, if it was measured on this sample when the bundle was compiled."""
+    """Return the original model's perplexity on a sample, if it was measured when the bundle was compiled."""
     rows: Sequence[Any] = bundle.manifest.extra.get(KEY, ())
     return next((row["original"] for row in rows if row["sha256"] == sample.sha256), None)
 
 
-def _widest(session: Session) -> str:
-    """The target's, with logits at every slot: decode is one, and every chain that a recipe verifies with."""
-    names = {name for recipe in session.bundle.manifest.recipes for name in recipe.verify} | {"decode"}
-    blocks = {e.name: e.block for e in session.bundle.manifest.engines if e.name in names}
-    chains = [
-        name
-        for name, b in blocks.items()
-        if isinstance(b.topology, Tree) and b.topology.is_chain and "logits" in b.outputs
-    ]
-    return max(chains, key=lambda name: blocks[name].slots)
+def surprise_of(engine: Engine, cache: Cache, run: Sequence[int]) -> float:
+    """Return the sum of -log p of a run's tokens but the first.
 
-
-def _surprise(engine: Engine, cache: Cache, run: Sequence[int]) -> float:
+    Args:
+        engine: a chain of the target with logits at every slot. The run goes through it in chunks of its width.
+        cache: an empty cache.
+        run: tokens.
+    """
     total = 0.0
     for start in range(0, len(run) - 1, engine.slots):
         chunk = run[start : start + engine.slots]
-        right = run[start + 1 : start + 1 + engine.slots]
+        following = run[start + 1 : start + 1 + engine.slots]
         engine.run(cache, chunk, Tree.chain(len(chunk)))
         engine.commit(cache, range(len(chunk)))
         assert engine.outputs.logits_NV is not None
-        logits_NV = engine.outputs.logits_NV[: len(right)].astype(np.float64)
+        logits_NV = engine.outputs.logits_NV[: len(following)].astype(np.float64)
         best_N = logits_NV.max(-1)
         total_N = best_N + np.log(np.exp(logits_NV - best_N[:, None]).sum(-1))
-        total += float((total_N - logits_NV[np.arange(len(right)), right]).sum())
+        total += float((total_N - logits_NV[np.arange(len(following)), following]).sum())
     return total
+
+
+def _widest_chain(bundle: Bundle) -> str:
+    """Name the target's widest engine with logits at every slot: decode, or a chain that a recipe verifies with."""
+    names = {name for recipe in bundle.manifest.recipes for name in recipe.verify} | {"decode"}
+    slots: dict[str, int] = {}
+    for engine in bundle.manifest.engines:
+        topology = engine.block.topology
+        is_chain = isinstance(topology, Tree) and topology.is_chain
+        if engine.name in names and is_chain and "logits" in engine.block.outputs:
+            slots[engine.name] = engine.block.slots
+    return max(slots, key=lambda name: slots[name])

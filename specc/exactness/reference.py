@@ -1,4 +1,4 @@
-"""The original model in transformers, decoded greedily: what every engine is held against."""
+"""The original model in transformers, decoded greedily: what every engine is compared with."""
 
 from __future__ import annotations
 
@@ -18,10 +18,24 @@ from specc.runtime.manifest import ModelSpec
 
 @torch.no_grad()
 def reference(
-    model: PreTrainedModel, prompts: Sequence[tuple[str, list[int]]], tokens: int, eos: Sequence[int],
+    model: PreTrainedModel,
+    prompts: Sequence[tuple[str, list[int]]],
+    tokens: int,
+    eos: Sequence[int],
     advance: Callable[[], None] = lambda: None,
-) -> list[Case]:  # fmt: skip
-    """Greedy tokens and the top-2 logit gap at each, for (text, ids) prompts, by the model's own code and cache."""
+) -> list[Case]:
+    """Decode prompts greedily, by the model's own code and cache.
+
+    Args:
+        model: the original model.
+        prompts: each a text and its tokens.
+        tokens: tokens to decode after each prompt at most.
+        eos: tokens that end a text.
+        advance: a function that is called after each prompt.
+
+    Returns:
+        A golden case for each prompt.
+    """
     cases = []
     for text, ids in prompts:
         feed, cache = torch.tensor([ids]), None
@@ -41,7 +55,7 @@ def reference(
 
 @torch.no_grad()
 def perplexity(model: PreTrainedModel, sample: Sample) -> float:
-    """The model's own, by its own code."""
+    """Measure the perplexity of the original model, by its own code."""
     surprise = 0.0
     for run in sample.runs:
         ids = torch.tensor([list(run)])
@@ -51,7 +65,7 @@ def perplexity(model: PreTrainedModel, sample: Sample) -> float:
 
 
 def perplexities(model: PreTrainedModel, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """A row a sample, for the manifest."""
+    """Return the original model's perplexity on each sample, as the manifest keeps it."""
     return [
         {"text": s.name, "sha256": s.sha256, "tokens": s.tokens, "original": round(perplexity(model, s), 4)}
         for s in samples
@@ -59,9 +73,19 @@ def perplexities(model: PreTrainedModel, samples: Sequence[Sample]) -> list[dict
 
 
 def recompute(source: str, target: ModelSpec, cases: Sequence[Case], sample: Sample) -> tuple[list[Case], float | None]:
-    """The same prompts decoded by the model that `source` names, and its perplexity on a sample.
+    """Decode the golden prompts anew by another model, and measure its perplexity.
 
-    Raises CaptureError where it does not fit `target`.
+    Args:
+        source: a hub id or a directory, for transformers to load.
+        target: the bundle's model.
+        cases: the bundle's golden cases; each is decoded for as many tokens as it has.
+        sample: what perplexity is measured on.
+
+    Returns:
+        The new cases, and the perplexity or None if the sample is empty.
+
+    Raises:
+        CaptureError: the model does not load, or has another vocabulary than the bundle.
     """
     revision = target.revision if source == target.source and target.revision != "local" else None
     model = load_model(source, revision)
@@ -71,6 +95,9 @@ def recompute(source: str, target: ModelSpec, cases: Sequence[Case], sample: Sam
             f"{source} has a vocabulary of {vocabulary} and the bundle one of {target.vocab_size}; "
             f"name the model that it was compiled from, {target.source}"
         )
-    eos = target.eos_token_ids
-    own = [reference(model, [(c.prompt, c.prompt_ids)], len(c.token_ids), eos)[0] for c in cases]
-    return own, perplexity(model, sample) if sample.tokens else None
+    anew = [
+        case
+        for old in cases
+        for case in reference(model, [(old.prompt, old.prompt_ids)], len(old.token_ids), target.eos_token_ids)
+    ]
+    return anew, perplexity(model, sample) if sample.tokens else None

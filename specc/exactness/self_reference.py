@@ -1,9 +1,13 @@
-"""A target whose weights were quantised is its own reference: its plain decoding, held against the original once."""
+"""A target whose weights were quantised is its own reference: the golden tokens become those of its plain decoding.
+
+Run as a module, with a bundle and the text file of the compile if there was one: the compiler does so in a process of
+its own.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,39 +20,49 @@ from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 
 ORIGINAL = "original.jsonl"
-TOLERANCE = 0.1  # activations are rounded to 8 bits, so logits differ that much between engines of different widths
+TOLERANCE = 0.1  # activations are rounded to 8 bits, so logits of engines of different widths differ by that much
 
 
 def refer_to_itself(path: Path, text: Path | None = None) -> None:
-    """Make the golden cases of a bundle its own, and keep those of the original model as `original.jsonl`.
+    """Replace the golden cases of a bundle by its own, and keep the original model's as `original.jsonl`.
 
-    `extra["original"]` says how often the two choose the same next token after the original's own text; beside each
-    perplexity of the original's in the manifest stands the bundle's.
+    The manifest gets `extra["original"]`: the share of tokens of the original's text that the bundle would have chosen,
+    too. Each row of `extra["perplexity"]` gets the bundle's perplexity beside the original model's.
+
+    Args:
+        path: the bundle.
+        text: the text file that the compile measured the original's perplexity on.
     """
     bundle = open_bundle(path)
-    session, cases = Session(bundle), golden.read_cases(path / golden.FILE)
-    same = [
-        session.generate([*c.prompt_ids, *c.token_ids[:i]], 1, recipe="plain").token_ids == [token]
-        for c in cases
-        for i, token in enumerate(c.token_ids)
-    ]
-    own = [_decoded(session, c, bundle.manifest.model.eos_token_ids) for c in cases]
+    manifest, session = bundle.manifest, Session(bundle)
+    cases = golden.read_cases(path / golden.FILE)
+    agreements = [agrees for case in cases for agrees in _agreements(session, case)]
+    own_cases = [_decode(session, case, manifest.model.eos_token_ids) for case in cases]
     session.cache.sync([])
-    samples = perplexity.samples(cases, text, session.text.encode, bundle.manifest.model.context)
+    content = perplexity.read(text) if text else None
+    samples = perplexity.samples(cases, content, session.text.encode, manifest.model.context)
     rows = [
         {**row, "bundle": round(perplexity.measure(session, sample), 4)}
-        for row, sample in zip(bundle.manifest.extra.get(perplexity.KEY, ()), samples, strict=True)
+        for row, sample in zip(manifest.extra.get(perplexity.KEY, ()), samples, strict=True)
     ]
     (path / golden.FILE).rename(path / ORIGINAL)
-    golden.write_cases(own, path / golden.FILE)
-    known = {name: spec for name, spec in bundle.manifest.files.items() if name != golden.FILE}
-    agreement = {"tokens": len(same), "agreement": round(sum(same) / len(same), 4)}
-    extra = {**bundle.manifest.extra, "original": agreement, perplexity.KEY: rows}
-    write_manifest(path, replace(bundle.manifest, files=known, extra=extra, near_tie_tolerance=TOLERANCE))
+    golden.write_cases(own_cases, path / golden.FILE)
+    agreement = {"tokens": len(agreements), "agreement": round(sum(agreements) / len(agreements), 4)}
+    unchanged = {name: spec for name, spec in manifest.files.items() if name != golden.FILE}
+    extra = {**manifest.extra, "original": agreement, perplexity.KEY: rows}
+    write_manifest(path, replace(manifest, files=unchanged, extra=extra, near_tie_tolerance=TOLERANCE))
 
 
-def _decoded(session: Session, case: Case, eos: Collection[int]) -> Case:
-    """The case as the bundle's plain decoding has it, with the gaps of its own logits."""
+def _agreements(session: Session, case: Case) -> Sequence[bool]:
+    """Tell for each golden token whether plain decoding chooses it after the golden text before it."""
+    return [
+        session.generate([*case.prompt_ids, *case.token_ids[:i]], 1, recipe="plain").token_ids == [token]
+        for i, token in enumerate(case.token_ids)
+    ]
+
+
+def _decode(session: Session, case: Case, eos: Collection[int]) -> Case:
+    """Decode a case plainly, and return it with the bundle's tokens and the gaps of its own logits."""
     cache, feed = Cache(session.cache.store), case.prompt_ids
     tokens: list[int] = []
     gaps: list[float] = []

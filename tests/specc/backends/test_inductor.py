@@ -218,7 +218,7 @@ def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> Non
     compiled = {n for n, b in names if b == "inductor"}
     assert compiled == {"prefill", "decode", "verify-chain-4"} < {n for n, b in names if b == "onnx"}
     for backend in (None, "onnx", "inductor"):
-        proof = prove(output, place=Device(backend=backend))
+        proof = prove(output, device=Device(backend=backend))
         assert [r.verdict for r in proof.replayed] == ["identical"] * 2
         assert specc.load(output, backend=backend).engines.backend == (backend or "onnx")
     cases = golden.read_cases(bundle.file(golden.FILE))

@@ -9,7 +9,7 @@ from graphs import prepared, tokens
 
 from specc import passes
 from specc.compiler import layer_search
-from specc.compiler.layer_search import Sublayer, skip_if_better, skip_sublayers
+from specc.compiler.layer_search import Sublayer, skip_if_faster, skip_some
 from specc.passes.exit_after import ExitAfter
 
 pytestmark = pytest.mark.torch
@@ -20,21 +20,21 @@ NAMES = ["skip_attention", "skip_mlp"]
 
 
 def test_the_first_and_the_last_layer_stay() -> None:
-    found = skip_sublayers(prepared("llama"), TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
+    found = skip_some(prepared("llama"), TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
     assert [*found] == NAMES and {i for skipped in found.values() for i in skipped} == {1}
 
 
 def test_a_model_of_two_layers_has_nothing_else_to_skip() -> None:
     graph = prepared("llama")
     passes.run([ExitAfter(2)], graph)
-    found = skip_sublayers(graph, TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
+    found = skip_some(graph, TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
     assert sum(map(len, found.values())) in (1, 2) and {i for skipped in found.values() for i in skipped} <= {0, 1}
 
 
 @pytest.mark.parametrize("named", UNNAMED)
 def test_layers_that_the_user_names_are_not_searched_for(named: str) -> None:
     parameters: dict[str, Any] = {**UNNAMED, "num_speculative_tokens": 3, named: (1,)}
-    assert skip_sublayers(prepared("llama"), TOKENS, parameters) == {}
+    assert skip_some(prepared("llama"), TOKENS, parameters) == {}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_as_many_as_make_chains_fastest(
     ranked: list[Sublayer] = [("mlp", 1), ("attention", 2), ("mlp", 2), ("attention", 1)]
     monkeypatch.setattr(layer_search, "_ranked", lambda graph, tokens: (ranked, {0.0: 1.0, **rates}))
     given = {**UNNAMED, "num_speculative_tokens": 3}
-    found = skip_sublayers(prepared("llama"), TOKENS, given)
+    found = skip_some(prepared("llama"), TOKENS, given)
     assert {(name.removeprefix("skip_"), i) for name in NAMES for i in found[name]} == set(ranked[:skipped])
-    better = skip_if_better(prepared("llama"), TOKENS, given)
+    better = skip_if_faster(prepared("llama"), TOKENS, given)
     assert better == ({name: [] for name in NAMES} if none_is_faster else found)

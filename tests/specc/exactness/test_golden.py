@@ -42,7 +42,7 @@ def test_a_line_that_is_no_case_is_named(line: str, tmp_path: Path) -> None:
     write_cases([CASE], file)
     with file.open("a") as f:
         f.write(line + "\n")
-    with pytest.raises(BundleError, match="line 2: no golden case"):
+    with pytest.raises(BundleError, match="line 2: not a golden case"):
         read_cases(file)
 
 

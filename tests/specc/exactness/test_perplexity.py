@@ -43,7 +43,7 @@ def test_equal_probabilities_are_as_perplexing_as_there_are_choices() -> None:
 def test_chunks_of_a_block_give_what_one_token_at_a_time_gives() -> None:
     world, run = World(), [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
     engines = [world.engine(Block(Tree.chain(n))) for n in (1, 4)]
-    one, four = (perplexity._surprise(e, Cache(world.stores["target"]), run) for e in engines)
+    one, four = (perplexity.surprise_of(e, Cache(world.stores["target"]), run) for e in engines)
     assert one == pytest.approx(four) and one > 1
 
 

@@ -1,0 +1,144 @@
+"""Requests to engines: the weights that they read, and a file for each block, several built at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from specc import passes
+from specc.backends import Options as BuildOptions
+from specc.backends import backend
+from specc.backends.lowering.any_width import engine_at
+from specc.compiler import weights
+from specc.compiler.fork_pool import call_each
+from specc.compiler.graphs import Graphs, PreparedGraph, graph_key
+from specc.compiler.requests import EngineRequest, without_width
+from specc.compiler.stages import Stages
+from specc.passes.find import sublayers
+from specc.runtime.block import Block, Layers
+from specc.runtime.environment import threads
+from specc.runtime.manifest import EngineSpec
+from specc.runtime.tree import Tree
+
+FORKS = 8  # engines built at once at most; each takes some hundred megabytes of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A place to build engines in.
+
+    Attributes:
+        directory: the bundle.
+        capacity: rows of the caches.
+        options: the user's options for the backends.
+        dump: a directory that gets the graph of each engine after each pass.
+    """
+
+    directory: Path
+    capacity: int
+    options: BuildOptions
+    dump: Path | None = None
+
+
+def write_weights(requests: Sequence[EngineRequest], graphs: Graphs, site: Site) -> dict[str, str]:
+    """Write the tensors that the requested engines read, and nothing else.
+
+    Returns:
+        The file's name by type of weights.
+
+    Raises:
+        BundleError: there is no room.
+    """
+    blocks_by_file: dict[str, list[Block]] = {}
+    for request in requests:
+        blocks_by_file.setdefault(weights.file_name(request.block.weights), []).append(request.block)
+    files: dict[str, str] = {}
+    for blocks in blocks_by_file.values():
+        tensors: dict[str, torch.Tensor] = {}
+        for model, kind, layers in dict.fromkeys((*graph_key(block), block.layers) for block in blocks):
+            tensors |= _tensors_read(graphs[model, kind], layers, weights.prefix_of(model), site.capacity)
+        files |= weights.write_types(tensors, site.directory, [block.weights for block in blocks])
+    return files
+
+
+def build_engines(
+    requests: Sequence[EngineRequest], graphs: Graphs, files: Mapping[str, str], site: Site, stages: Stages
+) -> list[EngineSpec]:
+    """Build a file for each request, or one for all that differ in width alone where the backend can.
+
+    Args:
+        requests: the engines, in the order in which they are returned.
+        graphs: the prepared graphs.
+        files: names of the weights files by type of weights.
+        site: where and how to build.
+        stages: a file is a stage.
+
+    Raises:
+        BackendError: a backend cannot build an engine.
+        PassError: a pass did not find what it rewrites.
+    """
+    groups: dict[tuple[str, Block], list[EngineRequest]] = {}
+    for request in requests:
+        block = without_width(request.block) if request.any_width else request.block
+        groups.setdefault((request.backend, block), []).append(request)
+    names = list(dict.fromkeys(request.backend for request in requests))
+    titles = [_title(group, len(names) > 1) for group in groups.values()]
+    stages.expect(len(groups) + 1)
+    results = call_each(
+        [partial(_build_file, group, graphs, files, site) for group in groups.values()],
+        at_once=min(threads(), FORKS) if all(getattr(backend(n), "together", False) for n in names) else 1,
+        begin=lambda number: stages.begin(titles[number]),
+        prepare=partial(torch.set_num_threads, 1),  # OpenMP's threads do not come along with a fork
+    )
+    engines = {(engine.name, engine.backend): engine for result in results for engine in result}
+    return [engines[request.name, request.backend] for request in requests]
+
+
+def _tensors_read(prepared: PreparedGraph, layers: Layers, prefix: str, capacity: int) -> dict[str, torch.Tensor]:
+    """Return the stored tensors that engines of these layers read, by their names in the file."""
+    tensors = weights.collect(prepared.graph, prefix)
+    if layers == Layers():
+        return tensors
+    graph = passes.fork(prepared.graph)
+    passes.run(passes.pipeline(Block(Tree.chain(1), layers=layers), capacity), graph)
+    return {name: tensors[name] for name in weights.collect(graph, prefix) if name in tensors}
+
+
+def _build_file(
+    group: Sequence[EngineRequest], graphs: Graphs, files: Mapping[str, str], site: Site
+) -> list[EngineSpec]:
+    """Build one file, which is named after the first request of the group, and return the group's engines."""
+    first, *others = group
+    prepared, builder, weights_file = graphs[graph_key(first.block)], backend(first.backend), files[first.block.weights]
+    graph = passes.fork(prepared.graph)
+    dump = site.dump / first.name if site.dump else None
+    records = passes.run(passes.pipeline(first.block, site.capacity), graph, dump)
+    layers = tuple(sublayers(graph))  # before the backend rewrites the graph
+    file = site.directory / f"{first.name}{builder.suffix}"
+    built = builder.build(
+        graph, first.block, site.directory / weights_file, weights.prefix_of(first.block.model), file, site.options
+    )
+    engine = EngineSpec(
+        name=first.name,
+        backend=first.backend,
+        file=file.name,
+        block=first.block,
+        layers=layers,
+        inputs=built.inputs,
+        outputs=built.outputs,
+        passes=(*prepared.passes, *records),
+        weights=weights_file,
+        needs=built.needs,
+        commit=built.commit,
+    )
+    return [engine, *(engine_at(engine, other.name, other.block) for other in others)]
+
+
+def _title(group: Sequence[EngineRequest], several_backends: bool) -> str:
+    first, *others = group
+    title = f"build {first.name} and {len(others)} more widths" if others else f"build {first.name}"
+    return f"{title} by {first.backend}" if several_backends else title

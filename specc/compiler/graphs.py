@@ -1,0 +1,65 @@
+"""The models' graphs, captured and prepared, in each type of weights that an engine reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.fx import GraphModule
+from transformers import PreTrainedModel
+
+from specc import passes
+from specc.compiler.capture import capture
+from specc.compiler.quantize import BITS, QuantizeLinears
+from specc.compiler.weights import share_tied
+from specc.runtime.block import Block
+from specc.runtime.manifest import PassRecord
+
+
+@dataclass(frozen=True)
+class PreparedGraph:
+    """A model's graph after the passes that every block needs. Engines are made from copies of it."""
+
+    graph: GraphModule
+    passes: tuple[PassRecord, ...]
+
+
+Graphs = Mapping[tuple[str, str], PreparedGraph]  # by (model, type of weights), see `graph_key`
+
+
+def graph_key(block: Block) -> tuple[str, str]:
+    """Return the key of the graph that a block is made from. A backend makes half precision from fp32."""
+    return block.model, block.weights if block.weights in BITS else "fp32"
+
+
+def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> PreparedGraph:
+    """Capture a model and run the passes that every block needs.
+
+    Args:
+        model: the model, in fp32.
+        capacity: rows of the cache, which is the number of positions.
+        dump: a directory for the graph after each pass.
+
+    Raises:
+        CaptureError: the model cannot be captured.
+        PassError: a pass did not find what it rewrites.
+    """
+    graph = capture(model)
+    records = passes.run(passes.preparation(capacity), graph, dump)
+    share_tied(graph)  # before any copy, so that all copies read a tied weight under one name
+    return PreparedGraph(graph, tuple(records))
+
+
+def quantize_graphs(graphs: Graphs, blocks: Iterable[Block]) -> dict[tuple[str, str], PreparedGraph]:
+    """Add a graph for each model and each quantised type in which a block of that model reads its weights."""
+    variants = dict(graphs)
+    for model, kind in sorted({graph_key(block) for block in blocks}):
+        if kind not in BITS:
+            continue
+        prepared = graphs[model, "fp32"]
+        graph = passes.fork(prepared.graph)
+        records = passes.run([QuantizeLinears(BITS[kind])], graph)
+        share_tied(graph)
+        variants[model, kind] = PreparedGraph(graph, (*prepared.passes, *records))
+    return variants

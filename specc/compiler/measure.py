@@ -1,0 +1,45 @@
+"""What a compile does once the engines are there: measure the recipes on this machine, and choose among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from specc.compiler.options import Options
+from specc.compiler.quantize import BITS
+from specc.compiler.separate_process import run_module
+from specc.compiler.stages import Stages
+from specc.exactness import self_reference
+from specc.runtime.bundle import Bundle
+from specc.tuning import default_recipe, tune
+
+
+def measure_recipes(directory: Path, options: Options, stages: Stages) -> None:
+    """Measure the recipes and write the outcome into the manifest. Each step is a process without torch.
+
+    Raises:
+        BackendError: a step failed.
+    """
+    if options.dtype in BITS:
+        text = [str(options.text)] if options.text else []
+        purpose = "decode the golden prompts with the quantised weights"
+        run_module(self_reference, str(directory), *text, purpose=purpose, advance=stages.note)
+    run_module(default_recipe, str(directory), purpose="measure the recipes", advance=stages.note)
+    if options.tune:
+        run_module(tune, str(directory), purpose="tune the recipes", advance=stages.note)
+
+
+def with_better_trees(options: Options, bundle: Bundle) -> Options | None:
+    """Return options that compile the trees that `tune` proposes.
+
+    Returns:
+        None if it proposes none, or if the user chose the tree of a recipe for which it does.
+    """
+    trees = bundle.manifest.extra.get("plan", {}).get("trees", {})
+    if not trees or any(options.parameters.get(name, {}).get("tree") for name in trees):
+        return None
+    parameters: dict[str, dict[str, Any]] = {name: dict(values) for name, values in options.parameters.items()}
+    for name, better in trees.items():
+        parameters.setdefault(name, {})["tree"] = better["tree"]
+    return replace(options, parameters=parameters, overwrite=True)

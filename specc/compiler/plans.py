@@ -1,0 +1,107 @@
+"""Which recipes a compile makes, with what values of their parameters, and of which blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.fx import GraphModule
+
+from specc.compiler.layer_search import skip_if_faster, skip_some
+from specc.compiler.options import Options
+from specc.compiler.stages import Stages
+from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, method
+from specc.runtime.block import Block, Frontier
+from specc.runtime.errors import RecipeError
+
+MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
+
+Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any]], dict[str, Any]]
+SEARCHES: dict[LayerSearch, Search] = {LayerSearch.SKIP_SOME: skip_some, LayerSearch.SKIP_IF_FASTER: skip_if_faster}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipePlan:
+    """A recipe to compile: a method, a value for each of its parameters, and the blocks that follow from them."""
+
+    method: Method
+    values: Mapping[str, Any]
+    blocks: MethodBlocks
+
+
+def choose_methods(options: Options) -> list[Method]:
+    """Return the methods to compile, plain decoding first.
+
+    Raises:
+        RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe.
+    """
+    available = {"assistant-model"} if options.assistant_model else set()
+    names = list(options.recipes) or [m.name for m in METHODS.values() if available.issuperset(m.needs)]
+    methods = [method(name) for name in dict.fromkeys(("plain", *names))]
+    for m in methods:
+        if missing := sorted(set(m.needs) - available):
+            raise RecipeError(f"recipe {m.name} needs a draft model; name one with --{missing[0]}")
+    for name in options.parameters.keys() - {""}:
+        if name not in {m.name for m in methods}:
+            raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
+    for name in options.parameters.get("", {}):
+        if not any(name in m.parameters for m in methods):
+            raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
+    return methods
+
+
+def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:
+    """Plan each method with the user's values of its parameters, or their defaults. Raises RecipeError."""
+    plans = []
+    for m in methods:
+        for_all = {name: v for name, v in options.parameters.get("", {}).items() if name in m.parameters}
+        values = m.settle(for_all | dict(options.parameters.get(m.name, {})))
+        plans.append(_plan(m, values, facts, options.draft_dtype))
+    return plans
+
+
+def search_layers(
+    plans: Sequence[RecipePlan],
+    facts: Facts,
+    options: Options,
+    graph: GraphModule,
+    tokens: Sequence[int],
+    stages: Stages,
+) -> list[RecipePlan]:
+    """Plan those recipes again whose method searches for layers to skip.
+
+    Args:
+        plans: all recipes.
+        facts: what `plan_recipes` was called with.
+        options: what `plan_recipes` was called with.
+        graph: the target's prepared graph.
+        tokens: the text on which a search compares layers.
+        stages: a search is a stage.
+
+    Returns:
+        All recipes, in the order of `plans`.
+    """
+    searched = []
+    for plan in plans:
+        if plan.method.search is not None:
+            stages.begin(f"search for {plan.method.name}")
+            layers = SEARCHES[plan.method.search](graph, tokens, plan.values)
+            plan = _plan(plan.method, {**plan.values, **layers}, facts, options.draft_dtype)
+        searched.append(plan)
+    return searched
+
+
+def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str) -> RecipePlan:
+    blocks = m.plan(values, facts)
+    drafts = {role: _with_draft_dtype(block, draft_dtype) for role, block in blocks.engines.items()}
+    for block in (*blocks.verify, *drafts.values()):
+        rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
+        if rows > MARGIN:
+            raise RecipeError(f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft")
+    return RecipePlan(method=m, values=values, blocks=replace(blocks, engines=drafts))
+
+
+def _with_draft_dtype(block: Block, draft_dtype: str) -> Block:
+    """Return the block with weights of the user's type, unless the method asks for a type of its own."""
+    return replace(block, weights=draft_dtype) if block.weights == "fp32" else block

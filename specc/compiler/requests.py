@@ -1,0 +1,95 @@
+"""Which engines a compile builds: their names, the types of their weights, and their widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from specc.backends import backend, typed
+from specc.compiler.graphs import Graphs, graph_key
+from specc.compiler.options import Options
+from specc.compiler.plans import RecipePlan
+from specc.recipes import DECODE, prefill
+from specc.recipes.defaults import WIDTHS
+from specc.runtime.block import Block
+from specc.runtime.tree import Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRequest:
+    """An engine to build.
+
+    Attributes:
+        name: the engine's name; engines of one block by several backends have one name.
+        backend: the name of the backend that builds it.
+        block: the block, with weights of the type that the backend builds.
+        needed: a recipe runs it. The other engines exist so that `specc tune` can measure and choose their widths.
+        any_width: one file of the backend runs this block and all that differ from it in width alone.
+    """
+
+    name: str
+    backend: str
+    block: Block
+    needed: bool
+    any_width: bool = False
+
+
+def name_blocks(plans: Sequence[RecipePlan]) -> dict[Block, str]:
+    """Name each block that a recipe runs. Recipes with equal blocks share an engine."""
+    names = {prefill(): "prefill", DECODE: "decode"}
+
+    def add(block: Block, name: str, recipe: str) -> None:
+        if block not in names:
+            names[block] = f"{name}-{recipe}" if name in names.values() else name
+
+    for plan in plans:
+        recipe = plan.method.name
+        for block in plan.blocks.verify:
+            add(block, _chain_name(block.slots) if _is_chain(block) else f"verify-{recipe}", recipe)
+        for role, block in plan.blocks.engines.items():
+            add(block, f"{role}-{recipe}" if block.model == "target" else f"{block.model}-{role}", recipe)
+    return names
+
+
+def engine_requests(names: Mapping[Block, str], options: Options) -> list[EngineRequest]:
+    """Return a request for each block and backend: those that recipes run, then chains of more widths to tune."""
+    all_names = dict(names)
+    for slots in WIDTHS.curve:
+        all_names.setdefault(Block(Tree.chain(slots)), _chain_name(slots))
+    return [
+        EngineRequest(
+            name=name,
+            backend=backend_name,
+            block=typed(block, backend_name, options.backends, options.dtype, options.build),
+            needed=block in names,
+        )
+        for block, name in all_names.items()
+        for backend_name in dict.fromkeys(options.backends)
+    ]
+
+
+def settle_widths(requests: Iterable[EngineRequest], graphs: Graphs, options: Options) -> list[EngineRequest]:
+    """Find out which requests can share a file, and drop the widths that are not worth a file of their own.
+
+    A width that no recipe runs is kept if it shares a file, since it costs nothing there, or if the user wants to tune.
+    """
+    settled = []
+    for request in requests:
+        ask = getattr(backend(request.backend), "any_width", None)
+        any_width = ask is not None and ask(graphs[graph_key(request.block)].graph, request.block, options.build)
+        if request.needed or options.tune or any_width:
+            settled.append(replace(request, any_width=any_width))
+    return settled
+
+
+def without_width(block: Block) -> Block:
+    """Return what blocks that differ in width alone have in common, as the narrowest of them."""
+    return replace(block, topology=Tree.chain(1))
+
+
+def _chain_name(slots: int) -> str:
+    return f"verify-chain-{slots}"
+
+
+def _is_chain(block: Block) -> bool:
+    return isinstance(block.topology, Tree) and block.topology.is_chain
