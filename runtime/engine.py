@@ -22,8 +22,13 @@ from .tree import Tree
 class Runner(Protocol):
     """What a backend provides: host arrays bound once to an engine's named inputs and outputs."""
 
-    inputs: Mapping[str, np.ndarray]
-    outputs: Mapping[str, np.ndarray]
+    @property
+    def inputs(self) -> Mapping[str, np.ndarray]:
+        """The arrays that a run reads, by name. Who fills them never replaces them."""
+
+    @property
+    def outputs(self) -> Mapping[str, np.ndarray]:
+        """The arrays that a run writes, by name."""
 
     def run(self) -> None:
         """Read the inputs, update the rows of the cache in place, write the outputs."""

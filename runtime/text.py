@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Text:
                 raise PromptError(f"{i!r} is not a token id; pass text, token ids in 0..{size - 1}, or messages")
         return items
 
-    def render(self, messages: list[Message]) -> str:
+    def render(self, messages: Sequence[Message]) -> str:
         """Write a conversation as text that ends where the model's answer begins.
 
         Raises:

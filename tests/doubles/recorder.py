@@ -8,7 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 # By the name of a type in pybind11's signatures: the Python types that it takes. Other names take anything.
-KINDS = {"str": str, "SupportsInt": int, "int": int, "Buffer": bytes, "Sequence": (tuple, list), "Dims": (tuple, list)}
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "SupportsInt": int,
+    "int": int,
+    "Buffer": bytes,
+    "Sequence": (tuple, list),
+    "Dims": (tuple, list),
+}
 
 
 class Recorder:

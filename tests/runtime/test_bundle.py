@@ -77,6 +77,12 @@ def alter(path: Path, **fields: object) -> None:
     (path / "manifest.json").write_text(json.dumps({**data, "manifest_sha256": digest}))
 
 
+def files(*more: str) -> dict[str, object]:
+    """Return the manifest's files, and more of them."""
+    names = ("weights.safetensors", "decode.onnx", *more)
+    return {name: {"bytes": 7 if name == "weights.safetensors" else 6, "sha256": ""} for name in names}
+
+
 def test_a_bundle_opens_with_sizes_and_hashes_of_all_its_files(path: Path) -> None:
     bundle = open_bundle(str(path))
     assert list(bundle.manifest.files) == ["decode.onnx", "sub/notes.txt", "weights.safetensors"]
@@ -92,6 +98,21 @@ def test_writing_the_manifest_again_keeps_the_files(path: Path) -> None:
     manifest = open_bundle(path).manifest
     assert write_manifest(path, replace(manifest, default_recipe="lookahead")).files == manifest.files
     assert open_bundle(path).recipe().name == "lookahead"
+
+
+def put_a_directory_in_place_of(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def put_a_link_in_place_of(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/etc/passwd")
+
+
+def directory_with_a_file(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.tex").write_text("all of it")
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -110,7 +131,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an engine elsewhere": (lambda p: alter(p, weights="../../etc/passwd"), "there is no '../../etc/passwd'"),
     "a file missing": (lambda p: (p / "decode.onnx").unlink(), "decode.onnx is missing"),
     "a directory for a file": (
-        lambda p: ((p / "decode.onnx").unlink(), (p / "decode.onnx").mkdir()),
+        lambda p: put_a_directory_in_place_of(p / "decode.onnx"),
         "decode.onnx is missing",
     ),
     "a file cut short": (
@@ -118,9 +139,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "weights.safetensors has 5 bytes instead of 7",
     ),
     "a link out of it": (
-        lambda p: ((p / "decode.onnx").unlink(), (p / "decode.onnx").symlink_to("/etc/passwd")),
+        lambda p: put_a_link_in_place_of(p / "decode.onnx"),
         "'decode.onnx' lies outside the bundle",
     ),
+    "a file above it": (lambda p: alter(p, files=files("../notes.txt")), "'../notes.txt' lies outside the bundle"),
+    "a file by its root": (lambda p: alter(p, files=files("/etc/passwd")), "'/etc/passwd' lies outside the bundle"),
 }
 
 
@@ -275,8 +298,8 @@ def test_what_a_living_process_writes_is_left_alone(path: Path) -> None:
 
 THERE: dict[str, tuple[Callable[[Path], Any], bool]] = {
     "a bundle": (fill, False),
-    "a directory": (lambda p: (p.mkdir(), (p / "thesis.tex").write_text("all of it")), True),
-    "an empty directory": (lambda p: p.mkdir(), True),
+    "a directory": (directory_with_a_file, True),
+    "an empty directory": (Path.mkdir, True),
     "a file": (lambda p: p.write_text("dear diary"), True),
 }
 

@@ -67,7 +67,7 @@ def test_scratch_memory_grows_and_is_freed_only_after_a_wait(cuda: FakeCuda, gpu
 def test_a_weight_is_uploaded_once_and_a_missing_one_is_named(cuda: FakeCuda, gpu: Gpu, tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     header = b'{"bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-    file.write_bytes(len(header).to_bytes(8, "little") + header + np.float32([100]).tobytes())
+    file.write_bytes(len(header).to_bytes(8, "little") + header + np.array([100], np.float32).tobytes())
     address = gpu.weight(file, "bias")
     assert cuda.memory[address].view(np.float32).tolist() == [100] and gpu.weight(file, "bias") == address
     with pytest.raises(BackendError, match="has no 'head', which an engine takes; compile the bundle again"):

@@ -27,7 +27,7 @@ def test_each_tensor_has_its_type_its_shape_and_its_bytes(tmp_path: Path) -> Non
 def test_what_a_session_writes_stays_in_its_own_memory(tmp_path: Path) -> None:
     header = b'{"bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     file = tmp_path / "w.safetensors"
-    content = len(header).to_bytes(8, "little") + header + np.float32([100]).tobytes()
+    content = len(header).to_bytes(8, "little") + header + np.array([100], np.float32).tobytes()
     file.write_bytes(content)
     tensors(file)["bias"].data[:] = 0
     assert file.read_bytes() == content

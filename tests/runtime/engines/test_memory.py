@@ -11,7 +11,7 @@ from shell import refused, specc
 
 import specc as package
 from specc.runtime.bundle import open_bundle
-from specc.runtime.engines import memory, ort, ort_cpu
+from specc.runtime.engines import memory, ort
 from specc.runtime.engines.ort_cpu import HostKV
 from specc.runtime.errors import BackendError
 
@@ -88,7 +88,7 @@ class TestBundle:
         def refuse(*_: Any) -> np.ndarray:
             raise MemoryError("Unable to allocate 46.0 GiB")
 
-        monkeypatch.setattr(ort_cpu.np, "zeros", refuse)
+        monkeypatch.setattr("specc.runtime.engines.ort_cpu.np.zeros", refuse)
         line = refused("generate", bundle, "--prompt", "a")
         assert "do not fit in memory (Unable to allocate 46.0 GiB); compile with" in line
         monkeypatch.undo()

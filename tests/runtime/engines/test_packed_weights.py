@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from shell import copied, edit_manifest, specc
 
@@ -102,7 +103,7 @@ class TestBundle:
         """Not even under the right name: a directory that was copied and renamed."""
         tokens = decoded(bundle)
         if what == "onnxruntime":
-            monkeypatch.setattr(packed_weights.ort, "__version__", "0.0.1")
+            monkeypatch.setattr(onnxruntime, "__version__", "0.0.1")
         elif what == "instructions":
             monkeypatch.setattr(packed_weights, "processor", lambda: "flags : sse2")
         else:
@@ -181,4 +182,4 @@ class TestFailure:
         with warnings.catch_warnings():
             warnings.simplefilter("error", SpeccWarning)
             with pytest.raises(Exception, match=r"decode\.onnx"):
-                packed_weights.session(opened, opened.engine("decode"), packed_weights.ort.SessionOptions())
+                packed_weights.session(opened, opened.engine("decode"), onnxruntime.SessionOptions())

@@ -80,7 +80,7 @@ class Loaded:
 
     def __init__(self, path: Path, spec: EngineSpec = SPEC, numbered: bool = False, engine: Any = None) -> None:
         header = b'{"bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-        weight = np.float32([100]).tobytes()
+        weight = np.array([100], np.float32).tobytes()
         (path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + weight)
         (path / "v.trt").write_bytes(b"verify")
         (path / "c.trt").write_bytes(b"commit")
