@@ -1,4 +1,4 @@
-"""python -m specc: the command line."""
+"""Run the command line: `python -m specc`."""
 
 from specc.cli import main
 

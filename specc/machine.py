@@ -1,40 +1,71 @@
-"""The machine that a measurement was made on, and the memory of this process."""
+"""Describe the machine that a measurement was made on, and read the memory of this process."""
 
 from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
-def describe() -> dict[str, Any]:
-    """What a figure depends on: processor, cores, threads of an engine, memory, versions."""
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A description of everything that a measured figure depends on.
+
+    Attributes:
+        cpu: the name of the processor.
+        cores: how many cores this process may use.
+        threads: how many threads an engine uses.
+        memory_bytes: the physical memory of the machine, in bytes.
+        system: the operating system and its version.
+        python: the version of Python.
+        onnxruntime: the version of ONNX Runtime.
+    """
+
+    cpu: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    system: str
+    python: str
+    onnxruntime: str
+
+
+def describe() -> Machine:
+    """Describe the machine that this process runs on."""
     import onnxruntime
 
     from specc.runtime.engines.ort_cpu import session_options
 
-    return {
-        "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": session_options().intra_op_num_threads,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-    }
+    return Machine(
+        cpu=_processor(),
+        cores=len(os.sched_getaffinity(0)),
+        threads=session_options().intra_op_num_threads,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        system=platform.platform(),
+        python=platform.python_version(),
+        onnxruntime=onnxruntime.__version__,
+    )
 
 
 def memory() -> int | None:
-    """This process's proportional set size in bytes: pages that others map too count in part. None where unknown."""
+    """Read the proportional set size of this process.
+
+    A page that several processes map counts in equal parts for each of them.
+
+    Returns:
+        The size in bytes, or None if the system does not report it.
+    """
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     except OSError:
         return None
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kilobytes * 1024
 
 
 def _processor() -> str:
+    """Return the name of the processor, as detailed as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

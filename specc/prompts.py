@@ -1,4 +1,4 @@
-"""Prompts files: JSON lines, plain or gzipped, as Spec-Bench, HumanEval and users write them."""
+"""Read prompts files: JSON lines, plain or gzipped, in the forms of Spec-Bench, of HumanEval and of specc itself."""
 
 from __future__ import annotations
 
@@ -16,16 +16,31 @@ FORMS = '{"prompt": "…"} or {"turns": ["…"]}'
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to go on from. `category` groups what is reported."""
+    """A text that a model continues.
+
+    Attributes:
+        text: the text itself.
+        category: the group that a benchmark reports the prompt in.
+    """
 
     text: str
     category: str
 
 
 def read(file: Path) -> list[Prompt]:
-    """A prompt a line: `prompt`, or the first of `turns`; other keys but `category` are not read.
+    """Read one prompt from each line of a file.
 
-    Where a line has no category, the file's name is one. Raises PromptError naming the line.
+    The text of a prompt is the value of `prompt`, or the first of `turns`. A line without `category` belongs to a
+    category that has the name of the file. Other keys are ignored.
+
+    Args:
+        file: JSON lines in UTF-8. A name that ends in `.gz` means a gzipped file.
+
+    Returns:
+        The prompts in the order of their lines. Empty lines are skipped.
+
+    Raises:
+        PromptError: the file cannot be read or holds no prompt, or a line has another form. The message names the line.
     """
     try:
         data = file.read_bytes()
@@ -33,17 +48,27 @@ def read(file: Path) -> list[Prompt]:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read prompts from {file}: {e}; give JSON lines, {FORMS}") from e
     stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
-    prompts = [_prompt(line, f"{file}, line {n}", stem) for n, line in enumerate(lines, 1) if line.strip()]
+    prompts = [_parse(line, f"{file}, line {number}", stem) for number, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise PromptError(f'{file} holds no prompt; write one {{"prompt": "…"}} a line')
+        raise PromptError(f'{file} holds no prompt; write one {{"prompt": "…"}} on each line')
     return prompts
 
 
-def _prompt(line: str, where: str, category: str) -> Prompt:
+def _parse(line: str, where: str, category: str) -> Prompt:
+    """Parse one line.
+
+    Args:
+        line: the text of the line.
+        where: the name of the line, for error messages.
+        category: the category of a line that names none.
+
+    Raises:
+        PromptError: the line is not JSON, or has neither `prompt` nor `turns`.
+    """
     try:
         data: Any = json.loads(line)
     except ValueError as e:
-        raise PromptError(f"{where}: no JSON ({e}); expected {FORMS}") from e
+        raise PromptError(f"{where}: this is not JSON ({e}); expected {FORMS}") from e
     try:
         text = data["prompt"] if "prompt" in data else data["turns"][0]
         category = data.get("category", category)
