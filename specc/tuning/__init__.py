@@ -1,0 +1,1 @@
+"""Find out what pays on this machine: measure engines and recipes, predict, and choose."""

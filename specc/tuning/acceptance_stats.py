@@ -1,4 +1,4 @@
-"""What a recipe's steps come to on some prompts, in turns with plain decoding."""
+"""Measure how recipes draft on some prompts: what is accepted, and what the calls cost beside plain decoding."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.recipe import Recipe, load_acceptance
 from specc.runtime.session import Session
 from specc.runtime.stats import Stats
-
-OFTEN = 20  # calls after which an engine's mean tells
-WARM = 8  # tokens that warm a recipe up
-SHARE = 2  # tokens to one that is decoded plainly beside them
+from specc.tuning.policy import CALIBRATION, CalibrationPolicy
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: slots below the pending token, those kept and asked for, calls of each draft engine.
+    """A record of one decoding step.
 
-    ranks: for each slot of the kept path, the rank of the child that was right, None where none was, and how many
-    children there were.
+    Attributes:
+        drafted: slots of the draft below the pending token.
+        accepted: how many of them were accepted, of those that the request still needed.
+        draft_calls: mean calls of each draft engine for a draft of this request; empty if the step drafted nothing.
+        ranks: one pair for each slot of the accepted path. The first item is the rank of the child that was accepted,
+            or None if none was. The second is the number of children.
     """
 
     drafted: int
@@ -34,9 +35,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Times are in tokens of plain decoding, which took turns with these steps: hosts drift.
+    """A recipe's steps and costs. The unit of time is one token of plain decoding, since the speed of a host drifts.
 
-    costs: a call of each engine that ran often enough to tell. outside: what a step spent in no engine.
+    Attributes:
+        steps: every step, in order.
+        costs: the cost of one call, for each engine that was called often enough.
+        outside: the time of a step that no engine call accounts for.
     """
 
     steps: Sequence[Step]
@@ -44,90 +48,137 @@ class Calibration:
     outside: float
 
 
-def calibrate(
-    session: Session, feeds: Sequence[list[int]], tokens: int, recipes: Sequence[Recipe],
-    advance: Callable[[int], None] = lambda done: None,
-) -> dict[str, Calibration]:  # fmt: skip
-    """Decode `tokens` after each of `feeds` by each of the recipes in turn, and some plainly before each.
+@dataclass(frozen=True, kw_only=True)
+class AcceptanceRates:
+    """The rates at which tokens of a recipe's drafts were accepted.
 
-    Every recipe's runs lie scattered over the whole time: what a neighbour on the host does lasts seconds.
-    advance: told how many of the feeds are done.
+    Attributes:
+        by_depth: for depth 1, 2, …: how often a token was right there, if all above it were.
+        by_rank: for rank 0, 1, …: how often the child of this rank was right, if there was one.
     """
-    tracks = [_Track(session, recipe) for recipe in recipes]
-    for track in tracks:
-        track.run(feeds[0], WARM, track.recipe.name)
-    for done, feed in enumerate(feeds, 1):
-        for track in tracks:
-            track.follow(feed, tokens)
+
+    by_depth: tuple[float, ...]
+    by_rank: tuple[float, ...]
+
+
+def calibrate(
+    session: Session,
+    prompts: Sequence[list[int]],
+    tokens: int,
+    recipes: Sequence[Recipe],
+    advance: Callable[[int], None] = lambda done: None,
+    policy: CalibrationPolicy = CALIBRATION,
+) -> dict[str, Calibration]:
+    """Run every recipe on every prompt, each time after some plain decoding.
+
+    The recipes take turns on each prompt. So the runs of one recipe are spread over the whole time, and a disturbance
+    of some seconds does not fall on one recipe alone.
+
+    Args:
+        session: the session that decodes.
+        prompts: token ids of each prompt.
+        tokens: how many tokens each answer has.
+        recipes: the recipes to run, which are recipes of the session's bundle.
+        advance: called with the number of prompts that are done.
+        policy: how much is run to warm up and to compare.
+
+    Returns:
+        A calibration for each recipe, by name.
+    """
+    recorders = [_Recorder(session, recipe, policy) for recipe in recipes]
+    for recorder in recorders:
+        recorder.generate(prompts[0], policy.warm_up_tokens, recorder.recipe.name)
+    for done, prompt in enumerate(prompts, 1):
+        for recorder in recorders:
+            recorder.run(prompt, tokens)
         advance(done)
-    return {track.recipe.name: track.calibration() for track in tracks}
+    return {recorder.recipe.name: recorder.calibration() for recorder in recorders}
 
 
-class _Track:
-    """What one recipe comes to."""
-
-    def __init__(self, session: Session, recipe: Recipe) -> None:
-        self.session, self.recipe = session, recipe
-        self.engines = [session.engines[name] for name in {*recipe.verify, *recipe.engines.values()}]
-        self.costs: dict[str, list[float]] = {e.name: [] for e in self.engines}
-        self.outside: list[float] = []
-        self.steps: list[Step] = []
-        self.rule = _watched(load_acceptance(recipe.acceptance), self.steps)
-
-    def run(self, feed: list[int], count: int, name: str, rule: Acceptance | None = None) -> Stats:
-        return self.session.generate(feed, count, recipe=name, acceptance=rule, ignore_eos=True, guard=False).stats
-
-    def follow(self, feed: list[int], tokens: int) -> None:
-        plain = self.run(feed, max(WARM, tokens // SHARE), "plain")
-        token = plain.seconds / (plain.new_tokens - 1)  # prefill gave the first
-        before, first = [(e.calls, e.seconds) for e in self.engines], len(self.steps)
-        ran = self.run(feed, tokens, self.recipe.name, self.rule)
-        for e, (calls, seconds) in zip(self.engines, before, strict=True):
-            if e.calls > calls:
-                self.costs[e.name] += [(e.seconds - seconds) / (e.calls - calls) / token] * (e.calls - calls)
-        mine = self.steps[first:]
-        self.outside.append((ran.seconds - ran.engine_seconds) / len(mine) / token)
-        drafts = max(1, sum(s.drafted > 0 for s in mine))
-        called = {e.name: (e.calls - calls) / drafts for e, (calls, _) in zip(self.engines, before, strict=True)}
-        a_draft = {name: called[name] for name in self.recipe.engines.values()}
-        self.steps[first:] = [replace(s, draft_calls=a_draft if s.drafted else {}) for s in mine]
-        beyond = sum(1 + s.accepted for s in mine) - (ran.new_tokens - 1)
-        self.steps[-1] = replace(self.steps[-1], accepted=self.steps[-1].accepted - beyond)
-
-    def calibration(self) -> Calibration:
-        often = {name: median(some) for name, some in self.costs.items() if len(some) > OFTEN}
-        return Calibration(self.steps, often, median(self.outside))
-
-
-def acceptance(steps: Iterable[Step]) -> dict[str, list[float]]:
-    """by_depth: how often a token at depth 1, 2, … was right, given that those above it were; by_rank: the same of a
-    child of rank 0, 1, …, where there was one."""
-    depth: dict[int, list[bool]] = {}
-    rank: dict[int, list[bool]] = {}
+def acceptance_rates(steps: Iterable[Step]) -> AcceptanceRates:
+    """Compute how often drafted tokens were accepted, by depth and by rank, to three decimals."""
+    by_depth: dict[int, list[bool]] = {}
+    by_rank: dict[int, list[bool]] = {}
     for step in steps:
         for level, (hit, children) in enumerate(step.ranks):
             if children:
-                depth.setdefault(level, []).append(hit is not None)
-            for r in range(children):
-                rank.setdefault(r, []).append(hit == r)
-    return {
-        "by_depth": [round(sum(depth[d]) / len(depth[d]), 3) for d in sorted(depth)],
-        "by_rank": [round(sum(rank[r]) / len(rank[r]), 3) for r in sorted(rank)],
-    }
+                by_depth.setdefault(level, []).append(hit is not None)
+            for rank in range(children):
+                by_rank.setdefault(rank, []).append(hit == rank)
+    return AcceptanceRates(by_depth=_shares(by_depth), by_rank=_shares(by_rank))
 
 
-def _watched(rule: Acceptance, steps: list[Step]) -> Acceptance:
-    """The same rule, which notes what came of each draft."""
+def _shares(outcomes: Mapping[int, Sequence[bool]]) -> tuple[float, ...]:
+    """Return the share of hits for each key, in the order of the keys."""
+    return tuple(round(sum(outcomes[key]) / len(outcomes[key]), 3) for key in sorted(outcomes))
+
+
+class _Recorder:
+    """A recipe under measurement, with what its runs showed until now."""
+
+    def __init__(self, session: Session, recipe: Recipe, policy: CalibrationPolicy) -> None:
+        self.session, self.recipe, self.policy = session, recipe, policy
+        self.engines = [session.engines[name] for name in {*recipe.verify, *recipe.engines.values()}]
+        self.costs: dict[str, list[float]] = {engine.name: [] for engine in self.engines}
+        self.outside: list[float] = []
+        self.steps: list[Step] = []
+        self.rule = _recording(load_acceptance(recipe.acceptance), self.steps)
+
+    def generate(self, prompt: list[int], count: int, recipe: str, rule: Acceptance | None = None) -> Stats:
+        """Decode `count` tokens without the guard, and return the statistics."""
+        options = {"recipe": recipe, "acceptance": rule, "ignore_eos": True, "guard": False}
+        return self.session.generate(prompt, count, **options).stats
+
+    def run(self, prompt: list[int], tokens: int) -> None:
+        """Decode plainly, then by the recipe, and record the steps and the costs."""
+        policy = self.policy
+        plain = self.generate(prompt, max(policy.warm_up_tokens, tokens // policy.tokens_per_plain_token), "plain")
+        plain_token = plain.seconds / (plain.new_tokens - 1)  # Prefill gave the first token.
+        before = {engine.name: (engine.calls, engine.seconds) for engine in self.engines}
+        first = len(self.steps)
+        stats = self.generate(prompt, tokens, self.recipe.name, self.rule)
+        calls = {engine.name: engine.calls - before[engine.name][0] for engine in self.engines}
+        for engine in self.engines:
+            count = calls[engine.name]
+            if count:
+                cost = (engine.seconds - before[engine.name][1]) / count / plain_token
+                self.costs[engine.name] += [cost] * count
+        steps = self.steps[first:]
+        self.outside.append((stats.seconds - stats.engine_seconds) / len(steps) / plain_token)
+        self.steps[first:] = self._with_draft_calls(steps, calls, stats.new_tokens - 1)
+
+    def _with_draft_calls(self, steps: Sequence[Step], calls: Mapping[str, int], tokens: int) -> list[Step]:
+        """Complete the steps of one run.
+
+        Args:
+            steps: the steps as the acceptance rule recorded them.
+            calls: how often each engine was called in the run.
+            tokens: how many tokens the steps gave. The last step may have accepted more than the request needed.
+        """
+        drafts = max(1, sum(step.drafted > 0 for step in steps))
+        per_draft = {name: calls[name] / drafts for name in self.recipe.engines.values()}
+        *complete, last = [replace(step, draft_calls=per_draft if step.drafted else {}) for step in steps]
+        surplus = sum(1 + step.accepted for step in steps) - tokens
+        return [*complete, replace(last, accepted=last.accepted - surplus)]
+
+    def calibration(self) -> Calibration:
+        """Summarise all runs."""
+        costs = {name: median(each) for name, each in self.costs.items() if len(each) > self.policy.least_calls}
+        return Calibration(self.steps, costs, median(self.outside))
+
+
+def _recording(rule: Acceptance, steps: list[Step]) -> Acceptance:
+    """Wrap an acceptance rule so that it appends a step to `steps` for each draft that it judges."""
 
     @functools.wraps(rule)
-    def watched(draft: Draft, verified: Verified) -> Accepted:
+    def recording(draft: Draft, verified: Verified) -> Accepted:
         accepted = rule(draft, verified)
-        path = [*accepted.slots, None]
+        children = [*accepted.slots[1:], None]
         ranks = tuple(
-            (None if below is None else draft.tree.rank[below], len(draft.tree.children[slot]))
-            for slot, below in zip(accepted.slots, path[1:], strict=True)
+            (None if child is None else draft.tree.rank[child], len(draft.tree.children[slot]))
+            for slot, child in zip(accepted.slots, children, strict=True)
         )
         steps.append(Step(draft.tree.slots - 1, len(accepted.slots) - 1, {}, ranks))
         return accepted
 
-    return watched
+    return recording

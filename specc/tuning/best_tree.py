@@ -1,4 +1,4 @@
-"""Which static tree pays, by measured costs: the tree of every width, and the width that gives most tokens a second."""
+"""Choose the static tree that pays: the best tree of each size, and the size that gives most tokens a second."""
 
 from __future__ import annotations
 
@@ -12,39 +12,55 @@ from specc.runtime.tree import Tree
 
 @dataclass(frozen=True)
 class Costs:
-    """widths: milliseconds of verify by its slots, as measured. call: of a call of the drafter's engine, 0 where it has
-    none; slots: tokens of one level that a call takes."""
+    """The measured costs of drafting and verifying a tree, in milliseconds.
+
+    Attributes:
+        widths: the cost of one verification, by how many slots it has.
+        call: the cost of one call of the drafter's engine; 0 if the drafter has no engine.
+        slots: how many tokens of one level a call of the drafter's engine takes.
+    """
 
     widths: Mapping[int, float]
     call: float = 0.0
     slots: int = 1
 
     def verify(self, slots: int) -> float:
-        """Kernels work in tiles, so between two widths a step costs what the wider one does."""
-        return self.widths[min(w for w in self.widths if w >= slots)]
+        """Return the cost of the narrowest measured width that holds the slots.
+
+        Matrix kernels work in tiles. So between two measured widths a step costs as much as the wider one does.
+        """
+        return self.widths[min(width for width in self.widths if width >= slots)]
 
     def draft(self, tree: Tree) -> float:
-        """The tokens that have children are run level by level."""
-        inner = Counter(int(tree.depth[slot]) for slot in range(tree.slots) if tree.children[slot])
-        return self.call * sum(ceil(count / self.slots) for count in inner.values())
+        """Return the cost of drafting a tree: each level's tokens that have children run together."""
+        parents = Counter(int(tree.depth[slot]) for slot in range(tree.slots) if tree.children[slot])
+        return self.call * sum(ceil(count / self.slots) for count in parents.values())
 
 
 def best_tree(rates: Sequence[float], costs: Costs, depth: int) -> Tree:
-    """The tree of at most the widest width's slots, and `depth` levels, that gives most tokens a millisecond.
+    """Find the tree that gives most tokens a millisecond.
 
-    rates: how often the child of rank 0, 1, … is right.
+    Args:
+        rates: how often the child of rank 0, 1, … is the target's token.
+        costs: the measured costs. The widest width bounds the slots of the tree.
+        depth: the greatest number of levels below the root.
     """
-    trees = {Tree.best(rates, n, d) for n in range(2, max(costs.widths) + 1) for d in range(1, depth + 1)}
+    most = max(costs.widths)
+    trees = {Tree.best(rates, slots, levels) for slots in range(2, most + 1) for levels in range(1, depth + 1)}
     return max(trees, key=lambda tree: speed(tree, rates, costs))
 
 
 def speed(tree: Tree, rates: Sequence[float], costs: Costs) -> float:
-    """Tokens a millisecond."""
+    """Compute the tokens a millisecond that a tree gives."""
     return expected(tree, rates) / (costs.verify(tree.slots) + costs.draft(tree))
 
 
 def expected(tree: Tree, rates: Sequence[float]) -> float:
-    """Tokens a step: 1, and each slot with the probability that its path is right."""
+    """Compute the expected tokens of a step.
+
+    The target's own token counts 1. Each slot below the root counts the probability that its path is right, which is
+    the product of the rates of the ranks on the path.
+    """
     reach = [1.0]
     for slot in range(1, tree.slots):
         rank = tree.rank[slot]

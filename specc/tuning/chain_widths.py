@@ -1,4 +1,4 @@
-"""Chains of several widths: each step runs the narrowest that holds its draft."""
+"""Find the chains of several widths in a bundle, and let recipes verify with all of them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,39 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from specc.runtime.manifest import Manifest
+from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 
 
 def chains(manifest: Manifest) -> dict[int, str]:
-    """The target's engines that verify chains and that every backend of the bundle has, by their slots."""
-    one = {e.backend: e.block for e in manifest.engines if e.name == "decode"}
-    held = [
-        (e.block.slots, e.name)
-        for e in manifest.engines
-        if isinstance(e.block.topology, Tree) and e.block.topology.is_chain
-        if replace(e.block, topology=one[e.backend].topology) == one[e.backend]
+    """Find the target's engines that verify chains, among them plain decoding.
+
+    Returns:
+        The names of those engines that every backend of the bundle has, by their slots, narrowest first.
+    """
+    decode = {engine.backend: engine.block for engine in manifest.engines if engine.name == "decode"}
+    found = [
+        (engine.block.slots, engine.name)
+        for engine in manifest.engines
+        if isinstance(engine.block.topology, Tree) and engine.block.topology.is_chain
+        if replace(engine.block, topology=decode[engine.backend].topology) == decode[engine.backend]
     ]
-    return dict(sorted(c for c in held if held.count(c) == len(one)))
+    return dict(sorted(chain for chain in found if found.count(chain) == len(decode)))
 
 
-def widened(manifest: Manifest, names: Mapping[int, str]) -> Manifest:
-    """Recipes that verify chains of several widths may do so with all that the bundle has."""
-    widths = list(names.values())
-    recipes = tuple(
-        replace(r, verify=tuple(widths[: widths.index(r.verify[-1]) + 1]))
-        if len(r.verify) > 1 and set(r.verify) <= set(widths)
-        else r
-        for r in manifest.recipes
-    )
-    return replace(manifest, recipes=recipes)
+def with_all_widths(manifest: Manifest, engines: Mapping[int, str]) -> Manifest:
+    """Let each recipe that verifies chains of several widths use every width up to its widest.
+
+    Args:
+        manifest: the manifest whose recipes change.
+        engines: the bundle's chains, by their slots, narrowest first.
+    """
+    names = list(engines.values())
+
+    def extend(recipe: Recipe) -> Recipe:
+        if len(recipe.verify) < 2 or not set(recipe.verify) <= set(names):
+            return recipe
+        widest = names.index(recipe.verify[-1])
+        return replace(recipe, verify=tuple(names[: widest + 1]))
+
+    return replace(manifest, recipes=tuple(extend(recipe) for recipe in manifest.recipes))

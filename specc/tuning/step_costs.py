@@ -1,4 +1,4 @@
-"""What a step of each engine costs on this machine, at several lengths of context."""
+"""Measure what a step of each engine costs on this machine, at several lengths of context."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from specc.runtime.errors import PromptError
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
-
-STEPS = 4  # measured in a row, after one that is not
-ALONE = 0.97  # of the time of all threads, at most, for an engine to run on one
+from specc.tuning.policy import STEP_COSTS, StepCostPolicy
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """One engine on all its slots, with `context` rows before them.
+    """A measured cost: one step of one engine, with all its slots filled.
 
-    milliseconds: the median over rounds of a round's median. spread: the interquartile range over rounds, as a share
-    of that.
+    Attributes:
+        engine: the name of the engine.
+        slots: how many slots the step fills.
+        context: rows of keys and values before the slots.
+        milliseconds: the time of a step. Each round has a median; this is the median of those.
+        spread: the interquartile range of the rounds' medians, as a share of `milliseconds`.
     """
 
     engine: str
@@ -38,16 +40,29 @@ class StepCost:
 
 
 def step_costs(session: Session, engines: Iterable[str], contexts: Iterable[int], repeats: int) -> list[StepCost]:
-    """Time every engine at every context, each in turn, `repeats` rounds after one to warm up.
+    """Time every engine at every context.
 
-    The conversation that the session holds is forgotten: its rows are overwritten. Raises PromptError where a context
-    does not fit, BackendError where an engine does not load here.
+    The engines take turns, and one round before the first warms them up. Timing overwrites rows of the session's
+    cache, so the session forgets its conversation.
+
+    Args:
+        session: the session whose engines are timed.
+        engines: names of engines. A name that comes twice is timed once.
+        contexts: rows of context before the slots of a step.
+        repeats: how many rounds are measured.
+
+    Returns:
+        One cost for each engine and context, in the order of the arguments.
+
+    Raises:
+        PromptError: a context does not fit in the cache.
+        BackendError: an engine does not load on this machine.
     """
     session.cache.sync([])
     session.drafters.clear()
     contexts = tuple(contexts)
     steps = {
-        (name, context): partial(_milliseconds, session.engines[name], _rows(session, name, context))
+        (name, context): partial(_milliseconds, session.engines[name], _filled_cache(session, name, context))
         for name in dict.fromkeys(engines)
         for context in contexts
     }
@@ -55,54 +70,79 @@ def step_costs(session: Session, engines: Iterable[str], contexts: Iterable[int]
         step()
     rounds = [{key: step() for key, step in steps.items()} for _ in range(repeats)]
     return [
-        StepCost(name, session.engines[name].slots, context, *middle([r[name, context] for r in rounds]))
+        StepCost(name, session.engines[name].slots, context, *median_and_spread([r[name, context] for r in rounds]))
         for name, context in steps
     ]
 
 
-def faster_alone(bundle: Bundle, names: Sequence[str], context: int, repeats: int = 15) -> list[str]:
-    """Engines that one thread runs faster than all do: where a step is small, others cost more to wake than they help.
+def faster_on_one_thread(
+    bundle: Bundle, engines: Sequence[str], context: int, policy: StepCostPolicy = STEP_COSTS
+) -> list[str]:
+    """Find the engines that one thread runs faster than all threads do.
 
-    Of ONNX Runtime's alone, which take a number of threads each.
+    To wake the other threads costs more than they save if a step is short. Only ONNX Runtime takes a number of
+    threads for each engine, so bundles that run by another backend have none.
+
+    Args:
+        bundle: the bundle whose engines are timed.
+        engines: names of engines.
+        context: rows of context before the slots of a step.
+        policy: how much faster one thread must be, and how often both are timed.
+
+    Returns:
+        Names out of `engines`, in their order.
     """
-    if not names or threads() == 1 or choose(bundle, CPU) != "onnx":
+    if not engines or threads() == 1 or choose(bundle, CPU) != "onnx":
         return []
-    one = tuple(replace(e, threads=1) for e in bundle.manifest.engines)
-    sessions = Session(bundle), Session(replace(bundle, manifest=replace(bundle.manifest, engines=one)))
-    rounds = [[step_costs(session, names, [context], 1) for session in sessions] for _ in range(repeats)]
-    ratios = {
-        name: median(alone[i].milliseconds / together[i].milliseconds for together, alone in rounds)
-        for i, name in enumerate(names)
-    }
-    return [name for name, ratio in ratios.items() if ratio <= ALONE]
+    one_thread = tuple(replace(engine, threads=1) for engine in bundle.manifest.engines)
+    sessions = Session(bundle), Session(replace(bundle, manifest=replace(bundle.manifest, engines=one_thread)))
+    ratios: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(policy.one_thread_rounds):
+        on_all, on_one = (step_costs(session, engines, [context], 1) for session in sessions)
+        for all_threads, single in zip(on_all, on_one, strict=True):
+            ratios[single.engine].append(single.milliseconds / all_threads.milliseconds)
+    return [name for name, values in ratios.items() if median(values) <= policy.one_thread_ratio]
 
 
-def middle(values: list[float]) -> tuple[float, float]:
-    """The median, and the interquartile range as a share of it."""
-    half = median(values)
-    if len(values) < 2 or not half:
-        return half, 0.0
+def median_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Compute the median, and the interquartile range as a share of it.
+
+    The spread of a single value is 0.
+    """
+    middle = median(values)
+    if len(values) < 2 or not middle:
+        return middle, 0.0
     low, _, high = quantiles(values, n=4, method="inclusive")
-    return half, (high - low) / half
+    return middle, (high - low) / middle
 
 
-def _rows(session: Session, name: str, context: int) -> Cache:
-    """`context` rows for an engine to see. What they hold costs nothing."""
+def _filled_cache(session: Session, name: str, context: int) -> Cache:
+    """Return a cache in which an engine sees `context` rows. The time of a step does not depend on their values.
+
+    Raises:
+        PromptError: the rows and the engine's slots do not fit in the store.
+    """
     store, slots = session.engines[name].store, session.engines[name].slots
-    if not 1 <= context <= store.capacity - slots:
+    most = store.capacity - slots
+    if not 1 <= context <= most:
         raise PromptError(
             f"a context of {context} and the {slots} slots of {name} do not fit in a cache of {store.capacity} rows; "
-            f"give 1..{store.capacity - slots}, or compile with a larger --max-seq-len"
+            f"give 1..{most}, or compile with a larger --max-seq-len"
         )
     return Cache(store, [0] * context)
 
 
-def _milliseconds(engine: Engine, cache: Cache) -> float:
-    """The median of some runs one after another: every slot filled, nothing kept."""
+def _milliseconds(engine: Engine, cache: Cache, steps: int = STEP_COSTS.steps) -> float:
+    """Time steps that fill every slot and commit nothing.
+
+    Returns:
+        The median of `steps` steps, in milliseconds. One more step before them warms up.
+    """
     topology = engine.block.topology
     tree = topology if isinstance(topology, Tree) else Tree.chain(engine.slots)
-    tokens, seconds = [0] * engine.slots, []
-    for _ in range(1 + STEPS):
+    tokens = [0] * engine.slots
+    seconds = []
+    for _ in range(1 + steps):
         start = time.perf_counter()
         engine.run(cache, tokens, tree)
         seconds.append(time.perf_counter() - start)
