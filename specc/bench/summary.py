@@ -1,37 +1,38 @@
-"""From runs to figures: medians over rounds, and each round's ratio to plain decoding in that round."""
+"""Compute the figures of a benchmark: medians over rounds, and each round's ratio to plain decoding in that round."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from specc.bench.systems import Run
-from specc.tuning.step_costs import middle
+from specc.bench.systems import BASELINE, Key, Run
+from specc.bench.tasks import Task
+from specc.tuning.step_costs import median_and_spread
 
-ALL = "all"
-Key = tuple[str, str]  # system and mode
-Rounds = Sequence[Sequence[Run]]  # by round, by prompt
-BASELINE: Key = ("specc", "plain")
+ALL = "all"  # The category of all prompts together.
+Rounds = Sequence[Sequence[Run]]  # The runs of one mode, by round and prompt.
 
 
-@dataclass(frozen=True)
-class Task:
-    """A prompt as tokens, and the group that it is reported in."""
-
-    ids: list[int]
-    category: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One mode of one system on one category.
+    """The figures of one mode of one system on one category.
 
-    tokens_per_second: tokens after the first by the seconds that they took. end_to_end_…: all tokens, prefill
-    included. speedup: over plain decoding by specc. spread: the interquartile range of tokens_per_second over rounds,
-    as a share of it. identical: the share of prompts whose tokens are those of plain decoding.
-    acceptance_per_position: the share of drafts of which at least 1, 2, … tokens were kept. None: not told.
+    Attributes:
+        system: the name of the system.
+        recipe: the name of its mode.
+        category: the category of the prompts.
+        tokens_per_second: the speed of decoding, without the tokens that came with the first one.
+        speedup: that speed as a multiple of plain decoding's by specc.
+        mean_acceptance_length: tokens that a step with a draft gives; None if the system does not report it.
+        acceptance_per_position: the share of drafts of which at least 1, 2, … tokens were accepted; None if the
+            system does not report it.
+        seconds: the time of decoding in one round.
+        spread: the interquartile range of tokens_per_second over the rounds, as a share of it.
+        end_to_end_tokens_per_second: the speed of prefill and decoding together, over all tokens.
+        end_to_end_speedup: that speed as a multiple of plain decoding's by specc.
+        prompts: how many prompts the category has.
+        identical: the share of prompts whose tokens are those of plain decoding.
     """
 
     system: str
@@ -49,73 +50,129 @@ class Row:
     identical: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A comparison of specc's fastest mode with another system's fastest mode.
+
+    Attributes:
+        system: the other system.
+        recipe: its fastest mode.
+        own_recipe: specc's fastest recipe.
+        ratio: specc's speed as a multiple of the other's, the median over rounds.
+    """
+
+    system: str
+    recipe: str
+    own_recipe: str
+    ratio: float
+
+
 def rows(runs: Mapping[Key, Rounds], tasks: Sequence[Task]) -> list[Row]:
-    """A row a mode and category, the last category being all prompts where there are several."""
-    names = list(dict.fromkeys(t.category for t in tasks))
-    if len(names) > 1:
-        names.append(ALL)
-    return [_row(runs, key, category, tasks) for key in runs for category in names]
+    """Compute a row for each mode and category.
+
+    Args:
+        runs: the runs of every mode, with plain decoding by specc among them.
+        tasks: the prompts that were run.
+
+    Returns:
+        The rows by mode. Where there are several categories, the last row of a mode is on all prompts.
+    """
+    categories = list(dict.fromkeys(task.category for task in tasks))
+    if len(categories) > 1:
+        categories.append(ALL)
+    return [_row(runs, key, category, tasks) for key in runs for category in categories]
 
 
-def best(runs: Mapping[Key, Rounds], tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Each peer's fastest mode, and by how much specc's fastest is faster: the median over rounds."""
-    rates = {key: _rates(rounds, range(len(tasks)), _decoding) for key, rounds in runs.items()}
+def compare(runs: Mapping[Key, Rounds], tasks: Sequence[Task]) -> list[Comparison]:
+    """Compare specc's fastest mode with the fastest mode of each other system, on all prompts."""
+    everything = range(len(tasks))
+    rates = {key: _rates(rounds, everything, _decoding) for key, rounds in runs.items()}
 
     def fastest(system: str) -> Key:
         return max((key for key in rates if key[0] == system), key=lambda key: median(rates[key]))
 
     own = fastest(BASELINE[0])
-    found = []
+    comparisons = []
     for system in dict.fromkeys(system for system, _ in runs if system != BASELINE[0]):
-        theirs = fastest(system)
-        pairs = zip(rates[own], rates[theirs], strict=True)
-        ratio = median(mine / other for mine, other in pairs)
-        found.append({"system": system, "recipe": theirs[1], "own_recipe": own[1], "ratio": ratio})
-    return found
+        other = fastest(system)
+        ratio = median(a / b for a, b in zip(rates[own], rates[other], strict=True))
+        comparisons.append(Comparison(system=system, recipe=other[1], own_recipe=own[1], ratio=ratio))
+    return comparisons
 
 
 def _row(runs: Mapping[Key, Rounds], key: Key, category: str, tasks: Sequence[Task]) -> Row:
-    at = [i for i, t in enumerate(tasks) if category in (ALL, t.category)]
+    """Compute the row of one mode on one category."""
+    prompts = [i for i, task in enumerate(tasks) if category in (ALL, task.category)]
     rounds, plain = runs[key], runs[BASELINE]
-    rates, whole = _rates(rounds, at, _decoding), _rates(rounds, at, _end_to_end)
-    rate, spread = middle(rates)
-    mine = [r[i] for r in rounds for i in at]
+    rates, end_to_end = _rates(rounds, prompts, _decoding), _rates(rounds, prompts, _end_to_end)
+    rate, spread = median_and_spread(rates)
+    everything = [runs_of_round[i] for runs_of_round in rounds for i in prompts]
+    same = sum(list(rounds[0][i].token_ids) == list(plain[0][i].token_ids) for i in prompts)
     return Row(
-        *key, category, rate, _ratio(rates, _rates(plain, at, _decoding)), _length(mine), _per_position(mine),
-        median(sum(r[i].seconds for i in at) for r in rounds), spread, median(whole),
-        _ratio(whole, _rates(plain, at, _end_to_end)), len(at),
-        sum(list(rounds[0][i].token_ids) == list(plain[0][i].token_ids) for i in at) / len(at),
-    )  # fmt: skip
+        system=key[0],
+        recipe=key[1],
+        category=category,
+        tokens_per_second=rate,
+        speedup=_median_ratio(rates, _rates(plain, prompts, _decoding)),
+        mean_acceptance_length=_acceptance_length(everything),
+        acceptance_per_position=_acceptance_per_position(everything),
+        seconds=median(sum(runs_of_round[i].seconds for i in prompts) for runs_of_round in rounds),
+        spread=spread,
+        end_to_end_tokens_per_second=median(end_to_end),
+        end_to_end_speedup=_median_ratio(end_to_end, _rates(plain, prompts, _end_to_end)),
+        prompts=len(prompts),
+        identical=same / len(prompts),
+    )
 
 
-def _rates(rounds: Rounds, at: Sequence[int], what: Callable[[Run], tuple[int, float]]) -> list[float]:
-    """Tokens per second of each round."""
-    sums = [[what(r[i]) for i in at] for r in rounds]
-    return [sum(n for n, _ in each) / (sum(s for _, s in each) or float("inf")) for each in sums]
+def _rates(rounds: Rounds, prompts: Sequence[int], measure: Callable[[Run], tuple[int, float]]) -> list[float]:
+    """Compute the tokens a second of each round.
+
+    Args:
+        rounds: the runs of one mode.
+        prompts: the numbers of the prompts that count.
+        measure: returns the tokens and the seconds of a run.
+    """
+    rates = []
+    for runs in rounds:
+        measures = [measure(runs[i]) for i in prompts]
+        tokens, seconds = sum(count for count, _ in measures), sum(time for _, time in measures)
+        rates.append(tokens / seconds if seconds else 0.0)
+    return rates
 
 
 def _decoding(run: Run) -> tuple[int, float]:
+    """Return the tokens and the seconds of decoding alone."""
     return len(run.token_ids) - run.first, run.seconds
 
 
 def _end_to_end(run: Run) -> tuple[int, float]:
+    """Return the tokens and the seconds of prefill and decoding."""
     return len(run.token_ids), run.prefill_seconds + run.seconds
 
 
-def _ratio(rates: Sequence[float], others: Sequence[float]) -> float:
+def _median_ratio(rates: Sequence[float], others: Sequence[float]) -> float:
+    """Return the median over rounds of the ratios of two speeds."""
     return median(a / b if b else 0.0 for a, b in zip(rates, others, strict=True))
 
 
-def _length(runs: Sequence[Run]) -> float | None:
-    if any(r.drafts is None or r.accepted is None for r in runs):
-        return None
-    drafts, accepted = sum(r.drafts or 0 for r in runs), sum(r.accepted or 0 for r in runs)
+def _acceptance_length(runs: Sequence[Run]) -> float | None:
+    """Return the tokens that a step with a draft gives; None if a run does not report its drafts."""
+    drafts = accepted = 0
+    for run in runs:
+        if run.drafts is None or run.accepted is None:
+            return None
+        drafts += run.drafts
+        accepted += run.accepted
     return 1 + accepted / drafts if drafts else 1.0
 
 
-def _per_position(runs: Sequence[Run]) -> list[float] | None:
-    if any(r.drafts is None or sum(r.histogram) != r.drafts for r in runs):
+def _acceptance_per_position(runs: Sequence[Run]) -> list[float] | None:
+    """Return the share of drafts of which at least 1, 2, … tokens were accepted; None if a run does not report it."""
+    if any(run.drafts is None or sum(run.histogram) != run.drafts for run in runs):
         return None
-    drafts = sum(r.drafts or 0 for r in runs)
-    deepest = max((len(r.histogram) for r in runs), default=0)
-    return [sum(sum(r.histogram[d:]) for r in runs) / drafts for d in range(1, deepest)] if drafts else []
+    drafts = sum(sum(run.histogram) for run in runs)
+    if not drafts:
+        return []
+    deepest = max(len(run.histogram) for run in runs)
+    return [sum(sum(run.histogram[depth:]) for run in runs) / drafts for depth in range(1, deepest)]

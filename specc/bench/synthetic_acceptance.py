@@ -1,4 +1,4 @@
-"""Acceptance by decree: what a draft of a given quality would earn, whatever it drafts and whatever the weights."""
+"""Accept drafts with fixed probabilities: what a draft of a given quality would earn, whatever it drafts."""
 
 from __future__ import annotations
 
@@ -10,38 +10,62 @@ from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.errors import RecipeError
 from specc.runtime.manifest import Manifest
 
+THRESHOLD = "assistant_confidence_threshold"  # Drafters with this parameter stop where they are unsure.
+
 
 def synthetic(rates: Sequence[float]) -> Acceptance:
-    """A rule that walks down a draft's first children and accepts the one at depth d with the probability `rates[d-1]`.
+    """Make an acceptance rule that accepts tokens with fixed probabilities.
 
-    That is given that those above it were accepted; below the last rate the last rate holds. The target chooses the
-    token after the last one accepted. The text is not the model's own, and a draft of nothing earns nothing.
-    Raises RecipeError for what is no probability.
+    The rule walks down a draft's first children. It accepts the child at depth d with probability `rates[d - 1]` if it
+    accepted all above it; below the last rate, the last rate holds. It accepts no other child. The target chooses the
+    token after the last accepted one. So the text is not the model's own, and an empty draft earns nothing.
+
+    Args:
+        rates: probabilities by depth.
+
+    Raises:
+        RecipeError: there is no rate, or one is outside 0..1.
     """
     if not rates or not all(0 <= rate <= 1 for rate in rates):
-        raise RecipeError(f"acceptance rates {', '.join(map(str, rates)) or 'of nothing'}; give numbers in 0..1")
+        numbers = ", ".join(map(str, rates)) or "none"
+        raise RecipeError(f"acceptance rates: {numbers}; give one or more numbers in 0..1")
 
-    def decreed(draft: Draft, verified: Verified) -> Accepted:
+    def accept(draft: Draft, verified: Verified) -> Accepted:
         slots = [0]
-        while below := draft.tree.children[slots[-1]]:
-            if not verified.sampling.rng.bernoulli(rates[min(len(slots), len(rates)) - 1]):
+        while children := draft.tree.children[slots[-1]]:
+            rate = rates[min(len(slots), len(rates)) - 1]
+            if not verified.sampling.rng.bernoulli(rate):
                 break
-            slots.append(below[0])
+            slots.append(children[0])
         return Accepted(tuple(slots), verified.choose(slots[-1]))
 
-    return decreed
+    return accept
 
 
-def undoubting(manifest: Manifest) -> Manifest:
-    """The same recipes with drafts as long as they may be: how sure a draft of random weights is says nothing."""
-    name = "assistant_confidence_threshold"
-    sure = (replace(r, parameters={**r.parameters, name: 0.0}) if name in r.parameters else r for r in manifest.recipes)
-    return replace(manifest, recipes=tuple(sure))
+def without_doubt(manifest: Manifest) -> Manifest:
+    """Return the manifest with drafters that never stop early.
+
+    How sure a draft is says nothing about a synthetic acceptance, least of all with random weights.
+    """
+
+    return replace(
+        manifest,
+        recipes=tuple(
+            replace(recipe, parameters={**recipe.parameters, THRESHOLD: 0.0})
+            if THRESHOLD in recipe.parameters
+            else recipe
+            for recipe in manifest.recipes
+        ),
+    )
 
 
 def read_rates(text: str) -> tuple[float, ...]:
-    """The rates that a user writes as `0.8,0.6`. Raises RecipeError."""
+    """Parse rates that are written as `0.8,0.6`.
+
+    Raises:
+        RecipeError: a part is not a number.
+    """
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise RecipeError(f"acceptance rates {text!r}; write numbers in 0..1, as in 0.8,0.6") from None
+        raise RecipeError(f"acceptance rates {text!r}; write numbers in 0..1, such as 0.8,0.6") from None

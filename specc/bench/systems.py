@@ -1,4 +1,4 @@
-"""What a benchmark runs: one prompt by one mode of one system, and what that took."""
+"""The systems that a benchmark runs: one prompt by one mode of one system, and what that took."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from specc.runtime.bundle import Bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.session import Session
 
+Key = tuple[str, str]  # The name of a system, and one of its modes.
+BASELINE: Key = ("specc", "plain")  # Speed-ups are measured against this mode.
+
 
 @dataclass(frozen=True)
 class Run:
-    """One answer. `first` tokens came with the first one; decoding is what came after, in `seconds`.
+    """A timed answer to one prompt.
 
-    drafts, accepted: steps that drafted and drafted tokens kept, None where the system does not tell.
-    histogram: how many drafts had 0, 1, … tokens kept.
+    Attributes:
+        token_ids: the tokens of the answer.
+        first: how many of them came at once with the first one.
+        prefill_seconds: the time until then.
+        seconds: the time of decoding, which gave the other tokens.
+        drafts: how many steps drafted; None if the system does not report it.
+        accepted: how many drafted tokens were accepted; None if the system does not report it.
+        histogram: how many drafts had 0, 1, … tokens accepted; empty if the system does not report it.
     """
 
     token_ids: Sequence[int]
@@ -31,46 +40,74 @@ class Run:
 
 
 class System(Protocol):
-    """One program that decodes, by any of its modes."""
+    """A program that decodes, in one or several modes."""
 
     name: str
 
     @property
-    def modes(self) -> Sequence[str]: ...
+    def modes(self) -> Sequence[str]:
+        """The names of its modes."""
 
-    def run(self, mode: str, ids: Sequence[int], count: int, seed: int) -> Run: ...
+    def run(self, mode: str, ids: Sequence[int], count: int, seed: int) -> Run:
+        """Decode `count` tokens after the prompt `ids`, and measure."""
 
     def renew(self) -> None:
-        """Forget what earlier prompts taught."""
+        """Forget what was learned from earlier prompts."""
 
     def memory(self) -> int | None:
-        """Bytes of its process, shared pages in proportion."""
+        """Return the memory of its process in bytes, or None if that is not known. Shared pages count in part."""
 
 
 class SpeccSystem:
-    """A bundle; its modes are recipes. `accept` takes the place of every recipe's own rule."""
+    """A bundle as a system of a benchmark. Its modes are recipes."""
 
-    name = "specc"
+    name = BASELINE[0]
 
     def __init__(
-        self, bundle: Bundle, recipes: Sequence[str], accept: Acceptance | None = None, place: Device = CPU,
+        self,
+        bundle: Bundle,
+        recipes: Sequence[str],
+        accept: Acceptance | None = None,
+        device: Device = CPU,
         guard: bool = True,
-    ) -> None:  # fmt: skip
-        self.session, self.modes, self.accept, self.guard = Session(bundle, place), tuple(recipes), accept, guard
+    ) -> None:
+        """Open a session on the bundle.
+
+        Args:
+            bundle: the bundle.
+            recipes: names of its recipes.
+            accept: an acceptance rule in place of every recipe's own one.
+            device: where the engines run.
+            guard: whether the guard may stop drafts that do not pay.
+        """
+        self.session = Session(bundle, device)
+        self.modes, self.accept, self.guard = tuple(recipes), accept, guard
 
     def run(self, mode: str, ids: Sequence[int], count: int, seed: int) -> Run:
-        self.session.cache.sync([])  # or a prompt that another mode has just run would need no prefill
-        got = self.session.generate(
+        """Decode by a recipe, from an empty cache.
+
+        The rows of the mode that ran before would save this one the prefill of the same prompt.
+        """
+        self.session.cache.sync([])
+        generation = self.session.generate(
             ids, count, recipe=mode, acceptance=self.accept, ignore_eos=True, seed=seed, guard=self.guard
         )
-        stats = got.stats
-        histogram = [stats.histogram[n] for n in range(max(stats.histogram, default=-1) + 1)]
+        stats = generation.stats
+        deepest = max(stats.histogram, default=-1)
         return Run(
-            got.token_ids, 1, stats.prefill_seconds, stats.seconds, stats.drafts, stats.accepted, tuple(histogram)
+            token_ids=generation.token_ids,
+            first=1,
+            prefill_seconds=stats.prefill_seconds,
+            seconds=stats.seconds,
+            drafts=stats.drafts,
+            accepted=stats.accepted,
+            histogram=tuple(stats.histogram[n] for n in range(deepest + 1)),
         )
 
     def renew(self) -> None:
+        """Forget the drafters, which learn from what they see."""
         self.session.drafters.clear()
 
     def memory(self) -> int | None:
+        """Return the memory of this process in bytes, or None if that is not known."""
         return machine.memory()

@@ -1,4 +1,4 @@
-"""onnxruntime-genai: plain, n-grams of fixed and of adaptive width, a draft model."""
+"""Run onnxruntime-genai: plain, n-grams of fixed and of adaptive width, a draft model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import onnxruntime_genai as og
 
 PRECISIONS = {"fp32": ["fp32"], "int4": ["int4", "--extra_options", "int4_accuracy_level=4"]}
 NGRAM = {"ngram_size": 3, "max_draft_tokens": 8, "ngram_chained_lookup": True}
+CONFIG = "genai_config.json"
 
 
 class Peer:
+    """A model in onnxruntime-genai, on the CPU."""
+
     version = og.__version__
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -38,37 +41,48 @@ class Peer:
         self.modes = list(self.options)
 
     def build(self, model: str, name: str) -> Path:
-        """The model as onnxruntime-genai's own builder writes it."""
+        """Build a model with onnxruntime-genai's own builder, once.
+
+        Returns:
+            The directory of the model that was built.
+
+        Raises:
+            ValueError: the builder failed. The message has its last line.
+        """
         out = Path(self.job["work"]) / name
-        if not (out / "genai_config.json").exists():
-            command = ["onnxruntime_genai.models.builder", "-m", model, "-o", str(out), "-e", "cpu", "-p"]
-            made = subprocess.run(
-                [sys.executable, "-m", *command, *PRECISIONS[self.job["dtype"]]], cwd=out.parent, stdout=2,
-                stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            if made.returncode:
-                raise ValueError(f"its builder failed: {(made.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-        settings = json.loads((out / "genai_config.json").read_text())
+        if not (out / CONFIG).exists():
+            command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", model, "-o", str(out)]
+            command += ["-e", "cpu", "-p", *PRECISIONS[self.job["dtype"]]]
+            result = subprocess.run(command, cwd=out.parent, stdout=2, stderr=subprocess.PIPE, text=True)
+            if result.returncode:
+                lines = result.stderr.strip().splitlines() or ["no reason was given"]
+                raise ValueError(f"the builder of onnxruntime-genai failed: {lines[-1]}")
+        settings = json.loads((out / CONFIG).read_text())
         settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = self.job["threads"]
-        (out / "genai_config.json").write_text(json.dumps(settings))
+        (out / CONFIG).write_text(json.dumps(settings))
         return out
 
     def compose(self, target: Path, draft: Path) -> Path:
-        """A configuration that names both models, in the directory above them."""
+        """Write a configuration that names both models into the directory above them, and return that directory."""
         out = target.parent
         for file in target.iterdir():
             if file.suffix not in (".onnx", ".data"):
                 shutil.copy(file, out)
-        both, small = (json.loads((d / "genai_config.json").read_text()) for d in (target, draft))
+        both, small = (json.loads((directory / CONFIG).read_text()) for directory in (target, draft))
         both["model"]["draft"] = small["model"]["decoder"]
         for role, directory in (("decoder", target), ("draft", draft)):
             both["model"][role]["filename"] = f"{directory.name}/{both['model'][role]['filename']}"
-        (out / "genai_config.json").write_text(json.dumps(both))
+        (out / CONFIG).write_text(json.dumps(both))
         return out
 
     def generate(
         self, mode: str, ids: list[int], count: int, arrive: Callable[[list[int]], None]
     ) -> dict[str, int] | None:
+        """Decode `count` tokens greedily, and pass them to `arrive` as they come.
+
+        Returns:
+            How many drafts there were and how many of their tokens were accepted; None for plain decoding.
+        """
         model, speculative = self.options[mode]
         params = og.GeneratorParams(self.models[model])
         length = len(ids) + count

@@ -1,7 +1,7 @@
-"""openvino-genai: plain, prompt lookup, a draft model.
+"""Run openvino-genai: plain, prompt lookup, a draft model.
 
-Its model is a directory that optimum-cli exports. Where none is given, one is made of the weights rounded to float16,
-and computed in float32.
+It reads a directory that optimum-cli exports. If the model is in another form, it is converted with weights that are
+rounded to float16, and computed in float32.
 """
 
 from __future__ import annotations
@@ -18,35 +18,39 @@ MODEL = "openvino_model.xml"
 
 
 class Arrivals(openvino_genai.StreamerBase):  # type: ignore[misc]
-    """Passes on tokens as they come."""
+    """A streamer that passes tokens on as they come."""
 
     def __init__(self, arrive: Callable[[list[int]], None]) -> None:
         super().__init__()
         self.arrive = arrive
 
     def write(self, token: int | list[int]) -> Any:
+        """Pass one token or several on, and ask for more."""
         self.arrive([token] if isinstance(token, int) else list(token))
         return openvino_genai.StreamingStatus.RUNNING
 
     def end(self) -> None:
-        pass
+        """Do nothing at the end of an answer."""
 
 
 class Peer:
+    """A model in OpenVINO, on the CPU."""
+
     version = openvino_genai.get_version()
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
         scheduler = openvino_genai.SchedulerConfig()
-        scheduler.enable_prefix_caching = False  # every prompt is run whole, by everyone
+        scheduler.enable_prefix_caching = False  # Every system of a benchmark runs every prompt whole.
         settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": job["threads"]}
         if job["dtype"] == "fp32":
             settings |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-        model, both = self.model(job["model"], "target"), {**settings, "scheduler_config": scheduler}
+        model = self.model(job["model"], "target")
+        target_settings = {**settings, "scheduler_config": scheduler}
         load = openvino_genai.LLMPipeline
         self.pipelines = {
-            "plain": load(model, "CPU", **both),
-            "prompt-lookup": load(model, "CPU", prompt_lookup=True, **both),
+            "plain": load(model, "CPU", **target_settings),
+            "prompt-lookup": load(model, "CPU", prompt_lookup=True, **target_settings),
         }
         self.options: dict[str, dict[str, Any]] = {
             "plain": {},
@@ -54,12 +58,22 @@ class Peer:
         }
         if job["assistant"]:
             draft = openvino_genai.draft_model(self.model(job["assistant"], "draft"), "CPU", **settings)
-            self.pipelines["draft"] = load(model, "CPU", draft_model=draft, **both)
+            self.pipelines["draft"] = load(model, "CPU", draft_model=draft, **target_settings)
             self.options["draft"] = {"num_assistant_tokens": 4}
         self.modes = list(self.pipelines)
 
     def model(self, source: str, name: str) -> str:
-        """A directory that OpenVINO reads: as given, or made by its own reader of GGUF, which knows no float32."""
+        """Return a directory that OpenVINO reads: the source, or one that OpenVINO makes from a GGUF file.
+
+        OpenVINO reads no float32 from GGUF, so the weights are rounded to float16.
+
+        Args:
+            source: a directory in OpenVINO's or in Hugging Face's form, or a GGUF file.
+            name: the name of the directory that is made.
+
+        Raises:
+            ValueError: the weights have a type that cannot be converted.
+        """
         if (Path(source) / MODEL).exists():
             return source
         if self.job["dtype"] != "fp32":
@@ -75,9 +89,14 @@ class Peer:
         return str(directory)
 
     def generate(self, mode: str, ids: list[int], count: int, arrive: Callable[[list[int]], None]) -> None:
+        """Decode `count` tokens greedily, and pass them to `arrive` as they come."""
         shape = np.array([ids], np.int64)
         prompt = openvino_genai.TokenizedInputs(openvino.Tensor(shape), openvino.Tensor(np.ones_like(shape)))
         self.pipelines[mode].generate(
-            prompt, max_new_tokens=count, ignore_eos=True, do_sample=False, streamer=Arrivals(arrive),
+            prompt,
+            max_new_tokens=count,
+            ignore_eos=True,
+            do_sample=False,
+            streamer=Arrivals(arrive),
             **self.options[mode],
-        )  # fmt: skip
+        )

@@ -1,4 +1,4 @@
-"""transformers, eager: plain, prompt lookup, an early exit of its own layers, an assistant model."""
+"""Run transformers, not compiled: plain, prompt lookup, an early exit of the model's own layers, a draft model."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Arrivals(BaseStreamer):
-    """Passes on what comes after the prompt."""
+    """A streamer that passes on the tokens after the prompt."""
 
     def __init__(self, arrive: Callable[[list[int]], None]) -> None:
         self.arrive, self.prompt = arrive, True
 
     def put(self, value: Any) -> None:
+        """Pass tokens on. The first call has the prompt, which is left out."""
         if not self.prompt:
             self.arrive(value.flatten().tolist())
         self.prompt = False
 
     def end(self) -> None:
-        pass
+        """Do nothing at the end of an answer."""
 
 
 class Peer:
+    """A model in transformers, on the CPU."""
+
     version = transformers.__version__
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -47,16 +50,22 @@ class Peer:
         self.modes = list(self.options)
 
     def load(self, source: str) -> Any:
+        """Load a model that never ends an answer, so that all answers are equally long."""
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=self.dtype)
         model.eval()
-        model.generation_config.eos_token_id = None  # so that all answers are equally long
+        model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = 0
         return model
 
     def generate(self, mode: str, ids: list[int], count: int, arrive: Callable[[list[int]], None]) -> None:
+        """Decode `count` tokens greedily, and pass them to `arrive` as they come."""
         prompt = torch.tensor([ids])
         with torch.inference_mode():
             self.model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=count,
-                streamer=Arrivals(arrive), **self.options[mode],
-            )  # fmt: skip
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=count,
+                streamer=Arrivals(arrive),
+                **self.options[mode],
+            )
