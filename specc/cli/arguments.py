@@ -1,4 +1,4 @@
-"""How the verbs write their options and examples."""
+"""The options and types that several verbs share, and how a verb writes its options and examples."""
 
 from __future__ import annotations
 
@@ -11,39 +11,70 @@ import typer
 from specc.runtime.device import PROVIDERS
 from specc.runtime.errors import RecipeError
 
-Word = str | None
-Words = list[str] | None
-Count = int | None
-File = Path | None
+OptionalStr = str | None
+OptionalInt = int | None
+OptionalPath = Path | None
+StrList = list[str] | None  # An option that may be repeated; None if it never comes.
 
 
 def examples(*lines: str) -> str:
-    """An epilog of one example a line."""
+    """Write the end of a help text: one example on each line."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
-def option(metavar: str, text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text, **more)
+def option(metavar: str, text: str, *names: str, **settings: Any) -> Any:
+    """Declare an option with a value.
+
+    Args:
+        metavar: the name of the value in the help text.
+        text: the help text.
+        names: the names of the option. Without any, it has the name of the parameter.
+        settings: further settings of `typer.Option`.
+    """
+    return typer.Option(*names, metavar=metavar, help=text, **settings)
 
 
-def flag(name: str, text: str, **more: Any) -> Any:
-    return typer.Option(name, help=text, **more)
+def flag(name: str, text: str, **settings: Any) -> Any:
+    """Declare an option without a value.
+
+    Args:
+        name: the name of the option.
+        text: the help text.
+        settings: further settings of `typer.Option`.
+    """
+    return typer.Option(name, help=text, **settings)
 
 
-def pairs(name: str, given: Sequence[str]) -> dict[str, str]:
-    """What was given as KEY=VALUE, some times. Raises RecipeError."""
-    if bad := next((g for g in given if not all(g.partition("="))), None):
-        raise RecipeError(f"{name} {bad!r} is not KEY=VALUE")
-    return {key: value for key, _, value in (g.partition("=") for g in given)}
+def pairs(name: str, values: Sequence[str]) -> dict[str, str]:
+    """Parse the values of a repeated KEY=VALUE option into a dictionary.
+
+    Args:
+        name: the name of the option, for the error message.
+        values: the values.
+
+    Raises:
+        RecipeError: a value has no key, no `=` or nothing after it.
+    """
+    parsed = {}
+    for value in values:
+        key, _, rest = value.partition("=")
+        if not key or not rest:
+            raise RecipeError(f"{name} {value!r} is not KEY=VALUE")
+        parsed[key] = rest
+    return parsed
 
 
-def commas(given: Sequence[str]) -> list[str]:
-    """What was given in several options, or in one with commas, each once."""
-    return list(dict.fromkeys(word.strip() for g in given for word in g.split(",") if word.strip()))
+def split_commas(values: Sequence[str]) -> list[str]:
+    """Split the values of a repeated option at commas, and return each word once."""
+    words = [word.strip() for value in values for word in value.split(",")]
+    return list(dict.fromkeys(word for word in words if word))
 
 
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that specc compile wrote.")]
-Json = Annotated[bool, flag("--json", "Print one JSON value and nothing else.")]
-DeviceOption = Annotated[str, option("D", "Where engines run: cpu or cuda.")]
-Provider = Annotated[Word, option("P", f"Of ONNX Runtime: {', '.join(PROVIDERS)}.")]
-Whose = Annotated[Word, option("NAME", "Whose engines, in a bundle of several backends. Default: the first that runs.")]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that 'specc compile' wrote.")]
+JsonOption = Annotated[bool, flag("--json", "Print one JSON value, and nothing else, to standard output.")]
+DeviceOption = Annotated[str, option("D", "The device that runs the engines: cpu or cuda.")]
+ProviderOption = Annotated[OptionalStr, option("P", f"The provider of ONNX Runtime: {', '.join(PROVIDERS)}.")]
+BackendOption = Annotated[
+    OptionalStr,
+    option("NAME", "The backend whose engines run, if the bundle has several. Default: the first that runs here."),
+]

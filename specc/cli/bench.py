@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from specc.cli import console
 from specc.cli.arguments import (
+    BackendOption,
     BundleArgument,
-    Count,
     DeviceOption,
-    File,
-    Json,
-    Provider,
-    Whose,
-    Word,
-    Words,
-    commas,
+    JsonOption,
+    OptionalInt,
+    OptionalPath,
+    OptionalStr,
+    ProviderOption,
+    StrList,
     examples,
     flag,
     option,
     pairs,
+    split_commas,
 )
 from specc.runtime.errors import RecipeError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from specc.bench import Report
+    from specc.bench.summary import Row
 
 EXAMPLES = examples(
     "specc bench model.specc",
@@ -31,72 +40,210 @@ EXAMPLES = examples(
     "specc bench m.specc --against llama.cpp --peer-python llama.cpp=v/bin/python",
     "specc bench model.specc --recipes all --synthetic-acceptance 0.8,0.6,0.5",
 )
-RECIPES = "As --recipe, with commas; all is every recipe of the bundle."
-PROMPTS = "JSON lines with prompt or turns (the first is taken), .gz too. Default: the bundle's golden prompts."
-RATES = (
-    "Accept by decree: a draft's first child at depth d with the d-th probability, given that those above it were, "
-    "and below the last with the last; no other child. Recipes only; the text is not the model's."
+RECIPE = "Measure this recipe beside plain decoding. May be repeated. Default: the bundle's default recipe."
+RECIPES = "As --recipe, but several names with commas. 'all' is every recipe of the bundle."
+PROMPTS = (
+    "A file of prompts: JSON lines with prompt or turns, plain or .gz. Of several turns, the first is used. "
+    "Default: the bundle's golden prompts."
 )
-AGAINST = "Other systems, with commas: transformers, onnxruntime-genai, openvino-genai, llama.cpp."
-MODEL = "Where the original model lies, for the peers. Default: where it was compiled from."
-PYTHON = "The interpreter that has a peer; may be repeated."
-PEER_MODEL = "The model as a peer wants it (a .gguf file, an OpenVINO directory); may be repeated."
-HTML = "Write a page with charts; needs specc[bench]."
+CHAT = "Treat each prompt as a user's message, for the model's chat template."
+LIMIT = "The largest number of prompts in each category."
+TOKENS = "The number of tokens of each answer. Answers do not end earlier."
+ROUNDS = "The number of rounds. In each round, every system runs every prompt."
+RATES = (
+    "Accept drafts with fixed probabilities. The n-th number is the probability that the first child at depth n is "
+    "accepted, if all above it were. The last number holds for all greater depths. No other child is accepted. Works "
+    "for recipes, not for peers. The text is not the model's."
+)
+AGAINST = "Measure these peers too, with commas: transformers, onnxruntime-genai, openvino-genai, llama.cpp."
+MODEL = "The directory of the original model, for the peers. Default: the model that the bundle was compiled from."
+ASSISTANT = "The directory of a draft model, for the peers that take one."
+PYTHON = "The Python interpreter that has a peer. May be repeated."
+PEER_MODEL = "The model in a peer's own form, such as a .gguf file or an OpenVINO directory. May be repeated."
+NO_GUARD = "Do not stop drafts that make decoding slower."
+HTML = "Write a page with charts to this file. Needs specc[bench]."
+CATEGORIES_IN_A_TABLE = 3  # More columns do not fit on 80 characters.
+LEGEND = (
+    "x plain: speed of decoding, as a multiple of plain decoding's",
+    "in all: the same, with prefill; length: tokens a step with a draft",
+    "same: answers whose tokens are those of plain decoding",
+)
 
 
-def bench(
+def command(
     bundle: BundleArgument,
-    recipe: Annotated[Words, option("NAME", "Beside plain; may be repeated. Default: the bundle's default.")] = None,
-    recipes: Annotated[Words, option("NAMES", RECIPES)] = None,
-    prompts: Annotated[File, option("FILE", PROMPTS)] = None,
-    chat: Annotated[bool, flag("--chat", "Prompts are a user's messages, for the chat template.")] = False,
-    limit: Annotated[Count, option("N", "Prompts of each category at most.", min=1)] = None,
-    max_new_tokens: Annotated[int, option("N", "Tokens of each answer; its end is ignored.", min=2)] = 64,
-    rounds: Annotated[int, option("R", "Times that everyone runs every prompt, in turns.", min=1)] = 5,
-    synthetic_acceptance: Annotated[Word, option("P,P,...", RATES)] = None,
-    against: Annotated[Words, option("PEERS", AGAINST)] = None,
-    model: Annotated[Word, option("DIR", MODEL)] = None,
-    assistant_model: Annotated[Word, option("DIR", "A draft model for the peers that take one.")] = None,
-    peer_python: Annotated[Words, option("PEER=PYTHON", PYTHON)] = None,
-    peer_model: Annotated[Words, option("PEER=PATH", PEER_MODEL)] = None,
-    no_guard: Annotated[bool, flag("--no-guard", "Go on drafting where it does not pay.")] = False,
+    recipe: Annotated[StrList, option("NAME", RECIPE)] = None,
+    recipes: Annotated[StrList, option("NAMES", RECIPES)] = None,
+    prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
+    chat: Annotated[bool, flag("--chat", CHAT)] = False,
+    limit: Annotated[OptionalInt, option("N", LIMIT, min=1)] = None,
+    max_new_tokens: Annotated[int, option("N", TOKENS, min=2)] = 64,
+    rounds: Annotated[int, option("R", ROUNDS, min=1)] = 5,
+    synthetic_acceptance: Annotated[OptionalStr, option("P,P,...", RATES)] = None,
+    against: Annotated[StrList, option("PEERS", AGAINST)] = None,
+    model: Annotated[OptionalStr, option("DIR", MODEL)] = None,
+    assistant_model: Annotated[OptionalStr, option("DIR", ASSISTANT)] = None,
+    peer_python: Annotated[StrList, option("PEER=PYTHON", PYTHON)] = None,
+    peer_model: Annotated[StrList, option("PEER=PATH", PEER_MODEL)] = None,
+    no_guard: Annotated[bool, flag("--no-guard", NO_GUARD)] = False,
     device: DeviceOption = "cpu",
-    execution_provider: Provider = None,
-    backend: Whose = None,
-    html: Annotated[File, option("FILE", HTML)] = None,
-    json: Json = False,
+    execution_provider: ProviderOption = None,
+    backend: BackendOption = None,
+    html: Annotated[OptionalPath, option("FILE", HTML)] = None,
+    json: JsonOption = False,
 ) -> None:
     """Measure recipes, engines and other systems.
 
-    Everyone answers each prompt in turn, round after round: greedily, in answers of equal length, on SPECC_THREADS
-    threads. Speed is tokens after the first by the time that they took, the median over rounds. A peer runs in a
-    process of its own by each of its modes; one that is not installed is left out, and the remedy said.
+    All systems answer each prompt in turn, round after round. They decode greedily, give answers of equal length, and
+    use SPECC_THREADS threads. The speed is the number of tokens after the first, divided by their time. It is the
+    median over the rounds. Each peer runs in a process of its own, in each of its modes. A peer that is not installed
+    is left out, and a line says how to install it.
     """
-    if html and find_spec("matplotlib") is None:
-        raise RecipeError("--html draws with matplotlib, which is not installed; pip install specc[bench]")
-    if html and not html.absolute().parent.is_dir():
-        raise RecipeError(f"--html: there is no directory {html.parent}; make it")
-    from specc.bench import Options
-    from specc.bench import bench as run
+    if html:
+        _check_page(html)
+    from specc.bench import Options, bench
+    from specc.bench.peer_jobs import PeerOptions
     from specc.bench.synthetic_acceptance import read_rates
-    from specc.cli import tables_bench
     from specc.runtime.device import Device
 
     with console.stages() as stage:
-        report = run(
+        report = bench(
             Options(
-                bundle, commas([*(recipe or ()), *(recipes or ())]), prompts, chat, limit, max_new_tokens, rounds,
-                read_rates(synthetic_acceptance) if synthetic_acceptance else (), commas(against or ()), model,
-                assistant_model, pairs("--peer-python", peer_python or ()), pairs("--peer-model", peer_model or ()),
-                Device(device, execution_provider, backend), not no_guard, stage,
+                bundle=bundle,
+                recipes=split_commas([*(recipe or ()), *(recipes or ())]),
+                prompts=prompts,
+                chat=chat,
+                limit=limit,
+                max_new_tokens=max_new_tokens,
+                rounds=rounds,
+                rates=read_rates(synthetic_acceptance) if synthetic_acceptance else (),
+                peers=PeerOptions(
+                    names=split_commas(against or ()),
+                    model=model,
+                    assistant=assistant_model,
+                    pythons=pairs("--peer-python", peer_python or ()),
+                    models=pairs("--peer-model", peer_model or ()),
+                ),
+                device=Device(device, execution_provider, backend),
+                guard=not no_guard,
+                stage=stage,
             )
-        )  # fmt: skip
-    told = report.to_json()
+        )
     if html:
         from specc.cli import bench_page
 
-        bench_page.write(told, html)
-    for peer in told["peers"]:
-        for problem in filter(None, (peer["problem"], *(f"{m}: {why}" for m, why in peer["failed"].items()))):
-            console.note(f"{peer['name']}: {problem}")
-    console.emit(told) if json else console.out().print(tables_bench.benched(told))
+        bench_page.write(report, html)
+    _note_problems(report)
+    if json:
+        console.emit(report.to_json())
+    else:
+        console.out().print(report_tables(report))
+
+
+def report_tables(report: Report) -> RenderableType:
+    """Draw a report: systems on all prompts, speed-ups by category, engines, and one line for each other fact."""
+    parts: list[RenderableType] = [_systems(report)]
+    if len(report.categories) > 1:
+        named = report.categories[:-1]  # The last category is all prompts.
+        for i in range(0, len(named), CATEGORIES_IN_A_TABLE):
+            parts += ["", _categories(report, named[i : i + CATEGORIES_IN_A_TABLE])]
+    parts += ["", _costs(report), "", *(console.text(line) for line in _lines(report))]
+    return console.stack(*parts)
+
+
+def title(row: Row) -> str:
+    """Name a mode: the recipe, or the peer and its mode."""
+    from specc.bench.systems import BASELINE
+
+    return row.recipe if row.system == BASELINE[0] else f"{row.system} {row.recipe}"
+
+
+def _check_page(html: Path) -> None:
+    """Refuse a page that cannot be drawn or written, before anything is measured.
+
+    Raises:
+        RecipeError: matplotlib is not installed, or the directory of the page does not exist.
+    """
+    if find_spec("matplotlib") is None:
+        raise RecipeError("--html draws with matplotlib, which is not installed; pip install specc[bench]")
+    if not html.absolute().parent.is_dir():
+        raise RecipeError(f"--html: there is no directory {html.parent}; make it")
+
+
+def _note_problems(report: Report) -> None:
+    """Say on standard error which peers and which of their modes were left out, and why."""
+    for peer in report.peers:
+        if peer.problem:
+            console.note(f"{peer.name}: {peer.problem}")
+        for mode, reason in peer.failed.items():
+            console.note(f"{peer.name}: {mode}: {reason}")
+
+
+def _systems(report: Report) -> Table:
+    """Draw each mode on all prompts. A star marks the default recipe, bold letters the fastest mode of a system."""
+    from specc.bench.systems import BASELINE
+
+    titles = ("tokens/s", "±", "x plain", "in all", "length", "same")
+    table = console.table("recipe", *((each, "right") for each in titles))
+    fastest: dict[str, float] = {}
+    for row in report.overall:
+        fastest[row.system] = max(row.tokens_per_second, fastest.get(row.system, 0.0))
+    for row in report.overall:
+        is_default = (row.system, row.recipe) == (BASELINE[0], report.model.default_recipe)
+        length = row.mean_acceptance_length
+        table.add_row(
+            f"{title(row)} *" if is_default else title(row),
+            f"{row.tokens_per_second:.1f}",
+            f"{row.spread:.0%}",
+            f"{row.speedup:.2f}",
+            f"{row.end_to_end_speedup:.2f}",
+            "-" if length is None else f"{length:.2f}",
+            f"{row.identical:.0%}",
+            style="bold" if row.tokens_per_second == fastest[row.system] else None,
+        )
+    return table
+
+
+def _categories(report: Report, categories: Sequence[str]) -> Table:
+    """Draw the speed-up of each mode on some categories."""
+    speedups = {(title(row), row.category): f"{row.speedup:.2f}" for row in report.rows}
+    table = console.table("x plain", *((category, "right") for category in categories))
+    for mode in dict.fromkeys(mode for mode, _ in speedups):
+        table.add_row(mode, *(speedups[mode, category] for category in categories))
+    return table
+
+
+def _costs(report: Report) -> Table:
+    """Draw the time of a step of each engine, and how many times that of `decode` at the same context it is."""
+    contexts = list(dict.fromkeys(cost.context for cost in report.step_costs))
+    table = console.table(
+        "engine", ("slots", "right"), *((f"{c} rows", "right") for c in contexts), ("decodes", "right")
+    )
+    costs = {(cost.engine, cost.context): cost for cost in report.step_costs}
+    for engine in dict.fromkeys(cost.engine for cost in report.step_costs):
+        row = [costs[engine, context] for context in contexts]
+        ratios = [cost.milliseconds / costs["decode", cost.context].milliseconds for cost in row]
+        times = [f"{cost.milliseconds:.2f} ms" for cost in row]
+        table.add_row(engine, str(row[0].slots), *times, ", ".join(f"{ratio:.2f}" for ratio in ratios))
+    return table
+
+
+def _lines(report: Report) -> list[str]:
+    """Write the legend and the other facts of a report, one on each line."""
+    settings, machine, plan = report.settings, report.machine, report.plan
+    lines = list(LEGEND)
+    for other in report.against:
+        lines.append(
+            f"{other.system}: specc's {other.own_recipe} is {other.ratio:.2f} x its fastest mode, {other.recipe}"
+        )
+    if plan:
+        predicted, measured = plan.predicted_speedup, plan.measured_speedup
+        lines.append(f"plan: {plan.recipe}, predicted {predicted:.2f} x, measured {measured:.2f} x by specc tune")
+    sizes = [f"{name} {console.size(size)}" for name, size in report.memory.items() if size is not None]
+    lines.append(f"memory: {', '.join(sizes)}")
+    if rates := settings.synthetic_acceptance:
+        lines.append(f"synthetic acceptance: {', '.join(f'{rate:g}' for rate in rates)}")
+    cut = f" ({settings.cut} cut at the beginning to fit)" if settings.cut else ""
+    lines.append(f"{settings.count} prompts{cut}, {settings.max_new_tokens} tokens each, {settings.rounds} rounds")
+    lines.append(f"{machine.cpu}, {machine.threads} threads, {report.model.dtype}")
+    return lines

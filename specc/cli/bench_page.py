@@ -1,13 +1,13 @@
-"""The page of `specc bench --html`: charts as SVG in one file that needs nothing else. Needs matplotlib."""
+"""Write the page of `specc bench --html`: charts as SVG, in one file that needs no other. Needs matplotlib."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,11 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.style import context as style
 from matplotlib.ticker import MaxNLocator
 
-from specc.bench.summary import ALL, BASELINE
+from specc.bench.systems import BASELINE
+from specc.cli.bench import title
 from specc.cli.console import size
-from specc.cli.tables_bench import name
 
-INK = "#010203"  # in the page it is the colour of its text, light or dark
+if TYPE_CHECKING:
+    from specc.bench import Report
+    from specc.bench.summary import Row
+
+INK = "#010203"  # The page shows this colour in the colour of its text, light or dark.
 PLAIN, RECIPE, PEER = "#8b9099", "#3f8cd6", "#d9822b"
 LINES = (RECIPE, PEER, "#3aa675", "#c062c8", "#d65454", "#a79a2b", "#4fb3c4", "#8878e0", PLAIN)
 STYLE = {
@@ -30,41 +34,34 @@ STYLE = {
     "axes.titlesize": 10, "axes.grid": True, "grid.color": PLAIN, "grid.alpha": 0.25, "axes.axisbelow": True,
     "legend.frameon": False, "axes.linewidth": 0.6, "lines.markersize": 4,
 }  # fmt: skip
-WIDTH = 10.5
-Told = Mapping[str, Any]
+WIDTH = 10.5  # inches
+CHARTS_IN_A_ROW = 3
 
 
-def write(told: Told, file: Path) -> None:
-    """Write the page for what `--json` prints."""
+def write(report: Report, file: Path) -> None:
+    """Write the page of a report to a file."""
     environment = Environment(loader=PackageLoader("specc.cli", "."), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"name": name, "size": size}
-    categories = list(dict.fromkeys(r["category"] for r in told["rows"]))
+    environment.filters |= {"title_of": title, "size": size}
     with style(STYLE):
-        figures = {
-            "speed": _svg(_speed(told["rows"], categories)),
-            "costs": _svg(_costs(told["step_costs"], told["model"]["verify_engines"])),
-            "depth": _svg(_depth(_whole(told["rows"], categories))),
-        }
-    page = environment.get_template("bench_page.html.j2").render(told, categories=categories, **figures)
+        charts = {"speed": _svg(_speed(report)), "costs": _svg(_costs(report)), "depth": _svg(_depth(report.overall))}
+    page = environment.get_template("bench_page.html.j2").render(report=report, **charts)
     file.write_text(page, encoding="utf-8")
 
 
-def _whole(rows: Sequence[Told], categories: Sequence[str]) -> list[Told]:
-    return [r for r in rows if r["category"] == (ALL if ALL in categories else categories[0])]
-
-
-def _speed(rows: Sequence[Told], categories: Sequence[str]) -> Figure:
-    """Tokens per second by mode: all prompts first, then a small chart a category, all on one scale."""
-    order = [*(c for c in categories if c == ALL), *(c for c in categories if c != ALL)]
-    across = min(3, len(order))
-    down, modes = math.ceil(len(order) / across), len(_whole(rows, categories))
+def _speed(report: Report) -> Figure:
+    """Draw tokens a second by mode: a chart on all prompts, then a small chart for each category, on one scale."""
+    *named, overall = report.categories  # The last category is the only one, or all prompts.
+    order = [overall, *named]
+    across = min(CHARTS_IN_A_ROW, len(order))
+    down, modes = math.ceil(len(order) / across), len(report.overall)
     figure = Figure((WIDTH, down * (0.75 + 0.2 * modes)), layout="constrained")
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, category in zip(axes, order, strict=False):
-        mine = [r for r in rows if r["category"] == category]
-        speeds = [r["tokens_per_second"] for r in mine]
-        ranges = [r["tokens_per_second"] * r["spread"] / 2 for r in mine]
-        ax.barh([name(r) for r in mine], speeds, 0.72, xerr=ranges, color=[_colour(r) for r in mine], ecolor=INK)
+        rows = [row for row in report.rows if row.category == category]
+        speeds = [row.tokens_per_second for row in rows]
+        ranges = [row.tokens_per_second * row.spread / 2 for row in rows]
+        colours = [_colour(row) for row in rows]
+        ax.barh([title(row) for row in rows], speeds, 0.72, xerr=ranges, color=colours, ecolor=INK)
         ax.set_title(category, loc="left")
         ax.grid(axis="y", visible=False)
     axes[0].invert_yaxis()
@@ -76,56 +73,70 @@ def _speed(rows: Sequence[Told], categories: Sequence[str]) -> Figure:
     return figure
 
 
-def _costs(costs: Sequence[Told], verify: Sequence[str]) -> Figure:
-    """Milliseconds by slots: engines that verify as a curve for each context, the others as points with a name."""
+def _costs(report: Report) -> Figure:
+    """Draw milliseconds by slots: a curve through the engines that verify for each context, points for the others."""
+    verify = set(report.model.verify_engines)
     figure = Figure((WIDTH, 4.4), layout="constrained")
     ax: Axes = figure.subplots()
-    for i, context in enumerate(dict.fromkeys(c["context"] for c in costs)):
-        mine = sorted((c for c in costs if c["context"] == context), key=lambda c: (c["slots"], c["milliseconds"]))
-        curve, rest = ([c for c in mine if (c["engine"] in verify) == whole] for whole in (True, False))
+    for i, context in enumerate(dict.fromkeys(cost.context for cost in report.step_costs)):
+        costs = [cost for cost in report.step_costs if cost.context == context]
+        costs.sort(key=lambda cost: (cost.slots, cost.milliseconds))
+        curve = [cost for cost in costs if cost.engine in verify]
+        drafts = [cost for cost in costs if cost.engine not in verify]
         ax.errorbar(
-            [c["slots"] for c in curve], [c["milliseconds"] for c in curve],
-            [c["milliseconds"] * c["spread"] / 2 for c in curve], color=LINES[i], marker="o", linewidth=1.4,
+            [cost.slots for cost in curve],
+            [cost.milliseconds for cost in curve],
+            [cost.milliseconds * cost.spread / 2 for cost in curve],
+            color=LINES[i],
+            marker="o",
+            linewidth=1.4,
             label=f"decode and verify, {context} rows",
-        )  # fmt: skip
-        if rest:
+        )
+        if drafts:
             ax.plot(
-                [c["slots"] for c in rest], [c["milliseconds"] for c in rest], "x", color=LINES[i],
+                [cost.slots for cost in drafts],
+                [cost.milliseconds for cost in drafts],
+                "x",
+                color=LINES[i],
                 label=f"drafts, {context} rows",
-            )  # fmt: skip
-    widest = max(c["slots"] for c in costs if c["engine"] in verify)
+            )
+    widest = max(cost.slots for cost in report.step_costs if cost.engine in verify)
     ax.set(xlabel="slots", ylabel="milliseconds a step", xlim=(0, 1.05 * widest + 1), ylim=(0, None))
     ax.legend()
     return figure
 
 
-def _depth(rows: Sequence[Told]) -> Figure:
-    """The share of drafts that is kept to each depth."""
+def _depth(rows: Sequence[Row]) -> Figure:
+    """Draw the share of drafts that is accepted to each depth."""
     figure = Figure((WIDTH, 4.0), layout="constrained")
     ax: Axes = figure.subplots()
-    drawn = [r for r in rows if r["acceptance_per_position"]]
-    for r, colour in zip(drawn, LINES * len(drawn), strict=False):
-        shares = r["acceptance_per_position"]
-        ax.plot(range(1, 1 + len(shares)), shares, marker="o", color=colour, linewidth=1.4, label=name(r))
+    curves = [(title(row), row.acceptance_per_position) for row in rows if row.acceptance_per_position]
+    for i, (label, shares) in enumerate(curves):
+        depths = range(1, 1 + len(shares))
+        ax.plot(depths, shares, marker="o", color=LINES[i % len(LINES)], linewidth=1.4, label=label)
     ax.set(xlabel="depth", ylabel="share of drafts", ylim=(0, 1), xlim=(0.8, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if drawn:
+    if curves:
         ax.legend(ncols=2)
     return figure
 
 
-def _colour(row: Told) -> str:
-    return PEER if row["system"] != BASELINE[0] else PLAIN if row["recipe"] == BASELINE[1] else RECIPE
+def _colour(row: Row) -> str:
+    """Return the colour of a bar: one for plain decoding, one for recipes, one for peers."""
+    if row.system != BASELINE[0]:
+        return PEER
+    return PLAIN if row.recipe == BASELINE[1] else RECIPE
 
 
 def _svg(figure: Figure) -> Markup:
-    """The figure as an element of the page, as wide as there is room, in the page's colours and letters."""
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    svg = drawn.getvalue()
+    """Return a figure as an element of the page.
+
+    It is as wide as the page gives room, and has the page's text colour and letters.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
     svg = svg[svg.index("<svg ") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(
-        r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', r"\1", re.sub(r"(<svg )", r'\1role="img" ', svg, count=1)
-    )
-    return Markup(svg)
+    svg = svg.replace("<svg ", '<svg role="img" ', 1)
+    return Markup(re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', r"\1", svg))

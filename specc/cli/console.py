@@ -1,4 +1,7 @@
-"""Where the command line writes: tables and JSON to stdout; progress, summaries and errors to stderr."""
+"""Write tables and JSON to standard output; write progress, summaries and errors to standard error.
+
+rich is imported where it is used, so that `specc --help` starts without it.
+"""
 
 from __future__ import annotations
 
@@ -9,86 +12,110 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from specc.runtime.errors import SpeccWarning
 
-Stage = Callable[[str, int, int], None]  # title, done, total
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+Stage = Callable[[str, int, int], None]  # The title of a stage, how many are done, and how many there are.
+STYLES: dict[str, dict[str, Any]] = {
+    "right": {"justify": "right", "no_wrap": True},
+    "dim": {"style": "dim", "no_wrap": True},
+    "whole": {"no_wrap": True},
+    "fold": {"overflow": "fold"},
+}
 
 
 def out() -> Console:
-    """Standard output; what it prints is text, not markup."""
+    """Return standard output as a console that prints text as it is, without markup."""
+    from rich.console import Console
+
     return Console(highlight=False, markup=False)
 
 
 def emit(data: Any) -> None:
-    """The one JSON value of `--json`."""
+    """Write the one JSON value of `--json`."""
     sys.stdout.write(json.dumps(data) + "\n")
 
 
 def note(line: str) -> None:
-    """A line beside the output."""
+    """Write a line to standard error, after everything that was printed before it."""
     sys.stdout.flush()
     print(line, file=sys.stderr)
 
 
 def fail(message: str) -> None:
-    """One line, whatever the message holds."""
+    """Write an error as one line, however many lines the message has."""
     note("specc: error: " + " ".join(message.split()))
 
 
 def one_line_warnings() -> None:
-    """Ours in one line, without the place in the code that they come from; others as they are."""
-    usual = warnings.showwarning
+    """Print specc's own warnings as one line without their place in the code. Leave other warnings as they are."""
+    show_other = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *place: Any, **settings: Any) -> None:
         if issubclass(category, SpeccWarning):
             note("specc: warning: " + " ".join(str(message).split()))
         else:
-            usual(message, category, *place, **more)
+            show_other(message, category, *place, **settings)
 
     warnings.showwarning = show
 
 
 def drop_stdout() -> None:
-    """Nobody reads it any more: what is still buffered goes nowhere, without a complaint at exit."""
+    """Discard what is still to be written to standard output.
+
+    Its reader has gone away or its disk is full. Otherwise Python would complain about that at exit.
+    """
     try:
         standard_output = sys.stdout.fileno()
         os.dup2(os.open(os.devnull, os.O_WRONLY), standard_output)
-    except OSError:  # standard output is no file
-        return
+    except OSError:
+        return  # Standard output is not a file.
 
 
-_ending: list[BaseException] = []  # what a signal raised
+_pending: list[BaseException] = []  # The exceptions that signals raised.
 
 
-def heed_signals() -> None:
-    """SIGTERM and SIGINT raise, so that what is half-written is removed; and raise again at the next stage, where a
-    library's bare `except` has swallowed that."""
+@contextmanager
+def end_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into exceptions, so that half-written files are removed.
+
+    A library with a bare `except` may swallow such an exception. So it is raised again at the next stage of the work.
+    A signal that the shell ignores stays ignored, as for a background job.
+    """
 
     def end(number: int, frame: Any) -> None:
-        _ending.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(143))
-        raise _ending[-1]
+        _pending.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(143))
+        raise _pending[-1]
 
-    _ending.clear()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a background job has it
-            signal.signal(number, end)
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _pending.clear()
 
 
-def _heeded(stage: Stage) -> Stage:
-    def heeding(title: str, done: int, total: int) -> None:
-        if _ending:
-            raise _ending[-1]
+def _raising_pending(stage: Stage) -> Stage:
+    """Wrap a stage so that it first raises the exception of a signal that a library swallowed."""
+
+    def raise_or_call(title: str, done: int, total: int) -> None:
+        if _pending:
+            raise _pending[-1]
         stage(title, done, total)
 
-    return heeding
+    return raise_or_call
 
 
 class _Lines:
-    """A line for each new title."""
+    """A stage that prints a line for each new title."""
 
     title = ""
 
@@ -100,24 +127,83 @@ class _Lines:
 
 @contextmanager
 def stages() -> Iterator[Stage]:
-    """What to call at each step of a long work: a bar on a terminal, a line for each new title elsewhere."""
+    """Show the progress of a long work on standard error: a bar on a terminal, lines elsewhere.
+
+    Yields:
+        A function to call at each step with a title, how many steps are done, and how many there are.
+    """
+    from rich.console import Console
+
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _heeded(_Lines())
+        yield _raising_pending(_Lines())
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("")
-        yield _heeded(lambda title, done, total: progress.update(task, description=title, completed=done, total=total))
+
+        def update(title: str, done: int, total: int) -> None:
+            progress.update(task, description=title, completed=done, total=total)
+
+        yield _raising_pending(update)
+
+
+def table(*columns: str | tuple[str, str], header: bool = True) -> Table:
+    """Make an empty table.
+
+    Args:
+        columns: each column's title, or its title and one of STYLES. The first column never wraps.
+        header: whether the titles are printed.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    box, padding = (SIMPLE_HEAD, (0, 1, 0, 0)) if header else (None, (0, 2, 0, 0))
+    empty = Table(box=box, padding=padding, show_header=header, show_edge=False, pad_edge=False)
+    for i, column in enumerate(columns):
+        title, style = (column, "fold" if i else "whole") if isinstance(column, str) else column
+        empty.add_column(title, **STYLES[style])
+    return empty
+
+
+def facts() -> Table:
+    """Make an empty table of two columns without titles: what a fact is about, and the fact."""
+    return table(("", "dim"), "", header=False)
+
+
+def stack(*parts: RenderableType | str) -> RenderableType:
+    """Put parts below each other."""
+    from rich.console import Group
+
+    return Group(*parts)
+
+
+def text(content: str, style: str = "") -> Text:
+    """Make a text that is printed as it is, in a style of rich's."""
+    from rich.text import Text
+
+    return Text(content, style)
+
+
+def join(parts: list[Text], separator: str) -> Text:
+    """Join texts, each in its own style."""
+    return text(separator).join(parts)
+
+
+def yes_or_no(value: bool) -> str:
+    """Return the word for a truth value."""
+    return "yes" if value else "no"
 
 
 def size(count: int) -> str:
-    """Bytes for people: 39.8 MB."""
+    """Write a number of bytes with a unit, such as 39.8 MB."""
+    if count < 1000:
+        return f"{count} B"
     amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.{unit != 'B':d}f} {unit}"
+    for unit in ("kB", "MB", "GB", "TB"):
         amount /= 1000
-    return f"{amount:.1f} TB"
+        if amount < 1000 or unit == "TB":
+            break
+    return f"{amount:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What `specc doctor` finds: which backends and providers this machine can build with and run, and what is missing."""
+"""The verb `doctor`: what this machine can build with and run, and what is missing."""
 
 from __future__ import annotations
 
@@ -7,26 +7,47 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
-
-from specc.cli.tables import table
+from specc.cli import console
+from specc.cli.arguments import JsonOption, examples
 from specc.runtime.device import PROVIDERS
-from specc.runtime.engines import BACKENDS, DEVICES, ONNX_RUNTIME
-from specc.runtime.errors import BackendError
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EXAMPLES = examples("specc doctor", "specc doctor --json")
 COMPILER = "the compiler is not installed; pip install specc[compile]"
-GPU = "no NVIDIA GPU, or no driver for it; nvidia-smi would show one"
-NO_ONNX_RUNTIME = f"ONNX Runtime is not installed; {ONNX_RUNTIME}"
+TORCH = "torch is not installed; pip install specc[compile]"
+GPU = "this machine has no NVIDIA GPU, or no driver for it; check with nvidia-smi"
 CUDA = "cuda-bindings is not installed; pip install specc[tensorrt]"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A backend or a provider. build and run: None where the word says nothing.
+def command(json: JsonOption = False) -> None:
+    """Show which backends and providers work on this machine.
 
-    missing: what it lacks, warnings: what may break it, each with its remedy.
+    Says for each whether it can build engines here and whether it can run them. The lines under the table say what
+    the others need, and how to install it.
+    """
+    findings = examine()
+    if json:
+        console.emit([finding.to_json() for finding in findings])
+    else:
+        console.out().print(findings_table(findings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A backend or a provider of ONNX Runtime, as this machine has it.
+
+    Attributes:
+        name: its name.
+        kind: backend or provider.
+        devices: the devices that its engines run on.
+        build: whether it can build here; None for a provider, which builds nothing.
+        run: whether it can run here.
+        missing: what it needs and this machine does not have, each with the remedy.
+        warnings: what may break it, each with the remedy.
     """
 
     name: str
@@ -38,56 +59,93 @@ class Finding:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """Return the finding as plain data."""
         return asdict(self)
 
 
 def examine() -> list[Finding]:
-    """All of them, backends first."""
-    return [*map(_backend, BACKENDS), *map(_provider, PROVIDERS)]
+    """Examine every backend, and then every provider."""
+    from specc.runtime.engines import BACKENDS
+
+    return [*map(_examine_backend, BACKENDS), *map(_examine_provider, PROVIDERS)]
 
 
-def _backend(name: str) -> Finding:
+def findings_table(findings: Iterable[Finding]) -> RenderableType:
+    """Draw the findings, and under them what is missing and how to get it."""
+    table = console.table("backend or provider", "runs on", "builds here", "runs here")
+    lines = []
+    for finding in findings:
+        title = finding.name if finding.kind == "backend" else f"onnx on {PROVIDERS[finding.name].title}"
+        builds = "-" if finding.build is None else console.yes_or_no(finding.build)
+        table.add_row(title, ", ".join(finding.devices), builds, console.yes_or_no(finding.run))
+        lines += [f"{title}: {line}" for line in finding.missing]
+        lines += [f"{title}: warning: {line}" for line in finding.warnings]
+    if not lines:
+        return table
+    return console.stack(table, "", *lines)
+
+
+def _examine_backend(name: str) -> Finding:
+    from specc.runtime.engines import DEVICES, ONNX_RUNTIME
+
     try:
         from specc.backends import backend
 
-        lacks_to_build = backend(name).requirements()
+        missing_to_build = list(backend(name).requirements())
     except ImportError:
-        lacks_to_build = [COMPILER]
-    lacks_to_build += [] if _onnx_runtime() else [NO_ONNX_RUNTIME]  # a compile measures what it made
-    lacks_to_run = _lacks_to_run(name)
-    missing = tuple(dict.fromkeys([*lacks_to_build, *lacks_to_run]))
-    warnings = _rivals() if name == "onnx" else ()
-    return Finding(name, "backend", DEVICES[name], not lacks_to_build, not lacks_to_run, missing, warnings)
+        missing_to_build = [COMPILER]
+    if not _onnx_runtime():  # The end of every compile measures the bundle with it.
+        missing_to_build.append(f"ONNX Runtime is not installed; {ONNX_RUNTIME}")
+    missing_to_run = _missing_to_run(name)
+    return Finding(
+        name=name,
+        kind="backend",
+        devices=DEVICES[name],
+        build=not missing_to_build,
+        run=not missing_to_run,
+        missing=tuple(dict.fromkeys([*missing_to_build, *missing_to_run])),
+        warnings=_rivals() if name == "onnx" else (),
+    )
 
 
-def _lacks_to_run(name: str) -> list[str]:
+def _missing_to_run(name: str) -> list[str]:
+    """List what a backend needs to run its engines and this machine does not have."""
+    from specc.runtime.engines import DEVICES, ONNX_RUNTIME
+
     if name.startswith("inductor"):
-        missing = [] if importlib.util.find_spec("torch") else ["torch is not installed; pip install specc[compile]"]
-        return missing + ([GPU] if DEVICES[name] == ("cuda",) and not _gpu() else [])
+        missing = [] if importlib.util.find_spec("torch") else [TORCH]
+        if DEVICES[name] == ("cuda",) and not _gpu():
+            missing.append(GPU)
+        return missing
     if name == "onnx":
-        return [] if _onnx_runtime() else [NO_ONNX_RUNTIME]
+        return [] if _onnx_runtime() else [f"ONNX Runtime is not installed; {ONNX_RUNTIME}"]
     packages = {"tensorrt": ["tensorrt"], "tensorrt-rtx": ["tensorrt_rtx"]}.get(name, ["tensorrt", "tensorrt_rtx"])
-    found = any(map(importlib.util.find_spec, packages))
-    missing = [] if found else [f"{packages[0]} is not installed; pip install specc[{name}]"]
-    missing += [] if importlib.util.find_spec("cuda") else [CUDA]
-    return missing + ([] if _gpu() else [GPU])
+    missing = []
+    if not any(importlib.util.find_spec(package) for package in packages):
+        missing.append(f"{packages[0]} is not installed; pip install specc[{name}]")
+    if not importlib.util.find_spec("cuda"):
+        missing.append(CUDA)
+    if not _gpu():
+        missing.append(GPU)
+    return missing
 
 
-def _provider(name: str) -> Finding:
+def _examine_provider(name: str) -> Finding:
     provider, library = PROVIDERS[name], _onnx_runtime()
-    reason = f"ONNX Runtime is not installed; pip install {provider.extra}"
-    if library:
-        try:
-            library.register(provider)
-            reason = library.missing(provider)
-        except BackendError as e:
-            reason = str(e)
-    missing = ([reason] if reason else []) + ([GPU] if provider.device == "cuda" and not _gpu() else [])
-    return Finding(name, "provider", (provider.device,), None, not missing, tuple(missing))
+    missing = []
+    if not library:
+        missing.append(f"ONNX Runtime is not installed; pip install {provider.extra}")
+    elif problem := library.lacks(provider):
+        missing.append(problem)
+    if provider.device == "cuda" and not _gpu():
+        missing.append(GPU)
+    return Finding(
+        name=name, kind="provider", devices=(provider.device,), build=None, run=not missing, missing=tuple(missing)
+    )
 
 
 def _onnx_runtime() -> Any:
-    """The module of its providers, or None where it is missing."""
+    """Return the module that runs ONNX engines, or None if ONNX Runtime is not installed."""
     try:
         from specc.runtime.engines import ort_providers
     except ImportError:
@@ -96,36 +154,25 @@ def _onnx_runtime() -> Any:
 
 
 def _rivals() -> tuple[str, ...]:
-    """A warning where several distributions hold the files of one package."""
-    held = sorted(set(packages_distributions().get("onnxruntime", ())))
-    if len(held) < 2:
+    """Return a warning if several distributions have put their files into one package."""
+    from specc.runtime.engines import ONNX_RUNTIME
+
+    names = sorted(set(packages_distributions().get("onnxruntime", ())))
+    if len(names) < 2:
         return ()
-    names = " and ".join(held)
     return (
-        f"{names} are installed over each other, and one breaks the other; "
-        f"pip uninstall {' '.join(held)}, then {ONNX_RUNTIME}",
+        f"{' and '.join(names)} are installed over each other, and each breaks the other; "
+        f"pip uninstall {' '.join(names)}, then {ONNX_RUNTIME}",
     )
 
 
 def _gpu() -> bool:
-    """Whether CUDA sees a GPU; without its bindings, whether there is a driver's device."""
+    """Return whether CUDA sees a GPU. Without the bindings of CUDA, look for the device of a driver."""
     from specc.runtime.engines.cuda import bindings
+    from specc.runtime.errors import BackendError
 
     try:
         error, count = bindings().cudaGetDeviceCount()
     except BackendError:
         return Path("/dev/nvidia0").exists()
     return not int(error) and bool(count)
-
-
-def report(findings: Iterable[Finding]) -> RenderableType:
-    """The table, and under it what is missing and how to get it."""
-    rows = table("backend or provider", "runs on", "builds here", "runs here")
-    words = {True: "yes", False: "no", None: "-"}
-    lines = []
-    for f in findings:
-        title = f.name if f.kind == "backend" else f"onnx on {PROVIDERS[f.name].title}"
-        rows.add_row(title, ", ".join(f.devices), words[f.build], words[f.run])
-        lines += [f"{title}: {m}" for m in f.missing]
-        lines += [f"{title}: warning: {w}" for w in f.warnings]
-    return Group(rows, *([""] if lines else []), *lines)

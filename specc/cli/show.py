@@ -1,6 +1,6 @@
-"""What is inside a bundle, as plain data and drawn. No torch.
+"""The verb `show`: the contents of a bundle as JSON or as tables.
 
-N  slots of an engine
+N is the number of an engine's slots.
 """
 
 from __future__ import annotations
@@ -9,73 +9,218 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
-from rich.tree import Tree as Drawing
+from specc.cli import console
+from specc.cli.arguments import BundleArgument, JsonOption, OptionalStr, examples, option
 
-from specc.cli.console import size
-from specc.cli.tables import table
-from specc.runtime.block import Frontier, Parents
-from specc.runtime.bundle import MANIFEST, Bundle
-from specc.runtime.json_codec import to_json
-from specc.runtime.manifest import CacheSpec, EngineSpec, Tensor
-from specc.runtime.tree import Tree
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.tree import Tree as Drawing
 
-DRAWN = 96  # slots of the widest mask that is drawn
+    from specc.runtime.bundle import Bundle
+    from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, Tensor
+    from specc.runtime.recipe import Recipe
+    from specc.runtime.tree import Tree
+
+EXAMPLES = examples(
+    "specc show model.specc",
+    "specc show model.specc --engine prefill",
+    "specc show model.specc --json",
+)
+ENGINE = "Show this engine alone: its passes, tensors, tree and mask."
+LARGEST_MASK = 96  # Masks of more slots are wider than most terminals, so they are not drawn.
+LONG_VALUE = 8  # A list of more items is shown by its length.
+
+
+def command(
+    bundle: BundleArgument,
+    engine: Annotated[OptionalStr, option("NAME", ENGINE)] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what is inside a bundle.
+
+    Shows its model, its caches, its engines with the layers that each runs, its recipes and its files. With --engine,
+    it shows one engine in full.
+    """
+    from specc.runtime.bundle import open_bundle
+
+    opened, out = open_bundle(bundle), console.out()
+    if json:
+        console.emit(describe_engine(opened, engine) if engine else describe(opened))
+    elif engine:
+        out.print(engine_tables(opened, engine))
+        for part in engine_drawing(opened, engine):
+            out.print(part, soft_wrap=isinstance(part, str))  # A wrapped mask cannot be read.
+    else:
+        out.print(bundle_tables(opened))
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """The bundle as JSON: every engine, recipe, cache and file."""
+    """Return the bundle as plain data: every engine, recipe, cache and file."""
+    from specc.runtime.json_codec import to_json
+
     manifest = bundle.manifest
-    rows = {row["recipe"]: dict(row) for row in manifest.measured}
+    measured = {row["recipe"]: dict(row) for row in manifest.measured}
     return {
         "bundle": str(bundle.path),
         "schema": manifest.schema,
-        "bytes": sum(f.bytes for f in manifest.files.values()) + bundle.file(MANIFEST).stat().st_size,
+        "bytes": _total_bytes(bundle),
         "model": to_json(manifest.model),
         "versions": dict(manifest.versions),
         "default_recipe": manifest.default_recipe,
         "near_tie_tolerance": manifest.near_tie_tolerance,
         "recipes": [
             {
-                "name": r.name,
-                "drafter": r.drafter,
-                "acceptance": r.acceptance,
-                "lossless": r.lossless,
-                "verify": list(r.verify),
-                "engines": dict(r.engines),
-                "parameters": dict(r.parameters),
-                "measured": rows.get(r.name),
+                "name": recipe.name,
+                "drafter": recipe.drafter,
+                "acceptance": recipe.acceptance,
+                "lossless": recipe.lossless,
+                "verify": list(recipe.verify),
+                "engines": dict(recipe.engines),
+                "parameters": dict(recipe.parameters),
+                "measured": measured.get(recipe.name),
             }
-            for r in manifest.recipes
+            for recipe in manifest.recipes
         ],
-        "engines": [_summary(bundle, e) for e in manifest.engines],
+        "engines": [_summary(bundle, engine) for engine in manifest.engines],
         "caches": {name: _cache(cache) for name, cache in manifest.caches.items()},
-        "files": {name: to_json(f) for name, f in manifest.files.items()},
+        "files": {name: to_json(file) for name, file in manifest.files.items()},
     }
 
 
 def describe_engine(bundle: Bundle, name: str) -> dict[str, Any]:
-    """One engine as JSON: its passes, tensors, and tree, if that is baked in."""
+    """Return one engine as plain data: its passes, its tensors, and its tree if that is compiled in."""
+    from specc.runtime.json_codec import to_json
+
     engine = bundle.engine(name)
-    tree = engine.block.topology if isinstance(engine.block.topology, Tree) else None
+    tree = _static_tree(engine)
     return {
         **_summary(bundle, engine),
         "parents": list(tree.parents) if tree else None,
-        "paths": [list(p) for p in tree.paths] if tree else None,
-        "passes": [to_json(p) for p in engine.passes],
-        "inputs": [to_json(t) for t in engine.inputs],
-        "outputs": [to_json(t) for t in engine.outputs],
+        "paths": [list(path) for path in tree.paths] if tree else None,
+        "passes": [to_json(record) for record in engine.passes],
+        "inputs": [to_json(tensor) for tensor in engine.inputs],
+        "outputs": [to_json(tensor) for tensor in engine.outputs],
     }
 
 
+def bundle_tables(bundle: Bundle) -> RenderableType:
+    """Draw the bundle: its model, caches, engines, recipes and files."""
+    from specc.runtime.bundle import MANIFEST
+
+    manifest = bundle.manifest
+    title = console.text(str(bundle.path), "bold")
+    title.append(f"  {console.size(_total_bytes(bundle))}, schema {manifest.schema}", "")
+    hint = f"* default recipe; for everything, read {MANIFEST} or run specc show --json"
+    tables = [_facts(manifest), _engines(bundle), _recipes(manifest), _files(manifest)]
+    return console.stack(title, "", *_with_gaps(tables), console.text(hint, "dim"))
+
+
+def engine_tables(bundle: Bundle, name: str) -> RenderableType:
+    """Draw one engine: its facts, passes and tensors."""
+    engine = bundle.engine(name)
+    title = console.text(name, "bold")
+    size = console.size(bundle.manifest.files[engine.file].bytes)
+    title.append(f"  {engine.file}, {size}, backend {engine.backend}", "")
+    facts = console.facts()
+    facts.add_row("slots", f"{engine.block.slots}, {topology(engine)}")
+    facts.add_row("layers", join_runs(engine.layers))
+    facts.add_row("model, cache", f"{engine.block.model}, {engine.block.cache}")
+    facts.add_row("recipes", ", ".join(_users(bundle, engine)) or "all, for prompts and plain decoding")
+    tables = [facts, _passes(engine), _tensors("input", engine.inputs), _tensors("output", engine.outputs)]
+    return console.stack(title, "", *_with_gaps(tables))
+
+
+def engine_drawing(bundle: Bundle, name: str) -> list[RenderableType]:
+    """Draw the tree that is compiled into an engine, and its mask if that is narrow enough.
+
+    A chain is described in words. An engine with another topology has no drawing.
+    """
+    tree = _static_tree(bundle.engine(name))
+    if tree is None:
+        return []
+    if tree.is_chain:
+        return [f"chain of {tree.slots}: a slot sees the committed rows, the slots before it and itself"]
+    parts: list[RenderableType] = [console.text("tree: slot (path of ranks)", "dim"), drawing(tree)]
+    if tree.slots <= LARGEST_MASK:
+        title = "\nmask: row i shows the slots that slot i sees, beside all committed rows"
+        parts += [console.text(title, "dim"), picture(tree.mask)]
+    return parts
+
+
+def topology(engine: EngineSpec) -> str:
+    """Name how an engine's slots depend on each other.
+
+    Returns:
+        `chain` or `tree` if that is compiled in; `parents` or `mask` if an input of this kind says it.
+    """
+    from specc.runtime.block import Frontier, Parents
+
+    shape = engine.block.topology
+    if isinstance(shape, Parents):
+        return "parents"
+    if isinstance(shape, Frontier):
+        return "mask"
+    return "chain" if shape.is_chain else "tree"
+
+
+def join_runs(layers: Iterable[str]) -> str:
+    """Write names of layers in order, with runs of whole layers joined: 0-4, 6.attention, 7-11."""
+
+    def run_key(place_and_name: tuple[int, str]) -> tuple[bool, int]:
+        place, name = place_and_name
+        return (True, int(name) - place) if name.isdigit() else (False, place)
+
+    parts = []
+    for (is_whole, _), group in groupby(enumerate(layers), run_key):
+        names = [name for _, name in group]
+        parts.append(f"{names[0]}-{names[-1]}" if is_whole and len(names) > 1 else ", ".join(names))
+    return ", ".join(parts)
+
+
+def drawing(tree: Tree) -> Drawing:
+    """Draw a tree with one line for each slot."""
+    from rich.tree import Tree as Drawing
+
+    nodes = [Drawing("0  pending token")]
+    for slot, path in enumerate(tree.paths, 1):
+        label = console.text(f"{slot} ").append(f"({', '.join(map(str, path))})", "dim")
+        nodes.append(nodes[tree.parents[slot]].add(label))
+    return nodes[0]
+
+
+def picture(mask: np.ndarray) -> str:
+    """Draw a mask [N, N] in characters, with one line for each slot."""
+    return "\n".join("".join("█" if visible else "·" for visible in row) for row in mask)
+
+
+def _total_bytes(bundle: Bundle) -> int:
+    """Return the size of all files of the bundle, its manifest among them."""
+    from specc.runtime.bundle import MANIFEST
+
+    return sum(file.bytes for file in bundle.manifest.files.values()) + bundle.file(MANIFEST).stat().st_size
+
+
+def _static_tree(engine: EngineSpec) -> Tree | None:
+    """Return the tree that is compiled into an engine, or None if an input says the topology."""
+    from specc.runtime.tree import Tree
+
+    return engine.block.topology if isinstance(engine.block.topology, Tree) else None
+
+
+def _users(bundle: Bundle, engine: EngineSpec) -> list[str]:
+    """Return the names of the recipes that use an engine."""
+    return [
+        recipe.name for recipe in bundle.manifest.recipes if engine.name in (*recipe.verify, *recipe.engines.values())
+    ]
+
+
 def _summary(bundle: Bundle, engine: EngineSpec) -> dict[str, Any]:
+    """Return the facts of an engine as plain data."""
     block = engine.block
-    users = [r.name for r in bundle.manifest.recipes if engine.name in (*r.verify, *r.engines.values())]
     return {
         "name": engine.name,
         "backend": engine.backend,
@@ -87,164 +232,106 @@ def _summary(bundle: Bundle, engine: EngineSpec) -> dict[str, Any]:
         "block_outputs": list(block.outputs),
         "model": block.model,
         "cache": block.cache,
-        "recipes": users,
+        "recipes": _users(bundle, engine),
     }
 
 
 def _cache(cache: CacheSpec) -> dict[str, Any]:
-    return {
-        "rows": cache.capacity,
-        "layers": list(cache.layers),
-        "dtype": cache.dtype,
-        "bytes": cache.bytes,
-    }
+    """Return the facts of a cache as plain data."""
+    return {"rows": cache.capacity, "layers": list(cache.layers), "dtype": cache.dtype, "bytes": cache.bytes}
 
 
-def topology(engine: EngineSpec) -> str:
-    """How an engine's slots hang together: chain or tree, baked in, or an input that says it: parents or mask."""
-    shape = engine.block.topology
-    if isinstance(shape, Parents):
-        return "parents"
-    if isinstance(shape, Frontier):
-        return "mask"
-    return "chain" if shape.is_chain else "tree"
+def _with_gaps(parts: Iterable[RenderableType]) -> list[RenderableType]:
+    """Put an empty line after each part."""
+    return [line for part in parts for line in (part, "")]
 
 
-def compact(layers: Iterable[str]) -> str:
-    """Layers in order, runs of whole ones joined: 0-4, 6.attention, 7-11."""
-    parts = []
-    numbered = enumerate(layers)
-    for whole, run in groupby(numbered, lambda p: (p[1].isdigit(), int(p[1]) - p[0] if p[1].isdigit() else p[0])):
-        names = [name for _, name in run]
-        parts.append(f"{names[0]}-{names[-1]}" if whole[0] and len(names) > 1 else ", ".join(names))
-    return ", ".join(parts)
+def _facts(manifest: Manifest) -> Table:
+    """Draw the model, the caches and the versions that compiled the bundle."""
+    model, table = manifest.model, console.facts()
+    table.add_row("model", f"{model.source}, revision {model.revision}")
+    table.add_row("", f"{model.architecture}, {model.layers} layers, vocabulary {model.vocab_size}")
+    ends = ", ".join(map(str, model.eos_token_ids)) or "none"
+    table.add_row("context", f"{model.context} tokens, end of sequence {ends}")
+    for name, cache in manifest.caches.items():
+        size = console.size(cache.bytes)
+        table.add_row(f"cache {name}", f"{cache.capacity} rows, {len(cache.layers)} layers, {cache.dtype}, {size}")
+    table.add_row("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
+    return table
 
 
-def show(bundle: Bundle, console: Console) -> None:
-    """Print what `describe` tells."""
-    told = describe(bundle)
-    model, versions = told["model"], told["versions"]
-    console.print(Text.assemble((told["bundle"], "bold"), f"  {size(told['bytes'])}, schema {told['schema']}\n"))
-    made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    facts = table(("", "dim"), "", header=False)
-    facts.add_row("model", f"{model['source']}, revision {model['revision']}")
-    facts.add_row("", f"{model['architecture']}, {model['layers']} layers, vocabulary {model['vocab_size']}")
-    facts.add_row("context", f"{model['context']} tokens, end of sequence {_numbers(model['eos_token_ids'])}")
-    for name, cache in told["caches"].items():
-        layers = len(cache["layers"])
-        facts.add_row(
-            f"cache {name}", f"{cache['rows']} rows, {layers} layers, {cache['dtype']}, {size(cache['bytes'])}"
+def _engines(bundle: Bundle) -> Table:
+    """Draw a row for each engine."""
+    table = console.table("engine", ("slots", "right"), "topology", "layers", "outputs", ("size", "right"))
+    for engine in bundle.manifest.engines:
+        table.add_row(
+            engine.name,
+            str(engine.block.slots),
+            topology(engine),
+            join_runs(engine.layers),
+            ", ".join(engine.block.outputs),
+            console.size(bundle.manifest.files[engine.file].bytes),
         )
-    facts.add_row("made by", made)
-    _print(console, facts, _engines(told["engines"]), _recipes(told), _files(bundle))
-    console.print(f"* default recipe; all: {MANIFEST}, or specc show --json", style="dim")
+    return table
 
 
-def _print(console: Console, *parts: RenderableType) -> None:
-    for part in parts:
-        console.print(part, "")
+def _recipes(manifest: Manifest) -> Table:
+    """Draw each recipe as the compile measured it, with its engines, parameters, drafter and rule."""
+    numbers = [(title, "right") for title in ("tokens/s", "speed-up", "length")]
+    table = console.table("recipe", *numbers, "engines, parameters, drafter")
+    measured = {row["recipe"]: row for row in manifest.measured}
+    for recipe in manifest.recipes:
+        row = measured.get(recipe.name, {})
+        keys = (("tokens_per_second", ".1f"), ("speedup", ".2f"), ("mean_acceptance_length", ".2f"))
+        cells = [format(row[key], style) if key in row else "-" for key, style in keys]
+        title = f"{recipe.name} *" if recipe.name == manifest.default_recipe else recipe.name
+        table.add_row(title, *cells, _recipe_lines(recipe))
+        table.add_section()
+    return table
 
 
-def _engines(engines: Sequence[dict[str, Any]]) -> Table:
-    found = table("engine", ("slots", "right"), "topology", "layers", "outputs", ("size", "right"))
-    for e in engines:
-        outputs = ", ".join(e["block_outputs"])
-        found.add_row(e["name"], str(e["slots"]), e["topology"], compact(e["layers"]), outputs, size(e["bytes"]))
-    return found
+def _recipe_lines(recipe: Recipe) -> RenderableType:
+    """Write a recipe's engines, its parameters, and its drafter and rule, each on a line."""
+    engines = ", ".join(dict.fromkeys([*recipe.engines.values(), *recipe.verify]))
+    parameters = ", ".join(f"{name} {_short(value)}" for name, value in recipe.parameters.items())
+    lossless = "lossless" if recipe.lossless else "not lossless"
+    lines = [(engines, ""), (parameters, ""), (f"{recipe.drafter}, {recipe.acceptance}, {lossless}", "dim")]
+    return console.join([console.text(line, style) for line, style in lines if line], "\n")
 
 
-def _recipes(told: dict[str, Any]) -> Table:
-    """Each recipe as measured when it was compiled, its engines, settings, drafter and rule."""
-    found = table("recipe", *((t, "right") for t in ("tokens/s", "speed-up", "length")), "engines, parameters, drafter")
-    for r in told["recipes"]:
-        is_default, row = r["name"] == told["default_recipe"], r["measured"] or {}
-        engines = ", ".join(dict.fromkeys([*r["engines"].values(), *r["verify"]]))
-        settings = ", ".join(f"{k} {_brief(v)}" for k, v in r["parameters"].items())
-        how = f"{r['drafter']}, {r['acceptance']}, {'lossless' if r['lossless'] else 'not lossless'}"
-        keys = ("tokens_per_second", ".1f"), ("speedup", ".2f"), ("mean_acceptance_length", ".2f")
-        numbers = [format(row[key], form) if key in row else "-" for key, form in keys]
-        lines = Text("\n").join([Text(t, style) for t, style in ((engines, ""), (settings, ""), (how, "dim")) if t])
-        found.add_row(f"{r['name']} *" if is_default else r["name"], *numbers, lines)
-        found.add_section()
-    return found
+def _short(value: Any) -> str:
+    """Write a parameter's value. A long list, such as the parents of a tree, is written as its length."""
+    if isinstance(value, (list, tuple)) and len(value) > LONG_VALUE:
+        return f"of {len(value)} slots"
+    return str(value)
 
 
-def _files(bundle: Bundle) -> Table:
-    found = table("file", ("bytes", "right"), "sha256")
-    for name, file in bundle.manifest.files.items():
-        found.add_row(name, f"{file.bytes:,}", file.sha256[:16])
-    return found
-
-
-def show_engine(bundle: Bundle, name: str, console: Console) -> None:
-    """Print one engine: what `describe_engine` tells, its tree and its mask."""
-    engine = bundle.engine(name)
-    told = describe_engine(bundle, name)
-    console.print(Text.assemble((name, "bold"), f"  {engine.file}, {size(told['bytes'])}, backend {engine.backend}\n"))
-    facts = table(("", "dim"), "", header=False)
-    facts.add_row("slots", f"{told['slots']}, {told['topology']}")
-    facts.add_row("layers", compact(engine.layers))
-    facts.add_row("model, cache", f"{told['model']}, {told['cache']}")
-    facts.add_row("recipes", ", ".join(told["recipes"]) or "all: prompts and plain decoding")
-    _print(console, facts, _passes(engine), _tensors("input", engine.inputs), _tensors("output", engine.outputs))
-    if isinstance(engine.block.topology, Tree):
-        _draw(engine.block.topology, console)
+def _files(manifest: Manifest) -> Table:
+    """Draw a row for each file, with the beginning of its digest."""
+    table = console.table("file", ("bytes", "right"), "sha256")
+    for name, file in manifest.files.items():
+        table.add_row(name, f"{file.bytes:,}", file.sha256[:16])
+    return table
 
 
 def _passes(engine: EngineSpec) -> Table:
-    found = table(("pass", "fold"), ("places", "right"), ("nodes", "right"), ("ms", "right"))
-    for p in engine.passes:
-        name = re.sub(r"parents=\((-1[^)]*?),?\)", lambda m: f"slots={m[1].count(',') + 1}", p.name)
-        found.add_row(name, str(p.changed), f"{p.nodes_before} → {p.nodes_after}", f"{p.seconds * 1000:.0f}")
-    return found
+    """Draw a row for each pass. The parents of a tree are written as their number."""
+    table = console.table(("pass", "fold"), ("places", "right"), ("nodes", "right"), ("ms", "right"))
+    for record in engine.passes:
+        name = re.sub(r"parents=\((-1[^)]*?),?\)", lambda match: f"slots={match[1].count(',') + 1}", record.name)
+        nodes = f"{record.nodes_before} → {record.nodes_after}"
+        table.add_row(name, str(record.changed), nodes, f"{record.seconds * 1000:.0f}")
+    return table
 
 
 def _tensors(title: str, tensors: Sequence[Tensor]) -> Table:
-    """Keys and values in one row for each shape."""
-    found = table(title, "dtype", "shape")
+    """Draw a row for each tensor. Keys and values of one shape share a row."""
+    table = console.table(title, "dtype", "shape")
     rows: Counter[tuple[str, str, str]] = Counter()
-    for t in tensors:
-        prefix = t.name.partition(".")[0]
-        name = f"{prefix}.*" if prefix in ("past_key_values", "present") else t.name
-        rows[name, t.dtype, _shape(t.shape)] += 1
+    for tensor in tensors:
+        prefix = tensor.name.partition(".")[0]
+        name = f"{prefix}.*" if prefix in ("past_key_values", "present") else tensor.name
+        rows[name, tensor.dtype, f"[{', '.join(map(str, tensor.shape))}]"] += 1
     for (name, dtype, shape), count in rows.items():
-        found.add_row(f"{name} ({count})" if count > 1 else name, dtype, shape)
-    return found
-
-
-def _draw(tree: Tree, console: Console) -> None:
-    if tree.is_chain:
-        console.print(f"chain of {tree.slots}: a slot sees the committed rows, the slots before it and itself")
-        return
-    console.print("tree: slot (path of ranks)", style="dim")
-    console.print(drawing(tree))
-    if tree.slots <= DRAWN:
-        console.print("\nmask: row i shows the slots that slot i sees, beside all committed rows", style="dim")
-        console.print(picture(tree.mask), soft_wrap=True)
-
-
-def drawing(tree: Tree) -> Drawing:
-    """The tree, a line a slot."""
-    drawn = [Drawing("0  pending token")]
-    for slot, path in enumerate(tree.paths, 1):
-        ranks = ", ".join(map(str, path))
-        drawn.append(drawn[tree.parents[slot]].add(Text.assemble(f"{slot} ", (f"({ranks})", "dim"))))
-    return drawn[0]
-
-
-def picture(mask_NN: np.ndarray) -> str:
-    """A mask in characters, a line a slot."""
-    return "\n".join("".join("█" if seen else "·" for seen in row) for row in mask_NN)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values)) or "none"
-
-
-def _brief(value: Any) -> str:
-    """A parameter's value, a parent vector by its size."""
-    return f"of {len(value)} slots" if isinstance(value, (list, tuple)) and len(value) > 8 else str(value)
+        table.add_row(f"{name} ({count})" if count > 1 else name, dtype, shape)
+    return table

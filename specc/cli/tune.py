@@ -2,36 +2,88 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from specc.cli import console
-from specc.cli.arguments import BundleArgument, Count, File, Json, examples, option
+from specc.cli.arguments import BundleArgument, JsonOption, OptionalInt, OptionalPath, examples, option
+from specc.tuning.policy import TUNING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from specc.tuning.plan import TunePlan
 
 EXAMPLES = examples(
     "specc tune model.specc",
     "specc tune model.specc --prompts prompts.jsonl --limit 20",
     "specc tune model.specc --json",
 )
-PROMPTS = "What will be asked: JSON lines with prompt or turns, .gz too. Default: the bundle's golden prompts."
+PROMPTS = (
+    "A file of prompts like those that will be asked: JSON lines with prompt or turns, plain or .gz. "
+    "Default: the bundle's golden prompts."
+)
+LIMIT = "The largest number of prompts."
+TOKENS = f"The number of tokens of each answer. Default: {TUNING.tokens}."
 
 
-def tune(
+def command(
     bundle: BundleArgument,
-    prompts: Annotated[File, option("FILE", PROMPTS)] = None,
-    limit: Annotated[int, option("N", "Prompts at most.", min=1)] = 8,
-    max_new_tokens: Annotated[Count, option("N", "Tokens of each answer. Default: 64.", min=2)] = None,
-    json: Json = False,
+    prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
+    limit: Annotated[int, option("N", LIMIT, min=1)] = TUNING.prompts,
+    max_new_tokens: Annotated[OptionalInt, option("N", TOKENS, min=2)] = None,
+    json: JsonOption = False,
 ) -> None:
     """Choose the recipe that pays on this machine.
 
-    Measures a step of every engine, runs every recipe on the prompts, predicts what each would make with drafts of
-    every length, runs the best few by turns with plain decoding, and writes the plan into the bundle: the default
-    recipe, and its parameters. Where nothing beats plain decoding by 5 %, the plan is plain decoding.
+    Measures a step of every engine, and runs every recipe on the prompts. Predicts the speed of each recipe with
+    drafts of every length, and runs the best recipes again in turns with plain decoding. Then it writes the plan into
+    the bundle: the default recipe, and the parameters of all recipes. If no recipe is clearly faster than plain
+    decoding, the plan is plain decoding.
     """
-    from specc.cli import tables
-    from specc.tuning.tune import TOKENS
-    from specc.tuning.tune import tune as run
+    from specc.tuning.tune import tune
 
     with console.stages() as stage:
-        plan = run(bundle, prompts, max_new_tokens or TOKENS, limit, stage)
-    console.emit(plan) if json else console.out().print(tables.tuned(plan))
+        plan = tune(bundle, prompts, max_new_tokens or TUNING.tokens, limit, stage)
+    if json:
+        console.emit(plan.to_json())
+    else:
+        console.out().print(plan_table(plan))
+
+
+def plan_table(plan: TunePlan) -> RenderableType:
+    """Draw a plan: the predicted and measured speed-ups, the choice, and the cost curve."""
+    table = console.table("recipe", ("drafts of", "right"), ("predicted", "right"), ("measured", "right"))
+    finalists = {finalist.recipe: finalist for finalist in plan.tried}
+    for name, predicted in plan.predicted.items():
+        title = f"{name} *" if name == plan.recipe else name
+        lengths, measured = "", ""
+        if finalist := finalists.get(name):
+            counts = [str(value) for key, value in finalist.parameters.items() if key.endswith("_tokens")]
+            lengths, measured = " + ".join(counts), f"{finalist.measured_speedup:.2f}"
+        table.add_row(title, lengths, f"{predicted:.2f}", measured)
+    return console.stack(table, console.text("\n".join(_notes(plan))), "", _curve(plan))
+
+
+def _notes(plan: TunePlan) -> list[str]:
+    """Say in words what the plan is, and what else would be faster."""
+    if plan.recipe == "plain":
+        least = f"{TUNING.least_speedup - 1:.0%}"
+        notes = [f"No recipe is {least} faster than plain decoding here, so the plan is plain decoding."]
+    else:
+        notes = [f"* The plan: {plan.recipe}, {plan.measured_speedup:.2f} times as fast as plain decoding."]
+    notes += [f"A compile with --tune would give {name} another tree." for name in plan.trees]
+    if plan.single_threaded:
+        notes.append(f"These engines run faster on one thread: {', '.join(plan.single_threaded)}.")
+    return notes
+
+
+def _curve(plan: TunePlan) -> Table:
+    """Draw a step of the target by slots and context: the time, and how many times (x) one slot's time it is."""
+    points = {(point.slots, point.context): point for point in plan.curve}
+    contexts = sorted({point.context for point in plan.curve})
+    table = console.table("slots, measured", *((f"after {context}", "right") for context in contexts))
+    for slots in sorted({point.slots for point in plan.curve}):
+        row = [points[slots, context] for context in contexts]
+        table.add_row(str(slots), *(f"{point.milliseconds:.2f} ms  {point.ratio:.2f} x" for point in row))
+    return table

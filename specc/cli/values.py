@@ -1,4 +1,4 @@
-"""Values written on the command line: recipes' parameters, tree literals, lists of layers."""
+"""Parse values of the command line: parameters of recipes, tree literals, lists of layers."""
 
 from __future__ import annotations
 
@@ -11,43 +11,81 @@ from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
-def settings(given: Sequence[str], **everywhere: Any) -> dict[str, dict[str, Any]]:
-    """Parameters by recipe from RECIPE.PARAMETER=VALUE, and those for every recipe, where they are not None, under "".
+def parse_settings(settings: Sequence[str], **for_all: Any) -> dict[str, dict[str, Any]]:
+    """Parse the values of --set.
 
-    Raises RecipeError.
+    Args:
+        settings: texts of the form RECIPE.PARAMETER=VALUE.
+        for_all: parameters for every recipe that has them. Those that are None are left out.
+
+    Returns:
+        The parameters by recipe; those for every recipe under the empty name.
+
+    Raises:
+        RecipeError: a text has another form, or names a recipe or parameter that does not exist.
     """
-    found = {"": {name: value for name, value in everywhere.items() if value is not None}}
-    for setting in given:
+    parameters = {"": {name: value for name, value in for_all.items() if value is not None}}
+    for setting in settings:
         left, equals, value = setting.partition("=")
         recipe, dot, name = left.strip().partition(".")
         if not (equals and dot):
             raise RecipeError(f"--set {setting!r} is not RECIPE.PARAMETER=VALUE; see: specc recipes")
-        found.setdefault(recipe, {})[name] = literal(f"--set {left}", value)
-        method(recipe).settle(found[recipe])
-    return found
+        parameters.setdefault(recipe, {})[name] = parse_literal(f"--set {left}", value)
+        method(recipe).settle(parameters[recipe])
+    return parameters
 
 
-def literal(option: str, text: str) -> Any:
-    """The value of a Python literal. Raises RecipeError."""
+def parse_literal(option: str, text: str) -> Any:
+    """Parse a Python literal.
+
+    Args:
+        option: the name of the option, for the error message.
+        text: the text of the literal.
+
+    Raises:
+        RecipeError: the text is not a literal.
+    """
     try:
         return literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         remedy = 'write a number, True, None, "text" or a list'
-        raise RecipeError(f"{option}: {text!r} is no Python literal; {remedy}") from None
+        raise RecipeError(f"{option}: {text!r} is not a Python literal; {remedy}") from None
 
 
-def tree(text: str | None) -> Any:
-    """A list of paths. Raises TreeError for what is not a tree."""
+def parse_tree(text: str | None) -> Any:
+    """Parse a tree that is written as a list of paths.
+
+    Returns:
+        The list, or None if there is no text.
+
+    Raises:
+        RecipeError: the text is not a literal.
+        TreeError: the literal is not a tree.
+    """
     if text is None:
         return None
-    paths = literal("--tree", text)
+    paths = parse_literal("--tree", text)
     Tree.from_paths(paths)
     return paths
 
 
-def layers(option: str, text: str | None) -> list[int] | None:
-    """Numbers with commas between. Raises RecipeError."""
+def parse_layers(option: str, text: str | None) -> list[int] | None:
+    """Parse numbers of layers with commas between them.
+
+    Args:
+        option: the name of the option, for the error message.
+        text: the text, such as `3,4`.
+
+    Returns:
+        The numbers, or None if there is no text.
+
+    Raises:
+        RecipeError: a part is not a whole number.
+    """
+    if text is None:
+        return None
     try:
-        return None if text is None else [int(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError:
-        raise RecipeError(f"{option} {text!r} is no list of layers; write their numbers with commas: 3,4") from None
+        remedy = "write their numbers with commas: 3,4"
+        raise RecipeError(f"{option} {text!r} is not a list of layers; {remedy}") from None

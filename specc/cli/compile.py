@@ -1,0 +1,187 @@
+"""The verb `compile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specc.cli import console
+from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalStr, StrList, examples, flag, option
+from specc.cli.test import verdicts
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from specc.compiler import Report
+    from specc.runtime.manifest import Manifest
+
+EXAMPLES = examples(
+    "specc compile HuggingFaceTB/SmolLM2-135M -o smollm.specc",
+    "specc compile ./model -o m.specc --recipe prompt-lookup --recipe early-exit",
+    "specc compile ./model -o m.specc --set early-exit.assistant_early_exit=4",
+    "specc compile ./model -o m.specc --assistant-model ./small",
+    'specc compile ./model -o m.specc --tree "[(0,), (1,), (0, 0), (0, 0, 0)]"',
+)
+MODEL = "A hub id, or a directory with a tokenizer and weights."
+OUTPUT = "The directory of the bundle to write."
+RECIPE = "Compile this recipe. May be repeated. Default: all recipes that need no second model and no training."
+SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
+ASSISTANT = "A small model that drafts. It must have the same tokenizer."
+SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
+EARLY_EXIT = "The number of layers that an early exit runs."
+LOOKUP_TOKENS = "The largest number of tokens that prompt lookup copies."
+TREE = 'A tree as a list of paths. Each path is a list of sibling ranks, such as "[(0,), (1,), (0, 0)]".'
+SKIP_LAYERS = "The layers that a layer-skipping draft leaves out."
+LENGTH = "The number of tokens that fit, prompt and answer together. Default: the model's limit, 2048 at most."
+PROMPTS = 'A file of golden prompts: JSON lines {"prompt": "…"}.'
+GOLDEN_TOKENS = "The number of tokens to decode for each golden prompt."
+TEXT = "A text on which 'specc test' compares the perplexity with the original model's."
+BACKEND = "Build the engines with this backend. May be repeated. 'specc doctor' lists them. Default: onnx."
+DTYPE = "The type of the weights: fp32, fp16, bf16, int8 or int4. If other backends build too, onnx stays fp32."
+TUNE = "Choose recipe, draft lengths, widths and trees as 'specc tune' does. Compiles again if other trees are faster."
+DRAFT_DTYPE = "The type of the weights that drafts read: fp32, int8 or int4. It changes the speed, but no output."
+LOWERING = (
+    "The operators in ONNX files: fast (ONNX Runtime's own) or portable (standard ones). Default: the backend chooses."
+)
+CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the GPU of this machine."
+INSIDE = "Give each TensorRT engine its own copy of the weights, instead of one copy for all."
+REVISION = "A branch, tag or commit of the repository on the hub."
+TRUST = "Run Python code that comes with the model."
+OVERWRITE = "Replace the bundle if it exists."
+DUMP = "Write the graph after each pass into this directory, as Python."
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    output: Annotated[Path, option("OUT", OUTPUT, "-o", "--output")],
+    recipe: Annotated[StrList, option("NAME", RECIPE)] = None,
+    set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set")] = None,
+    assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT)] = None,
+    num_speculative_tokens: Annotated[OptionalInt, option("N", SPECULATIVE_TOKENS, min=1)] = None,
+    assistant_early_exit: Annotated[OptionalInt, option("K", EARLY_EXIT, min=1)] = None,
+    prompt_lookup_num_tokens: Annotated[OptionalInt, option("N", LOOKUP_TOKENS, min=1)] = None,
+    tree: Annotated[OptionalStr, option("LITERAL", TREE)] = None,
+    skip_layers: Annotated[OptionalStr, option("3,4", SKIP_LAYERS)] = None,
+    max_seq_len: Annotated[OptionalInt, option("N", LENGTH, min=1)] = None,
+    prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
+    golden_tokens: Annotated[int, option("N", GOLDEN_TOKENS, min=1)] = 24,
+    text: Annotated[OptionalPath, option("FILE", TEXT)] = None,
+    backend: Annotated[StrList, option("NAME", BACKEND)] = None,
+    dtype: Annotated[OptionalStr, option("T", DTYPE)] = None,
+    tune: Annotated[bool, flag("--tune", TUNE)] = False,
+    draft_dtype: Annotated[str, option("T", DRAFT_DTYPE)] = "int4",
+    lowering: Annotated[OptionalStr, option("L", LOWERING)] = None,
+    compute_capability: Annotated[OptionalStr, option("X.Y", CAPABILITY)] = None,
+    weights_inside: Annotated[bool, flag("--weights-inside", INSIDE)] = False,
+    revision: Annotated[OptionalStr, option("R", REVISION)] = None,
+    trust_remote_code: Annotated[bool, flag("--trust-remote-code", TRUST)] = False,
+    overwrite: Annotated[bool, flag("--overwrite", OVERWRITE)] = False,
+    dump_graphs: Annotated[OptionalPath, option("DIR", DUMP)] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compile a Hugging Face model into a bundle.
+
+    Captures the model, builds the engines of each recipe, and keeps golden outputs of the original model. Then it
+    measures the recipes on them. The fastest lossless recipe becomes the default of the bundle.
+    """
+    from specc.cli import values
+
+    parameters = values.parse_settings(
+        set_ or (),
+        num_speculative_tokens=num_speculative_tokens,
+        assistant_early_exit=assistant_early_exit,
+        prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+        tree=values.parse_tree(tree),
+        skip_layers=values.parse_layers("--skip-layers", skip_layers),
+    )
+    from specc.backends import Options as BuildOptions
+    from specc.compiler import Options, compile_bundle
+
+    with console.stages() as stage:
+        report = compile_bundle(
+            Options(
+                model=model,
+                output=output,
+                recipes=recipe or (),
+                parameters=parameters,
+                assistant_model=assistant_model,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                max_seq_len=max_seq_len,
+                prompts=prompts,
+                golden_tokens=golden_tokens,
+                text=text,
+                backends=backend or ("onnx",),
+                dtype=dtype,
+                draft_dtype=draft_dtype,
+                build=BuildOptions(lowering, compute_capability, weights_inside),
+                overwrite=overwrite,
+                dump_graphs=dump_graphs,
+                tune=tune,
+                stage=stage,
+            )
+        )
+    if json:
+        console.emit(report_json(report))
+    else:
+        console.out().print(report_table(report))
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """Return the report of a compile as plain data."""
+    manifest = report.bundle.manifest
+    return {
+        "bundle": str(report.bundle.path),
+        "engines": [
+            {
+                "name": engine.name,
+                "slots": engine.block.slots,
+                "layers": list(engine.layers),
+                "file": engine.file,
+                "bytes": manifest.files[engine.file].bytes,
+                "backend": engine.backend,
+            }
+            for engine in manifest.engines
+        ],
+        "bytes": sum(file.bytes for file in manifest.files.values()),
+        "weights_bytes": manifest.files[manifest.weights].bytes,
+        "default_recipe": manifest.default_recipe,
+        "seconds": round(report.seconds, 3),
+        "peak_rss_bytes": report.peak_rss_bytes,
+        "recipes": [dict(row) for row in manifest.measured],
+    }
+
+
+def report_table(report: Report) -> RenderableType:
+    """Draw the report of a compile: the recipes as measured, and the sizes of the bundle."""
+    manifest = report.bundle.manifest
+    total = console.size(sum(file.bytes for file in manifest.files.values()))
+    weights = console.size(manifest.files[manifest.weights].bytes)
+    effort = f"compiled in {report.seconds:.0f} s, peak memory {console.size(report.peak_rss_bytes)}"
+    title = console.text(str(report.bundle.path), "bold").append(
+        f"  {total}, weights {weights}, {len(manifest.engines)} engines", ""
+    )
+    return console.stack(
+        _recipes(manifest), "", title, console.text(f"* default recipe {manifest.default_recipe}; {effort}")
+    )
+
+
+def _recipes(manifest: Manifest) -> Table:
+    """Draw the speed of each recipe on the golden prompts. A star marks the default recipe."""
+    numbers = [(title, "right") for title in ("tokens/s", "speed-up", "acceptance")]
+    table = console.table("recipe", *numbers, "lossless", "golden")
+    for row in manifest.measured:
+        is_default = row["recipe"] == manifest.default_recipe
+        table.add_row(
+            f"{row['recipe']} *" if is_default else row["recipe"],
+            f"{row['tokens_per_second']:.1f}",
+            f"{row['speedup']:.2f}",
+            f"{row['mean_acceptance_length']:.2f}",
+            console.yes_or_no(row["lossless"]),
+            verdicts(row["identical"], row["near-tie"], row["diverged"]),
+            style="bold" if is_default else None,
+        )
+    return table

@@ -1,0 +1,144 @@
+"""The verb `test`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specc.cli import console
+from specc.cli.arguments import (
+    BackendOption,
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    OptionalPath,
+    OptionalStr,
+    ProviderOption,
+    StrList,
+    examples,
+    option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from specc.exactness.replay import Proof
+
+EXAMPLES = examples(
+    "specc test model.specc",
+    "specc test model.specc --recipe prompt-lookup --tolerance 0.0001",
+    "specc test model.specc --reference HuggingFaceTB/SmolLM2-135M",
+    "specc test model.specc --text book.txt",
+)
+REFERENCE = "Compute the expected tokens anew with this model, in transformers."
+TEXT = "Report perplexity on this text file. Default: the texts of the golden prompts."
+RECIPE = "Replay by this recipe. May be repeated. Default: all recipes."
+TOLERANCE = "A divergence is a near-tie if the gap of the logits is below this. Default: the bundle's tolerance."
+
+
+def command(
+    bundle: BundleArgument,
+    reference: Annotated[OptionalStr, option("MODEL", REFERENCE)] = None,
+    text: Annotated[OptionalPath, option("FILE", TEXT)] = None,
+    recipe: Annotated[StrList, option("NAME", RECIPE)] = None,
+    tolerance: Annotated[float | None, option("T", TOLERANCE, min=0.0)] = None,
+    device: DeviceOption = "cpu",
+    execution_provider: ProviderOption = None,
+    backend: BackendOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check every file and replay the golden outputs.
+
+    Decodes each case plainly and by every recipe. A divergence is a near-tie if the two best logits of the reference
+    are closer than the tolerance. The exit status is 1 if anything else diverged, and 0 if not.
+
+    Reports the perplexity of the bundle's own engines, too. It adds the original model's perplexity if that is known:
+    with --reference, or if the bundle was compiled with --dtype int8 or int4, or with --text.
+    """
+    from specc.exactness.replay import prove
+    from specc.runtime.device import Device
+
+    with console.stages() as stage:
+        proof = prove(
+            bundle, recipe or (), tolerance, reference, stage, Device(device, execution_provider, backend), text
+        )
+    if json:
+        console.emit(proof.to_json())
+    else:
+        console.out().print(proof_table(proof))
+    raise typer.Exit(0 if proof.passed else 1)
+
+
+def proof_table(proof: Proof) -> RenderableType:
+    """Draw a proof: a row for each recipe, each divergence, and the counts over all recipes."""
+    report = proof.to_json()
+    table = console.table("recipe", ("tokens/s", "right"), ("acceptance", "right"), "verdict")
+    for row in report["recipes"]:
+        verdict = verdicts(row["identical"], row["near_ties"], row["diverged"], row["lossy"])
+        table.add_row(row["recipe"], f"{row['tokens_per_second']:.1f}", f"{row['mean_acceptance_length']:.2f}", verdict)
+    parts: list[RenderableType] = [table, ""]
+    if report["divergences"]:
+        parts += [_divergences(report["divergences"]), ""]
+    count = console.text(f"{report['cases']} cases, {report['tokens']} tokens, {report['replays']} replays: ")
+    total = verdicts(report["identical"], report["near_ties"], report["diverged"], report["lossy"])
+    near_tie = f"near-tie: the two best logits of the reference are closer than {report['tolerance']:g}"
+    parts += [count.append_text(total), console.text(near_tie, "dim"), *_notes(report)]
+    return console.stack(*parts)
+
+
+def _notes(report: Mapping[str, Any]) -> list[Text]:
+    """Say how the target compares with the original model, and the golden file with the reference."""
+    notes = []
+    if original := report["original"]:
+        share = f"{original['agreement']:.1%} of {original['tokens']} next tokens are the original model's"
+        notes.append(console.text(f"The weights are quantised, and the bundle is its own reference: {share}."))
+    if perplexity := report["perplexity"]:
+        line = f"perplexity on {perplexity['text']}, {perplexity['tokens']} tokens: {perplexity['value']:.3f}"
+        if perplexity["original"] is not None:
+            line += f"; the original model's is {perplexity['original']:.3f}"
+        notes.append(console.text(line))
+    if golden := report["golden"]:
+        agreement = verdicts(golden["identical"], golden["near_ties"], golden["diverged"])
+        line = f"the bundle's golden file compared with {report['reference']}: "
+        notes.append(console.text(line).append_text(agreement))
+    return notes
+
+
+def _divergences(divergences: Iterable[Mapping[str, Any]]) -> Table:
+    """Draw a row for each divergence: where it is, both tokens, and the gap of the reference's logits."""
+    columns = [(title, "right") for title in ("case", "token", "expected", "got", "gap")]
+    table = console.table("divergence", *columns, "verdict")
+    for row in divergences:
+        table.add_row(
+            row["recipe"],
+            str(row["case"]),
+            str(row["at"]),
+            str(row["expected"]),
+            "the end" if row["got"] is None else str(row["got"]),
+            f"{row['gap']:.6f}",
+            row["verdict"],
+        )
+    return table
+
+
+def verdicts(identical: int, near_ties: int, diverged: int, lossy: int = 0) -> Text:
+    """Write how many replays had which verdict. Counts of zero are left out, unless all are zero.
+
+    Args:
+        identical: replays with the reference's tokens.
+        near_ties: replays that diverged where the reference's two best logits were close.
+        diverged: replays that diverged elsewhere.
+        lossy: replays by recipes that may differ.
+    """
+    counts = [
+        (identical, "identical", ""),
+        (near_ties, "near-tie", "yellow"),
+        (lossy, "different, as a lossy recipe may be", ""),
+        (diverged, "diverged", "red"),
+    ]
+    shown = [each for each in counts if each[0]] or counts[:1]
+    return console.join([console.text(f"{count} {word}", style) for count, word, style in shown], ", ")
