@@ -82,3 +82,10 @@ def edit_golden(bundle: Path, edit: Callable[[list[dict[str, Any]]], Any]) -> Pa
     file.write_text("".join(json.dumps(c) + "\n" for c in cases), encoding="utf-8")
     told = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     return edit_manifest(bundle, lambda m: m["files"].update({"golden.jsonl": told}))
+
+
+def fits(text: str, columns: int) -> None:
+    """Check that a printed text is plain, not empty, and at most so many columns wide."""
+    assert text
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= columns

@@ -1,14 +1,16 @@
-"""What the command line prints, and how it ends."""
+"""The streams of the command line, its signals, and the parts of its tables."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from specc.cli import console
+from specc.runtime.errors import SpeccWarning
 
 
 @pytest.fixture
@@ -18,24 +20,76 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
-    console._ending.clear()
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_that_a_library_swallowed_ends_the_work_at_its_next_stage(number, raised):
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_that_a_library_swallowed_ends_the_work_at_its_next_stage(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
     signal.signal(number, signal.default_int_handler)
-    console.heed_signals()
-    with contextlib.suppress(BaseException):
-        signal.raise_signal(number)
-    with console.stages() as stage, pytest.raises(raised):
-        stage("build", 0, 1)
+    with console.end_on_signals():
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(number)
+        with console.stages() as stage, pytest.raises(error):
+            stage("build", 0, 1)
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_signal_that_the_shell_ignores_stays_ignored():
+def test_a_signal_that_the_shell_ignores_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    console.heed_signals()
-    signal.raise_signal(signal.SIGINT)
+    with console.end_on_signals():
+        signal.raise_signal(signal.SIGINT)
+        with console.stages() as stage:
+            stage("build", 0, 1)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_the_handlers_of_signals_are_put_back_and_an_old_signal_is_forgotten() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with console.end_on_signals(), contextlib.suppress(SystemExit):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
     with console.stages() as stage:
         stage("build", 0, 1)
+
+
+def test_each_new_title_is_a_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.stages() as stage:
+        for title, done in (("load", 0), ("build", 1), ("build", 2), ("measure", 3)):
+            stage(title, done, 4)
+    assert capsys.readouterr() == ("", "load\nbuild\nmeasure\n")
+
+
+def test_an_error_of_several_lines_is_printed_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    console.fail("it broke:\n  here\n")
+    assert capsys.readouterr().err == "specc: error: it broke: here\n"
+
+
+def test_a_warning_of_specc_is_one_line_and_others_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    others: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *place: others.append(str(message))
+        console.one_line_warnings()
+        warnings.warn("slow\nhere", SpeccWarning, stacklevel=1)
+        warnings.warn("old", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "specc: warning: slow here\n"
+    assert others == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (39_800_000, "39.8 MB"), (4e9, "4.0 GB"), (5e15, "5000.0 TB")],
+)
+def test_sizes_have_a_unit(count: float, text: str) -> None:
+    assert console.size(int(count)) == text
+
+
+def test_markup_in_a_table_is_printed_as_text() -> None:
+    table = console.table("name", ("count", "right"))
+    table.add_row("[bold]x[/bold]", "1")
+    out = console.out()
+    with out.capture() as captured:
+        out.print(table)
+    assert "[bold]x[/bold]" in captured.get()

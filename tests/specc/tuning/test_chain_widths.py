@@ -9,7 +9,7 @@ import pytest
 
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
-from specc.tuning.chain_widths import chains, widened
+from specc.tuning.chain_widths import chains, with_all_widths
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.model]
 def test_a_recipe_of_several_widths_may_have_all_below_its_widest(bundle: Path) -> None:
     manifest = open_bundle(bundle).manifest
     assert list(chains(manifest)) == [1, *WIDTHS.curve]
-    verify = {r.name: r.verify for r in widened(manifest, chains(manifest)).recipes}
+    verify = {r.name: r.verify for r in with_all_widths(manifest, chains(manifest)).recipes}
     assert verify["prompt-lookup"] == ("decode", *(f"verify-chain-{n}" for n in (2, 4, 6, 8, 12)))
     assert verify["plain"] == ("decode",) and verify["early-exit"] == ("verify-early-exit",)
 

@@ -1,0 +1,26 @@
+"""Options that may be repeated."""
+
+from __future__ import annotations
+
+import pytest
+
+from specc.cli.arguments import examples, pairs, split_commas
+from specc.runtime.errors import RecipeError
+
+
+def test_pairs_are_split_at_the_first_equals_sign() -> None:
+    assert pairs("--peer-model", ["a=x.gguf", "b=/m?k=v"]) == {"a": "x.gguf", "b": "/m?k=v"}
+
+
+@pytest.mark.parametrize("value", ["a", "a=", "=b", "="])
+def test_a_pair_without_key_or_value_is_refused(value: str) -> None:
+    with pytest.raises(RecipeError, match=r"--peer-model .* is not KEY=VALUE"):
+        pairs("--peer-model", ["x=y", value])
+
+
+def test_names_with_commas_come_once_and_in_order() -> None:
+    assert split_commas(["b, a", "a,,c", ""]) == ["b", "a", "c"]
+
+
+def test_examples_stand_on_lines_of_their_own() -> None:
+    assert examples("specc a", "specc b") == "\b\nExamples:\n  specc a\n  specc b"

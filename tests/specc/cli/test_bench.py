@@ -1,0 +1,95 @@
+"""The verb `bench`: its tables, what it says on standard error, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from doubles.peers import QUICK, MakePeer, echo, peer_maker, questions
+from doubles.tune_plan import tune_plan
+from shell import copied, edit_manifest, fits, refused, specc
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture
+def make_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePeer:
+    return peer_maker(tmp_path, monkeypatch)
+
+
+def test_the_tables(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = specc("bench", bundle, "--recipe", "prompt-lookup", "--prompts", questions(tmp_path), *QUICK).out
+    assert re.search(r"^prompt-lookup( \*)? +\d+\.\d +\d+% +\d\.\d\d +\d\.\d\d +\d\.\d\d +100%$", out, re.M)
+    assert re.search(r"^x plain +a +b$", out, re.M)
+    assert re.search(r"^decode +1 .*1\.00, 1\.00$", out, re.M)
+    fits(out, 80)
+
+
+def test_the_json_is_on_standard_output_and_the_progress_is_not(bundle: Path) -> None:
+    ran = specc("bench", bundle, *QUICK, "--json")
+    assert ran.json["settings"]["rounds"] == 1
+    assert ran.err.splitlines() == ["warm up", "round 1 of 1", "measure the engines"]
+
+
+def test_recipes_may_be_named_in_any_of_the_ways(bundle: Path) -> None:
+    names = ("--recipe", "early-exit", "--recipes", "plain,early-exit", "--recipes", "prompt-lookup")
+    rows = specc("bench", bundle, *names, *QUICK, "--json").json["rows"]
+    assert [row["recipe"] for row in rows] == ["plain", "early-exit", "prompt-lookup"]
+
+
+def test_the_plan_of_the_bundle_has_a_line(bundle: Path, tmp_path: Path) -> None:
+    plan = tune_plan().to_json()
+    copy = edit_manifest(copied(bundle, tmp_path), lambda manifest: manifest["extra"].update(plan=plan))
+    out = specc("bench", copy, *QUICK).out
+    assert "plan: early-exit, predicted 1.50 x, measured 1.25 x by specc tune" in out
+
+
+def test_probabilities_are_read_from_their_option(bundle: Path) -> None:
+    argv = ("--recipe", "early-exit", "--synthetic-acceptance", "1,1,0", *QUICK)
+    assert specc("bench", bundle, *argv, "--json").json["settings"]["synthetic_acceptance"] == [1, 1, 0]
+    assert "synthetic acceptance: 1, 1, 0" in specc("bench", bundle, *argv).out
+
+
+def test_a_peer_and_its_failures_have_lines(bundle: Path, model: Path, make_peer: MakePeer) -> None:
+    make_peer("echo", echo())
+    ran = specc("bench", bundle, "--against", "echo", "--model", model, *QUICK)
+    assert "echo: broken: ValueError: no such mode here" in ran.err
+    assert re.search(r"^echo: specc's \S+ is \d+\.\d\d x its fastest mode, (plain|wrong)$", ran.out, re.M)
+    assert re.search(r"^memory: specc [\d.]+ MB, echo [\d.]+ MB$", ran.out, re.M)
+
+
+def test_a_peer_that_does_not_run_has_a_line(bundle: Path, model: Path, make_peer: MakePeer) -> None:
+    make_peer("echo", echo())
+    argv = ("--against", "echo", "--peer-python", "echo=/nowhere/python", "--model", model)
+    assert "echo: /nowhere/python does not run" in specc("bench", bundle, *argv, *QUICK, "--json").err
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (("--recipe", "early-exi"), "no recipe 'early-exi', only plain, prompt-lookup, early-exit"),
+            (("--against", "vllm"), "no peer 'vllm'; there are transformers, onnxruntime-genai"),
+            (("--prompts", "/nowhere.jsonl"), "cannot read prompts from /nowhere.jsonl"),
+            (("--max-new-tokens", "256"), "256 new tokens leave no room for a prompt in 256 rows; give fewer"),
+            (("--synthetic-acceptance", "0.8,x"), "acceptance rates '0.8,x'; write numbers"),
+            (("--peer-python", "transformers"), "--peer-python 'transformers' is not KEY=VALUE"),
+            (("--html", "/nowhere/bench.html"), "there is no directory /nowhere; make it"),
+        ],
+    )
+    def test_it_is_refused(self, argv: tuple[str, ...], message: str, bundle: Path) -> None:
+        assert message in refused("bench", bundle, *argv)
+
+    def test_a_line_that_is_not_a_prompt_is_named(self, bundle: Path, tmp_path: Path) -> None:
+        file = tmp_path / "p.jsonl"
+        file.write_text('{"prompt": "a"}\n{"promt": "b"}\n')
+        assert "p.jsonl, line 2: expected" in refused("bench", bundle, "--prompts", file)
+
+    def test_charts_without_matplotlib_are_refused(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("specc.cli.bench.find_spec", lambda name: None)
+        refusal = refused("bench", bundle, "--html", tmp_path / "b.html")
+        assert refusal == "--html draws with matplotlib, which is not installed; pip install specc[bench]"

@@ -1,0 +1,113 @@
+"""The verb `compile`: what it prints, what it refuses, and what it leaves when it does not finish."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from shell import command, refused, specc
+from tiny import save_model
+
+from specc.recipes.defaults import WIDTHS
+
+pytestmark = pytest.mark.model
+
+
+def test_json(model: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "import"}\n')
+    argv = ["-o", tmp_path / "m.specc", "--recipe", "prompt-lookup", "--prompt-lookup-num-tokens", 3]
+    more = ["--prompts", prompts, "--golden-tokens", 5, "--max-seq-len", 64, "--dump-graphs", tmp_path / "graphs"]
+    report = specc("compile", model, *argv, *more, "--json").json
+    assert report["bundle"] == str(tmp_path / "m.specc")
+    assert report.keys() >= {"weights_bytes", "default_recipe", "seconds", "peak_rss_bytes", "recipes"}
+    chains = {f"verify-chain-{n}": n for n in WIDTHS.curve} | {"decode": 1}
+    assert {e["name"]: e["slots"] for e in report["engines"]} == chains | {"prefill": 64}
+    assert {e["file"] for e in report["engines"] if e["name"] in chains} == {"decode.onnx"}
+    assert all(e.keys() == {"name", "slots", "layers", "file", "bytes", "backend"} for e in report["engines"])
+    assert [r["recipe"] for r in report["recipes"]] == ["plain", "prompt-lookup"]
+    assert list((tmp_path / "graphs").glob("*/*.py"))
+    refusal = refused("compile", model, *argv)
+    assert refusal == f"{tmp_path / 'm.specc'} exists; choose another output, or replace it with --overwrite"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--recipe", "early-exi"), "no recipe 'early-exi'; did you mean 'early-exit'?"),
+        (("--recipe", "draft-model"), "needs a draft model; name one with --assistant-model"),
+        (("--recipe", "prompt-lookup", "--set", "early-exit.tree=None"), "add --recipe early-exit"),
+        (("--recipe", "prompt-lookup", "--assistant-early-exit", "2"), "no compiled recipe has a parameter"),
+        (("--recipe", "early-exit", "--assistant-early-exit", "3", "--golden-tokens", "1"), "give 1..2"),
+        (("--prompts", "/nowhere"), "cannot read prompts from /nowhere"),
+        (("--max-seq-len", "1000"), "give 16..256"),
+    ],
+)
+def test_what_cannot_be_compiled_leaves_nothing(
+    options: tuple[str, ...], message: str, model: Path, tmp_path: Path
+) -> None:
+    assert message in refused("compile", model, "-o", tmp_path / "m.specc", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_tokenizer_is_refused(model: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    assert "tokenizer" in refused("compile", bare, "-o", tmp_path / "m.specc")
+    assert list(tmp_path.iterdir()) == [bare]
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(model: Path, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other", vocab_size=600)
+    argv = ("--recipe", "draft-model", "--assistant-model", other, "--golden-tokens", 1)
+    assert "must share the target's tokenizer" in refused("compile", model, "-o", tmp_path / "m.specc", *argv)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
+    ran = subprocess.run(argv, capture_output=True, text=True, preexec_fn=little)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr.splitlines()[-1].startswith("specc: error: cannot write")
+    assert "Traceback" not in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_killed_compile_leaves_nothing(sent: signal.Signals, status: int, model: Path, tmp_path: Path) -> None:
+    argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
+
+    def heed() -> None:
+        signal.signal(sent, signal.SIG_DFL)  # or a background job would ignore SIGINT, and so would its children
+
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    # Python itself dies of the signal, which shells call 130 too, where it came while a string was executed
+    assert process.returncode in (status, -sent), err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_compile_leaves_that_could_do_nothing_more_goes_with_the_next(model: Path, tmp_path: Path) -> None:
+    argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".m.specc.*")):
+        time.sleep(0.05)
+    refused("compile", tmp_path, "-o", tmp_path / "m.specc")
+    assert list(tmp_path.glob(".m.specc.*"))  # it lives
+    process.kill()
+    process.wait(60)
+    assert list(tmp_path.glob(".m.specc.*"))
+    refused("compile", tmp_path, "-o", tmp_path / "m.specc")
+    assert list(tmp_path.iterdir()) == []

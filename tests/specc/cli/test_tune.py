@@ -1,0 +1,60 @@
+"""The verb `tune`: its table, its JSON, and the prompts files that it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from doubles.tune_plan import tune_plan
+from rich.console import RenderableType
+from shell import copied, refused, specc
+
+from specc.cli import console
+from specc.cli.tune import plan_table
+from specc.runtime.bundle import open_bundle
+from specc.tuning.plan import TunePlan
+
+
+def printed(part: RenderableType) -> list[str]:
+    out = console.out()
+    with out.capture() as captured:
+        out.print(part)
+    return [" ".join(line.split()) for line in captured.get().splitlines()]
+
+
+def test_a_plan_is_drawn_with_its_choice_and_its_curve() -> None:
+    lines = printed(plan_table(tune_plan()))
+    assert "early-exit * 3 1.50 1.25" in lines
+    assert "prompt-lookup 0.90" in lines
+    assert "* The plan: early-exit, 1.25 times as fast as plain decoding." in lines
+    assert "A compile with --tune would give early-exit another tree." in lines
+    assert "These engines run faster on one thread: draft-early-exit." in lines
+    assert "4 3.00 ms 1.50 x" in lines
+
+
+def test_plain_decoding_is_explained() -> None:
+    lines = printed(plan_table(tune_plan(recipe="plain", trees={}, single_threaded=())))
+    assert "No recipe is 5% faster than plain decoding here, so the plan is plain decoding." in lines
+    assert not any("--tune" in line or "thread" in line for line in lines)
+
+
+@pytest.mark.model
+class TestVerb:
+    def test_the_json_is_the_plan_in_the_manifest(self, bundle: Path, tmp_path: Path) -> None:
+        copy = copied(bundle, tmp_path)
+        plan = specc("tune", copy, "--limit", 1, "--max-new-tokens", 4, "--json").json
+        manifest = open_bundle(copy).manifest
+        assert manifest.extra["plan"] == plan
+        assert TunePlan.from_json(plan) == TunePlan.of(manifest)
+
+    def test_the_table_has_the_curve(self, bundle: Path, tmp_path: Path) -> None:
+        out = specc("tune", copied(bundle, tmp_path), "--limit", 1, "--max-new-tokens", 4).out
+        assert "slots, measured" in out and "after 64" in out
+
+    def test_a_prompts_file_that_holds_none_is_named_with_its_line(self, bundle: Path, tmp_path: Path) -> None:
+        file = tmp_path / "p.jsonl"
+        file.write_text(json.dumps({"prompt": "a"}) + "\n{}\n")
+        assert "p.jsonl, line 2" in refused("tune", bundle, "--prompts", file)
+        file.write_text("")
+        assert "holds no prompt" in refused("tune", bundle, "--prompts", file)
