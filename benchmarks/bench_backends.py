@@ -1,4 +1,4 @@
-"""What a step costs by each backend of a bundle, or by each of several bundles and providers, in turns.
+"""Measure a step of each backend of a bundle, or of each of several bundles and providers, in turns.
 
 specc compile examples/pycode-10m -o build/both.specc --backend onnx --backend inductor --recipe prompt-lookup
 python benchmarks/bench_backends.py build/both.specc
@@ -6,7 +6,7 @@ python benchmarks/bench_backends.py build/both.specc
 specc compile examples/pycode-10m -o build/portable.specc --lowering portable --recipe prompt-lookup
 python benchmarks/bench_backends.py build/both.specc build/portable.specc@{cpu,openvino,openvino:bf16}
 
-With a GPU also build/portable.specc@{cuda,tensorrt,nv-tensorrt-rtx}, and bundles of backends that need one.
+With a GPU, add build/portable.specc@{cuda,tensorrt,nv-tensorrt-rtx}, and bundles of backends that need a GPU.
 """
 
 from __future__ import annotations
@@ -26,37 +26,57 @@ from specc.runtime.tree import Tree
 ROUNDS, STEPS, PROMPT = 7, 20, "def f(x):\n"
 
 
-def main(*named: str) -> None:
-    """Of the engines that all have, with a chain of slots."""
-    sessions = {title: session for name in named for title, session in loaded(name).items()}
-    chains: dict[str, Tree] = {}
-    for session in sessions.values():
-        session.generate(PROMPT, 8, recipe="plain")
-        held = {e.name: e.block.topology for e in session.engines.specs()}
-        chains = {n: t for n, t in (chains or held).items() if n in held and isinstance(t, Tree) and t.is_chain}
-    for name, tree in chains.items():
-        found: dict[str, list[float]] = {title: [] for title in sessions}
+def main(*names: str) -> None:
+    """Time the chains that all sessions have, and print a line for each.
+
+    Args:
+        names: what to load, each in one of the forms of `load`.
+    """
+    sessions = {title: session for name in names for title, session in load(name).items()}
+    for engine, tree in common_chains(list(sessions.values())).items():
+        times: dict[str, list[float]] = {title: [] for title in sessions}
         for _ in range(ROUNDS):
             for title, session in sessions.items():
-                found[title].append(statistics.median(step(session, name, tree) for _ in range(STEPS)))
-        told = (f"{b} {statistics.median(t):.2f} ms ({min(t):.2f} to {max(t):.2f})" for b, t in found.items())
-        print(f"{name}, {tree.slots} slots: {', '.join(told)}")
+                times[title].append(statistics.median(step(session, engine, tree) for _ in range(STEPS)))
+        figures = [
+            f"{title} {statistics.median(t):.2f} ms ({min(t):.2f} to {max(t):.2f})" for title, t in times.items()
+        ]
+        print(f"{engine}, {tree.slots} slots: {', '.join(figures)}")
 
 
-def loaded(named: str) -> dict[str, Session]:
-    """A session for each backend of BUNDLE, or the one of BUNDLE@PROVIDER or BUNDLE@openvino:PRECISION."""
-    bundle, _, place = named.partition("@")
+def common_chains(sessions: list[Session]) -> dict[str, Tree]:
+    """Warm every session up, and find the engines with a chain of slots that all of them have."""
+    common: dict[str, Tree] | None = None
+    for session in sessions:
+        session.generate(PROMPT, 8, recipe="plain")
+        chains = {}
+        for engine in session.engines.specs():
+            topology = engine.block.topology
+            if isinstance(topology, Tree) and topology.is_chain and (common is None or engine.name in common):
+                chains[engine.name] = topology
+        common = chains
+    return common or {}
+
+
+def load(name: str) -> dict[str, Session]:
+    """Load sessions by name.
+
+    Args:
+        name: BUNDLE for a session of each backend, BUNDLE@PROVIDER for one session, or BUNDLE@openvino:PRECISION.
+    """
+    bundle, _, place = name.partition("@")
     if not place:
-        backends = dict.fromkeys(e.backend for e in open_bundle(bundle).manifest.engines)
-        return {f"{bundle} {b}": specc.load(bundle, DEVICES[b][0], backend=b) for b in backends}
+        backends = dict.fromkeys(engine.backend for engine in open_bundle(bundle).manifest.engines)
+        return {f"{bundle} {backend}": specc.load(bundle, DEVICES[backend][0], backend=backend) for backend in backends}
     provider, _, precision = place.partition(":")
-    os.environ["SPECC_OPENVINO_PRECISION"] = precision or "f32"  # read when a session's engines are loaded
+    os.environ["SPECC_OPENVINO_PRECISION"] = precision or "f32"  # A session reads it when it loads its engines.
     session = specc.load(bundle, PROVIDERS[provider].device, provider)
-    session.engines.load(*(e.name for e in session.engines.specs()))
-    return {named: session}
+    session.engines.load(*(engine.name for engine in session.engines.specs()))
+    return {name: session}
 
 
 def step(session: Session, name: str, tree: Tree) -> float:
+    """Return the milliseconds of one step with all slots filled."""
     engine, start = session.engines[name], time.perf_counter()
     engine.run(session.cache, [5] * tree.slots, tree)
     return 1000 * (time.perf_counter() - start)

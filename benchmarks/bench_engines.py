@@ -1,14 +1,15 @@
-"""Engine steps beside onnxruntime-genai's and llama.cpp's, on a random-weights Llama of SmolLM2-135M's shape.
+"""Measure engine steps beside onnxruntime-genai's and llama.cpp's, on a random Llama of SmolLM2-135M's shape.
 
     pip install -e '.[compile,cpu]'
-    pip install onnxruntime-genai==0.18.0 llama-cpp-python gguf --no-deps  # peers; the second may be left out
-    python benchmarks/bench_engines.py build/bench                         # some minutes; prints and writes bench.json
+    pip install onnxruntime-genai==0.18.0 llama-cpp-python gguf --no-deps  # the peers; the second may be left out
+    python benchmarks/bench_engines.py build/bench                         # takes minutes; prints, writes bench.json
 
-All decode greedily from the same 64 tokens on the same number of threads, each in its own process: fp32, and with 4
-bits a weight; specc's engines after 1024 tokens too. llama.cpp's batches give logits for each of their tokens, as our
-verify does. A round gives each in turn so many steps; the figure is the median over rounds of a round's
-median, and the ratio the median of the rounds' ratios. Compile time and memory are those of the default recipes; a
-session's memory and second load those of prefill, decode, two chains and a draft, fp32 or of 4 bits.
+All systems decode greedily from the same 64 tokens, on the same number of threads, each in a process of its own: in
+fp32, and with 4 bits a weight. specc's engines run after 1024 tokens, too. llama.cpp's batches give logits for each of
+their tokens, as the verify engines do. In a round, each system in turn runs some steps. A figure is the median over the
+rounds of a round's median, and a ratio is the median of the rounds' ratios. Compile time and memory are those of the
+default recipes. The memory and the second load of a session are those of prefill, decode, two chains and a draft, which
+is in fp32 or in 4 bits.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-CONTEXT = 64
-STEPS = 15
-LONG = 1024
-ENGINES = {  # by name; tokens, and rows before them
+CONTEXT, LONG = 64, 1024  # Rows before a step.
+STEPS, WARM_UP_STEPS = 15, 3  # In each measurement.
+# By title: the name of an engine, its tokens, and the rows before them.
+ENGINES = {
     "decode": ("decode", 1, CONTEXT), "decode int4": ("draft-quantized-self-draft", 1, CONTEXT),
     "verify(8)": ("verify-chain-12", 8, CONTEXT), "verify(12)": ("verify-chain-12", 12, CONTEXT),
     "verify(16)": ("verify-token-recycling", 16, CONTEXT), "chain(16)": ("verify-chain-16", 16, CONTEXT),
     "decode after 1024": ("decode", 1, LONG), "verify(16) after 1024": ("verify-token-recycling", 16, LONG),
     "chain(16) after 1024": ("verify-chain-16", 16, LONG),
 }  # fmt: skip
-WIDTHS = (1, 8, 16)  # of llama.cpp's batches
+WIDTHS = (1, 8, 16)  # Tokens in a batch of llama.cpp.
 TARGET = ("prefill", "decode", "verify-chain-6", "verify-chain-12")
 LOADED = {"layer-skip draft": (*TARGET, "draft-layer-skip"), "4-bit draft": (*TARGET, "draft-quantized-self-draft")}
+# By title: the dividend and the divisor.
 RATIOS = {
     "decode / genai": ("decode", "genai"), "verify(8) / genai": ("verify(8)", "genai"),
     "verify(16) / genai": ("verify(16)", "genai"), "decode int4 / genai int4": ("decode int4", "genai int4"),
@@ -54,21 +56,31 @@ RATIOS = {
 
 
 def make_model(directory: Path) -> None:
-    """SmolLM2-135M's shape, random weights, the demo model's tokenizer."""
+    """Write a model of SmolLM2-135M's shape with random weights and the demo model's tokenizer."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True, max_position_embeddings=2048,
-    )  # fmt: skip
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+    )
     LlamaForCausalLM(config).save_pretrained(directory)
     AutoTokenizer.from_pretrained(Path(__file__).parents[1] / "examples" / "pycode-10m").save_pretrained(directory)
 
 
-def loaded(bundle: str, names: tuple[str, ...]) -> tuple[float, int]:
-    """Seconds to load these engines a second time, and the memory of a process that has run them."""
+def load_again(bundle: str, names: tuple[str, ...]) -> tuple[float, int]:
+    """Load engines that were loaded before, and run each once.
+
+    Returns:
+        The seconds of the load, and the memory of this process in bytes.
+    """
     import specc
     from specc.runtime.sequence import Cache
 
@@ -79,11 +91,11 @@ def loaded(bundle: str, names: tuple[str, ...]) -> tuple[float, int]:
     cache = Cache(session.cache.store)
     for name in names:
         session.engines[name].extend(cache, [1])
-    return seconds, pss()
+    return seconds, proportional_set_size()
 
 
 def specc_worker(pipe: Connection, bundle: str) -> None:
-    """On (NAME, TOKENS, CONTEXT), milliseconds of a step."""
+    """Answer orders (engine, tokens, context) with the milliseconds of a step."""
     import numpy as np
 
     import specc
@@ -93,43 +105,54 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
     session = specc.load(bundle)
     prompt = np.random.default_rng(0).integers(1, 4000, LONG).tolist()
     caches = {}
-    for context in (CONTEXT, LONG):  # the rows of the shorter are the first of the longer
+    for context in (CONTEXT, LONG):  # They share a store: the rows of the shorter are the first of the longer.
         caches[context] = Cache(session.cache.store)
         session.engines["prefill"].extend(caches[context], prompt[:context])
     while (order := pipe.recv()) != "stop":
         name, tokens, context = order
         engine = session.engines[name]
         tree = engine.block.topology if tokens == engine.slots else Tree.chain(tokens)
-        pipe.send(timed(partial(engine.run, caches[context], prompt[:tokens], tree)))
+        pipe.send(milliseconds(partial(engine.run, caches[context], prompt[:tokens], tree)))
 
 
-def pss() -> int:
+def proportional_set_size() -> int:
+    """Return the memory of this process in bytes. Shared pages count in part."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
 
 def genai_worker(pipe: Connection, directory: str) -> None:
+    """Answer each order with the milliseconds of a decoding step of onnxruntime-genai."""
     import numpy as np
     import onnxruntime_genai as og
 
     model = og.Model(directory)
     prompt = np.random.default_rng(0).integers(1, 4000, CONTEXT).tolist()
+    length = CONTEXT + 4 * STEPS
     while pipe.recv() != "stop":
         params = og.GeneratorParams(model)
-        params.set_search_options(max_length=CONTEXT + 4 * STEPS, min_length=CONTEXT + 4 * STEPS, do_sample=False)
+        params.set_search_options(max_length=length, min_length=length, do_sample=False)
         generator = og.Generator(model, params)
         generator.append_tokens(prompt)
-        pipe.send(timed(generator.generate_next_token))
+        pipe.send(milliseconds(generator.generate_next_token))
 
 
 def llama_worker(pipe: Connection, gguf: str) -> None:
-    """On a width, milliseconds of a batch of so many tokens, f32 all through."""
+    """Answer each width with the milliseconds of a batch of so many tokens of llama.cpp, in f32 all through."""
     import llama_cpp
     import numpy as np
 
     threads, f32 = int(os.environ["SPECC_THREADS"]), llama_cpp.GGML_TYPE_F32
-    model = llama_cpp.Llama(gguf, n_ctx=2048, n_threads=threads, n_threads_batch=threads, type_k=f32, type_v=f32,
-                            logits_all=True, verbose=False)  # fmt: skip
+    model = llama_cpp.Llama(
+        gguf,
+        n_ctx=2048,
+        n_threads=threads,
+        n_threads_batch=threads,
+        type_k=f32,
+        type_v=f32,
+        logits_all=True,
+        verbose=False,
+    )
     prompt = np.random.default_rng(0).integers(1, 4000, CONTEXT).tolist()
     model.eval(prompt)
 
@@ -139,106 +162,165 @@ def llama_worker(pipe: Connection, gguf: str) -> None:
         model._ctx.decode(model._batch)
 
     while (width := pipe.recv()) != "stop":
-        pipe.send(timed(partial(step, width)))
+        pipe.send(milliseconds(partial(step, width)))
 
 
-def timed(step: Callable[[], Any]) -> float:
-    """The median milliseconds of a step, after three to warm up."""
+def milliseconds(step: Callable[[], Any]) -> float:
+    """Return the median time of a step, after some steps that warm up."""
     seconds = []
-    for _ in range(STEPS + 3):
+    for _ in range(STEPS + WARM_UP_STEPS):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return median(seconds[3:]) * 1000
+    return median(seconds[WARM_UP_STEPS:]) * 1000
 
 
 def compile_bundle(model: Path, bundle: Path, *options: str) -> dict[str, Any]:
+    """Compile the model in a process of its own, and return what `specc compile --json` prints."""
     command = ["specc", "compile", str(model), "-o", str(bundle), "--overwrite", "--json", *options]
-    made = subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.PIPE)
-    return json.loads(made.stdout)
+    result = subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.PIPE)
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def compile_with_widths(model: Path, bundle: Path) -> None:
+    """Compile the model with wide chains and an fp32 draft beside the 4-bit one."""
+    recipes = ("prompt-lookup", "token-recycling", "jacobi", "layer-skip", "quantized-self-draft")
+    options = [f"--recipe={name}" for name in recipes]
+    options += [f"--set={name}.num_speculative_tokens=15" for name in ("token-recycling", "jacobi")]
+    compile_bundle(model, bundle, *options, "--draft-dtype=fp32")
+
+
+class Workers:
+    """The processes that measure, one for each system."""
+
+    def __init__(self) -> None:
+        self.context = get_context("spawn")
+        self.pipes: dict[str, Connection] = {}
+
+    def start(self, name: str, target: Callable[[Connection, str], None], argument: Path) -> None:
+        """Start a process under a name."""
+        self.pipes[name], other_end = self.context.Pipe()
+        self.context.Process(target=target, args=(other_end, str(argument)), daemon=True).start()
+
+    def ask(self, name: str, order: Any) -> float:
+        """Send an order and wait for its milliseconds."""
+        self.pipes[name].send(order)
+        answer: float = self.pipes[name].recv()
+        return answer
+
+    def stop(self) -> None:
+        """End all processes."""
+        for pipe in self.pipes.values():
+            pipe.send("stop")
+
+
+def measure_memory(bundle: Path) -> dict[str, tuple[float, int]]:
+    """Load each set of engines of LOADED a second time, in a process of its own.
+
+    The first load checks every file and packs the weights.
+
+    Returns:
+        The seconds of the second load and the memory in bytes, by title.
+    """
+    import specc
+
+    for names in LOADED.values():
+        specc.load(bundle).engines.load(*names)
+    memory = {}
+    for title, names in LOADED.items():
+        with get_context("spawn").Pool(1) as pool:
+            memory[title] = pool.apply(load_again, (str(bundle), names))
+    return memory
+
+
+def measure_steps(bundle: Path, genai: dict[str, Path], model: Path, rounds: int) -> list[dict[str, float]]:
+    """Run all systems in turns.
+
+    Args:
+        bundle: the bundle with all widths.
+        genai: directories of onnxruntime-genai's models, by title.
+        model: the original model, which is converted for llama.cpp if that is installed.
+        rounds: how many rounds are measured.
+
+    Returns:
+        The milliseconds of each round, by title.
+    """
+    workers = Workers()
+    workers.start("specc", specc_worker, bundle)
+    for title, directory in genai.items():
+        workers.start(title, genai_worker, directory)
+    widths = WIDTHS if find_spec("llama_cpp") and find_spec("gguf") else ()
+    if widths:
+        workers.start("llama.cpp", llama_worker, to_gguf(model))
+    results = []
+    for _ in range(rounds):
+        row = {title: workers.ask(title, "decode") for title in genai}
+        row |= {f"llama.cpp({width})": workers.ask("llama.cpp", width) for width in widths}
+        row |= {title: workers.ask("specc", step) for title, step in ENGINES.items()}
+        results.append(row)
+    workers.stop()
+    return results
 
 
 def main() -> None:
-    import specc
-
+    """Compile, measure, print the report and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, help="where models, bundles and bench.json go")
+    parser.add_argument("directory", type=Path, help="where models, bundles and bench.json are written")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     os.environ |= {"SPECC_THREADS": str(args.threads), "OMP_NUM_THREADS": str(args.threads)}
-    model = args.directory / "model"
+    model, bundle = args.directory / "model", args.directory / "widths.specc"
     if not model.exists():
         make_model(model)
-    peers = {"genai": export(model, args, "fp32"), "genai int4": export(model, args, "int4")}
+    genai = {
+        "genai": export(model, args.directory / "genai-fp32", "fp32", args.threads),
+        "genai int4": export(model, args.directory / "genai-int4", "int4", args.threads),
+    }
     compiled = compile_bundle(model, args.directory / "default.specc")
-    recipes = ("prompt-lookup", "token-recycling", "jacobi", "layer-skip", "quantized-self-draft")
-    widths = [f"--recipe={name}" for name in recipes]
-    widths += [f"--set={name}.num_speculative_tokens=15" for name in ("token-recycling", "jacobi")]
-    widths += ["--draft-dtype=fp32"]
-    compile_bundle(model, args.directory / "widths.specc", *widths)
-    bundle, context = args.directory / "widths.specc", get_context("spawn")
-    for names in LOADED.values():
-        specc.load(bundle).engines.load(*names)  # the first load checks every file, and packs
-    memory = {}
-    for title, names in LOADED.items():
-        with context.Pool(1) as pool:
-            memory[title] = pool.apply(loaded, (str(bundle), names))
-    workers = {}
-    llama = [("llama.cpp", llama_worker, to_gguf(model))] if find_spec("llama_cpp") and find_spec("gguf") else []
-    for name, target, what in [
-        ("specc", specc_worker, bundle),
-        *((name, genai_worker, directory) for name, directory in peers.items()),
-        *llama,
-    ]:
-        pipe, theirs = context.Pipe()
-        context.Process(target=target, args=(theirs, str(what)), daemon=True).start()
-        workers[name] = pipe
-
-    def ask(worker: str, order: Any) -> Any:
-        workers[worker].send(order)
-        return workers[worker].recv()
-
-    rounds = []
-    for _ in range(args.rounds):
-        row = {name: ask(name, "decode") for name in peers}
-        row |= {f"{name}({width})": ask(name, width) for name, *_ in llama for width in WIDTHS}
-        rounds.append(row | {name: ask("specc", step) for name, step in ENGINES.items()})
-    for pipe in workers.values():
-        pipe.send("stop")
-    parameters = (model / "model.safetensors").stat().st_size
+    compile_with_widths(model, bundle)
+    memory = measure_memory(bundle)
+    rounds = measure_steps(bundle, genai, model, args.rounds)
+    weights = (model / "model.safetensors").stat().st_size
+    titles = rounds[0].keys()
     report = {
-        "threads": args.threads, "rounds": rounds,
-        "milliseconds": {k: round(median(r[k] for r in rounds), 2) for k in rounds[0]},
-        "ratios": {k: round(median(r[a] / r[b] for r in rounds), 3) for k, (a, b) in RATIOS.items() if b in rounds[0]},
+        "threads": args.threads,
+        "rounds": rounds,
+        "milliseconds": {title: round(median(row[title] for row in rounds), 2) for title in titles},
+        "ratios": {
+            title: round(median(row[a] / row[b] for row in rounds), 3)
+            for title, (a, b) in RATIOS.items()
+            if b in titles
+        },
         "compile_seconds": compiled["seconds"],
         "compile_peak_to_weights": round(compiled["peak_rss_bytes"] / compiled["weights_bytes"], 2),
-        "session_pss_to_weights": {title: round(held / parameters, 3) for title, (_, held) in memory.items()},
+        "session_pss_to_weights": {title: round(size / weights, 3) for title, (_, size) in memory.items()},
         "second_load_seconds": {title: round(seconds, 2) for title, (seconds, _) in memory.items()},
-    }  # fmt: skip
+    }
     (args.directory / "bench.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in report.items() if k != "rounds"}, indent=1))
+    print(json.dumps({key: value for key, value in report.items() if key != "rounds"}, indent=1))
 
 
 def to_gguf(model: Path) -> Path:
-    """The model as llama.cpp reads it, float32."""
+    """Convert the model to float32 in llama.cpp's form, once."""
     file = model / "fp32.gguf"
     if not file.exists():
-        script = Path(__file__).parent.parent / "specc" / "bench" / "peers" / "to_gguf.py"
+        script = Path(__file__).parents[1] / "specc" / "bench" / "peers" / "to_gguf.py"
         subprocess.run([sys.executable, "-P", str(script), str(model), str(file), "fp32"], check=True)
     return file
 
 
-def export(model: Path, args: argparse.Namespace, precision: str) -> Path:
-    """The model as onnxruntime-genai's own builder writes it."""
-    directory = args.directory / f"genai-{precision}"
+def export(model: Path, directory: Path, precision: str, threads: int) -> Path:
+    """Build the model with onnxruntime-genai's own builder, once, and return its directory."""
     if not directory.exists():
-        names = ["-m", str(model), "-o", str(directory), "-p", precision, "-e", "cpu"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run([sys.executable, "-m", "onnxruntime_genai.models.builder", *names], check=True, **quiet)
-        settings = json.loads((directory / "genai_config.json").read_text())
-        settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = args.threads
-        (directory / "genai_config.json").write_text(json.dumps(settings))
+        options = ["-m", str(model), "-o", str(directory), "-p", precision, "-e", "cpu"]
+        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        config = directory / "genai_config.json"
+        settings = json.loads(config.read_text())
+        settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
+        config.write_text(json.dumps(settings))
     return directory
 
 

@@ -47,7 +47,6 @@ def without_doubt(manifest: Manifest) -> Manifest:
 
     How sure a draft is says nothing about a synthetic acceptance, least of all with random weights.
     """
-
     return replace(
         manifest,
         recipes=tuple(

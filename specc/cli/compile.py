@@ -31,8 +31,8 @@ RECIPE = "Compile this recipe. May be repeated. Default: all recipes that need n
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
-EARLY_EXIT = "The number of layers that an early exit runs."
-LOOKUP_TOKENS = "The largest number of tokens that prompt lookup copies."
+EXIT_LAYERS = "The number of layers that an early exit runs."
+COPIED_TOKENS = "The largest number of tokens that prompt lookup copies."
 TREE = 'A tree as a list of paths. Each path is a list of sibling ranks, such as "[(0,), (1,), (0, 0)]".'
 SKIP_LAYERS = "The layers that a layer-skipping draft leaves out."
 LENGTH = "The number of tokens that fit, prompt and answer together. Default: the model's limit, 2048 at most."
@@ -61,8 +61,8 @@ def command(
     set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT)] = None,
     num_speculative_tokens: Annotated[OptionalInt, option("N", SPECULATIVE_TOKENS, min=1)] = None,
-    assistant_early_exit: Annotated[OptionalInt, option("K", EARLY_EXIT, min=1)] = None,
-    prompt_lookup_num_tokens: Annotated[OptionalInt, option("N", LOOKUP_TOKENS, min=1)] = None,
+    assistant_early_exit: Annotated[OptionalInt, option("K", EXIT_LAYERS, min=1)] = None,
+    prompt_lookup_num_tokens: Annotated[OptionalInt, option("N", COPIED_TOKENS, min=1)] = None,
     tree: Annotated[OptionalStr, option("LITERAL", TREE)] = None,
     skip_layers: Annotated[OptionalStr, option("3,4", SKIP_LAYERS)] = None,
     max_seq_len: Annotated[OptionalInt, option("N", LENGTH, min=1)] = None,
