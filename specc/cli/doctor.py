@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from specc.cli import console
 from specc.cli.arguments import JsonOption, examples
-from specc.runtime.device import PROVIDERS
+from specc.runtime.device import PROVIDERS, Provider
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -135,7 +135,7 @@ def _examine_provider(name: str) -> Finding:
     missing = []
     if not library:
         missing.append(f"ONNX Runtime is not installed; pip install {provider.extra}")
-    elif problem := library.lacks(provider):
+    elif problem := _problem_of(provider, library):
         missing.append(problem)
     if provider.device == "cuda" and not _gpu():
         missing.append(GPU)
@@ -144,8 +144,19 @@ def _examine_provider(name: str) -> Finding:
     )
 
 
+def _problem_of(provider: Provider, library: Any) -> str:
+    """Register a provider that is a plug-in, and say what is missing to use it. The text is empty if nothing is."""
+    from specc.runtime.errors import BackendError
+
+    try:
+        library.register(provider)
+    except BackendError as e:
+        return str(e)
+    return str(library.missing(provider))
+
+
 def _onnx_runtime() -> Any:
-    """Return the module that runs ONNX engines, or None if ONNX Runtime is not installed."""
+    """Return the module of ONNX Runtime's providers, or None if ONNX Runtime is not installed."""
     try:
         from specc.runtime.engines import ort_providers
     except ImportError:

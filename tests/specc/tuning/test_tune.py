@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell import copied, specc
@@ -11,7 +12,7 @@ from shell import copied, specc
 import specc as specc_package
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
-from specc.runtime.engines import ort
+from specc.runtime.engines import ort_cpu
 from specc.tuning import job as job_module
 from specc.tuning import tune as module
 from specc.tuning.plan import CompiledRecipe, TunePlan
@@ -52,20 +53,17 @@ def test_what_one_thread_runs_faster_is_loaded_with_one(
     plan = tune(copy, tokens=8, limit=1)
     assert plan.single_threaded == ("draft-early-exit",)
     assert [e.name for e in open_bundle(copy).manifest.engines if e.threads == 1] == ["draft-early-exit"]
-    requests, options = [], ort.session_options
-    monkeypatch.setattr(ort, "session_options", lambda *threads: requests.append(threads) or options(*threads))
+    requests: list[tuple[int, ...]] = []
+
+    def recording(*threads: int) -> Any:
+        requests.append(threads)
+        return ort_cpu.session_options(*threads)
+
+    monkeypatch.setattr("specc.runtime.engines.ort.session_options", recording)
     engines = specc_package.load(copy).engines
     engines.load("decode")
     engines.load("draft-early-exit")
     assert requests == [(0,), (1,)]
-
-
-@pytest.mark.parametrize(("count", "threads"), [(0, 4), (1, 1), (9, 4)])
-def test_an_engine_takes_no_more_threads_than_the_process(
-    count: int, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPECC_THREADS", "4")
-    assert ort.session_options(count).intra_op_num_threads == threads
 
 
 def test_compiling_with_it_measures_more_widths(model: Path, tmp_path: Path) -> None:
