@@ -1,21 +1,21 @@
-"""Passes: one rewrite of a captured graph each, and the lists that make a block.
+"""Passes: each is one rewrite of a captured graph. Lists of passes turn a captured graph into a block.
 
-A pass is a frozen dataclass called on a GraphModule. It edits in place and returns how many places it changed;
-between any two passes the graph is valid and runs. What every pass needs is done once, in `run`.
+Between any two passes the graph is valid and runs in torch. `run` does what every pass needs: clean-up, checks, timing
+and the context of an error.
 """
 
 from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 from specc.runtime.block import Block, Frontier, Parents
-from specc.runtime.errors import PassError
+from specc.runtime.errors import PassError, SpeccWarning
 from specc.runtime.manifest import PassRecord
 
 from .bake_tree import BakeTree
@@ -35,28 +35,44 @@ from .merge_projections import MergeProjections
 from .out_of_place import OutOfPlace
 from .pad_heads import PadHeads
 from .parents_input import ParentsInput
+from .protocol import Miss, Pass
 from .skip_sublayers import SkipSublayers
+
+__all__ = ["Miss", "Pass", "fork", "pipeline", "preparation", "run"]
 
 if __name__ != "specc.passes":
     raise ImportError(f"import specc.passes, not {__name__}: it is installed under specc")
 
-
-class Pass(Protocol):
-    """`optional = True` on the class says that it may find nothing."""
-
-    def __call__(self, graph: GraphModule) -> int: ...
+HEAD_MULTIPLE = 8  # sizes: the kernels of all backends take heads of a multiple of it
 
 
 def preparation(positions: int) -> list[Pass]:
-    """What every block of a model wants; done once, on the captured graph."""
+    """Return the passes that every block of a model needs. They run once, on the captured graph.
+
+    Args:
+        positions: The number of positions that tables of angles must cover.
+    """
     return [
-        DropAsserts(), OutOfPlace(), DropNoops(), FoldConstants(), FuseRMSNorm(), FuseRotary(positions),
-        BoundPositions(positions), PadHeads(8), MergeProjections(), CoreAten(),
-    ]  # fmt: skip
+        DropAsserts(),
+        OutOfPlace(),
+        DropNoops(),
+        FoldConstants(),
+        FuseRMSNorm(),
+        FuseRotary(positions),
+        BoundPositions(positions),
+        PadHeads(HEAD_MULTIPLE),
+        MergeProjections(),
+        CoreAten(),
+    ]
 
 
 def pipeline(block: Block, capacity: int) -> list[Pass]:
-    """The passes that turn a prepared graph into `block`, in order."""
+    """Return the passes that turn a prepared graph into `block`, in order.
+
+    Args:
+        block: What the engine is to compute.
+        capacity: The rows of its cache.
+    """
     passes: list[Pass] = []
     layers, topology = block.layers, block.topology
     if layers.exit_after is not None:
@@ -77,42 +93,68 @@ def pipeline(block: Block, capacity: int) -> list[Pass]:
 
 
 def run(passes: Sequence[Pass], graph: GraphModule, dump: Path | None = None) -> list[PassRecord]:
-    """Apply `passes` in order, cleaning up and checking after each. `dump` gets the graph after each as Python.
+    """Apply passes in order, and clean up and check the graph after each.
 
-    Raises PassError naming the pass, what it missed, and what ran before it.
+    A pass that may find nothing, and finds nothing although the graph plainly has what it rewrites, gives a
+    SpeccWarning with the nearest miss. Its record keeps that text as a note.
+
+    Args:
+        passes: What to apply.
+        graph: The graph to edit in place.
+        dump: A directory that gets the graph after each pass, as Python.
+
+    Returns:
+        A record for each pass.
+
+    Raises:
+        PassError: A pass failed. The message names the pass, what it missed, and what ran before it.
     """
-    done: list[PassRecord] = []
-    for i, p in enumerate(passes):
-        before, start = len(graph.graph.nodes), time.perf_counter()
+    records: list[PassRecord] = []
+    for number, step in enumerate(passes):
+        nodes_before, start, note = len(graph.graph.nodes), time.perf_counter(), ""
         try:
-            changed = p(graph)
-            if not changed and not getattr(p, "optional", False):
+            changed = step(graph)
+            if not changed and not step.optional:
                 raise PassError("found nothing to change")
+            if not changed:
+                note = _note(step, graph)
             graph.graph.eliminate_dead_code()
             graph.graph.lint()
         except Exception as e:
-            after = ", ".join(r.name for r in done) or "no other pass"
-            raise PassError(f"{p!r}: {e} (after {after})") from e
-        done.append(
+            before = ", ".join(record.name for record in records) or "no other pass"
+            raise PassError(f"{step!r}: {e} (after {before})") from e
+        if note:
+            warnings.warn(note, SpeccWarning, stacklevel=2)
+        records.append(
             PassRecord(
-                name=repr(p),
+                name=repr(step),
                 changed=changed,
-                nodes_before=before,
+                nodes_before=nodes_before,
                 nodes_after=len(graph.graph.nodes),
                 seconds=time.perf_counter() - start,
+                note=note,
             )
         )
         if dump:
             dump.mkdir(parents=True, exist_ok=True)
-            (dump / f"{i:02}-{type(p).__name__}.py").write_text(graph.print_readable(print_output=False))
+            (dump / f"{number:02}-{type(step).__name__}.py").write_text(graph.print_readable(print_output=False))
     graph.recompile()
-    return done
+    return records
+
+
+def _note(step: Pass, graph: GraphModule) -> str:
+    """Say what a pass that changed nothing came nearest to; empty if the graph has nothing of the kind."""
+    miss = step.nearest_miss(graph)
+    return (
+        f"{type(step).__name__} changed nothing; nearest: {miss}; the model compiles, but runs slower" if miss else ""
+    )
 
 
 def fork(graph: GraphModule) -> GraphModule:
-    """A graph to rewrite that shares the weights of this one."""
+    """Return a copy of a graph that can be rewritten on its own and shares the weights."""
     twin = Graph()
-    twin.output(twin.graph_copy(graph.graph, seen := {}), None)
-    for old, new in seen.items():
+    copies: dict[Node, Node] = {}
+    twin.output(twin.graph_copy(graph.graph, copies), None)
+    for old, new in copies.items():
         new.meta = copy.copy(old.meta)
     return GraphModule(graph, twin, type(graph).__name__)

@@ -1,4 +1,4 @@
-"""A topology that never changes, baked in."""
+"""Bake a topology that never changes into the graph."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from torch.fx import GraphModule
 from specc.runtime.tree import Tree
 
 from .find import constant, placeholder
+from .protocol import Pass
 
 
 @dataclass(frozen=True)
-class BakeTree:
-    """Ancestors become a constant mask, depths constant position offsets. Chains and look-ahead windows are trees.
+class BakeTree(Pass):
+    """A rewrite of the inputs for a topology to constants. Chains and look-ahead windows are trees too.
+
+    The mask holds each slot's ancestors, itself included; a slot's depth is its position less that of the root.
 
     Given:   inputs mask, depth
     Result:  mask = tree_mask [slots, slots];  depth = tree_depth [slots]

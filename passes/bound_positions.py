@@ -1,4 +1,4 @@
-"""Learned positions, for slots past the last of them."""
+"""Keep positions within tables of learned positions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
+from .arguments import node_arg
 from .find import aten, calls, evaluate, placeholder
+from .protocol import Pass
 
 
 @dataclass(frozen=True)
-class BoundPositions:
-    """A block's unused slots, and those that reach beyond the context, are run too; their rows are never kept.
+class BoundPositions(Pass):
+    """A bound on the rows that are read from a table of learned positions.
+
+    A block also runs its unused slots, and slots that reach beyond the context. Their rows are never kept, but they
+    must not read past the table.
 
     Given:   y = embedding(table, f(position_ids))
     Result:  y = embedding(table, clamp(f(position_ids), max=rows of the table - 1))
@@ -23,13 +28,13 @@ class BoundPositions:
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
-        position_ids, changed = placeholder(graph, "position_ids"), 0
+        changed = 0
+        all_positions = {placeholder(graph, "position_ids"): torch.arange(self.positions)[None]}
         for node in calls(graph, aten.embedding.default):
-            table, index = node.args[:2]
-            assert isinstance(table, Node) and isinstance(index, Node)
+            table, index = node_arg(node, 0), node_arg(node, 1)
             rows = table.meta["val"].shape[0]
-            reached = evaluate(graph, index, {position_ids: torch.arange(self.positions)[None]})
-            if reached is not None and int(reached.max()) >= rows:
+            indices = evaluate(graph, index, all_positions)
+            if indices is not None and int(indices.max()) >= rows:
                 with graph.graph.inserting_before(node):
                     bound = graph.graph.call_function(aten.clamp.default, (index, None, rows - 1))
                 bound.meta = dict(index.meta)

@@ -1,4 +1,4 @@
-"""What crosses to the host."""
+"""Choose what an engine returns to the host."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch.fx import GraphModule, Node
 from specc.runtime.errors import PassError
 
 from .find import aten, layer_output, layers, outputs, set_outputs
+from .protocol import Pass
 
 
 @dataclass(frozen=True)
-class ChooseOutputs:
-    """Next ids by argmax, top-k ids and log-probabilities, logits, hidden states.
+class ChooseOutputs(Pass):
+    """A replacement of the logits by what a block returns: ids, top-k ids with log-probabilities, hidden states.
 
     Given:   {logits}
     Result:  {ids: argmax(logits), top_ids: topk(logits, k), top_logprobs: log_softmax(logits)[top_ids]}
 
-    for ("ids", "top_k:k"); the argmax is then the first of the top k.
+    for the outputs ("ids", "top_k:k"). With top-k, the ids are the first of the top k instead of an argmax.
     """
 
     outputs: tuple[str, ...]
@@ -50,8 +51,9 @@ class ChooseOutputs:
 
 
 def _hidden(graph: GraphModule, layer: int) -> Node:
-    found = layers(graph)
-    index = max(found) if layer == -1 else layer
-    if index not in found:
-        raise PassError(f"no layer {layer}; the graph has {sorted(found)}")
-    return layer_output(graph, found[index])
+    """Return the hidden states after a layer; -1 is the last one. Raises PassError if there is no such layer."""
+    path_by_layer = layers(graph)
+    index = max(path_by_layer) if layer == -1 else layer
+    if index not in path_by_layer:
+        raise PassError(f"no layer {layer}; the graph has {sorted(path_by_layer)}")
+    return layer_output(graph, path_by_layer[index])

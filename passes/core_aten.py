@@ -1,4 +1,4 @@
-"""Operators that are short for others."""
+"""Write out operators that are short for others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import ClassVar
 from torch.fx import GraphModule
 
 from .find import aten, calls, replace
+from .protocol import Pass
 
 
 @dataclass(frozen=True)
-class CoreAten:
-    """A backend that has no word for one of these would decompose the whole program, slowly and at one size.
+class CoreAten(Pass):
+    """A replacement of operators that backends do not know.
+
+    A backend that lacks one of them would decompose the whole program, slowly and at one size.
 
     Given:   square(x);  to(x, dtype)
     Result:  mul(x, x);  _to_copy(x, dtype=dtype)
@@ -21,11 +24,11 @@ class CoreAten:
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
-        found = calls(graph, aten.square.default, aten.to.dtype)
-        for node in found:
+        short = calls(graph, aten.square.default, aten.to.dtype)
+        for node in short:
             if node.target is aten.square.default:
                 replace(graph, node, aten.mul.Tensor, (node.args[0], node.args[0]))
             else:
                 new = replace(graph, node, aten._to_copy.default, node.args[:1])
                 new.kwargs = {"dtype": node.args[1]}
-        return len(found)
+        return len(short)

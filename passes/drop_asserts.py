@@ -1,4 +1,4 @@
-"""Export's run-time assertions, and what only they keep alive."""
+"""Drop the run-time assertions of torch.export, and what only they keep alive."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
+from .find import nodes
+from .protocol import Pass
+
 
 @dataclass(frozen=True)
-class DropAsserts:
-    """The captured graph states what it assumed; a block's shapes are fixed later, and checked then.
+class DropAsserts(Pass):
+    """A removal of the assertions by which a captured graph states what it assumed.
+
+    They are not needed: a block's shapes are fixed later, and checked then.
 
     Given:   _assert_tensor_metadata(x, …);  y = f(x)
     Result:  y = f(x)
@@ -19,7 +24,7 @@ class DropAsserts:
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
-        found = [n for n in graph.graph.nodes if "assert" in str(n.target) or "_guards_fn" in str(n.target)]
-        for node in reversed(found):
+        asserts = [n for n in nodes(graph) if "assert" in str(n.target) or "_guards_fn" in str(n.target)]
+        for node in reversed(asserts):  # from the last on, so that none has users when it is erased
             graph.graph.erase_node(node)
-        return len(found)
+        return len(asserts)

@@ -1,4 +1,4 @@
-"""Leave the model early."""
+"""Leave the model after its first layers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from torch.fx import GraphModule
 from specc.runtime.errors import PassError
 
 from .find import layer_output, layers
+from .protocol import Pass
 
 
 @dataclass(frozen=True)
-class ExitAfter:
-    """The first `layers` layers, then the model's own norm and head.
+class ExitAfter(Pass):
+    """A cut after the first `layers` layers. The model's own norm and head follow.
 
     Given:   a = layers.0(x);  b = layers.1(a);  y = head(norm(b))
     Result:  a = layers.0(x);  y = head(norm(a))                       with layers=1
@@ -22,11 +23,11 @@ class ExitAfter:
     layers: int
 
     def __call__(self, graph: GraphModule) -> int:
-        found = layers(graph)
-        if not 1 <= self.layers < len(found):
-            raise PassError(
-                f"no exit after layer {self.layers}; the graph has {len(found)} layers: take 1..{len(found) - 1}"
-            )
-        path = [found[i] for i in sorted(found)]
-        layer_output(graph, path[-1]).replace_all_uses_with(layer_output(graph, path[self.layers - 1]))
-        return len(found) - self.layers
+        path_by_layer = layers(graph)
+        count = len(path_by_layer)
+        if not 1 <= self.layers < count:
+            raise PassError(f"no exit after layer {self.layers}; the graph has {count} layers: take 1..{count - 1}")
+        in_order = [path_by_layer[i] for i in sorted(path_by_layer)]
+        exit_output = layer_output(graph, in_order[self.layers - 1])
+        layer_output(graph, in_order[-1]).replace_all_uses_with(exit_output)
+        return count - self.layers

@@ -1,4 +1,4 @@
-"""Small things computed from weights alone."""
+"""Compute small values that depend on weights alone."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from .find import constant, evaluate
+from .find import computed_from, constant, evaluate, nodes, tensor_value
+from .protocol import Pass
 
-LIMIT = 1 << 16  # elements: norms and scales; a weight stays as its checkpoint has it
+LIMIT = 1 << 16  # elements: enough for norms and scales. A larger weight stays as its checkpoint has it
 
 
 @dataclass(frozen=True)
-class FoldConstants:
-    """What depends on no input is computed once, here.
+class FoldConstants(Pass):
+    """A replacement of small values that depend on no input by constants.
 
     Given:   y = n * (weight + 1)
     Result:  y = n * folded_0
@@ -25,21 +25,16 @@ class FoldConstants:
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
-        fixed: set[Node] = set()
-        for node in graph.graph.nodes:
-            inputs = node.all_input_nodes
-            if node.op == "get_attr" or (node.op == "call_function" and inputs and fixed.issuperset(inputs)):
-                fixed.add(node)
+        fixed = computed_from(graph, ())
         changed = 0
-        for node in list(graph.graph.nodes):
-            value = node.meta.get("val")
-            small = isinstance(value, Tensor) and value.numel() <= LIMIT
+        for node in nodes(graph):
+            value = tensor_value(node)
+            small = value is not None and value.numel() <= LIMIT
             if node.op != "call_function" or node not in fixed or not small or fixed.issuperset(node.users):
                 continue
             with torch.no_grad():
                 result = evaluate(graph, node, {})
             if result is not None:
-                new = constant(graph, f"folded_{changed}", result.contiguous())
-                node.replace_all_uses_with(new)
+                node.replace_all_uses_with(constant(graph, f"folded_{changed}", result.contiguous()))
                 changed += 1
         return changed

@@ -1,26 +1,50 @@
-"""The rotary embedding as one node, its angles as tables."""
+"""Fuse the rotary embedding to one node, with its angles as tables (Su et al. 2021, arXiv:2104.09864).
+
+Models write the rotation in one of two forms. They differ in the sizes of a head that turn together:
+
+    halves       x * cos + cat(-x[..., r / 2 :], x[..., : r / 2]) * sin
+    neighbours   x * cos + flatten(stack(-x[..., 1::2], x[..., ::2])) * sin
+
+Models write the swap in many ways, so it is not matched by operators: it is run on random numbers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from .find import ADD, MUL, aten, calls, constant, evaluate, placeholder, replace
+from specc.runtime.errors import PassError
 
-ROTARY = torch.ops.specc.rotary.default
+from .arguments import RotaryCall, argument, operands
+from .find import ADD, MUL, ROTARY, aten, calls, computed_from, constant, evaluate, placeholder, replace, tensor_value
+from .protocol import Miss, Pass
+
+LAST_OF_SWAP = (aten.cat.default, aten.view.default, aten.reshape.default, aten.flatten.using_ints)
+PROBE_SLOTS = 5
+PROBE_STEPS = 16  # calls that a swap may take
+
+
+class PairLayout(Enum):
+    """A choice of the two sizes of a head that turn together, of R that turn."""
+
+    HALVES = "size i with size i + R / 2"
+    NEIGHBOURS = "size 2 i with size 2 i + 1"
 
 
 @dataclass(frozen=True)
-class FuseRotary:
-    """
+class FuseRotary(Pass):
+    """A fusion of the rotary embedding of a query or a key, whole or of its first sizes.
+
     Given:   y = x * cos + rotated(x) * sin;  z = cat(y, rest of x)
     Result:  z = specc.rotary(x, cos table, sin table, position_ids)
 
-    What `rotated` does is found by running it, and so are the tables, for positions 0 … `positions` - 1.
+    The tables hold the angles of the positions 0 … `positions` - 1. They are computed by running the graph.
     """
 
     positions: int
@@ -28,92 +52,144 @@ class FuseRotary:
 
     def __call__(self, graph: GraphModule) -> int:
         position_ids = placeholder(graph, "position_ids")
-        every = torch.arange(self.positions)[None]
-        angles: dict[Node, Tensor | None] = {}
-
-        def table(node: Node) -> Tensor | None:
-            if node not in angles:
-                with torch.no_grad():
-                    value = evaluate(graph, node, {position_ids: every})
-                size = None if value is None else value.shape[-1]
-                ok = value is not None and value.numel() == self.positions * size
-                angles[node] = value.reshape(self.positions, size) if ok else None
-            return angles[node]
-
+        tables = _Tables(graph, position_ids, self.positions)
         changed = 0
         for add in calls(graph, ADD):
-            found = _turn(graph, add)
-            if found is None:
+            turn = _match(graph, add)
+            pair = turn if isinstance(turn, Miss) else tables.pair(turn)
+            if isinstance(turn, Miss) or isinstance(pair, Miss):
                 continue
-            x, cos_node, sin_node, interleaved = found
-            cos, sin = table(cos_node), table(sin_node)
-            if cos is None or sin is None or not (_halved(cos, interleaved) and _halved(sin, interleaved)):
-                continue
-            half = slice(None, None, 2) if interleaved else slice(cos.shape[1] // 2)
-            tables = [
-                constant(graph, f"rotary_{name}", t[:, half].contiguous()) for name, t in (("cos", cos), ("sin", sin))
-            ]
-            new = replace(graph, add, ROTARY, (x, *tables, position_ids, interleaved))
+            names = [constant(graph, f"rotary_{name}", table) for name, table in zip(("cos", "sin"), pair, strict=True)]
+            interleaved = turn.layout is PairLayout.NEIGHBOURS
+            new = replace(graph, add, ROTARY, (turn.x, *names, position_ids, interleaved))
             _take_rest(graph, new)
             changed += 1
         return changed
 
+    def nearest_miss(self, graph: GraphModule) -> Miss | None:
+        """Look for products of a value with angles: with what positions and weights alone decide."""
+        position_ids = placeholder(graph, "position_ids")
+        weights = computed_from(graph, ())
+        angles = computed_from(graph, [position_ids]) - weights
+        products = [node for node in calls(graph, MUL) if _turns(node, angles)]
+        tables = _Tables(graph, position_ids, self.positions)
+        misses = [
+            Miss(node, "multiplies by angles, but is not a part of x * cos + rotated(x) * sin") for node in products
+        ]
+        for add in calls(graph, ADD):
+            if not set(products).isdisjoint(operands(add)):
+                turn = _match(graph, add)
+                pair = turn if isinstance(turn, Miss) else tables.pair(turn)
+                misses += [pair] if isinstance(pair, Miss) else []
+        return max(misses, key=lambda miss: miss.steps, default=None)
 
-def _turn(graph: GraphModule, add: Node) -> tuple[Node, Node, Node, bool] | None:
-    """(x, cos, sin, interleaved) where `add` is x * cos + rotated(x) * sin."""
-    products = [a for a in add.args[:2] if isinstance(a, Node) and a.target is MUL]
+
+def _turns(product: Node, angles: Collection[Node]) -> bool:
+    """Tell whether one factor of a product is an angle, and the other a value of the model."""
+    factors = operands(product)
+    return len(factors) == 2 and (factors[0] in angles) != (factors[1] in angles)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A rotation: `add` is x * cos + rotated(x) * sin."""
+
+    add: Node
+    x: Node
+    cos: Node
+    sin: Node
+    layout: PairLayout
+
+
+def both_orders(product: Node) -> list[tuple[Node, Node]]:
+    """Return the two operands of a product in both orders, or nothing if one of them is a number."""
+    pair = operands(product)
+    return [(pair[0], pair[1]), (pair[1], pair[0])] if len(pair) == 2 else []
+
+
+def _match(graph: GraphModule, add: Node) -> _Turn | Miss:
+    """Match x * cos + rotated(x) * sin, in any order of the addends and of the factors."""
+    products = [operand for operand in operands(add) if operand.target is MUL]
     if len(products) != 2:
-        return None
-    for first, second in (products, reversed(products)):
-        for x, cos in (first.args[:2], first.args[1::-1]):
-            for turned, sin in (second.args[:2], second.args[1::-1]):
-                nodes = (
-                    isinstance(x, Node) and isinstance(cos, Node) and isinstance(turned, Node) and isinstance(sin, Node)
-                )
-                if nodes and (interleaved := _rotation(graph, x, turned)) is not None:
-                    return x, cos, sin, interleaved
-    return None
+        return Miss(add, "is not a sum of two products", steps=1)
+    first, second = products
+    for plain, swapped in ((first, second), (second, first)):
+        for x, cos in both_orders(plain):
+            for rotated, sin in both_orders(swapped):
+                layout = _layout(graph, x, rotated)
+                if layout is not None:
+                    return _Turn(add, x, cos, sin, layout)
+    return Miss(
+        add, f"adds {first.name} and {second.name}, and neither swaps the other's halves or neighbours", steps=2
+    )
 
 
-def _rotation(graph: GraphModule, x: Node, turned: Node) -> bool | None:
-    """Whether `turned` swaps and negates neighbours (True) or halves (False) of x; None if it does neither."""
-    value = x.meta.get("val")
-    if turned.target not in (aten.cat.default, aten.view.default, aten.reshape.default, aten.flatten.using_ints):
-        return None
-    if not isinstance(value, Tensor) or value.ndim != 4 or not isinstance(value.shape[-1], int):
+def _layout(graph: GraphModule, x: Node, rotated: Node) -> PairLayout | None:
+    """Tell which sizes of x `rotated` swaps and negates; None if it is not computed from x alone, or does neither."""
+    value = tensor_value(x)
+    if rotated.target not in LAST_OF_SWAP or value is None or value.ndim != 4 or not isinstance(value.shape[-1], int):
         return None
     heads = value.shape[1] if isinstance(value.shape[1], int) else 1
-    probe = torch.randn(1, heads, 5, value.shape[-1], generator=torch.Generator().manual_seed(0))
-    sizes = {n: 5 for n in graph.graph.nodes if n.target is aten.sym_size.int}
+    probe = torch.randn(1, heads, PROBE_SLOTS, value.shape[-1], generator=torch.Generator().manual_seed(0))
+    sizes = dict.fromkeys(calls(graph, aten.sym_size.int), PROBE_SLOTS)
     try:
-        result = evaluate(graph, turned, {x: probe, **sizes}, limit=16 + len(sizes))
-    except Exception:
+        result = evaluate(graph, rotated, {x: probe, **sizes}, limit=PROBE_STEPS + len(sizes))
+    except PassError:  # an operator refuses the probe, so this is not a swap of a head's sizes
         return None
     if result is None or result.shape != probe.shape:
         return None
     a, b = probe.chunk(2, -1)
     if torch.equal(result, torch.cat([-b, a], -1)):
-        return False
+        return PairLayout.HALVES
     if torch.equal(result, torch.stack([-probe[..., 1::2], probe[..., ::2]], -1).flatten(-2)):
-        return True
+        return PairLayout.NEIGHBOURS
     return None
 
 
-def _halved(table: Tensor, interleaved: bool) -> bool:
-    """Whether both sizes of each pair turn by one angle."""
-    a, b = (table[:, ::2], table[:, 1::2]) if interleaved else table.chunk(2, -1)
-    return torch.equal(a, b)
+class _Tables:
+    """The angles that nodes of a graph stand for, at every position. Each node is computed once."""
+
+    def __init__(self, graph: GraphModule, position_ids: Node, positions: int) -> None:
+        self.graph, self.positions = graph, positions
+        self.values = {position_ids: torch.arange(positions)[None]}
+        self.angles: dict[Node, Tensor | None] = {}
+
+    def pair(self, turn: _Turn) -> tuple[Tensor, Tensor] | Miss:
+        """Return the tables [positions, R / 2] of cos and sin."""
+        cos, sin = self._angles(turn.cos), self._angles(turn.sin)
+        if cos is None or sin is None:
+            node = turn.cos if cos is None else turn.sin
+            return Miss(turn.add, f"turns by {node.name}, which is not one row of angles for each position", steps=3)
+        cos_half, sin_half = _half(cos, turn.layout), _half(sin, turn.layout)
+        if cos_half is None or sin_half is None:
+            return Miss(turn.add, "turns the two sizes of a pair by different angles", steps=4)
+        return cos_half, sin_half
+
+    def _angles(self, node: Node) -> Tensor | None:
+        """Return the values of a node [positions, R]; None if they need more than positions and weights."""
+        if node not in self.angles:
+            with torch.no_grad():
+                value = evaluate(self.graph, node, self.values)
+            size = 0 if value is None else value.shape[-1]
+            is_table = value is not None and value.numel() == self.positions * size
+            self.angles[node] = value.reshape(self.positions, size) if value is not None and is_table else None
+        return self.angles[node]
+
+
+def _half(table: Tensor, layout: PairLayout) -> Tensor | None:
+    """Return one column for each pair of [positions, R], or None if the sizes of a pair turn by two angles."""
+    first, second = (table[:, ::2], table[:, 1::2]) if layout is PairLayout.NEIGHBOURS else table.chunk(2, -1)
+    return first.contiguous() if torch.equal(first, second) else None
 
 
 def _take_rest(graph: GraphModule, turned: Node) -> None:
-    """cat(rotary(x[:r]), x[r:]) is a rotary embedding of the first r sizes of x."""
-    part, cos, sin, positions, interleaved = turned.args
-    assert isinstance(part, Node) and isinstance(cos, Node)
-    rotated = 2 * cos.meta["val"].shape[1]
+    """Take in the sizes that do not turn: cat(rotary(x[:r]), x[r:]) is a rotary embedding of the first r sizes of x."""
+    call = RotaryCall.of(turned)
     for cat in list(turned.users):
-        if cat.target is not aten.cat.default or not isinstance(cat.args[0], (list, tuple)) or len(cat.args[0]) != 2:
+        parts = argument(cat, 0)
+        if cat.target is not aten.cat.default or not isinstance(parts, (list, tuple)) or len(parts) != 2:
             continue
-        first, rest = cat.args[0]
-        slices = first is turned and part.target is aten.slice.Tensor and rest.target is aten.slice.Tensor
-        if slices and part.args[0] is rest.args[0] and tuple(rest.args[1:3]) == (3, rotated):
-            replace(graph, cat, ROTARY, (part.args[0], cos, sin, positions, interleaved))
+        first, rest = parts
+        slices = first is turned and call.x.target is aten.slice.Tensor and rest.target is aten.slice.Tensor
+        if slices and call.x.args[0] is rest.args[0] and tuple(rest.args[1:3]) == (3, call.rotated_sizes):
+            replace(graph, cat, ROTARY, (call.x.args[0], *turned.args[1:]))

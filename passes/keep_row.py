@@ -1,4 +1,4 @@
-"""The head on one row only."""
+"""Run the model's head on one row."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch.fx import GraphModule
 from specc.runtime.errors import PassError
 
 from .find import LINEARS, aten, new_input, outputs
+from .protocol import Pass
 
 
 @dataclass(frozen=True)
-class KeepRow:
-    """Prefill wants the next token, not one after each of the prompt's.
+class KeepRow(Pass):
+    """A selection of one row before the head: prefill needs the token after the prompt, not one after each of it.
 
     Given:   logits = linear(hidden, head)
     Result:  logits = linear(index_select(hidden, 1, row), head)       row [1] int64 being a new input
@@ -22,16 +23,16 @@ class KeepRow:
 
     def __call__(self, graph: GraphModule) -> int:
         head = outputs(graph)["logits"]
-        after = [head]
+        cut = [head]  # the nodes that have one row from now on
         while head.target not in LINEARS:
-            inputs = [i for i in head.all_input_nodes if i.op == "call_function"]
+            inputs = [node for node in head.all_input_nodes if node.op == "call_function"]
             if len(inputs) != 1:
-                raise PassError(f"the logits come from {head.name}, where no linear head is in sight")
+                raise PassError(f"the logits come from {head.name}, and no linear head leads to it")
             head = inputs[0]
-            after.append(head)
+            cut.append(head)
         row, hidden = new_input(graph, "row", torch.zeros(1, dtype=torch.long)), head.all_input_nodes[0]
         with graph.graph.inserting_before(head):
             head.replace_input_with(hidden, graph.graph.call_function(aten.index_select.default, (hidden, 1, row)))
-        for node in after:
+        for node in cut:
             node.meta["val"] = node.meta["val"][:, :1]
         return 1

@@ -1,4 +1,4 @@
-"""A frontier: the mask and the depths stay inputs, of a fixed width."""
+"""Fix the width of a frontier, whose mask and depths stay inputs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import torch
 from torch.fx import GraphModule
 
 from .find import placeholder
+from .protocol import Pass
 
 
 @dataclass(frozen=True)
-class MaskInput:
-    """
-    Given:   inputs mask [slots, span], depth [slots], of any size
-    Result:  the same, of this size
+class MaskInput(Pass):
+    """A fixed size for the inputs that place a frontier's slots in a tree.
+
+    Given:   inputs mask [any, any], depth [any]
+    Result:  inputs mask [slots, span], depth [slots]
     """
 
     slots: int

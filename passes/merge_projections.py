@@ -1,4 +1,4 @@
-"""Queries, keys and values by one product."""
+"""Compute queries, keys and values by one product."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from .find import ATTENTION, SAME_VALUES, aten, calls, weight
-from .fuse_rotary import ROTARY
+from .arguments import node_arg, optional_node
+from .find import ATTENTION, MATRICES, ROTARY, SAME_VALUES, aten, calls, nodes, weight
+from .protocol import Miss, Pass
 
 LINEAR = aten.linear.default
 BETWEEN = SAME_VALUES | {aten.transpose.int, ROTARY}
 
 
 @dataclass(frozen=True)
-class MergeProjections:
-    """One large product costs less than three, and every node costs.
+class MergeProjections(Pass):
+    """A merge of three products into one: a large product costs less than three, and every node costs time.
 
-    Given:   q, k, v = linear(x, a), linear(x, b), linear(x, c), of which one attention is made
+    Given:   q, k, v = linear(x, a), linear(x, b), linear(x, c), the heads of one attention
     Result:  all = linear(x, cat(a, b, c));  q, k, v = slices of all
     """
 
@@ -28,55 +29,82 @@ class MergeProjections:
 
     def __call__(self, graph: GraphModule) -> int:
         changed = 0
-        for node in calls(graph, ATTENTION):
-            found = [_projection(head) for head in node.args[:3]]
-            linears = [n for n in found if n is not None]
-            if len(linears) == 3 and _mergeable(linears):
-                _merge(graph, linears)
+        for attention in calls(graph, ATTENTION):
+            projections = _projections(attention)
+            if not isinstance(projections, Miss):
+                _merge(graph, projections)
                 changed += 1
         return changed
 
+    def nearest_miss(self, graph: GraphModule) -> Miss | None:
+        """Look for attention whose queries, keys and values come from three products of one input."""
+        misses = []
+        for attention in calls(graph, ATTENTION):
+            products = [_product_behind(node_arg(attention, i)) for i in range(3)]
+            inputs = {product.args[0] for product in products if product is not None}
+            projections = _projections(attention)
+            if None not in products and len(set(products)) == 3 and len(inputs) == 1 and isinstance(projections, Miss):
+                misses.append(projections)
+        return max(misses, key=lambda miss: miss.steps, default=None)
 
-def _projection(head: Node) -> Node | None:
-    """The product that a head is a view of, turned or not."""
-    while head.target in BETWEEN:
-        head = head.args[0]
+
+def _projections(attention: Node) -> list[Node] | Miss:
+    """Return the three products that one can replace, for queries, keys and values, or the reason against it."""
+    linears: list[Node] = []
+    for index, kind in enumerate(("queries", "keys", "values")):
+        head = node_arg(attention, index)
+        while head.target in BETWEEN:
+            head = node_arg(head, 0)
+        if head.target is not LINEAR:
+            return Miss(head, f"stands between {attention.name} and the product that makes its {kind}", steps=index)
+        linears.append(head)
+    weights = [node_arg(linear, 1) for linear in linears]
+    if len(set(linears)) < 3 or len({linear.args[0] for linear in linears}) > 1:
+        return Miss(attention, "does not have three products of one input", steps=3)
+    if len({optional_node(linear, 2) is None for linear in linears}) > 1:
+        return Miss(attention, "has products with a bias and products without one", steps=4)
+    if not all(matrix.op == "get_attr" and len(matrix.users) == 1 for matrix in weights):
+        return Miss(attention, "has a product whose matrix is computed, or used elsewhere", steps=5)
+    return linears
+
+
+def _product_behind(head: Node) -> Node | None:
+    """Return the product with a matrix that a head is computed from, whatever stands between; None if there is none."""
+    while head.op == "call_function" and head.target not in MATRICES:
+        sources = [node for node in head.all_input_nodes if node.op == "call_function"]
+        if not sources:
+            return None
+        head = sources[0]
     return head if head.target is LINEAR else None
 
 
-def _mergeable(linears: Sequence[Node]) -> bool:
-    bias = [len(n.args) > 2 and n.args[2] is not None for n in linears]
-    weights = [n.args[1] for n in linears]
-    return (
-        len(set(linears)) == 3
-        and len({n.args[0] for n in linears}) == 1
-        and len(set(bias)) == 1
-        and all(w.op == "get_attr" and len(w.users) == 1 for w in weights)
-    )
-
-
 def _merge(graph: GraphModule, linears: Sequence[Node]) -> None:
-    first = min(linears, key=list(graph.graph.nodes).index)
+    """Replace three products of one input by slices of one product."""
+    first = min(linears, key=nodes(graph).index)
     with graph.graph.inserting_before(first):
-        parts = [_joined(graph, [n.args[i] for n in linears]) for i in range(1, len(first.args))]
+        parts = [_joined(graph, [optional_node(linear, i) for linear in linears]) for i in range(1, len(first.args))]
         whole = graph.graph.call_function(LINEAR, (first.args[0], *parts))
         value = first.meta["val"]
-        sizes = [n.meta["val"].shape[-1] for n in linears]
+        sizes = [linear.meta["val"].shape[-1] for linear in linears]
         whole.meta = dict(first.meta) | {"val": value.new_empty((*value.shape[:-1], sum(sizes)))}
-        for i, n in enumerate(linears):
+        for i, linear in enumerate(linears):
             start = sum(sizes[:i])
             cut = graph.graph.call_function(aten.slice.Tensor, (whole, 2, start, start + sizes[i]))
-            cut.meta = dict(n.meta)
-            n.replace_all_uses_with(cut)
+            cut.meta = dict(linear.meta)
+            linear.replace_all_uses_with(cut)
 
 
 def _joined(graph: GraphModule, nodes: Sequence[Node | None]) -> Node | None:
-    """A weight that holds those of `nodes` one below the other, kept beside the first."""
-    if nodes[0] is None:
+    """Return the node of a new weight that holds those of `nodes` one below the other; None if there are none.
+
+    The weight is kept in the module of the first one.
+    """
+    weights = [node for node in nodes if node is not None]
+    if not weights:
         return None
-    path, _, name = str(nodes[0].target).rpartition(".")
-    value = torch.cat([weight(graph, n).detach() for n in nodes if n is not None])
+    path, _, name = str(weights[0].target).rpartition(".")
+    value = torch.cat([weight(graph, node).detach() for node in weights])
     graph.get_submodule(path).register_buffer(f"merged_{name}", value)
-    node = graph.graph.get_attr(f"{path}.merged_{name}" if path else f"merged_{name}")
-    node.meta["val"] = value
-    return node
+    joined = graph.graph.get_attr(f"{path}.merged_{name}" if path else f"merged_{name}")
+    joined.meta["val"] = value
+    return joined

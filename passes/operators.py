@@ -1,4 +1,4 @@
-"""The operators that passes put into graphs, each with its meaning in torch: any graph between two passes runs.
+"""The operators that passes put into graphs. Each has its meaning in torch, so that a graph runs between two passes.
 
 H  heads      G  heads of keys and values      D  size of a head
 N  slots      C  capacity of the cache         T  span, the rows that the mask governs      R  rotated sizes
@@ -12,66 +12,134 @@ from torch import Tensor
 
 @torch.library.custom_op("specc::attention", mutates_args=())
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None,
-    scale: float, window: int, softcap: float, layer: int,
-) -> Tensor:  # fmt: skip
-    """Causal attention of a whole sequence: [1, H, N, D] from keys and values [1, G, N, D].
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sinks: Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> Tensor:
+    """Attend causally within a whole sequence.
 
-    window: a slot sees so many rows, itself included; 0 sees all. softcap: c * tanh(scores / c); 0 is off.
-    sinks: [H], a logit that takes its share of the softmax and gives nothing.
+    Args:
+        query: [1, H, N, D] float.
+        key: [1, G, N, D] float; each head serves H / G heads of queries.
+        value: [1, G, N, D] float.
+        sinks: [H] float: a logit for each head that takes its share of the softmax and adds nothing. None is off.
+        scale: The factor of the scores, before the cap.
+        window: The number of rows that a slot sees, itself included. 0 sees all.
+        softcap: The bound c of the scores: c * tanh(scores / c). 0 is off.
+        layer: The index of the layer. It names the layer's cache.
+
+    Returns:
+        [1, H, N, D] float.
     """
     rows = torch.arange(query.shape[2])
-    seen = _near(rows[:, None] >= rows, rows, rows, window)
-    return _attend(query, key, value, seen, sinks, scale, softcap)
+    visible = _near(rows[:, None] >= rows, rows, rows, window)
+    return _attend(query, key, value, visible, sinks, scale, softcap)
 
 
 @attention.register_fake
-def _(query, key, value, sinks, scale, window, softcap, layer):
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sinks: Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> Tensor:
     return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
 @torch.library.custom_op("specc::cached_attention", mutates_args=())
 def cached_attention(
-    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_len: Tensor,
-    mask: Tensor, positions: Tensor, sinks: Tensor | None, scale: float, window: int, softcap: float, layer: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Attention of N slots over a cache [1, G, C, D] whose first `past_len` [1] rows are in use.
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+    past_len: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    sinks: Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attend from N slots to a cache, after the slots' rows are written into it from row `past_len` on.
 
-    The slots' rows are written from row `past_len` on; a slot sees all rows but those that `mask` [N, T] hides among
-    the last T. positions: [1, N], the slots'; a row's is its number, but where T is N the slots' rows have the slots'.
-    Returns the output [1, H, N, D] and the cache with the new rows.
+    Args:
+        query: [1, H, N, D] float.
+        key: [1, G, N, D] float: the slots' rows.
+        value: [1, G, N, D] float: the slots' rows.
+        past_key: [1, G, C, D] float: the cache.
+        past_value: [1, G, C, D] float: the cache.
+        past_len: [1] int64: the number of rows in use.
+        mask: [N, T] bool. Of the last T rows in use, the slots' included, a slot sees those that the mask shows.
+            It sees every row before them.
+        positions: [1, N] int64: the slots' positions. The position of a row is its number; but if T is N, the rows
+            of the slots have the slots' positions.
+        sinks: See `attention`.
+        scale: See `attention`.
+        window: The number of positions that a slot sees back, its own included. 0 sees all.
+        softcap: See `attention`.
+        layer: See `attention`.
+
+    Returns:
+        The output [1, H, N, D], and the two caches with the new rows.
     """
     past, slots = int(past_len), query.shape[2]
     keys, values = past_key.clone(), past_value.clone()
     keys[:, :, past : past + slots] = key
     values[:, :, past : past + slots] = value
     total = past + slots
-    seen = torch.cat([torch.ones(slots, total, dtype=torch.bool), mask], 1)[:, -total:]
+    visible = torch.cat([torch.ones(slots, total, dtype=torch.bool), mask], 1)[:, -total:]
     rows = torch.arange(total)
     if mask.shape[1] == slots:
         rows[past:] = positions[0]
-    seen = _near(seen, positions[0], rows, window)
-    return _attend(query, keys[:, :, :total], values[:, :, :total], seen, sinks, scale, softcap), keys, values
+    visible = _near(visible, positions[0], rows, window)
+    out = _attend(query, keys[:, :, :total], values[:, :, :total], visible, sinks, scale, softcap)
+    return out, keys, values
 
 
 @cached_attention.register_fake
-def _(query, key, value, past_key, past_value, past_len, mask, positions, sinks, scale, window, softcap, layer):
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+    past_len: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    sinks: Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(*query.shape[:-1], value.shape[-1]), torch.empty_like(past_key), torch.empty_like(past_value)
 
 
-def _near(seen: Tensor, positions: Tensor, rows: Tensor, window: int) -> Tensor:
-    """What of `seen` lies in the window: the rows' positions against the slots'."""
-    return seen & (positions[:, None] - rows < window) if window else seen
+def _near(visible: Tensor, positions: Tensor, rows: Tensor, window: int) -> Tensor:
+    """Restrict `visible` [N, rows] to the rows whose positions lie in the window of each slot's position."""
+    return visible & (positions[:, None] - rows < window) if window else visible
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, sinks: Tensor | None, scale: float, softcap: float
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, sinks: Tensor | None, scale: float, softcap: float
 ) -> Tensor:
+    """Compute attention under a mask `visible` [N, rows]."""
     groups = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill(~seen, float("-inf"))
+    scores = scores.masked_fill(~visible, float("-inf"))
     if sinks is not None:
         scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(1, -1, query.shape[2], 1)], -1)
     weights = scores.softmax(-1)[..., : key.shape[2]]
@@ -80,9 +148,17 @@ def _attend(
 
 @torch.library.custom_op("specc::rotary", mutates_args=())
 def rotary(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, interleaved: bool) -> Tensor:
-    """Rotary embedding of the first R sizes of x [1, H, N, D] by tables [positions, R / 2].
+    """Turn the first R sizes of each head by the angles of its slot's position (Su et al. 2021, arXiv:2104.09864).
 
-    Pairs are (i, i + R / 2), or (2 i, 2 i + 1) where interleaved. positions: [1, N].
+    Args:
+        x: [1, H, N, D] float.
+        cos: [positions, R / 2] float.
+        sin: [positions, R / 2] float.
+        positions: [1, N] int64: the row of the tables for each slot.
+        interleaved: Whether sizes 2 i and 2 i + 1 turn together. If not, sizes i and i + R / 2 do.
+
+    Returns:
+        [1, H, N, D] float.
     """
     half = cos.shape[1]
     turned, rest = x[..., : 2 * half], x[..., 2 * half :]
@@ -94,34 +170,44 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, interleaved: 
 
 
 @rotary.register_fake
-def _(x, cos, sin, positions, interleaved):
+def _(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, interleaved: bool) -> Tensor:
     return torch.empty_like(x)
 
 
 @torch.library.custom_op("specc::rms_norm", mutates_args=())
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) * weight over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+    """Compute x / sqrt(mean(x²) + eps) * weight over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467)."""
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
 
 @rms_norm.register_fake
-def _(x, weight, eps):
+def _(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return torch.empty_like(x)
 
 
 @torch.library.custom_op("specc::quantized_linear", mutates_args=())
 def quantized_linear(x: Tensor, packed: Tensor, scales: Tensor, columns: int, bits: int, block_size: int) -> Tensor:
-    """x [.., columns] times the transpose of a matrix [rows, columns] of `bits` a weight.
+    """Multiply by the transpose of a quantised matrix [rows, columns], laid out as com.microsoft.MatMulNBits reads it.
 
-    packed: [rows, blocks, block_size * bits / 8] uint8, low bits first. scales: [rows, blocks]. A weight is its
-    scale times what is packed less half the range, as in com.microsoft.MatMulNBits.
+    A weight is its block's scale times its unsigned number less half the range, 2 ** (bits - 1).
+
+    Args:
+        x: [..., columns] float.
+        packed: [rows, blocks, block_size * bits / 8] uint8, the low bits first.
+        scales: [rows, blocks] float.
+        columns: The number of columns; the last block may hold padding behind them.
+        bits: 2, 4 or 8 bits a weight.
+        block_size: The number of weights that share a scale.
+
+    Returns:
+        [..., rows] float.
     """
     parts = [packed >> shift & (1 << bits) - 1 for shift in range(0, 8, bits)]
-    whole = torch.stack(parts, -1).flatten(2).to(x.dtype) - (1 << bits - 1)
-    matrix = (whole * scales.view(*packed.shape[:2], 1)).flatten(1)[:, :columns]
+    numbers = torch.stack(parts, -1).flatten(2).to(x.dtype) - (1 << bits - 1)
+    matrix = (numbers * scales.view(*packed.shape[:2], 1)).flatten(1)[:, :columns]
     return x @ matrix.T
 
 
 @quantized_linear.register_fake
-def _(x, packed, scales, columns, bits, block_size):
+def _(x: Tensor, packed: Tensor, scales: Tensor, columns: int, bits: int, block_size: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], packed.shape[0])

@@ -1,19 +1,24 @@
-"""Leave out attention or MLP of chosen layers, or both."""
+"""Leave out attention, the MLP, or both, of chosen layers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from .find import ADD, addends, calls, layers
+from .find import ADD, calls, layers
+from .protocol import Pass
+from .residual import residual_sums
 
 
 @dataclass(frozen=True)
-class SkipSublayers:
-    """A sublayer that is not run adds nothing to the residual stream. A layer in both lists is skipped whole.
+class SkipSublayers(Pass):
+    """A removal of sublayers: what is not run adds nothing to the residual stream.
+
+    A layer in both lists is skipped whole.
 
     Given:   a = x + attention(x);  b = a + mlp(a)
     Result:  b = x + mlp(x)                                            with attention=(0,)
@@ -23,19 +28,24 @@ class SkipSublayers:
     mlp: tuple[int, ...] = ()
 
     def __call__(self, graph: GraphModule) -> int:
-        found = layers(graph)
-        wanted = [(i, kind) for kind in ("attention", "mlp") for i in getattr(self, kind)]
-        if absent := [i for i, _ in wanted if i not in found]:
-            raise PassError(f"no layer {absent[0]}; the graph has {min(found)}..{max(found)}")
-        if len({i for i in self.attention if i in self.mlp}) == len(found) or set(self.attention) >= found.keys():
-            raise PassError("nothing would be left that attends to the past; keep one layer's attention")
-        # all found before any is cut: a cut stream no longer looks like a layer's
-        cuts = [addends(graph, found[i])[kind] for i, kind in wanted]
-        gone: set[Node] = {branch for _, branch in cuts}
+        path_by_layer = layers(graph)
+        self._check(path_by_layer)
+        skipped = [("attention", i) for i in self.attention] + [("mlp", i) for i in self.mlp]
+        # Find all sums before any is cut: a stream that was cut no longer looks like a layer's.
+        sums = [residual_sums(graph, path_by_layer[i])[kind] for kind, i in skipped]
+        gone: set[Node] = {branch for _, branch in sums}
         for add in calls(graph, ADD):
-            left = [a for a in add.args[:2] if a not in gone]
+            left = [addend for addend in add.args[:2] if addend not in gone]
             if not left:
-                gone.add(add)  # a parallel layer's attention + MLP, both left out
+                gone.add(add)  # attention + MLP of a parallel layer, and both are left out
             elif len(left) == 1 and isinstance(left[0], Node):
                 add.replace_all_uses_with(left[0])
-        return len(cuts)
+        return len(sums)
+
+    def _check(self, path_by_layer: Mapping[int, str]) -> None:
+        """Refuse layers that the graph does not have, and a model that no longer attends. Raises PassError."""
+        absent = [i for i in (*self.attention, *self.mlp) if i not in path_by_layer]
+        if absent:
+            raise PassError(f"no layer {absent[0]}; the graph has {min(path_by_layer)}..{max(path_by_layer)}")
+        if set(self.attention) >= path_by_layer.keys():
+            raise PassError("nothing would be left that attends to the past; keep one layer's attention")

@@ -43,6 +43,7 @@ class PassRecord:
         nodes_before: nodes of the graph before the pass.
         nodes_after: nodes of the graph after the pass.
         seconds: how long it took.
+        note: what a pass that changed nothing came nearest to, if the model has what it rewrites in another form.
     """
 
     name: str
@@ -50,6 +51,7 @@ class PassRecord:
     nodes_before: int
     nodes_after: int
     seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.nn.functional import cosine_similarity
 
 from specc import passes
-from specc.passes.find import addends, layers
+from specc.passes.find import layers
+from specc.passes.residual import residual_sums
 from specc.passes.skip_sublayers import SkipSublayers
 
 Sublayer = tuple[str, int]  # ("attention" or "mlp", layer)
@@ -106,7 +107,7 @@ class _Influence(Interpreter):
         self.of: dict[Sublayer, float] = {}
         self.sums: dict[Node, tuple[Sublayer, Node]] = {}
         for layer in inner:
-            sums = addends(graph, layers(graph)[layer])
+            sums = residual_sums(graph, layers(graph)[layer])
             for kind in KINDS:
                 add, branch = sums[kind]
                 self.sums[add] = (kind, layer), branch

@@ -10,6 +10,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from specc.passes import Pass
 from specc.passes.find import aten, calls, weight
 from specc.runtime.errors import PassError
 
@@ -19,7 +20,7 @@ PRODUCTS = (aten.linear.default, aten.addmm.default)
 
 
 @dataclass(frozen=True)
-class QuantizeLinears:
+class QuantizeLinears(Pass):
     """A pass that quantises each product with a weight of the model, the head included. Embeddings stay as they are.
 
     Given:   y = linear(x, weight, bias)

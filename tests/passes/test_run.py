@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch
 
 
 @dataclass(frozen=True)
-class FindNothing:
+class FindNothing(passes.Pass):
     def __call__(self, graph: GraphModule) -> int:
         return 0
 
