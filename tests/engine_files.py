@@ -9,7 +9,8 @@ import onnxruntime as ort
 from graphs import prepared
 
 from specc import passes
-from specc.backends import Options, onnx
+from specc.backends import Options
+from specc.backends.onnx import ONNX
 from specc.compiler import weights
 from specc.runtime.block import Block
 from specc.runtime.bundle import Bundle
@@ -27,7 +28,7 @@ def build(directory: Path, block: Block, options: Options = PORTABLE) -> EngineS
     weights.write_types(tensors, directory, [block.weights])
     file = file if file.exists() else directory / "weights.safetensors"
     passes.run(passes.pipeline(block, CAPACITY), graph)
-    built = onnx.build(graph, block, file, "", directory / "verify.onnx", options)
+    built = ONNX.build(graph, block, file, "", directory / "verify.onnx", options)
     return EngineSpec(
         name="verify",
         backend="onnx",

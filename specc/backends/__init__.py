@@ -1,4 +1,4 @@
-"""Backends: a prepared block to files, one module each, found by name when used."""
+"""Backends: each turns a prepared block into files. One module each, imported by name when it is used."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from torch.fx import GraphModule
 
 from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
-from specc.runtime.manifest import Tensor
+from specc.runtime.manifest import EngineSpec, Tensor
 
-# a module, or module:object
+# name -> module:object
 BACKENDS = {
-    "onnx": "onnx", "inductor": "inductor:CPU", "inductor-cuda": "inductor:CUDA",
-    "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "torch_tensorrt",
-}  # fmt: skip
+    "onnx": "onnx:ONNX",
+    "inductor": "inductor:CPU",
+    "inductor-cuda": "inductor:CUDA",
+    "tensorrt": "tensorrt:TENSORRT",
+    "tensorrt-rtx": "tensorrt:RTX",
+    "torch-tensorrt": "torch_tensorrt:TORCH_TENSORRT",
+}
 
 LOWERINGS = ("fast", "portable")
 
 
 @dataclass(frozen=True)
 class Built:
-    """An engine's file: inputs and outputs as it names and types them.
+    """An engine's file as the backend wrote it.
 
-    needs: what must be here to load it, such as the version of a library. commit: the file that keeps its rows.
+    Attributes:
+        inputs: The inputs, as the file names and types them.
+        outputs: The outputs, as the file names and types them.
+        needs: What must be there to load the file, such as the version of a library, by name.
+        commit: The name of the file that commits accepted rows, if the engine has one.
     """
 
     inputs: tuple[Tensor, ...]
@@ -38,11 +46,12 @@ class Built:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may ask of a backend.
+    """A user's requests to a backend.
 
-    lowering: one of LOWERINGS; None leaves it to the backend.
-    compute_capability: of the GPU to build for, "8.9"; None is the one that is here.
-    weights_inside: each engine holds a copy of its weights instead of taking them as inputs.
+    Attributes:
+        lowering: One of LOWERINGS. None leaves the choice to the backend.
+        compute_capability: The GPU to build for, such as "8.9". None is the GPU of this machine.
+        weights_inside: Give each engine a copy of its weights instead of taking them as inputs.
     """
 
     lowering: str | None = None
@@ -58,55 +67,105 @@ DEFAULT = Options()
 
 
 class Backend(Protocol):
-    """What a backend's module has.
+    """A way to build engines. Backends inherit from this class, so that its defaults apply.
 
-    suffix: of its files. types: of weights that it builds, the first unless a user asks for another. One that can
-    build several engines at once, since it times none, has `together = True`. One that makes a single file of blocks
-    which differ in width alone has `any_width(graph, block, options) -> bool`: whether it does of this one.
+    Attributes:
+        suffix: The suffix of its engines' files.
+        types: The types of weights that it builds. The first is taken unless a user asks for another.
+        builds_in_parallel: Whether it may build several engines at once. One that times kernels may not.
     """
 
     suffix: str
     types: tuple[str, ...]
+    builds_in_parallel: bool = False
 
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
-        """Write `file` for a graph that `pipeline(block)` made. `weights` is in the block's type.
+        """Write an engine.
 
-        Tensors that `weights` holds under `prefix` and their name are referred to, not written again.
+        Args:
+            graph: The graph that `pipeline(block)` made. It is edited.
+            block: What the engine computes.
+            weights: A safetensors file with weights of the block's type. Tensors that it holds under `prefix` and
+                their name are referred to, not written again.
+            prefix: What the names of this model's tensors begin with.
+            file: The engine's file.
+            options: A user's requests.
+
+        Raises:
+            BackendError: The backend cannot build the block, or not with these options.
         """
+        ...
 
     def requirements(self) -> list[str]:
-        """What this machine lacks to build with it, each with its remedy."""
+        """Return what this machine lacks to build with the backend: one line each, with its remedy."""
+        ...
+
+    def one_file_for_all_widths(self, graph: GraphModule, block: Block, options: Options = DEFAULT) -> bool:
+        """Tell whether one file runs this block and all blocks that differ from it in width alone."""
+        return False
+
+    def engine_at(self, spec: EngineSpec, name: str, block: Block) -> EngineSpec:
+        """Return the engine that runs the file of `spec` at the width of `block`, under its own name.
+
+        Raises:
+            BackendError: The backend writes a file for each width.
+        """
+        raise BackendError(f"backend {spec.backend} writes a file for each width, so {name} needs a file of its own")
 
 
 def check(names: Sequence[str], dtype: str | None = None) -> None:
-    """Raises BackendError for a backend that is unknown or lacks something here, or that has no such type."""
+    """Refuse backends that cannot build here, before any work is done.
+
+    Args:
+        names: The backends.
+        dtype: The type of weights that a user asked for.
+
+    Raises:
+        BackendError: A backend is unknown, lacks something on this machine, or does not build that type.
+    """
     for name in names:
-        built = backend(name)
-        if missing := built.requirements():
+        builder = backend(name)
+        if missing := builder.requirements():
             raise BackendError(f"backend {name} cannot build here: {missing[0]}")
-        if dtype is not None and dtype not in built.types:
-            raise BackendError(f"backend {name} has no {dtype}; it has {', '.join(built.types)}")
+        if dtype is not None and dtype not in builder.types:
+            raise BackendError(f"backend {name} has no {dtype}; it has {', '.join(builder.types)}")
 
 
 def typed(block: Block, name: str, all_names: Sequence[str], dtype: str | None, options: Options = DEFAULT) -> Block:
-    """The block with weights of the type that a backend builds.
+    """Return the block with weights of a type that a backend builds.
 
-    Its own type where the backend has it; few bits have no standard operator, and no rows in half precision. A user's
-    `dtype` instead of fp32, but not for what stays fp32 so that the CPU can run it beside engines for a GPU.
+    A block's own type stays where the backend has it, except fp32, which stands for "any". Weights of few bits do not
+    stay in the portable lowering, which has no operator for them, nor beside rows in half precision.
+    Otherwise it is the user's `dtype`, or the backend's first type. Beside engines of other backends, what a backend
+    builds in fp32 by default stays fp32, so that the CPU can run it.
+
+    Args:
+        block: What is to be built.
+        name: The backend.
+        all_names: All backends of the bundle.
+        dtype: The type of weights that a user asked for.
+        options: A user's requests.
     """
-    types, alone = backend(name).types, len(set(all_names)) == 1
-    half = alone and dtype in ("fp16", "bf16")
-    few = block.weights in ("int8", "int4") and (half or options.lowering == "portable")
-    if block.weights != "fp32" and block.weights in types and not few:
+    types = backend(name).types
+    is_only_backend = len(set(all_names)) == 1
+    half_rows = is_only_backend and dtype in ("fp16", "bf16")
+    refused = block.weights in ("int8", "int4") and (half_rows or options.lowering == "portable")
+    if block.weights != "fp32" and block.weights in types and not refused:
         return block
-    return replace(block, weights=dtype if dtype and (alone or types[0] != "fp32") else types[0])
+    takes_dtype = dtype is not None and (is_only_backend or types[0] != "fp32")
+    return replace(block, weights=dtype if dtype and takes_dtype else types[0])
 
 
 def backend(name: str) -> Backend:
+    """Import a backend by its name.
+
+    Raises:
+        BackendError: There is no backend of that name.
+    """
     if name not in BACKENDS:
         raise BackendError(f"no backend {name!r}; there are {', '.join(BACKENDS)}")
     module, _, attribute = BACKENDS[name].partition(":")
-    found = importlib.import_module(f".{module}", __package__)
-    return cast(Backend, getattr(found, attribute) if attribute else found)
+    builder: Backend = getattr(importlib.import_module(f".{module}", __package__), attribute)
+    return builder

@@ -1,127 +1,182 @@
-"""Blocks as ONNX files for ONNX Runtime; weights stay in the bundle's one file and are referred to."""
+"""Build blocks as ONNX files for ONNX Runtime. Weights stay in the bundle's one file, and engines refer to them."""
 
 from __future__ import annotations
 
 import ast
 import operator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.onnx._internal.exporter import _core
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from specc import passes
-from specc.backends import DEFAULT, Built, Options
+from specc.backends import DEFAULT, Backend, Built, Options
 from specc.backends.commit_graph import commit, moves
 from specc.backends.export import export, public, quiet, read_header
-from specc.backends.lowering import any_width as widths
-from specc.backends.lowering import onnx_fast, onnx_portable
+from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_portable
 from specc.backends.lowering.half_precision import TYPES, Half
+from specc.passes.find import nodes
+from specc.passes.find import outputs as graph_outputs
 from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
-from specc.runtime.manifest import Tensor
+from specc.runtime.manifest import EngineSpec, Tensor
 
-suffix = ".onnx"
-types = ("fp32", "fp16", "bf16", "int8", "int4")
-together = True
 OPSETS = {"fast": 23, "portable": 24}
-INLINE = 1024  # bytes: what is smaller stands in the graph
-LARGEST_CONSTANT = 1 << 20  # bytes: so much an engine may hold besides the model's weights
+INLINE = 1024  # bytes: a smaller tensor stands in the file
+LARGEST_CONSTANT = 1 << 20  # bytes: the most that an engine may hold of its own, such as a tree's mask
 
 
-def build(
-    graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
-) -> Built:
-    """Write `file`: ONNX of opset 23 with contrib operators, or of opset 24 without. Raises BackendError."""
-    lowering = _lowering(block, options)
-    model = translate(graph, block, lowering)
-    _refer(model, weights, prefix, file)
-    if lowering == "fast":
-        _gather_apart(model)
-    ir.save(model, file)
-    inputs, outputs = tensors(model, block.slots)
-    if lowering == "fast" or not moves(block):
-        return Built(inputs, outputs)
-    commit_file = file.with_suffix(".commit.onnx")
-    ir.save(commit(inputs, block.slots, from_rows=False), commit_file)
-    return Built(inputs, outputs, commit=commit_file.name)
+@dataclass(frozen=True)
+class Onnx(Backend):
+    """A backend that writes ONNX: of opset 23 with contrib operators, or of opset 24 without them."""
+
+    suffix: str = ".onnx"
+    types: tuple[str, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
+    builds_in_parallel: bool = True
+
+    def requirements(self) -> list[str]:
+        """Return nothing: a machine that can capture a model has what this backend needs."""
+        return []
+
+    def build(
+        self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
+    ) -> Built:
+        """Write the engine; in the portable lowering also the graph that commits its rows, if they may be moved.
+
+        Raises:
+            BackendError: torch.onnx cannot translate the graph, or the lowering has no weights of the block's type.
+        """
+        lowering = _lowering(block, options)
+        model = translate(graph, block, lowering)
+        link_external_weights(model, weights, prefix, file)
+        if lowering == "fast":
+            split_gathered_weights(model)
+        ir.save(model, file)
+        inputs, outputs = tensors(model, block.slots)
+        if lowering == "fast" or not moves(block):
+            return Built(inputs, outputs)
+        commit_file = file.with_suffix(".commit.onnx")
+        ir.save(commit(inputs, block.slots, from_rows=False), commit_file)
+        return Built(inputs, outputs, commit=commit_file.name)
+
+    def one_file_for_all_widths(self, graph: GraphModule, block: Block, options: Options = DEFAULT) -> bool:
+        """Tell whether one file runs this block and all blocks that differ from it in width alone."""
+        return _lowering(block, options) == "fast" and _fits_any_width(graph, block)
+
+    def engine_at(self, spec: EngineSpec, name: str, block: Block) -> EngineSpec:
+        """Return the engine that runs the file of `spec` at the width of `block`, under its own name."""
+        return any_width.engine_at(spec, name, block)
 
 
-def any_width(graph: GraphModule, block: Block, options: Options = DEFAULT) -> bool:
-    """Whether one file runs this block and all that differ from it in width alone."""
-    return _lowering(block, options) == "fast" and _counted(graph, block)
-
-
-def _counted(graph: GraphModule, block: Block) -> bool:
-    """What torch.onnx has no translation for is decomposed, at one size."""
-    known = _translations(OPSETS["fast"]).is_registered
-    called = {n.target for n in graph.graph.nodes if n.op == "call_function"}
-    own = {t for t in called if getattr(t, "namespace", "") == "specc" or t is operator.getitem}
-    return widths.possible(graph, block) and all(known(t) for t in called - own)
+ONNX = Onnx()
 
 
 def _lowering(block: Block, options: Options) -> str:
+    """Choose the lowering: the user's, or the fast one, which has no half precision."""
     return options.lowering or ("portable" if block.weights in ("fp16", "bf16") else "fast")
 
 
-def requirements() -> list[str]:
-    """Nothing: what compiles at all has what this needs."""
-    return []
+def _fits_any_width(graph: GraphModule, block: Block) -> bool:
+    """Tell whether the fast lowering of a block can leave the number of slots open.
+
+    torch.onnx must have a translation for every operator: those without one are decomposed, at one size.
+    """
+    is_registered = _translations(OPSETS["fast"]).is_registered
+    called: set[Any] = {node.target for node in nodes(graph) if node.op == "call_function"}
+    translated_here = {t for t in called if getattr(t, "namespace", "") == "specc" or t is operator.getitem}
+    return any_width.possible(graph, block) and all(is_registered(t) for t in called - translated_here)
 
 
 def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = False) -> ir.Model:
-    """The block in ONNX, weights inside; with `rows`, it returns the rows that it writes. Raises BackendError."""
-    dtype, counted = TYPES.get(block.weights, torch.float32), False
+    """Translate a block to ONNX, with the weights inside.
+
+    Args:
+        graph: The graph that `pipeline(block)` made. It is edited.
+        block: What the graph computes.
+        lowering: "fast" or "portable".
+        rows: Return the slots' rows too; in the portable lowering only.
+
+    Raises:
+        BackendError: The lowering has no weights of the block's type, or torch.onnx cannot translate the graph.
+    """
+    open_width = False
     if lowering == "fast":
-        if dtype != torch.float32:
+        if block.weights in TYPES and block.weights != "fp32":
             raise BackendError(f"the fast lowering has no {block.weights}; take --lowering portable")
-        if counted := _counted(graph, block):
-            block = widths.traced_at(block)
-        passes.run([*onnx_fast.lowering(block.slots, counted), *[widths.AnyWidth()] * counted], graph)
+        open_width = _fits_any_width(graph, block)
+        if open_width:
+            block = any_width.traced_at(block)
+        passes.run(_fast_passes(block.slots, open_width), graph)
     else:
         if block.weights not in TYPES:
             raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
+        dtype = TYPES[block.weights]
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
         passes.run(onnx_portable.lowering(block.slots, dtype, rows), graph)
-    model = _translate(export(graph, block), OPSETS[lowering])
-    _name(model, graph)
-    if counted:
-        widths.name_slots(model)
+    model = _translated(export(graph, block), OPSETS[lowering])
+    rename_inputs_and_outputs(model, graph)
+    if open_width:
+        any_width.name_slots(model)
     if lowering == "portable":
-        _place(model)
-    _strip(model)
+        name_nodes_after_modules(model)
+    drop_metadata(model)
     return model
 
 
+def _fast_passes(slots: int, open_width: bool) -> list[passes.Pass]:
+    """Return the passes of the fast lowering. Attention comes first, and takes in the rotary embeddings it can."""
+    lowering = [onnx_group_query.GroupQuery(slots, open_width), *onnx_fast.lowering(slots)]
+    return [*lowering, any_width.AnyWidth()] if open_width else lowering
+
+
 def tensors(model: ir.Model, slots: int = 0) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The inputs and the outputs, at so many slots where their number is open."""
+    """Return a model's inputs and outputs, with `slots` in the place of an open number of slots."""
     graph = model.graph
     return tuple(_tensor(v, slots) for v in graph.inputs), tuple(_tensor(v, slots) for v in graph.outputs)
 
 
-def _translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
-    """Operator by operator as they stand, which most have a translation for; decomposed, slowly, where one has none."""
+def _tensor(value: ir.Value, slots: int) -> Tensor:
+    assert value.name is not None and value.dtype is not None and value.shape is not None
+    sizes = tuple(size if isinstance(size, int) else slots for size in value.shape)
+    return Tensor(value.name, value.dtype.name.lower(), sizes)
+
+
+def _translated(program: ExportedProgram, opset: int) -> ir.Model:
+    """Translate a program by torch.onnx: each operator as it stands, or decomposed if one has no translation.
+
+    torch.onnx decomposes every program before it translates it, and has no option against that. Most operators here
+    have a translation as they stand. So `run_decompositions` is replaced on this one program, which takes an engine
+    from 4 s to 1 s (benchmarks/LOG.md). It is put back where the translation fails.
+
+    Raises:
+        BackendError: torch.onnx cannot translate the decomposed program either.
+    """
     decompose = program.run_decompositions
     program.run_decompositions = lambda *_, **__: program
     with quiet():
         try:
-            made = _onnx(program, opset)
-        except Exception:
+            return _exported(program, opset).model
+        except Exception:  # torch.onnx wraps whatever its translations raise
             program.run_decompositions = decompose
-            try:
-                made = _onnx(program, opset)
-            except Exception as e:
-                raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
-    return made.model
+        try:
+            return _exported(program, opset).model
+        except Exception as e:
+            raise BackendError(f"torch.onnx cannot translate the graph: {e.__cause__ or e}".splitlines()[0]) from e
 
 
-def _onnx(program: torch.export.ExportedProgram, opset: int) -> torch.onnx.ONNXProgram:
-    """What torch.onnx.export does, with a table of translations that is made once."""
+def _exported(program: ExportedProgram, opset: int) -> torch.onnx.ONNXProgram:
+    """Do what `torch.onnx.export` does, with a table of translations that is made once, not for each engine.
+
+    The two private modules are those of torch 2.13, to which pyproject.toml pins torch.
+    """
     return _core.export(program, registry=_translations(opset), optimize=False, verbose=False, opset_version=opset)
 
 
@@ -131,46 +186,58 @@ def _translations(opset: int) -> ONNXRegistry:
         return ONNXRegistry.from_torchlib(opset)
 
 
-def _name(model: ir.Model, graph: GraphModule) -> None:
-    """Inputs and outputs as users know them: past_key_values.0.key, present.0.key."""
+def rename_inputs_and_outputs(model: ir.Model, graph: GraphModule) -> None:
+    """Give inputs and outputs their public names: past_key_values.0.key, present.0.key."""
     for value in model.graph.inputs:
         assert value.name is not None
         value.name = public(value.name)
-    for value, name in zip(model.graph.outputs, passes.find.outputs(graph), strict=True):
+    for value, name in zip(model.graph.outputs, graph_outputs(graph), strict=True):
         value.name = name
 
 
-def _place(model: ir.Model) -> None:
-    """Name each node after the module that it comes from, for what other parsers say of it."""
+def name_nodes_after_modules(model: ir.Model) -> None:
+    """Put the path of its module before each node's name: other parsers name the node in their errors."""
     for node in model.graph:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
         if scopes[1:-1]:
             node.name = f"{scopes[-2]}/{node.name}"
 
 
-def _refer(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
-    """Point each initializer that the weights file holds into it; ONNX Runtime wants the two in one directory."""
+def link_external_weights(model: ir.Model, weights: Path, prefix: str, file: Path) -> None:
+    """Point the initializers that the weights file holds into that file.
+
+    ONNX Runtime requires that the engine's file and the weights file lie in one directory.
+
+    Raises:
+        BackendError: A large initializer is not in the weights file.
+    """
     header, start_of_data = read_header(weights)
     for name, value in model.graph.initializers.items():
         tensor: Any = value.const_value
         if tensor.nbytes < INLINE:
             continue
-        held = header.get(prefix + name)
-        if held is None and tensor.nbytes <= LARGEST_CONSTANT:  # a pass's constant, such as a tree's mask
+        stored = header.get(prefix + name)
+        if stored is None and tensor.nbytes <= LARGEST_CONSTANT:  # a constant of a pass, such as a tree's mask
             continue
-        if held is None:
+        if stored is None:
             raise BackendError(f"{name} of {tensor.nbytes} bytes is in no weights file")
-        start, end = held["data_offsets"]
+        start, end = stored["data_offsets"]
         value.const_value = ir.ExternalTensor(
-            weights.name, start_of_data + start, end - start, tensor.dtype, name=name, shape=tensor.shape,
+            weights.name,
+            start_of_data + start,
+            end - start,
+            tensor.dtype,
+            name=name,
+            shape=tensor.shape,
             base_dir=file.parent,
-        )  # fmt: skip
+        )
 
 
-def _gather_apart(model: ir.Model) -> None:
-    """A weight that is gathered from and multiplied by stands under two names, over the same bytes.
+def split_gathered_weights(model: ir.Model) -> None:
+    """Give a weight that is both gathered from and multiplied by two names, over the same bytes of the file.
 
-    So ONNX Runtime gives up what it packed for the product, and of the other only the rows that are read take memory.
+    ONNX Runtime packs the weight of a product. With a name of its own, the unpacked copy of it can be freed, and of
+    the gathered weight only the rows that are read take memory.
     """
     for name, value in list(model.graph.initializers.items()):
         gathers = [node for node in value.consumers() if node.op_type == "Gather"]
@@ -181,23 +248,19 @@ def _gather_apart(model: ir.Model) -> None:
                 node.replace_input_with(list(node.inputs).index(value), rows)
 
 
-def _strip(model: ir.Model) -> None:
-    """Drop what no runtime reads: module stacks, tracebacks, value types."""
+def drop_metadata(model: ir.Model) -> None:
+    """Drop what no runtime reads: module stacks, tracebacks, types of inner values, unused optional outputs."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    kept = {*model.graph.inputs, *model.graph.outputs}
+    public_values = {*model.graph.inputs, *model.graph.outputs}
     for node in model.graph:
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
-            if node.op_type == "SkipSimplifiedLayerNormalization" and not value.uses() and value not in kept:
-                value.name = ""  # optional, and not asked for
-            if value not in kept:
+            is_unused = not value.uses() and value not in public_values
+            if node.op_type == "SkipSimplifiedLayerNormalization" and is_unused:
+                value.name = ""  # an optional output without a name is not computed
+            if value not in public_values:
                 value.type = value.shape = None
-    for value in (*kept, *model.graph.initializers.values()):
+    for value in (*public_values, *model.graph.initializers.values()):
         value.metadata_props.clear()
-
-
-def _tensor(value: ir.Value, slots: int) -> Tensor:
-    assert value.name is not None and value.dtype is not None and value.shape is not None
-    return Tensor(value.name, value.dtype.name.lower(), tuple(d if isinstance(d, int) else slots for d in value.shape))

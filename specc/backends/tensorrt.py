@@ -1,8 +1,8 @@
-"""Blocks as TensorRT engines, by TensorRT's own parser of the portable ONNX graphs.
+"""Build blocks as TensorRT engines, by TensorRT's own parser of the portable ONNX graphs.
 
-TensorRT and TensorRT for RTX are one code: the module is an argument. The latter builds for any GPU, without one.
-Weights are inputs, so that all engines share one copy in the GPU's memory; caches are updated in place. Attention must
-fuse; where it cannot, the engine is built with attention taken apart, and a warning says so.
+TensorRT and TensorRT for RTX are one code, with the Python package as a parameter. TensorRT for RTX builds for any GPU
+and needs none. Weights are inputs, so that all engines share one copy in the GPU's memory. Caches are updated in place.
+Attention must fuse; where it cannot, the engine is built with attention taken apart, and a warning says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import onnx_ir as ir
 from torch.fx import GraphModule
 
-from specc.backends import DEFAULT, Built, Options, onnx
+from specc.backends import DEFAULT, Backend, Built, Options, onnx
 from specc.backends.commit_graph import commit, moves
 from specc.backends.export import read_header
 from specc.runtime.block import Block
@@ -42,8 +42,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TensorRT:
-    """module: the Python package. anywhere: whether it builds for a GPU that is not here."""
+class TensorRT(Backend):
+    """A backend over one of TensorRT's Python packages.
+
+    Attributes:
+        name: The backend's name.
+        module: The Python package.
+        suffix: The suffix of its engines' files.
+        anywhere: Whether it builds for a GPU that this machine does not have.
+        types: The types of weights that it builds.
+    """
 
     name: str
     module: str
@@ -52,107 +60,147 @@ class TensorRT:
     types: tuple[str, ...] = ("fp16", "bf16")
 
     def requirements(self) -> list[str]:
-        """What is missing here."""
+        """Return what is missing: the package, or the GPU to build on."""
         try:
             importlib.import_module(self.module)
         except ModuleNotFoundError:
             return [f"{self.module} is not installed; pip install specc[{self.name}]"]
         except (ImportError, OSError) as e:
             return [f"{self.module} does not import ({e}); pip install specc[{self.name}]"]
-        if self.anywhere or here():
-            return []
-        return [f"{self.module} builds on the GPU that it builds for, and here is none; take --backend tensorrt-rtx"]
+        return [] if self.anywhere or gpu_capability() else [no_gpu(self.module)]
 
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
-        """Write the engine, and the one that keeps its rows if they may lie in any slots. Raises BackendError."""
+        """Write the engine, and the one that commits its rows if they may be moved.
+
+        Raises:
+            BackendError: TensorRT cannot build the graph, or the user asked for another lowering or another GPU.
+        """
         if options.lowering == "fast":
             raise BackendError(f"backend {self.name} reads standard operators only; take --lowering portable")
         model = onnx.translate(graph, block, "portable", rows=moves(block))
         if not options.weights_inside:
-            take_in(model, weights, prefix)
+            make_weights_inputs(model, weights, prefix)
         inputs, outputs = onnx.tensors(model)
-        kit = Kit(self, options.compute_capability)
-        fused = kit.write(model, file)
-        needs = kit.needs if fused else kit.needs | {"attention": "unfused"}
+        builder = EngineBuilder(self, options.compute_capability)
+        is_fused = builder.write(model, file)
+        needs = builder.needs if is_fused else builder.needs | {"attention": "unfused"}
         if not moves(block):
             return Built(inputs, outputs, needs)
         commit_file = file.with_suffix(f".commit{file.suffix}")
-        kit.write(commit(inputs, block.slots, from_rows=True), commit_file)
+        builder.write(commit(inputs, block.slots, from_rows=True), commit_file)
         return Built(inputs, outputs, needs, commit_file.name)
 
 
-TENSORRT = TensorRT("tensorrt", "tensorrt", ".trt", anywhere=False)
-RTX = TensorRT("tensorrt-rtx", "tensorrt_rtx", ".trtrtx", anywhere=True)
+TENSORRT = TensorRT(name="tensorrt", module="tensorrt", suffix=".trt", anywhere=False)
+RTX = TensorRT(name="tensorrt-rtx", module="tensorrt_rtx", suffix=".trtrtx", anywhere=True)
 
 
-def take_in(model: ir.Model, weights: Path, prefix: str) -> None:
-    """Make inputs of the initializers that the weights file holds, of the same names."""
-    held, _ = read_header(weights)
+def no_gpu(module: str) -> str:
+    """Return the error of a library that needs the GPU that it builds for."""
+    return f"{module} builds only on the GPU that it builds for, and this machine has none; take --backend tensorrt-rtx"
+
+
+def make_weights_inputs(model: ir.Model, weights: Path, prefix: str) -> None:
+    """Turn the initializers that the weights file holds into inputs of the same names."""
+    stored, _ = read_header(weights)
     for name, value in list(model.graph.initializers.items()):
-        if prefix + name in held:
+        if prefix + name in stored:
             del model.graph.initializers[name]
             value.const_value = None
             model.graph.inputs.append(value)
 
 
-class Kit:
-    """TensorRT's builder for one GPU. `needs`: what must be here to load what it makes."""
+class EngineBuilder:
+    """A builder of engines for one GPU.
+
+    Attributes:
+        needs: What must be there to load its engines: the library's version, and the GPU's compute capability.
+    """
 
     def __init__(self, backend: TensorRT, compute_capability: str | None) -> None:
+        """Find the GPU to build for.
+
+        Raises:
+            BackendError: There is no GPU to build for, or the library cannot build for the one that was asked for.
+        """
         self.name = backend.name
         self.trt: Library = importlib.import_module(backend.module)
-        wanted = compute_capability or here()
-        if wanted is None:
-            raise BackendError("here is no GPU to build for; name one, such as --compute-capability 8.9")
-        if not backend.anywhere and wanted != here():
+        capability = compute_capability or gpu_capability()
+        if capability is None:
+            raise BackendError("this machine has no GPU to build for; name one, such as --compute-capability 8.9")
+        if not backend.anywhere and capability != gpu_capability():
             raise BackendError(
-                f"{self.name} builds for the GPU that is here ({here()}), not for compute capability {wanted}; "
-                "take --backend tensorrt-rtx, or build there"
+                f"{self.name} builds for the GPU of this machine ({gpu_capability()}), not for compute capability "
+                f"{capability}; take --backend tensorrt-rtx, or build on a machine with that GPU"
             )
-        self.target = self._capability(wanted) if backend.anywhere else None
-        self.needs = {backend.module: str(self.trt.__version__), "compute_capability": wanted}
+        self.target = self._target(capability) if backend.anywhere else None
+        self.needs = {backend.module: str(self.trt.__version__), "compute_capability": capability}
 
-    def _capability(self, wanted: str) -> ComputeCapability:
-        known = {
-            f"{int(n[2:]) // 10}.{int(n[2:]) % 10}": value
-            for n, value in self.trt.ComputeCapability.__members__.items()
-            if re.fullmatch(r"SM\d+", n)
+    def _target(self, capability: str) -> ComputeCapability:
+        """Return the library's own name for a compute capability such as "8.9". Raises BackendError if it has none."""
+        by_capability = {
+            f"{int(name[2:]) // 10}.{int(name[2:]) % 10}": value
+            for name, value in self.trt.ComputeCapability.__members__.items()
+            if re.fullmatch(r"SM\d+", name)
         }
-        if wanted not in known:
-            raise BackendError(f"{self.name} {self.trt.__version__} has no {wanted!r}; it has {', '.join(known)}")
-        return known[wanted]
+        if capability not in by_capability:
+            choices = ", ".join(by_capability)
+            raise BackendError(f"{self.name} {self.trt.__version__} has no {capability!r}; it has {choices}")
+        return by_capability[capability]
 
     def write(self, model: ir.Model, file: Path) -> bool:
-        """Build `file`; return whether its attention is fused (or has none). Raises BackendError."""
+        """Build a model and write its engine.
+
+        Returns:
+            Whether its attention is fused, or it has none.
+
+        Raises:
+            BackendError: The library cannot read or build the model.
+        """
         data = ir.to_proto(model).SerializeToString()
-        made, said = self.build(data, decomposable=False)
-        fused = made is not None
-        if not fused and any(node.op_type == "Attention" for node in model.graph):
-            made, _ = self.build(data, decomposable=True)
-            why = said.partition(" (See")[0]
-            told = f"{file.name}: attention does not fuse and is taken apart, which is slow: {why.strip()}"
-            warnings.warn(told, SpeccWarning, stacklevel=2)
-        if made is None:
-            raise BackendError(f"{self.name} cannot build {file.name}: {said}; take another --backend for this model")
-        file.write_bytes(made)
-        return fused
+        engine, error = self.build(data, decomposable=False)
+        is_fused = engine is not None
+        if not is_fused and any(node.op_type == "Attention" for node in model.graph):
+            engine, _ = self.build(data, decomposable=True)
+            reason = error.partition(" (See")[0].strip()
+            message = f"{file.name}: attention does not fuse and is taken apart, which is slow: {reason}"
+            warnings.warn(message, SpeccWarning, stacklevel=2)
+        if engine is None:
+            raise BackendError(f"{self.name} cannot build {file.name}: {error}; take another --backend for this model")
+        file.write_bytes(engine)
+        return is_fused
 
     def network(self, data: bytes, log: Any) -> tuple[Builder, INetworkDefinition]:
-        """The builder and the network that the parser makes of a graph. Raises BackendError in the parser's words."""
+        """Parse a serialised ONNX model.
+
+        Returns:
+            The builder and the network. The network lives as long as its builder.
+
+        Raises:
+            BackendError: The parser refuses the model; the message is in the parser's words.
+        """
         builder = self.trt.Builder(log)
         network = builder.create_network(0)
         parser = self.trt.OnnxParser(network, log)
         if not parser.parse(data):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
-            told = "; ".join(f"{e.node_operator()} at {e.node_name()}: {e.desc()}" for e in errors) or log.last
-            told = told.replace("\n", " ")
-            raise BackendError(f"{self.name} cannot read the graph: {told}; take another --backend for this model")
+            reasons = "; ".join(f"{e.node_operator()} at {e.node_name()}: {e.desc()}" for e in errors) or log.last
+            reasons = reasons.replace("\n", " ")
+            raise BackendError(f"{self.name} cannot read the graph: {reasons}; take another --backend for this model")
         return builder, network
 
     def build(self, data: bytes, decomposable: bool) -> tuple[bytes | None, str]:
-        """The engine, or None and the last error."""
+        """Build a serialised ONNX model.
+
+        Args:
+            data: The model.
+            decomposable: Whether attention may be taken apart where it does not fuse.
+
+        Returns:
+            The engine and an empty string; or None and the library's last error.
+        """
         log = listener(self.trt)
         builder, network = self.network(data, log)
         for attention in attentions(self.trt, network):
@@ -171,45 +219,50 @@ class Kit:
         return bytes(engine), ""
 
     def _timing(self, config: IBuilderConfig) -> Path | None:
-        """Measurements of kernels, kept on this machine. RTX measures none."""
+        """Load this machine's measurements of kernels into a config.
+
+        Returns:
+            The file to write them to after a build; None if they cannot be kept, or for RTX, which measures nothing.
+        """
         if self.trt.__name__ == "tensorrt_rtx":
             return None
         try:
-            file = cache_directory("timing", f"{self.name}-{self.trt.__version__}-{here()}") / "timing.cache"
+            directory = cache_directory("timing", f"{self.name}-{self.trt.__version__}-{gpu_capability()}")
         except OSError:
             return None
-        held = file.read_bytes() if file.exists() else b""
-        config.set_timing_cache(config.create_timing_cache(held), False)
+        file = directory / "timing.cache"
+        measurements = file.read_bytes() if file.exists() else b""
+        config.set_timing_cache(config.create_timing_cache(measurements), False)
         return file
 
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Without what the library writes to standard error itself, beside what it tells its logger."""
+    """Discard what the library writes to standard error itself. Its logger still gets every message."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(nowhere)
 
 
 def attentions(trt: Library, network: INetworkDefinition) -> list[IAttention]:
-    """The network's attention layers."""
-    found = []
+    """Return the network's attention layers."""
+    layers = []
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
             layer.__class__ = trt.IAttentionInputLayer  # the bindings return every layer as an ILayer
-            found.append(cast("IAttentionInputLayer", layer).attention)
-    return found
+            layers.append(cast("IAttentionInputLayer", layer).attention)
+    return layers
 
 
 def listener(trt: Library) -> Any:
-    """A logger that keeps the last error and prints nothing."""
+    """Return a logger that keeps the last error and prints nothing."""
     logger: Any = trt.ILogger
 
     class Listener(logger):  # type: ignore[misc]
@@ -225,8 +278,8 @@ def listener(trt: Library) -> Any:
     return Listener()
 
 
-def here() -> str | None:
-    """The compute capability of the GPU that is here, as the driver says."""
+def gpu_capability() -> str | None:
+    """Return the compute capability of this machine's first GPU, such as "8.9", by its driver; None without one."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]

@@ -12,7 +12,6 @@ import torch
 from specc import passes
 from specc.backends import Options as BuildOptions
 from specc.backends import backend
-from specc.backends.lowering.any_width import engine_at
 from specc.compiler import weights
 from specc.compiler.fork_pool import call_each
 from specc.compiler.graphs import Graphs, PreparedGraph, graph_key
@@ -90,7 +89,7 @@ def build_engines(
     stages.expect(len(groups) + 1)
     results = call_each(
         [partial(_build_file, group, graphs, files, site) for group in groups.values()],
-        at_once=min(threads(), FORKS) if all(getattr(backend(n), "together", False) for n in names) else 1,
+        at_once=min(threads(), FORKS) if all(backend(n).builds_in_parallel for n in names) else 1,
         begin=lambda number: stages.begin(titles[number]),
         prepare=partial(torch.set_num_threads, 1),  # OpenMP's threads do not come along with a fork
     )
@@ -135,7 +134,7 @@ def _build_file(
         needs=built.needs,
         commit=built.commit,
     )
-    return [engine, *(engine_at(engine, other.name, other.block) for other in others)]
+    return [engine, *(builder.engine_at(engine, other.name, other.block) for other in others)]
 
 
 def _title(group: Sequence[EngineRequest], several_backends: bool) -> str:

@@ -75,8 +75,8 @@ def settle_widths(requests: Iterable[EngineRequest], graphs: Graphs, options: Op
     """
     settled = []
     for request in requests:
-        ask = getattr(backend(request.backend), "any_width", None)
-        any_width = ask is not None and ask(graphs[graph_key(request.block)].graph, request.block, options.build)
+        graph = graphs[graph_key(request.block)].graph
+        any_width = backend(request.backend).one_file_for_all_widths(graph, request.block, options.build)
         if request.needed or options.tune or any_width:
             settled.append(replace(request, any_width=any_width))
     return settled

@@ -1,6 +1,6 @@
-"""One file for chains of any width: all their graphs say the same, but for how many slots there are.
+"""Make one file for chains of any width: their graphs differ in the number of slots alone.
 
-An engine is a width of it; the runtime loads such a file once and binds a place for each engine's tensors.
+An engine is one width of such a file. The runtime loads the file once, and binds buffers for each engine's tensors.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import onnx_ir as ir
 import torch
 from torch.fx import GraphModule, Node
 
-from specc.backends.lowering.onnx_fast import count_slots, emit, shape, swap
-from specc.passes.find import aten, calls, constant
+from specc.backends.lowering.emit import count_slots, emit, shape, swap
+from specc.passes import Pass
+from specc.passes.arguments import argument
+from specc.passes.find import aten, calls, constant, nodes
 from specc.runtime.block import Block
 from specc.runtime.manifest import EngineSpec, Tensor
 from specc.runtime.tree import Tree
@@ -23,70 +25,79 @@ SHAPED = {aten.view.default, aten.reshape.default}
 
 
 def possible(graph: GraphModule, block: Block) -> bool:
-    """Whether the block is a chain, all of whose rows are asked for, and nothing but views counts the slots."""
-    chain = isinstance(block.topology, Tree) and block.topology.is_chain and not block.last_row
-    return chain and all(_counts_once(user) for size in _sizes(graph) for user in size.users)
+    """Tell whether a file of any width can run the block.
+
+    It must be a chain of which all rows are asked for, and nothing but views may count the slots.
+    """
+    topology = block.topology
+    if not isinstance(topology, Tree) or not topology.is_chain or block.last_row:
+        return False
+    return all(_counts_once(user) for size in _sizes(graph) for user in size.users)
 
 
 def traced_at(block: Block) -> Block:
-    """The block to trace: a size of one would pass for one that never changes."""
+    """Return the block to trace. It has two slots at least: torch takes a size of one for a constant."""
     return replace(block, topology=Tree.chain(max(2, block.slots)))
 
 
 def name_slots(model: ir.Model) -> None:
-    """Give the slots' size a name in the inputs and outputs that have it."""
+    """Name the size that the slots decide, in the inputs and outputs that have it."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.name is not None and value.shape is not None
         if _has_slots(value.name, len(value.shape)):
             value.shape = ir.Shape([value.shape[0], SLOTS, *value.shape[2:]])
 
 
-def sized(tensors: tuple[Tensor, ...], slots: int) -> tuple[Tensor, ...]:
-    """The same of a chain of so many slots."""
+def engine_at(spec: EngineSpec, name: str, block: Block) -> EngineSpec:
+    """Return the engine that runs the file of `spec` at the width of `block`, under its own name."""
+    inputs, outputs = _resized(spec.inputs, block.slots), _resized(spec.outputs, block.slots)
+    return replace(spec, name=name, block=block, inputs=inputs, outputs=outputs)
+
+
+def _resized(tensors: tuple[Tensor, ...], slots: int) -> tuple[Tensor, ...]:
+    """Return the tensors of an engine with so many slots."""
     return tuple(
         replace(t, shape=(t.shape[0], slots, *t.shape[2:])) if _has_slots(t.name, len(t.shape)) else t for t in tensors
     )
 
 
-def engine_at(spec: EngineSpec, name: str, block: Block) -> EngineSpec:
-    """The engine that runs the same file at the width of `block`."""
-    inputs, outputs = sized(spec.inputs, block.slots), sized(spec.outputs, block.slots)
-    return replace(spec, name=name, block=block, inputs=inputs, outputs=outputs)
-
-
 def _has_slots(name: str, rank: int) -> bool:
+    """Tell whether the second size of an input or output is the number of slots."""
     return rank > 1 and not name.startswith(("past_key_values.", "present."))
 
 
 def _sizes(graph: GraphModule) -> list[Node]:
-    """The numbers in a graph that follow from how many slots there are."""
-    return [n for n in graph.graph.nodes if n.op == "call_function" and isinstance(n.meta.get("val"), torch.SymInt)]
+    """Return the nodes whose value is a number that follows from the number of slots."""
+    return [n for n in nodes(graph) if n.op == "call_function" and isinstance(n.meta.get("val"), torch.SymInt)]
 
 
 def _counts_once(node: Node) -> bool:
-    """Whether it is a view in whose shape one size follows from the slots, and all others are known."""
+    """Tell whether a node is a view to a shape of which the slots decide one size, and one only."""
     if node.target not in SHAPED:
         return False
-    return sum(not isinstance(size, int) for size in node.meta["val"].shape) == 1
+    open_sizes = [size for size in node.meta["val"].shape if not isinstance(size, int)]
+    return len(open_sizes) == 1
 
 
 @dataclass(frozen=True)
-class AnyWidth:
-    """
+class AnyWidth(Pass):
+    """A removal of the number of slots from a graph. `slots` is counted at run time.
+
     Given:   view(x, [1, slots, -1, 16]);  positions = past_len + depth, which is baked
-    Result:  view(x, [1, -1, 4, 16]);      positions = past_len + Range(0, slots, 1), slots being counted
+    Result:  view(x, [1, -1, 4, 16]);      positions = past_len + Range(0, slots, 1)
     """
 
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
-        views = [n for n in calls(graph, *SHAPED) if any(isinstance(size, Node) for size in n.args[1])]
+        views = [node for node in calls(graph, *SHAPED) if any(isinstance(size, Node) for size in argument(node, 1))]
         for node in views:
             node.update_arg(1, [size if isinstance(size, int) else -1 for size in node.meta["val"].shape])
-        baked = graph.graph.find_nodes(op="get_attr", target="tree_depth")
+        baked = [node for node in nodes(graph) if node.op == "get_attr" and node.target == "tree_depth"]
         for node in baked:
             first, step = (constant(graph, f"int_{i}", torch.tensor(i)) for i in (0, 1))
-            with graph.graph.inserting_after(slots := count_slots(graph)):
+            slots = count_slots(graph)
+            with graph.graph.inserting_after(slots):
                 count = graph.graph.call_function(aten.squeeze.default, (slots,))
             with graph.graph.inserting_after(count):
                 swap(node, emit(graph.graph, "Range", [first, count, step], shape(node), torch.int64))

@@ -1,4 +1,4 @@
-"""A graph in half precision; what crosses to the host stays float32."""
+"""Compute in half precision, and hand float32 to the host."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from specc.passes.find import aten, calls, outputs, set_outputs, weight
+from specc.passes import Pass
+from specc.passes.arguments import node_arg
+from specc.passes.find import aten, calls, nodes, outputs, set_outputs, tensor_value, weight
 
-HOST = (aten.argmax.default, aten.topk.default, aten.log_softmax.int)
+READS_LOGITS = (aten.argmax.default, aten.topk.default, aten.log_softmax.int)
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Half:
-    """Weights, caches and what is computed from them in `dtype`; logits are float32 before anything is read off them.
+class Half(Pass):
+    """A change of weights, caches and what is computed from them to `dtype`.
+
+    Logits and hidden states become float32 before anything is read off them or they leave.
 
     Given:   logits = linear(hidden, head);  ids = argmax(logits)               all float32
     Result:  logits = linear(hidden, head);  ids = argmax(to(logits, float32))  hidden, head in `dtype`
@@ -24,41 +28,53 @@ class Half:
     dtype: torch.dtype
 
     def __call__(self, graph: GraphModule) -> int:
-        named, changed = outputs(graph), 0
-        logits = named.get("logits") or next(
-            (n.args[0] for n in reversed(calls(graph, *HOST))), None
-        )  # routers pick too
-        host = [n for n in calls(graph, *HOST) if n.args[0] is logits]
-        hidden = {n for name, n in named.items() if name.startswith("hidden")}
-        told = hidden | ({logits} if logits is not None else set())
-        for node in told:
-            with graph.graph.inserting_after(node):
-                wide = graph.graph.call_function(aten.to.dtype, (node, torch.float32))
-            wide.meta = dict(node.meta)
-            for user in host:
-                user.replace_input_with(node, wide)
-            named = {name: wide if n is node else n for name, n in named.items()}
-        set_outputs(graph, named)
-        for node in graph.graph.nodes:
-            if node.op == "get_attr" and _floats(node):
+        self._widen_outputs(graph)
+        changed = 0
+        for node in nodes(graph):
+            value = tensor_value(node)
+            if value is None or value.dtype != torch.float32:
+                continue
+            if node.op == "get_attr":
                 _put(graph, str(node.target), weight(graph, node).to(self.dtype))
                 node.meta["val"] = weight(graph, node)
-            elif node.op == "placeholder" and _floats(node):
-                node.meta["val"] = node.meta["val"].to(self.dtype)
+            elif node.op == "placeholder":
+                node.meta["val"] = value.to(self.dtype)
             else:
                 continue
             changed += 1
         return changed
 
+    def _widen_outputs(self, graph: GraphModule) -> None:
+        """Insert casts to float32 behind the logits and the hidden states that are outputs."""
+        named = outputs(graph)
+        logits = named.get("logits") or _logits(graph)
+        wide_values = {node for name, node in named.items() if name.startswith("hidden")}
+        if logits is not None:
+            wide_values.add(logits)
+        readers = [node for node in calls(graph, *READS_LOGITS) if node.args[0] is logits]
+        for node in wide_values:
+            with graph.graph.inserting_after(node):
+                wide = graph.graph.call_function(aten.to.dtype, (node, torch.float32))
+            wide.meta = dict(node.meta)
+            for reader in readers:
+                reader.replace_input_with(node, wide)
+            named = {name: wide if output is node else output for name, output in named.items()}
+        set_outputs(graph, named)
 
-def _floats(node: object) -> bool:
-    value = node.meta.get("val") if isinstance(node, Node) else None
-    return isinstance(value, torch.Tensor) and value.dtype == torch.float32
+
+def _logits(graph: GraphModule) -> Node | None:
+    """Return what the last pick of tokens reads, or None if there is none. Routers of experts pick before it."""
+    picks = calls(graph, *READS_LOGITS)
+    return node_arg(picks[-1], 0) if picks else None
 
 
 def _put(graph: GraphModule, target: str, value: torch.Tensor) -> None:
+    """Replace a parameter or a buffer by a buffer of another type."""
     path, _, name = target.rpartition(".")
-    holder = graph.get_submodule(path)
-    if name in holder._parameters:
-        del holder._parameters[name]
-    setattr(holder, name, value) if name in holder._buffers else holder.register_buffer(name, value)
+    owner = graph.get_submodule(path)
+    if name in owner._parameters:
+        del owner._parameters[name]
+    if name in owner._buffers:
+        setattr(owner, name, value)
+    else:
+        owner.register_buffer(name, value)

@@ -18,8 +18,8 @@ from graphs import captured, model, prepared, without
 from torch.fx import GraphModule
 
 from specc import passes
-from specc.backends import Options, onnx
-from specc.backends.lowering.any_width import engine_at
+from specc.backends import Options
+from specc.backends.onnx import ONNX
 from specc.compiler import weights
 from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.engine import Engine
@@ -77,7 +77,7 @@ class Bench:
         for name, block in blocks.items():
             twin = passes.fork(graph)
             passes.run(passes.pipeline(block, capacity), twin)
-            made = onnx.build(twin, block, file, "", directory / f"{name}.onnx", options)
+            made = ONNX.build(twin, block, file, "", directory / f"{name}.onnx", options)
             built[name] = EngineSpec(
                 name=name,
                 backend="onnx",
@@ -88,8 +88,8 @@ class Bench:
                 outputs=made.outputs,
                 passes=(),
             )
-        if "decode" in built and onnx.any_width(graph, built["decode"].block, options):
-            built["wider"] = engine_at(built["decode"], "wider", Block(WIDER))
+        if "decode" in built and ONNX.one_file_for_all_widths(graph, built["decode"].block, options):
+            built["wider"] = ONNX.engine_at(built["decode"], "wider", Block(WIDER))
         keys = [t for spec in built.values() for t in spec.inputs if t.name.endswith(".key")]
         shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
         self.rows = HostKV(CacheSpec(capacity, shapes))

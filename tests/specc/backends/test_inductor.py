@@ -57,7 +57,7 @@ def test_a_package_says_what_an_onnx_engine_says(family: str, tmp_path: Path, mo
     block, file, engines = BLOCKS[family], tmp_path / "weights.safetensors", []
     graph = prepared(family)
     weights.write(weights.collect(graph), file)
-    for backend, module, load in (("onnx", onnx, ort), ("inductor", inductor.CPU, runner)):
+    for backend, module, load in (("onnx", onnx.ONNX, ort), ("inductor", inductor.CPU, runner)):
         twin = passes.fork(graph)
         passes.run(passes.pipeline(block, CAPACITY), twin)
         made = module.build(twin, block, file, "", tmp_path / f"verify{module.suffix}")
@@ -180,7 +180,7 @@ def test_a_program_for_a_gpu_leaves_nothing_on_the_cpu(family: str, dtype: torch
 def test_a_gpu_that_is_not_here_is_one_line(bundle: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    assert inductor.CUDA.requirements()[-1].endswith("sees no CUDA GPU; build where there is one")
+    assert inductor.CUDA.requirements()[-1].endswith("sees no CUDA GPU; build on a machine that has one")
     with pytest.raises(BackendError, match=r"torch .* sees no CUDA GPU; specc doctor says"):
         runner.store(CacheSpec(8, {"0": (1, 4)}), Device("cuda"))
 

@@ -20,7 +20,7 @@ from demo import BLOCKS, CAPACITY, demo
 from specc import passes
 from specc.backends import Options, backend, check, onnx
 from specc.backends.commit_graph import commit, moves
-from specc.backends.tensorrt import RTX, TENSORRT, Kit, attentions, listener, take_in
+from specc.backends.tensorrt import RTX, TENSORRT, EngineBuilder, attentions, listener, make_weights_inputs
 from specc.compiler import weights
 from specc.runtime.block import Block, Layers
 from specc.runtime.errors import BackendError, SpeccWarning
@@ -50,7 +50,7 @@ def model(name: str, dtype: str, weights_file: Path, layers: Layers | None = Non
     graph = passes.fork(demo())
     passes.run(passes.pipeline(block, CAPACITY), graph)
     made = onnx.translate(graph, block, "portable", rows=moves(block))
-    take_in(made, weights_file, "")
+    make_weights_inputs(made, weights_file, "")
     return made, block
 
 
@@ -60,7 +60,7 @@ def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: di
     made, block = model(name, dtype, files[dtype])
     inputs, outputs = onnx.tensors(made)
     log = listener(trt)
-    builder, network = Kit(RTX, "8.9").network(ir.to_proto(made).SerializeToString(), log)
+    builder, network = EngineBuilder(RTX, "8.9").network(ir.to_proto(made).SerializeToString(), log)
     assert told(network.get_input, network.num_inputs) == {(t.name, t.dtype, t.shape) for t in inputs}
     assert told(network.get_output, network.num_outputs) == {(t.name, t.dtype, t.shape) for t in outputs}
     layers = 4 if block.layers.exit_after else 12
@@ -72,7 +72,7 @@ def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: di
     whole = CAPABILITIES[([*BLOCKS].index(name) + RTX.types.index(dtype)) % len(CAPABILITIES)]
     short, _ = model(name, dtype, files[dtype], Layers(exit_after=2))
     for capability, graph in ((whole, made), *((c, short) for c in CAPABILITIES if c != whole)):
-        kit, file = Kit(RTX, capability), tmp_path / f"{name}-{capability}.engine"
+        kit, file = EngineBuilder(RTX, capability), tmp_path / f"{name}-{capability}.engine"
         assert kit.write(graph, file), "attention is not fused"
         assert kit.needs == {"tensorrt_rtx": trt.__version__, "compute_capability": capability}
         assert 1 << 16 < file.stat().st_size < files[dtype].stat().st_size  # the weights are not in there
@@ -89,7 +89,7 @@ def test_a_whole_block_builds(
     name: str, dtype: str, capability: str, trt: Any, files: dict[str, Path], tmp_path: Path
 ) -> None:
     made, _ = model(name, dtype, files[dtype])
-    assert Kit(RTX, capability).write(made, tmp_path / "whole.engine"), "attention is not fused"
+    assert EngineBuilder(RTX, capability).write(made, tmp_path / "whole.engine"), "attention is not fused"
 
 
 def told(get: Any, count: int) -> set[tuple[str, str, tuple[int, ...]]]:
@@ -128,7 +128,7 @@ def test_weights_inside(trt: Any, files: dict[str, Path], tmp_path: Path) -> Non
 
 def test_attention_that_does_not_fuse_is_taken_apart(trt: Any, tmp_path: Path) -> None:
     """Heads of 8: TensorRT has no kernel of that size."""
-    kit, file = Kit(RTX, "8.9"), tmp_path / "odd.engine"
+    kit, file = EngineBuilder(RTX, "8.9"), tmp_path / "odd.engine"
     with pytest.warns(SpeccWarning, match=r"odd.engine: attention does not fuse.*dedicated kernel\.$"):
         assert not kit.write(attention(8), file)
     assert file.stat().st_size
@@ -150,21 +150,21 @@ def test_what_the_parser_refuses_is_told_in_its_words(trt: Any, tmp_path: Path) 
     node.attributes.add(ir.AttrFloat32("softcap", 2.0))
     node.name = "model.layers.3.self_attn/attention"
     with pytest.raises(BackendError, match=r"Attention at model\.layers\.3\.self_attn/attention: .*softcap"):
-        Kit(RTX, "8.9").write(made, tmp_path / "x.engine")
+        EngineBuilder(RTX, "8.9").write(made, tmp_path / "x.engine")
 
 
 def test_a_gpu_that_cannot_be_built_for_is_refused(trt: Any) -> None:
     with pytest.raises(BackendError, match=r"has no '7\.0'; it has 7\.5, 8\.0, 8\.6, 8\.9, 12\.0"):
-        Kit(RTX, "7.0")
+        EngineBuilder(RTX, "7.0")
 
 
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = TENSORRT.__class__("tensorrt-rtx", "tensorrt_of_nowhere", ".x", anywhere=True).requirements()
     assert len(missing) == 1 and "pip install specc[tensorrt-rtx]" in missing[0]
-    monkeypatch.setattr("specc.backends.tensorrt.here", lambda: None)
+    monkeypatch.setattr("specc.backends.tensorrt.gpu_capability", lambda: None)
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", torch)
-    assert "here is none" in TENSORRT.requirements()[0]
-    with pytest.raises(BackendError, match=r"backend tensorrt cannot build here: .*here is none"):
+    assert "this machine has none" in TENSORRT.requirements()[0]
+    with pytest.raises(BackendError, match=r"backend tensorrt cannot build here: .*this machine has none"):
         check(["tensorrt"])
 
 

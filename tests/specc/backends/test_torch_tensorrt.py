@@ -25,6 +25,7 @@ from graphs import prepared
 from specc import passes
 from specc.backends import Options, check, tensorrt, torch_tensorrt
 from specc.backends.lowering import torch_aten
+from specc.backends.torch_tensorrt import TORCH_TENSORRT
 from specc.compiler import weights
 from specc.passes.find import outputs
 from specc.runtime.block import Block, Frontier, Parents
@@ -113,8 +114,8 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Double:
     trt.__version__ = "11.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(tensorrt, "here", lambda: "8.9")
-    monkeypatch.setattr(tensorrt.Kit, "write", lambda self, model, file: bool(file.write_bytes(b"commit")))
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda: "8.9")
+    monkeypatch.setattr(tensorrt.EngineBuilder, "write", lambda self, model, file: bool(file.write_bytes(b"commit")))
     return module
 
 
@@ -125,7 +126,7 @@ def test_what_is_asked_of_the_library_and_what_the_manifest_says(inside: bool, d
     weights.write(tensors, file)
     block = Block(TREE, weights="fp16")
     passes.run(passes.pipeline(block, CAPACITY), graph)
-    made = torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt", Options(weights_inside=inside))
+    made = TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt", Options(weights_inside=inside))
     (asked,) = double.asked
     assert asked["causal"] is False
     assert [tuple(i.shape) for i in asked["inputs"]] == [t.shape for t in made.inputs]
@@ -148,9 +149,9 @@ def test_what_it_would_compute_wrongly_is_refused(double: Double, tmp_path: Path
     block = Block(TREE, weights="bf16")
     passes.run(passes.pipeline(block, CAPACITY), graph)
     with pytest.raises(BackendError, match=r"torch-tensorrt makes integers of bf16 in aten\.where.*take --dtype fp16"):
-        torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt")
+        TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt")
     with pytest.raises(BackendError, match="compiles torch's operators; leave out --lowering"):
-        torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt", Options("fast"))
+        TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt", Options("fast"))
     assert not double.asked
 
 
@@ -167,20 +168,22 @@ def test_what_it_refuses_is_told_in_its_own_words(double: Double, tmp_path: Path
     block = Block(TREE, weights="fp16")
     passes.run(passes.pipeline(block, CAPACITY), graph)
     with pytest.raises(BackendError) as e:
-        torch_tensorrt.build(graph, block, file, "", tmp_path / "v.ttrt")
+        TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt")
     told = "torch-tensorrt 2.13.0 cannot build v.ttrt: Conversion of function torch_aten.foo not currently supported!"
     assert str(e.value) == f"{told}; take another --backend"
 
 
 def test_what_is_missing_is_said_with_its_remedy(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert torch_tensorrt.requirements() == []
-    monkeypatch.setattr(tensorrt, "here", lambda: None)
-    with pytest.raises(BackendError, match=r"backend torch-tensorrt cannot build here: .*here is none; take --backend"):
+    assert TORCH_TENSORRT.requirements() == []
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda: None)
+    with pytest.raises(
+        BackendError, match=r"backend torch-tensorrt cannot build here: .*this machine has none; take --backend"
+    ):
         check(["torch-tensorrt"])
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
-    assert torch_tensorrt.requirements()[0].endswith("is not installed; pip install specc[torch-tensorrt]")
+    assert TORCH_TENSORRT.requirements()[0].endswith("is not installed; pip install specc[torch-tensorrt]")
     monkeypatch.setattr(torch_tensorrt, "library", lambda: exec("raise AssertionError('no CUDA')"))
-    assert torch_tensorrt.requirements()[0].startswith("torch_tensorrt does not import (no CUDA); pip install specc[")
+    assert TORCH_TENSORRT.requirements()[0].startswith("torch_tensorrt does not import (no CUDA); pip install specc[")
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +208,7 @@ def real() -> Iterator[Any]:
             pytest.skip(f"torch_tensorrt does not import: {e}")
         if trt.__name__ != "tensorrt_rtx":
             pytest.skip("TensorRT builds on a GPU only; TensorRT for RTX anywhere")
-        patch.setattr(tensorrt, "here", lambda: "8.9")
+        patch.setattr(tensorrt, "gpu_capability", lambda: "8.9")
         with anywhere(patch, trt):
             yield module
 
@@ -244,7 +247,7 @@ def test_the_double_has_the_signature_of_the_library(real: Any) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("dtype", torch_tensorrt.types)
+@pytest.mark.parametrize("dtype", TORCH_TENSORRT.types)
 @pytest.mark.parametrize("name", demo.BLOCKS)
 def test_the_library_builds_every_block_of_the_demo_model(name: str, dtype: str, real: Any, tmp_path: Path) -> None:
     block = replace(demo.BLOCKS[name], weights=dtype)
@@ -252,6 +255,6 @@ def test_the_library_builds_every_block_of_the_demo_model(name: str, dtype: str,
     files = weights.write_types(weights.collect(graph), tmp_path, [dtype])
     passes.run(passes.pipeline(block, demo.CAPACITY), graph)
     file = tmp_path / f"{name}.ttrt"
-    made = torch_tensorrt.build(graph, block, tmp_path / files[dtype], "", file)
+    made = TORCH_TENSORRT.build(graph, block, tmp_path / files[dtype], "", file)
     assert 1 << 16 < file.stat().st_size < (tmp_path / files[dtype]).stat().st_size  # the weights are not in there
     assert (tmp_path / made.commit).stat().st_size and made.needs["compute_capability"] == "8.9"
