@@ -71,6 +71,15 @@ def test_a_drafter_that_would_stop_where_it_is_unsure_goes_on() -> None:
     sure = Recipe("a", "layer-skip", ("verify",), "match", True, {}, {"num_speculative_tokens": 3})
     doubting = replace(sure, name="b", parameters={**sure.parameters, "assistant_confidence_threshold": 0.3})
     nothing: Any = None
-    manifest = Manifest(0, nothing, (), {}, (sure, doubting), "a", {}, {})
+    manifest = Manifest(
+        schema=0,
+        model=nothing,
+        engines=(),
+        caches={},
+        recipes=(sure, doubting),
+        default_recipe="a",
+        versions={},
+        files={},
+    )
     parameters = [r.parameters for r in without_doubt(manifest).recipes]
     assert parameters == [sure.parameters, {"num_speculative_tokens": 3, "assistant_confidence_threshold": 0.0}]
