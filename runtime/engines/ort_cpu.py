@@ -54,6 +54,7 @@ class OrtRunner:
 
     def __init__(self, session: ort.InferenceSession, spec: EngineSpec, store: HostKV) -> None:
         self.session = session
+        self._store = store  # What is bound are views of its arrays, which do not keep the arrays alive.
         self.binding = session.io_binding()
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
@@ -86,6 +87,7 @@ class CopyRunner:
 
     def __init__(self, session: ort.InferenceSession, spec: EngineSpec, store: HostKV) -> None:
         self.session = session
+        self._store = store  # What is fed are views of its arrays, which do not keep the arrays alive.
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
         self._feed = {t.name: self._array(t.name, t.shape, t.dtype, store, self.inputs) for t in spec.inputs}
