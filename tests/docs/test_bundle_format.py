@@ -1,0 +1,117 @@
+"""The page on the bundle format names every field of the manifest, with its type, its default and its meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import pytest
+
+from specc.exactness.golden import Case
+from specc.runtime import block, manifest, recipe, tree
+from specc.runtime.json_codec import from_json, to_json
+from specc.runtime.manifest import Manifest, check_names
+
+PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
+CLASSES: dict[str, Any] = {
+    cls.__name__: cls
+    for module in (manifest, block, tree, recipe)
+    for cls in vars(module).values()
+    if dataclasses.is_dataclass(cls) and isinstance(cls, type) and cls.__module__ == module.__name__
+}
+NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", Any: "any", types.NoneType: "null"}
+
+
+class Row(NamedTuple):
+    """A row of a table of fields."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def tables() -> dict[str, list[Row]]:
+    """Return the tables of the page that stand below a class's name, by that name."""
+    found: dict[str, list[Row]] = {}
+    for section in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]:
+        title = section.split("\n", 1)[0]
+        if title in CLASSES:
+            lines = [line for line in section.splitlines() if line.startswith("| `")]
+            found[title] = [Row(*(cell.strip() for cell in line[1:-1].split("|"))) for line in lines]
+    return found
+
+
+TABLES = tables()
+
+
+def written(kind: Any) -> str:
+    """Return a field's type as the page writes it."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(written, args))
+    if origin is tuple:
+        return f"array of {written(args[0])}" if args[-1] is Ellipsis else f"[{', '.join(map(written, args))}]"
+    if origin in (dict, Mapping):
+        return f"map of {written(args[1])}"
+    return NAMES.get(kind) or str(kind.__name__)
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    """Return a field's default as the page writes it: as JSON, and nothing if it has none."""
+    if field.default is not dataclasses.MISSING:
+        return f"`{json.dumps(to_json(field.default))}`"
+    return "" if field.default_factory is dataclasses.MISSING else f"`{json.dumps(to_json(field.default_factory()))}`"
+
+
+def attributes(cls: type) -> dict[str, str]:
+    """Return the meanings that a class's docstring gives its fields, by name."""
+    text = inspect.getdoc(cls) or ""
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text.partition("Attributes:\n")[2], re.MULTILINE)
+    return {name: " ".join(meaning.split()) for name, meaning in entries}
+
+
+def test_the_page_has_a_table_for_every_class_that_a_manifest_holds() -> None:
+    assert TABLES.keys() == CLASSES.keys()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_table_has_the_fields_of_its_class_with_types_and_defaults(name: str) -> None:
+    hints = get_type_hints(CLASSES[name])
+    fields = list(dataclasses.fields(CLASSES[name]))
+    expected = [(f"`{f.name}`", written(hints[f.name]), default(f)) for f in fields]
+    assert [row[:3] for row in TABLES[name]] == expected
+
+
+@pytest.mark.parametrize("name", [n for n, cls in CLASSES.items() if cls.__module__ == manifest.__name__])
+def test_a_table_says_what_the_docstring_says(name: str) -> None:
+    documented = attributes(CLASSES[name])
+    assert documented.keys() == {f.name for f in dataclasses.fields(CLASSES[name])}
+    assert {row.name.strip("`"): row.meaning for row in TABLES[name]} == documented
+
+
+def test_the_example_is_a_manifest() -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    check_names(from_json(Manifest, json.loads(example)))
+
+
+def test_golden_outputs_have_the_fields_that_the_page_names() -> None:
+    section = PAGE.partition("## Golden outputs")[2]
+    names = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert names == [f.name for f in dataclasses.fields(Case)]
+
+
+def test_the_page_names_every_backend_drafter_rule_and_type_of_weights() -> None:
+    root = Path(__file__).parents[2] / "runtime"
+    from specc.recipes import METHODS
+    from specc.runtime.engines import BACKENDS
+
+    names = {m.drafter for m in METHODS.values()} | {m.acceptance for m in METHODS.values()}
+    names |= {f.stem for f in (root / "acceptance").glob("[a-z]*.py")} | set(BACKENDS) | set(block.WEIGHTS)
+    assert {name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", PAGE)} == set()
