@@ -17,7 +17,7 @@ class StepCostPolicy:
     # Steps in one measurement, after one step that warms up. Anew: the spreads of `specc bench BUNDLE --json`.
     steps: int = 4
     # Largest share of the time on all threads at which an engine runs on one thread. Anew: benchmarks/bench_steps.py
-    # with SPECC_THREADS=1 and without; see "One thread for small drafts" in the log.
+    # with SPECC_THREADS=1 and without; see benchmarks/LOG.md#one-thread-for-small-drafts.
     one_thread_ratio: float = 0.97
     # Rounds in which one thread is compared with all threads. Anew: `specc tune BUNDLE` twice names the same engines.
     one_thread_rounds: int = 15

@@ -23,8 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Seconds between two looks at the processor time of this process. Measured on 2 cores of a Xeon: see "Peers that
-# answer when their threads rest" in benchmarks/LOG.md. Anew: `specc bench BUNDLE --against onnxruntime-genai`.
+# Seconds between two looks at the processor time of this process. Measured on 2 cores of a Xeon:
+# benchmarks/LOG.md#peers-that-answer-when-their-threads-rest. Anew: `specc bench BUNDLE --against onnxruntime-genai`.
 PAUSE = 0.01
 # Seconds to wait for threads to rest, at most. ONNX Runtime's own threads spin for 0.05 seconds after a run.
 LONGEST_REST = 1.0
