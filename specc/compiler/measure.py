@@ -13,6 +13,7 @@ from specc.compiler.stages import Stages
 from specc.exactness import self_reference
 from specc.runtime.bundle import Bundle
 from specc.tuning import default_recipe, tune
+from specc.tuning.plan import TunePlan
 
 
 def measure_recipes(directory: Path, options: Options, stages: Stages) -> None:
@@ -36,10 +37,11 @@ def with_better_trees(options: Options, bundle: Bundle) -> Options | None:
     Returns:
         None if it proposes none, or if the user chose the tree of a recipe for which it does.
     """
-    trees = bundle.manifest.extra.get("plan", {}).get("trees", {})
+    plan = TunePlan.of(bundle.manifest)
+    trees = plan.trees if plan else {}
     if not trees or any(options.parameters.get(name, {}).get("tree") for name in trees):
         return None
     parameters: dict[str, dict[str, Any]] = {name: dict(values) for name, values in options.parameters.items()}
     for name, better in trees.items():
-        parameters.setdefault(name, {})["tree"] = better["tree"]
+        parameters.setdefault(name, {})["tree"] = [list(path) for path in better.tree]
     return replace(options, parameters=parameters, overwrite=True)
