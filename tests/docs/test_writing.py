@@ -6,12 +6,12 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from pages import ROOT, read, titled
 from toys import World, prompts
 
-import specc.recipes
 import specc.runtime.drafters
 from specc.recipes import METHODS
 from specc.runtime.sequence import Cache, Sequence
@@ -26,10 +26,10 @@ def method(monkeypatch: pytest.MonkeyPatch) -> str:
     drafter.__package__ = specc.runtime.drafters.__name__
     exec(compile(titled(METHOD, "drafter"), "writing-a-method.md", "exec"), drafter.__dict__)
     monkeypatch.setitem(sys.modules, drafter.__name__, drafter)
-    recipes = dict(vars(specc.recipes))
-    exec(compile(titled(METHOD, "entry"), "writing-a-method.md", "exec"), recipes)
-    monkeypatch.setitem(METHODS, recipes["REPETITION"].name, recipes["REPETITION"])
-    return str(recipes["REPETITION"].name)
+    entry: dict[str, Any] = {}
+    exec(compile(titled(METHOD, "entry"), "writing-a-method.md", "exec"), entry)
+    monkeypatch.setitem(METHODS, entry["REPETITION"].name, entry["REPETITION"])
+    return str(entry["REPETITION"].name)
 
 
 def test_the_method_of_the_page_gives_the_tokens_of_plain_decoding(method: str) -> None:
