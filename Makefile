@@ -1,19 +1,36 @@
-# make demo   compile the demo model, generate with and without speculation, replay the golden outputs
-# make test   the whole test suite
-# make lint   style and types
-# make docs   the pages of docs/ as a site; a broken link is an error
+# make demo         compile the demo model, generate with and without speculation, replay the golden outputs
+# make test         the tests, but the slow ones
+# make quick        the tests that need neither torch nor a model
+# make lint         style and types
+# make docs         the site, into build/docs/site; a broken link fails
+# make test-latest  the tests with the newest releases that pyproject.toml admits, in an environment of their own
+# make bench-check  a new run of the benchmarks beside the last one of this machine
+# make mutants      how many small faults in the code the tests notice; hours
+# make lock         uv.lock anew, and what is exported from it; `make lock UPGRADE=--upgrade` takes newer releases
+# make clean        remove what the others made
+#
+# All of them want Python 3.11 and a package index, and install the rest.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+LATEST := build/latest
 DEMO := build/demo.specc
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+INSTALL := PYTHON=$(PYTHON) .ci/install.sh
+INPUTS := uv.lock pyproject.toml specc/__init__.py $(wildcard .ci/*)
 
-$(VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[bench,compile,cpu,dev]'
+.PHONY: demo test quick lint style types docs test-latest bench-check mutants lock lock-check clean
+.DELETE_ON_ERROR:
+
+$(VENV)/ready: $(INPUTS)
+	$(INSTALL) $(VENV)
 	touch $@
 
-.PHONY: demo test lint docs clean
+# A group of pyproject.toml in addition: docs, trt, mutants, real
+$(VENV)/ready-%: $(VENV)/ready
+	$(INSTALL) $(VENV) --group $*
+	touch $@
+
 demo: $(VENV)/ready
 	$(BIN)/specc compile examples/pycode-10m --assistant-model examples/pycode-1m \
 		--prompts examples/prompts.jsonl --golden-tokens 48 --output $(DEMO) --overwrite
@@ -25,18 +42,42 @@ demo: $(VENV)/ready
 	$(BIN)/specc test $(DEMO)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python $(PYTEST)
 
-lint: $(VENV)/ready
+quick: $(VENV)/ready
+	$(BIN)/python $(PYTEST) -m "not torch and not model and not slow"
+
+lint: style types
+
+style: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck .ci/run .ci/*.sh
+
+# mypy finds packages by their folders, so they are copied to where package-dir says that they are
+types: $(VENV)/ready
 	rm -rf build/types && mkdir -p build/types
 	cp -r specc build/types/specc && cp -r passes runtime build/types/specc/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p specc
 
-docs: $(VENV)/ready
-	$(BIN)/pip install --quiet 'mkdocs<2' mkdocs-material 'mkdocstrings[python]'
+docs: $(VENV)/ready-docs
 	$(BIN)/mkdocs build --strict
+
+test-latest:
+	$(INSTALL) $(LATEST) --latest
+	$(LATEST)/bin/python $(PYTEST)
+
+bench-check: $(VENV)/ready
+	$(BIN)/python benchmarks/check.py
+
+mutants: $(VENV)/ready-mutants
+	.ci/mutants $(BIN)
+
+lock:
+	.ci/lock.sh $(UPGRADE)
+
+lock-check:
+	.ci/lock.sh --check
 
 clean:
 	rm -rf build $(VENV)
