@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache as once
@@ -26,6 +27,14 @@ settings.load_profile("specc")
 
 SHARED = ("demo", "bundle")  # fixtures that take long to make
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave unread each file whose tests all need torch, where `-m` excludes those: importing torch takes seconds."""
+    if "not torch" not in config.getoption("markexpr") or not collection_path.match("test_*.py"):
+        return None
+    marked = re.search(r"^pytestmark = .*\bpytest\.mark\.torch\b", collection_path.read_text(encoding="utf-8"), re.M)
+    return True if marked else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

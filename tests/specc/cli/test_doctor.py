@@ -19,6 +19,8 @@ from specc.cli import doctor
 from specc.runtime.device import PROVIDERS
 from specc.runtime.engines import BACKENDS, DEVICES, ort_providers
 
+pytestmark = pytest.mark.torch
+
 
 def findings() -> dict[str, doctor.Finding]:
     return {f"{f.kind} {f.name}": f for f in doctor.examine()}

@@ -12,6 +12,8 @@ import pytest
 from specc.compiler.fork_pool import call_each
 from specc.runtime.errors import BackendError, PassError
 
+pytestmark = pytest.mark.torch
+
 
 def nothing(number: int) -> None:
     pass
