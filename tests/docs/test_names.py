@@ -188,6 +188,12 @@ def test_a_wrong_name_is_reported(check: Callable[[str], list[str]], text: str, 
     assert [r for r in check(text) if r in reported] == reported
 
 
+def test_every_pass_has_a_place_in_the_reference() -> None:
+    text = read(ROOT / "docs" / "api" / "passes.md")
+    files = [f.stem for f in (ROOT / "passes").glob("*.py") if f.stem != "__init__"]
+    assert [name for name in files if f"::: specc.passes.{name}\n" not in text] == []
+
+
 def test_the_checks_see_the_names_of_the_readme() -> None:
     """The pages have names to check: a pattern that finds nothing would pass every page."""
     text = read(ROOT / "README.md")
