@@ -72,7 +72,7 @@ def wrong_specc(words: list[str]) -> list[str]:
 def wrong_make(words: list[str]) -> list[str]:
     """Return the targets that the Makefile does not have."""
     targets = re.findall(r"^([a-z][a-z -]*):", read(ROOT / "Makefile"), re.M)
-    return [f"no target {w}" for w in words if w not in " ".join(targets).split()]
+    return [f"no target {w}" for w in words if "=" not in w and w not in " ".join(targets).split()]
 
 
 def wrong_pip(words: list[str]) -> list[str]:
@@ -151,7 +151,19 @@ def undefined_names(text: str) -> list[str]:
     return [n for n in names if not n.endswith(".specc") and not defined(n)]
 
 
-CHECKS = (missing_files, wrong_commands, unknown_options, unknown_variables, undefined_names)
+@cache
+def all_tests() -> set[str]:
+    """Return the names of all test functions."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return {name for file in files for name in re.findall(r"^def (test_\w+)", read(file), re.M)}
+
+
+def missing_tests(text: str) -> list[str]:
+    """Return the tests in backticks that do not exist."""
+    return [span for span in inline(text) if re.fullmatch(r"test_\w+", span) and span not in all_tests()]
+
+
+CHECKS = (missing_tests, missing_files, wrong_commands, unknown_options, unknown_variables, undefined_names)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
@@ -181,6 +193,7 @@ def test_links_outside_of_the_site_lead_somewhere(page: Path) -> None:
         (unknown_options, "`--colour`", ["--colour"]),
         (unknown_variables, "`SPECC_TEA=off`", ["SPECC_TEA"]),
         (undefined_names, "`specc.runtime.tree.Bush`", ["specc.runtime.tree.Bush"]),
+        (missing_tests, "`test_tea_is_hot`", ["test_tea_is_hot"]),
         (undefined_names, "::: specc.passes.make_tea", ["specc.passes.make_tea"]),
     ],
 )
