@@ -1,12 +1,12 @@
-"""The block: the model rewritten to run N token slots at once against a cache of keys and values.
+"""Blocks: the model rewritten to run N token slots at once against a cache of keys and values.
 
-Prefill, decode, draft and verify are blocks with different values; every engine is one block.
+Prefill, decode, draft and verify are blocks with different values. Every engine runs one block.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from .errors import RecipeError
 from .tree import Tree
@@ -16,32 +16,40 @@ WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
 
 @dataclass(frozen=True)
 class Parents:
-    """A topology that changes each step: the parent vector is an input, `parents` [slots] int64."""
+    """A topology that changes at each step: the parent vector is an input, `parents` [slots] int64."""
 
     slots: int
 
     def fits(self, tree: Tree) -> bool:
+        """Return whether the block can run `tree`: any tree, if it has no more slots."""
         return tree.slots <= self.slots
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """A frontier: new slots that see chosen ones of the last `span` rows, their own included.
+    """A topology for the next slots of a growing tree: each sees chosen rows among the last `span` ones.
 
-    The inputs are `mask` [slots, span] bool and `depth` [slots] int64, a slot's position less the rows before it.
-    Drafters grow trees with it, level by level.
+    The inputs are `mask` [slots, span] bool, whose last columns are the slots themselves, and `depth` [slots] int64,
+    the position of a slot minus the number of rows before the slots. Drafters grow trees with it, level by level.
     """
 
     slots: int
     span: int
 
     def fits(self, tree: Tree) -> bool:
+        """Return whether one call can run the whole of `tree`: only a chain, if it has no more slots."""
         return tree.is_chain and tree.slots <= self.slots
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What is left out of the model: sublayers by index, and every layer from `exit_after` on."""
+    """What a block leaves out of the model.
+
+    Attributes:
+        skip_attention: the layers whose attention is left out.
+        skip_mlp: the layers whose MLP is left out.
+        exit_after: how many layers run before the final norm and the head; None runs all.
+    """
 
     skip_attention: tuple[int, ...] = ()
     skip_mlp: tuple[int, ...] = ()
@@ -52,16 +60,21 @@ class Layers:
 class Block:
     """One engine's graph, as data.
 
-    outputs: `ids` (in-graph argmax), `top_k:K` (ids and log-probabilities), `logits`, `hidden:L` (after layer L;
-    -1 is the last, before the final norm).
-    last_row: the head runs on one row only, the one that the input `row` names.
-    weights: the type in which products read their weights, one of `WEIGHTS`.
-    model: whose weights; cache: whose rows. Blocks with one cache name share rows.
+    Attributes:
+        topology: how many slots there are, and which slots see which.
+        outputs: `ids` (argmax in the graph), `top_k:K` (ids and log-probabilities), `logits`, and `hidden:L` (after
+            layer L; -1 is the last layer, before the final norm).
+        layers: what is left out of the model.
+        last_row: whether the head runs on one row only, which the input `row` names.
+        weights: the type in which products read their weights, one of `WEIGHTS`.
+        model: the model whose weights these are.
+        cache: the name of the rows. Blocks with one cache name share rows.
     """
 
     topology: Tree | Parents | Frontier
     outputs: tuple[str, ...] = ("ids", "logits")
     layers: Layers = field(default_factory=Layers)
+    _: KW_ONLY
     last_row: bool = False
     weights: str = "fp32"
     model: str = "target"
@@ -72,12 +85,13 @@ class Block:
             if not re.fullmatch(r"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)", output):
                 raise RecipeError(f"unknown output {output!r}; a block has ids, logits, top_k:K and hidden:LAYER")
         if self.weights not in WEIGHTS:
-            raise RecipeError(f"unknown type of weights {self.weights!r}; there are {', '.join(WEIGHTS)}")
+            raise RecipeError(f"unknown type of weights {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
 
     @property
     def slots(self) -> int:
+        """How many slots the block runs, padding included."""
         return self.topology.slots
 
     def fits(self, tree: Tree) -> bool:
-        """Whether this block can run `tree`, unused slots being padding."""
+        """Return whether this block can run `tree`. Unused slots are padding."""
         return self.topology.fits(tree)

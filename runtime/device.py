@@ -1,4 +1,4 @@
-"""Where engines run."""
+"""The device, the execution provider and the backend that engines run on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from .errors import BackendError
 
 @dataclass(frozen=True)
 class Provider:
-    """An execution provider. title: ONNX Runtime's name. extra: what brings it. plugin: a package of its own."""
+    """An execution provider of ONNX Runtime.
+
+    Attributes:
+        title: ONNX Runtime's name for it.
+        device: where it runs, `cpu` or `cuda`.
+        extra: the extra of specc that installs it.
+        plugin: the Python package of a provider that is a plug-in; empty for those inside ONNX Runtime.
+    """
 
     title: str
     device: str
@@ -30,8 +37,13 @@ PROVIDERS = {
 
 @dataclass(frozen=True)
 class Device:
-    """device: cpu or cuda. provider: ONNX Runtime's, by a name of PROVIDERS. backend: whose engines, of a bundle that
-    has several; None is the first that runs there."""
+    """What a session runs its engines on.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        provider: an execution provider of ONNX Runtime, by its name in `PROVIDERS`; None is the device's own.
+        backend: the backend whose engines run, if a bundle has several; None is the first that runs on the device.
+    """
 
     device: str = "cpu"
     provider: str | None = None
@@ -39,18 +51,20 @@ class Device:
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
-            raise BackendError(f"unknown device {self.device!r}; there are cpu and cuda")
+            raise BackendError(f"unknown device {self.device!r}; choose cpu or cuda")
         if self.provider not in (None, *PROVIDERS):
-            raise BackendError(f"unknown execution provider {self.provider!r}; there are {', '.join(PROVIDERS)}")
+            raise BackendError(f"unknown execution provider {self.provider!r}; choose one of {', '.join(PROVIDERS)}")
         if self.provider and self.backend not in (None, "onnx"):
-            raise BackendError(f"execution provider {self.provider!r} is of backend onnx, not {self.backend}; give one")
+            raise BackendError(
+                f"execution provider {self.provider!r} belongs to backend onnx, not to {self.backend}; give only one"
+            )
         if self.provider and PROVIDERS[self.provider].device != self.device:
-            told = "the CPU; leave out --device" if self.device == "cuda" else "a GPU; add --device cuda"
-            raise BackendError(f"execution provider {self.provider!r} runs on {told}")
+            remedy = "the CPU; leave out --device" if self.device == "cuda" else "a GPU; add --device cuda"
+            raise BackendError(f"execution provider {self.provider!r} runs on {remedy}")
 
     @property
     def runs(self) -> Provider:
-        """The provider of ONNX Runtime that is asked for, or the device's own."""
+        """The execution provider to use: `provider`, or the device's own."""
         return PROVIDERS[self.provider or self.device]
 
 

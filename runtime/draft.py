@@ -1,4 +1,4 @@
-"""What passes between drafter, engine and acceptance rule.
+"""What drafter, engine and acceptance rule hand to each other.
 
 N  slots      V  vocabulary      K  ranks of a top-k
 """
@@ -16,9 +16,12 @@ from .tree import Tree
 
 @dataclass(frozen=True)
 class Draft:
-    """Tokens in the slots of a tree; `tokens[0]` is the pending token.
+    """Tokens in the slots of a tree, for the target to verify.
 
-    probabilities: where the drafter sampled, the distribution [V] that the children of a slot were drawn from, by slot.
+    Attributes:
+        tokens: one token a slot; `tokens[0]` is the pending token.
+        tree: where the slots stand.
+        probs: by slot, the distribution [V] that its children were drawn from; empty if the drafter did not sample.
     """
 
     tokens: tuple[int, ...]
@@ -27,13 +30,21 @@ class Draft:
 
     @classmethod
     def chain(cls, tokens: Sequence[int], probs: Mapping[int, np.ndarray] | None = None) -> Draft:
-        """The pending token and what is guessed to follow it."""
+        """Make a draft without branches: the pending token, and the tokens that may follow it."""
         return cls(tuple(tokens), Tree.chain(len(tokens)), probs or {})
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an engine returned, in views that its next run overwrites. `ids_N` is the argmax of `logits_NV`."""
+    """The outputs of an engine, as views that its next run overwrites. Each is there only if the block returns it.
+
+    Attributes:
+        ids_N: int64, the argmax of `logits_NV`.
+        logits_NV: float32.
+        top_ids_NK: int64, the likeliest tokens after each slot, likeliest first.
+        top_logprobs_NK: float32, their log-probabilities.
+        hidden: hidden states by the name of the output, each [N, size].
+    """
 
     ids_N: memoryview
     logits_NV: np.ndarray | None = None
@@ -42,38 +53,43 @@ class Outputs:
     hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def ranked(self) -> tuple[int, memoryview, memoryview]:
-        """K, and [N, K] the likeliest tokens after each row and their log-probabilities, for single numbers."""
+        """Return K, `top_ids_NK` and `top_logprobs_NK`. A memoryview is faster than numpy for single numbers."""
         assert self.top_ids_NK is not None and self.top_logprobs_NK is not None
         return self.top_ids_NK.shape[1], self.top_ids_NK.data, self.top_logprobs_NK.data
 
     def top(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest tokens after a row and their probabilities, likeliest first."""
+        """Return the K likeliest tokens after a row, likeliest first, and their probabilities."""
         assert self.top_ids_NK is not None and self.top_logprobs_NK is not None
         return self.top_ids_NK[row], np.exp(self.top_logprobs_NK[row])
 
 
 @dataclass(frozen=True)
 class Verified:
-    """The target's word on every slot, under the request's sampling."""
+    """The target's outputs for every slot of a draft, with the sampling parameters of the request."""
 
     outputs: Outputs
     sampling: Sampling
 
     def choose(self, slot: int) -> int:
-        """The token that plain decoding would emit after `slot`: the argmax, or a sample."""
+        """Return the token that plain decoding would emit after `slot`: the argmax, or a sample."""
         if self.sampling.greedy:
             return int(self.outputs.ids_N[slot])
         return self.sampling.rng.pick(self.probs(slot))
 
     def probs(self, slot: int) -> np.ndarray:
-        """[V] float64: the distribution that plain decoding would sample from after `slot`."""
+        """Return the distribution that plain decoding would sample from after `slot`: [V] float64."""
         assert self.outputs.logits_NV is not None
         return self.sampling.probs(self.outputs.logits_NV[slot])
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The slots to keep, a path from slot 0, and the token that the target chose after the last of them."""
+    """The decision of an acceptance rule.
+
+    Attributes:
+        slots: the slots to commit, a path of the draft's tree from slot 0.
+        token: the token that the target chose after the last of them; the next pending token.
+    """
 
     slots: tuple[int, ...]
     token: int

@@ -1,89 +1,146 @@
-"""Speculation while it pays: a drafter that wraps another, and watches what its drafts earn.
+"""The guard: speculate only while it pays.
 
-A step with a draft must be worth its time: its tokens against what as many steps without a draft take here. What share
-of them is lost is summed up, what they earn is taken off it, down to nothing: a cumulative sum (Page 1954), which lets
-a good drafter have bad luck and finds a bad one out. Past a limit drafts are cut short for a while; where that does not
-help, they stop for a while, longer each time.
+A step with a draft should cost no more time than the plain steps that would have produced as many tokens. The guard
+times both kinds of steps, and sums up what a recipe loses, in units of steps with a draft:
+
+    loss = max(0, loss + 1 - tokens * seconds_of_a_plain_step / seconds_of_this_step)
+
+This is a cumulative sum test (Page 1954). Gains cancel losses, so a good drafter survives bad luck, and a bad drafter
+is noticed after a few steps. When the loss exceeds a budget, the guard first cuts chains short for a while. If that
+does not help, or if no drafted token was accepted at all, it stops drafting for a while, each time for longer.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
 from statistics import median
-from typing import Self
 
 from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
 from .drafters.plain import Plain
 from .sequence import Sequence
-
-FULL, SHORT, OFF = range(3)
-SHORT_SLOTS = 4  # of a chain that is cut
-LIMIT, AGAIN = 6.0, 1.5  # steps with a draft that may be lost, and that may be once drafts were cut or stopped
-TIMED = 8  # steps without a draft whose median is what one takes
-REST, LONGEST_REST = 16, 512  # steps with short drafts or none after they did not pay
-REFRESH = 64  # steps with drafts after which one without is timed again
+from .stats import GuardCounts
 
 
-class Guard:
-    """One for a recipe and a session: what it learns in one request holds in the next.
+@dataclass(frozen=True, kw_only=True)
+class GuardPolicy:
+    """The tuned numbers of a guard.
 
-    level: FULL, SHORT or OFF. Of the request: switches, how often it changed; plain_steps, steps without a draft.
+    Tuned on 2 virtual cores of a Xeon with AVX-512 and without AMX, with the demo model. benchmarks/LOG.md, "Helped",
+    has the figures in the rows about a guard. To measure anew, run a recipe that pays and one that does not, with and
+    without `--no-guard`, and compare each with plain decoding in the same run:
+
+        specc bench build/demo.specc --recipes recycled-lookup,jacobi --rounds 4
     """
 
-    def __init__(self, drafter: Drafter) -> None:
-        self.drafter, self.plain = drafter, Plain()
-        self.level, self.switches, self.plain_steps = FULL, 0, 0
-        self._plain: deque[float] = deque(maxlen=TIMED)  # seconds of a step without a draft
-        self._usual = 0.0  # their median
-        self._lost, self._kept = 0.0, 0  # since the level changed: steps with a draft lost, drafted tokens kept
-        self._rest, self._left, self._since = REST, 0, 0
-        self._start, self._guessing = 0.0, True
+    loss_budget: float = 6.0  # steps with a draft: a larger loss cuts chains short, or stops drafts
+    retry_budget: float = 1.5  # steps with a draft: what is left of loss_budget right after each change of level
+    short_slots: int = 4  # slots of a chain that was cut short, the pending token included
+    timed_steps: int = 8  # plain steps: the median of the last so many is the time of a plain step
+    min_timed_steps: int = 2  # plain steps at the start of a session, before the first draft
+    first_rest: int = 16  # steps: how long the first change to short or no drafts lasts
+    longest_rest: int = 512  # steps: each rest takes twice as long as the last one, up to this
+    retime_after: int = 64  # steps with a draft after which a plain step is timed again
 
-    def begin(self) -> Self:
-        """A new request."""
-        self.switches = self.plain_steps = 0
-        return self
+
+class Level(Enum):
+    """How much a guard lets its drafter draft."""
+
+    FULL = auto()
+    SHORT = auto()  # chains are cut to GuardPolicy.short_slots
+    OFF = auto()
+
+
+class Guard(Drafter):
+    """A drafter that wraps another one, and limits it while its drafts do not pay.
+
+    A session has one guard for each recipe. What a guard learns in one request holds in the next one.
+
+    Attributes:
+        drafter: the drafter that it wraps.
+        level: how much that one may draft now.
+        counts: what the guard did in the current request.
+    """
+
+    def __init__(self, drafter: Drafter, policy: GuardPolicy | None = None) -> None:
+        self.drafter, self.plain = drafter, Plain()
+        self.policy = policy or GuardPolicy()
+        self.level, self.counts = Level.FULL, GuardCounts()
+        self._plain_seconds: deque[float] = deque(maxlen=self.policy.timed_steps)
+        self._plain_median = 0.0
+        self._drafts_since_plain = 0
+        # Since the last change of level: the loss, in steps with a draft, and the drafted tokens that were accepted.
+        self._loss, self._accepted = 0.0, 0
+        self._next_rest = self.policy.first_rest
+        self._rest = 0  # Steps that are left at a level other than FULL.
+        self._start, self._drafting = 0.0, True
+
+    def begin(self) -> GuardCounts:
+        """Start a request, and return its counts. They belong to this request: the next one gets new ones."""
+        self.counts = GuardCounts()
+        return self.counts
 
     def propose(self, seq: Sequence) -> Draft:
         self._start = time.perf_counter()
-        self._guessing = self.level != OFF and len(self._plain) >= 2 and self._since < REFRESH
-        if not self._guessing:
+        timed = len(self._plain_seconds) >= self.policy.min_timed_steps
+        self._drafting = self.level != Level.OFF and timed and self._drafts_since_plain < self.policy.retime_after
+        if not self._drafting:
             return self.plain.propose(seq)
         draft = self.drafter.propose(seq)
-        if self.level == SHORT and draft.tree.is_chain and draft.tree.slots > SHORT_SLOTS:
-            kept = {slot: probs for slot, probs in draft.probs.items() if slot < SHORT_SLOTS - 1}
-            draft = Draft.chain(draft.tokens[:SHORT_SLOTS], kept)
+        if self.level == Level.SHORT and draft.tree.is_chain and draft.tree.slots > self.policy.short_slots:
+            return self._cut(draft)
         return draft
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        if self._guessing:
+        if self._drafting:
             self.drafter.observe(seq, draft, verified, accepted)
         seconds = time.perf_counter() - self._start
         if draft.tree.slots > 1:
-            self._since += 1
+            self._drafts_since_plain += 1
             self._judge(seconds, len(accepted.slots))
         else:
-            self._plain.append(seconds)
-            self._usual = median(self._plain)
-            self._since = 0
-            self.plain_steps += not self._guessing
-        if self.level != FULL:
-            self._left -= 1
-            if self._left <= 0:
-                self._switch(FULL)
+            self._time_plain_step(seconds)
+        if self.level != Level.FULL:
+            self._rest -= 1
+            if self._rest <= 0:
+                self._switch(Level.FULL)
+
+    def _cut(self, draft: Draft) -> Draft:
+        """Return the first slots of a chain, with the distributions that their tokens were sampled from."""
+        slots = self.policy.short_slots
+        probs = {slot: probs_V for slot, probs_V in draft.probs.items() if slot < slots - 1}
+        return Draft.chain(draft.tokens[:slots], probs)
+
+    def _time_plain_step(self, seconds: float) -> None:
+        """Take the time of a step without a draft, whether the guard or the drafter wanted none."""
+        self._plain_seconds.append(seconds)
+        self._plain_median = median(self._plain_seconds)
+        self._drafts_since_plain = 0
+        if not self._drafting:
+            self.counts.plain_steps += 1
 
     def _judge(self, seconds: float, tokens: int) -> None:
-        self._kept += tokens - 1
-        self._lost = max(0.0, self._lost + 1 - tokens * self._usual / seconds)
-        if self._lost > LIMIT:
-            self._switch(SHORT if self.level == FULL and self._kept else OFF)
-        elif self.level == FULL and not self._lost:
-            self._rest = REST
+        """Add a step with a draft to the loss, and change the level if the budget is spent.
 
-    def _switch(self, level: int) -> None:
-        self.level, self.switches = level, self.switches + 1
-        self._lost, self._kept = LIMIT - AGAIN, 0
-        if level != FULL:
-            self._left, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
+        Args:
+            seconds: the time of the step.
+            tokens: the new tokens of the step, the target's own one included.
+        """
+        self._accepted += tokens - 1
+        self._loss = max(0.0, self._loss + 1 - tokens * self._plain_median / seconds)
+        if self._loss > self.policy.loss_budget:
+            shorten = self.level == Level.FULL and self._accepted > 0
+            self._switch(Level.SHORT if shorten else Level.OFF)
+        elif self.level == Level.FULL and not self._loss:
+            self._next_rest = self.policy.first_rest
+
+    def _switch(self, level: Level) -> None:
+        self.level = level
+        self.counts.switches += 1
+        self._loss, self._accepted = self.policy.loss_budget - self.policy.retry_budget, 0
+        if level != Level.FULL:
+            self._rest = self._next_rest
+            self._next_rest = min(2 * self._next_rest, self.policy.longest_rest)

@@ -15,16 +15,17 @@ from .errors import PromptError
 
 
 class Rng(Protocol):
-    """Where every random decision of drafters and acceptance rules comes from, so that a test can enumerate them."""
+    """The source of all random decisions of drafters and acceptance rules, so that a test can enumerate them."""
 
     def pick(self, probs_V: np.ndarray) -> int:
-        """An index, with the probability that `probs_V` gives it."""
+        """Return an index, each with the probability that `probs_V` gives it. The sum of `probs_V` need not be 1."""
 
-    def bernoulli(self, probability: float) -> bool: ...
+    def bernoulli(self, probability: float) -> bool:
+        """Return True with this probability."""
 
 
 class SeededRng:
-    """Chance by a seeded generator."""
+    """An Rng over numpy's generator. A seed makes it repeatable; None draws a seed."""
 
     def __init__(self, seed: int | None = None) -> None:
         if seed is not None and seed < 0:
@@ -33,8 +34,11 @@ class SeededRng:
 
     def pick(self, probs_V: np.ndarray) -> int:
         cumulative = np.cumsum(probs_V)
-        at = int(np.searchsorted(cumulative, self.generator.random() * cumulative[-1], side="right"))
-        return min(at, int(np.flatnonzero(probs_V)[-1])) if at >= len(probs_V) or not probs_V[at] else at
+        index = int(np.searchsorted(cumulative, self.generator.random() * cumulative[-1], side="right"))
+        if index < len(probs_V) and probs_V[index]:
+            return index
+        # Rounding led past the end, or to a token that is impossible: take the last possible one.
+        return int(np.flatnonzero(probs_V)[-1])
 
     def bernoulli(self, probability: float) -> bool:
         return bool(self.generator.random() < probability)
@@ -42,7 +46,14 @@ class SeededRng:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a request chooses tokens. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
+    """How a request chooses tokens.
+
+    Attributes:
+        temperature: 0 is greedy, 1 the model's own distribution.
+        top_p: sample from the smallest set of tokens with this probability; 1 cuts nothing.
+        top_k: sample from the k likeliest tokens; 0 cuts nothing.
+        rng: the source of random decisions.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -52,7 +63,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise PromptError(
-                f"temperature {self.temperature} is negative; 0 is greedy, 1 the model's own distribution"
+                f"temperature {self.temperature} is not 0 or more; 0 is greedy, 1 the model's own distribution"
             )
         if not 0 < self.top_p <= 1:
             raise PromptError(f"top_p {self.top_p} is not in (0, 1]; 1 cuts nothing")
@@ -61,12 +72,17 @@ class Sampling:
 
     @cached_property
     def greedy(self) -> bool:
+        """Whether the request takes the likeliest token always."""
         return self.temperature == 0
 
     def probs(self, logits_V: np.ndarray) -> np.ndarray:
-        """[V] float64: softmax at the temperature, cut to `top_k`, then to the smallest set of mass `top_p`."""
-        below = logits_V.astype(np.float64) - logits_V.max()
-        probs: np.ndarray = np.exp(below / self.temperature)
+        """Return the distribution to sample from, [V] float64.
+
+        It is the softmax at the temperature, cut to the `top_k` likeliest tokens, then to the smallest set of them that
+        has probability `top_p`.
+        """
+        below_max = logits_V.astype(np.float64) - logits_V.max()
+        probs: np.ndarray = np.exp(below_max / self.temperature)
         if self.top_k and self.top_k < len(probs):
             probs[np.argsort(-probs, kind="stable")[self.top_k :]] = 0
         probs /= probs.sum()
@@ -78,10 +94,10 @@ class Sampling:
         return probs
 
     def children(self, probs_V: np.ndarray, count: int) -> list[int]:
-        """Up to `count` distinct tokens drawn one after another, without replacement."""
-        left = probs_V.copy()
-        drawn: list[int] = []
-        while len(drawn) < count and left.sum() > 0:
-            drawn.append(self.rng.pick(left / left.sum()))
-            left[drawn[-1]] = 0
-        return drawn
+        """Draw up to `count` distinct tokens one after another, without replacement."""
+        rest = probs_V.copy()
+        tokens: list[int] = []
+        while len(tokens) < count and rest.sum() > 0:
+            tokens.append(self.rng.pick(rest / rest.sum()))
+            rest[tokens[-1]] = 0
+        return tokens

@@ -1,7 +1,7 @@
-"""The state of a decode: tokens, rows, and one invariant.
+"""The state of a request: its tokens, their rows of keys and values, and one invariant.
 
-Between steps `len(tokens) == len(cache) + 1`: every token has its row of keys and values but the last, the pending
-one, which is chosen and not yet run.
+Between steps `len(seq.tokens) == len(seq.cache) + 1`. Each token has a row but the last one. That one is pending: it is
+chosen, and the next run of the target computes its row.
 """
 
 from __future__ import annotations
@@ -11,20 +11,25 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .draft import Accepted, Draft
 from .sampling import Sampling
 
 
 class KVStore(Protocol):
-    """Where the rows of one cache lie."""
+    """A buffer with the rows of keys and values of one cache.
+
+    Attributes:
+        capacity: how many rows fit.
+    """
 
     capacity: int
 
     def move(self, start: int, rows: Tokens[int]) -> None:
-        """Copy `rows`, ascending, to `start`, `start + 1`, …"""
+        """Copy `rows`, which are in ascending order, to row `start` and those after it."""
 
 
 class Cache:
-    """Rows of keys and values, each under the token that made it. Rows past the end are scratch."""
+    """The committed rows of a store, each with the token that it belongs to. Rows past the end are scratch."""
 
     def __init__(self, store: KVStore, tokens: Tokens[int] = ()) -> None:
         self.store = store
@@ -34,28 +39,42 @@ class Cache:
         return len(self.tokens)
 
     def sync(self, tokens: list[int]) -> list[int]:
-        """Drop the rows that are no prefix of `tokens`; return the tokens that have no row yet.
+        """Drop all rows from the first one on that differs from `tokens`, and return the tokens without a row.
 
-        Nothing else shortens a cache: a rejected draft, a full acceptance and a conversation's second turn all
-        come down to this.
+        Nothing else shortens a cache. A rejected draft, a draft that was accepted whole, and the second turn of a
+        conversation all need nothing more.
         """
-        held = len(self.tokens)
-        if self.tokens != tokens[:held]:
-            held = next(i for i, (a, b) in enumerate(zip(self.tokens, [*tokens, None], strict=False)) if a != b)
-            del self.tokens[held:]
-        return tokens[held:]
+        rows = len(self.tokens)
+        if self.tokens != tokens[:rows]:
+            pairs = zip(self.tokens, [*tokens, None], strict=False)
+            rows = next(i for i, (old, new) in enumerate(pairs) if old != new)
+            del self.tokens[rows:]
+        return tokens[rows:]
 
     def commit(self, tokens: Tokens[int], slots: Tokens[int]) -> None:
-        """Commit the rows that a run left in `slots`, whose tokens are `tokens`."""
+        """Commit rows of the last run over this cache.
+
+        Args:
+            tokens: the tokens that ran, one a slot.
+            slots: the slots to commit, in ascending order. Their rows move to the end of the committed ones.
+        """
         rows = len(self.tokens)
-        if slots and slots[-1] >= len(slots):  # else they are the first ones, and lie where they belong
+        # Slots 0, 1, … lie at the end of the committed rows already.
+        if slots and slots[-1] >= len(slots):
             self.store.move(rows, [rows + slot for slot in slots])
-        self.tokens += tokens
+        self.tokens += [tokens[slot] for slot in slots]
 
 
 @dataclass
 class Sequence:
-    """What is decoded so far, how its tokens are chosen, and how many it may become."""
+    """The text of one request, with its cache.
+
+    Attributes:
+        tokens: the prompt and the new tokens so far; the last one is pending.
+        cache: the rows of all tokens but the pending one.
+        sampling: how the request chooses tokens.
+        limit: how many tokens the sequence may have at the end.
+    """
 
     tokens: list[int]
     cache: Cache
@@ -64,10 +83,19 @@ class Sequence:
 
     @property
     def pending(self) -> int:
+        """The last token, which is chosen and has no row yet."""
         assert len(self.tokens) == len(self.cache) + 1
         return self.tokens[-1]
 
     @property
     def room(self) -> int:
-        """Tokens that are worth drafting: the last one of all comes with the target's own answer."""
+        """How many tokens are worth drafting. The last one before `limit` comes from the target itself."""
         return max(0, self.limit - len(self.tokens) - 1)
+
+    def append(self, draft: Draft, accepted: Accepted) -> None:
+        """Commit the accepted slots of `draft`: their rows, their tokens, and the target's token after them.
+
+        The target must have run `draft` over this cache as its last run.
+        """
+        self.cache.commit(draft.tokens, accepted.slots)
+        self.tokens += [*(draft.tokens[slot] for slot in accepted.slots[1:]), accepted.token]

@@ -1,36 +1,50 @@
-"""What a request did, in vLLM's terms: `mean_acceptance_length` is 1 + accepted / drafts."""
+"""Counts and times of one request, with vLLM's names: `mean_acceptance_length` is 1 + accepted / drafts."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .draft import Accepted, Draft
 from .engine import Engine
-from .guard import Guard
-
-Spent = tuple[tuple[int, float], tuple[int, float], float]  # calls and seconds of targets and of drafts; a clock
-
-
-def spent(targets: Iterable[Engine], drafts: Iterable[Engine]) -> Spent:
-    """What engines show so far, and the clock."""
-    return _sum(targets), _sum(drafts), time.perf_counter()
-
-
-def _sum(engines: Iterable[Engine]) -> tuple[int, float]:
-    calls, seconds = 0, 0.0
-    for engine in engines:
-        calls += engine.calls
-        seconds += engine.seconds
-    return calls, seconds
 
 
 @dataclass
+class GuardCounts:
+    """What a guard did in one request.
+
+    Attributes:
+        switches: how often it changed the level of drafting.
+        plain_steps: how many steps it ran without asking the drafter.
+    """
+
+    switches: int = 0
+    plain_steps: int = 0
+
+
+@dataclass(kw_only=True)
 class Stats:
-    """Counts of one request; a draft is a step that proposed at least one token."""
+    """Counts and times of one request. A draft is a step in which at least one token was proposed.
+
+    Attributes:
+        recipe: the recipe's name.
+        lossless: whether the recipe's output has the distribution of plain decoding.
+        prompt_tokens: tokens of the prompt.
+        new_tokens: tokens of the answer, an end-of-sequence token included.
+        drafts: steps with a draft.
+        drafted: tokens in all drafts, pending tokens not counted.
+        accepted: drafted tokens that were committed.
+        target_calls: runs of the target after prefill.
+        draft_calls: runs of the drafter's engines after prefill.
+        prefill_seconds: time up to the first token.
+        seconds: time of decoding after the first token.
+        engine_seconds: the part of `seconds` that was spent inside engines.
+        histogram: for each number of accepted tokens, how many drafts had it.
+        guard: what the guard did; None if the request ran without a guard.
+    """
 
     recipe: str
     lossless: bool = True
@@ -42,12 +56,13 @@ class Stats:
     target_calls: int = 0
     draft_calls: int = 0
     prefill_seconds: float = 0.0
-    seconds: float = 0.0  # of decoding, prefill apart
+    seconds: float = 0.0
     engine_seconds: float = 0.0
     histogram: Counter[int] = field(default_factory=Counter)
-    guard: Guard | None = None  # what may stop the drafts, and did or did not
+    guard: GuardCounts | None = None
 
     def count(self, draft: Draft, accepted: Accepted) -> None:
+        """Count the tokens of a step: those proposed, and those accepted."""
         drafted, kept = len(draft.tokens) - 1, len(accepted.slots) - 1
         if drafted:
             self.drafts += 1
@@ -55,34 +70,28 @@ class Stats:
             self.accepted += kept
             self.histogram[kept] += 1
 
-    def step(self, before: Spent, after: Spent) -> None:
-        """Add one step, from what targets, drafts and the clock showed before and after it."""
-        (t0, ts0), (d0, ds0), s0 = before
-        (t1, ts1), (d1, ds1), s1 = after
-        self.target_calls += t1 - t0
-        self.draft_calls += d1 - d0
-        self.engine_seconds += ts1 - ts0 + ds1 - ds0
-        self.seconds += s1 - s0
-
     @property
     def mean_acceptance_length(self) -> float:
+        """Tokens of a step with a draft, the target's own one included; 1.0 if there was no draft."""
         return 1 + self.accepted / self.drafts if self.drafts else 1.0
 
     @property
     def draft_acceptance_rate(self) -> float:
+        """The share of drafted tokens that were accepted; 0.0 if there was no draft."""
         return self.accepted / self.drafted if self.drafted else 0.0
 
     @property
     def tokens_per_second(self) -> float:
-        """Of decoding alone: the first token is prefill's."""
+        """Speed of decoding after the first token, which prefill gives."""
         return (self.new_tokens - 1) / self.seconds if self.new_tokens > 1 and self.seconds else 0.0
 
     @property
     def overhead_fraction(self) -> float:
-        """The share of decoding spent outside the engines."""
+        """The share of decoding time that was spent outside the engines."""
         return max(0.0, 1 - self.engine_seconds / self.seconds) if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
+        """Return the counts and rates as plain data, with vLLM's names where vLLM has the same count."""
         return {
             "recipe": self.recipe,
             "lossless": self.lossless,
@@ -100,5 +109,44 @@ class Stats:
             "target_calls": self.target_calls,
             "draft_calls": self.draft_calls,
             "overhead_fraction": self.overhead_fraction,
-            "guard": {"switches": self.guard.switches, "plain_steps": self.guard.plain_steps} if self.guard else None,
+            "guard": asdict(self.guard) if self.guard else None,
         }
+
+
+class Meter:
+    """A meter of the calls and the time that steps take. It adds them to the stats of a request."""
+
+    def __init__(self, stats: Stats, targets: Collection[Engine], drafts: Collection[Engine]) -> None:
+        """Read the engines' counters.
+
+        Args:
+            stats: the counts to add to.
+            targets: the target's engines that the request runs.
+            drafts: the drafter's engines.
+        """
+        self.stats, self.targets, self.drafts = stats, targets, drafts
+        self._target, self._draft = _counters(targets), _counters(drafts)
+        self._start = 0.0
+
+    def start(self) -> None:
+        """Start a step. The time since the last one is not counted."""
+        self._start = time.perf_counter()
+
+    def stop(self, draft: Draft, accepted: Accepted) -> None:
+        """Count a step: its tokens, the calls of the engines, and its time."""
+        target, drafter, stats = _counters(self.targets), _counters(self.drafts), self.stats
+        stats.count(draft, accepted)
+        stats.target_calls += target[0] - self._target[0]
+        stats.draft_calls += drafter[0] - self._draft[0]
+        stats.engine_seconds += target[1] - self._target[1] + drafter[1] - self._draft[1]
+        self._target, self._draft = target, drafter
+        stats.seconds += time.perf_counter() - self._start
+
+
+def _counters(engines: Collection[Engine]) -> tuple[int, float]:
+    """Return the calls of some engines so far, and the seconds in them."""
+    calls, seconds = 0, 0.0
+    for engine in engines:
+        calls += engine.calls
+        seconds += engine.seconds
+    return calls, seconds

@@ -1,7 +1,7 @@
-"""Which slots see which: a tree, written as its parent vector.
+"""Trees of slots, written as parent vectors. A tree says which slots see which.
 
-Slot 0 is the pending token. A slot sees the committed rows, its ancestors and itself, and stands at position
-`rows + depth`. Chains, combs, token trees and look-ahead windows are all this one thing.
+Slot 0 is the pending token. A slot sees the committed rows, its ancestors and itself. Its position in the text is
+`rows + depth`. Chains, combs, token trees and lookahead windows are all trees.
 
     N  slots of the tree
 """
@@ -20,7 +20,12 @@ from .errors import TreeError
 
 @dataclass(frozen=True)
 class Tree:
-    """`parents[0] == -1` and `0 <= parents[i] < i`. Raises TreeError for anything else."""
+    """A tree of slots.
+
+    Attributes:
+        parents: the parent of each slot: `parents[0] == -1`, and `0 <= parents[i] < i` for the others. The constructor
+            raises TreeError for anything else.
+    """
 
     parents: tuple[int, ...]
 
@@ -34,46 +39,55 @@ class Tree:
     @staticmethod
     @cache
     def chain(slots: int) -> Tree:
-        """The pending token and `slots - 1` tokens one after another."""
+        """Make a tree without branches: the pending token, and `slots - 1` tokens one after another."""
         return Tree(tuple(range(-1, slots - 1)))
 
     @classmethod
     def from_paths(cls, paths: Sequence[Sequence[int]]) -> Tree:
-        """A tree literal as Medusa and vLLM write it: `[(0,), (1,), (0, 0)]`, each path a list of sibling ranks.
+        """Make a tree from a literal as Medusa and vLLM write it, such as `[(0,), (1,), (0, 0)]`.
 
-        Slots stand in order of depth, then of path. Raises TreeError where a path's parent or an elder sibling
-        is missing, or a path is written twice.
+        Args:
+            paths: for each slot but slot 0 the ranks among siblings on the way down to it. The slots of the tree are
+                in order of depth, then of path.
+
+        Raises:
+            TreeError: a path's parent or an elder sibling is missing, a path is there twice, or something is no path.
         """
         for path in paths if isinstance(paths, (list, tuple)) else [paths]:
             if not (isinstance(path, (list, tuple)) and path and all(type(r) is int and r >= 0 for r in path)):
-                raise TreeError(f"not a tree: {path!r} is no path; write one rank, 0 or more, for each level")
-        wanted = [tuple(p) for p in paths]
-        at: dict[tuple[int, ...], int] = {(): 0}
+                raise TreeError(f"not a tree: {path!r} is not a path; write one rank, 0 or more, for each level")
+        slot_of: dict[tuple[int, ...], int] = {(): 0}
         parents = [-1]
-        for path in sorted(wanted, key=lambda p: (len(p), p)):
-            if path in at:
+        for path in sorted(map(tuple, paths), key=lambda path: (len(path), path)):
+            if path in slot_of:
                 raise TreeError(f"not a tree: path {list(path)} is written twice; remove one")
-            elder = (*path[:-1], path[-1] - 1)
-            if path[:-1] not in at or (path[-1] and elder not in at):
-                missing = path[:-1] if path[:-1] not in at else elder
-                raise TreeError(f"not a tree: path {list(path)} needs path {list(missing)}; add it")
-            at[path] = len(parents)
-            parents.append(at[path[:-1]])
+            parent, elder = path[:-1], (*path[:-1], path[-1] - 1)
+            if parent not in slot_of:
+                raise TreeError(f"not a tree: path {list(path)} needs path {list(parent)}; add it")
+            if path[-1] and elder not in slot_of:
+                raise TreeError(f"not a tree: path {list(path)} needs path {list(elder)}; add it")
+            slot_of[path] = len(parents)
+            parents.append(slot_of[parent])
         return cls(tuple(parents))
 
     @classmethod
     def best_first(cls, rates: Sequence[float], slots: int, depth: int = 64) -> Tree:
-        """The `slots` nodes most likely to be reached, if a child of rank r is accepted with `rates[r]`.
+        """Make the tree of the nodes that are most likely to be reached.
 
-        Sequoia's dynamic programme gives the same tree when the rates do not increase (Chen et al. 2024,
-        arXiv:2402.12374); children stand by rank.
+        If the rates do not increase, Sequoia's dynamic programme gives a tree that is as good (Chen et al. 2024,
+        arXiv:2402.12374; see `best`).
+
+        Args:
+            rates: a child of rank r is accepted with probability `rates[r]` if its parent is.
+            slots: slots of the tree; fewer if `rates` and `depth` allow no more.
+            depth: levels below slot 0 at most.
         """
         parents, level = [-1], [0]
+        # Nodes that could be next: the probability to reach one, negative for heapq, its rank, and its parent's slot.
         heap = [(-rate, rank, 0) for rank, rate in enumerate(rates[:1])]
         while heap and len(parents) < slots:
             negative, rank, parent = heapq.heappop(heap)
-            reach = -negative
-            slot = len(parents)
+            reach, slot = -negative, len(parents)
             parents.append(parent)
             level.append(level[parent] + 1)
             if rank + 1 < len(rates) and rates[rank]:
@@ -84,16 +98,20 @@ class Tree:
 
     @classmethod
     def best(cls, rates: Sequence[float], slots: int, depth: int) -> Tree:
-        """Of the trees of at most so many slots and levels, one that has most slots right, if a child of rank r is
-        right with `rates[r]`, in whatever order the rates are.
+        """Make a tree with the largest expected number of right slots, for rates in any order.
 
-        Sequoia's dynamic programme (Chen et al. 2024, arXiv:2402.12374): a slot shares what is left among its
-        children, each of which makes the best of its share.
+        This is Sequoia's dynamic programme (Chen et al. 2024, arXiv:2402.12374). A slot shares the slots below it among
+        its children, and each child makes the best of its share.
+
+        Args:
+            rates: a child of rank r is right with probability `rates[r]` if its parent is.
+            slots: slots of the tree at most.
+            depth: levels below slot 0 at most.
         """
 
         @cache
         def children(rank: int, left: int, levels: int) -> tuple[float, tuple[int, ...]]:
-            """What children from `rank` on are worth at most, and the slots that each gets."""
+            """Return the expected right slots below the children from `rank` on, and the slots that each gets."""
             best: tuple[float, tuple[int, ...]] = (0.0, ())
             if rank < len(rates) and levels:
                 for share in range(1, left + 1):
@@ -111,11 +129,16 @@ class Tree:
 
     @classmethod
     def window(cls, width: int, rows: int, guesses: int) -> Tree:
-        """Lookahead decoding's slots (Fu et al. 2024, arXiv:2402.02057), which are a tree.
+        """Make the tree of lookahead decoding (Fu et al. 2024, arXiv:2402.02057).
 
-        `rows` x `width` window slots, row by row: row 0 is a chain below the pending token, and slot (row, column)
-        hangs below (row - 1, column), so that it sees row 0 up to its column and its own column above it. Then
-        `guesses` chains of `rows` slots below the pending token, where n-grams are verified.
+        First come the slots of the window, row by row. Row 0 is a chain below the pending token, and slot (row, column)
+        is the child of slot (row - 1, column). So it sees row 0 up to its column, and its own column above it. After
+        the window come chains below the pending token, where n-grams are verified.
+
+        Args:
+            width: columns of the window.
+            rows: rows of the window, and slots of each chain.
+            guesses: how many chains.
         """
         parents = [-1, *range(width)]
         for row in range(1, rows):
@@ -126,6 +149,7 @@ class Tree:
 
     @property
     def slots(self) -> int:
+        """How many slots the tree has, N."""
         return len(self.parents)
 
     @cached_property
@@ -139,14 +163,14 @@ class Tree:
 
     @cached_property
     def depth(self) -> np.ndarray:
-        """[N] int64: how far below the pending token a slot stands."""
+        """[N] int64: how many levels each slot is below the pending token."""
         depth: np.ndarray = self.mask.sum(1) - 1
         depth.flags.writeable = False
         return depth
 
     @cached_property
     def children(self) -> tuple[tuple[int, ...], ...]:
-        """The slots below each slot, elder first."""
+        """For each slot its children, in order of slot."""
         below: list[list[int]] = [[] for _ in self.parents]
         for slot, parent in enumerate(self.parents[1:], 1):
             below[parent].append(slot)
@@ -154,12 +178,12 @@ class Tree:
 
     @cached_property
     def rank(self) -> tuple[int, ...]:
-        """Each slot's place among its siblings; 0 for slot 0."""
+        """For each slot its place among its siblings, from 0; 0 for slot 0."""
         return tuple(0 if p < 0 else self.children[p].index(s) for s, p in enumerate(self.parents))
 
     @property
     def paths(self) -> tuple[tuple[int, ...], ...]:
-        """The literal that `from_paths` takes, in slot order."""
+        """The literal of this tree for `from_paths`, in order of slot."""
         paths: list[tuple[int, ...]] = [()]
         for slot, parent in enumerate(self.parents[1:], 1):
             paths.append((*paths[parent], self.rank[slot]))
@@ -167,8 +191,9 @@ class Tree:
 
     @cached_property
     def is_chain(self) -> bool:
+        """Whether the tree has no branches, and its slots are in order of depth."""
         return self.parents == tuple(range(-1, self.slots - 1))
 
     def fits(self, other: Tree) -> bool:
-        """Whether `other` fits in this tree's first slots."""
+        """Return whether `other` is this tree's first slots, so that a block of this tree can run it."""
         return self.parents[: other.slots] == other.parents

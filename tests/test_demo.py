@@ -15,8 +15,9 @@ import specc
 from specc.exactness import golden
 from specc.recipes import METHODS
 from specc.runtime.acceptance import Acceptance
+from specc.runtime.acceptance import rule as mark_rule
 from specc.runtime.draft import Accepted, Draft, Verified
-from specc.runtime.recipe import load_acceptance, load_method
+from specc.runtime.method import load_acceptance, load_method
 from specc.runtime.sampling import Sampling, SeededRng
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.session import Session, decode
@@ -65,6 +66,7 @@ def test_every_weight_is_stored_once(demo: Session) -> None:
     )
 
 
+@mark_rule(needs_draft_probs=True)
 def biased(draft: Draft, verified: Verified) -> Accepted:
     """The known trap: the draft's likeliest tokens, not sampled ones, accepted with min(1, p / q)."""
     p, rng = verified.probs(0), verified.sampling.rng
@@ -100,8 +102,7 @@ def first_tokens(
 ) -> Counter[int]:
     """The first token of a verify step, over seeds, after one fixed prompt and pending token."""
     chosen = demo.bundle.recipe(recipe)
-    make, _, sample = load_method(chosen, "recursive" if wrap else rule)
-    drafter = demo._watched(chosen, make, sample).drafter
+    drafter = demo.guarded_drafter(load_method(chosen, "recursive" if wrap else rule)).drafter
     drafter = wrap(drafter) if wrap else drafter
     verifiers = [demo.engines[v] for v in chosen.verify]
     tokens = demo.text.encode(PROMPT)

@@ -1,20 +1,20 @@
-"""Recursive rejection sampling on a tree whose siblings were drawn without replacement.
-
-Each sibling in turn is accepted by the rule of speculative sampling; a rejection leaves the residual of the target
-and takes the sibling out of the draft's probabilities (Jeon et al. 2024, arXiv:2402.14160, algorithm 2).
-"""
+"""Recursive rejection sampling on a tree (Jeon et al. 2024, arXiv:2402.14160, algorithm 2)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
-from . import needs_draft_probs
+from . import rule
 from .match import match
 
 
-@needs_draft_probs
+@rule(needs_draft_probs=True)
 def recursive(draft: Draft, verified: Verified) -> Accepted:
+    """Walk down the tree, and accept at most one child of each slot by rejection sampling.
+
+    The rule is exact if the siblings were drawn from `draft.probs` without replacement. At temperature 0 it is `match`.
+    """
     if verified.sampling.greedy:
         return match(draft, verified)
     slots = [0]
@@ -26,13 +26,20 @@ def recursive(draft: Draft, verified: Verified) -> Accepted:
 
 
 def _try_children(draft: Draft, verified: Verified, slot: int) -> tuple[int | None, np.ndarray]:
-    """The child accepted below `slot`, or None and the distribution left to sample from."""
+    """Try the children of `slot`, oldest first, and accept at most one.
+
+    A child with token x is accepted with probability min(1, p(x) / q(x)), where p is the target's distribution and q
+    the draft's. A rejection replaces p by its residual max(p - q, 0), and removes x from q.
+
+    Returns:
+        The child, or None if all were rejected; and p, [V] float64, what is left of the target's distribution.
+    """
     p, rng = verified.probs(slot), verified.sampling.rng
     children = draft.tree.children[slot]
     q = draft.probs[slot].copy() if children else p
     for child in children:
         x = draft.tokens[child]
-        if not q[x] > 0:  # the draft ran out of tokens: this slot is padding
+        if not q[x] > 0:  # The draft had fewer tokens to draw than the tree has slots, so this slot is padding.
             break
         if rng.bernoulli(min(1.0, p[x] / q[x])):
             return child, p

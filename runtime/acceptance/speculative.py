@@ -1,7 +1,4 @@
-"""Speculative sampling on a chain (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1).
-
-Exact where each drafted token was sampled from the probabilities that the draft states.
-"""
+"""Speculative sampling on a chain (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -9,16 +6,24 @@ import numpy as np
 
 from ..draft import Accepted, Draft, Verified
 from ..errors import RecipeError
-from . import needs_draft_probs
+from . import rule
 from .match import match
 
 
-@needs_draft_probs
+@rule(needs_draft_probs=True)
 def speculative(draft: Draft, verified: Verified) -> Accepted:
+    """Accept each drafted token x in turn with probability min(1, p(x) / q(x)).
+
+    p is the target's distribution and q the draft's. After the first rejection the next token comes from the residual
+    max(p - q, 0). The rule is exact if each token was sampled from `draft.probs`. At temperature 0 it is `match`.
+
+    Raises:
+        RecipeError: the draft is a tree. The rule is for chains.
+    """
     if verified.sampling.greedy:
         return match(draft, verified)
     if not draft.tree.is_chain:
-        raise RecipeError("acceptance 'speculative' is for chains, and this draft is a tree: use recursive")
+        raise RecipeError("acceptance 'speculative' is for chains, and this draft is a tree; use recursive")
     rng, last = verified.sampling.rng, draft.tree.slots - 1
     for slot in range(last):
         p, q, x = verified.probs(slot), draft.probs[slot], draft.tokens[slot + 1]

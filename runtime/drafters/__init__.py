@@ -1,20 +1,31 @@
-"""What fills the slots: one source of tokens a file.
-
-A drafter is made once for a session, from its engines and parameters by name, and told of each new sequence by the
-sequence itself: `propose` sees all tokens so far.
-"""
+"""Drafters: each fills the slots of a draft from one source of tokens. One drafter a file."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 
 
-class Drafter(Protocol):
-    def propose(self, seq: Sequence) -> Draft:
-        """A tree rooted in the pending token; more than `seq.room` tokens deep it earns nothing."""
+class Drafter(ABC):
+    """A source of drafts.
 
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        """What became of it; `seq` holds the accepted tokens already. Engine outputs are valid until the next run."""
+    A session makes each drafter once, from its engines and parameters by name, and uses it for all requests. No call
+    announces a new request: `propose` sees the whole sequence, and must notice when that is another text.
+    """
+
+    @abstractmethod
+    def propose(self, seq: Sequence) -> Draft:
+        """Return a draft whose tree is rooted in `seq.pending`. Levels below `seq.room` earn nothing."""
+
+    # B027 asks for @abstractmethod, but most drafters rely on this empty default.
+    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:  # noqa: B027
+        """Learn from a step. By default a drafter learns nothing.
+
+        Args:
+            seq: the sequence, which already holds the accepted tokens.
+            draft: the draft of the step.
+            verified: the target's outputs. They are views, which the target's next run overwrites.
+            accepted: the slots of the draft that were committed.
+        """

@@ -1,23 +1,19 @@
-"""A cascade of two drafters (Cascade Speculative Drafting, Chen et al. 2024, arXiv:2312.11462): the cheap one first.
-
-At every place of the chain prompt lookup is asked, which costs nothing; where it knows nothing the draft engine gives
-one token, and lookup is asked again with that token in hand. What lookup knows ends the draft.
-"""
+"""Cascade Speculative Drafting (Chen et al. 2024, arXiv:2312.11462): two drafters, the cheap one first."""
 
 from __future__ import annotations
 
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
-from .plain import Plain
+from . import Drafter
 from .prompt_lookup import PromptLookup
 
 
-class Cascade(Plain):
-    """`draft` is an engine over the target's cache; its rows are scratch past the end.
+class Cascade(Drafter):
+    """A drafter of chains by prompt lookup, and by an engine while lookup finds nothing.
 
-    num_speculative_tokens: tokens of the engine's in a draft. min_matching_ngram_size: tokens that must match.
-    assistant_confidence_threshold: drafting stops after a token to which the engine gave less probability.
+    Lookup is asked first at each place of the chain, since it costs nothing. If it finds nothing, the engine drafts one
+    token, and lookup is asked again with that token. A copy by lookup ends the draft.
     """
 
     def __init__(
@@ -29,19 +25,30 @@ class Cascade(Plain):
         min_matching_ngram_size: int = 2,
         assistant_confidence_threshold: float = 0.0,
     ) -> None:
+        """Make an empty index.
+
+        Args:
+            draft: an engine of one slot over the target's cache. Its rows are scratch.
+            num_speculative_tokens: tokens of a draft that the engine gives at most.
+            prompt_lookup_num_tokens: tokens of a draft that lookup copies at most.
+            max_matching_ngram_size: tokens of the longest n-gram that is looked up.
+            min_matching_ngram_size: tokens that must match before lookup copies.
+            assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
+                probability.
+        """
         self.engine, self.count, self.threshold = draft, num_speculative_tokens, assistant_confidence_threshold
         self.lookup = PromptLookup(prompt_lookup_num_tokens, max_matching_ngram_size)
         self.shortest = min_matching_ngram_size
 
     def propose(self, seq: Sequence) -> Draft:
         rows, tokens = len(seq.cache), [seq.pending]
+        copy = self.lookup.after(seq.tokens, (), self.shortest)
         for _ in range(min(self.count, seq.room)):
-            if known := self.lookup.after(seq.tokens, tokens[1:], self.shortest):
+            if copy:
                 break
             outputs = self.engine.run_after(rows + len(tokens) - 1, tokens[-1:])
             tokens.append(outputs.ids_N[0])
             if self.threshold and outputs.top(0)[1][0] < self.threshold:
-                return Draft.chain(tokens)
-        else:
-            known = self.lookup.after(seq.tokens, tokens[1:], self.shortest)
-        return Draft.chain([*tokens, *known][: 1 + seq.room])
+                break
+            copy = self.lookup.after(seq.tokens, tokens[1:], self.shortest)
+        return Draft.chain([*tokens, *copy][: 1 + seq.room])

@@ -1,9 +1,6 @@
-"""A tree that changes each step: best-first by the draft's own probabilities, layer by layer.
+"""A tree that changes at each step: DySpec (Xiong et al. 2024, arXiv:2410.11744).
 
-DySpec's threshold construction (Xiong et al. 2024, arXiv:2410.11744): a node of value v gives children while what is
-left of v exceeds 1 / slots; a child's value is the probability to reach and accept it. A layer costs one draft call.
-
-    V  vocabulary
+V  vocabulary
 """
 
 from __future__ import annotations
@@ -18,14 +15,15 @@ from ..engine import Engine
 from ..sampling import Rng
 from ..sequence import Cache, Sequence
 from ..tree import Tree
-from .plain import Plain
-from .tree_grower import Call, TreeGrower
+from ..tree_grower import Call, TreeGrower
+from . import Drafter
 
 
-class DynamicTree(Plain):
-    """`draft` runs over the target's cache, or over its own if there is a `prefill` to fill it.
+class DynamicTree(Drafter):
+    """A drafter that grows a tree level by level, best first by the draft's own probabilities.
 
-    num_speculative_tokens: the most nodes below the pending token; max_depth: the most layers.
+    It follows DySpec's threshold construction. The value of a node is the probability to reach and accept it. A node
+    gets one more child while the value that is left for its children exceeds 1 / slots. A level costs one draft call.
     """
 
     def __init__(
@@ -36,25 +34,34 @@ class DynamicTree(Plain):
         num_speculative_tokens: int = 15,
         max_depth: int = 6,
     ) -> None:
+        """Prepare the draft's cache, if it has one of its own.
+
+        Args:
+            draft: a Frontier engine. Without `prefill` it runs over the target's cache.
+            prefill: an engine that fills the draft's own cache with the prompt.
+            sample: draw the siblings without replacement if the request samples.
+            num_speculative_tokens: nodes below the pending token at most.
+            max_depth: levels below the pending token at most.
+        """
         self.engine, self.prefill, self.sample = draft, prefill, sample
         self.slots, self.depth = 1 + num_speculative_tokens, max_depth
-        self.own = Cache(draft.store) if prefill else None
+        self.cache = Cache(draft.store) if prefill else None
 
     def propose(self, seq: Sequence) -> Draft:
         grower, tokens, parents = TreeGrower(), [seq.pending], [-1]
         probs: dict[int, np.ndarray] = {}
-        rows, outputs, first = self._root(seq, grower.call([0], parents))
-        layer: list[tuple[float, int]] = [(1.0, 0)]
+        rows, outputs, first_row = self._run_root(seq, grower.call([0], parents))
+        level: list[tuple[float, int]] = [(1.0, 0)]  # Nodes to grow: the value left for children, and the slot.
         for depth in range(min(self.depth, seq.room)):
             if depth:
-                call, first = grower.call([slot for _, slot in layer], parents), 0
+                call, first_row = grower.call([slot for _, slot in level], parents), 0
                 outputs = call.run(self.engine, rows, tokens)
             below: list[tuple[float, int]] = []
-            for row, (value, slot) in enumerate(layer, first):
+            for row, (value, slot) in enumerate(level, first_row):
                 if self.sample and not seq.sampling.greedy:
                     assert outputs.logits_NV is not None
                     probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
-                    children = _drawn(probs[slot].copy(), seq.sampling.rng)
+                    children = _sampled(probs[slot].copy(), seq.sampling.rng)
                 else:
                     children = _likeliest(outputs, row)
                 for token, share in children:
@@ -64,40 +71,49 @@ class DynamicTree(Plain):
                     tokens.append(token)
                     parents.append(slot)
                     value *= 1 - share
-            layer = sorted((b for b in below if b[0] > 1 / self.slots), reverse=True)[: self.engine.slots]
-            if not layer or len(tokens) == self.slots:
+            level = sorted((node for node in below if node[0] > 1 / self.slots), reverse=True)[: self.engine.slots]
+            if not level or len(tokens) == self.slots:
                 break
         return Draft(tuple(tokens), Tree(tuple(parents)), probs)
 
-    def _root(self, seq: Sequence, call: Call) -> tuple[int, Outputs, int]:
-        """Run the pending token; in a cache of its own, with what that lacks.
+    def _run_root(self, seq: Sequence, call: Call) -> tuple[int, Outputs, int]:
+        """Run the pending token, and before it the tokens that the draft's own cache lacks.
 
-        Gives the number of rows before it, the outputs, and the pending token's row there.
+        Returns:
+            The number of rows before the pending token, the outputs, and the pending token's row in the outputs.
         """
-        if self.own is None or self.prefill is None:
+        if self.cache is None or self.prefill is None:
             return len(seq.cache), call.run(self.engine, len(seq.cache), [seq.pending]), 0
-        feed = [*self.own.sync(seq.tokens[:-1]), seq.pending]
+        feed = [*self.cache.sync(seq.tokens[:-1]), seq.pending]
         if len(feed) > self.engine.slots:
-            self.prefill.extend(self.own, feed[:-1])
+            self.prefill.extend(self.cache, feed[:-1])
             feed = feed[-1:]
-        row = self.engine.extend(self.own, feed)
-        return len(self.own) - 1, self.engine.outputs, row
+        row = self.engine.extend(self.cache, feed)
+        return len(self.cache) - 1, self.engine.outputs, row
 
 
 def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
-    """Tokens in the order in which they are tried, each with its share of what the elder ones left."""
+    """Yield the tokens of a top-k, likeliest first, each with its share of the probability that was left before it."""
     ranks, ids, logprobs = outputs.ranked()
-    left = 1.0
+    rest = 1.0
     for rank in range(ranks):
         probability = exp(logprobs[row, rank])
-        yield ids[row, rank], probability / max(left, 1e-9)
-        left -= probability
+        yield ids[row, rank], probability / max(rest, 1e-9)
+        rest -= probability
 
 
-def _drawn(left_V: np.ndarray, rng: Rng) -> Iterator[tuple[int, float]]:
-    """The same, sampled: a token is drawn only when asked for. Whether it is must not depend on what it is."""
-    while left_V.sum() > 0:
-        left_V /= left_V.sum()
-        token = rng.pick(left_V)
-        yield token, float(left_V[token])
-        left_V[token] = 0
+def _sampled(probs_V: np.ndarray, rng: Rng) -> Iterator[tuple[int, float]]:
+    """Yield tokens drawn without replacement, each with its share of the probability that was left before it.
+
+    A token is drawn only when the caller asks for it. The rule that accepts it is exact only if that decision does not
+    depend on which token comes next.
+
+    Args:
+        probs_V: the distribution; overwritten.
+        rng: the source of the draws.
+    """
+    while probs_V.sum() > 0:
+        probs_V /= probs_V.sum()
+        token = rng.pick(probs_V)
+        yield token, float(probs_V[token])
+        probs_V[token] = 0

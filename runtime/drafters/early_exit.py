@@ -1,7 +1,7 @@
-"""Early-exit self-speculation on a static tree: the target's first layers, then its own norm and head.
+"""Early-exit self-speculation on a static tree.
 
-The exit's likeliest tokens fill the tree by rank, level by level (Elhoushi et al. 2024, arXiv:2404.16710; static
-trees: Cai et al. 2024, arXiv:2401.10774).
+The draft runs the target's first layers, then the target's own norm and head (LayerSkip, Elhoushi et al. 2024,
+arXiv:2404.16710). Its likeliest tokens fill a static tree (Medusa, Cai et al. 2024, arXiv:2401.10774).
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from ..tree import Tree
-from .plain import Plain
-from .tree_grower import Call, TreeGrower
+from ..tree_grower import Call, TreeGrower
+from . import Drafter
 
 
-class EarlyExit(Plain):
-    """`tree` is the parent vector baked into the verify engine; `draft` runs over the target's cache."""
+class EarlyExit(Drafter):
+    """A drafter that fills one static tree level by level: a child of rank r gets the r-th likeliest token."""
 
     def __init__(self, draft: Engine, tree: Tokens[int], sample: bool = False) -> None:
+        """Plan the engine calls that fill the tree.
+
+        Args:
+            draft: a Frontier engine over the target's cache.
+            tree: the parent vector that is baked into the verify engine.
+            sample: draw the siblings without replacement if the request samples.
+        """
         self.engine, self.tree, self.sample = draft, Tree(tuple(tree)), sample
         self.ranks, self.top_ids, _ = draft.outputs.ranked()
         grower = TreeGrower()

@@ -1,13 +1,18 @@
-"""Jacobi decoding (Santilli et al. 2023, arXiv:2305.10427): the last pass's own answers are the next guesses."""
+"""Jacobi decoding (Santilli et al. 2023, arXiv:2305.10427)."""
 
 from __future__ import annotations
 
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
-from .plain import Plain
+from . import Drafter
 
 
-class Jacobi(Plain):
+class Jacobi(Drafter):
+    """A drafter whose guesses are the target's answers of the last step, below the last accepted slot.
+
+    Slots without an answer repeat the pending token.
+    """
+
     def __init__(self, num_speculative_tokens: int = 5) -> None:
         self.count = num_speculative_tokens
         self.guess: list[int] = []

@@ -1,19 +1,22 @@
-"""Layer-skip self-speculation: the target itself, layers left out, drafts a chain.
+"""Layer-skip self-speculation: the target itself, with layers left out, drafts a chain.
 
-Its rows are the target's: the draft reads them and scribbles past their end, and verify overwrites what it wrote
-(Zhang et al. 2024, arXiv:2309.08168; Elhoushi et al. 2024, arXiv:2404.16710).
+Draft & Verify (Zhang et al. 2024, arXiv:2309.08168); LayerSkip (Elhoushi et al. 2024, arXiv:2404.16710).
 """
 
 from __future__ import annotations
 
 from ..draft import Draft
+from ..draft_chain import draft_chain
 from ..engine import Engine
 from ..sequence import Sequence
-from .draft_model import DraftModel
+from . import Drafter
 
 
-class LayerSkip(DraftModel):
-    """`draft` is an engine over the target's cache."""
+class LayerSkip(Drafter):
+    """A drafter of chains by an engine over the target's cache, such as the target with fewer layers or fewer bits.
+
+    The engine reads the target's committed rows. It writes scratch rows past their end, which verify overwrites.
+    """
 
     def __init__(
         self,
@@ -22,7 +25,19 @@ class LayerSkip(DraftModel):
         num_speculative_tokens: int = 4,
         assistant_confidence_threshold: float = 0.0,
     ) -> None:
-        super().__init__(draft, draft, sample, num_speculative_tokens, assistant_confidence_threshold)
+        """Keep the engine and the parameters.
+
+        Args:
+            draft: an engine of one slot over the target's cache.
+            sample: sample the drafted tokens if the request samples.
+            num_speculative_tokens: drafted tokens a step at most.
+            assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
+                probability.
+        """
+        self.engine, self.sample = draft, sample
+        self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 
     def propose(self, seq: Sequence) -> Draft:
-        return self.chain(seq, len(seq.cache))
+        return draft_chain(
+            self.engine, seq, len(seq.cache), count=self.count, threshold=self.threshold, sample=self.sample
+        )

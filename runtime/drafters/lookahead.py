@@ -1,8 +1,4 @@
-"""Lookahead decoding (Fu et al. 2024, arXiv:2402.02057): Jacobi iteration makes n-grams, the same pass verifies some.
-
-The window's slots and the n-grams' stand in one tree (`Tree.window`). A window slot that turns out right is accepted
-like any other.
-"""
+"""Lookahead decoding (Fu et al. 2024, arXiv:2402.02057)."""
 
 from __future__ import annotations
 
@@ -13,21 +9,34 @@ import numpy as np
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from ..tree import Tree
-from .plain import Plain
+from . import Drafter
 
 
-class Lookahead(Plain):
-    """window_size W, ngram_size N and max_candidates G as in the paper: (N - 1) W window slots, G guesses of N - 1."""
+class Lookahead(Drafter):
+    """A drafter that makes n-grams by Jacobi iteration, and verifies some of them in the same pass.
+
+    One tree holds both (`Tree.window`): a window of N - 1 rows and W columns, where the iteration runs, and G guesses
+    of N - 1 tokens from the pool of n-grams. A window slot that turns out right is accepted like any other.
+    """
 
     def __init__(self, window_size: int = 4, ngram_size: int = 4, max_candidates: int = 3) -> None:
+        """Make an empty pool.
+
+        Args:
+            window_size: W in the paper.
+            ngram_size: N in the paper.
+            max_candidates: G in the paper.
+        """
         self.width, self.rows, self.guesses = window_size, ngram_size - 1, max_candidates
         self.tree = Tree.window(self.width, self.rows, self.guesses)
+        # For each token the n-grams that begin with it, without that token, newest last.
         self.pool: defaultdict[int, OrderedDict[tuple[int, ...], None]] = defaultdict(OrderedDict)
         self.window: list[list[int]] = []
-        self.indexed: list[int] = []
+        self.indexed: list[int] = []  # The text whose n-grams are in the pool.
 
     def propose(self, seq: Sequence) -> Draft:
         if not self.window or seq.tokens[: len(self.indexed)] != self.indexed:
+            # Another text: begin with tokens drawn from it. A fixed seed makes the run repeatable.
             draw = np.random.default_rng(0).integers(len(seq.tokens), size=(self.rows, self.width))
             self.window = [[seq.tokens[i] for i in row] for row in draw]
             self.indexed = []
@@ -38,11 +47,12 @@ class Lookahead(Plain):
         return Draft((seq.pending, *flat), self.tree)
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        last = 1 + (self.rows - 1) * self.width
-        fresh = verified.outputs.ids_N[last : last + self.width].tolist()
-        for first, *rest in zip(*self.window, fresh, strict=True):
-            self._remember(first, tuple(rest))
-        self.window = [*self.window[1:], fresh]
+        last_row = 1 + (self.rows - 1) * self.width
+        answers = verified.outputs.ids_N[last_row : last_row + self.width].tolist()
+        for column, answer in enumerate(answers):
+            first, *rest = [row[column] for row in self.window]
+            self._remember(first, (*rest, answer))
+        self.window = [*self.window[1:], answers]
 
     def _index(self, tokens: list[int]) -> None:
         """Remember the n-grams of the text itself."""
@@ -52,8 +62,9 @@ class Lookahead(Plain):
         self.indexed = list(tokens)
 
     def _remember(self, first: int, rest: tuple[int, ...]) -> None:
-        known = self.pool[first]
-        known[rest] = None
-        known.move_to_end(rest)
-        if len(known) > self.guesses:
-            known.popitem(last=False)
+        """Put an n-gram into the pool as the newest one, and drop the oldest one that begins with `first` if needed."""
+        ngrams = self.pool[first]
+        ngrams[rest] = None
+        ngrams.move_to_end(rest)
+        if len(ngrams) > self.guesses:
+            ngrams.popitem(last=False)

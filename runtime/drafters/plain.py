@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..draft import Accepted, Draft, Verified
+from ..draft import Draft
 from ..sequence import Sequence
+from . import Drafter
 
 
-class Plain:
+class Plain(Drafter):
+    """A drafter whose drafts hold the pending token alone, so that each step gives one token."""
+
     def propose(self, seq: Sequence) -> Draft:
         return Draft.chain([seq.pending])
-
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        pass

@@ -1,8 +1,6 @@
-"""Prompt lookup that goes on with recycled answers (Saxena 2023; Token Recycling, Luo et al. 2024, arXiv:2408.08696).
+"""Prompt lookup that continues with recycled answers.
 
-Verify answers in every slot, accepted or not. The table keeps the last answer after each n-gram that led to one, where
-Token Recycling keeps several after each token. From the end of the copy, or from the pending token where the text
-knows nothing, a chain follows the table as far as it leads.
+Prompt lookup: Saxena 2023. Token Recycling: Luo et al. 2024, arXiv:2408.08696.
 """
 
 from __future__ import annotations
@@ -11,13 +9,24 @@ from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from .prompt_lookup import PromptLookup
 
-MOST = 1 << 17  # n-grams kept: 20 MB or so; then all are forgotten
+MAX_ANSWERS = 1 << 17  # N-grams in the table, about 20 MB. A larger table is cleared.
 
 
 class RecycledLookup(PromptLookup):
-    """The table's n-grams have `max_matching_ngram_size` tokens."""
+    """A drafter that copies from the text, and continues with what the target last answered after the same tokens.
+
+    The target answers in each slot, accepted or not. A table keeps its last answer after each n-gram of
+    `max_matching_ngram_size` tokens. (Token Recycling keeps several answers after each single token.) A chain follows
+    this table from the end of the copy, or from the pending token if there is nothing to copy.
+    """
 
     def __init__(self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 3) -> None:
+        """Make an empty index and an empty table.
+
+        Args:
+            prompt_lookup_num_tokens: tokens copied or recycled at most.
+            max_matching_ngram_size: tokens of the longest n-gram that is looked up, and of all n-grams of the table.
+        """
         super().__init__(prompt_lookup_num_tokens, max_matching_ngram_size)
         self.answers: dict[tuple[int, ...], int] = {}
 
@@ -32,7 +41,7 @@ class RecycledLookup(PromptLookup):
         return Draft.chain([seq.pending, *drafted])
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        if len(self.answers) > MOST:
+        if len(self.answers) > MAX_ANSWERS:
             self.answers.clear()
         pending = len(seq.tokens) - len(accepted.slots) - 1
         before = seq.tokens[max(0, pending - self.longest + 1) : pending]

@@ -1,22 +1,18 @@
-"""Two stages of speculation (Staged Speculative Decoding, Spector & Re 2023, arXiv:2308.04623): the draft has a draft.
-
-Prompt lookup guesses for the draft engine, which checks its guesses several at a time; what it says goes to the target.
-"""
+"""Staged Speculative Decoding (Spector & Re 2023, arXiv:2308.04623): the drafter's engine has a drafter itself."""
 
 from __future__ import annotations
 
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
-from .plain import Plain
+from . import Drafter
 from .prompt_lookup import PromptLookup
 
 
-class Staged(Plain):
-    """`draft` and `wide` run the same model over the target's rows, a token and several at a time; theirs are scratch.
+class Staged(Drafter):
+    """A drafter of chains by a cheap copy of the target, which checks prompt lookup's guesses several at a time.
 
-    num_speculative_tokens: tokens a draft. prompt_lookup_num_tokens: guesses that `wide` checks in a call.
-    min_matching_ngram_size: tokens that must match.
+    What the copy answers goes to the target. The copy reads the target's rows. Its own rows are scratch.
     """
 
     def __init__(
@@ -28,22 +24,32 @@ class Staged(Plain):
         max_matching_ngram_size: int = 3,
         min_matching_ngram_size: int = 2,
     ) -> None:
+        """Make an empty index.
+
+        Args:
+            draft: the copy on one slot, over the target's cache.
+            wide: the copy on several slots, which checks the guesses.
+            num_speculative_tokens: tokens of a draft.
+            prompt_lookup_num_tokens: guesses that `wide` checks in one call.
+            max_matching_ngram_size: tokens of the longest n-gram that is looked up.
+            min_matching_ngram_size: tokens that must match before guesses are made.
+        """
         self.engine, self.wide, self.count = draft, wide, num_speculative_tokens
         self.guesses, self.shortest = prompt_lookup_num_tokens, min_matching_ngram_size
         self.lookup = PromptLookup(self.guesses, max_matching_ngram_size)
 
     def propose(self, seq: Sequence) -> Draft:
         rows, tokens, count = len(seq.cache), [seq.pending], min(self.count, seq.room)
-        last = self.wide.store.capacity - self.wide.slots  # where its slots still fit
-        while (left := count + 1 - len(tokens)) > 0:
-            begin = rows + len(tokens) - 1
-            # a call costs the same whatever its slots hold, so all are filled after a match of any length
-            most = min(self.guesses, left - 1) if begin <= last else 0
+        last_start = self.wide.store.capacity - self.wide.slots  # The last row from which all slots of `wide` fit.
+        while (missing := count + 1 - len(tokens)) > 0:
+            start = rows + len(tokens) - 1
+            # A call costs the same whatever its slots hold, so a match of any length fills all of them.
+            most = min(self.guesses, missing - 1) if start <= last_start else 0
             guesses = self.lookup.after(seq.tokens, tokens[1:], self.shortest, most)
             engine = self.wide if guesses else self.engine
-            said = engine.run_after(begin, [tokens[-1], *guesses]).ids_N
+            answers = engine.run_after(start, [tokens[-1], *guesses]).ids_N
             for slot, guess in enumerate([*guesses, None]):
-                tokens.append(said[slot])
-                if said[slot] != guess:
+                tokens.append(answers[slot])
+                if answers[slot] != guess:
                     break
         return Draft.chain(tokens)

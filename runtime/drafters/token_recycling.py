@@ -1,7 +1,4 @@
-"""Token Recycling (Luo et al. 2024, arXiv:2408.08696): the likeliest successors of each token, as last seen.
-
-Every slot that verify runs, accepted or not, refreshes its token's row of the table; the table fills a static tree.
-"""
+"""Token Recycling (Luo et al. 2024, arXiv:2408.08696)."""
 
 from __future__ import annotations
 
@@ -10,13 +7,24 @@ from collections.abc import Sequence as Tokens
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from ..tree import Tree
-from .plain import Plain
+from . import Drafter
 
 
-class TokenRecycling(Plain):
-    """The verify engine returns `top_k`; `tree` is the parent vector baked into it."""
+class TokenRecycling(Drafter):
+    """A drafter with a table of the likeliest successors of each token, as the target last gave them.
+
+    The table fills a static tree: a child of rank r gets the r-th successor of its parent's token. Each slot that the
+    target runs, accepted or not, replaces its token's row of the table.
+    """
 
     def __init__(self, tree: Tokens[int], vocab_size: int, successors: int = 8) -> None:
+        """Make an empty table.
+
+        Args:
+            tree: the parent vector that is baked into the verify engine, which must return `top_k`.
+            vocab_size: rows of the table.
+            successors: tokens of a row until the target has replaced it.
+        """
         self.tree = Tree(tuple(tree))
         self.table = [[0] * successors] * vocab_size
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from specc.runtime.acceptance import Acceptance
+from specc.runtime.acceptance import Acceptance, rule
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.errors import RecipeError
 from specc.runtime.manifest import Manifest
@@ -30,6 +30,7 @@ def synthetic(rates: Sequence[float]) -> Acceptance:
         numbers = ", ".join(map(str, rates)) or "none"
         raise RecipeError(f"acceptance rates: {numbers}; give one or more numbers in 0..1")
 
+    @rule(needs_draft_probs=False)
     def accept(draft: Draft, verified: Verified) -> Accepted:
         slots = [0]
         while children := draft.tree.children[slots[-1]]:

@@ -119,7 +119,7 @@ def surprise_of(engine: Engine, cache: Cache, run: Sequence[int]) -> float:
         chunk = run[start : start + engine.slots]
         following = run[start + 1 : start + 1 + engine.slots]
         engine.run(cache, chunk, Tree.chain(len(chunk)))
-        engine.commit(cache, range(len(chunk)))
+        cache.commit(chunk, range(len(chunk)))
         assert engine.outputs.logits_NV is not None
         logits_NV = engine.outputs.logits_NV[: len(following)].astype(np.float64)
         best_N = logits_NV.max(-1)

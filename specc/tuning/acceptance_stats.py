@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from specc.runtime.acceptance import Acceptance
+from specc.runtime.acceptance import rule as acceptance_rule
 from specc.runtime.draft import Accepted, Draft, Verified
-from specc.runtime.recipe import Recipe, load_acceptance
+from specc.runtime.method import load_acceptance
+from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
 from specc.runtime.stats import Stats
 from specc.tuning.policy import CALIBRATION, CalibrationPolicy
@@ -170,6 +172,7 @@ class _Recorder:
 def _recording(rule: Acceptance, steps: list[Step]) -> Acceptance:
     """Wrap an acceptance rule so that it appends a step to `steps` for each draft that it judges."""
 
+    @acceptance_rule(needs_draft_probs=rule.needs_draft_probs)
     @functools.wraps(rule)
     def recording(draft: Draft, verified: Verified) -> Accepted:
         accepted = rule(draft, verified)

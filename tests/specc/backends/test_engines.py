@@ -123,7 +123,7 @@ class Bench:
             new = self.draw(1)
             outputs = self.engines[name].run(self.cache, new, Tree.chain(1))
             same(outputs.logits_NV[0], self.truth(new)[0][-1])
-            self.engines[name].commit(self.cache, [0])
+            self.cache.commit(new, [0])
             self.tokens += new
 
     def verify(self, name: str, tree: Tree) -> None:
@@ -140,7 +140,7 @@ class Bench:
             assert outputs.top_ids_NK[: tree.slots].tolist() == top.indices.tolist()
             same(outputs.top_logprobs_NK[: tree.slots], top.values.numpy())
         kept = path_to(tree, int(tree.depth.argmax()))[:-1]
-        self.engines[name].commit(self.cache, kept)
+        self.cache.commit(drawn, kept)
         self.tokens += [drawn[s] for s in kept]
 
     def grow(self, name: str, tree: Tree) -> None:

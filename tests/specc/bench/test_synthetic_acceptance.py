@@ -68,7 +68,7 @@ def test_a_bundle_is_accepted_at_the_given_rates(bundle: Path) -> None:
 
 
 def test_a_drafter_that_would_stop_where_it_is_unsure_goes_on() -> None:
-    sure = Recipe("a", "layer-skip", ("verify",), "match", True, {}, {"num_speculative_tokens": 3})
+    sure = Recipe(name="a", drafter="layer-skip", verify=("verify",), parameters={"num_speculative_tokens": 3})
     doubting = replace(sure, name="b", parameters={**sure.parameters, "assistant_confidence_threshold": 0.3})
     nothing: Any = None
     manifest = Manifest(

@@ -149,7 +149,7 @@ def test_what_no_backend_can_build_is_refused_at_once(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--device", "tpu"), "unknown device 'tpu'; there are cpu and cuda"),
+        (("--device", "tpu"), "unknown device 'tpu'; choose cpu or cuda"),
         (("--execution-provider", "cuda"), "execution provider 'cuda' runs on a GPU; add --device cuda"),
         (("--backend", "inductor"), "has no engines by inductor, only by onnx; compile with --backend inductor"),
     ],

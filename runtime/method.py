@@ -1,0 +1,99 @@
+"""The code of a recipe: the drafter and the acceptance rule that it names, imported on demand."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .acceptance import Acceptance
+from .drafters import Drafter
+from .engine import Engine
+from .errors import RecipeError
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunnableMethod:
+    """A recipe's method as code: the class of its drafter, and an acceptance rule that this drafter can serve.
+
+    The constructor raises RecipeError if the rule needs a drafter that samples, and this one does not.
+    """
+
+    recipe: Recipe
+    drafter: Callable[..., Drafter]
+    accept: Acceptance
+
+    def __post_init__(self) -> None:
+        if self.accept.needs_draft_probs and "sample" not in inspect.signature(self.drafter).parameters:
+            raise RecipeError(
+                f"acceptance {self.accept.__name__!r} needs a drafter that samples, and the drafter of recipe "
+                f"{self.recipe.name} does not; use match"
+            )
+
+    @property
+    def key(self) -> tuple[str, bool]:
+        """The recipe's name and whether its drafter samples: methods with one key can share a drafter."""
+        return self.recipe.name, self.accept.needs_draft_probs
+
+    def make_drafter(self, engines: Mapping[str, Engine]) -> Drafter:
+        """Make the drafter over `engines`, which are keyed as `recipe.engines` is."""
+        options = {"sample": True} if self.accept.needs_draft_probs else {}
+        return self.drafter(**engines, **self.recipe.parameters, **options)
+
+
+def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> RunnableMethod:
+    """Import a recipe's drafter and its acceptance rule.
+
+    Args:
+        recipe: the recipe.
+        acceptance: a rule or its name; None is the recipe's own rule.
+
+    Raises:
+        RecipeError: the drafter or the rule does not exist, or the drafter cannot serve the rule.
+    """
+    accept = recipe.acceptance if acceptance is None else acceptance
+    if isinstance(accept, str):
+        accept = load_acceptance(accept)
+    elif not isinstance(accept, Acceptance):
+        raise RecipeError(f"{accept!r} is not an acceptance rule; mark it with specc.runtime.acceptance.rule")
+    return RunnableMethod(recipe, load_drafter(recipe.drafter), accept)
+
+
+def load_drafter(name: str) -> Callable[..., Drafter]:
+    """Import the class in `drafters/` that has this name: prompt-lookup is PromptLookup in prompt_lookup.py.
+
+    Raises:
+        RecipeError: there is no such drafter.
+    """
+    drafter: Callable[..., Drafter] = _load("drafters", name, "".join(p.capitalize() for p in re.split("[-_]", name)))
+    return drafter
+
+
+def load_acceptance(name: str) -> Acceptance:
+    """Import the function in `acceptance/` that has this name.
+
+    Raises:
+        RecipeError: there is no such rule.
+    """
+    acceptance: Acceptance = _load("acceptance", name, name)
+    return acceptance
+
+
+def _load(folder: str, name: str, attribute: str) -> Any:
+    """Import `attribute` from the file of `folder` that `name` stands for. The name comes from a bundle: check it."""
+    file = name.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", file):
+        raise RecipeError(f"{name!r} cannot name a file in {folder}/; compile the bundle again")
+    package = f"{__package__}.{folder}"
+    try:
+        return getattr(importlib.import_module(f"{package}.{file}"), attribute)
+    except ModuleNotFoundError as e:
+        if e.name != f"{package}.{file}":
+            raise
+        files = sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__))
+        raise RecipeError(f"this runtime has no {name!r} in {folder}/, only {', '.join(files)}; upgrade specc?") from e
