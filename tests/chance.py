@@ -1,7 +1,4 @@
-"""Exact and statistical checks of distributions.
-
-`distribution` runs something random once for every way in which its decisions can fall, and adds up the probabilities.
-"""
+"""Exact and statistical checks of distributions."""
 
 from __future__ import annotations
 
@@ -12,57 +9,68 @@ from typing import TypeVar
 import numpy as np
 
 T = TypeVar("T", bound=Hashable)
-NEVER = 1e-15  # probabilities that are rounding, not a branch
+NEVER = 1e-15  # A smaller probability is a rounding error, not a branch.
 
 
 class Script:
-    """Chance that takes given decisions, then the first possible one each time; what it did not take is `left`."""
+    """An Rng that follows a list of decisions, and then takes the first possible one each time.
+
+    Attributes:
+        path: the decisions so far.
+        others: for each decision that was not on the list, the paths that end with another choice.
+        probability: the probability of `path`.
+    """
 
     def __init__(self, decisions: tuple[int, ...]) -> None:
-        self.given = decisions
+        self.decisions = decisions
         self.path: tuple[int, ...] = ()
-        self.left: list[tuple[int, ...]] = []
+        self.others: list[tuple[int, ...]] = []
         self.probability = 1.0
 
     def pick(self, probs_V: np.ndarray) -> int:
-        return self._take((probs_V / probs_V.sum()).tolist())
+        return self._decide((probs_V / probs_V.sum()).tolist())
 
     def bernoulli(self, probability: float) -> bool:
         assert 0 <= probability <= 1
-        return bool(self._take([1 - float(probability), float(probability)]))
+        return bool(self._decide([1 - float(probability), float(probability)]))
 
-    def _take(self, probs: list[float]) -> int:
-        taken = len(self.path)
-        if taken < len(self.given):
-            choice = self.given[taken]
+    def _decide(self, probs: list[float]) -> int:
+        if len(self.path) < len(self.decisions):
+            choice = self.decisions[len(self.path)]
         else:
             choice, *others = (i for i, p in enumerate(probs) if p > NEVER)
-            self.left += [(*self.path, other) for other in others]
+            self.others += [(*self.path, other) for other in others]
         self.path += (choice,)
         self.probability *= probs[choice]
         return choice
 
 
 def distribution(run: Callable[[Script], T]) -> dict[T, float]:
-    """The probability of each result of `run`, which makes all its decisions by the chance that it is given."""
+    """Return the probability of each result of `run`, by running it once for each way in which its decisions can fall.
+
+    Args:
+        run: a function that makes all its random decisions by the Rng that it gets.
+    """
     total: defaultdict[T, float] = defaultdict(float)
-    todo: list[tuple[int, ...]] = [()]
-    while todo:
-        chance = Script(todo.pop())
-        total[run(chance)] += chance.probability
-        todo += chance.left
+    paths: list[tuple[int, ...]] = [()]
+    while paths:
+        rng = Script(paths.pop())
+        total[run(rng)] += rng.probability
+        paths += rng.others
     assert abs(sum(total.values()) - 1) < 1e-9
     return dict(total)
 
 
 def total_variation(a: Mapping[T, float], b: Mapping[T, float]) -> float:
+    """Return the total variation distance of two distributions: 0 for equal ones, 1 for disjoint ones."""
     return sum(abs(a.get(k, 0) - b.get(k, 0)) for k in a.keys() | b.keys()) / 2
 
 
 def chi_square_rejects(counts: Mapping[T, int], probs: Mapping[T, float]) -> bool:
-    """Whether such counts have a chance of less than one in a million under `probs`.
+    """Return whether such counts have a probability of less than one in a million under `probs`.
 
-    Results that are expected fewer than five times are taken together. The threshold is Wilson and Hilferty's.
+    Results that are expected fewer than five times are taken together. The threshold is Wilson and Hilferty's
+    approximation of the chi-square quantile.
     """
     n = sum(counts.values())
     assert n
@@ -70,9 +78,10 @@ def chi_square_rejects(counts: Mapping[T, int], probs: Mapping[T, float]) -> boo
         return True
     rare = {k for k, p in probs.items() if p * n < 5}
     cells = [(counts.get(k, 0), p * n) for k, p in probs.items() if k not in rare]
-    if (expected := sum(probs[k] for k in rare) * n) >= 5:
-        cells.append((sum(counts.get(k, 0) for k in rare), expected))
+    expected_rare = sum(probs[k] for k in rare) * n
+    if expected_rare >= 5:
+        cells.append((sum(counts.get(k, 0) for k in rare), expected_rare))
     freedom = len(cells) - 1
-    statistic = sum((seen - expected) ** 2 / expected for seen, expected in cells)
+    statistic = sum((count - expected) ** 2 / expected for count, expected in cells)
     spread = 2 / (9 * freedom)
     return bool(statistic > freedom * (1 - spread + 4.7534 * spread**0.5) ** 3)

@@ -1,27 +1,43 @@
-"""What a block may be."""
+"""What a block may be, and which trees it can run."""
+
+from __future__ import annotations
 
 import pytest
 
-from specc.runtime.block import Block, Parents
+from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
 @pytest.mark.parametrize("output", ["id", "top_k", "top_k:0", "top_k:-1", "hidden:", "hidden:-2", "logits ", "ids\n"])
-def test_an_output_that_no_block_has_is_named(output):
+def test_an_output_that_no_block_has_is_named(output: str) -> None:
     with pytest.raises(RecipeError) as e:
         Block(Tree.chain(1), ("ids", output))
     assert repr(output) in str(e.value)
 
 
-def test_blocks_are_values():
+def test_a_type_of_weights_that_no_block_has_is_named() -> None:
+    with pytest.raises(RecipeError, match="unknown type of weights 'int2'; choose one of fp32, fp16, bf16, int8, int4"):
+        Block(Tree.chain(1), weights="int2")
+
+
+def test_blocks_are_values() -> None:
     """The compiler builds equal blocks once."""
     assert Block(Tree.chain(3)) == Block(Tree((-1, 0, 1))) != Block(Parents(3))
     assert len({Block(Tree.chain(3)), Block(Tree((-1, 0, 1))), Block(Tree.chain(3), cache="other")}) == 2
 
 
-@pytest.mark.parametrize(("parents", "held"), [((-1, 0), True), ((-1, 0, 0), True), ((-1, 0, 1), False)])
-def test_a_tree_holds_what_its_first_slots_are(parents, held):
-    assert Block(Tree((-1, 0, 0, 1))).fits(Tree(parents)) is held
-    assert Block(Parents(3)).fits(Tree(parents))
+@pytest.mark.parametrize(("parents", "fits"), [((-1, 0), True), ((-1, 0, 0), True), ((-1, 0, 1), False)])
+def test_a_baked_tree_runs_what_its_first_slots_are(parents: tuple[int, ...], fits: bool) -> None:
+    assert Block(Tree((-1, 0, 0, 1))).fits(Tree(parents)) is fits
+
+
+def test_parents_as_an_input_run_any_tree_that_is_no_larger() -> None:
+    assert Block(Parents(3)).fits(Tree((-1, 0, 0))) and Block(Parents(3)).fits(Tree((-1, 0, 1)))
     assert not Block(Parents(2)).fits(Tree((-1, 0, 1)))
+
+
+def test_a_frontier_runs_chains_that_are_no_longer() -> None:
+    assert Block(Frontier(3, 9)).fits(Tree.chain(3))
+    assert not Block(Frontier(3, 9)).fits(Tree.chain(4))
+    assert not Block(Frontier(3, 9)).fits(Tree((-1, 0, 0)))

@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ToyKV
 
-from specc.runtime import guard as module
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
-from specc.runtime.guard import AGAIN, FULL, LIMIT, LONGEST_REST, OFF, SHORT, SHORT_SLOTS, Guard
+from specc.runtime.drafters import Drafter
+from specc.runtime.guard import Guard, GuardPolicy, Level
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
+from specc.runtime.tree import Tree
 
-VERIFIED = Verified(Outputs(np.zeros(1, np.int64)), Sampling())
+POLICY = GuardPolicy()
+VERIFIED = Verified(Outputs(np.zeros(1, np.int64).data), Sampling())
 
 
-class Chain:
-    """Drafts seven tokens, and counts what it was told."""
+class Chain(Drafter):
+    """A drafter of seven tokens, which counts its observations."""
 
     def __init__(self) -> None:
         self.observed = 0
 
     def propose(self, seq: Sequence) -> Draft:
-        return Draft.chain([seq.pending] * 8)
+        return Draft.chain([seq.pending] * 8, {slot: np.array([slot]) for slot in range(7)})
 
-    def observe(self, seq, draft, verified, accepted) -> None:
+    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         self.observed += 1
 
 
+class Star(Chain):
+    """A drafter of seven siblings."""
+
+    def propose(self, seq: Sequence) -> Draft:
+        return Draft((seq.pending,) * 8, Tree((-1, *[0] * 7)))
+
+
 class Clock:
-    """A step without a draft takes a second, one with a draft `cost` seconds."""
+    """A clock by which a plain step takes a second, and one with a draft `cost` seconds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self.cost = 0.0, 2.0
-        monkeypatch.setattr(module.time, "perf_counter", lambda: self.now)
+        self.now, self.cost, self.plain_cost = 0.0, 2.0, 1.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def run(self, guard: Guard, steps: int, accepted: int) -> list[int]:
-        """Take steps in which `accepted` drafted tokens are kept; return the slots of each."""
-        seq, slots = Sequence([0], Cache(None)), []
+        """Take steps in which `accepted` drafted tokens are right; return the slots of each."""
+        seq, slots = Sequence([0], Cache(ToyKV())), []
         for _ in range(steps):
             draft = guard.propose(seq)
             slots.append(draft.tree.slots)
-            self.now += self.cost if draft.tree.slots > 1 else 1.0
-            kept = min(accepted, draft.tree.slots - 1)
-            guard.observe(seq, draft, VERIFIED, Accepted(tuple(range(kept + 1)), 0))
+            self.now += self.cost if draft.tree.slots > 1 else self.plain_cost
+            hits = min(accepted, draft.tree.slots - 1)
+            guard.observe(seq, draft, VERIFIED, Accepted(tuple(range(hits + 1)), 0))
         return slots
+
+
+def level(guard: Guard) -> Level:
+    """Return the present level. A type checker would take `guard.level` for what it was when last compared."""
+    return guard.level
 
 
 @pytest.fixture
@@ -53,69 +71,142 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_drafts_that_pay_go_on(clock):
+def test_drafts_that_pay_go_on(clock: Clock) -> None:
+    """But for a plain step now and then, which is timed."""
     slots = clock.run(guard := Guard(Chain()), 200, accepted=3)
-    assert slots[:2] == [1, 1] and guard.level == FULL and guard.switches == 0
-    assert slots.count(1) <= 6  # to time a step without a draft, now and then
+    assert slots[:2] == [1, 1] and level(guard) == Level.FULL and guard.counts.switches == 0
+    assert slots.count(1) <= 6
 
 
-def test_drafts_that_earn_nothing_stop_and_are_tried_again_less_and_less_often(clock):
+def test_drafts_that_earn_nothing_stop_and_are_tried_again_less_and_less_often(clock: Clock) -> None:
     slots = clock.run(guard := Guard(Chain()), 3000, accepted=0)
-    assert guard.level == OFF
-    tried = [i for i in range(1, 3000) if slots[i] > 1 and slots[i - 1] == 1]
-    gaps = np.diff(tried)
-    assert list(gaps) == sorted(gaps) and gaps[-1] >= LONGEST_REST
+    assert level(guard) == Level.OFF
+    retries = [i for i in range(1, 3000) if slots[i] > 1 and slots[i - 1] == 1]
+    gaps = np.diff(retries)
+    assert list(gaps) == sorted(gaps) and gaps[-1] >= POLICY.longest_rest
     assert sum(2.0 if s > 1 else 1.0 for s in slots) / 3000 < 1.03
 
 
-def test_a_chain_of_which_little_is_accepted_is_cut(clock):
+def test_a_chain_of_which_little_is_accepted_is_cut(clock: Clock) -> None:
     guard = Guard(Chain())
-    slots = clock.run(guard, 20, accepted=0)
-    assert guard.level == OFF
+    clock.run(guard, 20, accepted=0)
+    assert level(guard) == Level.OFF
     guard = Guard(Chain())
     clock.cost = 3.0
     slots = clock.run(guard, 24, accepted=1)
-    assert guard.level == SHORT and slots[-1] == SHORT_SLOTS
+    assert level(guard) == Level.SHORT and slots[-1] == POLICY.short_slots
     slots = clock.run(guard, 20, accepted=7)
-    assert guard.level == FULL and slots[-1] == 8
+    assert level(guard) == Level.FULL and slots[-1] == 8
 
 
-def test_bad_luck_stops_no_drafts_that_pay(clock):
+def test_bad_luck_stops_no_drafts_that_pay(clock: Clock) -> None:
     clock.cost, guard = 1.5, Guard(Chain())
     for _ in range(50):
         clock.run(guard, 7, accepted=0)
         clock.run(guard, 1, accepted=7)
-    assert (guard.level, guard.switches) == (FULL, 0)
+    assert (level(guard), guard.counts.switches) == (Level.FULL, 0)
 
 
 @given(st.lists(st.integers(0, 7), max_size=300), st.floats(1.1, 4.0))
-def test_drafts_lose_a_bounded_time(accepted, cost):
+def test_drafts_lose_a_bounded_time(accepted: list[int], cost: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(patch)
         clock.cost, guard, tokens = cost, Guard(Chain()), 0
-        for kept in accepted:
-            slots = clock.run(guard, 1, kept)[0]
-            tokens += 1 + min(kept, slots - 1)
-        assert clock.now - tokens <= cost * (LIMIT + 1 + (AGAIN + 1) * guard.switches)
+        for hits in accepted:
+            slots = clock.run(guard, 1, hits)[0]
+            tokens += 1 + min(hits, slots - 1)
+        changes = (POLICY.retry_budget + 1) * guard.counts.switches
+        assert clock.now - tokens <= cost * (POLICY.loss_budget + 1 + changes)
 
 
-def test_what_begins_to_pay_is_taken_up(clock):
+def test_what_begins_to_pay_is_taken_up(clock: Clock) -> None:
     guard = Guard(Chain())
     clock.run(guard, 20, accepted=0)
-    assert guard.level == OFF
+    assert level(guard) == Level.OFF
     slots = clock.run(guard, 100, accepted=7)
-    assert guard.level == FULL and slots[-1] == 8
+    assert level(guard) == Level.FULL and slots[-1] == 8
 
 
-def test_the_drafter_hears_of_its_own_drafts_alone(clock):
+def test_the_drafter_observes_its_own_drafts_alone(clock: Clock) -> None:
     chain = Chain()
     slots = clock.run(Guard(chain), 50, accepted=0)
     assert chain.observed == sum(s > 1 for s in slots) < 50
 
 
-def test_a_request_counts_its_own_switches(clock):
+def test_a_request_has_counts_of_its_own(clock: Clock) -> None:
+    """What the guard learned holds in the next request; the counts of the last one stay as they are."""
     guard = Guard(Chain())
+    first = guard.begin()
     clock.run(guard, 20, accepted=0)
-    assert guard.switches and guard.plain_steps
-    guard.begin()
-    assert (guard.switches, guard.plain_steps, guard.level) == (0, 0, OFF)
+    switches, plain_steps = first.switches, first.plain_steps
+    assert switches and plain_steps
+    second = guard.begin()
+    assert (second.switches, second.plain_steps, level(guard)) == (0, 0, Level.OFF)
+    clock.run(guard, 5, accepted=0)
+    assert (second.switches, second.plain_steps) == (0, 5)
+    assert (first.switches, first.plain_steps) == (switches, plain_steps)
+
+
+def test_a_cut_chain_keeps_the_distributions_of_its_tokens(clock: Clock) -> None:
+    guard = Guard(Chain())
+    clock.run(guard, 2, accepted=0)
+    guard.level = Level.SHORT
+    draft = guard.propose(Sequence([5], Cache(ToyKV())))
+    assert draft.tokens == (5,) * POLICY.short_slots and draft.tree.is_chain
+    assert {slot: probs.tolist() for slot, probs in draft.probs.items()} == {0: [0], 1: [1], 2: [2]}
+
+
+def test_a_tree_is_not_cut(clock: Clock) -> None:
+    """Its verify engine has one shape."""
+    guard = Guard(Star())
+    clock.run(guard, 2, accepted=0)
+    guard.level = Level.SHORT
+    assert guard.propose(Sequence([5], Cache(ToyKV()))).tree.slots == 8
+
+
+def test_a_chain_that_is_short_is_not_cut(clock: Clock) -> None:
+    guard = Guard(Chain(), replace(POLICY, short_slots=8))
+    clock.run(guard, 2, accepted=0)
+    guard.level = Level.SHORT
+    assert len(guard.propose(Sequence([5], Cache(ToyKV()))).probs) == 7
+
+
+def test_the_policy_says_when_and_for_how_long(clock: Clock) -> None:
+    """Each draft costs two plain steps and earns one token: it loses half a step with a draft.
+
+    So 13 drafts exceed a budget of 6, and after that 4 exceed what is left of it, 1.5. Rests last 16, 32, … steps.
+    """
+    guard = Guard(Chain())
+    assert clock.run(guard, 2, accepted=0) == [1, 1]
+    for drafts, rest in ((13, 16), (4, 32), (4, 64), (4, 128), (4, 256), (4, 512), (4, 512)):
+        assert clock.run(guard, drafts, accepted=0) == [8] * drafts and level(guard) == Level.OFF
+        assert clock.run(guard, rest - 1, accepted=0) == [1] * (rest - 1)
+    assert guard.counts.switches == 14
+
+
+def test_drafts_that_paid_meanwhile_rest_no_longer_than_at_first(clock: Clock) -> None:
+    guard = Guard(Chain())
+    clock.run(guard, 2 + 13 + 15 + 4, accepted=0)
+    clock.run(guard, 31 + 20, accepted=7)
+    assert level(guard) == Level.FULL
+    clock.run(guard, 13, accepted=0)
+    assert level(guard) == Level.SHORT
+    assert clock.run(guard, 16, accepted=7) == [POLICY.short_slots] * 15 + [8]
+
+
+def test_a_plain_step_is_timed_again_after_many_drafts(clock: Clock) -> None:
+    guard = Guard(Chain())
+    slots = clock.run(guard, 2 + 3 * 65, accepted=3)
+    assert [i for i, s in enumerate(slots) if s == 1] == [0, 1, 66, 131, 196]
+    assert guard.counts.plain_steps == 5
+
+
+def test_the_median_of_the_last_plain_steps_is_what_a_step_takes(clock: Clock) -> None:
+    """Eight slow ones make drafts pay that did not."""
+    guard = Guard(Chain())
+    clock.run(guard, 15, accepted=0)
+    assert level(guard) == Level.OFF
+    clock.plain_cost = 4.0
+    clock.run(guard, 15, accepted=0)
+    assert level(guard) == Level.FULL
+    assert set(clock.run(guard, 40, accepted=0)) == {8}

@@ -1,7 +1,10 @@
 """From logits to distributions, and from distributions to tokens."""
 
+from __future__ import annotations
+
 from collections import Counter
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,31 +20,31 @@ temperatures = st.floats(0.05, 5)
 
 
 @given(logits, temperatures)
-def test_probabilities_are_the_softmax_at_the_temperature(logits_V, temperature):
+def test_probabilities_are_the_softmax_at_the_temperature(logits_V: np.ndarray, temperature: float) -> None:
     weights = np.exp((logits_V.astype(float) - float(logits_V.max())) / temperature)
     assert np.allclose(Sampling(temperature).probs(logits_V), weights / weights.sum(), atol=1e-12)
 
 
 @given(logits, temperatures, st.integers(1, 14))
-def test_top_k_keeps_the_k_likeliest_in_proportion(logits_V, temperature, k):
+def test_top_k_keeps_the_k_likeliest_in_proportion(logits_V: np.ndarray, temperature: float, k: int) -> None:
     whole, cut = Sampling(temperature).probs(logits_V), Sampling(temperature, top_k=k).probs(logits_V)
-    kept = cut > 0
-    assert kept.sum() <= min(k, len(logits_V)) and cut.sum() == pytest.approx(1)
-    assert whole[~kept].max(initial=0) <= whole[kept].min()
-    assert np.allclose(cut[kept], whole[kept] / whole[kept].sum())
+    inside = cut > 0
+    assert inside.sum() <= min(k, len(logits_V)) and cut.sum() == pytest.approx(1)
+    assert whole[~inside].max(initial=0) <= whole[inside].min()
+    assert np.allclose(cut[inside], whole[inside] / whole[inside].sum())
 
 
 @given(logits, temperatures, st.floats(0.01, 0.99))
-def test_top_p_keeps_the_smallest_set_of_that_mass(logits_V, temperature, p):
+def test_top_p_keeps_the_smallest_set_of_that_mass(logits_V: np.ndarray, temperature: float, p: float) -> None:
     whole, cut = Sampling(temperature).probs(logits_V), Sampling(temperature, top_p=p).probs(logits_V)
-    kept = whole[cut > 0]
-    assert kept.sum() >= p - 1e-9 > kept.sum() - kept.min() - 2e-9
-    assert whole[cut == 0].max(initial=0) <= kept.min()
-    assert np.allclose(cut[cut > 0], kept / kept.sum())
+    inside = whole[cut > 0]
+    assert inside.sum() >= p - 1e-9 > inside.sum() - inside.min() - 2e-9
+    assert whole[cut == 0].max(initial=0) <= inside.min()
+    assert np.allclose(cut[cut > 0], inside / inside.sum())
 
 
 @given(logits)
-def test_top_k_is_cut_before_top_p(logits_V):
+def test_top_k_is_cut_before_top_p(logits_V: np.ndarray) -> None:
     after = Sampling(1.0).probs(np.where(Sampling(1.0, top_k=2).probs(logits_V) > 0, logits_V, -np.inf))
     both = Sampling(1.0, top_k=2, top_p=0.6).probs(logits_V)
     assert np.count_nonzero(both) == (1 if after.max() >= 0.6 else min(2, len(logits_V)))
@@ -49,11 +52,11 @@ def test_top_k_is_cut_before_top_p(logits_V):
 
 @pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize("temperature", [1e-310, 1e-30, 1e-3])
-def test_a_temperature_near_zero_is_the_argmax(temperature):
+def test_a_temperature_near_zero_is_the_argmax(temperature: float) -> None:
     assert Sampling(temperature).probs(np.array([1.0, 3.0, 2.0], np.float32)).tolist() == [0, 1, 0]
 
 
-def test_a_token_ruled_out_by_its_logit_has_no_probability():
+def test_a_token_ruled_out_by_its_logit_has_no_probability() -> None:
     assert Sampling(0.7).probs(np.array([-np.inf, 0.0, 0.0], np.float32)).tolist() == [0, 0.5, 0.5]
 
 
@@ -61,17 +64,22 @@ def test_a_token_ruled_out_by_its_logit_has_no_probability():
     ("name", "value"),
     [("temperature", -0.1), ("temperature", float("nan")), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1)],
 )
-def test_a_value_out_of_range_is_named(name, value):
+def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
+    values: dict[str, Any] = {"temperature": 1.0, name: value}
     with pytest.raises(PromptError, match=f"^{name} {value} "):
-        Sampling(**{"temperature": 1.0, name: value})
+        Sampling(**values)
 
 
-def test_a_negative_seed_is_named():
+def test_a_negative_seed_is_named() -> None:
     with pytest.raises(PromptError, match="seed -1 is negative"):
         SeededRng(-1)
 
 
-def test_the_rng_picks_as_often_as_the_probabilities_say_and_never_the_impossible():
+def test_only_temperature_zero_is_greedy() -> None:
+    assert Sampling().greedy and not Sampling(0.01).greedy
+
+
+def test_the_rng_picks_as_often_as_the_probabilities_say_and_never_the_impossible() -> None:
     probs = np.array([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     rng = SeededRng(0)
     counts = Counter(rng.pick(probs * 7) for _ in range(5000))
@@ -90,8 +98,8 @@ class Stuck:
 
 
 @given(st.lists(st.sampled_from([0.0, 1e-300, 1e-17, 0.1, 0.7]), min_size=1, max_size=9).filter(any))
-def test_even_at_the_ends_of_its_range_the_rng_picks_what_is_possible(probs):
-    rng = SeededRng()
+def test_even_at_the_ends_of_its_range_the_rng_picks_what_is_possible(probs: list[float]) -> None:
+    rng: Any = SeededRng()
     for end in (0.0, 1 - 2**-53, 1.0):
         rng.generator = Stuck(end)
         assert probs[rng.pick(np.array(probs))] > 0
@@ -101,15 +109,15 @@ def test_even_at_the_ends_of_its_range_the_rng_picks_what_is_possible(probs):
     assert rng.bernoulli(1.0)
 
 
-def test_a_seed_fixes_the_draws():
+def test_a_seed_fixes_the_draws() -> None:
     one, other = ([rng.pick(np.ones(100)) for _ in range(20)] for rng in (SeededRng(3), SeededRng(3)))
     assert one == other != [SeededRng(4).pick(np.ones(100)) for _ in range(20)]
 
 
-def test_children_are_drawn_one_after_another_without_replacement():
+def test_children_are_drawn_one_after_another_without_replacement() -> None:
     """Plackett and Luce's probabilities of an order: each draw in proportion to what is left."""
     probs = np.array([0.5, 0.3, 0.2, 0.0])
     expected = {(a, b): probs[a] * probs[b] / (1 - probs[a]) for a, b in permutations(range(3), 2)}
-    assert distribution(lambda c: tuple(Sampling(1.0, rng=c).children(probs, 2))) == pytest.approx(expected)
+    assert distribution(lambda rng: tuple(Sampling(1.0, rng=rng).children(probs, 2))) == pytest.approx(expected)
     assert sorted(Sampling(1.0, rng=SeededRng(0)).children(probs, 9)) == [0, 1, 2]
     assert probs.tolist() == [0.5, 0.3, 0.2, 0.0]

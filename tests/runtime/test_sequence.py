@@ -1,33 +1,40 @@
 """Cache and sequence against a model that is nothing but a list of tokens."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from specc.runtime.draft import Accepted, Draft
 from specc.runtime.sequence import Cache, Sequence
+from specc.runtime.tree import Tree
 
 tokens = st.lists(st.integers(0, 2), max_size=6)
 
 
 class Shelf:
-    """Rows that are the tokens which made them."""
-
-    capacity = 1000
+    """A store whose rows are the tokens that they belong to. It counts the moves."""
 
     def __init__(self) -> None:
+        self.capacity, self.moves = 1000, 0
         self.rows = [-1] * self.capacity
 
-    def run(self, start: int, tokens: list[int]) -> None:
+    def run(self, start: int, tokens: Tokens[int]) -> None:
+        """Write the rows of these tokens from `start` on."""
         self.rows[start : start + len(tokens)] = tokens
 
-    def move(self, start: int, rows: list[int]) -> None:
-        assert rows == sorted(rows)
+    def move(self, start: int, rows: Tokens[int]) -> None:
+        assert list(rows) == sorted(rows)
         self.rows[start : start + len(rows)] = [self.rows[r] for r in rows]
+        self.moves += 1
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Whatever is run, kept, scribbled and synced, each committed row lies under its token."""
+    """A cache of which, whatever runs, commits, scribbles and syncs, each committed row lies under its token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,28 +42,28 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache = Cache(self.shelf)
         self.model: list[int] = []
 
-    @rule(tokens=tokens, kept=st.sets(st.integers(0, 5)))
-    def run_and_keep(self, tokens, kept):
-        slots = sorted(s for s in kept if s < len(tokens))
+    @rule(tokens=tokens, chosen=st.sets(st.integers(0, 5)))
+    def run_and_commit(self, tokens: list[int], chosen: set[int]) -> None:
+        slots = sorted(s for s in chosen if s < len(tokens))
         self.shelf.run(len(self.cache), tokens)
-        self.cache.commit([tokens[s] for s in slots], slots)
+        self.cache.commit(tokens, slots)
         self.model += [tokens[s] for s in slots]
 
-    @rule(held=st.integers(0, 40), more=tokens)
-    def sync(self, held, more):
-        wanted = self.model[:held] + more
+    @rule(length=st.integers(0, 40), more=tokens)
+    def sync(self, length: int, more: list[int]) -> None:
+        text = self.model[:length] + more
         common = 0
-        while self.model[common : common + 1] == wanted[common : common + 1] != []:
+        while self.model[common : common + 1] == text[common : common + 1] != []:
             common += 1
-        assert self.cache.sync(wanted) == wanted[common:]
-        self.model = wanted[:common]
+        assert self.cache.sync(text) == text[common:]
+        self.model = text[:common]
 
     @rule(tokens=tokens)
-    def scribble_past_the_end(self, tokens):
+    def scribble_past_the_end(self, tokens: list[int]) -> None:
         self.shelf.run(len(self.cache), tokens)
 
     @invariant()
-    def rows_lie_under_their_tokens(self):
+    def rows_lie_under_their_tokens(self) -> None:
         assert self.cache.tokens == self.model == self.shelf.rows[: len(self.cache)]
 
 
@@ -64,9 +71,29 @@ TestCache = CacheMachine.TestCase
 TestCache.settings = settings(max_examples=50, stateful_step_count=25)
 
 
-def test_the_last_token_is_pending_and_has_no_row():
+@pytest.mark.parametrize(("slots", "moves"), [([], 0), ([0], 0), ([0, 1, 2], 0), ([1], 1), ([0, 2], 1)])
+def test_first_slots_are_where_they_belong_and_are_not_moved(slots: list[int], moves: int) -> None:
+    cache = Cache(shelf := Shelf(), [9])
+    shelf.run(1, [5, 6, 7])
+    cache.commit([5, 6, 7], slots)
+    assert shelf.moves == moves
+    assert shelf.rows[1 : len(cache)] == [5 + slot for slot in slots]
+
+
+def test_the_last_token_is_pending_and_has_no_row() -> None:
     cache = Cache(Shelf(), [1, 2])
     assert Sequence([1, 2, 3], cache).pending == 3
     assert [Sequence([1, 2, 3], cache, limit=n).room for n in (3, 4, 5, 9)] == [0, 0, 1, 5]
     with pytest.raises(AssertionError):
         _ = Sequence([1, 2], cache).pending
+
+
+def test_a_step_appends_the_accepted_tokens_with_their_rows_and_the_targets_own_token() -> None:
+    """Slots 0, 2 and 4 of a tree below the text 1 2 3; 3 is pending and gets its row now."""
+    cache = Cache(shelf := Shelf(), [1, 2])
+    shelf.run(0, [1, 2])
+    seq, draft = Sequence([1, 2, 3], cache), Draft((3, 40, 41, 42, 43), Tree((-1, 0, 0, 1, 2)))
+    shelf.run(2, draft.tokens)
+    seq.append(draft, Accepted((0, 2, 4), 50))
+    assert seq.tokens == [1, 2, 3, 41, 43, 50] and seq.pending == 50
+    assert cache.tokens == shelf.rows[:5] == [1, 2, 3, 41, 43]

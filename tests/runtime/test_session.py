@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
+from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle, write_manifest
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
@@ -22,18 +23,44 @@ CONTEXT, VOCABULARY = 256, 258
 PROMPT = "the quick brown fox"
 
 
+class ToyBackend:
+    """A backend whose engines run in numpy. `loaded` has the names of the engines that it loaded, in order."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def load(self, bundle: Any, spec: EngineSpec, store: Any, **options: Any) -> Toy:
+        self.loaded.append(spec.name)
+        return Toy(spec.block, store, VOCABULARY)
+
+    def store(self, spec: CacheSpec, *options: Any) -> ToyKV:
+        return ToyKV(spec.capacity)
+
+
 def write_bundle(path: Path, backend: str = "toy") -> None:
-    """Every method that needs no second model, as the compiler would write it."""
-    blocks, recipes = {prefill(): "prefill", DECODE: "decode"}, []
+    """Write a bundle of every method that needs no second model, as the compiler would."""
+    blocks: dict[Block, str] = {prefill(): "prefill", DECODE: "decode"}
+    recipes = []
     for m in METHODS.values():
         if not m.needs:
             plan = m.plan(m.settle(SETTINGS.get(m.name, {})), Facts(LAYERS, VOCABULARY))
-            verify = [blocks.setdefault(b, f"{m.name}-{i}") for i, b in enumerate(plan.verify)]
-            roles = {role: blocks.setdefault(b, f"{m.name}-{role}") for role, b in plan.engines.items()}
-            recipes.append(Recipe(m.name, m.drafter, tuple(verify), m.acceptance, m.lossless, roles, plan.arguments))
+            recipe = Recipe(
+                name=m.name,
+                drafter=m.drafter,
+                verify=tuple(blocks.setdefault(b, f"{m.name}-{i}") for i, b in enumerate(plan.verify)),
+                acceptance=m.acceptance,
+                lossless=m.lossless,
+                engines={role: blocks.setdefault(b, f"{m.name}-{role}") for role, b in plan.engines.items()},
+                parameters=plan.arguments,
+            )
+            recipes.append(recipe)
     path.mkdir()
     (path / "all.toy").write_text("toys")
     tokenizer().save(str(path / "tokenizer.json"))
+    specs = (
+        EngineSpec(name=name, backend=backend, file="all.toy", block=block, layers=(), inputs=(), outputs=(), passes=())
+        for block, name in blocks.items()
+    )
     manifest = Manifest(
         schema=1,
         model=ModelSpec(
@@ -45,11 +72,8 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
             context=CONTEXT,
             eos_token_ids=(VOCABULARY - 1,),
         ),
-        engines=tuple(
-            EngineSpec(name=name, backend=backend, file="all.toy", block=b, layers=(), inputs=(), outputs=(), passes=())
-            for b, name in blocks.items()
-        ),
-        caches={"target": CacheSpec(CONTEXT + 128, {})},
+        engines=tuple(specs),
+        caches={"target": CacheSpec(capacity=CONTEXT + 128, layers={})},
         recipes=tuple(recipes),
         default_recipe="plain",
         versions={},
@@ -60,33 +84,41 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
 
 
 @pytest.fixture
-def session(tmp_path, monkeypatch) -> Session:
-    """A session whose engines run in numpy."""
-    backend = SimpleNamespace(
-        load=lambda bundle, spec, store, device, sessions: Toy(spec.block, store, VOCABULARY),
-        store=lambda spec, device: ToyKV(spec.capacity),
-    )
+def backend(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
+    """A backend `toy` that this runtime knows."""
+    backend = ToyBackend()
     monkeypatch.setenv("SPECC_CACHE", "off")
     monkeypatch.setitem(engines.BACKENDS, "toy", "toy")
     monkeypatch.setitem(engines.DEVICES, "toy", ("cpu",))
     monkeypatch.setitem(sys.modules, f"{engines.__name__}.toy", backend)
+    return backend
+
+
+@pytest.fixture
+def session(tmp_path: Path, backend: ToyBackend) -> Session:
+    """A session whose engines run in numpy."""
     write_bundle(tmp_path / "toy.specc")
     return Session(open_bundle(tmp_path / "toy.specc"))
 
 
-def test_every_recipe_of_a_bundle_gives_the_same_tokens(session):
+def change_manifest(session: Session, **changes: Any) -> None:
+    """Let the session's bundle say something else."""
+    session.bundle = replace(session.bundle, manifest=replace(session.bundle.manifest, **changes))
+
+
+def test_every_recipe_of_a_bundle_gives_the_same_tokens(session: Session) -> None:
     """One session for all: rows of the last recipe's answer are dropped, and drafters come from the manifest."""
-    want = session.generate(PROMPT, 60, ignore_eos=True)
+    expected = session.generate(PROMPT, 60, ignore_eos=True)
     for recipe in session.bundle.manifest.recipes:
         got = session.generate(PROMPT, 60, recipe=recipe.name, ignore_eos=True)
-        assert (got.token_ids, got.text, got.finish_reason) == (want.token_ids, want.text, "length")
+        assert (got.token_ids, got.text, got.finish_reason) == (expected.token_ids, expected.text, "length")
         assert got.stats.recipe == recipe.name and got.stats.new_tokens == 60 and got.stats.prompt_tokens == 18
         assert (got.stats.drafts > 0) == (recipe.name != "plain")
         assert got.stats.target_calls <= 59
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 9, 14, 40])
-def test_nothing_is_drafted_past_what_is_asked_for(session, most):
+def test_nothing_is_drafted_past_what_is_asked_for(session: Session, most: int) -> None:
     """A step gives what it accepts and one token more: of a tree that is always the same, some may be too much."""
     for recipe in session.bundle.manifest.recipes:
         stats = session.generate(PROMPT, most, recipe=recipe.name, ignore_eos=True).stats
@@ -95,7 +127,7 @@ def test_nothing_is_drafted_past_what_is_asked_for(session, most):
         assert beyond == 0 or recipe.name in ("early-exit", "token-recycling", "jacobi", "lookahead")
 
 
-def test_a_second_turn_runs_only_what_is_new(session):
+def test_a_second_turn_runs_only_what_is_new(session: Session) -> None:
     """59 of 60 tokens of the first answer have rows; the next prompt goes on from them."""
     first = session.text.encode(PROMPT)
     answer = session.generate(first, 60, ignore_eos=True).token_ids
@@ -107,21 +139,21 @@ def test_a_second_turn_runs_only_what_is_new(session):
     assert second.token_ids == fresh.token_ids
 
 
-def test_a_request_that_was_given_up_leaves_nothing_behind(session):
-    want = session.generate(PROMPT, 40, ignore_eos=True).text
+def test_a_request_that_was_given_up_leaves_nothing_behind(session: Session) -> None:
+    expected = session.generate(PROMPT, 40, ignore_eos=True).text
     for _ in zip(range(5), session.stream("the lazy dog", 40, recipe="early-exit", ignore_eos=True), strict=False):
         pass
-    assert session.generate(PROMPT, 40, recipe="early-exit", ignore_eos=True).text == want
+    assert session.generate(PROMPT, 40, recipe="early-exit", ignore_eos=True).text == expected
 
 
-def test_the_end_of_the_context_is_the_end(session):
+def test_the_end_of_the_context_is_the_end(session: Session) -> None:
     got = session.generate([1] * (CONTEXT - 3), 100, recipe="lookahead", ignore_eos=True)
     assert len(got.token_ids) == 3 and got.finish_reason == "length"
 
 
-def test_a_seed_fixes_what_is_sampled(session):
+def test_a_seed_fixes_what_is_sampled(session: Session) -> None:
     """With the rule that samples from the target alone, whatever drafts."""
-    options = {"temperature": 0.9, "top_k": 20, "top_p": 0.95, "ignore_eos": True}
+    options: dict[str, Any] = {"temperature": 0.9, "top_k": 20, "top_p": 0.95, "ignore_eos": True}
     one, two, other = (
         session.generate(PROMPT, 40, recipe=recipe, seed=seed, **options).token_ids
         for recipe, seed in (("plain", 1), ("token-recycling", 1), ("plain", 2))
@@ -129,9 +161,9 @@ def test_a_seed_fixes_what_is_sampled(session):
     assert one == two != other
 
 
-def test_a_rule_that_needs_draft_probs_gets_a_drafter_that_samples(session):
+def test_a_rule_that_needs_draft_probs_gets_a_drafter_that_samples(session: Session) -> None:
     """And the recipe's own rule one that does not, in the same session."""
-    options = {"recipe": "early-exit", "temperature": 0.9, "seed": 1, "ignore_eos": True}
+    options: dict[str, Any] = {"recipe": "early-exit", "temperature": 0.9, "seed": 1, "ignore_eos": True}
     first, sampled, second = (
         session.generate(PROMPT, 40, acceptance=rule, **options) for rule in (None, "recursive", "match")
     )
@@ -139,7 +171,35 @@ def test_a_rule_that_needs_draft_probs_gets_a_drafter_that_samples(session):
     assert sampled.stats.accepted > 0
 
 
-def test_one_stop_string_or_several(session):
+def test_a_later_request_leaves_the_guards_counts_of_an_earlier_answer_alone(session: Session) -> None:
+    first = session.generate(PROMPT, 60, recipe="jacobi", ignore_eos=True).stats
+    counts = first.to_json()["guard"]
+    assert counts["plain_steps"] > 0
+    second = session.generate(PROMPT, 2, recipe="jacobi", ignore_eos=True).stats
+    assert first.to_json()["guard"] == counts
+    assert second.to_json()["guard"] != counts
+
+
+def test_only_what_drafts_has_a_guard_and_only_when_asked_for(session: Session) -> None:
+    for recipe, guard, guarded in (("jacobi", True, True), ("jacobi", False, False), ("plain", True, False)):
+        stats = session.generate(PROMPT, 5, recipe=recipe, guard=guard, ignore_eos=True).stats
+        assert (stats.guard is not None) == guarded
+
+
+def test_what_a_recipe_loaded_is_released_but_for_what_another_uses(session: Session, backend: ToyBackend) -> None:
+    recipes = {recipe.name: recipe for recipe in session.bundle.manifest.recipes}
+    for name in ("plain", "early-exit"):
+        session.generate(PROMPT, 5, recipe=name, ignore_eos=True)
+    assert len(session.drafters) == 2
+    session.release(recipes["early-exit"], recipes["plain"])
+    assert [name for name, _ in session.drafters] == ["plain"]
+    backend.loaded.clear()
+    for name in ("plain", "early-exit"):
+        session.generate(PROMPT, 5, recipe=name, ignore_eos=True)
+    assert sorted(backend.loaded) == sorted(recipes["early-exit"].engine_names)
+
+
+def test_one_stop_string_or_several(session: Session) -> None:
     whole = session.generate(PROMPT, 60, ignore_eos=True).text
     end = whole[20:30]
     for stop in (end, ["not in there", end]):
@@ -147,23 +207,23 @@ def test_one_stop_string_or_several(session):
         assert got.text == whole.partition(end)[0] and got.finish_reason == "stop"
 
 
-def test_an_end_of_sequence_ends_unless_ignored(session):
+def test_an_end_of_sequence_ends_unless_ignored(session: Session) -> None:
     """The toy never says it by itself."""
     ids = session.generate(PROMPT, 20, ignore_eos=True).token_ids
-    object.__setattr__(session.bundle.manifest.model, "eos_token_ids", (ids[7],))
+    change_manifest(session, model=replace(session.bundle.manifest.model, eos_token_ids=(ids[7],)))
     got = session.generate(PROMPT, 20)
     assert got.finish_reason == "eos" and got.token_ids == ids[: ids.index(ids[7]) + 1]
     assert session.generate(PROMPT, 20, ignore_eos=True).token_ids == ids
 
 
 @pytest.mark.parametrize(
-    ("prompt", "options", "error", "named"),
+    ("prompt", "options", "error", "message"),
     [
         ("", {}, PromptError, "empty"),
         ([VOCABULARY], {}, PromptError, f"token {VOCABULARY} is not"),
         ([1] * CONTEXT, {}, PromptError, f"{CONTEXT} tokens"),
         ([{"role": "user", "content": "hello"}], {}, PromptError, "no chat template"),
-        (PROMPT, {"max_new_tokens": 0}, PromptError, "max_new_tokens 0"),
+        (PROMPT, {"max_new_tokens": 0}, PromptError, "max_new_tokens is 0"),
         (PROMPT, {"temperature": -1}, PromptError, "temperature -1"),
         (PROMPT, {"stop": ["a", ""]}, PromptError, "stop string is empty"),
         (PROMPT, {"recipe": "look-ahead"}, RecipeError, "did you mean 'lookahead'"),
@@ -172,26 +232,28 @@ def test_an_end_of_sequence_ends_unless_ignored(session):
         (PROMPT, {"recipe": "lookahead", "acceptance": "recursive"}, RecipeError, "needs a drafter that samples"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_runs(session, prompt, options, error, named):
+def test_what_cannot_be_done_is_refused_before_anything_is_loaded(
+    session: Session, backend: ToyBackend, prompt: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error) as e:
         session.stream(prompt, **options)
-    assert named in str(e.value) and "\n" not in str(e.value)
-    assert not session.engines._engines
+    assert message in str(e.value) and "\n" not in str(e.value)
+    assert not backend.loaded
 
 
-def test_a_bundle_that_was_altered_is_not_run(session):
+def test_a_bundle_that_was_altered_is_not_run(session: Session) -> None:
     (session.bundle.path / "all.toy").write_text("toyz")
     with pytest.raises(BundleError, match=r"all\.toy was altered"):
         Session(open_bundle(session.bundle.path))
 
 
-def test_a_backend_that_this_runtime_lacks_is_named(session, tmp_path):
+def test_a_backend_that_this_runtime_lacks_is_named(session: Session, tmp_path: Path) -> None:
     write_bundle(tmp_path / "other.specc", backend="abacus")
     with pytest.raises(BackendError, match="'abacus'"):
         Session(open_bundle(tmp_path / "other.specc"))
 
 
-def test_a_stream_that_another_has_overtaken_says_so(session):
+def test_a_stream_that_another_has_overtaken_says_so(session: Session) -> None:
     first, second = session.stream("def f(", 8, ignore_eos=True), session.stream("import os", 8, ignore_eos=True)
     next(first)
     next(second)
@@ -200,9 +262,9 @@ def test_a_stream_that_another_has_overtaken_says_so(session):
     assert "".join(second) and len(second.token_ids) == 8
 
 
-def test_a_draft_that_no_engine_of_its_recipe_holds_is_refused(session):
-    manifest = session.bundle.manifest
-    longer = [replace(r, parameters={**r.parameters, "num_speculative_tokens": 20}) for r in manifest.recipes]
-    session.bundle = replace(session.bundle, manifest=replace(manifest, recipes=tuple(longer)))
+def test_a_draft_that_fits_no_engine_of_its_recipe_is_refused(session: Session) -> None:
+    recipes = session.bundle.manifest.recipes
+    longer = [replace(r, parameters={**r.parameters, "num_speculative_tokens": 20}) for r in recipes]
+    change_manifest(session, recipes=tuple(longer))
     with pytest.raises(RecipeError, match=r"21 slots.*give it shorter drafts"):
         session.generate(PROMPT, 30, recipe="jacobi")

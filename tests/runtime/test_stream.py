@@ -9,44 +9,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import tokenizer
 
+from specc.runtime.errors import PromptError
 from specc.runtime.stats import Stats
-from specc.runtime.stream import Stream
+from specc.runtime.stream import Ending, Generation, Stream
 from specc.runtime.text import Text
 
 
 class Bytes(Text):
+    """A text whose tokens are bytes."""
+
     def __init__(self) -> None:
         self.tokenizer = tokenizer()
 
 
 TEXT = Bytes()
-EOS = TEXT.tokenizer.token_to_id("<eos>")
+EOS = int(TEXT.tokenizer.encode("<eos>").ids[0])
 
 
 def stream(tokens: list[int], *, size: int = 1, limit: int = 10**6, stop: tuple[str, ...] = ()) -> Stream:
-    """A stream over steps of `size` tokens, of which there is no end."""
+    """Make a stream over steps of `size` tokens. It fails if it asks for more steps than it needs."""
 
     def steps() -> Iterator[list[int]]:
         for i in range(0, len(tokens), size):
             yield tokens[i : i + size]
         pytest.fail("asked for more than it needs")
 
-    limit = min(limit, len(tokens))
-    return Stream(steps(), TEXT, Stats("any"), limit, (EOS,), stop)
+    ending = Ending(max_new_tokens=min(limit, len(tokens)), eos=(EOS,), stop=stop)
+    return Stream(steps(), TEXT, Stats(recipe="any"), ending)
 
 
 def ids(text: str) -> list[int]:
-    return TEXT.tokenizer.encode(text).ids
+    return list(TEXT.tokenizer.encode(text).ids)
 
 
 @given(st.text(st.sampled_from("ath é日🙂\n"), min_size=1), st.integers(1, 5))
-def test_pieces_are_whole_characters_and_add_up_to_the_text(text, size):
+def test_pieces_are_whole_characters_and_add_up_to_the_text(text: str, size: int) -> None:
     pieces = list(stream(ids(text), size=size))
     assert "".join(pieces) == text
     assert "" not in pieces and not any("\ufffd" in p for p in pieces)
 
 
-def test_a_character_comes_with_its_last_token():
+def test_a_character_comes_with_its_last_token() -> None:
     tokens = ids("é🙂")
     assert len(tokens) == 6
     assert list(stream(tokens)) == ["é", "🙂"]
@@ -54,50 +57,65 @@ def test_a_character_comes_with_its_last_token():
 
 
 def cut(text: str, stops: tuple[str, ...]) -> str:
-    """The text before the stop string that is first complete; of two that end together the longer one counts."""
+    """Return the text before the stop string that is complete first; of two that end together the longer one counts."""
     for end in range(1, len(text) + 1):
-        if done := [s for s in stops if text[:end].endswith(s)]:
-            return text[: end - max(map(len, done))]
+        complete = [s for s in stops if text[:end].endswith(s)]
+        if complete:
+            return text[: end - max(map(len, complete))]
     return text
 
 
 @given(st.text("ab日", min_size=1), st.lists(st.text("ab日", min_size=1, max_size=4), max_size=3).map(tuple))
-def test_the_text_ends_before_the_first_stop_string(text, stops):
+def test_the_text_ends_before_the_first_stop_string(text: str, stops: tuple[str, ...]) -> None:
     """Spread over pieces, overlapping itself or another, or begun and not ended."""
     got = stream(ids(text), stop=stops)
     assert "".join(got) == cut(text, stops)
     assert got.finish_reason == ("stop" if cut(text, stops) != text else "length")
 
 
-def test_only_what_may_be_a_stop_string_is_held_back():
+def test_only_what_may_be_a_stop_string_is_held_back() -> None:
     assert list(stream(ids("a--b->c"), stop=("->",))) == ["a", "-", "-b"]
     assert list(stream(ids("aab"), stop=("ac",))) == ["a", "ab"]
 
 
-def test_a_stop_string_counts_as_tokens():
+def test_a_stop_string_counts_as_tokens() -> None:
     got = stream(ids("no. yes"), stop=(".",))
     assert "".join(got) == "no"
     assert got.token_ids == ids("no.") and got.stats.new_tokens == 3
 
 
 @pytest.mark.parametrize("size", [1, 3, 9])
-def test_the_end_of_sequence_is_a_token_without_text(size):
+def test_the_end_of_sequence_is_a_token_without_text(size: int) -> None:
     got = stream([*ids("ab"), EOS, *ids("cd")], size=size)
     assert "".join(got) == "ab"
     assert (got.finish_reason, got.token_ids, got.stats.new_tokens) == ("eos", [*ids("ab"), EOS], 3)
 
 
 @pytest.mark.parametrize("size", [1, 3, 9])
-def test_the_limit_counts_tokens_even_within_a_step(size):
+def test_the_limit_counts_tokens_even_within_a_step(size: int) -> None:
     got = stream(ids("abcdefgh"), size=size, limit=4)
     assert "".join(got) == "abcd"
     assert (got.finish_reason, got.token_ids, got.stats.new_tokens) == ("length", ids("abcd"), 4)
 
 
-def test_a_half_stop_string_at_the_end_is_text():
+def test_a_half_stop_string_at_the_end_is_text() -> None:
     assert "".join(stream(ids("ab<en"), stop=("<end>",))) == "ab<en"
 
 
-def test_a_stream_is_its_own_iterator():
+def test_a_stream_is_its_own_iterator() -> None:
     got = stream(ids("ab"))
     assert next(got) == "a" and list(got) == ["b"]
+
+
+def test_the_rest_is_what_was_not_taken_yet_and_all_tokens() -> None:
+    got = stream(ids("abc"), limit=3)
+    assert next(got) == "a"
+    assert got.rest() == Generation(text="bc", token_ids=ids("abc"), finish_reason="length", stats=got.stats)
+
+
+def test_an_ending_that_leaves_no_token_is_refused() -> None:
+    with pytest.raises(PromptError, match="max_new_tokens is 0; give 1 or more"):
+        Ending(max_new_tokens=0)
+    with pytest.raises(PromptError, match="a stop string is empty; leave it out"):
+        Ending(max_new_tokens=1, stop=("a", ""))
+    assert Ending(max_new_tokens=1).stop == ()

@@ -1,6 +1,10 @@
 """Trees: what a parent vector means, and which trees the builders build."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,26 +21,26 @@ rates = st.lists(st.sampled_from([0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05]), min_size
 
 
 def ancestors(tree: Tree, slot: int) -> list[int]:
-    """`slot` and all above it."""
+    """Return `slot` and all slots above it."""
     return [slot, *ancestors(tree, tree.parents[slot])] if slot >= 0 else []
 
 
 @given(trees)
-def test_a_slot_sees_its_ancestors_and_itself(tree):
+def test_a_slot_sees_its_ancestors_and_itself(tree: Tree) -> None:
     for slot, sees in enumerate(tree.mask):
         assert set(np.flatnonzero(sees)) == set(ancestors(tree, slot))
         assert tree.depth[slot] == len(ancestors(tree, slot)) - 1
 
 
 @given(trees)
-def test_children_and_ranks_are_the_parents_read_the_other_way(tree):
+def test_children_and_ranks_are_the_parents_read_the_other_way(tree: Tree) -> None:
     edges = {(parent, slot) for slot, parent in enumerate(tree.parents[1:], 1)}
     assert {(parent, slot) for parent, below in enumerate(tree.children) for slot in below} == edges
     assert all(tree.children[parent][tree.rank[slot]] == slot for parent, slot in edges)
 
 
 @given(trees)
-def test_the_literal_of_a_tree_makes_the_same_tree(tree):
+def test_the_literal_of_a_tree_makes_the_same_tree(tree: Tree) -> None:
     """Slots may change places, paths may not."""
     again = Tree.from_paths(tree.paths)
     assert set(again.paths) == set(tree.paths)
@@ -44,7 +48,7 @@ def test_the_literal_of_a_tree_makes_the_same_tree(tree):
     assert Tree.from_paths(again.paths[::-1]) == again
 
 
-def test_medusas_smallest_example():
+def test_medusas_smallest_example() -> None:
     """[0], [1] below the pending token, [0, 0] below the first of them."""
     tree = Tree.from_paths([(0,), (1,), (0, 0)])
     assert tree.parents == (-1, 0, 0, 1)
@@ -74,37 +78,41 @@ def test_medusas_smallest_example():
         ({"a": 1}, "{'a': 1}"),
     ],
 )
-def test_a_malformed_literal_is_named_in_one_line(literal, named):
+def test_a_malformed_literal_is_named_in_one_line(literal: Any, named: str) -> None:
     with pytest.raises(TreeError) as e:
         Tree.from_paths(literal)
     assert named in str(e.value) and "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("parents", [(), (0,), (-1, -1), (-1, 1), (-1, 0, 2), (-1, 0, -1), (-1, "0"), (-1, 0.0)])
-def test_a_parent_vector_that_is_no_tree_is_refused(parents):
+def test_a_parent_vector_that_is_not_a_tree_is_refused(parents: Any) -> None:
     with pytest.raises(TreeError) as e:
         Tree(parents)
     assert repr(parents[-1] if len(parents) > 1 else parents) in str(e.value) and "\n" not in str(e.value)
 
 
 def expected_acceptance(tree: Tree, rates: list[float]) -> float:
-    """Tokens accepted in the mean, a child of rank r being accepted with `rates[r]`: the sum over all nodes."""
-    return sum(np.prod([rates[r] for r in path]) for path in tree.paths)
+    """Return the mean of accepted tokens, if a child of rank r is accepted with `rates[r]`: the sum over all nodes."""
+    return float(sum(np.prod([rates[r] for r in path]) for path in tree.paths))
+
+
+def every_tree(slots: int) -> Iterator[Tree]:
+    """Yield every tree of so many slots."""
+    for parents in product(*(range(i) for i in range(1, slots))):
+        yield Tree((-1, *parents))
 
 
 def all_trees(slots: int, widest: int, depth: int) -> list[Tree]:
-    """Every tree of so many slots, by exhaustion of the parent vectors."""
-    vectors = product(*(range(i) for i in range(1, slots)))
-    trees = (Tree((-1, *v)) for v in vectors)
-    return [t for t in trees if max(t.rank) < widest and t.depth.max() <= depth]
+    """Return every tree of so many slots, with so many children a slot and so many levels at most."""
+    return [t for t in every_tree(slots) if max(t.rank) < widest and t.depth.max() <= depth]
 
 
-ALL = {(slots, widest, depth): all_trees(slots, widest, depth)
-       for slots in range(2, 7) for widest in (1, 2, 3) for depth in (2, 5)}  # fmt: skip
+SIZES = product(range(2, 7), (1, 2, 3), (2, 5))
+ALL = {(slots, widest, depth): all_trees(slots, widest, depth) for slots, widest, depth in SIZES}
 
 
 @given(rates, st.integers(2, 6), st.sampled_from([2, 5]))
-def test_best_first_finds_the_best_of_all_trees(rates, slots, depth):
+def test_best_first_finds_the_best_of_all_trees(rates: list[float], slots: int, depth: int) -> None:
     tree = Tree.best_first(rates, slots, depth)
     others = ALL[slots, len(rates), depth]
     if others:
@@ -114,7 +122,7 @@ def test_best_first_finds_the_best_of_all_trees(rates, slots, depth):
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3))
-def test_a_lookahead_window_sees_what_the_paper_says(width, rows, guesses):
+def test_a_lookahead_window_sees_what_the_paper_says(width: int, rows: int, guesses: int) -> None:
     """Row 0 is causal; slot (r, c) sees row 0 up to column c, its own column above it, and itself.
 
     Each guess is a chain of its own, and all see the pending token.
@@ -137,20 +145,20 @@ def test_a_lookahead_window_sees_what_the_paper_says(width, rows, guesses):
 
 
 @given(trees, st.integers(1, 8))
-def test_a_tree_holds_its_own_first_slots_and_chains_are_chains(tree, slots):
+def test_a_trees_first_slots_fit_it_and_chains_are_chains(tree: Tree, slots: int) -> None:
     assert tree.fits(Tree(tree.parents[:slots]))
     assert tree.fits(Tree.chain(slots)) == (tree.parents[:slots] == Tree.chain(slots).parents)
     assert tree.is_chain == (tree.depth.max() == tree.slots - 1)
 
 
-def test_mask_and_depth_cannot_be_written_to():
+def test_mask_and_depth_cannot_be_written_to() -> None:
     for array in (Tree.chain(3).mask, Tree.chain(3).depth):
         with pytest.raises(ValueError):
             array[:] = 0
 
 
 def worth(tree: Tree, probs: list[float]) -> float:
-    """Slots that are right, if a child of rank r is right with probabilities[r] where its parent is."""
+    """Return the mean of right slots, if a child of rank r is right with `probs[r]` when its parent is."""
     reach = [1.0]
     for slot in range(1, tree.slots):
         rank = tree.rank[slot]
@@ -158,13 +166,8 @@ def worth(tree: Tree, probs: list[float]) -> float:
     return sum(reach)
 
 
-def every_tree(slots: int):
-    for parents in product(*(range(i) for i in range(1, slots))):
-        yield Tree((-1, *parents))
-
-
 @given(st.lists(st.sampled_from([0.8, 0.5, 0.3, 0.1]), min_size=1, max_size=3), st.integers(1, 6), st.integers(1, 4))
-def test_the_best_tree_is_best_whatever_the_order_of_the_rates(probs, slots, depth):
+def test_the_best_tree_is_best_whatever_the_order_of_the_rates(probs: list[float], slots: int, depth: int) -> None:
     best = Tree.best(probs, slots, depth)
     assert best.slots <= slots and best.depth.max() <= depth
     others = (t for t in every_tree(slots) if t.depth.max() <= depth and max(t.rank) < len(probs))
@@ -172,5 +175,5 @@ def test_the_best_tree_is_best_whatever_the_order_of_the_rates(probs, slots, dep
 
 
 @given(rates, st.integers(1, 20))
-def test_with_rates_that_fall_best_first_is_as_good(probs, slots):
+def test_with_rates_that_fall_best_first_is_as_good(probs: list[float], slots: int) -> None:
     assert worth(Tree.best(probs, slots, 64), probs) == pytest.approx(worth(Tree.best_first(probs, slots), probs))

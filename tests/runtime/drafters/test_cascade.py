@@ -1,54 +1,71 @@
-"""Cascade: what lookup knows is copied, the engine fills in where it knows nothing."""
+"""Cascade: lookup copies what it finds, and the engine drafts where lookup finds nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Tokens
+from typing import Any
+
 import numpy as np
+from toys import ToyKV
 
 from specc.runtime.draft import Outputs
 from specc.runtime.drafters.cascade import Cascade
 from specc.runtime.sequence import Cache, Sequence
 
 
-class Counting:
-    """An engine that answers with the token after the last one; one row a token."""
+class Successor:
+    """An engine that answers each token with the next number; one row a token. `fed` are the tokens that it ran."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, probability: float = 1.0) -> None:
+        self.rows, self.probability = rows, probability
         self.fed: list[int] = []
-        self.outputs = Outputs(np.zeros(1, np.int64), None, np.zeros((1, 1), np.int64), np.zeros((1, 1)))
 
-    def run_after(self, rows, tokens) -> Outputs:
+    def run_after(self, rows: int, tokens: Tokens[int]) -> Outputs:
         assert rows == self.rows + len(self.fed)
         self.fed += tokens
-        self.outputs.ids_N[0] = tokens[-1] + 1
-        return self.outputs
+        answer = np.array([tokens[-1] + 1])
+        return Outputs(answer.data, None, answer[None], np.log([[self.probability]]))
 
 
-def draft(tokens: list[int], **parameters) -> tuple[list[int], list[int]]:
-    cascade = Cascade(engine := Counting(len(tokens) - 1), **parameters)
-    return list(cascade.propose(Sequence(tokens, Cache(None, tokens[:-1]))).tokens), engine.fed
+def draft(tokens: list[int], probability: float = 1.0, **parameters: Any) -> tuple[list[int], list[int]]:
+    """Return the tokens of a draft, and the tokens that the engine ran for it."""
+    engine: Any = Successor(len(tokens) - 1, probability)
+    seq = Sequence(tokens, Cache(ToyKV(), tokens[:-1]))
+    return list(Cascade(engine, **parameters).propose(seq).tokens), engine.fed
 
 
-def test_what_was_seen_is_copied_and_no_engine_runs():
+def test_what_the_text_has_is_copied_and_no_engine_runs() -> None:
     assert draft([1, 2, 3, 4, 9, 1, 2, 3]) == ([3, 4, 9, 1, 2, 3, 4, 9, 1], [])
 
 
-def test_where_nothing_was_seen_the_engine_drafts_alone():
+def test_without_a_match_the_engine_drafts_alone() -> None:
     assert draft([5, 7], num_speculative_tokens=3) == ([7, 8, 9, 10], [7, 8, 9])
 
 
-def test_a_drafted_token_that_leads_to_something_seen_ends_the_drafting():
+def test_a_drafted_token_that_leads_to_a_match_ends_the_drafting() -> None:
     tokens = [7, 8, 40, 41, 42, 6, 5, 7]
     assert draft(tokens, num_speculative_tokens=3, prompt_lookup_num_tokens=6) == ([7, 8, 40, 41, 42], [7])
 
 
-def test_a_match_that_is_too_short_is_none():
+def test_the_last_drafted_token_may_lead_to_a_match_too() -> None:
+    tokens = [7, 8, 40, 41, 42, 6, 5, 7]
+    assert draft(tokens, num_speculative_tokens=1, prompt_lookup_num_tokens=6) == ([7, 8, 40, 41, 42], [7])
+
+
+def test_a_match_that_is_too_short_is_none() -> None:
     tokens = [7, 50, 51, 7]
     assert draft(tokens, num_speculative_tokens=1)[0] == [7, 8]
     assert draft(tokens, num_speculative_tokens=1, min_matching_ngram_size=1)[0][1] == 50
 
 
-def test_a_doubtful_token_ends_the_draft():
-    cascade = Cascade(Counting(1), num_speculative_tokens=3, assistant_confidence_threshold=0.5)
-    cascade.engine.outputs.top_logprobs_NK[:] = np.log(0.4)
-    assert list(cascade.propose(Sequence([5, 7], Cache(None, [5]))).tokens) == [7, 8]
+def test_a_doubtful_token_ends_the_draft() -> None:
+    """Even where it leads to a match."""
+    tokens = [7, 8, 40, 41, 42, 6, 5, 7]
+    assert draft(tokens, 0.4, num_speculative_tokens=3, assistant_confidence_threshold=0.5) == ([7, 8], [7])
+
+
+def test_no_more_is_drafted_than_is_asked_for() -> None:
+    for limit, tokens in ((2, [7]), (3, [7]), (4, [7, 8]), (6, [7, 8, 9, 10])):
+        engine: Any = Successor(1)
+        seq = Sequence([5, 7], Cache(ToyKV(), [5]), limit=limit)
+        assert list(Cascade(engine).propose(seq).tokens) == tokens

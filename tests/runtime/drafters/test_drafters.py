@@ -1,56 +1,79 @@
-"""Every method of the table, by its own blocks and drafter, against plain decoding on the toy model."""
+"""The contract of all drafters: every method of the table, by its own blocks and drafter, on the toy model."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence as Tokens
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
-from toys import LAYERS, Toy, ToyKV, World, cases, prompts
+from chance import chi_square_rejects, distribution, total_variation
+from toys import LAYERS, Decoder, Toy, ToyKV, World, cases, prompts
 
 from specc.recipes import METHODS
 from specc.runtime.block import Parents
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.sampling import Rng, Sampling, SeededRng
 from specc.runtime.tree import Tree
 
 PROMPTS = prompts(36)
-PROMPTS += [PROMPTS[-1], PROMPTS[-1][:2], PROMPTS[-1] + [1, 2], PROMPTS[0]]  # a session's cache holds some of these
+PROMPTS += [PROMPTS[-1], PROMPTS[-1][:2], PROMPTS[-1] + [1, 2], PROMPTS[0]]  # The cache holds a part of some of them.
 TREES = [name for name, m in METHODS.items() if "tree" in m.topology]
+
+SAMPLED_PROMPT = [2, 0, 1, 1]
+TEMPERATURE = 1.3
+# The acceptance rule, and the method with its parameters.
+SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
+    "draft-model, 1": ("speculative", {"name": "draft-model", "assistant": True, "num_speculative_tokens": 1}),
+    "draft-model, 2": ("speculative", {"name": "draft-model", "assistant": True, "num_speculative_tokens": 2}),
+    "draft-model, threshold": (
+        "speculative",
+        {"name": "draft-model", "assistant": True, "num_speculative_tokens": 2, "assistant_confidence_threshold": 0.4},
+    ),
+    "layer-skip, 2": ("recursive", {"name": "layer-skip", "num_speculative_tokens": 2}),
+    "early-exit": ("recursive", {"name": "early-exit", "tree": [(0,), (1,), (0, 0)]}),
+    "dynamic-tree": ("recursive", {"name": "dynamic-tree", "num_speculative_tokens": 3}),
+    "dynamic-tree, own cache": (
+        "recursive",
+        {"name": "dynamic-tree", "assistant": True, "num_speculative_tokens": 2, "max_depth": 2},
+    ),
+}
 
 
 @cache
 def plain(count: int, temperature: float = 0.0) -> list[list[int]]:
+    """Return the tokens of plain decoding after each prompt."""
     decoder = World().method("plain")
     return [decoder.run(p, count, Sampling(temperature, rng=SeededRng(i)))[0] for i, p in enumerate(PROMPTS)]
 
 
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
-def test_greedy_tokens_are_those_of_plain_decoding(case):
+def test_greedy_tokens_are_those_of_plain_decoding(case: dict[str, Any]) -> None:
     """40 prompts of 150 tokens; every method but plain has drafts accepted, and the rows left are plain's own."""
     world, reference = World(), World()
-    decoder, accepted = world.method(**case), 0
-    for prompt, want in zip(PROMPTS, plain(150), strict=True):
-        got, kept = decoder.run(prompt, 150)
-        assert got == want
-        accepted += kept
-    assert (accepted > 0.05 * 150 * len(PROMPTS)) == (case["name"] != "plain")
+    decoder, total = world.method(**case), 0
+    for prompt, expected in zip(PROMPTS, plain(150), strict=True):
+        tokens, accepted = decoder.run(prompt, 150)
+        assert tokens == expected
+        total += accepted
+    assert (total > 0.05 * 150 * len(PROMPTS)) == (case["name"] != "plain")
     rows = len(world.cache)
     reference.prefill.extend(reference.cache, world.cache.tokens)
-    assert np.array_equal(
-        world.stores["target"].rows_LC[:, :rows], reference.stores["target"].rows_LC[:, :rows]
-    )  # fmt: skip
+    got, right = (w.stores["target"].rows_LC[:, :rows] for w in (world, reference))
+    assert np.array_equal(got, right)
 
 
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
-def test_sampled_tokens_are_those_of_plain_decoding(case):
+def test_sampled_tokens_are_those_of_plain_decoding(case: dict[str, Any]) -> None:
     """`match` draws one sample a token, in order, so the same seed gives the same tokens."""
     decoder = World().method(**case)
-    for i, (prompt, want) in enumerate(zip(PROMPTS[:12], plain(80, 0.8), strict=False)):
-        assert decoder.run(prompt, 80, Sampling(0.8, rng=SeededRng(i)))[0] == want
+    for i, (prompt, expected) in enumerate(zip(PROMPTS[:12], plain(80, 0.8), strict=False)):
+        assert decoder.run(prompt, 80, Sampling(0.8, rng=SeededRng(i)))[0] == expected
 
 
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
-def test_what_a_session_learnt_changes_no_token(case):
+def test_what_a_session_learnt_changes_no_token(case: dict[str, Any]) -> None:
     """The same prompt twice: a draft's cache may then hold every token but those to come."""
     decoder = World().method(**case)
     first, second = (decoder.run(PROMPTS[3], 150) for _ in range(2))
@@ -61,37 +84,37 @@ def test_what_a_session_learnt_changes_no_token(case):
 class Unmoved(ToyKV):
     """A commit that leaves the accepted rows where they were run."""
 
-    def move(self, start: int, rows: list[int]) -> None:
+    def move(self, start: int, rows: Tokens[int]) -> None:
         pass
 
 
 class Neighbours(ToyKV):
     """A commit of the slots before the accepted ones."""
 
-    def move(self, start: int, rows: list[int]) -> None:
+    def move(self, start: int, rows: Tokens[int]) -> None:
         super().move(start, [row - 1 for row in rows])
 
 
 class Causal(Toy):
-    """Slots that see every slot before them, at the right positions."""
+    """A runner whose slots see every slot before them, at the right positions."""
 
-    def topology(self):
+    def topology(self) -> tuple[np.ndarray, np.ndarray]:
         mask_NT, depth_N = super().topology()
         return np.tril(np.ones_like(mask_NT)), depth_N
 
 
 class Flat(Toy):
-    """The right mask, at positions that count slots."""
+    """A runner with the right mask, at positions that count slots."""
 
-    def topology(self):
+    def topology(self) -> tuple[np.ndarray, np.ndarray]:
         mask_NT, _ = super().topology()
         return mask_NT, np.arange(len(mask_NT))
 
 
 class Forgetful(Toy):
-    """An engine that leaves the last layer's rows as they were."""
+    """A runner that leaves the last layer's rows as they were."""
 
-    def run(self):
+    def run(self) -> None:
         before = self.rows.rows_LC[LAYERS - 1].copy()
         super().run()
         self.rows.rows_LC[LAYERS - 1] = before
@@ -99,7 +122,7 @@ class Forgetful(Toy):
 
 @pytest.mark.parametrize("wrong", [Unmoved, Neighbours, Causal, Flat, Forgetful])
 @pytest.mark.parametrize("name", TREES)
-def test_a_wrong_commit_mask_or_depth_is_noticed(name, wrong):
+def test_a_wrong_commit_mask_or_depth_is_noticed(name: str, wrong: type[Toy] | type[ToyKV]) -> None:
     """The control: what the tests above would say of a broken runtime."""
     world = World(rows=wrong) if issubclass(wrong, ToyKV) else World()
     decoder = world.method(name)
@@ -110,8 +133,39 @@ def test_a_wrong_commit_mask_or_depth_is_noticed(name, wrong):
     assert all(a != b for a, b in zip(got, plain(150), strict=False))
 
 
-def test_the_table_has_baked_trees_and_trees_that_change():
-    """Else the control above would have controlled nothing."""
+def test_the_table_has_baked_trees_and_trees_that_change() -> None:
+    """Otherwise the control above would have controlled nothing."""
     topologies = [e.block.topology for name in TREES for e in World().method(name).verifiers]
     assert any(isinstance(t, Parents) for t in topologies)
     assert any(isinstance(t, Tree) and not t.is_chain for t in topologies)
+
+
+def two_tokens(decoder: Decoder, rng: Rng) -> tuple[int, ...]:
+    """Return the first two sampled tokens after a fixed prompt."""
+    return tuple(decoder.run(SAMPLED_PROMPT, 2, Sampling(TEMPERATURE, rng=rng))[0])
+
+
+def plain_distribution(vocabulary: int) -> dict[tuple[int, ...], float]:
+    """Return the probability of each pair of tokens by plain decoding."""
+    decoder = World(vocabulary).method("plain")
+    return distribution(lambda rng: two_tokens(decoder, rng))
+
+
+@pytest.mark.parametrize(("acceptance", "case"), SAMPLED.values(), ids=SAMPLED)
+def test_every_way_a_sampled_draft_can_fall_adds_up_to_the_target(acceptance: str, case: dict[str, Any]) -> None:
+    decoder = World(3).method(acceptance=acceptance, **case)
+    got = distribution(lambda rng: two_tokens(decoder, rng))
+    assert total_variation(got, plain_distribution(3)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["early-exit", "dynamic-tree"])
+def test_a_thousand_seeds_of_the_default_tree_pass_chi_square(name: str) -> None:
+    decoder = World(6).method(name, acceptance="recursive")
+    counts = Counter(two_tokens(decoder, SeededRng(seed)) for seed in range(1000))
+    assert not chi_square_rejects(counts, plain_distribution(6))
+
+
+@pytest.mark.parametrize("name", ["early-exit", "dynamic-tree", "layer-skip"])
+def test_sampled_drafts_are_accepted(name: str) -> None:
+    decoder = World().method(name, acceptance="recursive")
+    assert decoder.run(SAMPLED_PROMPT, 200, Sampling(TEMPERATURE, rng=SeededRng(0)))[1] > 40

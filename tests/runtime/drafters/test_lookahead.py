@@ -1,26 +1,29 @@
 """Lookahead's window and its pool of n-grams."""
 
-import numpy as np
+from __future__ import annotations
 
-from specc.runtime.draft import Accepted, Outputs, Verified
+import numpy as np
+from toys import ToyKV
+
+from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.drafters.lookahead import Lookahead
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
 
-W, N, G = 2, 3, 3  # columns; tokens of an n-gram; guesses
+W, N, G = 2, 3, 3  # Columns; tokens of an n-gram; guesses.
 
 
 def sequence(*tokens: int) -> Sequence:
-    return Sequence(list(tokens), Cache(None, tokens[:-1]))
+    return Sequence(list(tokens), Cache(ToyKV(), tokens[:-1]))
 
 
-def parts(draft) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """The rows of the window, and the guesses."""
+def parts(draft: Draft) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return the rows of the window, and the guesses."""
     window, guesses = draft.tokens[1 : 1 + W * (N - 1)], draft.tokens[1 + W * (N - 1) :]
     return list(zip(window[::W], window[1::W], strict=True)), list(zip(guesses[::2], guesses[1::2], strict=True))
 
 
-def test_guesses_are_the_n_grams_of_the_text_that_begin_with_the_pending_token_latest_first():
+def test_guesses_are_the_n_grams_of_the_text_that_begin_with_the_pending_token_latest_first() -> None:
     """Four of them, of which the pool keeps three."""
     drafter = Lookahead(W, N, G)
     draft = drafter.propose(sequence(7, 1, 1, 7, 2, 2, 7, 3, 3, 7, 4, 4, 7))
@@ -29,21 +32,21 @@ def test_guesses_are_the_n_grams_of_the_text_that_begin_with_the_pending_token_l
     assert parts(draft)[1] == [(2, 2), (4, 4), (3, 3)]
 
 
-def test_each_column_of_the_window_with_the_answer_below_it_becomes_an_n_gram():
+def test_each_column_of_the_window_with_the_answer_below_it_becomes_an_n_gram() -> None:
     """The window moves up by a row, and its columns are guesses when their first token is pending."""
     drafter, seq = Lookahead(W, N, G), sequence(5, 6, 8)
     draft = drafter.propose(seq)
     (a, b), (c, d) = parts(draft)[0]
     ids = np.zeros(draft.tree.slots, np.int64)
     ids[3:5] = 20, 21
-    drafter.observe(seq, draft, Verified(Outputs(ids), Sampling()), Accepted((0,), a))
+    drafter.observe(seq, draft, Verified(Outputs(ids.data), Sampling()), Accepted((0,), a))
     draft = drafter.propose(sequence(5, 6, 8, a))
     assert parts(draft)[0] == [(c, d), (20, 21)]
     assert (c, 20) in parts(draft)[1]
     assert (d, 21) in parts(drafter.propose(sequence(5, 6, 8, a, b)))[1]
 
 
-def test_another_text_is_read_from_its_beginning():
+def test_another_text_is_read_from_its_beginning() -> None:
     """Though it is longer than the last one."""
     drafter = Lookahead(W, N, G)
     drafter.propose(sequence(1, 2, 3, 4))

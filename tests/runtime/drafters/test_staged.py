@@ -1,4 +1,4 @@
-"""Staged: lookup's guesses are checked by the draft engine, several in a call."""
+"""Staged: the draft engine checks lookup's guesses, several in a call."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from toys import ToyKV
 
 from specc.runtime.drafters.staged import Staged
 from specc.runtime.sequence import Cache, Sequence
 
 
-class Counting:
-    """A model that answers with the token after each; one row a token. `calls` are those fed."""
+class Successor:
+    """A model that answers each token with the next number; one row a token. `calls` are the tokens of each call."""
 
     def __init__(self, rows: int) -> None:
-        self.rows, self.calls, self.drafted = rows, [], 0
+        self.rows, self.drafted = rows, 0
+        self.calls: list[list[int]] = []
 
     def engine(self, slots: int, capacity: int) -> Any:
+        """Make an engine of so many slots."""
+
         def run_after(rows: int, tokens: list[int]) -> SimpleNamespace:
             assert len(tokens) <= slots and (slots == 1 or len(tokens) > 1) and rows + slots <= capacity
             return self.run_after(rows, tokens)
@@ -27,19 +31,21 @@ class Counting:
     def run_after(self, rows: int, tokens: list[int]) -> SimpleNamespace:
         assert rows == self.rows + self.drafted
         self.calls.append(tokens)
-        said = [token + 1 for token in tokens]
-        right = next((i for i, (a, b) in enumerate(zip(said, tokens[1:], strict=False)) if a != b), len(tokens) - 1)
+        answers = [token + 1 for token in tokens]
+        pairs = zip(answers, tokens[1:], strict=False)
+        right = next((i for i, (a, b) in enumerate(pairs) if a != b), len(tokens) - 1)
         self.drafted += right + 1
-        return SimpleNamespace(ids_N=said)
+        return SimpleNamespace(ids_N=answers)
 
 
 def draft(tokens: list[int], capacity: int = 64, **parameters: int) -> tuple[list[int], list[list[int]]]:
-    model = Counting(len(tokens) - 1)
+    """Return the tokens of a draft, and the tokens of each call."""
+    model = Successor(len(tokens) - 1)
     staged = Staged(model.engine(1, capacity), model.engine(4, capacity), **parameters)
-    return list(staged.propose(Sequence(tokens, Cache(None, tokens[:-1]))).tokens), model.calls
+    return list(staged.propose(Sequence(tokens, Cache(ToyKV(), tokens[:-1]))).tokens), model.calls
 
 
-def test_where_nothing_was_seen_it_drafts_a_token_a_call() -> None:
+def test_without_a_match_it_drafts_a_token_a_call() -> None:
     assert draft([5, 7], num_speculative_tokens=3) == ([7, 8, 9, 10], [[7], [8], [9]])
 
 
@@ -49,16 +55,17 @@ def test_guesses_that_the_engine_shares_come_in_one_call() -> None:
 
 
 def test_after_a_wrong_guess_the_engine_s_own_token_stands() -> None:
+    """Two tokens are left to draft then, and one of them is the engine's."""
     tokens = [1, 2, 3, 40, 41, 90, 1, 2]
-    found, calls = draft(tokens, num_speculative_tokens=3, max_matching_ngram_size=2)
-    assert (found, calls[0]) == ([2, 3, 4, 5], [2, 3, 40])  # two are left, and one is the engine's
+    drafted, calls = draft(tokens, num_speculative_tokens=3, max_matching_ngram_size=2)
+    assert (drafted, calls[0]) == ([2, 3, 4, 5], [2, 3, 40])
     assert calls[1:] == [[4]]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_a_draft_is_as_long_as_it_may_be(count: int) -> None:
-    found, _ = draft([1, 2, 3, 4, 5, 6, 7, 8, 9, 90, 1, 2], num_speculative_tokens=count)
-    assert found == [2, *range(3, 3 + count)]
+    drafted, _ = draft([1, 2, 3, 4, 5, 6, 7, 8, 9, 90, 1, 2], num_speculative_tokens=count)
+    assert drafted == [2, *range(3, 3 + count)]
 
 
 def test_at_the_end_of_the_rows_a_token_a_call_still_fits() -> None:

@@ -1,0 +1,54 @@
+"""Recursive rejection sampling, exactly, on trees of a language of four tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from language import accepted_share, deviation, language, sampled_chain, sampled_tree
+
+from specc.runtime.acceptance.recursive import recursive
+from specc.runtime.draft import Accepted, Draft, Outputs, Verified
+from specc.runtime.sampling import Sampling
+from specc.runtime.tree import Tree
+
+LITERALS: list[list[tuple[int, ...]]] = [
+    [(0,)],
+    [(0,), (1,), (0, 0)],
+    [(0,), (1,), (0, 0), (0, 1), (1, 0)],
+    [(0,), (1,), (2,), (2, 0)],
+    [(0,), (1,), (2,), (3,), (0, 0)],
+]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("literal", LITERALS, ids=str)
+def test_it_is_exact_for_siblings_drawn_without_replacement(literal: list[tuple[int, ...]], sparse: bool) -> None:
+    for seed in range(3):
+        propose = sampled_tree(Tree.from_paths(literal), language(100 + seed, sparse))
+        assert deviation(recursive, propose, language(seed, sparse)) < 1e-12
+
+
+def test_a_token_is_accepted_as_often_as_target_and_draft_overlap() -> None:
+    """With probability sum(min(p, q)), and no rule accepts more (Leviathan et al. 2023)."""
+    for seed in range(25):
+        p, q = language(seed), language(100 + seed)
+        overlap = np.minimum(p(()), q(())).sum()
+        assert accepted_share(recursive, sampled_chain(2, q), p) == pytest.approx(overlap, abs=1e-12)
+
+
+def test_with_all_four_tokens_drafted_the_first_level_is_always_accepted() -> None:
+    tree = Tree.from_paths([(0,), (1,), (2,), (3,)])
+    assert accepted_share(recursive, sampled_tree(tree, language(1)), language(0)) == pytest.approx(1)
+
+
+def test_at_temperature_zero_it_is_greedy_matching() -> None:
+    """It asks for neither probabilities nor random numbers."""
+    no_rng: Any = None
+    verified = Verified(Outputs(np.array([2, 1, 0]).data), Sampling(rng=no_rng))
+    assert recursive(Draft((0, 2, 3), Tree.chain(3)), verified) == Accepted((0, 1), 1)
+
+
+def test_it_needs_draft_probs() -> None:
+    assert recursive.needs_draft_probs

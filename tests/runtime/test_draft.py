@@ -1,0 +1,45 @@
+"""Drafts, outputs, and what the target says of a draft."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from specc.runtime.draft import Draft, Outputs, Verified
+from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.tree import Tree
+
+LOGITS = np.log(np.array([[0.5, 0.25, 0.25], [0.0625, 0.0625, 0.875]])).astype(np.float32)
+
+
+def outputs() -> Outputs:
+    ids, top = np.array([0, 2]), np.array([[0, 1], [2, 0]])
+    return Outputs(ids.data, LOGITS, top, np.take_along_axis(LOGITS, top, -1))
+
+
+def test_a_chain_has_a_slot_a_token() -> None:
+    probs = {0: np.ones(3) / 3}
+    assert Draft.chain([4, 5, 6], probs) == Draft((4, 5, 6), Tree.chain(3), probs)
+    assert Draft.chain([4]).probs == {}
+
+
+def test_the_likeliest_tokens_of_a_row_come_with_their_probabilities() -> None:
+    tokens, probs = outputs().top(1)
+    assert tokens.tolist() == [2, 0]
+    assert probs == pytest.approx([0.875, 0.0625])
+    ranks, ids, logprobs = outputs().ranked()
+    assert ranks == 2
+    assert [ids[1, rank] for rank in range(ranks)] == [2, 0]
+    assert np.exp(logprobs[0, 0]) == pytest.approx(0.5)
+
+
+def test_a_greedy_request_chooses_the_argmax() -> None:
+    verified = Verified(outputs(), Sampling())
+    assert [verified.choose(slot) for slot in (0, 1)] == [0, 2]
+
+
+def test_a_sampling_request_samples_from_the_slots_distribution() -> None:
+    verified = Verified(outputs(), Sampling(1.0, rng=SeededRng(0)))
+    assert verified.probs(1) == pytest.approx([0.0625, 0.0625, 0.875])
+    choices = [verified.choose(1) for _ in range(2000)]
+    assert choices.count(2) / 2000 == pytest.approx(0.875, abs=0.03) and set(choices) == {0, 1, 2}

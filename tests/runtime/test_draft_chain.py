@@ -1,0 +1,72 @@
+"""Chains that an engine drafts: what they cost, and where they end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import World, prompts
+
+from specc.runtime.block import Block
+from specc.runtime.draft_chain import draft_chain
+from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.sequence import Sequence
+from specc.runtime.tree import Tree
+
+PROMPT = prompts(3)[2]
+OUTPUTS = ("ids", "top_k:3", "logits")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_it_costs_a_call_a_token(count: int) -> None:
+    decoder = World().method("layer-skip", num_speculative_tokens=count)
+    for draft, calls in decoder.drafts(PROMPT):
+        assert draft.tree.slots == 1 + count and calls == count
+
+
+def test_it_ends_after_a_token_of_little_confidence() -> None:
+    decoder, lengths = World().method("layer-skip", num_speculative_tokens=4, assistant_confidence_threshold=0.5), set()
+    for draft, calls in decoder.drafts(PROMPT):
+        last = np.exp(decoder.drafter.engine.outputs.top_logprobs_NK[0, 0])
+        assert calls == draft.tree.slots - 1 and (last < 0.5 or calls == 4)
+        lengths.add(calls)
+    assert lengths == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(("limit", "drafted"), [(3, 0), (4, 0), (5, 1), (6, 2), (99, 5)])
+def test_it_goes_no_further_than_the_request(limit: int, drafted: int) -> None:
+    world = World()
+    seq = Sequence([1, 2, 3], world.cache, limit=limit)
+    world.prefill.extend(seq.cache, [1, 2])
+    engine = world.engine(Block(Tree.chain(1), OUTPUTS))
+    assert draft_chain(engine, seq, 2, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
+
+
+@pytest.mark.parametrize(("free", "drafted"), [(1, 0), (2, 1), (3, 2), (9, 5)])
+def test_it_goes_no_further_than_the_cache(free: int, drafted: int) -> None:
+    """Verify runs the pending token and the drafted ones, which all need rows."""
+    world = World()
+    seq = Sequence([1, 2, 3], world.cache)
+    world.prefill.extend(seq.cache, [1, 2])
+    engine = world.engine(Block(Tree.chain(1), OUTPUTS))
+    world.stores["target"].capacity = 3 + free
+    assert draft_chain(engine, seq, 2, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
+
+
+def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> None:
+    """They are the engine's, under the request's sampling; a greedy request samples nothing."""
+    for temperature in (0.0, 0.7):
+        world = World()
+        seq = Sequence(list(PROMPT), world.cache, Sampling(temperature, top_k=4, rng=SeededRng(1)))
+        world.prefill.extend(seq.cache, PROMPT[:-1])
+        engine = world.engine(Block(Tree.chain(1), OUTPUTS))
+        rows = len(seq.cache)
+        draft = draft_chain(engine, seq, rows, count=3, threshold=0.0, sample=True)
+        assert sorted(draft.probs) == ([0, 1, 2] if temperature else [])
+        for slot in range(3):
+            logits_NV = engine.run_after(rows + slot, draft.tokens[slot : slot + 1]).logits_NV
+            assert logits_NV is not None
+            if temperature:
+                assert np.array_equal(draft.probs[slot], seq.sampling.probs(logits_NV[0]))
+                assert draft.probs[slot][draft.tokens[slot + 1]] > 0
+            else:
+                assert draft.tokens[slot + 1] == logits_NV[0].argmax()

@@ -1,0 +1,44 @@
+"""The controls of the acceptance rules' tests: a rule that is known to be biased fails them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from chance import chi_square_rejects
+from language import Propose, biased, deviation, first_two, joint, language, likeliest, sampled_chain, sampled_tree
+
+from specc.runtime.acceptance import Acceptance
+from specc.runtime.acceptance.match import match
+from specc.runtime.acceptance.recursive import recursive
+from specc.runtime.acceptance.speculative import speculative
+from specc.runtime.sampling import SeededRng
+from specc.runtime.tree import Tree
+
+TREE = Tree.from_paths([(0,), (1,), (0, 0), (0, 1), (1, 0)])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_enumeration_rejects_the_biased_rule(count: int) -> None:
+    """With more languages, the largest deviations of one token's probabilities are 0.59 and 0.77."""
+    worst = max(deviation(biased, likeliest(count, language(100 + s)), language(s)) for s in range(50))
+    assert worst > 0.4
+
+
+@pytest.mark.parametrize(
+    ("accept", "propose", "rejected"),
+    [
+        (biased, likeliest(1, language(101)), True),
+        (biased, likeliest(2, language(101)), True),
+        (match, likeliest(2, language(101)), False),
+        (speculative, sampled_chain(3, language(101)), False),
+        (recursive, sampled_tree(TREE, language(101)), False),
+    ],
+    ids=["biased-1", "biased-2", "match", "speculative", "recursive"],
+)
+def test_chi_square_of_a_seeded_rng_rejects_the_biased_rule_alone(
+    accept: Acceptance, propose: Propose, rejected: bool
+) -> None:
+    rng, target = SeededRng(0), language(1)
+    counts = Counter(first_two(accept, propose, target, rng) for _ in range(2000))
+    assert chi_square_rejects(counts, joint(target)) is rejected
