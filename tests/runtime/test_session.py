@@ -14,6 +14,7 @@ from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
 from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle, write_manifest
+from specc.runtime.device import Device
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
@@ -29,11 +30,11 @@ class ToyBackend:
     def __init__(self) -> None:
         self.loaded: list[str] = []
 
-    def load(self, bundle: Any, spec: EngineSpec, store: Any, **options: Any) -> Toy:
+    def load(self, bundle: Any, spec: EngineSpec, store: Any, device: Device, sessions: Any) -> Toy:
         self.loaded.append(spec.name)
         return Toy(spec.block, store, VOCABULARY)
 
-    def store(self, spec: CacheSpec, *options: Any) -> ToyKV:
+    def store(self, spec: CacheSpec, device: Device) -> ToyKV:
         return ToyKV(spec.capacity)
 
 

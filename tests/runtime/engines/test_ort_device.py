@@ -47,7 +47,7 @@ class Pair:
             values = engine.run(cache, tokens, TREE).logits_NV
             assert values is not None
             logits.append(values[: TREE.slots].copy())
-            engine.commit(cache, PATH)
+            cache.commit(tokens, PATH)
         return logits[0], logits[1]
 
 
@@ -100,7 +100,7 @@ class Captured:
         logits = self.engine.run(self.cache, tokens, TREE).logits_NV
         assert logits is not None
         copy = logits.copy()
-        self.engine.commit(self.cache, PATH)
+        self.cache.commit(tokens, PATH)
         return copy
 
 
@@ -136,7 +136,7 @@ def test_a_commit_is_waited_for_before_the_next_step(tmp_path: Path) -> None:
     waits: list[int] = []
     captured.engine.run(captured.cache, TOKENS, TREE)
     assert captured.store.moving is None
-    captured.engine.commit(captured.cache, PATH)
+    captured.cache.commit(TOKENS, PATH)
     assert captured.store.moving is not None
     captured.store.moving = SimpleNamespace(synchronize_outputs=lambda: waits.append(len(captured.cache)))
     captured.engine.run(captured.cache, TOKENS, TREE)

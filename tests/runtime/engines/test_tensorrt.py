@@ -124,7 +124,7 @@ def test_steps_run_and_accepted_rows_are_committed(loaded: Loaded) -> None:
     for step in range(4):
         tokens = [10 * step + i for i in range(5)]
         assert loaded.run(tokens) == [2 * t for t in tokens]
-        loaded.engine.commit(loaded.cache, [0, 2, 4])
+        loaded.cache.commit(tokens, [0, 2, 4])
         rows += [100.0 + tokens[i] for i in (0, 2, 4)]
         assert loaded.keys()[: len(rows)] == rows and len(loaded.cache) == len(rows)
     assert loaded.keys()[len(rows) + 5 :] == [0.0] * (CAPACITY - len(rows) - 5)
@@ -243,7 +243,7 @@ class TestEnginesThatOnlyRead:
             tokens, slots = [10 * step + i for i in range(5)], [0, 2, 4] if step % 2 else [0, 1, 2]
             assert loaded.run(tokens) == [2 * t for t in tokens]
             assert loaded.keys()[len(rows) : len(rows) + 5] == [100.0 + t for t in tokens]  # a later draft reads them
-            loaded.engine.commit(loaded.cache, slots)
+            loaded.cache.commit(tokens, slots)
             rows += [100.0 + tokens[i] for i in slots]
             assert loaded.keys()[: len(rows)] == rows
 

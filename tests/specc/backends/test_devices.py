@@ -13,7 +13,6 @@ from specc.compiler import Options as CompileOptions
 from specc.compiler import compile_bundle
 from specc.exactness.replay import prove
 from specc.runtime.block import Block
-from specc.runtime.device import Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner
 from specc.runtime.errors import BackendError
@@ -39,18 +38,6 @@ def test_half_precision_computes_what_full_precision_computes(tmp_path: Path) ->
         logits.append(values.copy())
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.03
     assert logits[1].dtype == np.float32
-
-
-def test_what_does_not_go_together_is_refused() -> None:
-    for place, told in (
-        ({"device": "tpu"}, "unknown device 'tpu'; there are cpu and cuda"),
-        ({"provider": "coreml"}, "unknown execution provider 'coreml'; there are cpu, cuda, tensorrt, nv-tensorrt-rtx"),
-        ({"provider": "cuda"}, "runs on a GPU; add --device cuda"),
-        ({"provider": "openvino", "device": "cuda"}, "runs on the CPU"),
-        ({"provider": "openvino", "backend": "inductor"}, "is of backend onnx, not inductor"),
-    ):
-        with pytest.raises(BackendError, match=told):
-            Device(**place)
 
 
 def test_a_fast_lowering_in_half_precision_is_refused(tmp_path: Path) -> None:
