@@ -14,7 +14,11 @@ from specc.tuning.step_costs import StepCost
 CALLS = {"decode": Call(1, 10.0), "two": Call(2, 11.0), "wide": Call(4, 15.0), "draft": Call(1, 2.0)}
 DRAFTED = {"draft": 3.0}
 CHAIN = Recipe(
-    "chain", "chain", ("decode", "wide"), engines={"draft": "draft"}, parameters={"num_speculative_tokens": 3}
+    name="chain",
+    drafter="chain",
+    verify=("decode", "wide"),
+    engines={"draft": "draft"},
+    parameters={"num_speculative_tokens": 3},
 )
 
 
@@ -33,7 +37,8 @@ def test_shorter_drafts_are_predicted_from_longer_ones() -> None:
 
 def test_lengths_are_tried_if_one_parameter_says_all_of_a_draft() -> None:
     assert [c.parameters["num_speculative_tokens"] for c in candidates(CHAIN, CALLS)] == [1, 2, 3]
-    tree = Recipe("tree", "tree", ("wide",), parameters={"tree": [-1, 0, 0], "num_speculative_tokens": 2})
+    parameters = {"tree": [-1, 0, 0], "num_speculative_tokens": 2}
+    tree = Recipe(name="tree", drafter="tree", verify=("wide",), parameters=parameters)
     assert candidates(tree, CALLS) == [tree]
 
 
