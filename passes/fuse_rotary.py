@@ -21,7 +21,7 @@ from torch.fx import GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from .arguments import RotaryCall, argument, operands
+from .arguments import RotaryCall, argument, int_arg, operands
 from .find import ADD, MUL, ROTARY, aten, calls, computed_from, constant, evaluate, placeholder, replace, tensor_value
 from .protocol import Miss, Pass
 
@@ -44,7 +44,11 @@ class FuseRotary(Pass):
     Given:   y = x * cos + rotated(x) * sin;  z = cat(y, rest of x)
     Result:  z = specc.rotary(x, cos table, sin table, position_ids)
 
-    The tables hold the angles of the positions 0 … `positions` - 1. They are computed by running the graph.
+    The tables hold the angles of the positions 0 … `positions` - 1. They are computed by running the graph, so where a
+    model reads angles from a table of its own, BoundPositions has to come first.
+
+    The operator wants x as [1, heads, slots, size]. Where x is [1, slots, heads, size], transpositions are added before
+    it and after it; the one after it cancels out with the model's own.
     """
 
     positions: int
@@ -62,7 +66,8 @@ class FuseRotary(Pass):
             names = [constant(graph, f"rotary_{name}", table) for name, table in zip(("cos", "sin"), pair, strict=True)]
             interleaved = turn.layout is PairLayout.NEIGHBOURS
             new = replace(graph, add, ROTARY, (turn.x, *names, position_ids, interleaved))
-            _take_rest(graph, new)
+            for embedding in _take_rest(graph, new):
+                _put_heads_first(graph, embedding)
             changed += 1
         return changed
 
@@ -182,9 +187,14 @@ def _half(table: Tensor, layout: PairLayout) -> Tensor | None:
     return first.contiguous() if torch.equal(first, second) else None
 
 
-def _take_rest(graph: GraphModule, turned: Node) -> None:
-    """Take in the sizes that do not turn: cat(rotary(x[:r]), x[r:]) is a rotary embedding of the first r sizes of x."""
+def _take_rest(graph: GraphModule, turned: Node) -> list[Node]:
+    """Take in the sizes that do not turn: cat(rotary(x[:r]), x[r:]) is a rotary embedding of the first r sizes of x.
+
+    Returns:
+        The embeddings in the place of `turned`: of the whole x for each such cat, and `turned` if others use it too.
+    """
     call = RotaryCall.of(turned)
+    whole = []
     for cat in list(turned.users):
         parts = argument(cat, 0)
         if cat.target is not aten.cat.default or not isinstance(parts, (list, tuple)) or len(parts) != 2:
@@ -192,4 +202,31 @@ def _take_rest(graph: GraphModule, turned: Node) -> None:
         first, rest = parts
         slices = first is turned and call.x.target is aten.slice.Tensor and rest.target is aten.slice.Tensor
         if slices and call.x.args[0] is rest.args[0] and tuple(rest.args[1:3]) == (3, call.rotated_sizes):
-            replace(graph, cat, ROTARY, (call.x.args[0], *turned.args[1:]))
+            whole.append(replace(graph, cat, ROTARY, (call.x.args[0], *turned.args[1:])))
+            graph.graph.erase_node(cat)
+    return [*whole, turned] if turned.users else whole
+
+
+def _put_heads_first(graph: GraphModule, turned: Node) -> None:
+    """Transpose what an embedding reads, and transpose its result back, if x is [1, slots, heads, size].
+
+    The slots are the axis whose length is a symbol.
+    """
+    x = RotaryCall.of(turned).x
+    value: Tensor = x.meta["val"]
+    if isinstance(value.shape[1], int):
+        return
+    users = list(turned.users)
+    with graph.graph.inserting_before(turned):
+        heads_first = graph.graph.call_function(aten.transpose.int, (x, 1, 2))
+    heads_first.meta = dict(turned.meta) | {"val": value.transpose(1, 2)}
+    turned.replace_input_with(x, heads_first)
+    with graph.graph.inserting_after(turned):
+        back = graph.graph.call_function(aten.transpose.int, (turned, 1, 2))
+    back.meta = dict(turned.meta)
+    turned.meta = dict(heads_first.meta)
+    for user in users:
+        if user.target is aten.transpose.int and {int_arg(user, 1) % 4, int_arg(user, 2) % 4} == {1, 2}:
+            user.replace_all_uses_with(turned)
+        else:
+            user.replace_input_with(turned, back)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from specc import passes
 from specc.compiler.capture import capture
 
-EIGHT = ("llama", "qwen3", "gemma2", "phi", "gpt_neox", "cohere2", "opt", "mixtral", "gpt2")
+EIGHT = ("llama", "qwen3", "gemma2", "phi", "gpt_neox", "cohere2", "opt", "mixtral", "gpt2", "codegen")
 SLOTS = 12
 
 

@@ -22,8 +22,17 @@ PLACES = {  # in three layers
     "OutOfPlace": {"mixtral": 3},  # a router that divides in place would stay alive in a draft without its layer
     "FoldConstants": {"gemma2": 13},  # its norms' weight + 1
     "FuseRMSNorm": {"llama": 7, "qwen3": 13, "gemma2": 13, "mixtral": 7},
-    "FuseRotary": {"llama": 6, "qwen3": 6, "gemma2": 6, "phi": 6, "gpt_neox": 6, "cohere2": 4, "mixtral": 6},
-    "BoundPositions": {"opt": 1, "gpt2": 1},
+    "FuseRotary": {
+        "llama": 6,
+        "qwen3": 6,
+        "gemma2": 6,
+        "phi": 6,
+        "gpt_neox": 6,
+        "cohere2": 4,
+        "mixtral": 6,
+        "codegen": 6,
+    },
+    "BoundPositions": {"opt": 1, "gpt2": 1, "codegen": 1},
     "MergeProjections": {"llama": 3, "gemma2": 3, "mixtral": 3, "cohere2": 3},  # elsewhere something stands between
     "PadHeads": dict.fromkeys(EIGHT, 3),
     "CoreAten": {},
@@ -86,7 +95,7 @@ def test_each_pass_finds_its_places_and_changes_no_logit(family: str) -> None:
 
 @pytest.mark.parametrize("family", EIGHT)
 def test_a_slot_beyond_the_last_position_runs(family: str) -> None:
-    """And without the pass it does not, where positions are learned."""
+    """And without the pass it does not, where a table has a row for each position."""
     late = tokens(), POSITIONS + torch.arange(SLOTS)[None]
     graph = captured(family)
     passes.run([DropAsserts()], graph)

@@ -16,8 +16,10 @@ import transformers
 from families import FAMILIES, MIXED, UNREACHED, WINDOW, tiny
 from graphs import captured, logits, model, prepared, truth
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
+from specc import passes
 from specc.compiler.capture import capture
 from specc.huggingface import describe, load_model
 from specc.passes.find import ATTENTION, calls, layers, weight
@@ -88,13 +90,52 @@ def refusal(model: PreTrainedModel) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("family", [f for f in UNREACHED if f != "mamba"])
-def test_attention_outside_the_interface_is_refused(family: str) -> None:
-    assert "no attention that transformers' AttentionInterface reaches" in refusal(tiny(family))
+class OwnAttention(nn.Module):
+    """Attention that calls torch itself, and no interface of transformers."""
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        self.v_proj, self.o_proj = replaced.v_proj, replaced.o_proj
+
+    def forward(self, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+        value = self.v_proj(hidden_states)
+        out = nn.functional.scaled_dot_product_attention(value, value, value, is_causal=True)
+        return self.o_proj(torch.cat([out, out], -1)), None
+
+
+def test_attention_outside_the_interface_is_refused() -> None:
+    model = tiny("llama")
+    for layer in model.model.layers:
+        layer.self_attn = OwnAttention(layer.self_attn)
+    assert "no attention that transformers' AttentionInterface reaches" in refusal(model)
+
+
+@pytest.mark.parametrize("family", UNREACHED)
+def test_a_family_is_the_original_as_soon_as_it_is_not_refused(family: str) -> None:
+    """Whether transformers sends its attention through the interface is up to transformers."""
+    try:
+        graph = capture(tiny(family))
+    except CaptureError:
+        assert "cannot be compiled" in refusal(tiny(family))
+    else:
+        torch.testing.assert_close(logits(graph), truth(family), **EXACT)
+        passes.run(passes.preparation(64), graph)
+        torch.testing.assert_close(logits(graph), truth(family), **EXACT)
+
+
+class Recurrence(nn.Module):
+    """A linear recurrence in the place of an MLP: each slot's state is half the state before, and its input."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        slots = torch.arange(hidden_states.shape[1])
+        age = slots[:, None] - slots
+        return torch.where(age < 0, 0.0, 0.5**age) @ hidden_states
 
 
 def test_a_recurrence_is_refused() -> None:
-    assert "cannot be compiled" in refusal(tiny("mamba"))
+    model = tiny("llama")
+    model.model.layers[1].mlp = Recurrence()
+    assert "carries more from token to token than keys and values" in refusal(model)
 
 
 def test_a_convolution_over_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +155,14 @@ def test_other_masks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "layer 0 hands a mask that is neither causal nor a sliding window" in refusal(bidirectional)
 
 
-def test_an_unknown_term_of_attention_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "inkling_text", {})
-    assert "layer 0 hands 'position_bias' to attention" in refusal(tiny("inkling_text"))
+def test_an_unknown_term_of_attention_is_refused() -> None:
+    model = tiny("llama")
+
+    def add_term(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, kwargs | {"position_bias": torch.zeros(1)}
+
+    model.model.layers[0].self_attn.register_forward_pre_hook(add_term, with_kwargs=True)
+    assert "layer 0 hands 'position_bias' to attention" in refusal(model)
 
 
 # loading: what stands in a directory, and what is said of it
