@@ -97,7 +97,7 @@ def draft(parents: list[int], truth: list[int], rng: np.random.Generator) -> lis
     path = [int(rng.integers(len(parents)))]
     while path[0]:
         path.insert(0, parents[path[0]])
-    tokens = rng.integers(0, 512, len(parents)).tolist()
+    tokens: list[int] = rng.integers(0, 512, len(parents)).tolist()
     for depth, slot in enumerate(path[: len(truth)]):
         tokens[slot] = truth[depth]
     return tokens
@@ -180,7 +180,8 @@ def test_a_frontier_grows_a_tree_whose_branches_do_not_see_each_other(name: str,
                 row = past_len + slots - span + column
                 mask[slot, column] = row < len(prompt) or row - len(prompt) in rows
             depth[slot] = len(prompt) + depths[slot] - past_len
-        return reader.call(name, tokens, past_len, mask=mask, depth=depth)["logits"][0]
+        result: np.ndarray = reader.call(name, tokens, past_len, mask=mask, depth=depth)["logits"][0]
+        return result
 
     logits = grow([root], 0, [[0]], [0])
     np.testing.assert_allclose(logits[0], chain([root]), atol=1e-4)
