@@ -1,4 +1,4 @@
-"""Captured graphs of tiny models, each captured once a session and forked for every test."""
+"""Captured graphs of tiny models: each is captured once a session, and forked for every test."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SLOTS = 12
 
 @cache
 def model(family: str) -> PreTrainedModel:
+    """Make the tiny model of a family, once."""
     return tiny(family)
 
 
@@ -39,39 +40,42 @@ def _prepared(family: str) -> GraphModule:
 
 
 def captured(family: str) -> GraphModule:
+    """Return the graph of a family's tiny model as it is captured."""
     return passes.fork(_captured(family))
 
 
 def prepared(family: str) -> GraphModule:
+    """Return the graph of a family's tiny model after the preparation, for 64 positions."""
     return passes.fork(_prepared(family))
 
 
 def tokens() -> Tensor:
+    """Return the tokens that graphs are run on, [1, SLOTS] int64."""
     return torch.randint(1, 100, (1, SLOTS), generator=torch.Generator().manual_seed(1))
 
 
 @torch.no_grad()
 def logits(graph: GraphModule) -> Tensor:
-    """What a graph before attention is lowered says of `tokens()`, [slots, vocabulary]."""
+    """Run a graph whose attention is not lowered on `tokens()`; return its logits [slots, vocabulary]."""
     value: Tensor = graph(tokens(), torch.arange(SLOTS)[None])["logits"][0]
     return value
 
 
 @torch.no_grad()
 def truth(family: str, ids: Tensor | None = None) -> Tensor:
-    """What transformers says of them."""
+    """Run the model in transformers on `ids`, or on `tokens()`; return its logits [slots, vocabulary]."""
     value: Tensor = model(family)(input_ids=tokens() if ids is None else ids).logits[0]
     return value
 
 
 def stack(family: str) -> tuple[str, nn.ModuleList]:
-    """Where the original's layers are, and they."""
+    """Return the path of the original model's list of layers, and the list."""
     return next((n, m) for n, m in model(family).named_modules() if isinstance(m, nn.ModuleList) and len(m) == 3)
 
 
 @contextmanager
 def without(family: str, attention: int = -1, mlp: int = -1, exit_after: int | None = None) -> Iterator[None]:
-    """The original model, two of its sublayers giving zeros, or its last layers gone."""
+    """Let two sublayers of the original model give zeros, or take its last layers away."""
     original, (path, layers) = model(family), stack(family)
     holder, _, name = path.rpartition(".")
 
@@ -93,6 +97,6 @@ def without(family: str, attention: int = -1, mlp: int = -1, exit_after: int | N
 
 
 def operators(graph: GraphModule) -> dict[str, int]:
-    """How often each operator is called."""
+    """Count the calls of each operator."""
     named = (str(n.target).removesuffix(".default") for n in graph.graph.nodes if n.op == "call_function")
     return dict(sorted(Counter(named).items()))
