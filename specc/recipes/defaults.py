@@ -1,13 +1,13 @@
-"""Tuned numbers that recipes start from, until `specc tune` has measured the machine at hand.
+"""The tuned numbers that recipes start from, until `specc tune` has measured the machine at hand.
 
-The machine: 2 virtual cores of a Xeon with AVX-512 and without AMX, ONNX Runtime 1.31.1, 2 threads.
-benchmarks/LOG.md holds the measurements; a comment below quotes the words that find its row.
+All values were chosen on a virtual machine with 2 cores of a Xeon with AVX-512 and without AMX, ONNX Runtime 1.31.1,
+2 threads. `benchmarks/LOG.md` has the figures. The comment above each field gives its unit, and the command that
+measures the figure anew. BUNDLE is a compiled bundle, for example build/demo.specc.
 
-The commands that measure them anew:
-    tune      `specc tune BUNDLE` chooses for the machine that it runs on and writes the choice into the bundle.
-    retree    `specc compile MODEL --tune` chooses trees by measured acceptance and costs, and compiles them.
-    heldout   `specc compile MODEL --set RECIPE.PARAMETER=VALUE` once a value, then `benchmarks/heldout.py BUNDLE`.
-    steps     `benchmarks/bench_steps.py BUNDLE` prints what a call of each engine costs.
+- "tune": `specc tune BUNDLE` chooses for the machine that it runs on, and writes its choice into the bundle.
+- "trees": `specc compile MODEL --tune` chooses trees by measured acceptance and costs, and compiles them.
+- "heldout": `specc compile MODEL --set RECIPE.PARAMETER=VALUE` for each value, then `benchmarks/heldout.py BUNDLE`.
+- "steps": `benchmarks/bench_steps.py BUNDLE` prints what a call of each engine costs.
 """
 
 from __future__ import annotations
@@ -17,50 +17,73 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultLengths:
-    """A choice of how much each kind of drafter drafts in a step. Each line ends with its unit and its command."""
+    """The numbers that say how much each kind of drafter drafts in a step."""
 
-    draft: int = 3  # tokens of a layer-skipping draft or a draft model; tune
-    copy: int = 11  # tokens of the 4-bit copy at most; tune; "drafts up to 11 tokens"
-    copy_confidence: float = 0.3  # probability of a token below which the copy stops; heldout; "0.3 and more"
-    copy_after_lookup: int = 3  # tokens of the copy where the text holds no match; tune
-    lookup: int = 11  # tokens copied from the text at most, which fill 12 slots; tune; "Chains of 6 slots, not 8"
-    lookup_before_copy: int = 8  # tokens copied from the text at most, where the copy drafts otherwise; tune
-    lookup_for_copy: int = 3  # tokens guessed for one call of the copy, which has 4 slots; heldout; "(staged)"
-    longest_match: int = 3  # tokens that must match at most; heldout; "Prompt lookup by longer n-grams"
-    shortest_match: int = 2  # tokens that must match at least, where the copy drafts otherwise; heldout
-    jacobi: int = 5  # tokens guessed in a step, which fill 6 slots; tune; "jacobi of five guesses"
-    window: int = 4  # columns of a window of guesses; heldout; "Lookahead of three guesses"
-    ngram: int = 4  # tokens of an n-gram of that window; heldout; "Lookahead of three guesses"
-    candidates: int = 3  # n-grams verified in a step: 22 slots with the window; heldout; "Lookahead of three guesses"
-    exit_share: float = 0.25  # share of the model's layers that an early exit runs; heldout
+    # Tokens of a layer-skipping draft, or of a draft model. Anew: tune.
+    draft: int = 3
+    # Tokens of the 4-bit copy at most. Anew: tune; "drafts up to 11 tokens" in the log.
+    copy: int = 11
+    # Probability of a token below which the copy stops. Anew: heldout; "0.3 and more" in the log.
+    copy_confidence: float = 0.3
+    # Tokens of the copy where the text holds no match. Anew: tune.
+    copy_after_lookup: int = 3
+    # Tokens copied from the text at most, which fill 12 slots. Anew: tune; "Chains of 6 slots, not 8" in the log.
+    lookup: int = 11
+    # Tokens copied from the text at most, where the copy drafts otherwise. Anew: tune.
+    lookup_before_copy: int = 8
+    # Tokens guessed for one call of the copy, which has 4 slots. Anew: heldout; "(staged)" in the log.
+    lookup_for_copy: int = 3
+    # Tokens that must match at most. Anew: heldout; "Prompt lookup by longer n-grams" in the log.
+    longest_match: int = 3
+    # Tokens that must match at least, where the copy drafts otherwise. Anew: heldout.
+    shortest_match: int = 2
+    # Tokens guessed in a step, which fill 6 slots. Anew: tune; "jacobi of five guesses" in the log.
+    jacobi: int = 5
+    # Columns of a window of guesses. Anew: heldout; "Lookahead of three guesses" in the log.
+    window: int = 4
+    # Tokens of an n-gram of that window. Anew: as for window.
+    ngram: int = 4
+    # N-grams verified in a step, which fill 22 slots with the window. Anew: as for window.
+    candidates: int = 3
+    # Share of the model's layers that an early exit runs. Anew: heldout.
+    exit_share: float = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultTrees:
-    """A choice of shapes for draft trees. Each line ends with its unit and its command.
+    """The numbers that shape draft trees."""
 
-    `rates`: how often the child of rank 0, 1, … is the target's token. They give default trees their shape, not their
-    cost. The plan of `specc tune` holds measured ones under `acceptance`.
-    """
-
-    rates: tuple[float, ...] = (0.55, 0.14, 0.07, 0.045, 0.03, 0.025, 0.02, 0.015)  # share, by rank; retree
-    exit_slots: int = 12  # slots, the pending token's included; retree; "Trees by measured rates and costs"
-    exit_depth: int = 5  # levels; retree
-    exit_ranks: int = 4  # children of a node at most; retree
-    recycled_nodes: int = 23  # nodes below the pending token: 24 slots; retree; the paper has 80 on a GPU
-    recycled_depth: int = 6  # levels; retree
-    dynamic_nodes: int = 11  # nodes below the pending token at most: 12 slots; tune
-    dynamic_depth: int = 5  # levels at most; heldout
-    frontier: int = 4  # slots of one draft call that grows a tree; steps
+    # Share of steps in which the child of rank 0, 1, … is the target's token. They say which nodes a tree has, not what
+    # it costs. Anew: `acceptance` in the plan of `specc tune BUNDLE --json`.
+    rates: tuple[float, ...] = (0.55, 0.14, 0.07, 0.045, 0.03, 0.025, 0.02, 0.015)
+    # Slots of an early exit's tree, the pending token's included. Anew: trees; "Trees by measured rates" in the log.
+    exit_slots: int = 12
+    # Levels of that tree. Anew: trees.
+    exit_depth: int = 5
+    # Children of one of its nodes at most. Anew: trees.
+    exit_ranks: int = 4
+    # Nodes of a recycled tree, which fill 24 slots; the paper has 80, on a GPU. Anew: trees.
+    recycled_nodes: int = 23
+    # Levels of that tree. Anew: trees.
+    recycled_depth: int = 6
+    # Nodes of a dynamic tree at most, which fill 12 slots. Anew: tune.
+    dynamic_nodes: int = 11
+    # Levels of that tree at most. Anew: heldout.
+    dynamic_depth: int = 5
+    # Slots of one call of a draft that grows a tree. Anew: steps.
+    frontier: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class WidthPolicy:
-    """A choice of how many slots the engines have. Each line ends with its unit and its command."""
+    """The numbers that say how many slots the engines have."""
 
-    prefill: int = 64  # slots of the engine that reads a prompt; steps
-    below: tuple[int, ...] = (4, 6)  # slots of chains narrower than a recipe's own; tune; "Chains of 6 slots, not 8"
-    curve: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # slots of chains that tune measures and may choose
+    # Slots of the engine that reads a prompt. Anew: steps.
+    prefill: int = 64
+    # Slots of chains narrower than a recipe's own. Anew: tune; "Chains of 6 slots, not 8" in the log.
+    below: tuple[int, ...] = (4, 6)
+    # Slots of the chains that `specc tune` measures and may choose. Anew: the curve of `specc tune BUNDLE`.
+    curve: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 LENGTHS = DefaultLengths()
