@@ -1,0 +1,125 @@
+"""A whole compile: what it writes, and that it stores no more than its engines read."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+from tiny import save_model
+
+from specc import compiler
+from specc.compiler import Options, compile_bundle
+from specc.runtime.bundle import Bundle, open_bundle
+
+pytestmark = [pytest.mark.torch, pytest.mark.model]
+
+
+def stored(bundle: Bundle) -> dict[tuple[str, int], str]:
+    """Return the names of the tensors in the bundle's weights files, by file and offset."""
+    tensors: dict[tuple[str, int], str] = {}
+    for file in bundle.path.glob("*.safetensors"):
+        with file.open("rb") as f:
+            (size,) = struct.unpack("<Q", f.read(8))
+            header = json.loads(f.read(size))
+        header.pop("__metadata__", None)
+        tensors |= {(file.name, 8 + size + spec["data_offsets"][0]): name for name, spec in header.items()}
+    return tensors
+
+
+def references(bundle: Bundle) -> set[tuple[str, int]]:
+    """Return the places in weights files that the bundle's ONNX engines refer to."""
+    places = set()
+    for file in {engine.file for engine in bundle.manifest.engines}:
+        for tensor in onnx.load(bundle.file(file), load_external_data=False).graph.initializer:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            if entries:
+                places.add((entries["location"], int(entries["offset"])))
+    return places
+
+
+def unread(bundle: Bundle) -> list[str]:
+    """Return the stored tensors that no engine refers to."""
+    return sorted(name for place, name in stored(bundle).items() if place not in references(bundle))
+
+
+@pytest.fixture(scope="module")
+def assisted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny model with a draft model, whose engines read 4 bits while the target's read fp32."""
+    directory = tmp_path_factory.mktemp("assisted")
+    small = save_model(directory / "small", num_hidden_layers=1)
+    prompts = directory / "prompts.jsonl"
+    prompts.write_text('{"prompt": "import os"}\n', encoding="utf-8")
+    options = Options(
+        model=str(model),
+        output=directory / "assisted.specc",
+        recipes=("draft-model", "early-exit"),
+        assistant_model=str(small),
+        prompts=prompts,
+        golden_tokens=4,
+    )
+    return compile_bundle(options).bundle
+
+
+def test_every_stored_tensor_is_referred_to_by_an_engine(assisted: Bundle) -> None:
+    """So no fp32 copy of the draft model's matrices, and no 4-bit copy of layers behind the exit."""
+    assert references(assisted) == stored(assisted).keys()
+    assert unread(assisted) == []
+    names = stored(assisted).values()
+    assert any(name.startswith("assistant.") for name in names) and any("_int4" in name for name in names)
+
+
+def test_the_shared_bundle_stores_nothing_else_either(bundle: Path) -> None:
+    assert unread(open_bundle(bundle)) == []
+
+
+def test_all_stages_are_reported_and_the_last_is_not_beyond_the_total(model: Path, tmp_path: Path) -> None:
+    reports: list[tuple[str, int, int]] = []
+    compile_bundle(
+        Options(
+            model=str(model),
+            output=tmp_path / "m.specc",
+            recipes=("plain",),
+            golden_tokens=2,
+            stage=lambda *report: reports.append(report),
+        )
+    )
+    titles = [title for title, _, _ in reports]
+    assert titles[:3] == [f"load {model}", "decode the golden prompts in transformers", f"capture {model}"]
+    assert [title for title in titles if title.startswith("build ")] == [
+        "build prefill",
+        "build decode and 10 more widths",
+    ]
+    assert titles[-1] == "measure the recipes"
+    assert all(done <= total for _, done, total in reports)
+    assert [done for _, done, _ in reports] == list(range(len(reports)))
+
+
+@pytest.fixture
+def compiles(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[Options]:
+    """The options of each compile; none compiles anything, and each bundle proposes another tree."""
+    calls: list[Options] = []
+
+    def compile_nothing(options: Options) -> Bundle:
+        calls.append(options)
+        opened = open_bundle(bundle)
+        extra = {"plan": {"trees": {"early-exit": {"tree": [[0]]}}}}
+        return replace(opened, manifest=replace(opened.manifest, extra=extra))
+
+    monkeypatch.setattr(compiler, "_compile", compile_nothing)
+    return calls
+
+
+def test_with_better_trees_a_bundle_is_compiled_twice_and_never_more(compiles: list[Options]) -> None:
+    report = compile_bundle(Options(model="model", output="out"))
+    assert [options.overwrite for options in compiles] == [False, True]
+    assert compiles[1].parameters == {"early-exit": {"tree": [[0]]}}
+    assert report.seconds > 0 and report.peak_rss_bytes > 1 << 20
+
+
+def test_a_users_tree_is_compiled_once(compiles: list[Options]) -> None:
+    compile_bundle(Options(model="model", output="out", parameters={"early-exit": {"tree": [(0,)]}}))
+    assert len(compiles) == 1

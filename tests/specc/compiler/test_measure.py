@@ -1,0 +1,104 @@
+"""What follows once the engines are built: which steps run, and whether other trees are compiled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from specc.compiler import measure
+from specc.compiler.measure import measure_recipes, with_better_trees
+from specc.compiler.options import Options
+from specc.compiler.stages import Stages
+from specc.exactness import self_reference
+from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.errors import BackendError
+from specc.tuning import default_recipe, tune
+
+pytestmark = pytest.mark.torch
+
+FROZEN = Path(__file__).parents[2] / "bundles" / "schema-1"
+STAGES = Stages(lambda title, done, total: None, total=0)
+
+
+def options(**changes: Any) -> Options:
+    return Options(model="model", output="out", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "modules"),
+    [
+        ({}, [default_recipe]),
+        ({"tune": True}, [default_recipe, tune]),
+        ({"dtype": "bf16"}, [default_recipe]),
+        ({"dtype": "int4", "tune": True}, [self_reference, default_recipe, tune]),
+        ({"dtype": "int8", "text": "book.txt"}, [self_reference, default_recipe]),
+    ],
+)
+def test_the_steps_run_in_order(
+    changes: dict[str, Any], modules: list[ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs: list[tuple[ModuleType, tuple[str, ...]]] = []
+    monkeypatch.setattr(measure, "run_module", lambda module, *argv, **_: runs.append((module, argv)))
+    measure_recipes(tmp_path, options(**changes), STAGES)
+    assert [module for module, _ in runs] == modules
+    assert all(argv[0] == str(tmp_path) for _, argv in runs)
+    assert [argv[1:] for module, argv in runs if module is self_reference] in (
+        [],
+        [("book.txt",)] if "text" in changes else [()],
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "int4"}, "cannot decode the golden prompts with the quantised weights on this machine: .*no bundle"),
+        ({}, "cannot measure the recipes on this machine: .*no bundle"),
+    ],
+)
+def test_a_step_that_fails_says_which_it_is(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=message):
+        measure_recipes(tmp_path / "none", options(**changes), STAGES)
+
+
+def test_a_failure_of_tuning_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(measure, "default_recipe", ModuleType("this"))  # prints a poem, and succeeds
+    with pytest.raises(BackendError, match=r"cannot tune the recipes on this machine: .*no bundle"):
+        measure_recipes(tmp_path / "none", options(tune=True), STAGES)
+
+
+def bundle_with(trees: dict[str, Any] | None) -> Bundle:
+    bundle = open_bundle(FROZEN)
+    extra = {} if trees is None else {"plan": {"trees": trees}}
+    return replace(bundle, manifest=replace(bundle.manifest, extra=extra))
+
+
+TREES = {"early-exit": {"tree": [[0], [1]], "predicted_gain": 1.2}}
+
+
+def test_proposed_trees_are_compiled_over_the_bundle() -> None:
+    parameters = {"early-exit": {"assistant_early_exit": 2}, "jacobi": {"num_speculative_tokens": 3}}
+    retuned = with_better_trees(options(parameters=parameters, tune=True), bundle_with(TREES))
+    assert retuned is not None and retuned.overwrite and retuned.tune
+    assert retuned.parameters == {
+        "early-exit": {"assistant_early_exit": 2, "tree": [[0], [1]]},
+        "jacobi": {"num_speculative_tokens": 3},
+    }
+    assert parameters["early-exit"] == {"assistant_early_exit": 2}  # the user's own stay as they are
+
+
+def test_a_second_compile_is_the_last() -> None:
+    """The options of the second name the trees, so that its proposals lead to no third."""
+    retuned = with_better_trees(options(), bundle_with(TREES))
+    assert retuned is not None
+    assert with_better_trees(retuned, bundle_with(TREES)) is None
+
+
+def test_without_a_proposal_or_beside_a_users_tree_nothing_is_compiled_again() -> None:
+    assert with_better_trees(options(), bundle_with(None)) is None
+    assert with_better_trees(options(), bundle_with({})) is None
+    chosen = options(parameters={"early-exit": {"tree": [(0,)]}})
+    assert with_better_trees(chosen, bundle_with(TREES)) is None

@@ -1,0 +1,112 @@
+"""Which recipes are compiled, with what values, and of which blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graphs import prepared, tokens
+
+from specc.compiler import plans
+from specc.compiler.options import Options
+from specc.compiler.plans import MARGIN, SEARCHES, RecipePlan, choose_methods, plan_recipes, search_layers
+from specc.compiler.stages import Stages
+from specc.recipes import METHODS, Facts, LayerSearch
+from specc.runtime.block import Layers
+from specc.runtime.errors import RecipeError
+
+pytestmark = pytest.mark.torch
+
+FACTS = Facts(layers=3, vocab_size=100)
+
+
+def options(**changes: Any) -> Options:
+    return Options(model="model", output="out", **changes)
+
+
+def names(**changes: Any) -> list[str]:
+    return [m.name for m in choose_methods(options(**changes))]
+
+
+def planned(*recipes: str, **changes: Any) -> list[RecipePlan]:
+    """Return the plans of some recipes; plain decoding's comes first."""
+    chosen = options(recipes=recipes, **changes)
+    return plan_recipes(choose_methods(chosen), FACTS, chosen)
+
+
+def test_without_names_all_recipes_are_compiled_whose_needs_are_met() -> None:
+    needy = {m.name for m in METHODS.values() if m.needs}
+    assert set(names()) == METHODS.keys() - needy and needy
+    assert set(names(assistant_model="small")) == set(METHODS)
+
+
+def test_plain_decoding_comes_first_and_each_recipe_once() -> None:
+    assert names(recipes=("early-exit", "jacobi", "early-exit", "plain")) == ["plain", "early-exit", "jacobi"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipes": ("draft-model",)}, "recipe draft-model needs a draft model; name one with --assistant-model"),
+        ({"recipes": ("jacobbi",)}, "no recipe 'jacobbi'; did you mean 'jacobi'"),
+        ({"recipes": ("jacobi",), "parameters": {"early-exit": {}}}, "is not compiled; add --recipe early-exit"),
+        ({"recipes": ("jacobi",), "parameters": {"": {"tree": 1}}}, "no compiled recipe has a parameter 'tree'"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        choose_methods(options(**changes))
+
+
+def test_a_value_for_all_recipes_gives_way_to_one_for_a_single_recipe() -> None:
+    parameters = {"": {"num_speculative_tokens": 2}, "jacobi": {"num_speculative_tokens": 7}}
+    plain, jacobi, skip = planned("jacobi", "layer-skip", parameters=parameters)
+    assert "num_speculative_tokens" not in plain.values
+    assert (jacobi.values["num_speculative_tokens"], skip.values["num_speculative_tokens"]) == (7, 2)
+
+
+def test_drafts_read_the_type_that_the_user_chose_unless_the_method_has_one() -> None:
+    _, skip, copy = planned("layer-skip", "quantized-self-draft", draft_dtype="int8")
+    assert skip.blocks.engines["draft"].weights == "int8"
+    assert copy.blocks.engines["draft"].weights == "int4"
+    assert {block.weights for plan in (skip, copy) for block in plan.blocks.verify} == {"fp32"}
+
+
+def test_a_type_that_does_not_exist_is_refused_before_anything_is_captured() -> None:
+    with pytest.raises(RecipeError, match="unknown type of weights 'int3'"):
+        planned("layer-skip", draft_dtype="int3")
+
+
+@pytest.mark.parametrize(("recipe", "parameter"), [("jacobi", "num_speculative_tokens")])
+def test_a_block_is_no_wider_than_the_scratch_of_the_cache(recipe: str, parameter: str) -> None:
+    assert planned(recipe, parameters={recipe: {parameter: MARGIN - 1}})
+    with pytest.raises(RecipeError, match=f"recipe {recipe} needs {MARGIN + 1} slots; {MARGIN} is the most"):
+        planned(recipe, parameters={recipe: {parameter: MARGIN}})
+
+
+def test_the_rows_of_a_frontier_count_too() -> None:
+    """A draft call of 4 slots sees the rows of the whole tree."""
+    with pytest.raises(RecipeError, match="recipe dynamic-tree needs 129 slots; 128 is the most"):
+        planned("dynamic-tree", parameters={"dynamic-tree": {"num_speculative_tokens": MARGIN - 4}})
+
+
+def test_every_search_has_a_function() -> None:
+    assert SEARCHES.keys() == set(LayerSearch)
+
+
+def test_a_search_plans_again_what_was_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(graph: object, tokens: object, values: object) -> dict[str, Any]:
+        return {"skip_attention": [1], "skip_mlp": []}
+
+    monkeypatch.setitem(plans.SEARCHES, LayerSearch.SKIP_SOME, search)
+    chosen, titles = options(recipes=("layer-skip", "jacobi")), []
+    before = planned("layer-skip", "jacobi")
+    stages = Stages(lambda title, done, total: titles.append(title), total=0)
+    graph, text = prepared("llama"), tokens()[0].tolist()
+    after = search_layers(before, FACTS, chosen, graph, text, stages)
+    assert [plan.method.name for plan in after] == ["plain", "layer-skip", "jacobi"]
+    draft = after[1].blocks.engines["draft"]
+    assert draft.layers == Layers(skip_attention=(1,)) and draft.weights == "int4"
+    assert after[1].values["skip_attention"] == [1]
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert titles == ["search for layer-skip"]

@@ -1,0 +1,87 @@
+"""The weights files: what is stored, once, under which name, and in which type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from graphs import logits, prepared
+from safetensors.torch import load_file
+from torch import nn
+from torch.fx import GraphModule, symbolic_trace
+
+from specc.compiler.weights import INLINE, collect, file_name, prefix_of, share_tied, write, write_types
+from specc.runtime.errors import BundleError
+
+pytestmark = pytest.mark.torch
+
+
+class Tied(nn.Module):
+    """A model whose head is its embedding, with one more view of it and a bias that is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.arange(64.0 * 8).reshape(64, 8))
+        self.head = nn.Parameter(self.embedding.data)
+        self.turned = nn.Parameter(self.embedding.data.T)
+        self.bias = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.turned) @ self.head + x @ self.turned @ self.embedding + self.bias
+
+
+def tied() -> GraphModule:
+    return symbolic_trace(Tied())
+
+
+def targets(graph: GraphModule) -> list[str]:
+    return [str(node.target) for node in graph.graph.find_nodes(op="get_attr")]
+
+
+def test_one_tensor_is_read_under_one_name_the_first() -> None:
+    graph, x = tied(), torch.ones(2, 8)
+    before = graph(x)
+    share_tied(graph)
+    assert targets(graph) == ["turned", "head", "head", "bias"]  # a transpose is another tensor
+    assert torch.equal(graph(x), before)
+
+
+def test_small_tensors_stand_in_the_engines() -> None:
+    stored = collect(tied())
+    assert stored.keys() == {"turned", "head"}
+    assert all(tensor.is_contiguous() and tensor.nbytes >= INLINE for tensor in stored.values())
+
+
+def test_names_of_a_draft_model_have_a_prefix() -> None:
+    assert (prefix_of("target"), prefix_of("assistant")) == ("", "assistant.")
+    assert collect(tied(), prefix_of("assistant")).keys() == {"assistant.turned", "assistant.head"}
+
+
+def test_a_prepared_graph_computes_the_same_when_tied_weights_have_one_name() -> None:
+    graph = prepared("llama")
+    before = logits(graph)
+    share_tied(graph)
+    assert torch.equal(logits(graph), before)
+
+
+def test_each_half_type_has_a_file_and_all_others_share_one(tmp_path: Path) -> None:
+    tensors = {"w": torch.full((4, 4), 1.5), "packed": torch.ones(4, dtype=torch.uint8)}
+    files = write_types(tensors, tmp_path, ["fp32", "bf16", "int4", "bf16"])
+    assert files == {"fp32": "weights.safetensors", "bf16": "weights-bf16.safetensors", "int4": "weights.safetensors"}
+    assert files == {kind: file_name(kind) for kind in files}
+    for name, dtype in (("weights.safetensors", torch.float32), ("weights-bf16.safetensors", torch.bfloat16)):
+        stored = load_file(tmp_path / name)
+        assert (stored["w"].dtype, stored["packed"].dtype) == (dtype, torch.uint8)
+        assert stored["w"].float().equal(tensors["w"])
+
+
+def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    write_types({"w": torch.ones(2)}, tmp_path, ["fp32"])
+    write_types({"w": torch.zeros(2)}, tmp_path, ["int4"])
+    assert load_file(tmp_path / "weights.safetensors")["w"].tolist() == [1, 1]
+
+
+def test_no_room_is_one_line_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"cannot write .*none/w: .*; free some space, or choose another output"):
+        write({"w": torch.ones(2)}, tmp_path / "none" / "w")

@@ -1,0 +1,47 @@
+"""What an entry of the table does with parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, nearest
+from specc.runtime.errors import RecipeError
+
+
+def no_blocks(values: Mapping[str, Any], facts: Facts) -> MethodBlocks:
+    return MethodBlocks(())
+
+
+ENTRY = Method(
+    name="entry",
+    title="An entry",
+    drafter="plain",
+    topology="none",
+    plan=no_blocks,
+    parameters={"count": Parameter(3, "a count"), "tree": Parameter(None, "a tree")},
+)
+
+
+def test_values_are_completed_by_the_defaults_in_the_order_of_the_parameters() -> None:
+    assert list(ENTRY.settle({"tree": [(0,)]}).items()) == [("count", 3), ("tree", [(0,)])]
+    assert ENTRY.settle({"count": None}) == {"count": None, "tree": None}
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="recipe entry has no parameter 'cuont'; did you mean 'count'"):
+        ENTRY.settle({"cuont": 1})
+
+
+def test_where_no_name_is_near_all_are_listed() -> None:
+    assert nearest("zzz", ["count", "tree"]) == "there are count, tree"
+    assert nearest("zzz", []) == "there are none"
+    assert nearest("tre", ["count", "tree"]) == "did you mean 'tree'?"
+
+
+def test_an_entry_is_written_with_keywords() -> None:
+    arguments: Any = ("name", "title", "paper", "plain", "none", no_blocks)
+    with pytest.raises(TypeError, match="positional"):
+        Method(*arguments)

@@ -1,0 +1,34 @@
+"""Methods that verify guesses of the target's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from specc.recipes.entry import Facts
+from specc.recipes.guesses import JACOBI, LOOKAHEAD
+from specc.runtime.block import Block
+from specc.runtime.errors import RecipeError
+from specc.runtime.tree import Tree
+
+FACTS = Facts(layers=8, vocab_size=500)
+
+
+def test_jacobi_verifies_one_chain_of_all_its_guesses() -> None:
+    blocks = JACOBI.plan(JACOBI.settle({}), FACTS)
+    assert blocks.verify == (Block(Tree.chain(6)),) and not blocks.engines
+
+
+def test_a_window_has_the_rows_of_an_n_gram_without_its_first_token() -> None:
+    values = LOOKAHEAD.settle({"window_size": 3, "ngram_size": 4, "max_candidates": 2})
+    assert LOOKAHEAD.plan(values, FACTS).verify == (Block(Tree.window(3, 3, 2)),)
+    assert LOOKAHEAD.plan(LOOKAHEAD.settle({}), FACTS).verify[0].slots == 22
+
+
+@pytest.mark.parametrize(("name", "value", "least"), [("window_size", 0, 1), ("ngram_size", 1, 2)])
+def test_a_window_without_columns_or_rows_is_refused(name: str, value: int, least: int) -> None:
+    with pytest.raises(RecipeError, match=f"{name} is {value}; give a whole number, {least} or more"):
+        LOOKAHEAD.plan(LOOKAHEAD.settle({name: value}), FACTS)
+
+
+def test_a_window_may_verify_no_candidate() -> None:
+    assert LOOKAHEAD.plan(LOOKAHEAD.settle({"max_candidates": 0}), FACTS).verify == (Block(Tree.window(4, 3, 0)),)
