@@ -42,6 +42,6 @@ def with_better_trees(options: Options, bundle: Bundle) -> Options | None:
     if not trees or any(options.parameters.get(name, {}).get("tree") for name in trees):
         return None
     parameters: dict[str, dict[str, Any]] = {name: dict(values) for name, values in options.parameters.items()}
-    for name, better in trees.items():
-        parameters.setdefault(name, {})["tree"] = [list(path) for path in better.tree]
+    for name, proposal in trees.items():
+        parameters.setdefault(name, {})["tree"] = proposal.tree
     return replace(options, parameters=parameters, overwrite=True)

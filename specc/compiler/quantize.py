@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from specc.passes import Pass
+from specc.passes.arguments import node_arg, optional_node
 from specc.passes.find import aten, calls, weight
 from specc.runtime.errors import PassError
 
@@ -90,10 +91,12 @@ class _Product:
 
     @classmethod
     def of(cls, node: Node) -> _Product:
-        first, second, *others = (argument for argument in node.args if isinstance(argument, Node))
+        """Read the arguments of a call. The bias of addmm is its first argument."""
         if node.target is aten.addmm.default:
-            return cls(node=node, bias=first, x=second, matrix=others[0], transposed=True)
-        return cls(node=node, x=first, matrix=second, bias=others[0] if others else None, transposed=False)
+            x, matrix = node_arg(node, 1), node_arg(node, 2)
+            return cls(node=node, x=x, matrix=matrix, bias=node_arg(node, 0), transposed=True)
+        x, matrix = node_arg(node, 0), node_arg(node, 1)
+        return cls(node=node, x=x, matrix=matrix, bias=optional_node(node, 2), transposed=False)
 
 
 def _read(graph: GraphModule, target: str) -> Node:

@@ -5,23 +5,17 @@ Logits are of a scale near 1 and may differ by 1e-4; what is found is 1e-5 at mo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from families import FAMILIES, MIXED, UNREACHED, WINDOW, tiny
-from graphs import captured, logits, model, prepared, truth
-from safetensors.torch import load_file, save_file
+from graphs import captured, logits, prepared, truth
 from torch import nn
 from transformers import PreTrainedModel
 
 from specc import passes
 from specc.compiler.capture import capture
-from specc.huggingface import describe, load_model
 from specc.passes.find import ATTENTION, calls, layers, weight
 from specc.runtime.errors import CaptureError
 
@@ -163,113 +157,3 @@ def test_an_unknown_term_of_attention_is_refused() -> None:
 
     model.model.layers[0].self_attn.register_forward_pre_hook(add_term, with_kwargs=True)
     assert "layer 0 hands 'position_bias' to attention" in refusal(model)
-
-
-# loading: what stands in a directory, and what is said of it
-
-
-def save(directory: Path, **changes: Any) -> Path:
-    """A model, with changes to its configuration."""
-    model("llama").save_pretrained(directory)
-    rewrite(directory / "config.json", **changes)
-    return directory
-
-
-def rewrite(file: Path, **changes: Any) -> None:
-    file.parent.mkdir(exist_ok=True, parents=True)
-    file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | changes))
-
-
-def reweigh(directory: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    file = directory / "model.safetensors"
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file, metadata={"format": "pt"})
-
-
-def complaint(source: Path | str) -> str:
-    with pytest.raises(CaptureError) as caught:
-        load_model(str(source))
-    assert "\n" not in str(caught.value) and str(source) in str(caught.value)
-    return str(caught.value)
-
-
-def test_a_saved_model_loads_in_fp32(tmp_path: Path) -> None:
-    model("llama").to(torch.float32).save_pretrained(tmp_path)
-    loaded = load_model(str(tmp_path))
-    assert loaded.dtype == torch.float32 and not loaded.training
-    torch.testing.assert_close(loaded.lm_head.weight, model("llama").lm_head.weight)
-
-
-def test_no_directory_no_configuration_none_that_can_be_read(tmp_path: Path) -> None:
-    assert "name one that save_pretrained wrote, or a hub id" in complaint(tmp_path / "absent")
-    assert "has no config.json; name a directory that save_pretrained wrote" in complaint(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    assert "cannot read the configuration" in complaint(tmp_path)
-
-
-def test_an_encoder_decoder(tmp_path: Path) -> None:
-    rewrite(tmp_path / "config.json", model_type="t5")
-    assert "is an encoder-decoder (t5); specc compiles decoder-only models" in complaint(tmp_path)
-
-
-def test_a_model_type_that_is_unknown_or_no_language_model(tmp_path: Path) -> None:
-    rewrite(tmp_path / "config.json", model_type="nosuch")
-    assert "`nosuch`" in complaint(tmp_path)
-    rewrite(tmp_path / "config.json", model_type="vit")
-    said = complaint(tmp_path)
-    assert f"'vit', which is no causal language model of transformers {transformers.__version__}; upgrade" in said
-
-
-def test_weights_as_pickles_are_never_read(tmp_path: Path) -> None:
-    model("llama").config.save_pretrained(tmp_path)
-    torch.save(model("llama").state_dict(), tmp_path / "pytorch_model.bin")
-    said = complaint(tmp_path)
-    assert "from safetensors" in said and said.endswith("save the model again with save_pretrained")
-
-
-def test_quantised_weights(tmp_path: Path) -> None:
-    said = complaint(save(tmp_path, quantization_config={"quant_method": "awq", "bits": 4}))
-    assert "is quantised; compile the original checkpoint" in said
-
-
-def test_weights_that_would_be_random(tmp_path: Path) -> None:
-    for change in (lambda t: t.pop("model.norm.weight"), lambda t: t.update({"model.norm.weight": torch.ones(3)})):
-        reweigh(save(tmp_path), change)
-        assert "lacks 1 of its weights, such as model.norm.weight" in complaint(tmp_path)
-
-
-def test_a_truncated_file_of_weights(tmp_path: Path) -> None:
-    file = save(tmp_path) / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    assert "cannot load" in complaint(tmp_path)
-
-
-def test_remote_code_is_run_with_the_flag_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}
-    directory, ran = save(tmp_path / "m", model_type="mine", auto_map=code), tmp_path / "ran"
-    (directory / "mine.py").write_text(
-        f"open({str(ran)!r}, 'w')\n"
-        "from transformers import LlamaConfig, LlamaForCausalLM\n"
-        "class C(LlamaConfig):\n    model_type = 'mine'\n"
-        "class M(LlamaForCausalLM):\n    config_class = C\n"
-    )
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    assert "--trust-remote-code runs its code, if you have read it" in complaint(directory)
-    rewrite(directory / "config.json", model_type="llama")
-    assert type(load_model(str(directory))).__module__ == "transformers.models.llama.modeling_llama"
-    assert not ran.exists()
-    assert type(load_model(str(directory), trust_remote_code=True)).__name__ == "M"
-    assert ran.exists()
-
-
-def test_the_context_is_the_models_or_less() -> None:
-    assert describe(model("llama"), "here").context == 128
-    assert describe(model("llama"), "here", 64).context == 64
-    with pytest.raises(CaptureError, match=r"max_seq_len 129 does not fit here; give 16\.\.128"):
-        describe(model("llama"), "here", 129)
-
-
-def test_the_context_ends_where_rotary_frequencies_change() -> None:
-    """Rows that the cache holds were turned by the frequencies before."""
-    assert describe(model("phi3-longrope"), "here").context == 64

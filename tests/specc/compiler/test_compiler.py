@@ -9,11 +9,13 @@ from pathlib import Path
 
 import onnx
 import pytest
+from doubles.tune_plan import tune_plan
 from tiny import save_model
 
 from specc import compiler
 from specc.compiler import Options, compile_bundle
 from specc.runtime.bundle import Bundle, open_bundle
+from specc.tuning.plan import TreeProposal
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 
@@ -106,8 +108,8 @@ def compiles(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     def compile_nothing(options: Options) -> Bundle:
         calls.append(options)
         opened = open_bundle(bundle)
-        extra = {"plan": {"trees": {"early-exit": {"tree": [[0]]}}}}
-        return replace(opened, manifest=replace(opened.manifest, extra=extra))
+        proposal = {"early-exit": TreeProposal(tree=((0,),), predicted_gain=1.2)}
+        return replace(opened, manifest=tune_plan(trees=proposal).stored_in(opened.manifest))
 
     monkeypatch.setattr(compiler, "_compile", compile_nothing)
     return calls
@@ -116,7 +118,7 @@ def compiles(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[Options]:
 def test_with_better_trees_a_bundle_is_compiled_twice_and_never_more(compiles: list[Options]) -> None:
     report = compile_bundle(Options(model="model", output="out"))
     assert [options.overwrite for options in compiles] == [False, True]
-    assert compiles[1].parameters == {"early-exit": {"tree": [[0]]}}
+    assert compiles[1].parameters == {"early-exit": {"tree": ((0,),)}}
     assert report.seconds > 0 and report.peak_rss_bytes > 1 << 20
 
 

@@ -1,4 +1,4 @@
-"""Calls side by side: in order, with their errors, and none left behind."""
+"""Calls made by forks: in order, several at once, with their errors, and none left behind."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from functools import partial
 
 import pytest
 
+from specc.compiler import fork_pool
 from specc.compiler.fork_pool import call_each
 from specc.runtime.errors import BackendError, PassError
 
 pytestmark = pytest.mark.torch
+
+CALLS = 5
+state = {"prepared": 0}
 
 
 def nothing(number: int) -> None:
@@ -20,24 +24,51 @@ def nothing(number: int) -> None:
 
 
 def slow_square(number: int) -> tuple[int, int]:
-    time.sleep(0.05 * (5 - number))
+    time.sleep(0.05 * (CALLS - number))
     return number * number, os.getpid()
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_answers_come_in_order_and_each_call_is_announced(at_once: int) -> None:
+def test_results_come_in_order_and_each_call_is_announced(at_once: int) -> None:
     begun: list[int] = []
-    answers = call_each([partial(slow_square, n) for n in range(5)], at_once, begun.append)
-    assert [square for square, _ in answers] == [0, 1, 4, 9, 16]
+    results = call_each([partial(slow_square, n) for n in range(CALLS)], at_once, begun.append)
+    assert [square for square, _ in results] == [0, 1, 4, 9, 16]
     assert begun == [0, 1, 2, 3, 4]
-    here = [pid == os.getpid() for _, pid in answers]
-    assert here == ([True] * 5 if at_once == 1 else [True, False, False, False, False])
+    here = [pid == os.getpid() for _, pid in results]
+    assert here == ([True] * CALLS if at_once == 1 else [True, False, False, False, False])
 
 
 def test_forks_run_at_the_same_time() -> None:
-    start = time.monotonic()
-    call_each([partial(time.sleep, 0), partial(time.sleep, 0.5), partial(time.sleep, 0.5)], 2, nothing)
-    assert time.monotonic() - start < 0.95
+    """Each reads from a pipe into which the other one writes, so that neither ends alone."""
+    first, second = os.pipe(), os.pipe()
+
+    def meet(write: int, read: int) -> bytes:
+        os.write(write, b"x")
+        return os.read(read, 1)
+
+    calls = [lambda: b"", partial(meet, first[1], second[0]), partial(meet, second[1], first[0])]
+    assert call_each(calls, 2, nothing) == [b"", b"x", b"x"]
+    for end in (*first, *second):
+        os.close(end)
+
+
+def test_no_more_forks_run_than_are_allowed() -> None:
+    """Each call writes a sign as it begins and one as it ends."""
+    read, write = os.pipe()
+
+    def mark() -> None:
+        os.write(write, b"+")
+        time.sleep(0.05)
+        os.write(write, b"-")
+
+    call_each([lambda: None, *[mark] * 6], 2, nothing)
+    os.close(write)
+    running, most = 0, 0
+    for sign in os.read(read, 100).decode():
+        running += 1 if sign == "+" else -1
+        most = max(most, running)
+    os.close(read)
+    assert (running, most) == (0, 2)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -45,8 +76,10 @@ def test_an_error_is_raised_here_and_ends_the_others(at_once: int) -> None:
     def fail() -> int:
         raise PassError("found nothing to change")
 
+    start = time.monotonic()
     with pytest.raises(PassError, match="found nothing"):
         call_each([partial(int, 1), fail, partial(time.sleep, 60)], at_once, nothing)
+    assert time.monotonic() - start < 30
 
 
 def test_a_killed_fork_is_one_line_with_a_remedy() -> None:
@@ -54,5 +87,19 @@ def test_a_killed_fork_is_one_line_with_a_remedy() -> None:
         call_each([partial(int, 1), lambda: os.kill(os.getpid(), signal.SIGKILL)], 2, nothing)
 
 
-def test_no_calls_no_answers() -> None:
+def test_each_fork_is_prepared_and_this_process_is_not() -> None:
+    def prepare() -> None:
+        state["prepared"] += 1
+
+    calls = [lambda: state["prepared"]] * 3
+    assert call_each(calls, 2, nothing, prepare) == [0, 1, 1]
+    assert state["prepared"] == 0
+
+
+def test_where_a_process_cannot_fork_all_calls_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_pool, "get_all_start_methods", lambda: ["spawn"])
+    assert call_each([os.getpid] * 3, 2, nothing) == [os.getpid()] * 3
+
+
+def test_no_calls_give_no_results() -> None:
     assert call_each([], 2, nothing) == []

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from doubles.tune_plan import tune_plan
 
 from specc.compiler import measure
 from specc.compiler.measure import measure_recipes, with_better_trees
@@ -17,6 +18,7 @@ from specc.exactness import self_reference
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.errors import BackendError
 from specc.tuning import default_recipe, tune
+from specc.tuning.plan import TreeProposal
 
 pytestmark = pytest.mark.torch
 
@@ -70,13 +72,14 @@ def test_a_failure_of_tuning_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         measure_recipes(tmp_path / "none", options(tune=True), STAGES)
 
 
-def bundle_with(trees: dict[str, Any] | None) -> Bundle:
+def bundle_with(trees: dict[str, TreeProposal] | None) -> Bundle:
+    """Return a bundle with a plan that proposes these trees, or without a plan."""
     bundle = open_bundle(FROZEN)
-    extra = {} if trees is None else {"plan": {"trees": trees}}
-    return replace(bundle, manifest=replace(bundle.manifest, extra=extra))
+    plain = replace(bundle.manifest, extra={})
+    return replace(bundle, manifest=plain if trees is None else tune_plan(trees=trees).stored_in(plain))
 
 
-TREES = {"early-exit": {"tree": [[0], [1]], "predicted_gain": 1.2}}
+TREES = {"early-exit": TreeProposal(tree=((0,), (1,)), predicted_gain=1.2)}
 
 
 def test_proposed_trees_are_compiled_over_the_bundle() -> None:
@@ -84,7 +87,7 @@ def test_proposed_trees_are_compiled_over_the_bundle() -> None:
     retuned = with_better_trees(options(parameters=parameters, tune=True), bundle_with(TREES))
     assert retuned is not None and retuned.overwrite and retuned.tune
     assert retuned.parameters == {
-        "early-exit": {"assistant_early_exit": 2, "tree": [[0], [1]]},
+        "early-exit": {"assistant_early_exit": 2, "tree": ((0,), (1,))},
         "jacobi": {"num_speculative_tokens": 3},
     }
     assert parameters["early-exit"] == {"assistant_early_exit": 2}  # the user's own stay as they are

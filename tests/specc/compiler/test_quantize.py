@@ -1,20 +1,14 @@
-"""Weights of few bits: what they stand for, that torch and engines agree, and a target that is its own reference."""
+"""Weights of few bits: what the packed bytes stand for, and which products are rewritten."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from graphs import logits, operators, prepared, truth
-from shell import specc
 
 from specc import passes
 from specc.compiler.quantize import BITS, BLOCK_SIZE, QuantizeLinears
-from specc.exactness import golden
-from specc.exactness.self_reference import ORIGINAL
 from specc.passes import operators as _operators  # noqa: F401
-from specc.runtime.bundle import open_bundle
 from specc.runtime.errors import PassError
 
 pytestmark = pytest.mark.torch
@@ -46,27 +40,3 @@ def test_every_product_with_a_weight_is_rewritten(family: str, kind: str) -> Non
 def test_a_model_of_another_type_is_refused() -> None:
     with pytest.raises(PassError, match="float64"):
         QuantizeLinears(4).quantized(torch.ones(4, 32, dtype=torch.float64))
-
-
-@pytest.mark.model
-class TestBundle:
-    @pytest.fixture(scope="class")
-    def small(self, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        output = tmp_path_factory.mktemp("int4") / "small.specc"
-        options = ["--dtype", "int4", "--golden-tokens", 6, "--recipe", "prompt-lookup", "--recipe", "early-exit"]
-        assert specc("compile", model, "-o", output, *options).status == 0
-        return output
-
-    def test_its_golden_outputs_are_its_own(self, small: Path) -> None:
-        own, original = golden.read_cases(small / golden.FILE), golden.read_cases(small / ORIGINAL)
-        assert [c.prompt_ids for c in own] == [c.prompt_ids for c in original]
-        assert all(len(c.gaps) == len(c.token_ids) for c in own)
-        assert specc("test", small, "--json").json["diverged"] == 0
-
-    def test_the_original_is_told_of(self, small: Path) -> None:
-        told = specc("test", small, "--json").json["original"]
-        assert told == open_bundle(small).manifest.extra["original"]
-        assert 0 <= told["agreement"] <= 1 and told["tokens"] > 0
-
-    def test_no_engine_reads_its_weights_in_full(self, small: Path) -> None:
-        assert {e.block.weights for e in open_bundle(small).manifest.engines} == {"int4"}
