@@ -111,7 +111,8 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
     while (order := pipe.recv()) != "stop":
         name, tokens, context = order
         engine = session.engines[name]
-        tree = engine.block.topology if tokens == engine.slots else Tree.chain(tokens)
+        topology = engine.block.topology
+        tree = topology if isinstance(topology, Tree) and tokens == engine.slots else Tree.chain(tokens)
         pipe.send(milliseconds(partial(engine.run, caches[context], prompt[:tokens], tree)))
 
 

@@ -61,23 +61,23 @@ class Change:
 
 def ratios(report: Report) -> dict[str, float]:
     """Collect the ratios of a report, each so that more is better, by name."""
-    found = {}
+    values = {}
     last = report["rows"][-1]["category"]  # This is the only category, or the one of all prompts.
     for row in report["rows"]:
         if row["category"] == last:
             name = row["recipe"] if row["system"] == "specc" else f"{row['system']} {row['recipe']}"
             if name != "plain":
-                found[f"{name}, speed / plain decoding"] = row["speedup"]
+                values[f"{name}, speed / plain decoding"] = row["speedup"]
                 if row["mean_acceptance_length"] is not None:
-                    found[f"{name}, acceptance length"] = row["mean_acceptance_length"]
+                    values[f"{name}, acceptance length"] = row["mean_acceptance_length"]
     decode = {cost["context"]: cost["milliseconds"] for cost in report["step_costs"] if cost["engine"] == "decode"}
     for cost in report["step_costs"]:
         if cost["engine"] != "decode":
             name = f"{cost['engine']} after {cost['context']} rows, decode / step"
-            found[name] = decode[cost["context"]] / cost["milliseconds"]
+            values[name] = decode[cost["context"]] / cost["milliseconds"]
     for other in report["against"]:
-        found[f"specc / {other['system']}"] = other["ratio"]
-    return found
+        values[f"specc / {other['system']}"] = other["ratio"]
+    return values
 
 
 def compare(before: Report, now: Report) -> list[Change]:

@@ -117,7 +117,9 @@ def command(
                 backends=backend or ("onnx",),
                 dtype=dtype,
                 draft_dtype=draft_dtype,
-                build=BuildOptions(lowering, compute_capability, weights_inside),
+                build=BuildOptions(
+                    lowering=lowering, compute_capability=compute_capability, weights_inside=weights_inside
+                ),
                 overwrite=overwrite,
                 dump_graphs=dump_graphs,
                 tune=tune,

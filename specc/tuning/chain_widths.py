@@ -17,13 +17,13 @@ def chains(manifest: Manifest) -> dict[int, str]:
         The names of those engines that every backend of the bundle has, by their slots, narrowest first.
     """
     decode = {engine.backend: engine.block for engine in manifest.engines if engine.name == "decode"}
-    found = [
+    chain_engines = [
         (engine.block.slots, engine.name)
         for engine in manifest.engines
         if isinstance(engine.block.topology, Tree) and engine.block.topology.is_chain
         if replace(engine.block, topology=decode[engine.backend].topology) == decode[engine.backend]
     ]
-    return dict(sorted(chain for chain in found if found.count(chain) == len(decode)))
+    return dict(sorted(chain for chain in chain_engines if chain_engines.count(chain) == len(decode)))
 
 
 def with_all_widths(manifest: Manifest, engines: Mapping[int, str]) -> Manifest:

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from specc.exactness import golden
-from specc.exactness.golden import Case, Replayed
+from specc.exactness.golden import Case, Replayed, Verdict
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest
 from specc.runtime.device import CPU
 from specc.runtime.engines import choose
@@ -22,6 +22,7 @@ from specc.runtime.session import Session
 from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 
 PLAIN = "plain"
+VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED)
 
 
 def choose_default(
@@ -152,7 +153,7 @@ class _Trials:
                 "tokens_per_second": round(median(self.speeds[name]), 2),
                 "speedup": round(median(self.ratios[name]), 3),
                 "mean_acceptance_length": round(sum(r.mean_acceptance_length for r in results) / len(results), 3),
-                **{v: sum(r.verdict == v for r in results) for v in ("identical", "near-tie", "diverged")},
+                **{str(v): sum(r.verdict is v for r in results) for v in VERDICTS},
             }
             for name, results in self.first.items()
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from doubles.peers import MakePeer, echo, peer_maker
 from doubles.tune_plan import tune_plan
 from shell import copied, edit_manifest
 
-from specc import bench as module
 from specc.bench import Options, Report, bench
 from specc.bench.peer_jobs import PeerOptions
 from specc.bench.peers import PeerOutcome
+from specc.bench.policy import BenchPolicy
 from specc.runtime.bundle import open_bundle
 from specc.runtime.errors import RecipeError
 
@@ -36,7 +35,8 @@ def quick(bundle: Path) -> Callable[..., Report]:
     """Return a function that runs a short benchmark."""
 
     def run(**options: Any) -> Report:
-        return bench(Options(**{"bundle": bundle, "rounds": 1, "max_new_tokens": 6, "limit": 1} | options))
+        defaults: dict[str, Any] = {"bundle": bundle, "rounds": 1, "max_new_tokens": 6, "limit": 1}
+        return bench(Options(**defaults | options))
 
     return run
 
@@ -101,7 +101,7 @@ def test_a_synthetic_acceptance_takes_the_place_of_the_rule_and_the_guard(quick:
 
 
 def test_contexts_that_do_not_fit_are_cut(quick: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BENCH", replace(module.BENCH, contexts=(64, 100_000)))
+    monkeypatch.setattr("specc.bench.BENCH", BenchPolicy(contexts=(64, 100_000)))
     contexts = {cost.context for cost in quick().step_costs}
     assert len(contexts) == 2 and 64 in contexts and max(contexts) < 1000
 

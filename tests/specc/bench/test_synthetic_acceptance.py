@@ -21,7 +21,7 @@ from specc.runtime.tree import Tree
 
 def verified(slots: int, seed: int = 0) -> Verified:
     """Make a target that chooses 100 + i after slot i, which no draft here contains."""
-    return Verified(Outputs(100 + np.arange(slots)), Sampling(rng=SeededRng(seed)))
+    return Verified(Outputs((100 + np.arange(slots)).data), Sampling(rng=SeededRng(seed)))
 
 
 def accept(rates: list[float], tree: Tree, seed: int = 0) -> tuple[tuple[int, ...], int]:

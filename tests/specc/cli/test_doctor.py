@@ -1,4 +1,4 @@
-"""What a machine lacks, and how to get it."""
+"""The verb `doctor`: what a machine is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shell import specc as cli
 import specc.backends.tensorrt
 from specc.cli import doctor
 from specc.runtime.device import PROVIDERS
-from specc.runtime.engines import BACKENDS, DEVICES, ort_providers
+from specc.runtime.engines import BACKENDS, DEVICES
 
 pytestmark = pytest.mark.torch
 
@@ -32,34 +32,34 @@ def test_every_backend_and_provider_is_examined() -> None:
 
 
 def test_what_runs_lacks_nothing_and_what_does_not_says_what() -> None:
-    found = findings()
-    assert found["provider cpu"].run and found["backend onnx"].run
-    for f in found.values():
+    all_findings = findings()
+    assert all_findings["provider cpu"].run and all_findings["backend onnx"].run
+    for f in all_findings.values():
         assert bool(f.missing) == (not f.run or f.build is False), f
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    gone = ("tensorrt", "onnxruntime_ep_")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith(gone) else find(name))
+    hidden = ("tensorrt", "onnxruntime_ep_")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith(hidden) else find(name))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.setattr(ort_providers.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    found = findings()
-    assert any("pip install specc[tensorrt-rtx]" in m for m in found["backend tensorrt-rtx"].missing)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    all_findings = findings()
+    assert any("pip install specc[tensorrt-rtx]" in m for m in all_findings["backend tensorrt-rtx"].missing)
     for name in ("openvino", "nv-tensorrt-rtx"):
-        assert any(f"install specc[{name}] in" in m for m in found[f"provider {name}"].missing)
-        assert not found[f"provider {name}"].run
-    assert not found["backend tensorrt-rtx"].run
+        assert any(f"install specc[{name}] in" in m for m in all_findings[f"provider {name}"].missing)
+        assert not all_findings[f"provider {name}"].run
+    assert not all_findings["backend tensorrt-rtx"].run
 
 
 def test_without_the_compiler_nothing_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(specc, "backends", specc.backends)  # to be put back: what is imported below replaces it
+    monkeypatch.setattr(specc, "backends", specc.backends)  # The end of the test puts it back.
     for module in [m for m in sys.modules if m.startswith("specc.backends")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = findings()
-    assert not any(f.build for f in found.values() if f.kind == "backend")
-    assert doctor.COMPILER in found["backend onnx"].missing and found["backend onnx"].run
+    all_findings = findings()
+    assert not any(f.build for f in all_findings.values() if f.kind == "backend")
+    assert doctor.COMPILER in all_findings["backend onnx"].missing and all_findings["backend onnx"].run
 
 
 MISSING = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')"
@@ -67,7 +67,7 @@ MISSING = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='on
 
 @pytest.mark.parametrize("left", [MISSING, ""], ids=["none", "a part"])
 def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Path, tmp_path: Path) -> None:
-    """Or with what is left of it once one of two distributions was uninstalled."""
+    """The same holds for a part of it, which is left after one of two distributions was uninstalled."""
     (tmp_path / "onnxruntime").mkdir()
     (tmp_path / "onnxruntime/__init__.py").write_text(left)
 
@@ -82,35 +82,35 @@ def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Pat
     assert ran.stderr.endswith("; pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of the two\n")
     ran = run("compile", "examples/pycode-1m", "-o", tmp_path / "x.specc")
     assert ran.returncode == 2 and ran.stderr.endswith("; pip install specc[cpu]\n") and ran.stderr.count("\n") == 1
-    told = run("doctor")
-    assert told.returncode == 0 and "onnx: ONNX Runtime is not installed" in told.stdout
+    report = run("doctor")
+    assert report.returncode == 0 and "onnx: ONNX Runtime is not installed" in report.stdout
     assert run("show", bundle).returncode == 0
 
 
-def test_two_distributions_of_onnx_runtime_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = {"onnxruntime": ["onnxruntime", "onnxruntime-gpu", "onnxruntime"]}
-    monkeypatch.setattr(doctor, "packages_distributions", lambda: held)
-    (told,) = findings()["backend onnx"].warnings
-    assert told.startswith("onnxruntime and onnxruntime-gpu are installed over each other")
-    assert "pip uninstall onnxruntime onnxruntime-gpu, then pip install specc[cpu], or specc[gpu]" in told
+def test_two_distributions_of_onnx_runtime_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributions = {"onnxruntime": ["onnxruntime", "onnxruntime-gpu", "onnxruntime"]}
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: distributions)
+    (warning,) = findings()["backend onnx"].warnings
+    assert warning.startswith("onnxruntime and onnxruntime-gpu are installed over each other")
+    assert "pip uninstall onnxruntime onnxruntime-gpu, then pip install specc[cpu], or specc[gpu]" in warning
     assert "warning: onnxruntime and onnxruntime-gpu" in cli("doctor").out
-    held["onnxruntime"].remove("onnxruntime-gpu")
+    distributions["onnxruntime"].remove("onnxruntime-gpu")
     assert findings()["backend onnx"].warnings == ()
 
 
 def test_no_extra_brings_a_second_onnx_runtime() -> None:
-    """What the package needs at all brings none."""
+    """The package without an extra brings none."""
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
 
-    def brought(needs: list[str]) -> set[str]:
+    def distributions(needs: list[str]) -> set[str]:
         names = {n.partition(">")[0].partition(";")[0].strip() for n in needs}
         inner = [e for n in names if n.startswith("specc[") for e in n[6:-1].split(",")]
         direct = {n for n in names if n.startswith("onnxruntime") and "-ep-" not in n}
-        return direct.union(*(brought(project["optional-dependencies"][e]) for e in inner))
+        return direct.union(*(distributions(project["optional-dependencies"][e]) for e in inner))
 
-    assert brought(project["dependencies"]) == set()
-    found = {extra: brought(needs) for extra, needs in project["optional-dependencies"].items()}
-    assert {e: f for e, f in found.items() if f} == {
+    assert distributions(project["dependencies"]) == set()
+    by_extra = {extra: distributions(needs) for extra, needs in project["optional-dependencies"].items()}
+    assert {extra: names for extra, names in by_extra.items() if names} == {
         "cpu": {"onnxruntime"}, "openvino": {"onnxruntime"}, "nv-tensorrt-rtx": {"onnxruntime"},
         "gpu": {"onnxruntime-gpu"},
     }  # fmt: skip
@@ -123,7 +123,7 @@ def test_the_verb() -> None:
 
 @pytest.mark.torch
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--backend", "abacus"), "no backend 'abacus'; there are onnx"),
         (("--lowering", "slow"), "unknown lowering 'slow'; there are fast, portable"),
@@ -135,19 +135,19 @@ def test_the_verb() -> None:
     ],
 )
 def test_what_no_backend_can_build_is_refused_at_once(
-    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = specc.backends.tensorrt.TensorRT("nowhere", "specc_nowhere", ".x", anywhere=True)
     monkeypatch.setattr(specc.backends.tensorrt, "NOWHERE", missing, raising=False)
     monkeypatch.setitem(specc.backends.BACKENDS, "nowhere", "tensorrt:NOWHERE")
     out = tmp_path / "out.specc"
-    assert said in refused("compile", "examples/pycode-1m", "-o", out, *arguments)
+    assert message in refused("compile", "examples/pycode-1m", "-o", out, *arguments)
     assert not out.exists()
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--device", "tpu"), "unknown device 'tpu'; choose cpu or cuda"),
         (("--execution-provider", "cuda"), "execution provider 'cuda' runs on a GPU; add --device cuda"),
@@ -155,14 +155,14 @@ def test_what_no_backend_can_build_is_refused_at_once(
     ],
 )
 def test_a_place_that_a_bundle_cannot_run_at_is_refused(
-    arguments: tuple[str, ...], said: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...], message: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert said in refused("generate", bundle, "--prompt", "x", *arguments)
-    assert said in refused("test", bundle, *arguments)
+    assert message in refused("generate", bundle, "--prompt", "x", *arguments)
+    assert message in refused("test", bundle, *arguments)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for provider, extra in (("cuda", "gpu"), ("tensorrt", "gpu"), ("nv-tensorrt-rtx", "nv-tensorrt-rtx")):
-        told = refused("generate", bundle, "--prompt", "x", "--device", "cuda", "--execution-provider", provider)
-        assert "this ONNX Runtime has no" in told
-        assert told.endswith(f"install specc[{extra}] in an environment of its own")
-    told = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
-    assert "this ONNX Runtime has no OpenVINOExecutionProvider" in told and "specc[openvino]" in told
+        line = refused("generate", bundle, "--prompt", "x", "--device", "cuda", "--execution-provider", provider)
+        assert "this ONNX Runtime has no" in line
+        assert line.endswith(f"install specc[{extra}] in an environment of its own")
+    line = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
+    assert "this ONNX Runtime has no OpenVINOExecutionProvider" in line and "specc[openvino]" in line

@@ -26,7 +26,8 @@ def test_no_step_has_no_rates() -> None:
 @pytest.mark.model
 class TestCalibrate:
     def test_it_counts_the_tokens_that_were_asked_for(self, bundle: Path) -> None:
-        session, advances = specc.load(bundle), []
+        session = specc.load(bundle)
+        advances: list[int] = []
         recipes = [session.bundle.recipe(name) for name in ("prompt-lookup", "early-exit")]
         calibrations = calibrate(session, [[1, 2, 3], [4, 5] * 8], 30, recipes, advances.append)
         assert list(calibrations) == ["prompt-lookup", "early-exit"] and advances == [1, 2]

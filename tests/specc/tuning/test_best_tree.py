@@ -30,7 +30,7 @@ def test_drafting_costs_a_call_for_so_many_tokens_of_a_level() -> None:
 
 
 @given(st.lists(st.sampled_from([0.1, 0.3, 0.5, 0.7]), min_size=1, max_size=3), st.integers(2, 12))
-def test_no_tree_of_the_search_is_faster_than_the_one_it_returns(rates, most) -> None:
+def test_no_tree_of_the_search_is_faster_than_the_one_it_returns(rates: list[float], most: int) -> None:
     costs = Costs({1: 1.0, 4: 1.2, most: 2.0} if most > 4 else {1: 1.0, most: 2.0}, call=0.1)
     chosen = best_tree(rates, costs, 4)
     for slots in range(2, most + 1):

@@ -11,7 +11,7 @@ import pytest
 from shell import copied
 
 from specc.exactness import golden
-from specc.exactness.golden import Case, Replayed
+from specc.exactness.golden import Case, Replayed, Verdict
 from specc.runtime.bundle import open_bundle
 from specc.runtime.session import Session
 from specc.tuning.default_recipe import choose_default, measure, speed
@@ -21,27 +21,30 @@ TOKENS = 11  # In each answer; prefill gives one of them.
 
 
 def test_speed_is_decoding_alone() -> None:
-    results = [Replayed("a", 0, 11, "identical", seconds=1.0), Replayed("a", 1, 21, "identical", seconds=2.0)]
+    results = [
+        Replayed("a", 0, 11, Verdict.IDENTICAL, seconds=1.0),
+        Replayed("a", 1, 21, Verdict.IDENTICAL, seconds=2.0),
+    ]
     assert speed(results) == 10
 
 
 class Replays:
     """A record of replays, which take the time that a test gives each recipe."""
 
-    def __init__(self, seconds: dict[str, float], verdicts: dict[str, str] | None = None) -> None:
+    def __init__(self, seconds: dict[str, float], verdicts: dict[str, Verdict] | None = None) -> None:
         self.seconds, self.verdicts = seconds, verdicts or {}
         self.calls: list[tuple[str, int]] = []
 
     def __call__(self, session: Session, cases: list[Case], recipes: Iterable[str], tolerance: float) -> list[Replayed]:
         [recipe] = recipes
         self.calls.append((recipe, len(cases)))
-        verdict = self.verdicts.get(recipe, "identical")
+        verdict = self.verdicts.get(recipe, Verdict.IDENTICAL)
         return [Replayed(recipe, i, TOKENS, verdict, seconds=self.seconds[recipe]) for i in range(len(cases))]
 
 
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def install(seconds: dict[str, float], verdicts: dict[str, str] | None = None) -> Replays:
+    def install(seconds: dict[str, float], verdicts: dict[str, Verdict] | None = None) -> Replays:
         fake = Replays(seconds, verdicts)
         monkeypatch.setattr(golden, "replay", fake)
         return fake
@@ -82,13 +85,17 @@ class TestChoose:
         ("seconds", "verdicts", "default"),
         [
             ({"plain": 0.1, "prompt-lookup": 0.05, "early-exit": 0.08}, {}, "prompt-lookup"),
-            ({"plain": 0.1, "prompt-lookup": 0.05, "early-exit": 0.08}, {"prompt-lookup": "diverged"}, "early-exit"),
+            (
+                {"plain": 0.1, "prompt-lookup": 0.05, "early-exit": 0.08},
+                {"prompt-lookup": Verdict.DIVERGED},
+                "early-exit",
+            ),
             ({"plain": 0.1, "prompt-lookup": 0.098, "early-exit": 0.2}, {}, "plain"),
         ],
         ids=["the fastest", "the fastest that is exact", "plain decoding"],
     )
     def test_the_winner_is_written(
-        self, seconds: dict[str, float], verdicts: dict[str, str], default: str, bundle: Path, tmp_path: Path,
+        self, seconds: dict[str, float], verdicts: dict[str, Verdict], default: str, bundle: Path, tmp_path: Path,
         replays: Any,
     ) -> None:  # fmt: skip
         replays(seconds, verdicts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_a_peer_answers_when_its_threads_rest_or_soon(
 
 
 def test_a_gguf_file_is_used_as_it_is() -> None:
-    assert worker.gguf("m.gguf", worker.Path("/nowhere/out.gguf"), "fp32") == "m.gguf"
+    assert worker.gguf("m.gguf", Path("/nowhere/out.gguf"), "fp32") == "m.gguf"
 
 
 def test_an_error_is_described_in_one_short_line() -> None:
