@@ -1,0 +1,79 @@
+"""ONNX Runtime custom operators of the domain `specc`, in one shared library.
+
+Register it with `SessionOptions.register_custom_ops_library(library_path())`. `pack` lays weights out for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["DOMAIN", "Description", "describe", "library_path", "limit", "operators", "variants"]
+
+DOMAIN = "specc"
+
+
+class Description(NamedTuple):
+    """What the library holds and what this processor runs of it."""
+
+    library: str
+    operators: tuple[str, ...]
+    built: tuple[str, ...]
+    supported: tuple[str, ...]
+    active: str
+
+
+def library_path() -> str:
+    """Find the shared library: SPECC_KERNELS_LIBRARY where it is set, or else the file beside this module.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(os.environ.get("SPECC_KERNELS_LIBRARY") or Path(__file__).with_name("specc_kernels.so"))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; install specc-kernels again, or unset SPECC_KERNELS_LIBRARY")
+    return str(path)
+
+
+def operators() -> tuple[str, ...]:
+    """List the operators of the domain `specc` that the library has."""
+    return _split(library().specc_kernels_operators())
+
+
+def variants(supported: bool = True) -> tuple[str, ...]:
+    """List the variants, slowest first: those that this processor runs, or all that were built."""
+    return _split(library().specc_kernels_variants(int(supported)))
+
+
+def describe() -> Description:
+    """Describe the library for `specc doctor`."""
+    active = library().specc_kernels_active().decode()
+    return Description(library_path(), operators(), variants(supported=False), variants(), active)
+
+
+def limit(name: str) -> None:
+    """Use no variant faster than `name`, for tests. No session may run meanwhile.
+
+    Raises:
+        ValueError: this processor runs no such variant.
+    """
+    if not library().specc_kernels_limit(name.encode()):
+        raise ValueError(f"{name!r} is no variant that runs here; give one of {', '.join(variants())}")
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Load the shared library. ONNX Runtime's copy of it is the same one, so `limit` reaches the operators."""
+    loaded = ctypes.CDLL(library_path())
+    loaded.specc_kernels_operators.restype = ctypes.c_char_p
+    loaded.specc_kernels_variants.restype = ctypes.c_char_p
+    loaded.specc_kernels_active.restype = ctypes.c_char_p
+    loaded.specc_kernels_limit.argtypes = [ctypes.c_char_p]
+    return loaded
+
+
+def _split(names: bytes) -> tuple[str, ...]:
+    return tuple(names.decode().split(",")) if names else ()

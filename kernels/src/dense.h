@@ -1,0 +1,111 @@
+// LinearBF16 and LinearF32, for the instruction set that the file is compiled for.
+//
+// Each result is one chain of fused multiply-adds over k in ascending order, begun at zero. Rows and columns are
+// tiled; k never is, so a result depends on its row and its column alone. The AVX2, AVX-512 and NEON variants and the
+// scalar reference give equal bits.
+#pragma once
+
+#include "simd.h"
+#include "variants.h"
+
+namespace specc {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectors = 2;     // vectors of a tile: a whole panel
+constexpr int kRowsAtOnce = 12;  // 24 sums, 4 of weights
+#else
+constexpr int kVectors = 1;
+constexpr int kRowsAtOnce = 4;
+#endif
+
+struct BF16Weights {
+  static constexpr int kDepth = 2;  // values of k that one load brings
+  static constexpr int kBytes = 2;
+};
+
+struct F32Weights {
+  static constexpr int kDepth = 1;
+  static constexpr int kBytes = 4;
+};
+
+// Row `m` of the activations. Rows are reached from every third, so that few registers hold addresses.
+SPECC_INLINE const float* row_at(const float* const (&base)[4], int64_t k, int m) { return base[m / 3] + (m % 3) * k; }
+
+template <class Weights, int M, int V>
+__attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns) {
+  F16 sums[M][V];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sums[m][v] = zero();
+  const int64_t k = d.k;
+  const float* x = d.x + row * k;
+  const float* base[4] = {x, x + 3 * k, x + 6 * k, x + 9 * k};
+  int64_t i = 0;
+  for (; i + Weights::kDepth <= k; i += Weights::kDepth) {
+    F16 weights[V][Weights::kDepth];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      if constexpr (Weights::kDepth == 2) {
+        widen_pairs(reinterpret_cast<const uint16_t*>(w) + v * 2 * kLanes, weights[v][0], weights[v][1]);
+      } else {
+        weights[v][0] = load(reinterpret_cast<const float*>(w) + v * kLanes);
+      }
+    }
+    w += kPanel * Weights::kDepth * Weights::kBytes;
+#pragma GCC unroll 2
+    for (int p = 0; p < Weights::kDepth; ++p)
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        const F16 value = broadcast(row_at(base, k, m) + i + p);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[m][v] = fma(value, weights[v][p], sums[m][v]);
+      }
+  }
+  if constexpr (Weights::kDepth == 2) {
+    if (i < k) {  // k is odd: the upper halves are padding, which may not touch the sums
+      for (int v = 0; v < V; ++v) {
+        F16 low, high;
+        widen_pairs(reinterpret_cast<const uint16_t*>(w) + v * 2 * kLanes, low, high);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) sums[m][v] = fma(broadcast(row_at(base, k, m) + i), low, sums[m][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const int64_t left = columns - v * kLanes;
+      if (left > 0) store_some(y + (row + m) * d.columns + v * kLanes, sums[m][v], left);
+    }
+}
+
+template <class Weights, int M>
+SPECC_INLINE void tiles(int64_t rows, const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns) {
+  if (rows == M) return tile<Weights, M, kVectors>(d, row, w, y, columns);
+  if constexpr (M > 1) tiles<Weights, M - 1>(rows, d, row, w, y, columns);
+}
+
+template <class Weights>
+void dense(const Dense& d, int64_t first, int64_t last) {
+  const int64_t deep = (d.k + Weights::kDepth - 1) / Weights::kDepth * Weights::kDepth;
+  const int64_t blocks = (d.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  for (int64_t panel = first; panel < last; ++panel) {
+    const uint8_t* w = static_cast<const uint8_t*>(d.w) + panel * deep * kPanel * Weights::kBytes;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t row = d.rows * block / blocks;
+      const int64_t rows = d.rows * (block + 1) / blocks - row;
+      for (int column = 0; column < kPanel; column += kVectors * kLanes) {
+        const int64_t at = panel * kPanel + column;
+        if (at >= d.columns) break;
+        tiles<Weights, kRowsAtOnce>(rows, d, row, w + column * Weights::kDepth * Weights::kBytes, d.y + at,
+                                    d.columns - at);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace specc

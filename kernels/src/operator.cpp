@@ -1,0 +1,97 @@
+#include "operator.h"
+
+namespace specc {
+namespace {
+
+const void* const* g_table = nullptr;
+
+template <class R, class... Args>
+R call(ort::Position position, Args... args) {
+  return reinterpret_cast<R (*)(Args...)>(const_cast<void*>(g_table[position]))(args...);
+}
+
+void check(ort::Status* status) {
+  if (!status) return;
+  const std::string message = call<const char*>(ort::kGetErrorMessage, static_cast<const ort::Status*>(status));
+  call<void>(ort::kReleaseStatus, status);
+  throw std::runtime_error(message);
+}
+
+}  // namespace
+
+void set_api(const void* const* table) { g_table = table; }
+
+ort::Status* make_status(const std::string& message) {
+  return call<ort::Status*>(ort::kCreateStatus, ort::kInvalidArgument, message.c_str());
+}
+
+size_t Call::inputs() const {
+  size_t count = 0;
+  check(call<ort::Status*>(ort::kGetInputCount, static_cast<const ort::KernelContext*>(context_), &count));
+  return count;
+}
+
+Tensor Call::input(size_t index) const {
+  const ort::Value* value = nullptr;
+  check(call<ort::Status*>(ort::kGetInput, static_cast<const ort::KernelContext*>(context_), index, &value));
+  Tensor tensor;
+  if (!value) return tensor;
+  ort::TensorInfo* info = nullptr;
+  check(call<ort::Status*>(ort::kGetTensorTypeAndShape, value, &info));
+  size_t rank = 0;
+  ort::Status* status = call<ort::Status*>(ort::kGetDimensionsCount, static_cast<const ort::TensorInfo*>(info), &rank);
+  if (!status) {
+    tensor.shape.resize(rank);
+    status = call<ort::Status*>(ort::kGetDimensions, static_cast<const ort::TensorInfo*>(info), tensor.shape.data(),
+                                rank);
+  }
+  if (!status)
+    status = call<ort::Status*>(ort::kGetTensorElementType, static_cast<const ort::TensorInfo*>(info), &tensor.type);
+  call<void>(ort::kReleaseTensorInfo, info);
+  check(status);
+  check(call<ort::Status*>(ort::kGetTensorMutableData, const_cast<ort::Value*>(value), &tensor.data));
+  return tensor;
+}
+
+void* Call::output(size_t index, const Shape& shape) const {
+  ort::Value* value = nullptr;
+  void* data = nullptr;
+  check(call<ort::Status*>(ort::kGetOutput, context_, index, shape.data(), shape.size(), &value));
+  if (!value) return nullptr;
+  check(call<ort::Status*>(ort::kGetTensorMutableData, value, &data));
+  return data;
+}
+
+void Call::for_each(int64_t count, void (*body)(void*, size_t), void* data) const {
+  check(call<ort::Status*>(ort::kParallelFor, static_cast<const ort::KernelContext*>(context_), body,
+                           static_cast<size_t>(count), size_t{0}, data));
+}
+
+int64_t Attributes::integer(const char* name) const {
+  int64_t value = 0;
+  check(call<ort::Status*>(ort::kGetAttributeInt64, info_, name, &value));
+  return value;
+}
+
+int64_t Attributes::integer(const char* name, int64_t absent) const {
+  int64_t value = absent;
+  if (ort::Status* status = call<ort::Status*>(ort::kGetAttributeInt64, info_, name, &value)) {
+    call<void>(ort::kReleaseStatus, status);
+    return absent;
+  }
+  return value;
+}
+
+float Attributes::real(const char* name) const {
+  float value = 0;
+  check(call<ort::Status*>(ort::kGetAttributeFloat, info_, name, &value));
+  return value;
+}
+
+std::string to_string(const Shape& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+}  // namespace specc

@@ -1,0 +1,119 @@
+// What the operators share: calls of ONNX Runtime, tensors, errors, loops over its threads.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ort_api.h"
+
+namespace specc {
+
+using Shape = std::vector<int64_t>;
+
+// ONNX Runtime's table of functions; set when the library is registered.
+void set_api(const void* const* table);
+ort::Status* make_status(const std::string& message);
+
+struct Tensor {
+  void* data = nullptr;
+  Shape shape;
+  ort::ElementType type = ort::kUndefined;
+
+  int64_t size(size_t from = 0) const {
+    int64_t product = 1;
+    for (size_t i = from; i < shape.size(); ++i) product *= shape[i];
+    return product;
+  }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+// A call of a kernel. Every method throws std::runtime_error.
+class Call {
+ public:
+  explicit Call(ort::KernelContext* context) : context_(context) {}
+
+  size_t inputs() const;
+  Tensor input(size_t index) const;  // without data where an optional input is absent
+  void* output(size_t index, const Shape& shape) const;
+
+  // Runs body(0) to body(count - 1) on ONNX Runtime's threads, in any order.
+  template <class Body>
+  void parallel(int64_t count, const Body& body) const {
+    if (count == 1) return body(0);
+    for_each(count, [](void* b, size_t i) { (*static_cast<const Body*>(b))(static_cast<int64_t>(i)); },
+             const_cast<Body*>(&body));
+  }
+
+ private:
+  void for_each(int64_t count, void (*body)(void*, size_t), void* data) const;
+
+  ort::KernelContext* context_;
+};
+
+// The attributes of a node.
+class Attributes {
+ public:
+  explicit Attributes(const ort::KernelInfo* info) : info_(info) {}
+
+  int64_t integer(const char* name) const;                       // throws where it is absent
+  int64_t integer(const char* name, int64_t absent) const;
+  float real(const char* name) const;
+
+ private:
+  const ort::KernelInfo* info_;
+};
+
+// Throws std::runtime_error unless the condition holds.
+inline void require(bool condition, const std::string& message) {
+  if (!condition) throw std::runtime_error(message);
+}
+
+std::string to_string(const Shape& shape);
+
+// One operator's entry: Op has kName, kInputs (types; an input after kRequired is optional), kOutputs,
+// a constructor from Attributes and compute(const Call&) const.
+template <class Op>
+struct Entry : ort::CustomOp {
+  Entry() : ort::CustomOp{} {
+    version = ort::kApiVersion;
+    GetName = [](const ort::CustomOp*) { return Op::kName; };
+    GetExecutionProviderType = [](const ort::CustomOp*) -> const char* { return nullptr; };
+    GetInputTypeCount = [](const ort::CustomOp*) { return sizeof Op::kInputs / sizeof *Op::kInputs; };
+    GetInputType = [](const ort::CustomOp*, size_t i) { return Op::kInputs[i]; };
+    GetOutputTypeCount = [](const ort::CustomOp*) { return sizeof Op::kOutputs / sizeof *Op::kOutputs; };
+    GetOutputType = [](const ort::CustomOp*, size_t i) { return Op::kOutputs[i]; };
+    GetInputCharacteristic = [](const ort::CustomOp*, size_t i) {
+      return i < Op::kRequired ? ort::kRequired : Op::kRest;
+    };
+    GetOutputCharacteristic = [](const ort::CustomOp*, size_t i) { return i ? Op::kRest : ort::kRequired; };
+    GetInputMemoryType = [](const ort::CustomOp*, size_t) { return 0; };
+    GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const ort::CustomOp*) { return 1; };
+    GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const ort::CustomOp*) { return 1; };
+    GetStartVersion = [](const ort::CustomOp*) { return 1; };
+    GetEndVersion = [](const ort::CustomOp*) { return 0x7fffffff; };
+    CreateKernelV2 = [](const ort::CustomOp*, const void*, const ort::KernelInfo* info, void** kernel) {
+      return guarded([&] { *kernel = new Op(Attributes(info)); });
+    };
+    KernelComputeV2 = [](void* kernel, ort::KernelContext* context) {
+      return guarded([&] { static_cast<const Op*>(kernel)->compute(Call(context)); });
+    };
+    KernelDestroy = [](void* kernel) { delete static_cast<Op*>(kernel); };
+  }
+
+  template <class Body>
+  static ort::Status* guarded(const Body& body) {
+    try {
+      body();
+      return nullptr;
+    } catch (const std::exception& e) {
+      return make_status(std::string("specc::") + Op::kName + ": " + e.what());
+    }
+  }
+};
+
+}  // namespace specc

@@ -1,0 +1,142 @@
+// Sixteen fp32 lanes and what the kernels do with them, for the instruction set that the file is compiled for.
+//
+// Every operation is lane by lane and rounds once, so all instruction sets give equal bits. Sums over lanes are written
+// out by the kernels in one order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#else
+#error "simd.h needs AVX2, AVX-512 or NEON"
+#endif
+
+#define SPECC_INLINE inline __attribute__((always_inline))
+
+namespace specc {
+namespace {
+
+constexpr int kLanes = 16;
+
+#if defined(__AVX512F__)
+
+struct F16 {
+  __m512 v;
+};
+SPECC_INLINE F16 zero() { return {_mm512_setzero_ps()}; }
+SPECC_INLINE F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+SPECC_INLINE void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
+SPECC_INLINE F16 broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
+SPECC_INLINE F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+SPECC_INLINE F16 mul(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+SPECC_INLINE F16 add(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+SPECC_INLINE F16 sub(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+
+// Sixteen words of two bf16: the lower halves and the upper halves, widened.
+SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
+  const __m512i words = _mm512_loadu_si512(p);
+  low.v = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+  high.v = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+SPECC_INLINE F16 widen_half(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+
+#elif defined(__AVX2__)
+
+struct F16 {
+  __m256 v[2];
+};
+SPECC_INLINE F16 zero() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }
+SPECC_INLINE F16 load(const float* p) { return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}}; }
+SPECC_INLINE void store(float* p, F16 a) {
+  _mm256_storeu_ps(p, a.v[0]);
+  _mm256_storeu_ps(p + 8, a.v[1]);
+}
+SPECC_INLINE F16 broadcast(const float* p) {
+  const __m256 v = _mm256_broadcast_ss(p);
+  return {{v, v}};
+}
+SPECC_INLINE F16 fma(F16 a, F16 b, F16 c) {
+  return {{_mm256_fmadd_ps(a.v[0], b.v[0], c.v[0]), _mm256_fmadd_ps(a.v[1], b.v[1], c.v[1])}};
+}
+SPECC_INLINE F16 mul(F16 a, F16 b) { return {{_mm256_mul_ps(a.v[0], b.v[0]), _mm256_mul_ps(a.v[1], b.v[1])}}; }
+SPECC_INLINE F16 add(F16 a, F16 b) { return {{_mm256_add_ps(a.v[0], b.v[0]), _mm256_add_ps(a.v[1], b.v[1])}}; }
+SPECC_INLINE F16 sub(F16 a, F16 b) { return {{_mm256_sub_ps(a.v[0], b.v[0]), _mm256_sub_ps(a.v[1], b.v[1])}}; }
+SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  for (int i = 0; i < 2; ++i) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16 * i));
+    low.v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+    high.v[i] = _mm256_castsi256_ps(_mm256_and_si256(words, mask));
+  }
+}
+SPECC_INLINE F16 widen_half(const uint16_t* p) {
+  return {{_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+           _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))}};
+}
+
+#else
+
+struct F16 {
+  float32x4_t v[4];
+};
+SPECC_INLINE F16 broadcast(const float* p) {
+  const float32x4_t v = vdupq_n_f32(*p);
+  return {{v, v, v, v}};
+}
+SPECC_INLINE F16 zero() {
+  const float z = 0.0f;
+  return broadcast(&z);
+}
+SPECC_INLINE F16 load(const float* p) { return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}}; }
+SPECC_INLINE void store(float* p, F16 a) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
+}
+SPECC_INLINE F16 fma(F16 a, F16 b, F16 c) {
+  for (int i = 0; i < 4; ++i) c.v[i] = vfmaq_f32(c.v[i], a.v[i], b.v[i]);
+  return c;
+}
+SPECC_INLINE F16 mul(F16 a, F16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vmulq_f32(a.v[i], b.v[i]);
+  return a;
+}
+SPECC_INLINE F16 add(F16 a, F16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vaddq_f32(a.v[i], b.v[i]);
+  return a;
+}
+SPECC_INLINE F16 sub(F16 a, F16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vsubq_f32(a.v[i], b.v[i]);
+  return a;
+}
+SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
+  const uint32x4_t mask = vdupq_n_u32(0xffff0000u);
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t words = vreinterpretq_u32_u16(vld1q_u16(p + 8 * i));
+    low.v[i] = vreinterpretq_f32_u32(vshlq_n_u32(words, 16));
+    high.v[i] = vreinterpretq_f32_u32(vandq_u32(words, mask));
+  }
+}
+SPECC_INLINE F16 widen_half(const uint16_t* p) {
+  F16 r;
+  for (int i = 0; i < 4; ++i) r.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
+  return r;
+}
+
+#endif
+
+// Writes the first `count` lanes.
+SPECC_INLINE void store_some(float* p, F16 a, int64_t count) {
+  if (count >= kLanes) return store(p, a);
+  float lanes[kLanes];
+  store(lanes, a);
+  for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+}
+
+}  // namespace
+}  // namespace specc

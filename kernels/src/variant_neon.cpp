@@ -1,0 +1,10 @@
+#include "dense.h"
+#include "nbits.h"
+#include "quantize.h"
+
+namespace specc {
+
+extern const Variant kNeon;
+const Variant kNeon = {"neon", dense<BF16Weights>, dense<F32Weights>, quantize, nbits};
+
+}  // namespace specc

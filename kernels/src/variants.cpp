@@ -1,0 +1,128 @@
+#include "variants.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#if defined(__linux__) && defined(SPECC_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace specc {
+
+extern const Variant kScalar;
+#if defined(SPECC_X86)
+extern const Variant kAvx2, kAvx512, kAvx512Vnni;
+#if defined(SPECC_AMX)
+extern const Variant kAmx;
+#endif
+#elif defined(SPECC_NEON)
+extern const Variant kNeon;
+#endif
+
+namespace {
+
+const Variant* const kVariants[] = {
+    &kScalar,
+#if defined(SPECC_X86)
+    &kAvx2, &kAvx512, &kAvx512Vnni,
+#if defined(SPECC_AMX)
+    &kAmx,
+#endif
+#elif defined(SPECC_NEON)
+    &kNeon,
+#endif
+};
+
+bool is(const Variant& variant, const char* name) { return std::strcmp(variant.name, name) == 0; }
+
+#if defined(SPECC_X86)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+#if defined(SPECC_AMX)
+// The kernel hands out the tile registers only to a process that asks for them.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+  return has_avx512() && __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-tile") && granted;
+#else
+  return false;
+#endif
+}
+#endif
+
+// Whether the comma-separated list has the name.
+bool names(const char* list, const char* name) {
+  const std::string all = std::string(",") + list + ",";
+  return all.find(std::string(",") + name + ",") != std::string::npos;
+}
+
+Variant choose(const char* disabled, const char* limit) {
+  Variant chosen = kScalar;
+  bool below = true;
+  for (const Variant* v : kVariants) {
+    if (below && supported(*v) && !names(disabled, v->name)) {
+      chosen.name = v->name;
+      if (v->linear_bf16) chosen.linear_bf16 = v->linear_bf16;
+      if (v->linear_f32) chosen.linear_f32 = v->linear_f32;
+      if (v->quantize) chosen.quantize = v->quantize;
+      if (v->linear_nbits) chosen.linear_nbits = v->linear_nbits;
+    }
+    if (limit && is(*v, limit)) below = false;
+  }
+  return chosen;
+}
+
+const char* disabled() {
+  const char* list = std::getenv("SPECC_KERNELS_DISABLE");
+  return list ? list : "";
+}
+
+Variant g_active = choose(disabled(), nullptr);
+
+}  // namespace
+
+const Variant* const* variants(size_t* count) {
+  *count = sizeof kVariants / sizeof *kVariants;
+  return kVariants;
+}
+
+bool supported(const Variant& variant) {
+  if (is(variant, "scalar")) return true;
+#if defined(SPECC_X86)
+  __builtin_cpu_init();
+  if (is(variant, "avx2")) return has_avx2();
+  if (is(variant, "avx512")) return has_avx512();
+  if (is(variant, "avx512_vnni")) return has_avx512() && __builtin_cpu_supports("avx512vnni");
+#if defined(SPECC_AMX)
+  if (is(variant, "amx")) return has_amx();
+#endif
+  return false;
+#elif defined(SPECC_NEON)
+  return is(variant, "neon");
+#else
+  return false;
+#endif
+}
+
+const Variant& active() { return g_active; }
+
+bool limit(const char* name) {
+  for (const Variant* v : kVariants)
+    if (is(*v, name) && supported(*v)) {
+      g_active = choose("", name);
+      return true;
+    }
+  return false;
+}
+
+}  // namespace specc
