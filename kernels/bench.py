@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
-from onnx.external_data_helper import set_external_data  # noqa: F401
 
 import specc_kernels
 from specc_kernels import pack
@@ -146,26 +145,20 @@ class Stack:
             for i, (_, n) in enumerate(shapes):
                 binding.bind_ortvalue_output(f"y{i}", ort.OrtValue.ortvalue_from_numpy(np.zeros((r, n), np.float32)))
 
-    def time(self, rows: int) -> float:
+    def time(self, rows: int, clock: Callable[[], float]) -> float:
         """Run once; returns milliseconds."""
-        start = time.perf_counter()
+        start = clock()
         self.session.run_with_iobinding(self.bindings[rows])
-        return 1e3 * (time.perf_counter() - start)
+        return 1e3 * (clock() - start)
 
 
-def copy_bandwidth(megabytes: int = 256) -> float:
-    """Measure how fast one thread sums memory; returns GB/s."""
-    array = np.ones(megabytes << 18, np.float32)
-    start = time.perf_counter()
-    array.max()
-    return array.nbytes / (time.perf_counter() - start) / 1e9
-
-
-def rounds(systems: dict[str, Stack], rows: tuple[int, ...], number: int) -> Iterator[tuple[str, int, float]]:
+def rounds(
+    systems: dict[str, Stack], rows: tuple[int, ...], number: int, clock: Callable[[], float]
+) -> Iterator[tuple[str, int, float]]:
     for turn in range(number + 1):
         for name, stack in systems.items():
             for r in rows:
-                elapsed = stack.time(r)
+                elapsed = stack.time(r, clock)
                 if turn:  # the first turn touches the weights
                     yield name, r, elapsed
 
@@ -178,14 +171,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
     parser.add_argument("--limit", help="use no variant faster than this one")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a busy machine and one thread")
     args = parser.parse_args()
+    clock = time.process_time if args.cpu_time else time.perf_counter
     if args.limit:
         specc_kernels.limit(args.limit)
     rows = tuple(args.rows)
     print(f"{args.model}, {args.threads} threads, {args.rounds} rounds, variant {specc_kernels.describe().active}")
     stacks = {name: Stack(SYSTEMS[name], args.model, rows, args.threads) for name in args.systems}
     times: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-    for name, r, elapsed in rounds(stacks, rows, args.rounds):
+    for name, r, elapsed in rounds(stacks, rows, args.rounds, clock):
         times[name, r].append(elapsed)
     print("| ms (ratio to 1 row) | " + " | ".join(map(str, rows)) + " |")
     print("| --- |" + " --- |" * len(rows))

@@ -45,6 +45,7 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
   int64_t i = 0;
   for (; i + Weights::kDepth <= k; i += Weights::kDepth) {
     F16 weights[V][Weights::kDepth];
+    ask_ahead<Weights::kDepth * Weights::kBytes * V * kLanes>(w);
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       if constexpr (Weights::kDepth == 2) {

@@ -90,20 +90,21 @@ void LinearNBits::compute(const Call& call) const {
   // Kept between calls; a kernel may run in several threads at once.
   thread_local std::vector<int8_t> q;
   thread_local std::vector<float> row_scales;
-  thread_local std::vector<int32_t> sums;
+  thread_local std::vector<int32_t> starts;
   q.resize(rows * blocks * block_);
   row_scales.resize(rows * blocks);
-  sums.resize(rows * blocks);
+  starts.resize(rows * blocks);
   int8_t* const q_data = q.data();  // a worker's own vectors are others
   float* const scale_data = row_scales.data();
-  int32_t* const sum_data = sums.data();
+  int32_t* const start_data = starts.data();
+  const int factor = zeros.data ? -1 : bits_ == 4 ? -8 : -128;
   const int64_t parts = rows * k >= 8192 ? std::min<int64_t>(rows, 8) : 1;
   call.parallel(parts, [&](int64_t part) {
     const int64_t row = rows * part / parts, end = rows * (part + 1) / parts;
-    active().quantize(x.as<float>() + row * k, end - row, k, block_, q_data + row * blocks * block_,
-                      scale_data + row * blocks, sum_data + row * blocks);
+    active().quantize(x.as<float>() + row * k, end - row, k, block_, factor, q_data + row * blocks * block_,
+                      scale_data + row * blocks, start_data + row * blocks);
   });
-  const NBits n{{q_data, scale_data, sum_data}, y,      w.as<uint8_t>(), scales.data, zeros.as<uint8_t>(), rows,
+  const NBits n{{q_data, scale_data, start_data}, y,      w.as<uint8_t>(), scales.data, zeros.as<uint8_t>(), rows,
                 columns_,                       blocks, bits_,           block_,      scales.type == ort::kFloat16};
   over_panels(call, panels, w.size() * 2, rows,
               [&](int64_t first, int64_t last) { active().linear_nbits(n, first, last); });

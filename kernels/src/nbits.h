@@ -16,7 +16,6 @@ namespace {
 struct I16 {
   __m512i v;
 };
-SPECC_INLINE I16 izero() { return {_mm512_setzero_si512()}; }
 SPECC_INLINE F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 SPECC_INLINE void unpack4(const uint8_t* p, I16& low, I16& high) {
   const __m512i mask = _mm512_set1_epi8(15), packed = _mm512_loadu_si512(p);
@@ -50,20 +49,12 @@ SPECC_INLINE I16 dot4(I16 sum, I16 weights, const int8_t* x) {
   }
 #endif
 }
-// sum - zeros * value
-SPECC_INLINE I16 less_zeros(I16 sum, I16 zeros, int32_t value) {
-#if defined(__AVX512VNNI__)
-  // A zero point fits in the lower 16 bits of its lane, and so does the negative sum of a block.
-  return {_mm512_dpwssd_epi32(sum.v, zeros.v, _mm512_set1_epi32(-value))};
-#else
-  return {_mm512_sub_epi32(sum.v, _mm512_mullo_epi32(zeros.v, _mm512_set1_epi32(value)))};
-#endif
-}
+// zeros * value, both of which fit in 16 bits
+SPECC_INLINE I16 times(I16 zeros, int32_t value) { return {_mm512_madd_epi16(zeros.v, _mm512_set1_epi32(value))}; }
 SPECC_INLINE I16 load_zeros(const uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
 SPECC_INLINE I16 iset(int32_t value) { return {_mm512_set1_epi32(value)}; }
-SPECC_INLINE I16 iadd(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 
 constexpr int kNBitsRows = 8;
 
@@ -76,7 +67,6 @@ SPECC_INLINE I16 iset(int32_t value) {
   const __m256i v = _mm256_set1_epi32(value);
   return {{v, v}};
 }
-SPECC_INLINE I16 izero() { return iset(0); }
 SPECC_INLINE F16 to_float(I16 a) { return {{_mm256_cvtepi32_ps(a.v[0]), _mm256_cvtepi32_ps(a.v[1])}}; }
 SPECC_INLINE I16 load8(const uint8_t* p) {
   return {{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
@@ -109,17 +99,13 @@ SPECC_INLINE I16 dot4(I16 sum, I16 weights, const int8_t* x) {
   }
   return sum;
 }
-SPECC_INLINE I16 less_zeros(I16 sum, I16 zeros, int32_t value) {
-  for (int i = 0; i < 2; ++i)
-    sum.v[i] = _mm256_sub_epi32(sum.v[i], _mm256_mullo_epi32(zeros.v[i], _mm256_set1_epi32(value)));
-  return sum;
+SPECC_INLINE I16 times(I16 zeros, int32_t value) {
+  for (int i = 0; i < 2; ++i) zeros.v[i] = _mm256_madd_epi16(zeros.v[i], _mm256_set1_epi32(value));
+  return zeros;
 }
 SPECC_INLINE I16 load_zeros(const uint8_t* p) {
   return {{_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
            _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))}};
-}
-SPECC_INLINE I16 iadd(I16 a, I16 b) {
-  return {{_mm256_add_epi32(a.v[0], b.v[0]), _mm256_add_epi32(a.v[1], b.v[1])}};
 }
 
 constexpr int kNBitsRows = 2;
@@ -133,7 +119,6 @@ SPECC_INLINE I16 iset(int32_t value) {
   const int32x4_t v = vdupq_n_s32(value);
   return {{v, v, v, v}};
 }
-SPECC_INLINE I16 izero() { return iset(0); }
 SPECC_INLINE F16 to_float(I16 a) {
   F16 r;
   for (int i = 0; i < 4; ++i) r.v[i] = vcvtq_f32_s32(a.v[i]);
@@ -177,19 +162,15 @@ SPECC_INLINE I16 dot4(I16 sum, I16 weights, const int8_t* x) {
   }
   return sum;
 }
-SPECC_INLINE I16 less_zeros(I16 sum, I16 zeros, int32_t value) {
-  for (int i = 0; i < 4; ++i) sum.v[i] = vmlsq_n_s32(sum.v[i], zeros.v[i], value);
-  return sum;
+SPECC_INLINE I16 times(I16 zeros, int32_t value) {
+  for (int i = 0; i < 4; ++i) zeros.v[i] = vmulq_n_s32(zeros.v[i], value);
+  return zeros;
 }
 SPECC_INLINE I16 load_zeros(const uint8_t* p) {
   const uint8x16_t bytes = vld1q_u8(p);
   const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
   return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_high_u16(low)),
            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_high_u16(high))}};
-}
-SPECC_INLINE I16 iadd(I16 a, I16 b) {
-  for (int i = 0; i < 4; ++i) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
-  return a;
 }
 
 constexpr int kNBitsRows = 4;
@@ -205,24 +186,24 @@ SPECC_INLINE F16 load_scales(const void* scales, int64_t at) {
 // The sums of one block for M rows and a whole panel, added to `sums`, which are kept in memory between blocks.
 template <int Bits, int Block, int M, bool Half>
 SPECC_INLINE void block_of(const NBits& n, int64_t row, int64_t panel, int64_t b, const uint8_t* w, float* sums) {
-  constexpr int kZero = Bits == 4 ? 8 : 128;
   const int64_t depth = n.blocks * Block;
   const int8_t* q = n.x.q + row * depth + b * Block;
   const int64_t at = (panel * n.blocks + b) * kPanel;
   I16 dots[M][2];
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
-    const int32_t sum = n.x.sums[(row + m) * n.blocks + b];
+    const int32_t start = n.x.starts[(row + m) * n.blocks + b];
     if (n.zeros) {
-      dots[m][0] = less_zeros(izero(), load_zeros(n.zeros + at), sum);
-      dots[m][1] = less_zeros(izero(), load_zeros(n.zeros + at + kLanes), sum);
+      dots[m][0] = times(load_zeros(n.zeros + at), start);
+      dots[m][1] = times(load_zeros(n.zeros + at + kLanes), start);
     } else {
-      dots[m][0] = dots[m][1] = iset(-kZero * sum);
+      dots[m][0] = dots[m][1] = iset(start);
     }
   }
-#pragma GCC unroll 1
+#pragma GCC unroll 2
   for (int i = 0; i < Block; i += 4) {
     I16 low, high;
+    ask_ahead<Bits * 16>(w);
     if constexpr (Bits == 4) {
       unpack4(w, low, high);
       w += 64;

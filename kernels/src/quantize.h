@@ -19,7 +19,7 @@ inline uint32_t magnitude_bits(float value) {
 }
 
 template <int Block>
-inline void quantize_block(const float* x, int8_t* q, float* scale, int32_t* sum) {
+inline void quantize_block(const float* x, int factor, int8_t* q, float* scale, int32_t* start) {
   uint32_t largest = 0;  // magnitudes compare as integers
   for (int i = 0; i < Block; ++i) {
     const uint32_t bits = magnitude_bits(x[i]);
@@ -30,7 +30,7 @@ inline void quantize_block(const float* x, int8_t* q, float* scale, int32_t* sum
   const bool finite = largest < 0x7f800000u;
   if (!finite || maximum < kSmallest) {
     std::memset(q, 0, Block);
-    *sum = 0;
+    *start = 0;
     const uint32_t nan = 0x7fc00000u;  // the row gives NaN in every column
     if (finite) *scale = 0.0f;
     else std::memcpy(scale, &nan, 4);
@@ -48,11 +48,12 @@ inline void quantize_block(const float* x, int8_t* q, float* scale, int32_t* sum
     total += value;
   }
   *scale = maximum / 127.0f;
-  *sum = total;
+  *start = factor * total;
 }
 
 template <int Block>
-inline void quantize_rows(const float* x, int64_t rows, int64_t k, int8_t* q, float* scales, int32_t* sums) {
+inline void quantize_rows(const float* x, int64_t rows, int64_t k, int factor, int8_t* q, float* scales,
+                          int32_t* starts) {
   const int64_t blocks = (k + Block - 1) / Block;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t b = 0; b < blocks; ++b) {
@@ -64,13 +65,14 @@ inline void quantize_rows(const float* x, int64_t rows, int64_t k, int8_t* q, fl
         from = padded;
       }
       const int64_t at = row * blocks + b;
-      quantize_block<Block>(from, q + at * Block, scales + at, sums + at);
+      quantize_block<Block>(from, factor, q + at * Block, scales + at, starts + at);
     }
 }
 
-void quantize(const float* x, int64_t rows, int64_t k, int block, int8_t* q, float* scales, int32_t* sums) {
-  if (block == 32) return quantize_rows<32>(x, rows, k, q, scales, sums);
-  quantize_rows<64>(x, rows, k, q, scales, sums);
+void quantize(const float* x, int64_t rows, int64_t k, int block, int factor, int8_t* q, float* scales,
+              int32_t* starts) {
+  if (block == 32) return quantize_rows<32>(x, rows, k, factor, q, scales, starts);
+  quantize_rows<64>(x, rows, k, factor, q, scales, starts);
 }
 
 }  // namespace

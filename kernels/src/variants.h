@@ -21,11 +21,13 @@ struct Dense {
 // Computes the columns of panels `first` to `last` - 1 of each row.
 using DenseFn = void (*)(const Dense&, int64_t first, int64_t last);
 
-// The activations of LinearNBits: each row and block has its own scale and the sum of its 8-bit values.
+// The activations of LinearNBits: each row and block has a scale, and the value that its integer sums begin with.
+// That is the sum of the block's 8-bit values times the negative zero point of the weights, or times -1 where each
+// column has a zero point of its own. Either fits in 16 bits but for 8-bit weights without zero points of their own.
 struct Quantized {
   const int8_t* q;        // [rows, blocks * block]
   const float* scales;    // [rows, blocks]
-  const int32_t* sums;    // [rows, blocks]
+  const int32_t* starts;  // [rows, blocks]
 };
 
 struct NBits {
@@ -44,9 +46,10 @@ struct NBits {
 
 using NBitsFn = void (*)(const NBits&, int64_t first, int64_t last);
 
-// Quantises `rows` rows of `k` values to int8, and fills the last block with zeros.
-using QuantizeFn = void (*)(const float* x, int64_t rows, int64_t k, int block, int8_t* q, float* scales,
-                            int32_t* sums);
+// Quantises `rows` rows of `k` values to int8, and fills the last block with zeros. A start is a block's sum times
+// `factor`.
+using QuantizeFn = void (*)(const float* x, int64_t rows, int64_t k, int block, int factor, int8_t* q, float* scales,
+                            int32_t* starts);
 
 struct Variant {
   const char* name;
