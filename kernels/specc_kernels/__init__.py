@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +32,14 @@ def library_path() -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: the file is not a whole shared library.
     """
     path = Path(os.environ.get("SPECC_KERNELS_LIBRARY") or Path(__file__).with_name("specc_kernels.so"))
+    remedy = "install specc-kernels again, or unset SPECC_KERNELS_LIBRARY"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; install specc-kernels again, or unset SPECC_KERNELS_LIBRARY")
+        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+    if not _is_whole(path):
+        raise OSError(f"{path} is damaged or not a shared library; {remedy}")
     return str(path)
 
 
@@ -73,6 +78,20 @@ def library() -> ctypes.CDLL:
     loaded.specc_kernels_active.restype = ctypes.c_char_p
     loaded.specc_kernels_limit.argtypes = [ctypes.c_char_p]
     return loaded
+
+
+def _is_whole(path: Path) -> bool:
+    """Check that a file has an ELF header and reaches to the end of its section table, which stands last.
+
+    A loader that maps a shorter file ends the process by a bus error.
+    """
+    with path.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+        return False
+    (start,) = struct.unpack_from("<Q", header, 40)
+    size, count = struct.unpack_from("<HH", header, 58)
+    return path.stat().st_size >= start + size * count
 
 
 def _split(names: bytes) -> tuple[str, ...]:

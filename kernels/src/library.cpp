@@ -2,6 +2,7 @@
 #include <cstring>
 #include <string>
 
+#include "attention_op.h"
 #include "linear.h"
 #include "variants.h"
 
@@ -13,7 +14,8 @@ const specc::Entry<specc::LinearDense<true>> kLinearBF16;
 const specc::Entry<specc::LinearDense<false>> kLinearF32;
 const specc::Entry<specc::LinearNBits> kLinearNBits;
 const specc::Entry<specc::GatherBF16> kGatherBF16;
-const ort::CustomOp* const kOperators[] = {&kLinearBF16, &kLinearF32, &kLinearNBits, &kGatherBF16};
+const specc::Entry<specc::TreeAttention> kTreeAttention;
+const ort::CustomOp* const kOperators[] = {&kLinearBF16, &kLinearF32, &kLinearNBits, &kGatherBF16, &kTreeAttention};
 
 template <class... Args>
 ort::Status* call(const void* const* table, ort::Position position, Args... args) {

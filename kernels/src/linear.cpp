@@ -116,7 +116,7 @@ GatherBF16::GatherBF16(const Attributes& attributes)
 }
 
 void GatherBF16::compute(const Call& call) const {
-  const Tensor w = call.input(0), ids = call.input(1);
+  const Tensor ids = call.input(0), w = call.input(1);
   const int64_t pairs = ceil_div(k_, 2);
   require_shape("the weights", w, {ceil_div(columns_, kPanel), pairs, kPanel, 2});
   Shape shape = ids.shape;

@@ -13,7 +13,7 @@ class LinearDense {
   static constexpr ort::ElementType kInputs[] = {ort::kFloat, BF16 ? ort::kBFloat16 : ort::kFloat};
   static constexpr ort::ElementType kOutputs[] = {ort::kFloat};
   static constexpr size_t kRequired = 2;
-  static constexpr ort::Characteristic kRest = ort::kOptional;
+  static constexpr bool kVariadicLast = false;
 
   explicit LinearDense(const Attributes& attributes);
   void compute(const Call& call) const;
@@ -30,7 +30,7 @@ class LinearNBits {
   static constexpr ort::ElementType kInputs[] = {ort::kFloat, ort::kUint8, ort::kUndefined, ort::kUint8};
   static constexpr ort::ElementType kOutputs[] = {ort::kFloat};
   static constexpr size_t kRequired = 3;
-  static constexpr ort::Characteristic kRest = ort::kOptional;
+  static constexpr bool kVariadicLast = false;
 
   explicit LinearNBits(const Attributes& attributes);
   void compute(const Call& call) const;
@@ -44,10 +44,10 @@ class LinearNBits {
 class GatherBF16 {
  public:
   static constexpr const char* kName = "GatherBF16";
-  static constexpr ort::ElementType kInputs[] = {ort::kBFloat16, ort::kInt64};
+  static constexpr ort::ElementType kInputs[] = {ort::kInt64, ort::kBFloat16};
   static constexpr ort::ElementType kOutputs[] = {ort::kFloat};
   static constexpr size_t kRequired = 2;
-  static constexpr ort::Characteristic kRest = ort::kOptional;
+  static constexpr bool kVariadicLast = false;
 
   explicit GatherBF16(const Attributes& attributes);
   void compute(const Call& call) const;

@@ -88,6 +88,27 @@ float Attributes::real(const char* name) const {
   return value;
 }
 
+float Attributes::real(const char* name, float absent) const {
+  float value = absent;
+  if (ort::Status* status = call<ort::Status*>(ort::kGetAttributeFloat, info_, name, &value)) {
+    call<void>(ort::kReleaseStatus, status);
+    return absent;
+  }
+  return value;
+}
+
+std::vector<int64_t> Attributes::integers(const char* name) const {
+  size_t count = 0;
+  int64_t* const nowhere = nullptr;  // asks for the number of values
+  if (ort::Status* status = call<ort::Status*>(ort::kGetAttributeArrayInt64, info_, name, nowhere, &count)) {
+    call<void>(ort::kReleaseStatus, status);
+    return {};
+  }
+  std::vector<int64_t> values(count);
+  if (count) check(call<ort::Status*>(ort::kGetAttributeArrayInt64, info_, name, values.data(), &count));
+  return values;
+}
+
 std::string to_string(const Shape& shape) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);

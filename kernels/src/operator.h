@@ -63,6 +63,8 @@ class Attributes {
   int64_t integer(const char* name) const;                       // throws where it is absent
   int64_t integer(const char* name, int64_t absent) const;
   float real(const char* name) const;
+  float real(const char* name, float absent) const;
+  std::vector<int64_t> integers(const char* name) const;         // empty where it is absent
 
  private:
   const ort::KernelInfo* info_;
@@ -75,8 +77,8 @@ inline void require(bool condition, const std::string& message) {
 
 std::string to_string(const Shape& shape);
 
-// One operator's entry: Op has kName, kInputs (types; an input after kRequired is optional), kOutputs,
-// a constructor from Attributes and compute(const Call&) const.
+// One operator's entry. Op has kName, kInputs and kOutputs (types), kRequired (inputs that may not be absent),
+// kVariadicLast (the last input and output may be repeated), a constructor from Attributes, and compute(const Call&).
 template <class Op>
 struct Entry : ort::CustomOp {
   Entry() : ort::CustomOp{} {
@@ -88,9 +90,10 @@ struct Entry : ort::CustomOp {
     GetOutputTypeCount = [](const ort::CustomOp*) { return sizeof Op::kOutputs / sizeof *Op::kOutputs; };
     GetOutputType = [](const ort::CustomOp*, size_t i) { return Op::kOutputs[i]; };
     GetInputCharacteristic = [](const ort::CustomOp*, size_t i) {
-      return i < Op::kRequired ? ort::kRequired : Op::kRest;
+      if (Op::kVariadicLast && i + 1 == sizeof Op::kInputs / sizeof *Op::kInputs) return ort::kVariadic;
+      return i < Op::kRequired ? ort::kRequired : ort::kOptional;
     };
-    GetOutputCharacteristic = [](const ort::CustomOp*, size_t i) { return i ? Op::kRest : ort::kRequired; };
+    GetOutputCharacteristic = [](const ort::CustomOp*, size_t i) { return i ? ort::kVariadic : ort::kRequired; };
     GetInputMemoryType = [](const ort::CustomOp*, size_t) { return 0; };
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const ort::CustomOp*) { return 1; };
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const ort::CustomOp*) { return 1; };

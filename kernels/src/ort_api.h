@@ -31,6 +31,7 @@ enum ElementType : int {
   kInt8 = 3,
   kInt32 = 6,
   kInt64 = 7,
+  kBool = 9,
   kFloat16 = 10,
   kBFloat16 = 16,
 };

@@ -36,6 +36,7 @@ SPECC_INLINE F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.
 SPECC_INLINE F16 mul(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 SPECC_INLINE F16 add(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 SPECC_INLINE F16 sub(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+SPECC_INLINE F16 divide(F16 a, F16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 
 // Sixteen words of two bf16: the lower halves and the upper halves, widened.
 SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
@@ -45,6 +46,21 @@ SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
 }
 SPECC_INLINE F16 widen_half(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+SPECC_INLINE F16 widen(const uint16_t* p) {
+  const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))};
+}
+// The larger; where one is NaN, b.
+SPECC_INLINE F16 larger(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+// 2^n times a, n being the integer in the last bits of `shifted`.
+SPECC_INLINE F16 times_power(F16 a, F16 shifted) {
+  const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), exponent))};
+}
+// a, or zero where x is less than the bound.
+SPECC_INLINE F16 zero_below(F16 a, F16 x, F16 bound) {
+  return {_mm512_mask_mov_ps(a.v, _mm512_cmp_ps_mask(x.v, bound.v, _CMP_LT_OQ), _mm512_setzero_ps())};
 }
 
 #elif defined(__AVX2__)
@@ -68,6 +84,7 @@ SPECC_INLINE F16 fma(F16 a, F16 b, F16 c) {
 SPECC_INLINE F16 mul(F16 a, F16 b) { return {{_mm256_mul_ps(a.v[0], b.v[0]), _mm256_mul_ps(a.v[1], b.v[1])}}; }
 SPECC_INLINE F16 add(F16 a, F16 b) { return {{_mm256_add_ps(a.v[0], b.v[0]), _mm256_add_ps(a.v[1], b.v[1])}}; }
 SPECC_INLINE F16 sub(F16 a, F16 b) { return {{_mm256_sub_ps(a.v[0], b.v[0]), _mm256_sub_ps(a.v[1], b.v[1])}}; }
+SPECC_INLINE F16 divide(F16 a, F16 b) { return {{_mm256_div_ps(a.v[0], b.v[0]), _mm256_div_ps(a.v[1], b.v[1])}}; }
 SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
   const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
   for (int i = 0; i < 2; ++i) {
@@ -79,6 +96,30 @@ SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
 SPECC_INLINE F16 widen_half(const uint16_t* p) {
   return {{_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))}};
+}
+SPECC_INLINE F16 widen(const uint16_t* p) {
+  F16 r;
+  for (int i = 0; i < 2; ++i) {
+    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i)));
+    r.v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+  }
+  return r;
+}
+// The larger; where one is NaN, b.
+SPECC_INLINE F16 larger(F16 a, F16 b) { return {{_mm256_max_ps(a.v[0], b.v[0]), _mm256_max_ps(a.v[1], b.v[1])}}; }
+// 2^n times a, n being the integer in the last bits of `shifted`.
+SPECC_INLINE F16 times_power(F16 a, F16 shifted) {
+  for (int i = 0; i < 2; ++i) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted.v[i]), 23);
+    a.v[i] = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v[i]), exponent));
+  }
+  return a;
+}
+// a, or zero where x is less than the bound.
+SPECC_INLINE F16 zero_below(F16 a, F16 x, F16 bound) {
+  for (int i = 0; i < 2; ++i)
+    a.v[i] = _mm256_andnot_ps(_mm256_cmp_ps(x.v[i], bound.v[i], _CMP_LT_OQ), a.v[i]);
+  return a;
 }
 
 #else
@@ -114,6 +155,10 @@ SPECC_INLINE F16 sub(F16 a, F16 b) {
   for (int i = 0; i < 4; ++i) a.v[i] = vsubq_f32(a.v[i], b.v[i]);
   return a;
 }
+SPECC_INLINE F16 divide(F16 a, F16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vdivq_f32(a.v[i], b.v[i]);
+  return a;
+}
 SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
   const uint32x4_t mask = vdupq_n_u32(0xffff0000u);
   for (int i = 0; i < 4; ++i) {
@@ -127,8 +172,36 @@ SPECC_INLINE F16 widen_half(const uint16_t* p) {
   for (int i = 0; i < 4; ++i) r.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
   return r;
 }
+SPECC_INLINE F16 widen(const uint16_t* p) {
+  F16 r;
+  for (int i = 0; i < 4; ++i) r.v[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
+  return r;
+}
+// The larger; where one is NaN, b.
+SPECC_INLINE F16 larger(F16 a, F16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]);
+  return a;
+}
+// 2^n times a, n being the integer in the last bits of `shifted`.
+SPECC_INLINE F16 times_power(F16 a, F16 shifted) {
+  for (int i = 0; i < 4; ++i) {
+    const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(shifted.v[i]), 23);
+    a.v[i] = vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a.v[i]), exponent));
+  }
+  return a;
+}
+// a, or zero where x is less than the bound.
+SPECC_INLINE F16 zero_below(F16 a, F16 x, F16 bound) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t bits = vbicq_u32(vreinterpretq_u32_f32(a.v[i]), vcltq_f32(x.v[i], bound.v[i]));
+    a.v[i] = vreinterpretq_f32_u32(bits);
+  }
+  return a;
+}
 
 #endif
+
+SPECC_INLINE F16 all(float value) { return broadcast(&value); }
 
 // Asks for the next Bytes of weights well before their use: a processor's own prefetcher stops where a page ends.
 template <int Bytes>

@@ -1,3 +1,4 @@
+#include "attention.h"
 #include "dense.h"
 #include "nbits.h"
 #include "quantize.h"
@@ -5,6 +6,7 @@
 namespace specc {
 
 extern const Variant kAvx512;
-const Variant kAvx512 = {"avx512", dense<BF16Weights>, dense<F32Weights>, quantize, nbits};
+const Variant kAvx512 = {"avx512", dense<BF16Weights>, dense<F32Weights>, quantize, nbits,
+    {attend<float>, attend<uint16_t>}, join};
 
 }  // namespace specc

@@ -3,6 +3,6 @@
 namespace specc {
 
 extern const Variant kAvx512Vnni;
-const Variant kAvx512Vnni = {"avx512_vnni", nullptr, nullptr, nullptr, nbits};
+const Variant kAvx512Vnni = {"avx512_vnni", nullptr, nullptr, nullptr, nbits, {nullptr, nullptr}, nullptr};
 
 }  // namespace specc

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "quantize.h"
+#include "reference_attention.h"
 #include "variants.h"
 
 namespace specc {
@@ -76,6 +77,7 @@ void linear_nbits(const NBits& n, int64_t first, int64_t last) {
 }  // namespace
 
 extern const Variant kScalar;
-const Variant kScalar = {"scalar", linear_bf16, linear_f32, quantize, linear_nbits};
+const Variant kScalar = {"scalar",     linear_bf16,  linear_f32, quantize,
+                         linear_nbits, {attend<float>, attend<uint16_t>}, join};
 
 }  // namespace specc

@@ -76,6 +76,9 @@ Variant choose(const char* disabled, const char* limit) {
       if (v->linear_f32) chosen.linear_f32 = v->linear_f32;
       if (v->quantize) chosen.quantize = v->quantize;
       if (v->linear_nbits) chosen.linear_nbits = v->linear_nbits;
+      for (int i = 0; i < 2; ++i)
+        if (v->attend[i]) chosen.attend[i] = v->attend[i];
+      if (v->join) chosen.join = v->join;
     }
     if (limit && is(*v, limit)) below = false;
   }

@@ -51,12 +51,51 @@ using NBitsFn = void (*)(const NBits&, int64_t first, int64_t last);
 using QuantizeFn = void (*)(const float* x, int64_t rows, int64_t k, int block, int factor, int8_t* q, float* scales,
                             int32_t* starts);
 
+// Whether a slot sees another: not at all, or, being its ancestor, unless it is too far away for a window.
+enum Seen : uint8_t { kUnseen = 0, kSeen = 1, kTooFar = 2 };
+
+constexpr int64_t kChunk = 256;  // keys whose softmax is computed together; a multiple of kScoreKeys
+
+// One lane's attention: N slots over a cache whose first `past` rows are in use, and whose next N are the slots'.
+//
+// A slot sees the rows before `past` from `oldest` on that `hidden` does not hide, and of the slots' rows those that
+// are kSeen. The key of a row is its number, but for the slots' rows it is `past` plus how many before it are not
+// kUnseen. So the keys of a slot in a tree are those of one-token decoding along its path, and its
+// sums are too: they depend on the order of keys and on their numbers, never on what other slots there are.
+struct Attention {
+  const float* query;      // [slots, heads, size], rotated and scaled
+  const void* keys;        // [kv_heads, capacity, size], fp32 or bf16
+  const void* values;      // [kv_heads, capacity, size]
+  float* partial;          // [chunks, slots, heads, size]: sums of weights times values
+  float* maximum;          // [chunks, slots, heads]
+  float* total;            // [chunks, slots, heads]: sums of weights
+  const uint8_t* seen;     // [slots, slots] of Seen
+  const uint8_t* hidden;   // [slots, span]: which of the `span` rows before `past` a slot does not see, or null
+  const int64_t* oldest;   // [slots]: the first row that a slot may see, or null where that is 0
+  int64_t span;
+  int64_t slots;
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t capacity;
+  int64_t size;
+  int64_t past;
+  float softcap;           // 0 where scores are not capped
+};
+
+// Computes the partial results of one chunk of keys for the queries of one key-value head.
+using AttendFn = void (*)(const Attention&, int64_t kv_head, int64_t chunk);
+
+// Joins the chunks: out [slots, heads, size]. `sinks` [heads] may be null.
+using JoinFn = void (*)(const Attention&, int64_t chunks, const float* sinks, float* out);
+
 struct Variant {
   const char* name;
   DenseFn linear_bf16;
   DenseFn linear_f32;
   QuantizeFn quantize;
   NBitsFn linear_nbits;
+  AttendFn attend[2];  // over rows in fp32 and in bf16
+  JoinFn join;
 };
 
 // Every variant that was built, slowest first; null members fall back to the variant before.

@@ -1,0 +1,337 @@
+// TreeAttention, for the instruction set that the file is compiled for.
+//
+// The order of every sum is that of reference_attention.h, which says it plainly: a score is one chain of fused
+// multiply-adds over the sizes of a head; weights are summed in sixteen lanes by key, then pairwise; values are one
+// chain over the keys; chunks are joined in ascending order.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "exponential.h"
+#include "simd.h"
+#include "variants.h"
+
+namespace specc {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kScoreVectors = 4;
+constexpr int kScoreRows = 6;
+constexpr int kValueSums = 24;  // vectors of sums that stay in registers
+#else
+constexpr int kScoreVectors = 1;
+constexpr int kScoreRows = 4;
+constexpr int kValueSums = 4;
+#endif
+constexpr int kScoreKeys = kScoreVectors * kLanes;
+
+SPECC_INLINE F16 load_row(const float* p) { return load(p); }
+SPECC_INLINE F16 load_row(const uint16_t* p) { return widen(p); }
+
+SPECC_INLINE F16 exponential(F16 x) {
+  const F16 shifted = fma(x, all(kLog2E), all(kRoundToInteger));
+  const F16 n = sub(shifted, all(kRoundToInteger));
+  F16 r = fma(n, all(-kLn2High), x);
+  r = fma(n, all(-kLn2Low), r);
+  F16 sum = all(kSeries[0]);
+#pragma GCC unroll 8
+  for (int i = 1; i < 8; ++i) sum = fma(sum, r, all(kSeries[i]));
+  return zero_below(times_power(sum, shifted), x, all(kExpSmallest));
+}
+
+// cap * tanh(x / cap), by tanh(z) = 1 - 2 / (exp(2 z) + 1)
+SPECC_INLINE F16 capped(F16 x, float cap) {
+  const F16 twice = divide(add(x, x), all(cap));
+  const F16 bounded = sub(zero(), larger(all(-kTanhLargest), sub(zero(), twice)));
+  const F16 fraction = divide(all(2.0f), add(exponential(bounded), all(1.0f)));
+  return mul(all(cap), sub(all(1.0f), fraction));
+}
+
+SPECC_INLINE float exponential(float x) {
+  float lanes[kLanes];
+  store(lanes, exponential(all(x)));
+  return lanes[0];
+}
+
+// Sixteen rows by sixteen sizes, turned: `to` has a row of keys for each size.
+template <class Row>
+SPECC_INLINE void turn(const Row* rows, int64_t stride, float* to, int64_t to_stride) {
+#if defined(__AVX512F__)
+  __m512 a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) a[i] = load_row(rows + i * stride).v;
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const __m512d x = _mm512_castps_pd(b[i + j]), y = _mm512_castps_pd(b[i + j + 2]);
+      a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+      a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+    }
+  // a[i + j]: in its quarter q, size 4 q + j of rows i to i + 3
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m512 low0 = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88), low1 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88);
+    const __m512 high0 = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd), high1 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
+    _mm512_storeu_ps(to + j * to_stride, _mm512_shuffle_f32x4(low0, low1, 0x88));
+    _mm512_storeu_ps(to + (4 + j) * to_stride, _mm512_shuffle_f32x4(high0, high1, 0x88));
+    _mm512_storeu_ps(to + (8 + j) * to_stride, _mm512_shuffle_f32x4(low0, low1, 0xdd));
+    _mm512_storeu_ps(to + (12 + j) * to_stride, _mm512_shuffle_f32x4(high0, high1, 0xdd));
+  }
+#else
+  float lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    store(lanes, load_row(rows + i * stride));
+    for (int j = 0; j < kLanes; ++j) to[j * to_stride + i] = lanes[j];
+  }
+#endif
+}
+
+// kScoreKeys rows, of which those from `count` on read the last one again.
+template <class Row>
+void turn_rows(const Row* rows, int64_t count, int64_t size, float* turned) {
+  for (int v = 0; v < kScoreVectors; ++v) {
+    const int64_t left = count - v * kLanes;
+    if (left <= 0) break;
+    const Row* from = rows + v * kLanes * size;
+    std::vector<Row> filled;
+    if (left < kLanes) {  // rows behind the last one may lie behind the cache
+      filled.resize(kLanes * size);
+      for (int i = 0; i < kLanes; ++i)
+        std::memcpy(filled.data() + i * size, from + std::min<int64_t>(i, left - 1) * size, size * sizeof(Row));
+      from = filled.data();
+    }
+    for (int64_t d = 0; d < size; d += kLanes) turn(from + d, size, turned + d * kScoreKeys + v * kLanes, kScoreKeys);
+  }
+}
+
+template <int M>
+__attribute__((noinline)) void score_tile(const float* const* queries, const float* turned, int64_t size,
+                                          float* const* scores) {
+  F16 sums[M][kScoreVectors];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int v = 0; v < kScoreVectors; ++v) sums[m][v] = zero();
+  const float* q[M];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) q[m] = queries[m];
+  for (int64_t d = 0; d < size; ++d) {
+    F16 keys[kScoreVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kScoreVectors; ++v) keys[v] = load(turned + d * kScoreKeys + v * kLanes);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const F16 value = broadcast(q[m] + d);
+#pragma GCC unroll 4
+      for (int v = 0; v < kScoreVectors; ++v) sums[m][v] = fma(value, keys[v], sums[m][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int v = 0; v < kScoreVectors; ++v) store(scores[m] + v * kLanes, sums[m][v]);
+}
+
+template <int M>
+SPECC_INLINE void score_some(int64_t count, const float* const* queries, const float* turned, int64_t size,
+                             float* const* scores) {
+  if (count >= M) return score_tile<M>(queries, turned, size, scores);
+  if constexpr (M > 1) score_some<M - 1>(count, queries, turned, size, scores);
+}
+
+void score(const std::vector<const float*>& queries, const float* turned, int64_t size, float softcap,
+           float* const* scores) {
+  const int64_t count = static_cast<int64_t>(queries.size());
+  for (int64_t q = 0; q < count; q += kScoreRows)
+    score_some<kScoreRows>(count - q, queries.data() + q, turned, size, scores + q);
+  if (softcap > 0)
+    for (int64_t q = 0; q < count; ++q)
+      for (int64_t i = 0; i < kScoreKeys; i += kLanes) store(scores[q] + i, capped(load(scores[q] + i), softcap));
+}
+
+// sums [V vectors] of M queries += weights times values, over `count` rows in order.
+template <int M, int V, class Row>
+__attribute__((noinline)) void value_tile(const float* const* weights, const Row* values, int64_t count, int64_t size,
+                                          float* const* out) {
+  F16 sums[M][V];
+  const float* w[M];
+#pragma GCC unroll 24
+  for (int m = 0; m < M; ++m) {
+    w[m] = weights[m];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) sums[m][v] = load(out[m] + v * kLanes);
+  }
+  for (int64_t row = 0; row < count; ++row) {
+    F16 value[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) value[v] = load_row(values + row * size + v * kLanes);
+#pragma GCC unroll 24
+    for (int m = 0; m < M; ++m) {
+      const F16 weight = broadcast(w[m] + row);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sums[m][v] = fma(weight, value[v], sums[m][v]);
+    }
+  }
+#pragma GCC unroll 24
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store(out[m] + v * kLanes, sums[m][v]);
+}
+
+template <int M, int V, class Row>
+SPECC_INLINE void value_some(int64_t queries, const float* const* weights, const Row* values, int64_t count,
+                             int64_t size, float* const* out) {
+  if (queries >= M) return value_tile<M, V>(weights, values, count, size, out);
+  if constexpr (M > 1) value_some<M - 1, V>(queries, weights, values, count, size, out);
+}
+
+// All queries, V vectors of the head's size at a time.
+template <int V, class Row>
+void add_values(int64_t queries, const float* const* weights, const Row* values, int64_t count, int64_t size,
+                float* const* out, int64_t from) {
+  constexpr int M = std::max(1, std::min(kValueSums / V, 6));
+  std::vector<float*> at(queries);
+  for (int64_t q = 0; q < queries; ++q) at[q] = out[q] + from;
+  for (int64_t q = 0; q < queries; q += M)
+    value_some<M, V>(queries - q, weights + q, values + from, count, size, at.data() + q);
+}
+
+template <class Row>
+void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
+  const int64_t group = a.heads / a.kv_heads, size = a.size, count = a.slots * group, first = chunk * kChunk;
+  const Row* keys = static_cast<const Row*>(a.keys) + kv_head * a.capacity * size;
+  const Row* values = static_cast<const Row*>(a.values) + kv_head * a.capacity * size;
+  thread_local std::vector<float> buffer, turned;
+  thread_local std::vector<const float*> queries;
+  thread_local std::vector<float*> scores, out;
+  buffer.resize(count * (kChunk + kScoreKeys));
+  turned.resize(size * kScoreKeys);
+  queries.resize(count), scores.resize(count), out.resize(count);
+  const auto at = [&](int64_t q) { return ((q / group) * a.heads) + kv_head * group + q % group; };
+  for (int64_t q = 0; q < count; ++q) {
+    queries[q] = a.query + at(q) * size;
+    out[q] = a.partial + (chunk * a.slots * a.heads + at(q)) * size;
+  }
+
+  // Scores of the rows before the slots'.
+  const int64_t rows = std::max<int64_t>(0, std::min(kChunk, a.past - first));
+  for (int64_t row = 0; row < rows; row += kScoreKeys) {
+    turn_rows(keys + (first + row) * size, std::min<int64_t>(kScoreKeys, rows - row), size, turned.data());
+    for (int64_t q = 0; q < count; ++q) scores[q] = buffer.data() + q * kChunk + row;
+    score(queries, turned.data(), size, a.softcap, scores.data());
+  }
+  const float hidden = -std::numeric_limits<float>::infinity();
+  for (int64_t q = 0; q < count; ++q) std::fill_n(buffer.data() + q * kChunk + rows, kChunk - rows, hidden);
+
+  // Those of the slots' rows, moved to the keys that they have for each slot.
+  const bool with_slots = first + kChunk > a.past && first < a.past + a.slots;
+  if (with_slots) {
+    float* const some = buffer.data() + count * kChunk;
+    thread_local std::vector<int64_t> next;
+    next.assign(a.slots, a.past);
+    for (int64_t slot = 0; slot < a.slots; slot += kScoreKeys) {
+      const int64_t block = std::min<int64_t>(kScoreKeys, a.slots - slot);
+      turn_rows(keys + (a.past + slot) * size, block, size, turned.data());
+      for (int64_t q = 0; q < count; ++q) scores[q] = some + q * kScoreKeys;
+      score(queries, turned.data(), size, a.softcap, scores.data());
+      for (int64_t i = 0; i < a.slots; ++i)
+        for (int64_t j = 0; j < block; ++j) {
+          const uint8_t seen = a.seen[i * a.slots + slot + j];
+          if (seen == kUnseen) continue;
+          const int64_t key = next[i]++ - first;
+          if (seen != kSeen || key < 0 || key >= kChunk) continue;
+          for (int64_t g = 0; g < group; ++g)
+            buffer[(i * group + g) * kChunk + key] = some[(i * group + g) * kScoreKeys + j];
+        }
+    }
+  }
+
+  for (int64_t q = 0; q < count; ++q) {
+    float* const row = buffer.data() + q * kChunk;
+    const int64_t slot = q / group;
+    if (a.hidden)
+      for (int64_t i = std::max<int64_t>(0, a.past - a.span - first); i < rows; ++i)
+        if (a.hidden[slot * a.span + first + i - (a.past - a.span)]) row[i] = hidden;
+    if (a.oldest) std::fill_n(row, std::clamp<int64_t>(a.oldest[slot] - first, 0, rows), hidden);
+    F16 most = all(hidden), sums = zero();
+    for (int64_t i = 0; i < kChunk; i += kLanes) most = larger(most, load(row + i));
+    float lanes[kLanes];
+    store(lanes, most);
+    float maximum = hidden;
+    for (const float lane : lanes) maximum = maximum > lane ? maximum : lane;
+    if (maximum == hidden)  // the vectors' maximum may have lost a NaN
+      for (int64_t i = 0; i < kChunk; ++i) maximum = std::isnan(row[i]) ? row[i] : maximum;
+    if (maximum != hidden) {
+      const F16 shift = all(maximum);
+      for (int64_t i = 0; i < kChunk; i += kLanes) {
+        const F16 weight = exponential(sub(load(row + i), shift));
+        store(row + i, weight);
+        sums = add(sums, weight);
+      }
+    }
+    store(lanes, sums);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    const int64_t place = chunk * a.slots * a.heads + at(q);
+    a.maximum[place] = maximum;
+    a.total[place] = lanes[0];
+    if (maximum == hidden) std::fill_n(row, kChunk, 0.0f);
+    std::fill_n(out[q], size, 0.0f);
+    scores[q] = row;
+  }
+
+  for (int64_t from = 0; from < size;) {
+    if (size - from >= 4 * kLanes && kValueSums >= 4 * 4) {
+      add_values<4, Row>(count, scores.data(), values + first * size, rows, size, out.data(), from);
+      from += 4 * kLanes;
+    } else {
+      add_values<1, Row>(count, scores.data(), values + first * size, rows, size, out.data(), from);
+      from += kLanes;
+    }
+  }
+  if (with_slots)
+    for (int64_t q = 0; q < count; ++q) {
+      const uint8_t* const seen = a.seen + q / group * a.slots;
+      for (int64_t d = 0; d < size; d += kLanes) {
+        F16 sum = load(out[q] + d);
+        int64_t key = a.past - first;
+        for (int64_t j = 0; j < a.slots; ++j) {
+          if (seen[j] == kUnseen) continue;
+          if (seen[j] == kSeen && key >= 0 && key < kChunk)
+            sum = fma(broadcast(scores[q] + key), load_row(values + (a.past + j) * size + d), sum);
+          ++key;
+        }
+        store(out[q] + d, sum);
+      }
+    }
+}
+
+void join(const Attention& a, int64_t chunks, const float* sinks, float* out) {
+  const int64_t rows = a.slots * a.heads;
+  for (int64_t row = 0; row < rows; ++row) {
+    float maximum = sinks ? sinks[row % a.heads] : -std::numeric_limits<float>::infinity();
+    for (int64_t c = 0; c < chunks; ++c) maximum = std::max(maximum, a.maximum[c * rows + row]);
+    float total = sinks ? exponential(sinks[row % a.heads] - maximum) : 0.0f;
+    float* const to = out + row * a.size;
+    std::fill_n(to, a.size, 0.0f);
+    for (int64_t c = 0; c < chunks; ++c) {
+      const float weight = exponential(a.maximum[c * rows + row] - maximum);
+      total = std::fma(weight, a.total[c * rows + row], total);
+      for (int64_t d = 0; d < a.size; d += kLanes)
+        store(to + d, fma(all(weight), load(a.partial + (c * rows + row) * a.size + d), load(to + d)));
+    }
+    for (int64_t d = 0; d < a.size; ++d) to[d] /= total;
+  }
+}
+
+}  // namespace
+}  // namespace specc

@@ -1,0 +1,64 @@
+"""The package itself: finding the library, describing it, turning variants off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+
+import specc_kernels
+
+PRINT_ACTIVE = "import specc_kernels; print(specc_kernels.describe().active)"
+
+
+def active(disabled: str) -> str:
+    """Start a process with variants turned off; returns the one in use there."""
+    environment = {**os.environ, "SPECC_KERNELS_DISABLE": disabled}
+    return subprocess.run(
+        [sys.executable, "-c", PRINT_ACTIVE], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_the_library_describes_itself() -> None:
+    found = specc_kernels.describe()
+    assert {"LinearBF16", "LinearF32", "LinearNBits", "GatherBF16", "TreeAttention"} == set(found.operators)
+    assert found.supported[0] == "scalar"
+    assert set(found.supported) <= set(found.built)
+    assert Path(found.library).is_file()
+
+
+def test_the_environment_turns_variants_off() -> None:
+    *slower, fastest = specc_kernels.variants()
+    assert active("") == fastest
+    assert active(",".join(specc_kernels.variants())) == "scalar"
+    if slower:
+        assert active(fastest) == slower[-1]
+
+
+def test_limit_refuses_what_does_not_run_here() -> None:
+    with pytest.raises(ValueError, match="'sse9' is no variant that runs here; give one of scalar"):
+        specc_kernels.limit("sse9")
+
+
+def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPECC_KERNELS_LIBRARY", str(tmp_path / "none.so"))
+    with pytest.raises(FileNotFoundError, match=r"none\.so does not exist; install specc-kernels again"):
+        specc_kernels.library_path()
+
+
+@pytest.mark.parametrize("length", [0, 63, 4096, -1])
+def test_a_damaged_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int) -> None:
+    damaged = tmp_path / "damaged.so"
+    damaged.write_bytes(Path(specc_kernels.library_path()).read_bytes()[:length])
+    monkeypatch.setenv("SPECC_KERNELS_LIBRARY", str(damaged))
+    with pytest.raises(OSError, match=r"damaged\.so is damaged or not a shared library; install specc-kernels again"):
+        specc_kernels.library_path()
+
+
+def test_one_library_registers_with_many_sessions() -> None:
+    for _ in range(3):
+        ort.SessionOptions().register_custom_ops_library(specc_kernels.library_path())
