@@ -21,12 +21,15 @@ namespace {
 constexpr int kScoreVectors = 4;
 constexpr int kScoreRows = 6;
 constexpr int kValueSums = 24;  // vectors of sums that stay in registers
+constexpr int kWide = 4;        // vectors of a head's size that are summed together
 #else
 constexpr int kScoreVectors = 1;
 constexpr int kScoreRows = 4;
 constexpr int kValueSums = 4;
+constexpr int kWide = 1;
 #endif
 constexpr int kScoreKeys = kScoreVectors * kLanes;
+constexpr int64_t kValueRows = 64;  // rows of values that stay near while all queries take them
 
 SPECC_INLINE F16 load_row(const float* p) { return load(p); }
 SPECC_INLINE F16 load_row(const uint16_t* p) { return widen(p); }
@@ -113,6 +116,12 @@ void turn_rows(const Row* rows, int64_t count, int64_t size, float* turned) {
   }
 }
 
+// Asks for rows that are read soon. It may point behind the cache: nothing is read then.
+template <class Row>
+SPECC_INLINE void ask_rows(const Row* rows, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / sizeof(Row)) __builtin_prefetch(rows + i, 0, 2);
+}
+
 template <int M>
 __attribute__((noinline)) void score_tile(const float* const* queries, const float* turned, int64_t size,
                                           float* const* scores) {
@@ -194,15 +203,17 @@ SPECC_INLINE void value_some(int64_t queries, const float* const* weights, const
   if constexpr (M > 1) value_some<M - 1, V>(queries, weights, values, count, size, out);
 }
 
-// All queries, V vectors of the head's size at a time.
+// All queries, V vectors of the head's size from `from` on; weights begin at `row`.
 template <int V, class Row>
-void add_values(int64_t queries, const float* const* weights, const Row* values, int64_t count, int64_t size,
+void add_values(int64_t queries, float* const* weights, int64_t row, const Row* values, int64_t count, int64_t size,
                 float* const* out, int64_t from) {
   constexpr int M = std::max(1, std::min(kValueSums / V, 6));
-  std::vector<float*> at(queries);
-  for (int64_t q = 0; q < queries; ++q) at[q] = out[q] + from;
-  for (int64_t q = 0; q < queries; q += M)
-    value_some<M, V>(queries - q, weights + q, values + from, count, size, at.data() + q);
+  for (int64_t q = 0; q < queries; q += M) {
+    const float* w[M];
+    float* to[M];
+    for (int64_t m = 0; m < M && q + m < queries; ++m) w[m] = weights[q + m] + row, to[m] = out[q + m] + from;
+    value_some<M, V>(queries - q, w, values + from, count, size, to);
+  }
 }
 
 template <class Row>
@@ -225,12 +236,16 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
   // Scores of the rows before the slots'.
   const int64_t rows = std::max<int64_t>(0, std::min(kChunk, a.past - first));
   for (int64_t row = 0; row < rows; row += kScoreKeys) {
+    ask_rows(keys + (first + row + kScoreKeys) * size, kScoreKeys * size);
+    ask_rows(values + (first + row) * size, kScoreKeys * size);
     turn_rows(keys + (first + row) * size, std::min<int64_t>(kScoreKeys, rows - row), size, turned.data());
     for (int64_t q = 0; q < count; ++q) scores[q] = buffer.data() + q * kChunk + row;
     score(queries, turned.data(), size, a.softcap, scores.data());
   }
+  // Keys from `used` on, a multiple of four vectors, are of no slot.
+  const int64_t used = std::min(kChunk, (a.past + a.slots - first + 4 * kLanes - 1) / (4 * kLanes) * (4 * kLanes));
   const float hidden = -std::numeric_limits<float>::infinity();
-  for (int64_t q = 0; q < count; ++q) std::fill_n(buffer.data() + q * kChunk + rows, kChunk - rows, hidden);
+  for (int64_t q = 0; q < count; ++q) std::fill_n(buffer.data() + q * kChunk + rows, used - rows, hidden);
 
   // Those of the slots' rows, moved to the keys that they have for each slot.
   const bool with_slots = first + kChunk > a.past && first < a.past + a.slots;
@@ -262,40 +277,41 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
       for (int64_t i = std::max<int64_t>(0, a.past - a.span - first); i < rows; ++i)
         if (a.hidden[slot * a.span + first + i - (a.past - a.span)]) row[i] = hidden;
     if (a.oldest) std::fill_n(row, std::clamp<int64_t>(a.oldest[slot] - first, 0, rows), hidden);
-    F16 most = all(hidden), sums = zero();
-    for (int64_t i = 0; i < kChunk; i += kLanes) most = larger(most, load(row + i));
-    float lanes[kLanes];
-    store(lanes, most);
-    float maximum = hidden;
-    for (const float lane : lanes) maximum = maximum > lane ? maximum : lane;
+    F16 most[4], sums = zero();
+    for (F16& one : most) one = all(hidden);
+    for (int64_t i = 0; i < used; i += 4 * kLanes)
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) most[v] = larger(most[v], load(row + i + v * kLanes));
+    float maximum = largest_lane(larger(larger(most[0], most[1]), larger(most[2], most[3])));
     if (maximum == hidden)  // the vectors' maximum may have lost a NaN
-      for (int64_t i = 0; i < kChunk; ++i) maximum = std::isnan(row[i]) ? row[i] : maximum;
+      for (int64_t i = 0; i < used; ++i) maximum = std::isnan(row[i]) ? row[i] : maximum;
     if (maximum != hidden) {
       const F16 shift = all(maximum);
-      for (int64_t i = 0; i < kChunk; i += kLanes) {
+      for (int64_t i = 0; i < used; i += kLanes) {
         const F16 weight = exponential(sub(load(row + i), shift));
         store(row + i, weight);
         sums = add(sums, weight);
       }
     }
-    store(lanes, sums);
-    for (int half = kLanes / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
     const int64_t place = chunk * a.slots * a.heads + at(q);
     a.maximum[place] = maximum;
-    a.total[place] = lanes[0];
-    if (maximum == hidden) std::fill_n(row, kChunk, 0.0f);
+    a.total[place] = sum_lanes(sums);
+    if (maximum == hidden) std::fill_n(row, used, 0.0f);
     std::fill_n(out[q], size, 0.0f);
     scores[q] = row;
   }
 
-  for (int64_t from = 0; from < size;) {
-    if (size - from >= 4 * kLanes && kValueSums >= 4 * 4) {
-      add_values<4, Row>(count, scores.data(), values + first * size, rows, size, out.data(), from);
-      from += 4 * kLanes;
-    } else {
-      add_values<1, Row>(count, scores.data(), values + first * size, rows, size, out.data(), from);
-      from += kLanes;
+  for (int64_t row = 0; row < rows; row += kValueRows) {
+    const int64_t some = std::min(kValueRows, rows - row);
+    const Row* const block = values + (first + row) * size;
+    for (int64_t from = 0; from < size;) {
+      if (size - from >= kWide * kLanes) {
+        add_values<kWide, Row>(count, scores.data(), row, block, some, size, out.data(), from);
+        from += kWide * kLanes;
+      } else {
+        add_values<1, Row>(count, scores.data(), row, block, some, size, out.data(), from);
+        from += kLanes;
+      }
     }
   }
   if (with_slots)

@@ -15,14 +15,16 @@ enum Input : size_t { kPacked, kPastLen, kWidths, kPositions, kCos, kSin, kMask,
 constexpr int64_t kSerialWork = 1 << 17;  // products that one thread does sooner than it wakes another
 
 // Rotates one head: pairs are (i, i + half), or (2 i, 2 i + 1) where interleaved.
-void rotate(const float* from, float* to, const float* cos, const float* sin, int64_t half, int64_t size,
+void rotate(const float* from, float* __restrict to, const float* cos, const float* sin, int64_t half, int64_t size,
             bool interleaved, float scale) {
-  const int64_t step = interleaved ? 2 : 1, other = interleaved ? 1 : half;
-  for (int64_t i = 0; i < half; ++i) {
-    const float a = from[i * step], b = from[i * step + other];
-    to[i * step] = (a * cos[i] - b * sin[i]) * scale;
-    to[i * step + other] = (b * cos[i] + a * sin[i]) * scale;
-  }
+  const auto pairs = [&](int64_t step, int64_t other) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = from[i * step], b = from[i * step + other];
+      to[i * step] = (a * cos[i] - b * sin[i]) * scale;
+      to[i * step + other] = (b * cos[i] + a * sin[i]) * scale;
+    }
+  };
+  interleaved ? pairs(2, 1) : pairs(1, half);  // each call is compiled for its steps
   for (int64_t i = 2 * half; i < size; ++i) to[i] = from[i] * scale;
 }
 

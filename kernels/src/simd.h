@@ -203,6 +203,38 @@ SPECC_INLINE F16 zero_below(F16 a, F16 x, F16 bound) {
 
 SPECC_INLINE F16 all(float value) { return broadcast(&value); }
 
+// The sum of the lanes: those 8 apart first, then 4, 2 and 1.
+SPECC_INLINE float sum_lanes(F16 a) {
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+#else
+  const __m256 eight = _mm256_add_ps(a.v[0], a.v[1]);
+#endif
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
+  const float32x4_t four = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+#endif
+}
+
+// The largest of the lanes; of NaN some lanes may be lost.
+SPECC_INLINE float largest_lane(F16 a) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(a.v);
+#elif defined(__AVX2__)
+  const __m256 eight = _mm256_max_ps(a.v[0], a.v[1]);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+#else
+  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
+#endif
+}
+
 // Asks for the next Bytes of weights well before their use: a processor's own prefetcher stops where a page ends.
 template <int Bytes>
 SPECC_INLINE void ask_ahead(const uint8_t* p) {
