@@ -89,6 +89,9 @@ def _is_whole(path: Path) -> bool:
         header = file.read(64)
     if len(header) < 64 or header[:5] != b"\x7fELF\x02":
         return False
+    start: int
+    size: int
+    count: int
     (start,) = struct.unpack_from("<Q", header, 40)
     size, count = struct.unpack_from("<HH", header, 58)
     return path.stat().st_size >= start + size * count

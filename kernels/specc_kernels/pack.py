@@ -5,8 +5,12 @@ Columns that fill the last panel are zeros and are never written to a result.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 PANEL = 32
 
@@ -40,9 +44,7 @@ def from_bf16(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     return (words.astype(np.uint32) << 16).view(np.float32)
 
 
-def nbits(
-    weights_KxN: npt.NDArray[np.uint8], bits: int, block: int
-) -> npt.NDArray[np.uint8]:
+def nbits(weights_KxN: npt.NDArray[np.uint8], bits: int, block: int) -> npt.NDArray[np.uint8]:
     """Pack unsigned weights of 4 or 8 bits, one a byte, for LinearNBits.
 
     Args:
@@ -62,15 +64,16 @@ def nbits(
     halves = split.reshape(*split.shape[:4], 64)
     if bits == 8:
         return np.ascontiguousarray(halves)
-    return np.ascontiguousarray(halves[..., 0, :] | halves[..., 1, :] << 4)
+    first, second = halves[..., 0, :], halves[..., 1, :]
+    return np.ascontiguousarray(first | second << 4)
 
 
-def per_block(values_BxN: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def per_block(values_BxN: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """Pack scales or zero points, one for each block and column, for LinearNBits: [panels, blocks, 32]."""
     return np.ascontiguousarray(_panels(values_BxN))
 
 
-def _panels(values_RxN: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _panels(values_RxN: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """Cut the columns into panels: [panels, R, 32]."""
     rows, columns = values_RxN.shape
     padded = np.pad(values_RxN, ((0, 0), (0, -columns % PANEL)))

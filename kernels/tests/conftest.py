@@ -5,7 +5,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from collections.abc import Iterator
 
 import pytest
-
 import specc_kernels
 
 

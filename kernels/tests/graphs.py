@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from onnx import TensorProto, helper
-
 import specc_kernels
+from onnx import TensorProto, helper
 from specc_kernels import pack
 
 OPSETS = [helper.make_opsetid("", 21), helper.make_opsetid("specc", 1)]
@@ -50,7 +49,9 @@ def session(
 def linear(
     operator: str, k: int, columns: int, weights: dict[str, np.ndarray], threads: int = 1, **attributes: int
 ) -> ort.InferenceSession:
-    return session(operator, {"x": np.zeros((1, k), np.float32)}, weights, ["y"], threads, columns=columns, **attributes)
+    return session(
+        operator, {"x": np.zeros((1, k), np.float32)}, weights, ["y"], threads, columns=columns, **attributes
+    )
 
 
 def bf16(weights_KxN: np.ndarray, threads: int = 1) -> ort.InferenceSession:

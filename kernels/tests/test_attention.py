@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import specc_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import specc_kernels
 
 from . import graphs
 
@@ -107,7 +106,11 @@ def rotate(model: Model, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Rotate [slots, heads, size] in float64."""
     half = model.rotated // 2
     cos, sin = (t.astype(np.float64)[positions][:, None] for t in model.tables())
-    a, b = (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2]) if model.interleaved else (x[..., :half], x[..., half : 2 * half])
+    a, b = (
+        (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2])
+        if model.interleaved
+        else (x[..., :half], x[..., half : 2 * half])
+    )
     turned = x.astype(np.float64)
     pair = a * cos - b * sin, b * cos + a * sin
     if model.interleaved:
@@ -128,7 +131,9 @@ def expected(
     query, key, value = np.split(split, [model.heads, model.heads + model.kv_heads], axis=1)
     if model.rotated:
         query, key = rotate(model, query, positions), rotate(model, key, positions)
-    keys = np.concatenate([caches.keys[0, :, :past], key.transpose(1, 0, 2)], 1).repeat(model.heads // model.kv_heads, 0)
+    keys = np.concatenate([caches.keys[0, :, :past], key.transpose(1, 0, 2)], 1).repeat(
+        model.heads // model.kv_heads, 0
+    )
     values = np.concatenate([caches.values[0, :, :past], value.transpose(1, 0, 2)], 1).repeat(
         model.heads // model.kv_heads, 0
     )
@@ -240,9 +245,7 @@ def test_a_lane_has_the_bits_that_it_has_alone(variant: str, widths: list[int], 
     packed = slots_of(model, sum(widths), seed)
     ends = np.cumsum([0, *widths])
     positions = np.concatenate([lane.past + np.arange(n) for lane, n in zip(lanes, widths, strict=True)])
-    alone = [
-        run(model, packed[a:b], [lane.copy()]) for a, b, lane in zip(ends, ends[1:], lanes, strict=False) if a < b
-    ]
+    alone = [run(model, packed[a:b], [lane.copy()]) for a, b, lane in zip(ends, ends[1:], lanes, strict=False) if a < b]
     together = run(model, packed, lanes, widths=widths, positions=positions, threads=2)
     assert graphs.same_bits(together, np.concatenate(alone))
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import specc_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import specc_kernels
 from specc_kernels import pack
 
 from . import graphs

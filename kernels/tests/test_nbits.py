@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnxruntime as ort
 import pytest
+import specc_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import specc_kernels
 from specc_kernels import pack
 
 from . import graphs
@@ -55,7 +54,8 @@ kinds = st.fixed_dictionaries(
     {"bits": st.sampled_from([4, 8]), "block": st.sampled_from([32, 64]), "half": st.booleans(), "zeros": st.booleans()}
 )
 each_kind = pytest.mark.parametrize(
-    ("bits", "block", "half", "zeros"), [(4, 32, False, False), (4, 64, True, True), (8, 32, True, False), (8, 64, False, True)]
+    ("bits", "block", "half", "zeros"),
+    [(4, 32, False, False), (4, 64, True, True), (8, 32, True, False), (8, 64, False, True)],
 )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
-
 import specc_kernels
 
 PRINT_ACTIVE = "import specc_kernels; print(specc_kernels.describe().active)"
