@@ -132,6 +132,16 @@ def test_a_recurrence_is_refused() -> None:
     assert "carries more from token to token than keys and values" in refusal(model)
 
 
+def test_what_torch_cannot_export_is_refused_with_its_reason() -> None:
+    class Branches(nn.Module):
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return hidden_states if float(hidden_states.sum()) > 0 else -hidden_states
+
+    model = tiny("llama")
+    model.model.layers[1].mlp = Branches()
+    assert "torch.export cannot capture it: " in refusal(model)
+
+
 def test_a_convolution_over_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It can be exported, but its state would be in no cache."""
     kinds = {"layer_types": ["conv", "full_attention", "conv"]}
