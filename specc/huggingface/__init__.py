@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from specc.huggingface.adapter import merge_adapter
+from specc.huggingface.directory import check_directory
+from specc.huggingface.gguf import find_gguf, join_parts, read_gguf
+from specc.huggingface.quantized import describe_rounding, widen_loaded, widening
 from specc.runtime.errors import CaptureError, first_line
 from specc.runtime.manifest import ModelSpec
 
@@ -22,67 +27,149 @@ LEAST_CONTEXT = 16  # tokens
 UNLIMITED = 1 << 62  # positions
 
 
-def load_model(source: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Load a model in fp32, from safetensors only.
+def load_model(
+    source: str, revision: str | None = None, trust_remote_code: bool = False, adapter: str | Path | None = None
+) -> PreTrainedModel:
+    """Load a causal language model with weights in fp32.
 
     Args:
-        source: a hub id, or a directory that save_pretrained wrote.
+        source: a hub id, a directory that `save_pretrained` wrote, a GGUF file, or a directory that holds one.
         revision: a branch, tag or commit of the hub's repository.
-        trust_remote_code: run Python code that comes with the model.
+        trust_remote_code: whether Python code of the model's repository may run.
+        adapter: a directory that peft wrote; it is merged into the weights.
+
+    Returns:
+        The model in evaluation mode. Its attribute `specc_rounding` says how its weights were stored, where they
+        held fewer bits than 16: `{}` for an ordinary checkpoint.
 
     Raises:
-        CaptureError: there is no such model, or not one that specc can compile.
+        CaptureError: the checkpoint cannot be read, lacks weights, or is no decoder-only language model.
     """
-    path = Path(source).expanduser()
-    if source.startswith(("/", "./", "../", "~")) and not path.exists():
-        raise CaptureError(f"no model directory {source}; name one that save_pretrained wrote, or a hub id")
-    if path.exists() and not (path / "config.json").is_file():
-        raise CaptureError(f"{source} has no config.json; name a directory that save_pretrained wrote, or a hub id")
+    path = _local_path(source)
+    parts = find_gguf(path) if path else None
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with quiet():
-        config = _configuration(source, options)
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                attn_implementation="eager",
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
-        except Exception as e:
-            remedy = "; save the model again with save_pretrained" if "file named" in str(e) else ""
-            raise CaptureError(f"cannot load {source} from safetensors: {one_line(e)}{remedy}") from e
-    model, report = loaded
-    if absent := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
-        raise CaptureError(
-            f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; "
-            "they would be random: name a whole checkpoint of a causal language model"
-        )
-    ready: PreTrainedModel = model.eval().requires_grad_(False)
-    return ready
+    with quiet(), tempfile.TemporaryDirectory(prefix="specc-gguf-") as scratch:
+        if parts:
+            model, rounding = _load_gguf(source, parts, Path(scratch))
+        else:
+            if path:
+                check_directory(path)
+            model, rounding = _load_safetensors(source, options)
+        if adapter is not None:
+            model = merge_adapter(model, Path(adapter))
+    model.specc_rounding = rounding
+    return model.eval().requires_grad_(False)
 
 
-def _configuration(source: str, options: dict[str, Any]) -> Any:
-    """Load the configuration of a model. Raises CaptureError if it is not one that specc can compile."""
+def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load a model's tokenizer.
+
+    Raises:
+        CaptureError: there is none, or a package that it needs is not installed.
+    """
+    path = _local_path(source)
+    parts = find_gguf(path) if path else None
+    name, options = (str(parts[0].parent), {"gguf_file": parts[0].name}) if parts else (source, {})
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        with quiet():
+            return AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=trust_remote_code, **options
+            )
+    except Exception as e:
+        raise CaptureError(f"{source} has no tokenizer that loads{_tokenizer_remedy(path)} ({one_line(e)})") from e
+
+
+def _tokenizer_remedy(path: Path | None) -> str:
+    """Say what to do about a tokenizer that does not load."""
+    if path and path.is_dir() and (path / "tokenizer.model").is_file() and not (path / "tokenizer.json").is_file():
+        return "; tokenizer.model needs pip install sentencepiece protobuf tiktoken"
+    return "; save one beside the model"
+
+
+def _local_path(source: str) -> Path | None:
+    """Return the path that a source names, or None for a hub id. Raises CaptureError for a path that is not there."""
+    path = Path(source).expanduser()
+    if path.exists():
+        if path.is_dir() and not (path / "config.json").is_file() and not find_gguf(path):
+            check_directory(path)  # names an adapter or a git-lfs pointer, where that is the reason
+            raise CaptureError(
+                f"{source} has no config.json; name a directory that save_pretrained wrote, a GGUF file, or a hub id"
+            )
+        if path.is_file() and find_gguf(path) is None:
+            raise CaptureError(f"{source} is a file and not GGUF; name a model directory, a .gguf file, or a hub id")
+        return path
+    if source.startswith(("/", "./", "../", "~")) or source.endswith(".gguf"):
+        raise CaptureError(f"there is no {source}; name a model directory, a .gguf file, or a hub id")
+    return None
+
+
+def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a GGUF checkpoint, widened to fp32, and say which types its weights had."""
+    from transformers import GgufConfig
+
+    checkpoint = read_gguf(parts)
+    file = join_parts(checkpoint.parts, scratch / "joined.gguf")
+    options = {"gguf_file": file.name}
+    config = _read_config(str(file.parent), source, options)
+    options |= {"quantization_config": GgufConfig(dequantize=True)}
+    model = _from_pretrained(str(file.parent), source, config, options)
+    for holder in (model.config, model.config.get_text_config()):
+        if hasattr(holder, "quantization_config"):
+            del holder.quantization_config
+    return model, {"method": "gguf", "types": dict(checkpoint.rounded)} if checkpoint.rounded else {}
+
+
+def _load_safetensors(source: str, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load an ordinary or a quantised checkpoint, and say how its weights were rounded."""
+    config = _read_config(source, source, options)
+    stored = getattr(config, "quantization_config", None)
+    if not stored:
+        return _from_pretrained(source, source, config, options | {"use_safetensors": True}), {}
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    chosen = widening(source, stored)
+    arguments = options | {"use_safetensors": True} | chosen.arguments(stored)
+    return widen_loaded(_from_pretrained(source, source, config, arguments), chosen), describe_rounding(stored)
+
+
+def _read_config(name: str, source: str, options: dict[str, Any]) -> Any:
+    """Read the configuration, and refuse what is not a decoder-only language model of transformers."""
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
     except Exception as e:
         remedy = "; --trust-remote-code runs its code, if you have read it" if "custom code" in str(e) else ""
         raise CaptureError(f"cannot read the configuration of {source}: {one_line(e)}{remedy}") from e
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise CaptureError(f"{source} is an encoder-decoder ({kind}); specc compiles decoder-only models")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not options["trust_remote_code"]:
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not options.get("trust_remote_code"):
         raise CaptureError(
             f"{source} has model type {kind!r}, which is not a causal language model of transformers "
             f"{transformers.__version__}; upgrade it, or --trust-remote-code if the model brings its own code"
         )
-    if getattr(config, "quantization_config", None):
-        raise CaptureError(f"{source} is quantised; compile the original checkpoint")
     return config
+
+
+def _from_pretrained(name: str, source: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
+    """Load the weights in fp32 and check that none is missing."""
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except Exception as e:
+        remedy = "; save the model again with save_pretrained" if "file named" in str(e) else ""
+        raise CaptureError(f"cannot load {source}: {one_line(e)}{remedy}") from e
+    if absent := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
+        raise CaptureError(
+            f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; "
+            "they would be random: name a whole checkpoint of a causal language model"
+        )
+    return model
 
 
 def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None) -> ModelSpec:

@@ -7,11 +7,10 @@ outside the directory, and names a file that git-lfs or an interrupted download 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path, PurePosixPath
 
 from specc.runtime.errors import CaptureError, SpeccWarning
-
-import warnings
 
 LFS = b"version https://git-lfs.github.com/spec/"
 CHECKED = (".safetensors", ".json", ".model", ".jinja", ".txt", ".gguf")
@@ -26,7 +25,12 @@ def check_directory(path: Path) -> None:
             or the directory holds only an adapter.
     """
     for file in sorted(path.iterdir()):
-        if file.suffix in CHECKED and file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(LFS):
+        if (
+            file.suffix in CHECKED
+            and file.is_file()
+            and file.stat().st_size < 1024
+            and file.read_bytes().startswith(LFS)
+        ):
             raise CaptureError(f"{file} is a git-lfs pointer, not the file itself; run git lfs pull in {path}")
     _check_adapter(path)
     _check_index(path)
@@ -67,9 +71,7 @@ def _check_index(path: Path) -> None:
             raise CaptureError(f"{file} has no weight_map; download the checkpoint again")
         for shard in sorted({str(name) for name in shards.values()}):
             if PurePosixPath(shard).name != shard or not shard.endswith(".safetensors"):
-                raise CaptureError(
-                    f"{file} names {shard!r}; a shard must be a .safetensors file of the same directory"
-                )
+                raise CaptureError(f"{file} names {shard!r}; a shard must be a .safetensors file of the same directory")
             if not (path / shard).is_file():
                 raise CaptureError(f"{file} names {shard}, which is missing; download the checkpoint again")
 

@@ -19,7 +19,16 @@ MAGIC = b"GGUF"
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 # what transformers widens, and what was compared with the same file in llama.cpp's own widening
 SUPPORTED = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
-NEAREST = {"Q2": "Q4_K", "Q3": "Q4_K", "IQ": "Q4_K", "TQ": "Q4_K", "MX": "Q4_K", "NV": "Q4_K", "Q8": "Q8_0", "F6": "F32"}
+NEAREST = {
+    "Q2": "Q4_K",
+    "Q3": "Q4_K",
+    "IQ": "Q4_K",
+    "TQ": "Q4_K",
+    "MX": "Q4_K",
+    "NV": "Q4_K",
+    "Q8": "Q8_0",
+    "F6": "F32",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +166,9 @@ def _all_parts(file: Path) -> tuple[Path, ...]:
     names = [f"{match['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
     missing = [name for name in names if not (file.parent / name).is_file()]
     if missing:
-        raise CaptureError(f"{file.name} is one of {count} parts, and {missing[0]} is missing; put all in one directory")
+        raise CaptureError(
+            f"{file.name} is one of {count} parts, and {missing[0]} is missing; put all in one directory"
+        )
     return tuple(file.parent / name for name in names)
 
 
