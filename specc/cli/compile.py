@@ -48,6 +48,7 @@ LOWERING = (
 )
 CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the GPU of this machine."
 INSIDE = "Give each TensorRT engine its own copy of the weights, instead of one copy for all."
+ADAPTER = "A directory that peft wrote. It is merged into the weights."
 REVISION = "A branch, tag or commit of the repository on the hub."
 TRUST = "Run Python code that comes with the model."
 OVERWRITE = "Replace the bundle if it exists."
@@ -77,6 +78,7 @@ def command(
     compute_capability: Annotated[OptionalStr, option("X.Y", CAPABILITY)] = None,
     weights_inside: Annotated[bool, flag("--weights-inside", INSIDE)] = False,
     revision: Annotated[OptionalStr, option("R", REVISION)] = None,
+    adapter: Annotated[OptionalPath, option("DIR", ADAPTER)] = None,
     trust_remote_code: Annotated[bool, flag("--trust-remote-code", TRUST)] = False,
     overwrite: Annotated[bool, flag("--overwrite", OVERWRITE)] = False,
     dump_graphs: Annotated[OptionalPath, option("DIR", DUMP)] = None,
@@ -109,6 +111,7 @@ def command(
                 parameters=parameters,
                 assistant_model=assistant_model,
                 revision=revision,
+                adapter=adapter,
                 trust_remote_code=trust_remote_code,
                 max_seq_len=max_seq_len,
                 prompts=prompts,

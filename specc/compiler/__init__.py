@@ -14,7 +14,7 @@ from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.graphs import prepare, quantize_graphs
-from specc.compiler.load import encode_prompts, load_assistant, load_tokenizer
+from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
 from specc.compiler.plans import MARGIN, choose_methods, plan_recipes, search_layers
@@ -23,7 +23,7 @@ from specc.compiler.requests import engine_requests, name_blocks, settle_widths
 from specc.compiler.stages import Stages
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
-from specc.huggingface import describe, load_model
+from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.recipes import Facts, Method
 from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
 
@@ -72,9 +72,11 @@ def _write_bundle(
 ) -> None:
     """Fill the directory: tokenizer, golden cases, weights, engines and manifest."""
     stages.begin(f"load {options.model}")
-    model = load_model(options.model, options.revision, options.trust_remote_code)
-    spec = describe(model, options.model, options.max_seq_len)
     tokenizer = load_tokenizer(options, directory)
+    if options.assistant_model:
+        check_assistant_tokenizer(options, tokenizer, prompts)
+    model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
+    spec = describe(model, options.model, options.max_seq_len)
     facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
@@ -83,10 +85,10 @@ def _write_bundle(
     count = min(options.golden_tokens, spec.context // 2)
     cases = reference(model, encode_prompts(prompts, tokenizer, spec.context), count, spec.eos_token_ids)
     golden.write_cases(cases, directory / golden.FILE)
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {ROUNDING: rounding(model)} if rounding(model) else {}
     if text or options.dtype in BITS:  # an unquantised bundle has the original's perplexity
         rows = perplexities(model, perplexity.samples(cases, text, tokenizer.encode, spec.context))
-        extra = {perplexity.KEY: rows} if rows else {}
+        extra |= {perplexity.KEY: rows} if rows else {}
 
     stages.begin(f"capture {options.model}")
     graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"))}

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
+from specc import huggingface
 from specc.compiler.options import Options
 from specc.huggingface import describe, load_model
-from specc.runtime.errors import CaptureError, RecipeError, first_line
+from specc.runtime.errors import CaptureError, RecipeError
 from specc.runtime.manifest import ModelSpec
 
 
@@ -20,6 +21,10 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def save_pretrained(self, directory: Path) -> object: ...
+
 
 def load_tokenizer(options: Options, directory: Path) -> Tokenizer:
     """Load the tokenizer and write its files into the bundle.
@@ -27,19 +32,41 @@ def load_tokenizer(options: Options, directory: Path) -> Tokenizer:
     Raises:
         CaptureError: there is none, or none that the runtime can read.
     """
-    source = options.model
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=options.revision, trust_remote_code=options.trust_remote_code
-        )
-        tokenizer.save_pretrained(directory)
-    except Exception as e:
-        raise CaptureError(f"{source} has no tokenizer that loads; save one beside the model ({first_line(e)})") from e
+    tokenizer: Tokenizer = huggingface.load_tokenizer(options.model, options.revision, options.trust_remote_code)
+    tokenizer.save_pretrained(directory)
     if not (directory / "tokenizer.json").exists():
         raise CaptureError(
-            f"{source} has no fast tokenizer, and the runtime reads no other; save it again with a tokenizer.json"
+            f"{options.model} has no fast tokenizer, and the runtime reads no other; save it again with a tokenizer.json"
         )
     return tokenizer
+
+
+def check_assistant_tokenizer(options: Options, target: Tokenizer, prompts: Sequence[str]) -> None:
+    """Check that the draft model has the target's tokenizer. Equal sizes do not tell.
+
+    Args:
+        options: name the draft model.
+        target: the target's tokenizer.
+        prompts: texts that both must encode alike.
+
+    Raises:
+        RecipeError: the tokenizers differ.
+    """
+    source = str(options.assistant_model)
+    draft: Tokenizer = huggingface.load_tokenizer(source, trust_remote_code=options.trust_remote_code)
+    ours, theirs = target.get_vocab(), draft.get_vocab()
+    if ours != theirs:
+        token = min(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+        raise RecipeError(
+            f"{source} has another tokenizer than {options.model}: token {token!r} has the number "
+            f"{theirs.get(token)} there and {ours.get(token)} here; a draft model must share the target's tokenizer"
+        )
+    for prompt in prompts:
+        if target.encode(prompt) != draft.encode(prompt):
+            raise RecipeError(
+                f"{source} splits text into other tokens than {options.model}, such as {prompt[:40]!r}; "
+                "a draft model must share the target's tokenizer"
+            )
 
 
 def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> list[tuple[str, list[int]]]:
@@ -58,12 +85,11 @@ def load_assistant(source: str, options: Options, target: ModelSpec) -> tuple[Pr
         RecipeError: it cannot draft for the target.
     """
     model = load_model(source, trust_remote_code=options.trust_remote_code)
+    if describe(model, source).vocab_size != target.vocab_size:
+        # The tokenizers are the same, so what differs is padding of the embeddings. Drafts are verified, so what a
+        # padded row proposes changes no output.
+        model.resize_token_embeddings(target.vocab_size, mean_resizing=False)
     spec = describe(model, source)
-    if spec.vocab_size != target.vocab_size:
-        raise RecipeError(
-            f"{source} has a vocabulary of {spec.vocab_size} and {target.source} one of {target.vocab_size}; "
-            "a draft model must share the target's tokenizer"
-        )
     if spec.context < target.context:
         raise RecipeError(
             f"{source} has positions for {spec.context} tokens and the bundle for {target.context}; "

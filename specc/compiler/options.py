@@ -22,6 +22,7 @@ class Options:
         parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
         assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
         revision: a branch, tag or commit of the hub's repository.
+        adapter: a directory that peft wrote; it is merged into the target's weights before anything else.
         trust_remote_code: run Python code that comes with the model.
         max_seq_len: tokens that fit, prompt and answer. None takes the model's own limit, 2048 at most.
         prompts: a file of golden prompts. None takes those of specc.
@@ -43,6 +44,7 @@ class Options:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     assistant_model: str | None = None
     revision: str | None = None
+    adapter: str | Path | None = None
     trust_remote_code: bool = False
     max_seq_len: int | None = None
     prompts: str | Path | None = None

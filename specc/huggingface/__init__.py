@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from specc.huggingface.adapter import merge_adapter
 from specc.huggingface.directory import check_directory
 from specc.huggingface.gguf import find_gguf, join_parts, read_gguf
+from specc.huggingface.hub import hub_options
 from specc.huggingface.quantized import describe_rounding, widen_loaded, widening
 from specc.runtime.errors import CaptureError, first_line
 from specc.runtime.manifest import ModelSpec
@@ -25,6 +26,7 @@ from specc.runtime.manifest import ModelSpec
 CONTEXT = 2048  # tokens, unless the model has positions for fewer or the user asks for another number
 LEAST_CONTEXT = 16  # tokens
 UNLIMITED = 1 << 62  # positions
+ROUNDING = "weights_rounded_from"  # the key of the manifest's extra notes
 
 
 def load_model(
@@ -39,8 +41,7 @@ def load_model(
         adapter: a directory that peft wrote; it is merged into the weights.
 
     Returns:
-        The model in evaluation mode. Its attribute `specc_rounding` says how its weights were stored, where they
-        held fewer bits than 16: `{}` for an ordinary checkpoint.
+        The model in evaluation mode. `rounding` says how its weights were stored.
 
     Raises:
         CaptureError: the checkpoint cannot be read, lacks weights, or is no decoder-only language model.
@@ -50,15 +51,27 @@ def load_model(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with quiet(), tempfile.TemporaryDirectory(prefix="specc-gguf-") as scratch:
         if parts:
-            model, rounding = _load_gguf(source, parts, Path(scratch))
+            model, stored = _load_gguf(source, parts, Path(scratch))
         else:
             if path:
                 check_directory(path)
-            model, rounding = _load_safetensors(source, options)
+            else:
+                options |= hub_options(source, revision)
+            model, stored = _load_safetensors(source, options)
         if adapter is not None:
             model = merge_adapter(model, Path(adapter))
-    model.specc_rounding = rounding
-    return model.eval().requires_grad_(False)
+    setattr(model, ROUNDING, stored)
+    ready: PreTrainedModel = model.eval().requires_grad_(False)
+    return ready
+
+
+def rounding(model: PreTrainedModel) -> dict[str, Any]:
+    """Return how the weights of a loaded model were stored, if in fewer bits than 16; empty for an ordinary checkpoint.
+
+    For a GGUF file: its method "gguf" and the number of tensors of each type. For others: the method and the bits.
+    """
+    stored: dict[str, Any] = getattr(model, ROUNDING, {})
+    return stored
 
 
 def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -69,7 +82,9 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     """
     path = _local_path(source)
     parts = find_gguf(path) if path else None
-    name, options = (str(parts[0].parent), {"gguf_file": parts[0].name}) if parts else (source, {})
+    name, options = source, {} if path else hub_options(source, revision)
+    if parts:
+        name, options = str(parts[0].parent), {"gguf_file": parts[0].name}
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(

@@ -1,0 +1,43 @@
+"""Ask the hub whether it can be reached, before transformers tries and waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from specc.runtime.errors import CaptureError
+
+PATIENCE = 4.0  # seconds to wait for the hub's first answer
+
+
+def hub_options(source: str, revision: str | None) -> dict[str, Any]:
+    """Return keyword arguments for `from_pretrained` of a hub id.
+
+    transformers retries for half a minute where there is no network. One question tells first.
+
+    Returns:
+        `local_files_only` where the hub cannot be reached and the checkpoint is in the local cache.
+
+    Raises:
+        CaptureError: the hub cannot be reached and the checkpoint is not in the local cache.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    in_cache = isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str)
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision), timeout=PATIENCE)
+            return {}
+        except huggingface_hub.errors.HfHubHTTPError:
+            return {}  # the hub answered: transformers says what it answered
+        except huggingface_hub.errors.HFValidationError as e:
+            raise CaptureError(f"{source!r} is neither a directory here nor a hub id: {e}") from e
+        except Exception as e:
+            reason = f"the hub cannot be reached ({type(e).__name__})"
+    else:
+        reason = "HF_HUB_OFFLINE is set"
+    if in_cache:
+        return {"local_files_only": True}
+    raise CaptureError(
+        f"{source} is not in the local cache, and {reason}; connect, or name a directory that holds the checkpoint"
+    )
