@@ -36,7 +36,8 @@ def load_tokenizer(options: Options, directory: Path) -> Tokenizer:
     tokenizer.save_pretrained(directory)
     if not (directory / "tokenizer.json").exists():
         raise CaptureError(
-            f"{options.model} has no fast tokenizer, and the runtime reads no other; save it again with a tokenizer.json"
+            f"{options.model} has no fast tokenizer, and the runtime reads no other; "
+            "save it again with a tokenizer.json"
         )
     return tokenizer
 

@@ -23,15 +23,16 @@ def hub_options(source: str, revision: str | None) -> dict[str, Any]:
     import huggingface_hub
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-    in_cache = isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str)
+    try:
+        in_cache = isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str)
+    except huggingface_hub.errors.HFValidationError as e:
+        raise CaptureError(f"{source!r} is neither a directory here nor a hub id; check its spelling") from e
     if not constants.HF_HUB_OFFLINE:
         try:
             get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision), timeout=PATIENCE)
             return {}
         except huggingface_hub.errors.HfHubHTTPError:
             return {}  # the hub answered: transformers says what it answered
-        except huggingface_hub.errors.HFValidationError as e:
-            raise CaptureError(f"{source!r} is neither a directory here nor a hub id: {e}") from e
         except Exception as e:
             reason = f"the hub cannot be reached ({type(e).__name__})"
     else:

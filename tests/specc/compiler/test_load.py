@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import save_model
 
-from specc.compiler.load import encode_prompts, load_assistant, load_tokenizer
+from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.options import Options
 from specc.huggingface import describe, load_model
 from specc.runtime.errors import CaptureError, RecipeError
@@ -57,9 +58,33 @@ def test_a_draft_model_gets_the_context_of_the_target(model: Path, target: Model
     assert type(loaded).__name__ == "LlamaForCausalLM"
 
 
-def test_a_draft_model_of_another_vocabulary_is_refused(model: Path, target: ModelSpec) -> None:
-    with pytest.raises(RecipeError, match=r"a vocabulary of 512 and .* one of 600; a draft model must share"):
-        load_assistant(str(model), options(model), replace(target, vocab_size=600))
+@pytest.mark.parametrize("rows", [500, 600])
+def test_a_draft_model_with_other_padding_gets_the_rows_of_the_target(
+    rows: int, model: Path, target: ModelSpec
+) -> None:
+    """Models of one family pad one tokenizer's vocabulary to different sizes."""
+    loaded, spec = load_assistant(str(model), options(model), replace(target, vocab_size=rows))
+    assert spec.vocab_size == rows == loaded.get_input_embeddings().weight.shape[0]
+    assert loaded(torch.tensor([[3, 1, 4]])).logits.shape[-1] == rows
+
+
+def test_a_draft_model_with_the_same_tokenizer_is_accepted(model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(options(model), tmp_path)
+    check_assistant_tokenizer(replace(options(model), assistant_model=str(model)), tokenizer, ["import os"])
+
+
+def test_a_draft_model_with_another_tokenizer_of_equal_size_is_refused(model: Path, tmp_path: Path) -> None:
+    """Two tokens change places, so each vocabulary has the same tokens and the same size."""
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    data = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = data["model"]["vocab"]
+    first, second = sorted(vocabulary)[10:12]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    tokenizer = load_tokenizer(options(model), tmp_path)
+    with pytest.raises(RecipeError, match="has another tokenizer than .*; a draft model must share") as caught:
+        check_assistant_tokenizer(replace(options(model), assistant_model=str(other)), tokenizer, [])
+    assert "\n" not in str(caught.value)
 
 
 def test_a_draft_model_with_fewer_positions_is_refused(target: ModelSpec, model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""GGUF files: found, checked, joined, and loaded as the model that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+gguf = pytest.importorskip("gguf")
+pytest.importorskip("accelerate")
+
+from specc.huggingface import load_model, load_tokenizer, rounding  # noqa: E402
+from specc.huggingface.gguf import find_gguf, join_parts, read_gguf  # noqa: E402
+from specc.runtime.errors import CaptureError  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+HIDDEN, HEADS, KV_HEADS, LAYERS, INNER = 64, 2, 1, 2, 128
+WORDS = ["<unk>", "<s>", "</s>", *(chr(c) for c in range(33, 127)), *(f"w{i}" for i in range(31))]
+KIND = gguf.GGMLQuantizationType
+
+
+def tensors(seed: int = 0) -> dict[str, np.ndarray]:
+    """Make random weights of a small Llama, under GGUF's names."""
+    rng = np.random.default_rng(seed)
+    size = HIDDEN // HEADS
+    shapes = {"token_embd.weight": (len(WORDS), HIDDEN), "output_norm.weight": (HIDDEN,)}
+    for i in range(LAYERS):
+        shapes |= {
+            f"blk.{i}.attn_q.weight": (HIDDEN, HIDDEN),
+            f"blk.{i}.attn_k.weight": (KV_HEADS * size, HIDDEN),
+            f"blk.{i}.attn_v.weight": (KV_HEADS * size, HIDDEN),
+            f"blk.{i}.attn_output.weight": (HIDDEN, HIDDEN),
+            f"blk.{i}.ffn_gate.weight": (INNER, HIDDEN),
+            f"blk.{i}.ffn_up.weight": (INNER, HIDDEN),
+            f"blk.{i}.ffn_down.weight": (HIDDEN, INNER),
+            f"blk.{i}.attn_norm.weight": (HIDDEN,),
+            f"blk.{i}.ffn_norm.weight": (HIDDEN,),
+        }
+    return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write(file: Path, kind: Any = KIND.F32, names: Iterable[str] | None = None, header: bool = True) -> Path:
+    """Write a GGUF file with the tensors that `names` names, all by default."""
+    writer = gguf.GGUFWriter(file, "llama")
+    if header:
+        writer.add_context_length(128)
+        writer.add_embedding_length(HIDDEN)
+        writer.add_block_count(LAYERS)
+        writer.add_feed_forward_length(INNER)
+        writer.add_head_count(HEADS)
+        writer.add_head_count_kv(KV_HEADS)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_rope_freq_base(10000.0)
+        writer.add_vocab_size(len(WORDS))
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list(WORDS)
+        writer.add_token_types([3, 3, 3] + [1] * (len(WORDS) - 3))
+        writer.add_token_merges(["w 1"])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(0)
+    for name, value in tensors().items():
+        if names is not None and name not in names:
+            continue
+        if value.ndim == 1 or kind == KIND.F32:
+            writer.add_tensor(name, value)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(value, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def split(directory: Path) -> list[Path]:
+    """Write the model as two parts."""
+    names = list(tensors())
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    files = [directory / f"m-{number:05d}-of-00002.gguf" for number in (1, 2)]
+    for file, half in zip(files, halves, strict=True):
+        write(file, names=half, header=file == files[0])
+    return files
+
+
+@pytest.mark.parametrize("kind", [KIND.F32, KIND.F16, KIND.BF16, KIND.Q8_0, KIND.Q4_0, KIND.Q4_1, KIND.Q5_0, KIND.Q5_1])
+def test_a_file_loads_as_the_weights_that_its_type_holds(kind: Any, tmp_path: Path) -> None:
+    """Widening is exact: each weight is what the type's blocks say."""
+    model = load_model(str(write(tmp_path / "m.gguf", kind)))
+    expected = tensors()["blk.1.ffn_down.weight"]
+    if kind != KIND.F32:
+        expected = gguf.quants.dequantize(gguf.quants.quantize(expected, kind), kind)
+    np.testing.assert_array_equal(model.model.layers[1].mlp.down_proj.weight.numpy(), expected)
+    stored = rounding(model)
+    if kind in (KIND.F32, KIND.F16, KIND.BF16):
+        assert stored == {}
+    else:
+        assert stored == {"method": "gguf", "types": {kind.name: 1 + 7 * LAYERS}}
+
+
+def test_a_directory_with_one_file_means_that_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "m.gguf")
+    assert find_gguf(tmp_path) == find_gguf(file) == (file,)
+    assert load_tokenizer(str(tmp_path)).convert_ids_to_tokens(5) == WORDS[5]
+
+
+def test_a_directory_with_two_models_names_both(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf"), write(tmp_path / "b.gguf")
+    with pytest.raises(CaptureError, match=r"holds 2 GGUF models: a\.gguf, b\.gguf; name one file"):
+        find_gguf(tmp_path)
+
+
+def test_a_split_file_loads_as_the_whole_one(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    first, second = split(tmp_path / "parts")
+    assert find_gguf(second) == find_gguf(tmp_path / "parts") == (first, second)
+    whole, joined = load_model(str(write(tmp_path / "m.gguf"))), load_model(str(second))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, joined.state_dict()[name])
+    assert load_tokenizer(str(second)).get_vocab() == load_tokenizer(str(tmp_path / "m.gguf")).get_vocab()
+
+
+def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    first, second = split(tmp_path)
+    first.unlink()
+    with pytest.raises(CaptureError, match=r"one of 2 parts, and m-00001-of-00002\.gguf is missing"):
+        find_gguf(second)
+
+
+def test_joining_changes_no_bit(tmp_path: Path) -> None:
+    whole = gguf.GGUFReader(write(tmp_path / "whole.gguf", KIND.Q4_0))
+    (tmp_path / "parts").mkdir()
+    names = list(tensors())
+    for number, half in ((1, names[:5]), (2, names[5:])):
+        write(tmp_path / "parts" / f"m-{number:05d}-of-00002.gguf", KIND.Q4_0, half, header=number == 1)
+    parts = find_gguf(tmp_path / "parts")
+    assert parts is not None
+    joined = gguf.GGUFReader(join_parts(parts, tmp_path / "joined.gguf"))
+    ours, theirs = ({t.name: t for t in reader.tensors} for reader in (whole, joined))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.tensor_type == theirs[name].tensor_type
+        np.testing.assert_array_equal(tensor.data, theirs[name].data)
+
+
+def test_a_type_that_is_not_read_names_the_nearest(tmp_path: Path) -> None:
+    file = write(tmp_path / "m.gguf")
+    data = bytearray(file.read_bytes())
+    name = b"blk.0.attn_q.weight"
+    at = data.index(name) + len(name) + 4 + 2 * 8  # after the number of dimensions and two of them: the type
+    data[at : at + 4] = int(KIND.IQ4_NL).to_bytes(4, "little")
+    file.write_bytes(data)
+    with pytest.raises(CaptureError, match=r"tensors of type IQ4_NL, which specc does not read; the nearest .* Q4_K"):
+        read_gguf((file,))
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\3\0\0\0", b"not gguf at all"])
+def test_a_damaged_file_is_one_line(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(content)
+    with pytest.raises(CaptureError) as caught:
+        load_model(str(file))
+    assert "m.gguf" in str(caught.value) and "download it again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_cut_in_its_tensors_is_one_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "m.gguf")
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CaptureError, match="cannot be read as GGUF"):
+        load_model(str(file))
+
+
+def test_another_file_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(CaptureError, match="is a file and not GGUF"):
+        load_model(str(tmp_path / "notes.txt"))
