@@ -120,8 +120,11 @@ def _local_path(source: str) -> Path | None:
 
 def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load a GGUF checkpoint, widened to fp32, and say which types its weights had."""
-    from transformers import GgufConfig
-
+    try:
+        import accelerate  # noqa: F401  transformers needs it for GGUF, and says so late
+        from transformers import GgufConfig
+    except ImportError as e:
+        raise CaptureError(f"{source} is a GGUF file, and {e.name} is missing or too old; pip install specc[gguf]") from e
     checkpoint = read_gguf(parts)
     file = join_parts(checkpoint.parts, scratch / "joined.gguf")
     options = {"gguf_file": file.name}

@@ -59,7 +59,7 @@ def test_a_draft_model_gets_the_context_of_the_target(model: Path, target: Model
 
 
 @pytest.mark.parametrize("rows", [500, 600])
-def test_a_draft_model_with_other_padding_gets_the_rows_of_the_target(
+def test_a_draft_model_with_other_padding_gets_as_many_rows(
     rows: int, model: Path, target: ModelSpec
 ) -> None:
     """Models of one family pad one tokenizer's vocabulary to different sizes."""
@@ -82,7 +82,7 @@ def test_a_draft_model_with_another_tokenizer_of_equal_size_is_refused(model: Pa
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
     tokenizer = load_tokenizer(options(model), tmp_path)
-    with pytest.raises(RecipeError, match="has another tokenizer than .*; a draft model must share") as caught:
+    with pytest.raises(RecipeError, match=r"has another tokenizer than .*; a draft model must share") as caught:
         check_assistant_tokenizer(replace(options(model), assistant_model=str(other)), tokenizer, [])
     assert "\n" not in str(caught.value)
 
