@@ -26,7 +26,9 @@ def test_assertions_go_with_what_only_they_need() -> None:
     program = torch.export.export(Function(checked), (x,), strict=False)
     graph = passes.fork(program.module(check_guards=False))
     graph.graph.set_codegen(CodeGen())
-    assert_expected_inline(rewrite(graph, DropAsserts()), """\
+    assert_expected_inline(
+        rewrite(graph, DropAsserts()),
+        """\
 inputs inputs_0
 gt_1 = gt(inputs_0, 0)
 all_1 = all(gt_1)
@@ -40,7 +42,8 @@ return [mul_1]
 inputs inputs_0
 to_1 = to(inputs_0, float64)
 mul_1 = mul(to_1, 2)
-return [mul_1]""")
+return [mul_1]""",
+    )
     (y,) = graph(-x)
     assert torch.equal(y, -x.to(torch.float64) * 2)
     assert DropAsserts()(graph) == 0
