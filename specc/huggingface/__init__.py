@@ -61,7 +61,8 @@ def load_model(
         if adapter is not None:
             model = merge_adapter(model, Path(adapter))
     setattr(model, ROUNDING, stored)
-    ready: PreTrainedModel = model.eval().requires_grad_(False)
+    untyped: Any = model
+    ready: PreTrainedModel = untyped.eval().requires_grad_(False)
     return ready
 
 
@@ -127,7 +128,7 @@ def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTr
         raise CaptureError(f"{source} is a GGUF file, and {e.name} is missing; pip install specc[gguf]") from e
     checkpoint = read_gguf(parts)
     file = join_parts(checkpoint.parts, scratch / "joined.gguf")
-    options = {"gguf_file": file.name}
+    options: dict[str, Any] = {"gguf_file": file.name}
     config = _read_config(str(file.parent), source, options)
     options |= {"quantization_config": GgufConfig(dequantize=True)}
     model = _from_pretrained(str(file.parent), source, config, options)
@@ -170,7 +171,7 @@ def _read_config(name: str, source: str, options: dict[str, Any]) -> Any:
 def _from_pretrained(name: str, source: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
     """Load the weights in fp32 and check that none is missing."""
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
@@ -182,6 +183,8 @@ def _from_pretrained(name: str, source: str, config: Any, options: dict[str, Any
     except Exception as e:
         remedy = "; save the model again with save_pretrained" if "file named" in str(e) else ""
         raise CaptureError(f"cannot load {source}: {one_line(e)}{remedy}") from e
+    model: PreTrainedModel
+    model, report = loaded
     if absent := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
         raise CaptureError(
             f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; "

@@ -86,4 +86,8 @@ def describe_rounding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def widen_loaded(model: PreTrainedModel, chosen: Widening) -> PreTrainedModel:
     """Widen a model that its library keeps in few bits until asked."""
-    return model.dequantize() if chosen.after else model
+    if not chosen.after:
+        return model
+    untyped: Any = model
+    widened: PreTrainedModel = untyped.dequantize()
+    return widened
