@@ -199,10 +199,10 @@ def evaluate(graph: GraphModule, node: Node, values: Mapping[Node, Any], limit: 
         graph: Where the weights are.
         node: The node to compute.
         values: Values of other nodes, to start from.
-        limit: How many values to compute at most, those to start from included.
+        limit: The number of values, those to start from included, beyond which it gives up.
 
     Returns:
-        The value, or None if it needs more than `values` and the weights, more than `limit` steps, or is no tensor.
+        The value, or None if it needs more than `values` and the weights, more than `limit` values, or is no tensor.
 
     Raises:
         PassError: An operator refuses the values.

@@ -73,7 +73,7 @@ def _match(root: Node) -> _Norm | Miss:
     total = node_arg(root, 0)
     mean, eps = argument(total, 0), argument(total, 1)
     if total.target is not ADD or not isinstance(mean, Node) or not isinstance(eps, float):
-        return Miss(root, f"takes {total.name}, which is not a mean + a number", steps=1)
+        return Miss(root, f"takes {total.name}, which is not the sum of a mean and a number", steps=1)
     if mean.target is not aten.mean.dim or argument(mean, 1) != [-1] or argument(mean, 2) is not True:
         return Miss(root, f"takes {mean.name}, which is not a mean over the last axis that keeps it", steps=2)
     x = _squared(node_arg(mean, 0))
@@ -139,5 +139,5 @@ def _paths_from(node: Node, length: int) -> Iterator[list[Node]]:
 
 
 def _unknown_form(path: list[Node]) -> Miss:
-    operators = ", ".join(str(node.target).removesuffix(".default") for node in path)
+    operators = ", ".join(str(node.target).split(".")[1] for node in path)
     return Miss(path[-1], f"scales a value by its mean square through {operators}; a rsqrt is expected")

@@ -74,9 +74,9 @@ class FuseRotary(Pass):
     def nearest_miss(self, graph: GraphModule) -> Miss | None:
         """Look for products of a value with angles: with what positions and weights alone decide."""
         position_ids = placeholder(graph, "position_ids")
-        weights = computed_from(graph, ())
-        angles = computed_from(graph, [position_ids]) - weights
-        products = [node for node in calls(graph, MUL) if _turns(node, angles)]
+        fixed = computed_from(graph, [position_ids])
+        angles = fixed - computed_from(graph, ())
+        products = [node for node in calls(graph, MUL) if _turns(node, angles, fixed)]
         tables = _Tables(graph, position_ids, self.positions)
         misses = [
             Miss(node, "multiplies by angles, but is not a part of x * cos + rotated(x) * sin") for node in products
@@ -89,10 +89,9 @@ class FuseRotary(Pass):
         return max(misses, key=lambda miss: miss.steps, default=None)
 
 
-def _turns(product: Node, angles: Collection[Node]) -> bool:
-    """Tell whether one factor of a product is an angle, and the other a value of the model."""
-    factors = operands(product)
-    return len(factors) == 2 and (factors[0] in angles) != (factors[1] in angles)
+def _turns(product: Node, angles: Collection[Node], fixed: Collection[Node]) -> bool:
+    """Tell whether one factor of a product is an angle, and the other neither an angle nor a weight."""
+    return any(one in angles and other not in fixed for one, other in both_orders(product))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,7 +29,7 @@ class OutOfPlace(Pass):
     Given:   div_(x, y);  z = f(x)                 copy_(x[a:b], y);  z = f(x)
     Result:  w = div(x, y);  z = f(w)              w = slice_scatter(x, y, a, b);  z = f(w)
 
-    A write into a view stays otherwise: other nodes may see what it wrote.
+    A write that others see stays: one into a view otherwise, or into a tensor of which a view is read later.
     """
 
     optional: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class OutOfPlace(Pass):
         before: set[Node] = set()
         for node in nodes(graph):
             before.add(node)
-            call = _into_slice(node, before) or _out_of_place(node)
+            call = _into_slice(node, before) or _out_of_place(node, before)
             if call is None:
                 continue
             new = replace(graph, node, call.target, call.args)
@@ -52,15 +52,22 @@ class OutOfPlace(Pass):
         return changed
 
 
-def _out_of_place(node: Node) -> _Call | None:
-    """Return `aten.div.Tensor` for `aten.div_.Tensor`; None if nothing is written, or a view, or no twin exists."""
+def _out_of_place(node: Node, before: Set[Node]) -> _Call | None:
+    """Return `aten.div.Tensor` for `aten.div_.Tensor`; None if nothing is written, others see it, or no twin exists."""
     schema, written = _schema(node), argument(node, 0)
     if node.op != "call_function" or schema is None or not schema.is_mutable or not isinstance(written, Node):
         return None
     name = schema.name.partition("::")[2]
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
     target = getattr(packet, schema.overload_name or "default", None)
-    return _Call(target, node.args, written) if target and not _is_view(written) else None
+    is_seen = _is_view(written) or _viewed_later(written, before - {node})
+    return _Call(target, node.args, written) if target and not is_seen else None
+
+
+def _viewed_later(node: Node, before: Collection[Node]) -> bool:
+    """Tell whether a view of a node's value, taken among the nodes `before`, has a user behind them."""
+    views = [user for user in node.users if user in before and _is_view(user)]
+    return any(_viewed_later(view, before) or not all(user in before for user in view.users) for view in views)
 
 
 def _into_slice(node: Node, before: Collection[Node]) -> _Call | None:
@@ -72,7 +79,7 @@ def _into_slice(node: Node, before: Collection[Node]) -> _Call | None:
     alone = not _is_view(whole) and all(user is part or not _is_view(user) for user in whole.users if user in before)
     values = source.meta["val"], part.meta["val"]
     same_kind = values[0].shape == values[1].shape and values[0].dtype == values[1].dtype
-    if not alone or not same_kind or len(part.users) > 1:
+    if not alone or not same_kind or len(part.users) > 1 or node.users:  # its users read the slice, not the whole
         return None
     return _Call(aten.slice_scatter.default, (whole, source, *part.args[1:]), whole)
 

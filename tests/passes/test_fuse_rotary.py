@@ -1,0 +1,274 @@
+"""FuseRotary: the rotary embedding however a model writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from expecttest import assert_expected_inline
+from graphs import captured
+from small_graphs import graph_text, rewrite, small
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from specc import passes
+from specc.passes.find import ROTARY, calls
+from specc.passes.fuse_rotary import FuseRotary, PairLayout, both_orders
+from specc.runtime.errors import SpeccWarning
+
+pytestmark = pytest.mark.torch
+
+POSITIONS = 9
+SIZE = 6
+Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def halves(x: Tensor) -> Tensor:
+    a, b = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+    return torch.cat([-b, a], -1)
+
+
+def neighbours(x: Tensor) -> Tensor:
+    return torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
+
+
+class Rotary(nn.Module):
+    """A head's rotation by the angles of positions, by a function of x, cos and sin."""
+
+    def __init__(self, rotate: Rotate, interleaved: bool = False, size: int = SIZE) -> None:
+        super().__init__()
+        self.rotate, self.interleaved = rotate, interleaved
+        self.register_buffer("frequencies", 0.3 ** torch.arange(size // 2))
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        angles = position_ids[:, None, :, None] * self.frequencies
+        angles = angles.repeat_interleave(2, -1) if self.interleaved else torch.cat([angles, angles], -1)
+        return self.rotate(x, angles.cos(), angles.sin())
+
+
+def by_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * cos + halves(x) * sin
+
+
+def by_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * cos + neighbours(x) * sin
+
+
+def turned_around(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return sin * halves(x) + cos * x
+
+
+def by_roll(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    sign = torch.tensor([-1.0] * 3 + [1.0] * 3)
+    return x * cos + (x.roll(3, -1) * sign).reshape(x.shape) * sin
+
+
+def partial(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return torch.cat([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE:]], -1)
+
+
+def overlapping(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The sizes behind are not those that follow the ones that turn."""
+    return torch.cat([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE - 1 :]], -1)
+
+
+def heads(size: int = SIZE, slots: int = 4) -> Tensor:
+    return torch.randn(1, 2, slots, size, generator=torch.Generator().manual_seed(0))
+
+
+def graph_of(rotate: Rotate, interleaved: bool = False, size: int = SIZE) -> GraphModule:
+    return small(Rotary(rotate, interleaved), x=heads(size), position_ids=torch.arange(4)[None])
+
+
+def test_the_rotation_becomes_one_node_and_the_angles_tables() -> None:
+    graph = graph_of(by_halves)
+    assert_expected_inline(
+        rewrite(graph, FuseRotary(POSITIONS)),
+        """\
+inputs x, position_ids
+unsqueeze_1 = unsqueeze(position_ids, 1)
+unsqueeze_2 = unsqueeze(unsqueeze_1, 3)
+mul_1 = mul(unsqueeze_2, self.frequencies)
+cat_1 = cat([mul_1, mul_1], -1)
+cos_1 = cos(cat_1)
+sin_1 = sin(cat_1)
+mul_2 = mul(x, cos_1)
+slice_1 = slice(x, 3, 0, 3)
+slice_2 = slice(x, 3, 3, 9223372036854775807)
+neg_1 = neg(slice_2)
+cat_2 = cat([neg_1, slice_1], -1)
+mul_3 = mul(cat_2, sin_1)
+add_1 = add(mul_2, mul_3)
+return {logits: add_1}
+--> FuseRotary(positions=9) changed 1
+inputs x, position_ids
+rotary_1 = specc.rotary(x, self.rotary_cos, self.rotary_sin, position_ids, False)
+return {logits: rotary_1}""",
+    )
+    angles = torch.arange(POSITIONS)[:, None] * 0.3 ** torch.arange(SIZE // 2)
+    torch.testing.assert_close(graph.rotary_cos, angles.cos())
+    torch.testing.assert_close(graph.rotary_sin, angles.sin())
+
+
+def test_sizes_that_do_not_turn_are_taken_in() -> None:
+    assert_expected_inline(
+        rewrite(graph_of(partial, size=SIZE + 2), FuseRotary(POSITIONS)),
+        """\
+inputs x, position_ids
+unsqueeze_1 = unsqueeze(position_ids, 1)
+unsqueeze_2 = unsqueeze(unsqueeze_1, 3)
+mul_1 = mul(unsqueeze_2, self.frequencies)
+cat_1 = cat([mul_1, mul_1], -1)
+cos_1 = cos(cat_1)
+sin_1 = sin(cat_1)
+slice_1 = slice(x, 3, 0, 6)
+mul_2 = mul(slice_1, cos_1)
+slice_2 = slice(slice_1, 3, 0, 3)
+slice_3 = slice(slice_1, 3, 3, 9223372036854775807)
+neg_1 = neg(slice_3)
+cat_2 = cat([neg_1, slice_2], -1)
+mul_3 = mul(cat_2, sin_1)
+add_1 = add(mul_2, mul_3)
+slice_4 = slice(x, 3, 6, 9223372036854775807)
+cat_3 = cat([add_1, slice_4], -1)
+return {logits: cat_3}
+--> FuseRotary(positions=9) changed 1
+inputs x, position_ids
+rotary_1 = specc.rotary(x, self.rotary_cos, self.rotary_sin, position_ids, False)
+return {logits: rotary_1}""",
+    )
+
+
+def test_other_sizes_behind_the_rotation_are_not_taken_in() -> None:
+    graph = graph_of(overlapping, size=SIZE + 2)
+    passes.run([FuseRotary(POSITIONS)], graph)
+    assert graph_text(graph).endswith("cat_1 = cat([rotary_1, slice_2], -1)\nreturn {logits: cat_1}")
+
+
+FORMS = {
+    "halves": (by_halves, False, SIZE),
+    "neighbours": (by_neighbours, True, SIZE),
+    "factors and addends turned around": (turned_around, False, SIZE),
+    "part of a head": (partial, False, SIZE + 2),
+    "part of a head, and other sizes behind it": (overlapping, False, SIZE + 2),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_every_form_keeps_its_value_at_every_position(form: str) -> None:
+    rotate, interleaved, size = FORMS[form]
+    graph, x = graph_of(rotate, interleaved, size), heads(size)
+    (record,) = passes.run([FuseRotary(POSITIONS)], graph)
+    (node,) = calls(graph, ROTARY)
+    assert record.changed == 1 and record.note == "" and node.args[4] == interleaved
+    positions = torch.tensor([[0, 8, 3, 1]])
+    expected = Rotary(rotate, interleaved)(x, positions)
+    torch.testing.assert_close(graph(x, positions)["logits"], expected)
+
+
+def test_layers_share_the_tables() -> None:
+    graph = graph_of(lambda x, cos, sin: by_halves(by_halves(x, cos, sin), cos, sin))
+    (record,) = passes.run([FuseRotary(POSITIONS)], graph)
+    assert record.changed == 2 and sorted(dict(graph.named_buffers(recurse=False))) == ["rotary_cos", "rotary_sin"]
+
+
+def without_negation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([b, a], -1) * sin
+
+
+def in_two_parts(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """As gpt-oss writes it: each half on its own, so no sum holds a whole rotation."""
+    (a, b), half = x.chunk(2, -1), SIZE // 2
+    return torch.cat([a * cos[..., :half] - b * sin[..., :half], b * cos[..., :half] + a * sin[..., :half]], -1)
+
+
+def of_two_angles(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return by_neighbours(x, cos, sin)
+
+
+def of_another_value(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * cos + halves(x + 1) * sin
+
+
+def subtracted(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * cos - halves(x) * sin
+
+
+def with_another_addend(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * cos + x
+
+
+SWAPS = "and neither swaps the other's halves or neighbours"
+MISSES = {
+    without_negation: f"add in model adds mul_1 and mul_2, {SWAPS}",
+    in_two_parts: f"add in model adds mul_3 and mul_4, {SWAPS}",
+    of_two_angles: "add in model turns the two sizes of a pair by different angles",
+    of_another_value: f"add_1 in model adds mul_1 and mul_2, {SWAPS}",
+    subtracted: "mul_1 in model multiplies by angles, but is not a part of x * cos + rotated(x) * sin",
+    with_another_addend: "add in model is not a sum of two products",
+}
+
+
+@pytest.mark.parametrize("rotate", MISSES)
+def test_a_rotation_in_an_unknown_form_is_named_with_the_reason(rotate: Rotate) -> None:
+    graph = graph_of(rotate)
+    before = graph_text(graph)
+    with pytest.warns(SpeccWarning) as warned:
+        (record,) = passes.run([FuseRotary(POSITIONS)], graph)
+    assert record.changed == 0 and graph_text(graph) == before
+    assert [str(w.message) for w in warned] == [record.note]
+    miss = record.note.removeprefix("FuseRotary changed nothing; nearest: ")
+    assert miss == f"{MISSES[rotate]}; the model compiles, but runs slower"
+
+
+def test_angles_that_more_than_positions_decide_are_named() -> None:
+    def scaled_by_x(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return by_halves(x, cos * x.mean(), sin)
+
+    miss = FuseRotary(POSITIONS).nearest_miss(graph_of(scaled_by_x))
+    assert miss is not None and miss.reason == "turns by mul_1, which is not one row of angles for each position"
+
+
+def constant_angles(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * 0.5 + halves(x) * 0.5
+
+
+def learned_positions(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x + cos * 0.1
+
+
+@pytest.mark.parametrize("rotate", [constant_angles, learned_positions])
+@pytest.mark.filterwarnings("error")
+def test_a_graph_without_a_rotation_gives_no_warning(rotate: Rotate) -> None:
+    (record,) = passes.run([FuseRotary(POSITIONS)], graph_of(rotate))
+    assert (record.changed, record.note) == (0, "")
+
+
+def test_a_swap_that_refuses_the_probe_is_no_rotation() -> None:
+    """It reshapes to the sizes of the example, which the probe does not have."""
+
+    def of_fixed_slots(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return x * cos + halves(x).reshape(1, 2, 4, SIZE) * sin
+
+    assert FuseRotary(POSITIONS)(graph_of(of_fixed_slots)) == 0
+
+
+def test_both_orders_of_a_product_of_two_values() -> None:
+    graph = small(lambda x, y: x * y * 2, x=torch.ones(1), y=torch.ones(1))
+    of_two, by_number = calls(graph, torch.ops.aten.mul.Tensor)
+    (x, y), *others = both_orders(of_two)
+    assert (x.name, y.name, others) == ("x", "y", [(y, x)]) and both_orders(by_number) == []
+
+
+def test_a_layout_says_which_sizes_turn_together() -> None:
+    assert [layout.name for layout in PairLayout] == ["HALVES", "NEIGHBOURS"]
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "deepseek_v3"])
+def test_families_whose_rotation_stays_say_so(family: str) -> None:
+    graph = captured(family)
+    with pytest.warns(SpeccWarning, match=r"FuseRotary changed nothing; nearest: add_\d+ in model\.model\.layers\.0"):
+        passes.run(passes.preparation(64), graph)

@@ -1,0 +1,166 @@
+"""MergeProjections: queries, keys and values by one product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from expecttest import assert_expected_inline
+from graphs import captured
+from small_graphs import graph_text, rewrite, small
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from specc import passes
+from specc.passes.merge_projections import MergeProjections
+from specc.runtime.errors import SpeccWarning
+
+pytestmark = pytest.mark.torch
+
+Between = Callable[[Tensor], Tensor]
+
+
+def nothing(x: Tensor) -> Tensor:
+    return x
+
+
+class Projected(nn.Module):
+    """Attention of two heads of two sizes behind three products, with `between` on the queries."""
+
+    def __init__(self, between: Between = nothing, biases: str = "qkv", tied: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.between = between
+        self.q, self.k, self.v = (nn.Linear(4, 4, bias=name in biases) for name in "qkv")
+        if tied:
+            self.v.weight = self.k.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (p(x).view(1, -1, 2, 2).transpose(1, 2) for p in (self.q, self.k, self.v))
+        return torch.ops.specc.attention(self.between(q), k, v, None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
+
+
+def values() -> Tensor:
+    return torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_three_products_become_slices_of_one() -> None:
+    model, x = Projected(), values()
+    graph = small(model, x=x)
+    assert_expected_inline(
+        rewrite(graph, MergeProjections()),
+        """\
+inputs x
+linear_1 = linear(x, self.q.weight, self.q.bias)
+view_1 = view(linear_1, [1, -1, 2, 2])
+transpose_1 = transpose(view_1, 1, 2)
+linear_2 = linear(x, self.k.weight, self.k.bias)
+view_2 = view(linear_2, [1, -1, 2, 2])
+transpose_2 = transpose(view_2, 1, 2)
+linear_3 = linear(x, self.v.weight, self.v.bias)
+view_3 = view(linear_3, [1, -1, 2, 2])
+transpose_3 = transpose(view_3, 1, 2)
+attention_1 = specc.attention(transpose_1, transpose_2, transpose_3, None, 0.5, 0, 0.0, 0)
+return {logits: attention_1}
+--> MergeProjections() changed 1
+inputs x
+linear_1 = linear(x, self.q.merged_weight, self.q.merged_bias)
+slice_1 = slice(linear_1, 2, 0, 4)
+slice_2 = slice(linear_1, 2, 4, 8)
+slice_3 = slice(linear_1, 2, 8, 12)
+view_1 = view(slice_1, [1, -1, 2, 2])
+transpose_1 = transpose(view_1, 1, 2)
+view_2 = view(slice_2, [1, -1, 2, 2])
+transpose_2 = transpose(view_2, 1, 2)
+view_3 = view(slice_3, [1, -1, 2, 2])
+transpose_3 = transpose(view_3, 1, 2)
+attention_1 = specc.attention(transpose_1, transpose_2, transpose_3, None, 0.5, 0, 0.0, 0)
+return {logits: attention_1}""",
+    )
+    merged = graph.get_buffer("model.q.merged_weight")
+    assert torch.equal(merged, torch.cat([model.q.weight, model.k.weight, model.v.weight]))
+    torch.testing.assert_close(graph(x)["logits"], model(x))
+    whole, *slices = (node for node in graph.graph.nodes if node.op == "call_function")
+    assert [tuple(node.meta["val"].shape) for node in (whole, *slices[:3])] == [(1, 3, 12), *[(1, 3, 4)] * 3]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("biases", ["", "qkv"])
+def test_with_and_without_biases_the_value_is_kept(biases: str) -> None:
+    model, x = Projected(biases=biases), values()
+    graph = small(model, x=x)
+    (record,) = passes.run([MergeProjections()], graph)
+    assert record.changed == 1 and record.note == ""
+    torch.testing.assert_close(graph(x)["logits"], model(x))
+
+
+def test_a_rotation_may_stand_between() -> None:
+    tables = torch.ones(3, 1), torch.zeros(3, 1)
+
+    def rotated(q: Tensor) -> Tensor:
+        return torch.ops.specc.rotary(q, *tables, torch.arange(3)[None], False)  # type: ignore[no-any-return]
+
+    assert MergeProjections()(small(Projected(rotated), x=values())) == 1
+
+
+STANDS = "stands between attention and the product that makes its queries"
+MISSES: dict[str, tuple[Projected, str]] = {
+    "a scale": (Projected(lambda q: q * 0.5), f"mul in model {STANDS}"),
+    "a norm": (Projected(lambda q: nn.functional.layer_norm(q, (2,))), f"layer_norm in model {STANDS}"),
+    "one bias": (Projected(biases="qk"), "attention in model has products with a bias and products without one"),
+    "one matrix": (
+        Projected(tied=True),
+        "attention in model has a product whose matrix is computed, or used elsewhere",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISSES)
+def test_projections_that_stay_apart_are_named_with_the_reason(name: str) -> None:
+    model, reason = MISSES[name]
+    graph = small(model, x=values())
+    before = graph_text(graph)
+    with pytest.warns(SpeccWarning) as warned:
+        (record,) = passes.run([MergeProjections()], graph)
+    assert record.changed == 0 and graph_text(graph) == before
+    assert [str(w.message) for w in warned] == [record.note]
+    miss = record.note.removeprefix("MergeProjections changed nothing; nearest: ")
+    assert miss == f"{reason}; the model compiles, but runs slower"
+
+
+class OneProduct(Projected):
+    """Queries, keys and values as parts of one product already."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.q(x).view(1, -1, 2, 2).transpose(1, 2).expand(3, 2, -1, 2).unsqueeze(1)
+        return torch.ops.specc.attention(q, k, v, None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
+
+
+class OtherInputs(Projected):
+    """Keys and values of another input than the queries."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (p(y).view(1, -1, 2, 2).transpose(1, 2) for p, y in ((self.q, x), (self.k, x + 1), (self.v, x + 1)))
+        return torch.ops.specc.attention(q, k, v, None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("model", [OneProduct(), OtherInputs()], ids=lambda m: type(m).__name__)
+@pytest.mark.filterwarnings("error")
+def test_a_graph_without_three_products_of_one_input_gives_no_warning(model: nn.Module) -> None:
+    (record,) = passes.run([MergeProjections()], small(model, x=values()))
+    assert (record.changed, record.note) == (0, "")
+
+
+def test_a_graph_without_attention_has_no_miss() -> None:
+    graph: GraphModule = small(lambda x: x * 2, x=torch.ones(2))
+    assert MergeProjections()(graph) == 0 and MergeProjections().nearest_miss(graph) is None
+
+
+def test_a_family_with_norms_of_queries_says_so() -> None:
+    graph = captured("qwen3")
+    with pytest.warns(
+        SpeccWarning, match=r"MergeProjections changed nothing; nearest: rms_norm.* in .*layers\.0.*q_norm"
+    ):
+        passes.run(passes.preparation(64), graph)
