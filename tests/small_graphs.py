@@ -39,7 +39,8 @@ def small(module: nn.Module | Callable[..., Tensor], output: str = "logits", **i
     """
     if not isinstance(module, nn.Module):
         module = Function(module)
-    program = torch.export.export(_Named(module.eval(), output), tuple(inputs.values()), strict=False)
+    examples = tuple(value.clone() for value in inputs.values())  # torch.export takes one tensor for one input
+    program = torch.export.export(_Named(module.eval(), output), examples, strict=False)
     graph = program.module(check_guards=False)
     assert isinstance(graph, GraphModule)
     graph.graph.set_codegen(CodeGen())

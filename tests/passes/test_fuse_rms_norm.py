@@ -78,7 +78,9 @@ def values() -> Tensor:
 
 
 def test_a_norm_and_its_weight_become_one_node() -> None:
-    assert_expected_inline(rewrite(graph_of(power), FuseRMSNorm()), """\
+    assert_expected_inline(
+        rewrite(graph_of(power), FuseRMSNorm()),
+        """\
 inputs x
 pow_1 = pow(x, 2)
 mean_1 = mean(pow_1, [-1], True)
@@ -90,11 +92,14 @@ return {logits: mul_2}
 --> FuseRMSNorm() changed 1
 inputs x
 rms_norm_1 = specc.rms_norm(x, self.weight, 1e-05)
-return {logits: rms_norm_1}""")
+return {logits: rms_norm_1}""",
+    )
 
 
 def test_a_norm_without_a_weight_gets_one_of_ones() -> None:
-    assert_expected_inline(rewrite(graph_of(weightless), FuseRMSNorm()), """\
+    assert_expected_inline(
+        rewrite(graph_of(weightless), FuseRMSNorm()),
+        """\
 inputs x
 pow_1 = pow(x, 2)
 mean_1 = mean(pow_1, [-1], True)
@@ -107,11 +112,14 @@ return {logits: sub_1}
 inputs x
 rms_norm_1 = specc.rms_norm(x, self.rms_ones, 1e-05)
 sub_1 = sub(rms_norm_1, self.weight)
-return {logits: sub_1}""")
+return {logits: sub_1}""",
+    )
 
 
 def test_a_weight_is_left_outside_if_the_normed_value_is_used_elsewhere() -> None:
-    assert_expected_inline(rewrite(graph_of(used_twice), FuseRMSNorm()), """\
+    assert_expected_inline(
+        rewrite(graph_of(used_twice), FuseRMSNorm()),
+        """\
 inputs x
 pow_1 = pow(x, 2)
 mean_1 = mean(pow_1, [-1], True)
@@ -126,7 +134,8 @@ inputs x
 rms_norm_1 = specc.rms_norm(x, self.rms_ones, 1e-05)
 mul_1 = mul(self.weight, rms_norm_1)
 add_1 = add(mul_1, rms_norm_1)
-return {logits: add_1}""")
+return {logits: add_1}""",
+    )
 
 
 def test_torchs_own_operator_gets_the_eps_of_its_type() -> None:
