@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -29,18 +29,27 @@ class _Named(nn.Module):
         return {self.name: self.model(*inputs)}
 
 
-def small(module: nn.Module | Callable[..., Tensor], output: str = "logits", **inputs: Tensor) -> GraphModule:
+def small(
+    module: nn.Module | Callable[..., Tensor],
+    output: str = "logits",
+    slots: Mapping[str, int] | None = None,
+    **inputs: Tensor,
+) -> GraphModule:
     """Export a module, or a function, of few nodes into the form that a captured model has.
 
     Args:
         module: What to export.
         output: The name of its one output.
+        slots: The axis of some inputs whose length stays open, by the input's name.
         inputs: Example inputs by name, in the order of the arguments. The graph's inputs get these names.
     """
     if not isinstance(module, nn.Module):
         module = Function(module)
     examples = tuple(value.clone() for value in inputs.values())  # torch.export takes one tensor for one input
-    program = torch.export.export(_Named(module.eval(), output), examples, strict=False)
+    length = torch.export.Dim("slots", min=2, max=64)
+    axes = slots or {}
+    shapes = {"inputs": tuple({axes[name]: length} if name in axes else None for name in inputs)} if axes else None
+    program = torch.export.export(_Named(module.eval(), output), examples, dynamic_shapes=shapes, strict=False)
     graph = program.module(check_guards=False)
     assert isinstance(graph, GraphModule)
     graph.graph.set_codegen(CodeGen())

@@ -1,4 +1,4 @@
-"""BoundPositions: no slot reads behind a table of learned positions."""
+"""BoundPositions: no slot reads behind a table that has a row for each position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from specc.passes.drop_asserts import DropAsserts
 
 pytestmark = pytest.mark.torch
 
-LEARNED = ("opt", "gpt2")
+BY_TABLE = ("opt", "gpt2", "codegen")
 
 
 class Positions(nn.Module):
@@ -67,13 +67,53 @@ def test_a_table_that_is_long_enough_stays() -> None:
     assert BoundPositions(6)(graph) == 1
 
 
+class Angles(nn.Module):
+    """Angles that are read from a table by indexing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(12.0).reshape(6, 2))
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        return x + self.table[position_ids]  # type: ignore[no-any-return, index]
+
+
+def test_a_table_that_is_indexed_is_bounded_too() -> None:
+    graph = small(Angles(), x=torch.zeros(1, 3, 2), position_ids=torch.arange(3)[None])
+    assert_expected_inline(
+        rewrite(graph, BoundPositions(7)),
+        """\
+inputs x, position_ids
+index_1 = index(self.table, [position_ids])
+add_1 = add(x, index_1)
+return {logits: add_1}
+--> BoundPositions(positions=7) changed 1
+inputs x, position_ids
+clamp_1 = clamp(position_ids, None, 5)
+index_1 = index(self.table, [clamp_1])
+add_1 = add(x, index_1)
+return {logits: add_1}""",
+    )
+    assert graph(torch.zeros(1, 3, 2), torch.tensor([[4, 5, 70]]))["logits"][0, :, 0].tolist() == [8, 10, 10]
+    assert BoundPositions(6)(small(Angles(), x=torch.zeros(1, 3, 2), position_ids=torch.arange(3)[None])) == 0
+
+
+def test_a_table_that_is_read_by_two_indices_stays() -> None:
+    class Cells(Angles):
+        def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+            return x + self.table[position_ids, position_ids]  # type: ignore[no-any-return, index]
+
+    graph = small(Cells(), x=torch.zeros(1, 2), position_ids=torch.zeros(1, 2, dtype=torch.long))
+    assert BoundPositions(9)(graph) == 0
+
+
 @pytest.mark.parametrize("family", EIGHT)
 def test_a_slot_beyond_the_last_position_runs(family: str) -> None:
-    """Without the pass it does not, where positions are learned."""
+    """Without the pass it does not, where a table has a row for each position."""
     late = tokens(), POSITIONS + torch.arange(SLOTS)[None]
     graph = captured(family)
     passes.run([DropAsserts()], graph)
-    if family in LEARNED:
+    if family in BY_TABLE:
         with pytest.raises(IndexError):
             graph(*late)
     passes.run([BoundPositions(POSITIONS + 16)], graph)

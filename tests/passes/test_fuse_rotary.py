@@ -168,6 +168,65 @@ def test_every_form_keeps_its_value_at_every_position(form: str) -> None:
     torch.testing.assert_close(graph(x, positions)["logits"], expected)
 
 
+def slots_first(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """As GPT-J turns heads: [1, slots, heads, size]; attention transposes them afterwards."""
+    turned = by_halves(x.transpose(1, 2), cos.transpose(1, 2), sin.transpose(1, 2))
+    return turned.transpose(1, 2)
+
+
+def slots_first_and_used_so(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return by_halves(x.transpose(1, 2), cos.transpose(1, 2), sin.transpose(1, 2)) * 2
+
+
+def open_graph_of(rotate: Rotate) -> GraphModule:
+    slots = {"x": 2, "position_ids": 1}
+    return small(Rotary(rotate), slots=slots, x=heads(), position_ids=torch.arange(4)[None])
+
+
+def test_heads_are_put_before_slots_and_the_models_transposition_cancels() -> None:
+    text = rewrite(open_graph_of(slots_first), FuseRotary(POSITIONS)).partition("-->")[2]
+    assert_expected_inline(
+        text,
+        """\
+ FuseRotary(positions=9) changed 1
+inputs x, position_ids
+transpose_1 = transpose(x, 1, 2)
+transpose_2 = transpose(transpose_1, 1, 2)
+rotary_1 = specc.rotary(transpose_2, self.rotary_cos, self.rotary_sin, position_ids, False)
+return {logits: rotary_1}""",
+    )
+
+
+def test_slots_are_put_before_heads_again_for_other_users() -> None:
+    text = rewrite(open_graph_of(slots_first_and_used_so), FuseRotary(POSITIONS)).partition("-->")[2]
+    assert_expected_inline(
+        text,
+        """\
+ FuseRotary(positions=9) changed 1
+inputs x, position_ids
+transpose_1 = transpose(x, 1, 2)
+transpose_2 = transpose(transpose_1, 1, 2)
+rotary_1 = specc.rotary(transpose_2, self.rotary_cos, self.rotary_sin, position_ids, False)
+transpose_3 = transpose(rotary_1, 1, 2)
+mul_1 = mul(transpose_3, 2)
+return {logits: mul_1}""",
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rotate", [slots_first, slots_first_and_used_so, by_halves, partial])
+def test_heads_and_slots_of_any_order_and_number_keep_their_value(rotate: Rotate) -> None:
+    """The probe has five slots; six are run, as many as there are sizes, and two, as many as there are heads."""
+    size = SIZE + 2 if rotate is partial else SIZE
+    slots = {"x": 2, "position_ids": 1}
+    graph = small(Rotary(rotate), slots=slots, x=heads(size), position_ids=torch.arange(4)[None])
+    (record,) = passes.run([FuseRotary(POSITIONS)], graph)
+    assert record.changed == 1
+    for count in (2, 6):
+        x, positions = heads(size, count), torch.arange(count)[None].flip(1)
+        torch.testing.assert_close(graph(x, positions)["logits"], Rotary(rotate)(x, positions))
+
+
 def test_layers_share_the_tables() -> None:
     graph = graph_of(lambda x, cos, sin: by_halves(by_halves(x, cos, sin), cos, sin))
     (record,) = passes.run([FuseRotary(POSITIONS)], graph)

@@ -160,8 +160,9 @@ PLACES = {  # in three layers
     "OutOfPlace": {"mixtral": 3},  # a router that divides in place would stay alive in a draft without its layer
     "FoldConstants": {"gemma2": 13},  # its norms' weight + 1
     "FuseRMSNorm": {"llama": 7, "qwen3": 13, "gemma2": 13, "mixtral": 7},
-    "FuseRotary": {"llama": 6, "qwen3": 6, "gemma2": 6, "phi": 6, "gpt_neox": 6, "cohere2": 4, "mixtral": 6},
-    "BoundPositions": {"opt": 1, "gpt2": 1},
+    "FuseRotary": {"llama": 6, "qwen3": 6, "gemma2": 6, "phi": 6, "gpt_neox": 6, "cohere2": 4, "mixtral": 6}
+    | {"codegen": 6},
+    "BoundPositions": {"opt": 1, "gpt2": 1, "codegen": 1},
     "MergeProjections": {"llama": 3, "gemma2": 3, "mixtral": 3, "cohere2": 3},
     "PadHeads": {},  # their heads have sizes that are multiples of 8
     "CoreAten": {},
