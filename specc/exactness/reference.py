@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from specc.exactness.golden import Case
 from specc.exactness.perplexity import Sample
-from specc.huggingface import describe, load_model
+from specc.huggingface import describe, load_model, quiet
 from specc.runtime.errors import CaptureError
 from specc.runtime.manifest import ModelSpec
 
@@ -42,7 +43,9 @@ def reference(
         chosen: list[int] = []
         gaps: list[float] = []
         while len(chosen) < tokens and (not chosen or chosen[-1] not in eos):
-            out = model(input_ids=feed, past_key_values=cache, use_cache=True)
+            with quiet(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # transformers 5.24 renames the argument that 5.20 wants
+                out = model(input_ids=feed, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
             best = out.logits[0, -1].float().topk(2)
             chosen.append(int(best.indices[0]))
