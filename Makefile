@@ -71,7 +71,7 @@ bench-check: $(VENV)/ready
 	$(BIN)/python benchmarks/check.py
 
 mutants: $(VENV)/ready-mutants
-	.ci/mutants $(BIN)
+	$(BIN)/python tests/mutants.py
 
 lock:
 	.ci/lock.sh $(UPGRADE)

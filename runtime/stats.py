@@ -63,12 +63,12 @@ class Stats:
 
     def count(self, draft: Draft, accepted: Accepted) -> None:
         """Count the tokens of a step: those proposed, and those accepted."""
-        drafted, kept = len(draft.tokens) - 1, len(accepted.slots) - 1
+        drafted, hits = len(draft.tokens) - 1, len(accepted.slots) - 1
         if drafted:
             self.drafts += 1
             self.drafted += drafted
-            self.accepted += kept
-            self.histogram[kept] += 1
+            self.accepted += hits
+            self.histogram[hits] += 1
 
     @property
     def mean_acceptance_length(self) -> float:

@@ -10,9 +10,9 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from .chat import ChatOptions, ChatTemplate, Message, read_templates, special_tokens
 from .errors import BundleError, PromptError
 
-Message = Mapping[str, str]  # {"role": "user", "content": "…"}
 Prompt = str | Iterable[int] | Iterable[Message]
 
 
@@ -34,8 +34,7 @@ class Text:
         self.tokenizer.no_padding()
         config = directory / "tokenizer_config.json"
         self.config: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
-        template = directory / "chat_template.jinja"
-        self.template = template.read_text(encoding="utf-8") if template.exists() else self.config.get("chat_template")
+        self.chat = ChatTemplate(read_templates(directory, self.config), special_tokens(self.config))
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Turn a prompt into token ids.
@@ -58,30 +57,17 @@ class Text:
                 raise PromptError(f"{i!r} is not a token id; pass text, token ids in 0..{size - 1}, or messages")
         return items
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], options: ChatOptions | None = None) -> str:
         """Write a conversation as text that ends where the model's answer begins.
 
+        Args:
+            messages: dicts with `role` and `content`.
+            options: tools, documents and the like; None is an ordinary conversation.
+
         Raises:
-            PromptError: there is no chat template, or it fails on these messages.
+            PromptError: there is no chat template, it fails on these messages, or the options do not go together.
         """
-        if not self.template:
-            raise PromptError("this model has no chat template; pass the prompt as text")
-        from jinja2 import TemplateError  # Few sessions need it, and its import takes time.
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        def refuse(message: str) -> None:
-            raise PromptError(f"the chat template refuses these messages: {message}")
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = refuse
-        special = {
-            k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items() if k.endswith("_token")
-        }
-        try:
-            template = environment.from_string(self.template)
-            return template.render(messages=messages, add_generation_prompt=True, **special)
-        except TemplateError as e:
-            raise PromptError(f"the chat template fails on these messages: {e}") from e
+        return self.chat.render(messages, options or ChatOptions())
 
     def decode(self, tokens: list[int]) -> str:
         """Turn token ids into text, without special tokens."""

@@ -120,10 +120,11 @@ class Tree:
                     best = max(best, (value, (share, *shares)))
             return best
 
-        parents, grown = [-1], [(0, slots - 1, depth)]
-        for slot, left, levels in grown:
+        parents = [-1]
+        queue = [(0, slots - 1, depth)]  # Slots, each with how many slots and levels may come below it.
+        for slot, left, levels in queue:
             for share in children(0, left, levels)[1]:
-                grown.append((len(parents), share - 1, levels - 1))
+                queue.append((len(parents), share - 1, levels - 1))
                 parents.append(slot)
         return cls(tuple(parents))
 

@@ -39,7 +39,8 @@ def _try_children(draft: Draft, verified: Verified, slot: int) -> tuple[int | No
     q = draft.probs[slot].copy() if children else p
     for child in children:
         x = draft.tokens[child]
-        if not q[x] > 0:  # The draft had fewer tokens to draw than the tree has slots, so this slot is padding.
+        # The draft had fewer tokens to draw than the tree has slots: this slot and its younger siblings are padding.
+        if not q[x] > 0:
             break
         if rng.bernoulli(min(1.0, p[x] / q[x])):
             return child, p

@@ -34,5 +34,17 @@ def test_it_follows_every_sibling_that_holds_the_token() -> None:
     assert match(draft, verified) == Accepted((0, 2, 4), 2)
 
 
+def test_of_equal_paths_the_first_is_committed() -> None:
+    """The target's outputs are the same for all of them, but for the last bits."""
+    verified = Verified(Outputs(np.array([1, 5, 6]).data), Sampling())
+    assert match(Draft((0, 1, 1), Tree((-1, 0, 0))), verified) == Accepted((0, 1), 5)
+
+
+def test_tokens_are_equal_by_value() -> None:
+    """Python has one object for each small number only."""
+    verified = Verified(Outputs(np.array([50_000, 7]).data), Sampling())
+    assert match(Draft.chain([0, int("50000")]), verified) == Accepted((0, 1), 7)
+
+
 def test_it_needs_no_draft_probs() -> None:
     assert not match.needs_draft_probs

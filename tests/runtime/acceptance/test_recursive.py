@@ -50,5 +50,24 @@ def test_at_temperature_zero_it_is_greedy_matching() -> None:
     assert recursive(Draft((0, 2, 3), Tree.chain(3)), verified) == Accepted((0, 1), 1)
 
 
+class Reject:
+    """An Rng that rejects every token, and then picks the likeliest."""
+
+    def pick(self, probs_V: np.ndarray) -> int:
+        return int(probs_V.argmax())
+
+    def bernoulli(self, probability: float) -> bool:
+        return False
+
+
+def test_a_draft_that_ran_out_of_tokens_is_not_divided_by_nothing() -> None:
+    """It gave token 1 all of its probability, so the second slot is padding. What is left of the target is sampled."""
+    draft = Draft((0, 1, 0), Tree((-1, 0, 0)), {0: np.array([0.0, 1.0, 0.0, 0.0])})
+    logits = np.log(np.array([[0.25, 0.125, 0.5, 0.125]] * 3))
+    with np.errstate(all="raise"):
+        accepted = recursive(draft, Verified(Outputs(logits.argmax(-1).data, logits), Sampling(1.0, rng=Reject())))
+    assert accepted == Accepted((0,), 2)
+
+
 def test_it_needs_draft_probs() -> None:
     assert recursive.needs_draft_probs
