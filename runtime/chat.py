@@ -275,6 +275,8 @@ def _render(source: str, chat: list[dict[str, Any]], variables: Mapping[str, Any
     Raises:
         PromptError: the template fails, or refuses the messages.
     """
+    from jinja2.exceptions import TemplateError
+
     from . import chat_sandbox  # Few sessions need Jinja, and its import takes time.
 
     try:
@@ -283,7 +285,7 @@ def _render(source: str, chat: list[dict[str, Any]], variables: Mapping[str, Any
         raise PromptError(f"the chat template refuses these messages: {_short(str(e))}") from e
     except chat_sandbox.TooMuch as e:
         raise PromptError(f"the chat template was stopped: {e}; pass the prompt as text") from e
-    except chat_sandbox.TemplateError as e:
+    except TemplateError as e:
         raise PromptError(f"the chat template fails on these messages: {_short(first_line(e))}") from e
     except Exception as e:  # A template is foreign code, and may cause any error.
         line = _short(f"{type(e).__name__}: {first_line(e)}")

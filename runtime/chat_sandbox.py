@@ -21,11 +21,12 @@ from datetime import datetime
 from functools import lru_cache, wraps
 from typing import Any
 
-from jinja2 import Environment, Template, TemplateError, nodes
+from jinja2 import Environment, Template, nodes
+from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context, markup_join, str_join
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 from jinja2.visitor import NodeTransformer
 
@@ -254,13 +255,14 @@ class _Meters(NodeTransformer):
 def _call(method: str, arguments: list[nodes.Expr], place: nodes.Node) -> nodes.Call:
     """Return the node of a call of one of the environment's methods."""
     call = nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
-    return call.set_lineno(place.lineno, override=True)
+    call.set_lineno(place.lineno, override=True)
+    return call
 
 
 class _Generation(Extension):
     """The tag `generation`, by which a template marks the model's own text. It writes what it contains."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012  Jinja reads it from the class
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -339,7 +341,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         _METER.get().charge(text)
         return text
 
-    def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]  # Jinja has a function here.
+    def concat(self, parts: Iterable[str]) -> str:  # Jinja has a function here.
         """Return the text of a block, a macro or the whole template."""
         meter, texts, size = _METER.get(), [], 0
         for part in parts:

@@ -37,7 +37,7 @@ class DefaultLengths:
     longest_match: int = 3
     # Tokens that must match at least, where the copy drafts otherwise. Anew: heldout.
     shortest_match: int = 2
-    # Tokens guessed in a step, which fill 6 slots. Anew: tune; "jacobi of five guesses" in the log.
+    # Tokens guessed in a step, which fill 6 slots. Anew: tune; "jacobi of five" in the log.
     jacobi: int = 5
     # Columns of a window of guesses. Anew: heldout; "Lookahead of three guesses" in the log.
     window: int = 4

@@ -80,7 +80,13 @@ def measure(
 
 def speed(results: Sequence[Replayed]) -> float:
     """Compute the tokens a second of decoding, over some cases. Prefill gives the first token of each."""
-    return sum(result.tokens - 1 for result in results) / sum(result.seconds for result in results)
+    seconds = sum(result.seconds for result in results)
+    return sum(result.tokens - 1 for result in results) / seconds if seconds else 0.0
+
+
+def _ratio(recipe: float, plain: float) -> float:
+    """Compare two speeds. Cases of one token have none, since prefill gives that token, and compare as equal."""
+    return recipe / plain if plain else 1.0
 
 
 class _Trials:
@@ -141,7 +147,7 @@ class _Trials:
                 plain = speed(self._replay(PLAIN, self.cases))
                 self.speeds[PLAIN].append(plain)
                 self.speeds[recipe].append(speed(self._replay(recipe, self.cases)))
-                self.ratios[recipe].append(self.speeds[recipe][-1] / plain)
+                self.ratios[recipe].append(_ratio(self.speeds[recipe][-1], plain))
             self._release(recipe)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -167,7 +173,7 @@ class _Trials:
     def _record(self, recipe: str, results: Sequence[Replayed]) -> None:
         """Add the speed of a first run, and its ratio to plain decoding on as many cases."""
         self.speeds[recipe] = [speed(results)]
-        self.ratios[recipe] = [speed(results) / speed(self.plain[: len(results)])]
+        self.ratios[recipe] = [_ratio(speed(results), speed(self.plain[: len(results)]))]
 
     def _release(self, recipe: str) -> None:
         """Unload the engines that only this recipe uses, so that one recipe's are in memory at a time."""

@@ -57,7 +57,7 @@ def test_a_peer_and_its_failures_have_lines(bundle: Path, model: Path, make_peer
     ran = specc("bench", bundle, "--against", "echo", "--model", model, *QUICK)
     assert "echo: broken: ValueError: no such mode here" in ran.err
     assert re.search(r"^echo: specc's \S+ is \d+\.\d\d x its fastest mode, (plain|wrong)$", ran.out, re.M)
-    assert re.search(r"^memory: specc [\d.]+ MB, echo [\d.]+ MB$", ran.out, re.M)
+    assert re.search(r"^memory: specc [\d.]+ [MG]B, echo [\d.]+ MB$", ran.out, re.M)
 
 
 def test_a_peer_that_does_not_run_has_a_line(bundle: Path, model: Path, make_peer: MakePeer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import signal
@@ -62,10 +63,24 @@ def test_a_model_without_tokenizer_is_refused(model: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [bare]
 
 
-def test_a_draft_model_of_another_vocabulary_is_refused(model: Path, tmp_path: Path) -> None:
-    other = save_model(tmp_path / "other", vocab_size=600)
+def test_a_draft_model_with_another_tokenizer_is_refused(model: Path, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other")
+    file = other / "tokenizer.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    first, second = sorted(data["model"]["vocab"])[10:12]
+    vocabulary = data["model"]["vocab"]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(data), encoding="utf-8")
     argv = ("--recipe", "draft-model", "--assistant-model", other, "--golden-tokens", 1)
     assert "must share the target's tokenizer" in refused("compile", model, "-o", tmp_path / "m.specc", *argv)
+
+
+def test_golden_prompts_of_one_token_measure_nothing_and_decode_plainly(model: Path, tmp_path: Path) -> None:
+    """The first token is prefill's, so there is no speed of decoding to compare."""
+    report = specc(
+        "compile", model, "-o", tmp_path / "m.specc", "--recipe", "prompt-lookup", "--golden-tokens", 1, "--json"
+    )
+    assert report.json["default_recipe"] == "plain"
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class TestBundle:
         assert (golden["text"], mine["text"]) == ("golden prompts", "book.txt")
         assert golden["original"] != golden["bundle"]  # four bits are not what was trained
         ran = specc("test", output, "--text", text)
-        assert f"{mine['bundle']:.3f}; the original model's {mine['original']:.3f}" in ran.out
+        assert f"{mine['bundle']:.3f}; the original model's is {mine['original']:.3f}" in ran.out
         told = specc("test", output, "--json").json["perplexity"]
         assert told["value"] == pytest.approx(golden["bundle"], abs=1e-3)
         assert told["original"] == golden["original"]

@@ -9,7 +9,7 @@ import pytest
 from specc.recipes import METHODS, Facts, Method, method, prefill, table
 from specc.recipes.blocks import DECODE
 from specc.runtime.errors import RecipeError
-from specc.runtime.recipe import load_acceptance, load_drafter
+from specc.runtime.method import load_acceptance, load_drafter
 
 FACTS = Facts(layers=8, vocab_size=500)
 ENTRIES = pytest.mark.parametrize("m", METHODS.values(), ids=METHODS)
