@@ -277,13 +277,13 @@ def _render(source: str, chat: list[dict[str, Any]], variables: Mapping[str, Any
     """
     from jinja2.exceptions import TemplateError
 
-    from . import chat_sandbox  # Few sessions need Jinja, and its import takes time.
+    from . import chat_meter, chat_sandbox  # Few sessions need Jinja, and its import takes time.
 
     try:
-        return chat_sandbox.render(source, {**variables, "messages": chat}, chat_sandbox.Limits())
+        return chat_sandbox.render(source, {**variables, "messages": chat}, chat_meter.Limits())
     except chat_sandbox.Refusal as e:
         raise PromptError(f"the chat template refuses these messages: {_short(str(e))}") from e
-    except chat_sandbox.TooMuch as e:
+    except chat_meter.TooMuch as e:
         raise PromptError(f"the chat template was stopped: {e}; pass the prompt as text") from e
     except TemplateError as e:
         raise PromptError(f"the chat template fails on these messages: {_short(first_line(e))}") from e

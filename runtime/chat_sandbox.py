@@ -12,11 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache, wraps
 from typing import Any
@@ -30,7 +26,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 from jinja2.visitor import NodeTransformer
 
-ITEM = 16  # What an item of a list counts, in characters.
+from .chat_meter import METER, Limits, TooMuch, metered
+
 BITS = 100_000  # Of an integer.
 WIDTH = 10_000  # Of a padding, an indentation or a batch.
 # Filters and methods whose result has a length that an integer argument says.
@@ -43,99 +40,6 @@ INSERTS = frozenset({"expandtabs", "translate", "indent", "wordwrap", "urlize", 
 
 class Refusal(TemplateError):
     """A call of `raise_exception` by a template."""
-
-
-class TooMuch(TemplateError):
-    """A template that goes over a limit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one rendering may take.
-
-    Attributes:
-        seconds: processor time, the parsing included.
-        characters: of the template, of any one value, and of the output.
-        total: characters of all values together.
-    """
-
-    seconds: float = 2.0
-    characters: int = 10_000_000
-    total: int = 200_000_000
-
-
-class Meter:
-    """The time and the characters that one rendering took so far."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.deadline = time.thread_time() + limits.seconds
-        self.total = 0
-
-    def tick(self) -> None:
-        """Look at the clock.
-
-        Raises:
-            TooMuch: the time is over.
-        """
-        if time.thread_time() > self.deadline:
-            raise TooMuch(f"it ran for more than {self.limits.seconds:g} s")
-
-    def check(self, characters: int) -> None:
-        """Refuse a value that would have so many characters.
-
-        Raises:
-            TooMuch: one value may not have so many.
-        """
-        if characters > self.limits.characters:
-            raise TooMuch(f"a value has more than {self.limits.characters} characters")
-
-    def charge(self, value: Any) -> None:
-        """Count a value that was made.
-
-        Raises:
-            TooMuch: the value is too large, or all values together are.
-        """
-        self.tick()
-        self.total += self.size(value)
-        if self.total > self.limits.total:
-            raise TooMuch(f"its values have more than {self.limits.total} characters")
-
-    def size(self, value: Any) -> int:
-        """Return how many characters a value has, with all that it contains.
-
-        Raises:
-            TooMuch: it has too many. A list that contains one list many times counts it each time.
-        """
-        if isinstance(value, (str, bytes)):
-            self.check(len(value))
-            return len(value)
-        size, stack = 0, [value]
-        while stack:
-            item = stack.pop()
-            size += ITEM
-            if isinstance(item, (str, bytes)):
-                size += len(item)
-            elif isinstance(item, Mapping):
-                stack.extend(item.keys())
-                stack.extend(item.values())
-            elif isinstance(item, (list, tuple)):
-                stack.extend(item)
-            self.check(size)
-        return size
-
-
-_METER: ContextVar[Meter] = ContextVar("meter")
-
-
-@contextmanager
-def metered(limits: Limits) -> Iterator[None]:
-    """Measure the templates that this block compiles and renders, all together."""
-    token = _METER.set(Meter(limits))
-    try:
-        yield
-    finally:
-        _METER.reset(token)
 
 
 def _length(value: Any) -> int:
@@ -153,7 +57,7 @@ def _check_growth(name: str, value: Any, arguments: Iterable[Any]) -> None:
     Raises:
         TooMuch: the result would be too large.
     """
-    meter, arguments = _METER.get(), list(arguments)
+    meter, arguments = METER.get(), list(arguments)
     meter.tick()
     if name in WIDTHS and any(isinstance(a, int) and abs(a) > WIDTH for a in arguments):
         raise TooMuch(f"`{name}` has an argument above {WIDTH}")
@@ -177,7 +81,7 @@ def _check_format(form: str, arguments: list[Any]) -> None:
     Raises:
         TooMuch: the text would be too large.
     """
-    meter = _METER.get()
+    meter = METER.get()
     flat: list[Any] = []
     for argument in arguments:
         items = argument.values() if isinstance(argument, Mapping) else argument
@@ -202,7 +106,7 @@ def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
         _check_growth(name, value, [*rest, *options.values()])
         result = function(*before, value, *rest, **options)
         if isinstance(result, (str, list, tuple, dict)):
-            _METER.get().charge(result)
+            METER.get().charge(result)
         return result
 
     return run
@@ -212,7 +116,7 @@ def _items(values: Any, separators: Iterable[Any]) -> Any:
     """Return what will be joined as a list, and count it. What cannot be joined comes back as it is."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         return values
-    meter, items, size = _METER.get(), [], 0
+    meter, items, size = METER.get(), [], 0
     separator = max(map(_length, separators), default=0)
     for item in values:
         size += meter.size(item) + separator
@@ -321,7 +225,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         }
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        _METER.get().check(len(source))
+        METER.get().check(len(source))
         tree: nodes.Template = _Meters().visit(super()._parse(source, name, filename))
         return tree
 
@@ -330,20 +234,20 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def count(self, value: Any) -> Any:
         """Return a list, a tuple or a dict that the template wrote, and count it."""
-        _METER.get().charge(value)
+        METER.get().charge(value)
         return value
 
     @pass_eval_context
     def join_text(self, state: nodes.EvalContext, *parts: Any) -> str:
         """Return the parts of `a ~ b` as one text."""
-        _METER.get().check(sum(map(_METER.get().size, parts)))
+        METER.get().check(sum(map(METER.get().size, parts)))
         text = markup_join(parts) if state.autoescape else str_join(parts)
-        _METER.get().charge(text)
+        METER.get().charge(text)
         return text
 
     def concat(self, parts: Iterable[str]) -> str:  # Jinja has a function here.
         """Return the text of a block, a macro or the whole template."""
-        meter, texts, size = _METER.get(), [], 0
+        meter, texts, size = METER.get(), [], 0
         for part in parts:
             size += len(part)
             meter.check(size)
@@ -359,12 +263,12 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         _check_growth(name, value, [*args, *kwargs.values()])
         result = super().call(__context, __obj, *args, **kwargs)
         if isinstance(result, (str, bytes, list, tuple, dict)) and __obj != __self.count:  # Which counts by itself.
-            _METER.get().charge(result)
+            METER.get().charge(result)
         return result
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Run an operator for a template, after an estimate of its result."""
-        meter = _METER.get()
+        meter = METER.get()
         if operator == "**" and isinstance(left, int) and isinstance(right, int):
             _check_bits(left.bit_length() * max(right, 0))
         elif operator == "*" and isinstance(left, int) and isinstance(right, int):
@@ -384,7 +288,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(value, (list, tuple, dict)):
             value = str(value)
         if isinstance(value, str):
-            _METER.get().charge(value)
+            METER.get().charge(value)
         return value
 
 

@@ -103,7 +103,7 @@ def in_place(trt: Any, network: Any) -> set[tuple[str, str]]:
 
 
 def test_the_stubs_that_calls_are_checked_against_are_those_of_the_bindings(trt: Any, tmp_path: Path) -> None:
-    """mypy holds each call in specc/backends/tensorrt.py and runtime/engines/tensorrt.py against them."""
+    """Mypy holds each call in specc/backends/tensorrt.py and runtime/engines/tensorrt.py against them."""
     pytest.importorskip("pybind11_stubgen")
     held, made = Path(__file__).parents[2] / "stubs/tensorrt_rtx.pyi", tmp_path / "made.pyi"
     subprocess.run([sys.executable, held.with_name("make.py"), made], check=True, capture_output=True)

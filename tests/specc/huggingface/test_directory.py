@@ -30,7 +30,7 @@ def test_a_pointer_of_git_lfs_is_named_with_the_remedy(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("shard", ["w.bin", "../m.safetensors", "/etc/m.safetensors", "a/b.safetensors"])
 def test_an_index_names_safetensors_of_its_directory_only(shard: str, tmp_path: Path) -> None:
-    """transformers would unpickle the first, and read the others from elsewhere."""
+    """Transformers would unpickle the first, and read the others from elsewhere."""
     index = {"weight_map": {"a": shard}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "a shard must be a .safetensors file of the same directory" in complaint(tmp_path)
