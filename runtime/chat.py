@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ class ChatOptions:
         template_kwargs: further variables of the template, such as `enable_thinking`.
     """
 
-    tools: Sequence[Mapping[str, Any]] | None = None
-    documents: Sequence[Mapping[str, Any]] | None = None
+    tools: Collection[Mapping[str, Any]] | None = None
+    documents: Collection[Mapping[str, Any]] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | str = False
     template: str | None = None
@@ -103,6 +103,8 @@ class ChatTemplate:
         header = options.add_generation_prompt
         if open_end and header:
             raise PromptError("continue_final_message and add_generation_prompt are both given; give one of them")
+        if not isinstance(options.template_kwargs, Mapping):
+            raise PromptError(f"the template's variables are {_short(repr(options.template_kwargs))}; give a dict")
         chat = [_normalize(message) for message in messages]
         if not chat:
             raise PromptError("the conversation is empty; give one message or more")

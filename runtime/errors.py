@@ -47,6 +47,24 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def check_unicode(text: str, name: str) -> None:
+    """Check that a text can be written as UTF-8.
+
+    Args:
+        text: the text.
+        name: what the text is, for the error message.
+
+    Raises:
+        PromptError: it has half of a surrogate pair, as Python makes of bytes that are not UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise PromptError(
+            f"{name} has the lone surrogate U+{ord(text[e.start]):04X} at character {e.start}; give UTF-8 text"
+        ) from e
+
+
 @contextlib.contextmanager
 def backend_errors(message: Callable[[str], str]) -> Iterator[None]:
     """Turn every error of the block into a BackendError. A BackendError passes as it is.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ class SeededRng:
     """An Rng over numpy's generator. A seed makes it repeatable; None draws a seed."""
 
     def __init__(self, seed: int | None = None) -> None:
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+            raise PromptError(f"seed {seed!r} is not an integer; give 0 or more")
         if seed is not None and seed < 0:
             raise PromptError(f"seed {seed} is negative; give 0 or more")
         self.generator = np.random.default_rng(seed)
@@ -61,6 +64,10 @@ class Sampling:
     rng: Rng = field(default_factory=SeededRng)
 
     def __post_init__(self) -> None:
+        for name, kind in {"temperature": Real, "top_p": Real, "top_k": Integral}.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise PromptError(f"{name} {value!r} is not {'an integer' if kind is Integral else 'a number'}")
         if not self.temperature >= 0:
             raise PromptError(
                 f"temperature {self.temperature} is not 0 or more; 0 is greedy, 1 the model's own distribution"

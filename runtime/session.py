@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from .acceptance import Acceptance
 from .bundle import Bundle
+from .chat import ChatOptions
 from .device import CPU, Device
 from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
@@ -20,7 +21,7 @@ from .recipe import Recipe
 from .sampling import Sampling, SeededRng
 from .sequence import Cache, Sequence
 from .stats import Meter, Stats
-from .stream import Ending, Generation, Stream
+from .stream import Ending, Generation, Stream, token_limit
 from .text import Prompt, Text
 
 
@@ -60,30 +61,36 @@ class Session:
         self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
         self._current: Sequence | None = None  # The request that the cache belongs to.
 
-    def generate(self, prompt: Prompt, max_new_tokens: int = 128, **options: Any) -> Generation:
+    def generate(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Any) -> Generation:
         """Decode to the end. The options are those of `stream`."""
         return self.stream(prompt, max_new_tokens, **options).rest()
 
     def stream(
         self,
         prompt: Prompt,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = 128,
         *,
         recipe: str | None = None,
         acceptance: str | Acceptance | None = None,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
+        temperature: float | None = 0.0,
+        top_p: float | None = 1.0,
+        top_k: int | None = 0,
         seed: int | None = None,
-        stop: str | Collection[str] = (),
+        stop: str | Collection[str] | None = (),
+        stop_token_ids: Collection[int] | None = (),
         ignore_eos: bool = False,
         guard: bool = True,
+        tools: Collection[Mapping[str, Any]] | None = None,
+        documents: Collection[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Stream:
         """Return an iterator over pieces of the answer's text. It also has the tokens, the finish reason and the stats.
 
         Args:
             prompt: text, token ids, or messages for the model's chat template.
-            max_new_tokens: tokens of the answer at most; the context may have room for fewer.
+            max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
             recipe: a recipe of the bundle; None is the bundle's default, "plain" decodes without speculation.
             acceptance: a rule or its name; None is the recipe's own rule.
             temperature: 0 is greedy, 1 the model's own distribution.
@@ -91,23 +98,42 @@ class Session:
             top_k: sample from the k likeliest tokens; 0 cuts nothing.
             seed: makes sampling repeatable; None draws one.
             stop: one string that ends the text, or several. The text does not contain it.
+            stop_token_ids: tokens that end the text.
             ignore_eos: go on after an end-of-sequence token.
             guard: cut drafts short, or stop them for a while, when they do not pay.
+            tools: for a chat template, JSON schemas of functions that the model may call.
+            documents: for a chat template, dicts with `title` and `text`.
+            add_generation_prompt: end messages with the header of an answer; None does unless a message is continued.
+            continue_final_message: continue the last message, instead of answering it. A string names its field.
+            chat_template_kwargs: further variables of the chat template.
 
         Raises:
             PromptError: the prompt or a sampling parameter is out of range.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
         """
         method = load_method(self.bundle.recipe(recipe), acceptance)
-        tokens, model = self.text.encode(prompt), self.bundle.manifest.model
+        chat = ChatOptions(
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            template_kwargs=chat_template_kwargs or {},
+        )
+        tokens, model = self.text.encode(prompt, chat), self.bundle.manifest.model
         model.check(tokens)
-        limit = min(max_new_tokens, model.context - len(tokens))
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        ending = Ending(max_new_tokens=limit, eos=() if ignore_eos else model.eos_token_ids, stop=stops)
-        seq = Sequence(tokens, self.cache, Sampling(temperature, top_p, top_k, SeededRng(seed)), len(tokens) + limit)
+        limit = token_limit(max_new_tokens, model.context - len(tokens))
+        ending = Ending(
+            max_new_tokens=limit,
+            eos=() if ignore_eos else model.eos_token_ids,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            stop_token_ids=frozenset(stop_token_ids or ()),
+        )
+        values: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        sampling = Sampling(**{name: v for name, v in values.items() if v is not None}, rng=SeededRng(seed))
+        seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit)
         stats = Stats(recipe=method.recipe.name, lossless=method.recipe.lossless)
         steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard)
-        return Stream(steps, self.text, stats, ending)
+        return Stream(steps, self.text, stats, ending, tuple(tokens))
 
     def guarded_drafter(self, method: RunnableMethod) -> Guard:
         """Return a method's drafter under its guard. Both last as long as the session, with what they learned."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import index
 
 from .errors import PromptError
 from .stats import Stats
@@ -34,24 +36,50 @@ class Ending:
     Attributes:
         max_new_tokens: tokens at most, even in the middle of a step.
         eos: the end-of-sequence tokens; empty if the request ignores them.
-        stop: strings that end the text.
+        stop: strings that end the text. One that is a special token's is met by that token.
+        stop_token_ids: tokens that end the text.
     """
 
     max_new_tokens: int
     eos: Collection[int] = ()
     stop: tuple[str, ...] = ()
+    stop_token_ids: Collection[int] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise PromptError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more")
         if "" in self.stop:
             raise PromptError("a stop string is empty; leave it out")
+        for stop in self.stop:
+            if not isinstance(stop, str):
+                raise PromptError(f"the stop string {stop!r} is not text; give text, or stop_token_ids")
+        for token in self.stop_token_ids:
+            if isinstance(token, bool) or not isinstance(token, int):
+                raise PromptError(f"the stop token {token!r} is not a token id; give integers")
+
+
+def token_limit(max_new_tokens: int | None, room: int) -> int:
+    """Return how many tokens an answer has at most.
+
+    Args:
+        max_new_tokens: the limit of the request; None is as many as there is room for.
+        room: the tokens that the context has room for.
+
+    Raises:
+        PromptError: the limit is not an integer.
+    """
+    if max_new_tokens is None:
+        return room
+    if isinstance(max_new_tokens, bool) or not hasattr(max_new_tokens, "__index__"):
+        raise PromptError(f"max_new_tokens is {max_new_tokens!r}; give an integer")
+    return min(index(max_new_tokens), room)
 
 
 class Stream:
     """An iterator over pieces of an answer's text.
 
-    An end-of-sequence token counts as a token, and has no text. A stop string ends the text, and is left out.
+    An end-of-sequence token, or a stop token, counts as a token and has no text. A stop string ends the text, and is
+    left out. The tokens of a stop string count.
 
     Attributes:
         token_ids: the new tokens so far.
@@ -59,7 +87,9 @@ class Stream:
         stats: counts and times of the request so far.
     """
 
-    def __init__(self, steps: Iterator[list[int]], text: Text, stats: Stats, ending: Ending) -> None:
+    def __init__(
+        self, steps: Iterator[list[int]], text: Text, stats: Stats, ending: Ending, prompt: Sequence[int] = ()
+    ) -> None:
         """Prepare the stream. Nothing runs before the first piece is asked for.
 
         Args:
@@ -67,12 +97,14 @@ class Stream:
             text: the tokenizer.
             stats: the counts of the request, to which the stream adds its tokens.
             ending: when the answer ends.
+            prompt: the tokens before the answer, which its text continues.
         """
         self.token_ids: list[int] = []
         self.finish_reason = "length"
         self.stats = stats
         self._steps, self._ending = steps, ending
-        self._pieces = self._cut(text.pieces(self._tokens()))
+        self._special: Mapping[int, str] = text.decoder.special if ending.stop else {}
+        self._pieces = self._cut(text.pieces(self._tokens(), prompt))
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
@@ -94,26 +126,37 @@ class Stream:
                 if token in self._ending.eos:
                     self.finish_reason = "eos"
                     return
+                if token in self._ending.stop_token_ids:
+                    self.finish_reason = "stop"
+                    return
                 yield token
                 if len(self.token_ids) == self._ending.max_new_tokens:
                     return
 
     def _cut(self, pieces: Iterator[tuple[int, str]]) -> Iterator[str]:
-        """Yield the text before the first stop string. Hold back what may be the beginning of one."""
+        """Yield the text before the first stop string. Hold back what may be the beginning of one.
+
+        Stop strings are looked for in the text with its special tokens. These are no part of the answer.
+        """
         text, stops = "", self._ending.stop
-        for _, piece in pieces:
-            text += piece
+        shown: list[bool] = []  # Whether each character of `text` is a part of the answer.
+        for token, piece in pieces:
+            special = "" if piece else self._special.get(token, "")
+            text += piece + special
+            shown += [True] * len(piece) + [False] * len(special)
             starts = [text.index(stop) for stop in stops if stop in text]
             if starts:
                 self.finish_reason = "stop"
                 text = text[: min(starts)]
                 break
             safe = len(text) - max((_overlap(text, stop) for stop in stops), default=0)
-            if safe:
-                yield text[:safe]
-            text = text[safe:]
-        if text:
-            yield text
+            answer = "".join(compress(text[:safe], shown))
+            if answer:
+                yield answer
+            text, shown = text[safe:], shown[safe:]
+        answer = "".join(compress(text, shown))
+        if answer:
+            yield answer
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from .chat import ChatOptions, ChatTemplate, Message, read_templates, special_tokens
-from .errors import BundleError, PromptError
+from .detokenizer import Decoder, Detokenizer
+from .errors import BundleError, PromptError, check_unicode, first_line
 
-Prompt = str | Iterable[int] | Iterable[Message]
+Prompt = str | Iterable[int] | Iterable[Message] | Mapping[str, Any]
 
 
 class Text:
     """A tokenizer and, if the model has one, its chat template."""
+
+    clean_up = False  # Whether spaces before punctuation are no part of a decoded text.
 
     def __init__(self, directory: Path) -> None:
         """Load the tokenizer from a bundle's directory.
@@ -32,30 +35,59 @@ class Text:
             raise BundleError(f"{file} cannot be read ({e}); upgrade tokenizers, or compile again") from e
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        config = directory / "tokenizer_config.json"
-        self.config: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
-        self.chat = ChatTemplate(read_templates(directory, self.config), special_tokens(self.config))
+        config = _read_config(directory / "tokenizer_config.json")
+        try:
+            templates = read_templates(directory, config)
+        except (OSError, ValueError) as e:
+            raise BundleError(f"a chat template in {directory} cannot be read ({e}); compile again") from e
+        self.chat = ChatTemplate(templates, special_tokens(config))
+        self.clean_up = config.get("clean_up_tokenization_spaces") is True
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, options: ChatOptions | None = None) -> list[int]:
         """Turn a prompt into token ids.
 
         Args:
-            prompt: text, to which the tokenizer adds its special tokens; messages, which the chat template renders; or
-                token ids, which are taken as they are.
+            prompt: text, to which the tokenizer adds its special tokens; messages (or one), which the chat template
+                renders; token ids, in a list or an array of integers [n] or [1, n], which are taken as they are; or
+                a dict with such ids as `input_ids`, which tokenizers of transformers return.
+            options: what the chat template gets beside the messages.
 
         Raises:
-            PromptError: an item is not a token id, or the messages cannot be rendered.
+            PromptError: the prompt is none of these, or the messages cannot be rendered, or there are options and no
+                messages.
         """
-        if isinstance(prompt, str):
-            return list(self.tokenizer.encode(prompt).ids)
-        items: list[Any] = list(prompt)
+        if isinstance(prompt, Mapping):
+            prompt = prompt["input_ids"] if "input_ids" in prompt else [prompt]
+        items = prompt if isinstance(prompt, str) else _items(prompt)
         if items and all(isinstance(i, Mapping) for i in items):
-            return list(self.tokenizer.encode(self.render(items), add_special_tokens=False).ids)
+            return self._tokenize(self.render(items, options), special=False)
+        if options is not None and options != ChatOptions():
+            raise PromptError("tools, documents and other options of a chat need messages; give a list of them")
+        if isinstance(items, str):
+            return self._tokenize(items, special=True)
         size = self.tokenizer.get_vocab_size()
         for i in items:
-            if not isinstance(i, int) or i < 0:
+            if not isinstance(i, int) or isinstance(i, bool) or i < 0:
                 raise PromptError(f"{i!r} is not a token id; pass text, token ids in 0..{size - 1}, or messages")
         return items
+
+    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Turn text into token ids.
+
+        Args:
+            text: the text.
+            special: add the special tokens that begin and end a text.
+
+        Raises:
+            PromptError: the text has a lone surrogate, or the tokenizer fails.
+        """
+        check_unicode(text, "the prompt")
+        try:
+            return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as e:  # A panic of the library is not an Exception.
+            raise PromptError(f"the tokenizer fails on this prompt: {first_line(e)}; pass token ids") from e
 
     def render(self, messages: Sequence[Message], options: ChatOptions | None = None) -> str:
         """Write a conversation as text that ends where the model's answer begins.
@@ -69,12 +101,63 @@ class Text:
         """
         return self.chat.render(messages, options or ChatOptions())
 
-    def decode(self, tokens: list[int]) -> str:
-        """Turn token ids into text, without special tokens."""
-        return str(self.tokenizer.decode(tokens))
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The decoding of whole texts."""
+        return Decoder(self.tokenizer, self.clean_up)
 
-    def pieces(self, tokens: Iterable[int]) -> Iterator[tuple[int, str]]:
-        """Yield each token with the text that it completes: "" while a character is still partial."""
-        stream = DecodeStream(skip_special_tokens=True)
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Turn token ids into text, without special tokens, as transformers does."""
+        return self.decoder.decode(tokens)
+
+    def pieces(self, tokens: Iterable[int], context: Sequence[int] = ()) -> Iterator[tuple[int, str]]:
+        """Yield each token with the text that it completes: "" while a later token may still change it.
+
+        At the end the last token comes once more if text was held back.
+
+        Args:
+            tokens: the tokens of an answer.
+            context: the tokens of its prompt.
+        """
+        detokenizer, token = Detokenizer(self.decoder, context), None
         for token in tokens:
-            yield token, stream.step(self.tokenizer, token) or ""
+            yield token, detokenizer.add(token)
+        rest = detokenizer.finish() if token is not None else ""
+        if token is not None and rest:
+            yield token, rest
+
+
+def _items(prompt: Any) -> list[Any]:
+    """Return a prompt's items as a list: integers of Python for those of an array.
+
+    Raises:
+        PromptError: it has no items, or is a batch of prompts.
+    """
+    if isinstance(prompt, (bytes, bytearray, memoryview)) or not isinstance(prompt, Iterable):
+        raise PromptError(f"a prompt is text, token ids or messages, not {type(prompt).__name__}")
+    items = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
+    if not isinstance(items, list):
+        raise PromptError("a prompt is an array of no dimension; pass token ids as a list or an array [n]")
+    items = [item.tolist() if hasattr(item, "tolist") else item for item in items]
+    if items and all(isinstance(item, (list, tuple)) for item in items):
+        if len(items) > 1:
+            raise PromptError(f"a prompt is a batch of {len(items)}; pass one prompt at a time")
+        return _items(items[0])
+    return items
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """Read the settings of a tokenizer. A bundle may have none.
+
+    Raises:
+        BundleError: the file is not a JSON object.
+    """
+    if not file.exists():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise BundleError(f"{file} cannot be read ({first_line(e)}); compile again") from e
+    if not isinstance(config, dict):
+        raise BundleError(f"{file} is not a JSON object; compile again")
+    return config

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specc.runtime.errors import PromptError
+from specc.runtime.errors import PromptError, check_unicode
 
 FORMS = '{"prompt": "…"} or {"turns": ["…"]}'
 
@@ -34,7 +34,8 @@ def read(file: Path) -> list[Prompt]:
     category that has the name of the file. Other keys are ignored.
 
     Args:
-        file: JSON lines in UTF-8. A name that ends in `.gz` means a gzipped file.
+        file: JSON lines in UTF-8, with or without a byte order mark. Only a line feed ends a line, since JSON may contain
+            other line separators. A name that ends in `.gz` means a gzipped file.
 
     Returns:
         The prompts in the order of their lines. Empty lines are skipped.
@@ -44,7 +45,7 @@ def read(file: Path) -> list[Prompt]:
     """
     try:
         data = file.read_bytes()
-        lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8").splitlines()
+        lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read prompts from {file}: {e}; give JSON lines, {FORMS}") from e
     stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
@@ -67,7 +68,7 @@ def _parse(line: str, where: str, category: str) -> Prompt:
     """
     try:
         data: Any = json.loads(line)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise PromptError(f"{where}: this is not JSON ({e}); expected {FORMS}") from e
     try:
         text = data["prompt"] if "prompt" in data else data["turns"][0]
@@ -76,4 +77,6 @@ def _parse(line: str, where: str, category: str) -> Prompt:
         text = None
     if not isinstance(text, str) or not text or not isinstance(category, str):
         raise PromptError(f"{where}: expected {FORMS}")
+    check_unicode(text, f"{where}: the prompt")
+    check_unicode(category, f"{where}: the category")
     return Prompt(text, category)

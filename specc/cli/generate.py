@@ -121,7 +121,7 @@ def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> s
         return prompt
     try:
         data = file.read_bytes() if file else sys.stdin.buffer.read()
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise PromptError(f"{file or 'standard input'} is not UTF-8 text ({e}); convert it to UTF-8") from e
 

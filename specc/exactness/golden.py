@@ -73,7 +73,9 @@ class Replayed:
 def read_cases(file: Path) -> list[Case]:
     """Read the golden cases of a bundle. Raises BundleError, which names the line."""
     cases = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             cases.append(Case(**json.loads(line)))
         except (ValueError, TypeError) as e:

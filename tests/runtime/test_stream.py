@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from toys import tokenizer
 
 from specc.runtime.errors import PromptError
 from specc.runtime.stats import Stats
-from specc.runtime.stream import Ending, Generation, Stream
+from specc.runtime.stream import Ending, Generation, Stream, token_limit
 from specc.runtime.text import Text
 
 
@@ -26,7 +27,15 @@ TEXT = Bytes()
 EOS = int(TEXT.tokenizer.encode("<eos>").ids[0])
 
 
-def stream(tokens: list[int], *, size: int = 1, limit: int = 10**6, stop: tuple[str, ...] = ()) -> Stream:
+def stream(
+    tokens: list[int],
+    *,
+    size: int = 1,
+    limit: int = 10**6,
+    stop: tuple[str, ...] = (),
+    eos: tuple[int, ...] = (EOS,),
+    stop_token_ids: tuple[int, ...] = (),
+) -> Stream:
     """Make a stream over steps of `size` tokens. It fails if it asks for more steps than it needs."""
 
     def steps() -> Iterator[list[int]]:
@@ -34,7 +43,7 @@ def stream(tokens: list[int], *, size: int = 1, limit: int = 10**6, stop: tuple[
             yield tokens[i : i + size]
         pytest.fail("asked for more than it needs")
 
-    ending = Ending(max_new_tokens=min(limit, len(tokens)), eos=(EOS,), stop=stop)
+    ending = Ending(max_new_tokens=min(limit, len(tokens)), eos=eos, stop=stop, stop_token_ids=stop_token_ids)
     return Stream(steps(), TEXT, Stats(recipe="any"), ending)
 
 
@@ -53,7 +62,40 @@ def test_a_character_comes_with_its_last_token() -> None:
     tokens = ids("é🙂")
     assert len(tokens) == 6
     assert list(stream(tokens)) == ["é", "🙂"]
-    assert list(stream(tokens, limit=5)) == ["é"]
+
+
+def test_a_part_of_a_character_at_the_end_is_shown_as_transformers_shows_it() -> None:
+    assert list(stream(ids("é🙂"), limit=5)) == ["é", "\ufffd"]
+    assert list(stream([*ids("🙂")[:3], EOS])) == ["\ufffd"]
+    assert list(stream([*ids("a🙂")[:3]], stop=("\ufffd",))) == ["a"]
+
+
+def test_a_special_token_may_be_a_stop_string_or_a_part_of_one() -> None:
+    """It has no text, so it is found, and never shown."""
+    tokens = [*ids("ab"), EOS, *ids("\ncd")]
+    for stop in ("<eos>", "<eos>\n", "b<eos>"):
+        got = stream(tokens, stop=(stop,), eos=())
+        assert "".join(got) == ("a" if stop[0] == "b" else "ab")
+        assert got.finish_reason == "stop"
+    assert stream(tokens, stop=("<eos>",), eos=()).rest().token_ids == tokens[:3]
+    got = stream(tokens, stop=("<eos>x",), eos=())
+    assert "".join(got) == "ab\ncd" and got.finish_reason == "length"
+    assert "".join(stream([*tokens, EOS], stop=("<eos><eos>",), eos=())) == "ab\ncd"
+
+
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_a_stop_token_is_a_token_without_text(size: int) -> None:
+    tokens = ids("abcd")
+    got = stream(tokens, size=size, stop_token_ids=(tokens[2], 7))
+    assert "".join(got) == "ab"
+    assert (got.finish_reason, got.token_ids, got.stats.new_tokens) == ("stop", tokens[:3], 3)
+
+
+def test_the_text_continues_that_of_the_prompt() -> None:
+    ending = Ending(max_new_tokens=2)
+    tokens = ids("日")
+    got = Stream(iter([tokens[1:]]), TEXT, Stats(recipe="any"), ending, tokens[:1])
+    assert "".join(got) == "日"
 
 
 def cut(text: str, stops: tuple[str, ...]) -> str:
@@ -118,4 +160,15 @@ def test_an_ending_that_leaves_no_token_is_refused() -> None:
         Ending(max_new_tokens=0)
     with pytest.raises(PromptError, match="a stop string is empty; leave it out"):
         Ending(max_new_tokens=1, stop=("a", ""))
+    with pytest.raises(PromptError, match="stop string 3 is not text; give text, or stop_token_ids"):
+        Ending(max_new_tokens=1, stop=(3,))  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="stop token 'a' is not a token id"):
+        Ending(max_new_tokens=1, stop_token_ids=("a",))  # type: ignore[arg-type]
     assert Ending(max_new_tokens=1).stop == ()
+
+
+def test_the_limit_of_an_answer_is_an_integer_within_the_context() -> None:
+    assert [token_limit(n, 10) for n in (3, 30, None, np.int64(3))] == [3, 10, 10, 3]
+    for wrong in (2.0, "3", True):
+        with pytest.raises(PromptError, match="max_new_tokens is .*; give an integer"):
+            token_limit(wrong, 10)  # type: ignore[arg-type]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toys import tokenizer
 
+from specc.runtime.chat import ChatOptions
 from specc.runtime.errors import BundleError, PromptError
 from specc.runtime.text import Text
 
@@ -39,7 +43,122 @@ def test_a_template_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
     assert loaded.render(HELLO) == "hello!"
 
 
-@pytest.mark.parametrize("prompt", [[1, -1], [1, "a"], [1, 2.0], [HELLO[0], 1], [None]])
+class Ids:
+    """An array of another library."""
+
+    def __init__(self, ids: Any) -> None:
+        self.ids = ids
+
+    def __iter__(self) -> Iterator[Any]:
+        return (Ids(i) for i in self.ids)
+
+    def tolist(self) -> Any:
+        return self.ids
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        (5, 0),
+        range(5, -1, -5),
+        np.array([5, 0]),
+        np.array([5, 0], np.uint8),
+        np.array([[5, 0]], np.int32),
+        list(np.array([5, 0], np.int16)),
+        array("H", [5, 0]),
+        Ids([5, 0]),
+        Ids([[5, 0]]),
+        [Ids(5), Ids(0)],
+        [[5, 0]],
+        {"input_ids": [5, 0], "attention_mask": [1, 1]},
+        {"input_ids": np.array([[5, 0]])},
+    ],
+    ids=repr,
+)
+def test_token_ids_come_in_any_array_of_integers(tmp_path: Path, prompt: Any) -> None:
+    tokens = text(tmp_path).encode(prompt)
+    assert tokens == [5, 0] and [type(t) for t in tokens] == [int, int]
+
+
+@pytest.mark.torch
+def test_a_tensor_and_what_a_tokenizer_of_transformers_returns_are_prompts(tmp_path: Path) -> None:
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+    loaded, fast = text(tmp_path), PreTrainedTokenizerFast(tokenizer_object=tokenizer())
+    for kind in (torch.int64, torch.int32, torch.uint8):
+        assert loaded.encode(torch.tensor([5, 0], dtype=kind)) == [5, 0]
+        assert loaded.encode(torch.tensor([[5, 0]], dtype=kind)) == [5, 0]
+        assert loaded.encode(list(torch.tensor([5, 0], dtype=kind))) == [5, 0]
+    for wrong in (torch.tensor([5.0, 0.0]), torch.tensor([True, False]), list(torch.tensor([True, False]))):
+        with pytest.raises(PromptError, match="is not a token id"):
+            loaded.encode(wrong)
+    assert loaded.encode(fast("the 日")) == loaded.encode("the 日")
+    assert loaded.encode(fast("the 日", return_tensors="pt").input_ids) == loaded.encode("the 日")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "line"),
+    [
+        (None, "not NoneType"),
+        (b"the", "not bytes"),
+        (bytearray(b"the"), "not bytearray"),
+        (3, "not int"),
+        (np.array(3), "no dimension"),
+        ([[1, 2], [3]], "a batch of 2; pass one prompt at a time"),
+        (np.ones((2, 3), int), "a batch of 2"),
+        ("caf\udce9", r"lone surrogate U\+DCE9 at character 3"),
+        ([{"role": "user", "content": "caf\udce9"}], r"lone surrogate U\+DCE9"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_prompt_is_one_line(tmp_path: Path, prompt: Any, line: str) -> None:
+    with pytest.raises(PromptError, match=line) as e:
+        text(tmp_path, chat_template=TEMPLATE).encode(prompt)
+    assert str(e.value).isprintable()
+
+
+def test_one_message_is_a_conversation(tmp_path: Path) -> None:
+    loaded = text(tmp_path, chat_template=TEMPLATE)
+    assert loaded.encode(HELLO[0]) == loaded.encode(HELLO)
+
+
+def test_options_of_a_chat_need_messages(tmp_path: Path) -> None:
+    loaded = text(tmp_path, chat_template="{{ tools|length }}{{ mood }}")
+    options = ChatOptions(tools=[{"name": "f"}], template_kwargs={"mood": "kind"})
+    assert loaded.decode(loaded.encode(HELLO, options)) == "1kind"
+    assert loaded.encode("the", ChatOptions()) == loaded.encode("the")
+    for prompt in ("the", [5, 0]):
+        with pytest.raises(PromptError, match="need messages"):
+            loaded.encode(prompt, options)
+
+
+def test_a_text_is_encoded_as_it_is(tmp_path: Path) -> None:
+    """A byte order mark, a NUL and line separators are characters, as for transformers."""
+    loaded = text(tmp_path)
+    for prompt in ("\ufeffthe", "a\0b", "a\u2028b", "\u202eabc", ""):
+        assert loaded.decode(loaded.encode(prompt)) == prompt
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe", b"3", b"[" * 100_000, b'{"a": "\xe9"}'])
+def test_settings_of_a_tokenizer_that_cannot_be_read_are_named(tmp_path: Path, content: bytes) -> None:
+    text(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"tokenizer_config\.json .*; compile again"):
+        Text(tmp_path)
+
+
+def test_a_template_that_is_not_text_is_named(tmp_path: Path) -> None:
+    text(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xff")
+    with pytest.raises(BundleError, match="a chat template in .* cannot be read"):
+        Text(tmp_path)
+
+
+BAD_ITEMS = [[1, -1], [1, "a"], [1, 2.0], [HELLO[0], 1], [None], [True, False], np.array([1.0]), np.array([True]), [1j]]
+
+
+@pytest.mark.parametrize("prompt", [*BAD_ITEMS, [np.bool_(True)], [np.float32(1)], [np.int8(-1)]], ids=repr)
 def test_an_item_that_is_not_a_token_id_is_named(tmp_path: Path, prompt: Any) -> None:
     with pytest.raises(PromptError, match="is not a token id; pass text"):
         text(tmp_path).encode(prompt)

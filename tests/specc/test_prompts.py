@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,35 @@ def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "a"}\n' + line + "\n")
     with pytest.raises(PromptError, match=r"prompts\.jsonl, line 2: .*turns"):
+        read(file)
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    """JSON may contain the other line separators of Unicode as they are."""
+    file = tmp_path / "p.jsonl"
+    file.write_bytes('{"prompt": "a\u2028b\u2029c\x85d"}\r\n{"prompt": "e"}\r\n'.encode())
+    assert [p.text for p in read(file)] == ["a\u2028b\u2029c\x85d", "e"]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    file = tmp_path / ("p.jsonl.gz" if pack is gzip.compress else "p.jsonl")
+    file.write_bytes(pack(b'\xef\xbb\xbf{"prompt": "a"}\n'))
+    assert read(file) == [Prompt("a", "p")]
+
+
+@pytest.mark.parametrize("line", [r'{"prompt": "a\udce9"}', r'{"prompt": "a", "category": "\ud800"}'])
+def test_half_of_a_surrogate_pair_is_one_line(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(line)
+    with pytest.raises(PromptError, match=r"p\.jsonl, line 1: .* has the lone surrogate U\+D"):
+        read(file)
+
+
+def test_a_line_nested_too_deep_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text("[" * 100_000)
+    with pytest.raises(PromptError, match=r"p\.jsonl, line 1: this is not JSON"):
         read(file)
 
 
