@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,8 @@ def _schemas(items: Any, name: str) -> Any:
     """
     if items is None:
         return None
-    if isinstance(items, (str, bytes, Mapping)) or not all(isinstance(item, Mapping) for item in items):
+    wrong = not isinstance(items, Iterable) or isinstance(items, (str, bytes, Mapping))
+    if wrong or not all(isinstance(item, Mapping) for item in items):
         raise PromptError(f"{name} is {_short(repr(items))}; give a list of dicts (JSON schemas for tools)")
     return [_plain(item) for item in items]
 

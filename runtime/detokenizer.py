@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -96,7 +96,8 @@ class Detokenizer:
             return text[len(before) :]
         if not text.startswith(before.rstrip(PARTIAL)):
             return None
-        return text[len(os.path.commonprefix([before, text])) :]  # The prompt ends within a character.
+        # The prompt ends within a character.
+        return text[next(i for i, pair in enumerate(zip_longest(before, text)) if pair[0] != pair[1]) :]
 
     def _release_words(self, text: str) -> str:
         """Release what is before the last two spaces, since a space may be left out once its word is complete.

@@ -21,7 +21,7 @@ from .recipe import Recipe
 from .sampling import Sampling, SeededRng
 from .sequence import Cache, Sequence
 from .stats import Meter, Stats
-from .stream import Ending, Generation, Stream, token_limit
+from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
 
 
@@ -77,7 +77,7 @@ class Session:
         top_k: int | None = 0,
         seed: int | None = None,
         stop: str | Collection[str] | None = (),
-        stop_token_ids: Collection[int] | None = (),
+        stop_token_ids: int | Collection[int] | None = (),
         ignore_eos: bool = False,
         guard: bool = True,
         tools: Collection[Mapping[str, Any]] | None = None,
@@ -125,8 +125,8 @@ class Session:
         ending = Ending(
             max_new_tokens=limit,
             eos=() if ignore_eos else model.eos_token_ids,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
-            stop_token_ids=frozenset(stop_token_ids or ()),
+            stop=one_or_several(stop, str, "stop"),
+            stop_token_ids=one_or_several(stop_token_ids, int, "stop_token_ids"),
         )
         values: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         sampling = Sampling(**{name: v for name, v in values.items() if v is not None}, rng=SeededRng(seed))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import index
+from typing import Any
 
 from .errors import PromptError
 from .stats import Stats
@@ -54,8 +55,28 @@ class Ending:
             if not isinstance(stop, str):
                 raise PromptError(f"the stop string {stop!r} is not text; give text, or stop_token_ids")
         for token in self.stop_token_ids:
-            if isinstance(token, bool) or not isinstance(token, int):
+            if isinstance(token, bool) or not hasattr(token, "__index__"):
                 raise PromptError(f"the stop token {token!r} is not a token id; give integers")
+
+
+def one_or_several(values: Any, kind: type, name: str) -> tuple[Any, ...]:
+    """Return an option that is one value or several as a tuple. None is no value.
+
+    Args:
+        values: the value of the option.
+        kind: the type of one value.
+        name: the option's name, for the error message.
+
+    Raises:
+        PromptError: the option is neither one value nor several.
+    """
+    if values is None:
+        return ()
+    if isinstance(values, kind):
+        return (values,)
+    if not isinstance(values, Iterable):
+        raise PromptError(f"{name} is {values!r}; give a list")
+    return tuple(values)
 
 
 def token_limit(max_new_tokens: int | None, room: int) -> int:

@@ -57,8 +57,8 @@ class Text:
                 messages.
         """
         if isinstance(prompt, Mapping):
-            prompt = prompt["input_ids"] if "input_ids" in prompt else [prompt]
-        items = prompt if isinstance(prompt, str) else _items(prompt)
+            prompt = prompt.get("input_ids", [prompt])
+        items: Any = prompt if isinstance(prompt, str) else _items(prompt)
         if items and all(isinstance(i, Mapping) for i in items):
             return self._tokenize(self.render(items, options), special=False)
         if options is not None and options != ChatOptions():
@@ -69,7 +69,7 @@ class Text:
         for i in items:
             if not isinstance(i, int) or isinstance(i, bool) or i < 0:
                 raise PromptError(f"{i!r} is not a token id; pass text, token ids in 0..{size - 1}, or messages")
-        return items
+        return list(items)
 
     def _tokenize(self, text: str, *, special: bool) -> list[int]:
         """Turn text into token ids.

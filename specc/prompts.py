@@ -34,8 +34,8 @@ def read(file: Path) -> list[Prompt]:
     category that has the name of the file. Other keys are ignored.
 
     Args:
-        file: JSON lines in UTF-8, with or without a byte order mark. Only a line feed ends a line, since JSON may contain
-            other line separators. A name that ends in `.gz` means a gzipped file.
+        file: JSON lines in UTF-8, with or without a byte order mark. Only a line feed ends a line, since JSON may
+            contain other line separators. A name that ends in `.gz` means a gzipped file.
 
     Returns:
         The prompts in the order of their lines. Empty lines are skipped.

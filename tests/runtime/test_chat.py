@@ -170,6 +170,8 @@ def test_the_callers_messages_stay_as_they_are() -> None:
     [
         ({"tools": [print]}, "tools is .*; give a list of dicts"),
         ({"tools": {"name": "f"}}, "tools is .*; give a list of dicts"),
+        ({"tools": 5}, "tools is 5; give a list of dicts"),
+        ({"template_kwargs": "x"}, "variables are 'x'; give a dict"),
         ({"documents": "text"}, "documents is 'text'; give a list of dicts"),
         ({"continue_final_message": True, "add_generation_prompt": True}, "are both given; give one of them"),
         ({"continue_final_message": "reasoning_content"}, "the last message has no 'reasoning_content'"),

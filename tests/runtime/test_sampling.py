@@ -70,6 +70,27 @@ def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
         Sampling(**values)
 
 
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"temperature": "1"}, "temperature '1' is not a number"),
+        ({"top_p": None}, "top_p None is not a number"),
+        ({"top_k": 2.0}, "top_k 2.0 is not an integer"),
+        ({"top_k": True}, "top_k True is not an integer"),
+    ],
+)
+def test_a_value_of_another_type_is_named(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(PromptError, match=line):
+        Sampling(**values)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert Sampling(np.float32(0.5), np.float64(0.5), np.int64(3)).top_k == 3
+    for seed in (1.5, "a", True):
+        with pytest.raises(PromptError, match=r"seed .* is not an integer"):
+            SeededRng(seed)  # type: ignore[arg-type]
+
+
 def test_a_negative_seed_is_named() -> None:
     with pytest.raises(PromptError, match="seed -1 is negative"):
         SeededRng(-1)

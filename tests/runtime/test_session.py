@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 
@@ -14,6 +15,7 @@ from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
 from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle, write_manifest
+from specc.runtime.chat import ChatTemplate
 from specc.runtime.device import Device
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
@@ -208,6 +210,35 @@ def test_one_stop_string_or_several(session: Session) -> None:
         assert got.text == whole.partition(end)[0] and got.finish_reason == "stop"
 
 
+def test_a_stop_token_ends_the_text(session: Session) -> None:
+    ids = session.generate(PROMPT, 20, ignore_eos=True).token_ids
+    for stop in (ids[7], [ids[7]], np.array([ids[7]])):
+        got = session.generate(PROMPT, 20, stop_token_ids=stop, ignore_eos=True)
+        assert got.finish_reason == "stop" and got.token_ids == ids[: ids.index(ids[7]) + 1]
+
+
+def test_none_is_the_default_of_an_option(session: Session) -> None:
+    """Clients write it for what they do not set. Without a limit an answer fills the context."""
+    names = ("recipe", "acceptance", "temperature", "top_p", "top_k", "seed", "stop", "stop_token_ids", "tools")
+    options: dict[str, Any] = dict.fromkeys((*names, "documents", "add_generation_prompt", "chat_template_kwargs"))
+    assert session.generate(PROMPT, 20, **options).token_ids == session.generate(PROMPT, 20).token_ids
+    stats = session.generate(PROMPT, None, ignore_eos=True).stats
+    assert stats.new_tokens == CONTEXT - stats.prompt_tokens
+
+
+def test_messages_are_rendered_with_the_options_of_a_chat(session: Session) -> None:
+    """The prompt of the rendered text is the prompt of the request."""
+    template = (
+        "{{ messages[0].content }}{% if tools %} {{ tools|length }} {{ mood }} {{ add_generation_prompt }}{% endif %}"
+    )
+    session.text.chat = ChatTemplate({"default": template}, {})
+    chat = {"tools": [{"name": "f"}], "chat_template_kwargs": {"mood": "kind"}, "add_generation_prompt": False}
+    got = session.generate([{"role": "user", "content": "fox"}], 20, ignore_eos=True, **chat)
+    assert got.token_ids == session.generate("fox 1 kind False", 20, ignore_eos=True).token_ids
+    got = session.generate([{"role": "user", "content": "the quick"}], 20, continue_final_message=True, ignore_eos=True)
+    assert got.token_ids == session.generate("the quick", 20, ignore_eos=True).token_ids
+
+
 def test_an_end_of_sequence_ends_unless_ignored(session: Session) -> None:
     """The toy never says it by itself."""
     ids = session.generate(PROMPT, 20, ignore_eos=True).token_ids
@@ -227,6 +258,16 @@ def test_an_end_of_sequence_ends_unless_ignored(session: Session) -> None:
         (PROMPT, {"max_new_tokens": 0}, PromptError, "max_new_tokens is 0"),
         (PROMPT, {"temperature": -1}, PromptError, "temperature -1"),
         (PROMPT, {"stop": ["a", ""]}, PromptError, "stop string is empty"),
+        (PROMPT, {"max_new_tokens": 2.0}, PromptError, "max_new_tokens is 2.0"),
+        (PROMPT, {"temperature": "hot"}, PromptError, "temperature 'hot' is not a number"),
+        (PROMPT, {"top_k": 1.5}, PromptError, "top_k 1.5 is not an integer"),
+        (PROMPT, {"seed": 1.5}, PromptError, "seed 1.5 is not an integer"),
+        (PROMPT, {"stop": 5}, PromptError, "stop is 5; give a list"),
+        (PROMPT, {"stop": [5]}, PromptError, "stop string 5 is not text"),
+        (PROMPT, {"stop_token_ids": "a"}, PromptError, "stop token 'a' is not a token id"),
+        (PROMPT, {"tools": [{}]}, PromptError, "need messages"),
+        ([{"role": "user", "content": "hello"}], {"tools": 5}, PromptError, "no chat template"),
+        (b"the", {}, PromptError, "not bytes"),
         (PROMPT, {"recipe": "look-ahead"}, RecipeError, "did you mean 'lookahead'"),
         (PROMPT, {"acceptance": "telepathy"}, RecipeError, "'telepathy'"),
         (PROMPT, {"acceptance": "speculative"}, RecipeError, "needs a drafter that samples"),

@@ -170,5 +170,5 @@ def test_an_ending_that_leaves_no_token_is_refused() -> None:
 def test_the_limit_of_an_answer_is_an_integer_within_the_context() -> None:
     assert [token_limit(n, 10) for n in (3, 30, None, np.int64(3))] == [3, 10, 10, 3]
     for wrong in (2.0, "3", True):
-        with pytest.raises(PromptError, match="max_new_tokens is .*; give an integer"):
+        with pytest.raises(PromptError, match=r"max_new_tokens is .*; give an integer"):
             token_limit(wrong, 10)  # type: ignore[arg-type]

@@ -151,7 +151,7 @@ def test_settings_of_a_tokenizer_that_cannot_be_read_are_named(tmp_path: Path, c
 def test_a_template_that_is_not_text_is_named(tmp_path: Path) -> None:
     text(tmp_path)
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xff")
-    with pytest.raises(BundleError, match="a chat template in .* cannot be read"):
+    with pytest.raises(BundleError, match=r"a chat template in .* cannot be read"):
         Text(tmp_path)
 
 

@@ -56,6 +56,7 @@ def test_a_prompt_from_a_file_and_from_standard_input(bundle: Path, tmp_path: Pa
     expected = specc(*argv, "--prompt", "Ünïcode").json["token_ids"]
     assert specc(*argv, "--prompt-file", tmp_path / "prompt.txt").json["token_ids"] == expected
     assert specc(*argv, "-", stdin="Ünïcode".encode()).json["token_ids"] == expected
+    assert specc(*argv, "-", stdin="Ünïcode".encode("utf-8-sig")).json["token_ids"] == expected
 
 
 def test_a_chat_goes_through_the_template(bundle: Path) -> None:
