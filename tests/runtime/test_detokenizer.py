@@ -178,6 +178,13 @@ def test_an_answer_completes_the_character_that_its_prompt_begins() -> None:
     assert "".join(pieces(decoder_of(level, False), ids[2:], ids[:2])) == "好b"
 
 
+def test_an_answer_goes_on_with_the_run_of_bytes_that_its_prompt_ends_with() -> None:
+    name = "byte fallback that strips nothing"
+    vocabulary = tokenizer_of(name).get_vocab()
+    run = [vocabulary[f"<0x{byte:02X}>"] for byte in "好好好好".encode()]
+    assert "".join(pieces(decoder_of(name, False), [*run[9:], vocabulary["a"]], [vocabulary["b"], *run[:9]])) == "好a"
+
+
 def test_text_comes_as_it_is_made_and_a_step_does_not_decode_all_of_it() -> None:
     """Of a long answer each token is decoded a few times, not as often as tokens follow it."""
     level, lengths = "byte-level", []
