@@ -52,6 +52,10 @@ class Ids:
     def __iter__(self) -> Iterator[Any]:
         return (Ids(i) for i in self.ids)
 
+    def __repr__(self) -> str:
+        """Return the same text in every process, since it names a test and xdist compares names."""
+        return f"Ids({self.ids!r})"
+
     def tolist(self) -> Any:
         return self.ids
 
