@@ -182,4 +182,4 @@ class Stream:
 
 def _overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of `text` are the beginning of `stop`, but not all of it."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+    return max(n for n in range(len(stop)) if text.endswith(stop[:n]))

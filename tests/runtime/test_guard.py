@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,10 +37,12 @@ class Chain(Drafter):
 
 
 class Star(Chain):
-    """A drafter of seven siblings."""
+    """A drafter of siblings, in a tree of so many slots."""
+
+    slots = 8
 
     def propose(self, seq: Sequence) -> Draft:
-        return Draft((seq.pending,) * 8, Tree((-1, *[0] * 7)))
+        return Draft((seq.pending,) * self.slots, Tree((-1, *[0] * (self.slots - 1))))
 
 
 class Clock:
@@ -199,6 +202,49 @@ def test_a_plain_step_is_timed_again_after_many_drafts(clock: Clock) -> None:
     slots = clock.run(guard, 2 + 3 * 65, accepted=3)
     assert [i for i, s in enumerate(slots) if s == 1] == [0, 1, 66, 131, 196]
     assert guard.counts.plain_steps == 5
+
+
+def test_a_draft_of_one_token_is_a_draft(clock: Clock) -> None:
+    guard = Guard(drafter := Star())
+    drafter.slots = 2
+    clock.run(guard, 2 + 13, accepted=0)
+    assert level(guard) == Level.OFF and guard.counts.plain_steps == 2
+
+
+def test_one_accepted_token_is_enough_to_try_short_drafts(clock: Clock) -> None:
+    """At first, and again after a rest. A draft with one loses nothing, one without loses half a draft."""
+    guard = Guard(Chain())
+    clock.run(guard, 2, accepted=0)
+    for drafts in (13, 4):
+        clock.run(guard, 1, accepted=1)
+        clock.run(guard, drafts - 1, accepted=0)
+        assert level(guard) == Level.FULL
+        clock.run(guard, 1, accepted=0)
+        assert level(guard) == Level.SHORT
+        while level(guard) != Level.FULL:
+            clock.run(guard, 1, accepted=0)
+
+
+def test_the_median_of_the_last_eight_plain_steps_counts(clock: Clock) -> None:
+    """They take 3 to 10 s, so 6.5 in the median. A draft of 12 s that gives a token loses 5.5 / 12, 14 lose more than 6."""
+    guard = Guard(drafter := Star())
+    drafter.slots = 1
+    for seconds in range(1, 11):
+        clock.plain_cost = float(seconds)
+        clock.run(guard, 1, accepted=0)
+    drafter.slots, clock.cost = 8, 12.0
+    clock.run(guard, 13, accepted=0)
+    assert level(guard) == Level.FULL
+    clock.run(guard, 1, accepted=0)
+    assert level(guard) == Level.OFF
+
+
+def test_a_policy_takes_keywords_and_cannot_change() -> None:
+    positional: tuple[Any, ...] = (6.0,)
+    with pytest.raises(TypeError):
+        GuardPolicy(*positional)
+    with pytest.raises(FrozenInstanceError):
+        setattr(POLICY, "loss_budget", 1.0)  # noqa: B010
 
 
 def test_the_median_of_the_last_plain_steps_is_what_a_step_takes(clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import FrozenInstanceError
 from itertools import permutations
 from typing import Any
 
@@ -48,6 +49,16 @@ def test_top_k_is_cut_before_top_p(logits_V: np.ndarray) -> None:
     after = Sampling(1.0).probs(np.where(Sampling(1.0, top_k=2).probs(logits_V) > 0, logits_V, -np.inf))
     both = Sampling(1.0, top_k=2, top_p=0.6).probs(logits_V)
     assert np.count_nonzero(both) == (1 if after.max() >= 0.6 else min(2, len(logits_V)))
+
+
+def test_of_tokens_that_are_as_likely_the_first_ones_reach_top_p() -> None:
+    """Half of the probability is top_p 0.5 exactly: a token more would be too much."""
+    assert Sampling(1.0, top_p=0.5).probs(np.zeros(2, np.float32)).tolist() == [1, 0]
+
+
+def test_top_p_one_cuts_nothing_however_small() -> None:
+    """Rounded, the probability before the last token is 1."""
+    assert Sampling(1.0).probs(np.array([0, -40], np.float32))[1] > 0
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -96,6 +107,11 @@ def test_a_negative_seed_is_named() -> None:
         SeededRng(-1)
 
 
+def test_a_request_cannot_change_how_it_samples() -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(Sampling(), "temperature", 1.0)  # noqa: B010
+
+
 def test_only_temperature_zero_is_greedy() -> None:
     assert Sampling().greedy and not Sampling(0.01).greedy
 
@@ -128,6 +144,12 @@ def test_even_at_the_ends_of_its_range_the_rng_picks_what_is_possible(probs: lis
     assert not rng.bernoulli(0.0)
     rng.generator = Stuck(1 - 2**-53)
     assert rng.bernoulli(1.0)
+
+
+def test_at_the_end_of_its_range_the_rng_picks_the_last_possible_token() -> None:
+    rng: Any = SeededRng()
+    rng.generator = Stuck(1.0)
+    assert rng.pick(np.array([0.0, 0.5, 0.25, 0.25, 0.0])) == 3
 
 
 def test_a_seed_fixes_the_draws() -> None:

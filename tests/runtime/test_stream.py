@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +155,18 @@ def test_the_rest_is_what_was_not_taken_yet_and_all_tokens() -> None:
     got = stream(ids("abc"), limit=3)
     assert next(got) == "a"
     assert got.rest() == Generation(text="bc", token_ids=ids("abc"), finish_reason="length", stats=got.stats)
+
+
+def test_answers_and_endings_take_keywords_and_cannot_change() -> None:
+    ending, answer = Ending(max_new_tokens=1), stream(ids("a")).rest()
+    positional: tuple[Any, ...] = (1, (), ())
+    with pytest.raises(TypeError):
+        Ending(*positional)
+    with pytest.raises(TypeError):
+        Generation(*positional, answer.stats)
+    for value, name in ((ending, "max_new_tokens"), (answer, "text")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
 
 
 def test_an_ending_that_leaves_no_token_is_refused() -> None:

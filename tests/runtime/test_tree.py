@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from dataclasses import FrozenInstanceError
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def test_the_literal_of_a_tree_makes_the_same_tree(tree: Tree) -> None:
     again = Tree.from_paths(tree.paths)
     assert set(again.paths) == set(tree.paths)
     assert list(again.paths) == sorted(tree.paths, key=lambda p: (len(p), p))
+    assert again.slots == tree.slots
     assert Tree.from_paths(again.paths[::-1]) == again
 
 
@@ -54,13 +56,15 @@ def test_medusas_smallest_example() -> None:
     assert tree.parents == (-1, 0, 0, 1)
     assert tree.mask.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]]
     assert tree.depth.tolist() == [0, 1, 1, 2]
+    assert tree.rank == (0, 0, 1, 0)
+    assert tree.paths == ((0,), (1,), (0, 0))
 
 
 @pytest.mark.parametrize(
     ("literal", "named"),
     [
         ([()], "()"),
-        ([(0,), (-1,)], "-1"),
+        ([(0,), (-1,)], "(-1,) is not a path"),
         ([(0,), (0,)], "[0]"),
         ([(1,)], "[1]"),
         ([(0,), (2,)], "[2]"),
@@ -89,6 +93,19 @@ def test_a_parent_vector_that_is_not_a_tree_is_refused(parents: Any) -> None:
     with pytest.raises(TreeError) as e:
         Tree(parents)
     assert repr(parents[-1] if len(parents) > 1 else parents) in str(e.value) and "\n" not in str(e.value)
+
+
+def test_the_refusal_says_which_parents_there_could_be() -> None:
+    with pytest.raises(TreeError) as e:
+        Tree((-1, 0, 2))
+    assert str(e.value) == "not a tree: slot 2 has parent 2; give it one of 0..1"
+
+
+def test_trees_are_values_and_chains_are_made_once() -> None:
+    chain = Tree.chain(3)
+    assert chain == Tree((-1, 0, 1)) and chain is Tree.chain(3) is chain.chain(3)
+    with pytest.raises(FrozenInstanceError):
+        setattr(chain, "parents", (-1,))  # noqa: B010
 
 
 def expected_acceptance(tree: Tree, rates: list[float]) -> float:
@@ -172,6 +189,21 @@ def test_the_best_tree_is_best_whatever_the_order_of_the_rates(probs: list[float
     assert best.slots <= slots and best.depth.max() <= depth
     others = (t for t in every_tree(slots) if t.depth.max() <= depth and max(t.rank) < len(probs))
     assert worth(best, probs) >= max((worth(t, probs) for t in others), default=1.0) - 1e-9
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_best_tree_is_best_of_all_small_ones(depth: int) -> None:
+    """Two ranks, so that slots which cannot be used any deeper must be used beside."""
+    for probs in permutations((0.8, 0.5, 0.3, 0.1), 2):
+        for slots in range(1, 6):
+            others = (t for n in range(1, slots + 1) for t in every_tree(n) if t.depth.max() <= depth)
+            best = max(worth(t, list(probs)) for t in others if max(t.rank) < len(probs))
+            assert worth(Tree.best(probs, slots, depth), list(probs)) == pytest.approx(best)
+
+
+def test_a_tree_is_at_most_64_levels_deep_unless_asked_otherwise() -> None:
+    assert Tree.best_first([1.0], 100).slots == 65
+    assert Tree.best_first([1.0], 100, depth=70).slots == 71
 
 
 @given(rates, st.integers(1, 20))
