@@ -15,7 +15,6 @@ from specc.exactness.replay import prove
 from specc.runtime.block import Block
 from specc.runtime.engine import Engine
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner
-from specc.runtime.errors import BackendError
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
 
@@ -38,13 +37,6 @@ def test_half_precision_computes_what_full_precision_computes(tmp_path: Path) ->
         logits.append(values.copy())
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.03
     assert logits[1].dtype == np.float32
-
-
-def test_a_fast_lowering_in_half_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="the fast lowering has no bf16; take --lowering portable"):
-        build(tmp_path, Block(Tree.chain(1), weights="bf16"), Options("fast"))
-    with pytest.raises(BackendError, match="the portable lowering has no int4 weights"):
-        build(tmp_path, Block(Tree.chain(1), weights="int4"))
 
 
 @pytest.mark.model

@@ -24,11 +24,9 @@ from graphs import prepared
 
 from specc import passes
 from specc.backends import Options, check, tensorrt, torch_tensorrt
-from specc.backends.lowering import torch_aten
 from specc.backends.torch_tensorrt import TORCH_TENSORRT
 from specc.compiler import weights
-from specc.passes.find import outputs
-from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.tree import Tree
 
@@ -36,54 +34,6 @@ pytestmark = pytest.mark.torch
 
 CAPACITY = 64
 TREE = Tree((-1, 0, 0, 1, 1, 2, 5))
-BLOCKS = {
-    "chain": Block(Tree.chain(4)),
-    "tree": Block(TREE),
-    "parents": Block(Parents(7)),
-    "grown": Block(Frontier(3, 9)),
-}
-
-
-def lowered(family: str, block: Block) -> torch.fx.GraphModule:
-    graph = prepared(family)
-    passes.run(passes.pipeline(block, CAPACITY), graph)
-    return graph
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
-def test_a_cache_that_is_only_read_gives_the_same(family: str, name: str) -> None:
-    """Against the meaning of the graph before its lowering; what is returned are the rows that it would write."""
-    block, past = BLOCKS[name], 11
-    meant, made = lowered(family, block), lowered(family, block)
-    passes.run(torch_aten.lowering(block.slots, in_place=False), made)
-    random = torch.Generator().manual_seed(0)
-    given = []
-    for node in meant.graph.find_nodes(op="placeholder"):
-        value = node.meta["val"]
-        if node.name == "input_ids":
-            given.append(torch.randint(0, 120, (1, block.slots), generator=random))
-        elif node.name == "past_len":
-            given.append(torch.tensor([past]))
-        elif node.name == "parents":
-            given.append(torch.tensor(TREE.parents))
-        elif node.name == "mask":
-            mask = torch.ones(block.slots, block.topology.span, dtype=torch.bool)
-            mask[:, -3:] = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]])
-            given.append(mask)
-        elif node.name == "depth":
-            given.append(torch.tensor([0, 1, 1]))
-        else:
-            given.append(torch.randn(value.shape, generator=random))
-    assert not any(n.startswith("present.") for n in outputs(made))
-    with torch.no_grad():
-        wanted, found = meant(*given), made(*given)
-    torch.testing.assert_close(found["logits"], wanted["logits"], atol=2e-5, rtol=2e-5)
-    rows = [n for n in found if n.startswith("rows.")]
-    assert len(rows) == len([n for n in wanted if n.startswith("present.")]) > 0
-    for row in rows:
-        whole = wanted[row.replace("rows.", "present.")]
-        torch.testing.assert_close(found[row], whole[:, :, past : past + block.slots])
 
 
 class Double(ModuleType):

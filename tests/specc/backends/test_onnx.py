@@ -1,0 +1,397 @@
+"""Engines of the ONNX backend, run on a real cache, compute what transformers computes of the same sequences.
+
+Each path of a tree from its root is a sequence of its own. For a draft, the original model has the same sublayers or
+layers taken out of its module tree. Logits are of a scale near 1 and may differ by 1e-4; the largest difference that
+was measured is 2e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from engine_files import build
+from families import FAMILIES, POSITIONS, VOCABULARY, WINDOW
+from graphs import captured, model, prepared, without
+from torch.fx import GraphModule
+
+from specc import passes
+from specc.backends import Options, onnx
+from specc.backends.onnx import ONNX
+from specc.compiler import weights
+from specc.passes.find import outputs as graph_outputs
+from specc.passes.find import set_outputs
+from specc.runtime.block import Block, Frontier, Layers, Parents
+from specc.runtime.draft import Outputs
+from specc.runtime.engine import Engine
+from specc.runtime.engines.ort_cpu import HostKV, OrtRunner, session_options
+from specc.runtime.errors import BackendError
+from specc.runtime.manifest import CacheSpec, EngineSpec, Tensor
+from specc.runtime.sequence import Cache
+from specc.runtime.tree import Tree
+
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("translations")]
+
+TOLERANCE = 1e-4
+FAST = Options("fast")
+CAPACITY = 64  # what `prepared` has rotary tables for
+PROMPT = 20
+DEEP = Tree((-1, 0, 0, 1, 1, 2, 3, 3, 5, 8, 0, 9, 11, 12, 13, 14, 8))  # deeper than a window
+WIDE = Tree((-1, 0, 0, 0, 2, 2, 1, 4, 4, 7))
+WIDER = Tree.chain(WINDOW + 3)  # which the file for decoding runs
+OF_ONE_WIDTH = ("gpt_oss", "deepseek_v3", "minicpm3")  # which count their slots elsewhere than in views
+FRONTIER = Tree((-1, 0, 0, 0, 2, 2, 1, 6))  # grown as 1, 3, 3 and 1 slots
+SAME_ENGINES = {
+    "llama-llama3",
+    "llama-yarn",
+    "llama-dynamic",
+    "phi3-longrope",
+    "stablelm-parallel",
+    "gpt_neox-sequential",
+}  # engines like those of their family, with other tables
+EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
+PORTABLE = ("llama", "gemma2", "cohere2", "opt", "gpt_oss", "deepseek_v3")
+KINDS = {
+    "prefill": Block(Tree.chain(8), ("ids", "logits"), last_row=True),
+    "decode": Block(Tree.chain(1)),
+    "verify": Block(DEEP, ("ids", "top_k:4", "logits")),
+    "exit": Block(Frontier(4, 12), layers=Layers(exit_after=2)),
+}
+FULL = KINDS | {
+    "parents": Block(Parents(12)),
+    "skip": Block(Tree.chain(1), layers=Layers(skip_attention=(1,), skip_mlp=(2,))),
+}
+
+
+class Bench:
+    """A set of engines of one family over one cache, and the tokens in it. Whatever they compute is compared."""
+
+    tokens: list[int]
+
+    def __init__(
+        self,
+        family: str,
+        directory: Path,
+        blocks: Mapping[str, Block],
+        graph: GraphModule | None = None,
+        capacity: int = CAPACITY,
+        options: Options = FAST,
+    ) -> None:
+        self.family, self.tokens = family, []
+        graph = graph or prepared(family)
+        self.random = np.random.default_rng(0)
+        file = directory / "weights.safetensors"
+        weights.write(weights.collect(graph), file)
+        specs = {}
+        for name, block in blocks.items():
+            twin = passes.fork(graph)
+            passes.run(passes.pipeline(block, capacity), twin)
+            built = ONNX.build(twin, block, file, "", directory / f"{name}.onnx", options)
+            specs[name] = EngineSpec(
+                name=name,
+                backend="onnx",
+                file=f"{name}.onnx",
+                block=block,
+                layers=(),
+                inputs=built.inputs,
+                outputs=built.outputs,
+                passes=(),
+            )
+        if "decode" in specs and ONNX.one_file_for_all_widths(graph, specs["decode"].block, options):
+            specs["wider"] = ONNX.engine_at(specs["decode"], "wider", Block(WIDER))
+        keys = [t for spec in specs.values() for t in spec.inputs if t.name.endswith(".key")]
+        shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
+        self.rows = HostKV(CacheSpec(capacity, shapes))
+        self.cache = Cache(self.rows)
+        self.engines = {name: self._engine(spec, directory) for name, spec in specs.items()}
+
+    def _engine(self, spec: EngineSpec, directory: Path) -> Engine:
+        session = ort.InferenceSession(directory / spec.file, session_options(), providers=["CPUExecutionProvider"])
+        return Engine(spec.name, spec.block, OrtRunner(session, spec, self.rows), self.rows)
+
+    def draw(self, count: int) -> list[int]:
+        """Draw random tokens."""
+        return [int(token) for token in self.random.integers(0, VOCABULARY, count)]
+
+    def truth(self, *ends: list[int]) -> list[np.ndarray]:
+        """Return the original's logits after each token of each end, which follows the tokens so far.
+
+        All ends are one batch, with padding behind the shorter ones.
+        """
+        length = max(map(len, ends))
+        rows = [[*self.tokens, *end, *[0] * (length - len(end))] for end in ends]
+        with torch.no_grad():
+            logits = model(self.family)(torch.tensor(rows), use_cache=False).logits.numpy()
+        start = len(self.tokens)
+        return [row[start : start + len(end)] for row, end in zip(logits, ends, strict=True)]
+
+    def prefill(self, name: str, count: int) -> None:
+        """Run a prompt and compare its last logits."""
+        engine, prompt = self.engines[name], self.draw(count)
+        row = engine.extend(self.cache, prompt)
+        same(logits_of(engine.outputs)[row], self.truth(prompt)[0][-1])
+        self.tokens += prompt
+
+    def decode(self, name: str, steps: int) -> None:
+        """Run single tokens and compare the logits of each."""
+        for _ in range(steps):
+            new = self.draw(1)
+            outputs = self.engines[name].run(self.cache, new, Tree.chain(1))
+            same(logits_of(outputs)[0], self.truth(new)[0][-1])
+            self.cache.commit(new, [0])
+            self.tokens += new
+
+    def verify(self, name: str, tree: Tree) -> None:
+        """Run a tree, compare each path, and commit the deepest one without its leaf."""
+        drawn = self.draw(tree.slots)
+        outputs = self.engines[name].run(self.cache, drawn, tree)
+        logits = logits_of(outputs)[: tree.slots].copy()
+        paths = [path_to(tree, leaf) for leaf in range(tree.slots) if not tree.children[leaf]]
+        for path, expected in zip(paths, self.truth(*([drawn[s] for s in path] for path in paths)), strict=True):
+            same(logits[path], expected)
+        assert outputs.ids_N is not None
+        assert outputs.ids_N[: tree.slots].tolist() == logits.argmax(-1).tolist()
+        if outputs.top_ids_NK is not None and outputs.top_logprobs_NK is not None:
+            top = torch.from_numpy(logits).log_softmax(-1).topk(outputs.top_ids_NK.shape[1])
+            assert outputs.top_ids_NK[: tree.slots].tolist() == top.indices.tolist()
+            same(outputs.top_logprobs_NK[: tree.slots], top.values.numpy())
+        accepted = path_to(tree, int(tree.depth.argmax()))[:-1]
+        self.cache.commit(drawn, accepted)
+        self.tokens += [drawn[s] for s in accepted]
+
+    def grow(self, name: str, tree: Tree) -> None:
+        """Grow a tree below the cache by a frontier, level by level."""
+        engine, drawn = self.engines[name], self.draw(tree.slots)
+        for depth in range(tree.depth.max() + 1):
+            level = np.flatnonzero(tree.depth == depth)
+            first, end = level[0], level[-1] + 1
+            visible = tuple(row.tobytes() for row in tree.mask[first:end, :end])
+            outputs = engine.grow(len(self.cache), [drawn[s] for s in level], int(first), visible)
+            expected = self.truth(*([drawn[s] for s in path_to(tree, int(slot))] for slot in level))
+            same(logits_of(outputs)[: len(level)], np.stack([e[-1] for e in expected]))
+
+
+def logits_of(outputs: Outputs) -> np.ndarray:
+    """Return the logits [slots, vocabulary] of a call."""
+    assert outputs.logits_NV is not None
+    return outputs.logits_NV
+
+
+def path_to(tree: Tree, slot: int) -> list[int]:
+    """Return the slots from the root to `slot`."""
+    return [int(ancestor) for ancestor in np.flatnonzero(tree.mask[slot])]
+
+
+def same(values: np.ndarray, expected: np.ndarray) -> None:
+    """Check that values are those expected, up to the tolerance."""
+    np.testing.assert_allclose(values, expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in SAME_ENGINES.union(EVERY_BLOCK)])
+def test_each_kind_of_engine(family: str, tmp_path: Path) -> None:
+    """Run prefill, decode, a tree to verify, and a draft."""
+    run_blocks(family, tmp_path, KINDS)
+
+
+@pytest.mark.parametrize("family", EVERY_BLOCK)
+def test_every_block(family: str, tmp_path: Path) -> None:
+    run_blocks(family, tmp_path, FULL)
+
+
+@pytest.mark.parametrize("family", PORTABLE)
+def test_every_block_in_standard_operators(family: str, tmp_path: Path) -> None:
+    import onnx as format_
+
+    run_blocks(family, tmp_path, FULL, Options("portable"))
+    for name in FULL:
+        model = format_.load(tmp_path / f"{name}.onnx", load_external_data=False)
+        assert [(i.domain, i.version) for i in model.opset_import] == [("", 24)]
+        kinds = [node.op_type for node in model.graph.node]
+        layers = sum(i.name.endswith(".key") for i in model.graph.input)
+        assert kinds.count("TensorScatter") == 2 * layers
+        written_out = layers if family in ("gemma2", "gpt_oss") else 0
+        assert (kinds.count("Attention"), kinds.count("Softmax") >= written_out) == (layers - written_out, True)
+
+
+def run_blocks(family: str, tmp_path: Path, blocks: Mapping[str, Block], options: Options = FAST) -> None:
+    """Build the blocks, and run each of them in turns over one cache."""
+    bench = Bench(family, tmp_path, blocks, options=options)
+    bench.prefill("prefill", PROMPT)
+    bench.decode("decode", 3)
+    bench.verify("verify", DEEP)
+    bench.decode("decode", 1)
+    assert ("wider" in bench.engines) == (options == FAST and family not in OF_ONE_WIDTH)
+    if "wider" in bench.engines:
+        bench.verify("wider", WIDER)
+        bench.decode("decode", 1)
+    if "parents" in blocks:
+        bench.verify("parents", WIDE)
+        bench.decode("decode", 1)
+    with without(family, exit_after=2):
+        bench.grow("exit", FRONTIER)
+    if "skip" in blocks:
+        with without(family, attention=1, mlp=2):
+            bench.cache, bench.tokens = Cache(bench.rows), []
+            bench.decode("skip", WINDOW + 6)
+
+
+def test_what_the_tests_run_is_longer_and_deeper_than_a_window() -> None:
+    assert PROMPT > 2 * WINDOW and DEEP.depth.max() > WINDOW and not DEEP.is_chain
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_slots_beyond_the_last_learned_position_are_padding(family: str, tmp_path: Path) -> None:
+    """The tables of positions end with the context; a tree at its end reaches beyond."""
+    graph, capacity = captured(family), POSITIONS + 16
+    passes.run(passes.preparation(capacity), graph)
+    bench = Bench(family, tmp_path, {"parents": Block(Parents(12))}, graph, capacity)
+    bench.prefill("parents", POSITIONS - 6)
+    fitting = Tree(WIDE.parents[:6])
+    drawn = bench.draw(WIDE.slots)
+    outputs = bench.engines["parents"].run(bench.cache, drawn, Tree.chain(10))
+    same(logits_of(outputs)[:6], bench.truth(drawn[:6])[0])
+    bench.verify("parents", fitting)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "opt"])
+def test_a_layers_attention_is_one_node_and_weights_are_referred_to(family: str, tmp_path: Path) -> None:
+    import onnx as format_
+
+    Bench(family, tmp_path, {"decode": Block(Tree.chain(1))})
+    graph = format_.load(tmp_path / "decode.onnx", load_external_data=False).graph
+    kinds = [node.op_type for node in graph.node]
+    windows = [a.i for n in graph.node for a in n.attribute if a.name == "local_window_size"]
+    assert kinds.count("GroupQueryAttention") == 3 and "Softmax" not in kinds
+    assert kinds.count("Range") == (family == "opt") and set(windows) == (
+        {WINDOW} if "sliding_window" in FAMILIES[family] else set()
+    )
+    assert (tmp_path / "decode.onnx").stat().st_size < 40_000
+
+
+def test_a_weight_that_is_read_in_two_ways_has_two_names_over_the_same_bytes(tmp_path: Path) -> None:
+    """gemma2's embedding is gathered from, and is its head too."""
+    Bench("gemma2", tmp_path, {"decode": Block(Tree.chain(1))})
+    model = ir.load(tmp_path / "decode.onnx")
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    external = {name: t for name, t in tensors.items() if isinstance(t, ir.ExternalTensor)}
+    (rows,) = (name for name in external if name.endswith(".rows"))
+    whole = rows.removesuffix(".rows")
+    assert external[rows].offset == external[whole].offset and external[rows].length == external[whole].length
+    readers = {name: {node.op_type for node in model.graph.initializers[name].consumers()} for name in (rows, whole)}
+    assert readers == {rows: {"Gather"}, whole: {"FusedMatMul"}}
+
+
+def test_what_is_small_stands_in_the_file_and_what_is_large_must_be_a_weight(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    weights.write({"model.b": torch.ones(512)}, file)
+    sizes = {"a": 255, "b": 512, "c": 600}  # floats: "a" is smaller than INLINE
+    values = {name: initializer(name, size) for name, size in sizes.items()}
+    model = ir.Model(graph_over(list(values.values())), ir_version=10)
+    onnx.link_external_weights(model, file, "model.", tmp_path / "e.onnx")
+    assert {name: isinstance(value.const_value, ir.ExternalTensor) for name, value in values.items()} == {
+        "a": False,
+        "b": True,
+        "c": False,  # a constant of a pass
+    }
+    linked = values["b"].const_value
+    assert isinstance(linked, ir.ExternalTensor) and linked.length == 2048 and linked.numpy().tolist() == [1.0] * 512
+    large = ir.Model(graph_over([initializer("d", onnx.LARGEST_CONSTANT // 4 + 1)]), ir_version=10)
+    with pytest.raises(BackendError, match="d of 1048580 bytes is in no weights file"):
+        onnx.link_external_weights(large, file, "model.", tmp_path / "e.onnx")
+
+
+def initializer(name: str, size: int) -> ir.Value:
+    """Return an initializer of `size` zeros."""
+    tensor = ir.Tensor(np.zeros(size, np.float32), name=name)
+    return ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+
+
+def graph_over(values: list[ir.Value], *nodes: ir.Node) -> ir.Graph:
+    """Return a graph that has these initializers and nodes."""
+    return ir.Graph([], [], nodes=list(nodes), initializers=values, opset_imports={"": 23})
+
+
+def test_nodes_are_named_after_their_modules() -> None:
+    scopes = {"pkg.torch.onnx.name_scopes": "['', 'model.layers.3', 'add']"}
+    inside = ir.Node("", "Add", [], outputs=[ir.Value(name="x")], name="node_1", metadata_props=scopes)
+    outside = ir.Node("", "Add", [], outputs=[ir.Value(name="y")], name="node_2")
+    onnx.name_nodes_after_modules(ir.Model(graph_over([], inside, outside), ir_version=10))
+    assert (inside.name, outside.name) == ("model.layers.3/node_1", "node_2")
+
+
+def test_metadata_goes_and_so_do_names_of_results_that_nobody_reads() -> None:
+    m = {"m": "1"}
+    values = [
+        ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]), metadata_props=m.copy())
+        for name in ("y", "mean", "variance", "sum", "out")
+    ]
+    kind = "SkipSimplifiedLayerNormalization"
+    norm = ir.Node("com.microsoft", kind, [], outputs=values[:4], metadata_props=m.copy())
+    add = ir.Node("", "Add", [values[0], values[0]], outputs=values[4:])
+    graph = ir.Graph([], [values[4]], nodes=[norm, add], opset_imports={"": 23}, metadata_props=m.copy())
+    model = ir.Model(graph, ir_version=10, metadata_props=m.copy())
+    onnx.drop_metadata(model)
+    assert [value.name for value in values] == ["y", "", "", "", "out"]
+    assert [value.type is None for value in values] == [True, True, True, True, False]
+    assert not any([model.metadata_props, graph.metadata_props, norm.metadata_props])
+    assert not any(value.metadata_props for value in values)
+
+
+@pytest.mark.parametrize("slots", [1, 7])
+def test_an_open_size_is_stated_as_asked_for(slots: int) -> None:
+    kind = ir.TensorType(ir.DataType.INT64)
+    value = ir.Value(name="input_ids", type=kind, shape=ir.Shape([1, "slots"]))
+    model = ir.Model(ir.Graph([value], [], nodes=[], opset_imports={"": 23}), ir_version=10)
+    assert onnx.tensors(model, slots) == ((Tensor("input_ids", "int64", (1, slots)),), ())
+
+
+def with_an_odd_operator(graph: GraphModule) -> GraphModule:
+    """Put an operator behind the logits that torch.onnx cannot translate."""
+    logits = graph_outputs(graph)["logits"]
+    with graph.graph.inserting_after(logits):
+        odd = graph.graph.call_function(torch.ops.aten.special_bessel_j0.default, (logits,))
+    set_outputs(graph, graph_outputs(graph) | {"logits": odd})
+    return graph
+
+
+def test_a_graph_that_torch_onnx_cannot_translate_is_one_line(tmp_path: Path) -> None:
+    """It is tried as it stands and decomposed; the reason is torch.onnx's."""
+    file, graph = tmp_path / "w.safetensors", prepared("llama")
+    weights.write(weights.collect(graph), file)
+    passes.run(passes.pipeline(Block(Tree.chain(1)), CAPACITY), graph)
+    with pytest.raises(BackendError, match=r"torch\.onnx cannot translate the graph: .*bessel") as e:
+        ONNX.build(with_an_odd_operator(graph), Block(Tree.chain(1)), file, "", tmp_path / "e.onnx")
+    assert "\n" not in str(e.value)
+
+
+def test_one_file_for_all_widths_is_for_the_fast_lowering_of_operators_that_have_a_translation() -> None:
+    chain = Block(Tree.chain(1))
+    assert ONNX.one_file_for_all_widths(prepared("llama"), chain)
+    assert not ONNX.one_file_for_all_widths(with_an_odd_operator(prepared("llama")), chain)
+    assert not ONNX.one_file_for_all_widths(prepared("llama"), chain, Options("portable"))
+    assert not ONNX.one_file_for_all_widths(prepared("llama"), replace(chain, weights="fp16"))
+
+
+def test_the_backend_needs_nothing_else_and_builds_in_parallel() -> None:
+    assert ONNX.requirements() == [] and ONNX.builds_in_parallel and ONNX.types[0] == "fp32"
+
+
+def test_types_that_a_lowering_lacks_are_refused() -> None:
+    graph = prepared("llama")
+    with pytest.raises(BackendError, match="the fast lowering has no bf16; take --lowering portable"):
+        onnx.translate(graph, Block(Tree.chain(1), weights="bf16"), "fast")
+    with pytest.raises(BackendError, match="the portable lowering has no int4 weights; take fp32, fp16, bf16"):
+        onnx.translate(graph, Block(Tree.chain(1), weights="int4"), "portable")
+
+
+@pytest.mark.parametrize("tree", [Tree.chain(4), DEEP])
+def test_only_a_tree_of_the_portable_lowering_has_a_file_that_commits(tree: Tree, tmp_path: Path) -> None:
+    block = Block(tree)
+    assert build(tmp_path, block).commit == ("" if tree.is_chain else "verify.commit.onnx")
+    assert build(tmp_path, block, FAST).commit == ""
