@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from specc import passes
 from specc.passes import Pass
+from specc.passes.drop_asserts import DropAsserts
 
 
 class _Named(nn.Module):
@@ -65,7 +66,7 @@ def small(
 def free(graph: GraphModule) -> GraphModule:
     """Return a graph without the assertions of torch.export, which takes any number of inputs of any shape."""
     twin = passes.fork(graph)  # torch.export's module checks its inputs; a copy does not
-    passes.run([passes.DropAsserts()], twin)
+    passes.run([DropAsserts()], twin)
     return twin
 
 

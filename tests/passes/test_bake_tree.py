@@ -43,8 +43,8 @@ sum_1 = sum(mul_1, [-1])
 add_1 = add(x, sum_1)
 return {logits: add_1}""",
     )
-    assert graph.tree_mask.tolist() == [[True, False, False], [True, True, False], [True, False, True]]
-    assert graph.tree_depth.tolist() == [0, 1, 1]
+    assert graph.get_buffer("tree_mask").tolist() == [[True, False, False], [True, True, False], [True, False, True]]
+    assert graph.get_buffer("tree_depth").tolist() == [0, 1, 1]
     assert graph(torch.zeros(3))["logits"].tolist() == [0, 1, 1]
 
 

@@ -39,7 +39,8 @@ def test_equal_constants_of_one_name_are_one_and_others_get_underscores() -> Non
     one, same, other, third = (find.constant(graph, "c", torch.tensor(v)) for v in ([1.0], [1.0], [2.0], [3.0]))
     assert one is same and [n.target for n in (one, other, third)] == ["c", "c_", "c__"]
     assert find.constant(graph, "c", torch.tensor([3.0])) is third
-    assert torch.equal(one.meta["val"], torch.tensor([1.0])) and torch.equal(graph.c_, torch.tensor([2.0]))
+    assert torch.equal(one.meta["val"], torch.tensor([1.0]))
+    assert torch.equal(graph.get_buffer("c_"), torch.tensor([2.0]))
 
 
 def test_inputs_are_added_behind_those_that_there_are() -> None:

@@ -42,7 +42,7 @@ mul_1 = mul(x, self.folded_0)
 add_1 = add(mul_1, self.weight)
 return {logits: add_1}""",
     )
-    assert torch.equal(graph.folded_0, torch.arange(3.0).exp() + 1)
+    assert torch.equal(graph.get_buffer("folded_0"), torch.arange(3.0).exp() + 1)
     torch.testing.assert_close(graph(x)["logits"], model(x))
 
 
@@ -66,4 +66,4 @@ def test_values_of_two_places_are_two_constants() -> None:
     graph = small(Two(3), x=torch.ones(2, 3))
     assert FoldConstants()(graph) == 2
     graph.recompile()
-    assert graph.folded_0.tolist() == [1, 2, 3] and graph.folded_1.tolist() == [2, 3, 4]
+    assert [graph.get_buffer(f"folded_{i}").tolist() for i in (0, 1)] == [[1, 2, 3], [2, 3, 4]]

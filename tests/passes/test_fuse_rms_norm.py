@@ -191,7 +191,7 @@ def torchs_without_weight(x: Tensor, weight: Tensor) -> Tensor:
     return nn.functional.rms_norm(x, (8,)) * weight
 
 
-MISSES = {
+MISSES: dict[Norm, str] = {
     root_and_quotient: "div in model scales a value by its mean square through add, sqrt, div; a rsqrt is expected",
     power_of_minus_a_half: "mul in model scales a value by its mean square through add, pow, mul; a rsqrt is expected",
     sum_of_squares: "rsqrt in model takes div, which is not a mean over the last axis that keeps it",

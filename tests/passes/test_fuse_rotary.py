@@ -36,6 +36,8 @@ def neighbours(x: Tensor) -> Tensor:
 class Rotary(nn.Module):
     """A head's rotation by the angles of positions, by a function of x, cos and sin."""
 
+    frequencies: Tensor
+
     def __init__(self, rotate: Rotate, interleaved: bool = False, size: int = SIZE) -> None:
         super().__init__()
         self.rotate, self.interleaved = rotate, interleaved
@@ -107,8 +109,8 @@ rotary_1 = specc.rotary(x, self.rotary_cos, self.rotary_sin, position_ids, False
 return {logits: rotary_1}""",
     )
     angles = torch.arange(POSITIONS)[:, None] * 0.3 ** torch.arange(SIZE // 2)
-    torch.testing.assert_close(graph.rotary_cos, angles.cos())
-    torch.testing.assert_close(graph.rotary_sin, angles.sin())
+    torch.testing.assert_close(graph.get_buffer("rotary_cos"), angles.cos())
+    torch.testing.assert_close(graph.get_buffer("rotary_sin"), angles.sin())
 
 
 def test_sizes_that_do_not_turn_are_taken_in() -> None:
@@ -261,7 +263,7 @@ def with_another_addend(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 SWAPS = "and neither swaps the other's halves or neighbours"
-MISSES = {
+MISSES: dict[Rotate, str] = {
     without_negation: f"add in model adds mul_1 and mul_2, {SWAPS}",
     in_two_parts: f"add in model adds mul_3 and mul_4, {SWAPS}",
     of_two_angles: "add in model turns the two sizes of a pair by different angles",

@@ -204,9 +204,8 @@ def test_each_pass_finds_its_places_and_changes_no_logit(family: str) -> None:
             assert record.changed and record.nodes_after < record.nodes_before, name
         else:
             assert record.changed == places.get(family, 0), name
-        torch.testing.assert_close(
-            logits(graph), truth(family), msg=lambda m, n=name: f"{n}: {m}", atol=1e-4, rtol=1e-4
-        )
+        difference = (logits(graph) - truth(family)).abs() - 1e-4 * truth(family).abs()
+        assert difference.max() < 1e-4, name
     counts = operators(graph)
     assert not any("assert" in name or "div_" in name for name in counts)
     merged = PLACES["MergeProjections"] or {}

@@ -102,7 +102,7 @@ def test_quantized_linear_unpacks_low_bits_first_and_centres_them(bits: int) -> 
     numbers = torch.randint(0, 1 << bits, (2, 2, 4), generator=generator)
     per_byte = 8 // bits
     parts = numbers.view(2, 2, 4 // per_byte, per_byte)
-    packed = sum(parts[..., i] << bits * i for i in range(per_byte)).to(torch.uint8)
+    packed = torch.stack([parts[..., i] << bits * i for i in range(per_byte)]).sum(0).to(torch.uint8)
     scales = torch.tensor([[0.5, 2.0], [1.0, 0.25]])
     matrix = ((numbers - 2 ** (bits - 1)) * scales[..., None]).reshape(2, 8)[:, :5]
     x = random(1, 3, 5)

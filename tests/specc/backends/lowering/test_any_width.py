@@ -14,6 +14,7 @@ from torch.fx.graph import CodeGen
 
 from specc import passes
 from specc.backends.lowering.any_width import AnyWidth, engine_at, name_slots, possible, traced_at
+from specc.passes.drop_asserts import DropAsserts
 from specc.passes.find import constant, placeholder
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.manifest import EngineSpec
@@ -38,7 +39,7 @@ def split() -> GraphModule:
     program = torch.export.export(Split(), example, dynamic_shapes=({1: slots}, {0: slots}), strict=False)
     graph = passes.fork(program.module(check_guards=False))
     graph.graph.set_codegen(CodeGen())
-    passes.run([passes.DropAsserts()], graph)
+    passes.run([DropAsserts()], graph)
     placeholder(graph, "depth").replace_all_uses_with(constant(graph, "tree_depth", torch.arange(5)))
     return graph
 

@@ -19,6 +19,9 @@ pytestmark = pytest.mark.torch
 class Head(nn.Module):
     """A shift by a buffer, and a head."""
 
+    shift: Tensor
+    index: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)

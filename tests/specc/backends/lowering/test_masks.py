@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from expecttest import assert_expected_inline
@@ -37,7 +39,7 @@ def graph_of(span: int, window: int = 0, softcap: float = 0.0, tree: Tree | None
     """Return a graph that is one attention of two heads over one head of keys, whose sinks are an input."""
     query, row, cache = torch.zeros(1, 2, SLOTS, 3), torch.zeros(1, 1, SLOTS, 3), torch.zeros(1, 1, CAPACITY, 3)
     graph = small(
-        lambda *inputs: attend(*inputs, window, softcap),
+        partial(attend, window=window, softcap=softcap),
         query=query, key=row, value=row, past_key=cache, past_value=cache, past_len=torch.zeros(1, dtype=torch.long),
         mask=torch.ones(SLOTS, span, dtype=torch.bool), positions=torch.arange(SLOTS)[None], sinks=torch.zeros(2),
     )  # fmt: skip

@@ -32,7 +32,8 @@ class Weighted(nn.Module):
 
 
 def graph_of(function: Callable[..., Tensor], *inputs: str) -> GraphModule:
-    return small(Weighted(function), **dict.fromkeys(inputs, torch.ones(1, SLOTS, 4)))
+    values = dict.fromkeys(inputs, torch.ones(1, SLOTS, 4))
+    return small(Weighted(function), "logits", None, **values)
 
 
 def test_products() -> None:
@@ -61,6 +62,9 @@ def test_products_with_a_quantised_weight() -> None:
     packed, scales = torch.zeros(6, 2, 16, dtype=torch.uint8), torch.ones(6, 2)
 
     class Quantised(nn.Module):
+        packed: Tensor
+        scales: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("packed", packed)
