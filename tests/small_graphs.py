@@ -176,14 +176,14 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(x)
-        return x + self.mlp(x)
+        return x + self.mlp(x)  # type: ignore[no-any-return]
 
 
 class ParallelLayer(Layer):
     """A layer whose MLP reads what its attention reads."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.self_attn(x) + self.mlp(x)
+        return x + self.self_attn(x) + self.mlp(x)  # type: ignore[no-any-return]
 
 
 class Layers(nn.Module):

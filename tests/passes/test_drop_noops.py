@@ -21,7 +21,7 @@ def everything(x: Tensor) -> Tensor:
     y = aten.to.dtype(x, torch.float32) * 2
     y = aten.contiguous(aten.dropout(y, 0.5, False))
     y = aten.slice.Tensor(aten.view(aten.clone(y), [4, 2]), 0, 0, 2**63 - 1)
-    return aten.to.dtype(y, torch.float64) + 1
+    return aten.to.dtype(y, torch.float64) + 1  # type: ignore[no-any-return]
 
 
 def test_casts_copies_dropout_and_whole_slices_go_and_a_view_becomes_a_reshape() -> None:

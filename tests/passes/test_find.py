@@ -98,11 +98,11 @@ def test_attention_in_no_numbered_module_is_named() -> None:
 def test_sublayers_are_named_by_what_is_left_of_a_layer() -> None:
     class OnlyAttention(Layer):
         def forward(self, x: Tensor) -> Tensor:
-            return x + self.self_attn(x)
+            return x + self.self_attn(x)  # type: ignore[no-any-return]
 
     class OnlyMlp(Layer):
         def forward(self, x: Tensor) -> Tensor:
-            return x + self.mlp(x)
+            return x + self.mlp(x)  # type: ignore[no-any-return]
 
     graph = small(Layers(Layer(0), OnlyAttention(1), OnlyMlp(2), ParallelLayer(3)), x=hidden_states())
     assert list(find.sublayers(graph)) == ["0", "1.attention", "2.mlp", "3"]

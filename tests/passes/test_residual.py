@@ -22,14 +22,14 @@ class Turned(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         x = (self.self_attn(x) + x).view(x.shape)
-        return self.mlp(x) + x
+        return self.mlp(x) + x  # type: ignore[no-any-return]
 
 
 class Nested(Layer):
     """A parallel layer that adds its branches first."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.mlp(x) + self.self_attn(x)) + x
+        return (self.mlp(x) + self.self_attn(x)) + x  # type: ignore[no-any-return]
 
 
 class Scaled(Layer):
@@ -37,7 +37,7 @@ class Scaled(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(x) * 0.5
-        return x + self.mlp(x) * 0.5
+        return x + self.mlp(x) * 0.5  # type: ignore[no-any-return]
 
 
 SUMS = {  # layer -> the add and the branch of attention, of the MLP, and of the input
@@ -59,12 +59,12 @@ def test_each_addend_has_its_role(kind: type[Layer]) -> None:
 
 class TwoMlps(Layer):
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.self_attn(x) + self.mlp(x) + self.mlp(x * 2)
+        return x + self.self_attn(x) + self.mlp(x) + self.mlp(x * 2)  # type: ignore[no-any-return]
 
 
 class NoMlp(Layer):
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.self_attn(x)
+        return x + self.self_attn(x)  # type: ignore[no-any-return]
 
 
 class NoSum(Layer):
@@ -74,7 +74,7 @@ class NoSum(Layer):
 
 class TwoAttentions(Layer):
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.self_attn(x) + self.self_attn(x * 2)
+        return x + self.self_attn(x) + self.self_attn(x * 2)  # type: ignore[no-any-return]
 
 
 BAD = {

@@ -1,6 +1,6 @@
-"""What a backend cannot do is one line with a remedy and exit status 2; what it does otherwise is one line of warning.
+"""What a backend cannot do is one line with a remedy and exit status 2; what it does in another way is one warning.
 
-By the command line, on tiny models; a bundle that was there before stays as it was.
+The command line runs on tiny models. A bundle that was there before stays as it was.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ pytestmark = [pytest.mark.torch, pytest.mark.model]
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a file of one prompt."""
     file = tmp_path_factory.mktemp("prompts") / "p.jsonl"
     file.write_text('{"prompt": "def wrap(text, width=70):"}\n', encoding="utf-8")
     return file
 
 
 def few(prompts: Path) -> tuple[Any, ...]:
+    """Return options for a compile of few engines and tokens."""
     short = ("--set", "prompt-lookup.prompt_lookup_num_tokens=3", "--golden-tokens", 8)
     return "--recipe", "prompt-lookup", "--prompts", prompts, *short
 
 
 def contents(bundle: Path) -> dict[str, str]:
+    """Return a digest of each file."""
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in bundle.iterdir()}
 
 
@@ -42,8 +45,8 @@ def test_a_bundle_never_loses_the_engines_that_it_had(
     model: Path, bundle: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second backend that fails half way, and one that is not asked to replace what is there."""
-    held = copied(bundle, tmp_path)
-    before, built = contents(held), []
+    output = copied(bundle, tmp_path)
+    before, built = contents(output), []
 
     def fail(self: Any, graph: Any, block: Any, weights: Path, prefix: str, file: Path, options: Any) -> None:
         file.write_bytes(b"half of an engine")
@@ -52,35 +55,35 @@ def test_a_bundle_never_loses_the_engines_that_it_had(
 
     monkeypatch.setattr(inductor.Inductor, "requirements", lambda self: [])
     monkeypatch.setattr(inductor.Inductor, "build", fail)
-    told = refused(
-        "compile", model, "-o", held, *few(prompts), "--backend", "onnx", "--backend", "inductor", "--overwrite"
+    message = refused(
+        "compile", model, "-o", output, *few(prompts), "--backend", "onnx", "--backend", "inductor", "--overwrite"
     )
-    assert told.endswith("take --backend onnx") and built == ["prefill.pt2"]
-    assert contents(held) == before
+    assert message.endswith("take --backend onnx") and built == ["prefill.pt2"]
+    assert contents(output) == before
     assert "exists; choose another output, or replace it with --overwrite" in refused(
-        "compile", model, "-o", held, *few(prompts)
+        "compile", model, "-o", output, *few(prompts)
     )
-    assert contents(held) == before and cli("test", held).status == 0
+    assert contents(output) == before and cli("test", output).status == 0
 
 
 def test_a_type_that_the_processor_cannot_run(model: Path, prompts: Path, tmp_path: Path) -> None:
     """bf16 builds anywhere, and nothing is measured; fp16 runs, its drafts in fp16 too, over rows of one type."""
-    held = tmp_path / "bf16.specc"
-    assert cli("compile", model, "-o", held, *few(prompts), "--dtype", "bf16").status == 0
-    said = (
+    output = tmp_path / "bf16.specc"
+    assert cli("compile", model, "-o", output, *few(prompts), "--dtype", "bf16").status == 0
+    reason = (
         "has engines by onnx (bf16), none of which runs so on cpu; give --device cuda, or compile with --backend onnx"
     )
-    for verb in (("test", held), ("generate", held, "--prompt", "x")):
-        assert refused(*verb).endswith(f"{said} --dtype fp32")
+    for verb in (("test", output), ("generate", output, "--prompt", "x")):
+        assert refused(*verb).endswith(f"{reason} --dtype fp32")
 
 
 def test_half_precision_with_drafts_of_few_bits(model: Path, prompts: Path, tmp_path: Path) -> None:
-    held = tmp_path / "fp16.specc"
+    output = tmp_path / "fp16.specc"
     argv = ("--recipe", "early-exit", "--recipe", "quantized-self-draft", "--dtype", "fp16")
-    assert cli("compile", model, "-o", held, *few(prompts), *argv).status == 0
-    told = cli("test", held, "--json", "--tolerance", "0.05")
-    assert told.status == 0 and told.json["replays"] == 4
-    assert {e.block.weights for e in open_bundle(held).manifest.engines} == {"fp16"}
+    assert cli("compile", model, "-o", output, *few(prompts), *argv).status == 0
+    message = cli("test", output, "--json", "--tolerance", "0.05")
+    assert message.status == 0 and message.json["replays"] == 4
+    assert {e.block.weights for e in open_bundle(output).manifest.engines} == {"fp16"}
 
 
 def test_an_engine_of_another_library_or_gpu(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,15 +99,17 @@ def test_an_engine_of_another_library_or_gpu(bundle: Path, tmp_path: Path, monke
 
     monkeypatch.setattr("specc.runtime.engines.tensorrt.process_gpu", Gpu)
     for what in here:
-        held = copied(bundle, tmp_path / what)
+        output = copied(bundle, tmp_path / what)
 
         def edit(manifest: dict[str, Any], what: str = what) -> None:
             for engine in manifest["engines"]:
                 engine |= {"backend": "tensorrt-rtx", "needs": here | {what: "1.0"}}
 
-        edit_manifest(held, edit)
-        told = refused("generate", held, "--prompt", "x", "--device", "cuda")
-        assert f"was built for {what} 1.0 and here is {here[what]}; compile again with --backend tensorrt-rtx" in told
+        edit_manifest(output, edit)
+        message = refused("generate", output, "--prompt", "x", "--device", "cuda")
+        assert (
+            f"was built for {what} 1.0 and here is {here[what]}; compile again with --backend tensorrt-rtx" in message
+        )
 
 
 def test_a_gpu_without_room(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +124,11 @@ def test_a_gpu_without_room(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ort, "require", lambda device: None)
     monkeypatch.setattr(ort_device, "zeros", refuse)
     monkeypatch.setattr(ort_device, "bindings", lambda: Full)
-    told = refused("generate", bundle, "--prompt", "x", "--device", "cuda")
-    assert told.startswith("cuda has no room for a cache of 0 MiB, 3 of 8192 MiB being free (Failed to allocate memory")
-    assert told.endswith("free some, or compile with a smaller --max-seq-len")
+    message = refused("generate", bundle, "--prompt", "x", "--device", "cuda")
+    assert message.startswith(
+        "cuda has no room for a cache of 0 MiB, 3 of 8192 MiB being free (Failed to allocate memory"
+    )
+    assert message.endswith("free some, or compile with a smaller --max-seq-len")
     monkeypatch.setattr(ort_device, "bindings", cuda.bindings)
     assert "no room for a cache of" in refused("generate", bundle, "--prompt", "x", "--device", "cuda")
 
@@ -140,9 +147,9 @@ def test_attention_that_does_not_fuse_is_one_line_for_each_engine(
 ) -> None:
     """Heads of 8, which no kernel is for. The library writes nothing of its own to the terminal."""
     tiny, out = save_model(tmp_path / "model", head_dim=8), tmp_path / "out.specc"
-    ran = cli("compile", tiny, "-o", out, *few(prompts), *RTX)
-    assert ran.status == 0
-    lines = [line for line in ran.err.splitlines() if "warning" in line.lower()]
+    result = cli("compile", tiny, "-o", out, *few(prompts), *RTX)
+    assert result.status == 0
+    lines = [line for line in result.err.splitlines() if "warning" in line.lower()]
     assert len(lines) == len(set(lines)) >= 2
     for line in lines:
         assert line.startswith("specc: warning: ") and ".trtrtx: attention does not fuse and is taken apart" in line
@@ -167,6 +174,6 @@ def test_an_operator_that_the_parser_refuses(
         return made
 
     monkeypatch.setattr(onnx, "translate", capped)
-    told = refused("compile", model, "-o", out, *few(prompts), *RTX[2:])
-    assert told.startswith("tensorrt-rtx cannot read the graph: Attention at model.model.layers.0.self_attn/")
-    assert "softcap" in told and told.endswith("; take another --backend for this model") and not out.exists()
+    message = refused("compile", model, "-o", out, *few(prompts), *RTX[2:])
+    assert message.startswith("tensorrt-rtx cannot read the graph: Attention at model.model.layers.0.self_attn/")
+    assert "softcap" in message and message.endswith("; take another --backend for this model") and not out.exists()

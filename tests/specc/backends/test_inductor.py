@@ -1,22 +1,24 @@
-"""Packages of AOTInductor say what ONNX engines of the same graph say, and leave the same rows."""
+"""Packages of AOTInductor compute what ONNX engines of the same graph compute, and leave equal rows."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from doubles.torch_gpu import TorchOnGpu
 from graphs import prepared
 from onnxruntime import InferenceSession
 
 import specc
 from specc import passes
-from specc.backends import Options, inductor, onnx
+from specc.backends import Backend, Options, inductor, onnx
 from specc.backends.export import traced
 from specc.backends.lowering import torch_aten
 from specc.backends.lowering.half_precision import Half
@@ -25,12 +27,11 @@ from specc.compiler import compile_bundle, weights
 from specc.exactness import golden
 from specc.exactness.replay import prove
 from specc.runtime.block import Block, Parents
-from specc.runtime.bundle import open_bundle
+from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import inductor as runner
-from specc.runtime.engines import ort
-from specc.runtime.engines.ort_cpu import OrtRunner, session_options
+from specc.runtime.engines.ort_cpu import HostKV, OrtRunner, session_options
 from specc.runtime.engines.session_cache import SessionCache
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import CacheSpec, EngineSpec
@@ -47,134 +48,123 @@ BLOCKS = {"llama": Block(Parents(9)), "gemma2": Block(TREE), "cohere2": Block(TR
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
+    """Skip where there is no C++ compiler."""
     if missing := inductor.CPU.requirements():
         pytest.skip(missing[0])
 
 
-@pytest.mark.parametrize("family", BLOCKS)
-def test_a_package_says_what_an_onnx_engine_says(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPECC_CACHE", "off")
-    block, file, engines = BLOCKS[family], tmp_path / "weights.safetensors", []
-    graph = prepared(family)
-    weights.write(weights.collect(graph), file)
-    for backend, module, load in (("onnx", onnx.ONNX, ort), ("inductor", inductor.CPU, runner)):
-        twin = passes.fork(graph)
-        passes.run(passes.pipeline(block, CAPACITY), twin)
-        made = module.build(twin, block, file, "", tmp_path / f"verify{module.suffix}")
-        spec = EngineSpec(
+class Pair:
+    """A block as an engine of ONNX Runtime on the host and as a package of AOTInductor on the CPU."""
+
+    def __init__(self, family: str, directory: Path) -> None:
+        self.directory, self.block = directory, BLOCKS[family]
+        self.graph, weights_file = prepared(family), directory / "weights.safetensors"
+        weights.write(weights.collect(self.graph), weights_file)
+        manifest = SimpleNamespace(weights=weights_file.name)
+        self.bundle = cast(Bundle, SimpleNamespace(file=directory.joinpath, manifest=manifest))
+        self.onnx_spec, self.spec = self._built("onnx", onnx.ONNX), self._built("inductor", inductor.CPU)
+        keys = [tensor for tensor in self.spec.inputs if tensor.name.endswith(".key")]
+        self.caches = CacheSpec(CAPACITY, {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}, keys[0].dtype)
+        session = InferenceSession(directory / self.onnx_spec.file, session_options())
+        self.host = HostKV(self.caches)
+        self.expected = Engine("verify", self.block, OrtRunner(session, self.onnx_spec, self.host), self.host)
+        self.store = runner.store(self.caches, CPU)
+        package = runner.load(self.bundle, self.spec, self.store, CPU, SessionCache())
+        self.engine = Engine("verify", self.block, package, self.store)
+
+    def _built(self, name: str, backend: Backend) -> EngineSpec:
+        """Build the block by a backend."""
+        graph, file = passes.fork(self.graph), self.directory / f"verify{backend.suffix}"
+        passes.run(passes.pipeline(self.block, CAPACITY), graph)
+        built = backend.build(graph, self.block, self.directory / "weights.safetensors", "", file)
+        return EngineSpec(
             name="verify",
-            backend=backend,
-            file=f"verify{module.suffix}",
-            block=block,
+            backend=name,
+            file=file.name,
+            block=self.block,
             layers=(),
-            inputs=made.inputs,
-            outputs=made.outputs,
+            inputs=built.inputs,
+            outputs=built.outputs,
             passes=(),
-            needs=made.needs,
+            needs=built.needs,
         )
-        keys = [t for t in made.inputs if t.name.endswith(".key")]
-        caches = CacheSpec(CAPACITY, {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}, keys[0].dtype)
-        manifest = SimpleNamespace(weights=file.name)
-        bundle = SimpleNamespace(file=lambda name: tmp_path / name, manifest=manifest)
-        store = load.store(caches, CPU)
-        run = (
-            load.load(bundle, spec, store, CPU, SessionCache())
-            if backend == "inductor"
-            else OrtRunner(InferenceSession(tmp_path / spec.file, session_options()), spec, store)
-        )
-        engines.append(Engine("verify", block, run, store))
-    states = [Cache(e.store, [1, 2, 3]) for e in engines]  # no tree is ever run on an empty cache
-    for step in range(6):
-        tokens = [(11 * step + 3 * i) % 120 for i in range(TREE.slots)]
-        found = [e.run(c, tokens, TREE).logits_NV[: TREE.slots].copy() for e, c in zip(engines, states, strict=True)]
-        np.testing.assert_allclose(*found, atol=1e-4, rtol=1e-4)
-        for cache in states:
-            cache.commit(tokens, PATH)
-    rows = len(states[0])
-    for name, value in engines[0].store.values.items():
-        kept = engines[1].store.values[name].numpy()[:, :, :rows]
-        np.testing.assert_allclose(value.numpy()[:, :, :rows], kept, atol=1e-5)
+
+
+def step(pairs: Sequence[tuple[Engine, Cache]], number: int) -> list[np.ndarray]:
+    """Run a tree on each engine and commit a path; return the logits of each."""
+    tokens = [(11 * number + 3 * i) % 120 for i in range(TREE.slots)]
+    logits = []
+    for engine, cache in pairs:
+        values = engine.run(cache, tokens, TREE).logits_NV
+        assert values is not None
+        logits.append(values[: TREE.slots].copy())
+    for _, cache in pairs:
+        cache.commit(tokens, PATH)
+    return logits
+
+
+@pytest.mark.parametrize("family", BLOCKS)
+def test_a_package_computes_what_an_onnx_engine_computes(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECC_CACHE", "off")
+    pair = Pair(family, tmp_path)
+    state, expected_state = Cache(pair.store, [1, 2, 3]), Cache(pair.host, [1, 2, 3])  # no tree runs on no rows
+    for number in range(6):
+        logits, expected = step([(pair.engine, state), (pair.expected, expected_state)], number)
+        np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
+    rows = len(state)
+    for name, value in pair.host.values.items():
+        package_rows = pair.store.values[name].numpy()[:, :, :rows]
+        np.testing.assert_allclose(value.numpy()[:, :, :rows], package_rows, atol=1e-5)
     assert (tmp_path / "verify.pt2").stat().st_size < 4 << 20
     if family == "llama":
-        refuses_another_torch(bundle, spec, store)
-    copied_to_a_device(bundle, engines[1], spec, caches, states[1])
+        refuses_another_torch(pair)
+    computes_the_same_on_a_gpu(pair, state)
 
 
-def copied_to_a_device(bundle: Any, host: Engine, spec: EngineSpec, caches: CacheSpec, state: Cache) -> None:
-    """What a GPU's engine does, the CPU being the GPU: the same outputs and rows, and one wait a step."""
-    there = Elsewhere()
-    rows = runner.TorchKV(caches, there, "cuda")
-    spec = replace(spec, backend="inductor-cuda", needs={"torch": torch.__version__, "compute capability": "9.0"})
-    cuda = Engine("verify", spec.block, runner.load(bundle, spec, rows, Device("cuda"), SessionCache()), rows)
-    assert {"cuda"} == there.devices and there.pinned == len(cuda.runner.inputs) + len(cuda.runner.outputs)
-    for name, value in host.store.values.items():
-        rows.values[name].copy_(value)
-    other = Cache(rows, list(state.tokens))
-    for step in range(3):
-        tokens = [(7 * step + 5 * i) % 120 for i in range(TREE.slots)]
-        pairs = [(host, state), (cuda, other)]
-        found = [e.run(c, tokens, TREE).logits_NV[: TREE.slots].copy() for e, c in pairs]
-        np.testing.assert_array_equal(*found)
-        for _, cache in pairs:
-            cache.commit(tokens, PATH)
-    assert there.waits == 3
-    for name, value in host.store.values.items():
-        assert torch.equal(rows.values[name], value), name
+def computes_the_same_on_a_gpu(pair: Pair, state: Cache) -> None:
+    """Run what a GPU's engine does, with the CPU as the GPU: equal outputs and rows, and one wait a step."""
+    torch_on_gpu = TorchOnGpu()
+    store = runner.TorchKV(pair.caches, torch_on_gpu, "cuda")
+    needs = {"torch": torch.__version__, "compute capability": "9.0"}
+    spec = replace(pair.spec, backend="inductor-cuda", needs=needs)
+    package = runner.load(pair.bundle, spec, store, Device("cuda"), SessionCache())
+    engine = Engine("verify", spec.block, package, store)
+    assert torch_on_gpu.devices == {"cuda"} and torch_on_gpu.pinned == len(package.inputs) + len(package.outputs)
+    for name, value in pair.store.values.items():
+        store.values[name].copy_(value)
+    other = Cache(store, list(state.tokens))
+    for number in range(3):
+        logits, expected = step([(engine, other), (pair.engine, state)], number)
+        np.testing.assert_array_equal(logits, expected)
+    assert torch_on_gpu.waits == 3
+    for name, value in pair.store.values.items():
+        assert torch.equal(store.values[name], value), name
 
 
-class Elsewhere:
-    """Torch, whose GPU is the CPU: what it is asked to place there is counted."""
-
-    def __init__(self) -> None:
-        self.devices: set[str] = set()
-        self.pinned = self.waits = 0
-        self.cuda = self
-        self.backends = torch.backends
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(torch, name)
-        if name not in ("zeros", "zeros_like", "tensor", "asarray"):
-            return found
-
-        def placed(*args: Any, device: str | None = None, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
-            self.devices |= {device} - {None}
-            self.pinned += pin_memory
-            made: torch.Tensor = found(*args, **kwargs)
-            return made.clone() if device else made
-
-        return placed
-
-    def get_device_capability(self) -> tuple[int, int]:
-        return 9, 0
-
-    def current_stream(self) -> Any:
-        return self
-
-    def synchronize(self) -> None:
-        self.waits += 1
-
-
-def refuses_another_torch(bundle: SimpleNamespace, spec: EngineSpec, store: runner.TorchKV) -> None:
-    for what in ("torch", "cpu"):
-        other = replace(spec, needs={**spec.needs, what: "1.0"})
-        with pytest.raises(BackendError, match=rf"built for {what} 1\.0 and here is .*compile again"):
-            runner.load(bundle, other, store, CPU, SessionCache())
+def refuses_another_torch(pair: Pair) -> None:
+    """Load a package that was built for another version or processor."""
+    for name in ("torch", "cpu"):
+        other = replace(pair.spec, needs={**pair.spec.needs, name: "1.0"})
+        with pytest.raises(BackendError, match=rf"built for {name} 1\.0 and here is .*compile again"):
+            runner.load(pair.bundle, other, pair.store, CPU, SessionCache())
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("llama", torch.float16), ("gemma2", torch.bfloat16)])
 def test_a_program_for_a_gpu_leaves_nothing_on_the_cpu(family: str, dtype: torch.dtype) -> None:
-    """Another device, of shapes alone, stands for the GPU: operators refuse tensors of two devices."""
+    """The device "meta", of shapes alone, stands for the GPU: operators refuse tensors of two devices."""
     block = BLOCKS[family]
     graph = prepared(family)
     passes.run(passes.pipeline(block, CAPACITY), graph)
     passes.run([Half(dtype), *torch_aten.lowering(block.slots)], graph)
     program = inductor.on_device(traced(graph, block), "meta")
     values = [n.meta["val"] for n in program.graph.nodes if "val" in n.meta]
-    held = [*program.state_dict.values(), *program.constants.values()]
-    assert {str(t.device) for t in [*values, *held] if isinstance(t, torch.Tensor)} == {"meta"}
-    given = [n.meta["val"] for n in program.graph.nodes if n.name in program.graph_signature.user_inputs]
-    made = program.module()(*(torch.empty_like(t, device="meta") for t in given))
-    assert made["logits"].shape[1] == block.slots and made["logits"].device.type == "meta"
+    constants = [*program.state_dict.values(), *program.constants.values()]
+    assert {str(t.device) for t in [*values, *constants] if isinstance(t, torch.Tensor)} == {"meta"}
+    inputs = [n.meta["val"] for n in program.graph.nodes if n.name in program.graph_signature.user_inputs]
+    logits = program.module()(*(torch.empty_like(t, device="meta") for t in inputs))["logits"]
+    assert logits.shape[1] == block.slots and logits.device.type == "meta"
 
 
 def test_a_gpu_that_is_not_here_is_one_line(bundle: Path) -> None:
@@ -186,17 +176,11 @@ def test_a_gpu_that_is_not_here_is_one_line(bundle: Path) -> None:
 
 
 def test_a_gpu_without_room_is_one_line() -> None:
-    class Full(Elsewhere):
-        OutOfMemoryError = torch.OutOfMemoryError
-
-        def mem_get_info(self) -> tuple[int, int]:
-            return 3 << 20, 80 << 30
-
     def fails() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(BackendError, match=r"no room for weights, 3 of 81920 MiB being free; .* --max-seq-len"):
-        runner.if_it_fits(fails, "weights", Full())
+        runner.if_it_fits(fails, "weights", TorchOnGpu(free_bytes=3 << 20, total_bytes=80 << 30))
 
 
 def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> None:
@@ -240,8 +224,7 @@ def test_a_fast_lowering_is_for_onnx(tmp_path: Path) -> None:
         inductor.CPU.build(prepared("llama"), Block(Tree.chain(1)), tmp_path, "", tmp_path / "x.pt2", Options("fast"))
 
 
-def test_the_bundle_is_as_it_was_before_backends_had_names(bundle: Path) -> None:
-    """A bundle of one backend says nothing of it that it did not say before, but for the weights' file."""
+def test_the_engines_of_a_bundle_of_one_backend_share_one_weights_file(bundle: Path) -> None:
     opened = open_bundle(bundle)
     assert {e.backend for e in opened.manifest.engines} == {"onnx"}
     assert {e.weights for e in opened.manifest.engines} == {"weights.safetensors"} == {opened.manifest.weights}

@@ -33,51 +33,54 @@ NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float", "
 
 @pytest.fixture(scope="module")
 def trt() -> Any:
+    """Import TensorRT for RTX, or skip."""
     return pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc[tensorrt-rtx]")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The weights, by type."""
+    """Write the weights in each type; return the files by type."""
     directory = tmp_path_factory.mktemp("weights")
     tensors = weights.collect(demo())
     return {t: directory / name for t, name in weights.write_types(tensors, directory, RTX.types).items()}
 
 
 def model(name: str, dtype: str, weights_file: Path, layers: Layers | None = None) -> tuple[ir.Model, Block]:
+    """Translate a block of the demo model, whole or of some layers."""
     block = BLOCKS[name]
     block = replace(block, weights=dtype, layers=layers or block.layers)
     graph = passes.fork(demo())
     passes.run(passes.pipeline(block, CAPACITY), graph)
-    made = onnx.translate(graph, block, "portable", rows=moves(block))
-    make_weights_inputs(made, weights_file, "")
-    return made, block
+    onnx_model = onnx.translate(graph, block, "portable", rows=moves(block))
+    make_weights_inputs(onnx_model, weights_file, "")
+    return onnx_model, block
 
 
 @pytest.mark.parametrize("dtype", RTX.types)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
-    made, block = model(name, dtype, files[dtype])
-    inputs, outputs = onnx.tensors(made)
+    whole_model, block = model(name, dtype, files[dtype])
+    inputs, outputs = onnx.tensors(whole_model)
     log = listener(trt)
-    builder, network = EngineBuilder(RTX, "8.9").network(ir.to_proto(made).SerializeToString(), log)
-    assert told(network.get_input, network.num_inputs) == {(t.name, t.dtype, t.shape) for t in inputs}
-    assert told(network.get_output, network.num_outputs) == {(t.name, t.dtype, t.shape) for t in outputs}
+    network: Any
+    builder, network = EngineBuilder(RTX, "8.9").network(ir.to_proto(whole_model).SerializeToString(), log)
+    assert described(network.get_input, network.num_inputs) == {(t.name, t.dtype, t.shape) for t in inputs}
+    assert described(network.get_output, network.num_outputs) == {(t.name, t.dtype, t.shape) for t in outputs}
     layers = 4 if block.layers.exit_after else 12
     assert len(attentions(trt, network)) == layers
     assert in_place(trt, network) == {
         (f"past_key_values.{i}.{kind}", f"present.{i}.{kind}") for i in range(layers) for kind in ("key", "value")
     }
     del network, builder
-    whole = CAPABILITIES[([*BLOCKS].index(name) + RTX.types.index(dtype)) % len(CAPABILITIES)]
+    whole_for = CAPABILITIES[([*BLOCKS].index(name) + RTX.types.index(dtype)) % len(CAPABILITIES)]
     short, _ = model(name, dtype, files[dtype], Layers(exit_after=2))
-    for capability, graph in ((whole, made), *((c, short) for c in CAPABILITIES if c != whole)):
-        kit, file = EngineBuilder(RTX, capability), tmp_path / f"{name}-{capability}.engine"
-        assert kit.write(graph, file), "attention is not fused"
-        assert kit.needs == {"tensorrt_rtx": trt.__version__, "compute_capability": capability}
+    for capability, graph in ((whole_for, whole_model), *((c, short) for c in CAPABILITIES if c != whole_for)):
+        engine_builder, file = EngineBuilder(RTX, capability), tmp_path / f"{name}-{capability}.engine"
+        assert engine_builder.write(graph, file), "attention is not fused"
+        assert engine_builder.needs == {"tensorrt_rtx": trt.__version__, "compute_capability": capability}
         assert 1 << 16 < file.stat().st_size < files[dtype].stat().st_size  # the weights are not in there
         if moves(block):
-            assert kit.write(commit(inputs, block.slots, from_rows=True), tmp_path / "commit.engine")
+            assert engine_builder.write(commit(inputs, block.slots, from_rows=True), tmp_path / "commit.engine")
 
 
 @pytest.mark.slow
@@ -88,16 +91,18 @@ def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: di
 def test_a_whole_block_builds(
     name: str, dtype: str, capability: str, trt: Any, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    made, _ = model(name, dtype, files[dtype])
-    assert EngineBuilder(RTX, capability).write(made, tmp_path / "whole.engine"), "attention is not fused"
+    whole_model, _ = model(name, dtype, files[dtype])
+    assert EngineBuilder(RTX, capability).write(whole_model, tmp_path / "whole.engine"), "attention is not fused"
 
 
-def told(get: Any, count: int) -> set[tuple[str, str, tuple[int, ...]]]:
+def described(get: Any, count: int) -> set[tuple[str, str, tuple[int, ...]]]:
+    """Return the name, type and shape of each tensor."""
     tensors = [get(i) for i in range(count)]
     return {(t.name, NUMPY[t.dtype.name], tuple(t.shape)) for t in tensors}
 
 
 def in_place(trt: Any, network: Any) -> set[tuple[str, str]]:
+    """Return the input and the output of each cache that is updated in place."""
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     return {(x.get_input(0).name, x.get_output(0).name) for x in layers if x.type == trt.LayerType.KV_CACHE_UPDATE}
 
@@ -105,14 +110,13 @@ def in_place(trt: Any, network: Any) -> set[tuple[str, str]]:
 def test_the_stubs_that_calls_are_checked_against_are_those_of_the_bindings(trt: Any, tmp_path: Path) -> None:
     """Mypy holds each call in specc/backends/tensorrt.py and runtime/engines/tensorrt.py against them."""
     pytest.importorskip("pybind11_stubgen")
-    held, made = Path(__file__).parents[2] / "stubs/tensorrt_rtx.pyi", tmp_path / "made.pyi"
-    subprocess.run([sys.executable, held.with_name("make.py"), made], check=True, capture_output=True)
-    (_, *held_lines), (_, *made_lines) = (f.read_text().splitlines() for f in (held, made))  # the first is the version
-    assert made_lines == held_lines
+    stubs, generated = Path(__file__).parents[2] / "stubs/tensorrt_rtx.pyi", tmp_path / "generated.pyi"
+    subprocess.run([sys.executable, stubs.with_name("make.py"), generated], check=True, capture_output=True)
+    (_, *lines), (_, *expected) = (f.read_text().splitlines() for f in (stubs, generated))  # the first is the version
+    assert lines == expected
 
 
-def test_weights_inside(trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
-    """The same engine with its own copy of the weights."""
+def test_an_engine_can_hold_a_copy_of_its_weights(trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
     block = Block(Tree.chain(1), layers=Layers(exit_after=1), weights="bf16")
     sizes = []
     for inside in (False, True):
@@ -128,15 +132,15 @@ def test_weights_inside(trt: Any, files: dict[str, Path], tmp_path: Path) -> Non
 
 def test_attention_that_does_not_fuse_is_taken_apart(trt: Any, tmp_path: Path) -> None:
     """Heads of 8: TensorRT has no kernel of that size."""
-    kit, file = EngineBuilder(RTX, "8.9"), tmp_path / "odd.engine"
+    builder, file = EngineBuilder(RTX, "8.9"), tmp_path / "odd.engine"
     with pytest.warns(SpeccWarning, match=r"odd.engine: attention does not fuse.*dedicated kernel\.$"):
-        assert not kit.write(attention(8), file)
+        assert not builder.write(attention(8), file)
     assert file.stat().st_size
-    assert kit.write(attention(64), file)
+    assert builder.write(attention(64), file)
 
 
 def attention(size: int) -> ir.Model:
-    """A graph that is attention alone."""
+    """Return a graph that is attention alone."""
     shape = [1, 2, 4, size]
     q, k, v = (ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT16), shape=ir.Shape(shape)) for n in "qkv")
     out = ir.Value(name="out", type=ir.TensorType(ir.DataType.FLOAT16), shape=ir.Shape(shape))
@@ -144,13 +148,13 @@ def attention(size: int) -> ir.Model:
     return ir.Model(ir.Graph([q, k, v], [out], nodes=[node], opset_imports={"": 24}), ir_version=11)
 
 
-def test_what_the_parser_refuses_is_told_in_its_words(trt: Any, tmp_path: Path) -> None:
-    made = attention(64)
-    node = made.graph[0]
+def test_what_the_parser_refuses_is_said_in_its_words(trt: Any, tmp_path: Path) -> None:
+    capped = attention(64)
+    node = capped.graph[0]
     node.attributes.add(ir.AttrFloat32("softcap", 2.0))
     node.name = "model.layers.3.self_attn/attention"
     with pytest.raises(BackendError, match=r"Attention at model\.layers\.3\.self_attn/attention: .*softcap"):
-        EngineBuilder(RTX, "8.9").write(made, tmp_path / "x.engine")
+        EngineBuilder(RTX, "8.9").write(capped, tmp_path / "x.engine")
 
 
 def test_a_gpu_that_cannot_be_built_for_is_refused(trt: Any) -> None:

@@ -1,4 +1,4 @@
-"""Blocks for torch-tensorrt: what its engines compute, run in torch; what it is asked to build; and its own builder.
+"""Blocks for torch-tensorrt: what it gets to build, and its own builder.
 
 The builder runs where `torch_tensorrt` can be imported: without a GPU that takes torch-tensorrt-rtx, and stand-ins for
 what it asks CUDA. Elsewhere those tests are skipped with the reason.
@@ -20,6 +20,7 @@ from typing import Any
 import demo
 import pytest
 import torch
+from doubles.torch_tensorrt import TorchTensorRT
 from graphs import prepared
 
 from specc import passes
@@ -36,31 +37,10 @@ CAPACITY = 64
 TREE = Tree((-1, 0, 0, 1, 1, 2, 5))
 
 
-class Double(ModuleType):
-    """torch_tensorrt with the part of its signature that is called; engines are a few bytes."""
-
-    __version__ = "2.13.0"
-
-    def __init__(self) -> None:
-        super().__init__("torch_tensorrt")
-        self.asked: list[dict[str, Any]] = []
-        self.dynamo = SimpleNamespace(convert_exported_program_to_serialized_trt_engine=self.convert)
-
-    class Input:
-        def __init__(self, shape: Any = None, dtype: Any = None) -> None:
-            self.shape, self.dtype = shape, dtype
-
-    def convert(
-        self, exported_program: Any, inputs: Any = None, *, arg_inputs: Any = None,
-        require_full_compilation: bool = False, attn_bias_is_causal: bool = True,
-    ) -> bytes:  # fmt: skip
-        self.asked.append({"program": exported_program, "inputs": arg_inputs, "causal": attn_bias_is_causal})
-        return b"engine"
-
-
 @pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Double:
-    module, trt = Double(), ModuleType("tensorrt")
+def double(monkeypatch: pytest.MonkeyPatch) -> TorchTensorRT:
+    """Put doubles in the place of torch_tensorrt, its TensorRT and the GPU."""
+    module, trt = TorchTensorRT(), ModuleType("tensorrt")
     trt.__version__ = "11.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
@@ -70,29 +50,31 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Double:
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_what_is_asked_of_the_library_and_what_the_manifest_says(inside: bool, double: Double, tmp_path: Path) -> None:
+def test_the_library_gets_the_program_and_the_manifest_names_the_tensors(
+    inside: bool, double: TorchTensorRT, tmp_path: Path
+) -> None:
     graph, file = prepared("llama"), tmp_path / "w.safetensors"
     tensors = {n: t.half() for n, t in weights.collect(graph).items()}
     weights.write(tensors, file)
     block = Block(TREE, weights="fp16")
     passes.run(passes.pipeline(block, CAPACITY), graph)
-    made = TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt", Options(weights_inside=inside))
-    (asked,) = double.asked
-    assert asked["causal"] is False
-    assert [tuple(i.shape) for i in asked["inputs"]] == [t.shape for t in made.inputs]
-    kinds = [str(i.dtype).removeprefix("torch.").replace("float32", "float") for i in asked["inputs"]]
-    assert kinds == [t.dtype for t in made.inputs]
-    names = {t.name for t in made.inputs}
+    built = TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt", Options(weights_inside=inside))
+    (request,) = double.requests
+    assert request["causal"] is False
+    assert [tuple(i.shape) for i in request["inputs"]] == [t.shape for t in built.inputs]
+    kinds = [str(i.dtype).removeprefix("torch.").replace("float32", "float") for i in request["inputs"]]
+    assert kinds == [t.dtype for t in built.inputs]
+    names = {t.name for t in built.inputs}
     assert {"input_ids", "past_len", "past_key_values.2.value"} <= names
     assert (tensors.keys() <= names) is not inside
-    assert [t.name for t in made.outputs][:2] == ["ids", "logits"]
-    rows = [t for t in made.outputs if t.name.startswith("rows.")]
+    assert [t.name for t in built.outputs][:2] == ["ids", "logits"]
+    rows = [t for t in built.outputs if t.name.startswith("rows.")]
     assert {t.shape for t in rows} == {(1, 2, TREE.slots, 16)} and len(rows) == 6
-    assert made.commit == "v.commit.ttrt" and (tmp_path / made.commit).read_bytes() == b"commit"
-    assert made.needs == {"tensorrt": "11.0", "compute_capability": "8.9"}
+    assert built.commit == "v.commit.ttrt" and (tmp_path / built.commit).read_bytes() == b"commit"
+    assert built.needs == {"tensorrt": "11.0", "compute_capability": "8.9"}
 
 
-def test_what_it_would_compute_wrongly_is_refused(double: Double, tmp_path: Path) -> None:
+def test_what_it_would_compute_wrongly_is_refused(double: TorchTensorRT, tmp_path: Path) -> None:
     """Its `where` makes int32 of bf16; capped scores are masked by one."""
     graph, file = prepared("gemma2"), tmp_path / "w.safetensors"
     weights.write({n: t.bfloat16() for n, t in weights.collect(graph).items()}, file)
@@ -102,10 +84,10 @@ def test_what_it_would_compute_wrongly_is_refused(double: Double, tmp_path: Path
         TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt")
     with pytest.raises(BackendError, match="compiles torch's operators; leave out --lowering"):
         TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt", Options("fast"))
-    assert not double.asked
+    assert not double.requests
 
 
-def test_what_it_refuses_is_told_in_its_own_words(double: Double, tmp_path: Path) -> None:
+def test_what_it_refuses_is_said_in_its_own_words(double: TorchTensorRT, tmp_path: Path) -> None:
     def refuse(*_: Any, **__: Any) -> bytes:
         try:
             raise ValueError("Conversion of function torch_aten.foo not currently supported!\nmore")
@@ -119,11 +101,13 @@ def test_what_it_refuses_is_told_in_its_own_words(double: Double, tmp_path: Path
     passes.run(passes.pipeline(block, CAPACITY), graph)
     with pytest.raises(BackendError) as e:
         TORCH_TENSORRT.build(graph, block, file, "", tmp_path / "v.ttrt")
-    told = "torch-tensorrt 2.13.0 cannot build v.ttrt: Conversion of function torch_aten.foo not currently supported!"
-    assert str(e.value) == f"{told}; take another --backend"
+    message = (
+        "torch-tensorrt 2.13.0 cannot build v.ttrt: Conversion of function torch_aten.foo not currently supported!"
+    )
+    assert str(e.value) == f"{message}; take another --backend"
 
 
-def test_what_is_missing_is_said_with_its_remedy(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said_with_its_remedy(double: TorchTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
     assert TORCH_TENSORRT.requirements() == []
     monkeypatch.setattr(tensorrt, "gpu_capability", lambda: None)
     with pytest.raises(
@@ -138,7 +122,7 @@ def test_what_is_missing_is_said_with_its_remedy(double: Double, monkeypatch: py
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Any]:
-    """torch_tensorrt itself, over TensorRT for RTX, where its questions to CUDA are answered for a GPU of 8.9."""
+    """Import torch_tensorrt over TensorRT for RTX, with a GPU of 8.9 as CUDA's answer; or skip."""
     card = SimpleNamespace(major=8, minor=9, name="none", total_memory=8 << 30)
     answers = {
         "get_device_capability": (8, 9), "get_device_properties": card, "current_device": 0, "device_count": 1,
@@ -169,10 +153,10 @@ def anywhere(patch: pytest.MonkeyPatch, trt: Any) -> Iterator[None]:
     create = trt.Builder.create_builder_config
 
     def config(builder: Any) -> Any:
-        made = create(builder)
-        made.num_compute_capabilities = 1
-        made.set_compute_capability(trt.ComputeCapability.SM89, 0)
-        return made
+        builder_config = create(builder)
+        builder_config.num_compute_capabilities = 1
+        builder_config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+        return builder_config
 
     class Runtime:
         def __init__(self, logger: Any) -> None: ...
@@ -190,10 +174,10 @@ def anywhere(patch: pytest.MonkeyPatch, trt: Any) -> Iterator[None]:
 
 
 def test_the_double_has_the_signature_of_the_library(real: Any) -> None:
-    held = inspect.signature(real.dynamo.convert_exported_program_to_serialized_trt_engine).parameters
-    mine = inspect.signature(Double().convert).parameters
-    assert {n: p.kind for n, p in mine.items()}.items() <= {n: p.kind for n, p in held.items()}.items()
-    assert held["attn_bias_is_causal"].default is True
+    signature = inspect.signature(real.dynamo.convert_exported_program_to_serialized_trt_engine).parameters
+    double = inspect.signature(TorchTensorRT().convert).parameters
+    assert {n: p.kind for n, p in double.items()}.items() <= {n: p.kind for n, p in signature.items()}.items()
+    assert signature["attn_bias_is_causal"].default is True
 
 
 @pytest.mark.model
@@ -205,6 +189,6 @@ def test_the_library_builds_every_block_of_the_demo_model(name: str, dtype: str,
     files = weights.write_types(weights.collect(graph), tmp_path, [dtype])
     passes.run(passes.pipeline(block, demo.CAPACITY), graph)
     file = tmp_path / f"{name}.ttrt"
-    made = TORCH_TENSORRT.build(graph, block, tmp_path / files[dtype], "", file)
+    built = TORCH_TENSORRT.build(graph, block, tmp_path / files[dtype], "", file)
     assert 1 << 16 < file.stat().st_size < (tmp_path / files[dtype]).stat().st_size  # the weights are not in there
-    assert (tmp_path / made.commit).stat().st_size and made.needs["compute_capability"] == "8.9"
+    assert (tmp_path / built.commit).stat().st_size and built.needs["compute_capability"] == "8.9"

@@ -56,7 +56,7 @@ def graph_of(
         out, _, _ = torch.ops.specc.cached_attention(
             q, k, v, past_key, past_value, past_len, mask, positions, sink if sinks else None, 0.5, window, 2.0, 0
         )
-        return out.transpose(1, 2).reshape(1, -1, 2 * size) * 2 if flatten else out * 2
+        return out.transpose(1, 2).reshape(1, -1, 2 * size) * 2 if flatten else out * 2  # type: ignore[no-any-return]
 
     width = sum(size * (2 if name == "q" else 1) for name in packed)
     cache = torch.zeros(1, 1, 9, size)
