@@ -284,9 +284,9 @@ def _render(source: str, chat: list[dict[str, Any]], variables: Mapping[str, Any
 
     try:
         return chat_sandbox.render(source, {**variables, "messages": chat}, chat_meter.Limits())
-    except chat_sandbox.Refusal as e:
+    except chat_sandbox.RefusalError as e:
         raise PromptError(f"the chat template refuses these messages: {_short(str(e))}") from e
-    except chat_meter.TooMuch as e:
+    except chat_meter.TooMuchError as e:
         raise PromptError(f"the chat template was stopped: {e}; pass the prompt as text") from e
     except TemplateError as e:
         raise PromptError(f"the chat template fails on these messages: {_short(first_line(e))}") from e

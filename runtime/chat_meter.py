@@ -14,7 +14,7 @@ from jinja2.exceptions import TemplateError
 ITEM = 16  # What an item of a list counts, in characters.
 
 
-class TooMuch(TemplateError):
+class TooMuchError(TemplateError):
     """A template that goes over a limit."""
 
 
@@ -45,36 +45,36 @@ class Meter:
         """Look at the clock.
 
         Raises:
-            TooMuch: the time is over.
+            TooMuchError: the time is over.
         """
         if time.thread_time() > self.deadline:
-            raise TooMuch(f"it ran for more than {self.limits.seconds:g} s")
+            raise TooMuchError(f"it ran for more than {self.limits.seconds:g} s")
 
     def check(self, characters: int) -> None:
         """Refuse a value that would have so many characters.
 
         Raises:
-            TooMuch: one value may not have so many.
+            TooMuchError: one value may not have so many.
         """
         if characters > self.limits.characters:
-            raise TooMuch(f"a value has more than {self.limits.characters} characters")
+            raise TooMuchError(f"a value has more than {self.limits.characters} characters")
 
     def charge(self, value: Any) -> None:
         """Count a value that was made.
 
         Raises:
-            TooMuch: the value is too large, or all values together are.
+            TooMuchError: the value is too large, or all values together are.
         """
         self.tick()
         self.total += self.size(value)
         if self.total > self.limits.total:
-            raise TooMuch(f"its values have more than {self.limits.total} characters")
+            raise TooMuchError(f"its values have more than {self.limits.total} characters")
 
     def size(self, value: Any) -> int:
         """Return how many characters a value has, with all that it contains.
 
         Raises:
-            TooMuch: it has too many. A list that contains one list many times counts it each time.
+            TooMuchError: it has too many. A list that contains one list many times counts it each time.
         """
         if isinstance(value, (str, bytes)):
             self.check(len(value))

@@ -26,7 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 from jinja2.visitor import NodeTransformer
 
-from .chat_meter import METER, Limits, TooMuch, metered
+from .chat_meter import METER, Limits, TooMuchError, metered
 
 BITS = 100_000  # Of an integer.
 WIDTH = 10_000  # Of a padding, an indentation or a batch.
@@ -38,7 +38,7 @@ WIDTHS = frozenset(
 INSERTS = frozenset({"expandtabs", "translate", "indent", "wordwrap", "urlize", "tojson", "xmlattr"})
 
 
-class Refusal(TemplateError):
+class RefusalError(TemplateError):
     """A call of `raise_exception` by a template."""
 
 
@@ -55,12 +55,12 @@ def _check_growth(name: str, value: Any, arguments: Iterable[Any]) -> None:
         arguments: its further arguments.
 
     Raises:
-        TooMuch: the result would be too large.
+        TooMuchError: the result would be too large.
     """
     meter, arguments = METER.get(), list(arguments)
     meter.tick()
     if name in WIDTHS and any(isinstance(a, int) and abs(a) > WIDTH for a in arguments):
-        raise TooMuch(f"`{name}` has an argument above {WIDTH}")
+        raise TooMuchError(f"`{name}` has an argument above {WIDTH}")
     if name in INSERTS:
         texts = [t for a in arguments for t in (a.values() if isinstance(a, Mapping) else [a])]
         meter.check(_length(value) * max(map(_length, texts), default=0))
@@ -68,9 +68,9 @@ def _check_growth(name: str, value: Any, arguments: Iterable[Any]) -> None:
         old, new = str(arguments[0]), str(arguments[1])
         meter.check(value.count(old) * len(new))
     if name == "sum" and any(isinstance(a, (list, tuple)) for a in arguments):
-        raise TooMuch("`sum` adds lists")
+        raise TooMuchError("`sum` adds lists")
     if name == "generate_lorem_ipsum" and any(isinstance(a, int) and a > 100 for a in arguments):
-        raise TooMuch("`lipsum` has an argument above 100")
+        raise TooMuchError("`lipsum` has an argument above 100")
     if name in ("format", "format_map", "%") and isinstance(value, str):
         _check_format(value, arguments)
 
@@ -79,7 +79,7 @@ def _check_format(form: str, arguments: list[Any]) -> None:
     """Estimate a formatted text: its widths, and its arguments wherever they may be written.
 
     Raises:
-        TooMuch: the text would be too large.
+        TooMuchError: the text would be too large.
     """
     meter = METER.get()
     flat: list[Any] = []
@@ -90,7 +90,7 @@ def _check_format(form: str, arguments: list[Any]) -> None:
     widths = max((abs(a) for a in flat if isinstance(a, int)), default=0) * (form.count("*") + form.count(":{"))
     digits = re.findall(r"\d+", form)
     if any(len(d) > 8 for d in digits):
-        raise TooMuch("a format has a width above 8 digits")
+        raise TooMuchError("a format has a width above 8 digits")
     meter.check(sum(map(int, digits)) + widths + sum(map(meter.size, flat)) * max(1, places))
 
 
@@ -254,7 +254,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             texts.append(part)
         return "".join(texts)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call a function or a method for a template. Arguments may have any name, so no parameter has a common one."""
         method = getattr(__obj, "__wrapped__", __obj)  # Jinja wraps `str.format`.
         value, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
@@ -294,11 +294,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
 def _check_bits(bits: int) -> None:
     if bits > BITS:
-        raise TooMuch(f"an integer has more than {BITS} bits")
+        raise TooMuchError(f"an integer has more than {BITS} bits")
 
 
 def _raise_exception(message: Any) -> None:
-    raise Refusal(str(message))
+    raise RefusalError(str(message))
 
 
 def _to_json(
@@ -322,7 +322,7 @@ def render(source: str, variables: Mapping[str, Any], limits: Limits) -> str:
         limits: what it may take.
 
     Raises:
-        Refusal: the template calls `raise_exception`.
+        RefusalError: the template calls `raise_exception`.
         Exception: whatever a template may cause: TemplateError, TypeError, ZeroDivisionError, RecursionError and more.
     """
     with metered(limits):

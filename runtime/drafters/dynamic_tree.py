@@ -57,7 +57,8 @@ class DynamicTree(Drafter):
                 call, first_row = grower.call([slot for _, slot in level], parents), 0
                 outputs = call.run(self.engine, rows, tokens)
             below: list[tuple[float, int]] = []
-            for row, (value, slot) in enumerate(level, first_row):
+            for row, (parent_value, slot) in enumerate(level, first_row):
+                value = parent_value  # what is left of it for further children
                 if self.sample and not seq.sampling.greedy:
                     assert outputs.logits_NV is not None
                     probs[slot] = seq.sampling.probs(outputs.logits_NV[row])

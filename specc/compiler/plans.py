@@ -84,11 +84,12 @@ def search_layers(
     """
     searched = []
     for plan in plans:
-        if plan.method.search is not None:
-            stages.begin(f"search for {plan.method.name}")
-            layers = SEARCHES[plan.method.search](graph, tokens, plan.values)
-            plan = _plan(plan.method, {**plan.values, **layers}, facts, options.draft_dtype)
-        searched.append(plan)
+        if plan.method.search is None:
+            searched.append(plan)
+            continue
+        stages.begin(f"search for {plan.method.name}")
+        layers = SEARCHES[plan.method.search](graph, tokens, plan.values)
+        searched.append(_plan(plan.method, {**plan.values, **layers}, facts, options.draft_dtype))
     return searched
 
 

@@ -106,10 +106,12 @@ def predict(job: Job, calibrations: Mapping[str, Calibration], costs: Sequence[S
         session = Session(_with_recipes(job.bundle, shorter))
         recalibrated = calibrate(session, job.prompts, job.tokens, shorter)
     best = []
-    for first, *others in ranked:
-        if first.recipe.name in recalibrated:
-            again = rank_candidates(first.recipe, recalibrated[first.recipe.name], nearest, slack)
-            first = next(c for c in again if c.recipe.parameters == first.recipe.parameters)
+    for candidates in ranked:
+        recipe, others = candidates[0].recipe, candidates[1:]
+        first = candidates[0]
+        if recipe.name in recalibrated:
+            again = rank_candidates(recipe, recalibrated[recipe.name], nearest, slack)
+            first = next(c for c in again if c.recipe.parameters == recipe.parameters)
         best.append(max((first, *others), key=lambda candidate: candidate.speedup))
     return sorted(best, key=lambda candidate: -candidate.speedup)
 

@@ -78,13 +78,12 @@ def write(model: Path, out: Path, dtype: str, pairs: bool) -> None:
     write_vocabulary(writer, model, config)
     heads = {"attn_q": config["num_attention_heads"], "attn_k": key_heads(config)}
     names = gguf.get_tensor_name_map(architectures[kind], config["num_hidden_layers"])
-    for name, array in tensors(model):
+    for name, stored in tensors(model):
         gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if gguf_name is None:
             raise ValueError(f"GGUF has no name for the weight {name}")
         projection = next((part for part in gguf_name.split(".")[2:3] if part in heads), None)
-        if pairs and projection:
-            array = interleave_halves(array, heads[projection])
+        array = interleave_halves(stored, heads[projection]) if pairs and projection else stored
         weight_type = TYPES[dtype] if array.ndim > 1 else TYPES["fp32"]
         data = gguf.quants.quantize(np.ascontiguousarray(array), weight_type)
         writer.add_tensor(gguf_name, data, raw_dtype=weight_type)

@@ -98,7 +98,7 @@ def test_an_engine_of_another_library_or_gpu(bundle: Path, tmp_path: Path, monke
         free = staticmethod(lambda addresses: None)
 
     monkeypatch.setattr("specc.runtime.engines.tensorrt.process_gpu", Gpu)
-    for what in here:
+    for what, version in here.items():
         output = copied(bundle, tmp_path / what)
 
         def edit(manifest: dict[str, Any], what: str = what) -> None:
@@ -107,9 +107,7 @@ def test_an_engine_of_another_library_or_gpu(bundle: Path, tmp_path: Path, monke
 
         edit_manifest(output, edit)
         message = refused("generate", output, "--prompt", "x", "--device", "cuda")
-        assert (
-            f"was built for {what} 1.0 and here is {here[what]}; compile again with --backend tensorrt-rtx" in message
-        )
+        assert f"was built for {what} 1.0 and here is {version}; compile again with --backend tensorrt-rtx" in message
 
 
 def test_a_gpu_without_room(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

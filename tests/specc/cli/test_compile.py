@@ -103,7 +103,13 @@ def test_a_killed_compile_leaves_nothing(sent: signal.Signals, status: int, mode
     def heed() -> None:
         signal.signal(sent, signal.SIG_DFL)  # or a background job would ignore SIGINT, and so would its children
 
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    process = subprocess.Popen(
+        argv,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed,  # noqa: PLW1509  no other thread is started before it
+    )
     while not list(tmp_path.iterdir()):
         time.sleep(0.05)
     process.send_signal(sent)
