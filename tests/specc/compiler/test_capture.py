@@ -1,6 +1,6 @@
-"""A captured model is the original, for every family; what cannot be captured, or not be decoded from a cache, is told.
+"""A captured model computes what the original does, for every family; what cannot be captured is refused.
 
-Logits are of a scale near 1 and may differ by 1e-4; what is found is 1e-5 at most.
+Logits have a scale near 1 and may differ by 1e-4. Those of the families here differ by 1e-5 at most.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_attention_is_one_operator_a_layer_and_carries_the_window(family: str) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_another_attention_would_show(family: str) -> None:
-    """The control of the tests above: another scale or window of one layer changes the logits a hundredfold more."""
+    """A control of the tests that compare logits: another scale or window of a layer differs a hundredfold more."""
     for argument, change in ((4, lambda scale: 1.1 * scale), (5, lambda window: window - 1 if window else 11)):
         graph = prepared(family)
         node = calls(graph, ATTENTION)[1]
@@ -67,8 +67,8 @@ def test_the_model_stays_as_it_was_and_lends_its_weights(family: str) -> None:
     before = settings(fresh)
     graph = capture(fresh)
     assert settings(fresh) == before
-    mine = {p.data_ptr() for p in fresh.parameters()}
-    assert mine.issuperset(weight(graph, n).data_ptr() for n in calls_of_weights(graph))
+    own = {p.data_ptr() for p in fresh.parameters()}
+    assert own.issuperset(weight(graph, n).data_ptr() for n in calls_of_weights(graph))
 
 
 def calls_of_weights(graph: torch.fx.GraphModule) -> list[torch.fx.Node]:

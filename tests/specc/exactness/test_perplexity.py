@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from toys import World
 import specc as package
 from specc.exactness import perplexity
 from specc.exactness.golden import Case
-from specc.exactness.perplexity import Sample, from_prompts, from_text
+from specc.exactness.perplexity import Sample, Text, from_prompts, from_text
 from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle
 from specc.runtime.errors import PromptError
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
+
+FROZEN = Path(__file__).parents[2] / "bundles" / "schema-1"
 
 
 def test_a_text_is_cut_in_windows_that_fit() -> None:
@@ -30,7 +33,7 @@ def test_a_text_is_cut_in_windows_that_fit() -> None:
         from_text("t", [1], 4)
 
 
-def test_prompts_of_one_token_say_nothing() -> None:
+def test_prompts_of_one_token_are_left_out() -> None:
     cases = [Case("a", [1], [], []), Case("b", [1, 2, 3], [], [])]
     assert from_prompts(cases).runs == [[1, 2, 3]]
     assert from_prompts(cases[:1]).tokens == 0
@@ -47,6 +50,31 @@ def test_chunks_of_a_block_give_what_one_token_at_a_time_gives() -> None:
     assert one == pytest.approx(four) and one > 1
 
 
+def test_samples_are_the_prompts_and_the_text_without_empty_ones() -> None:
+    cases = [Case("a", [1, 2], [], [])]
+    encode = {"book": [4, 5, 6]}.__getitem__
+    assert perplexity.samples(cases, Text("book.txt", "book"), encode, 8) == [
+        Sample("golden prompts", [[1, 2]]),
+        Sample("book.txt", [[4, 5, 6]]),
+    ]
+    assert perplexity.samples([Case("a", [1], [], [])], None, encode, 8) == []
+
+
+def test_a_sample_is_known_again_by_its_tokens() -> None:
+    """Not by its name, nor by the kind of sequence that holds them."""
+    assert Sample("a", [[1, 2], [3, 4]]).sha256 == Sample("b", [range(1, 3), (3, 4)]).sha256
+    assert Sample("a", [[1, 2], [3, 4]]).sha256 != Sample("a", [[1, 2, 3, 4]]).sha256
+
+
+def test_the_original_is_found_by_the_sample() -> None:
+    sample, bundle = Sample("t", [[1, 2]]), open_bundle(FROZEN)
+    rows = [{"sha256": "other", "original": 1.0}, {"sha256": sample.sha256, "original": 2.0}]
+    measured = replace(bundle, manifest=replace(bundle.manifest, extra={perplexity.KEY: rows}))
+    assert perplexity.original(measured, sample) == 2.0
+    assert perplexity.original(measured, Sample("t", [[1, 3]])) is None
+    assert perplexity.original(bundle, sample) is None
+
+
 @pytest.mark.model
 class TestBundle:
     @pytest.fixture(scope="class")
@@ -59,7 +87,7 @@ class TestBundle:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        told = specc("test", bundle, "--text", text, "--recipe", "plain", "--json").json["perplexity"]
+        report = specc("test", bundle, "--text", text, "--recipe", "plain", "--json").json["perplexity"]
         ids = AutoTokenizer.from_pretrained(model).encode(text.read_text(encoding="utf-8"))
         loaded, size = AutoModelForCausalLM.from_pretrained(model), open_bundle(bundle).manifest.model.context
         losses = []
@@ -67,32 +95,32 @@ class TestBundle:
             window = torch.tensor([ids[start : start + size]])
             with torch.no_grad():
                 losses += [float(loaded(window, labels=window).loss)] * (window.shape[1] - 1)
-        assert told["tokens"] == len(losses) > 2 * size and told["text"] == "book.txt"
-        assert told["value"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
+        assert report["tokens"] == len(losses) > 2 * size and report["text"] == "book.txt"
+        assert report["value"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
 
-    def test_without_a_text_the_golden_prompts_serve(self, bundle: Path) -> None:
-        told = specc("test", bundle, "--recipe", "plain", "--json").json["perplexity"]
-        assert told["text"] == "golden prompts" and told["value"] > 1 and told["original"] is None
-        assert f"perplexity on golden prompts, {told['tokens']} tokens: " in specc("test", bundle).out
+    def test_without_a_text_the_golden_prompts_are_the_sample(self, bundle: Path) -> None:
+        report = specc("test", bundle, "--recipe", "plain", "--json").json["perplexity"]
+        assert report["text"] == "golden prompts" and report["value"] > 1 and report["original"] is None
+        assert f"perplexity on golden prompts, {report['tokens']} tokens: " in specc("test", bundle).out
 
-    def test_a_reference_tells_the_original_s(self, bundle: Path, model: Path, text: Path) -> None:
-        told = specc("test", bundle, "--text", text, "--reference", model, "--recipe", "plain", "--json").json
-        assert told["perplexity"]["original"] == pytest.approx(told["perplexity"]["value"], rel=1e-4)
+    def test_a_reference_gives_the_perplexity_of_the_original(self, bundle: Path, model: Path, text: Path) -> None:
+        report = specc("test", bundle, "--text", text, "--reference", model, "--recipe", "plain", "--json").json
+        assert report["perplexity"]["original"] == pytest.approx(report["perplexity"]["value"], rel=1e-4)
 
-    def test_a_quantised_bundle_holds_both(self, model: Path, text: Path, tmp_path: Path) -> None:
+    def test_a_quantised_bundle_keeps_both(self, model: Path, text: Path, tmp_path: Path) -> None:
         output = tmp_path / "small.specc"
         options = ["--dtype", "int4", "--golden-tokens", 4, "--recipe", "plain", "--text", text]
         assert specc("compile", model, "-o", output, *options).status == 0
-        golden, mine = open_bundle(output).manifest.extra[perplexity.KEY]
-        assert (golden["text"], mine["text"]) == ("golden prompts", "book.txt")
+        golden, own = open_bundle(output).manifest.extra[perplexity.KEY]
+        assert (golden["text"], own["text"]) == ("golden prompts", "book.txt")
         assert golden["original"] != golden["bundle"]  # four bits are not what was trained
-        ran = specc("test", output, "--text", text)
-        assert f"{mine['bundle']:.3f}; the original model's is {mine['original']:.3f}" in ran.out
-        told = specc("test", output, "--json").json["perplexity"]
-        assert told["value"] == pytest.approx(golden["bundle"], abs=1e-3)
-        assert told["original"] == golden["original"]
+        result = specc("test", output, "--text", text)
+        assert f"{own['bundle']:.3f}; the original model's is {own['original']:.3f}" in result.out
+        report = specc("test", output, "--json").json["perplexity"]
+        assert report["value"] == pytest.approx(golden["bundle"], abs=1e-3)
+        assert report["original"] == golden["original"]
         anew = specc("test", output, "--reference", model, "--text", text, "--json")  # 4 bits diverge from it: status 1
-        assert json.loads(anew.out)["perplexity"]["original"] == pytest.approx(mine["original"], rel=1e-4)
+        assert json.loads(anew.out)["perplexity"]["original"] == pytest.approx(own["original"], rel=1e-4)
 
     def test_rows_of_a_conversation_are_forgotten(self, bundle: Path) -> None:
         session = package.load(bundle)
@@ -100,7 +128,7 @@ class TestBundle:
         perplexity.measure(session, from_text("t", [1, 2, 3, 4] * 5, 256))
         assert session.generate("import os", 8, ignore_eos=True).token_ids == before
 
-    def test_a_text_that_is_none_is_refused(self, bundle: Path, model: Path, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_text_is_refused(self, bundle: Path, model: Path, tmp_path: Path) -> None:
         file = tmp_path / "t.txt"
         assert "cannot read a text from" in refused("test", bundle, "--text", file)
         file.write_bytes(b"\xff\xfe\x00")
