@@ -226,7 +226,7 @@ def test_one_accepted_token_is_enough_to_try_short_drafts(clock: Clock) -> None:
 
 
 def test_the_median_of_the_last_eight_plain_steps_counts(clock: Clock) -> None:
-    """They take 3 to 10 s, so 6.5 in the median. A draft of 12 s that gives a token loses 5.5 / 12, 14 lose more than 6."""
+    """They take 3 to 10 s, so 6.5 in the median. A draft of 12 s that gives a token loses 5.5 / 12; 14 lose above 6."""
     guard = Guard(drafter := Star())
     drafter.slots = 1
     for seconds in range(1, 11):
