@@ -25,13 +25,13 @@ class Provider:
 
 
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "cpu", "specc[cpu]"),
-    "cuda": Provider("CUDAExecutionProvider", "cuda", "specc[gpu]"),
-    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", "specc[gpu]"),
+    "cpu": Provider("CPUExecutionProvider", "cpu", "specc-compiler[cpu]"),
+    "cuda": Provider("CUDAExecutionProvider", "cuda", "specc-compiler[gpu]"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", "specc-compiler[gpu]"),
     "nv-tensorrt-rtx": Provider(
-        "NvTensorRTRTXExecutionProvider", "cuda", "specc[nv-tensorrt-rtx]", "onnxruntime_ep_nv_tensorrt_rtx"
+        "NvTensorRTRTXExecutionProvider", "cuda", "specc-compiler[nv-tensorrt-rtx]", "onnxruntime_ep_nv_tensorrt_rtx"
     ),
-    "openvino": Provider("OpenVINOExecutionProvider", "cpu", "specc[openvino]", "onnxruntime_ep_openvino"),
+    "openvino": Provider("OpenVINOExecutionProvider", "cpu", "specc-compiler[openvino]", "onnxruntime_ep_openvino"),
 }
 
 

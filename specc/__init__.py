@@ -1,7 +1,7 @@
 """specc, the speculative-decoding compiler.
 
 import specc
-specc.compile("HuggingFaceTB/SmolLM2-135M", "smollm.specc")     # needs specc[compile]
+specc.compile("HuggingFaceTB/SmolLM2-135M", "smollm.specc")     # needs specc-compiler[compile]
 session = specc.load("smollm.specc")                            # needs no torch
 print(session.generate("def fibonacci(", max_new_tokens=64).text)
 """

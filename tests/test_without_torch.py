@@ -40,7 +40,7 @@ def test_the_verbs_work(bundle: Path, model: Path) -> None:
         assert ran.returncode == 2
         assert ran.stdout == ""
         assert ran.stderr.splitlines()[-1].startswith("specc: error: this needs the compiler")
-        assert ran.stderr.endswith("pip install specc[compile]\n")
+        assert ran.stderr.endswith("pip install specc-compiler[compile]\n")
 
 
 def test_the_runtime_works_alone(bundle: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ BACKENDS = {
     "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "tensorrt:TORCH",
 }  # fmt: skip
 DEVICES = dict.fromkeys(BACKENDS, ("cuda",)) | {"onnx": ("cpu", "cuda"), "inductor": ("cpu",)}
-ONNX_RUNTIME = "pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of the two"
+ONNX_RUNTIME = "pip install specc-compiler[cpu], or specc-compiler[gpu] for an NVIDIA GPU: one of the two"
 
 
 class Backend(Protocol):

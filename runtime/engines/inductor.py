@@ -182,5 +182,5 @@ def _torch() -> Any:
         import torch
         import torch._inductor
     except ImportError as e:
-        raise BackendError(f"engines of backend inductor need torch ({e}); pip install specc[compile]") from e
+        raise BackendError(f"engines of backend inductor need torch ({e}); pip install specc-compiler[compile]") from e
     return torch

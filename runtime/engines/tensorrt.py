@@ -315,7 +315,7 @@ class TensorRT:
         try:
             trt: Any = importlib.import_module(module)
         except (ImportError, OSError) as e:
-            raise BackendError(f"{module} does not import ({e}); pip install specc[{self.name}]") from e
+            raise BackendError(f"{module} does not import ({e}); pip install specc-compiler[{self.name}]") from e
         kit = Kit(self.name, trt, store.gpu, self.numbered)
         kit.check(spec)
         return TensorRTRunner(kit, bundle, spec, store)

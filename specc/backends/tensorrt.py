@@ -64,9 +64,9 @@ class TensorRT(Backend):
         try:
             importlib.import_module(self.module)
         except ModuleNotFoundError:
-            return [f"{self.module} is not installed; pip install specc[{self.name}]"]
+            return [f"{self.module} is not installed; pip install specc-compiler[{self.name}]"]
         except (ImportError, OSError) as e:
-            return [f"{self.module} does not import ({e}); pip install specc[{self.name}]"]
+            return [f"{self.module} does not import ({e}); pip install specc-compiler[{self.name}]"]
         return [] if self.anywhere or gpu_capability() else [no_gpu(self.module)]
 
     def build(

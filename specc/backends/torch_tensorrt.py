@@ -46,9 +46,10 @@ class TorchTensorRT(Backend):
         try:
             library()
         except ModuleNotFoundError as e:
-            return [f"{e.name} is not installed; pip install specc[{NAME}]"]
+            return [f"{e.name} is not installed; pip install specc-compiler[{NAME}]"]
         except Exception as e:  # its import raises errors of many kinds, for example if torch has no CUDA
-            return [f"torch_tensorrt does not import ({_first_cause(e)}); pip install specc[{NAME}] and a CUDA torch"]
+            remedy = f"pip install specc-compiler[{NAME}] and a CUDA torch"
+            return [f"torch_tensorrt does not import ({_first_cause(e)}); {remedy}"]
         return [] if tensorrt.gpu_capability() else [tensorrt.no_gpu("torch_tensorrt")]
 
     def build(

@@ -21,7 +21,8 @@ from specc.cli import bench, compile, console, doctor, generate, recipes, show, 
 from specc.cli.arguments import examples, flag
 from specc.runtime.errors import SpeccError
 
-COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir"}  # The packages of specc[compile].
+# The packages of specc-compiler[compile].
+COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir"}
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def one_line() -> Iterator[None]:
         if package not in {*COMPILER, "onnxruntime"}:
             raise
         part, extra = ("ONNX Runtime", "cpu") if package == "onnxruntime" else ("the compiler", "compile")
-        console.fail(f"this needs {part}, and {e.name} is not installed; pip install specc[{extra}]")
+        console.fail(f"this needs {part}, and {e.name} is not installed; pip install specc-compiler[{extra}]")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:

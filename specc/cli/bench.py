@@ -61,7 +61,7 @@ ASSISTANT = "The directory of a draft model, for the peers that take one."
 PYTHON = "The Python interpreter that has a peer. May be repeated."
 PEER_MODEL = "The model in a peer's own form, such as a .gguf file or an OpenVINO directory. May be repeated."
 NO_GUARD = "Do not stop drafts that make decoding slower."
-HTML = "Write a page with charts to this file. Needs specc[bench]."
+HTML = "Write a page with charts to this file. Needs specc-compiler[bench]."
 CATEGORIES_IN_A_TABLE = 3  # More columns do not fit on 80 characters.
 LEGEND = (
     "x plain: speed of decoding, as a multiple of plain decoding's",
@@ -165,7 +165,7 @@ def _check_page(html: Path) -> None:
         RecipeError: matplotlib is not installed, or the directory of the page does not exist.
     """
     if find_spec("matplotlib") is None:
-        raise RecipeError("--html draws with matplotlib, which is not installed; pip install specc[bench]")
+        raise RecipeError("--html draws with matplotlib, which is not installed; pip install specc-compiler[bench]")
     if not html.absolute().parent.is_dir():
         raise RecipeError(f"--html: there is no directory {html.parent}; make it")
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 EXAMPLES = examples("specc doctor", "specc doctor --json")
-COMPILER = "the compiler is not installed; pip install specc[compile]"
-TORCH = "torch is not installed; pip install specc[compile]"
+COMPILER = "the compiler is not installed; pip install specc-compiler[compile]"
+TORCH = "torch is not installed; pip install specc-compiler[compile]"
 GPU = "this machine has no NVIDIA GPU, or no driver for it; check with nvidia-smi"
-CUDA = "cuda-bindings is not installed; pip install specc[tensorrt]"
+CUDA = "cuda-bindings is not installed; pip install specc-compiler[tensorrt]"
 
 
 def command(json: JsonOption = False) -> None:
@@ -122,7 +122,7 @@ def _missing_to_run(name: str) -> list[str]:
     packages = {"tensorrt": ["tensorrt"], "tensorrt-rtx": ["tensorrt_rtx"]}.get(name, ["tensorrt", "tensorrt_rtx"])
     missing = []
     if not any(importlib.util.find_spec(package) for package in packages):
-        missing.append(f"{packages[0]} is not installed; pip install specc[{name}]")
+        missing.append(f"{packages[0]} is not installed; pip install specc-compiler[{name}]")
     if not importlib.util.find_spec("cuda"):
         missing.append(CUDA)
     if not _gpu():

@@ -125,7 +125,7 @@ def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTr
         import accelerate  # noqa: F401  transformers needs it for GGUF, and says so late
         from transformers import GgufConfig
     except ImportError as e:
-        raise CaptureError(f"{source} is a GGUF file, and {e.name} is missing; pip install specc[gguf]") from e
+        raise CaptureError(f"{source} is a GGUF file, and {e.name} is missing; pip install specc-compiler[gguf]") from e
     checkpoint = read_gguf(parts)
     file = join_parts(checkpoint.parts, scratch / "joined.gguf")
     options: dict[str, Any] = {"gguf_file": file.name}

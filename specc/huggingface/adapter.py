@@ -31,7 +31,7 @@ def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     try:
         from peft import PeftModel
     except ImportError as e:
-        raise CaptureError("--adapter needs peft, which is not installed; pip install specc[adapter]") from e
+        raise CaptureError("--adapter needs peft, which is not installed; pip install specc-compiler[adapter]") from e
     try:
         adapted: Any = PeftModel.from_pretrained(model, str(directory))
         merged: PreTrainedModel = adapted.merge_and_unload()

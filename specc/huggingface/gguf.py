@@ -137,7 +137,7 @@ def _open(file: Path) -> Any:
         from gguf import GGUFReader
     except ImportError as e:
         raise CaptureError(
-            f"{file.name} is a GGUF file, and the package gguf is not installed; pip install specc[gguf]"
+            f"{file.name} is a GGUF file, and the package gguf is not installed; pip install specc-compiler[gguf]"
         ) from e
     if not _starts_with_magic(file):
         raise CaptureError(f"{file} does not begin with GGUF's magic bytes; download it again")

@@ -52,7 +52,8 @@ def test_a_plug_in_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) 
     PlugIn(monkeypatch, RTX, "GPU")
     monkeypatch.setattr(ort, "register_execution_provider_library", refuse)
     with pytest.raises(
-        BackendError, match=r"does not load: Failed .*libcuda.so.1.* it; install its device's driver, or specc\[nv-"
+        BackendError,
+        match=r"does not load: Failed .*libcuda.so.1.* it; install its device's driver, or specc-compiler\[nv-",
     ):
         register(RTX.runs)
 
@@ -62,7 +63,7 @@ def test_a_provider_that_is_not_installed_is_named_with_its_extra(monkeypatch: p
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     for device, extra in ((OPENVINO, "openvino"), (Device("cuda"), "gpu")):
         with pytest.raises(
-            BackendError, match=rf"has no {device.runs.title}, only CPU.*install specc\[{extra}\] in an"
+            BackendError, match=rf"has no {device.runs.title}, only CPU.*install specc-compiler\[{extra}\] in an"
         ):
             require(device)
 

@@ -213,7 +213,9 @@ def test_rows_are_freed_with_their_store(loaded: Loaded) -> None:
 
 def test_a_library_that_is_not_installed_is_named_with_its_extra(loaded: Loaded) -> None:
     backend = tensorrt.TensorRT("tensorrt-rtx", "no_such_tensorrt")
-    with pytest.raises(BackendError, match=r"no_such_tensorrt does not import .*pip install specc\[tensorrt-rtx\]"):
+    with pytest.raises(
+        BackendError, match=r"no_such_tensorrt does not import .*pip install specc-compiler\[tensorrt-rtx\]"
+    ):
         backend.load(loaded.bundle, replace(SPEC, needs={}), loaded.store, Device("cuda"), SessionCache())
 
 

@@ -87,7 +87,9 @@ def test_half_precision_with_drafts_of_few_bits(model: Path, prompts: Path, tmp_
 
 
 def test_an_engine_of_another_library_or_gpu(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc[tensorrt-rtx]")
+    trt = pytest.importorskip(
+        "tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc-compiler[tensorrt-rtx]"
+    )
     here = {"tensorrt_rtx": trt.__version__, "compute_capability": "8.9"}
 
     class Gpu:
@@ -133,7 +135,9 @@ def test_a_gpu_without_room(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def rtx() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc[tensorrt-rtx]")
+    pytest.importorskip(
+        "tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc-compiler[tensorrt-rtx]"
+    )
 
 
 RTX = ("--backend", "onnx", "--backend", "tensorrt-rtx", "--dtype", "bf16", "--compute-capability", "8.9")

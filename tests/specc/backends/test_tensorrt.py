@@ -34,7 +34,9 @@ NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float", "
 @pytest.fixture(scope="module")
 def trt() -> Any:
     """Import TensorRT for RTX, or skip."""
-    return pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc[tensorrt-rtx]")
+    return pytest.importorskip(
+        "tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install specc-compiler[tensorrt-rtx]"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def test_a_gpu_that_cannot_be_built_for_is_refused(trt: Any) -> None:
 
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = TENSORRT.__class__("tensorrt-rtx", "tensorrt_of_nowhere", ".x", anywhere=True).requirements()
-    assert len(missing) == 1 and "pip install specc[tensorrt-rtx]" in missing[0]
+    assert len(missing) == 1 and "pip install specc-compiler[tensorrt-rtx]" in missing[0]
     monkeypatch.setattr("specc.backends.tensorrt.gpu_capability", lambda: None)
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", torch)
     assert "this machine has none" in TENSORRT.requirements()[0]

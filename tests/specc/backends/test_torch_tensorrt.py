@@ -115,9 +115,11 @@ def test_what_is_missing_is_said_with_its_remedy(double: TorchTensorRT, monkeypa
     ):
         check(["torch-tensorrt"])
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
-    assert TORCH_TENSORRT.requirements()[0].endswith("is not installed; pip install specc[torch-tensorrt]")
+    assert TORCH_TENSORRT.requirements()[0].endswith("is not installed; pip install specc-compiler[torch-tensorrt]")
     monkeypatch.setattr(torch_tensorrt, "library", lambda: exec("raise AssertionError('no CUDA')"))
-    assert TORCH_TENSORRT.requirements()[0].startswith("torch_tensorrt does not import (no CUDA); pip install specc[")
+    assert TORCH_TENSORRT.requirements()[0].startswith(
+        "torch_tensorrt does not import (no CUDA); pip install specc-compiler["
+    )
 
 
 @pytest.fixture(scope="module")

@@ -92,4 +92,4 @@ class TestBadInput:
     ) -> None:
         monkeypatch.setattr("specc.cli.bench.find_spec", lambda name: None)
         refusal = refused("bench", bundle, "--html", tmp_path / "b.html")
-        assert refusal == "--html draws with matplotlib, which is not installed; pip install specc[bench]"
+        assert refusal == "--html draws with matplotlib, which is not installed; pip install specc-compiler[bench]"

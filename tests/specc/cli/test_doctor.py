@@ -45,9 +45,9 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     all_findings = findings()
-    assert any("pip install specc[tensorrt-rtx]" in m for m in all_findings["backend tensorrt-rtx"].missing)
+    assert any("pip install specc-compiler[tensorrt-rtx]" in m for m in all_findings["backend tensorrt-rtx"].missing)
     for name in ("openvino", "nv-tensorrt-rtx"):
-        assert any(f"install specc[{name}] in" in m for m in all_findings[f"provider {name}"].missing)
+        assert any(f"install specc-compiler[{name}] in" in m for m in all_findings[f"provider {name}"].missing)
         assert not all_findings[f"provider {name}"].run
     assert not all_findings["backend tensorrt-rtx"].run
 
@@ -79,9 +79,15 @@ def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Pat
     ran = run("generate", bundle, "--prompt", "x")
     assert ran.returncode == 2 and ran.stdout == ""
     assert ran.stderr.startswith("specc: error: ONNX Runtime is not installed (") and ran.stderr.count("\n") == 1
-    assert ran.stderr.endswith("; pip install specc[cpu], or specc[gpu] for an NVIDIA GPU: one of the two\n")
+    assert ran.stderr.endswith(
+        "; pip install specc-compiler[cpu], or specc-compiler[gpu] for an NVIDIA GPU: one of the two\n"
+    )
     ran = run("compile", "examples/pycode-1m", "-o", tmp_path / "x.specc")
-    assert ran.returncode == 2 and ran.stderr.endswith("; pip install specc[cpu]\n") and ran.stderr.count("\n") == 1
+    assert (
+        ran.returncode == 2
+        and ran.stderr.endswith("; pip install specc-compiler[cpu]\n")
+        and ran.stderr.count("\n") == 1
+    )
     report = run("doctor")
     assert report.returncode == 0 and "onnx: ONNX Runtime is not installed" in report.stdout
     assert run("show", bundle).returncode == 0
@@ -92,7 +98,10 @@ def test_two_distributions_of_onnx_runtime_are_reported(monkeypatch: pytest.Monk
     monkeypatch.setattr(doctor, "packages_distributions", lambda: distributions)
     (warning,) = findings()["backend onnx"].warnings
     assert warning.startswith("onnxruntime and onnxruntime-gpu are installed over each other")
-    assert "pip uninstall onnxruntime onnxruntime-gpu, then pip install specc[cpu], or specc[gpu]" in warning
+    assert (
+        "pip uninstall onnxruntime onnxruntime-gpu, then pip install specc-compiler[cpu], or specc-compiler[gpu]"
+        in warning
+    )
     assert "warning: onnxruntime and onnxruntime-gpu" in cli("doctor").out
     distributions["onnxruntime"].remove("onnxruntime-gpu")
     assert findings()["backend onnx"].warnings == ()
@@ -104,7 +113,12 @@ def test_no_extra_brings_a_second_onnx_runtime() -> None:
 
     def distributions(needs: list[str]) -> set[str]:
         names = {n.partition(">")[0].partition(";")[0].strip() for n in needs}
-        inner = [e for n in names if n.startswith("specc[") for e in n[6:-1].split(",")]
+        inner = [
+            e
+            for n in names
+            if n.startswith("specc-compiler[")
+            for e in n.removeprefix("specc-compiler[")[:-1].split(",")
+        ]
         direct = {n for n in names if n.startswith("onnxruntime") and "-ep-" not in n}
         return direct.union(*(distributions(project["optional-dependencies"][e]) for e in inner))
 
@@ -130,7 +144,7 @@ def test_the_verb() -> None:
         (("--backend", "inductor", "--dtype", "int4"), "backend inductor has no int4; it has fp32, fp16, bf16"),
         (
             ("--backend", "nowhere"),
-            "backend nowhere cannot build here: specc_nowhere is not installed; pip install specc[",
+            "backend nowhere cannot build here: specc_nowhere is not installed; pip install specc-compiler[",
         ),
     ],
 )
@@ -163,6 +177,6 @@ def test_a_place_that_a_bundle_cannot_run_at_is_refused(
     for provider, extra in (("cuda", "gpu"), ("tensorrt", "gpu"), ("nv-tensorrt-rtx", "nv-tensorrt-rtx")):
         line = refused("generate", bundle, "--prompt", "x", "--device", "cuda", "--execution-provider", provider)
         assert "this ONNX Runtime has no" in line
-        assert line.endswith(f"install specc[{extra}] in an environment of its own")
+        assert line.endswith(f"install specc-compiler[{extra}] in an environment of its own")
     line = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
-    assert "this ONNX Runtime has no OpenVINOExecutionProvider" in line and "specc[openvino]" in line
+    assert "this ONNX Runtime has no OpenVINOExecutionProvider" in line and "specc-compiler[openvino]" in line
