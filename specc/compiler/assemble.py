@@ -9,12 +9,13 @@ from typing import Any
 
 import onnxruntime
 
+from specc import __version__
 from specc.compiler.plans import RecipePlan
 from specc.runtime.block import Block
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 
-PACKAGES = ("specc", "torch", "transformers", "onnx", "onnxscript")
+PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
 
 
 def assemble(
@@ -78,6 +79,7 @@ def _versions() -> dict[str, str]:
     """Return the versions of the packages that made the bundle, ONNX Runtime's whichever distribution it is."""
     return {
         "python": platform.python_version(),
+        "specc": __version__,
         **{package: version(package) for package in PACKAGES},
         "onnxruntime": onnxruntime.__version__,
     }
