@@ -9,6 +9,7 @@ from typing import Any
 from .acceptance import Acceptance
 from .bundle import Bundle
 from .chat import ChatOptions
+from .checked_files import check_once
 from .device import CPU, Device
 from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
@@ -53,7 +54,7 @@ class Session:
     """One conversation over a bundle's engines. Rows that a new prompt shares with the last text are not run again."""
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
-        bundle.check_once()
+        check_once(bundle)
         self.bundle = bundle
         self.engines = Engines(bundle, device)
         self.text = Text(bundle.path)

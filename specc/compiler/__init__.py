@@ -25,7 +25,8 @@ from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.recipes import Facts, Method
-from specc.runtime.bundle import Bundle, open_bundle, write_manifest, written_whole
+from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.bundle_writer import write_manifest, written_whole
 
 __all__ = ["Options", "Report", "compile_bundle"]
 

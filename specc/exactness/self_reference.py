@@ -15,7 +15,8 @@ import numpy as np
 
 from specc.exactness import golden, perplexity
 from specc.exactness.golden import Case
-from specc.runtime.bundle import open_bundle, write_manifest
+from specc.runtime.bundle import open_bundle
+from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from specc.exactness import golden
 from specc.exactness.golden import Case, Replayed, Verdict
-from specc.runtime.bundle import Bundle, open_bundle, write_manifest
+from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.device import CPU
 from specc.runtime.engines import choose
 from specc.runtime.errors import BackendError

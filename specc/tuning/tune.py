@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 
 from specc import machine
-from specc.runtime.bundle import Bundle, open_bundle, write_manifest
+from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates, calibrate

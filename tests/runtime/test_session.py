@@ -14,7 +14,8 @@ from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
 from specc.runtime.block import Block
-from specc.runtime.bundle import open_bundle, write_manifest
+from specc.runtime.bundle import open_bundle
+from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.chat import ChatTemplate
 from specc.runtime.device import Device
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
