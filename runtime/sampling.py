@@ -88,17 +88,23 @@ class Sampling:
         It is the softmax at the temperature, cut to the `top_k` likeliest tokens, then to the smallest set of them that
         has probability `top_p`.
         """
-        below_max = logits_V.astype(np.float64) - logits_V.max()
-        probs: np.ndarray = np.exp(below_max / self.temperature)
-        if self.top_k and self.top_k < len(probs):
-            probs[np.argsort(-probs, kind="stable")[self.top_k :]] = 0
-        probs /= probs.sum()
+        count = self.top_k if 0 < self.top_k < len(logits_V) else len(logits_V)
+        ids = _likeliest(logits_V, count, self.temperature)
+        numbers = logits_V[ids].astype(np.float64)
+        numbers -= logits_V.max()
+        numbers /= self.temperature
+        np.exp(numbers, out=numbers)
+        if count < len(logits_V):
+            _keep_largest(numbers, count, np.partition(numbers, -count)[-count])
+        probs_V = numbers if isinstance(ids, slice) else np.zeros(len(logits_V))
+        probs_V[ids] = numbers
+        numbers /= probs_V.sum()
         if self.top_p < 1:
-            order = np.argsort(-probs, kind="stable")
-            before = np.cumsum(probs[order]) - probs[order]
-            probs[order[before >= self.top_p]] = 0
-            probs /= probs.sum()
-        return probs
+            _keep_mass(numbers, self.top_p)
+            probs_V[ids] = numbers
+            numbers /= probs_V.sum()
+        probs_V[ids] = numbers
+        return probs_V
 
     def children(self, probs_V: np.ndarray, count: int) -> list[int]:
         """Draw up to `count` distinct tokens one after another, without replacement."""
@@ -108,3 +114,45 @@ class Sampling:
             tokens.append(self.rng.pick(rest / rest.sum()))
             rest[tokens[-1]] = 0
         return tokens
+
+
+def _likeliest(logits_V: np.ndarray, count: int, temperature: float) -> np.ndarray | slice:
+    """Return the tokens among which the `count` likeliest are, in ascending order; a slice if these are all tokens.
+
+    Logits that differ in their last bits may have equal probabilities, and then the token decides. So logits that are
+    a little smaller than the last one that counts are returned too.
+    """
+    if count == len(logits_V):
+        return slice(None)
+    least = np.partition(logits_V, -count)[-count] - 1e-6 * temperature
+    return np.flatnonzero(logits_V >= least)
+
+
+def _keep_largest(numbers_V: np.ndarray, count: int, least: float) -> None:
+    """Set all numbers to 0 but the largest ones. Of equal numbers, those with the lowest index count as larger.
+
+    Args:
+        numbers_V: the numbers, 0 or more; changed in place.
+        count: how many stay.
+        least: the smallest of those that stay.
+    """
+    above = np.count_nonzero(numbers_V > least)
+    equal = np.flatnonzero(numbers_V == least)
+    numbers_V[numbers_V < least] = 0
+    numbers_V[equal[count - above :]] = 0
+
+
+def _keep_mass(probs_V: np.ndarray, mass: float) -> None:
+    """Set all probabilities to 0 but the smallest set of largest ones whose sum reaches `mass`; in place.
+
+    A sort of all V numbers would take most of the time of a sample. The numbers up to `floor` have half of 1 - mass
+    together at most, so the others reach `mass`, and only those are sorted. If rounding errors are as large as
+    1 - mass, all numbers are sorted.
+    """
+    for floor in ((1 - mass) / (2 * len(probs_V)), 0.0):
+        descending = -np.sort(-probs_V[probs_V > floor])
+        surplus = np.cumsum(descending) - descending >= mass
+        if surplus.any():
+            count = int(surplus.argmax())
+            _keep_largest(probs_V, count, descending[count - 1])
+            return

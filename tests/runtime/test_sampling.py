@@ -56,6 +56,54 @@ def test_of_tokens_that_are_as_likely_the_first_ones_reach_top_p() -> None:
     assert Sampling(1.0, top_p=0.5).probs(np.zeros(2, np.float32)).tolist() == [1, 0]
 
 
+def by_sorting(logits_V: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
+    """Compute the distribution in the simplest way: stable sorts of the whole vocabulary."""
+    probs = np.exp((logits_V.astype(np.float64) - logits_V.max()) / temperature)
+    if 0 < top_k < len(probs):
+        probs[np.argsort(-probs, kind="stable")[top_k:]] = 0
+    probs /= probs.sum()
+    if top_p < 1:
+        order = np.argsort(-probs, kind="stable")
+        before = np.cumsum(probs[order]) - probs[order]
+        probs[order[before >= top_p]] = 0
+        probs /= probs.sum()
+    return probs
+
+
+few_values = st.lists(st.sampled_from([-100.0, -1.0, 0.0, 0.5, 2.0]), min_size=1, max_size=40)
+
+
+@given(
+    st.one_of(logits, few_values.map(lambda x: np.array(x, np.float32))),
+    temperatures,
+    st.sampled_from([0.05, 0.3, 0.5, 0.9, 0.999999, 1 - 1e-12, 1 - 2**-53, 1.0]) | st.floats(0.01, 1),
+    st.integers(0, 45),
+)
+def test_the_fast_cuts_are_those_of_a_stable_sort(logits_V: np.ndarray, temperature: float, p: float, k: int) -> None:
+    """Bit for bit, ties included: of equal tokens the first ones stay."""
+    got = Sampling(temperature, top_p=p, top_k=k).probs(logits_V)
+    assert got.tolist() == by_sorting(logits_V, temperature, p, k).tolist()
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0, 3.0, 12.0])
+@pytest.mark.parametrize(("p", "k"), [(0.9, 0), (0.9, 50), (1.0, 50), (0.999999, 0)])
+def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: float, p: float, k: int) -> None:
+    """Flat distributions, peaked ones, and logits with 16 bits, of which many are equal."""
+    logits_V = (np.random.default_rng(1).normal(size=20_000) * scale).astype(np.float16).astype(np.float32)
+    assert np.array_equal(Sampling(0.8, top_p=p, top_k=k).probs(logits_V), by_sorting(logits_V, 0.8, p, k))
+
+
+def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    sort = np.sort
+    monkeypatch.setattr(np, "sort", lambda a: sizes.append(len(a)) or sort(a))
+    monkeypatch.setattr(np, "argsort", None)
+    logits_V = (np.random.default_rng(1).normal(size=152_064) * 4).astype(np.float32)
+    Sampling(0.8, top_p=0.95, top_k=64).probs(logits_V)
+    Sampling(0.8, top_p=0.95).probs(logits_V)
+    assert sizes[0] == 64 and sizes[1] < 40_000
+
+
 def test_top_p_one_cuts_nothing_however_small() -> None:
     """Rounded, the probability before the last token is 1."""
     assert Sampling(1.0).probs(np.array([0, -40], np.float32))[1] > 0
