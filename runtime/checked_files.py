@@ -7,8 +7,9 @@ import hashlib
 import json
 
 from .bundle import Bundle, digest
-from .environment import cache_directory, stamp
+from .disk_cache import cache_directory
 from .json_codec import to_json
+from .stamps import stamp
 
 
 def check_once(bundle: Bundle) -> None:

@@ -1,23 +1,24 @@
-"""Every environment variable that specc reads, and the caches that it keeps on this machine.
+"""Every environment variable that specc reads, beside those of its libraries.
 
     SPECC_CACHE               directory of the caches, or off. Default: specc in XDG_CACHE_HOME, or in ~/.cache
+    SPECC_CACHE_SIZE          bytes that all caches may take together, such as 8G. Default: 20G
     SPECC_THREADS             threads of one engine, 1 or more. Default: the processors that this process may use
     SPECC_CUDA_GRAPHS         off runs engines on a GPU without captured graphs. Default: on
     SPECC_OPENVINO_PRECISION  f32 or bf16, in which OpenVINO's plug-in computes. Default: f32
 
-Variables are read at each call, so a program may change them between two sessions. A cache can be deleted at any time.
+Variables are read at each call, so a program may change them between two sessions.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
-import time
 from pathlib import Path
 
 from .errors import BackendError
 
-UNUSED_SECONDS = 30 * 86400  # a cache directory that no process used for so long is deleted
+CACHE_BYTES = 20 * 10**9
+UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 PRECISIONS = ("f32", "bf16")
 
 
@@ -25,28 +26,37 @@ class CacheOffError(OSError):
     """An attempt to use a cache while SPECC_CACHE is off."""
 
 
-def cache_directory(kind: str, key: str) -> Path:
-    """Create the directory of one cache, mark it as used, and delete its neighbours that nobody uses.
-
-    Args:
-        kind: what is cached; caches of one kind lie side by side.
-        key: what the content depends on, as a file name.
+def cache_root() -> Path:
+    """Return the directory of the caches, which need not exist.
 
     Raises:
         CacheOffError: SPECC_CACHE is off.
-        OSError: the directory cannot be created or written.
+        OSError: no variable names a directory, and this user has no home.
     """
     root = os.environ.get("SPECC_CACHE")
     if root == "off":
         raise CacheOffError("SPECC_CACHE is off")
-    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specc"
-    directory = base / kind / key
-    directory.mkdir(parents=True, exist_ok=True)
-    os.utime(directory)
-    for neighbour in directory.parent.iterdir():
-        if time.time() - neighbour.stat().st_mtime > UNUSED_SECONDS:
-            shutil.rmtree(neighbour, ignore_errors=True)
-    return directory
+    if root:
+        return Path(root)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "specc"
+    try:
+        return Path.home() / ".cache" / "specc"
+    except RuntimeError as e:  # There is neither HOME nor an entry in passwd, as in some containers.
+        raise FileNotFoundError(errno.ENOENT, "this user has no home directory") from e
+
+
+def cache_size() -> int:
+    """Return how many bytes all caches may take together.
+
+    Raises:
+        BackendError: SPECC_CACHE_SIZE is not a size.
+    """
+    size = os.environ.get("SPECC_CACHE_SIZE") or str(CACHE_BYTES)
+    number, unit = (size[:-1], UNITS[size[-1]]) if size[-1] in UNITS else (size, 1)
+    if not (number.isascii() and number.isdecimal()):
+        raise BackendError(f"SPECC_CACHE_SIZE is {size!r}; give bytes, such as 8000000000 or 8G")
+    return int(number) * unit
 
 
 def threads() -> int:
@@ -76,9 +86,3 @@ def openvino_precision() -> str:
     if precision not in PRECISIONS:
         raise BackendError(f"SPECC_OPENVINO_PRECISION is {precision!r}; give {' or '.join(PRECISIONS)}")
     return precision
-
-
-def stamp(file: Path) -> list[int]:
-    """Return a file's size in bytes and its time of last change in ns: a change shows without reading the file."""
-    stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns]

@@ -26,9 +26,11 @@ from typing import BinaryIO, Self
 import onnxruntime as ort
 
 from ..bundle import Bundle
-from ..environment import CacheOffError, cache_directory, stamp
+from ..disk_cache import cache_directory
+from ..environment import CacheOffError
 from ..errors import SpeccWarning, first_line
 from ..manifest import EngineSpec
+from ..stamps import stamp
 from .onnx_file import Location, OnnxFile
 from .prepacked import Prepacked
 

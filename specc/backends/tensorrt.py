@@ -26,7 +26,7 @@ from specc.backends import DEFAULT, Backend, Built, Options, onnx
 from specc.backends.commit_graph import commit, moves
 from specc.backends.export import read_header
 from specc.runtime.block import Block
-from specc.runtime.environment import cache_directory
+from specc.runtime.disk_cache import cache_directory
 from specc.runtime.errors import BackendError, SpeccWarning
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from pathlib import Path
 from specc import machine
 from specc.bench.peers import Job, Peer, PeerOutcome
 from specc.runtime.bundle import Bundle
-from specc.runtime.environment import cache_directory, stamp
+from specc.runtime.disk_cache import cache_directory
 from specc.runtime.errors import BackendError
+from specc.runtime.stamps import stamp
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from specc.runtime import environment
 from specc.runtime.environment import (
-    UNUSED_SECONDS,
-    CacheOffError,
-    cache_directory,
+    cache_root,
+    cache_size,
     cuda_graphs,
     openvino_precision,
-    stamp,
     threads,
 )
 from specc.runtime.errors import BackendError
@@ -37,30 +34,31 @@ def test_no_other_module_of_the_runtime_reads_the_environment() -> None:
     assert [f.name for f, text in texts.items() if re.search(r"\bos\.(environ|getenv)", text)] == ["environment.py"]
 
 
-def test_a_cache_is_a_directory_by_kind_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPECC_CACHE", str(tmp_path / "here"))
-    assert cache_directory("packed", "abc") == tmp_path / "here" / "packed" / "abc"
-    monkeypatch.delenv("SPECC_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_directory("packed", "abc") == tmp_path / "xdg" / "specc" / "packed" / "abc"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_directory("packed", "abc") == tmp_path / "home" / ".cache" / "specc" / "packed" / "abc"
+@pytest.mark.parametrize(("text", "size"), [("", 20 * 10**9), ("1234", 1234), ("8G", 8 * 10**9), ("0", 0)])
+def test_the_size_of_all_caches_is_in_bytes_or_has_a_unit(
+    text: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECC_CACHE_SIZE", text)
+    assert cache_size() == size
 
 
-def test_a_cache_that_is_off_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPECC_CACHE", "off")
-    with pytest.raises(CacheOffError):
-        cache_directory("packed", "abc")
+@pytest.mark.parametrize("text", ["much", "-1", "1.5G", "8GB", "G", "\u0663"])
+def test_a_size_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECC_CACHE_SIZE", text)
+    with pytest.raises(BackendError, match=r"SPECC_CACHE_SIZE is .*; give bytes, such as 8000000000 or 8G"):
+        cache_size()
 
 
-def test_caches_that_nobody_used_for_long_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPECC_CACHE", str(tmp_path))
-    old, recent = cache_directory("packed", "old"), cache_directory("packed", "recent")
-    for directory, age in ((old, UNUSED_SECONDS + 60), (recent, UNUSED_SECONDS - 60)):
-        os.utime(directory, (time.time() - age,) * 2)
-    cache_directory("packed", "new")
-    assert sorted(d.name for d in (tmp_path / "packed").iterdir()) == ["new", "recent"]
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SPECC_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(OSError, match="no home directory"):
+        cache_root()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "2.5", "many"])
@@ -92,13 +90,3 @@ def test_openvino_computes_in_f32_unless_another_type_is_given(monkeypatch: pyte
     monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "int8")
     with pytest.raises(BackendError, match="SPECC_OPENVINO_PRECISION is 'int8'; give f32 or bf16"):
         openvino_precision()
-
-
-def test_a_stamp_changes_with_the_size_and_with_the_time(tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    file.write_text("1")
-    os.utime(file, ns=(0, 5))
-    assert stamp(file) == [1, 5]
-    file.write_text("22")
-    os.utime(file, ns=(0, 5))
-    assert stamp(file) == [2, 5]

@@ -20,8 +20,8 @@ import specc as package
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.engines import packed_weights
 from specc.runtime.engines.packed_weights import BIN, INDEX, LOCK, Index, cache_key
-from specc.runtime.environment import stamp
 from specc.runtime.errors import SpeccWarning
+from specc.runtime.stamps import stamp
 
 
 @pytest.fixture
@@ -111,8 +111,7 @@ class TestBundle:
         copy = cache.with_name(cache_key(open_bundle(bundle)))
         assert copy != cache
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(cache, copy, copy_function=shutil.copy2)  # with times and sizes as they were
-        assert json.loads((copy / INDEX).read_text())["files"][BIN] == stamp(copy / BIN)
+        shutil.copytree(cache, copy, copy_function=shutil.copy2)
         assert decoded(bundle) == tokens
         assert json.loads((copy / INDEX).read_text())["key"] == copy.name
 
