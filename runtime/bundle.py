@@ -19,10 +19,17 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: every file that the manifest lists is there and has its size."""
+    """An opened bundle: every file that the manifest lists is there and has its size.
+
+    Attributes:
+        path: its directory.
+        manifest: what it says about itself.
+        allow_native_code: whether the user trusts its author to run native code here.
+    """
 
     path: Path
     manifest: Manifest
+    allow_native_code: bool = False
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the bundle. Every file that the runtime reads comes from here.
@@ -30,7 +37,7 @@ class Bundle:
         Raises:
             BundleError: the manifest does not list it, so nothing says what its content must be.
         """
-        if name not in self.manifest.files:
+        if name != MANIFEST and name not in self.manifest.files:
             raise BundleError(f"{self.path}: the manifest does not list {printable(name)!r}; compile the bundle again")
         return self.path / name
 
@@ -75,8 +82,12 @@ class Bundle:
                 raise BundleError(f"{self.file(name)} was altered after compiling; compile the bundle again")
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, allow_native_code: bool = False) -> Bundle:
     """Read the manifest, and check it, its names, and the sizes of the files.
+
+    Args:
+        path: the bundle's directory.
+        allow_native_code: whether engines that are native code may be loaded.
 
     Raises:
         BundleError: there is no bundle, or it is damaged, altered, or of a newer schema.
@@ -94,7 +105,7 @@ def open_bundle(path: str | Path) -> Bundle:
         if file.stat().st_size != spec.bytes:
             size = file.stat().st_size
             raise BundleError(f"{file} has {size} bytes instead of {spec.bytes}; compile the bundle again")
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, allow_native_code)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class Manifest:
     Attributes:
         schema: version of this format.
         model: what was compiled.
-        engines: in an order without meaning, but that the first backend is the default.
+        engines: in an order without meaning, but that the first backend without native code is the default.
         caches: by the name that blocks give.
         recipes: what a user can choose.
         default_recipe: what runs if the user names none.

@@ -26,6 +26,7 @@ def load(
     backend: str | None = None,
     *,
     threads: int | None = None,
+    allow_native_code: bool = False,
 ) -> Session:
     """Open a bundle and be ready to decode.
 
@@ -35,6 +36,7 @@ def load(
         execution_provider: a provider of ONNX Runtime, such as `openvino`; None is the device's own.
         backend: the backend whose engines run, if the bundle has several; None is the first that runs on the device.
         threads: threads of one engine on the CPU; None is as many as SPECC_THREADS or the process has.
+        allow_native_code: run engines that are native code of the bundle's author; allow it only whom you trust.
 
     Raises:
         BundleError: there is no bundle, or it is damaged or was altered.
@@ -44,7 +46,7 @@ def load(
     from specc.runtime.device import Device
     from specc.runtime.session import Session
 
-    return Session(open_bundle(bundle), Device(device, execution_provider, backend, threads))
+    return Session(open_bundle(bundle, allow_native_code), Device(device, execution_provider, backend, threads))
 
 
 def compile(model: str, output: str | Path, **options: Any) -> Bundle:

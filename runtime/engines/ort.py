@@ -16,6 +16,8 @@ from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
 from .ort_providers import provider_session, require
 from .session_cache import SessionCache
 
+native_code = False  # Its engines are graphs of ONNX Runtime's own operators.
+
 
 def store(spec: CacheSpec, device: Device = CPU) -> HostKV | DeviceKV:
     """Make the rows of a cache where the engines run.

@@ -116,6 +116,7 @@ def prove(
     stage: Stage = lambda title, done, total: None,
     device: Device = CPU,
     text: Path | None = None,
+    allow_native_code: bool = False,
 ) -> Proof:
     """Check the hash of every file of a bundle, then replay its golden cases.
 
@@ -127,12 +128,13 @@ def prove(
         stage: a function that is called as work goes on.
         device: where the engines run.
         text: a file to measure perplexity on. None takes the golden prompts.
+        allow_native_code: run engines that are native code.
 
     Raises:
         SpeccError: the bundle, a recipe, the reference or the text cannot be used.
     """
     content = perplexity.read(text) if text else None
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, allow_native_code)
     manifest = bundle.manifest
     limit = manifest.near_tie_tolerance if tolerance is None else tolerance
     names = list(dict.fromkeys(bundle.recipe(name).name for name in recipes or [r.name for r in manifest.recipes]))
