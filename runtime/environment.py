@@ -3,6 +3,7 @@
     SPECC_CACHE               directory of the caches, or off. Default: specc in XDG_CACHE_HOME, or in ~/.cache
     SPECC_THREADS             threads of one engine, 1 to 1024. Default: the processors that this process may use
     SPECC_CUDA_GRAPHS         off runs engines on a GPU without captured graphs. Default: on
+    SPECC_TELEMETRY           1 leaves ONNX Runtime's telemetry on. Default: it is off (engines/onnx_runtime.py)
     SPECC_OPENVINO_PRECISION  f32 or bf16, in which OpenVINO's plug-in computes. Default: f32
 
 Variables are read at each call, so a program may change them between two sessions. A cache can be deleted at any time.
@@ -60,6 +61,12 @@ def threads() -> int:
     if not (count.isascii() and count.isdecimal() and len(count) < 10 and 1 <= int(count) <= MOST_THREADS):
         raise BackendError(f"SPECC_THREADS is {count!r}; give a whole number from 1 to {MOST_THREADS}")
     return int(count)
+
+
+def switch_telemetry_off() -> None:
+    """Tell ONNX Runtime, before it is imported, to send and store nothing about its use."""
+    if os.environ.get("SPECC_TELEMETRY") != "1":
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def cuda_graphs() -> bool:

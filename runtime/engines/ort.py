@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import onnxruntime as ort
-
 from ..bundle import Bundle
 from ..device import CPU, Device
 from ..errors import BackendError, backend_errors
 from ..manifest import CacheSpec, EngineSpec
 from . import packed_weights
+from .onnx_runtime import ort
 from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
 from .ort_providers import provider_session, require

@@ -7,12 +7,10 @@ import importlib.util
 import json
 from pathlib import Path
 
-import onnxruntime as ort
-from onnxruntime import InferenceSession  # It fails here if another package overwrote a part of ONNX Runtime.
-
 from ..device import Device, Provider
 from ..environment import openvino_precision
 from ..errors import BackendError, backend_errors
+from .onnx_runtime import InferenceSession, ort
 from .ort_cpu import session_options
 
 
