@@ -6,12 +6,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from .errors import BundleError, RecipeError, printable
-from .json_codec import from_json
-from .manifest import SCHEMA, EngineSpec, Manifest, check_names
+from .errors import BundleError, RecipeError, first_line, printable
+from .json_codec import check_plain, from_json
+from .manifest import SCHEMA, EngineSpec, Manifest
+from .manifest_checks import check_manifest
 from .recipe import Recipe
 
 MANIFEST = "manifest.json"
@@ -94,11 +95,9 @@ def open_bundle(path: str | Path, allow_native_code: bool = False) -> Bundle:
     """
     path = Path(path)
     manifest = from_json(Manifest, _read_manifest(path))
-    check_names(manifest)
+    check_manifest(manifest)
     for name, spec in manifest.files.items():
         file = path / name
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise BundleError(f"manifest.files: {name!r} lies outside the bundle; compile the bundle again")
         # A link is followed, as snapshots of the hub have them. Its content must have the size and the digest.
         if not file.is_file():
             raise BundleError(f"{file} is missing; compile the bundle again")
@@ -121,13 +120,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{path} has no {MANIFEST}, so it is not a bundle; compile the bundle again") from None
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{file} cannot be read ({e}); compile the bundle again") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise BundleError(f"{file} cannot be read ({first_line(e)}); compile the bundle again") from e
     if not isinstance(data, dict):
         raise BundleError(f"{file} was altered after compiling; compile the bundle again")
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise BundleError(f"{path} has schema version {schema}, newer than {SCHEMA}; upgrade specc")
+    check_plain(data)
     if data.pop("manifest_sha256", None) != digest(data):
         raise BundleError(f"{file} was altered after compiling; compile the bundle again")
     return data
