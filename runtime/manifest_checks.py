@@ -13,8 +13,8 @@ from .errors import BundleError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
 from .tree import Tree
 
-QUANTISED = ("int8", "int4")
-TOLERANCE = 1e-3  # Of two logits of an exact target, those that lie closer may change places by rounding.
+TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
+WIDEST = 1.0  # Of a target in fewer bits, whose logits differ more from width to width.
 AGAIN = "compile the bundle again"
 CACHED = ("past_key_values.", "present.")
 
@@ -29,22 +29,28 @@ def check_manifest(manifest: Manifest) -> None:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise BundleError(f"manifest.files: {name!r} lies outside the bundle; {AGAIN}")
     check_names(manifest)
-    _check_tolerance(manifest)
+    check_tolerance(manifest, manifest.near_tie_tolerance, "manifest.near_tie_tolerance")
     _check_engines(manifest)
     for recipe in manifest.recipes:
         if not recipe.verify:
             raise BundleError(f"manifest: recipe {recipe.name} names no engine to verify with; {AGAIN}")
 
 
-def _check_tolerance(manifest: Manifest) -> None:
-    """Check that near-ties are near: only a quantised target's logits are further apart."""
-    quantised = any(e.block.weights in QUANTISED for e in manifest.engines if e.name == "decode")
-    tolerance = manifest.near_tie_tolerance
-    if tolerance < 0 or (tolerance > TOLERANCE and not quantised):
-        raise BundleError(
-            f"manifest.near_tie_tolerance is {tolerance:g}, and of a target that is not quantised it is 0 to "
-            f"{TOLERANCE:g}; {AGAIN}"
-        )
+def check_tolerance(manifest: Manifest, tolerance: float, name: str) -> None:
+    """Check that near-ties are near: only logits of narrow weights are further apart.
+
+    Args:
+        manifest: of the bundle that is tested.
+        tolerance: the gap of logits below which a difference is a near-tie.
+        name: what the tolerance is, for the message.
+
+    Raises:
+        BundleError: it is not a number from 0 to TOLERANCE, or to WIDEST if the target is not in fp32.
+    """
+    types = {engine.block.weights for engine in manifest.engines if engine.name == "decode"}
+    most = TOLERANCE if types == {"fp32"} else WIDEST
+    if not 0 <= tolerance <= most:
+        raise BundleError(f"{name} is {tolerance:g}; of a target in {', '.join(sorted(types))} it is 0 to {most:g}")
 
 
 def _check_engines(manifest: Manifest) -> None:

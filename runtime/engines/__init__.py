@@ -140,7 +140,7 @@ class Engines:
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
             try:
                 self._stores[cache] = _backend(self.backend).store(spec, self.device)
-            except MemoryError as e:
+            except (MemoryError, ValueError) as e:  # NumPy refuses sizes beyond 64 bits by a ValueError.
                 remedy = "compile with a smaller --max-seq-len"
                 raise BackendError(f"the rows of {spec.capacity} tokens do not fit in memory ({e}); {remedy}") from e
         return self._stores[cache]

@@ -8,7 +8,7 @@ from ..bundle import Bundle
 from ..device import CPU, Device
 from ..errors import BackendError, backend_errors
 from ..manifest import CacheSpec, EngineSpec
-from . import packed_weights
+from . import onnx_check, packed_weights
 from .onnx_runtime import ort
 from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
@@ -52,8 +52,11 @@ def load(
         sessions: the sessions of one `Engines`; on the CPU engines of one file share one.
 
     Raises:
+        BundleError: its file is not what an engine's may be.
         BackendError: ONNX Runtime cannot load it.
     """
+    for name in filter(None, (spec.file, spec.commit)):
+        onnx_check.check(bundle, name)
     file = bundle.file(spec.file)
     with backend_errors(
         lambda error: f"ONNX Runtime {ort.__version__} cannot load {file}{free(device.device)}: {error}"
