@@ -9,9 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from .errors import BundleError, RecipeError
-from .json_codec import from_json
-from .manifest import SCHEMA, EngineSpec, Manifest, check_names
+from .errors import BundleError, RecipeError, first_line, printable
+from .json_codec import check_plain, from_json
+from .manifest import SCHEMA, EngineSpec, Manifest
+from .manifest_checks import check_manifest
 from .recipe import Recipe
 
 MANIFEST = "manifest.json"
@@ -19,13 +20,26 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: every file that the manifest lists is there and has its size."""
+    """An opened bundle: every file that the manifest lists is there and has its size.
+
+    Attributes:
+        path: its directory.
+        manifest: what it says about itself.
+        allow_native_code: whether the user trusts its author to run native code here.
+    """
 
     path: Path
     manifest: Manifest
+    allow_native_code: bool = False
 
     def file(self, name: str) -> Path:
-        """Return the path of a file of the bundle."""
+        """Return the path of a file of the bundle. Every file that the runtime reads comes from here.
+
+        Raises:
+            BundleError: the manifest does not list it, so nothing says what its content must be.
+        """
+        if name != MANIFEST and name not in self.manifest.files:
+            raise BundleError(f"{self.path}: the manifest does not list {printable(name)!r}; compile the bundle again")
         return self.path / name
 
     def engine(self, name: str, backend: str | None = None) -> EngineSpec:
@@ -69,25 +83,28 @@ class Bundle:
                 raise BundleError(f"{self.file(name)} was altered after compiling; compile the bundle again")
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, allow_native_code: bool = False) -> Bundle:
     """Read the manifest, and check it, its names, and the sizes of the files.
+
+    Args:
+        path: the bundle's directory.
+        allow_native_code: whether engines that are native code may be loaded.
 
     Raises:
         BundleError: there is no bundle, or it is damaged, altered, or of a newer schema.
     """
     path = Path(path)
     manifest = from_json(Manifest, _read_manifest(path))
-    check_names(manifest)
+    check_manifest(manifest)
     for name, spec in manifest.files.items():
         file = path / name
-        if not file.resolve().is_relative_to(path.resolve()):
-            raise BundleError(f"manifest.files: {name!r} lies outside the bundle; compile the bundle again")
+        # A link is followed, as snapshots of the hub have them. Its content must have the size and the digest.
         if not file.is_file():
             raise BundleError(f"{file} is missing; compile the bundle again")
         if file.stat().st_size != spec.bytes:
             size = file.stat().st_size
             raise BundleError(f"{file} has {size} bytes instead of {spec.bytes}; compile the bundle again")
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, allow_native_code)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -103,13 +120,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{path} has no {MANIFEST}, so it is not a bundle; compile the bundle again") from None
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{file} cannot be read ({e}); compile the bundle again") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise BundleError(f"{file} cannot be read ({first_line(e)}); compile the bundle again") from e
     if not isinstance(data, dict):
         raise BundleError(f"{file} was altered after compiling; compile the bundle again")
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise BundleError(f"{path} has schema version {schema}, newer than {SCHEMA}; upgrade specc")
+    check_plain(data)
     if data.pop("manifest_sha256", None) != digest(data):
         raise BundleError(f"{file} was altered after compiling; compile the bundle again")
     return data

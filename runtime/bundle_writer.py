@@ -72,7 +72,8 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
         partial = directory.rename(path.with_name(f".{path.name}.{directory.name[-8:]}{PARTIAL}"))
         try:
             yield partial
-            partial.chmod(0o777 & ~_umask())
+            for written in (partial, *partial.rglob("*")):  # Libraries and mkdtemp let only their own user read.
+                written.chmod((0o777 if written.is_dir() else 0o666) & ~_umask())
             _replace(path, partial)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import PromptError, first_line
@@ -48,11 +48,11 @@ class ChatOptions:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+def read_templates(files: Mapping[str, Path], config: Mapping[str, Any]) -> dict[str, str]:
     """Read a model's chat templates by name. One alone has the name `default`.
 
     Args:
-        directory: the directory of the tokenizer's files.
+        files: the files that may be read, by their names in the directory of the tokenizer. Others are left out.
         config: the contents of `tokenizer_config.json`, which holds the templates of older checkpoints.
     """
     templates: dict[str, str] = {}
@@ -64,11 +64,12 @@ def read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]
     elif isinstance(stored, list):
         pairs = [item for item in stored if isinstance(item, Mapping) and {"name", "template"} <= item.keys()]
         templates.update({str(item["name"]): str(item["template"]) for item in pairs})
-    files = {file.stem: file for file in sorted((directory / FOLDER).glob("*.jinja"))}
-    if (directory / TEMPLATE).exists():
-        files["default"] = directory / TEMPLATE
-    if files:
-        templates = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    paths = [PurePosixPath(name) for name in sorted(files)]
+    named = {p.stem: files[str(p)] for p in paths if p.parent == PurePosixPath(FOLDER) and p.suffix == ".jinja"}
+    if TEMPLATE in files:
+        named["default"] = files[TEMPLATE]
+    if named:
+        templates = {name: file.read_text(encoding="utf-8") for name, file in named.items()}
     return templates
 
 

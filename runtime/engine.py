@@ -15,7 +15,7 @@ import numpy as np
 
 from .block import Block, Frontier, Parents
 from .draft import Outputs
-from .errors import RecipeError
+from .errors import BackendError, RecipeError, SpeccError, first_line
 from .sequence import Cache, KVStore
 from .tree import Tree
 
@@ -95,13 +95,22 @@ class Engine:
         return 0 if self.block.last_row else (len(tokens) - 1) % self.slots
 
     def run_after(self, rows: int, tokens: Tokens[int]) -> Outputs:
-        """Run `tokens` in the first slots, below so many rows. Their rows are scratch until a cache commits them."""
+        """Run `tokens` in the first slots, below so many rows. Their rows are scratch until a cache commits them.
+
+        Raises:
+            BackendError: the runner fails.
+        """
         _fill(self._inputs["input_ids"], tokens)
         self._inputs["past_len"][0] = rows
         if self.block.last_row:
             self._inputs["row"][0] = len(tokens) - 1
         start = time.perf_counter()
-        self.runner.run()
+        try:
+            self.runner.run()
+        except SpeccError:
+            raise
+        except Exception as e:  # Libraries raise classes of their own that have no common base.
+            raise BackendError(f"engine {self.name} cannot run: {first_line(e)}; compile the bundle again") from e
         self.seconds += time.perf_counter() - start
         self.calls += 1
         return self.outputs

@@ -2,8 +2,9 @@
 
     SPECC_CACHE               directory of the caches, or off. Default: specc in XDG_CACHE_HOME, or in ~/.cache
     SPECC_CACHE_SIZE          bytes that all caches may take together, such as 8G. Default: 20G
-    SPECC_THREADS             threads of one engine, 1 or more. Default: the processors that this process may use
+    SPECC_THREADS             threads of one engine, 1 to 1024. Default: the processors that this process may use
     SPECC_CUDA_GRAPHS         off runs engines on a GPU without captured graphs. Default: on
+    SPECC_TELEMETRY           1 leaves ONNX Runtime's telemetry on. Default: it is off (engines/onnx_runtime.py)
     SPECC_OPENVINO_PRECISION  f32 or bf16, in which OpenVINO's plug-in computes. Default: f32
 
 Variables are read at each call, so a program may change them between two sessions.
@@ -20,6 +21,7 @@ from .errors import BackendError
 CACHE_BYTES = 20 * 10**9
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 PRECISIONS = ("f32", "bf16")
+MOST_THREADS = 1024  # each takes memory, and no machine of today runs so many at once
 
 
 class CacheOffError(OSError):
@@ -60,15 +62,21 @@ def cache_size() -> int:
 
 
 def threads() -> int:
-    """Return the number of threads that one engine may take.
+    """Return the number of threads that one engine may take if the session names no number of its own.
 
     Raises:
-        BackendError: SPECC_THREADS is not a whole number above 0.
+        BackendError: SPECC_THREADS is not a whole number from 1 to MOST_THREADS.
     """
     count = os.environ.get("SPECC_THREADS") or str(len(os.sched_getaffinity(0)))
-    if not count.isdecimal() or count == "0":
-        raise BackendError(f"SPECC_THREADS is {count!r}; give a whole number, 1 or more")
+    if not (count.isascii() and count.isdecimal() and len(count) < 10 and 1 <= int(count) <= MOST_THREADS):
+        raise BackendError(f"SPECC_THREADS is {count!r}; give a whole number from 1 to {MOST_THREADS}")
     return int(count)
+
+
+def switch_telemetry_off() -> None:
+    """Tell ONNX Runtime, before it is imported, to send and store nothing about its use."""
+    if os.environ.get("SPECC_TELEMETRY") != "1":
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def cuda_graphs() -> bool:

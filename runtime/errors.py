@@ -42,9 +42,14 @@ class BackendError(SpeccError):
     """A backend that cannot build an engine, or run one, on this machine."""
 
 
+def printable(text: str) -> str:
+    """Return a text with escapes for what no terminal should get: control characters and halves of surrogate pairs."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's error message, or the error's class if the message is empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((printable(line.strip()) for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def check_unicode(text: str, name: str) -> None:

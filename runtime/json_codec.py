@@ -10,11 +10,13 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from functools import cache
+from math import isfinite
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import BundleError, SpeccError
 
 T = TypeVar("T")
+DEPTH = 32  # Of lists and objects in a manifest.
 
 
 def to_json(value: Any) -> Any:
@@ -50,6 +52,31 @@ def from_json(kind: type[T], data: Any, where: str = "manifest") -> T:
     return _read(kind, data, where)  # type: ignore[no-any-return]
 
 
+def check_plain(data: Any, where: str = "manifest", depth: int = 0) -> None:
+    """Check the texts and the nesting of plain data, which specc may print.
+
+    Args:
+        data: what json read.
+        where: the path that messages begin with.
+        depth: how deep the data lies.
+
+    Raises:
+        BundleError: a text has control characters, which could steer a terminal, or half of a surrogate pair; or lists
+            and objects are nested deeper than DEPTH.
+    """
+    if depth > DEPTH:
+        raise BundleError(f"{where}: it is nested more than {DEPTH} deep; compile the bundle again")
+    if isinstance(data, str) and not data.isprintable():
+        raise BundleError(f"{where}: {data!a} has characters that cannot be printed; compile the bundle again")
+    if isinstance(data, list):
+        for item in data:
+            check_plain(item, where, depth + 1)
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            check_plain(key, where)
+            check_plain(value, f"{where}.{key}", depth + 1)
+
+
 def _read(kind: Any, data: Any, where: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -67,6 +94,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         _expect(dict, data, where)
         return {k: _read(args[1], v, f"{where}.{k}") for k, v in data.items()}
     _expect((int, float) if kind is float else kind, data, where)
+    if kind is float and not isfinite(data):
+        raise BundleError(f"{where}: {data!r} is not a finite number; compile the bundle again")
     return data
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .block import Block
-from .errors import BundleError, PromptError
+from .errors import BundleError, PromptError, RecipeError
 from .recipe import Recipe
 
 SCHEMA = 1  # The newest version that this runtime reads. A field that changes its name or meaning raises it.
 # Bytes of one element, by the name that an ONNX file or a cache gives its type.
+MOST = 2**31 - 1  # No size is larger. Products of sizes are compared with the machine's memory.
+MOST_THREADS = 4096
 SIZES = {"float": 4, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}
 
 
@@ -31,6 +33,11 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_choice("dtype", self.dtype, SIZES)
+        for dimension in self.shape:
+            check_count("a dimension", dimension, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,9 @@ class EngineSpec:
     commit: str = ""
     threads: int = 0
 
+    def __post_init__(self) -> None:
+        check_count("threads", self.threads, least=0, most=MOST_THREADS)
+
 
 @dataclass(frozen=True)
 class CacheSpec:
@@ -102,6 +112,13 @@ class CacheSpec:
     capacity: int
     layers: Mapping[str, tuple[int, int]]
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_choice("dtype", self.dtype, SIZES)
+        check_count("capacity", self.capacity)
+        for heads, size in self.layers.values():
+            check_count("heads", heads)
+            check_count("size", size)
 
     @property
     def bytes(self) -> int:
@@ -130,6 +147,10 @@ class ModelSpec:
     layers: int
     context: int
     eos_token_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name, count in (("vocab_size", self.vocab_size), ("layers", self.layers), ("context", self.context)):
+            check_count(name, count)
 
     def check(self, prompt: Sequence[int]) -> None:
         """Check that these token ids can be a prompt.
@@ -170,7 +191,7 @@ class Manifest:
     Attributes:
         schema: version of this format.
         model: what was compiled.
-        engines: in an order without meaning, but that the first backend is the default.
+        engines: in an order without meaning, but that the first backend without native code is the default.
         caches: by the name that blocks give.
         recipes: what a user can choose.
         default_recipe: what runs if the user names none.
@@ -194,6 +215,26 @@ class Manifest:
     measured: tuple[Mapping[str, Any], ...] = ()
     near_tie_tolerance: float = 1e-3
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_count(name: str, count: int, least: int = 1, most: int = MOST) -> None:
+    """Check a size.
+
+    Raises:
+        RecipeError: it is out of range.
+    """
+    if not least <= count <= most:
+        raise RecipeError(f"{name} is {count}, and must be {least} to {most}; compile the bundle again")
+
+
+def check_choice(name: str, value: str, choices: Container[str]) -> None:
+    """Check that a value is one of those that a runtime knows.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    if value not in choices:
+        raise RecipeError(f"unknown {name} {value!r}; compile the bundle again")
 
 
 def check_names(manifest: Manifest) -> None:

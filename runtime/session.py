@@ -57,7 +57,7 @@ class Session:
         check_once(bundle)
         self.bundle = bundle
         self.engines = Engines(bundle, device)
-        self.text = Text(bundle.path)
+        self.text = Text(bundle)
         self.cache = Cache(self.engines.store("target"))
         self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
         self._current: Sequence | None = None  # The request that the cache belongs to.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from .chat import ChatOptions, ChatTemplate, Message, read_templates, special_tokens
+from .bundle import Bundle
+from .chat import FOLDER, TEMPLATE, ChatOptions, ChatTemplate, Message, read_templates, special_tokens
 from .detokenizer import Decoder, Detokenizer
-from .errors import BundleError, PromptError, check_unicode, first_line
+from .errors import BundleError, PromptError, SpeccWarning, check_unicode, first_line, printable
 
+TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 Prompt = str | Iterable[int] | Iterable[Message] | Mapping[str, Any]
 
 
@@ -22,24 +25,25 @@ class Text:
 
     clean_up = False  # Whether spaces before punctuation are no part of a decoded text.
 
-    def __init__(self, directory: Path) -> None:
-        """Load the tokenizer from a bundle's directory.
+    def __init__(self, bundle: Bundle) -> None:
+        """Load the tokenizer from those files of a bundle that its manifest lists.
 
         Raises:
-            BundleError: `tokenizer.json` is missing or cannot be read.
+            BundleError: `tokenizer.json` is not listed, or a file cannot be read.
         """
-        file = directory / "tokenizer.json"
+        file = bundle.file(TOKENIZER)
         try:
             self.tokenizer = Tokenizer.from_file(str(file))
         except Exception as e:  # The library raises Exception itself.
             raise BundleError(f"{file} cannot be read ({e}); upgrade tokenizers, or compile again") from e
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        config = _read_config(directory / "tokenizer_config.json")
+        config = _read_config(bundle.file(CONFIG)) if CONFIG in bundle.manifest.files else {}
         try:
-            templates = read_templates(directory, config)
+            templates = read_templates({name: bundle.file(name) for name in bundle.manifest.files}, config)
         except (OSError, ValueError) as e:
-            raise BundleError(f"a chat template in {directory} cannot be read ({e}); compile again") from e
+            raise BundleError(f"a chat template in {bundle.path} cannot be read ({e}); compile again") from e
+        _warn_of_unlisted(bundle)
         self.chat = ChatTemplate(templates, special_tokens(config))
         self.clean_up = config.get("clean_up_tokenization_spaces") is True
 
@@ -146,14 +150,22 @@ def _items(prompt: Any) -> list[Any]:
     return items
 
 
+def _warn_of_unlisted(bundle: Bundle) -> None:
+    """Warn of settings or templates beside the bundle's files that the manifest does not list, so that none is read."""
+    folder = sorted((bundle.path / FOLDER).glob("*.jinja"))
+    present = [bundle.path / CONFIG, bundle.path / TEMPLATE, *folder]
+    names = [file.relative_to(bundle.path).as_posix() for file in present if file.exists()]
+    if unlisted := [printable(name) for name in names if name not in bundle.manifest.files]:
+        text = f"{bundle.path}: the manifest does not list {', '.join(unlisted)}, so it is not read; compile again"
+        warnings.warn(text, SpeccWarning, stacklevel=3)
+
+
 def _read_config(file: Path) -> dict[str, Any]:
-    """Read the settings of a tokenizer. A bundle may have none.
+    """Read the settings of a tokenizer.
 
     Raises:
         BundleError: the file is not a JSON object.
     """
-    if not file.exists():
-        return {}
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:

@@ -33,8 +33,7 @@ class Machine:
 
 def describe() -> Machine:
     """Describe the machine that this process runs on."""
-    import onnxruntime
-
+    from specc.runtime.engines.onnx_runtime import ort
     from specc.runtime.engines.ort_cpu import session_options
 
     return Machine(
@@ -44,7 +43,7 @@ def describe() -> Machine:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=platform.platform(),
         python=platform.python_version(),
-        onnxruntime=onnxruntime.__version__,
+        onnxruntime=ort.__version__,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import onnxruntime as ort
 from graphs import prepared
@@ -13,7 +12,6 @@ from specc.backends import Options
 from specc.backends.onnx import ONNX
 from specc.compiler import weights
 from specc.runtime.block import Block
-from specc.runtime.bundle import Bundle
 from specc.runtime.engines.ort_cpu import session_options
 from specc.runtime.manifest import CacheSpec, EngineSpec
 
@@ -48,12 +46,6 @@ def cache_spec(spec: EngineSpec | None = None) -> CacheSpec:
     if spec is None:
         return CacheSpec(CAPACITY, layers)
     return CacheSpec(CAPACITY, layers, next(t.dtype for t in spec.inputs if t.name.endswith(".key")))
-
-
-def bundle_of(directory: Path) -> Bundle:
-    """Return a bundle of a directory. It has no manifest, which loading an ONNX engine on a device does not read."""
-    no_manifest: Any = None
-    return Bundle(directory, no_manifest)
 
 
 def cpu_session(file: Path) -> ort.InferenceSession:

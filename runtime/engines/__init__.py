@@ -5,8 +5,10 @@ Each backend is one file of this folder, and a line in `BACKENDS` and in `DEVICE
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol, cast
@@ -18,6 +20,7 @@ from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec
 from ..sequence import KVStore
 from . import memory
+from .native_code import require_trust
 from .session_cache import SessionCache
 
 # By the name of a backend: its module, or module:object. A module is imported when a bundle needs it.
@@ -30,7 +33,14 @@ ONNX_RUNTIME = "pip install specc-compiler[cpu], or specc-compiler[gpu] for an N
 
 
 class Backend(Protocol):
-    """What a backend's module, or an object in it, provides."""
+    """What a backend's module, or an object in it, provides.
+
+    Attributes:
+        native_code: whether its engines are machine code of the bundle's author, which loading runs. Such a backend's
+            `load` calls `require_trust` before it opens anything.
+    """
+
+    native_code: bool
 
     def store(self, spec: CacheSpec, device: Device) -> KVStore:
         """Make the rows of a cache, all zero, where the engines run.
@@ -130,7 +140,7 @@ class Engines:
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
             try:
                 self._stores[cache] = _backend(self.backend).store(spec, self.device)
-            except MemoryError as e:
+            except (MemoryError, ValueError) as e:  # NumPy refuses sizes beyond 64 bits by a ValueError.
                 remedy = "compile with a smaller --max-seq-len"
                 raise BackendError(f"the rows of {spec.capacity} tokens do not fit in memory ({e}); {remedy}") from e
         return self._stores[cache]
@@ -149,6 +159,8 @@ class Engines:
 def choose(bundle: Bundle, device: Device) -> str:
     """Return the name of the bundle's first backend that runs on the device.
 
+    A backend of native code counts only if the user allows native code.
+
     Raises:
         BackendError: there is none. The message says which option or compile would give one.
     """
@@ -162,9 +174,12 @@ def choose(bundle: Bundle, device: Device) -> str:
         raise BackendError(f"this runtime has no backend {unknown[0]!r}, only {', '.join(BACKENDS)}; upgrade specc")
     only = "onnx" if device.provider else device.backend
     devices = {name: _devices([e for e in bundle.manifest.engines if e.backend == name]) for name in names}
-    for name in names:
-        if only in (None, name) and device.device in devices[name]:
+    candidates = [name for name in names if only in (None, name) and device.device in devices[name]]
+    for name in candidates:
+        if bundle.allow_native_code or not _backend(name).native_code:
             return name
+    if candidates:
+        require_trust(bundle, candidates[0])
     types = {e.backend: e.block.weights for e in reversed(bundle.manifest.engines)}
     remedy = "leave out --backend"
     if device.device not in devices[names[0]]:
@@ -179,6 +194,16 @@ def _devices(engines: list[EngineSpec]) -> tuple[str, ...]:
     """Return where the engines of one backend run: ONNX Runtime has no kernels for bf16 on the CPU."""
     needs_gpu = any(e.backend == "onnx" and e.block.weights == "bf16" for e in engines)
     return ("cuda",) if needs_gpu else DEVICES[engines[0].backend]
+
+
+def native_code(names: Iterable[str]) -> list[str]:
+    """Return those of some backends whose engines are native code. A backend that cannot be imported here runs none."""
+    native = []
+    for name in dict.fromkeys(names):
+        with contextlib.suppress(BackendError):
+            if name in BACKENDS and _backend(name).native_code:
+                native.append(name)
+    return native
 
 
 def _backend(name: str) -> Backend:

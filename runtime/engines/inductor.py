@@ -15,14 +15,15 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..device import Device
-from ..environment import threads
 from ..errors import BackendError, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from .mapped_weights import Stored, tensors
+from .native_code import require_trust
 from .session_cache import SessionCache
 
 T = TypeVar("T")
 CACHED = "past_key_values."
+native_code = True  # A package is a shared library.
 # By the name that a weights file gives a type: torch's name.
 DTYPES = {
     "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "BOOL": "bool",
@@ -124,10 +125,12 @@ def load(bundle: Bundle, spec: EngineSpec, store: TorchKV, device: Device, sessi
         sessions: not used, since packages share weights and nothing else.
 
     Raises:
-        BackendError: it was built for another torch or processor, does not fit, or does not load.
+        BackendError: native code is not allowed, or it was built for another torch or processor, does not fit, or does
+            not load.
     """
+    require_trust(bundle, spec.backend)
     torch = store.torch
-    torch.set_num_threads(threads())
+    torch.set_num_threads(device.engine_threads)
     here = {"torch": str(torch.__version__), **machine(torch, store.device)}
     for what, version in spec.needs.items():
         if here.get(what) != version:

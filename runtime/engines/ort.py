@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-import onnxruntime as ort
-
 from ..bundle import Bundle
 from ..device import CPU, Device
 from ..errors import BackendError, backend_errors
 from ..manifest import CacheSpec, EngineSpec
-from . import packed_weights
+from . import onnx_check, packed_weights
+from .onnx_runtime import ort
 from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
 from .ort_providers import provider_session, require
 from .session_cache import SessionCache
+
+native_code = False  # Its engines are graphs of ONNX Runtime's own operators.
 
 
 def store(spec: CacheSpec, device: Device = CPU) -> HostKV | DeviceKV:
@@ -51,8 +52,11 @@ def load(
         sessions: the sessions of one `Engines`; on the CPU engines of one file share one.
 
     Raises:
+        BundleError: its file is not what an engine's may be.
         BackendError: ONNX Runtime cannot load it.
     """
+    for name in filter(None, (spec.file, spec.commit)):
+        onnx_check.check(bundle, name)
     file = bundle.file(spec.file)
     with backend_errors(
         lambda error: f"ONNX Runtime {ort.__version__} cannot load {file}{free(device.device)}: {error}"
@@ -61,7 +65,7 @@ def load(
             return _load_on_device(bundle, spec, store, device)
         if device.provider not in (None, "cpu"):
             return CopyRunner(provider_session(file, device), spec, store)
-        options = session_options(spec.threads)
+        options = session_options(spec.threads, device)
         key = spec.file, options.intra_op_num_threads
         return OrtRunner(sessions.get(key, partial(packed_weights.session, bundle, spec, options)), spec, store)
 

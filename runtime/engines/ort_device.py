@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from ..environment import cuda_graphs
 from ..errors import BackendError, SpeccWarning, backend_errors, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from .cuda import bindings
+from .onnx_runtime import ort
 
 # By a type's name: ONNX's number for it, and the numpy type that carries its bytes on the host.
 TYPES: dict[str, tuple[int, Any]] = {

@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-import onnxruntime as ort
-
 from ..bundle import Bundle
 from ..disk_cache import cache_directory
 from ..environment import CacheOffError
@@ -32,6 +30,7 @@ from ..errors import SpeccWarning, first_line
 from ..manifest import EngineSpec
 from ..stamps import stamp
 from .onnx_file import Location, OnnxFile
+from .onnx_runtime import FATAL, ort
 from .prepacked import Prepacked
 
 PROVIDERS = ["CPUExecutionProvider"]
@@ -162,7 +161,7 @@ def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: Index) -> No
 def _packed_by_runtime(file: Path, scratch: Path) -> OnnxFile:
     """Let ONNX Runtime save an engine with its weights as its kernels want them, into `scratch`."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = FATAL
     # An optimised graph would have weights of other names.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.optimized_model_filepath = str(scratch / file.name)

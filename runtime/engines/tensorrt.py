@@ -21,6 +21,7 @@ from ..device import Device
 from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from .cuda import Gpu, bindings
+from .native_code import require_trust
 from .session_cache import SessionCache
 
 if TYPE_CHECKING:
@@ -283,10 +284,11 @@ class TensorRT:
         name: of the backend.
         modules: the Python modules that the library may be; an engine's `needs` names one of them.
         numbered: see Kit.
+        native_code: see `specc.runtime.engines.Backend`. TensorRT itself refuses a plan with code for the host.
     """
 
-    def __init__(self, name: str, *modules: str, numbered: bool = False) -> None:
-        self.name, self.modules, self.numbered = name, modules, numbered
+    def __init__(self, name: str, *modules: str, numbered: bool = False, native_code: bool = False) -> None:
+        self.name, self.modules, self.numbered, self.native_code = name, modules, numbered, native_code
 
     def store(self, spec: CacheSpec, device: Device) -> GpuKV:
         """Make the rows of a cache on the GPU.
@@ -309,8 +311,10 @@ class TensorRT:
             sessions: not used, since each engine has a file of its own.
 
         Raises:
-            BackendError: the library is missing, or cannot load the engine.
+            BackendError: native code is not allowed, or the library is missing, or cannot load the engine.
         """
+        if self.native_code:
+            require_trust(bundle, self.name)
         module = next((m for m in self.modules if m in spec.needs), self.modules[0])
         try:
             trt: Any = importlib.import_module(module)
@@ -323,7 +327,7 @@ class TensorRT:
 
 TENSORRT = TensorRT("tensorrt", "tensorrt")
 RTX = TensorRT("tensorrt-rtx", "tensorrt_rtx")
-TORCH = TensorRT("torch-tensorrt", "tensorrt", "tensorrt_rtx", numbered=True)
+TORCH = TensorRT("torch-tensorrt", "tensorrt", "tensorrt_rtx", numbered=True, native_code=True)
 
 
 @cache

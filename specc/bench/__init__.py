@@ -41,6 +41,7 @@ class Options:
         rates: probabilities of a synthetic acceptance by depth; empty for the recipes' own rules.
         peers: other systems, and where their models are.
         device: where the engines run.
+        allow_native_code: run engines that are native code.
         guard: whether the guard may stop drafts that do not pay.
         stage: called with the title of each stage, how many runs are done, and how many there are.
     """
@@ -55,6 +56,7 @@ class Options:
     rates: Sequence[float] = ()
     peers: PeerOptions = field(default_factory=PeerOptions)
     device: Device = CPU
+    allow_native_code: bool = False
     guard: bool = True
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
 
@@ -154,7 +156,7 @@ def bench(options: Options) -> Report:
         SpeccError: the bundle, the prompts or the options cannot be used. A peer that fails raises nothing; the
             report says what is wrong with it.
     """
-    bundle = open_bundle(options.bundle)
+    bundle = open_bundle(options.bundle, options.allow_native_code)
     for name in options.peers.names:
         peers.source(name)
     plan = TunePlan.of(bundle.manifest)

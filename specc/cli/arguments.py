@@ -74,7 +74,9 @@ BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A direct
 JsonOption = Annotated[bool, flag("--json", "Print one JSON value, and nothing else, to standard output.")]
 DeviceOption = Annotated[str, option("D", "The device that runs the engines: cpu or cuda.")]
 ProviderOption = Annotated[OptionalStr, option("P", f"The provider of ONNX Runtime: {', '.join(PROVIDERS)}.")]
+NATIVE_CODE = "Run engines that are native code of the bundle's author. Allow it only whom you trust."
+NativeCodeOption = Annotated[bool, flag("--allow-native-code", NATIVE_CODE)]
 BackendOption = Annotated[
     OptionalStr,
-    option("NAME", "The backend whose engines run, if the bundle has several. Default: the first that runs here."),
+    option("NAME", "The backend whose engines run, if the bundle has several. Default: the first that may run here."),
 ]

@@ -13,6 +13,7 @@ from specc.cli.arguments import (
     BundleArgument,
     DeviceOption,
     JsonOption,
+    NativeCodeOption,
     OptionalInt,
     OptionalPath,
     OptionalStr,
@@ -89,6 +90,7 @@ def command(
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
+    allow_native_code: NativeCodeOption = False,
     html: Annotated[OptionalPath, option("FILE", HTML)] = None,
     json: JsonOption = False,
 ) -> None:
@@ -125,6 +127,7 @@ def command(
                     models=pairs("--peer-model", peer_model or ()),
                 ),
                 device=Device(device, execution_provider, backend),
+                allow_native_code=allow_native_code,
                 guard=not no_guard,
                 stage=stage,
             )

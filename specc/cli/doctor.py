@@ -20,6 +20,7 @@ EXAMPLES = examples("specc doctor", "specc doctor --json")
 COMPILER = "the compiler is not installed; pip install specc-compiler[compile]"
 TORCH = "torch is not installed; pip install specc-compiler[compile]"
 GPU = "this machine has no NVIDIA GPU, or no driver for it; check with nvidia-smi"
+NATIVE = "its engines are native code of a bundle's author, so they run only with --allow-native-code"
 CUDA = "cuda-bindings is not installed; pip install specc-compiler[tensorrt]"
 
 
@@ -48,6 +49,7 @@ class Finding:
         run: whether it can run here.
         missing: what it needs and this machine does not have, each with the remedy.
         warnings: what may break it, each with the remedy.
+        native_code: whether its engines are native code of a bundle's author, and so run with --allow-native-code only.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Finding:
     run: bool
     missing: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    native_code: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as plain data."""
@@ -80,13 +83,14 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
         table.add_row(title, ", ".join(finding.devices), builds, console.yes_or_no(finding.run))
         lines += [f"{title}: {line}" for line in finding.missing]
         lines += [f"{title}: warning: {line}" for line in finding.warnings]
+        lines += [f"{title}: {NATIVE}"] if finding.native_code else []
     if not lines:
         return table
     return console.stack(table, "", *lines)
 
 
 def _examine_backend(name: str) -> Finding:
-    from specc.runtime.engines import DEVICES, ONNX_RUNTIME
+    from specc.runtime.engines import DEVICES, ONNX_RUNTIME, native_code
 
     try:
         from specc.backends import backend
@@ -105,6 +109,7 @@ def _examine_backend(name: str) -> Finding:
         run=not missing_to_run,
         missing=tuple(dict.fromkeys([*missing_to_build, *missing_to_run])),
         warnings=_rivals() if name == "onnx" else (),
+        native_code=bool(native_code([name])),
     )
 
 

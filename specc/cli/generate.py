@@ -14,6 +14,7 @@ from specc.cli.arguments import (
     BundleArgument,
     DeviceOption,
     JsonOption,
+    NativeCodeOption,
     OptionalInt,
     OptionalPath,
     OptionalStr,
@@ -70,6 +71,7 @@ def command(
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
+    allow_native_code: NativeCodeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Continue a prompt, several tokens a step.
@@ -81,7 +83,7 @@ def command(
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
     import specc
 
-    stream = specc.load(bundle, device, execution_provider, backend).stream(
+    stream = specc.load(bundle, device, execution_provider, backend, allow_native_code=allow_native_code).stream(
         [{"role": "user", "content": text}] if chat else text,
         max_new_tokens,
         recipe="plain" if no_speculation else recipe,

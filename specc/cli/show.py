@@ -60,6 +60,7 @@ def command(
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Return the bundle as plain data: every engine, recipe, cache and file."""
+    from specc.runtime.engines import native_code
     from specc.runtime.json_codec import to_json
 
     manifest = bundle.manifest
@@ -71,6 +72,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "model": to_json(manifest.model),
         "versions": dict(manifest.versions),
         "default_recipe": manifest.default_recipe,
+        "native_code": native_code(engine.backend for engine in manifest.engines),
         "near_tie_tolerance": manifest.near_tie_tolerance,
         "recipes": [
             {
@@ -248,6 +250,8 @@ def _with_gaps(parts: Iterable[RenderableType]) -> list[RenderableType]:
 
 def _facts(manifest: Manifest) -> Table:
     """Draw the model, the caches and the versions that compiled the bundle."""
+    from specc.runtime.engines import native_code
+
     model, table = manifest.model, console.facts()
     table.add_row("model", f"{model.source}, revision {model.revision}")
     table.add_row("", f"{model.architecture}, {model.layers} layers, vocabulary {model.vocab_size}")
@@ -256,6 +260,8 @@ def _facts(manifest: Manifest) -> Table:
     for name, cache in manifest.caches.items():
         size = console.size(cache.bytes)
         table.add_row(f"cache {name}", f"{cache.capacity} rows, {len(cache.layers)} layers, {cache.dtype}, {size}")
+    if native := native_code(engine.backend for engine in manifest.engines):
+        table.add_row("native code", f"engines by {', '.join(native)}: they run only with --allow-native-code")
     table.add_row("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
     return table
 

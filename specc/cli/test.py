@@ -13,6 +13,7 @@ from specc.cli.arguments import (
     BundleArgument,
     DeviceOption,
     JsonOption,
+    NativeCodeOption,
     OptionalPath,
     OptionalStr,
     ProviderOption,
@@ -49,6 +50,7 @@ def command(
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
+    allow_native_code: NativeCodeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check every file and replay the golden outputs.
@@ -64,7 +66,14 @@ def command(
 
     with console.stages() as stage:
         proof = prove(
-            bundle, recipe or (), tolerance, reference, stage, Device(device, execution_provider, backend), text
+            bundle,
+            recipe or (),
+            tolerance,
+            reference,
+            stage,
+            Device(device, execution_provider, backend),
+            text,
+            allow_native_code,
         )
     if json:
         console.emit(proof.to_json())

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from specc.cli import console
-from specc.cli.arguments import BundleArgument, JsonOption, OptionalInt, OptionalPath, examples, option
+from specc.cli.arguments import (
+    BundleArgument,
+    JsonOption,
+    NativeCodeOption,
+    OptionalInt,
+    OptionalPath,
+    examples,
+    option,
+)
 from specc.tuning.policy import TUNING
 
 if TYPE_CHECKING:
@@ -32,6 +40,7 @@ def command(
     prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
     limit: Annotated[int, option("N", LIMIT, min=1)] = TUNING.prompts,
     max_new_tokens: Annotated[OptionalInt, option("N", TOKENS, min=2)] = None,
+    allow_native_code: NativeCodeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Choose the recipe that pays on this machine.
@@ -44,7 +53,7 @@ def command(
     from specc.tuning.tune import tune
 
     with console.stages() as stage:
-        plan = tune(bundle, prompts, max_new_tokens or TUNING.tokens, limit, stage)
+        plan = tune(bundle, prompts, max_new_tokens or TUNING.tokens, limit, stage, allow_native_code=allow_native_code)
     if json:
         console.emit(plan.to_json())
     else:

@@ -60,7 +60,7 @@ def _compile(options: Options) -> Bundle:
             _write_bundle(options, methods, prompts, text, directory, stages)
         gc.collect()  # the model and its graphs, which refer to one another, are freed before recipes are measured
         measure_recipes(directory, options, stages)
-    return open_bundle(options.output)
+    return open_bundle(options.output, allow_native_code=True)
 
 
 def _write_bundle(

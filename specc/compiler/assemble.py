@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import onnxruntime
-
 from specc import __version__
 from specc.compiler.plans import RecipePlan
 from specc.runtime.block import Block
+from specc.runtime.engines.onnx_runtime import ort
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 
@@ -81,5 +80,5 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "specc": __version__,
         **{package: version(package) for package in PACKAGES},
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": ort.__version__,
     }

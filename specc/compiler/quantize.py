@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, DefaultWeightOnlyQuantizer
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from specc.passes import Pass
 from specc.passes.arguments import node_arg, optional_node
 from specc.passes.find import aten, calls, weight
+from specc.runtime.engines.onnx_runtime import matrix_quantizers
 from specc.runtime.errors import PassError
 
 BITS = {"int8": 8, "int4": 4}
@@ -64,9 +64,10 @@ class QuantizeLinears(Pass):
         """
         if matrix.dtype != torch.float32:
             raise PassError(f"a weight of type {matrix.dtype} cannot be quantised; convert the model to float32")
-        config = DefaultWeightOnlyQuantConfig(self.block_size, is_symmetric=True, bits=self.bits)
+        quantizers = matrix_quantizers()
+        config = quantizers.DefaultWeightOnlyQuantConfig(self.block_size, is_symmetric=True, bits=self.bits)
         columns_first = np.ascontiguousarray(matrix.detach().numpy().T)
-        packed, scales, _ = DefaultWeightOnlyQuantizer(config).qbits_block_quant(columns_first)
+        packed, scales, _ = quantizers.DefaultWeightOnlyQuantizer(config).qbits_block_quant(columns_first)
         return torch.from_numpy(packed), torch.from_numpy(scales)
 
     def _register(self, graph: GraphModule, product: _Product) -> tuple[str, str]:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 
 from specc import prompts
-from specc.runtime.errors import BundleError
+from specc.runtime.errors import BundleError, first_line
+from specc.runtime.manifest import ModelSpec
 from specc.runtime.session import Session
 
 FILE = "golden.jsonl"
@@ -39,6 +41,15 @@ class Case:
     prompt_ids: list[int]
     token_ids: list[int]
     gaps: list[float]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise TypeError("prompt is not text")
+        for name, ids in (("prompt_ids", self.prompt_ids), ("token_ids", self.token_ids)):
+            if not isinstance(ids, list) or any(type(i) is not int or i < 0 for i in ids):
+                raise TypeError(f"{name} is not a list of token ids")
+        if not isinstance(self.gaps, list) or any(type(g) not in (int, float) or not 0 <= g < inf for g in self.gaps):
+            raise TypeError("gaps is not a list of finite numbers, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -71,16 +82,46 @@ class Replayed:
 
 
 def read_cases(file: Path) -> list[Case]:
-    """Read the golden cases of a bundle. Raises BundleError, which names the line."""
+    """Read the golden cases of a bundle.
+
+    Raises:
+        BundleError: the file is not text, or a line is not a golden case. The message names the line.
+    """
     cases = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except ValueError as e:
+        raise BundleError(f"{file} is not text ({first_line(e)}); compile the bundle again") from e
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             cases.append(Case(**json.loads(line)))
-        except (ValueError, TypeError) as e:
-            raise BundleError(f"{file}, line {number}: not a golden case ({e}); compile the bundle again") from e
+        except (ValueError, TypeError, RecursionError) as e:
+            reason = first_line(e)
+            raise BundleError(f"{file}, line {number}: not a golden case ({reason}); compile the bundle again") from e
     return cases
+
+
+def check_cases(cases: Sequence[Case], model: ModelSpec) -> None:
+    """Check that golden cases are of a model, and that there are any: a test of none would prove nothing.
+
+    Raises:
+        BundleError: there is no case, or one that the model cannot have given.
+    """
+    if not cases:
+        raise BundleError(f"{FILE} has no golden cases, so there is nothing to test; compile the bundle again")
+    for number, case in enumerate(cases, 1):
+        tokens = [*case.prompt_ids, *case.token_ids]
+        if not case.prompt_ids or not case.token_ids or len(tokens) > model.context:
+            reason = f"it has {len(case.prompt_ids)} and {len(case.token_ids)} tokens, of a context of {model.context}"
+        elif max(tokens) >= model.vocab_size:
+            reason = f"token {max(tokens)} is not in the vocabulary of {model.vocab_size}"
+        elif len(case.gaps) != len(case.token_ids):
+            reason = f"it has {len(case.gaps)} gaps for {len(case.token_ids)} tokens"
+        else:
+            continue
+        raise BundleError(f"{FILE}, case {number}: {reason}; compile the bundle again")
 
 
 def write_cases(cases: Iterable[Case], file: Path) -> None:

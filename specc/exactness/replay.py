@@ -13,6 +13,7 @@ from specc.exactness.golden import Case, Replayed, Verdict
 from specc.exactness.perplexity import Sample
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
+from specc.runtime.manifest_checks import check_tolerance
 from specc.runtime.session import Session
 
 GOLDEN = "the bundle's golden file"  # stands for a recipe where that file is compared with a reference
@@ -116,6 +117,7 @@ def prove(
     stage: Stage = lambda title, done, total: None,
     device: Device = CPU,
     text: Path | None = None,
+    allow_native_code: bool = False,
 ) -> Proof:
     """Check the hash of every file of a bundle, then replay its golden cases.
 
@@ -127,17 +129,20 @@ def prove(
         stage: a function that is called as work goes on.
         device: where the engines run.
         text: a file to measure perplexity on. None takes the golden prompts.
+        allow_native_code: run engines that are native code.
 
     Raises:
         SpeccError: the bundle, a recipe, the reference or the text cannot be used.
     """
     content = perplexity.read(text) if text else None
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, allow_native_code)
     manifest = bundle.manifest
     limit = manifest.near_tie_tolerance if tolerance is None else tolerance
+    check_tolerance(manifest, limit, "the tolerance")
     names = list(dict.fromkeys(bundle.recipe(name).name for name in recipes or [r.name for r in manifest.recipes]))
     bundle.check()
     golden_cases = cases = golden.read_cases(bundle.file(golden.FILE))
+    golden.check_cases(cases, manifest.model)
     session = Session(bundle, device)
     sample = perplexity.from_prompts(cases)
     if content:

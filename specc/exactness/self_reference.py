@@ -34,7 +34,7 @@ def refer_to_itself(path: Path, text: Path | None = None) -> None:
         path: the bundle.
         text: the text file that the compile measured the original's perplexity on.
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, allow_native_code=True)  # It was compiled here.
     manifest, session = bundle.manifest, Session(bundle)
     cases = golden.read_cases(path / golden.FILE)
     agreements = [agrees for case in cases for agrees in _agreements(session, case)]

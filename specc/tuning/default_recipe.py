@@ -40,7 +40,7 @@ def choose_default(
         advance: called with the name of each recipe before it runs.
         policy: how long to measure, and how fast the default must be.
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, allow_native_code=True)  # It was compiled here.
     try:
         choose(bundle, CPU)
     except BackendError:

@@ -38,6 +38,7 @@ def tune(
     limit: int = TUNING.prompts,
     stage: Stage = lambda title, done, total: None,
     policy: TuningPolicy = TUNING,
+    allow_native_code: bool = False,
 ) -> TunePlan:
     """Tune a bundle, and write the plan into its manifest. Nothing is written before the end.
 
@@ -48,6 +49,7 @@ def tune(
         limit: how many prompts are run at most.
         stage: called with the title of each stage, how many are done, and how many there are.
         policy: how much is measured, and what pays.
+        allow_native_code: run engines that are native code.
 
     Returns:
         The plan that was written.
@@ -55,7 +57,7 @@ def tune(
     Raises:
         SpeccError: the bundle or the prompts cannot be used.
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, allow_native_code)
     texts = read_texts(bundle, file)[:limit]
     total = len(texts) + LATER_STAGES
     stage("measure the steps", 0, total)
@@ -220,4 +222,4 @@ def _curve(costs: Iterable[StepCost], engines: Mapping[int, str]) -> tuple[Curve
 
 
 if __name__ == "__main__":
-    tune(Path(sys.argv[1]), stage=lambda title, *_: print(title, flush=True))
+    tune(Path(sys.argv[1]), stage=lambda title, *_: print(title, flush=True), allow_native_code=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from small_bundle import MANIFEST, fill
 
 from specc.runtime.bundle import open_bundle
+from specc.runtime.checked_files import check_once
 from specc.runtime.errors import BundleError, RecipeError
 
 
@@ -53,9 +55,9 @@ def put_a_directory_in_place_of(file: Path) -> None:
     file.mkdir()
 
 
-def put_a_link_in_place_of(file: Path) -> None:
+def put_a_link_in_place_of(file: Path, target: Path) -> None:
     file.unlink()
-    file.symlink_to("/etc/passwd")
+    file.symlink_to(target)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -81,10 +83,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: (p / "weights.safetensors").write_bytes(b"weigh"),
         "weights.safetensors has 5 bytes instead of 7",
     ),
-    "a link out of it": (
-        lambda p: put_a_link_in_place_of(p / "decode.onnx"),
-        "'decode.onnx' lies outside the bundle",
+    "a link to another file": (
+        lambda p: put_a_link_in_place_of(p / "decode.onnx", Path("/etc/passwd")),
+        "decode.onnx has ",
     ),
+    "a link to itself": (lambda p: put_a_link_in_place_of(p / "decode.onnx", p / "decode.onnx"), "is missing"),
+    "a link to a device": (lambda p: put_a_link_in_place_of(p / "decode.onnx", Path("/dev/zero")), "is missing"),
     "a file above it": (lambda p: alter(p, files=files("../notes.txt")), "'../notes.txt' lies outside the bundle"),
     "a file by its root": (lambda p: alter(p, files=files("/etc/passwd")), "'/etc/passwd' lies outside the bundle"),
 }
@@ -106,6 +110,34 @@ def test_a_file_of_the_right_size_and_the_wrong_content_is_found(path: Path) -> 
     with pytest.raises(BundleError, match=r"weights\.safetensors was altered"):
         bundle.check()
     bundle.check("decode.onnx")
+
+
+def test_a_snapshot_of_the_hub_whose_files_are_links_is_a_bundle(path: Path) -> None:
+    blobs = path.parents[1] / "blobs"
+    blobs.mkdir()
+    for file in [f for f in path.rglob("*") if f.is_file()]:
+        target = file.rename(blobs / f"blob-{file.name}")
+        file.symlink_to(os.path.relpath(target, file.parent))
+    bundle = open_bundle(path)
+    bundle.check()
+    check_once(bundle)
+    assert bundle.file("weights.safetensors").read_bytes() == b"weights"
+
+
+def test_a_link_to_a_file_of_the_right_size_and_another_content_is_refused(path: Path) -> None:
+    secret = path.parent / "secret"
+    secret.write_bytes(b"secret!")
+    put_a_link_in_place_of(path / "weights.safetensors", secret)
+    with pytest.raises(BundleError, match=r"weights\.safetensors was altered"):
+        check_once(open_bundle(path))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "sub/../decode.onnx", "/etc/passwd", "../x", "esc\x1b", ""])
+def test_a_file_that_the_manifest_does_not_list_has_no_path(path: Path, name: str) -> None:
+    (path / "notes.txt").write_text("not listed")
+    with pytest.raises(BundleError, match="the manifest does not list") as e:
+        open_bundle(path).file(name)
+    assert str(e.value).isprintable()
 
 
 def test_the_message_for_an_unknown_recipe_suggests_the_nearest(path: Path) -> None:

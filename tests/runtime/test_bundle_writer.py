@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 from small_bundle import fill
 
-from specc.runtime import bundle_writer
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
 from specc.runtime.errors import BundleError
@@ -46,7 +46,21 @@ def test_a_new_bundle_appears_when_it_is_whole(tmp_path: Path) -> None:
         fill(partial)
         assert not path.exists()
     assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~bundle_writer._umask()
+
+
+def test_everybody_whom_the_umask_admits_can_read_every_file_of_a_bundle(tmp_path: Path) -> None:
+    """Safetensors writes files that only their owner can read."""
+    before = os.umask(0o027)
+    try:
+        with written_whole(tmp_path / "demo.specc") as partial:
+            fill(partial)
+            (partial / "weights.safetensors").chmod(0o600)
+            (partial / "sub").chmod(0o700)
+    finally:
+        os.umask(before)
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "demo.specc").rglob("*")}
+    assert modes.pop("sub") == 0o750 == stat.S_IMODE((tmp_path / "demo.specc").stat().st_mode)
+    assert set(modes.values()) == {0o640} and "manifest.json" in modes
 
 
 def test_overwriting_replaces_the_old_bundle(path: Path) -> None:

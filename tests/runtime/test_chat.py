@@ -213,7 +213,8 @@ def test_named_templates_are_chosen_as_transformers_chooses(tmp_path: Path, list
     fast.save_pretrained(tmp_path, save_jinja_files=not listed)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert ("chat_template" in config) == listed
-    chat = ChatTemplate(read_templates(tmp_path, config), special_tokens(config))
+    files = {f.relative_to(tmp_path).as_posix(): f for f in tmp_path.rglob("*") if f.is_file()}
+    chat = ChatTemplate(read_templates(files, config), special_tokens(config))
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert chat.templates == loaded.chat_template == named
     assert chat.tokens == loaded.special_tokens_map

@@ -61,10 +61,10 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> 
         cache_root()
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "2.5", "many"])
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "many", "1025", "9" * 5000, "٣"])
 def test_a_number_of_threads_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECC_THREADS", value)
-    with pytest.raises(BackendError, match=f"SPECC_THREADS is '{value}'; give a whole number, 1 or more"):
+    with pytest.raises(BackendError, match=f"SPECC_THREADS is '{value}'; give a whole number from 1 to 1024"):
         threads()
 
 

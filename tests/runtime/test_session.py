@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 
+import specc
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
 from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.chat import ChatTemplate
-from specc.runtime.device import Device
+from specc.runtime.device import CPU, Device
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
@@ -30,8 +31,9 @@ PROMPT = "the quick brown fox"
 class ToyBackend:
     """A backend whose engines run in numpy. `loaded` has the names of the engines that it loaded, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, native_code: bool = False) -> None:
         self.loaded: list[str] = []
+        self.native_code = native_code
 
     def load(self, bundle: Any, spec: EngineSpec, store: Any, device: Device, sessions: Any) -> Toy:
         self.loaded.append(spec.name)
@@ -294,6 +296,42 @@ def test_a_backend_that_this_runtime_lacks_is_named(session: Session, tmp_path: 
     write_bundle(tmp_path / "other.specc", backend="abacus")
     with pytest.raises(BackendError, match="'abacus'"):
         Session(open_bundle(tmp_path / "other.specc"))
+
+
+class TestNativeCode:
+    @pytest.fixture
+    def native(self, backend: ToyBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        """A bundle with engines by a backend of native code, and then by one without."""
+        native = ToyBackend(native_code=True)
+        monkeypatch.setitem(engines.BACKENDS, "native", "native")
+        monkeypatch.setitem(engines.DEVICES, "native", ("cpu",))
+        monkeypatch.setitem(sys.modules, f"{engines.__name__}.native", native)
+        write_bundle(tmp_path / "native.specc", "native")
+        return tmp_path / "native.specc"
+
+    def test_it_runs_only_if_the_user_allows_it(self, native: Path) -> None:
+        with pytest.raises(BackendError, match=r"by native, which run native code .*give --allow-native-code") as e:
+            specc.load(native)
+        assert "allow_native_code=True" in str(e.value) and "\n" not in str(e.value)
+        assert specc.load(native, allow_native_code=True).engines.backend == "native"
+
+    def test_the_first_backend_without_it_is_the_default(self, native: Path) -> None:
+        bundle = open_bundle(native)
+        toys = tuple(replace(e, backend="toy") for e in bundle.manifest.engines)
+        manifest = replace(bundle.manifest, engines=bundle.manifest.engines + toys)
+        for allowed, backend in ((False, "toy"), (True, "native")):
+            assert engines.choose(replace(bundle, manifest=manifest, allow_native_code=allowed), CPU) == backend
+        with pytest.raises(BackendError, match="give --allow-native-code"):
+            engines.choose(replace(bundle, manifest=manifest), Device(backend="native"))
+
+    @pytest.mark.parametrize("name", ["inductor", "inductor-cuda", "torch-tensorrt"])
+    def test_a_loader_refuses_it_before_it_opens_anything(self, native: Path, name: str) -> None:
+        bundle = open_bundle(native)
+        spec = replace(bundle.engine("decode"), backend=name, file="no/such/file")
+        anything: Any = None
+        with pytest.raises(BackendError, match=f"by {name}, which run native code"):
+            engines._backend(name).load(bundle, spec, anything, CPU, anything)
+        assert engines.native_code([name, "onnx", "abacus"]) == [name]
 
 
 def test_a_stream_that_another_has_overtaken_says_so(session: Session) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listed import bundle_of
 from toys import tokenizer
 
 from specc.runtime.chat import ChatOptions
-from specc.runtime.errors import BundleError, PromptError
+from specc.runtime.errors import BundleError, PromptError, SpeccWarning
 from specc.runtime.text import Text
 
 TEMPLATE = (
@@ -27,7 +28,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 def text(directory: Path, **config: Any) -> Text:
     tokenizer().save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
-    return Text(directory)
+    return Text(bundle_of(directory))
 
 
 def test_text_tokens_and_messages_are_prompts(tmp_path: Path) -> None:
@@ -149,14 +150,14 @@ def test_settings_of_a_tokenizer_that_cannot_be_read_are_named(tmp_path: Path, c
     text(tmp_path)
     (tmp_path / "tokenizer_config.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"tokenizer_config\.json .*; compile again"):
-        Text(tmp_path)
+        Text(bundle_of(tmp_path))
 
 
 def test_a_template_that_is_not_text_is_named(tmp_path: Path) -> None:
     text(tmp_path)
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xff")
     with pytest.raises(BundleError, match=r"a chat template in .* cannot be read"):
-        Text(tmp_path)
+        Text(bundle_of(tmp_path))
 
 
 BAD_ITEMS = [[1, -1], [1, "a"], [1, 2.0], [HELLO[0], 1], [None], [True, False], np.array([1.0]), np.array([True]), [1j]]
@@ -185,7 +186,29 @@ def test_a_conversation_that_cannot_be_rendered_says_why(
         loaded.encode([{"role": role, "content": "hello"}])
 
 
+UNLISTED = ["tokenizer_config.json", "chat_template.jinja", "additional_chat_templates/rag.jinja"]
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_a_file_beside_the_tokenizer_that_the_manifest_does_not_list_is_not_read(tmp_path: Path, name: str) -> None:
+    text(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    bundle = bundle_of(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(json.dumps({"chat_template": "evil"}))
+    with pytest.warns(SpeccWarning, match=f"does not list {name}, so it is not read; compile again"):
+        loaded = Text(bundle)
+    assert loaded.chat.templates == {}
+
+
+def test_a_tokenizer_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path)
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(BundleError, match=r"does not list 'tokenizer\.json'"):
+        Text(bundle)
+
+
 def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match=r"tokenizer\.json"):
-        Text(tmp_path)
+        Text(bundle_of(tmp_path))

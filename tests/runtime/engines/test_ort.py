@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 from doubles.onnx_runtime import PlugIn
-from engine_files import build, bundle_of, cache_spec
+from engine_files import build, cache_spec
+from listed import bundle_of
 
 import specc
 from specc.runtime.block import Block

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from doubles.cuda import FakeCuda
 from doubles.tensorrt import FakeTensorRT
+from listed import bundle_of
 
 from specc.runtime.block import Block
-from specc.runtime.bundle import Bundle
 from specc.runtime.device import Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import tensorrt
@@ -84,8 +84,7 @@ class Loaded:
         (path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + weight)
         (path / "v.trt").write_bytes(b"verify")
         (path / "c.trt").write_bytes(b"commit")
-        no_manifest: Any = None
-        self.bundle, self.spec = Bundle(path, no_manifest), spec
+        self.bundle, self.spec = bundle_of(path), spec
         self.cuda = FakeCuda()
         self.gpu = Gpu(self.cuda.cuda)
         self.library = FakeTensorRT(

@@ -61,7 +61,7 @@ class Pair:
         self.graph, weights_file = prepared(family), directory / "weights.safetensors"
         weights.write(weights.collect(self.graph), weights_file)
         manifest = SimpleNamespace(weights=weights_file.name)
-        self.bundle = cast(Bundle, SimpleNamespace(file=directory.joinpath, manifest=manifest))
+        self.bundle = cast(Bundle, SimpleNamespace(file=directory.joinpath, manifest=manifest, allow_native_code=True))
         self.onnx_spec, self.spec = self._built("onnx", onnx.ONNX), self._built("inductor", inductor.CPU)
         keys = [tensor for tensor in self.spec.inputs if tensor.name.endswith(".key")]
         self.caches = CacheSpec(CAPACITY, {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}, keys[0].dtype)
@@ -202,9 +202,10 @@ def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> Non
     compiled = {n for n, b in names if b == "inductor"}
     assert compiled == {"prefill", "decode", "verify-chain-4"} < {n for n, b in names if b == "onnx"}
     for backend in (None, "onnx", "inductor"):
-        proof = prove(output, device=Device(backend=backend))
+        proof = prove(output, device=Device(backend=backend), allow_native_code=True)
         assert [r.verdict for r in proof.replayed] == ["identical"] * 2
-        assert specc.load(output, backend=backend).engines.backend == (backend or "onnx")
+        loaded = specc.load(output, backend=backend, allow_native_code=True)
+        assert loaded.engines.backend == (backend or "onnx")
     cases = golden.read_cases(bundle.file(golden.FILE))
     assert len(cases[0].token_ids) == 12
     with pytest.raises(

@@ -31,6 +31,14 @@ def test_every_backend_and_provider_is_examined() -> None:
     assert set(DEVICES) >= set(BACKENDS)
 
 
+def test_backends_whose_engines_are_native_code_are_named() -> None:
+    all_findings = findings()
+    native = {name for name, finding in all_findings.items() if finding.native_code}
+    assert native == {"backend inductor", "backend inductor-cuda", "backend torch-tensorrt"}
+    lines = cli("doctor").out
+    assert f"inductor: {doctor.NATIVE}" in " ".join(lines.split())
+
+
 def test_what_runs_lacks_nothing_and_what_does_not_says_what() -> None:
     all_findings = findings()
     assert all_findings["provider cpu"].run and all_findings["backend onnx"].run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from shell import fits, refused, specc
+from shell import copied, edit_manifest, fits, refused, specc
 
 from specc.cli.show import drawing, join_runs, picture
 from specc.runtime.tree import Tree
@@ -45,6 +45,15 @@ def test_a_tree_is_drawn_a_line_a_slot() -> None:
         "│   └── 4 (0, 1)",
         "└── 2 (1)",
     ]
+
+
+def test_native_code_in_a_bundle_is_named(tmp_path: Path) -> None:
+    frozen = copied(Path(__file__).parents[2] / "bundles/schema-1", tmp_path)
+    assert specc("show", frozen, "--json").json["native_code"] == []
+    assert "native code" not in specc("show", frozen).out
+    edit_manifest(frozen, lambda m: [e.update(backend="inductor") for e in m["engines"][:2]])
+    assert specc("show", frozen, "--json").json["native_code"] == ["inductor"]
+    assert "engines by inductor: they run only with --allow-native-code" in " ".join(specc("show", frozen).out.split())
 
 
 @pytest.mark.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tiny import save_model
 from specc.exactness.golden import Case, Replayed, Verdict, read_cases
 from specc.exactness.replay import MeasuredPerplexity, Proof, prove
 from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.errors import BundleError
 
 FROZEN = Path(__file__).parents[2] / "bundles" / "schema-1"
 CASES = [Case("a", [1], [5, 6, 7], [0.1, 0.2, 0.3]), Case("b", [2], [8], [0.4])]
@@ -193,3 +195,47 @@ class TestCommand:
         edit_manifest(copy, lossy)
         report = specc("test", copy, "--recipe", "prompt-lookup", "--json").json
         assert report["lossy"] == 1 and report["diverged"] == 0
+
+
+GOLDEN_EDITS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
+    "empty": (list.clear, "has no golden cases, so there is nothing to test"),
+    "of a larger vocabulary": (lambda cases: cases[0]["token_ids"].append(512), "token 512 is not in the vocabulary"),
+    "of a larger context": (lambda cases: cases[0]["prompt_ids"].extend([1] * 256), "of a context of 256"),
+    "without tokens": (lambda cases: cases[1].update(token_ids=[], gaps=[]), "case 2: it has"),
+    "with too few gaps": (lambda cases: cases[0]["gaps"].pop(), "gaps for"),
+    "with gaps that are no numbers": (
+        lambda cases: cases[0]["gaps"].__setitem__(0, float("nan")),
+        "line 1: not a golden",
+    ),
+    "with gaps without end": (lambda cases: cases[0]["gaps"].__setitem__(0, float("inf")), "line 1: not a golden"),
+    "with ids that are no numbers": (lambda cases: cases[0].update(token_ids=["a"]), "line 1: not a golden"),
+    "with ids below zero": (lambda cases: cases[0]["prompt_ids"].append(-1), "line 1: not a golden"),
+    "with another field": (lambda cases: cases[0].update(colour=1), "line 1: not a golden"),
+}
+
+
+@pytest.mark.parametrize(("edit", "named"), GOLDEN_EDITS.values(), ids=GOLDEN_EDITS)
+def test_golden_cases_that_would_prove_nothing_are_refused(edit: Any, named: str, tmp_path: Path) -> None:
+    assert named in refused("test", edit_golden(copied(FROZEN, tmp_path), edit))
+
+
+def test_golden_cases_of_another_model_fail(tmp_path: Path) -> None:
+    def exchange(cases: list[dict[str, Any]]) -> None:
+        for case in cases:
+            case.update(
+                token_ids=[(token + 1) % 500 + 1 for token in case["token_ids"]], gaps=[9.0] * len(case["gaps"])
+            )
+
+    bundle = edit_golden(copied(FROZEN, tmp_path), exchange)
+    assert specc("test", bundle, "--recipe", "plain").status == 1
+
+
+@pytest.mark.parametrize("tolerance", ["inf", "0.5", "1e9"])
+def test_a_tolerance_that_admits_anything_is_refused(tolerance: str) -> None:
+    line = refused("test", FROZEN, "--recipe", "plain", "--tolerance", tolerance)
+    assert line.startswith(f"the tolerance is {float(tolerance):g}; of a target in fp32 it is 0 to 0.001")
+
+
+def test_a_tolerance_that_is_no_number_is_refused() -> None:
+    with pytest.raises(BundleError, match="the tolerance is nan"):
+        prove(FROZEN, ["plain"], tolerance=float("nan"))

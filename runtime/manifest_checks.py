@@ -1,0 +1,150 @@
+"""Checks of a manifest as a whole: a stranger may have signed anything, and engines and sessions rely on all of it.
+
+N  slots of an engine      R  rows of its outputs: N, or 1      T  span of a mask      V  vocabulary      K  ranks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from .block import Frontier, Parents
+from .errors import BundleError
+from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
+from .tree import Tree
+
+TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
+WIDEST = 1.0  # Of a target in fewer bits, whose logits differ more from width to width.
+AGAIN = "compile the bundle again"
+CACHED = ("past_key_values.", "present.")
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Check that all parts of a manifest fit each other.
+
+    Raises:
+        BundleError: naming the first part that does not fit.
+    """
+    for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BundleError(f"manifest.files: {name!r} lies outside the bundle; {AGAIN}")
+    check_names(manifest)
+    check_tolerance(manifest, manifest.near_tie_tolerance, "manifest.near_tie_tolerance")
+    _check_engines(manifest)
+    for recipe in manifest.recipes:
+        if not recipe.verify:
+            raise BundleError(f"manifest: recipe {recipe.name} names no engine to verify with; {AGAIN}")
+
+
+def check_tolerance(manifest: Manifest, tolerance: float, name: str) -> None:
+    """Check that near-ties are near: only logits of narrow weights are further apart.
+
+    Args:
+        manifest: of the bundle that is tested.
+        tolerance: the gap of logits below which a difference is a near-tie.
+        name: what the tolerance is, for the message.
+
+    Raises:
+        BundleError: it is not a number from 0 to TOLERANCE, or to WIDEST if the target is not in fp32.
+    """
+    types = {engine.block.weights for engine in manifest.engines if engine.name == "decode"}
+    most = TOLERANCE if types == {"fp32"} else WIDEST
+    if not 0 <= tolerance <= most:
+        raise BundleError(f"{name} is {tolerance:g}; of a target in {', '.join(sorted(types))} it is 0 to {most:g}")
+
+
+def _check_engines(manifest: Manifest) -> None:
+    """Check that every backend can decode, that no engine is defined twice, and that tensors have their shapes."""
+    if "target" not in manifest.caches:
+        raise BundleError(f"manifest.caches: there is no 'target'; {AGAIN}")
+    keys = [(engine.name, engine.backend) for engine in manifest.engines]
+    for name, backend in keys:
+        if keys.count((name, backend)) > 1:
+            raise BundleError(f"manifest: engine {name} by {backend} is there twice; {AGAIN}")
+        if ("decode", backend) not in keys:
+            raise BundleError(f"manifest: backend {backend} has no engine 'decode'; {AGAIN}")
+    for engine in manifest.engines:
+        topology = engine.block.topology
+        span = topology.span if isinstance(topology, Frontier) else MOST
+        if not 1 <= topology.slots <= span <= MOST:
+            slots = f"{topology.slots} slots, of a span of {span}"
+            raise BundleError(f"manifest: engine {engine.name} has {slots}; {AGAIN}")
+        if engine.name in ("decode", "prefill") and not _reads_a_chain(engine):
+            raise BundleError(f"manifest: engine {engine.name} does not run a chain on the target's cache; {AGAIN}")
+        if engine.inputs:
+            _check_tensors(engine, manifest.caches[engine.block.cache], manifest.model.vocab_size)
+
+
+def _reads_a_chain(engine: EngineSpec) -> bool:
+    block = engine.block
+    chain = isinstance(block.topology, Tree) and block.topology.is_chain
+    return chain and (block.model, block.cache) == ("target", "target")
+
+
+def _check_tensors(engine: EngineSpec, cache: CacheSpec, vocabulary: int) -> None:
+    """Check the inputs and outputs of an engine against its block.
+
+    Raises:
+        BundleError: one is missing, or has another shape or type.
+    """
+    for kind, tensors, expected in (
+        ("input", engine.inputs, _inputs(engine)),
+        ("output", engine.outputs, _outputs(engine, vocabulary)),
+    ):
+        shapes = {tensor.name: tensor for tensor in tensors}
+        if len(shapes) < len(tensors):
+            raise BundleError(f"manifest: engine {engine.name} has an {kind} twice; {AGAIN}")
+        for name, (dtypes, shape) in expected.items():
+            tensor = shapes.get(name)
+            if tensor is None or tensor.dtype not in dtypes or tensor.shape != shape:
+                raise BundleError(f"manifest: engine {engine.name}: {kind} {name!r} is not {list(shape)}; {AGAIN}")
+        for tensor in tensors:
+            if tensor.name.startswith(CACHED):
+                _check_cached(engine, tensor, cache)
+
+
+def _inputs(engine: EngineSpec) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Return the types and the shape of each input that is no part of a cache, by name."""
+    block, slots = engine.block, engine.block.slots
+    shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+        "input_ids": (("int64",), (1, slots)),
+        "past_len": (("int64",), (1,)),
+    }
+    if block.last_row:
+        shapes["row"] = ("int64",), (1,)
+    if isinstance(block.topology, Parents):
+        shapes["parents"] = ("int64",), (slots,)
+    if isinstance(block.topology, Frontier):
+        shapes |= {"mask": (("bool",), (slots, block.topology.span)), "depth": (("int64",), (slots,))}
+    return shapes
+
+
+def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Return the types and the shape of each output that the block names, but for hidden states."""
+    rows = 1 if engine.block.last_row else engine.block.slots
+    floats = ("float", "float32", "float16", "bfloat16")
+    shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+    for output in engine.block.outputs:
+        kind, _, number = output.partition(":")
+        if kind == "ids":
+            shapes["ids"] = ("int64",), (1, rows)
+        elif kind == "logits":
+            shapes["logits"] = floats, (1, rows, vocabulary)
+        elif kind == "top_k":
+            shapes |= {
+                "top_ids": (("int64",), (1, rows, int(number))),
+                "top_logprobs": (floats, (1, rows, int(number))),
+            }
+    return shapes
+
+
+def _check_cached(engine: EngineSpec, tensor: Tensor, cache: CacheSpec) -> None:
+    """Check that a tensor is a layer's keys or values, with the shape that its cache gives them."""
+    _, _, row = tensor.name.partition(".")
+    layer, _, part = row.rpartition(".")
+    heads, size = cache.layers.get(layer, (0, 0))
+    if part not in ("key", "value") or tensor.shape != (1, heads, cache.capacity, size):
+        raise BundleError(
+            f"manifest: engine {engine.name}: {tensor.name!r} is {list(tensor.shape)}, which is not in cache "
+            f"{engine.block.cache}; {AGAIN}"
+        )

@@ -1,0 +1,111 @@
+"""A manifest that a stranger signed: whatever does not fit is refused in one line, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import copied, edit_manifest
+
+from specc.runtime.bundle import open_bundle
+from specc.runtime.errors import BundleError
+
+FROZEN = Path(__file__).parents[1] / "bundles/schema-1"
+Edit = Callable[[dict[str, Any]], Any]
+HUGE = 10**30
+
+
+def engine(manifest: dict[str, Any], name: str = "decode") -> Any:
+    return next(e for e in manifest["engines"] if e["name"] == name)
+
+
+def without(name: str) -> Edit:
+    return lambda m: m.update(engines=[e for e in m["engines"] if e["name"] != name])
+
+
+def tensor(place: str, tensor_name: str, /, **fields: Any) -> Edit:
+    return lambda m: next(t for t in engine(m)[place] if t["name"] == tensor_name).update(fields)
+
+
+def nested(depth: int) -> Any:
+    data: Any = 1
+    for _ in range(depth):
+        data = [data]
+    return data
+
+
+EDITS: dict[str, tuple[Edit, str]] = {
+    "a capacity below zero": (lambda m: m["caches"]["target"].update(capacity=-5), "capacity is -5, and must be 1 to"),
+    "a huge capacity": (lambda m: m["caches"]["target"].update(capacity=HUGE), "capacity is 1000"),
+    "another capacity": (lambda m: m["caches"]["target"].update(capacity=385), "which is not in cache target"),
+    "heads below zero": (lambda m: m["caches"]["target"]["layers"].update({"0": [-2, 16]}), "heads is -2"),
+    "no target cache": (lambda m: m["caches"].pop("target"), "target"),
+    "an unknown type of rows": (lambda m: m["caches"]["target"].update(dtype="complex"), "unknown dtype 'complex'"),
+    "an unknown type": (tensor("inputs", "input_ids", dtype="int8"), "unknown dtype 'int8'"),
+    "another known type": (tensor("inputs", "input_ids", dtype="float"), "input 'input_ids' is not [1, 1]"),
+    "a dimension below zero": (tensor("inputs", "input_ids", shape=[1, -1]), "a dimension is -1"),
+    "a huge dimension": (tensor("outputs", "logits", shape=[1, 1, HUGE]), "a dimension is 1000"),
+    "another vocabulary": (tensor("outputs", "logits", shape=[1, 1, 511]), "output 'logits' is not [1, 1, 512]"),
+    "an input without its name": (tensor("inputs", "past_len", name="past"), "input 'past_len' is not [1]"),
+    "no layer of the cache": (
+        tensor("inputs", "past_key_values.0.key", name="past_key_values.9.key"),
+        "which is not in cache target",
+    ),
+    "a vocabulary of nothing": (lambda m: m["model"].update(vocab_size=0), "vocab_size is 0"),
+    "a context below zero": (lambda m: m["model"].update(context=-1), "context is -1"),
+    "threads below zero": (lambda m: engine(m).update(threads=-1), "threads is -1"),
+    "no engine to decode": (without("decode"), "decode"),
+    "an engine twice": (lambda m: m["engines"].append(engine(m)), "engine decode by onnx is there twice"),
+    "a backend that cannot decode": (
+        lambda m: engine(m, "prefill").update(backend="inductor"),
+        "backend inductor has no engine 'decode'",
+    ),
+    "a tree for decoding": (lambda m: engine(m)["block"].update(topology={"slots": 1}), "does not run a chain"),
+    "slots below zero": (lambda m: engine(m)["block"].update(topology={"slots": -1}), "engine decode has -1 slots"),
+    "a span below the slots": (
+        lambda m: engine(m)["block"].update(topology={"slots": 4, "span": 2}),
+        "of a span of 2",
+    ),
+    "a recipe without engines": (lambda m: m["recipes"][0].update(verify=[]), "names no engine to verify with"),
+    "an escape in a name": (lambda m: m["model"].update(source="\x1b[31mred"), r"'\x1b[31mred' has characters that"),
+    "an escape in a file": (lambda m: m["files"].update({"a\x1b": {"bytes": 1, "sha256": ""}}), "cannot be printed"),
+    "a NUL in a file": (lambda m: m["files"].update({"a\0": {"bytes": 1, "sha256": ""}}), "cannot be printed"),
+    "a surrogate in a file": (lambda m: m["files"].update({"\ud800": {"bytes": 1, "sha256": ""}}), "be printed"),
+    "an escape in a key of extra": (lambda m: m.update(extra={"\x1b": 1}), "cannot be printed"),
+    "an escape deep in extra": (lambda m: m.update(extra={"a": [{"b": "\u202e"}]}), "cannot be printed"),
+    "an escape in an unknown field": (lambda m: m.update({"\x1b": 1}), "cannot be printed"),
+    "lists in lists": (lambda m: m.update(extra={"a": nested(60)}), "nested more than 32 deep"),
+    "a tolerance that admits anything": (lambda m: m.update(near_tie_tolerance=0.5), "near_tie_tolerance is 0.5"),
+    "a tolerance below zero": (lambda m: m.update(near_tie_tolerance=-1.0), "near_tie_tolerance is -1"),
+    "a tolerance without end": (lambda m: m.update(near_tie_tolerance=float("inf")), "is not a finite number"),
+    "a tolerance that is no number": (lambda m: m.update(near_tie_tolerance=float("nan")), "is not a finite number"),
+}
+
+
+@pytest.mark.parametrize(("edit", "named"), EDITS.values(), ids=EDITS)
+def test_what_does_not_fit_is_refused_in_one_line(edit: Edit, named: str, tmp_path: Path) -> None:
+    bundle = edit_manifest(copied(FROZEN, tmp_path), edit)
+    with pytest.raises(BundleError) as e:
+        open_bundle(bundle)
+    assert named in str(e.value) and str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("depth", [400, 100_000])
+def test_a_manifest_that_is_nested_without_end_is_refused(tmp_path: Path, depth: int) -> None:
+    bundle = copied(FROZEN, tmp_path)
+    data = json.loads((bundle / "manifest.json").read_text())
+    text = json.dumps({**data, "extra": {"deep": 0}}).replace('"deep": 0', f'"deep": {"[" * depth}{"]" * depth}')
+    (bundle / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"nested more than 32 deep|cannot be read"):
+        open_bundle(bundle)
+
+
+def test_a_quantised_target_may_have_a_wider_tolerance(tmp_path: Path) -> None:
+    def quantise(manifest: dict[str, Any]) -> None:
+        engine(manifest)["block"].update(weights="int4")
+        manifest.update(near_tie_tolerance=0.1)
+
+    assert open_bundle(edit_manifest(copied(FROZEN, tmp_path), quantise)).manifest.near_tie_tolerance == 0.1
