@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .environment import MOST_THREADS, threads
 from .errors import BackendError
 
 
@@ -43,11 +44,13 @@ class Device:
         device: `cpu` or `cuda`.
         provider: an execution provider of ONNX Runtime, by its name in `PROVIDERS`; None is the device's own.
         backend: the backend whose engines run, if a bundle has several; None is the first that runs on the device.
+        threads: threads of one engine on the CPU; None is as many as SPECC_THREADS or the process has.
     """
 
     device: str = "cpu"
     provider: str | None = None
     backend: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
@@ -62,10 +65,26 @@ class Device:
             remedy = "the CPU; leave out --device" if self.device == "cuda" else "a GPU; add --device cuda"
             raise BackendError(f"execution provider {self.provider!r} runs on {remedy}")
 
+        if self.threads is not None and not _is_thread_count(self.threads):
+            raise BackendError(f"threads is {self.threads!r}; give a whole number from 1 to {MOST_THREADS}")
+
+    @property
+    def engine_threads(self) -> int:
+        """How many threads one engine may take on the CPU.
+
+        Raises:
+            BackendError: the device names none, and SPECC_THREADS is not a number of threads.
+        """
+        return threads() if self.threads is None else self.threads
+
     @property
     def runs(self) -> Provider:
         """The execution provider to use: `provider`, or the device's own."""
         return PROVIDERS[self.provider or self.device]
+
+
+def _is_thread_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_THREADS
 
 
 CPU = Device()

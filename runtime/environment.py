@@ -1,7 +1,7 @@
 """Every environment variable that specc reads, and the caches that it keeps on this machine.
 
     SPECC_CACHE               directory of the caches, or off. Default: specc in XDG_CACHE_HOME, or in ~/.cache
-    SPECC_THREADS             threads of one engine, 1 or more. Default: the processors that this process may use
+    SPECC_THREADS             threads of one engine, 1 to 1024. Default: the processors that this process may use
     SPECC_CUDA_GRAPHS         off runs engines on a GPU without captured graphs. Default: on
     SPECC_OPENVINO_PRECISION  f32 or bf16, in which OpenVINO's plug-in computes. Default: f32
 
@@ -19,6 +19,7 @@ from .errors import BackendError
 
 UNUSED_SECONDS = 30 * 86400  # a cache directory that no process used for so long is deleted
 PRECISIONS = ("f32", "bf16")
+MOST_THREADS = 1024  # each takes memory, and no machine of today runs so many at once
 
 
 class CacheOffError(OSError):
@@ -50,14 +51,14 @@ def cache_directory(kind: str, key: str) -> Path:
 
 
 def threads() -> int:
-    """Return the number of threads that one engine may take.
+    """Return the number of threads that one engine may take if the session names no number of its own.
 
     Raises:
-        BackendError: SPECC_THREADS is not a whole number above 0.
+        BackendError: SPECC_THREADS is not a whole number from 1 to MOST_THREADS.
     """
     count = os.environ.get("SPECC_THREADS") or str(len(os.sched_getaffinity(0)))
-    if not count.isdecimal() or count == "0":
-        raise BackendError(f"SPECC_THREADS is {count!r}; give a whole number, 1 or more")
+    if not (count.isascii() and count.isdecimal() and len(count) < 10 and 1 <= int(count) <= MOST_THREADS):
+        raise BackendError(f"SPECC_THREADS is {count!r}; give a whole number from 1 to {MOST_THREADS}")
     return int(count)
 
 

@@ -20,17 +20,31 @@ __version__ = "0.1.0"
 
 
 def load(
-    bundle: str | Path, device: str = "cpu", execution_provider: str | None = None, backend: str | None = None
+    bundle: str | Path,
+    device: str = "cpu",
+    execution_provider: str | None = None,
+    backend: str | None = None,
+    *,
+    threads: int | None = None,
 ) -> Session:
-    """Open a bundle and be ready to decode. Raises specc.runtime.errors.BundleError, BackendError.
+    """Open a bundle and be ready to decode.
 
-    device: cpu or cuda. execution_provider: ONNX Runtime's, such as openvino. backend: whose engines, if several's.
+    Args:
+        bundle: the directory of the bundle.
+        device: `cpu` or `cuda`.
+        execution_provider: a provider of ONNX Runtime, such as `openvino`; None is the device's own.
+        backend: the backend whose engines run, if the bundle has several; None is the first that runs on the device.
+        threads: threads of one engine on the CPU; None is as many as SPECC_THREADS or the process has.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged or was altered.
+        BackendError: none of its backends runs here.
     """
     from specc.runtime.bundle import open_bundle
     from specc.runtime.device import Device
     from specc.runtime.session import Session
 
-    return Session(open_bundle(bundle), Device(device, execution_provider, backend))
+    return Session(open_bundle(bundle), Device(device, execution_provider, backend, threads))
 
 
 def compile(model: str, output: str | Path, **options: Any) -> Bundle:

@@ -15,7 +15,6 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..device import Device
-from ..environment import threads
 from ..errors import BackendError, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from .mapped_weights import Stored, tensors
@@ -127,7 +126,7 @@ def load(bundle: Bundle, spec: EngineSpec, store: TorchKV, device: Device, sessi
         BackendError: it was built for another torch or processor, does not fit, or does not load.
     """
     torch = store.torch
-    torch.set_num_threads(threads())
+    torch.set_num_threads(device.engine_threads)
     here = {"torch": str(torch.__version__), **machine(torch, store.device)}
     for what, version in spec.needs.items():
         if here.get(what) != version:

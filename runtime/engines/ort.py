@@ -61,7 +61,7 @@ def load(
             return _load_on_device(bundle, spec, store, device)
         if device.provider not in (None, "cpu"):
             return CopyRunner(provider_session(file, device), spec, store)
-        options = session_options(spec.threads)
+        options = session_options(spec.threads, device)
         key = spec.file, options.intra_op_num_threads
         return OrtRunner(sessions.get(key, partial(packed_weights.session, bundle, spec, options)), spec, store)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from ..environment import threads
+from ..device import CPU, Device
 from ..manifest import CacheSpec, EngineSpec
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
@@ -108,17 +108,18 @@ class CopyRunner:
         return arrays[name]
 
 
-def session_options(count: int = 0) -> ort.SessionOptions:
+def session_options(count: int = 0, device: Device = CPU) -> ort.SessionOptions:
     """Make the options of a session on the CPU.
 
     Args:
-        count: threads, at most as many as the process has; 0 takes all of them.
+        count: threads, at most as many as the device allows; 0 takes all of them.
+        device: says how many threads one engine may take.
 
     Raises:
         BackendError: SPECC_THREADS is not a number of threads.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = min(count or threads(), threads())
+    options.intra_op_num_threads = min(count or device.engine_threads, device.engine_threads)
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
     options.log_severity_level = 3
     return options

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnxruntime import InferenceSession  # It fails here if another package overwrote a part of ONNX Runtime.
 
 from ..device import Device, Provider
-from ..environment import openvino_precision, threads
+from ..environment import openvino_precision
 from ..errors import BackendError, backend_errors
 from .ort_cpu import session_options
 
@@ -80,7 +80,7 @@ def provider_session(file: Path, device: Device, graphs: bool = False) -> Infere
     Raises:
         BackendError: the provider is missing, or would run nothing of the file.
     """
-    provider, options = require(device), session_options()
+    provider, options = require(device), session_options(device=device)
     settings = {"enable_cuda_graph": "1"} if graphs else {}
     found = devices(provider)
     if not found:
@@ -88,7 +88,7 @@ def provider_session(file: Path, device: Device, graphs: bool = False) -> Infere
     # Once a plug-in is registered, ONNX Runtime also lists it among its own providers. If it is asked for by that name,
     # ONNX Runtime ignores it without a word. So it is asked for by its device, and must then run something.
     if provider.title == "OpenVINOExecutionProvider":
-        settings = {"load_config": json.dumps({"CPU": openvino_settings()})}
+        settings = {"load_config": json.dumps({"CPU": openvino_settings(device)})}
     options.add_provider_for_devices(found[:1], settings)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = InferenceSession(str(file), options)
@@ -97,10 +97,10 @@ def provider_session(file: Path, device: Device, graphs: bool = False) -> Infere
     return session
 
 
-def openvino_settings() -> dict[str, str]:
+def openvino_settings(device: Device) -> dict[str, str]:
     """Return what OpenVINO's plug-in is told: the type that it computes in, and its threads.
 
     Raises:
         BackendError: an environment variable has a wrong value.
     """
-    return {"INFERENCE_PRECISION_HINT": openvino_precision(), "INFERENCE_NUM_THREADS": str(threads())}
+    return {"INFERENCE_PRECISION_HINT": openvino_precision(), "INFERENCE_NUM_THREADS": str(device.engine_threads)}

@@ -79,7 +79,7 @@ class PlugIn:
             (importlib, "import_module", lambda name, *p: package if name == plugin else load(name, *p)),
             (ort, "register_execution_provider_library", lambda *call: self.registered.append(call)),
             (ort, "get_ep_devices", lambda: self.devices if self.registered else []),
-            (ort_providers, "session_options", lambda: self.options),
+            (ort_providers, "session_options", lambda device: self.options),
         ):
             monkeypatch.setattr(module, name, value)
 

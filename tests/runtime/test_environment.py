@@ -63,10 +63,10 @@ def test_caches_that_nobody_used_for_long_are_deleted(tmp_path: Path, monkeypatc
     assert sorted(d.name for d in (tmp_path / "packed").iterdir()) == ["new", "recent"]
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "2.5", "many"])
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "many", "1025", "9" * 5000, "٣"])
 def test_a_number_of_threads_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECC_THREADS", value)
-    with pytest.raises(BackendError, match=f"SPECC_THREADS is '{value}'; give a whole number, 1 or more"):
+    with pytest.raises(BackendError, match=f"SPECC_THREADS is '{value}'; give a whole number from 1 to 1024"):
         threads()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import specc
+from specc.runtime.device import Device
 from specc.runtime.engines import ort_cpu
 from specc.runtime.engines.ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from specc.runtime.errors import BackendError
@@ -35,6 +36,14 @@ def test_a_session_takes_no_more_threads_than_the_process(
     assert options.intra_op_num_threads == threads
     spin = options.get_session_config_entry("session.intra_op.spin_duration_us")
     assert spin == str(ort_cpu.SPIN_MICROSECONDS)
+
+
+@pytest.mark.parametrize(("count", "threads"), [(0, 2), (1, 1), (9, 2)])
+def test_the_device_says_how_many_threads_a_session_takes(
+    count: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECC_THREADS", "4")
+    assert session_options(count, Device(threads=2)).intra_op_num_threads == threads
 
 
 def test_a_wrong_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from shell import copied, specc
 import specc as specc_package
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
+from specc.runtime.device import Device
 from specc.runtime.engines import ort_cpu
 from specc.tuning import job as job_module
 from specc.tuning import tune as module
@@ -53,17 +54,17 @@ def test_what_one_thread_runs_faster_is_loaded_with_one(
     plan = tune(copy, tokens=8, limit=1)
     assert plan.single_threaded == ("draft-early-exit",)
     assert [e.name for e in open_bundle(copy).manifest.engines if e.threads == 1] == ["draft-early-exit"]
-    requests: list[tuple[int, ...]] = []
+    requests: list[int] = []
 
-    def recording(*threads: int) -> Any:
+    def recording(threads: int, device: Device) -> Any:
         requests.append(threads)
-        return ort_cpu.session_options(*threads)
+        return ort_cpu.session_options(threads, device)
 
     monkeypatch.setattr("specc.runtime.engines.ort.session_options", recording)
     engines = specc_package.load(copy).engines
     engines.load("decode")
     engines.load("draft-early-exit")
-    assert requests == [(0,), (1,)]
+    assert requests == [0, 1]
 
 
 def test_compiling_with_it_measures_more_widths(model: Path, tmp_path: Path) -> None:
