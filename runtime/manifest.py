@@ -121,6 +121,8 @@ class ModelSpec:
         layers: of the whole model.
         context: tokens that fit, prompt and answer together.
         eos_token_ids: each of them ends an answer.
+        generation_config: what the model's `generation_config.json` says of the choice of tokens, by transformers'
+            names; empty means greedy decoding.
     """
 
     source: str
@@ -130,6 +132,7 @@ class ModelSpec:
     layers: int
     context: int
     eos_token_ids: tuple[int, ...]
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, prompt: Sequence[int]) -> None:
         """Check that these token ids can be a prompt.

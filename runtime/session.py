@@ -20,6 +20,7 @@ from .guard import Guard
 from .method import RunnableMethod, load_method
 from .recipe import Recipe
 from .sampling import Sampling, SeededRng
+from .sampling_defaults import SamplingDefaults
 from .sequence import Cache, Sequence
 from .stats import Meter, Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
@@ -73,9 +74,9 @@ class Session:
         *,
         recipe: str | None = None,
         acceptance: str | Acceptance | None = None,
-        temperature: float | None = 0.0,
-        top_p: float | None = 1.0,
-        top_k: int | None = 0,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
         seed: int | None = None,
         stop: str | Collection[str] | None = (),
         stop_token_ids: int | Collection[int] | None = (),
@@ -94,8 +95,9 @@ class Session:
             max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
             recipe: a recipe of the bundle; None is the bundle's default, "plain" decodes without speculation.
             acceptance: a rule or its name; None is the recipe's own rule.
-            temperature: 0 is greedy, 1 the model's own distribution.
-            top_p: sample from the smallest set of tokens with this probability.
+            temperature: 0 is greedy, 1 the model's own distribution. None is what the model's `generation_config.json`
+                asks for, and greedy if that does not ask for sampling; so are `top_p` and `top_k`.
+            top_p: sample from the smallest set of tokens with this probability; 1 cuts nothing.
             top_k: sample from the k likeliest tokens; 0 cuts nothing.
             seed: makes sampling repeatable; None draws one.
             stop: one string that ends the text, or several. The text does not contain it.
@@ -129,8 +131,8 @@ class Session:
             stop=one_or_several(stop, str, "stop"),
             stop_token_ids=one_or_several(stop_token_ids, int, "stop_token_ids"),
         )
-        values: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-        sampling = Sampling(**{name: v for name, v in values.items() if v is not None}, rng=SeededRng(seed))
+        values = SamplingDefaults(model.generation_config).resolve(temperature, top_p, top_k)
+        sampling = Sampling(**values, rng=SeededRng(seed))
         seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit)
         stats = Stats(recipe=method.recipe.name, lossless=method.recipe.lossless)
         steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard)

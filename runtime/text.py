@@ -43,6 +43,11 @@ class Text:
         self.chat = ChatTemplate(templates, special_tokens(config))
         self.clean_up = config.get("clean_up_tokenization_spaces") is True
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether messages can be rendered."""
+        return bool(self.chat.templates)
+
     def encode(self, prompt: Prompt, options: ChatOptions | None = None) -> list[int]:
         """Turn a prompt into token ids.
 

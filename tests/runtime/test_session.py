@@ -208,14 +208,15 @@ def test_one_stop_string_or_several(session: Session) -> None:
     end = whole[20:30]
     for stop in (end, ["not in there", end]):
         got = session.generate(PROMPT, 60, stop=stop, ignore_eos=True)
-        assert got.text == whole.partition(end)[0] and got.finish_reason == "stop"
+        assert got.text == whole.partition(end)[0] and (got.finish_reason, got.stop_reason) == ("stop", end)
 
 
 def test_a_stop_token_ends_the_text(session: Session) -> None:
     ids = session.generate(PROMPT, 20, ignore_eos=True).token_ids
     for stop in (ids[7], [ids[7]], np.array([ids[7]])):
         got = session.generate(PROMPT, 20, stop_token_ids=stop, ignore_eos=True)
-        assert got.finish_reason == "stop" and got.token_ids == ids[: ids.index(ids[7]) + 1]
+        assert got.token_ids == ids[: ids.index(ids[7]) + 1]
+        assert (got.finish_reason, got.stop_reason) == ("stop", ids[7])
 
 
 def test_none_is_the_default_of_an_option(session: Session) -> None:
@@ -225,6 +226,18 @@ def test_none_is_the_default_of_an_option(session: Session) -> None:
     assert session.generate(PROMPT, 20, **options).token_ids == session.generate(PROMPT, 20).token_ids
     stats = session.generate(PROMPT, None, ignore_eos=True).stats
     assert stats.new_tokens == CONTEXT - stats.prompt_tokens
+
+
+def test_the_models_sampling_defaults_apply_to_what_is_not_passed(session: Session) -> None:
+    greedy = session.generate(PROMPT, 40, ignore_eos=True).token_ids
+    sampled = session.generate(PROMPT, 40, ignore_eos=True, seed=1, temperature=0.9, top_k=20).token_ids
+    assert sampled != greedy
+    model = replace(
+        session.bundle.manifest.model, generation_config={"do_sample": True, "temperature": 0.9, "top_k": 20}
+    )
+    change_manifest(session, model=model)
+    assert session.generate(PROMPT, 40, ignore_eos=True, seed=1).token_ids == sampled
+    assert session.generate(PROMPT, 40, ignore_eos=True, seed=1, temperature=0).token_ids == greedy
 
 
 def test_messages_are_rendered_with_the_options_of_a_chat(session: Session) -> None:

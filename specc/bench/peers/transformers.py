@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -53,8 +54,7 @@ class Peer:
         """Load a model that never ends an answer, so that all answers are equally long."""
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=self.dtype)
         model.eval()
-        model.generation_config.eos_token_id = None
-        model.generation_config.pad_token_id = 0
+        model.generation_config = GenerationConfig(pad_token_id=0)  # No end, and no penalties of the checkpoint's.
         return model
 
     def generate(self, mode: str, ids: list[int], count: int, arrive: Callable[[list[int]], None]) -> None:
