@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from .acceptance import Acceptance
 from .bundle import Bundle
@@ -19,6 +19,7 @@ from .errors import PromptError
 from .guard import Guard
 from .method import RunnableMethod, load_method
 from .recipe import Recipe
+from .request import RequestOptions
 from .sampling import Sampling, SeededRng
 from .sampling_defaults import SamplingDefaults
 from .sequence import Cache, Sequence
@@ -63,8 +64,20 @@ class Session:
         self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
         self._current: Sequence | None = None  # The request that the cache belongs to.
 
-    def generate(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Any) -> Generation:
-        """Decode to the end. The options are those of `stream`."""
+    def generate(
+        self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]
+    ) -> Generation:
+        """Decode to the end.
+
+        Args:
+            prompt: text, token ids, or messages for the model's chat template.
+            max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
+            options: those of `stream`, which describes them.
+
+        Raises:
+            PromptError: the prompt or an option is out of range.
+            RecipeError: the recipe or the rule does not exist, or the two do not go together.
+        """
         return self.stream(prompt, max_new_tokens, **options).rest()
 
     def stream(

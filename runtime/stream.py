@@ -8,7 +8,7 @@ from itertools import compress
 from operator import index
 from typing import Any
 
-from .errors import PromptError
+from .errors import PromptError, check_unicode
 from .stats import Stats
 from .text import Text
 
@@ -56,6 +56,7 @@ class Ending:
         for stop in self.stop:
             if not isinstance(stop, str):
                 raise PromptError(f"the stop string {stop!r} is not text; give text, or stop_token_ids")
+            check_unicode(stop, "a stop string")
         for token in self.stop_token_ids:
             if isinstance(token, bool) or not hasattr(token, "__index__"):
                 raise PromptError(f"the stop token {token!r} is not a token id; give integers")
@@ -108,6 +109,7 @@ class Stream:
         token_ids: the new tokens so far.
         finish_reason: `eos`, `stop` or `length`; valid at the end.
         stop_reason: the stop string or the stop token that ended the answer; None if neither did.
+        prompt_tokens: tokens of the prompt.
         max_new_tokens: tokens of the answer at most; the context may leave room for fewer than the request asks for.
         stats: counts and times of the request so far.
     """
@@ -127,7 +129,7 @@ class Stream:
         self.token_ids: list[int] = []
         self.finish_reason = "length"
         self.stop_reason: str | int | None = None
-        self.max_new_tokens = ending.max_new_tokens
+        self.prompt_tokens, self.max_new_tokens = len(prompt), ending.max_new_tokens
         self.stats = stats
         self._steps, self._ending = steps, ending
         self._special: Mapping[int, str] = text.decoder.special if ending.stop else {}

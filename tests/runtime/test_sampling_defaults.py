@@ -24,7 +24,7 @@ LLAMA = {"do_sample": True, "temperature": 0.6, "top_p": 0.9}
         ({"do_sample": True}, (None, None, None), {**GREEDY, "temperature": 1.0}),
         ({"do_sample": True, "temperature": 0.0, "top_k": 5}, (None, None, None), GREEDY),
         ({"temperature": 0.6, "top_k": 5}, (None, None, None), GREEDY),
-        ({"do_sample": False, "temperature": 0.6, "top_k": 5}, (0.3, None, None), {**GREEDY, "temperature": 0.3, "top_k": 5}),
+        ({"temperature": 0.6, "top_k": 5}, (0.3, None, None), {**GREEDY, "temperature": 0.3, "top_k": 5}),
     ],
 )  # fmt: skip
 def test_an_option_that_is_not_passed_takes_the_models_default(

@@ -23,12 +23,19 @@ def kept(directory: Path, **fields: Any) -> dict[str, Any]:
 
 
 def test_what_the_file_says_of_the_choice_is_kept(tmp_path: Path) -> None:
-    fields = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+    fields = {
+        "do_sample": True,
+        "temperature": 0.6,
+        "top_p": 0.9,
+        "top_k": 20,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+    }
     assert kept(tmp_path, **fields, eos_token_id=[1, 2], max_length=4096) == fields
 
 
 def test_what_the_file_does_not_name_is_left_out(tmp_path: Path) -> None:
-    """transformers itself has a top_k of 50."""
+    """The library itself has a top_k of 50."""
     assert kept(tmp_path, do_sample=True) == {"do_sample": True}
     assert kept(tmp_path, bos_token_id=1) == {}
 
