@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,9 +24,10 @@ from specc.cli.arguments import (
     flag,
     option,
 )
+from specc.cli.generate_batch import answer_all
 from specc.cli.generate_notes import empty_note, sampling_notes, summary
-from specc.cli.prompt_source import ChatChoice, read_source, take_form
-from specc.messages import Conversation
+from specc.cli.prompt_source import ChatChoice, PromptForm, read_source, take_form
+from specc.prompts import read_lines
 from specc.runtime.errors import PromptError, RecipeError
 
 if TYPE_CHECKING:
@@ -112,34 +114,45 @@ def command(
         "ignore_eos": ignore_eos,
         "guard": not no_guard,
     }
-    if output is not None and prompts is None:
-        raise PromptError("--output takes the answers to --prompts FILE; give both, or redirect standard output")
-    request = read_source(source, prompt, prompt_file, messages)
+    if (prompts is None) != (output is None):
+        raise PromptError("--prompts FILE and --output FILE belong together; give both of them")
+    sources = source, prompt, prompt_file, messages
+    if prompts is not None and sources != (None, None, None, None):
+        raise PromptError("--prompts FILE holds all prompts; leave out --prompt, --prompt-file, --messages and -")
+    request = read_lines(prompts) if prompts else read_source(*sources)
     import specc
 
     session = specc.load(bundle, device, execution_provider, backend, threads=threads)
-    _answer(session, request, choice, max_new_tokens, options, quiet=quiet, json=json)
+    notes = [] if quiet else sampling_notes(session.bundle.manifest.model, options)
+    if output is None or not isinstance(request, list):
+        form = take_form(request, session.text, choice)
+        _answer(session, form, max_new_tokens, options, notes, quiet=quiet, json=json)
+        return
+    for line in notes:
+        console.note(line)
+    report = answer_all(session, request, output, choice, max_new_tokens, options)
+    if json:
+        console.emit(asdict(report))
+    elif not quiet:
+        console.note(report.line())
+    raise typer.Exit(1 if report.failed else 0)
 
 
 def _answer(
     session: Session,
-    source: str | Conversation,
-    choice: ChatChoice,
+    form: PromptForm,
     max_new_tokens: int,
     options: RequestOptions,
+    notes: list[str],
     *,
     quiet: bool,
     json: bool,
 ) -> None:
     """Answer one prompt: print the text or JSON, and the notes around it unless the user wants none."""
-    model, text = session.bundle.manifest.model, session.text
-    form = take_form(source, text, choice)
     whole: RequestOptions = {**options, **form.options}
     stream = session.stream(form.prompt, max_new_tokens, **whole)
-    if not quiet:
-        for line in (form.note, *sampling_notes(model, options)):
-            if line:
-                console.note(line)
+    for line in (*notes, *([form.note] if form.note and not quiet else [])):
+        console.note(line)
     answer = _run(session, stream, show=not json)
     if json:
         ending = {
@@ -150,10 +163,10 @@ def _answer(
         console.emit({"text": answer, **ending, **stream.stats.to_json()})
     if quiet:
         return
-    if empty := empty_note(answer, stream.finish_reason, form.chat, text.has_chat_template):
+    if empty := empty_note(answer, stream.finish_reason, form.chat, session.text.has_chat_template):
         console.note(empty)
     if not json:
-        for line in summary(stream, max_new_tokens, model.context):
+        for line in summary(stream, max_new_tokens, session.bundle.manifest.model.context):
             console.note(line)
 
 

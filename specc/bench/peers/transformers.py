@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -54,7 +53,8 @@ class Peer:
         """Load a model that never ends an answer, so that all answers are equally long."""
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=self.dtype)
         model.eval()
-        model.generation_config = GenerationConfig(pad_token_id=0)  # No end, and no penalties of the checkpoint's.
+        config: Any = transformers.GenerationConfig  # It has no types.
+        model.generation_config = config(pad_token_id=0)  # Without an end, and without the checkpoint's penalties.
         return model
 
     def generate(self, mode: str, ids: list[int], count: int, arrive: Callable[[list[int]], None]) -> None:

@@ -219,7 +219,7 @@ def test_a_prompt_that_fills_the_cache(bundle: Path) -> None:
         (("-", "--messages", "-"), "give one prompt"),
         (("--messages", "/nowhere"), "/nowhere: No such file or directory"),
         (("--raw", "--system", "b", "-p", "a"), "--system is for the chat template and --raw does without it"),
-        (("-p", "a", "--output", "o"), "--output takes the answers to --prompts FILE"),
+        (("-p", "a", "--output", "o"), "--prompts FILE and --output FILE belong together"),
         (("-p", "a", "--threads", "0"), "threads is 0; give a whole number from 1 to 1024"),
         (("-p", "a", "--threads", "1000000000"), "threads is 1000000000; give a whole number from 1 to 1024"),
         (("--prompt", "\udcff"), "the prompt has the lone surrogate U+DCFF at character 0; give UTF-8 text"),
