@@ -22,7 +22,7 @@ from .recipe import Recipe
 from .request import RequestOptions
 from .sampling import Sampling, SeededRng
 from .sampling_defaults import SamplingDefaults
-from .sequence import Cache, Sequence
+from .sequence import Cache, Released, Sequence
 from .stats import Meter, Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
@@ -53,9 +53,22 @@ def decode(
 
 
 class Session:
-    """One conversation over a bundle's engines. Rows that a new prompt shares with the last text are not run again."""
+    """One conversation over a bundle's engines. Rows that a new prompt shares with the last text are not run again.
+
+    A session is a context manager, which closes it at the end.
+    """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
+        """Check the bundle and make its caches. Engines are loaded by the first request that needs them.
+
+        Args:
+            bundle: the bundle.
+            device: where the engines run.
+
+        Raises:
+            BundleError: a file was altered.
+            BackendError: no backend of the bundle runs on the device, or the caches do not fit.
+        """
         check_once(bundle)
         self.bundle = bundle
         self.engines = Engines(bundle, device)
@@ -63,6 +76,19 @@ class Session:
         self.cache = Cache(self.engines.store("target"))
         self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
         self._current: Sequence | None = None  # The request that the cache belongs to.
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engines and the caches. Later requests, and streams that have not ended, raise a SpeccError."""
+        self.engines.close()
+        self.drafters.clear()
+        self.cache = Cache(Released())
+        self._current = None
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]
@@ -126,7 +152,9 @@ class Session:
         Raises:
             PromptError: the prompt or a sampling parameter is out of range.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
+            SpeccError: the session is closed.
         """
+        self.engines.check_open()
         method = load_method(self.bundle.recipe(recipe), acceptance)
         chat = ChatOptions(
             tools=tools,
@@ -185,6 +213,7 @@ class Session:
             draft, accepted = next(steps)
             meter.stop(draft, accepted)
             yield seq.tokens[-len(accepted.slots) :]
+        self.engines.check_open()
         raise PromptError("a later request took this session's cache; give each its own session: specc.load(bundle)")
 
     def _prefill(self, seq: Sequence, stats: Stats) -> None:

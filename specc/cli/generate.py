@@ -119,18 +119,19 @@ def command(
     sources = source, prompt, prompt_file, messages
     if prompts is not None and sources != (None, None, None, None):
         raise PromptError("--prompts FILE holds all prompts; leave out --prompt, --prompt-file, --messages and -")
-    request = read_lines(prompts) if prompts else read_source(*sources)
+    lines = read_lines(prompts) if prompts else []
+    request = "" if lines else read_source(*sources)
     import specc
 
     session = specc.load(bundle, device, execution_provider, backend, threads=threads)
     notes = [] if quiet else sampling_notes(session.bundle.manifest.model, options)
-    if output is None or not isinstance(request, list):
+    if output is None:
         form = take_form(request, session.text, choice)
         _answer(session, form, max_new_tokens, options, notes, quiet=quiet, json=json)
         return
     for line in notes:
         console.note(line)
-    report = answer_all(session, request, output, choice, max_new_tokens, options)
+    report = answer_all(session, lines, output, choice, max_new_tokens, options)
     if json:
         console.emit(asdict(report))
     elif not quiet:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.chat import ChatTemplate
 from specc.runtime.device import Device
-from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
+from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError, SpeccError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
@@ -324,3 +327,30 @@ def test_a_draft_that_fits_no_engine_of_its_recipe_is_refused(session: Session) 
     change_manifest(session, recipes=tuple(longer))
     with pytest.raises(RecipeError, match=r"21 slots.*give it shorter drafts"):
         session.generate(PROMPT, 30, recipe="jacobi")
+
+
+def test_a_session_that_is_closed_says_so(session: Session) -> None:
+    """A later request, and a stream that had not ended."""
+    closed = "this session is closed; open another with specc.load"
+    with session as opened:
+        begun, waiting = opened.stream(PROMPT, 40, ignore_eos=True), opened.stream(PROMPT, 40, ignore_eos=True)
+        next(begun)
+    uses: list[Callable[[], object]] = [
+        lambda: session.generate(PROMPT, 4),
+        lambda: list(begun),
+        lambda: list(waiting),
+        lambda: session.engines["decode"],
+        lambda: session.engines.store("target"),
+    ]
+    for use in uses:
+        with pytest.raises(SpeccError, match=closed):
+            use()
+    session.close()
+
+
+def test_closing_a_session_frees_its_engines_and_rows(session: Session) -> None:
+    session.generate(PROMPT, 4)
+    gone = [weakref.ref(session.cache.store), weakref.ref(session.engines["decode"])]
+    session.close()
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
