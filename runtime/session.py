@@ -163,7 +163,8 @@ class Session:
             continue_final_message=continue_final_message,
             template_kwargs=chat_template_kwargs or {},
         )
-        tokens, model = self.text.encode(prompt, chat), self.bundle.manifest.model
+        model = self.bundle.manifest.model
+        tokens = self.text.encode(prompt, chat, model.context)
         model.check(tokens)
         limit = token_limit(max_new_tokens, model.context - len(tokens))
         ending = Ending(

@@ -70,6 +70,32 @@ def one_line_warnings() -> None:
     warnings.showwarning = show
 
 
+def fill_closed_streams() -> bool:
+    """Open the null device in place of the standard streams that are closed.
+
+    Otherwise the next file that is opened would take the number of such a stream, and a library that writes to the
+    stream would write into that file. `sys.stdin` stays None, so that who reads it can say that it is closed.
+
+    Returns:
+        Whether standard output was open.
+    """
+    is_open = sys.stdout is not None
+    # The null device takes the lowest free number each time, which is the closed stream's if they are tried in order.
+    if sys.stdin is None:
+        _open_null_device()
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(_open_null_device(), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(_open_null_device(), "w")
+    return is_open
+
+
+def _open_null_device() -> int:
+    number = os.open(os.devnull, os.O_RDWR)
+    os.set_inheritable(number, True)
+    return number
+
+
 def drop_stdout() -> None:
     """Discard what is still to be written to standard output.
 
