@@ -67,7 +67,6 @@ class Verbs(TyperGroup):
 
 app = typer.Typer(
     cls=Verbs,
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # Plain help never cuts the names of options.
     pretty_exceptions_enable=False,
