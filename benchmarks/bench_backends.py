@@ -48,7 +48,7 @@ def common_chains(sessions: list[Session]) -> dict[str, Tree]:
     """Warm every session up, and find the engines with a chain of slots that all of them have."""
     common: dict[str, Tree] | None = None
     for session in sessions:
-        session.generate(PROMPT, 8, recipe="plain")
+        session.generate(PROMPT, 8, recipe="plain", temperature=0)
         chains = {}
         for engine in session.engines.specs():
             topology = engine.block.topology

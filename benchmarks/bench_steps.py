@@ -63,7 +63,7 @@ def main() -> None:
     measured: defaultdict[str, list[Step]] = defaultdict(list)
     for case in read_cases(session.bundle.file(FILE)) * ROUNDS:
         for recipe in session.bundle.manifest.recipes:
-            stream = session.stream(case.prompt_ids, TOKENS, recipe=recipe.name, ignore_eos=True)
+            stream = session.stream(case.prompt_ids, TOKENS, recipe=recipe.name, temperature=0, ignore_eos=True)
             measured[recipe.name] += steps(stream, recipe.name == "plain")
     rows = {name: summarise(each) for name, each in measured.items()}
     if args.json:

@@ -59,7 +59,7 @@ def run_round(
     answers: dict[str, list[Generation]] = {name: [] for name in recipes}
     for i, prompt in enumerate(prompts):
         for name in rotate(recipes, i):
-            answers[name].append(session.generate(prompt, tokens, recipe=name, ignore_eos=True))
+            answers[name].append(session.generate(prompt, tokens, recipe=name, temperature=0, ignore_eos=True))
     return answers
 
 

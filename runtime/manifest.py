@@ -138,6 +138,8 @@ class ModelSpec:
         layers: of the whole model.
         context: tokens that fit, prompt and answer together.
         eos_token_ids: each of them ends an answer.
+        generation_config: what the model's `generation_config.json` says of the choice of tokens, by transformers'
+            names; empty means greedy decoding.
     """
 
     source: str
@@ -147,6 +149,7 @@ class ModelSpec:
     layers: int
     context: int
     eos_token_ids: tuple[int, ...]
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, count in (("vocab_size", self.vocab_size), ("layers", self.layers), ("context", self.context)):

@@ -28,6 +28,15 @@ class KVStore(Protocol):
         """Copy `rows`, which are in ascending order, to row `start` and those after it."""
 
 
+class Released:
+    """A store without rows, for the cache of a session that is closed."""
+
+    capacity = 0
+
+    def move(self, start: int, rows: Tokens[int]) -> None:
+        """Move nothing, since there are no rows."""
+
+
 class Cache:
     """The committed rows of a store, each with the token that it belongs to. Rows past the end are scratch."""
 

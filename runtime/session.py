@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from .acceptance import Acceptance
 from .bundle import Bundle
@@ -19,8 +19,10 @@ from .errors import PromptError
 from .guard import Guard
 from .method import RunnableMethod, load_method
 from .recipe import Recipe
+from .request import RequestOptions
 from .sampling import Sampling, SeededRng
-from .sequence import Cache, Sequence
+from .sampling_defaults import SamplingDefaults
+from .sequence import Cache, Released, Sequence
 from .stats import Meter, Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
@@ -51,9 +53,22 @@ def decode(
 
 
 class Session:
-    """One conversation over a bundle's engines. Rows that a new prompt shares with the last text are not run again."""
+    """One conversation over a bundle's engines. Rows that a new prompt shares with the last text are not run again.
+
+    A session is a context manager, which closes it at the end.
+    """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
+        """Check the bundle and make its caches. Engines are loaded by the first request that needs them.
+
+        Args:
+            bundle: the bundle.
+            device: where the engines run.
+
+        Raises:
+            BundleError: a file was altered.
+            BackendError: no backend of the bundle runs on the device, or the caches do not fit.
+        """
         check_once(bundle)
         self.bundle = bundle
         self.engines = Engines(bundle, device)
@@ -62,8 +77,33 @@ class Session:
         self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
         self._current: Sequence | None = None  # The request that the cache belongs to.
 
-    def generate(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Any) -> Generation:
-        """Decode to the end. The options are those of `stream`."""
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engines and the caches. Later requests, and streams that have not ended, raise a SpeccError."""
+        self.engines.close()
+        self.drafters.clear()
+        self.cache = Cache(Released())
+        self._current = None
+
+    def generate(
+        self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]
+    ) -> Generation:
+        """Decode to the end.
+
+        Args:
+            prompt: text, token ids, or messages for the model's chat template.
+            max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
+            options: those of `stream`, which describes them.
+
+        Raises:
+            PromptError: the prompt or an option is out of range.
+            RecipeError: the recipe or the rule does not exist, or the two do not go together.
+        """
         return self.stream(prompt, max_new_tokens, **options).rest()
 
     def stream(
@@ -73,9 +113,9 @@ class Session:
         *,
         recipe: str | None = None,
         acceptance: str | Acceptance | None = None,
-        temperature: float | None = 0.0,
-        top_p: float | None = 1.0,
-        top_k: int | None = 0,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
         seed: int | None = None,
         stop: str | Collection[str] | None = (),
         stop_token_ids: int | Collection[int] | None = (),
@@ -94,8 +134,9 @@ class Session:
             max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
             recipe: a recipe of the bundle; None is the bundle's default, "plain" decodes without speculation.
             acceptance: a rule or its name; None is the recipe's own rule.
-            temperature: 0 is greedy, 1 the model's own distribution.
-            top_p: sample from the smallest set of tokens with this probability.
+            temperature: 0 is greedy, 1 the model's own distribution. None is what the model's `generation_config.json`
+                asks for, and greedy if that does not ask for sampling; so are `top_p` and `top_k`.
+            top_p: sample from the smallest set of tokens with this probability; 1 cuts nothing.
             top_k: sample from the k likeliest tokens; 0 cuts nothing.
             seed: makes sampling repeatable; None draws one.
             stop: one string that ends the text, or several. The text does not contain it.
@@ -111,7 +152,9 @@ class Session:
         Raises:
             PromptError: the prompt or a sampling parameter is out of range.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
+            SpeccError: the session is closed.
         """
+        self.engines.check_open()
         method = load_method(self.bundle.recipe(recipe), acceptance)
         chat = ChatOptions(
             tools=tools,
@@ -120,7 +163,8 @@ class Session:
             continue_final_message=continue_final_message,
             template_kwargs=chat_template_kwargs or {},
         )
-        tokens, model = self.text.encode(prompt, chat), self.bundle.manifest.model
+        model = self.bundle.manifest.model
+        tokens = self.text.encode(prompt, chat, model.context)
         model.check(tokens)
         limit = token_limit(max_new_tokens, model.context - len(tokens))
         ending = Ending(
@@ -129,8 +173,8 @@ class Session:
             stop=one_or_several(stop, str, "stop"),
             stop_token_ids=one_or_several(stop_token_ids, int, "stop_token_ids"),
         )
-        values: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-        sampling = Sampling(**{name: v for name, v in values.items() if v is not None}, rng=SeededRng(seed))
+        values = SamplingDefaults(model.generation_config).resolve(temperature, top_p, top_k)
+        sampling = Sampling(**values, rng=SeededRng(seed))
         seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit)
         stats = Stats(recipe=method.recipe.name, lossless=method.recipe.lossless)
         steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard)
@@ -170,6 +214,7 @@ class Session:
             draft, accepted = next(steps)
             meter.stop(draft, accepted)
             yield seq.tokens[-len(accepted.slots) :]
+        self.engines.check_open()
         raise PromptError("a later request took this session's cache; give each its own session: specc.load(bundle)")
 
     def _prefill(self, seq: Sequence, stats: Stats) -> None:

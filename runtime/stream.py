@@ -8,7 +8,7 @@ from itertools import compress
 from operator import index
 from typing import Any
 
-from .errors import PromptError
+from .errors import PromptError, check_unicode
 from .stats import Stats
 from .text import Text
 
@@ -22,12 +22,14 @@ class Generation:
         token_ids: the new tokens.
         finish_reason: `eos`, `stop` or `length`.
         stats: counts and times of the request.
+        stop_reason: the stop string or the stop token that ended the answer; None if neither did.
     """
 
     text: str
     token_ids: list[int]
     finish_reason: str
     stats: Stats
+    stop_reason: str | int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Ending:
         for stop in self.stop:
             if not isinstance(stop, str):
                 raise PromptError(f"the stop string {stop!r} is not text; give text, or stop_token_ids")
+            check_unicode(stop, "a stop string")
         for token in self.stop_token_ids:
             if isinstance(token, bool) or not hasattr(token, "__index__"):
                 raise PromptError(f"the stop token {token!r} is not a token id; give integers")
@@ -105,6 +108,9 @@ class Stream:
     Attributes:
         token_ids: the new tokens so far.
         finish_reason: `eos`, `stop` or `length`; valid at the end.
+        stop_reason: the stop string or the stop token that ended the answer; None if neither did.
+        prompt_tokens: tokens of the prompt.
+        max_new_tokens: tokens of the answer at most; the context may leave room for fewer than the request asks for.
         stats: counts and times of the request so far.
     """
 
@@ -122,6 +128,8 @@ class Stream:
         """
         self.token_ids: list[int] = []
         self.finish_reason = "length"
+        self.stop_reason: str | int | None = None
+        self.prompt_tokens, self.max_new_tokens = len(prompt), ending.max_new_tokens
         self.stats = stats
         self._steps, self._ending = steps, ending
         self._special: Mapping[int, str] = text.decoder.special if ending.stop else {}
@@ -136,7 +144,13 @@ class Stream:
     def rest(self) -> Generation:
         """Run to the end, and return the answer with all text that was not taken yet."""
         text = "".join(self)
-        return Generation(text=text, token_ids=self.token_ids, finish_reason=self.finish_reason, stats=self.stats)
+        return Generation(
+            text=text,
+            token_ids=self.token_ids,
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+            stats=self.stats,
+        )
 
     def _tokens(self) -> Iterator[int]:
         """Yield the tokens that have text, and count all of them."""
@@ -148,7 +162,7 @@ class Stream:
                     self.finish_reason = "eos"
                     return
                 if token in self._ending.stop_token_ids:
-                    self.finish_reason = "stop"
+                    self.finish_reason, self.stop_reason = "stop", token
                     return
                 yield token
                 if len(self.token_ids) == self._ending.max_new_tokens:
@@ -165,10 +179,11 @@ class Stream:
             special = "" if piece else self._special.get(token, "")
             text += piece + special
             shown += [True] * len(piece) + [False] * len(special)
-            starts = [text.index(stop) for stop in stops if stop in text]
+            starts = [(text.index(stop), stop) for stop in stops if stop in text]
             if starts:
+                start, self.stop_reason = min(starts)
                 self.finish_reason = "stop"
-                text = text[: min(starts)]
+                text = text[:start]
                 break
             safe = len(text) - max((_overlap(text, stop) for stop in stops), default=0)
             answer = "".join(compress(text[:safe], shown))

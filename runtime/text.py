@@ -17,6 +17,7 @@ from .detokenizer import Decoder, Detokenizer
 from .errors import BundleError, PromptError, SpeccWarning, check_unicode, first_line, printable
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
+PREFIX = 8  # Characters for each token that fits, of the first prefix of a long text. A token of English has about 4.
 Prompt = str | Iterable[int] | Iterable[Message] | Mapping[str, Any]
 
 
@@ -47,7 +48,12 @@ class Text:
         self.chat = ChatTemplate(templates, special_tokens(config))
         self.clean_up = config.get("clean_up_tokenization_spaces") is True
 
-    def encode(self, prompt: Prompt, options: ChatOptions | None = None) -> list[int]:
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether messages can be rendered."""
+        return bool(self.chat.templates)
+
+    def encode(self, prompt: Prompt, options: ChatOptions | None = None, context: int | None = None) -> list[int]:
         """Turn a prompt into token ids.
 
         Args:
@@ -55,6 +61,7 @@ class Text:
                 renders; token ids, in a list or an array of integers [n] or [1, n], which are taken as they are; or
                 a dict with such ids as `input_ids`, which tokenizers of transformers return.
             options: what the chat template gets beside the messages.
+            context: tokens that fit. A text that has far more is refused before all of it is tokenised.
 
         Raises:
             PromptError: the prompt is none of these, or the messages cannot be rendered, or there are options and no
@@ -64,28 +71,50 @@ class Text:
             prompt = prompt.get("input_ids", [prompt])
         items: Any = prompt if isinstance(prompt, str) else _items(prompt)
         if items and all(isinstance(i, Mapping) for i in items):
-            return self._tokenize(self.render(items, options), special=False)
+            return self._tokenize(self.render(items, options), context, special=False)
         if options is not None and options != ChatOptions():
             raise PromptError("tools, documents and other options of a chat need messages; give a list of them")
         if isinstance(items, str):
-            return self._tokenize(items, special=True)
+            return self._tokenize(items, context, special=True)
         size = self.tokenizer.get_vocab_size()
         for i in items:
             if not isinstance(i, int) or isinstance(i, bool) or i < 0:
                 raise PromptError(f"{i!r} is not a token id; pass text, token ids in 0..{size - 1}, or messages")
         return list(items)
 
-    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+    def _tokenize(self, text: str, context: int | None, *, special: bool) -> list[int]:
         """Turn text into token ids.
+
+        A text that is too long is refused by a prefix of it, since the tokenizer takes some 250 bytes for each
+        character: 5 GB for 20 MB. The prefix grows until it has twice the tokens that fit, so no bound on the
+        characters of a token is needed. What follows a prefix changes how its last word is divided, but not half of
+        its tokens.
 
         Args:
             text: the text.
+            context: tokens that fit; None is no bound.
             special: add the special tokens that begin and end a text.
 
         Raises:
-            PromptError: the text has a lone surrogate, or the tokenizer fails.
+            PromptError: the text has a lone surrogate, or far more tokens than fit, or the tokenizer fails.
         """
         check_unicode(text, "the prompt")
+        length = len(text) if context is None else PREFIX * context
+        while context is not None and length < len(text):
+            if len(self._ids(text[:length], special=False)) >= 2 * context:
+                raise PromptError(
+                    f"the prompt has more than {2 * context} tokens and the cache {context} rows; shorten it, "
+                    "or compile with a larger --max-seq-len"
+                )
+            length *= 2
+        return self._ids(text, special=special)
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        """Turn text into token ids, however long it is.
+
+        Raises:
+            PromptError: the tokenizer fails.
+        """
         try:
             return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
         except (KeyboardInterrupt, SystemExit):

@@ -2,21 +2,85 @@
 
 import specc
 specc.compile("HuggingFaceTB/SmolLM2-135M", "smollm.specc")     # needs specc-compiler[compile]
-session = specc.load("smollm.specc")                            # needs no torch
-print(session.generate("def fibonacci(", max_new_tokens=64).text)
+with specc.load("smollm.specc") as session:                     # needs no torch
+    print(session.generate("def fibonacci(", max_new_tokens=64).text)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from specc.backends import Options as BuildOptions
     from specc.runtime.bundle import Bundle
+    from specc.runtime.device import Device
+    from specc.runtime.errors import (
+        BackendError,
+        BundleError,
+        CaptureError,
+        PassError,
+        PromptError,
+        RecipeError,
+        SpeccError,
+        SpeccWarning,
+        TreeError,
+    )
+    from specc.runtime.request import RequestOptions
     from specc.runtime.session import Session
+    from specc.runtime.stats import Stats
+    from specc.runtime.stream import Generation, Stream
 
 __version__ = "0.1.0"
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "CaptureError",
+    "Device",
+    "Generation",
+    "PassError",
+    "PromptError",
+    "RecipeError",
+    "RequestOptions",
+    "Session",
+    "SpeccError",
+    "SpeccWarning",
+    "Stats",
+    "Stream",
+    "TreeError",
+    "compile",
+    "load",
+]
+# The module of each name above. It is imported when the name is first used: `import specc` loads no numpy.
+_MODULES = {
+    "Bundle": "bundle",
+    "Device": "device",
+    "Generation": "stream",
+    "RequestOptions": "request",
+    "Session": "session",
+    "Stats": "stats",
+    "Stream": "stream",
+    **{name: "errors" for name in __all__ if name.endswith(("Error", "Warning"))},
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the runtime.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module 'specc' has no attribute {name!r}")
+    return getattr(import_module(f"specc.runtime.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(
@@ -38,6 +102,9 @@ def load(
         threads: threads of one engine on the CPU; None is as many as SPECC_THREADS or the process has.
         allow_native_code: run engines that are native code of the bundle's author; allow it only whom you trust.
 
+    Returns:
+        A session. `with specc.load(…) as session:` closes it at the end.
+
     Raises:
         BundleError: there is no bundle, or it is damaged or was altered.
         BackendError: none of its backends runs here.
@@ -49,8 +116,89 @@ def load(
     return Session(open_bundle(bundle, allow_native_code), Device(device, execution_provider, backend, threads))
 
 
-def compile(model: str, output: str | Path, **options: Any) -> Bundle:
-    """Compile a Hugging Face causal language model; the options are those of specc.compiler.Options."""
-    from specc.compiler import Options, compile_bundle
+def compile(
+    model: str,
+    output: str | Path,
+    *,
+    recipes: Sequence[str] = (),
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    assistant_model: str | None = None,
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+    trust_remote_code: bool = False,
+    max_seq_len: int | None = None,
+    prompts: str | Path | None = None,
+    golden_tokens: int = 24,
+    text: str | Path | None = None,
+    backends: Sequence[str] = ("onnx",),
+    dtype: str | None = None,
+    draft_dtype: str = "int4",
+    build: BuildOptions | None = None,
+    overwrite: bool = False,
+    dump_graphs: str | Path | None = None,
+    tune: bool = False,
+    stage: Callable[[str, int, int], None] = lambda title, done, total: None,
+) -> Bundle:
+    """Compile a Hugging Face causal language model into a bundle.
 
-    return compile_bundle(Options(model=model, output=output, **options)).bundle
+    Args:
+        model: a hub id, or a directory or GGUF file with a checkpoint and a tokenizer.
+        output: the bundle, a directory that the compile makes.
+        recipes: names of the table; empty means all that need neither a second model nor training.
+        parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
+        assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
+        revision: a branch, tag or commit of the hub's repository.
+        adapter: a directory that peft wrote; it is merged into the weights before anything else.
+        trust_remote_code: run Python code that comes with the model.
+        max_seq_len: tokens that fit, prompt and answer. None takes the model's own limit, 2048 at most.
+        prompts: a file of golden prompts. None takes those of specc.
+        golden_tokens: tokens that the original model decodes after each golden prompt.
+        text: a text file on which the original's perplexity is measured.
+        backends: names of backends; each builds every engine.
+        dtype: type of the target's weights: fp32, fp16, bf16, int8 or int4. None leaves it to the backends.
+        draft_dtype: type of the weights that draft engines read: fp32, int8 or int4.
+        build: options for the backends; None is their defaults.
+        overwrite: replace a bundle that stands at `output`.
+        dump_graphs: a directory that gets the graph after each pass, as Python.
+        tune: choose as `specc tune` does, among chains of more widths; compile again if other trees are faster.
+        stage: a function that is called as each stage begins, with its title, the stages done and the stages in all.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        SpeccError: the model, an option or this machine does not allow it. The message says what to change.
+        ImportError: the compiler's packages are not installed.
+    """
+    try:
+        from specc.backends import Options as BuildOptions
+        from specc.compiler import Options, compile_bundle
+    except ImportError as e:
+        remedy = "pip install specc-compiler[compile]"
+        raise ImportError(
+            f"specc.compile needs the compiler, and {e.name} is not installed; {remedy}", name=e.name
+        ) from e
+
+    options = Options(
+        model=model,
+        output=output,
+        recipes=recipes,
+        parameters=parameters or {},
+        assistant_model=assistant_model,
+        revision=revision,
+        adapter=adapter,
+        trust_remote_code=trust_remote_code,
+        max_seq_len=max_seq_len,
+        prompts=prompts,
+        golden_tokens=golden_tokens,
+        text=text,
+        backends=backends,
+        dtype=dtype,
+        draft_dtype=draft_dtype,
+        build=build or BuildOptions(),
+        overwrite=overwrite,
+        dump_graphs=dump_graphs,
+        tune=tune,
+        stage=stage,
+    )
+    return compile_bundle(options).bundle

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from specc.messages import Conversation, conversation_of
 from specc.runtime.errors import PromptError, check_unicode
 
+IDS = ("id", "question_id", "task_id")  # Of specc, Spec-Bench and HumanEval.
+MESSAGES = '{"messages": [{"role": "user", "content": "…"}]}'
 FORMS = '{"prompt": "…"} or {"turns": ["…"]}'
 
 
@@ -25,6 +28,64 @@ class Prompt:
 
     text: str
     category: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLine:
+    """A line of a prompts file that a model answers.
+
+    Attributes:
+        index: the number of the prompt in the file, from 0.
+        id: the line's `id`, `question_id` or `task_id`; None if it has none.
+        source: text, a conversation, or the error that says why the line has neither.
+    """
+
+    index: int
+    id: str | int | None
+    source: str | Conversation | PromptError
+
+
+def read_lines(file: Path) -> list[PromptLine]:
+    """Read what a model shall answer from each line of a file: `prompt`, `messages`, or the first of `turns`.
+
+    Args:
+        file: JSON lines, in the form that `read` takes. A line with `messages` may have `tools`, `documents` and
+            `chat_template_kwargs`.
+
+    Returns:
+        One item for each line that is not empty. A line of another form has its error as source.
+
+    Raises:
+        PromptError: the file cannot be read or holds no prompt, or two lines have one id.
+    """
+    numbered = _numbered_lines(file)
+    lines = [_parse_line(index, line, f"{file}, line {number}") for index, (number, line) in enumerate(numbered)]
+    first: dict[str | int, int] = {}
+    for (number, _), line in zip(numbered, lines, strict=True):
+        if line.id is not None and first.setdefault(line.id, number) != number:
+            raise PromptError(f"{file}: lines {first[line.id]} and {number} have the id {line.id!r}; make ids unique")
+    return lines
+
+
+def _parse_line(index: int, line: str, where: str) -> PromptLine:
+    """Parse a line that a model answers."""
+    prompt_id: str | int | None = None
+    source: str | Conversation | PromptError
+    try:
+        data = _load(line, where)
+        if not isinstance(data, dict):
+            raise PromptError(f"{where}: expected {FORMS} or {MESSAGES}")
+        prompt_id = next((data[key] for key in IDS if _is_id(data.get(key))), None)
+        if "messages" in data and data.keys() & {"prompt", "turns"}:
+            raise PromptError(f"{where}: there are messages and a prompt; keep one of them")
+        source = conversation_of(data, where) if "messages" in data else _parse(line, where, "").text
+    except PromptError as e:
+        source = e
+    return PromptLine(index=index, id=prompt_id, source=source)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
 def read(file: Path) -> list[Prompt]:
@@ -43,16 +104,37 @@ def read(file: Path) -> list[Prompt]:
     Raises:
         PromptError: the file cannot be read or holds no prompt, or a line has another form. The message names the line.
     """
+    stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
+    return [_parse(line, f"{file}, line {number}", stem) for number, line in _numbered_lines(file)]
+
+
+def _numbered_lines(file: Path) -> list[tuple[int, str]]:
+    """Read the lines that are not empty, each with its number from 1.
+
+    Raises:
+        PromptError: the file cannot be read or holds no prompt.
+    """
     try:
         data = file.read_bytes()
         lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read prompts from {file}: {e}; give JSON lines, {FORMS}") from e
-    stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
-    prompts = [_parse(line, f"{file}, line {number}", stem) for number, line in enumerate(lines, 1) if line.strip()]
-    if not prompts:
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
         raise PromptError(f'{file} holds no prompt; write one {{"prompt": "…"}} on each line')
-    return prompts
+    return numbered
+
+
+def _load(line: str, where: str) -> Any:
+    """Read the JSON value of a line.
+
+    Raises:
+        PromptError: the line is not JSON.
+    """
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise PromptError(f"{where}: this is not JSON ({e}); expected {FORMS}") from e
 
 
 def _parse(line: str, where: str, category: str) -> Prompt:
@@ -66,10 +148,7 @@ def _parse(line: str, where: str, category: str) -> Prompt:
     Raises:
         PromptError: the line is not JSON, or has neither `prompt` nor `turns`.
     """
-    try:
-        data: Any = json.loads(line)
-    except (ValueError, RecursionError) as e:
-        raise PromptError(f"{where}: this is not JSON ({e}); expected {FORMS}") from e
+    data = _load(line, where)
     try:
         text = data["prompt"] if "prompt" in data else data["turns"][0]
         category = data.get("category", category)

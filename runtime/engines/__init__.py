@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from ..bundle import Bundle
 from ..device import CPU, Device
 from ..engine import Engine, Runner
-from ..errors import BackendError
+from ..errors import BackendError, SpeccError
 from ..manifest import CacheSpec, EngineSpec
 from ..sequence import KVStore
 from . import memory
@@ -74,6 +74,7 @@ class Engines:
         device: where they run.
         backend: the name of the backend.
         sessions: loaded files, each shared by the engines of that file.
+        closed: whether they were unloaded for good.
     """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
@@ -87,6 +88,18 @@ class Engines:
         self.sessions = SessionCache()
         self._engines: dict[str, Engine] = {}
         self._stores: dict[str, KVStore] = {}
+        self.closed = False
+
+    def close(self) -> None:
+        """Unload all engines and caches for good."""
+        self.closed = True
+        self._engines.clear()
+        self._stores.clear()
+
+    def check_open(self) -> None:
+        """Raise a SpeccError if the engines were closed."""
+        if self.closed:
+            raise SpeccError("this session is closed; open another with specc.load(bundle)")
 
     def __getitem__(self, name: str) -> Engine:
         self.load(name)
@@ -99,6 +112,7 @@ class Engines:
             BundleError: there is no such engine.
             BackendError: an engine cannot be loaded here, or there is too little memory for all of them.
         """
+        self.check_open()
         missing = [self.bundle.engine(n, self.backend) for n in dict.fromkeys(names) if n not in self._engines]
         if not missing:
             return
@@ -133,6 +147,7 @@ class Engines:
         Raises:
             BackendError: something is missing on this machine, or the rows do not fit.
         """
+        self.check_open()
         if cache not in self._stores:
             spec = self.bundle.manifest.caches[cache]
             tensors = (t for e in self.specs() if e.block.cache == cache for t in e.inputs)

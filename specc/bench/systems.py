@@ -90,7 +90,14 @@ class SpeccSystem:
         """
         self.session.cache.sync([])
         generation = self.session.generate(
-            ids, count, recipe=mode, acceptance=self.accept, ignore_eos=True, seed=seed, guard=self.guard
+            ids,
+            count,
+            recipe=mode,
+            acceptance=self.accept,
+            temperature=0,
+            ignore_eos=True,
+            seed=seed,
+            guard=self.guard,
         )
         stats = generation.stats
         deepest = max(stats.histogram, default=-1)

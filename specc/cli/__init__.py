@@ -67,7 +67,6 @@ class Verbs(TyperGroup):
 
 app = typer.Typer(
     cls=Verbs,
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # Plain help never cuts the names of options.
     pretty_exceptions_enable=False,
@@ -113,6 +112,9 @@ def main(argv: list[str] | None = None) -> None:
         SystemExit: with 0, with 1 for a test that failed, 2 for bad input, 130 for an interrupt, 141 if the reader of
             standard output went away, 143 for SIGTERM.
     """
+    if not console.fill_closed_streams():
+        console.fail("standard output is closed; redirect it, to /dev/null if nothing shall be kept")
+        raise SystemExit(2)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -72,6 +72,10 @@ def split_commas(values: Sequence[str]) -> list[str]:
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that 'specc compile' wrote.")]
 JsonOption = Annotated[bool, flag("--json", "Print one JSON value, and nothing else, to standard output.")]
+ThreadsOption = Annotated[
+    OptionalInt,
+    option("N", "Threads of one engine on the CPU. Default: SPECC_THREADS, or the processors.", "-t", "--threads"),
+]
 DeviceOption = Annotated[str, option("D", "The device that runs the engines: cpu or cuda.")]
 ProviderOption = Annotated[OptionalStr, option("P", f"The provider of ONNX Runtime: {', '.join(PROVIDERS)}.")]
 NATIVE_CODE = "Run engines that are native code of the bundle's author. Allow it only whom you trust."

@@ -42,7 +42,10 @@ TEXT = "A text on which 'specc test' compares the perplexity with the original m
 BACKEND = "Build the engines with this backend. May be repeated. 'specc doctor' lists them. Default: onnx."
 DTYPE = "The type of the weights: fp32, fp16, bf16, int8 or int4. If other backends build too, onnx stays fp32."
 TUNE = "Choose recipe, draft lengths, widths and trees as 'specc tune' does. Compiles again if other trees are faster."
-DRAFT_DTYPE = "The type of the weights that drafts read: fp32, int8 or int4. It changes the speed, but no output."
+DRAFT_DTYPE = (
+    "The type of the weights that drafts read: fp32, int8 or int4. It changes the speed, but no output. "
+    "Recipes that draft by 4-bit copies of the model have no other type."
+)
 LOWERING = (
     "The operators in ONNX files: fast (ONNX Runtime's own) or portable (standard ones). Default: the backend chooses."
 )

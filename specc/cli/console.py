@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,9 +44,12 @@ def emit(data: Any) -> None:
 
 
 def note(line: str) -> None:
-    """Write a line to standard error, after everything that was printed before it."""
+    """Write a line to standard error, after everything that was printed before it.
+
+    Control characters, which may come from a foreign file, are written as escapes.
+    """
     sys.stdout.flush()
-    print(line, file=sys.stderr)
+    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
 
 
 def fail(message: str) -> None:
@@ -64,6 +68,32 @@ def one_line_warnings() -> None:
             show_other(message, category, *place, **settings)
 
     warnings.showwarning = show
+
+
+def fill_closed_streams() -> bool:
+    """Open the null device in place of the standard streams that are closed.
+
+    Otherwise the next file that is opened would take the number of such a stream, and a library that writes to the
+    stream would write into that file. `sys.stdin` stays None, so that who reads it can say that it is closed.
+
+    Returns:
+        Whether standard output was open.
+    """
+    is_open = sys.stdout is not None
+    # The null device takes the lowest free number each time, which is the closed stream's if they are tried in order.
+    if sys.stdin is None:
+        _open_null_device()
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(_open_null_device(), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(_open_null_device(), "w")
+    return is_open
+
+
+def _open_null_device() -> int:
+    number = os.open(os.devnull, os.O_RDWR)
+    os.set_inheritable(number, True)
+    return number
 
 
 def drop_stdout() -> None:
@@ -123,6 +153,35 @@ class _Lines:
         if title != self.title:
             note(title)
         self.title = title
+
+
+class _Line:
+    """A line of text that is made anew each time that it is drawn; nothing before `start`, a time in seconds."""
+
+    def __init__(self, line: Callable[[], str], start: float) -> None:
+        self.line, self.start = line, start
+
+    def __rich__(self) -> Text:
+        return text(self.line() if time.monotonic() >= self.start else "", "dim")
+
+
+@contextmanager
+def waiting(line: Callable[[], str], patience: float = 0.5) -> Iterator[None]:
+    """Show a line on standard error while a work takes long, if standard error is a terminal.
+
+    Args:
+        line: makes the text. Another thread calls it several times a second.
+        patience: seconds of the work before the line appears.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with Live(_Line(line, time.monotonic() + patience), console=console, transient=True, refresh_per_second=8):
+        yield
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,123 +20,180 @@ from specc.cli.arguments import (
     OptionalStr,
     ProviderOption,
     StrList,
+    ThreadsOption,
     examples,
     flag,
     option,
 )
+from specc.cli.generate_batch import answer_all
+from specc.cli.generate_notes import empty_note, sampling_notes, summary
+from specc.cli.prompt_source import ChatChoice, PromptForm, read_source, take_form
+from specc.prompts import read_lines
 from specc.runtime.errors import PromptError, RecipeError
 
 if TYPE_CHECKING:
+    from specc.runtime.request import RequestOptions
+    from specc.runtime.session import Session
     from specc.runtime.stream import Stream
 
 EXAMPLES = examples(
-    'specc generate model.specc --prompt "def fibonacci("',
-    "cat main.py | specc generate model.specc - --max-new-tokens 64",
-    "specc generate model.specc --chat --prompt 'What is a tree?' --stop $'\\n\\n'",
-    "specc generate model.specc --prompt-file p.txt --temperature 0.8 --seed 7",
-    'specc generate model.specc --prompt "def f(" --no-speculation --json',
+    "specc generate model.specc -p 'What is a tree?' -n 64",
+    "specc generate model.specc -p 'What is a tree?' --system 'Be brief.'",
+    'specc generate model.specc --raw -p "def fibonacci("',
+    "cat main.py | specc generate model.specc - --raw --quiet",
+    "specc generate model.specc --messages chat.json --temperature 0.8 --seed 7",
+    "specc generate model.specc --prompts in.jsonl --output out.jsonl",
+    'specc generate model.specc -p "def f(" --no-speculation --json',
 )
 STDIN = "Read the prompt from standard input."
-CHAT = "Treat the prompt as a user's message, for the model's chat template."
+MESSAGES = "A JSON file of messages, or an object with messages, tools and documents. - is standard input."
+CHAT = (
+    "--chat makes the prompt a user's message, for the model's chat template; --raw takes it as it is. "
+    "Default: --chat if the model has a template and the prompt no special tokens."
+)
+SYSTEM = "The system message of the chat."
+PROMPTS = "Answer each line of this file: JSON with prompt, messages or turns. --output gets the answers."
+OUTPUT = "Write one JSON line for each prompt of --prompts. Answers that the file already has are not made again."
+TOKENS = "The largest number of new tokens."
 RECIPE = "Decode by this recipe of the bundle. Default: the bundle's default recipe."
 NO_SPECULATION = "Decode plainly, one token a step."
 NO_GUARD = "Do not stop drafts that make decoding slower."
 ACCEPTANCE = "The acceptance rule: match, speculative or recursive. Default: the recipe's own."
-TEMPERATURE = "The temperature of sampling. 0 is greedy."
-TOP_P = "Sample from the smallest set of tokens that has this probability."
-TOP_K = "Sample from the K likeliest tokens. 0 is all tokens."
+TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
+TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."
+TOP_K = "Sample from the K likeliest tokens. 0 is all tokens. Default: the model's own, else 0."
 SEED = "The seed of the rng. With the same seed, sampling gives the same tokens."
 STOP = "End the answer before this text. May be repeated."
 IGNORE_EOS = "Do not end the answer at an end-of-sequence token."
-SOURCES = "--prompt TEXT, --prompt-file FILE, or - for standard input"
+QUIET = "Write only the text: no summary and no notes."
 
 
 def command(
     bundle: BundleArgument,
     source: Annotated[OptionalStr, typer.Argument(metavar="-", help=STDIN, show_default=False)] = None,
-    prompt: Annotated[OptionalStr, option("TEXT", "The prompt.")] = None,
+    prompt: Annotated[OptionalStr, option("TEXT", "The prompt.", "-p", "--prompt")] = None,
     prompt_file: Annotated[OptionalPath, option("FILE", "A file that holds the prompt.")] = None,
-    chat: Annotated[bool, flag("--chat", CHAT)] = False,
-    max_new_tokens: Annotated[int, option("N", "The largest number of new tokens.", min=1)] = 128,
+    messages: Annotated[OptionalPath, option("FILE", MESSAGES)] = None,
+    chat: Annotated[bool | None, typer.Option("--chat/--raw", help=CHAT, show_default=False)] = None,
+    system: Annotated[OptionalStr, option("TEXT", SYSTEM)] = None,
+    prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
+    output: Annotated[OptionalPath, option("FILE", OUTPUT)] = None,
+    max_new_tokens: Annotated[int, option("N", TOKENS, "-n", "--max-new-tokens", min=1)] = 128,
     recipe: Annotated[OptionalStr, option("NAME", RECIPE)] = None,
     no_speculation: Annotated[bool, flag("--no-speculation", NO_SPECULATION)] = False,
     no_guard: Annotated[bool, flag("--no-guard", NO_GUARD)] = False,
     acceptance: Annotated[OptionalStr, option("RULE", ACCEPTANCE)] = None,
-    temperature: Annotated[float, option("T", TEMPERATURE)] = 0.0,
-    top_p: Annotated[float, option("P", TOP_P)] = 1.0,
-    top_k: Annotated[int, option("K", TOP_K)] = 0,
+    temperature: Annotated[float | None, option("T", TEMPERATURE)] = None,
+    top_p: Annotated[float | None, option("P", TOP_P)] = None,
+    top_k: Annotated[OptionalInt, option("K", TOP_K)] = None,
     seed: Annotated[OptionalInt, option("S", SEED, min=0)] = None,
     stop: Annotated[StrList, option("S", STOP)] = None,
     ignore_eos: Annotated[bool, flag("--ignore-eos", IGNORE_EOS)] = False,
+    threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
     allow_native_code: NativeCodeOption = False,
+    quiet: Annotated[bool, flag("--quiet", QUIET)] = False,
     json: JsonOption = False,
 ) -> None:
-    """Continue a prompt, several tokens a step.
+    """Answer a message or continue a prompt, several tokens a step.
 
-    The text goes to standard output as it comes. A summary goes to standard error.
+    The text goes to standard output as it comes. A summary goes to standard error: tokens, speed, and why the answer
+    ended. With --prompts and --output, many prompts are answered. The exit status is then 1 if a prompt failed.
     """
-    text = _read_prompt(source, prompt, prompt_file)
     if no_speculation and recipe not in (None, "plain"):
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
+    choice = ChatChoice(chat=chat, system=system)
+    options: RequestOptions = {
+        "recipe": "plain" if no_speculation else recipe,
+        "acceptance": acceptance,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "seed": seed,
+        "stop": stop or (),
+        "ignore_eos": ignore_eos,
+        "guard": not no_guard,
+    }
+    if (prompts is None) != (output is None):
+        raise PromptError("--prompts FILE and --output FILE belong together; give both of them")
+    sources = source, prompt, prompt_file, messages
+    if prompts is not None and sources != (None, None, None, None):
+        raise PromptError("--prompts FILE holds all prompts; leave out --prompt, --prompt-file, --messages and -")
+    lines = read_lines(prompts) if prompts else []
+    request = "" if lines else read_source(*sources)
     import specc
 
-    stream = specc.load(bundle, device, execution_provider, backend, allow_native_code=allow_native_code).stream(
-        [{"role": "user", "content": text}] if chat else text,
-        max_new_tokens,
-        recipe="plain" if no_speculation else recipe,
-        acceptance=acceptance,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        stop=stop or (),
-        ignore_eos=ignore_eos,
-        guard=not no_guard,
+    session = specc.load(
+        bundle, device, execution_provider, backend, threads=threads, allow_native_code=allow_native_code
     )
+    notes = [] if quiet else sampling_notes(session.bundle.manifest.model, options)
+    if output is None:
+        form = take_form(request, session.text, choice)
+        _answer(session, form, max_new_tokens, options, notes, quiet=quiet, json=json)
+        return
+    for line in notes:
+        console.note(line)
+    report = answer_all(session, lines, output, choice, max_new_tokens, options)
     if json:
-        answer = "".join(stream)
-        ending = {"token_ids": stream.token_ids, "finish_reason": stream.finish_reason}
+        console.emit(asdict(report))
+    elif not quiet:
+        console.note(report.line())
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def _answer(
+    session: Session,
+    form: PromptForm,
+    max_new_tokens: int,
+    options: RequestOptions,
+    notes: list[str],
+    *,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Answer one prompt: print the text or JSON, and the notes around it unless the user wants none."""
+    whole: RequestOptions = {**options, **form.options}
+    stream = session.stream(form.prompt, max_new_tokens, **whole)
+    for line in (*notes, *([form.note] if form.note and not quiet else [])):
+        console.note(line)
+    answer = _run(session, stream, show=not json)
+    if json:
+        ending = {
+            "token_ids": stream.token_ids,
+            "finish_reason": stream.finish_reason,
+            "stop_reason": stream.stop_reason,
+        }
         console.emit({"text": answer, **ending, **stream.stats.to_json()})
-    else:
-        _print(stream)
+    if quiet:
+        return
+    if empty := empty_note(answer, stream.finish_reason, form.chat, session.text.has_chat_template):
+        console.note(empty)
+    if not json:
+        for line in summary(stream, max_new_tokens, session.bundle.manifest.model.context):
+            console.note(line)
 
 
-def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> str:
-    """Read the prompt from the one source that the user names.
+def _run(session: Session, stream: Stream, *, show: bool) -> str:
+    """Run a request to its end and return the text. Print it as it comes if it is to be shown."""
+    prompt_tokens = stream.prompt_tokens
 
-    Args:
-        source: `-` for standard input, or None.
-        prompt: the prompt itself, or None.
-        file: a file that holds it, or None.
+    def reading() -> str:
+        return f"reading the prompt: {min(len(session.cache), prompt_tokens)} of {prompt_tokens} tokens"
 
-    Raises:
-        PromptError: there is no source or more than one, or it does not hold UTF-8 text.
-    """
-    if source not in (None, "-"):
-        raise PromptError(f"unexpected {source!r}; give the prompt as {SOURCES}")
-    if sum(value is not None for value in (source, prompt, file)) != 1:
-        raise PromptError(f"give one prompt: {SOURCES}")
-    if prompt is not None:
-        return prompt
-    try:
-        data = file.read_bytes() if file else sys.stdin.buffer.read()
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise PromptError(f"{file or 'standard input'} is not UTF-8 text ({e}); convert it to UTF-8") from e
-
-
-def _print(stream: Stream) -> None:
-    """Print the text as it comes, and then a summary of the request."""
-    piece = ""
-    for piece in stream:
-        sys.stdout.write(piece)
+    with console.waiting(reading):
+        first = next(stream, "")
+    pieces = [first]
+    if show:
+        sys.stdout.write(first)
         sys.stdout.flush()
-    if not piece.endswith("\n"):
+    for piece in stream:
+        pieces.append(piece)
+        if show:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    text = "".join(pieces)
+    if show and not text.endswith("\n"):
         print()
-    stats = stream.stats
-    speed = f"{stats.new_tokens} tokens, {stats.tokens_per_second:.1f} tokens/s, recipe {stats.recipe}"
-    length, rate = stats.mean_acceptance_length, stats.draft_acceptance_rate
-    console.note(f"{speed}, mean_acceptance_length {length:.2f}, draft_acceptance_rate {rate:.2f}")
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +14,9 @@ from specc.compiler.options import Options
 from specc.compiler.stages import Stages
 from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, method
 from specc.runtime.block import Block, Frontier
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, SpeccWarning
 
+DRAFT_DTYPES = ("fp32", "int8", "int4")
 MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
 
 Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any]], dict[str, Any]]
@@ -34,8 +36,11 @@ def choose_methods(options: Options) -> list[Method]:
     """Return the methods to compile, plain decoding first.
 
     Raises:
-        RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe.
+        RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe, or the type
+            of the drafts' weights does not exist.
     """
+    if options.draft_dtype not in DRAFT_DTYPES:
+        raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
     available = {"assistant-model"} if options.assistant_model else set()
     names = list(options.recipes) or [m.name for m in METHODS.values() if available.issuperset(m.needs)]
     methods = [method(name) for name in dict.fromkeys(("plain", *names))]
@@ -52,13 +57,31 @@ def choose_methods(options: Options) -> list[Method]:
 
 
 def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:
-    """Plan each method with the user's values of its parameters, or their defaults. Raises RecipeError."""
+    """Plan each method with the user's values of its parameters, or their defaults.
+
+    A warning names the recipes whose drafts have a type of their own, if the user asks for another one.
+
+    Raises:
+        RecipeError: a value is out of range.
+    """
     plans = []
     for m in methods:
         for_all = {name: v for name, v in options.parameters.get("", {}).items() if name in m.parameters}
         values = m.settle(for_all | dict(options.parameters.get(m.name, {})))
         plans.append(_plan(m, values, facts, options.draft_dtype))
+    own = [p.method.name for p in plans if _draft_dtypes(p) - {options.draft_dtype}]
+    if own and options.draft_dtype != Options.draft_dtype:
+        names = ", ".join(own)
+        warnings.warn(
+            f"draft_dtype {options.draft_dtype} does not apply to {names}: these methods draft by 4-bit weights",
+            SpeccWarning,
+            stacklevel=2,
+        )
     return plans
+
+
+def _draft_dtypes(plan: RecipePlan) -> set[str]:
+    return {block.weights for block in plan.blocks.engines.values()}
 
 
 def search_layers(

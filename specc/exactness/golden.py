@@ -156,7 +156,8 @@ def replay(
     names, results = list(recipes), []
     for number, case in enumerate(cases):
         for name in names:
-            generation = session.generate(case.prompt_ids, len(case.token_ids), recipe=name, guard=False)
+            count = len(case.token_ids)
+            generation = session.generate(case.prompt_ids, count, recipe=name, temperature=0, guard=False)
             result = replace(
                 judge(name, number, generation.token_ids, case, tolerance),
                 seconds=generation.stats.seconds,

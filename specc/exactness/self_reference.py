@@ -57,7 +57,7 @@ def refer_to_itself(path: Path, text: Path | None = None) -> None:
 def _agreements(session: Session, case: Case) -> Sequence[bool]:
     """Tell for each golden token whether plain decoding chooses it after the golden text before it."""
     return [
-        session.generate([*case.prompt_ids, *case.token_ids[:i]], 1, recipe="plain").token_ids == [token]
+        session.generate([*case.prompt_ids, *case.token_ids[:i]], 1, recipe="plain", temperature=0).token_ids == [token]
         for i, token in enumerate(case.token_ids)
     ]
 

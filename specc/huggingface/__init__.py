@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from specc.huggingface.adapter import merge_adapter
 from specc.huggingface.directory import check_directory
+from specc.huggingface.generation_config import choice_of_tokens
 from specc.huggingface.gguf import find_gguf, join_parts, read_gguf
 from specc.huggingface.hub import hub_options
 from specc.huggingface.quantized import describe_rounding, widen_loaded, widening
@@ -216,6 +217,7 @@ def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None
         layers=config.num_hidden_layers,
         context=max_seq_len or min(limit, CONTEXT),
         eos_token_ids=_eos_token_ids(model),
+        generation_config=choice_of_tokens(model),
     )
 
 

@@ -12,6 +12,7 @@ from specc.runtime.tree import Tree
 
 DECODE = Block(Tree.chain(1))
 RANKS = 8  # successors of a token that an engine returns, likeliest first
+MOST = 127  # tokens of a draft: with the pending token they fill the scratch rows of a cache
 RANKED_OUTPUTS = ("ids", f"top_k:{RANKS}", "logits")
 
 CONFIDENCE = Parameter(0.0, "drafting stops after a token to which the draft gave less probability")
@@ -31,11 +32,18 @@ def prefill(model: str = "target") -> Block:
 
 
 def count(values: Values, name: str, least: int = 1) -> int:
-    """Return a parameter that is a whole number. Raises RecipeError."""
+    """Return a parameter that is a whole number, MOST at most. Raises RecipeError."""
     value = values[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise RecipeError(f"{name} is {value!r}; give a whole number, {least} or more")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        raise RecipeError(f"{name} is {value!r}; give a whole number from {least} to {MOST}")
     return value
+
+
+def check_matches(values: Values) -> None:
+    """Check how many tokens a lookup may match, since it keeps each run of so many. Raises RecipeError."""
+    for name in ("max_matching_ngram_size", "min_matching_ngram_size"):
+        if name in values:
+            count(values, name)
 
 
 def chains(longest: int) -> tuple[Block, ...]:

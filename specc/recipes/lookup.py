@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from specc.recipes.blocks import LONGEST_MATCH, chains, count
+from specc.recipes.blocks import LONGEST_MATCH, chains, check_matches, count
 from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 
 
 def _plan_lookup(values: Values, facts: Facts) -> MethodBlocks:
+    check_matches(values)
     return MethodBlocks(chains(1 + count(values, "prompt_lookup_num_tokens")), {}, dict(values))
 
 

@@ -11,6 +11,7 @@ from specc.recipes.blocks import (
     SKIP,
     chain_arguments,
     chains,
+    check_matches,
     count,
     skipped_layers,
 )
@@ -64,6 +65,7 @@ QUANTIZED_SELF_DRAFT = Method(
 
 
 def _plan_cascade(values: Values, facts: Facts) -> MethodBlocks:
+    check_matches(values)
     longest = 1 + count(values, "num_speculative_tokens") + count(values, "prompt_lookup_num_tokens")
     arguments = {name: value for name, value in values.items() if name not in SKIP}
     return MethodBlocks(chains(longest), _plan_quantized_self_draft(values, facts).engines, arguments)
@@ -89,6 +91,7 @@ CASCADE = Method(
 
 
 def _plan_staged(values: Values, facts: Facts) -> MethodBlocks:
+    check_matches(values)
     draft = Block(Tree.chain(1), RANKED_OUTPUTS, weights="int4")
     wide = replace(draft, topology=Tree.chain(1 + count(values, "prompt_lookup_num_tokens")))
     verify = chains(1 + count(values, "num_speculative_tokens"))

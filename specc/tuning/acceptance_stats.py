@@ -128,8 +128,9 @@ class _Recorder:
 
     def generate(self, prompt: list[int], count: int, recipe: str, rule: Acceptance | None = None) -> Stats:
         """Decode `count` tokens without the guard, and return the statistics."""
-        options = {"recipe": recipe, "acceptance": rule, "ignore_eos": True, "guard": False}
-        return self.session.generate(prompt, count, **options).stats
+        return self.session.generate(
+            prompt, count, recipe=recipe, acceptance=rule, temperature=0, ignore_eos=True, guard=False
+        ).stats
 
     def run(self, prompt: list[int], tokens: int) -> None:
         """Decode plainly, then by the recipe, and record the steps and the costs."""

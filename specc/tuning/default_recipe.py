@@ -166,7 +166,8 @@ class _Trials:
         ]
 
     def _warm_up(self, recipe: str) -> None:
-        self.session.generate(self.cases[0].prompt_ids, self.policy.warm_up_tokens, recipe=recipe, guard=False)
+        prompt, count = self.cases[0].prompt_ids, self.policy.warm_up_tokens
+        self.session.generate(prompt, count, recipe=recipe, temperature=0, guard=False)
 
     def _replay(self, recipe: str, cases: Sequence[Case]) -> list[Replayed]:
         return golden.replay(self.session, list(cases), [recipe], self.bundle.manifest.near_tie_tolerance)

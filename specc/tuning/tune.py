@@ -133,7 +133,9 @@ def rerun_finalists(job: Job, candidates: Sequence[Candidate]) -> list[Finalist]
         seconds = dict.fromkeys((PLAIN, *speedups), 0.0)
         for prompt in job.prompts:
             for name in seconds:
-                generation = session.generate(prompt, job.tokens, recipe=name, ignore_eos=True, guard=False)
+                generation = session.generate(
+                    prompt, job.tokens, recipe=name, temperature=0, ignore_eos=True, guard=False
+                )
                 seconds[name] += generation.stats.seconds
         for name, values in speedups.items():
             values.append(seconds[PLAIN] / seconds[name])

@@ -21,8 +21,11 @@ class SessionOfAnswers:
         self.answers, self.stats = answers, stats
         self.requests: list[tuple[tuple[int, ...], int, str, bool]] = []
 
-    def generate(self, prompt: Sequence[int], max_new_tokens: int, *, recipe: str, guard: bool = True) -> Generation:
-        """Return the answer of this recipe to this prompt."""
+    def generate(
+        self, prompt: Sequence[int], max_new_tokens: int, *, recipe: str, temperature: float, guard: bool = True
+    ) -> Generation:
+        """Return the answer of this recipe to this prompt. What is written down is greedy."""
+        assert temperature == 0
         self.requests.append((tuple(prompt), max_new_tokens, recipe, guard))
         tokens = self.answers[recipe][tuple(prompt)]
         stats = Stats(recipe=recipe, new_tokens=len(tokens), **self.stats)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.chat import ChatTemplate
 from specc.runtime.device import CPU, Device
-from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
+from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError, SpeccError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
@@ -210,14 +213,15 @@ def test_one_stop_string_or_several(session: Session) -> None:
     end = whole[20:30]
     for stop in (end, ["not in there", end]):
         got = session.generate(PROMPT, 60, stop=stop, ignore_eos=True)
-        assert got.text == whole.partition(end)[0] and got.finish_reason == "stop"
+        assert got.text == whole.partition(end)[0] and (got.finish_reason, got.stop_reason) == ("stop", end)
 
 
 def test_a_stop_token_ends_the_text(session: Session) -> None:
     ids = session.generate(PROMPT, 20, ignore_eos=True).token_ids
     for stop in (ids[7], [ids[7]], np.array([ids[7]])):
         got = session.generate(PROMPT, 20, stop_token_ids=stop, ignore_eos=True)
-        assert got.finish_reason == "stop" and got.token_ids == ids[: ids.index(ids[7]) + 1]
+        assert got.token_ids == ids[: ids.index(ids[7]) + 1]
+        assert (got.finish_reason, got.stop_reason) == ("stop", ids[7])
 
 
 def test_none_is_the_default_of_an_option(session: Session) -> None:
@@ -227,6 +231,18 @@ def test_none_is_the_default_of_an_option(session: Session) -> None:
     assert session.generate(PROMPT, 20, **options).token_ids == session.generate(PROMPT, 20).token_ids
     stats = session.generate(PROMPT, None, ignore_eos=True).stats
     assert stats.new_tokens == CONTEXT - stats.prompt_tokens
+
+
+def test_the_models_sampling_defaults_apply_to_what_is_not_passed(session: Session) -> None:
+    greedy = session.generate(PROMPT, 40, ignore_eos=True).token_ids
+    sampled = session.generate(PROMPT, 40, ignore_eos=True, seed=1, temperature=0.9, top_k=20).token_ids
+    assert sampled != greedy
+    model = replace(
+        session.bundle.manifest.model, generation_config={"do_sample": True, "temperature": 0.9, "top_k": 20}
+    )
+    change_manifest(session, model=model)
+    assert session.generate(PROMPT, 40, ignore_eos=True, seed=1).token_ids == sampled
+    assert session.generate(PROMPT, 40, ignore_eos=True, seed=1, temperature=0).token_ids == greedy
 
 
 def test_messages_are_rendered_with_the_options_of_a_chat(session: Session) -> None:
@@ -349,3 +365,30 @@ def test_a_draft_that_fits_no_engine_of_its_recipe_is_refused(session: Session) 
     change_manifest(session, recipes=tuple(longer))
     with pytest.raises(RecipeError, match=r"21 slots.*give it shorter drafts"):
         session.generate(PROMPT, 30, recipe="jacobi")
+
+
+def test_a_session_that_is_closed_says_so(session: Session) -> None:
+    """A later request, and a stream that had not ended."""
+    closed = "this session is closed; open another with specc.load"
+    with session as opened:
+        begun, waiting = opened.stream(PROMPT, 40, ignore_eos=True), opened.stream(PROMPT, 40, ignore_eos=True)
+        next(begun)
+    uses: list[Callable[[], object]] = [
+        lambda: session.generate(PROMPT, 4),
+        lambda: list(begun),
+        lambda: list(waiting),
+        lambda: session.engines["decode"],
+        lambda: session.engines.store("target"),
+    ]
+    for use in uses:
+        with pytest.raises(SpeccError, match=closed):
+            use()
+    session.close()
+
+
+def test_closing_a_session_frees_its_engines_and_rows(session: Session) -> None:
+    session.generate(PROMPT, 4)
+    gone = [weakref.ref(session.cache.store), weakref.ref(session.engines["decode"])]
+    session.close()
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]

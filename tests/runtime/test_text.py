@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from listed import bundle_of
+from tokenizers import normalizers
 from toys import tokenizer
 
 from specc.runtime.chat import ChatOptions
 from specc.runtime.errors import BundleError, PromptError, SpeccWarning
 from specc.runtime.text import Text
 
+ROOT = Path(__file__).parents[2]
 TEMPLATE = (
     "{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if messages[0].role != 'user' %}{{ raise_exception('begin with the user') }}{% endif %}"
@@ -212,3 +218,44 @@ def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match=r"tokenizer\.json"):
         Text(bundle_of(tmp_path))
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from listed import bundle_of
+from specc.runtime.errors import PromptError
+from specc.runtime.text import Text
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # MiB
+
+text, kind = Text(bundle_of(Path(sys.argv[1]))), sys.argv[2]
+prompt = {"words": "the quick fox ", "letters": "a", "spaces": " ", "lines": "\\n"}[kind]
+prompt *= 20_000_000 // len(prompt)
+before = peak()
+try:
+    text.encode(prompt, None, 256)
+except PromptError as e:
+    print(peak() - before, e)
+"""
+
+
+@pytest.mark.parametrize("kind", ["words", "letters", "spaces", "lines"])
+def test_a_prompt_of_20_mb_is_refused_before_it_takes_memory(kind: str, tmp_path: Path) -> None:
+    """The tokenizer would take some 5 GB for it."""
+    shutil.copy(ROOT / "examples/pycode-10m/tokenizer.json", tmp_path)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), kind]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")})
+    mebibytes, _, message = ran.stdout.partition(" ")
+    assert message.startswith("the prompt has more than 512 tokens and the cache 256 rows; shorten it"), ran.stderr
+    assert int(mebibytes) < 100
+
+
+def test_a_long_text_of_few_tokens_is_a_prompt(tmp_path: Path) -> None:
+    """The bound is on tokens: a normaliser may drop most characters."""
+    shrinking = tokenizer()
+    shrinking.normalizer = normalizers.Replace("x", "")
+    shrinking.save(str(tmp_path / "tokenizer.json"))
+    text = Text(bundle_of(tmp_path))
+    assert text.encode("the" + "x" * 100_000, None, 256) == text.encode("the")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from specc.exactness.golden import read_prompts
-from specc.prompts import Prompt, read
+from specc.messages import Conversation
+from specc.prompts import Prompt, read, read_lines
 from specc.runtime.errors import PromptError
 
 
@@ -93,3 +95,27 @@ def test_a_damaged_archive_is_refused(data: bytes, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="cannot read prompts from"):
         read(tmp_path / "none.jsonl")
+
+
+def test_lines_to_answer_are_text_or_conversations_with_an_index_and_an_id(tmp_path: Path) -> None:
+    message = {"role": "user", "content": "hi"}
+    lines = (
+        {"prompt": "a", "id": "x"},
+        {"turns": ["b", "c"], "question_id": 81},
+        {"prompt": "d", "task_id": "HumanEval/0"},
+        {"messages": [message], "tools": [{"name": "f"}]},
+    )
+    text = "\n\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "p.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    got = read_lines(tmp_path / "p.jsonl")
+    assert [(line.index, line.id) for line in got] == [(0, "x"), (1, 81), (2, "HumanEval/0"), (3, None)]
+    sources = ["a", "b", "d", Conversation(messages=[message], tools=[{"name": "f"}])]
+    assert [line.source for line in got] == sources
+
+
+def test_a_line_of_another_form_has_its_error_as_source(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"id": 1}\nno\n{"prompt": "a"}\n', encoding="utf-8")
+    first, second, third = read_lines(tmp_path / "p.jsonl")
+    assert isinstance(first.source, PromptError) and first.id == 1
+    assert str(second.source).startswith(f"{tmp_path}/p.jsonl, line 2: this is not JSON")
+    assert third.source == "a"

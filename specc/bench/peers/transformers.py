@@ -53,8 +53,8 @@ class Peer:
         """Load a model that never ends an answer, so that all answers are equally long."""
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=self.dtype)
         model.eval()
-        model.generation_config.eos_token_id = None
-        model.generation_config.pad_token_id = 0
+        config: Any = transformers.GenerationConfig  # It has no types.
+        model.generation_config = config(pad_token_id=0)  # Without an end, and without the checkpoint's penalties.
         return model
 
     def generate(self, mode: str, ids: list[int], count: int, arrive: Callable[[list[int]], None]) -> None:

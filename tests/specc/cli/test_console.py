@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -93,3 +95,33 @@ def test_markup_in_a_table_is_printed_as_text() -> None:
     with out.capture() as captured:
         out.print(table)
     assert "[bold]x[/bold]" in captured.get()
+
+
+def test_control_characters_of_a_foreign_file_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.note("a\x1b[31m\x07 ü")
+    assert capsys.readouterr().err == "a\\x1b[31m\\x07 ü\n"
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("patience", "shown"), [(0.0, True), (60.0, False)])
+def test_a_line_appears_on_a_terminal_while_a_work_takes_long(
+    patience: float, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.waiting(lambda: "reading the prompt", patience):
+        pass
+    assert ("reading the prompt" in terminal.getvalue()) == shown
+
+
+def test_no_line_appears_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.waiting(lambda: "reading the prompt", 0.0):
+        pass
+    assert capsys.readouterr() == ("", "")

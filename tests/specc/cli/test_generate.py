@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shell import command, refused, specc
+from shell import command, copied, edit_manifest, refused, specc
 
 from specc import load
+from specc.cli import console
 from specc.runtime.bundle import open_bundle
+from specc.runtime.device import Device
+from specc.runtime.engines import ort
 
 pytestmark = pytest.mark.model
 
 PROMPT = "def wrap(text, width=70):\n"
 GENERATED = {
-    "text", "token_ids", "finish_reason", "recipe", "lossless", "prompt_tokens", "new_tokens", "prefill_seconds",
-    "seconds", "tokens_per_second", "mean_acceptance_length", "draft_acceptance_rate", "acceptance_histogram",
-    "num_drafts", "num_draft_tokens", "num_accepted_tokens", "target_calls", "draft_calls", "overhead_fraction",
+    "text", "token_ids", "finish_reason", "stop_reason", "recipe", "lossless", "prompt_tokens", "new_tokens",
+    "prefill_seconds", "seconds", "tokens_per_second", "mean_acceptance_length", "draft_acceptance_rate",
+    "acceptance_histogram", "num_drafts", "num_draft_tokens", "num_accepted_tokens", "target_calls", "draft_calls",
+    "overhead_fraction",
 }  # fmt: skip
 
 
@@ -35,9 +43,10 @@ def test_text_to_stdout_and_a_summary_to_stderr(bundle: Path) -> None:
     ran = specc(*argv)
     assert ran.status == 0
     assert ran.out.removesuffix("\n") == specc(*argv, "--json").json["text"].removesuffix("\n")
-    [summary] = ran.err.splitlines()
-    assert summary.startswith("20 tokens, ")
-    assert "recipe early-exit, mean_acceptance_length " in summary
+    counts, decoding = ran.err.splitlines()
+    assert re.fullmatch(r"\d+ prompt tokens, first token after \d+\.\d\d s; 20 new tokens, [\d.]+ tokens/s", counts)
+    length = r"recipe early-exit, mean acceptance length \d\.\d\d"
+    assert re.fullmatch(f"{length}; finish reason length: --max-new-tokens 20", decoding)
 
 
 @pytest.mark.parametrize("recipe", ["plain", "prompt-lookup", "early-exit"])
@@ -59,10 +68,122 @@ def test_a_prompt_from_a_file_and_from_standard_input(bundle: Path, tmp_path: Pa
     assert specc(*argv, "-", stdin="Ünïcode".encode("utf-8-sig")).json["token_ids"] == expected
 
 
-def test_a_chat_goes_through_the_template(bundle: Path) -> None:
-    argv = ("generate", bundle, "--max-new-tokens", 8, "--json")
-    chat = specc(*argv, "--chat", "--prompt", "hi").json
-    assert chat["token_ids"] == specc(*argv, "--prompt", "<user>hi\n<assistant>").json["token_ids"]
+def test_a_prompt_is_a_users_message_unless_it_is_raw(bundle: Path) -> None:
+    argv = ("generate", bundle, "-n", 8, "--json")
+    rendered = specc(*argv, "--raw", "-p", "<user>hi\n<assistant>").json["token_ids"]
+    for options in (("-p", "hi"), ("--chat", "-p", "hi"), ("--raw", "--chat", "-p", "hi")):
+        assert specc(*argv, *options).json["token_ids"] == rendered
+    assert specc(*argv, "--raw", "-p", "hi").json["prompt_tokens"] < len("<user>hi\n<assistant>")
+
+
+def test_a_system_message_stands_in_front(bundle: Path) -> None:
+    argv = ("generate", bundle, "-n", 8, "--json")
+    rendered = specc(*argv, "--raw", "-p", "<system>be brief\n<user>hi\n<assistant>").json["token_ids"]
+    assert specc(*argv, "--system", "be brief", "-p", "hi").json["token_ids"] == rendered
+
+
+def test_messages_come_from_a_file_or_from_standard_input(bundle: Path, tmp_path: Path) -> None:
+    argv = ("generate", bundle, "-n", 8, "--json")
+    rendered = specc(*argv, "--raw", "-p", "<user>hi\n<assistant>yes\n<user>why\n<assistant>").json["token_ids"]
+    turns = [("user", "hi"), ("assistant", "yes"), ("user", "why")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    for text in (json.dumps(messages), "\ufeff" + json.dumps({"messages": messages, "documents": []})):
+        (tmp_path / "chat.json").write_text(text, encoding="utf-8")
+        assert specc(*argv, "--messages", tmp_path / "chat.json").json["token_ids"] == rendered
+        assert specc(*argv, "--messages", "-", stdin=text.encode()).json["token_ids"] == rendered
+
+
+def test_a_bundle_without_a_template_takes_text_as_it_is(bundle: Path, tmp_path: Path) -> None:
+    plain = without_template(copied(bundle, tmp_path))
+    raw = specc("generate", bundle, "-n", 8, "--json", "--raw", "-p", "hi").json["token_ids"]
+    assert specc("generate", plain, "-n", 8, "--json", "-p", "hi").json["token_ids"] == raw
+    (tmp_path / "chat.json").write_text('[{"role": "user", "content": "hi"}]', encoding="utf-8")
+    for options in (("--chat", "-p", "a"), ("--system", "b", "-p", "a"), ("--messages", tmp_path / "chat.json")):
+        assert refused("generate", plain, *options).startswith("this model has no chat template; leave out --chat")
+
+
+def without_template(bundle: Path) -> Path:
+    """Take the chat template away from a bundle."""
+    (bundle / "chat_template.jinja").unlink()
+
+    def forget(manifest: dict[str, Any]) -> None:
+        del manifest["files"]["chat_template.jinja"]
+
+    return edit_manifest(bundle, forget)
+
+
+def test_a_prompt_that_a_template_rendered_is_taken_as_it_is(bundle: Path) -> None:
+    """The special token says so: a user's message would not have it."""
+    argv = ("generate", bundle, "-n", 8, "--json")
+    ran = specc(*argv, "-p", "<end>hi")
+    assert "the prompt has the special token <end>, so it is taken as it is; --chat" in ran.err
+    assert ran.json["token_ids"] == specc(*argv, "--raw", "-p", "<end>hi").json["token_ids"]
+    assert ran.json["token_ids"] != specc(*argv, "--chat", "-p", "<end>hi").json["token_ids"]
+
+
+def test_quiet_writes_the_text_alone(bundle: Path) -> None:
+    ran = specc("generate", bundle, "-p", "hi", "-n", 8, "--quiet")
+    assert ran.out.removesuffix("\n") == specc("generate", bundle, "-p", "hi", "-n", 8, "--json").json["text"]
+    assert ran.err == ""
+
+
+def test_an_empty_answer_is_said(bundle: Path, tmp_path: Path) -> None:
+    """The first token ends the answer."""
+    first = specc("generate", bundle, "-p", "hi", "-n", 1, "--json").json["token_ids"]
+    copy = edit_manifest(copied(bundle, tmp_path), lambda m: m["model"].update(eos_token_ids=first))
+    ran = specc("generate", copy, "-p", "hi")
+    assert ran.out == "\n"
+    assert ran.err.startswith("the answer is empty; --raw gives the prompt without the chat template\n")
+    assert ran.err.endswith("finish reason eos: the model ended its answer\n")
+
+
+def test_the_summary_says_why_the_answer_ended(bundle: Path) -> None:
+    argv = ("generate", bundle, "--raw", "-p", PROMPT, "-n", 40)
+    text = specc(*argv, "--json").json["text"]
+    assert specc(*argv, "--stop", text[10:13]).err.endswith(f"finish reason stop: the stop string {text[10:13]!r}\n")
+    assert specc(*argv, "--stop", text[10:13], "--json").json["stop_reason"] == text[10:13]
+    cut = specc("generate", bundle, "--raw", "-p", PROMPT, "-n", 4000).err
+    assert cut.endswith("finish reason length: the context of 256 tokens is full; --max-new-tokens was 4000\n")
+
+
+def test_the_models_sampling_defaults_are_applied_and_said(bundle: Path, tmp_path: Path) -> None:
+    asked = {"do_sample": True, "temperature": 1.5, "top_p": 0.9, "repetition_penalty": 1.1}
+    copy = edit_manifest(copied(bundle, tmp_path), lambda m: m["model"].update(generation_config=asked))
+    argv = ("generate", copy, "-p", PROMPT, "-n", 20, "--json", "--seed", 1)
+    ran, greedy = specc(*argv), specc(*argv, "--temperature", 0)
+    used = "sampling as generation_config.json asks: temperature 1.5, top-p 0.9; --temperature 0 is greedy\n"
+    unused = "generation_config.json also asks for repetition_penalty 1.1; specc does not apply it\n"
+    assert (ran.err, greedy.err) == (used + unused, unused)
+    assert ran.json["token_ids"] == specc(*argv, "--temperature", 1.5, "--top-p", 0.9).json["token_ids"]
+    assert greedy.json["token_ids"] == specc("generate", bundle, *argv[2:]).json["token_ids"]
+    assert specc("test", copy).status == 0
+
+
+def test_threads_reach_the_engines(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int | None] = []
+    options = ort.session_options
+
+    def recording(count: int, device: Device) -> Any:
+        counts.append(options(count, device).intra_op_num_threads)
+        return options(count, device)
+
+    monkeypatch.setattr(ort, "session_options", recording)
+    assert specc("generate", bundle, "-p", "hi", "-n", 1, "-t", 2).status == 0
+    assert set(counts) == {2}
+
+
+def test_a_long_prompt_shows_how_far_it_is_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+
+    @contextmanager
+    def waiting(line: Any) -> Iterator[None]:
+        yield
+        lines.append(line())
+
+    monkeypatch.setattr(console, "waiting", waiting)
+    assert specc("generate", bundle, "--raw", "-p", PROMPT, "-n", 1).status == 0
+    (line,) = lines
+    assert re.fullmatch(r"reading the prompt: (\d+) of \1 tokens", line)
 
 
 def test_seeds_repeat(bundle: Path) -> None:
@@ -94,11 +215,21 @@ def test_a_prompt_that_fills_the_cache(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ((), "give one prompt: --prompt TEXT, --prompt-file FILE, or - for standard input"),
+        ((), "give one prompt: --prompt TEXT, --prompt-file FILE, --messages FILE, or - for standard input"),
+        (("-", "--messages", "-"), "give one prompt"),
+        (("--messages", "/nowhere"), "/nowhere: No such file or directory"),
+        (("--raw", "--system", "b", "-p", "a"), "--system is for the chat template and --raw does without it"),
+        (("-p", "a", "--output", "o"), "--prompts FILE and --output FILE belong together"),
+        (("-p", "a", "--threads", "0"), "threads is 0; give a whole number from 1 to 1024"),
+        (("-p", "a", "--threads", "1000000000"), "threads is 1000000000; give a whole number from 1 to 1024"),
+        (("--prompt", "\udcff"), "the prompt has the lone surrogate U+DCFF at character 0; give UTF-8 text"),
+        (("--system", "\udcff", "-p", "a"), "--system has the lone surrogate U+DCFF at character 0"),
+        (("--stop", "\udcff", "-p", "a"), "a stop string has the lone surrogate U+DCFF at character 0"),
         (("-", "--prompt", "a"), "give one prompt"),
         (("a",), "unexpected 'a'; give the prompt as --prompt"),
         (("--prompt", ""), "the prompt is empty"),
-        (("--prompt", "word " * 400), "the prompt has 401 tokens and the cache 256 rows; shorten it"),
+        (("--prompt", "", "--raw"), "the prompt is empty"),
+        (("--prompt", "word " * 400, "--raw"), "the prompt has 401 tokens and the cache 256 rows; shorten it"),
         (("--prompt-file", "/nowhere"), "/nowhere: No such file or directory"),
         (("--prompt", "a", "--recipe", "promt-lookup"), "did you mean 'prompt-lookup'?"),
         (("--prompt", "a", "--recipe", "early-exit", "--no-speculation"), "exclude each other"),

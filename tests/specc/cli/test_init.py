@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from shell import refused, specc
+from shell import command, refused, specc
 
 from specc import __version__
 
@@ -48,3 +50,22 @@ def test_a_missing_bundle_is_refused(verb: str, tmp_path: Path) -> None:
     prompt = ["--prompt", "a"] if verb == "generate" else []
     assert refused(verb, tmp_path / "none", *prompt).startswith(f"no bundle at {tmp_path / 'none'}; make one with")
     assert f"{tmp_path} has no manifest.json" in refused(verb, tmp_path, *prompt)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("specc ge", ["generate"]), ("specc generate --max", ["--max-new-tokens"])]
+)
+def test_the_shell_completes_verbs_and_options(words: str, expected: list[str]) -> None:
+    position = str(len(words.split()) - 1)
+    variables = {"_SPECC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
+    ran = subprocess.run(command(), env=os.environ | variables, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.split()) == (0, expected), ran.stderr
+
+
+def test_completion_is_installed_for_the_shell_that_runs_specc(tmp_path: Path) -> None:
+    variables = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    line = f"{shlex.join(command())} --install-completion; true"
+    ran = subprocess.run(["bash", "-c", line], env=os.environ | variables, capture_output=True, text=True)
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert "_SPECC_COMPLETE=complete_bash" in script.read_text(encoding="utf-8"), ran.stderr
+    assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")

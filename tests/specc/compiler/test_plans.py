@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from specc.compiler import plans
 from specc.compiler.options import Options
 from specc.compiler.plans import MARGIN, SEARCHES, RecipePlan, choose_methods, plan_recipes, search_layers
 from specc.compiler.stages import Stages
-from specc.recipes import METHODS, Facts, LayerSearch
+from specc.recipes import METHODS, Facts, LayerSearch, Method
+from specc.recipes.blocks import MOST
 from specc.runtime.block import Layers
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, SpeccWarning
 
 pytestmark = pytest.mark.torch
 
@@ -66,22 +69,48 @@ def test_a_value_for_all_recipes_gives_way_to_one_for_a_single_recipe() -> None:
 
 
 def test_drafts_read_the_type_that_the_user_chose_unless_the_method_has_one() -> None:
-    _, skip, copy = planned("layer-skip", "quantized-self-draft", draft_dtype="int8")
+    with pytest.warns(SpeccWarning):
+        _, skip, copy = planned("layer-skip", "quantized-self-draft", draft_dtype="int8")
     assert skip.blocks.engines["draft"].weights == "int8"
     assert copy.blocks.engines["draft"].weights == "int4"
     assert {block.weights for plan in (skip, copy) for block in plan.blocks.verify} == {"fp32"}
 
 
-def test_a_type_that_does_not_exist_is_refused_before_anything_is_captured() -> None:
-    with pytest.raises(RecipeError, match="unknown type of weights 'int3'"):
-        planned("layer-skip", draft_dtype="int3")
+@pytest.mark.parametrize("recipe", ["layer-skip", "cascade", "plain"])
+def test_a_type_of_drafts_that_does_not_exist_is_refused_before_anything_is_loaded(recipe: str) -> None:
+    with pytest.raises(RecipeError, match="draft_dtype is 'int3'; choose one of fp32, int8, int4"):
+        choose_methods(options(recipes=[recipe], draft_dtype="int3"))
 
 
-@pytest.mark.parametrize(("recipe", "parameter"), [("jacobi", "num_speculative_tokens")])
-def test_a_block_is_no_wider_than_the_scratch_of_the_cache(recipe: str, parameter: str) -> None:
-    assert planned(recipe, parameters={recipe: {parameter: MARGIN - 1}})
-    with pytest.raises(RecipeError, match=f"recipe {recipe} needs {MARGIN + 1} slots; {MARGIN} is the most"):
-        planned(recipe, parameters={recipe: {parameter: MARGIN}})
+def test_a_warning_names_the_recipes_whose_drafts_have_another_type() -> None:
+    message = "draft_dtype int8 does not apply to cascade, staged: these methods draft by 4-bit weights"
+    with pytest.warns(SpeccWarning, match=message):
+        planned("layer-skip", "cascade", "staged", draft_dtype="int8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        planned("layer-skip", draft_dtype="int8")
+        planned("cascade")
+
+
+def test_a_block_is_no_wider_than_the_scratch_of_the_cache() -> None:
+    """A single number is bounded by itself, a sum of two here."""
+    assert MARGIN == MOST + 1
+    assert planned("jacobi", parameters={"jacobi": {"num_speculative_tokens": MOST}})
+    names = "num_speculative_tokens", "prompt_lookup_num_tokens"
+    assert planned("cascade", parameters={"cascade": dict(zip(names, (64, 63), strict=True))})
+    with pytest.raises(RecipeError, match="recipe cascade needs 129 slots; 128 is the most"):
+        planned("cascade", parameters={"cascade": dict.fromkeys(names, 64)})
+
+
+@pytest.mark.parametrize("number", [MOST + 1, 10**9, 10**30])
+@pytest.mark.parametrize("m", METHODS.values(), ids=list(METHODS))
+def test_a_number_that_would_fill_the_memory_is_refused(m: Method, number: int) -> None:
+    """Of every parameter that is a number of tokens."""
+    facts = replace(FACTS, assistant=True)
+    for name in [n for n, p in m.parameters.items() if isinstance(p.default, int) and n != "max_depth"]:
+        chosen = options(recipes=[m.name], assistant_model="small", parameters={m.name: {name: number}})
+        with pytest.raises(RecipeError, match=f"^{name} is {number}; give a whole number from [0-2] to {MOST}$"):
+            plan_recipes([m], facts, chosen)
 
 
 def test_the_rows_of_a_frontier_count_too() -> None:

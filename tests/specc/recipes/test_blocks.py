@@ -22,16 +22,16 @@ def test_chains_have_some_widths_below_the_longest(longest: int, widths: list[in
     assert all(isinstance(block.topology, Tree) and block.topology.is_chain for block in blocks)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.0, "3", True, None])
+@pytest.mark.parametrize("value", [0, -1, 1.0, "3", True, None, 128, 10**9])
 def test_a_count_is_a_whole_number_from_the_least_on(value: Any) -> None:
-    with pytest.raises(RecipeError, match=r"tokens is .*; give a whole number, 1 or more"):
+    with pytest.raises(RecipeError, match=r"tokens is .*; give a whole number from 1 to 127"):
         count({"tokens": value}, "tokens")
 
 
 def test_the_least_itself_is_a_count() -> None:
     assert count({"tokens": 1}, "tokens") == 1
     assert count({"tokens": 0}, "tokens", least=0) == 0
-    with pytest.raises(RecipeError, match="tokens is 1; give a whole number, 2 or more"):
+    with pytest.raises(RecipeError, match="tokens is 1; give a whole number from 2 to 127"):
         count({"tokens": 1}, "tokens", least=2)
 
 

@@ -24,9 +24,11 @@ def test_a_window_has_the_rows_of_an_n_gram_without_its_first_token() -> None:
     assert LOOKAHEAD.plan(LOOKAHEAD.settle({}), FACTS).verify[0].slots == 22
 
 
-@pytest.mark.parametrize(("name", "value", "least"), [("window_size", 0, 1), ("ngram_size", 1, 2)])
+@pytest.mark.parametrize(
+    ("name", "value", "least"), [("window_size", 0, 1), ("ngram_size", 1, 2), ("window_size", 10**9, 1)]
+)
 def test_a_window_without_columns_or_rows_is_refused(name: str, value: int, least: int) -> None:
-    with pytest.raises(RecipeError, match=f"{name} is {value}; give a whole number, {least} or more"):
+    with pytest.raises(RecipeError, match=f"{name} is {value}; give a whole number from {least} to 127"):
         LOOKAHEAD.plan(LOOKAHEAD.settle({name: value}), FACTS)
 
 

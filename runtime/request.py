@@ -1,0 +1,28 @@
+"""The options of a request, by name and type."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict
+
+from .acceptance import Acceptance
+
+
+class RequestOptions(TypedDict, total=False):
+    """The keyword options of `Session.stream`, which describes them. None, or a missing key, is the default."""
+
+    recipe: str | None
+    acceptance: str | Acceptance | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    stop: str | Collection[str] | None
+    stop_token_ids: int | Collection[int] | None
+    ignore_eos: bool
+    guard: bool
+    tools: Collection[Mapping[str, Any]] | None
+    documents: Collection[Mapping[str, Any]] | None
+    add_generation_prompt: bool | None
+    continue_final_message: bool | str
+    chat_template_kwargs: Mapping[str, Any] | None
