@@ -19,11 +19,13 @@ from .errors import PromptError
 from .guard import Guard
 from .method import RunnableMethod, load_method
 from .recipe import Recipe
-from .sampling import Sampling, SeededRng
+from .rng import SeededRng
+from .sampling import Sampling
 from .sequence import Cache, Sequence
 from .stats import Meter, Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
+from .tree import Tree
 
 
 def decode(
@@ -43,7 +45,8 @@ def decode(
     while True:
         draft = drafter.propose(seq)
         verify = narrowest(verifiers, draft.tree)
-        verified = Verified(verify.run(seq.cache, draft.tokens, draft.tree), seq.sampling)
+        outputs = verify.run(seq.cache, draft.tokens, draft.tree)
+        verified = Verified(outputs, seq.sampling, draft.tree, len(seq.tokens))
         accepted = accept(draft, verified)
         seq.append(draft, accepted)
         drafter.observe(seq, draft, verified, accepted)
@@ -178,5 +181,6 @@ class Session:
         engine = self.engines.prefill(len(feed))
         start = time.perf_counter()
         row = engine.extend(seq.cache, feed)
-        seq.tokens.append(Verified(engine.outputs, seq.sampling).choose(row))
+        last = Verified(engine.outputs, seq.sampling, Tree.chain(row + 1), len(seq.tokens) - row)
+        seq.tokens.append(last.choose(row))
         stats.prefill_seconds = time.perf_counter() - start

@@ -1,6 +1,6 @@
 """Acceptance rules: each decides which slots of a draft to commit. One rule a file, one function a rule.
 
-All randomness of a rule comes from `verified.sampling.rng`, so a test can enumerate every outcome.
+All randomness of a rule comes from `verified.rng` and `verified.choose`, so a test can enumerate every outcome.
 """
 
 from __future__ import annotations

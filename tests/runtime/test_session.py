@@ -167,6 +167,34 @@ def test_a_seed_fixes_what_is_sampled(session: Session) -> None:
     assert one == two != other
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_seeded_sample_is_a_function_of_the_request(session: Session, seed: int) -> None:
+    """Whatever drafts, with the guard and without it, after other requests, with rows in the cache and without."""
+    options: dict[str, Any] = {"temperature": 1.1, "top_p": 0.98, "seed": seed, "ignore_eos": True}
+    expected = Session(session.bundle).generate(PROMPT, 60, recipe="plain", **options).token_ids
+    for recipe in session.bundle.manifest.recipes:
+        for guard in (True, False):
+            got = session.generate(PROMPT, 60, recipe=recipe.name, acceptance="match", guard=guard, **options)
+            assert got.token_ids == expected, recipe.name
+    first = session.text.encode(PROMPT)
+    cut = len(first) + 30
+    for turn in (first, (first + expected)[:cut]):
+        rest = session.generate(turn, 10, recipe="plain", **options).token_ids
+        assert rest == (first + expected)[len(turn) : len(turn) + 10]
+
+
+@pytest.mark.parametrize(("recipe", "acceptance"), [("early-exit", "recursive"), ("layer-skip", "speculative")])
+def test_a_sample_by_rejection_repeats_in_every_session(session: Session, recipe: str, acceptance: str) -> None:
+    options: dict[str, Any] = {"recipe": recipe, "acceptance": acceptance, "temperature": 1.1, "ignore_eos": True}
+    texts = []
+    for seed in range(3):
+        fresh = Session(session.bundle).generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids
+        session.generate("the lazy dog", 20, seed=5, guard=False, **options)
+        assert session.generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids == fresh
+        texts.append(fresh)
+    assert texts[0] != texts[1] != texts[2]
+
+
 def test_a_rule_that_needs_draft_probs_gets_a_drafter_that_samples(session: Session) -> None:
     """And the recipe's own rule one that does not, in the same session."""
     options: dict[str, Any] = {"recipe": "early-exit", "temperature": 0.9, "seed": 1, "ignore_eos": True}
