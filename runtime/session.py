@@ -26,6 +26,7 @@ from .stats import Meter, Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
 from .tree import Tree
+from .width_invariance import is_near
 
 
 def decode(
@@ -104,7 +105,9 @@ class Session:
             stop: one string that ends the text, or several. The text does not contain it.
             stop_token_ids: tokens that end the text.
             ignore_eos: go on after an end-of-sequence token.
-            guard: cut drafts short, or stop them for a while, when they do not pay.
+            guard: cut drafts short, or stop them for a while, when they do not pay. The guard goes by the clock, so it
+                works only where the tokens do not depend on the drafts: with a rule that keeps the target's tokens
+                (match, and every lossless rule at temperature 0), over a target that is exact at every width.
             tools: for a chat template, JSON schemas of functions that the model may call.
             documents: for a chat template, dicts with `title` and `text`.
             add_generation_prompt: end messages with the header of an answer; None does unless a message is continued.
@@ -135,7 +138,9 @@ class Session:
         values: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         sampling = Sampling(**{name: v for name, v in values.items() if v is not None}, rng=SeededRng(seed))
         seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit)
-        stats = Stats(recipe=method.recipe.name, lossless=method.recipe.lossless)
+        near = is_near(self.bundle.manifest, method.recipe, self.engines.backend)
+        stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
+        guard = guard and method.keeps_tokens(sampling) and not near
         steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard)
         return Stream(steps, self.text, stats, ending, tuple(tokens))
 

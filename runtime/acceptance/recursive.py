@@ -6,11 +6,11 @@ import numpy as np
 
 from ..draft import Accepted, Draft, Verified
 from ..rng import Use
-from . import rule
+from . import Keeps, rule
 from .match import match
 
 
-@rule(needs_draft_probs=True)
+@rule(needs_draft_probs=True, keeps=Keeps.DISTRIBUTION)
 def recursive(draft: Draft, verified: Verified) -> Accepted:
     """Walk down the tree, and accept at most one child of each slot by rejection sampling.
 

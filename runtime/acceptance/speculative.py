@@ -7,11 +7,11 @@ import numpy as np
 from ..draft import Accepted, Draft, Verified
 from ..errors import RecipeError
 from ..rng import Use
-from . import rule
+from . import Keeps, rule
 from .match import match
 
 
-@rule(needs_draft_probs=True)
+@rule(needs_draft_probs=True, keeps=Keeps.DISTRIBUTION)
 def speculative(draft: Draft, verified: Verified) -> Accepted:
     """Accept each drafted token x in turn with probability min(1, p(x) / q(x)).
 

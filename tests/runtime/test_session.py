@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 import specc
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
+from specc.runtime.acceptance import rule
 from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.chat import ChatTemplate
 from specc.runtime.device import CPU, Device
+from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
+from specc.runtime.width_invariance import WidthInvariance
 
 CONTEXT, VOCABULARY = 256, 258
 PROMPT = "the quick brown fox"
@@ -193,6 +197,73 @@ def test_a_sample_by_rejection_repeats_in_every_session(session: Session, recipe
         assert session.generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids == fresh
         texts.append(fresh)
     assert texts[0] != texts[1] != texts[2]
+
+
+@rule(needs_draft_probs=False)
+def everything(draft: Draft, verified: Verified) -> Accepted:
+    """Accept the first path, whatever the target says: a lossy rule."""
+    slots = [0]
+    while children := draft.tree.children[slots[-1]]:
+        slots.append(children[0])
+    return Accepted(tuple(slots), verified.choose(slots[-1]))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "acceptance", "temperature", "lossless", "guarded"),
+    [
+        ("jacobi", None, 0.0, True, True),
+        ("jacobi", None, 1.0, True, True),
+        ("jacobi", everything, 0.0, False, False),
+        ("early-exit", "recursive", 0.0, True, True),
+        ("early-exit", "recursive", 1.0, True, False),
+        ("layer-skip", "speculative", 1.0, True, False),
+        ("plain", everything, 0.0, False, False),
+    ],
+)
+def test_the_rule_in_use_says_what_is_lossless_and_where_a_guard_changes_nothing(
+    session: Session, recipe: str, acceptance: Any, temperature: float, lossless: bool, guarded: bool
+) -> None:
+    got = session.generate(PROMPT, 20, recipe=recipe, acceptance=acceptance, temperature=temperature, ignore_eos=True)
+    assert (got.stats.lossless, got.stats.guard is not None) == (lossless, guarded)
+    assert got.stats.to_json()["lossless"] is lossless
+
+
+def test_a_lossless_rule_makes_a_lossy_recipe_lossless(session: Session) -> None:
+    lossy = [replace(r, lossless=False) for r in session.bundle.manifest.recipes]
+    change_manifest(session, recipes=tuple(lossy))
+    for acceptance, lossless in ((None, False), ("recursive", True)):
+        stats = session.generate(PROMPT, 5, recipe="early-exit", acceptance=acceptance, ignore_eos=True).stats
+        assert stats.lossless is lossless
+
+
+def test_over_a_target_that_depends_on_the_width_nothing_is_lossless_but_plain_decoding(session: Session) -> None:
+    """And the guard, which changes widths by the clock, does not work there."""
+    measured = WidthInvariance(backend="toy", holds=False, difference=0.6, changed=0.02, tokens=100, slots=(4,))
+    change_manifest(session, width_invariance=measured)
+    for recipe, lossless in (("jacobi", False), ("early-exit", False), ("plain", True)):
+        stats = session.generate(PROMPT, 5, recipe=recipe, ignore_eos=True).stats
+        assert (stats.lossless, stats.guard) == (lossless, None)
+
+
+def test_neither_greedy_output_nor_samples_depend_on_the_clock(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that runs at random: the guard cuts and stops drafts anywhere."""
+    rules = (("jacobi", "match"), ("lookahead", "match"), ("early-exit", "recursive"), ("layer-skip", "speculative"))
+    for recipe, acceptance in rules:
+        for temperature in (0.0, 1.0):
+            texts, switches = set(), set()
+            for clock in range(4):
+                rng = np.random.default_rng(clock)
+                times = iter(np.cumsum(rng.exponential(size=100_000) ** 3))
+                monkeypatch.setattr(time, "perf_counter", lambda times=times: float(next(times)))
+                got = session.generate(
+                    PROMPT, 80, recipe=recipe, acceptance=acceptance, temperature=temperature, seed=3, ignore_eos=True
+                )
+                texts.add(tuple(got.token_ids))
+                switches.add(got.stats.guard and (got.stats.guard.switches, got.stats.guard.plain_steps))
+            assert len(texts) == 1, (recipe, temperature)
+            assert (len(switches) > 1) == (acceptance == "match" or not temperature)
 
 
 def test_a_rule_that_needs_draft_probs_gets_a_drafter_that_samples(session: Session) -> None:
