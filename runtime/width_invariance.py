@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .recipe import Recipe
+from .tree import Tree
 
 if TYPE_CHECKING:
-    from .manifest import Manifest
+    from .manifest import EngineSpec, Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class WidthInvariance:
         changed: the largest share of tokens that one engine changed.
         tokens: how many tokens were compared for each engine.
         slots: the widths of the engines that were compared.
+        slots_agree: whether, at one width, a token's logits have the same bits in each slot, whatever the others hold.
     """
 
     backend: str
@@ -34,6 +36,7 @@ class WidthInvariance:
     changed: float
     tokens: int
     slots: tuple[int, ...]
+    slots_agree: bool
 
 
 def is_near(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:
@@ -56,6 +59,11 @@ def is_near(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:
     return any(e.block.weights != "fp32" for e in engines)
 
 
+def is_lossless(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:
+    """Tell whether a recipe by its own rule is lossless, over this bundle's target. See `is_near` for the arguments."""
+    return recipe.lossless and not is_near(manifest, recipe, backend)
+
+
 def changed_share(manifest: Manifest, recipe: Recipe) -> float | None:
     """Return the measured share of tokens that change with the width of a step, for a recipe that is near."""
     measured = manifest.width_invariance
@@ -70,3 +78,16 @@ def exactness(manifest: Manifest, recipe: Recipe) -> str:
         return "yes"
     share = changed_share(manifest, recipe)
     return "near" if share is None else f"near, {share:.1%} differ"
+
+
+def exact_engine(manifest: Manifest, recipe: Recipe, backend: str) -> EngineSpec | None:
+    """Return the engine through which a recipe decodes if all steps must have one width: its widest chain, or None.
+
+    A tree has none: the rows that a slot sees lie in other places than in plain decoding, and sums over them round
+    differently.
+    """
+    engines = [e for e in manifest.engines if e.backend == backend and e.name in recipe.verify]
+    if not all(isinstance(e.block.topology, Tree) and e.block.topology.is_chain for e in engines):
+        return None
+    widest = max(engines, key=lambda e: e.block.slots)
+    return widest if widest.block.slots > 1 else None

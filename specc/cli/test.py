@@ -141,12 +141,12 @@ def verdicts(identical: int, near_ties: int, diverged: int, lossy: int = 0) -> T
         identical: replays with the reference's tokens.
         near_ties: replays that diverged where the reference's two best logits were close.
         diverged: replays that diverged elsewhere.
-        lossy: replays by recipes that may differ.
+        lossy: replays that diverged, by recipes that are not lossless.
     """
     counts = [
         (identical, "identical", ""),
         (near_ties, "near-tie", "yellow"),
-        (lossy, "different, as a lossy recipe may be", ""),
+        (lossy, "different, as this recipe may be", ""),
         (diverged, "diverged", "red"),
     ]
     shown = [each for each in counts if each[0]] or counts[:1]

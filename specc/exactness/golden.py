@@ -23,7 +23,7 @@ class Verdict(StrEnum):
     IDENTICAL = "identical"
     NEAR_TIE = "near-tie"  # the reference itself hardly preferred its token to the next one
     DIVERGED = "diverged"
-    LOSSY = "lossy"  # they differ, and the recipe says that its tokens may
+    LOSSY = "lossy"  # they differ, and the recipe is not lossless, or only near at this target
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,11 @@ def replay(
     for number, case in enumerate(cases):
         for name in names:
             generation = session.generate(case.prompt_ids, len(case.token_ids), recipe=name, guard=False)
+            judgement = judge(name, number, generation.token_ids, case, tolerance)
+            is_lossy = judgement.verdict is Verdict.DIVERGED and not generation.stats.lossless
             result = replace(
-                judge(name, number, generation.token_ids, case, tolerance),
+                judgement,
+                verdict=Verdict.LOSSY if is_lossy else judgement.verdict,
                 seconds=generation.stats.seconds,
                 tokens_per_second=generation.stats.tokens_per_second,
                 mean_acceptance_length=generation.stats.mean_acceptance_length,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.manifest_checks import check_tolerance
 from specc.runtime.session import Session
+from specc.runtime.width_invariance import is_lossless
 
 GOLDEN = "the bundle's golden file"  # stands for a recipe where that file is compared with a reference
 COUNTED = {  # by the names of the counts in JSON
@@ -89,7 +90,7 @@ class Proof:
         tokens = sum(max(0, r.tokens - 1) for r in results)  # the prompt's step decodes the first
         return {
             "recipe": recipe,
-            "lossless": self.bundle.recipe(recipe).lossless,
+            "lossless": is_lossless(self.bundle.manifest, self.bundle.recipe(recipe)),
             **_count(results),
             "tokens_per_second": tokens / seconds if seconds else 0.0,
             "mean_acceptance_length": sum(r.mean_acceptance_length for r in results) / len(results),
@@ -167,13 +168,11 @@ def prove(
 def _replay(
     session: Session, cases: Sequence[Case], names: Sequence[str], tolerance: float, stage: Stage
 ) -> list[Replayed]:
-    """Replay the cases. Recipes that are not lossless may differ, so that is their verdict."""
+    """Replay the cases by the recipes, and report each replay."""
     title, total = f"replay {len(cases)} cases by {len(names)} recipes", len(cases) * len(names)
     done = iter(range(1, total + 1))
     stage(title, 0, total)
-    replayed = golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
-    lossy = {r.name for r in session.bundle.manifest.recipes if not r.lossless}
-    return [replace(r, verdict=Verdict.LOSSY) if r.at is not None and r.recipe in lossy else r for r in replayed]
+    return golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
 
 
 def _compare(golden_cases: Sequence[Case], cases: Sequence[Case], tolerance: float) -> list[Replayed]:

@@ -238,7 +238,9 @@ def test_a_lossless_rule_makes_a_lossy_recipe_lossless(session: Session) -> None
 
 def test_over_a_target_that_depends_on_the_width_nothing_is_lossless_but_plain_decoding(session: Session) -> None:
     """And the guard, which changes widths by the clock, does not work there."""
-    measured = WidthInvariance(backend="toy", holds=False, difference=0.6, changed=0.02, tokens=100, slots=(4,))
+    measured = WidthInvariance(
+        backend="toy", holds=False, difference=0.6, changed=0.02, tokens=100, slots=(4,), slots_agree=True
+    )
     change_manifest(session, width_invariance=measured)
     for recipe, lossless in (("jacobi", False), ("early-exit", False), ("plain", True)):
         stats = session.generate(PROMPT, 5, recipe=recipe, ignore_eos=True).stats

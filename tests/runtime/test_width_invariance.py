@@ -15,7 +15,9 @@ from specc.runtime.width_invariance import WidthInvariance, changed_share, exact
 PLAIN = Recipe(name="plain", drafter="plain", verify=("decode",))
 LOOKUP = Recipe(name="prompt-lookup", drafter="prompt-lookup", verify=("decode", "wide"))
 TREE = Recipe(name="tree", drafter="early-exit", verify=("tree",))
-MEASURED = WidthInvariance(backend="onnx", holds=False, difference=0.7, changed=0.021, tokens=96, slots=(4, 6))
+MEASURED = WidthInvariance(
+    backend="onnx", holds=False, difference=0.7, changed=0.021, tokens=96, slots=(4, 6), slots_agree=True
+)
 
 
 def engine(name: str, tree: Tree, weights: str, backend: str) -> EngineSpec:
