@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .errors import RecipeError
 from .recipe import Recipe
 from .tree import Tree
 
@@ -91,3 +92,30 @@ def exact_engine(manifest: Manifest, recipe: Recipe, backend: str) -> EngineSpec
         return None
     widest = max(engines, key=lambda e: e.block.slots)
     return widest if widest.block.slots > 1 else None
+
+
+def one_width(manifest: Manifest, recipe: Recipe, backend: str, source: str = "") -> str:
+    """Name the engine through which every step of an exact request runs: prompt, plain steps and verify.
+
+    Args:
+        manifest: of the bundle.
+        recipe: the recipe of the request.
+        backend: whose engines run.
+        source: the recipe whose width is taken. Empty is the request's own, or for plain decoding the default's, or
+            else the first one that has such an engine.
+
+    Raises:
+        RecipeError: the recipe verifies trees, no recipe verifies chains, or the slots of one width do not agree.
+    """
+    by_name = {r.name: r for r in manifest.recipes}
+    exact = {name: engine.name for name, r in by_name.items() if (engine := exact_engine(manifest, r, backend))}
+    choices = ", ".join(exact) or "none in this bundle"
+    measured = manifest.width_invariance
+    if measured is not None and measured.backend == backend and not measured.slots_agree:
+        raise RecipeError("exact: engines of one width give other logits in other slots here; decode by recipe plain")
+    is_plain = all(e.block.slots == 1 for e in manifest.engines if e.name in recipe.verify)
+    sources = [source] if source else [manifest.default_recipe, *exact] if is_plain else [recipe.name]
+    names = [exact[name] for name in sources if name in exact]
+    if not names:
+        raise RecipeError(f"exact: recipe {sources[0]} has no engine for chains of one width; choose from: {choices}")
+    return names[0]

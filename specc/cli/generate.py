@@ -41,6 +41,10 @@ CHAT = "Treat the prompt as a user's message, for the model's chat template."
 RECIPE = "Decode by this recipe of the bundle. Default: the bundle's default recipe."
 NO_SPECULATION = "Decode plainly, one token a step."
 NO_GUARD = "Do not stop drafts that make decoding slower."
+EXACT = (
+    "Run every step at one width. The tokens are those of plain decoding at that width, for weights of any type. "
+    "With --no-speculation and --recipe NAME: decode plainly at NAME's width."
+)
 ACCEPTANCE = "The acceptance rule: match, speculative or recursive. Default: the recipe's own."
 TEMPERATURE = "The temperature of sampling. 0 is greedy."
 TOP_P = "Sample from the smallest set of tokens that has this probability."
@@ -61,6 +65,7 @@ def command(
     recipe: Annotated[OptionalStr, option("NAME", RECIPE)] = None,
     no_speculation: Annotated[bool, flag("--no-speculation", NO_SPECULATION)] = False,
     no_guard: Annotated[bool, flag("--no-guard", NO_GUARD)] = False,
+    exact: Annotated[bool, flag("--exact", EXACT)] = False,
     acceptance: Annotated[OptionalStr, option("RULE", ACCEPTANCE)] = None,
     temperature: Annotated[float, option("T", TEMPERATURE)] = 0.0,
     top_p: Annotated[float, option("P", TOP_P)] = 1.0,
@@ -79,7 +84,7 @@ def command(
     The text goes to standard output as it comes. A summary goes to standard error.
     """
     text = _read_prompt(source, prompt, prompt_file)
-    if no_speculation and recipe not in (None, "plain"):
+    if no_speculation and recipe not in (None, "plain") and not exact:
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
     import specc
 
@@ -95,6 +100,7 @@ def command(
         stop=stop or (),
         ignore_eos=ignore_eos,
         guard=not no_guard,
+        exact=recipe if exact and no_speculation and recipe not in (None, "plain") else exact,
     )
     if json:
         answer = "".join(stream)

@@ -38,10 +38,11 @@ class ToyBackend:
     def __init__(self, native_code: bool = False) -> None:
         self.loaded: list[str] = []
         self.native_code = native_code
+        self.model = Toy
 
     def load(self, bundle: Any, spec: EngineSpec, store: Any, device: Device, sessions: Any) -> Toy:
         self.loaded.append(spec.name)
-        return Toy(spec.block, store, VOCABULARY)
+        return self.model(spec.block, store, VOCABULARY)
 
     def store(self, spec: CacheSpec, device: Device) -> ToyKV:
         return ToyKV(spec.capacity)
@@ -245,6 +246,78 @@ def test_over_a_target_that_depends_on_the_width_nothing_is_lossless_but_plain_d
     for recipe, lossless in (("jacobi", False), ("early-exit", False), ("plain", True)):
         stats = session.generate(PROMPT, 5, recipe=recipe, ignore_eos=True).stats
         assert (stats.lossless, stats.guard) == (lossless, None)
+
+
+class Rounded(Toy):
+    """A model whose logits depend on the width of the step, as those of 4-bit weights do."""
+
+    def head(self, token_N: np.ndarray, x_N: np.ndarray) -> None:
+        super().head(token_N, x_N)
+        logits = self.outputs["logits"]
+        logits += np.random.default_rng(self.block.slots).normal(size=logits.shape[-1]).astype(np.float32)
+        self.outputs["ids"][0] = logits[0].argmax(-1)
+
+
+CHAINS = ("prompt-lookup", "recycled-lookup", "jacobi", "layer-skip", "cascade", "staged")
+
+
+@pytest.fixture
+def rounded(session: Session, backend: ToyBackend) -> Session:
+    """A session whose engines round differently at each width. Its own width decides every token of an engine."""
+    backend.model = Rounded
+    return session
+
+
+def test_an_exact_request_gives_the_tokens_of_plain_decoding_at_one_width(rounded: Session) -> None:
+    """Whatever the guard does, and with rows of other requests in the cache. The control: without it, they differ."""
+    differs = []
+    for recipe in CHAINS:
+        for options in ({"temperature": 0.0}, {"temperature": 1.0, "seed": 2, "acceptance": "match"}):
+            request: dict[str, Any] = {**options, "ignore_eos": True}
+            plain = rounded.generate(PROMPT, 60, recipe="plain", exact=recipe, **request)
+            for guard in (True, False):
+                got = rounded.generate(PROMPT, 60, recipe=recipe, guard=guard, exact=True, **request)
+                assert got.token_ids == plain.token_ids, recipe
+            assert plain.stats.guard is None and plain.stats.drafts == 0
+            loose = rounded.generate(PROMPT, 60, recipe=recipe, guard=False, **request).token_ids
+            differs.append(loose != rounded.generate(PROMPT, 60, recipe="plain", **request).token_ids)
+    assert all(differs)
+
+
+def test_every_run_of_an_exact_request_has_one_width(rounded: Session) -> None:
+    """That of the recipe's widest engine, the prompt's runs too; so a cached prompt and a fresh one agree."""
+    request: dict[str, Any] = {"recipe": "prompt-lookup", "exact": True, "ignore_eos": True}
+    names = rounded.bundle.recipe("prompt-lookup").verify
+    rounded.generate("the lazy dog", 10, recipe="prompt-lookup")
+    calls = {e.name: rounded.engines[e.name].calls for e in rounded.engines.specs()}
+    first = rounded.text.encode(PROMPT)
+    answer = rounded.generate(first, 40, **request).token_ids
+    ran = [name for name, count in calls.items() if rounded.engines[name].calls > count]
+    assert ran == [names[-1]]
+    second = rounded.generate(first + answer, 20, **request).token_ids
+    assert second == Session(rounded.bundle).generate(first + answer, 20, **request).token_ids
+    assert rounded.generate(first, 60, **request).token_ids == answer + second
+
+
+def test_what_is_exact_is_lossless_over_any_target_and_has_its_guard(session: Session) -> None:
+    measured = WidthInvariance(
+        backend="toy", holds=False, difference=0.6, changed=0.02, tokens=100, slots=(4,), slots_agree=True
+    )
+    change_manifest(session, width_invariance=measured)
+    stats = session.generate(PROMPT, 5, recipe="jacobi", exact=True, ignore_eos=True).stats
+    assert stats.lossless and stats.guard is not None
+    change_manifest(session, width_invariance=replace(measured, slots_agree=False))
+    with pytest.raises(RecipeError, match="other logits in other slots here; decode by recipe plain"):
+        session.generate(PROMPT, 5, recipe="jacobi", exact=True)
+
+
+def test_a_recipe_that_verifies_trees_cannot_be_exact(session: Session) -> None:
+    with pytest.raises(RecipeError, match=r"exact: recipe early-exit has no engine for chains .* prompt-lookup"):
+        session.stream(PROMPT, recipe="early-exit", exact=True)
+    with pytest.raises(RecipeError, match="exact: recipe plain has no engine"):
+        session.stream(PROMPT, recipe="jacobi", exact="plain")
+    with pytest.raises(RecipeError, match="did you mean 'jacobi'"):
+        session.stream(PROMPT, recipe="plain", exact="jacobbi")
 
 
 def test_neither_greedy_output_nor_samples_depend_on_the_clock(

@@ -53,3 +53,17 @@ def test_no_engine_reads_its_weights_in_full(small: Path) -> None:
 def test_every_file_of_the_bundle_has_the_hash_that_the_manifest_says(small: Path) -> None:
     """The golden file is another than the one that was hashed first."""
     open_bundle(small).check()
+
+
+def test_exact_decoding_of_narrow_weights_is_plain_decoding_token_for_token(small: Path) -> None:
+    """Of each recipe that verifies chains. One that verifies trees is refused in one line."""
+    report = specc("test", small, "--exact", "--json").json
+    assert [row["recipe"] for row in report["recipes"]] == ["prompt-lookup"]
+    assert report["identical"] == report["replays"] > 0
+    assert report["recipes"][0]["plain_tokens_per_second"] > 0
+    refused = specc("test", small, "--exact", "--recipe", "early-exit")
+    assert refused.status == 2 and "no engine for chains of one width; choose from: prompt-lookup" in refused.err
+    options = ["--prompt", "def f(", "--max-new-tokens", 12, "--ignore-eos", "--json"]
+    exact = specc("generate", small, "--exact", "--recipe", "prompt-lookup", *options).json
+    plain = specc("generate", small, "--exact", "--recipe", "prompt-lookup", "--no-speculation", *options).json
+    assert exact["token_ids"] == plain["token_ids"] and plain["num_drafts"] == 0
