@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.rng import SeededRng
+from specc.runtime.sampling import Sampling
 
 VOCABULARIES = (49_152, 152_064, 262_144)
 CUTS = {"none": {}, "top_p 0.95": {"top_p": 0.95}, "top_k 50": {"top_k": 50}, "both": {"top_p": 0.95, "top_k": 50}}
@@ -34,17 +35,20 @@ def milliseconds(run: Callable[[], object]) -> float:
     return median(seconds[2:]) * 1000
 
 
+def slot_milliseconds(sampling: Sampling, logits_V: np.ndarray) -> float:
+    """Return the time from logits to a token."""
+    return milliseconds(lambda: sampling.rng.pick(sampling.probs(logits_V)))
+
+
 def main() -> None:
+    """Measure and print the table."""
     table = Table("cut", "logits", *(f"{size:,}" for size in VOCABULARIES))
     rng = np.random.default_rng(0)
     logits = {size: rng.normal(size=size).astype(np.float32) for size in VOCABULARIES}
     for cut, options in CUTS.items():
         for name, spread in SPREADS.items():
             sampling = Sampling(0.8, rng=SeededRng(0), **options)
-            times = []
-            for size in VOCABULARIES:
-                logits_V = logits[size] * spread
-                times.append(milliseconds(lambda logits_V=logits_V: sampling.rng.pick(sampling.probs(logits_V))))
+            times = [slot_milliseconds(sampling, logits[size] * spread) for size in VOCABULARIES]
             table.add_row(cut, name, *(f"{time:.2f}" for time in times))
     Console().print(table)
 

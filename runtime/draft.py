@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .rng import Rng, Use
 from .sampling import Sampling
 from .tree import Tree
+
+ONE_SLOT = Tree.chain(1)
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,29 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Verified:
-    """The target's outputs for every slot of a draft, with the sampling parameters of the request."""
+    """The target's outputs for every slot of a draft, with the sampling parameters of the request.
+
+    Attributes:
+        outputs: the outputs.
+        sampling: how the request chooses tokens.
+        tree: where the slots stand.
+        position: the index in the text of the token after slot 0.
+    """
 
     outputs: Outputs
     sampling: Sampling
+    tree: Tree = ONE_SLOT
+    position: int = 0
 
     def choose(self, slot: int) -> int:
         """Return the token that plain decoding would emit after `slot`: the argmax, or a sample."""
         if self.sampling.greedy:
             return int(self.outputs.ids_N[slot])
-        return self.sampling.rng.pick(self.probs(slot))
+        return self.rng(slot, Use.TOKEN).pick(self.probs(slot))
+
+    def rng(self, slot: int, use: Use) -> Rng:
+        """Return the rng of a decision about the token after `slot`."""
+        return self.sampling.rng.at(self.position + int(self.tree.depth[slot]), use)
 
     def probs(self, slot: int) -> np.ndarray:
         """Return the distribution that plain decoding would sample from after `slot`: [V] float64."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .draft import Draft
 from .engine import Engine
+from .rng import Use
 from .sequence import Sequence
 
 
@@ -27,7 +28,8 @@ def draft_chain(engine: Engine, seq: Sequence, rows: int, *, count: int, thresho
         if sample and not seq.sampling.greedy:
             assert outputs.logits_NV is not None
             probs[slot] = seq.sampling.probs(outputs.logits_NV[0])
-            tokens.append(seq.sampling.rng.pick(probs[slot]))
+            rng = seq.sampling.rng.at(len(seq.tokens) + slot, Use.DRAFT)
+            tokens.append(rng.pick(probs[slot]))
             probability = probs[slot][tokens[-1]]
         else:
             tokens.append(outputs.ids_N[0])

@@ -12,6 +12,7 @@ from typing import Any
 from .block import Block
 from .errors import BundleError, PromptError, RecipeError
 from .recipe import Recipe
+from .width_invariance import WidthInvariance
 
 SCHEMA = 1  # The newest version that this runtime reads. A field that changes its name or meaning raises it.
 # Bytes of one element, by the name that an ONNX file or a cache gives its type.
@@ -203,6 +204,7 @@ class Manifest:
         weights: the file of all weights in their first type.
         measured: one object a recipe, from which the default was chosen.
         near_tie_tolerance: of two logits that lie closer, either token is right.
+        width_invariance: whether the target gives one token at all widths, if that was measured.
         extra: what tools add: `plan` of tuning, `original` of a quantised target, perplexities.
     """
 
@@ -217,6 +219,7 @@ class Manifest:
     weights: str = "weights.safetensors"
     measured: tuple[Mapping[str, Any], ...] = ()
     near_tie_tolerance: float = 1e-3
+    width_invariance: WidthInvariance | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .acceptance import Acceptance
+from .acceptance import Acceptance, Keeps
 from .drafters import Drafter
 from .engine import Engine
 from .errors import RecipeError
 from .recipe import Recipe
+from .sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class RunnableMethod:
     def key(self) -> tuple[str, bool]:
         """The recipe's name and whether its drafter samples: methods with one key can share a drafter."""
         return self.recipe.name, self.accept.needs_draft_probs
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the rule in use keeps the distribution of plain decoding, be it the recipe's own or another one."""
+        own = self.accept.__name__ == self.recipe.acceptance
+        return self.accept.keeps != Keeps.NOTHING and (self.recipe.lossless or not own)
+
+    def keeps_tokens(self, sampling: Sampling) -> bool:
+        """Tell whether the tokens of a request are those of plain decoding, whatever is drafted."""
+        return self.accept.keeps == Keeps.TOKENS or (self.accept.keeps == Keeps.DISTRIBUTION and sampling.greedy)
 
     def make_drafter(self, engines: Mapping[str, Engine]) -> Drafter:
         """Make the drafter over `engines`, which are keyed as `recipe.engines` is."""

@@ -16,7 +16,7 @@ class Recipe:
         drafter: the name of a file in `drafters/`.
         verify: the names of the target's engines that this recipe may run, narrowest first.
         acceptance: the name of a file in `acceptance/`.
-        lossless: whether the output has the distribution of plain decoding.
+        lossless: whether the output has the distribution of plain decoding, if the target is invariant to the width.
         engines: the drafter's engines by the name of its argument, such as {"draft": "draft.layer-skip"}.
         parameters: the drafter's other arguments.
     """

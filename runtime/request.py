@@ -21,6 +21,7 @@ class RequestOptions(TypedDict, total=False):
     stop_token_ids: int | Collection[int] | None
     ignore_eos: bool
     guard: bool
+    exact: bool | str
     tools: Collection[Mapping[str, Any]] | None
     documents: Collection[Mapping[str, Any]] | None
     add_generation_prompt: bool | None

@@ -8,43 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
 from .errors import PromptError
-
-
-class Rng(Protocol):
-    """The source of all random decisions of drafters and acceptance rules, so that a test can enumerate them."""
-
-    def pick(self, probs_V: np.ndarray) -> int:
-        """Return an index, each with the probability that `probs_V` gives it. The sum of `probs_V` need not be 1."""
-
-    def bernoulli(self, probability: float) -> bool:
-        """Return True with this probability."""
-
-
-class SeededRng:
-    """An Rng over numpy's generator. A seed makes it repeatable; None draws a seed."""
-
-    def __init__(self, seed: int | None = None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
-            raise PromptError(f"seed {seed!r} is not an integer; give 0 or more")
-        if seed is not None and seed < 0:
-            raise PromptError(f"seed {seed} is negative; give 0 or more")
-        self.generator = np.random.default_rng(seed)
-
-    def pick(self, probs_V: np.ndarray) -> int:
-        cumulative = np.cumsum(probs_V)
-        index = int(np.searchsorted(cumulative, self.generator.random() * cumulative[-1], side="right"))
-        if index < len(probs_V) and probs_V[index]:
-            return index
-        # Rounding led past the end, or to a token that is impossible: take the last possible one.
-        return int(np.flatnonzero(probs_V)[-1])
-
-    def bernoulli(self, probability: float) -> bool:
-        return bool(self.generator.random() < probability)
+from .rng import Rng, SeededRng, Use
 
 
 @dataclass(frozen=True)
@@ -88,35 +57,41 @@ class Sampling:
         It is the softmax at the temperature, cut to the `top_k` likeliest tokens, then to the smallest set of them that
         has probability `top_p`.
         """
-        count = self.top_k if 0 < self.top_k < len(logits_V) else len(logits_V)
+        size = len(logits_V)
+        count = self.top_k if 0 < self.top_k < size else size
         ids = _likeliest(logits_V, count, self.temperature)
         numbers = logits_V[ids].astype(np.float64)
         numbers -= logits_V.max()
         numbers /= self.temperature
         np.exp(numbers, out=numbers)
-        if count < len(logits_V):
-            _keep_largest(numbers, count, np.partition(numbers, -count)[-count])
-        probs_V = numbers if isinstance(ids, slice) else np.zeros(len(logits_V))
-        probs_V[ids] = numbers
-        numbers /= probs_V.sum()
+        if count < size:
+            kept = _largest(numbers, count, np.partition(numbers, -count)[-count])
+            ids, numbers = ids[kept], numbers[kept]
+        numbers /= _spread(numbers, ids, size).sum()
         if self.top_p < 1:
-            _keep_mass(numbers, self.top_p)
-            probs_V[ids] = numbers
-            numbers /= probs_V.sum()
-        probs_V[ids] = numbers
-        return probs_V
+            kept = _of_mass(numbers, self.top_p)
+            ids, numbers = kept if isinstance(ids, slice) else ids[kept], numbers[kept]
+            numbers /= _spread(numbers, ids, size).sum()
+        return _spread(numbers, ids, size)
 
-    def children(self, probs_V: np.ndarray, count: int) -> list[int]:
-        """Draw up to `count` distinct tokens one after another, without replacement."""
-        rest = probs_V.copy()
+    def children(self, probs_V: np.ndarray, count: int, position: int, slot: int) -> list[int]:
+        """Draw up to `count` distinct tokens one after another, without replacement.
+
+        Args:
+            probs_V: the distribution.
+            count: how many tokens.
+            position: the index of these tokens in the text.
+            slot: the slot of the draft whose children they are.
+        """
+        rest, rng = probs_V.copy(), self.rng.at(position, Use.DRAFT, slot)
         tokens: list[int] = []
         while len(tokens) < count and rest.sum() > 0:
-            tokens.append(self.rng.pick(rest / rest.sum()))
+            tokens.append(rng.pick(rest / rest.sum()))
             rest[tokens[-1]] = 0
         return tokens
 
 
-def _likeliest(logits_V: np.ndarray, count: int, temperature: float) -> np.ndarray | slice:
+def _likeliest(logits_V: np.ndarray, count: int, temperature: float) -> Any:
     """Return the tokens among which the `count` likeliest are, in ascending order; a slice if these are all tokens.
 
     Logits that differ in their last bits may have equal probabilities, and then the token decides. So logits that are
@@ -125,34 +100,42 @@ def _likeliest(logits_V: np.ndarray, count: int, temperature: float) -> np.ndarr
     if count == len(logits_V):
         return slice(None)
     least = np.partition(logits_V, -count)[-count] - 1e-6 * temperature
-    return np.flatnonzero(logits_V >= least)
+    return np.flatnonzero(~(logits_V < least))  # Numbers that are NaN stay.
 
 
-def _keep_largest(numbers_V: np.ndarray, count: int, least: float) -> None:
-    """Set all numbers to 0 but the largest ones. Of equal numbers, those with the lowest index count as larger.
+def _spread(numbers: np.ndarray, ids: Any, size: int) -> np.ndarray:
+    """Return an array of `size` numbers that holds `numbers` at `ids`, and 0 elsewhere."""
+    if len(numbers) == size:
+        return numbers
+    spread_V = np.zeros(size)
+    spread_V[ids] = numbers
+    return spread_V
+
+
+def _largest(numbers: np.ndarray, count: int, least: float) -> np.ndarray:
+    """Return the indices of the `count` largest numbers, in ascending order. Of equal numbers the first ones count.
 
     Args:
-        numbers_V: the numbers, 0 or more; changed in place.
-        count: how many stay.
-        least: the smallest of those that stay.
+        numbers: the numbers.
+        count: how many.
+        least: the smallest of the largest ones.
     """
-    above = np.count_nonzero(numbers_V > least)
-    equal = np.flatnonzero(numbers_V == least)
-    numbers_V[numbers_V < least] = 0
-    numbers_V[equal[count - above :]] = 0
+    indices = np.flatnonzero(~(numbers < least))  # Numbers that are NaN stay.
+    equal = np.flatnonzero(numbers[indices] == least)
+    return np.delete(indices, equal[len(equal) - (len(indices) - count) :])
 
 
-def _keep_mass(probs_V: np.ndarray, mass: float) -> None:
-    """Set all probabilities to 0 but the smallest set of largest ones whose sum reaches `mass`; in place.
+def _of_mass(probs: np.ndarray, mass: float) -> np.ndarray:
+    """Return the indices of the smallest set of largest probabilities whose sum reaches `mass`, in ascending order.
 
-    A sort of all V numbers would take most of the time of a sample. The numbers up to `floor` have half of 1 - mass
-    together at most, so the others reach `mass`, and only those are sorted. If rounding errors are as large as
-    1 - mass, all numbers are sorted.
+    A sort of a whole vocabulary would take most of the time of a sample. The numbers up to `floor` have half of
+    1 - mass together at most, so the others reach `mass`, and only those are sorted. If rounding errors are as large
+    as 1 - mass, all numbers are sorted.
     """
-    for floor in ((1 - mass) / (2 * len(probs_V)), 0.0):
-        descending = -np.sort(-probs_V[probs_V > floor])
+    for floor in ((1 - mass) / (2 * len(probs)), 0.0):
+        descending = np.sort(probs[probs > floor])[::-1]
         surplus = np.cumsum(descending) - descending >= mass
         if surplus.any():
             count = int(surplus.argmax())
-            _keep_largest(probs_V, count, descending[count - 1])
-            return
+            return _largest(probs, count, descending[count - 1])
+    return np.flatnonzero(probs)

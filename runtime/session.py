@@ -20,12 +20,15 @@ from .guard import Guard
 from .method import RunnableMethod, load_method
 from .recipe import Recipe
 from .request import RequestOptions
-from .sampling import Sampling, SeededRng
+from .rng import SeededRng
+from .sampling import Sampling
 from .sampling_defaults import SamplingDefaults
 from .sequence import Cache, Released, Sequence
 from .stats import Meter, Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
+from .tree import Tree
+from .width_invariance import is_near, one_width
 
 
 def decode(
@@ -45,7 +48,8 @@ def decode(
     while True:
         draft = drafter.propose(seq)
         verify = narrowest(verifiers, draft.tree)
-        verified = Verified(verify.run(seq.cache, draft.tokens, draft.tree), seq.sampling)
+        outputs = verify.run(seq.cache, draft.tokens, draft.tree)
+        verified = Verified(outputs, seq.sampling, draft.tree, len(seq.tokens))
         accepted = accept(draft, verified)
         seq.append(draft, accepted)
         drafter.observe(seq, draft, verified, accepted)
@@ -76,6 +80,7 @@ class Session:
         self.cache = Cache(self.engines.store("target"))
         self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
         self._current: Sequence | None = None  # The request that the cache belongs to.
+        self._width = ""  # The engine that computed all rows of the cache, if the last request was exact.
 
     def __enter__(self) -> Session:
         return self
@@ -121,6 +126,7 @@ class Session:
         stop_token_ids: int | Collection[int] | None = (),
         ignore_eos: bool = False,
         guard: bool = True,
+        exact: bool | str = False,
         tools: Collection[Mapping[str, Any]] | None = None,
         documents: Collection[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool | None = None,
@@ -142,7 +148,12 @@ class Session:
             stop: one string that ends the text, or several. The text does not contain it.
             stop_token_ids: tokens that end the text.
             ignore_eos: go on after an end-of-sequence token.
-            guard: cut drafts short, or stop them for a while, when they do not pay.
+            guard: cut drafts short, or stop them for a while, when they do not pay. The guard goes by the clock, so it
+                works only where the tokens do not depend on the drafts: with a rule that keeps the target's tokens
+                (match, and every lossless rule at temperature 0), over a target that is exact at every width.
+            exact: run every step through one engine: the prompt, plain steps and verify. So the tokens are those of
+                plain decoding through that engine, for weights of any type. It costs speed. The engine is the widest
+                one of the recipe; for the recipe "plain" that of the recipe that `exact` names, or of the default.
             tools: for a chat template, JSON schemas of functions that the model may call.
             documents: for a chat template, dicts with `title` and `text`.
             add_generation_prompt: end messages with the header of an answer; None does unless a message is continued.
@@ -176,8 +187,14 @@ class Session:
         values = SamplingDefaults(model.generation_config).resolve(temperature, top_p, top_k)
         sampling = Sampling(**values, rng=SeededRng(seed))
         seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit)
-        stats = Stats(recipe=method.recipe.name, lossless=method.recipe.lossless)
-        steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard)
+        manifest, backend, width = self.bundle.manifest, self.engines.backend, ""
+        if exact:
+            source = self.bundle.recipe(exact).name if isinstance(exact, str) else ""
+            width = one_width(manifest, method.recipe, backend, source)
+        near = not width and is_near(manifest, method.recipe, backend)
+        stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
+        guard = guard and method.keeps_tokens(sampling) and not near
+        steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard, width)
         return Stream(steps, self.text, stats, ending, tuple(tokens))
 
     def guarded_drafter(self, method: RunnableMethod) -> Guard:
@@ -194,9 +211,9 @@ class Session:
         self.engines.release(*set(recipe.engine_names).difference(keep.engine_names))
 
     def _decode(
-        self, seq: Sequence, guard: Guard, method: RunnableMethod, stats: Stats, guarded: bool
+        self, seq: Sequence, guard: Guard, method: RunnableMethod, stats: Stats, guarded: bool, width: str
     ) -> Iterator[list[int]]:
-        """Yield the new tokens of each step, and count them in `stats`."""
+        """Yield the new tokens of each step, and count them in `stats`. `width` names the only engine, or is empty."""
         verifiers = [self.engines[name] for name in method.recipe.verify]
         drafts = [self.engines[name] for name in method.recipe.engines.values()]
         drafter: Drafter = guard.drafter
@@ -204,9 +221,14 @@ class Session:
             drafter, stats.guard = guard, guard.begin()
             if verifiers[0].slots > 1:
                 verifiers.insert(0, self.engines.prefill(1))  # For the guard's plain steps.
+        if width:
+            verifiers = [self.engines[width]]
+        if width != self._width:
+            seq.cache.sync([])  # Rows by engines of other widths have other last bits.
+            self._width = width
         stats.prompt_tokens = len(seq.tokens)
         self._current = seq
-        self._prefill(seq, stats)
+        self._prefill(seq, stats, width)
         yield seq.tokens[-1:]
         steps, meter = decode(seq, drafter, verifiers, method.accept), Meter(stats, verifiers, drafts)
         while seq is self._current:
@@ -217,11 +239,12 @@ class Session:
         self.engines.check_open()
         raise PromptError("a later request took this session's cache; give each its own session: specc.load(bundle)")
 
-    def _prefill(self, seq: Sequence, stats: Stats) -> None:
+    def _prefill(self, seq: Sequence, stats: Stats, width: str) -> None:
         """Run the tokens of the prompt that have no row, and choose the first new token."""
         feed = seq.cache.sync(seq.tokens[:-1]) + seq.tokens[-1:]
-        engine = self.engines.prefill(len(feed))
+        engine = self.engines[width] if width else self.engines.prefill(len(feed))
         start = time.perf_counter()
         row = engine.extend(seq.cache, feed)
-        seq.tokens.append(Verified(engine.outputs, seq.sampling).choose(row))
+        last = Verified(engine.outputs, seq.sampling, Tree.chain(row + 1), len(seq.tokens) - row)
+        seq.tokens.append(last.choose(row))
         stats.prefill_seconds = time.perf_counter() - start

@@ -31,7 +31,7 @@ class Stats:
 
     Attributes:
         recipe: the recipe's name.
-        lossless: whether the recipe's output has the distribution of plain decoding.
+        lossless: whether the output has the distribution of plain decoding, by the rule in use, at this target.
         prompt_tokens: tokens of the prompt.
         new_tokens: tokens of the answer, an end-of-sequence token included.
         drafts: steps with a draft.

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from specc.runtime.rng import Use
+
 T = TypeVar("T", bound=Hashable)
 NEVER = 1e-15  # A smaller probability is a rounding error, not a branch.
 
@@ -26,6 +28,10 @@ class Script:
         self.path: tuple[int, ...] = ()
         self.others: list[tuple[int, ...]] = []
         self.probability = 1.0
+
+    def at(self, position: int, use: Use, slot: int = 0) -> Script:
+        """Return itself: a list of decisions covers all places."""
+        return self
 
     def pick(self, probs_V: np.ndarray) -> int:
         return self._decide((probs_V / probs_V.sum()).tolist())

@@ -11,7 +11,8 @@ from chance import distribution, total_variation
 
 from specc.runtime.acceptance import Acceptance, rule
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
-from specc.runtime.sampling import Rng, Sampling
+from specc.runtime.rng import Rng, Use
+from specc.runtime.sampling import Sampling
 from specc.runtime.tree import Tree
 
 VOCABULARY = 4
@@ -44,7 +45,7 @@ def verify(draft: Draft, target: Language, sampling: Sampling) -> Verified:
     """Return what a target that speaks this language answers to a draft."""
     probs_NV = np.array([target(path_to(draft, slot)) for slot in range(draft.tree.slots)])
     with np.errstate(divide="ignore"):
-        return Verified(Outputs(probs_NV.argmax(-1).data, np.log(probs_NV)), sampling)
+        return Verified(Outputs(probs_NV.argmax(-1).data, np.log(probs_NV)), sampling, draft.tree)
 
 
 def sampled_chain(slots: int, q: Language) -> Propose:
@@ -54,7 +55,7 @@ def sampled_chain(slots: int, q: Language) -> Propose:
         tokens, probs = [0], {}
         for slot in range(slots - 1):
             probs[slot] = q(tuple(tokens[1:]))
-            tokens.append(sampling.rng.pick(probs[slot]))
+            tokens.append(sampling.rng.at(slot, Use.DRAFT).pick(probs[slot]))
         return Draft.chain(tokens, probs)
 
     return propose
@@ -71,7 +72,8 @@ def sampled_tree(tree: Tree, q: Language) -> Propose:
         for slot, children in enumerate(tree.children):
             if children:
                 probs[slot] = q(path_to(Draft(tuple(tokens), tree), slot))
-                for child, token in zip(children, sampling.children(probs[slot], len(children)), strict=False):
+                drawn = sampling.children(probs[slot], len(children), int(tree.depth[slot]), slot)
+                for child, token in zip(children, drawn, strict=False):
                     tokens[child] = token
         return Draft(tuple(tokens), tree, probs)
 
@@ -92,11 +94,11 @@ def likeliest(count: int, q: Language) -> Propose:
 @rule(needs_draft_probs=True)
 def biased(draft: Draft, verified: Verified) -> Accepted:
     """Accept likeliest tokens with min(1, p / q) in turn, as if they were sampled: the known trap."""
-    p, q, rng = verified.probs(0), draft.probs[0], verified.sampling.rng
+    p, q, rng = verified.probs(0), draft.probs[0], verified.rng(0, Use.ACCEPT)
     for child in draft.tree.children[0]:
         x = draft.tokens[child]
         if rng.bernoulli(min(1.0, p[x] / q[x])):
-            return Accepted((0, child), rng.pick(verified.probs(child)))
+            return Accepted((0, child), verified.choose(child))
         p = np.maximum(p - q, 0)
         p /= p.sum()
     return Accepted((0,), rng.pick(p))
@@ -112,7 +114,7 @@ def step(accept: Acceptance, propose: Propose, target: Language, sampling: Sampl
 def first_two(accept: Acceptance, propose: Propose, target: Language, rng: Rng) -> tuple[int, ...]:
     """Return the first two tokens. If the step emits one, the second is the target's own next token."""
     tokens = step(accept, propose, target, Sampling(1.0, rng=rng))
-    return tokens[:2] if len(tokens) > 1 else (*tokens, rng.pick(target(tokens)))
+    return tokens[:2] if len(tokens) > 1 else (*tokens, rng.at(1, Use.TOKEN).pick(target(tokens)))
 
 
 def joint(target: Language) -> dict[tuple[int, ...], float]:

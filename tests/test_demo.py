@@ -18,7 +18,8 @@ from specc.runtime.acceptance import Acceptance
 from specc.runtime.acceptance import rule as mark_rule
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.method import load_acceptance, load_method
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.rng import SeededRng, Use
+from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.session import Session, decode
 
@@ -69,11 +70,11 @@ def test_every_weight_is_stored_once(demo: Session) -> None:
 @mark_rule(needs_draft_probs=True)
 def biased(draft: Draft, verified: Verified) -> Accepted:
     """The known trap: the draft's likeliest tokens, not sampled ones, accepted with min(1, p / q)."""
-    p, rng = verified.probs(0), verified.sampling.rng
+    p, rng = verified.probs(0), verified.rng(0, Use.ACCEPT)
     for child in draft.tree.children[0]:
         x, q = draft.tokens[child], draft.probs[0]
         if rng.bernoulli(min(1.0, p[x] / q[x])):
-            return Accepted((0, child), rng.pick(verified.probs(child)))
+            return Accepted((0, child), verified.choose(child))
         p = np.maximum(p - q, 0)
         p /= p.sum()
     return Accepted((0,), rng.pick(p))

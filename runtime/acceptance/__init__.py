@@ -1,14 +1,23 @@
 """Acceptance rules: each decides which slots of a draft to commit. One rule a file, one function a rule.
 
-All randomness of a rule comes from `verified.sampling.rng`, so a test can enumerate every outcome.
+All randomness of a rule comes from `verified.rng` and `verified.choose`, so a test can enumerate every outcome.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Protocol, cast, runtime_checkable
 
 from ..draft import Accepted, Draft, Verified
+
+
+class Keeps(StrEnum):
+    """What a rule keeps of plain decoding with the same request, whatever the drafts are."""
+
+    TOKENS = "tokens"  # its very tokens
+    DISTRIBUTION = "distribution"  # the distribution of its tokens, and its very tokens if the request is greedy
+    NOTHING = "nothing"
 
 
 @runtime_checkable
@@ -18,25 +27,30 @@ class Acceptance(Protocol):
     Attributes:
         needs_draft_probs: whether the rule reads `draft.probs`, the distributions that the draft was sampled from.
             Such a rule needs a drafter that can sample.
+        keeps: what it keeps of plain decoding.
     """
 
     __name__: str
     needs_draft_probs: bool
+    keeps: Keeps
 
     def __call__(self, draft: Draft, verified: Verified) -> Accepted:
         """Return a path of the draft's tree from slot 0, and the token that the target chose after it."""
 
 
-def rule(*, needs_draft_probs: bool) -> Callable[[Callable[[Draft, Verified], Accepted]], Acceptance]:
+def rule(
+    *, needs_draft_probs: bool, keeps: Keeps = Keeps.NOTHING
+) -> Callable[[Callable[[Draft, Verified], Accepted]], Acceptance]:
     """Return a decorator that marks a function as an acceptance rule.
 
     Args:
         needs_draft_probs: whether the function reads `draft.probs`.
+        keeps: what it keeps of plain decoding. A rule that says nothing keeps nothing.
     """
 
     def mark(function: Callable[[Draft, Verified], Accepted]) -> Acceptance:
         acceptance = cast(Acceptance, function)
-        acceptance.needs_draft_probs = needs_draft_probs
+        acceptance.needs_draft_probs, acceptance.keeps = needs_draft_probs, keeps
         return acceptance
 
     return mark

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..draft import Accepted, Draft, Verified
-from . import rule
+from . import Keeps, rule
 
 
-@rule(needs_draft_probs=False)
+@rule(needs_draft_probs=False, keeps=Keeps.TOKENS)
 def match(draft: Draft, verified: Verified) -> Accepted:
     """Accept the longest path whose tokens are those that the target samples.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
-from . import rule
+from ..rng import Use
+from . import Keeps, rule
 from .match import match
 
 
-@rule(needs_draft_probs=True)
+@rule(needs_draft_probs=True, keeps=Keeps.DISTRIBUTION)
 def recursive(draft: Draft, verified: Verified) -> Accepted:
     """Walk down the tree, and accept at most one child of each slot by rejection sampling.
 
@@ -21,7 +22,7 @@ def recursive(draft: Draft, verified: Verified) -> Accepted:
     while True:
         child, target = _try_children(draft, verified, slots[-1])
         if child is None:
-            return Accepted(tuple(slots), verified.sampling.rng.pick(target))
+            return Accepted(tuple(slots), verified.rng(slots[-1], Use.TOKEN).pick(target))
         slots.append(child)
 
 
@@ -34,7 +35,7 @@ def _try_children(draft: Draft, verified: Verified, slot: int) -> tuple[int | No
     Returns:
         The child, or None if all were rejected; and p, [V] float64, what is left of the target's distribution.
     """
-    p, rng = verified.probs(slot), verified.sampling.rng
+    p, rng = verified.probs(slot), verified.rng(slot, Use.ACCEPT)
     children = draft.tree.children[slot]
     q = draft.probs[slot].copy() if children else p
     for child in children:

@@ -6,11 +6,12 @@ import numpy as np
 
 from ..draft import Accepted, Draft, Verified
 from ..errors import RecipeError
-from . import rule
+from ..rng import Use
+from . import Keeps, rule
 from .match import match
 
 
-@rule(needs_draft_probs=True)
+@rule(needs_draft_probs=True, keeps=Keeps.DISTRIBUTION)
 def speculative(draft: Draft, verified: Verified) -> Accepted:
     """Accept each drafted token x in turn with probability min(1, p(x) / q(x)).
 
@@ -24,10 +25,11 @@ def speculative(draft: Draft, verified: Verified) -> Accepted:
         return match(draft, verified)
     if not draft.tree.is_chain:
         raise RecipeError("acceptance 'speculative' is for chains, and this draft is a tree; use recursive")
-    rng, last = verified.sampling.rng, draft.tree.slots - 1
+    last = draft.tree.slots - 1
     for slot in range(last):
         p, q, x = verified.probs(slot), draft.probs[slot], draft.tokens[slot + 1]
-        if not rng.bernoulli(min(1.0, p[x] / q[x])):
+        if not verified.rng(slot, Use.ACCEPT).bernoulli(min(1.0, p[x] / q[x])):
             residual = np.maximum(p - q, 0)
-            return Accepted(tuple(range(slot + 1)), rng.pick(residual / residual.sum()))
-    return Accepted(tuple(range(last + 1)), rng.pick(verified.probs(last)))
+            token = verified.rng(slot, Use.TOKEN).pick(residual / residual.sum())
+            return Accepted(tuple(range(slot + 1)), token)
+    return Accepted(tuple(range(last + 1)), verified.choose(last))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..draft import Draft, Outputs
 from ..engine import Engine
-from ..sampling import Rng
+from ..rng import Rng, Use
 from ..sequence import Cache, Sequence
 from ..tree import Tree
 from ..tree_grower import Call, TreeGrower
@@ -62,7 +62,8 @@ class DynamicTree(Drafter):
                 if self.sample and not seq.sampling.greedy:
                     assert outputs.logits_NV is not None
                     probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
-                    children = _sampled(probs[slot].copy(), seq.sampling.rng)
+                    rng = seq.sampling.rng.at(len(seq.tokens) + depth, Use.DRAFT, slot)
+                    children = _sampled(probs[slot].copy(), rng)
                 else:
                     children = _likeliest(outputs, row)
                 for token, share in children:

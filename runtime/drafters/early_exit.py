@@ -46,7 +46,9 @@ class EarlyExit(Drafter):
                 if self.sample and not sampling.greedy:
                     assert outputs.logits_NV is not None
                     probs[slot] = sampling.probs(outputs.logits_NV[row])
-                    for child, token in zip(children, sampling.children(probs[slot], len(children)), strict=False):
+                    position = len(seq.tokens) + int(self.tree.depth[slot])
+                    drawn = sampling.children(probs[slot], len(children), position, slot)
+                    for child, token in zip(children, drawn, strict=False):
                         tokens[child] = token
                 else:
                     for rank, child in enumerate(children[: self.ranks]):

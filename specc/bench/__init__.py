@@ -43,6 +43,7 @@ class Options:
         device: where the engines run.
         allow_native_code: run engines that are native code.
         guard: whether the guard may stop drafts that do not pay.
+        exact: whether every step of a recipe runs at one width. Plain decoding runs at the default recipe's.
         stage: called with the title of each stage, how many runs are done, and how many there are.
     """
 
@@ -58,6 +59,7 @@ class Options:
     device: Device = CPU
     allow_native_code: bool = False
     guard: bool = True
+    exact: bool = False
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
 
 
@@ -168,6 +170,7 @@ def bench(options: Options) -> Report:
         synthetic(options.rates) if options.rates else None,
         options.device,
         guard=options.guard and not options.rates,
+        exact=options.exact,
     )
     tasks = read_tasks(
         own.session, options.prompts, chat=options.chat, limit=options.limit, new_tokens=options.max_new_tokens

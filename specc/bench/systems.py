@@ -70,6 +70,7 @@ class SpeccSystem:
         accept: Acceptance | None = None,
         device: Device = CPU,
         guard: bool = True,
+        exact: bool = False,
     ) -> None:
         """Open a session on the bundle.
 
@@ -79,9 +80,10 @@ class SpeccSystem:
             accept: an acceptance rule in place of every recipe's own one.
             device: where the engines run.
             guard: whether the guard may stop drafts that do not pay.
+            exact: whether every step of a recipe runs at one width.
         """
         self.session = Session(bundle, device)
-        self.modes, self.accept, self.guard = tuple(recipes), accept, guard
+        self.modes, self.accept, self.guard, self.exact = tuple(recipes), accept, guard, exact
 
     def run(self, mode: str, ids: Sequence[int], count: int, seed: int) -> Run:
         """Decode by a recipe, from an empty cache.
@@ -98,6 +100,7 @@ class SpeccSystem:
             ignore_eos=True,
             seed=seed,
             guard=self.guard,
+            exact=self.exact,
         )
         stats = generation.stats
         deepest = max(stats.histogram, default=-1)

@@ -61,6 +61,7 @@ MODEL = "The directory of the original model, for the peers. Default: the model 
 ASSISTANT = "The directory of a draft model, for the peers that take one."
 PYTHON = "The Python interpreter that has a peer. May be repeated."
 PEER_MODEL = "The model in a peer's own form, such as a .gguf file or an OpenVINO directory. May be repeated."
+EXACT = "Run every step at one width, plain decoding at that of the default recipe. It shows what 'exact' costs."
 NO_GUARD = "Do not stop drafts that make decoding slower."
 HTML = "Write a page with charts to this file. Needs specc-compiler[bench]."
 CATEGORIES_IN_A_TABLE = 3  # More columns do not fit on 80 characters.
@@ -87,6 +88,7 @@ def command(
     peer_python: Annotated[StrList, option("PEER=PYTHON", PYTHON)] = None,
     peer_model: Annotated[StrList, option("PEER=PATH", PEER_MODEL)] = None,
     no_guard: Annotated[bool, flag("--no-guard", NO_GUARD)] = False,
+    exact: Annotated[bool, flag("--exact", EXACT)] = False,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
@@ -129,6 +131,7 @@ def command(
                 device=Device(device, execution_provider, backend),
                 allow_native_code=allow_native_code,
                 guard=not no_guard,
+                exact=exact,
                 stage=stage,
             )
         )

@@ -188,8 +188,8 @@ def _recipes(manifest: Manifest) -> Table:
             f"{row['tokens_per_second']:.1f}",
             f"{row['speedup']:.2f}",
             f"{row['mean_acceptance_length']:.2f}",
-            console.yes_or_no(row["lossless"]),
-            verdicts(row["identical"], row["near-tie"], row["diverged"]),
+            row.get("exactness", "yes" if row["lossless"] else "no"),
+            verdicts(row["identical"], row["near-tie"], row["diverged"], row.get("lossy", 0)),
             style="bold" if is_default else None,
         )
     return table

@@ -58,6 +58,10 @@ TOKENS = "The largest number of new tokens."
 RECIPE = "Decode by this recipe of the bundle. Default: the bundle's default recipe."
 NO_SPECULATION = "Decode plainly, one token a step."
 NO_GUARD = "Do not stop drafts that make decoding slower."
+EXACT = (
+    "Run every step at one width. The tokens are those of plain decoding at that width, for weights of any type. "
+    "With --no-speculation and --recipe NAME: decode plainly at NAME's width."
+)
 ACCEPTANCE = "The acceptance rule: match, speculative or recursive. Default: the recipe's own."
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
 TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."
@@ -82,6 +86,7 @@ def command(
     recipe: Annotated[OptionalStr, option("NAME", RECIPE)] = None,
     no_speculation: Annotated[bool, flag("--no-speculation", NO_SPECULATION)] = False,
     no_guard: Annotated[bool, flag("--no-guard", NO_GUARD)] = False,
+    exact: Annotated[bool, flag("--exact", EXACT)] = False,
     acceptance: Annotated[OptionalStr, option("RULE", ACCEPTANCE)] = None,
     temperature: Annotated[float | None, option("T", TEMPERATURE)] = None,
     top_p: Annotated[float | None, option("P", TOP_P)] = None,
@@ -102,7 +107,7 @@ def command(
     The text goes to standard output as it comes. A summary goes to standard error: tokens, speed, and why the answer
     ended. With --prompts and --output, many prompts are answered. The exit status is then 1 if a prompt failed.
     """
-    if no_speculation and recipe not in (None, "plain"):
+    if no_speculation and recipe not in (None, "plain") and not exact:
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
     choice = ChatChoice(chat=chat, system=system)
     options: RequestOptions = {
@@ -115,6 +120,7 @@ def command(
         "stop": stop or (),
         "ignore_eos": ignore_eos,
         "guard": not no_guard,
+        "exact": recipe if exact and no_speculation and recipe not in (None, "plain") else exact,
     }
     if (prompts is None) != (output is None):
         raise PromptError("--prompts FILE and --output FILE belong together; give both of them")

@@ -62,6 +62,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     """Return the bundle as plain data: every engine, recipe, cache and file."""
     from specc.runtime.engines import native_code
     from specc.runtime.json_codec import to_json
+    from specc.runtime.width_invariance import exactness, is_lossless
 
     manifest = bundle.manifest
     measured = {row["recipe"]: dict(row) for row in manifest.measured}
@@ -79,7 +80,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                 "name": recipe.name,
                 "drafter": recipe.drafter,
                 "acceptance": recipe.acceptance,
-                "lossless": recipe.lossless,
+                "lossless": is_lossless(manifest, recipe),
+                "exactness": exactness(manifest, recipe),
                 "verify": list(recipe.verify),
                 "engines": dict(recipe.engines),
                 "parameters": dict(recipe.parameters),
@@ -291,16 +293,18 @@ def _recipes(manifest: Manifest) -> Table:
         keys = (("tokens_per_second", ".1f"), ("speedup", ".2f"), ("mean_acceptance_length", ".2f"))
         cells = [format(row[key], style) if key in row else "-" for key, style in keys]
         title = f"{recipe.name} *" if recipe.name == manifest.default_recipe else recipe.name
-        table.add_row(title, *cells, _recipe_lines(recipe))
+        table.add_row(title, *cells, _recipe_lines(recipe, manifest))
         table.add_section()
     return table
 
 
-def _recipe_lines(recipe: Recipe) -> RenderableType:
+def _recipe_lines(recipe: Recipe, manifest: Manifest) -> RenderableType:
     """Write a recipe's engines, its parameters, and its drafter and rule, each on a line."""
+    from specc.runtime.width_invariance import exactness
+
     engines = ", ".join(dict.fromkeys([*recipe.engines.values(), *recipe.verify]))
     parameters = ", ".join(f"{name} {_short(value)}" for name, value in recipe.parameters.items())
-    lossless = "lossless" if recipe.lossless else "not lossless"
+    lossless = {"yes": "lossless", "no": "not lossless"}.get(word := exactness(manifest, recipe), word)
     lines = [(engines, ""), (parameters, ""), (f"{recipe.drafter}, {recipe.acceptance}, {lossless}", "dim")]
     return console.join([console.text(line, style) for line, style in lines if line], "\n")
 

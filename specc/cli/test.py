@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from specc.cli.arguments import (
     ProviderOption,
     StrList,
     examples,
+    flag,
     option,
 )
 
@@ -27,17 +28,22 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from specc.exactness.replay import Proof
+    from specc.exactness.replay import Counts, Divergence, Proof
 
 EXAMPLES = examples(
     "specc test model.specc",
     "specc test model.specc --recipe prompt-lookup --tolerance 0.0001",
     "specc test model.specc --reference HuggingFaceTB/SmolLM2-135M",
     "specc test model.specc --text book.txt",
+    "specc test model.specc --exact",
 )
 REFERENCE = "Compute the expected tokens anew with this model, in transformers."
 TEXT = "Report perplexity on this text file. Default: the texts of the golden prompts."
 RECIPE = "Replay by this recipe. May be repeated. Default: all recipes."
+EXACT = (
+    "Decode each recipe at one width, and demand the tokens of plain decoding at that width. Recipes that verify trees "
+    "are left out."
+)
 TOLERANCE = "A divergence is a near-tie if the gap of the logits is below this. Default: the bundle's tolerance."
 
 
@@ -47,6 +53,7 @@ def command(
     text: Annotated[OptionalPath, option("FILE", TEXT)] = None,
     recipe: Annotated[StrList, option("NAME", RECIPE)] = None,
     tolerance: Annotated[float | None, option("T", TOLERANCE, min=0.0)] = None,
+    exact: Annotated[bool, flag("--exact", EXACT)] = False,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
@@ -74,6 +81,7 @@ def command(
             Device(device, execution_provider, backend),
             text,
             allow_native_code,
+            exact,
         )
     if json:
         console.emit(proof.to_json())
@@ -84,54 +92,60 @@ def command(
 
 def proof_table(proof: Proof) -> RenderableType:
     """Draw a proof: a row for each recipe, each divergence, and the counts over all recipes."""
-    report = proof.to_json()
-    table = console.table("recipe", ("tokens/s", "right"), ("acceptance", "right"), "verdict")
-    for row in report["recipes"]:
-        verdict = verdicts(row["identical"], row["near_ties"], row["diverged"], row["lossy"])
-        table.add_row(row["recipe"], f"{row['tokens_per_second']:.1f}", f"{row['mean_acceptance_length']:.2f}", verdict)
+    speeds = [("plain at its width", "right")] if proof.exact else []
+    table = console.table("recipe", ("tokens/s", "right"), *speeds, ("acceptance", "right"), "verdict")
+    for row in proof.rows():
+        plain = [f"{row.plain_tokens_per_second:.1f}"] if proof.exact else []
+        length = f"{row.mean_acceptance_length:.2f}"
+        table.add_row(row.recipe, f"{row.tokens_per_second:.1f}", *plain, length, _verdicts(row.counts))
     parts: list[RenderableType] = [table, ""]
-    if report["divergences"]:
-        parts += [_divergences(report["divergences"]), ""]
-    count = console.text(f"{report['cases']} cases, {report['tokens']} tokens, {report['replays']} replays: ")
-    total = verdicts(report["identical"], report["near_ties"], report["diverged"], report["lossy"])
-    near_tie = f"near-tie: the two best logits of the reference are closer than {report['tolerance']:g}"
-    parts += [count.append_text(total), console.text(near_tie, "dim"), *_notes(report)]
+    if divergences := proof.divergences():
+        parts += [_divergences(divergences), ""]
+    count = console.text(f"{len(proof.cases)} cases, {proof.tokens} tokens, {len(proof.replayed)} replays: ")
+    rule = f"near-tie: the two best logits of the reference are closer than {proof.tolerance:g}"
+    if proof.exact:
+        rule = "exact: each recipe against plain decoding through the recipe's own engine, token for token"
+    parts += [count.append_text(_verdicts(proof.counts)), console.text(rule, "dim"), *_notes(proof)]
     return console.stack(*parts)
 
 
-def _notes(report: Mapping[str, Any]) -> list[Text]:
+def _notes(proof: Proof) -> list[Text]:
     """Say how the target compares with the original model, and the golden file with the reference."""
     notes = []
-    if original := report["original"]:
+    if original := proof.bundle.manifest.extra.get("original"):
         share = f"{original['agreement']:.1%} of {original['tokens']} next tokens are the original model's"
         notes.append(console.text(f"The weights are quantised, and the bundle is its own reference: {share}."))
-    if perplexity := report["perplexity"]:
-        line = f"perplexity on {perplexity['text']}, {perplexity['tokens']} tokens: {perplexity['value']:.3f}"
-        if perplexity["original"] is not None:
-            line += f"; the original model's is {perplexity['original']:.3f}"
+    if perplexity := proof.perplexity:
+        line = f"perplexity on {perplexity.text}, {perplexity.tokens} tokens: {perplexity.value:.3f}"
+        if perplexity.original is not None:
+            line += f"; the original model's is {perplexity.original:.3f}"
         notes.append(console.text(line))
-    if golden := report["golden"]:
-        agreement = verdicts(golden["identical"], golden["near_ties"], golden["diverged"])
-        line = f"the bundle's golden file compared with {report['reference']}: "
-        notes.append(console.text(line).append_text(agreement))
+    if counts := proof.golden_counts:
+        line = f"the bundle's golden file compared with {proof.reference}: "
+        notes.append(console.text(line).append_text(_verdicts(counts)))
     return notes
 
 
-def _divergences(divergences: Iterable[Mapping[str, Any]]) -> Table:
+def _divergences(divergences: Iterable[Divergence]) -> Table:
     """Draw a row for each divergence: where it is, both tokens, and the gap of the reference's logits."""
     columns = [(title, "right") for title in ("case", "token", "expected", "got", "gap")]
     table = console.table("divergence", *columns, "verdict")
     for row in divergences:
         table.add_row(
-            row["recipe"],
-            str(row["case"]),
-            str(row["at"]),
-            str(row["expected"]),
-            "the end" if row["got"] is None else str(row["got"]),
-            f"{row['gap']:.6f}",
-            row["verdict"],
+            row.recipe,
+            str(row.case),
+            str(row.at),
+            str(row.expected),
+            "the end" if row.got is None else str(row.got),
+            f"{row.gap:.6f}",
+            row.verdict,
         )
     return table
+
+
+def _verdicts(counts: Counts) -> Text:
+    """Write how many replays had which verdict."""
+    return verdicts(counts.identical, counts.near_ties, counts.diverged, counts.lossy)
 
 
 def verdicts(identical: int, near_ties: int, diverged: int, lossy: int = 0) -> Text:
@@ -141,12 +155,12 @@ def verdicts(identical: int, near_ties: int, diverged: int, lossy: int = 0) -> T
         identical: replays with the reference's tokens.
         near_ties: replays that diverged where the reference's two best logits were close.
         diverged: replays that diverged elsewhere.
-        lossy: replays by recipes that may differ.
+        lossy: replays that diverged, by recipes that are not lossless.
     """
     counts = [
         (identical, "identical", ""),
         (near_ties, "near-tie", "yellow"),
-        (lossy, "different, as a lossy recipe may be", ""),
+        (lossy, "different, as this recipe may be", ""),
         (diverged, "diverged", "red"),
     ]
     shown = [each for each in counts if each[0]] or counts[:1]

@@ -23,7 +23,7 @@ class Verdict(StrEnum):
     IDENTICAL = "identical"
     NEAR_TIE = "near-tie"  # the reference itself hardly preferred its token to the next one
     DIVERGED = "diverged"
-    LOSSY = "lossy"  # they differ, and the recipe says that its tokens may
+    LOSSY = "lossy"  # they differ, and the recipe is not lossless, or only near at this target
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,12 @@ class Replayed:
         verdict: how the tokens compare.
         at: index of the first token that differs, None if there is none.
         token: the token that stands there, None if the text ended.
+        expected: the token that should stand there, None if no token differs.
         gap: the reference's gap there, None if no token differs.
         seconds: time of the decoding, the prompt's left out.
         tokens_per_second: speed of the decoding.
         mean_acceptance_length: tokens a step.
+        plain_seconds: time of plain decoding through the same engine, where tokens were compared with that.
     """
 
     recipe: str
@@ -75,10 +77,12 @@ class Replayed:
     verdict: Verdict
     at: int | None = None
     token: int | None = None
+    expected: int | None = None
     gap: float | None = None
     seconds: float = 0.0
     tokens_per_second: float = 0.0
     mean_acceptance_length: float = 1.0
+    plain_seconds: float = 0.0
 
 
 def read_cases(file: Path) -> list[Case]:
@@ -158,11 +162,40 @@ def replay(
         for name in names:
             count = len(case.token_ids)
             generation = session.generate(case.prompt_ids, count, recipe=name, temperature=0, guard=False)
+            judgement = judge(name, number, generation.token_ids, case, tolerance)
+            is_lossy = judgement.verdict is Verdict.DIVERGED and not generation.stats.lossless
             result = replace(
-                judge(name, number, generation.token_ids, case, tolerance),
+                judgement,
+                verdict=Verdict.LOSSY if is_lossy else judgement.verdict,
                 seconds=generation.stats.seconds,
                 tokens_per_second=generation.stats.tokens_per_second,
                 mean_acceptance_length=generation.stats.mean_acceptance_length,
+            )
+            results.append(result)
+            advance()
+    return results
+
+
+def replay_exactly(
+    session: Session, cases: Sequence[Case], recipes: Iterable[str], advance: Callable[[], None] = lambda: None
+) -> list[Replayed]:
+    """Decode each case by each recipe through one engine, and compare with plain decoding through that engine.
+
+    The tokens must be equal: no difference is a near-tie. The arguments are those of `replay`.
+    """
+    names, results = list(recipes), []
+    for number, case in enumerate(cases):
+        for name in names:
+            length = len(case.token_ids)
+            plain = session.generate(case.prompt_ids, length, recipe="plain", temperature=0, exact=name)
+            generation = session.generate(case.prompt_ids, length, recipe=name, temperature=0, guard=False, exact=True)
+            expected = Case(case.prompt, case.prompt_ids, plain.token_ids, [0.0] * len(plain.token_ids))
+            result = replace(
+                judge(name, number, generation.token_ids, expected, tolerance=0.0),
+                seconds=generation.stats.seconds,
+                tokens_per_second=generation.stats.tokens_per_second,
+                mean_acceptance_length=generation.stats.mean_acceptance_length,
+                plain_seconds=plain.stats.seconds,
             )
             results.append(result)
             advance()
@@ -179,6 +212,7 @@ def judge(name: str, number: int, token_ids: Sequence[int], case: Case, toleranc
         verdict=verdict,
         at=at,
         token=token_ids[at] if at is not None and at < len(token_ids) else None,
+        expected=None if at is None else case.token_ids[at],
         gap=None if at is None else case.gaps[at],
     )
 

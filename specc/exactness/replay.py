@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from specc.exactness.golden import Case, Replayed, Verdict
 from specc.exactness.perplexity import Sample
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
+from specc.runtime.engines import choose
+from specc.runtime.errors import RecipeError
 from specc.runtime.manifest_checks import check_tolerance
 from specc.runtime.session import Session
+from specc.runtime.width_invariance import exact_engine, is_lossless
 
 GOLDEN = "the bundle's golden file"  # stands for a recipe where that file is compared with a reference
 COUNTED = {  # by the names of the counts in JSON
@@ -37,6 +40,62 @@ class MeasuredPerplexity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many replays had which verdict."""
+
+    identical: int = 0
+    near_ties: int = 0
+    diverged: int = 0
+    lossy: int = 0
+
+    @classmethod
+    def of(cls, results: Sequence[Replayed]) -> Counts:
+        """Count the verdicts of some replays."""
+        verdicts = Counter(r.verdict for r in results)
+        return cls(**{name: verdicts[verdict] for name, verdict in COUNTED.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeRow:
+    """All replays by one recipe.
+
+    Attributes:
+        recipe: its name.
+        lossless: whether it is lossless over this target; under `exact` it is.
+        counts: how many replays had which verdict.
+        tokens_per_second: its speed.
+        mean_acceptance_length: tokens a step, as a mean over the cases.
+        plain_tokens_per_second: the speed of plain decoding through the same engine; 0 if that was not measured.
+    """
+
+    recipe: str
+    lossless: bool
+    counts: Counts
+    tokens_per_second: float
+    mean_acceptance_length: float
+    plain_tokens_per_second: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as plain data, with its counts beside the other fields."""
+        data = asdict(self)
+        return {"recipe": data.pop("recipe"), "lossless": data.pop("lossless"), **data.pop("counts"), **data}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """A replay whose tokens differ from the golden ones. `at` is the index of the first that does."""
+
+    recipe: str
+    case: int
+    prompt: str
+    at: int
+    expected: int | None
+    got: int | None
+    gap: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proof:
     """A test of a bundle: each golden case, decoded by each recipe, and how the tokens compare.
 
@@ -48,6 +107,7 @@ class Proof:
         reference: the model that decoded the prompts anew.
         golden: how the bundle's golden file compares with the reference, a result for each case.
         perplexity: None if there was no text to predict.
+        exact: whether each recipe was compared with plain decoding through its own engine, and not with the cases.
     """
 
     bundle: Bundle
@@ -57,56 +117,80 @@ class Proof:
     reference: str | None = None
     golden: Sequence[Replayed] = ()
     perplexity: MeasuredPerplexity | None = None
+    exact: bool = False
 
     @property
     def passed(self) -> bool:
         """Tell whether nothing diverged. Near-ties, and differences of lossy recipes, pass."""
         return not any(r.verdict is Verdict.DIVERGED for r in (*self.replayed, *self.golden))
 
+    @property
+    def tokens(self) -> int:
+        """The tokens of all cases."""
+        return sum(len(case.token_ids) for case in self.cases)
+
+    @property
+    def counts(self) -> Counts:
+        """The verdicts of all replays: each case counts once a recipe."""
+        return Counts.of(self.replayed)
+
+    @property
+    def golden_counts(self) -> Counts | None:
+        """How the golden file compares with the reference; None without a reference."""
+        return Counts.of(self.golden) if self.reference else None
+
+    def rows(self) -> list[RecipeRow]:
+        """Return a row for each recipe, in the order of the replays."""
+        return [self._recipe_row(name) for name in dict.fromkeys(r.recipe for r in self.replayed)]
+
+    def divergences(self) -> list[Divergence]:
+        """Return each replay whose tokens differ, and each golden case that differs from the reference."""
+        return [
+            Divergence(
+                recipe=r.recipe,
+                case=r.case,
+                prompt=self.cases[r.case].prompt,
+                at=r.at,
+                expected=r.expected,
+                got=r.token,
+                gap=r.gap,
+                verdict=r.verdict,
+            )
+            for r in (*self.replayed, *self.golden)
+            if r.at is not None
+        ]
+
     def to_json(self) -> dict[str, Any]:
-        """Return what `specc test --json` prints. Its counts are of replays: each case counts once a recipe."""
+        """Return what `specc test --json` prints."""
         golden_row = None
-        if self.reference:
-            golden_row = {**_count(self.golden), "agrees": all(r.at is None for r in self.golden)}
+        if self.golden_counts:
+            golden_row = {**asdict(self.golden_counts), "agrees": all(r.at is None for r in self.golden)}
         return {
             "bundle": str(self.bundle.path),
+            "exact": self.exact,
             "cases": len(self.cases),
-            "tokens": sum(len(case.token_ids) for case in self.cases),
+            "tokens": self.tokens,
             "replays": len(self.replayed),
-            **_count(self.replayed),
+            **asdict(self.counts),
             "tolerance": self.tolerance,
             "reference": self.reference,
             "original": self.bundle.manifest.extra.get("original"),
             "perplexity": asdict(self.perplexity) if self.perplexity else None,
             "golden": golden_row,
-            "recipes": [self._recipe_row(name) for name in dict.fromkeys(r.recipe for r in self.replayed)],
-            "divergences": [self._divergence(r, r.at) for r in (*self.replayed, *self.golden) if r.at is not None],
+            "recipes": [row.to_json() for row in self.rows()],
+            "divergences": [asdict(divergence) for divergence in self.divergences()],
         }
 
-    def _recipe_row(self, recipe: str) -> dict[str, Any]:
+    def _recipe_row(self, recipe: str) -> RecipeRow:
         results = [r for r in self.replayed if r.recipe == recipe]
-        seconds = sum(r.seconds for r in results)
-        tokens = sum(max(0, r.tokens - 1) for r in results)  # the prompt's step decodes the first
-        return {
-            "recipe": recipe,
-            "lossless": self.bundle.recipe(recipe).lossless,
-            **_count(results),
-            "tokens_per_second": tokens / seconds if seconds else 0.0,
-            "mean_acceptance_length": sum(r.mean_acceptance_length for r in results) / len(results),
-        }
-
-    def _divergence(self, result: Replayed, at: int) -> dict[str, Any]:
-        case = self.cases[result.case]
-        return {
-            "recipe": result.recipe,
-            "case": result.case,
-            "prompt": case.prompt,
-            "at": at,
-            "expected": case.token_ids[at],
-            "got": result.token,
-            "gap": result.gap,
-            "verdict": result.verdict,
-        }
+        return RecipeRow(
+            recipe=recipe,
+            lossless=self.exact or is_lossless(self.bundle.manifest, self.bundle.recipe(recipe)),
+            counts=Counts.of(results),
+            tokens_per_second=_speed(results, sum(r.seconds for r in results)),
+            mean_acceptance_length=sum(r.mean_acceptance_length for r in results) / len(results),
+            plain_tokens_per_second=_speed(results, sum(r.plain_seconds for r in results)),
+        )
 
 
 def prove(
@@ -118,6 +202,7 @@ def prove(
     device: Device = CPU,
     text: Path | None = None,
     allow_native_code: bool = False,
+    exact: bool = False,
 ) -> Proof:
     """Check the hash of every file of a bundle, then replay its golden cases.
 
@@ -130,6 +215,8 @@ def prove(
         device: where the engines run.
         text: a file to measure perplexity on. None takes the golden prompts.
         allow_native_code: run engines that are native code.
+        exact: decode each recipe through one engine, and demand the tokens of plain decoding through that engine. If no
+            recipes are named, those that verify chains are taken.
 
     Raises:
         SpeccError: the bundle, a recipe, the reference or the text cannot be used.
@@ -139,7 +226,7 @@ def prove(
     manifest = bundle.manifest
     limit = manifest.near_tie_tolerance if tolerance is None else tolerance
     check_tolerance(manifest, limit, "the tolerance")
-    names = list(dict.fromkeys(bundle.recipe(name).name for name in recipes or [r.name for r in manifest.recipes]))
+    names = list(dict.fromkeys(bundle.recipe(name).name for name in recipes or _replayable(bundle, device, exact)))
     bundle.check()
     golden_cases = cases = golden.read_cases(bundle.file(golden.FILE))
     golden.check_cases(cases, manifest.model)
@@ -156,24 +243,46 @@ def prove(
     return Proof(
         bundle=bundle,
         cases=cases,
-        replayed=_replay(session, cases, names, limit, stage),
-        tolerance=limit,
+        replayed=_replay(session, cases, names, None if exact else limit, stage),
+        tolerance=0.0 if exact else limit,
+        exact=exact,
         reference=reference,
         golden=_compare(golden_cases, cases, limit) if reference else [],
         perplexity=_measure(session, sample, original, stage) if sample.tokens else None,
     )
 
 
+def _replayable(bundle: Bundle, device: Device, exact: bool) -> list[str]:
+    """Name the recipes that can be replayed: all, or those with an engine for exact decoding.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    recipes = bundle.manifest.recipes
+    if not exact:
+        return [r.name for r in recipes]
+    backend = choose(bundle, device)
+    names = [r.name for r in recipes if exact_engine(bundle.manifest, r, backend)]
+    if not names:
+        raise RecipeError("exact: no recipe of this bundle verifies chains; compile one, such as prompt-lookup")
+    return names
+
+
 def _replay(
-    session: Session, cases: Sequence[Case], names: Sequence[str], tolerance: float, stage: Stage
+    session: Session, cases: Sequence[Case], names: Sequence[str], tolerance: float | None, stage: Stage
 ) -> list[Replayed]:
-    """Replay the cases. Recipes that are not lossless may differ, so that is their verdict."""
+    """Replay the cases by the recipes, and report each replay. Without a tolerance, replay them exactly."""
     title, total = f"replay {len(cases)} cases by {len(names)} recipes", len(cases) * len(names)
     done = iter(range(1, total + 1))
     stage(title, 0, total)
-    replayed = golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
-    lossy = {r.name for r in session.bundle.manifest.recipes if not r.lossless}
-    return [replace(r, verdict=Verdict.LOSSY) if r.at is not None and r.recipe in lossy else r for r in replayed]
+    if tolerance is None:
+        return golden.replay_exactly(session, cases, names, lambda: stage(title, next(done), total))
+    return golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
+
+
+def _speed(results: Sequence[Replayed], seconds: float) -> float:
+    """Return tokens a second. The prompt's step decodes the first token of each case."""
+    return sum(max(0, r.tokens - 1) for r in results) / seconds if seconds else 0.0
 
 
 def _compare(golden_cases: Sequence[Case], cases: Sequence[Case], tolerance: float) -> list[Replayed]:
@@ -187,8 +296,3 @@ def _measure(session: Session, sample: Sample, original: float | None, stage: St
     done = iter(range(1, total + 1))
     value = perplexity.measure(session, sample, lambda: stage(title, next(done), total))
     return MeasuredPerplexity(sample.name, sample.tokens, value, original)
-
-
-def _count(results: Sequence[Replayed]) -> dict[str, int]:
-    counts = Counter(r.verdict for r in results)
-    return {name: counts[verdict] for name, verdict in COUNTED.items()}

@@ -21,7 +21,6 @@ from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 
 ORIGINAL = "original.jsonl"
-TOLERANCE = 0.1  # activations are rounded to 8 bits, so logits of engines of different widths differ by that much
 
 
 def refer_to_itself(path: Path, text: Path | None = None) -> None:
@@ -51,7 +50,7 @@ def refer_to_itself(path: Path, text: Path | None = None) -> None:
     agreement = {"tokens": len(agreements), "agreement": round(sum(agreements) / len(agreements), 4)}
     unchanged = {name: spec for name, spec in manifest.files.items() if name != golden.FILE}
     extra = {**manifest.extra, "original": agreement, perplexity.KEY: rows}
-    write_manifest(path, replace(manifest, files=unchanged, extra=extra, near_tie_tolerance=TOLERANCE))
+    write_manifest(path, replace(manifest, files=unchanged, extra=extra))
 
 
 def _agreements(session: Session, case: Case) -> Sequence[bool]:

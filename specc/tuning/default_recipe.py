@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from specc.exactness import golden
+from specc.exactness import golden, width_invariance
 from specc.exactness.golden import Case, Replayed, Verdict
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest
@@ -20,10 +20,11 @@ from specc.runtime.device import CPU
 from specc.runtime.engines import choose
 from specc.runtime.errors import BackendError
 from specc.runtime.session import Session
+from specc.runtime.width_invariance import exactness, is_lossless
 from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 
 PLAIN = "plain"
-VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED)
+VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED, Verdict.LOSSY)
 
 
 def choose_default(
@@ -31,7 +32,7 @@ def choose_default(
     advance: Callable[[str], None] = lambda recipe: None,
     policy: DefaultRecipePolicy = DEFAULT_RECIPE,
 ) -> None:
-    """Measure the recipes, and write the results and the fastest lossless recipe into the manifest.
+    """Measure the target and the recipes, and write the results and the fastest lossless recipe into the manifest.
 
     A bundle none of whose engines run on the CPU stays as it is.
 
@@ -45,6 +46,8 @@ def choose_default(
         choose(bundle, CPU)
     except BackendError:
         return
+    invariance = width_invariance.measure(Session(bundle), golden.read_cases(bundle.file(golden.FILE)))
+    bundle = replace(bundle, manifest=replace(bundle.manifest, width_invariance=invariance))
     rows = measure(bundle, advance, policy)
     eligible = [
         row for row in rows if row["lossless"] and not row["diverged"] and row["speedup"] >= policy.least_speedup
@@ -156,7 +159,8 @@ class _Trials:
         return [
             {
                 "recipe": name,
-                "lossless": self.bundle.recipe(name).lossless,
+                "lossless": is_lossless(self.bundle.manifest, self.bundle.recipe(name)),
+                "exactness": exactness(self.bundle.manifest, self.bundle.recipe(name)),
                 "tokens_per_second": round(median(self.speeds[name]), 2),
                 "speedup": round(median(self.ratios[name]), 3),
                 "mean_acceptance_length": round(sum(r.mean_acceptance_length for r in results) / len(results), 3),

@@ -12,6 +12,7 @@ from specc.runtime.bundle import Bundle
 from specc.runtime.manifest import Manifest
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
+from specc.runtime.width_invariance import is_lossless
 from specc.tuning.chain_widths import chains, with_all_widths
 from specc.tuning.plan import TunePlan
 from specc.tuning.policy import TuningPolicy
@@ -50,7 +51,8 @@ class Job:
     @property
     def recipes(self) -> list[Recipe]:
         """The lossless recipes, which alone can become the plan."""
-        return [recipe for recipe in self.bundle.manifest.recipes if recipe.lossless]
+        manifest = self.bundle.manifest
+        return [recipe for recipe in manifest.recipes if is_lossless(manifest, recipe)]
 
     @property
     def drafting(self) -> list[Recipe]:

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import pytest
 
 from specc.exactness.golden import Case
-from specc.runtime import block, manifest, recipe, tree
+from specc.runtime import block, manifest, recipe, tree, width_invariance
 from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.manifest import Manifest, check_names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 CLASSES: dict[str, Any] = {
     cls.__name__: cls
-    for module in (manifest, block, tree, recipe)
+    for module in (manifest, block, tree, recipe, width_invariance)
     for cls in vars(module).values()
     if dataclasses.is_dataclass(cls) and isinstance(cls, type) and cls.__module__ == module.__name__
 }

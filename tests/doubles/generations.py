@@ -22,10 +22,18 @@ class SessionOfAnswers:
         self.requests: list[tuple[tuple[int, ...], int, str, bool]] = []
 
     def generate(
-        self, prompt: Sequence[int], max_new_tokens: int, *, recipe: str, temperature: float, guard: bool = True
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        *,
+        recipe: str,
+        temperature: float,
+        guard: bool = True,
+        exact: bool | str = False,
     ) -> Generation:
-        """Return the answer of this recipe to this prompt. What is written down is greedy."""
+        """Return the answer of this recipe to this prompt. A plain answer through a width is that of `plain/WIDTH`."""
         assert temperature == 0
+        recipe = f"{recipe}/{exact}" if isinstance(exact, str) else recipe
         self.requests.append((tuple(prompt), max_new_tokens, recipe, guard))
         tokens = self.answers[recipe][tuple(prompt)]
         stats = Stats(recipe=recipe, new_tokens=len(tokens), **self.stats)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from specc.runtime.draft import Draft, Outputs, Verified
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.rng import SeededRng
+from specc.runtime.sampling import Sampling
 from specc.runtime.tree import Tree
 
 LOGITS = np.log(np.array([[0.5, 0.25, 0.25], [0.0625, 0.0625, 0.875]])).astype(np.float32)
@@ -39,7 +40,19 @@ def test_a_greedy_request_chooses_the_argmax() -> None:
 
 
 def test_a_sampling_request_samples_from_the_slots_distribution() -> None:
-    verified = Verified(outputs(), Sampling(1.0, rng=SeededRng(0)))
-    assert verified.probs(1) == pytest.approx([0.0625, 0.0625, 0.875])
-    choices = [verified.choose(1) for _ in range(2000)]
+    chain = Tree.chain(2)
+    rows = [Verified(outputs(), Sampling(1.0, rng=SeededRng(seed)), chain) for seed in range(2000)]
+    assert rows[0].probs(1) == pytest.approx([0.0625, 0.0625, 0.875])
+    choices = [verified.choose(1) for verified in rows]
     assert choices.count(2) / 2000 == pytest.approx(0.875, abs=0.03) and set(choices) == {0, 1, 2}
+
+
+def test_what_a_slot_samples_depends_on_its_place_in_the_text_and_not_on_its_tree() -> None:
+    """Slot 1 of a draft after 6 tokens, and slot 0 one step later; a sibling is at one place with the first."""
+    row = Outputs(np.zeros(3, np.int64).data, np.zeros((3, 50), np.float32))
+    for seed in range(20):
+        sampling = Sampling(1.0, rng=SeededRng(seed))
+        early = Verified(row, sampling, Tree.chain(3), 6)
+        assert early.choose(1) == Verified(row, sampling, Tree.chain(1), 7).choose(0)
+        assert early.choose(1) == Verified(row, sampling, Tree((-1, 0, 0)), 6).choose(2)
+        assert early.choose(1) == early.choose(1)

@@ -8,7 +8,8 @@ from toys import World, prompts
 
 from specc.runtime.block import Block
 from specc.runtime.draft_chain import draft_chain
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.rng import SeededRng
+from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
 from specc.runtime.tree import Tree
 

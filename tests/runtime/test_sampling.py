@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import FrozenInstanceError
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
-from chance import chi_square_rejects, distribution
+from chance import distribution
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime.errors import PromptError
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.rng import SeededRng
+from specc.runtime.sampling import Sampling
 
 logits = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12).map(lambda x: np.array(x, np.float32))
 temperatures = st.floats(0.05, 5)
@@ -104,6 +104,15 @@ def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.M
     assert sizes[0] == 64 and sizes[1] < 40_000
 
 
+@pytest.mark.parametrize(("p", "k"), [(1.0, 0), (0.5, 0), (1.0, 2), (0.5, 2)])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_logits_that_are_not_numbers_are_no_traceback(p: float, k: int) -> None:
+    """Engines can overflow. Some token comes, and the text shows it."""
+    for logits_V in ([np.nan] * 5, [1.0, np.nan, 2.0, 0.0, 1.0], [np.inf, 1.0, 2.0, 3.0, 4.0]):
+        sampling = Sampling(1.0, top_p=p, top_k=k)
+        assert 0 <= sampling.rng.pick(sampling.probs(np.array(logits_V, np.float32))) < 5
+
+
 def test_top_p_one_cuts_nothing_however_small() -> None:
     """Rounded, the probability before the last token is 1."""
     assert Sampling(1.0).probs(np.array([0, -40], np.float32))[1] > 0
@@ -145,14 +154,6 @@ def test_a_value_of_another_type_is_named(values: dict[str, Any], line: str) -> 
 
 def test_numbers_of_numpy_are_numbers() -> None:
     assert Sampling(np.float32(0.5), np.float64(0.5), np.int64(3)).top_k == 3
-    for seed in (1.5, "a", True):
-        with pytest.raises(PromptError, match=r"seed .* is not an integer"):
-            SeededRng(seed)  # type: ignore[arg-type]
-
-
-def test_a_negative_seed_is_named() -> None:
-    with pytest.raises(PromptError, match="seed -1 is negative"):
-        SeededRng(-1)
 
 
 def test_a_request_cannot_change_how_it_samples() -> None:
@@ -164,51 +165,10 @@ def test_only_temperature_zero_is_greedy() -> None:
     assert Sampling().greedy and not Sampling(0.01).greedy
 
 
-def test_the_rng_picks_as_often_as_the_probabilities_say_and_never_the_impossible() -> None:
-    probs = np.array([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
-    rng = SeededRng(0)
-    counts = Counter(rng.pick(probs * 7) for _ in range(5000))
-    assert not chi_square_rejects(counts, dict(enumerate(probs)))
-    assert not chi_square_rejects(Counter(rng.bernoulli(0.2) for _ in range(5000)), {True: 0.2, False: 0.8})
-
-
-class Stuck:
-    """A generator at one end of its range."""
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-
-    def random(self) -> float:
-        return self.value
-
-
-@given(st.lists(st.sampled_from([0.0, 1e-300, 1e-17, 0.1, 0.7]), min_size=1, max_size=9).filter(any))
-def test_even_at_the_ends_of_its_range_the_rng_picks_what_is_possible(probs: list[float]) -> None:
-    rng: Any = SeededRng()
-    for end in (0.0, 1 - 2**-53, 1.0):
-        rng.generator = Stuck(end)
-        assert probs[rng.pick(np.array(probs))] > 0
-    rng.generator = Stuck(0.0)
-    assert not rng.bernoulli(0.0)
-    rng.generator = Stuck(1 - 2**-53)
-    assert rng.bernoulli(1.0)
-
-
-def test_at_the_end_of_its_range_the_rng_picks_the_last_possible_token() -> None:
-    rng: Any = SeededRng()
-    rng.generator = Stuck(1.0)
-    assert rng.pick(np.array([0.0, 0.5, 0.25, 0.25, 0.0])) == 3
-
-
-def test_a_seed_fixes_the_draws() -> None:
-    one, other = ([rng.pick(np.ones(100)) for _ in range(20)] for rng in (SeededRng(3), SeededRng(3)))
-    assert one == other != [SeededRng(4).pick(np.ones(100)) for _ in range(20)]
-
-
 def test_children_are_drawn_one_after_another_without_replacement() -> None:
     """Plackett and Luce's probabilities of an order: each draw in proportion to what is left."""
     probs = np.array([0.5, 0.3, 0.2, 0.0])
     expected = {(a, b): probs[a] * probs[b] / (1 - probs[a]) for a, b in permutations(range(3), 2)}
-    assert distribution(lambda rng: tuple(Sampling(1.0, rng=rng).children(probs, 2))) == pytest.approx(expected)
-    assert sorted(Sampling(1.0, rng=SeededRng(0)).children(probs, 9)) == [0, 1, 2]
+    assert distribution(lambda rng: tuple(Sampling(1.0, rng=rng).children(probs, 2, 0, 0))) == pytest.approx(expected)
+    assert sorted(Sampling(1.0, rng=SeededRng(0)).children(probs, 9, 0, 0)) == [0, 1, 2]
     assert probs.tolist() == [0.5, 0.3, 0.2, 0.0]

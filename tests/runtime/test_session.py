@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,15 +18,18 @@ from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 import specc
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
+from specc.runtime.acceptance import rule
 from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.chat import ChatTemplate
 from specc.runtime.device import CPU, Device
+from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError, SpeccError
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
+from specc.runtime.width_invariance import WidthInvariance
 
 CONTEXT, VOCABULARY = 256, 258
 PROMPT = "the quick brown fox"
@@ -37,10 +41,11 @@ class ToyBackend:
     def __init__(self, native_code: bool = False) -> None:
         self.loaded: list[str] = []
         self.native_code = native_code
+        self.model = Toy
 
     def load(self, bundle: Any, spec: EngineSpec, store: Any, device: Device, sessions: Any) -> Toy:
         self.loaded.append(spec.name)
-        return Toy(spec.block, store, VOCABULARY)
+        return self.model(spec.block, store, VOCABULARY)
 
     def store(self, spec: CacheSpec, device: Device) -> ToyKV:
         return ToyKV(spec.capacity)
@@ -168,6 +173,175 @@ def test_a_seed_fixes_what_is_sampled(session: Session) -> None:
         for recipe, seed in (("plain", 1), ("token-recycling", 1), ("plain", 2))
     )
     assert one == two != other
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_seeded_sample_is_a_function_of_the_request(session: Session, seed: int) -> None:
+    """Whatever drafts, with the guard and without it, after other requests, with rows in the cache and without."""
+    options: dict[str, Any] = {"temperature": 1.1, "top_p": 0.98, "seed": seed, "ignore_eos": True}
+    expected = Session(session.bundle).generate(PROMPT, 60, recipe="plain", **options).token_ids
+    for recipe in session.bundle.manifest.recipes:
+        for guard in (True, False):
+            got = session.generate(PROMPT, 60, recipe=recipe.name, acceptance="match", guard=guard, **options)
+            assert got.token_ids == expected, recipe.name
+    first = session.text.encode(PROMPT)
+    cut = len(first) + 30
+    for turn in (first, (first + expected)[:cut]):
+        rest = session.generate(turn, 10, recipe="plain", **options).token_ids
+        assert rest == (first + expected)[len(turn) : len(turn) + 10]
+
+
+@pytest.mark.parametrize(("recipe", "acceptance"), [("early-exit", "recursive"), ("layer-skip", "speculative")])
+def test_a_sample_by_rejection_repeats_in_every_session(session: Session, recipe: str, acceptance: str) -> None:
+    options: dict[str, Any] = {"recipe": recipe, "acceptance": acceptance, "temperature": 1.1, "ignore_eos": True}
+    texts = []
+    for seed in range(3):
+        fresh = Session(session.bundle).generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids
+        session.generate("the lazy dog", 20, seed=5, guard=False, **options)
+        assert session.generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids == fresh
+        texts.append(fresh)
+    assert texts[0] != texts[1] != texts[2]
+
+
+@rule(needs_draft_probs=False)
+def everything(draft: Draft, verified: Verified) -> Accepted:
+    """Accept the first path, whatever the target says: a lossy rule."""
+    slots = [0]
+    while children := draft.tree.children[slots[-1]]:
+        slots.append(children[0])
+    return Accepted(tuple(slots), verified.choose(slots[-1]))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "acceptance", "temperature", "lossless", "guarded"),
+    [
+        ("jacobi", None, 0.0, True, True),
+        ("jacobi", None, 1.0, True, True),
+        ("jacobi", everything, 0.0, False, False),
+        ("early-exit", "recursive", 0.0, True, True),
+        ("early-exit", "recursive", 1.0, True, False),
+        ("layer-skip", "speculative", 1.0, True, False),
+        ("plain", everything, 0.0, False, False),
+    ],
+)
+def test_the_rule_in_use_says_what_is_lossless_and_where_a_guard_changes_nothing(
+    session: Session, recipe: str, acceptance: Any, temperature: float, lossless: bool, guarded: bool
+) -> None:
+    got = session.generate(PROMPT, 20, recipe=recipe, acceptance=acceptance, temperature=temperature, ignore_eos=True)
+    assert (got.stats.lossless, got.stats.guard is not None) == (lossless, guarded)
+    assert got.stats.to_json()["lossless"] is lossless
+
+
+def test_a_lossless_rule_makes_a_lossy_recipe_lossless(session: Session) -> None:
+    lossy = [replace(r, lossless=False) for r in session.bundle.manifest.recipes]
+    change_manifest(session, recipes=tuple(lossy))
+    for acceptance, lossless in ((None, False), ("recursive", True)):
+        stats = session.generate(PROMPT, 5, recipe="early-exit", acceptance=acceptance, ignore_eos=True).stats
+        assert stats.lossless is lossless
+
+
+def test_over_a_target_that_depends_on_the_width_nothing_is_lossless_but_plain_decoding(session: Session) -> None:
+    """And the guard, which changes widths by the clock, does not work there."""
+    measured = WidthInvariance(
+        backend="toy", holds=False, difference=0.6, changed=0.02, tokens=100, slots=(4,), slots_agree=True
+    )
+    change_manifest(session, width_invariance=measured)
+    for recipe, lossless in (("jacobi", False), ("early-exit", False), ("plain", True)):
+        stats = session.generate(PROMPT, 5, recipe=recipe, ignore_eos=True).stats
+        assert (stats.lossless, stats.guard) == (lossless, None)
+
+
+class Rounded(Toy):
+    """A model whose logits depend on the width of the step, as those of 4-bit weights do."""
+
+    def head(self, token_N: np.ndarray, x_N: np.ndarray) -> None:
+        super().head(token_N, x_N)
+        logits = self.outputs["logits"]
+        logits += np.random.default_rng(self.block.slots).normal(size=logits.shape[-1]).astype(np.float32)
+        self.outputs["ids"][0] = logits[0].argmax(-1)
+
+
+CHAINS = ("prompt-lookup", "recycled-lookup", "jacobi", "layer-skip", "cascade", "staged")
+
+
+@pytest.fixture
+def rounded(session: Session, backend: ToyBackend) -> Session:
+    """A session whose engines round differently at each width. Its own width decides every token of an engine."""
+    backend.model = Rounded
+    return session
+
+
+def test_an_exact_request_gives_the_tokens_of_plain_decoding_at_one_width(rounded: Session) -> None:
+    """Whatever the guard does, and with rows of other requests in the cache. The control: without it, they differ."""
+    differs = []
+    for recipe in CHAINS:
+        for options in ({"temperature": 0.0}, {"temperature": 1.0, "seed": 2, "acceptance": "match"}):
+            request: dict[str, Any] = {**options, "ignore_eos": True}
+            plain = rounded.generate(PROMPT, 60, recipe="plain", exact=recipe, **request)
+            for guard in (True, False):
+                got = rounded.generate(PROMPT, 60, recipe=recipe, guard=guard, exact=True, **request)
+                assert got.token_ids == plain.token_ids, recipe
+            assert plain.stats.guard is None and plain.stats.drafts == 0
+            loose = rounded.generate(PROMPT, 60, recipe=recipe, guard=False, **request).token_ids
+            differs.append(loose != rounded.generate(PROMPT, 60, recipe="plain", **request).token_ids)
+    assert all(differs)
+
+
+def test_every_run_of_an_exact_request_has_one_width(rounded: Session) -> None:
+    """That of the recipe's widest engine, the prompt's runs too; so a cached prompt and a fresh one agree."""
+    request: dict[str, Any] = {"recipe": "prompt-lookup", "exact": True, "ignore_eos": True}
+    names = rounded.bundle.recipe("prompt-lookup").verify
+    rounded.generate("the lazy dog", 10, recipe="prompt-lookup")
+    calls = {e.name: rounded.engines[e.name].calls for e in rounded.engines.specs()}
+    first = rounded.text.encode(PROMPT)
+    answer = rounded.generate(first, 40, **request).token_ids
+    ran = [name for name, count in calls.items() if rounded.engines[name].calls > count]
+    assert ran == [names[-1]]
+    second = rounded.generate(first + answer, 20, **request).token_ids
+    assert second == Session(rounded.bundle).generate(first + answer, 20, **request).token_ids
+    assert rounded.generate(first, 60, **request).token_ids == answer + second
+
+
+def test_what_is_exact_is_lossless_over_any_target_and_has_its_guard(session: Session) -> None:
+    measured = WidthInvariance(
+        backend="toy", holds=False, difference=0.6, changed=0.02, tokens=100, slots=(4,), slots_agree=True
+    )
+    change_manifest(session, width_invariance=measured)
+    stats = session.generate(PROMPT, 5, recipe="jacobi", exact=True, ignore_eos=True).stats
+    assert stats.lossless and stats.guard is not None
+    change_manifest(session, width_invariance=replace(measured, slots_agree=False))
+    with pytest.raises(RecipeError, match="other logits in other slots here; decode by recipe plain"):
+        session.generate(PROMPT, 5, recipe="jacobi", exact=True)
+
+
+def test_a_recipe_that_verifies_trees_cannot_be_exact(session: Session) -> None:
+    with pytest.raises(RecipeError, match=r"exact: recipe early-exit has no engine for chains .* prompt-lookup"):
+        session.stream(PROMPT, recipe="early-exit", exact=True)
+    with pytest.raises(RecipeError, match="exact: recipe plain has no engine"):
+        session.stream(PROMPT, recipe="jacobi", exact="plain")
+    with pytest.raises(RecipeError, match="did you mean 'jacobi'"):
+        session.stream(PROMPT, recipe="plain", exact="jacobbi")
+
+
+def test_neither_greedy_output_nor_samples_depend_on_the_clock(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that runs at random: the guard cuts and stops drafts anywhere."""
+    rules = (("jacobi", "match"), ("lookahead", "match"), ("early-exit", "recursive"), ("layer-skip", "speculative"))
+    for recipe, acceptance in rules:
+        for temperature in (0.0, 1.0):
+            texts, switches = set(), set()
+            for clock in range(4):
+                rng = np.random.default_rng(clock)
+                times = iter(np.cumsum(rng.exponential(size=100_000) ** 3))
+                monkeypatch.setattr(time, "perf_counter", lambda times=times: float(next(times)))
+                got = session.generate(
+                    PROMPT, 80, recipe=recipe, acceptance=acceptance, temperature=temperature, seed=3, ignore_eos=True
+                )
+                texts.add(tuple(got.token_ids))
+                switches.add(got.stats.guard and (got.stats.guard.switches, got.stats.guard.plain_steps))
+            assert len(texts) == 1, (recipe, temperature)
+            assert (len(switches) > 1) == (acceptance == "match" or not temperature)
 
 
 def test_a_rule_that_needs_draft_probs_gets_a_drafter_that_samples(session: Session) -> None:

@@ -10,6 +10,7 @@ from language import accepted_share, deviation, language, sampled_chain, sampled
 
 from specc.runtime.acceptance.recursive import recursive
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
+from specc.runtime.rng import Use
 from specc.runtime.sampling import Sampling
 from specc.runtime.tree import Tree
 
@@ -52,6 +53,9 @@ def test_at_temperature_zero_it_is_greedy_matching() -> None:
 
 class Reject:
     """An Rng that rejects every token, and then picks the likeliest."""
+
+    def at(self, position: int, use: Use, slot: int = 0) -> Reject:
+        return self
 
     def pick(self, probs_V: np.ndarray) -> int:
         return int(probs_V.argmax())

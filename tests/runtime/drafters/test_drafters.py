@@ -14,7 +14,8 @@ from toys import LAYERS, Decoder, Toy, ToyKV, World, cases, prompts
 
 from specc.recipes import METHODS
 from specc.runtime.block import Parents
-from specc.runtime.sampling import Rng, Sampling, SeededRng
+from specc.runtime.rng import Rng, SeededRng
+from specc.runtime.sampling import Sampling
 from specc.runtime.tree import Tree
 
 PROMPTS = prompts(36)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from toys import World, prompts
 
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.rng import SeededRng
+from specc.runtime.sampling import Sampling
 
 PROMPT = prompts(3)[2]
 

@@ -15,7 +15,8 @@ from specc.runtime.draft import Draft, Outputs, Verified
 from specc.runtime.errors import RecipeError
 from specc.runtime.manifest import Manifest
 from specc.runtime.recipe import Recipe
-from specc.runtime.sampling import Sampling, SeededRng
+from specc.runtime.rng import SeededRng
+from specc.runtime.sampling import Sampling
 from specc.runtime.tree import Tree
 
 

@@ -16,7 +16,7 @@ from specc.cli.test import verdicts
         ((3, 0, 0), "3 identical"),
         ((2, 1, 0), "2 identical, 1 near-tie"),
         ((0, 0, 2), "2 diverged"),
-        ((1, 0, 1, 1), "1 identical, 1 different, as a lossy recipe may be, 1 diverged"),
+        ((1, 0, 1, 1), "1 identical, 1 different, as this recipe may be, 1 diverged"),
         ((0, 0, 0), "0 identical"),
     ],
 )

@@ -17,6 +17,7 @@ from specc.exactness.golden import (
     read_cases,
     read_prompts,
     replay,
+    replay_exactly,
     write_cases,
 )
 from specc.runtime.errors import BundleError
@@ -50,14 +51,14 @@ def test_a_gap_as_large_as_the_tolerance_is_not_a_near_tie() -> None:
 
 def test_a_judgement_has_the_place_the_token_and_the_gap_of_the_reference() -> None:
     assert judge("early-exit", 4, [5, 9, 9], CASE, 1e-3) == Replayed(
-        recipe="early-exit", case=4, tokens=3, verdict=NEAR_TIE, at=1, token=9, gap=0.0004
+        recipe="early-exit", case=4, tokens=3, verdict=NEAR_TIE, at=1, token=9, expected=6, gap=0.0004
     )
     assert judge("plain", 0, [5, 6, 7], CASE, 1e-3) == Replayed(recipe="plain", case=0, tokens=3, verdict=IDENTICAL)
 
 
 def test_a_text_that_ends_early_has_no_token_there() -> None:
     assert judge("plain", 0, [5, 6], CASE, 1e-3) == Replayed(
-        recipe="plain", case=0, tokens=3, verdict=DIVERGED, at=2, token=None, gap=0.9
+        recipe="plain", case=0, tokens=3, verdict=DIVERGED, at=2, token=None, expected=7, gap=0.9
     )
 
 
@@ -80,6 +81,22 @@ def test_each_case_is_decoded_by_each_recipe_with_the_guard_off() -> None:
         ((3,), 2, "draft", False),
     ]
     assert len(calls) == 4
+
+
+def test_an_exact_replay_compares_with_plain_decoding_through_the_recipes_own_engine() -> None:
+    """Neither the golden tokens nor their gaps count."""
+    answers = {"a": {(1, 2): [8, 8, 8]}, "plain/a": {(1, 2): [8, 8, 8]}}
+    answers |= {"b": {(1, 2): [5, 9, 7]}, "plain/b": {(1, 2): [5, 6, 7]}}
+    session: Any = SessionOfAnswers(answers, seconds=2.0)
+    one, other = replay_exactly(session, [CASE], ["a", "b"])
+    assert (one.verdict, one.plain_seconds, one.seconds) == (IDENTICAL, 2.0, 2.0)
+    assert (other.verdict, other.at, other.token, other.expected) == (DIVERGED, 1, 9, 6)
+
+
+def test_a_difference_of_a_recipe_that_is_not_lossless_is_lossy_unless_it_is_a_near_tie() -> None:
+    for answer, verdict in (([5, 6, 9], Verdict.LOSSY), ([5, 9, 9], NEAR_TIE), ([5, 6, 7], IDENTICAL)):
+        session: Any = SessionOfAnswers({"a": {(1, 2): answer}}, lossless=False)
+        assert [r.verdict for r in replay(session, [CASE], ["a"], 1e-3)] == [verdict]
 
 
 def test_a_replay_keeps_the_speed_of_the_decoding() -> None:

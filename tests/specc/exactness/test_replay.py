@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console, RenderableType
 from shell import copied, edit_golden, edit_manifest, refused, specc
 from tiny import save_model
 
+from specc.cli.test import proof_table
 from specc.exactness.golden import Case, Replayed, Verdict, read_cases
 from specc.exactness.replay import MeasuredPerplexity, Proof, prove
 from specc.runtime.bundle import Bundle, open_bundle
@@ -26,11 +29,22 @@ def bundle_with_a_lossy_recipe() -> Bundle:
     bundle = open_bundle(FROZEN)
     first, second, *others = bundle.manifest.recipes
     recipes = (first, replace(second, lossless=False), *others)
-    return replace(bundle, manifest=replace(bundle.manifest, recipes=recipes, extra={"original": {"agreement": 0.5}}))
+    return replace(
+        bundle, manifest=replace(bundle.manifest, recipes=recipes, extra={"original": {"agreement": 0.5, "tokens": 4}})
+    )
 
 
 def outcome(recipe: str, case: int, verdict: Verdict, at: int | None = None, **changes: Any) -> Replayed:
-    return Replayed(recipe=recipe, case=case, tokens=len(CASES[case].token_ids), verdict=verdict, at=at, **changes)
+    tokens = CASES[case].token_ids
+    expected = None if at is None else tokens[at]
+    return Replayed(recipe=recipe, case=case, tokens=len(tokens), verdict=verdict, at=at, expected=expected, **changes)
+
+
+def text_of(renderable: RenderableType) -> str:
+    """Return what a wide terminal shows."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text()
 
 
 def proof(*replayed: Replayed, **changes: Any) -> Proof:
@@ -57,7 +71,7 @@ def test_the_report_counts_replays_and_sums_up_recipes() -> None:
     assert {name: report[name] for name in counts} == counts
     assert (report["cases"], report["tokens"], report["replays"], report["tolerance"]) == (2, 4, 4, 0.5)
     assert (report["golden"], report["reference"], report["perplexity"]) == (None, None, None)
-    assert report["original"] == {"agreement": 0.5}
+    assert report["original"] == {"agreement": 0.5, "tokens": 4}
     plain, other = report["recipes"]
     assert (plain["recipe"], plain["lossless"], plain["identical"]) == ("plain", True, 2)
     assert (plain["tokens_per_second"], plain["mean_acceptance_length"]) == (2 / 2.0, 1.5)
@@ -67,6 +81,25 @@ def test_the_report_counts_replays_and_sums_up_recipes() -> None:
     second = {"case": 1, "prompt": "b", "at": 0, "expected": 8, "got": None, "gap": 0.4, "verdict": "near-tie"}
     assert report["divergences"] == [{"recipe": lossy, **first}, {"recipe": lossy, **second}]
     assert json.loads(json.dumps(report)) == report
+
+
+def test_an_exact_proof_has_the_speed_of_plain_decoding_at_each_width() -> None:
+    lossy = bundle_with_a_lossy_recipe().manifest.recipes[1].name
+    exact = proof(outcome(lossy, 0, Verdict.IDENTICAL, seconds=0.5, plain_seconds=2.0), exact=True)
+    (row,) = exact.rows()
+    assert (row.lossless, row.tokens_per_second, row.plain_tokens_per_second) == (True, 2 / 0.5, 2 / 2.0)
+    assert exact.to_json()["exact"] is True
+    assert exact.to_json()["recipes"][0]["plain_tokens_per_second"] == 2 / 2.0
+
+
+def test_the_table_has_the_typed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not go through JSON."""
+    monkeypatch.setattr(Proof, "to_json", None)
+    results = outcome("plain", 0, Verdict.IDENTICAL), outcome("plain", 1, Verdict.DIVERGED, 0, token=3, gap=0.25)
+    for exact in (False, True):
+        table = text_of(proof_table(proof(*results, exact=exact)))
+        assert "1 identical, 1 diverged" in table and "0.250000" in table
+        assert ("plain at its width" in table) is exact
 
 
 def test_a_recipe_that_took_no_time_has_no_speed() -> None:
