@@ -203,6 +203,7 @@ class Manifest:
         files: every file of the bundle but the manifest, by its path from the bundle's directory.
         weights: the file of all weights in their first type.
         measured: one object a recipe, from which the default was chosen.
+        provisional: whether the default rests on fewer prompts or tokens than the compiler asks for.
         near_tie_tolerance: of two logits that lie closer, either token is right.
         width_invariance: whether the target gives one token at all widths, if that was measured.
         extra: what tools add: `plan` of tuning, `original` of a quantised target, perplexities.
@@ -218,6 +219,7 @@ class Manifest:
     files: Mapping[str, FileSpec]
     weights: str = "weights.safetensors"
     measured: tuple[Mapping[str, Any], ...] = ()
+    provisional: bool = False
     near_tie_tolerance: float = 1e-3
     width_invariance: WidthInvariance | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from specc.cli.test import verdicts
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from specc.compiler import Report
     from specc.runtime.manifest import Manifest
@@ -55,6 +57,9 @@ ADAPTER = "A directory that peft wrote. It is merged into the weights."
 REVISION = "A branch, tag or commit of the repository on the hub."
 TRUST = "Run Python code that comes with the model."
 OVERWRITE = "Replace the bundle if it exists."
+PARTIAL = (
+    "'2 of 6': the recipe was dropped after a short try-out. Its tokens/s are those of plain times its speed-up there."
+)
 DUMP = "Write the graph after each pass into this directory, as Python."
 
 
@@ -157,6 +162,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "bytes": sum(file.bytes for file in manifest.files.values()),
         "weights_bytes": manifest.files[manifest.weights].bytes,
         "default_recipe": manifest.default_recipe,
+        "provisional": manifest.provisional,
         "seconds": round(report.seconds, 3),
         "peak_rss_bytes": report.peak_rss_bytes,
         "recipes": [dict(row) for row in manifest.measured],
@@ -172,9 +178,33 @@ def report_table(report: Report) -> RenderableType:
     title = console.text(str(report.bundle.path), "bold").append(
         f"  {total}, weights {weights}, {len(manifest.engines)} engines", ""
     )
-    return console.stack(
-        _recipes(manifest), "", title, console.text(f"* default recipe {manifest.default_recipe}; {effort}")
-    )
+    lines = [title, console.text(f"* {default_line(manifest)}; {effort}")]
+    if any(row.get("cases", 0) < row.get("of_cases", 0) for row in manifest.measured):
+        lines.append(console.text(PARTIAL, "dim"))
+    if manifest.provisional:
+        lines.append(console.text(provisional_line(report.bundle.path), "yellow"))
+    return console.stack(_recipes(manifest), "", *lines)
+
+
+def default_line(manifest: Manifest) -> str:
+    """Name the default recipe, and say whether the choice is provisional."""
+    return f"{'provisional ' if manifest.provisional else ''}default recipe {manifest.default_recipe}"
+
+
+def provisional_line(bundle: Path) -> str:
+    """Say why a default is provisional, and what to do."""
+    from specc.tuning.policy import DEFAULT_RECIPE
+
+    enough = f"{DEFAULT_RECIPE.least_prompts} prompts and {DEFAULT_RECIPE.least_tokens} tokens"
+    return f"The default is provisional: it rests on fewer than {enough}. Choose again with: specc tune {bundle}"
+
+
+def golden_counts(row: Mapping[str, Any]) -> Text:
+    """Write the verdicts of a row of `measured`, after "2 of 6:" if the recipe ran on a part of the golden prompts."""
+    counts = verdicts(row["identical"], row["near-tie"], row["diverged"], row.get("lossy", 0))
+    if row.get("cases", 0) < row.get("of_cases", 0):
+        return console.text(f"{row['cases']} of {row['of_cases']}: ").append(counts)
+    return counts
 
 
 def _recipes(manifest: Manifest) -> Table:
@@ -189,7 +219,7 @@ def _recipes(manifest: Manifest) -> Table:
             f"{row['speedup']:.2f}",
             f"{row['mean_acceptance_length']:.2f}",
             row.get("exactness", "yes" if row["lossless"] else "no"),
-            verdicts(row["identical"], row["near-tie"], row["diverged"], row.get("lossy", 0)),
+            golden_counts(row),
             style="bold" if is_default else None,
         )
     return table

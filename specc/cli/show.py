@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from specc.cli import console
 from specc.cli.arguments import BundleArgument, JsonOption, OptionalStr, examples, option
+from specc.cli.compile import provisional_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +75,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "versions": dict(manifest.versions),
         "default_recipe": manifest.default_recipe,
         "native_code": native_code(engine.backend for engine in manifest.engines),
+        "provisional": manifest.provisional,
         "near_tie_tolerance": manifest.near_tie_tolerance,
         "recipes": [
             {
@@ -120,7 +122,10 @@ def bundle_tables(bundle: Bundle) -> RenderableType:
     title.append(f"  {console.size(_total_bytes(bundle))}, schema {manifest.schema}", "")
     hint = f"* default recipe; for everything, read {MANIFEST} or run specc show --json"
     tables = [_facts(manifest), _engines(bundle), _recipes(manifest), _files(manifest)]
-    return console.stack(title, "", *_with_gaps(tables), console.text(hint, "dim"))
+    lines = [console.text(hint, "dim")]
+    if manifest.provisional:
+        lines.append(console.text(provisional_line(bundle.path), "yellow"))
+    return console.stack(title, "", *_with_gaps(tables), *lines)
 
 
 def engine_tables(bundle: Bundle, name: str) -> RenderableType:

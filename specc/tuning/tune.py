@@ -22,7 +22,7 @@ from specc.runtime.session import Session
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates, calibrate
 from specc.tuning.job import PLAIN, Job, prepare, read_texts, with_single_threads
 from specc.tuning.plan import CompiledRecipe, CurvePoint, Finalist, TunePlan
-from specc.tuning.policy import TUNING, TuningPolicy
+from specc.tuning.policy import DEFAULT_RECIPE, TUNING, TuningPolicy
 from specc.tuning.speedup_model import Candidate, rank_candidates
 from specc.tuning.step_costs import StepCost, step_costs
 from specc.tuning.tree_proposals import propose_trees
@@ -155,7 +155,9 @@ def write(path: Path, job: Job, plan: TunePlan, candidates: Iterable[Candidate])
     best = {candidate.recipe.name: candidate.recipe for candidate in candidates}
     recipes = tuple(best.get(recipe.name, recipe) for recipe in job.compiled.recipes)
     manifest = with_single_threads(job.compiled, job.single_threaded)
-    write_manifest(path, plan.stored_in(replace(manifest, recipes=recipes, default_recipe=plan.recipe)))
+    enough = plan.prompts >= DEFAULT_RECIPE.least_prompts and plan.prompts * plan.tokens >= DEFAULT_RECIPE.least_tokens
+    tuned = replace(manifest, recipes=recipes, default_recipe=plan.recipe, provisional=not enough)
+    write_manifest(path, plan.stored_in(tuned))
 
 
 def _plan(

@@ -8,13 +8,19 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell import command, refused, specc
 from tiny import save_model
 
+from specc.cli import console
+from specc.cli.compile import report_table
+from specc.compiler import Report
 from specc.recipes.defaults import WIDTHS
+from specc.runtime.bundle import open_bundle
 
 pytestmark = pytest.mark.model
 
@@ -75,12 +81,52 @@ def test_a_draft_model_with_another_tokenizer_is_refused(model: Path, tmp_path: 
     assert "must share the target's tokenizer" in refused("compile", model, "-o", tmp_path / "m.specc", *argv)
 
 
-def test_golden_prompts_of_one_token_measure_nothing_and_decode_plainly(model: Path, tmp_path: Path) -> None:
-    """The first token is prefill's, so there is no speed of decoding to compare."""
+def test_golden_prompts_of_one_token_still_measure_enough(model: Path, tmp_path: Path) -> None:
+    """The first token is prefill's, so the answers go on after it."""
     report = specc(
         "compile", model, "-o", tmp_path / "m.specc", "--recipe", "prompt-lookup", "--golden-tokens", 1, "--json"
-    )
-    assert report.json["default_recipe"] == "plain"
+    ).json
+    plain = report["recipes"][0]
+    assert plain["tokens"] >= 200 and plain["cases"] == plain["of_cases"] == 6
+    assert report["provisional"] is False
+
+
+def drawn(bundle: Path, **changes: Any) -> str:
+    """Draw the report of a compile whose manifest has these changes."""
+    opened = open_bundle(bundle)
+    changed = replace(opened, manifest=replace(opened.manifest, **changes))
+    out = console.out()
+    with out.capture() as captured:
+        out.print(report_table(Report(bundle=changed, seconds=1.0, peak_rss_bytes=1)), soft_wrap=True)
+    return captured.get()
+
+
+def row(recipe: str, **changes: Any) -> dict[str, Any]:
+    figures = {"tokens_per_second": 9.0, "speedup": 1.0, "mean_acceptance_length": 1.0, "lossless": True}
+    return {
+        "recipe": recipe,
+        **figures,
+        "identical": 6,
+        "near-tie": 0,
+        "diverged": 0,
+        "cases": 6,
+        "of_cases": 6,
+    } | changes
+
+
+def test_the_table_says_which_recipes_ran_on_a_part_of_the_prompts(bundle: Path) -> None:
+    text = drawn(bundle, measured=(row("plain"), row("early-exit", identical=2, cases=2)))
+    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "2 of 6: 2 identical" in lines["early-exit"] and "6 identical" in text
+    assert "dropped after a short try-out" in text
+    assert "try-out" not in drawn(bundle, measured=(row("plain"), row("early-exit")))
+
+
+def test_a_provisional_default_is_called_so_with_the_remedy(bundle: Path) -> None:
+    text = drawn(bundle, measured=(row("plain"),), provisional=True)
+    assert "* provisional default recipe" in text
+    assert f"fewer than 6 prompts and 200 tokens. Choose again with: specc tune {bundle}" in text
+    assert "provisional" not in drawn(bundle, measured=(row("plain"),), provisional=False)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from shell import copied, edit_manifest, fits, refused, specc
 
-from specc.cli.show import drawing, join_runs, picture
+from specc.cli.show import bundle_tables, describe, drawing, join_runs, picture
+from specc.runtime.bundle import open_bundle
 from specc.runtime.tree import Tree
 
 TREE = Tree.from_paths([(0,), (1,), (0, 0), (0, 1), (0, 0, 0)])
@@ -58,6 +60,17 @@ def test_native_code_in_a_bundle_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.model
 class TestBundle:
+    def test_a_provisional_default_is_called_so(self, bundle: Path) -> None:
+        """The bundle has three golden prompts, so its default rests on too little."""
+        opened = open_bundle(bundle)
+        for provisional in (True, False):
+            changed = replace(opened, manifest=replace(opened.manifest, provisional=provisional))
+            console = Console(width=200, file=None)
+            with console.capture() as captured:
+                console.print(bundle_tables(changed))
+            assert (f"specc tune {bundle}" in captured.get()) is provisional
+            assert describe(changed)["provisional"] is provisional
+
     def test_all_of_it_is_in_the_json(self, bundle: Path) -> None:
         report = specc("show", bundle, "--json").json
         assert report["model"]["layers"] == 3

@@ -1,118 +1,162 @@
-"""The default recipe of a bundle: how the recipes are measured, and which one wins."""
+"""The default recipe of a bundle: which recipe wins, what the rows say, and what makes the choice provisional."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.trials import Runs
 from shell import copied
 
 from specc.exactness import golden
-from specc.exactness.golden import Case, Replayed, Verdict
-from specc.runtime.bundle import open_bundle
-from specc.runtime.session import Session
-from specc.tuning.default_recipe import choose_default, measure, speed
-from specc.tuning.policy import DefaultRecipePolicy
+from specc.exactness.golden import Case, Verdict
+from specc.runtime.bundle import Bundle, open_bundle
+from specc.tuning import trials
+from specc.tuning.default_recipe import choose_default, measure
+from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 
-TOKENS = 11  # In each answer; prefill gives one of them.
-
-
-def test_speed_is_decoding_alone() -> None:
-    results = [
-        Replayed("a", 0, 11, Verdict.IDENTICAL, seconds=1.0),
-        Replayed("a", 1, 21, Verdict.IDENTICAL, seconds=2.0),
-    ]
-    assert speed(results) == 10
-
-
-class Replays:
-    """A record of replays, which take the time that a test gives each recipe."""
-
-    def __init__(self, seconds: dict[str, float], verdicts: dict[str, Verdict] | None = None) -> None:
-        self.seconds, self.verdicts = seconds, verdicts or {}
-        self.calls: list[tuple[str, int]] = []
-
-    def __call__(self, session: Session, cases: list[Case], recipes: Iterable[str], tolerance: float) -> list[Replayed]:
-        [recipe] = recipes
-        self.calls.append((recipe, len(cases)))
-        verdict = self.verdicts.get(recipe, Verdict.IDENTICAL)
-        return [Replayed(recipe, i, TOKENS, verdict, seconds=self.seconds[recipe]) for i in range(len(cases))]
+pytestmark = pytest.mark.model
 
 
 @pytest.fixture
-def replays(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def install(seconds: dict[str, float], verdicts: dict[str, Verdict] | None = None) -> Replays:
-        fake = Replays(seconds, verdicts)
-        monkeypatch.setattr(golden, "replay", fake)
-        return fake
+def runs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Install a double of `trials.run` that takes the seconds a token that a test gives each recipe."""
+
+    def install(seconds: dict[str, float], verdicts: dict[tuple[str, int], Verdict] | None = None) -> Runs:
+        double = Runs(seconds, verdicts or {})
+        monkeypatch.setattr(trials, "run", double)
+        return double
 
     return install
 
 
-@pytest.mark.model
-class TestMeasure:
-    def test_a_row_for_each_recipe(self, bundle: Path) -> None:
-        rows = measure(open_bundle(bundle))
-        assert [row["recipe"] for row in rows] == ["plain", "prompt-lookup", "early-exit"]
-        assert rows[0]["speedup"] == 1
-        for row in rows:
-            assert row["identical"] + row["near-tie"] + row["diverged"] in (1, 3) and row["tokens_per_second"] > 0
-
-    def test_a_recipe_that_is_far_behind_runs_one_case(self, bundle: Path, replays: Any) -> None:
-        fake = replays({"plain": 0.1, "prompt-lookup": 1.0, "early-exit": 0.12})
-        rows = {row["recipe"]: row for row in measure(open_bundle(bundle))}
-        assert ("prompt-lookup", 2) not in fake.calls and ("early-exit", 2) in fake.calls
-        assert rows["prompt-lookup"]["identical"] == 1 and rows["early-exit"]["identical"] == 3
-
-    def test_the_fastest_run_again_in_turns_with_plain_decoding(self, bundle: Path, replays: Any) -> None:
-        fake = replays({"plain": 0.1, "prompt-lookup": 0.05, "early-exit": 0.08})
-        measure(open_bundle(bundle), policy=DefaultRecipePolicy(finalists=1, reruns=2))
-        assert fake.calls[-4:] == [("plain", 3), ("prompt-lookup", 3)] * 2
-
-    def test_slow_plain_decoding_makes_the_first_cases_stand_for_all(self, bundle: Path, replays: Any) -> None:
-        fake = replays({"plain": 1.0, "prompt-lookup": 0.5, "early-exit": 2.0})
-        measure(open_bundle(bundle))
-        assert [call for call in fake.calls if call[0] == "plain"][:2] == [("plain", 1)] * 2
-        assert max(count for _, count in fake.calls) == 2
+def with_cases(bundle: Bundle, count: int, monkeypatch: pytest.MonkeyPatch, tokens: int = 24) -> Bundle:
+    """Return the bundle as if it had so many golden cases."""
+    cases = [Case("a", [1], [1] * tokens, [1.0] * tokens)] * count
+    monkeypatch.setattr(golden, "read_cases", lambda file: cases)
+    return bundle
 
 
-@pytest.mark.model
-class TestChoose:
-    @pytest.mark.parametrize(
-        ("seconds", "verdicts", "default"),
-        [
-            ({"plain": 0.1, "prompt-lookup": 0.05, "early-exit": 0.08}, {}, "prompt-lookup"),
-            (
-                {"plain": 0.1, "prompt-lookup": 0.05, "early-exit": 0.08},
-                {"prompt-lookup": Verdict.DIVERGED},
-                "early-exit",
-            ),
-            ({"plain": 0.1, "prompt-lookup": 0.098, "early-exit": 0.2}, {}, "plain"),
-        ],
-        ids=["the fastest", "the fastest that is exact", "plain decoding"],
-    )
-    def test_the_winner_is_written(
-        self, seconds: dict[str, float], verdicts: dict[str, Verdict], default: str, bundle: Path, tmp_path: Path,
-        replays: Any,
-    ) -> None:  # fmt: skip
-        replays(seconds, verdicts)
-        copy = copied(bundle, tmp_path)
-        choose_default(copy)
-        manifest = open_bundle(copy).manifest
-        assert manifest.default_recipe == default
-        assert [row["recipe"] for row in manifest.measured] == list(seconds)
+def test_a_bundles_own_recipes_are_measured(bundle: Path) -> None:
+    choice = measure(open_bundle(bundle))
+    assert [row["recipe"] for row in choice.rows] == ["plain", "prompt-lookup", "early-exit"]
+    assert choice.rows[0]["speedup"] == 1
+    for row in choice.rows:
+        assert row["identical"] + row["near-tie"] + row["diverged"] == row["cases"] <= row["of_cases"]
+        assert row["tokens_per_second"] > 0 and row["tokens"] > 0
 
-    def test_a_bundle_that_does_not_run_on_the_cpu_stays_as_it_is(
-        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        opened = open_bundle(bundle)
-        engines = tuple(replace(engine, backend="inductor-cuda") for engine in opened.manifest.engines)
-        gpu = replace(opened, manifest=replace(opened.manifest, engines=engines))
-        monkeypatch.setattr("specc.tuning.default_recipe.open_bundle", lambda path: gpu)
-        copy = copied(bundle, tmp_path)
-        before = (copy / "manifest.json").read_bytes()
-        choose_default(copy)
-        assert (copy / "manifest.json").read_bytes() == before
+
+@pytest.mark.parametrize("hopeless", [False, True])
+def test_a_speed_up_is_the_ratio_of_the_columns(hopeless: bool, bundle: Path, runs: Any) -> None:
+    runs({"plain": 0.01, "prompt-lookup": 0.1 if hopeless else 0.008, "early-exit": 0.007})
+    plain, *others = measure(open_bundle(bundle)).rows
+    for row in others:
+        assert row["speedup"] == pytest.approx(row["tokens_per_second"] / plain["tokens_per_second"], abs=0.01)
+
+
+def test_a_recipe_that_is_far_behind_runs_a_part_of_the_prompts(bundle: Path, runs: Any) -> None:
+    double = runs({"plain": 0.01, "prompt-lookup": 0.1, "early-exit": 0.012})
+    rows = {row["recipe"]: row for row in measure(open_bundle(bundle)).rows}
+    assert (rows["prompt-lookup"]["cases"], rows["prompt-lookup"]["of_cases"]) == (1, 3)
+    assert rows["prompt-lookup"]["identical"] == 1 and rows["early-exit"]["cases"] == 3
+    assert ("prompt-lookup", 1) not in double.calls
+
+
+def test_contenders_run_in_turns_with_plain_decoding(bundle: Path, runs: Any) -> None:
+    double = runs({"plain": 0.01, "prompt-lookup": 0.008, "early-exit": 0.007})
+    measure(open_bundle(bundle), policy=DefaultRecipePolicy(rounds=1))
+    order = ("plain", "early-exit", "prompt-lookup")
+    assert double.calls[-9:] == [(name, case) for case in range(3) for name in order]
+
+
+def test_each_contender_decodes_the_policys_tokens(bundle: Path, runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs({"plain": 0.01, "prompt-lookup": 0.008, "early-exit": 0.1})
+    rows = measure(with_cases(open_bundle(bundle), 6, monkeypatch)).rows
+    assert [row["tokens"] >= 200 for row in rows] == [True, True, False]
+    assert [row["cases"] for row in rows] == [6, 6, 1]
+
+
+@pytest.mark.parametrize(("cases", "seconds", "provisional"), [(6, 0.01, False), (5, 0.01, True), (6, 1.0, True)])
+def test_a_choice_that_rests_on_too_little_is_provisional(
+    cases: int, seconds: float, provisional: bool, bundle: Path, runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs({"plain": seconds, "prompt-lookup": seconds / 2, "early-exit": seconds * 9})
+    choice = measure(with_cases(open_bundle(bundle), cases, monkeypatch))
+    assert (choice.recipe, choice.provisional) == ("prompt-lookup", provisional)
+
+
+def test_plain_decoding_that_nothing_comes_near_is_not_provisional(bundle: Path, runs: Any) -> None:
+    runs({"plain": 0.01, "prompt-lookup": 0.1, "early-exit": 0.1})
+    choice = measure(open_bundle(bundle))
+    assert (choice.recipe, choice.provisional) == ("plain", False)
+
+
+def test_measuring_a_slow_model_ends(bundle: Path, runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 2 s a token, the try-out of a recipe is a few tokens, and the rounds end after one prompt."""
+    double = runs({"plain": 2.0, "prompt-lookup": 1.5, "early-exit": 2.5})
+    measure(with_cases(open_bundle(bundle), 6, monkeypatch))
+    trial = 2 * 2 * (DEFAULT_RECIPE.least_trial_tokens + DEFAULT_RECIPE.warm_up_tokens) * 2.5
+    round_of_one_prompt = 3 * 35 * 2.5
+    replay_of_the_winner = 5 * 24 * 1.5
+    warm_ups = 6 * DEFAULT_RECIPE.warm_up_tokens * 2.5
+    assert double.clock < trial + round_of_one_prompt + replay_of_the_winner + warm_ups
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdicts", "default"),
+    [
+        ({"plain": 0.01, "prompt-lookup": 0.005, "early-exit": 0.008}, {}, "prompt-lookup"),
+        (
+            {"plain": 0.01, "prompt-lookup": 0.005, "early-exit": 0.008},
+            {("prompt-lookup", 0): Verdict.DIVERGED},
+            "early-exit",
+        ),
+        (
+            {"plain": 0.01, "prompt-lookup": 0.005, "early-exit": 0.008},
+            {("prompt-lookup", 2): Verdict.DIVERGED},
+            "early-exit",
+        ),
+        ({"plain": 0.01, "prompt-lookup": 0.0098, "early-exit": 0.02}, {}, "plain"),
+    ],
+    ids=["the fastest", "one that diverges at once", "one that diverges late", "plain decoding"],
+)
+def test_the_winner_is_written(
+    seconds: dict[str, float],
+    verdicts: dict[tuple[str, int], Verdict],
+    default: str,
+    bundle: Path,
+    tmp_path: Path,
+    runs: Any,
+) -> None:
+    runs(seconds, verdicts)
+    copy = copied(bundle, tmp_path)
+    choose_default(copy)
+    manifest = open_bundle(copy).manifest
+    assert manifest.default_recipe == default
+    assert manifest.provisional  # the bundle has three golden prompts
+    assert [row["recipe"] for row in manifest.measured] == list(seconds)
+
+
+def test_a_winner_replays_the_prompts_that_the_rounds_did_not_reach(
+    bundle: Path, runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 0 s for the rounds they end after one prompt; the divergence is on the last."""
+    seconds = {"plain": 0.01, "prompt-lookup": 0.005, "early-exit": 0.1}
+    runs(seconds, {("prompt-lookup", 5): Verdict.DIVERGED})
+    choice = measure(with_cases(open_bundle(bundle), 6, monkeypatch), policy=DefaultRecipePolicy(seconds=0.0))
+    assert choice.rows[1]["cases"] == 1 and choice.recipe == "plain"
+
+
+def test_a_bundle_that_does_not_run_on_the_cpu_stays_as_it_is(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_bundle(bundle)
+    engines = tuple(replace(engine, backend="inductor-cuda") for engine in opened.manifest.engines)
+    gpu = replace(opened, manifest=replace(opened.manifest, engines=engines))
+    monkeypatch.setattr("specc.tuning.default_recipe.open_bundle", lambda path: gpu)
+    copy = copied(bundle, tmp_path)
+    before = (copy / "manifest.json").read_bytes()
+    choose_default(copy)
+    assert (copy / "manifest.json").read_bytes() == before
