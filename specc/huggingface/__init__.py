@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from specc.huggingface.adapter import merge_adapter
 from specc.huggingface.directory import check_directory
 from specc.huggingface.generation_config import choice_of_tokens
-from specc.huggingface.gguf import find_gguf, join_parts, read_gguf
+from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once
 from specc.huggingface.hub import hub_options
 from specc.huggingface.quantized import describe_rounding, widen_loaded, widening
 from specc.runtime.errors import CaptureError, first_line
@@ -50,7 +50,7 @@ def load_model(
     path = _local_path(source)
     parts = find_gguf(path) if path else None
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with quiet(), tempfile.TemporaryDirectory(prefix="specc-gguf-") as scratch:
+    with quiet(), read_once(), tempfile.TemporaryDirectory(prefix="specc-gguf-") as scratch:
         if parts:
             model, stored = _load_gguf(source, parts, Path(scratch))
         else:

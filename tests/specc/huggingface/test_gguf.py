@@ -181,3 +181,33 @@ def test_another_file_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CaptureError, match="is a file and not GGUF"):
         load_model(str(tmp_path / "notes.txt"))
+
+
+def test_a_file_is_read_once_and_its_names_are_mapped_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers asks for both several times in one load."""
+    file = write(tmp_path / "model.gguf")
+    opened: list[Any] = []
+    mapped: list[Any] = []
+    begin, name_map = gguf.GGUFReader.__init__, gguf.get_tensor_name_map
+
+    def counted(self: Any, path: Any, mode: Any = "r") -> None:
+        opened.append(path)
+        begin(self, path, mode)
+
+    monkeypatch.setattr(gguf.GGUFReader, "__init__", counted)
+    monkeypatch.setattr(gguf, "get_tensor_name_map", lambda *key: mapped.append(key) or name_map(*key))
+    reader, mapping = gguf.GGUFReader, gguf.get_tensor_name_map
+    load_model(str(file))
+    assert (len(opened), len(mapped)) == (1, 1)
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == (reader, mapping)
+
+
+def test_the_next_load_reads_a_file_anew(tmp_path: Path) -> None:
+    """A changed file must not be taken for what it was."""
+    file = write(tmp_path / "model.gguf")
+    first = load_model(str(file)).state_dict()["model.norm.weight"]
+    changed = gguf.GGUFReader(file, "r+")
+    next(tensor for tensor in changed.tensors if tensor.name == "output_norm.weight").data[:] = 3.0
+    changed.data.flush()
+    second = load_model(str(file)).state_dict()["model.norm.weight"]
+    assert not torch.equal(first, second) and torch.equal(second, torch.full_like(second, 3.0))
