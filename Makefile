@@ -1,4 +1,6 @@
 # make demo         compile the demo model, generate with and without speculation, replay the golden outputs
+# make real         a real model: compile it, chat, replay its golden outputs, measure it; prints README's first table
+# make real-short   make real with few recipes and few tokens, as CI runs it
 # make test         the tests, but the slow ones
 # make quick        the tests that need neither torch nor a model
 # make lint         style and types
@@ -19,7 +21,7 @@ PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-l
 INSTALL := PYTHON=$(PYTHON) .ci/install.sh
 INPUTS := uv.lock pyproject.toml specc/__init__.py $(wildcard .ci/*)
 
-.PHONY: demo test quick lint style types docs test-latest bench-check mutants lock lock-check clean
+.PHONY: demo real real-short test quick lint style types docs test-latest bench-check mutants lock lock-check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready: $(INPUTS)
@@ -40,6 +42,12 @@ demo: $(VENV)/ready
 	$(BIN)/specc generate $(DEMO) --prompt "$$(cat examples/prompt.txt)"
 	@echo; echo "== the golden outputs, by every recipe"
 	$(BIN)/specc test $(DEMO)
+
+real: $(VENV)/ready-real
+	$(BIN)/python benchmarks/real.py
+
+real-short: $(VENV)/ready-real
+	$(BIN)/python benchmarks/real.py --short
 
 test: $(VENV)/ready
 	$(BIN)/python $(PYTEST)

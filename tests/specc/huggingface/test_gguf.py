@@ -184,7 +184,7 @@ def test_another_file_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_once_and_its_names_are_mapped_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers asks for both several times in one load."""
+    """A load asks for both several times."""
     file = write(tmp_path / "model.gguf")
     opened: list[Any] = []
     mapped: list[Any] = []
