@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+STDERR = 2  # the file descriptor
+DETAIL = " · "  # as in specc/compiler/stages.py, which needs torch
 Stage = Callable[[str, int, int], None]  # The title of a stage, how many are done, and how many there are.
 STYLES: dict[str, dict[str, Any]] = {
     "right": {"justify": "right", "no_wrap": True},
@@ -145,11 +148,12 @@ def _raising_pending(stage: Stage) -> Stage:
 
 
 class _Lines:
-    """A stage that prints a line for each new title."""
+    """A stage that prints a line for each new title. What a stage is doing, after DETAIL, is left out."""
 
     title = ""
 
     def __call__(self, title: str, done: int, total: int) -> None:
+        title = title.partition(DETAIL)[0]
         if title != self.title:
             note(title)
         self.title = title
@@ -184,9 +188,30 @@ def waiting(line: Callable[[], str], patience: float = 0.5) -> Iterator[None]:
         yield
 
 
+def time_left(seconds: float, done: int, total: int) -> str:
+    """Say in words how long the rest takes, if it goes on as it went.
+
+    Args:
+        seconds: the time that has passed.
+        done: the parts that are done.
+        total: the parts in all.
+
+    Returns:
+        An empty string before a twentieth is done, since a guess would be worth nothing.
+    """
+    if done <= 0 or done * 20 < total:
+        return ""
+    left = seconds * (total - done) / done
+    if left < 60:
+        return f"{max(1, round(left))} s left"
+    return f"{left / 60:.0f} min left" if left >= 600 else f"{int(left // 60)} min {int(left % 60)} s left"
+
+
 @contextmanager
 def stages() -> Iterator[Stage]:
-    """Show the progress of a long work on standard error: a bar on a terminal, lines elsewhere.
+    """Show the progress of a long work on standard error: a bar on a terminal, a line for each stage elsewhere.
+
+    While the bar is shown, what libraries write to standard error appears above it, line by line.
 
     Yields:
         A function to call at each step with a title, how many steps are done, and how many there are.
@@ -197,16 +222,75 @@ def stages() -> Iterator[Stage]:
     if not console.is_terminal:
         yield _raising_pending(_Lines())
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("")
+    with _lines_above() as terminal:
+        columns = (
+            BarColumn(24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}", markup=False),
+        )
+        with Progress(*columns, console=terminal.console, transient=True, redirect_stderr=False) as progress:
+            terminal.write = lambda line: progress.console.print(line, markup=False, highlight=False)
+            task = progress.add_task("", left="")
+            start = time.monotonic()
 
-        def update(title: str, done: int, total: int) -> None:
-            progress.update(task, description=title, completed=done, total=total)
+            def update(title: str, done: int, total: int) -> None:
+                left = time_left(time.monotonic() - start, done, total)
+                progress.update(task, description=title, completed=done, total=total, left=left)
 
-        yield _raising_pending(update)
+            yield _raising_pending(update)
+            terminal.drain()
+
+
+class _Terminal:
+    """A terminal whose standard error goes through a pipe, so that foreign lines do not tear a bar.
+
+    Attributes:
+        console: writes to the terminal itself.
+        write: a function that prints a foreign line above the bar.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        sys.stderr.flush()
+        self.saved = os.dup(STDERR)
+        self.file = os.fdopen(os.dup(self.saved), "w", encoding="utf-8", errors="replace")
+        self.console = Console(file=self.file, force_terminal=True)
+        self.write: Callable[[str], None] = lambda line: self.console.print(line, markup=False, highlight=False)
+        reading, writing = os.pipe()
+        os.dup2(writing, STDERR)
+        os.close(writing)
+        self.reader = threading.Thread(target=self._forward, args=(reading,), daemon=True)
+        self.reader.start()
+
+    def _forward(self, reading: int) -> None:
+        with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                self.write(line.rstrip("\n"))
+
+    def drain(self) -> None:
+        """Put standard error back, and print what is still in the pipe. A second call does nothing."""
+        if self.saved < 0:
+            return
+        sys.stderr.flush()
+        os.dup2(self.saved, STDERR)
+        os.close(self.saved)
+        self.saved = -1
+        self.reader.join(timeout=1.0)  # A child that outlives the work keeps the pipe open.
+
+
+@contextmanager
+def _lines_above() -> Iterator[_Terminal]:
+    terminal = _Terminal()
+    try:
+        yield terminal
+    finally:
+        terminal.drain()
+        terminal.file.close()
 
 
 def table(*columns: str | tuple[str, str], header: bool = True) -> Table:

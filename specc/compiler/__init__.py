@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from specc.compiler.options import Options, Report
 from specc.compiler.plans import MARGIN, choose_methods, plan_recipes, search_layers
 from specc.compiler.quantize import BITS
 from specc.compiler.requests import engine_requests, name_blocks, settle_widths
-from specc.compiler.stages import Stages
+from specc.compiler.stages import Extent, Stages, expected_seconds
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.huggingface import ROUNDING, describe, load_model, rounding
@@ -54,12 +55,21 @@ def _compile(options: Options) -> Bundle:
     methods = choose_methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
     text = perplexity.read(Path(options.text)) if options.text else None
-    stages = Stages(options.stage, total=5 + len(methods))
+    extent = Extent(
+        golden_tokens=len(prompts) * options.golden_tokens,
+        recipes=len(methods),
+        searches=any(m.search for m in methods),
+        quantises=options.dtype in BITS or options.draft_dtype in BITS,
+        assistant=options.assistant_model is not None,
+        tunes=options.tune,
+    )
+    stages = Stages(options.stage, expected_seconds(extent))
     with written_whole(Path(options.output), options.overwrite) as directory:
         with _libraries_uncollected():
-            _write_bundle(options, methods, prompts, text, directory, stages)
+            _write_bundle(options, methods, prompts, text, directory, stages, extent)
         gc.collect()  # the model and its graphs, which refer to one another, are freed before recipes are measured
         measure_recipes(directory, options, stages)
+        stages.finish()
     return open_bundle(options.output, allow_native_code=True)
 
 
@@ -70,45 +80,54 @@ def _write_bundle(
     text: perplexity.Text | None,
     directory: Path,
     stages: Stages,
+    extent: Extent,
 ) -> None:
     """Fill the directory: tokenizer, golden cases, weights, engines and manifest."""
-    stages.begin(f"load {options.model}")
+    stages.begin("load", f"load {options.model}")
     tokenizer = load_tokenizer(options, directory)
     if options.assistant_model:
         check_assistant_tokenizer(options, tokenizer, prompts)
     model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
     spec = describe(model, options.model, options.max_seq_len)
+    stages.weigh(expected_seconds(replace(extent, parameters=sum(p.numel() for p in model.parameters()))))
     facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 
-    stages.begin("decode the golden prompts in transformers")
+    stages.begin("golden", "decode the golden prompts in transformers")
     count = min(options.golden_tokens, spec.context // 2)
-    cases = reference(model, encode_prompts(prompts, tokenizer, spec.context), count, spec.eos_token_ids)
+    done = iter(range(1, len(prompts) + 1))
+    cases = reference(
+        model,
+        encode_prompts(prompts, tokenizer, spec.context),
+        count,
+        spec.eos_token_ids,
+        lambda: stages.advance(next(done), len(prompts)),
+    )
     golden.write_cases(cases, directory / golden.FILE)
     extra: dict[str, Any] = {ROUNDING: rounding(model)} if rounding(model) else {}
     if text or options.dtype in BITS:  # an unquantised bundle has the original's perplexity
         rows = perplexities(model, perplexity.samples(cases, text, tokenizer.encode, spec.context))
         extra |= {perplexity.KEY: rows} if rows else {}
 
-    stages.begin(f"capture {options.model}")
+    stages.begin("capture", f"capture {options.model}")
     graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"))}
     if options.assistant_model:
         assistant, assistant_spec = load_assistant(options.assistant_model, options, spec)
-        stages.begin(f"capture {assistant_spec.source}")
+        stages.begin("assistant", f"capture {assistant_spec.source}")
         graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
 
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
     names = name_blocks(plans)
     requests = engine_requests(names, options)
-    graphs = quantize_graphs(graphs, [request.block for request in requests])
+    stages.begin("weights", "quantise and write the weights" if extent.quantises else "write the weights")
+    graphs = quantize_graphs(graphs, [request.block for request in requests], stages.advance)
     requests = settle_widths(requests, graphs, options)
 
     site = Site(directory=directory, capacity=capacity, options=options.build, dump=_dump(options))
     files = write_weights(requests, graphs, site)
     engines = build_engines(requests, graphs, files, site, stages)
-    stages.begin("measure the recipes")
     write_manifest(directory, assemble(spec, plans, names, engines, files, extra))
 
 

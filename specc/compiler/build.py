@@ -74,7 +74,7 @@ def build_engines(
         graphs: the prepared graphs.
         files: names of the weights files by type of weights.
         site: where and how to build.
-        stages: a file is a stage.
+        stages: told of each file as it begins.
 
     Raises:
         BackendError: a backend cannot build an engine.
@@ -86,11 +86,11 @@ def build_engines(
         groups.setdefault((request.backend, block), []).append(request)
     names = list(dict.fromkeys(request.backend for request in requests))
     titles = [_title(group, len(names) > 1) for group in groups.values()]
-    stages.expect(len(groups) + 1)
+    stages.begin("build", "build the engines")
     results = call_each(
         [partial(_build_file, group, graphs, files, site) for group in groups.values()],
         at_once=min(threads(), FORKS) if all(backend(n).builds_in_parallel for n in names) else 1,
-        begin=lambda number: stages.begin(titles[number]),
+        begin=lambda number: stages.advance(number, len(groups), titles[number]),
         prepare=partial(torch.set_num_threads, 1),  # OpenMP's threads do not come along with a fork
     )
     engines = {(engine.name, engine.backend): engine for result in results for engine in result}
@@ -139,5 +139,5 @@ def _build_file(
 
 def _title(group: Sequence[EngineRequest], several_backends: bool) -> str:
     first, *others = group
-    title = f"build {first.name} and {len(others)} more widths" if others else f"build {first.name}"
+    title = f"{first.name} and {len(others)} more widths" if others else first.name
     return f"{title} by {first.backend}" if several_backends else title

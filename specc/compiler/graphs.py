@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +51,23 @@ def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> Prepare
     return PreparedGraph(graph, tuple(records))
 
 
-def quantize_graphs(graphs: Graphs, blocks: Iterable[Block]) -> dict[tuple[str, str], PreparedGraph]:
-    """Add a graph for each model and each quantised type in which a block of that model reads its weights."""
+def quantize_graphs(
+    graphs: Graphs, blocks: Iterable[Block], advance: Callable[[int, int], None] = lambda done, count: None
+) -> dict[tuple[str, str], PreparedGraph]:
+    """Add a graph for each model and each quantised type in which a block of that model reads its weights.
+
+    Args:
+        graphs: the prepared graphs.
+        blocks: the blocks of all engines.
+        advance: called with the products of a graph that are quantised, and with their number.
+    """
     variants = dict(graphs)
     for model, kind in sorted({graph_key(block) for block in blocks}):
         if kind not in BITS:
             continue
         prepared = graphs[model, "fp32"]
         graph = passes.fork(prepared.graph)
-        records = passes.run([QuantizeLinears(BITS[kind])], graph)
+        records = passes.run([QuantizeLinears(BITS[kind], advance=advance)], graph)
         share_tied(graph)
         variants[model, kind] = PreparedGraph(graph, (*prepared.passes, *records))
     return variants

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from specc.passes.find import layers
 from specc.passes.residual import residual_sums
 from specc.passes.skip_sublayers import SkipSublayers
 
+Advance = Callable[[int, int], None]
 Sublayer = tuple[str, int]  # ("attention" or "mlp", layer)
 
 KINDS = ("attention", "mlp")
@@ -25,7 +26,9 @@ VERIFY_COST = 1.4  # a step that verifies a chain
 COPY_RATE = 0.95  # share of tokens in which a 4-bit copy agrees with the target; benchmarks/heldout.py
 
 
-def skip_some(graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any]) -> dict[str, Any]:
+def skip_some(
+    graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], advance: Advance = lambda done, count: None
+) -> dict[str, Any]:
     """Choose the sublayers that a draft skips, one at least, unless the user named some.
 
     Sublayers are ranked by how little they turn the residual stream. The first of the ranking are skipped, as many as
@@ -36,24 +39,27 @@ def skip_some(graph: GraphModule, tokens: Sequence[int], values: Mapping[str, An
         graph: the target's prepared graph.
         tokens: calibration text.
         values: the recipe's parameters.
+        advance: called with the candidates that were run, and with their number.
 
     Returns:
         Values for the parameters skip_attention and skip_mlp; none if the user named layers.
     """
-    return _search(graph, tokens, values, SHARES)
+    return _search(graph, tokens, values, SHARES, advance)
 
 
-def skip_if_faster(graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any]) -> dict[str, Any]:
+def skip_if_faster(
+    graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], advance: Advance = lambda done, count: None
+) -> dict[str, Any]:
     """Choose the sublayers that a draft skips like `skip_some`, or none if that is faster."""
-    return _search(graph, tokens, values, (0.0, *SHARES))
+    return _search(graph, tokens, values, (0.0, *SHARES), advance)
 
 
 def _search(
-    graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], shares: Sequence[float]
+    graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], shares: Sequence[float], advance: Advance
 ) -> dict[str, Any]:
     if any(values[name] is not None for name in ("skip_layers", "skip_attention", "skip_mlp")):
         return {}
-    ranked, rates = _ranked(graph, tuple(tokens))
+    ranked, rates = _ranked(graph, tuple(tokens), advance)
     count: int = values["num_speculative_tokens"]
 
     def speed(share: float) -> float:
@@ -74,7 +80,7 @@ def _first(ranked: Sequence[Sublayer], share: float, graph: GraphModule) -> Sequ
 
 @cache
 @torch.no_grad()
-def _ranked(graph: GraphModule, tokens: tuple[int, ...]) -> tuple[list[Sublayer], dict[float, float]]:
+def _ranked(graph: GraphModule, tokens: tuple[int, ...], advance: Advance) -> tuple[list[Sublayer], dict[float, float]]:
     """Rank the sublayers.
 
     Returns:
@@ -87,7 +93,8 @@ def _ranked(graph: GraphModule, tokens: tuple[int, ...]) -> tuple[list[Sublayer]
     target = influence.run(*inputs)["logits"][0].argmax(-1)
     ranked = sorted(influence.of, key=influence.of.__getitem__)
     rates = {0.0: 1.0}
-    for share in SHARES:
+    for done, share in enumerate(SHARES):
+        advance(done, len(SHARES))
         twin, skipped = passes.fork(graph), _first(ranked, share, graph)
         attention, mlp = (tuple(layer for k, layer in skipped if k == kind) for kind in KINDS)
         passes.run([SkipSublayers(attention, mlp)], twin)

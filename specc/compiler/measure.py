@@ -22,13 +22,21 @@ def measure_recipes(directory: Path, options: Options, stages: Stages) -> None:
     Raises:
         BackendError: a step failed.
     """
+    stages.begin("measure", "measure the recipes")
+
+    def measured(line: str) -> None:
+        done, count, recipe = [*line.split(" ", 2), "", ""][:3]
+        if done.isdecimal() and count.isdecimal():  # A library may print lines of its own.
+            stages.advance(int(done), int(count), recipe)
+
     if options.dtype in BITS:
         text = [str(options.text)] if options.text else []
         purpose = "decode the golden prompts with the quantised weights"
-        run_module(self_reference, str(directory), *text, purpose=purpose, advance=stages.note)
-    run_module(default_recipe, str(directory), purpose="measure the recipes", advance=stages.note)
+        run_module(self_reference, str(directory), *text, purpose=purpose)
+    run_module(default_recipe, str(directory), purpose="measure the recipes", advance=measured)
     if options.tune:
-        run_module(tune, str(directory), purpose="tune the recipes", advance=stages.note)
+        stages.begin("tune", "tune the recipes")
+        run_module(tune, str(directory), purpose="tune the recipes")
 
 
 def with_better_trees(options: Options, bundle: Bundle) -> Options | None:

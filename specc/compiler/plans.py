@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from specc.compiler.layer_search import skip_if_faster, skip_some
+from specc.compiler.layer_search import Advance, skip_if_faster, skip_some
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
 from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, method
@@ -19,7 +19,7 @@ from specc.runtime.errors import RecipeError, SpeccWarning
 DRAFT_DTYPES = ("fp32", "int8", "int4")
 MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
 
-Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any]], dict[str, Any]]
+Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any], Advance], dict[str, Any]]
 SEARCHES: dict[LayerSearch, Search] = {LayerSearch.SKIP_SOME: skip_some, LayerSearch.SKIP_IF_FASTER: skip_if_faster}
 
 
@@ -100,7 +100,7 @@ def search_layers(
         options: what `plan_recipes` was called with.
         graph: the target's prepared graph.
         tokens: the text on which a search compares layers.
-        stages: a search is a stage.
+        stages: told of each search and its candidates.
 
     Returns:
         All recipes, in the order of `plans`.
@@ -110,8 +110,8 @@ def search_layers(
         if plan.method.search is None:
             searched.append(plan)
             continue
-        stages.begin(f"search for {plan.method.name}")
-        layers = SEARCHES[plan.method.search](graph, tokens, plan.values)
+        stages.begin("search", f"search the layers that {plan.method.name} skips")
+        layers = SEARCHES[plan.method.search](graph, tokens, plan.values, stages.advance)
         searched.append(_plan(plan.method, {**plan.values, **layers}, facts, options.draft_dtype))
     return searched
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,11 +33,14 @@ class QuantizeLinears(Pass):
 
     bits: int
     block_size: int = BLOCK_SIZE
+    # Called with the products that are done and their number.
+    advance: Callable[[int, int], None] = field(default=lambda done, count: None, repr=False, compare=False)
 
     def __call__(self, graph: GraphModule) -> int:
         buffers: dict[tuple[str, bool], tuple[str, str]] = {}
         products = [product for product in map(_Product.of, calls(graph, *PRODUCTS)) if product.matrix.op == "get_attr"]
-        for product in products:
+        for number, product in enumerate(products):
+            self.advance(number, len(products))
             key = str(product.matrix.target), product.transposed
             if key not in buffers:
                 buffers[key] = self._register(graph, product)

@@ -88,7 +88,7 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     if parts:
         name, options = str(parts[0].parent), {"gguf_file": parts[0].name}
     try:
-        with quiet():
+        with quiet(), read_once():
             return AutoTokenizer.from_pretrained(
                 name, revision=revision, trust_remote_code=trust_remote_code, **options
             )

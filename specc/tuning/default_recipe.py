@@ -23,6 +23,8 @@ from specc.runtime.width_invariance import exactness, is_lossless
 from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 from specc.tuning.trials import PLAIN, RecipeTrials, Trials, ratio
 
+Advance = Callable[[int, int, str], None]  # The steps that are done, their number, and what the next one runs.
+STEPS_OF_A_PROMPT = 3  # A prompt of the rounds takes about as long as the try-outs of three recipes.
 VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED, Verdict.LOSSY)
 
 
@@ -43,7 +45,7 @@ class Choice:
 
 def choose_default(
     path: Path,
-    advance: Callable[[str], None] = lambda recipe: None,
+    advance: Advance = lambda done, steps, recipe: None,
     policy: DefaultRecipePolicy = DEFAULT_RECIPE,
 ) -> None:
     """Measure the target and the recipes, and write the results and the choice into the manifest.
@@ -52,7 +54,7 @@ def choose_default(
 
     Args:
         path: the bundle's directory.
-        advance: called with the name of each recipe before it runs, and with "the fastest" before the rounds.
+        advance: called before each recipe and each prompt.
         policy: how long to measure, and how fast the default must be.
     """
     bundle = open_bundle(path, allow_native_code=True)  # It was compiled here.
@@ -76,29 +78,33 @@ def choose_default(
 
 def measure(
     bundle: Bundle,
-    advance: Callable[[str], None] = lambda recipe: None,
+    advance: Advance = lambda done, steps, recipe: None,
     policy: DefaultRecipePolicy = DEFAULT_RECIPE,
 ) -> Choice:
     """Try every recipe out, run the contenders in turns with plain decoding, and choose.
 
     Args:
         bundle: a bundle with engines that run on the CPU.
-        advance: called with the name of each recipe before it runs, and with "the fastest" before the rounds.
+        advance: called before each recipe and each prompt.
         policy: how long to measure.
     """
     trials = Trials(bundle, policy)
     trials.warm_up()
-    for recipe in bundle.manifest.recipes:
-        if recipe.name != PLAIN:
-            advance(recipe.name)
-            trials.try_out(recipe.name)
+    recipes = [recipe.name for recipe in bundle.manifest.recipes if recipe.name != PLAIN]
+    steps = len(recipes) + STEPS_OF_A_PROMPT * len(trials.cases)
+    for done, recipe in enumerate(recipes):
+        advance(done, steps, recipe)
+        trials.try_out(recipe)
     contenders = trials.contenders()
-    advance("the fastest")
     number = 0
-    while trials.run_round(contenders, number):
+    while trials.run_round(
+        contenders,
+        number,
+        lambda case: advance(len(recipes) + STEPS_OF_A_PROMPT * case, steps, "the fastest in turns"),
+    ):
         number += 1
     rows = [_row(trials, PLAIN)]
-    rows += [_row(trials, recipe.name) for recipe in bundle.manifest.recipes if recipe.name != PLAIN]
+    rows += [_row(trials, recipe) for recipe in recipes]
     return Choice(
         recipe=_fastest(trials, contenders, policy),
         provisional=bool(contenders) and not _rests_on_enough(trials.rounds[PLAIN], policy),
@@ -111,7 +117,11 @@ def _fastest(trials: Trials, contenders: list[str], policy: DefaultRecipePolicy)
     speedups = {name: ratio(trials.rounds[name].speed, trials.rounds[PLAIN].speed) for name in contenders}
     for name in sorted(contenders, key=lambda name: -speedups[name]):
         fast_enough = speedups[name] >= policy.least_speedup
-        if fast_enough and is_lossless(trials.bundle.manifest, trials.bundle.recipe(name)) and trials.passes_golden_test(name):
+        if (
+            fast_enough
+            and is_lossless(trials.bundle.manifest, trials.bundle.recipe(name))
+            and trials.passes_golden_test(name)
+        ):
             return name
     return PLAIN
 
@@ -150,4 +160,4 @@ def _row(trials: Trials, name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    choose_default(Path(sys.argv[1]), lambda recipe: print(f"measure {recipe}", flush=True))
+    choose_default(Path(sys.argv[1]), lambda done, steps, recipe: print(done, steps, recipe, flush=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from statistics import median
@@ -156,12 +156,13 @@ class Trials:
         names = sorted((name for name in speedups if speedups[name] >= least), key=lambda name: -speedups[name])
         return names[: self.policy.contenders]
 
-    def run_round(self, names: Sequence[str], number: int) -> bool:
+    def run_round(self, names: Sequence[str], number: int, advance: Callable[[int], None] = lambda case: None) -> bool:
         """Run plain decoding and the contenders in turns, prompt by prompt.
 
         Args:
             names: the contenders.
             number: 0 for the first round.
+            advance: called with the index of each prompt before it runs.
 
         Returns:
             Whether another round pays.
@@ -176,6 +177,7 @@ class Trials:
         for case in range(len(self.cases)):
             if number + case and self._seconds() >= policy.seconds:
                 return False
+            advance(case)
             for name, trials in self.rounds.items():
                 trials.add(self._run(name, case, max(answer, len(self.cases[case].token_ids))))
         return number + 1 < policy.rounds and self._seconds() < policy.cheap_seconds

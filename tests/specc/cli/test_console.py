@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import pty
+import re
 import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -61,6 +65,59 @@ def test_each_new_title_is_a_line_on_standard_error(capsys: pytest.CaptureFixtur
         for title, done in (("load", 0), ("build", 1), ("build", 2), ("measure", 3)):
             stage(title, done, 4)
     assert capsys.readouterr() == ("", "load\nbuild\nmeasure\n")
+
+
+def test_what_a_stage_is_doing_is_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.stages() as stage:
+        for step in range(3):
+            stage(f"build{console.DETAIL}{step} of 3", step, 3)
+    assert capsys.readouterr().err == "build\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "words"),
+    [
+        (10.0, 0, ""),
+        (10.0, 49, ""),
+        (10.0, 500, "10 s left"),
+        (100.0, 500, "1 min 40 s left"),
+        (1000.0, 500, "17 min left"),
+        (10.0, 1000, "1 s left"),
+    ],
+)
+def test_the_time_left_is_said_in_words(seconds: float, done: int, words: str) -> None:
+    assert console.time_left(seconds, done, 1000) == words
+
+
+SHOWS_A_BAR = """
+import os, subprocess, sys, time, warnings
+from specc.cli import console
+with console.stages() as stage:
+    stage("build", 1, 4)
+    warnings.warn("from a library", stacklevel=1)
+    os.write(2, b"from native code\\n")
+    subprocess.run(["sh", "-c", "echo from a child >&2"])
+    stage("build · decode", 2, 4)
+    time.sleep(0.5)
+os.write(2, b"after the bar\\n")
+"""
+
+
+def test_lines_of_libraries_stand_above_the_bar_on_a_terminal() -> None:
+    """A line that tears the bar would begin after it, in the middle of a line."""
+    reading, writing = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-c", SHOWS_A_BAR], stderr=writing, env={**os.environ, "TERM": "xterm"})
+    os.close(writing)
+    data = b""
+    with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error.
+        while piece := os.read(reading, 4096):
+            data += piece
+    assert child.wait(timeout=60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode())
+    lines = [line.rsplit("\r", 1)[-1] for line in text.split("\r\n")]
+    for words in ("from a library", "from native code", "from a child", "after the bar"):
+        assert any(words in line and "build" not in line and "━" not in line for line in lines), (words, lines)
+    assert "50%" in text and "build · decode" in text
 
 
 def test_an_error_of_several_lines_is_printed_as_one(capsys: pytest.CaptureFixture[str]) -> None:

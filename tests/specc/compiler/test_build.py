@@ -84,8 +84,8 @@ def titles() -> list[str]:
 
 @pytest.fixture
 def stages(titles: list[str]) -> Stages:
-    """Stages that note their titles, with the stages done and in all."""
-    return Stages(lambda title, done, total: titles.append(f"{title} {done}/{total}"), total=0)
+    """Stages that note their titles."""
+    return Stages(lambda title, done, total: titles.append(title), {"build": 1.0})
 
 
 def test_chains_that_differ_in_width_alone_share_a_file(
@@ -110,7 +110,8 @@ def test_chains_that_differ_in_width_alone_share_a_file(
     assert [e.block for e in engines] == [r.block for r in wanted]
     assert [e.inputs[0].shape for e in engines] == [(1, 1), (1, 3), (1, 4), (1, 3)]
     assert all(e.layers == ("0", "1", "2") and e.weights == "weights.safetensors" for e in engines)
-    assert titles == ["build one and 1 more widths 0/4", "build tree 1/4", "build three 2/4"]
+    details = ["one and 1 more widths, 1 of 3", "tree, 2 of 3", "three, 3 of 3"]
+    assert titles == ["build the engines", *(f"build the engines · {detail}" for detail in details)]
     assert {f.name for f in (tmp_path / "dump").iterdir()} == {"one", "tree", "three"}
 
 
@@ -122,4 +123,4 @@ def test_of_several_backends_each_is_named_as_it_builds(
     wanted = [EngineRequest(name="decode", backend=name, block=block, needed=True) for name in ("onnx", "tensorrt-rtx")]
     with pytest.raises(KeyError):  # nothing was built
         build_engines(wanted, graphs_for(block), {"fp32": "weights.safetensors"}, site(tmp_path), stages)
-    assert titles == ["build decode by onnx 0/3"]
+    assert titles == ["build the engines", "build the engines · decode by onnx, 1 of 2"]

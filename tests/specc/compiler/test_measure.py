@@ -23,7 +23,7 @@ from specc.tuning.plan import TreeProposal
 pytestmark = pytest.mark.torch
 
 FROZEN = Path(__file__).parents[2] / "bundles" / "schema-1"
-STAGES = Stages(lambda title, done, total: None, total=0)
+STAGES = Stages(lambda title, done, total: None, {"measure": 1.0, "tune": 1.0})
 
 
 def options(**changes: Any) -> Options:
@@ -52,6 +52,14 @@ def test_the_steps_run_in_order(
         [],
         [("book.txt",)] if "text" in changes else [()],
     )
+
+
+def test_each_recipe_is_reported_as_it_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+    stages = Stages(lambda title, done, total: seen.append((title, done)), {"measure": 1.0})
+    monkeypatch.setattr(measure, "run_module", lambda module, *argv, advance, **_: advance("3 4 the fastest in turns"))
+    measure_recipes(tmp_path, options(), stages)
+    assert seen == [("measure the recipes", 0), ("measure the recipes · the fastest in turns, 4 of 4", 750)]
 
 
 @pytest.mark.parametrize(

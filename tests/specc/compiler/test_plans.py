@@ -124,13 +124,14 @@ def test_every_search_has_a_function() -> None:
 
 
 def test_a_search_plans_again_what_was_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def search(graph: object, tokens: object, values: object) -> dict[str, Any]:
+    def search(graph: object, tokens: object, values: object, advance: Any) -> dict[str, Any]:
+        advance(0, 2)
         return {"skip_attention": [1], "skip_mlp": []}
 
     monkeypatch.setitem(plans.SEARCHES, LayerSearch.SKIP_SOME, search)
     chosen, titles = options(recipes=("layer-skip", "jacobi")), []
     before = planned("layer-skip", "jacobi")
-    stages = Stages(lambda title, done, total: titles.append(title), total=0)
+    stages = Stages(lambda title, done, total: titles.append(title), {"search": 1.0})
     graph, text = prepared("llama"), tokens()[0].tolist()
     after = search_layers(before, FACTS, chosen, graph, text, stages)
     assert [plan.method.name for plan in after] == ["plain", "layer-skip", "jacobi"]
@@ -138,4 +139,5 @@ def test_a_search_plans_again_what_was_left_open(monkeypatch: pytest.MonkeyPatch
     assert draft.layers == Layers(skip_attention=(1,)) and draft.weights == "int4"
     assert after[1].values["skip_attention"] == [1]
     assert (after[0], after[2]) == (before[0], before[2])
-    assert titles == ["search for layer-skip"]
+    title = "search the layers that layer-skip skips"
+    assert titles == [title, f"{title} · 1 of 2"]
