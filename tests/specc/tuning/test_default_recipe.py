@@ -155,7 +155,7 @@ def test_a_bundle_that_does_not_run_on_the_cpu_stays_as_it_is(
     opened = open_bundle(bundle)
     engines = tuple(replace(engine, backend="inductor-cuda") for engine in opened.manifest.engines)
     gpu = replace(opened, manifest=replace(opened.manifest, engines=engines))
-    monkeypatch.setattr("specc.tuning.default_recipe.open_bundle", lambda path: gpu)
+    monkeypatch.setattr("specc.tuning.default_recipe.open_bundle", lambda path, **_: gpu)
     copy = copied(bundle, tmp_path)
     before = (copy / "manifest.json").read_bytes()
     choose_default(copy)
