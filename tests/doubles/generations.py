@@ -31,7 +31,10 @@ class SessionOfAnswers:
         guard: bool = True,
         exact: bool | str = False,
     ) -> Generation:
-        """Return the answer of this recipe to this prompt. A plain answer through a width is that of `plain/WIDTH`."""
+        """Return the answer of this recipe to this prompt. A plain answer through a width is that of `plain/WIDTH`.
+
+        What is written down is greedy.
+        """
         assert temperature == 0
         recipe = f"{recipe}/{exact}" if isinstance(exact, str) else recipe
         self.requests.append((tuple(prompt), max_new_tokens, recipe, guard))

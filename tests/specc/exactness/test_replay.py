@@ -16,7 +16,7 @@ from tiny import save_model
 
 from specc.cli.test import proof_table
 from specc.exactness.golden import Case, Replayed, Verdict, read_cases
-from specc.exactness.replay import MeasuredPerplexity, Proof, prove
+from specc.exactness.replay import MeasuredPerplexity, Proof, implied_tolerance, prove
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.errors import BundleError
 
@@ -100,6 +100,13 @@ def test_the_table_has_the_typed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         table = text_of(proof_table(proof(*results, exact=exact)))
         assert "1 identical, 1 diverged" in table and "0.250000" in table
         assert ("plain at its width" in table) is exact
+
+
+@pytest.mark.parametrize(("of_the_bundle", "implied"), [(1e-3, 1e-3), (1e-4, 1e-4), (0.1, 1e-3)])
+def test_no_tolerance_above_that_of_a_near_tie_is_implied(of_the_bundle: float, implied: float) -> None:
+    """Bundles with narrow weights once had 0.1."""
+    manifest = replace(open_bundle(FROZEN).manifest, near_tie_tolerance=of_the_bundle)
+    assert implied_tolerance(manifest) == implied
 
 
 def test_a_recipe_that_took_no_time_has_no_speed() -> None:
