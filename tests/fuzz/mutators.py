@@ -36,7 +36,7 @@ TEMPLATES = (
     "{% set x = namespace() %}{{ x.y }}", "{{ messages[0].content | tojson | safe | replace('a', 'b' * 10**8) }}",
     "{{ ('a' * 99999) ~ ('b' | center(10**9)) }}", "{" * 3000, "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
     "\ufeff{{ messages }}", "{{ messages | sort(attribute='x') }}", "{{ strftime_now('%' * 1000) }}",
-    "{{ 1 ** 2 ** 40 }}", "{{ loop.index }}", "{% include 'x' %}", "{% extends 'x' %}", 
+    "{{ 1 ** 2 ** 40 }}", "{{ loop.index }}", "{% include 'x' %}", "{% extends 'x' %}",
     "{% import 'os' as os %}", "{{ lipsum(10**6) }}",
 )  # fmt: skip
 
