@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from . import normalizer_check
 from .bundle import Bundle
 from .chat import FOLDER, TEMPLATE, ChatOptions, ChatTemplate, Message, read_templates, special_tokens
 from .detokenizer import Decoder, Detokenizer
@@ -35,8 +36,11 @@ class Text:
         file = bundle.file(TOKENIZER)
         try:
             self.tokenizer = Tokenizer.from_file(str(file))
-        except Exception as e:  # The library raises Exception itself.
-            raise BundleError(f"{file} cannot be read ({e}); upgrade tokenizers, or compile again") from e
+            normalizer_check.check(self.tokenizer.normalizer)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as e:  # The library raises Exception itself, and a panic of it is not even that.
+            raise BundleError(f"{file} cannot be read ({first_line(e)}); upgrade tokenizers, or compile again") from e
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         config = _read_config(bundle.file(CONFIG)) if CONFIG in bundle.manifest.files else {}

@@ -1,0 +1,1 @@
+"""Mutated bundles, each tried in a process of its own."""
