@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from specc.runtime.errors import SpeccWarning
+from specc.runtime.errors import SpeccWarning, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -52,7 +52,7 @@ def note(line: str) -> None:
     Control characters, which may come from a foreign file, are written as escapes.
     """
     sys.stdout.flush()
-    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+    print(printable(line), file=sys.stderr)
 
 
 def fail(message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -223,9 +222,10 @@ def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path) -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from listed import bundle_of
 from specc.runtime.errors import PromptError
 from specc.runtime.text import Text
+sys.path.append(sys.argv[3])
+from listed import bundle_of
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # MiB
@@ -245,8 +245,8 @@ except PromptError as e:
 def test_a_prompt_of_20_mb_is_refused_before_it_takes_memory(kind: str, tmp_path: Path) -> None:
     """The tokenizer would take some 5 GB for it."""
     shutil.copy(ROOT / "examples/pycode-10m/tokenizer.json", tmp_path)
-    command = [sys.executable, "-c", MEMORY, str(tmp_path), kind]
-    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")})
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), kind, str(ROOT / "tests")]
+    ran = subprocess.run(command, capture_output=True, text=True)
     mebibytes, _, message = ran.stdout.partition(" ")
     assert message.startswith("the prompt has more than 512 tokens and the cache 256 rows; shorten it"), ran.stderr
     assert int(mebibytes) < 100
