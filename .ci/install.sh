@@ -53,16 +53,15 @@ install_latest() {
     rm -rf "$venv"
     "$uv" venv --quiet --no-project --python "$python" "$venv"
     install_torch
-    for extra in $extras; do set -- "$@" --extra "$extra"; done
-    "$uv" pip install --quiet --python "$venv/bin/python" --refresh --group dev --requirement pyproject.toml "$@"
-    "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+    "$uv" pip install --quiet --python "$venv/bin/python" --refresh --group dev \
+        --editable ".[$(echo "$extras" | tr ' ' ,)]"
 }
 
 if uv=$(.ci/uv.sh); then
     case ${1-} in
     "") install_locked ;;
     --group) install_locked --inexact --group "$2" ;;
-    --latest) shift && install_latest ;;
+    --latest) install_latest ;;
     *) echo "$1: give --group NAME or --latest, or neither" >&2; exit 2 ;;
     esac
 elif [ $# = 0 ]; then
