@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
-from specc.compiler.graphs import prepare, quantize_graphs
+from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
+from specc.compiler.kernels import KERNELS, rounded_matrices, with_lowering
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
@@ -27,6 +29,7 @@ from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.recipes import Facts, Method
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
+from specc.runtime.errors import SpeccWarning
 
 __all__ = ["Options", "Report", "compile_bundle"]
 
@@ -51,15 +54,16 @@ def compile_bundle(options: Options) -> Report:
 
 def _compile(options: Options) -> Bundle:
     check(options.backends, options.dtype)
+    options = with_lowering(options)
     methods = choose_methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
     text = perplexity.read(Path(options.text)) if options.text else None
     stages = Stages(options.stage, total=5 + len(methods))
     with written_whole(Path(options.output), options.overwrite) as directory:
         with _libraries_uncollected():
-            _write_bundle(options, methods, prompts, text, directory, stages)
+            is_rounded = _write_bundle(options, methods, prompts, text, directory, stages)
         gc.collect()  # the model and its graphs, which refer to one another, are freed before recipes are measured
-        measure_recipes(directory, options, stages)
+        measure_recipes(directory, options, stages, is_rounded)
     return open_bundle(options.output, allow_native_code=True)
 
 
@@ -70,8 +74,12 @@ def _write_bundle(
     text: perplexity.Text | None,
     directory: Path,
     stages: Stages,
-) -> None:
-    """Fill the directory: tokenizer, golden cases, weights, engines and manifest."""
+) -> bool:
+    """Fill the directory: tokenizer, golden cases, weights, engines and manifest.
+
+    Returns:
+        Whether the target's weights are rounded, so that its tokens may differ from the original model's.
+    """
     stages.begin(f"load {options.model}")
     tokenizer = load_tokenizer(options, directory)
     if options.assistant_model:
@@ -87,7 +95,16 @@ def _write_bundle(
     cases = reference(model, encode_prompts(prompts, tokenizer, spec.context), count, spec.eos_token_ids)
     golden.write_cases(cases, directory / golden.FILE)
     extra: dict[str, Any] = {ROUNDING: rounding(model)} if rounding(model) else {}
-    if text or options.dtype in BITS:  # an unquantised bundle has the original's perplexity
+    rounded = rounded_matrices(model, options)
+    if rounded:
+        warnings.warn(
+            f"{options.model} has values that bf16 does not hold, in {len(rounded)} matrices such as {rounded[0]}: "
+            "the bundle rounds them, so its tokens may differ from the model's; --dtype fp32 keeps them",
+            SpeccWarning,
+            stacklevel=2,
+        )
+    is_rounded = options.dtype in BITS or bool(rounded)
+    if text or is_rounded:  # an unquantised bundle has the original's perplexity
         rows = perplexities(model, perplexity.samples(cases, text, tokenizer.encode, spec.context))
         extra |= {perplexity.KEY: rows} if rows else {}
 
@@ -102,7 +119,10 @@ def _write_bundle(
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
     names = name_blocks(plans)
     requests = engine_requests(names, options)
-    graphs = quantize_graphs(graphs, [request.block for request in requests])
+    blocks = [request.block for request in requests]
+    graphs = quantize_graphs(graphs, blocks)
+    if options.build.lowering == KERNELS:
+        graphs = pack_graphs(graphs, blocks, rounds=bool(rounded))
     requests = settle_widths(requests, graphs, options)
 
     site = Site(directory=directory, capacity=capacity, options=options.build, dump=_dump(options))
@@ -110,6 +130,7 @@ def _write_bundle(
     engines = build_engines(requests, graphs, files, site, stages)
     stages.begin("measure the recipes")
     write_manifest(directory, assemble(spec, plans, names, engines, files, extra))
+    return is_rounded
 
 
 def _dump(options: Options, name: str = "") -> Path | None:
