@@ -99,7 +99,7 @@ def build_engines(
 
 
 def _file_type(block: Block, options: BuildOptions) -> str:
-    """Return the type that names a block's weights file. Panels keep the types that they have, so one file holds all."""
+    """Return the type that names a block's weights file. Panels keep their own types, so one file holds them all."""
     return "fp32" if options.lowering == "kernels" else block.weights
 
 

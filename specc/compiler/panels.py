@@ -31,8 +31,8 @@ def is_bf16(matrix: Tensor) -> bool:
 class PackPanels(Pass):
     """A pass that lays the weights of products out in panels, so that loading a bundle packs nothing.
 
-    With `bf16` weights, tables of embeddings are panels too: a tied embedding and head share one copy. A matrix with
-    values that bf16 does not hold stays fp32, unless `rounds` allows to round it.
+    Tables of embeddings whose values bf16 holds become panels of bf16, which a tied head of `bf16` weights shares.
+    A matrix with values that bf16 does not hold stays fp32, unless `rounds` allows to round it.
 
     Given:   y = linear(x, weight, bias);  z = embedding(weight, ids)
     Result:  y = specc.panel_linear(x, panels, columns) + bias;  z = specc.panel_embedding(ids, panels, columns, k)
@@ -43,11 +43,8 @@ class PackPanels(Pass):
 
     def __call__(self, graph: GraphModule) -> int:
         packer = _Packer(graph, self)
-        found = calls(graph, aten.linear.default, aten.addmm.default, QUANTIZED)
-        if self.bf16:
-            found += calls(graph, aten.embedding.default)
         changed = 0
-        for node in found:
+        for node in calls(graph, aten.linear.default, aten.addmm.default, aten.embedding.default, QUANTIZED):
             with graph.graph.inserting_before(node):
                 new = packer.replacement(node)
             if new is not None:
@@ -80,7 +77,10 @@ class _Packer:
             return None
         value = weight(self.graph, matrix)
         columns = value.shape[1 if has_rows_first else 0]
-        panels = self._dense(matrix, value if has_rows_first else value.T, "rows_" if has_rows_first else "")
+        is_stored_in_bf16 = self.options.bf16 and self._fits_bf16(value)
+        prefix = "rows_" if has_rows_first else ""  # tells its buffer from that of the matrix's transpose
+        value_KxN = value if has_rows_first else value.T
+        panels = self._bf16(matrix, value_KxN, prefix) if is_stored_in_bf16 else self._f32(matrix, value_KxN, prefix)
         product = self.graph.graph.call_function(PANEL_LINEAR, (x, panels, columns))
         if bias is None:
             return product
@@ -93,24 +93,31 @@ class _Packer:
         if table.op != "get_attr":
             return None
         value = weight(self.graph, table)
-        if not self._is_stored_in_bf16(value):
+        if not self._fits_bf16(value):
             return None
-        panels = self._dense(table, value.T)
+        panels = self._bf16(table, value.T)
         return self.graph.graph.call_function(PANEL_EMBEDDING, (ids, panels, value.shape[0], value.shape[1]))
 
-    def _is_stored_in_bf16(self, value: Tensor) -> bool:
-        return self.options.bf16 and (self.options.rounds or is_bf16(value))
+    def _fits_bf16(self, value: Tensor) -> bool:
+        """Tell whether a matrix may become bf16: without a change, or because the user lets it be rounded."""
+        return self.options.rounds or is_bf16(value)
 
-    def _dense(self, matrix: Node, value_KxN: Tensor, prefix: str = "") -> Node:
-        """Return the panels of a matrix. `prefix` tells its buffer from that of the matrix's transpose."""
-        numbers = value_KxN.detach().numpy()
-        if not self._is_stored_in_bf16(value_KxN):
-            return self._stored(matrix, f"{prefix}panels", lambda: torch.from_numpy(self.pack.f32(numbers)))
-        return self._stored(
-            matrix,
-            f"{prefix}bf16_panels",
-            lambda: torch.from_numpy(self.pack.bf16(self.pack.to_bf16(numbers))).view(torch.bfloat16),
-        )
+    def _f32(self, matrix: Node, value_KxN: Tensor, prefix: str) -> Node:
+        """Return the fp32 panels of a matrix."""
+
+        def panels() -> Tensor:
+            return torch.from_numpy(self.pack.f32(value_KxN.detach().numpy()))
+
+        return self._stored(matrix, f"{prefix}panels", panels)
+
+    def _bf16(self, matrix: Node, value_KxN: Tensor, prefix: str = "") -> Node:
+        """Return the bf16 panels of a matrix."""
+
+        def panels() -> Tensor:
+            words = self.pack.to_bf16(value_KxN.detach().numpy())
+            return torch.from_numpy(self.pack.bf16(words)).view(torch.bfloat16)
+
+        return self._stored(matrix, f"{prefix}bf16_panels", panels)
 
     def _quantized(self, node: Node) -> Node:
         """Lay numbers of few bits out in panels. Numbers and scales stay as the quantiser chose them."""

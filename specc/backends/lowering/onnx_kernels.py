@@ -138,7 +138,8 @@ class TreeAttentions(Pass):
     slots: int
 
     def __call__(self, graph: GraphModule) -> int:
-        attentions, chains = calls(graph, CACHED), dict[Node, bool]()
+        attentions = calls(graph, CACHED)
+        chains: dict[Node, bool] = {}
         for node in attentions:
             call = CachedAttentionCall.of(node)
             if call.mask not in chains:
