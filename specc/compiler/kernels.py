@@ -29,7 +29,9 @@ def with_lowering(options: Options) -> Options:
     if options.build.lowering == KERNELS:
         if not only_onnx:
             names = ", ".join(options.backends)
-            raise BackendError(f"--lowering kernels is for --backend onnx alone, not for {names}; leave one of them out")
+            raise BackendError(
+                f"--lowering kernels is for --backend onnx alone, not for {names}; leave one of them out"
+            )
         kernels.library()
         return options
     if options.build.lowering or not only_onnx or options.dtype not in CHOSEN_FOR:

@@ -58,7 +58,9 @@ def test_a_library_of_the_right_version_is_described(monkeypatch: pytest.MonkeyP
 
 def test_a_missing_library_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "specc_kernels", None)  # what Python takes for a module that is not there
-    line = r"engine decode has operators of specc-kernels \(LinearBF16, TreeAttention\): specc-kernels is not installed; "
+    line = (
+        r"engine decode has operators of specc-kernels \(LinearBF16, TreeAttention\): specc-kernels is not installed; "
+    )
     with pytest.raises(BackendError, match=line + REMEDY):
         kernels.require(engine(NEEDS))
 
