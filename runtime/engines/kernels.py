@@ -68,6 +68,15 @@ def library() -> Library:
     )
 
 
+def check() -> None:
+    """Check that the library is there and that this ONNX Runtime takes it.
+
+    Raises:
+        BackendError: it is missing or damaged, or does not fit this version of ONNX Runtime.
+    """
+    register(ort.SessionOptions())
+
+
 def require(spec: EngineSpec) -> None:
     """Check that the library has the operators of an engine. Nothing happens for an engine that has none of them.
 
