@@ -162,7 +162,7 @@ def test_no_extra_brings_a_second_onnx_runtime() -> None:
 
 
 def test_the_verb() -> None:
-    assert {row["name"] for row in cli("doctor", "--json").json} == {*BACKENDS, *PROVIDERS}
+    assert {row["name"] for row in cli("doctor", "--json").json} == {*BACKENDS, *PROVIDERS, "specc-kernels"}
     assert "onnx on CPUExecutionProvider" in cli("doctor").out
 
 
