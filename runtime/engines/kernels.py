@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import onnxruntime as ort
-
 from ..errors import BackendError, backend_errors, first_line
 from ..manifest import EngineSpec
+from .onnx_runtime import ort
 
 PACKAGE, MODULE, DOMAIN = "specc-kernels", "specc_kernels", "specc::"
 INSTALL = "pip install specc-kernels, or from a clone of specc: pip install ./kernels"

@@ -57,6 +57,11 @@ def load(
         BackendError: ONNX Runtime cannot load it, or lacks operators that it needs.
     """
     kernels.require(spec)
+    if kernels.needed(spec) and device.provider not in (None, "cpu"):
+        raise BackendError(
+            f"engine {spec.name} has operators of {kernels.PACKAGE}, which run on ONNX Runtime's own CPU provider and "
+            f"not on {device.provider}; leave out --provider, or compile with --lowering fast"
+        )
     for name in filter(None, (spec.file, spec.commit)):
         onnx_check.check(bundle, name)
     file = bundle.file(spec.file)
@@ -66,11 +71,6 @@ def load(
         if not isinstance(store, HostKV):
             return _load_on_device(bundle, spec, store, device)
         if device.provider not in (None, "cpu"):
-            if kernels.needed(spec):
-                raise BackendError(
-                    f"engine {spec.name} has operators of {kernels.PACKAGE}, which run on ONNX Runtime's own CPU "
-                    f"provider and not on {device.provider}; leave out --provider, or compile with --lowering fast"
-                )
             return CopyRunner(provider_session(file, device), spec, store)
         options = session_options(spec.threads, device)
         key = spec.file, options.intra_op_num_threads

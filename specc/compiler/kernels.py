@@ -53,6 +53,6 @@ def rounded_matrices(model: PreTrainedModel, options: Options) -> list[str]:
 
 
 def _has_gpu() -> bool:
-    import onnxruntime
+    from specc.runtime.engines.onnx_runtime import ort
 
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return "CUDAExecutionProvider" in ort.get_available_providers()
