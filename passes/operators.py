@@ -211,3 +211,84 @@ def quantized_linear(x: Tensor, packed: Tensor, scales: Tensor, columns: int, bi
 @quantized_linear.register_fake
 def _(x: Tensor, packed: Tensor, scales: Tensor, columns: int, bits: int, block_size: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], packed.shape[0])
+
+
+@torch.library.custom_op("specc::panel_linear", mutates_args=())
+def panel_linear(x: Tensor, panels: Tensor, columns: int) -> Tensor:
+    """Multiply by a matrix [K, columns] whose columns stand in panels of 32, as specc.LinearF32 and LinearBF16 read it.
+
+    Args:
+        x: [..., K] float.
+        panels: [panels, K, 32] float32, or [panels, K / 2 rounded up, 32, 2] bfloat16.
+        columns: The number of columns; those that fill the last panel are zeros.
+
+    Returns:
+        [..., columns] float.
+    """
+    return x @ _columns(panels)[: x.shape[-1], :columns]
+
+
+@panel_linear.register_fake
+def _(x: Tensor, panels: Tensor, columns: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], columns)
+
+
+@torch.library.custom_op("specc::panel_embedding", mutates_args=())
+def panel_embedding(ids: Tensor, panels: Tensor, columns: int, k: int) -> Tensor:
+    """Look rows up in a table [columns, K] that stands in panels of 32 rows, as specc.GatherBF16 reads it.
+
+    Args:
+        ids: [...] int64, below `columns`.
+        panels: [panels, K / 2 rounded up, 32, 2] bfloat16.
+        columns: The number of rows of the table, which are columns to a product with its transpose.
+        k: The number of values of a row, K.
+
+    Returns:
+        [..., K] float.
+    """
+    return _columns(panels)[:k, :columns].T[ids]
+
+
+@panel_embedding.register_fake
+def _(ids: Tensor, panels: Tensor, columns: int, k: int) -> Tensor:
+    return panels.new_empty(*ids.shape, k, dtype=torch.float32)
+
+
+def _columns(panels: Tensor) -> Tensor:
+    """Return the matrix in float32 that panels hold, with the zeros that fill it up."""
+    if panels.dtype == torch.bfloat16:
+        panels = panels.transpose(2, 3).flatten(1, 2).to(torch.float32)
+    return panels.transpose(0, 1).flatten(1)
+
+
+@torch.library.custom_op("specc::panel_quantized_linear", mutates_args=())
+def panel_quantized_linear(
+    x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int
+) -> Tensor:
+    """Multiply by a quantised matrix [K, columns] in panels of 32 columns, as specc.LinearNBits reads it.
+
+    A weight is its block's scale times its unsigned number less half the range, 2 ** (bits - 1).
+
+    Args:
+        x: [..., K] float.
+        panels: [panels, blocks, block_size / 4, 64] uint8 for 4 bits, [panels, blocks, block_size / 4, 2, 64] for 8.
+        scales: [panels, blocks, 32] float.
+        columns: The number of columns.
+        bits: 4 or 8 bits a weight.
+        block_size: The number of weights of a column that share a scale.
+
+    Returns:
+        [..., columns] float.
+    """
+    halves = torch.stack([panels & 15, panels >> 4], -2) if bits == 4 else panels
+    count, blocks, steps = halves.shape[:3]
+    # 64 bytes hold 16 columns with four values of K each; two of them are a panel.
+    split = halves.reshape(count, blocks, steps, 2, 16, 4).permute(0, 1, 2, 5, 3, 4)
+    numbers = split.reshape(count, blocks, block_size, 32).to(x.dtype) - (1 << bits - 1)
+    matrix = (numbers * scales[:, :, None].to(x.dtype)).flatten(1, 2).transpose(0, 1).flatten(1)
+    return x @ matrix[: x.shape[-1], :columns]
+
+
+@panel_quantized_linear.register_fake
+def _(x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], columns)

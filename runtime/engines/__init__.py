@@ -206,7 +206,12 @@ def choose(bundle: Bundle, device: Device) -> str:
 
 
 def _devices(engines: list[EngineSpec]) -> tuple[str, ...]:
-    """Return where the engines of one backend run: ONNX Runtime has no kernels for bf16 on the CPU."""
+    """Return where the engines of one backend run.
+
+    ONNX Runtime has no kernels of its own for bf16 on the CPU; those of specc-kernels run nowhere else.
+    """
+    if any(name.startswith("specc::") for e in engines for name in e.needs):
+        return ("cpu",)
     needs_gpu = any(e.backend == "onnx" and e.block.weights == "bf16" for e in engines)
     return ("cuda",) if needs_gpu else DEVICES[engines[0].backend]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from ..bundle import Bundle
 from ..device import CPU, Device
 from ..errors import BackendError, backend_errors
 from ..manifest import CacheSpec, EngineSpec
-from . import onnx_check, packed_weights
+from . import kernels, onnx_check, packed_weights
 from .onnx_runtime import ort
 from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
@@ -53,8 +54,14 @@ def load(
 
     Raises:
         BundleError: its file is not what an engine's may be.
-        BackendError: ONNX Runtime cannot load it.
+        BackendError: ONNX Runtime cannot load it, or lacks operators that it needs.
     """
+    kernels.require(spec)
+    if kernels.needed(spec) and device.provider not in (None, "cpu"):
+        raise BackendError(
+            f"engine {spec.name} has operators of {kernels.PACKAGE}, which run on ONNX Runtime's own CPU provider and "
+            f"not on {device.provider}; leave out --provider, or compile with --lowering fast"
+        )
     for name in filter(None, (spec.file, spec.commit)):
         onnx_check.check(bundle, name)
     file = bundle.file(spec.file)
@@ -67,7 +74,15 @@ def load(
             return CopyRunner(provider_session(file, device), spec, store)
         options = session_options(spec.threads, device)
         key = spec.file, options.intra_op_num_threads
+        if kernels.needed(spec):
+            return OrtRunner(sessions.get(key, partial(_session_with_kernels, file, options)), spec, store)
         return OrtRunner(sessions.get(key, partial(packed_weights.session, bundle, spec, options)), spec, store)
+
+
+def _session_with_kernels(file: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Load an engine with operators of specc-kernels. Their weights need no packing, so sessions map the bundle's."""
+    kernels.register(options)
+    return ort.InferenceSession(str(file), options, providers=packed_weights.PROVIDERS)
 
 
 def _load_on_device(bundle: Bundle, spec: EngineSpec, store: DeviceKV, device: Device) -> DeviceRunner:

@@ -24,7 +24,7 @@ BACKENDS = {
     "torch-tensorrt": "torch_tensorrt:TORCH_TENSORRT",
 }
 
-LOWERINGS = ("fast", "portable")
+LOWERINGS = ("fast", "portable", "kernels")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def typed(block: Block, name: str, all_names: Sequence[str], dtype: str | None, 
     """
     types = backend(name).types
     is_only_backend = len(set(all_names)) == 1
-    half_rows = is_only_backend and dtype in ("fp16", "bf16")
+    half_rows = is_only_backend and dtype in ("fp16", "bf16") and options.lowering != "kernels"
     refused = block.weights in ("int8", "int4") and (half_rows or options.lowering == "portable")
     if block.weights != "fp32" and block.weights in types and not refused:
         return block

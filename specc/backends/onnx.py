@@ -20,7 +20,7 @@ from specc import passes
 from specc.backends import DEFAULT, Backend, Built, Options
 from specc.backends.commit_graph import commit, moves
 from specc.backends.export import export, public, quiet, read_header
-from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_portable
+from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_kernels, onnx_portable
 from specc.backends.lowering.half_precision import TYPES, Half
 from specc.passes.find import nodes
 from specc.passes.find import outputs as graph_outputs
@@ -28,14 +28,17 @@ from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec, Tensor
 
-OPSETS = {"fast": 23, "portable": 24}
+OPSETS = {"fast": 23, "portable": 24, "kernels": 23}
 INLINE = 1024  # bytes: a smaller tensor stands in the file
 LARGEST_CONSTANT = 1 << 20  # bytes: the most that an engine may hold of its own, such as a tree's mask
 
 
 @dataclass(frozen=True)
 class Onnx(Backend):
-    """A backend that writes ONNX: of opset 23 with contrib operators, or of opset 24 without them."""
+    """A backend that writes ONNX: of opset 23 with contrib operators, or of opset 24 without them.
+
+    The lowering "kernels" is the fast one with the operators of specc-kernels in the place of products and attention.
+    """
 
     suffix: str = ".onnx"
     types: tuple[str, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
@@ -60,15 +63,15 @@ class Onnx(Backend):
             split_gathered_weights(model)
         ir.save(model, file)
         inputs, outputs = tensors(model, block.slots)
-        if lowering == "fast" or not moves(block):
-            return Built(inputs, outputs)
+        if lowering != "portable" or not moves(block):
+            return Built(inputs, outputs, needs=_needs(model))
         commit_file = file.with_suffix(".commit.onnx")
         ir.save(commit(inputs, block.slots, from_rows=False), commit_file)
         return Built(inputs, outputs, commit=commit_file.name)
 
     def one_file_for_all_widths(self, graph: GraphModule, block: Block, options: Options = DEFAULT) -> bool:
         """Tell whether one file runs this block and all blocks that differ from it in width alone."""
-        return _lowering(block, options) == "fast" and _fits_any_width(graph, block)
+        return _lowering(block, options) != "portable" and _fits_any_width(graph, block)
 
     def engine_at(self, spec: EngineSpec, name: str, block: Block) -> EngineSpec:
         """Return the engine that runs the file of `spec` at the width of `block`, under its own name."""
@@ -100,20 +103,19 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
     Args:
         graph: The graph that `pipeline(block)` made. It is edited.
         block: What the graph computes.
-        lowering: "fast" or "portable".
+        lowering: One of `specc.backends.LOWERINGS`.
         rows: Return the slots' rows too; in the portable lowering only.
 
     Raises:
         BackendError: The lowering has no weights of the block's type, or torch.onnx cannot translate the graph.
     """
     open_width = False
-    if lowering == "fast":
-        if block.weights in TYPES and block.weights != "fp32":
-            raise BackendError(f"the fast lowering has no {block.weights}; take --lowering portable")
+    if lowering != "portable":
+        _check_type(block, lowering)
         open_width = _fits_any_width(graph, block)
         if open_width:
             block = any_width.traced_at(block)
-        passes.run(_fast_passes(block.slots, open_width), graph)
+        passes.run(_fast_passes(graph, block.slots, open_width, lowering), graph)
     else:
         if block.weights not in TYPES:
             raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
@@ -131,10 +133,34 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
     return model
 
 
-def _fast_passes(slots: int, open_width: bool) -> list[passes.Pass]:
-    """Return the passes of the fast lowering. Attention comes first, and takes in the rotary embeddings it can."""
-    lowering = [onnx_group_query.GroupQuery(slots, open_width), *onnx_fast.lowering(slots)]
-    return [*lowering, any_width.AnyWidth()] if open_width else lowering
+def _check_type(block: Block, lowering: str) -> None:
+    """Refuse half precision where the lowering has none.
+
+    Raises:
+        BackendError: The lowering has no weights of the block's type.
+    """
+    types = ("fp32", "bf16", "int8", "int4") if lowering == "kernels" else ("fp32", "int8", "int4")
+    if block.weights not in types:
+        raise BackendError(f"the {lowering} lowering has no {block.weights}; take --lowering portable")
+
+
+def _fast_passes(graph: GraphModule, slots: int, open_width: bool, lowering: str) -> list[passes.Pass]:
+    """Return the passes of the fast lowering, or of that with the operators of specc-kernels.
+
+    Attention comes first, and takes in the rotary embeddings it can.
+    """
+    attention: passes.Pass = onnx_group_query.GroupQuery(slots, open_width)
+    products: list[passes.Pass] = []
+    if lowering == "kernels":
+        products = onnx_kernels.lowering(slots)
+        attention = onnx_kernels.TreeAttentions(slots) if onnx_kernels.attends(graph) else attention
+    steps = [attention, *products, *onnx_fast.lowering(slots)]
+    return [*steps, any_width.AnyWidth()] if open_width else steps
+
+
+def _needs(model: ir.Model) -> dict[str, str]:
+    """Return what a runtime must have to load a model: the operators of specc-kernels and their least version."""
+    return onnx_kernels.needs(node.op_type for node in model.graph if node.domain == onnx_kernels.DOMAIN)
 
 
 def tensors(model: ir.Model, slots: int = 0) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -42,14 +42,18 @@ PROMPTS = 'A file of golden prompts: JSON lines {"prompt": "…"}.'
 GOLDEN_TOKENS = "The number of tokens to decode for each golden prompt."
 TEXT = "A text on which 'specc test' compares the perplexity with the original model's."
 BACKEND = "Build the engines with this backend. May be repeated. 'specc doctor' lists them. Default: onnx."
-DTYPE = "The type of the weights: fp32, fp16, bf16, int8 or int4. If other backends build too, onnx stays fp32."
+DTYPE = (
+    "The type of the weights: fp32, fp16, bf16, int8 or int4. If other backends build too, onnx stays fp32. On the CPU "
+    "bf16 needs specc-kernels, and int8 and int4 are exact with it."
+)
 TUNE = "Choose recipe, draft lengths, widths and trees as 'specc tune' does. Compiles again if other trees are faster."
 DRAFT_DTYPE = (
     "The type of the weights that drafts read: fp32, int8 or int4. It changes the speed, but no output. "
     "Recipes that draft by 4-bit copies of the model have no other type."
 )
 LOWERING = (
-    "The operators in ONNX files: fast (ONNX Runtime's own) or portable (standard ones). Default: the backend chooses."
+    "The operators in ONNX files: fast (ONNX Runtime's own), portable (standard ones), or kernels (those of "
+    "specc-kernels: each row has the same bits at every width). Default: the backend chooses."
 )
 CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the GPU of this machine."
 INSIDE = "Give each TensorRT engine its own copy of the weights, instead of one copy for all."

@@ -39,17 +39,18 @@ def command(json: JsonOption = False) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A backend or a provider of ONNX Runtime, as this machine has it.
+    """A backend, a provider of ONNX Runtime or a library of operators, as this machine has it.
 
     Attributes:
         name: its name.
-        kind: backend or provider.
+        kind: backend, provider, or library (of operators).
         devices: the devices that its engines run on.
         build: whether it can build here; None for a provider, which builds nothing.
         run: whether it can run here.
         missing: what it needs and this machine does not have, each with the remedy.
         warnings: what may break it, each with the remedy.
         native_code: whether its engines are native code of a bundle's author, and so run with --allow-native-code only.
+        notes: what it is, such as its version.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Finding:
     missing: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     native_code: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as plain data."""
@@ -67,10 +69,10 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Examine every backend, and then every provider."""
+    """Examine every backend, every provider, and the library of operators for the CPU."""
     from specc.runtime.engines import BACKENDS
 
-    return [*map(_examine_backend, BACKENDS), *map(_examine_provider, PROVIDERS)]
+    return [*map(_examine_backend, BACKENDS), *map(_examine_provider, PROVIDERS), _examine_kernels()]
 
 
 def findings_table(findings: Iterable[Finding]) -> RenderableType:
@@ -78,12 +80,13 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
     table = console.table("backend or provider", "runs on", "builds here", "runs here")
     lines = []
     for finding in findings:
-        title = finding.name if finding.kind == "backend" else f"onnx on {PROVIDERS[finding.name].title}"
+        title = f"onnx on {PROVIDERS[finding.name].title}" if finding.kind == "provider" else finding.name
         builds = "-" if finding.build is None else console.yes_or_no(finding.build)
         table.add_row(title, ", ".join(finding.devices), builds, console.yes_or_no(finding.run))
         lines += [f"{title}: {line}" for line in finding.missing]
         lines += [f"{title}: warning: {line}" for line in finding.warnings]
         lines += [f"{title}: {NATIVE}"] if finding.native_code else []
+        lines += [f"{title}: {line}" for line in finding.notes]
     if not lines:
         return table
     return console.stack(table, "", *lines)
@@ -146,6 +149,36 @@ def _examine_provider(name: str) -> Finding:
         missing.append(GPU)
     return Finding(
         name=name, kind="provider", devices=(provider.device,), build=None, run=not missing, missing=tuple(missing)
+    )
+
+
+def _examine_kernels() -> Finding:
+    """Examine the library of specc-kernels, which engines with its operators need."""
+    from specc.runtime.engines import ONNX_RUNTIME
+    from specc.runtime.errors import BackendError
+
+    missing, notes = [], []
+    if not _onnx_runtime():
+        missing.append(f"ONNX Runtime is not installed; {ONNX_RUNTIME}")
+    else:
+        from specc.runtime.engines import kernels
+
+        try:
+            kernels.check()
+            library = kernels.library()
+            variants = ", ".join(library.variants)
+            notes.append(f"version {library.version}, variant {library.active} (this processor runs {variants})")
+        except BackendError as e:
+            missing.append(str(e))
+    works = not missing
+    return Finding(
+        name="specc-kernels",
+        kind="library",
+        devices=("cpu",),
+        build=works,
+        run=works,
+        missing=tuple(missing),
+        notes=tuple(notes),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,8 @@ from typing import Any
 from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
-from specc.compiler.graphs import prepare, quantize_graphs
+from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
+from specc.compiler.kernels import KERNELS, rounded_matrices, with_lowering
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
@@ -28,6 +30,7 @@ from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.recipes import Facts, Method
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
+from specc.runtime.errors import SpeccWarning
 
 __all__ = ["Options", "Report", "compile_bundle"]
 
@@ -52,6 +55,7 @@ def compile_bundle(options: Options) -> Report:
 
 def _compile(options: Options) -> Bundle:
     check(options.backends, options.dtype)
+    options = with_lowering(options)
     methods = choose_methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
     text = perplexity.read(Path(options.text)) if options.text else None
@@ -66,9 +70,9 @@ def _compile(options: Options) -> Bundle:
     stages = Stages(options.stage, expected_seconds(extent))
     with written_whole(Path(options.output), options.overwrite) as directory:
         with _libraries_uncollected():
-            _write_bundle(options, methods, prompts, text, directory, stages, extent)
+            is_rounded = _write_bundle(options, methods, prompts, text, directory, stages, extent)
         gc.collect()  # the model and its graphs, which refer to one another, are freed before recipes are measured
-        measure_recipes(directory, options, stages)
+        measure_recipes(directory, options, stages, is_rounded)
         stages.finish()
     return open_bundle(options.output, allow_native_code=True)
 
@@ -81,8 +85,12 @@ def _write_bundle(
     directory: Path,
     stages: Stages,
     extent: Extent,
-) -> None:
-    """Fill the directory: tokenizer, golden cases, weights, engines and manifest."""
+) -> bool:
+    """Fill the directory: tokenizer, golden cases, weights, engines and manifest.
+
+    Returns:
+        Whether the target's weights are rounded, so that its tokens may differ from the original model's.
+    """
     stages.begin("load", f"load {options.model}")
     tokenizer = load_tokenizer(options, directory)
     if options.assistant_model:
@@ -106,7 +114,16 @@ def _write_bundle(
     )
     golden.write_cases(cases, directory / golden.FILE)
     extra: dict[str, Any] = {ROUNDING: rounding(model)} if rounding(model) else {}
-    if text or options.dtype in BITS:  # an unquantised bundle has the original's perplexity
+    rounded = rounded_matrices(model, options)
+    if rounded:
+        warnings.warn(
+            f"{options.model} has values that bf16 does not hold, in {len(rounded)} matrices such as {rounded[0]}: "
+            "the bundle rounds them, so its tokens may differ from the model's; --dtype fp32 keeps them",
+            SpeccWarning,
+            stacklevel=2,
+        )
+    is_rounded = options.dtype in BITS or bool(rounded)
+    if text or is_rounded:  # an unquantised bundle has the original's perplexity
         rows = perplexities(model, perplexity.samples(cases, text, tokenizer.encode, spec.context))
         extra |= {perplexity.KEY: rows} if rows else {}
 
@@ -121,14 +138,18 @@ def _write_bundle(
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
     names = name_blocks(plans)
     requests = engine_requests(names, options)
+    blocks = [request.block for request in requests]
     stages.begin("weights", "quantise and write the weights" if extent.quantises else "write the weights")
-    graphs = quantize_graphs(graphs, [request.block for request in requests], stages.advance)
+    graphs = quantize_graphs(graphs, blocks, stages.advance)
+    if options.build.lowering == KERNELS:
+        graphs = pack_graphs(graphs, blocks, rounds=bool(rounded))
     requests = settle_widths(requests, graphs, options)
 
     site = Site(directory=directory, capacity=capacity, options=options.build, dump=_dump(options))
     files = write_weights(requests, graphs, site)
     engines = build_engines(requests, graphs, files, site, stages)
     write_manifest(directory, assemble(spec, plans, names, engines, files, extra))
+    return is_rounded
 
 
 def _dump(options: Options, name: str = "") -> Path | None:

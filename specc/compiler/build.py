@@ -54,14 +54,15 @@ def write_weights(requests: Sequence[EngineRequest], graphs: Graphs, site: Site)
     """
     blocks_by_file: dict[str, list[Block]] = {}
     for request in requests:
-        blocks_by_file.setdefault(weights.file_name(request.block.weights), []).append(request.block)
+        name = weights.file_name(_file_type(request.block, site.options))
+        blocks_by_file.setdefault(name, []).append(request.block)
     files: dict[str, str] = {}
     for blocks in blocks_by_file.values():
         tensors: dict[str, torch.Tensor] = {}
-        for model, kind, layers in dict.fromkeys((*graph_key(block), block.layers) for block in blocks):
+        for model, kind, layers in dict.fromkeys((*graph_key(graphs, block), block.layers) for block in blocks):
             tensors |= _tensors_read(graphs[model, kind], layers, weights.prefix_of(model), site.capacity)
-        files |= weights.write_types(tensors, site.directory, [block.weights for block in blocks])
-    return files
+        files |= weights.write_types(tensors, site.directory, [_file_type(block, site.options) for block in blocks])
+    return {request.block.weights: files[_file_type(request.block, site.options)] for request in requests}
 
 
 def build_engines(
@@ -97,6 +98,11 @@ def build_engines(
     return [engines[request.name, request.backend] for request in requests]
 
 
+def _file_type(block: Block, options: BuildOptions) -> str:
+    """Return the type that names a block's weights file. Panels keep their own types, so one file holds them all."""
+    return "fp32" if options.lowering == "kernels" else block.weights
+
+
 def _tensors_read(prepared: PreparedGraph, layers: Layers, prefix: str, capacity: int) -> dict[str, torch.Tensor]:
     """Return the stored tensors that engines of these layers read, by their names in the file."""
     tensors = weights.collect(prepared.graph, prefix)
@@ -112,7 +118,8 @@ def _build_file(
 ) -> list[EngineSpec]:
     """Build one file, which is named after the first request of the group, and return the group's engines."""
     first, *others = group
-    prepared, builder, weights_file = graphs[graph_key(first.block)], backend(first.backend), files[first.block.weights]
+    prepared, builder = graphs[graph_key(graphs, first.block)], backend(first.backend)
+    weights_file = files[first.block.weights]
     graph = passes.fork(prepared.graph)
     dump = site.dump / first.name if site.dump else None
     records = passes.run(passes.pipeline(first.block, site.capacity), graph, dump)

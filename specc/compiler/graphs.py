@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from specc import passes
 from specc.compiler.capture import capture
+from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.weights import share_tied
 from specc.runtime.block import Block
@@ -28,9 +29,10 @@ class PreparedGraph:
 Graphs = Mapping[tuple[str, str], PreparedGraph]  # by (model, type of weights), see `graph_key`
 
 
-def graph_key(block: Block) -> tuple[str, str]:
-    """Return the key of the graph that a block is made from. A backend makes half precision from fp32."""
-    return block.model, block.weights if block.weights in BITS else "fp32"
+def graph_key(graphs: Graphs, block: Block) -> tuple[str, str]:
+    """Return the key of the graph that a block is made from. A backend makes types without a graph from fp32."""
+    key = block.model, block.weights
+    return key if key in graphs else (block.model, "fp32")
 
 
 def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> PreparedGraph:
@@ -62,12 +64,30 @@ def quantize_graphs(
         advance: called with the products of a graph that are quantised, and with their number.
     """
     variants = dict(graphs)
-    for model, kind in sorted({graph_key(block) for block in blocks}):
+    for model, kind in sorted({(block.model, block.weights) for block in blocks}):
         if kind not in BITS:
             continue
         prepared = graphs[model, "fp32"]
         graph = passes.fork(prepared.graph)
         records = passes.run([QuantizeLinears(BITS[kind], advance=advance)], graph)
+        share_tied(graph)
+        variants[model, kind] = PreparedGraph(graph, (*prepared.passes, *records))
+    return variants
+
+
+def pack_graphs(graphs: Graphs, blocks: Iterable[Block], rounds: bool) -> dict[tuple[str, str], PreparedGraph]:
+    """Make a graph for each model and type of weights that a block reads, with the weights in panels.
+
+    Args:
+        graphs: the prepared graphs, quantised ones included.
+        blocks: what will be built from them.
+        rounds: whether bf16 may round values that it does not hold.
+    """
+    variants: dict[tuple[str, str], PreparedGraph] = {}
+    for model, kind in sorted({(block.model, block.weights) for block in blocks}):
+        prepared = graphs[(model, kind) if kind in BITS else (model, "fp32")]
+        graph = passes.fork(prepared.graph)
+        records = passes.run([PackPanels(kind == "bf16", rounds)], graph)
         share_tied(graph)
         variants[model, kind] = PreparedGraph(graph, (*prepared.passes, *records))
     return variants

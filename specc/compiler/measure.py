@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from specc.compiler.options import Options
-from specc.compiler.quantize import BITS
 from specc.compiler.separate_process import run_module
 from specc.compiler.stages import Stages
 from specc.exactness import self_reference
@@ -16,8 +15,14 @@ from specc.tuning import default_recipe, tune
 from specc.tuning.plan import TunePlan
 
 
-def measure_recipes(directory: Path, options: Options, stages: Stages) -> None:
+def measure_recipes(directory: Path, options: Options, stages: Stages, is_rounded: bool) -> None:
     """Measure the recipes and write the outcome into the manifest. Each step is a process without torch.
+
+    Args:
+        directory: the bundle.
+        options: the compile's.
+        stages: counts what is done.
+        is_rounded: the target's weights are not the original model's, so the bundle becomes its own reference.
 
     Raises:
         BackendError: a step failed.
@@ -29,7 +34,7 @@ def measure_recipes(directory: Path, options: Options, stages: Stages) -> None:
         if done.isdecimal() and count.isdecimal():  # A library may print lines of its own.
             stages.advance(int(done), int(count), recipe)
 
-    if options.dtype in BITS:
+    if is_rounded:
         text = [str(options.text)] if options.text else []
         purpose = "decode the golden prompts with the quantised weights"
         run_module(self_reference, str(directory), *text, purpose=purpose)

@@ -75,7 +75,7 @@ def settle_widths(requests: Iterable[EngineRequest], graphs: Graphs, options: Op
     """
     settled = []
     for request in requests:
-        graph = graphs[graph_key(request.block)].graph
+        graph = graphs[graph_key(graphs, request.block)].graph
         any_width = backend(request.backend).one_file_for_all_widths(graph, request.block, options.build)
         if request.needed or options.tune or any_width:
             settled.append(replace(request, any_width=any_width))

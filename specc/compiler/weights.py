@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from specc.runtime.errors import BundleError
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 INLINE = 1024  # bytes; a smaller tensor stands in the engines themselves
+# Bytes. Processors load 64 at once, and decoding with bf16 panels that begin elsewhere took a sixth longer.
+ALIGNMENT = 64
+# Names of types in the order in which safetensors writes them: tensors of one type stand together, by name.
+TYPES = {
+    torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16", torch.float16: "F16",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def prefix_of(model: str) -> str:
@@ -66,8 +74,26 @@ def write_types(tensors: Mapping[str, Tensor], directory: Path, types: Iterable[
 
 
 def write(tensors: dict[str, Tensor], file: Path) -> None:
-    """Write one file. Raises BundleError if there is no room."""
+    """Write one file, whose data begin at a multiple of ALIGNMENT. Raises BundleError if there is no room."""
     try:
-        save_file(tensors, file)
+        save_file(tensors, file, {"padding": _padding(tensors)})
     except SafetensorError as e:
         raise BundleError(f"cannot write {file}: {e}; free some space, or choose another output") from e
+
+
+def _padding(tensors: Mapping[str, Tensor]) -> str:
+    """Return spaces that bring the header of a safetensors file to a multiple of ALIGNMENT, its length included.
+
+    The format (github.com/huggingface/safetensors) is a length of 8 bytes, a header in JSON, and the data. With types
+    that engines do not read, nothing is padded: the file is right all the same.
+    """
+    if any(tensor.dtype not in TYPES for tensor in tensors.values()):
+        return ""
+    ranks = {dtype: rank for rank, dtype in enumerate(TYPES)}
+    header: dict[str, object] = {"__metadata__": {"padding": ""}}
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (ranks[item[1].dtype], item[0])):
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+    return " " * (-(8 + len(text.encode())) % ALIGNMENT)

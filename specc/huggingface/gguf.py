@@ -70,12 +70,13 @@ def read_once() -> Iterator[None]:
         return
     reader, name_map = gguf.GGUFReader, gguf.get_tensor_name_map
     opened = cache(_array_reader(reader))
-    gguf.GGUFReader = lambda path, mode="r": opened(str(path), mode)
-    gguf.get_tensor_name_map = cache(name_map)
+    module: Any = gguf
+    module.GGUFReader = lambda path, mode="r": opened(str(path), mode)
+    module.get_tensor_name_map = cache(name_map)
     try:
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = reader, name_map
+        module.GGUFReader, module.get_tensor_name_map = reader, name_map
 
 
 def _array_reader(reader: Any) -> Any:

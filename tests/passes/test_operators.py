@@ -109,11 +109,56 @@ def test_quantized_linear_unpacks_low_bits_first_and_centres_them(bits: int) -> 
     torch.testing.assert_close(torch.ops.specc.quantized_linear(x, packed, scales, 5, bits, 4), x @ matrix.T)
 
 
+def in_panels(matrix: torch.Tensor) -> torch.Tensor:
+    """Lay a matrix [K, columns] out in panels of 32 columns, with zeros to fill up, value by value."""
+    rows, columns = matrix.shape
+    panels = torch.zeros(-(-columns // 32), rows, 32)
+    for k in range(rows):
+        for column in range(columns):
+            panels[column // 32, k, column % 32] = matrix[k, column]
+    return panels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_panels_hold_columns_side_by_side_and_bf16_ones_two_rows_beside_each_other(dtype: torch.dtype) -> None:
+    """35 columns are two panels; with 5 rows the last pair of bf16 has a zero."""
+    matrix = random(5, 35).to(dtype).to(torch.float32)
+    panels = in_panels(matrix)
+    if dtype == torch.bfloat16:
+        panels = torch.stack([torch.cat([panels, torch.zeros(2, 1, 32)], 1)[:, i::2] for i in (0, 1)], -1).to(dtype)
+    x, ids = random(1, 3, 5, seed=1), torch.tensor([[34, 0, 7]])
+    torch.testing.assert_close(torch.ops.specc.panel_linear(x, panels, 35), x @ matrix)
+    if dtype == torch.bfloat16:
+        assert torch.equal(torch.ops.specc.panel_embedding(ids, panels, 35, 5), matrix.T[ids])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_panels_of_few_bits_hold_four_rows_of_sixteen_columns_beside_each_other(bits: int) -> None:
+    """Six rows in blocks of 8, which are filled up: one block, two steps of four rows."""
+    numbers = torch.randint(0, 1 << bits, (6, 35), generator=torch.Generator().manual_seed(0))
+    bytes_of = torch.zeros(2, 1, 2, 2, 64, dtype=torch.uint8)  # panel, block, step, half of the panel, byte
+    for k in range(6):
+        for column in range(35):
+            half, place = column % 32 // 16, column % 16 * 4 + k % 4
+            bytes_of[column // 32, 0, k // 4, half, place] = numbers[k, column]
+    panels = bytes_of if bits == 8 else bytes_of[..., 0, :] | bytes_of[..., 1, :] << 4
+    scales = random(2, 1, 32).abs()
+    x, matrix = random(1, 3, 6, seed=1), (numbers - 2 ** (bits - 1)) * scales.reshape(1, 64)[:, :35]
+    result = torch.ops.specc.panel_quantized_linear(x, panels, scales, 35, bits, 8)
+    torch.testing.assert_close(result, x @ matrix)
+
+
+BF16_PANELS = torch.zeros(2, 3, 32, 2, dtype=torch.bfloat16)
 CASES = {
     "attention": (Q, K, V, None, 0.3, 0, 0.0, 0),
     "rotary": (Q, random(5, 4), random(5, 4), torch.arange(5)[None], False),
     "rms_norm": (Q, random(8), 1e-5),
     "quantized_linear": (random(1, 3, 5), torch.zeros(2, 2, 2, dtype=torch.uint8), random(2, 2), 5, 4, 4),
+    "panel_linear": (random(1, 3, 5), torch.zeros(2, 5, 32), 35),
+    "panel_embedding": (torch.tensor([[3, 4]]), BF16_PANELS, 35, 5),
+    "panel_quantized_linear": (
+        random(1, 3, 6), torch.zeros(2, 1, 2, 64, dtype=torch.uint8), random(2, 1, 32), 35, 4, 8,
+    ),
     "cached_attention": (
         *(t[:, :, :2] for t in (Q, K, V)), random(1, 2, 9, 8), random(1, 2, 9, 6), torch.tensor([3]),
         torch.ones(2, 2, dtype=torch.bool).tril(), torch.tensor([[3, 4]]), None, 0.3, 0, 0.0, 0,

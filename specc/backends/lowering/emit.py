@@ -13,10 +13,12 @@ import torch
 from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.fx.proxy import GraphAppendingTracer
 
-from specc.passes.arguments import int_arg
-from specc.passes.find import calls, first_call, nodes, placeholder
+from specc.passes.arguments import argument, int_arg, node_arg
+from specc.passes.find import aten, calls, first_call, nodes, placeholder
 
 SLOTS = "counted_slots"
+FLAT = {aten.view.default, aten.reshape.default}
+SPLIT_HEADS = (1, 2)  # the axes that a model swaps between [1, slots, heads, size] and [1, heads, slots, size]
 
 
 def emit(
@@ -123,3 +125,53 @@ def count_slots(graph: GraphModule) -> Node:
         node = emit(graph.graph, "Shape", [ids], [1], torch.int64, start=1, end=2)
     node.name = SLOTS
     return node
+
+
+def flat_heads(graph: GraphModule, x: Node) -> Node:
+    """Return [1, heads, slots, size] as [1, slots, heads * size]: the value before the model split it, if it shows."""
+    g, (_, heads, _, size) = graph.graph, shape(x)
+    if x.target is not aten.transpose.int or tuple(x.args[1:]) != SPLIT_HEADS:
+        return g.call_function(aten.flatten.using_ints, (g.call_function(aten.transpose.int, (x, *SPLIT_HEADS)), 2, 3))
+    split = node_arg(x, 0)
+    if split.target in FLAT:
+        whole = node_arg(split, 0)
+        if len(shape(whole)) == 3 and shape(whole)[-1] == heads * size:
+            return whole
+    return g.call_function(aten.flatten.using_ints, (split, 2, 3))
+
+
+def whole_of_heads(flat: Sequence[Node]) -> Node | None:
+    """Return the value whose slices are queries, keys and values, all of it and in this order; None if there is none.
+
+    Args:
+        flat: Queries, keys and values, [1, slots, heads * size] each, as `flat_heads` returns them.
+    """
+    whole = argument(flat[0], 0)
+    if not isinstance(whole, Node) or any(f.target is not aten.slice.Tensor for f in flat):
+        return None
+    if any(f.args[:2] != (whole, 2) for f in flat):
+        return None
+    starts, ends = [int_arg(f, 2) for f in flat], [int_arg(f, 3) for f in flat]
+    adjacent = starts == [0, *ends[:2]] and ends[2] == shape(whole)[-1]
+    return whole if adjacent else None
+
+
+def hand_on_heads(graph: GraphModule, old: Node, attention: Node) -> None:
+    """Give the users of attention's output [1, heads, slots, size]. Those that flatten it again get the flat result.
+
+    Args:
+        graph: Where the nodes are.
+        old: The output that is replaced, [1, heads, slots, size].
+        attention: The node whose first result is the output, [1, slots, heads * size].
+    """
+    g, (_, heads, _, size) = graph.graph, shape(old)
+    with g.inserting_before(old):
+        out = g.call_function(operator.getitem, (attention, 0))
+        split = g.call_function(aten.view.default, (out, [1, -1, heads, size]))
+        back = g.call_function(aten.transpose.int, (split, *SPLIT_HEADS))
+    for user in list(old.users):
+        if user.target is aten.transpose.int and tuple(user.args[1:]) == SPLIT_HEADS:
+            for last in list(user.users):
+                if last.target in FLAT and len(shape(last)) == 3 and shape(last)[-1] == heads * size:
+                    last.replace_all_uses_with(out)
+    old.replace_all_uses_with(back)

@@ -7,7 +7,6 @@ The operator is described in docs/ContribOperators.md of ONNX Runtime.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +15,20 @@ import onnx_ir as ir
 import torch
 from torch.fx import GraphModule, Node
 
-from specc.backends.lowering.emit import count_slots, emit, emit_several, shape
+from specc.backends.lowering.emit import (
+    count_slots,
+    emit,
+    emit_several,
+    flat_heads,
+    hand_on_heads,
+    shape,
+    whole_of_heads,
+)
 from specc.backends.lowering.masks import Biases, is_causal
 from specc.passes import Pass
-from specc.passes.arguments import CachedAttentionCall, RotaryCall, argument, int_arg, node_arg
+from specc.passes.arguments import CachedAttentionCall, RotaryCall, int_arg, node_arg
 from specc.passes.find import CACHED, ROTARY, aten, calls
 
-FLAT = {aten.view.default, aten.reshape.default}
-SPLIT_HEADS = (1, 2)  # the axes that a model swaps between [1, slots, heads, size] and [1, heads, slots, size]
 ROTATED_MULTIPLE = 8  # pairs: the operator turns a multiple of 16 sizes
 
 
@@ -48,7 +53,7 @@ class GroupQuery(Pass):
                 new = self._attention(graph, CachedAttentionCall.of(node), shared)
             for item in list(node.users):
                 if int_arg(item, 1) == 0:
-                    _hand_on(graph, item, new)
+                    hand_on_heads(graph, item, new)
                 else:
                     item.replace_input_with(node, new)
         return len(attentions)
@@ -72,7 +77,7 @@ class GroupQuery(Pass):
             attributes["local_window_size"] = call.window
         seqlens_k, total_sequence_length = shared.lengths(call.past_len)
         inputs = _group_query_inputs(
-            packed=_packed([_flat(graph, head) for head in (query, key, call.value)]),
+            packed=_packed([flat_heads(graph, head) for head in (query, key, call.value)]),
             past_key=call.past_key,
             past_value=call.past_value,
             seqlens_k=seqlens_k,
@@ -161,41 +166,7 @@ class _Shared:
         return self.both_lengths
 
 
-def _flat(graph: GraphModule, x: Node) -> Node:
-    """Return [1, heads, slots, size] as [1, slots, heads * size]: the value before the model split it, if it shows."""
-    g, (_, heads, _, size) = graph.graph, shape(x)
-    if x.target is not aten.transpose.int or tuple(x.args[1:]) != SPLIT_HEADS:
-        return g.call_function(aten.flatten.using_ints, (g.call_function(aten.transpose.int, (x, *SPLIT_HEADS)), 2, 3))
-    split = node_arg(x, 0)
-    if split.target in FLAT:
-        whole = node_arg(split, 0)
-        if len(shape(whole)) == 3 and shape(whole)[-1] == heads * size:
-            return whole
-    return g.call_function(aten.flatten.using_ints, (split, 2, 3))
-
-
 def _packed(flat: list[Node]) -> list[Node | None]:
     """Return [whole, None, None] if queries, keys and values are all of `whole`, in this order; else the three."""
-    whole = argument(flat[0], 0)
-    if not isinstance(whole, Node) or any(f.target is not aten.slice.Tensor for f in flat):
-        return [*flat]
-    if any(f.args[:2] != (whole, 2) for f in flat):
-        return [*flat]
-    starts, ends = [int_arg(f, 2) for f in flat], [int_arg(f, 3) for f in flat]
-    adjacent = starts == [0, *ends[:2]] and ends[2] == shape(whole)[-1]
-    return [whole, None, None] if adjacent else [*flat]
-
-
-def _hand_on(graph: GraphModule, old: Node, attention: Node) -> None:
-    """Give the output's users [1, heads, slots, size]. Those that flatten it again get the operator's own result."""
-    g, (_, heads, _, size) = graph.graph, shape(old)
-    with g.inserting_before(old):
-        out = g.call_function(operator.getitem, (attention, 0))
-        split = g.call_function(aten.view.default, (out, [1, -1, heads, size]))
-        back = g.call_function(aten.transpose.int, (split, *SPLIT_HEADS))
-    for user in list(old.users):
-        if user.target is aten.transpose.int and tuple(user.args[1:]) == SPLIT_HEADS:
-            for last in list(user.users):
-                if last.target in FLAT and len(shape(last)) == 3 and shape(last)[-1] == heads * size:
-                    last.replace_all_uses_with(out)
-    old.replace_all_uses_with(back)
+    whole = whole_of_heads(flat)
+    return [*flat] if whole is None else [whole, None, None]

@@ -17,7 +17,8 @@ from shell import specc as cli
 import specc.backends.tensorrt
 from specc.cli import doctor
 from specc.runtime.device import PROVIDERS
-from specc.runtime.engines import BACKENDS, DEVICES
+from specc.runtime.engines import BACKENDS, DEVICES, kernels
+from specc.runtime.errors import BackendError
 
 pytestmark = pytest.mark.torch
 
@@ -27,7 +28,8 @@ def findings() -> dict[str, doctor.Finding]:
 
 
 def test_every_backend_and_provider_is_examined() -> None:
-    assert [*findings()] == [*(f"backend {n}" for n in BACKENDS), *(f"provider {n}" for n in PROVIDERS)]
+    names = [*(f"backend {n}" for n in BACKENDS), *(f"provider {n}" for n in PROVIDERS), "library specc-kernels"]
+    assert [*findings()] == names
     assert set(DEVICES) >= set(BACKENDS)
 
 
@@ -58,6 +60,27 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
         assert any(f"install specc-compiler[{name}] in" in m for m in all_findings[f"provider {name}"].missing)
         assert not all_findings[f"provider {name}"].run
     assert not all_findings["backend tensorrt-rtx"].run
+
+
+def test_the_library_of_operators_is_named_with_its_version_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = kernels.Library(
+        version="0.3.1", path="/x.so", operators=("LinearBF16",), variants=("scalar", "avx2"), active="avx2"
+    )
+    monkeypatch.setattr(kernels, "check", lambda: None)
+    monkeypatch.setattr(kernels, "library", lambda: here)
+    finding = findings()["library specc-kernels"]
+    assert finding.run and finding.build and not finding.missing
+    assert finding.notes == ("version 0.3.1, variant avx2 (this processor runs scalar, avx2)",)
+
+
+@pytest.mark.parametrize("problem", ["specc-kernels is not installed; pip install specc-kernels", "it does not fit"])
+def test_a_library_of_operators_that_does_not_work_is_one_line(problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise BackendError(problem)
+
+    monkeypatch.setattr(kernels, "check", fails)
+    finding = findings()["library specc-kernels"]
+    assert finding.missing == (problem,) and not finding.run and not finding.build and not finding.notes
 
 
 def test_without_the_compiler_nothing_builds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +162,7 @@ def test_no_extra_brings_a_second_onnx_runtime() -> None:
 
 
 def test_the_verb() -> None:
-    assert {row["name"] for row in cli("doctor", "--json").json} == {*BACKENDS, *PROVIDERS}
+    assert {row["name"] for row in cli("doctor", "--json").json} == {*BACKENDS, *PROVIDERS, "specc-kernels"}
     assert "onnx on CPUExecutionProvider" in cli("doctor").out
 
 

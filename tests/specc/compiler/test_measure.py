@@ -36,6 +36,7 @@ def options(**changes: Any) -> Options:
         ({}, [default_recipe]),
         ({"tune": True}, [default_recipe, tune]),
         ({"dtype": "bf16"}, [default_recipe]),
+        ({"dtype": "bf16", "text": "book.txt"}, [self_reference, default_recipe]),
         ({"dtype": "int4", "tune": True}, [self_reference, default_recipe, tune]),
         ({"dtype": "int8", "text": "book.txt"}, [self_reference, default_recipe]),
     ],
@@ -45,7 +46,7 @@ def test_the_steps_run_in_order(
 ) -> None:
     runs: list[tuple[ModuleType, tuple[str, ...]]] = []
     monkeypatch.setattr(measure, "run_module", lambda module, *argv, **_: runs.append((module, argv)))
-    measure_recipes(tmp_path, options(**changes), STAGES)
+    measure_recipes(tmp_path, options(**changes), STAGES, is_rounded=self_reference in modules)
     assert [module for module, _ in runs] == modules
     assert all(argv[0] == str(tmp_path) for _, argv in runs)
     assert [argv[1:] for module, argv in runs if module is self_reference] in (
@@ -58,7 +59,7 @@ def test_each_recipe_is_reported_as_it_is_measured(monkeypatch: pytest.MonkeyPat
     seen: list[tuple[str, int]] = []
     stages = Stages(lambda title, done, total: seen.append((title, done)), {"measure": 1.0})
     monkeypatch.setattr(measure, "run_module", lambda module, *argv, advance, **_: advance("3 4 the fastest in turns"))
-    measure_recipes(tmp_path, options(), stages)
+    measure_recipes(tmp_path, options(), stages, is_rounded=False)
     assert seen == [("measure the recipes", 0), ("measure the recipes · the fastest in turns, 4 of 4", 750)]
 
 
@@ -71,13 +72,13 @@ def test_each_recipe_is_reported_as_it_is_measured(monkeypatch: pytest.MonkeyPat
 )
 def test_a_step_that_fails_says_which_it_is(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=message):
-        measure_recipes(tmp_path / "none", options(**changes), STAGES)
+        measure_recipes(tmp_path / "none", options(**changes), STAGES, is_rounded="dtype" in changes)
 
 
 def test_a_failure_of_tuning_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(measure, "default_recipe", ModuleType("this"))  # prints a poem, and succeeds
     with pytest.raises(BackendError, match=r"cannot tune the recipes on this machine: .*no bundle"):
-        measure_recipes(tmp_path / "none", options(tune=True), STAGES)
+        measure_recipes(tmp_path / "none", options(tune=True), STAGES, is_rounded=False)
 
 
 def bundle_with(trees: dict[str, TreeProposal] | None) -> Bundle:

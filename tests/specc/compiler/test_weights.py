@@ -11,7 +11,17 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.fx import GraphModule, symbolic_trace
 
-from specc.compiler.weights import INLINE, collect, file_name, prefix_of, share_tied, write, write_types
+from specc.compiler.weights import (
+    ALIGNMENT,
+    INLINE,
+    TYPES,
+    collect,
+    file_name,
+    prefix_of,
+    share_tied,
+    write,
+    write_types,
+)
 from specc.runtime.errors import BundleError
 
 pytestmark = pytest.mark.torch
@@ -85,3 +95,20 @@ def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:
 def test_no_room_is_one_line_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"cannot write .*none/w: .*; free some space, or choose another output"):
         write({"w": torch.ones(2)}, tmp_path / "none" / "w")
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 30, 61])
+def test_data_begin_where_processors_load_whole_lines(length: int, tmp_path: Path) -> None:
+    """Names of any length, also beyond ASCII, and tensors of every type that is written."""
+    tensors = {f"{'ä' * length}.{kind}": torch.ones(3, 5).to(dtype) for dtype, kind in TYPES.items()}
+    write(tensors, tmp_path / "w.safetensors")
+    data = (tmp_path / "w.safetensors").read_bytes()
+    assert (8 + int.from_bytes(data[:8], "little")) % ALIGNMENT == 0
+    assert {name: (t.dtype, t.tolist()) for name, t in load_file(tmp_path / "w.safetensors").items()} == {
+        name: (t.dtype, t.tolist()) for name, t in tensors.items()
+    }
+
+
+def test_types_that_no_engine_reads_are_written_without_padding(tmp_path: Path) -> None:
+    write({"a": torch.ones(3, dtype=torch.float64)}, tmp_path / "w.safetensors")
+    assert load_file(tmp_path / "w.safetensors")["a"].tolist() == [1.0, 1.0, 1.0]

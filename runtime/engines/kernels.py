@@ -1,0 +1,123 @@
+"""The library of specc-kernels: ONNX Runtime operators of the domain `specc`, for engines that need them.
+
+It is a package that a user installs. A bundle never brings one. An engine lists its operators in `needs`, each as
+`specc::NAME` with the least version of specc-kernels that has it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ..errors import BackendError, backend_errors, first_line
+from ..manifest import EngineSpec
+from .onnx_runtime import ort
+
+PACKAGE, MODULE, DOMAIN = "specc-kernels", "specc_kernels", "specc::"
+INSTALL = "pip install specc-kernels, or from a clone of specc: pip install ./kernels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """The installed library.
+
+    Attributes:
+        version: of the package.
+        path: the shared library's file.
+        operators: the names of its operators, without their domain.
+        variants: the sets of instructions that it was built for and that this processor has, slowest first.
+        active: the variant in use.
+    """
+
+    version: str
+    path: str
+    operators: tuple[str, ...]
+    variants: tuple[str, ...]
+    active: str
+
+
+def needed(spec: EngineSpec) -> bool:
+    """Return whether an engine has operators of specc-kernels."""
+    return any(name.startswith(DOMAIN) for name in spec.needs)
+
+
+def library() -> Library:
+    """Load the library and describe it.
+
+    Raises:
+        BackendError: it is not installed, damaged, or built for another kind of processor.
+    """
+    try:
+        module: Any = importlib.import_module(MODULE)
+        installed = version(PACKAGE)
+    except (ImportError, PackageNotFoundError) as e:
+        raise BackendError(f"{PACKAGE} is not installed; {INSTALL}") from e
+    try:
+        about = module.describe()
+    except OSError as e:  # specc_kernels says in one line what is wrong with the file; the system's loader does, too.
+        raise BackendError(f"{PACKAGE} {installed} does not load: {first_line(e)}; {INSTALL}") from e
+    return Library(
+        version=installed,
+        path=about.library,
+        operators=about.operators,
+        variants=about.supported,
+        active=about.active,
+    )
+
+
+def check() -> None:
+    """Check that the library is there and that this ONNX Runtime takes it.
+
+    Raises:
+        BackendError: it is missing or damaged, or does not fit this version of ONNX Runtime.
+    """
+    register(ort.SessionOptions())
+
+
+def require(spec: EngineSpec) -> None:
+    """Check that the library has the operators of an engine. Nothing happens for an engine that has none of them.
+
+    Raises:
+        BackendError: the library is missing, damaged, or older than the engine needs.
+    """
+    least = {name.removeprefix(DOMAIN): oldest for name, oldest in spec.needs.items() if name.startswith(DOMAIN)}
+    if not least:
+        return
+    try:
+        here = library()
+    except BackendError as e:
+        raise BackendError(f"engine {spec.name} has operators of {PACKAGE} ({', '.join(least)}): {e}") from e
+    for name, oldest in least.items():
+        if name not in here.operators or _numbers(here.version) < _numbers(oldest):
+            raise BackendError(
+                f"engine {spec.name} needs the operator {name} of {PACKAGE} {oldest} or newer, and here is "
+                f"{here.version}; upgrade it: {INSTALL}"
+            )
+
+
+def register(options: ort.SessionOptions) -> None:
+    """Make the operators known to the sessions that are loaded with these options.
+
+    Raises:
+        BackendError: the library is missing or damaged, or does not fit this version of ONNX Runtime.
+    """
+    here = library()
+    with backend_errors(
+        lambda error: (
+            f"{PACKAGE} {here.version} does not fit ONNX Runtime {ort.__version__}: {error}; upgrade both: "
+            f"pip install -U onnxruntime, and {INSTALL}"
+        )
+    ):
+        options.register_custom_ops_library(here.path)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers at the start of a version, so that 0.10.0 is newer than 0.9.1."""
+    numbers = []
+    for part in text.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

@@ -1,0 +1,205 @@
+"""Lower products, embeddings and attention to the operators of specc-kernels, in the domain `specc`.
+
+A row's result there does not depend on how many rows there are: verifying N slots gives the bits of N decode steps.
+The operators are described in kernels/README.md. The other nodes are those of the fast lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from specc.backends.lowering.emit import (
+    emit,
+    emit_several,
+    flat_heads,
+    hand_on_heads,
+    shape,
+    shape_at,
+    swap_each,
+    whole_of_heads,
+)
+from specc.backends.lowering.masks import is_causal
+from specc.passes import Pass
+from specc.passes.arguments import CachedAttentionCall, RotaryCall, int_arg, node_arg
+from specc.passes.find import CACHED, ROTARY, calls
+
+DOMAIN = "specc"
+SINCE = {  # the version of specc-kernels that brought each operator as it is used here
+    "GatherBF16": "0.1.0",
+    "LinearBF16": "0.1.0",
+    "LinearF32": "0.1.0",
+    "LinearNBits": "0.1.0",
+    "TreeAttention": "0.1.0",
+}
+HEAD_MULTIPLE = 16  # sizes of a head: TreeAttention takes no others
+
+
+def lowering(slots: int) -> list[Pass]:
+    """Return the passes of this lowering but for attention.
+
+    Args:
+        slots: The number of slots that the block is traced with.
+    """
+    return [PanelLinears(slots), PanelQuantizedLinears(slots), PanelEmbeddings(slots)]
+
+
+def needs(operators: Iterable[str]) -> dict[str, str]:
+    """Return what the manifest says of an engine with these operators: the least version of specc-kernels for each."""
+    return {f"{DOMAIN}::{name}": SINCE[name] for name in sorted(set(operators))}
+
+
+def attends(graph: GraphModule) -> bool:
+    """Tell whether TreeAttention can compute every attention of a graph."""
+    return all(shape(node_arg(node, 0))[3] % HEAD_MULTIPLE == 0 for node in calls(graph, CACHED))
+
+
+@dataclass(frozen=True)
+class PanelLinears(Pass):
+    """A rewrite of products with weights in panels.
+
+    Given:   y = specc.panel_linear(x, panels, columns)
+    Result:  y = specc.LinearBF16(x, panels, columns=columns), or LinearF32
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        def product(node: Node) -> Node:
+            panels = node_arg(node, 1)
+            name = "LinearBF16" if panels.meta["val"].dtype == torch.bfloat16 else "LinearF32"
+            size, columns = shape_at(node, self.slots), int_arg(node, 2)
+            return emit(graph.graph, f"{DOMAIN}::{name}", [node_arg(node, 0), panels], size, columns=columns)
+
+        return swap_each(graph, torch.ops.specc.panel_linear.default, product)
+
+
+@dataclass(frozen=True)
+class PanelQuantizedLinears(Pass):
+    """A rewrite of products with quantised weights in panels. Activations are rounded to 8 bits, row by row.
+
+    Given:   y = specc.panel_quantized_linear(x, panels, scales, columns, bits, block_size)
+    Result:  y = specc.LinearNBits(x, panels, scales, columns=columns, bits=bits, block_size=block_size)
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        def product(node: Node) -> Node:
+            return emit(
+                graph.graph,
+                f"{DOMAIN}::LinearNBits",
+                [node_arg(node, i) for i in range(3)],
+                shape_at(node, self.slots),
+                columns=int_arg(node, 3),
+                bits=int_arg(node, 4),
+                block_size=int_arg(node, 5),
+            )
+
+        return swap_each(graph, torch.ops.specc.panel_quantized_linear.default, product)
+
+
+@dataclass(frozen=True)
+class PanelEmbeddings(Pass):
+    """A rewrite of embeddings whose table stands in panels.
+
+    Given:   y = specc.panel_embedding(ids, panels, columns, k)
+    Result:  y = specc.GatherBF16(ids, panels, columns=columns, k=k)
+    """
+
+    slots: int
+    optional: ClassVar[bool] = True
+
+    def __call__(self, graph: GraphModule) -> int:
+        def rows(node: Node) -> Node:
+            inputs, size = [node_arg(node, 0), node_arg(node, 1)], shape_at(node, self.slots)
+            name = f"{DOMAIN}::GatherBF16"
+            return emit(graph.graph, name, inputs, size, columns=int_arg(node, 2), k=int_arg(node, 3))
+
+        return swap_each(graph, torch.ops.specc.panel_embedding.default, rows)
+
+
+@dataclass(frozen=True)
+class TreeAttentions(Pass):
+    """A rewrite of attention to one node, which turns queries and keys itself and takes a tree as a mask.
+
+    Past and present may be one buffer. Without a mask the slots are a chain, of any width.
+
+    Given:   q, k, v = transpose(view(…));  out, keys, values = specc.cached_attention(rotary(q), rotary(k), v, …)
+    Result:  out, keys, values = specc.TreeAttention(…)   on [1, slots, heads * size]
+    """
+
+    slots: int
+
+    def __call__(self, graph: GraphModule) -> int:
+        attentions = calls(graph, CACHED)
+        chains: dict[Node, bool] = {}
+        for node in attentions:
+            call = CachedAttentionCall.of(node)
+            if call.mask not in chains:
+                chains[call.mask] = is_causal(graph, call.mask)
+            with graph.graph.inserting_before(node):
+                new = self._attention(graph, call, is_chain=chains[call.mask])
+            for item in list(node.users):
+                if int_arg(item, 1) == 0:
+                    hand_on_heads(graph, item, new)
+                else:
+                    item.replace_input_with(node, new)
+        return len(attentions)
+
+    def _attention(self, graph: GraphModule, call: CachedAttentionCall, *, is_chain: bool) -> Node:
+        """Insert the operator for one call."""
+        (_, heads, _, size), kv_heads = shape(call.query), shape(call.key)[1]
+        query, key = call.query, call.key
+        turn = _common_rotation(call)
+        if turn is not None:
+            query, key = node_arg(query, 0), node_arg(key, 0)
+        flat = [flat_heads(graph, head) for head in (query, key, call.value)]
+        packed = self._packed(graph, flat, (heads + 2 * kv_heads) * size)
+        inputs = [
+            packed,
+            call.past_len,
+            None,  # widths of lanes
+            call.positions if turn or call.window else None,
+            turn.cos if turn else None,
+            turn.sin if turn else None,
+            None if is_chain else call.mask,
+            call.sinks,
+            call.past_key,
+            call.past_value,
+        ]
+        shapes = [[1, self.slots, heads * size], shape(call.past_key), shape(call.past_value)]
+        return emit_several(
+            graph.graph,
+            f"{DOMAIN}::TreeAttention",
+            inputs,
+            shapes,
+            num_heads=heads,
+            kv_num_heads=kv_heads,
+            scale=call.scale,
+            softcap=call.softcap,
+            local_window_size=call.window,
+            rotary_interleaved=int(turn is not None and turn.interleaved),
+        )
+
+    def _packed(self, graph: GraphModule, flat: list[Node], width: int) -> Node:
+        """Return queries, keys and values side by side, [1, slots, width]."""
+        whole = whole_of_heads(flat)
+        if whole is not None:
+            return whole
+        return emit(graph.graph, "Concat", flat, [1, self.slots, width], axis=2)
+
+
+def _common_rotation(call: CachedAttentionCall) -> RotaryCall | None:
+    """Return the rotation that the operator can take over: queries and keys turn alike, by the slots' positions."""
+    query, key = call.query, call.key
+    if query.target is not ROTARY or key.target is not ROTARY or query.args[1:] != key.args[1:]:
+        return None
+    turn = RotaryCall.of(query)
+    return turn if turn.positions is call.positions else None
