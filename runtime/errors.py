@@ -72,7 +72,7 @@ def check_unicode(text: str, name: str) -> None:
 
 @contextlib.contextmanager
 def backend_errors(message: Callable[[str], str]) -> Iterator[None]:
-    """Turn every error of the block into a BackendError. A BackendError passes as it is.
+    """Turn every error of the block into a BackendError. A SpeccError passes as it is.
 
     Libraries such as ONNX Runtime raise classes of their own that have no common base but Exception.
 
@@ -82,7 +82,7 @@ def backend_errors(message: Callable[[str], str]) -> Iterator[None]:
     """
     try:
         yield
-    except BackendError:
+    except SpeccError:
         raise
     except Exception as e:
         raise BackendError(message(first_line(e))) from e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from threading import RLock
 from typing import Any, Unpack
 
 from .acceptance import Acceptance
@@ -60,6 +61,9 @@ class Session:
     """One conversation over a bundle's engines. Rows that a new prompt shares with the last text are not run again.
 
     A session is a context manager, which closes it at the end.
+
+    Threads may share a session. One waits until the answer of another's `generate` is whole, or its step of a `stream`.
+    A request between two steps of a stream ends that stream by a PromptError.
     """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
@@ -73,14 +77,14 @@ class Session:
             BundleError: a file was altered.
             BackendError: no backend of the bundle runs on the device, or the caches do not fit.
         """
-        check_once(bundle)
         self.bundle = bundle
-        self.engines = Engines(bundle, device)
+        self.engines = Engines(bundle, device, check_once(bundle))
         self.text = Text(bundle)
         self.cache = Cache(self.engines.store("target"))
         self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
         self._current: Sequence | None = None  # The request that the cache belongs to.
         self._width = ""  # The engine that computed all rows of the cache, if the last request was exact.
+        self._lock = RLock()  # Held while the engines and the cache are used.
 
     def __enter__(self) -> Session:
         return self
@@ -90,10 +94,11 @@ class Session:
 
     def close(self) -> None:
         """Free the engines and the caches. Later requests, and streams that have not ended, raise a SpeccError."""
-        self.engines.close()
-        self.drafters.clear()
-        self.cache = Cache(Released())
-        self._current = None
+        with self._lock:
+            self.engines.close()
+            self.drafters.clear()
+            self.cache = Cache(Released())
+            self._current = None
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]
@@ -194,8 +199,9 @@ class Session:
         near = not width and is_near(manifest, method.recipe, backend)
         stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
         guard = guard and method.keeps_tokens(sampling) and not near
-        steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard, width)
-        return Stream(steps, self.text, stats, ending, tuple(tokens))
+        with self._lock:
+            steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard, width)
+        return Stream(steps, self.text, stats, ending, tuple(tokens), self._lock)
 
     def guarded_drafter(self, method: RunnableMethod) -> Guard:
         """Return a method's drafter under its guard. Both last as long as the session, with what they learned."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import compress
 from operator import index
@@ -115,7 +116,13 @@ class Stream:
     """
 
     def __init__(
-        self, steps: Iterator[list[int]], text: Text, stats: Stats, ending: Ending, prompt: Sequence[int] = ()
+        self,
+        steps: Iterator[list[int]],
+        text: Text,
+        stats: Stats,
+        ending: Ending,
+        prompt: Sequence[int] = (),
+        lock: AbstractContextManager[Any] | None = None,
     ) -> None:
         """Prepare the stream. Nothing runs before the first piece is asked for.
 
@@ -125,7 +132,9 @@ class Stream:
             stats: the counts of the request, to which the stream adds its tokens.
             ending: when the answer ends.
             prompt: the tokens before the answer, which its text continues.
+            lock: held while a step runs, and by `rest` until the end. A thread may enter it again.
         """
+        self._lock = nullcontext() if lock is None else lock
         self.token_ids: list[int] = []
         self.finish_reason = "length"
         self.stop_reason: str | int | None = None
@@ -136,14 +145,16 @@ class Stream:
         self._pieces = self._cut(text.pieces(self._tokens(), prompt))
 
     def __iter__(self) -> Iterator[str]:
-        return self._pieces
+        return self
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        with self._lock:
+            return next(self._pieces)
 
     def rest(self) -> Generation:
         """Run to the end, and return the answer with all text that was not taken yet."""
-        text = "".join(self)
+        with self._lock:
+            text = "".join(self)
         return Generation(
             text=text,
             token_ids=self.token_ids,

@@ -196,3 +196,37 @@ def test_the_runtime_alone_is_enough_to_run(tmp_path):
 
 def test_a_second_copy_under_another_name_is_refused():
     assert "import specc.runtime, not runtime" in python("import runtime", ROOT).stderr
+
+
+# Our own invariants, which no input can break. `python -O` removes every assert, so none may guard input.
+INVARIANTS = {
+    "runtime/engines/tensorrt.py": "self.inputs['past_len'][0] == start",
+    "runtime/sequence.py": "len(self.tokens) == len(self.cache) + 1",
+}
+
+
+def narrows_a_type(test: ast.expr) -> bool:
+    """Whether an assertion only tells mypy what is known: `x is not None`, `isinstance(x, T)`, `callable(x)`, `x`."""
+    if isinstance(test, ast.BoolOp):
+        return all(map(narrows_a_type, test.values))
+    if isinstance(test, ast.Compare):
+        return all(isinstance(op, ast.IsNot) for op in test.ops)
+    return isinstance(test, ast.Name | ast.Attribute) or (isinstance(test, ast.Call) and type_check(test))
+
+
+def type_check(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in ("isinstance", "callable")
+
+
+@pytest.mark.parametrize("file", [*sources("runtime"), *sources("specc")], ids=name)
+def test_no_assert_guards_input(file: Path) -> None:
+    tests = [node.test for node in ast.walk(parse(file)) if isinstance(node, ast.Assert)]
+    others = {ast.unparse(test) for test in tests if not narrows_a_type(test)}
+    assert others <= {INVARIANTS.get(name(file))}
+
+
+def test_an_assert_about_a_value_is_noticed() -> None:
+    tests = {
+        text: ast.parse(text, mode="eval").body for text in ("x > 0", "x is not None", "isinstance(x, int)", "x == 1")
+    }
+    assert [text for text, test in tests.items() if not narrows_a_type(test)] == ["x > 0", "x == 1"]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from ..bundle import Bundle
+from ..checked_files import CheckedFiles
 from ..device import CPU, Device
 from ..engine import Engine, Runner
 from ..errors import BackendError, SpeccError
@@ -77,13 +78,18 @@ class Engines:
         closed: whether they were unloaded for good.
     """
 
-    def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
+    def __init__(self, bundle: Bundle, device: Device = CPU, files: CheckedFiles | None = None) -> None:
         """Choose a backend; nothing is loaded.
+
+        Args:
+            bundle: whose engines.
+            device: where they run.
+            files: the bundle's files, which are checked again when an engine is loaded.
 
         Raises:
             BackendError: no backend of the bundle runs on the device.
         """
-        self.bundle, self.device = bundle, device
+        self.bundle, self.device, self._files = bundle, device, files
         self.backend = choose(bundle, device)
         self.sessions = SessionCache()
         self._engines: dict[str, Engine] = {}
@@ -109,13 +115,14 @@ class Engines:
         """Load the engines of these names that are not loaded yet, several files at once.
 
         Raises:
-            BundleError: there is no such engine.
+            BundleError: there is no such engine, or the bundle was replaced after it was checked.
             BackendError: an engine cannot be loaded here, or there is too little memory for all of them.
         """
         self.check_open()
         missing = [self.bundle.engine(n, self.backend) for n in dict.fromkeys(names) if n not in self._engines]
         if not missing:
             return
+        self._check_files()
         if self.device.device == "cpu":
             memory.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
         for spec in missing:
@@ -124,8 +131,15 @@ class Engines:
         for spec in missing:
             by_file[spec.file].append(spec)
         with ThreadPoolExecutor(len(by_file)) as pool:
-            for engines in pool.map(self._load, by_file.values()):
-                self._engines |= engines
+            loaded = list(pool.map(self._load, by_file.values()))
+        self._check_files()  # They may have been replaced while they were read.
+        for engines in loaded:
+            self._engines |= engines
+
+    def _check_files(self) -> None:
+        """Raise a BundleError if the bundle's files are not those that were checked."""
+        if self._files is not None:
+            self._files.check_again()
 
     def _load(self, specs: list[EngineSpec]) -> dict[str, Engine]:
         """Load engines of one file one after another, so that each can share what the first one loads."""

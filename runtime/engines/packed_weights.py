@@ -1,42 +1,45 @@
 """Weights in the layout of ONNX Runtime's matrix kernels, packed once a machine and mapped by all sessions.
 
-Otherwise each session packs a copy of its own. The cache belongs to a machine, a version of ONNX Runtime and a bundle.
-If one of them changes, all is packed again. Without a cache engines compute the same and take more memory.
+Otherwise each session packs a copy of its own. An entry belongs to a processor, a version of ONNX Runtime, and the
+content of a bundle's engines and weights. If one of them changes, all is packed again. An entry that does not fit its
+index is never used: it is emptied and packed again. Without a cache engines compute the same and take more memory.
 
-    KEY/index.json    the key; where each weight lies in weights.bin, raw and packed; size and time of every file here
+    KEY/index.json    the key; where each weight lies in weights.bin, raw and packed; the stamp of every file here
     KEY/weights.bin   raw and packed copies, appended to. A weight has one raw copy, whatever operators read it
-    KEY/NAME.onnx     an engine that refers to weights.bin
+    KEY/SHA256.onnx   an engine that refers to weights.bin, by the digest of the bundle's own file
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
+import os
 import platform
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from ..bundle import Bundle
-from ..disk_cache import cache_directory
+from ..checked_files import check_unchanged
+from ..disk_cache import locked_entry, make_room
 from ..environment import CacheOffError
-from ..errors import SpeccWarning, first_line
+from ..errors import BundleError, SpeccError, SpeccWarning, first_line
 from ..manifest import EngineSpec
 from ..stamps import stamp
 from .onnx_file import Location, OnnxFile
 from .onnx_runtime import FATAL, ort
+from .packed_index import BIN, Index
 from .prepacked import Prepacked
 
 PROVIDERS = ["CPUExecutionProvider"]
 PAGE = 4096  # Copies begin at a page, since ONNX Runtime maps each of them by itself.
 INLINE = 1024  # Weights of fewer bytes stay inside the engine's file.
-BIN, INDEX, LOCK = "weights.bin", "index.json", ".lock"
+PACKED = 2  # times the bytes of a weight that it takes with its packed copy, at most
 _warned: set[Path] = set()  # bundles whose users know that their weights are not shared
 
 
@@ -45,9 +48,16 @@ def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> or
 
     If that fails, the engine's own file is loaded, and a SpeccWarning says why, once for a bundle. There is no warning
     if the user switched the cache off.
+
+    Raises:
+        BundleError: a file was replaced after it was checked, or the engine reads one that the manifest does not list.
+        BackendError: SPECC_CACHE_SIZE is not a size.
     """
     try:
-        return ort.InferenceSession(str(_packed(bundle, spec)), options, providers=PROVIDERS)
+        with _packed(bundle, spec) as file:
+            return ort.InferenceSession(str(file), options, providers=PROVIDERS)
+    except SpeccError:
+        raise
     except CacheOffError:
         return ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
     except Exception as e:  # Such as a full disk or a damaged cache; ONNX Runtime's errors have no common base.
@@ -68,52 +78,20 @@ def _warn_once(path: Path, error: Exception) -> None:
     warnings.warn(text, SpeccWarning, stacklevel=3)
 
 
-@dataclass
-class Index:
-    """What a cache directory holds.
-
-    Attributes:
-        key: what it was packed for.
-        files: size and time of last change of each file, by name.
-        weights: where each weight lies in weights.bin, by its place in the bundle, then by the operators that read it.
-            Kernels of other operators may need other packed copies.
-    """
-
-    key: str
-    files: dict[str, list[int]] = field(default_factory=dict)
-    weights: dict[str, dict[str, Location]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, directory: Path, key: str) -> Self:
-        """Read a directory's index. If it does not match the key or the files, empty the directory and begin anew."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            index = cls(**json.loads((directory / INDEX).read_text()))
-            if index.key == key and all(stamp(directory / name) == old for name, old in index.files.items()):
-                return index
-        for file in directory.iterdir():
-            if file.name == LOCK:
-                continue
-            if file.is_dir():
-                shutil.rmtree(file)
-            else:
-                file.unlink()
-        return cls(key)
-
-    def write(self, directory: Path) -> None:
-        """Write the index of the files that are now in a directory."""
-        self.files = {f.name: stamp(f) for f in directory.iterdir() if f.suffix in (".onnx", ".bin")}
-        partial = directory / f"{INDEX}.partial"
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(directory / INDEX)
-
-
 def cache_key(bundle: Bundle) -> str:
-    """Return a digest of what packed weights depend on: the bundle's graphs and weights, the kernels, the processor."""
+    """Return a digest of what packed weights depend on: the content of engines and weights, the kernels, the processor.
+
+    Names are a part of it, since an engine finds its weights by the name of their file.
+    """
+    parts = [ort.__version__, platform.machine(), processor(), sorted(_sources(bundle).items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _sources(bundle: Bundle) -> dict[str, str]:
+    """Return the SHA-256 of each file that an engine may read, by name. All others are no part of the key."""
+    engines = {engine.file for engine in bundle.manifest.engines}
     files = bundle.manifest.files
-    graphs = [files[e.file].sha256 for e in bundle.manifest.engines]
-    weights = sorted(f.sha256 for name, f in files.items() if name.endswith(".safetensors"))
-    parts = [ort.__version__, platform.machine(), processor(), *weights, *graphs]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return {name: files[name].sha256 for name in files if name in engines or name.endswith(".safetensors")}
 
 
 def processor() -> str:
@@ -124,27 +102,50 @@ def processor() -> str:
     return platform.processor()
 
 
-def _packed(bundle: Bundle, spec: EngineSpec) -> Path:
-    """Return the packed engine's file, which is made if it is not there.
+@contextlib.contextmanager
+def _packed(bundle: Bundle, spec: EngineSpec) -> Iterator[Path]:
+    """Yield the packed engine's file, which is made if it is not there. Nobody changes the entry until the block ends.
 
     Raises:
-        OSError: there is no room, or no right to write.
+        OSError: there is no room, or no right to write, or another process keeps the entry.
+        BundleError: a file was replaced after it was checked, or the engine reads one that the manifest does not list.
     """
-    key = cache_key(bundle)
-    directory = cache_directory("packed", key)
-    with _locked(directory):
+    key, name = cache_key(bundle), f"{bundle.manifest.files[spec.file].sha256}.onnx"
+    with locked_entry("packed", key, shared=True) as directory:
         index = Index.read(directory, key)
-        if spec.file not in index.files:
-            _pack(bundle, spec, directory, index)
-    return directory / spec.file
+        if index is not None and name in index.files:
+            yield directory / name
+            return
+    with locked_entry("packed", key) as directory:
+        index = Index.read(directory, key) or Index.begin(directory, key)
+        if name not in index.files:
+            _pack(bundle, spec, directory / name, index)
+        yield directory / name
 
 
-def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: Index) -> None:
-    """Write the engine's twin, whose weights lie packed in weights.bin. Weights that another engine packed stay."""
-    twin = OnnxFile(bundle.file(spec.file))
+def _pack(bundle: Bundle, spec: EngineSpec, file: Path, index: Index) -> None:
+    """Write the engine's twin, whose weights lie packed in weights.bin. Weights that another engine packed stay.
+
+    Args:
+        bundle: whose engine.
+        spec: the engine.
+        file: the twin, beside weights.bin.
+        index: what the entry holds. It gets the new weights, and is written.
+
+    Raises:
+        OSError: there is no room.
+        BundleError: a file was replaced after it was checked, or the engine reads one that the manifest does not list.
+    """
+    twin, directory = OnnxFile(bundle.file(spec.file)), file.parent
+    sources = sorted({spec.file, *(at["location"] for at in twin.weights.values())})
+    if foreign := set(sources).difference(_sources(bundle)):
+        raise BundleError(f"{spec.file} reads {min(foreign)!r}, which is not weights; compile the bundle again")
+    check_unchanged(bundle, sources)
+    before = [stamp(bundle.file(name)) for name in sources]
     places = {name: f"{at['location']} {at['offset']}+{at['length']}" for name, at in twin.weights.items()}
     users = {name: " ".join(sorted(twin.users[name])) for name in twin.weights}
     if missing := [name for name in places if users[name] not in index.weights.get(places[name], {})]:
+        make_room(PACKED * sum(int(twin.weights[name]["length"]) for name in missing), keep=directory)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             fresh = _packed_by_runtime(bundle.file(spec.file), Path(scratch))
             with (directory / BIN).open("ab") as bin_file, (Path(scratch) / BIN).open("rb") as packed:
@@ -152,9 +153,15 @@ def _pack(bundle: Bundle, spec: EngineSpec, directory: Path, index: Index) -> No
                     locations = index.weights.setdefault(places[name], {})
                     raw = next((location["offset"] for location in locations.values()), None)
                     locations[users[name]] = _move(fresh.weights[name], packed, bin_file, raw)
+                bin_file.flush()
+                os.fsync(bin_file.fileno())  # The index must not reach the disk before the weights.
     for name, place in places.items():
         twin.weights[name] = index.weights[place][users[name]]
-    twin.save(directory / spec.file)
+    twin.save(file)
+    if before != [stamp(bundle.file(name)) for name in sources]:
+        Index.begin(directory, index.key)  # Nobody knows which bytes were packed.
+        check_unchanged(bundle, sources)
+        raise OSError("the bundle's files changed while they were packed")
     index.write(directory)
 
 
@@ -215,11 +222,3 @@ class _Part:
         data = self.file.read(min(size, self.left) if size >= 0 else self.left)
         self.left -= len(data)
         return data
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Lock a cache directory against other processes until the block ends."""
-    with (directory / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

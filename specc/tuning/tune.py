@@ -16,7 +16,7 @@ from statistics import median
 
 from specc import machine
 from specc.runtime.bundle import Bundle, open_bundle
-from specc.runtime.bundle_writer import write_manifest
+from specc.runtime.bundle_writer import check_writable, replace_manifest
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates, calibrate
@@ -55,9 +55,10 @@ def tune(
         The plan that was written.
 
     Raises:
-        SpeccError: the bundle or the prompts cannot be used.
+        SpeccError: the bundle or the prompts cannot be used, or the bundle cannot be written.
     """
     bundle = open_bundle(path, allow_native_code)
+    check_writable(path)
     texts = read_texts(bundle, file)[:limit]
     total = len(texts) + LATER_STAGES
     stage("measure the steps", 0, total)
@@ -73,7 +74,7 @@ def tune(
     finalists = rerun_finalists(job, candidates)
     stage("write the plan", total - 1, total)
     plan = _plan(job, costs, calibrations, candidates, finalists)
-    write(path, job, plan, candidates)
+    write(bundle, job, plan, candidates)
     return plan
 
 
@@ -150,14 +151,18 @@ def rerun_finalists(job: Job, candidates: Sequence[Candidate]) -> list[Finalist]
     ]
 
 
-def write(path: Path, job: Job, plan: TunePlan, candidates: Iterable[Candidate]) -> None:
-    """Write the plan, and each recipe with its best parameters, into the bundle's manifest."""
+def write(bundle: Bundle, job: Job, plan: TunePlan, candidates: Iterable[Candidate]) -> None:
+    """Write the plan, and each recipe with its best parameters, into the bundle's manifest.
+
+    Raises:
+        BundleError: the bundle was changed after it was opened, or cannot be written.
+    """
     best = {candidate.recipe.name: candidate.recipe for candidate in candidates}
     recipes = tuple(best.get(recipe.name, recipe) for recipe in job.compiled.recipes)
     manifest = with_single_threads(job.compiled, job.single_threaded)
     enough = plan.prompts >= DEFAULT_RECIPE.least_prompts and plan.prompts * plan.tokens >= DEFAULT_RECIPE.least_tokens
     tuned = replace(manifest, recipes=recipes, default_recipe=plan.recipe, provisional=not enough)
-    write_manifest(path, plan.stored_in(tuned))
+    replace_manifest(bundle, plan.stored_in(tuned))
 
 
 def _plan(

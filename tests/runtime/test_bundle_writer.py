@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ import pytest
 from small_bundle import fill
 
 from specc.runtime.bundle import open_bundle
-from specc.runtime.bundle_writer import write_manifest, written_whole
+from specc.runtime.bundle_writer import check_writable, replace_manifest, write_manifest, written_whole
 from specc.runtime.errors import BundleError
 
 
@@ -164,3 +169,119 @@ def test_nothing_is_replaced_but_a_bundle_by_consent(
     with pytest.raises(BundleError, match="exists"), written_whole(tmp_path / "there", overwrite):
         pytest.fail("was begun")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_compiles_to_one_new_output_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "demo.specc"
+    with pytest.raises(BundleError, match="another process wrote"):  # noqa: SIM117
+        with written_whole(path) as late:
+            fill(late, b"late")
+            with written_whole(path) as early:
+                fill(early, b"early")
+    assert weights(path) == b"early" and beside(path) == ["demo.specc"]
+
+
+def test_a_process_that_is_killed_when_it_has_just_made_its_directory_leaves_nothing_for_the_next(path: Path) -> None:
+    code = f"""
+import fcntl, os, signal
+from pathlib import Path
+from specc.runtime.bundle_writer import written_whole
+fcntl.flock = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+written_whole(Path({str(path)!r}), overwrite=True).__enter__()
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert len(beside(path)) == 2
+    with written_whole(path, overwrite=True) as partial:
+        fill(partial, b"next")
+    assert weights(path) == b"next" and beside(path) == ["demo.specc"]
+
+
+def test_a_directory_that_another_process_cleared_away_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, calls = fcntl.flock, list[int]()
+
+    def late(handle: int, operation: int) -> None:
+        calls.append(handle)
+        if len(calls) == 1:
+            next(tmp_path.glob(".demo.specc.*")).rmdir()
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with written_whole(tmp_path / "demo.specc") as partial:
+        fill(partial)
+    assert weights(tmp_path / "demo.specc") == b"weights" and len(calls) > 1
+
+
+def test_a_manifest_that_another_process_cleared_away_before_it_was_locked_is_written_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, calls = fcntl.flock, list[Any]()
+
+    def late(handle: Any, operation: int) -> None:
+        calls.append(handle)
+        if len(calls) == 1:
+            next(path.glob("manifest.json.*")).unlink()
+        if len(calls) == 2:
+            raise BlockingIOError
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_manifest(path, open_bundle(path).manifest)
+    assert len(calls) == 3 and len(list(path.iterdir())) == 4
+
+
+def test_readers_see_a_whole_manifest_while_several_processes_write_it(path: Path) -> None:
+    manifest = open_bundle(path).manifest
+
+    def write(name: str) -> None:
+        for _ in range(100):
+            write_manifest(path, replace(manifest, default_recipe=name))
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, name) for name in ("lookahead", "plain")]
+        while not all(writer.done() for writer in writers):
+            assert open_bundle(path).recipe().name in ("lookahead", "plain")
+        for writer in writers:
+            writer.result()
+    assert open_bundle(path).manifest.files == manifest.files
+    assert sorted(p.name for p in path.iterdir()) == ["decode.onnx", "manifest.json", "sub", "weights.safetensors"]
+
+
+def test_a_manifest_that_finds_no_room_is_one_error_and_leaves_the_old_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, files = (path / "manifest.json").read_bytes(), sorted(path.rglob("*"))
+    bundle, opened = open_bundle(path), Path.open
+
+    def full(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        file = opened(self, mode, *args, **options)
+        if "x" in mode:
+            file.write("half")
+            raise OSError(28, "No space left on device")
+        return file
+
+    monkeypatch.setattr(Path, "open", full)
+    for attempt in (
+        lambda: check_writable(path),
+        lambda: write_manifest(path, bundle.manifest),
+        lambda: replace_manifest(bundle, replace(bundle.manifest, default_recipe="lookahead")),
+    ):
+        with pytest.raises(BundleError, match=r"manifest\.json cannot be written \(.*No space left.*\); make room"):
+            attempt()
+        assert (path / "manifest.json").read_bytes() == before and sorted(path.rglob("*")) == files
+
+
+def test_a_bundle_that_was_replaced_since_it_was_opened_gets_no_manifest_of_the_old_one(path: Path) -> None:
+    bundle = open_bundle(path)
+    with written_whole(path, overwrite=True) as partial:
+        fill(partial, b"other weights")
+    with pytest.raises(BundleError, match="was changed while this process worked on it; start again"):
+        replace_manifest(bundle, replace(bundle.manifest, default_recipe="lookahead"))
+    assert weights(path) == b"other weights" and open_bundle(path).recipe().name == "plain"
+
+
+def test_a_file_that_only_looks_like_a_manifest_is_kept(path: Path) -> None:
+    (path / "manifest.json.bak").write_text("mine")
+    write_manifest(path, open_bundle(path).manifest)
+    assert (path / "manifest.json.bak").read_text() == "mine"

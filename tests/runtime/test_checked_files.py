@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from small_bundle import fill
 
 from specc.runtime import bundle as bundles
+from specc.runtime import checked_files
 from specc.runtime.bundle import open_bundle
 from specc.runtime.checked_files import check_once
 from specc.runtime.errors import BundleError
@@ -49,3 +53,49 @@ def test_what_this_machine_has_checked_is_not_read_again(
         assert len(read) == expected
         if cache == "damaged" and step == 0:
             next(tmp_path.glob("damaged/*/*/*.json")).write_text("{")
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3", "[" * 100_000, '{"decode.onnx": null}', "\xff"])
+def test_a_record_that_is_none_is_ignored_and_written_anew(path: Path, tmp_path: Path, text: str) -> None:
+    check_once(open_bundle(path))
+    record = next(tmp_path.glob("cache/checked/*/*.json"))
+    whole = record.read_text()
+    record.write_text(text, encoding="latin-1")
+    check_once(open_bundle(path))
+    assert record.read_text() == whole
+
+
+def test_a_change_is_found_though_size_and_time_are_set_back(path: Path) -> None:
+    bundle = open_bundle(path)
+    check_once(bundle)
+    file = path / "weights.safetensors"
+    status = file.stat()
+    file.write_bytes(b"Weights")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(BundleError, match=r"weights\.safetensors was altered"):
+        check_once(bundle)
+
+
+def overwrite(path: Path) -> None:
+    shutil.rmtree(path)
+    fill(path, b"Weights")
+
+
+@pytest.mark.parametrize("change", [overwrite, shutil.rmtree])
+def test_files_that_were_replaced_after_the_check_are_an_error(path: Path, change: Callable[[Path], object]) -> None:
+    files = check_once(open_bundle(path))
+    files.check_again()
+    change(path)
+    message = f"the bundle at {path} was replaced while this session was open; load it again"
+    with pytest.raises(BundleError, match=re.escape(message)):
+        files.check_again()
+
+
+def test_equal_files_in_their_place_are_read_once_and_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, read = check_once(open_bundle(path)), list[Path]()
+    shutil.rmtree(path)
+    fill(path)
+    monkeypatch.setattr(checked_files, "sha256", lambda file: read.append(file) or bundles.sha256(file))
+    files.check_again()
+    files.check_again()
+    assert len(read) == 3

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sys
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -566,3 +568,47 @@ def test_closing_a_session_frees_its_engines_and_rows(session: Session) -> None:
     session.close()
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
+
+
+def test_threads_that_share_a_session_get_the_answers_that_they_would_get_alone(session: Session) -> None:
+    prompts = [f"{PROMPT} {i}" for i in range(4)]
+    recipes = [recipe.name for recipe in session.bundle.manifest.recipes]
+    expected = [session.generate(prompt, 20, ignore_eos=True).token_ids for prompt in prompts]
+
+    def work(number: int) -> bool:
+        prompt = number % len(prompts)
+        answer = session.generate(prompts[prompt], 20, recipe=recipes[number % len(recipes)], ignore_eos=True)
+        return answer.token_ids == expected[prompt]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(120)))
+
+
+def test_threads_that_stream_get_right_tokens_or_one_clear_error(session: Session) -> None:
+    prompts = [f"{PROMPT} {i}" for i in range(4)]
+    expected = [session.generate(prompt, 20, ignore_eos=True).token_ids for prompt in prompts]
+
+    def work(number: int) -> str:
+        prompt = number % len(prompts)
+        stream = session.stream(prompts[prompt], 20, ignore_eos=True)
+        try:
+            for _ in stream:
+                time.sleep(0)  # Another thread may run.
+        except PromptError as e:
+            return "interrupted" if "a later request took this session's cache" in str(e) else str(e)
+        return "right" if stream.token_ids == expected[prompt] else "wrong"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(work, range(120))) <= {"right", "interrupted"}
+
+
+def test_a_bundle_that_was_overwritten_is_an_error_when_the_next_engine_is_loaded(session: Session) -> None:
+    path = session.bundle.path
+    session.generate(PROMPT, 4, recipe="plain")
+    shutil.rmtree(path)
+    write_bundle(path)
+    session.generate(PROMPT, 4, recipe="plain")
+    (path / "all.toy").write_bytes((path / "all.toy").read_bytes() + b"other")
+    others = [r.name for r in session.bundle.manifest.recipes if r.name != "plain"]
+    with pytest.raises(BundleError, match="was replaced while this session was open; load it again"):
+        session.generate(PROMPT, 4, recipe=others[0])

@@ -15,6 +15,7 @@ from torch.fx.proxy import GraphAppendingTracer
 
 from specc.passes.arguments import argument, int_arg, node_arg
 from specc.passes.find import aten, calls, first_call, nodes, placeholder
+from specc.runtime.errors import PassError
 
 SLOTS = "counted_slots"
 FLAT = {aten.view.default, aten.reshape.default}
@@ -90,9 +91,14 @@ def swap_each(graph: GraphModule, target: Any, make: Callable[[Node], Node]) -> 
 
 
 def swap_results(node: Node, results: Sequence[Node]) -> None:
-    """Replace the `getitem` calls on a node by the results of the same number, in the node's own module."""
+    """Replace the `getitem` calls on a node by the results of the same number, in the node's own module.
+
+    Raises:
+        PassError: something uses the node's results as a whole.
+    """
     for item in list(node.users):
-        assert item.target is operator.getitem, f"{node.name} is used whole by {item.name}"
+        if item.target is not operator.getitem:
+            raise PassError(f"{item.name} uses all results of {node.name} at once; report this as a defect of specc")
         new = results[int_arg(item, 1)]
         new.meta = dict(item.meta) | {"nn_module_stack": node.meta.get("nn_module_stack")}
         item.replace_all_uses_with(new)

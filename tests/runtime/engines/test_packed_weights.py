@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +19,10 @@ from shell import copied, edit_manifest, specc
 import specc as package
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.engines import packed_weights
-from specc.runtime.engines.packed_weights import BIN, INDEX, LOCK, Index, cache_key
-from specc.runtime.errors import SpeccWarning
+from specc.runtime.engines.packed_index import BIN, INDEX, Index
+from specc.runtime.engines.packed_weights import cache_key
+from specc.runtime.errors import BundleError, SpeccWarning
 from specc.runtime.stamps import stamp
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A directory that an earlier session filled."""
-    for name in (BIN, "decode.onnx", LOCK):
-        (tmp_path / name).write_text(name)
-    Index("here", weights={"weights.safetensors 0+8": {"Gather": {"offset": "0"}}}).write(tmp_path)
-    return tmp_path
-
-
-def test_an_index_of_files_that_did_not_change_is_kept(directory: Path) -> None:
-    index = Index.read(directory, "here")
-    assert index.files == {name: stamp(directory / name) for name in (BIN, "decode.onnx")}
-    assert index.weights == {"weights.safetensors 0+8": {"Gather": {"offset": "0"}}}
-    assert len(list(directory.iterdir())) == 4
-
-
-DAMAGE: dict[str, Callable[[Path], Any]] = {
-    "changed": lambda d: (d / BIN).write_text("shorter"),
-    "missing": lambda d: (d / "decode.onnx").unlink(),
-    "not JSON": lambda d: (d / INDEX).write_text("{"),
-    "not an index": lambda d: (d / INDEX).write_text("[]"),
-    "of an older specc": lambda d: (d / INDEX).write_text('{"key": "here", "files": {}, "weights": {}, "raw": {}}'),
-    "never finished": lambda d: (d / INDEX).unlink(),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_an_index_that_does_not_match_the_files_empties_the_directory(
-    directory: Path, damage: Callable[[Path], Any]
-) -> None:
-    (directory / "remnant").mkdir()
-    damage(directory)
-    assert Index.read(directory, "here") == Index("here")
-    assert [f.name for f in directory.iterdir()] == [LOCK]
-
-
-def test_an_index_of_another_machine_or_bundle_is_not_believed(directory: Path) -> None:
-    assert Index.read(directory, "elsewhere") == Index("elsewhere")
-    assert [f.name for f in directory.iterdir()] == [LOCK]
 
 
 def decoded(bundle: Path) -> list[int]:
@@ -81,17 +41,21 @@ class TestBundle:
         (directory,) = (tmp_path / "cache" / "packed").iterdir()
         return directory
 
-    @pytest.mark.parametrize("name", [BIN, "decode.onnx", "prefill.onnx", INDEX])
-    def test_one_byte_less_is_noticed(self, bundle: Path, cache: Path, name: str) -> None:
+    @pytest.mark.parametrize("engine", [BIN, "decode.onnx", "prefill.onnx", INDEX])
+    def test_one_byte_less_is_noticed(self, bundle: Path, cache: Path, engine: str) -> None:
+        files = open_bundle(bundle).manifest.files
+        name = f"{files[engine].sha256}.onnx" if engine in files else engine
         whole, tokens = (cache / name).read_bytes(), decoded(bundle)
         os.truncate(cache / name, len(whole) - 1)
         assert decoded(bundle) == tokens
         assert (cache / name).stat().st_size >= len(whole)  # times in the index may take a digit more
-        assert Index.read(cache, cache.name).files[BIN] == stamp(cache / BIN)
+        index = Index.read(cache, cache.name)
+        assert index is not None and index.files[BIN] == stamp(cache / BIN)
 
     def test_a_weight_that_is_gathered_and_multiplied_lies_raw_once(self, bundle: Path, cache: Path) -> None:
         """The embedding that is the head too."""
         index = Index.read(cache, cache.name)
+        assert index is not None
         shared = [locations for locations in index.weights.values() if len(locations) > 1]
         assert [set(locations) for locations in shared] == [{"Gather", "FusedMatMul"}]
         assert all(len({at["offset"] for at in locations.values()}) == 1 for locations in shared)
@@ -114,6 +78,74 @@ class TestBundle:
         shutil.copytree(cache, copy, copy_function=shutil.copy2)
         assert decoded(bundle) == tokens
         assert json.loads((copy / INDEX).read_text())["key"] == copy.name
+
+    def test_an_altered_weight_is_packed_again_and_never_used(self, bundle: Path, cache: Path) -> None:
+        """Whatever its time of change says."""
+        tokens, status = decoded(bundle), (cache / BIN).stat()
+        (cache / BIN).write_bytes(bytes(status.st_size))
+        os.utime(cache / BIN, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert decoded(bundle) == tokens
+        assert any((cache / BIN).read_bytes())
+
+    def test_a_bundle_cannot_take_the_key_of_another(
+        self, bundle: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither by a copy of its weights under another name, nor by an engine whose weights nobody hashed."""
+        monkeypatch.setenv("SPECC_CACHE", str(tmp_path / "cold"))
+        other, _ = self.other(bundle, tmp_path)
+        shutil.copy(bundle / "weights.safetensors", other / "copy.safetensors")
+        entry = open_bundle(bundle).manifest.files["weights.safetensors"]
+
+        def hide(manifest: dict[str, Any]) -> None:
+            del manifest["files"]["weights.safetensors"]
+            manifest["files"]["copy.safetensors"] = {"bytes": entry.bytes, "sha256": entry.sha256}
+            for holder in (manifest, *manifest["engines"]):
+                holder["weights"] = "copy.safetensors"
+
+        edit_manifest(other, hide)
+        assert cache_key(open_bundle(other)) != cache.name
+        with pytest.raises(BundleError, match=r"weights\.safetensors"):
+            decoded(other)
+        assert not list((tmp_path / "cold").glob("packed/*/*.onnx"))
+
+    def test_weights_that_change_while_they_are_packed_are_not_kept(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The engine is not loaded, and its packed copy is gone."""
+        monkeypatch.setenv("SPECC_CACHE", str(tmp_path / "cold"))
+        own, pack = copied(bundle, tmp_path), packed_weights._packed_by_runtime
+
+        def altered(file: Path, scratch: Path) -> Any:
+            packed = pack(file, scratch)
+            weights = own / "weights.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+            return packed
+
+        monkeypatch.setattr(packed_weights, "_packed_by_runtime", altered)
+        with pytest.raises(BundleError, match="was replaced while this session was open; load it again"):
+            decoded(own)
+        assert not list((tmp_path / "cold").glob("packed/*/*.onnx"))
+
+    def test_a_cache_that_is_too_small_keeps_nothing_and_is_told(
+        self, bundle: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tokens = decoded(bundle)
+        monkeypatch.setenv("SPECC_CACHE", str(tmp_path / "cold"))
+        monkeypatch.setenv("SPECC_CACHE_SIZE", "100K")
+        with pytest.warns(SpeccWarning, match="SPECC_CACHE_SIZE allows"):
+            assert decoded(copied(bundle, tmp_path)) == tokens
+        assert sum(f.stat().st_size for f in (tmp_path / "cold").rglob("*") if f.is_file()) <= 100_000
+
+    def test_the_oldest_entry_makes_room_for_a_new_one(
+        self, bundle: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        size = sum(f.stat().st_size for f in cache.iterdir())
+        monkeypatch.setenv("SPECC_CACHE_SIZE", str(int(2.5 * size)))
+        os.utime(cache, (1, time.time() - 1000))
+        for _ in range(3):
+            shutil.rmtree(tmp_path / "copy.specc", ignore_errors=True)
+            decoded(self.other(bundle, tmp_path)[0])
+        assert sum(f.stat().st_size for f in cache.parent.rglob("*") if f.is_file()) <= 2.5 * size
 
     def other(self, bundle: Path, tmp_path: Path) -> tuple[Path, list[int]]:
         """Return a bundle of the same shapes and other weights, and its tokens without a cache."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,10 @@ from shell import copied, specc
 import specc as specc_package
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
+from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.device import Device
 from specc.runtime.engines import ort_cpu
+from specc.runtime.errors import BundleError
 from specc.tuning import job as job_module
 from specc.tuning import tune as module
 from specc.tuning.plan import CompiledRecipe, TunePlan
@@ -36,6 +41,42 @@ def test_it_is_written_with_what_it_rests_on(bundle: Path, tmp_path: Path) -> No
         "measure the steps", "calibrate", "calibrate shorter drafts", "run the best", "write the plan",
     ]  # fmt: skip
     assert specc("test", copy).status == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_bundle_that_cannot_be_written_is_refused_before_anything_is_measured(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    copy, opened = copied(bundle, tmp_path), Path.open
+    before = sorted(copy.rglob("*"))
+
+    def refuse(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if self.parent == copy and "r" not in mode:
+            raise OSError(number, os.strerror(number))
+        return opened(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(module, "prepare", lambda *_: pytest.fail("something was measured"))
+    with pytest.raises(BundleError, match=re.escape(f"{copy}/manifest.json cannot be written")):
+        tune(copy)
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_a_bundle_that_is_overwritten_while_it_is_tuned_keeps_its_new_manifest(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copied(bundle, tmp_path)
+    plan = module._plan
+
+    def overwritten(*args: Any) -> TunePlan:
+        manifest = open_bundle(copy).manifest
+        write_manifest(copy, replace(manifest, default_recipe="plain", extra={"by": "another process"}))
+        return plan(*args)
+
+    monkeypatch.setattr(module, "_plan", overwritten)
+    with pytest.raises(BundleError, match="was changed while this process worked on it; start again"):
+        tune(copy, tokens=8, limit=1)
+    assert open_bundle(copy).manifest.extra == {"by": "another process"}
 
 
 def test_a_second_plan_begins_with_the_recipes_as_compiled(bundle: Path, tmp_path: Path) -> None:
