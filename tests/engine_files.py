@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnxruntime as ort
-from graphs import prepared
 
-from specc import passes
 from specc.backends import Options
-from specc.backends.onnx import ONNX
-from specc.compiler import weights
 from specc.runtime.block import Block
 from specc.runtime.engines.ort_cpu import session_options
 from specc.runtime.manifest import CacheSpec, EngineSpec
@@ -21,6 +17,13 @@ PORTABLE = Options("portable")
 
 def build(directory: Path, block: Block, options: Options = PORTABLE) -> EngineSpec:
     """Build an engine, verify.onnx, with its weights and its commit file if it has one."""
+    # These import torch: tests of what runs an engine share this file and need none.
+    from graphs import prepared
+
+    from specc import passes
+    from specc.backends.onnx import ONNX
+    from specc.compiler import weights
+
     graph, file = prepared("llama"), directory / f"weights-{block.weights}.safetensors"
     tensors = weights.collect(graph)
     weights.write_types(tensors, directory, [block.weights])
