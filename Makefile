@@ -19,6 +19,7 @@ LATEST := build/latest
 DEMO := build/demo.specc
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 INSTALL := PYTHON=$(PYTHON) .ci/install.sh
+TEST_FOLDERS := $(filter-out bundles chat_templates doubles stubs,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 INPUTS := uv.lock pyproject.toml specc/__init__.py $(wildcard .ci/*)
 
 .PHONY: demo real real-short test quick lint style types docs test-latest bench-check mutants lock lock-check clean
@@ -62,11 +63,15 @@ style: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck .ci/run .ci/*.sh
 
-# mypy finds packages by their folders, so they are copied to where package-dir says that they are
+# mypy finds packages by their folders, so they are copied to where package-dir says that they are. The tests import
+# what lies in tests/ by its bare name, and their own folders are called as those of the code: they go into checks/.
 types: $(VENV)/ready
-	rm -rf build/types && mkdir -p build/types
+	rm -rf build/types && mkdir -p build/types/checks
 	cp -r specc build/types/specc && cp -r passes runtime build/types/specc/
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p specc
+	cp -r tests/*.py tests/doubles build/types/
+	cd tests && cp -r $(TEST_FOLDERS) ../build/types/checks/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --explicit-package-bases \
+		-p specc -p doubles -p checks $(patsubst tests/%.py,-m %,$(wildcard tests/*.py))
 
 docs: $(VENV)/ready-docs
 	$(BIN)/mkdocs build --strict

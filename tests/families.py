@@ -124,7 +124,9 @@ def config(family: str) -> Any:
 def tiny(family: str) -> PreTrainedModel:
     """A model of `family`, the same at each call: three layers, logits of a scale near 1."""
     torch.manual_seed(zlib.crc32(family.encode()))
-    model = AutoModelForCausalLM.from_config(config(family), attn_implementation="eager").eval().requires_grad_(False)
+    model: PreTrainedModel = (
+        AutoModelForCausalLM.from_config(config(family), attn_implementation="eager").eval().requires_grad_(False)
+    )
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             noise = torch.randn_like(parameter)

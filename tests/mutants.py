@@ -7,7 +7,8 @@
 cosmic-ray makes the mutants. Each runs in a fork of this process, which has imported the slow libraries once, and no
 file is changed: an import hook hands the mutated source to Python. tests/mutants.toml lists for each module its tests,
 and the mutants that no test can notice, each with the reason. Tests of whole models run last, so that a mutant which a
-small graph notices costs a second. The exit status is 1 if another mutant survives, or if an entry of the list is stale.
+small graph notices costs a second. The exit status is 1 if another mutant survives, or if an entry of the list is
+stale.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def mutants(module: str) -> Iterator[Mutant]:
     from cosmic_ray.plugins import get_operator, operator_names
 
     source = (ROOT / module).read_text(encoding="utf-8")
-    skipped = list(annotations(source))
+    skipped = list(annotation_spans(source))
     for name in sorted(operator_names()):
         kind, *operators = name.split("/")[1].split("_")
         if kind in REPLACEMENTS and operators[1] not in REPLACEMENTS[kind][operators[0]]:
@@ -108,7 +109,7 @@ def mutants(module: str) -> Iterator[Mutant]:
                 yield Mutant(module, *changed_lines(source, mutated), mutated)
 
 
-def annotations(source: str) -> Iterator[tuple[Position, Position]]:
+def annotation_spans(source: str) -> Iterator[tuple[Position, Position]]:
     """Yield where the type annotations of a file begin and end."""
     for node in ast.walk(ast.parse(source)):
         for child in (getattr(node, "annotation", None), getattr(node, "returns", None)):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,9 +99,7 @@ class Likeliest:
         pass
 
 
-def first_tokens(
-    demo: Session, recipe: str, rule: Acceptance, wrap: Callable[..., object] | None = None
-) -> Counter[int]:
+def first_tokens(demo: Session, recipe: str, rule: Acceptance, wrap: Callable[..., Any] | None = None) -> Counter[int]:
     """The first token of a verify step, over seeds, after one fixed prompt and pending token."""
     chosen = demo.bundle.recipe(recipe)
     drafter = demo.guarded_drafter(load_method(chosen, "recursive" if wrap else rule)).drafter

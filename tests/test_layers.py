@@ -66,7 +66,7 @@ def at_import(file: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", sources("runtime"), ids=name)
-def test_the_runtime_knows_arrays_and_engines_and_nothing_above_it(file):
+def test_the_runtime_knows_arrays_and_engines_and_nothing_above_it(file: Path) -> None:
     allowed = {"numpy", *sys.stdlib_module_names}
     if file.parent.name == "engines":
         allowed |= {"onnxruntime", "google.protobuf"}
@@ -89,20 +89,20 @@ def test_the_runtime_knows_arrays_and_engines_and_nothing_above_it(file):
 
 
 @pytest.mark.parametrize("file", sources("runtime"), ids=name)
-def test_the_runtime_imports_itself_relatively(file):
+def test_the_runtime_imports_itself_relatively(file: Path) -> None:
     """So that it runs under any name, and alone."""
     absolute = [n for n in ast.walk(parse(file)) if isinstance(n, ast.ImportFrom) and not n.level]
     assert [n.module for n in absolute if under(str(n.module), "specc", "runtime")] == []
 
 
 @pytest.mark.parametrize("file", sources("passes"), ids=name)
-def test_passes_know_torch_and_the_runtimes_vocabulary(file):
+def test_passes_know_torch_and_the_runtimes_vocabulary(file: Path) -> None:
     allowed = ("torch", "specc.runtime", "specc.passes", *sys.stdlib_module_names)
     assert [m for m in imports(file) if not under(m, *allowed)] == []
 
 
 @pytest.mark.parametrize("file", sources("specc"), ids=name)
-def test_torch_is_where_models_are_and_nowhere_else(file):
+def test_torch_is_where_models_are_and_nowhere_else(file: Path) -> None:
     if not any(fnmatch(name(file), f"specc/{pattern}") for pattern in HEAVY_FILES):
         assert [m for m in imports(file) if under(m, *HEAVY)] == []
         heavy = ("specc.passes", "specc.huggingface", "specc.compiler", "specc.exactness.reference", "specc.backends")
@@ -132,20 +132,20 @@ NAMELESS += [name(f) for folder in ("runtime/engines", "specc/backends") for f i
 
 
 @pytest.mark.parametrize("file", NAMELESS)
-def test_no_method_is_known_by_name(file):
+def test_no_method_is_known_by_name(file: str) -> None:
     """The loop, engines, backends, compiler and command line dispatch on what a thing needs."""
     methods = {s for m in METHODS if m != "plain" for s in spellings(m)}
     assert sorted(methods & set(words(parse(ROOT / file)))) == []
 
 
 @pytest.mark.parametrize("file", sources("passes"), ids=name)
-def test_passes_know_no_family_of_models(file):
+def test_passes_know_no_family_of_models(file: Path) -> None:
     """They find their place by what the graph says."""
     found = {w.lower() for text in words(parse(file)) for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)}
     assert [w for w in found if FAMILIES.fullmatch(w)] == []
 
 
-def test_every_folder_is_a_package_that_is_listed():
+def test_every_folder_is_a_package_that_is_listed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = [f.parent for folder in ("specc", "passes", "runtime") for f in sources(folder)]
     assert set(listed["packages"]) == {".".join(package(f / "any.py")) for f in folders}
@@ -175,17 +175,17 @@ def modules(folder: str) -> list[str]:
     return [".".join([*package(f), *([] if f.stem == "__init__" else [f.stem])]) for f in files]
 
 
-def test_the_block_blocks(tmp_path):
+def test_the_block_blocks(tmp_path: Path) -> None:
     """The control of the two tests below."""
     assert "torch is blocked" in python("import specc.compiler.capture", tmp_path).stderr
 
 
-def test_all_but_the_compiler_is_imported_without_torch(tmp_path):
+def test_all_but_the_compiler_is_imported_without_torch(tmp_path: Path) -> None:
     run = python(f"import {', '.join(modules('specc') + modules('runtime'))}", tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_the_runtime_alone_is_enough_to_run(tmp_path):
+def test_the_runtime_alone_is_enough_to_run(tmp_path: Path) -> None:
     """Copied into an empty package."""
     shutil.copytree(ROOT / "runtime", tmp_path / "specc/runtime")
     (tmp_path / "specc/__init__.py").touch()
@@ -194,7 +194,7 @@ def test_the_runtime_alone_is_enough_to_run(tmp_path):
     assert (run.returncode, run.stderr) == (0, "") and run.stdout.startswith(str(tmp_path))
 
 
-def test_a_second_copy_under_another_name_is_refused():
+def test_a_second_copy_under_another_name_is_refused() -> None:
     assert "import specc.runtime, not runtime" in python("import runtime", ROOT).stderr
 
 

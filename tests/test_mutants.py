@@ -8,7 +8,7 @@ import tomllib
 from importlib.util import module_from_spec
 
 import pytest
-from mutants import LIST, ROOT, Mutant, MutatedSource, annotations, changed_lines, mutants
+from mutants import LIST, ROOT, Mutant, MutatedSource, annotation_spans, changed_lines, mutants
 
 LISTED = tomllib.loads(LIST.read_text(encoding="utf-8"))
 
@@ -28,7 +28,7 @@ def test_an_equal_mutant_is_of_a_line_that_exists_and_has_a_reason(entry: dict[s
 
 def test_annotations_are_found_in_arguments_results_and_assignments() -> None:
     source = "def f(a: int | None, *b: int) -> str:\n    c: float = 1 + 2\n"
-    texts = [source.splitlines()[a[0] - 1][a[1] : b[1]] for a, b in annotations(source)]
+    texts = [source.splitlines()[a[0] - 1][a[1] : b[1]] for a, b in annotation_spans(source)]
     assert sorted(texts) == ["float", "int", "int | None", "str"]
 
 

@@ -17,7 +17,7 @@ class SessionOfAnswers:
         stats: fields of every answer's `Stats`.
     """
 
-    def __init__(self, answers: Mapping[str, Mapping[tuple[int, ...], list[int]]], **stats: Any) -> None:
+    def __init__(self, answers: Mapping[str, Mapping[Any, list[int]]], **stats: Any) -> None:
         self.answers, self.stats = answers, stats
         self.requests: list[tuple[tuple[int, ...], int, str, bool]] = []
 

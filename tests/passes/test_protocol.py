@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from small_graphs import Layers, hidden_states, small
@@ -11,6 +16,37 @@ from specc.passes.find import ATTENTION, calls, placeholder
 from specc.passes.protocol import Miss, Pass
 
 pytestmark = pytest.mark.torch
+
+
+FILES = sorted((Path(__file__).parents[2] / "passes").glob("*.py"))
+MODULES = [import_module("specc.passes" if f.stem == "__init__" else f"specc.passes.{f.stem}") for f in FILES]
+PASSES: dict[str, type[Any]] = {
+    t.__name__: t for m in MODULES for t in vars(m).values() if isinstance(t, type) and Pass in t.__mro__[1:]
+}
+OPTIONAL = {
+    "BoundPositions",
+    "CoreAten",
+    "DropAsserts",
+    "DropNoops",
+    "FoldConstants",
+    "FuseRMSNorm",
+    "FuseRotary",
+    "MergeProjections",
+    "OutOfPlace",
+    "PadHeads",
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_a_pass_cannot_change_and_only_those_that_prepare_a_graph_may_find_nothing(name: str) -> None:
+    step: Any = object.__new__(PASSES[name])
+    with pytest.raises(FrozenInstanceError):
+        step.optional = False
+    assert PASSES[name].optional is (name in OPTIONAL)
+
+
+def test_all_optional_passes_are_there() -> None:
+    assert set(PASSES) >= OPTIONAL and len(PASSES) == 18
 
 
 class Nothing(Pass):

@@ -78,7 +78,7 @@ def by_transformers(template: str, messages: Any, options: ChatOptions) -> str:
     """Render as `apply_chat_template` does."""
     from transformers import PreTrainedTokenizerFast
 
-    fast = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), chat_template=template, **TOKENS)
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), chat_template=template, **TOKENS)
     header = not options.continue_final_message
     text = fast.apply_chat_template(
         messages,
@@ -215,7 +215,7 @@ def test_named_templates_are_chosen_as_transformers_chooses(tmp_path: Path, list
     assert ("chat_template" in config) == listed
     files = {f.relative_to(tmp_path).as_posix(): f for f in tmp_path.rglob("*") if f.is_file()}
     chat = ChatTemplate(read_templates(files, config), special_tokens(config))
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    loaded: Any = AutoTokenizer.from_pretrained(tmp_path)
     assert chat.templates == loaded.chat_template == named
     assert chat.tokens == loaded.special_tokens_map
     for tools in (None, [TOOL]):

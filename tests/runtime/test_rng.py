@@ -110,11 +110,11 @@ def test_noise_is_uniform_and_uncorrelated() -> None:
 @given(PLACES)
 def test_a_place_fixes_its_decisions(place: tuple[int, int, Use, int]) -> None:
     """Whatever was drawn before, there or elsewhere."""
-    seed, *where = place
+    seed, request, use, position = place
     fresh, used = SeededRng(seed), SeededRng(seed)
     used.pick(np.ones(3))
-    used.at(*where).bernoulli(0.5)
-    one, other = fresh.at(*where), used.at(*where)
+    used.at(request, use, position).bernoulli(0.5)
+    one, other = fresh.at(request, use, position), used.at(request, use, position)
     assert [one.pick(np.ones(100)) for _ in range(3)] == [other.pick(np.ones(100)) for _ in range(3)]
 
 

@@ -58,7 +58,7 @@ def test_of_tokens_that_are_as_likely_the_first_ones_reach_top_p() -> None:
 
 def by_sorting(logits_V: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
     """Compute the distribution in the simplest way: stable sorts of the whole vocabulary."""
-    probs = np.exp((logits_V.astype(np.float64) - logits_V.max()) / temperature)
+    probs: np.ndarray = np.exp((logits_V.astype(np.float64) - logits_V.max()) / temperature)
     if 0 < top_k < len(probs):
         probs[np.argsort(-probs, kind="stable")[top_k:]] = 0
     probs /= probs.sum()
@@ -96,7 +96,12 @@ def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: f
 def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     sort = np.sort
-    monkeypatch.setattr(np, "sort", lambda a: sizes.append(len(a)) or sort(a))
+
+    def recording(values: np.ndarray) -> np.ndarray:
+        sizes.append(len(values))
+        return sort(values)
+
+    monkeypatch.setattr(np, "sort", recording)
     monkeypatch.setattr(np, "argsort", None)
     logits_V = (np.random.default_rng(1).normal(size=152_064) * 4).astype(np.float32)
     Sampling(0.8, top_p=0.95, top_k=64).probs(logits_V)
@@ -153,7 +158,8 @@ def test_a_value_of_another_type_is_named(values: dict[str, Any], line: str) -> 
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    assert Sampling(np.float32(0.5), np.float64(0.5), np.int64(3)).top_k == 3
+    numbers: list[Any] = [np.float32(0.5), np.float64(0.5), np.int64(3)]
+    assert Sampling(*numbers).top_k == 3
 
 
 def test_a_request_cannot_change_how_it_samples() -> None:

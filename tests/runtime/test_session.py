@@ -259,7 +259,7 @@ class Rounded(Toy):
     def head(self, token_N: np.ndarray, x_N: np.ndarray) -> None:
         super().head(token_N, x_N)
         logits = self.outputs["logits"]
-        logits += np.random.default_rng(self.block.slots).normal(size=logits.shape[-1]).astype(np.float32)
+        logits += np.random.default_rng(self.block.slots).normal(size=(logits.shape[-1],)).astype(np.float32)
         self.outputs["ids"][0] = logits[0].argmax(-1)
 
 
@@ -427,7 +427,11 @@ def test_messages_are_rendered_with_the_options_of_a_chat(session: Session) -> N
         "{{ messages[0].content }}{% if tools %} {{ tools|length }} {{ mood }} {{ add_generation_prompt }}{% endif %}"
     )
     session.text.chat = ChatTemplate({"default": template}, {})
-    chat = {"tools": [{"name": "f"}], "chat_template_kwargs": {"mood": "kind"}, "add_generation_prompt": False}
+    chat: dict[str, Any] = {
+        "tools": [{"name": "f"}],
+        "chat_template_kwargs": {"mood": "kind"},
+        "add_generation_prompt": False,
+    }
     got = session.generate([{"role": "user", "content": "fox"}], 20, ignore_eos=True, **chat)
     assert got.token_ids == session.generate("fox 1 kind False", 20, ignore_eos=True).token_ids
     got = session.generate([{"role": "user", "content": "the quick"}], 20, continue_final_message=True, ignore_eos=True)
@@ -564,7 +568,7 @@ def test_a_session_that_is_closed_says_so(session: Session) -> None:
 
 def test_closing_a_session_frees_its_engines_and_rows(session: Session) -> None:
     session.generate(PROMPT, 4)
-    gone = [weakref.ref(session.cache.store), weakref.ref(session.engines["decode"])]
+    gone: list[weakref.ref[Any]] = [weakref.ref(session.cache.store), weakref.ref(session.engines["decode"])]
     session.close()
     gc.collect()
     assert [ref() for ref in gone] == [None, None]

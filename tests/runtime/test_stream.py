@@ -161,9 +161,9 @@ def test_answers_and_endings_take_keywords_and_cannot_change() -> None:
     ending, answer = Ending(max_new_tokens=1), stream(ids("a")).rest()
     positional: tuple[Any, ...] = (1, (), ())
     with pytest.raises(TypeError):
-        Ending(*positional)
+        Ending(*positional)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        Generation(*positional, answer.stats)
+        Generation(*(*positional, answer.stats))  # type: ignore[call-arg]
     for value, name in ((ending, "max_new_tokens"), (answer, "text")):
         with pytest.raises(FrozenInstanceError):
             setattr(value, name, None)
@@ -182,7 +182,8 @@ def test_an_ending_that_leaves_no_token_is_refused() -> None:
 
 
 def test_the_limit_of_an_answer_is_an_integer_within_the_context() -> None:
-    assert [token_limit(n, 10) for n in (3, 30, None, np.int64(3))] == [3, 10, 10, 3]
+    limits: list[Any] = [3, 30, None, np.int64(3)]
+    assert [token_limit(n, 10) for n in limits] == [3, 10, 10, 3]
     for wrong in (2.0, "3", True):
         with pytest.raises(PromptError, match=r"max_new_tokens is .*; give an integer"):
             token_limit(wrong, 10)  # type: ignore[arg-type]

@@ -15,7 +15,12 @@ USER = {"role": "user", "content": "hi"}
 
 def test_a_list_of_messages_or_an_object_with_more() -> None:
     assert parse_conversation(json.dumps([USER]), "f") == Conversation(messages=[USER])
-    data = {"messages": [USER], "tools": [{"name": "f"}], "documents": [], "chat_template_kwargs": {"think": False}}
+    data: dict[str, Any] = {
+        "messages": [USER],
+        "tools": [{"name": "f"}],
+        "documents": [],
+        "chat_template_kwargs": {"think": False},
+    }
     assert parse_conversation("\ufeff" + json.dumps(data), "f") == Conversation(**data)
 
 

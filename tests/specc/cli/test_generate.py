@@ -17,7 +17,7 @@ from specc import load
 from specc.cli import console
 from specc.runtime.bundle import open_bundle
 from specc.runtime.device import Device
-from specc.runtime.engines import ort
+from specc.runtime.engines import ort, ort_cpu
 
 pytestmark = pytest.mark.model
 
@@ -161,7 +161,7 @@ def test_the_models_sampling_defaults_are_applied_and_said(bundle: Path, tmp_pat
 
 def test_threads_reach_the_engines(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int | None] = []
-    options = ort.session_options
+    options = ort_cpu.session_options
 
     def recording(count: int, device: Device) -> Any:
         counts.append(options(count, device).intra_op_num_threads)

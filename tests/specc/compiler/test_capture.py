@@ -5,6 +5,7 @@ Logits have a scale near 1 and may differ by 1e-4. Those of the families here di
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from specc.runtime.errors import CaptureError
 
 pytestmark = pytest.mark.torch
 
-EXACT = {"atol": 1e-4, "rtol": 1e-4}
+EXACT: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 EVERY, SOME = [WINDOW] * 3, [WINDOW if kind == "sliding_attention" else 0 for kind in MIXED]
 WINDOWS = {f: SOME if "layer_types" in own else EVERY for f, own in FAMILIES.items() if "sliding_window" in own}
 
@@ -43,7 +44,11 @@ def test_attention_is_one_operator_a_layer_and_carries_the_window(family: str) -
 @pytest.mark.parametrize("family", FAMILIES)
 def test_another_attention_would_show(family: str) -> None:
     """A control of the tests that compare logits: another scale or window of a layer differs a hundredfold more."""
-    for argument, change in ((4, lambda scale: 1.1 * scale), (5, lambda window: window - 1 if window else 11)):
+    changes: dict[int, Callable[[Any], Any]] = {
+        4: lambda scale: 1.1 * scale,
+        5: lambda window: window - 1 if window else 11,
+    }
+    for argument, change in changes.items():
         graph = prepared(family)
         node = calls(graph, ATTENTION)[1]
         node.update_arg(argument, change(node.args[argument]))
@@ -87,7 +92,7 @@ def refusal(model: PreTrainedModel) -> str:
 class OwnAttention(nn.Module):
     """Attention that calls torch itself, and no interface of transformers."""
 
-    def __init__(self, replaced: nn.Module) -> None:
+    def __init__(self, replaced: Any) -> None:
         super().__init__()
         self.v_proj, self.o_proj = replaced.v_proj, replaced.o_proj
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -46,7 +47,8 @@ def test_forks_run_at_the_same_time() -> None:
         os.write(write, b"x")
         return os.read(read, 1)
 
-    calls = [lambda: b"", partial(meet, first[1], second[0]), partial(meet, second[1], first[0])]
+    pairs = partial(meet, first[1], second[0]), partial(meet, second[1], first[0])
+    calls: list[Callable[[], bytes]] = [lambda: b"", *pairs]
     assert call_each(calls, 2, nothing) == [b"", b"x", b"x"]
     for end in (*first, *second):
         os.close(end)
@@ -77,14 +79,16 @@ def test_an_error_is_raised_here_and_ends_the_others(at_once: int) -> None:
         raise PassError("found nothing to change")
 
     start = time.monotonic()
+    calls: list[Callable[[], object]] = [partial(int, 1), fail, partial(time.sleep, 60)]
     with pytest.raises(PassError, match="found nothing"):
-        call_each([partial(int, 1), fail, partial(time.sleep, 60)], at_once, nothing)
+        call_each(calls, at_once, nothing)
     assert time.monotonic() - start < 30
 
 
 def test_a_killed_fork_is_one_line_with_a_remedy() -> None:
+    calls: list[Callable[[], object]] = [partial(int, 1), lambda: os.kill(os.getpid(), signal.SIGKILL)]
     with pytest.raises(BackendError, match=r"status -9.*SPECC_THREADS=1"):
-        call_each([partial(int, 1), lambda: os.kill(os.getpid(), signal.SIGKILL)], 2, nothing)
+        call_each(calls, 2, nothing)
 
 
 def test_each_fork_is_prepared_and_this_process_is_not() -> None:

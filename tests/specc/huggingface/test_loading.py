@@ -46,7 +46,7 @@ def complaint(source: Path | str) -> str:
 
 
 def test_a_saved_model_loads_in_fp32(tmp_path: Path) -> None:
-    model("llama").to(torch.float32).save_pretrained(tmp_path)
+    model("llama").float().save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
     assert loaded.dtype == torch.float32 and not loaded.training
     torch.testing.assert_close(loaded.lm_head.weight, model("llama").lm_head.weight)

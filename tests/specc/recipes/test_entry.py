@@ -44,4 +44,4 @@ def test_where_no_name_is_near_all_are_listed() -> None:
 def test_an_entry_is_written_with_keywords() -> None:
     arguments: Any = ("name", "title", "paper", "plain", "none", no_blocks)
     with pytest.raises(TypeError, match="positional"):
-        Method(*arguments)
+        Method(*arguments)  # type: ignore[call-arg]

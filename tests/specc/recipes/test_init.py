@@ -31,7 +31,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 @ENTRIES
 def test_an_entry_is_found_by_its_name_and_names_files_of_the_runtime(m: Method) -> None:
     assert METHODS[m.name] is m
-    assert load_drafter(m.drafter) and load_acceptance(m.acceptance)
+    assert callable(load_drafter(m.drafter)) and callable(load_acceptance(m.acceptance))
     assert m.title and (m.paper or m.name == "plain")
 
 
