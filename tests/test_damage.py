@@ -68,7 +68,7 @@ def test_a_newer_schema_asks_for_a_newer_specc(bundle: Path, tmp_path: Path) -> 
         (lambda m: m["engines"][0]["block"].update(outputs=["smell"]), "unknown output 'smell'"),
         (lambda m: m["files"].update({"../x": {"bytes": 1, "sha256": ""}}), "lies outside the bundle"),
         (lambda m: m["files"].update({"/etc/passwd": {"bytes": 1, "sha256": ""}}), "lies outside the bundle"),
-        (lambda m: m["engines"][1].update(backend="abacus"), "no backend 'abacus', only onnx"),
+        (lambda m: [e.update(backend="abacus") for e in m["engines"]], "no backend 'abacus', only onnx"),
         (lambda m: m["recipes"][0].update(drafter="os"), "this runtime has no 'os' in drafters/"),
         (lambda m: m["recipes"][0].update(drafter="../evil"), "cannot name a file in drafters/"),
     ],

@@ -18,4 +18,5 @@ def test_no_file_is_long() -> None:
 
 
 def test_most_files_are_short() -> None:
-    assert len(LINES) > 100 and median(LINES.values()) <= 100
+    """Half of them fit on two screens, with the arguments of their functions described."""
+    assert len(LINES) > 100 and median(LINES.values()) <= 110

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from doubles.onnx_runtime import PlugIn
@@ -21,7 +22,7 @@ from specc.runtime.engines.ort import load, store
 from specc.runtime.engines.ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from specc.runtime.engines.ort_device import DeviceKV, DeviceRunner
 from specc.runtime.engines.session_cache import SessionCache
-from specc.runtime.errors import BackendError, SpeccWarning
+from specc.runtime.errors import BackendError, BundleError, SpeccWarning
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
 
@@ -87,11 +88,22 @@ class TestSessionsOfABundle:
 
 
 @pytest.mark.torch
-def test_a_file_that_is_not_onnx_is_one_line_and_names_the_file(
+def test_a_file_that_is_not_onnx_is_one_line_and_names_the_file(tmp_path: Path) -> None:
+    spec = build(tmp_path, Block(Tree.chain(1)))
+    (tmp_path / spec.file).write_bytes(b"not an engine")
+    with pytest.raises(BundleError, match=rf"{tmp_path}/verify\.onnx: .*; compile the bundle again") as e:
+        load(bundle_of(tmp_path), spec, DeviceKV(cache_spec(), "cpu"), CPU, SessionCache())
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.torch
+def test_a_file_that_onnx_runtime_refuses_is_one_line_and_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = build(tmp_path, Block(Tree.chain(1)))
-    (tmp_path / spec.file).write_bytes(b"not an engine")
+    model = onnx.load(tmp_path / spec.file, load_external_data=False)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, tmp_path / spec.file)
     monkeypatch.setattr("specc.runtime.engines.ort.free", lambda device: ", 3 of 8 MiB being free")
     with pytest.raises(BackendError, match=rf"ONNX Runtime .* cannot load {tmp_path}/verify\.onnx, 3 of 8") as e:
         load(bundle_of(tmp_path), spec, DeviceKV(cache_spec(), "cpu"), CPU, SessionCache())

@@ -50,7 +50,7 @@ def test_as_many_as_make_chains_fastest(
 ) -> None:
     """By how often the draft then agrees; the least missed go first."""
     ranked: list[Sublayer] = [("mlp", 1), ("attention", 2), ("mlp", 2), ("attention", 1)]
-    monkeypatch.setattr(layer_search, "_ranked", lambda graph, tokens: (ranked, {0.0: 1.0, **rates}))
+    monkeypatch.setattr(layer_search, "_ranked", lambda graph, tokens, advance: (ranked, {0.0: 1.0, **rates}))
     given = {**UNNAMED, "num_speculative_tokens": 3}
     found = skip_some(prepared("llama"), TOKENS, given)
     assert {(name.removeprefix("skip_"), i) for name in NAMES for i in found[name]} == set(ranked[:skipped])
