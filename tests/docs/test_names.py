@@ -78,7 +78,7 @@ def wrong_make(words: list[str]) -> list[str]:
 def wrong_pip(words: list[str]) -> list[str]:
     """Return the extras of specc that `pyproject.toml` does not have."""
     extras = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
-    named = [e for w in words for group in re.findall(r"^(?:\.|specc)\[(.+)\]$", w) for e in group.split(",")]
+    named = [e for w in words for group in re.findall(r"^(?:\.|specc-compiler)\[(.+)\]$", w) for e in group.split(",")]
     return [f"no extra {e}" for e in named if e not in extras]
 
 
