@@ -19,7 +19,7 @@ LATEST := build/latest
 DEMO := build/demo.specc
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 INSTALL := PYTHON=$(PYTHON) .ci/install.sh
-TEST_FOLDERS := $(filter-out bundles chat_templates doubles stubs,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+TEST_FOLDERS := $(filter-out bundles chat_templates doubles fuzz stubs,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 INPUTS := uv.lock pyproject.toml specc/__init__.py $(wildcard .ci/*)
 
 .PHONY: demo real real-short test quick lint style types docs test-latest bench-check mutants lock lock-check clean
@@ -68,10 +68,10 @@ style: $(VENV)/ready
 types: $(VENV)/ready
 	rm -rf build/types && mkdir -p build/types/checks
 	cp -r specc build/types/specc && cp -r passes runtime build/types/specc/
-	cp -r tests/*.py tests/doubles build/types/
+	cp -r tests/*.py tests/doubles tests/fuzz build/types/
 	cd tests && cp -r $(TEST_FOLDERS) ../build/types/checks/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --explicit-package-bases \
-		-p specc -p doubles -p checks $(patsubst tests/%.py,-m %,$(wildcard tests/*.py))
+		-p specc -p doubles -p fuzz -p checks $(patsubst tests/%.py,-m %,$(wildcard tests/*.py))
 
 docs: $(VENV)/ready-docs
 	$(BIN)/mkdocs build --strict

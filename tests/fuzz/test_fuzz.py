@@ -26,7 +26,7 @@ def reports(directory: Path, first: int, last: int) -> Iterator[dict[str, Any]]:
     for number in range(PROCESSES):
         folder = directory / str(number)
         folder.mkdir()
-        argv = [sys.executable, WORKER, folder, str(first + number), str(last), str(PROCESSES)]
+        argv = [sys.executable, str(WORKER), str(folder), str(first + number), str(last), str(PROCESSES)]
         workers.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
     for worker in workers:
         output, _ = worker.communicate()

@@ -194,8 +194,12 @@ def test_a_file_is_read_once_and_its_names_are_mapped_once(tmp_path: Path, monke
         opened.append(path)
         begin(self, path, mode)
 
+    def counted_map(*key: Any) -> Any:
+        mapped.append(key)
+        return name_map(*key)
+
     monkeypatch.setattr(gguf.GGUFReader, "__init__", counted)
-    monkeypatch.setattr(gguf, "get_tensor_name_map", lambda *key: mapped.append(key) or name_map(*key))
+    monkeypatch.setattr(gguf, "get_tensor_name_map", counted_map)
     reader, mapping = gguf.GGUFReader, gguf.get_tensor_name_map
     load_model(str(file))
     assert (len(opened), len(mapped)) == (1, 1)

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,10 +149,17 @@ def wide_graph() -> GraphModule:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=640, num_hidden_layers=2, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=CAPACITY, attn_implementation="eager",
-    )  # fmt: skip
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 256,
+        "intermediate_size": 640,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": CAPACITY,
+        "attn_implementation": "eager",
+    }
+    config = LlamaConfig(**sizes)
     graph = capture(LlamaForCausalLM(config).eval().requires_grad_(False))
     passes.run(passes.preparation(CAPACITY), graph)
     return graph
