@@ -25,6 +25,7 @@ from specc.cli.arguments import (
     pairs,
     split_commas,
 )
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 from specc.runtime.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ HTML = "Write a page with charts to this file. Needs specc-compiler[bench]."
 CATEGORIES_IN_A_TABLE = 3  # More columns do not fit on 80 characters.
 LEGEND = (
     "x plain: speed of decoding, as a multiple of plain decoding's",
-    "in all: the same, with prefill; length: tokens a step with a draft",
+    "in all: as x plain, with prefill",
+    LENGTH_LINE,
     "same: answers whose tokens are those of plain decoding",
 )
 
@@ -189,7 +191,7 @@ def _systems(report: Report) -> Table:
     """Draw each mode on all prompts. A star marks the default recipe, bold letters the fastest mode of a system."""
     from specc.bench.systems import BASELINE
 
-    titles = ("tokens/s", "±", "x plain", "in all", "length", "same")
+    titles = ("tokens/s", "±", "x plain", "in all", LENGTH_TITLE, "same")
     table = console.table("recipe", *((each, "right") for each in titles))
     fastest: dict[str, float] = {}
     for row in report.overall:

@@ -10,6 +10,7 @@ import typer
 
 from specc.cli import console
 from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalStr, StrList, examples, flag, option
+from specc.cli.terms import LENGTH, LENGTH_LINE
 from specc.cli.test import verdicts
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def report_table(report: Report) -> RenderableType:
     title = console.text(str(report.bundle.path), "bold").append(
         f"  {total}, weights {weights}, {len(manifest.engines)} engines", ""
     )
-    lines = [title, console.text(f"* {default_line(manifest)}; {effort}")]
+    lines = [title, console.text(f"* {default_line(manifest)}; {effort}"), console.text(LENGTH_LINE, "dim")]
     if any(row.get("cases", 0) < row.get("of_cases", 0) for row in manifest.measured):
         lines.append(console.text(PARTIAL, "dim"))
     if manifest.provisional:
@@ -213,7 +214,7 @@ def golden_counts(row: Mapping[str, Any]) -> Text:
 
 def _recipes(manifest: Manifest) -> Table:
     """Draw the speed of each recipe on the golden prompts. A star marks the default recipe."""
-    numbers = [(title, "right") for title in ("tokens/s", "speed-up", "acceptance")]
+    numbers = [(title, "right") for title in ("tokens/s", "speed-up", LENGTH)]
     table = console.table("recipe", *numbers, "lossless", "golden")
     for row in manifest.measured:
         is_default = row["recipe"] == manifest.default_recipe

@@ -22,6 +22,7 @@ from specc.cli.arguments import (
     flag,
     option,
 )
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -93,7 +94,7 @@ def command(
 def proof_table(proof: Proof) -> RenderableType:
     """Draw a proof: a row for each recipe, each divergence, and the counts over all recipes."""
     speeds = [("plain at its width", "right")] if proof.exact else []
-    table = console.table("recipe", ("tokens/s", "right"), *speeds, ("acceptance", "right"), "verdict")
+    table = console.table("recipe", ("tokens/s", "right"), *speeds, (LENGTH_TITLE, "right"), "verdict")
     for row in proof.rows():
         plain = [f"{row.plain_tokens_per_second:.1f}"] if proof.exact else []
         length = f"{row.mean_acceptance_length:.2f}"
@@ -105,7 +106,8 @@ def proof_table(proof: Proof) -> RenderableType:
     rule = f"near-tie: the two best logits of the reference are closer than {proof.tolerance:g}"
     if proof.exact:
         rule = "exact: each recipe against plain decoding through the recipe's own engine, token for token"
-    parts += [count.append_text(_verdicts(proof.counts)), console.text(rule, "dim"), *_notes(proof)]
+    parts += [count.append_text(_verdicts(proof.counts)), console.text(rule, "dim"), console.text(LENGTH_LINE, "dim")]
+    parts += _notes(proof)
     return console.stack(*parts)
 
 
