@@ -10,7 +10,7 @@ import typer
 
 from specc.cli import console
 from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalStr, StrList, examples, flag, option
-from specc.cli.terms import LENGTH, LENGTH_LINE
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 from specc.cli.test import verdicts
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def golden_counts(row: Mapping[str, Any]) -> Text:
 
 def _recipes(manifest: Manifest) -> Table:
     """Draw the speed of each recipe on the golden prompts. A star marks the default recipe."""
-    numbers = [(title, "right") for title in ("tokens/s", "speed-up", LENGTH)]
+    numbers = [(title, "right") for title in ("tokens/s", "speed-up", LENGTH_TITLE)]
     table = console.table("recipe", *numbers, "lossless", "golden")
     for row in manifest.measured:
         is_default = row["recipe"] == manifest.default_recipe
