@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from specc import __version__
-from specc.cli import bench, compile, console, doctor, generate, recipes, show, test, tune
+from specc.cli import bench, cache, compile, console, doctor, generate, recipes, show, test, tune
 from specc.cli.arguments import examples, flag
 from specc.runtime.errors import SpeccError
 
@@ -100,6 +100,7 @@ app.command("recipes", epilog=recipes.EXAMPLES)(recipes.command)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("tune", epilog=tune.EXAMPLES)(tune.command)
+app.add_typer(cache.app, name="cache")
 
 
 def main(argv: list[str] | None = None) -> None:
