@@ -25,7 +25,7 @@ def label(page: Path) -> str:
 
 @cache
 def help_of(*verb: str) -> str:
-    """Return the help text of `specc`, a verb, or a verb of a group such as `cache list`, or nothing if there is no such verb."""
+    """Return the help text of `specc` or of a verb, such as `cache list`; nothing if there is no such verb."""
     result = specc(*verb, "--help")
     return result.out if result.status == 0 else ""
 
