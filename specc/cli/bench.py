@@ -42,8 +42,11 @@ EXAMPLES = examples(
     "specc bench m.specc --against llama.cpp --peer-python llama.cpp=v/bin/python",
     "specc bench model.specc --recipes all --synthetic-acceptance 0.8,0.6,0.5",
 )
-RECIPE = "Measure this recipe beside plain decoding. May be repeated. Default: the bundle's default recipe."
-RECIPES = "As --recipe, but several names with commas. 'all' is every recipe of the bundle."
+RECIPE = (
+    "Measure this recipe, or several with commas, beside plain decoding. May be repeated. 'all' is every recipe of the "
+    "bundle. Default: the bundle's default recipe."
+)
+RECIPES = "Another name of --recipe. Both may be given."
 PROMPTS = (
     "A file of prompts: JSON lines with prompt or turns, plain or .gz. Of several turns, the first is used. "
     "Default: the bundle's golden prompts."

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specc.cli import console
-from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalStr, StrList, examples, flag, option
+from specc.cli.arguments import (
+    JsonOption,
+    OptionalInt,
+    OptionalPath,
+    OptionalStr,
+    StrList,
+    examples,
+    flag,
+    option,
+    split_commas,
+)
 from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 from specc.cli.test import verdicts
 
@@ -30,7 +40,7 @@ EXAMPLES = examples(
 )
 MODEL = "A hub id, or a directory with a tokenizer and weights."
 OUTPUT = "The directory of the bundle to write."
-RECIPE = "Compile this recipe. May be repeated. Default: all recipes that need no second model and no training."
+RECIPE = "Compile this recipe, or several with commas. May be repeated. Default: all recipes that need no second model and no training."
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
@@ -42,7 +52,10 @@ LENGTH = "The number of tokens that fit, prompt and answer together. Default: th
 PROMPTS = 'A file of golden prompts: JSON lines {"prompt": "…"}.'
 GOLDEN_TOKENS = "The number of tokens to decode for each golden prompt."
 TEXT = "A text on which 'specc test' compares the perplexity with the original model's."
-BACKEND = "Build the engines with this backend. May be repeated. 'specc doctor' lists them. Default: onnx."
+BACKEND = (
+    "Build the engines with this backend, or several with commas. May be repeated. 'specc doctor' lists them. "
+    "Default: onnx."
+)
 DTYPE = (
     "The type of the weights: fp32, fp16, bf16, int8 or int4. If other backends build too, onnx stays fp32. On the CPU "
     "bf16 needs specc-kernels, and int8 and int4 are exact with it."
@@ -120,7 +133,7 @@ def command(
             Options(
                 model=model,
                 output=output,
-                recipes=recipe or (),
+                recipes=split_commas(recipe or ()),
                 parameters=parameters,
                 assistant_model=assistant_model,
                 revision=revision,
@@ -130,7 +143,7 @@ def command(
                 prompts=prompts,
                 golden_tokens=golden_tokens,
                 text=text,
-                backends=backend or ("onnx",),
+                backends=split_commas(backend or ()) or ("onnx",),
                 dtype=dtype,
                 draft_dtype=draft_dtype,
                 build=BuildOptions(

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """List the recipes that can be compiled.
 
-    Shows when to try each recipe, what it is, and what it needs. With a name, it shows the paper and the parameters too.
+    Shows when to try each recipe, what it is, and what it needs. With a name, it shows the paper and the parameters.
     """
     from specc.recipes import METHODS, method
 

@@ -21,6 +21,7 @@ from specc.cli.arguments import (
     examples,
     flag,
     option,
+    split_commas,
 )
 from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 
@@ -40,7 +41,7 @@ EXAMPLES = examples(
 )
 REFERENCE = "Compute the expected tokens anew with this model, in transformers."
 TEXT = "Report perplexity on this text file. Default: the texts of the golden prompts."
-RECIPE = "Replay by this recipe. May be repeated. Default: all recipes."
+RECIPE = "Replay by this recipe, or several with commas. May be repeated. Default: all recipes."
 EXACT = (
     "Decode each recipe at one width, and demand the tokens of plain decoding at that width. Recipes that verify trees "
     "are left out."
@@ -75,7 +76,7 @@ def command(
     with console.stages() as stage:
         proof = prove(
             bundle,
-            recipe or (),
+            split_commas(recipe or ()),
             tolerance,
             reference,
             stage,

@@ -34,7 +34,7 @@ def _plan_plain(values: Values, facts: Facts) -> MethodBlocks:
 PLAIN = Method(
     name="plain",
     title="Plain decoding",
-    try_when="Always: it is the baseline, and stays the default where nothing is faster.",
+    try_when="No other recipe is faster. The others are compared with it.",
     drafter="plain",
     topology="none",
     plan=_plan_plain,
