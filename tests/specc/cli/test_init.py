@@ -69,3 +69,15 @@ def test_completion_is_installed_for_the_shell_that_runs_specc(tmp_path: Path) -
     (script,) = (tmp_path / ".bash_completions").iterdir()
     assert "_SPECC_COMPLETE=complete_bash" in script.read_text(encoding="utf-8"), ran.stderr
     assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("verb", "panels"),
+    [
+        ("compile", ["Arguments", "Output", "Drafts", "Model", "Golden outputs", "Engines", "Options"]),
+        ("bench", ["Arguments", "Recipes", "Prompts", "Peers", "Output", "Options"]),
+    ],
+)
+def test_long_help_texts_have_panels(verb: str, panels: list[str]) -> None:
+    lines = specc(verb, "--help").out.splitlines()
+    assert [line[:-1] for line in lines if line.endswith(":") and line[0] != " "] == panels
