@@ -21,10 +21,10 @@ from specc.bench.systems import BASELINE, SpeccSystem, System
 from specc.bench.tasks import Tasks, read_tasks
 from specc.exactness import golden
 from specc.machine import Machine
-from specc.runtime.block import Frontier, Parents
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.manifest import EngineSpec
+from specc.runtime.tree import Tree
 from specc.tuning.plan import TunePlan
 from specc.tuning.step_costs import StepCost, step_costs
 
@@ -304,6 +304,7 @@ def _kind(bundle: Bundle, engine: EngineSpec) -> str:
     """Say what an engine does, `verify` or `draft`, and in which topology."""
     verifies = any(engine.name in recipe.verify for recipe in bundle.manifest.recipes)
     shape = engine.block.topology
-    is_dynamic = isinstance(shape, Parents | Frontier)
-    topology = "dynamic tree" if is_dynamic else "chain" if shape.is_chain else "tree"
+    topology = "dynamic tree"
+    if isinstance(shape, Tree):
+        topology = "chain" if shape.is_chain else "tree"
     return f"{'verify' if verifies else 'draft'}, {topology}"
