@@ -5,7 +5,7 @@
     python benchmarks/check.py --record               # also keeps the new result as the last one of this machine
 
 Only ratios are compared, since the speed of a machine drifts by the hour: each recipe's speed beside plain decoding,
-its acceptance length, each engine's step beside a decoding step, and specc beside each peer. A ratio that fell by more
+its mean acceptance length, each engine's step beside a decoding step, and specc beside each peer. A ratio that fell by more
 than the allowed share fails. The exit status is 0 if nothing failed, 1 if something did, and 2 if there is nothing to
 compare with or a file cannot be read.
 
@@ -69,7 +69,7 @@ def ratios(report: Report) -> dict[str, float]:
             if name != "plain":
                 values[f"{name}, speed / plain decoding"] = row["speedup"]
                 if row["mean_acceptance_length"] is not None:
-                    values[f"{name}, acceptance length"] = row["mean_acceptance_length"]
+                    values[f"{name}, mean acceptance length"] = row["mean_acceptance_length"]
     decode = {cost["context"]: cost["milliseconds"] for cost in report["step_costs"] if cost["engine"] == "decode"}
     for cost in report["step_costs"]:
         if cost["engine"] != "decode":

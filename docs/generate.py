@@ -64,7 +64,15 @@ def section(m: Method) -> str:
         "lossless": "yes" if m.lossless else "no",
         "needs": needs(m),
     }
-    lines = [f"### {m.name}", "", f"{m.title}.", "", *(f"- {name}: {value}" for name, value in facts.items())]
+    lines = [
+        f"### {m.name}",
+        "",
+        f"{m.title}.",
+        "",
+        f"Try it when: {m.try_when}",
+        "",
+        *(f"- {name}: {value}" for name, value in facts.items()),
+    ]
     if m.parameters:
         rows = ([f"`{n}`", "" if p.default is None else f"`{p.default}`", p.help] for n, p in m.parameters.items())
         lines += ["", table(("parameter", "default", "meaning"), rows)]

@@ -191,6 +191,8 @@ def entries() -> list[CacheEntry]:
     with contextlib.suppress(OSError):
         root = cache_root()
         for kind in KINDS:
+            if (root / kind).is_symlink():  # What lies behind a link is not specc's to delete.
+                continue
             with contextlib.suppress(OSError):
                 for path in (root / kind).iterdir():
                     with contextlib.suppress(OSError):

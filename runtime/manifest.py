@@ -15,6 +15,7 @@ from .recipe import Recipe
 from .width_invariance import WidthInvariance
 
 SCHEMA = 1  # The newest version that this runtime reads. A field that changes its name or meaning raises it.
+COMPILED_AT = "compiled_at"  # the key of the date in `extra`, such as 2026-11-26T02:10:00Z
 # Bytes of one element, by the name that an ONNX file or a cache gives its type.
 MOST = 2**31 - 1  # No size is larger. Products of sizes are compared with the machine's memory.
 MOST_THREADS = 4096
@@ -208,7 +209,7 @@ class Manifest:
         provisional: whether the default rests on fewer prompts or tokens than the compiler asks for.
         near_tie_tolerance: of two logits that lie closer, either token is right.
         width_invariance: whether the target gives one token at all widths, if that was measured.
-        extra: what tools add: `plan` of tuning, `original` of a quantised target, perplexities.
+        extra: what tools add: `plan` of tuning, `original` of a quantised target, perplexities, `compiled_at`.
     """
 
     schema: int

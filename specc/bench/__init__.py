@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from specc import machine
+from specc import __version__, machine
 from specc.bench import peers
 from specc.bench.peer_jobs import PeerOptions, start_peer
 from specc.bench.peers import Peer, PeerOutcome
 from specc.bench.policy import BENCH
 from specc.bench.schedule import Results, Schedule
-from specc.bench.summary import Comparison, Row, compare, rows
+from specc.bench.summary import Comparison, Row, compare, mode_name, rows
 from specc.bench.synthetic_acceptance import synthetic, without_doubt
 from specc.bench.systems import BASELINE, SpeccSystem, System
 from specc.bench.tasks import Tasks, read_tasks
@@ -22,6 +23,8 @@ from specc.exactness import golden
 from specc.machine import Machine
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
+from specc.runtime.manifest import EngineSpec
+from specc.runtime.tree import Tree
 from specc.tuning.plan import TunePlan
 from specc.tuning.step_costs import StepCost, step_costs
 
@@ -65,7 +68,12 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
-    """A summary of the measured bundle and its model."""
+    """A summary of the measured bundle and its model.
+
+    Attributes:
+        engine_kinds: what each engine does, by its name: `verify, chain` or `draft, tree`. Only engines of one kind
+            are comparable.
+    """
 
     bundle: str
     source: str
@@ -76,6 +84,7 @@ class ModelSummary:
     dtype: str
     default_recipe: str
     verify_engines: Sequence[str]
+    engine_kinds: Mapping[str, str]
     weights_bytes: int
 
 
@@ -107,6 +116,8 @@ class Report:
     """The result of a benchmark.
 
     Attributes:
+        date: when it began, in UTC.
+        specc: the version of specc.
         machine: the machine that it ran on.
         model: the bundle and its model.
         rows: the figures of each mode of each system, by category.
@@ -118,6 +129,8 @@ class Report:
         against: how specc compares with each peer that ran to the end.
     """
 
+    date: str
+    specc: str
     machine: Machine
     model: ModelSummary
     rows: Sequence[Row]
@@ -139,15 +152,28 @@ class Report:
         last = self.categories[-1]  # This is the only category, or the one of all prompts.
         return [row for row in self.rows if row.category == last]
 
+    @property
+    def warnings(self) -> list[str]:
+        """A line that names the modes whose rounds differ too much to trust their speeds, or nothing."""
+        unsure = [row for row in self.overall if row.spread > BENCH.largest_spread]
+        if not unsure:
+            return []
+        names = ", ".join(f"{mode_name(row)} {row.spread:.0%}" for row in unsure)
+        return [
+            f"the rounds of a mode differ by more than {BENCH.largest_spread:.0%} ({names}), so its speed is unsure; "
+            "run again on an idle machine, or with more --rounds"
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data, as `specc bench --json` prints it."""
         data = asdict(self)
         return {
-            **{key: data[key] for key in ("machine", "model", "rows", "step_costs")},
+            **{key: data[key] for key in ("date", "specc", "machine", "model", "rows", "step_costs")},
             "plan": self.plan.to_json() if self.plan else None,
             "predicted_speedup": self.plan.predicted_speedup if self.plan else None,
             "measured_speedup": self.plan.measured_speedup if self.plan else None,
             **{key: data[key] for key in ("settings", "memory", "peers", "against")},
+            "warnings": self.warnings,
         }
 
 
@@ -158,6 +184,7 @@ def bench(options: Options) -> Report:
         SpeccError: the bundle, the prompts or the options cannot be used. A peer that fails raises nothing; the
             report says what is wrong with it.
     """
+    date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     bundle = open_bundle(options.bundle, options.allow_native_code)
     for name in options.peers.names:
         peers.source(name)
@@ -184,6 +211,8 @@ def bench(options: Options) -> Report:
         memory = _memory(systems, results)
     options.stage("measure the engines", 0, 1)
     return Report(
+        date=date,
+        specc=__version__,
         machine=machine.describe(),
         model=_summarise(bundle),
         rows=rows(results.runs, tasks.all),
@@ -265,6 +294,17 @@ def _summarise(bundle: Bundle) -> ModelSummary:
         context=manifest.model.context,
         dtype=bundle.engine("decode").block.weights,
         default_recipe=manifest.default_recipe,
+        engine_kinds={engine.name: _kind(bundle, engine) for engine in manifest.engines},
         verify_engines=sorted({name for recipe in manifest.recipes for name in recipe.verify}),
         weights_bytes=manifest.files[manifest.weights].bytes,
     )
+
+
+def _kind(bundle: Bundle, engine: EngineSpec) -> str:
+    """Say what an engine does, `verify` or `draft`, and in which topology."""
+    verifies = any(engine.name in recipe.verify for recipe in bundle.manifest.recipes)
+    shape = engine.block.topology
+    topology = "dynamic tree"
+    if isinstance(shape, Tree):
+        topology = "chain" if shape.is_chain else "tree"
+    return f"{'verify' if verifies else 'draft'}, {topology}"

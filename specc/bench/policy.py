@@ -18,6 +18,9 @@ class BenchPolicy:
     # Tokens of the runs that warm up a recipe or a peer. Anew: the spread in `specc bench BUNDLE --json`, which the
     # first round widens if the warm-up is too short.
     warm_up_tokens: int = 16
+    # Interquartile range of a mode's rounds, as a share of its speed, above which a warning says that the speed is
+    # unsure. Anew: the spread in `specc bench BUNDLE --json`, on an idle and on a busy machine.
+    largest_spread: float = 0.15
 
 
 BENCH = BenchPolicy()

@@ -50,6 +50,11 @@ class Row:
     identical: float
 
 
+def mode_name(row: Row) -> str:
+    """Name the mode of a row: the recipe, or the peer and its mode."""
+    return row.recipe if row.system == BASELINE[0] else f"{row.system} {row.recipe}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A comparison of specc's fastest mode with another system's fastest mode.

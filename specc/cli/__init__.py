@@ -7,6 +7,7 @@ they need when they run, so that `specc --help` loads no numerical library.
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ import typer
 from typer.core import TyperGroup
 
 from specc import __version__
-from specc.cli import bench, compile, console, doctor, generate, recipes, show, test, tune
+from specc.cli import bench, cache, compile, console, doctor, generate, recipes, show, test, tune
 from specc.cli.arguments import examples, flag
+from specc.cli.panels import PanelCommand
 from specc.runtime.errors import SpeccError
 
 # The packages of specc-compiler[compile].
@@ -92,14 +94,15 @@ def specc(
     """Compile a language model so that it decodes several tokens a step, with the same output."""
 
 
-app.command("compile", epilog=compile.EXAMPLES)(compile.command)
+app.command("compile", cls=PanelCommand, epilog=compile.EXAMPLES)(compile.command)
 app.command("generate", epilog=generate.EXAMPLES)(generate.command)
 app.command("test", epilog=test.EXAMPLES)(test.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)
 app.command("recipes", epilog=recipes.EXAMPLES)(recipes.command)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
-app.command("bench", epilog=bench.EXAMPLES)(bench.command)
+app.command("bench", cls=PanelCommand, epilog=bench.EXAMPLES)(bench.command)
 app.command("tune", epilog=tune.EXAMPLES)(tune.command)
+app.add_typer(cache.app, name="cache")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -120,7 +123,8 @@ def main(argv: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     with console.end_on_signals(), one_line(), warnings.catch_warnings():
         console.one_line_warnings()
-        app(argv, prog_name="specc")
+        words = sys.argv[1:] if argv is None else argv
+        app(argv, prog_name="specc", obj=shlex.join(["specc", *words]))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from specc.cli import console
 from specc.cli.arguments import (
     BackendOption,
@@ -25,6 +27,7 @@ from specc.cli.arguments import (
     pairs,
     split_commas,
 )
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 from specc.runtime.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from specc.bench import Report
-    from specc.bench.summary import Row
 
 EXAMPLES = examples(
     "specc bench model.specc",
@@ -41,8 +43,11 @@ EXAMPLES = examples(
     "specc bench m.specc --against llama.cpp --peer-python llama.cpp=v/bin/python",
     "specc bench model.specc --recipes all --synthetic-acceptance 0.8,0.6,0.5",
 )
-RECIPE = "Measure this recipe beside plain decoding. May be repeated. Default: the bundle's default recipe."
-RECIPES = "As --recipe, but several names with commas. 'all' is every recipe of the bundle."
+RECIPE = (
+    "Measure this recipe, or several with commas, beside plain decoding. May be repeated. 'all' is every recipe of the "
+    "bundle. Default: the bundle's default recipe."
+)
+RECIPES = "Another name of --recipe. Both may be given."
 PROMPTS = (
     "A file of prompts: JSON lines with prompt or turns, plain or .gz. Of several turns, the first is used. "
     "Default: the bundle's golden prompts."
@@ -67,33 +72,35 @@ HTML = "Write a page with charts to this file. Needs specc-compiler[bench]."
 CATEGORIES_IN_A_TABLE = 3  # More columns do not fit on 80 characters.
 LEGEND = (
     "x plain: speed of decoding, as a multiple of plain decoding's",
-    "in all: the same, with prefill; length: tokens a step with a draft",
+    "in all: as x plain, with prefill",
+    LENGTH_LINE,
     "same: answers whose tokens are those of plain decoding",
 )
 
 
 def command(
+    ctx: typer.Context,
     bundle: BundleArgument,
-    recipe: Annotated[StrList, option("NAME", RECIPE)] = None,
-    recipes: Annotated[StrList, option("NAMES", RECIPES)] = None,
-    prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
-    chat: Annotated[bool, flag("--chat", CHAT)] = False,
-    limit: Annotated[OptionalInt, option("N", LIMIT, min=1)] = None,
-    max_new_tokens: Annotated[int, option("N", TOKENS, min=2)] = 64,
-    rounds: Annotated[int, option("R", ROUNDS, min=1)] = 5,
-    synthetic_acceptance: Annotated[OptionalStr, option("P,P,...", RATES)] = None,
-    against: Annotated[StrList, option("PEERS", AGAINST)] = None,
-    model: Annotated[OptionalStr, option("DIR", MODEL)] = None,
-    assistant_model: Annotated[OptionalStr, option("DIR", ASSISTANT)] = None,
-    peer_python: Annotated[StrList, option("PEER=PYTHON", PYTHON)] = None,
-    peer_model: Annotated[StrList, option("PEER=PATH", PEER_MODEL)] = None,
-    no_guard: Annotated[bool, flag("--no-guard", NO_GUARD)] = False,
-    exact: Annotated[bool, flag("--exact", EXACT)] = False,
+    recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Recipes")] = None,
+    recipes: Annotated[StrList, option("NAMES", RECIPES, rich_help_panel="Recipes")] = None,
+    prompts: Annotated[OptionalPath, option("FILE", PROMPTS, rich_help_panel="Prompts")] = None,
+    chat: Annotated[bool, flag("--chat", CHAT, rich_help_panel="Prompts")] = False,
+    limit: Annotated[OptionalInt, option("N", LIMIT, min=1, rich_help_panel="Prompts")] = None,
+    max_new_tokens: Annotated[int, option("N", TOKENS, min=2, rich_help_panel="Prompts")] = 64,
+    rounds: Annotated[int, option("R", ROUNDS, min=1, rich_help_panel="Prompts")] = 5,
+    synthetic_acceptance: Annotated[OptionalStr, option("P,P,...", RATES, rich_help_panel="Recipes")] = None,
+    against: Annotated[StrList, option("PEERS", AGAINST, rich_help_panel="Peers")] = None,
+    model: Annotated[OptionalStr, option("DIR", MODEL, rich_help_panel="Peers")] = None,
+    assistant_model: Annotated[OptionalStr, option("DIR", ASSISTANT, rich_help_panel="Peers")] = None,
+    peer_python: Annotated[StrList, option("PEER=PYTHON", PYTHON, rich_help_panel="Peers")] = None,
+    peer_model: Annotated[StrList, option("PEER=PATH", PEER_MODEL, rich_help_panel="Peers")] = None,
+    no_guard: Annotated[bool, flag("--no-guard", NO_GUARD, rich_help_panel="Recipes")] = False,
+    exact: Annotated[bool, flag("--exact", EXACT, rich_help_panel="Recipes")] = False,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
     allow_native_code: NativeCodeOption = False,
-    html: Annotated[OptionalPath, option("FILE", HTML)] = None,
+    html: Annotated[OptionalPath, option("FILE", HTML, rich_help_panel="Output")] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure recipes, engines and other systems.
@@ -138,7 +145,7 @@ def command(
     if html:
         from specc.cli import bench_page
 
-        bench_page.write(report, html)
+        bench_page.write(report, html, ctx.find_root().obj or "specc bench")
     _note_problems(report)
     if json:
         console.emit(report.to_json())
@@ -155,13 +162,6 @@ def report_tables(report: Report) -> RenderableType:
             parts += ["", _categories(report, named[i : i + CATEGORIES_IN_A_TABLE])]
     parts += ["", _costs(report), "", *(console.text(line) for line in _lines(report))]
     return console.stack(*parts)
-
-
-def title(row: Row) -> str:
-    """Name a mode: the recipe, or the peer and its mode."""
-    from specc.bench.systems import BASELINE
-
-    return row.recipe if row.system == BASELINE[0] else f"{row.system} {row.recipe}"
 
 
 def _check_page(html: Path) -> None:
@@ -187,9 +187,10 @@ def _note_problems(report: Report) -> None:
 
 def _systems(report: Report) -> Table:
     """Draw each mode on all prompts. A star marks the default recipe, bold letters the fastest mode of a system."""
+    from specc.bench.summary import mode_name
     from specc.bench.systems import BASELINE
 
-    titles = ("tokens/s", "±", "x plain", "in all", "length", "same")
+    titles = ("tokens/s", "±", "x plain", "in all", LENGTH_TITLE, "same")
     table = console.table("recipe", *((each, "right") for each in titles))
     fastest: dict[str, float] = {}
     for row in report.overall:
@@ -198,7 +199,7 @@ def _systems(report: Report) -> Table:
         is_default = (row.system, row.recipe) == (BASELINE[0], report.model.default_recipe)
         length = row.mean_acceptance_length
         table.add_row(
-            f"{title(row)} *" if is_default else title(row),
+            f"{mode_name(row)} *" if is_default else mode_name(row),
             f"{row.tokens_per_second:.1f}",
             f"{row.spread:.0%}",
             f"{row.speedup:.2f}",
@@ -212,7 +213,9 @@ def _systems(report: Report) -> Table:
 
 def _categories(report: Report, categories: Sequence[str]) -> Table:
     """Draw the speed-up of each mode on some categories."""
-    speedups = {(title(row), row.category): f"{row.speedup:.2f}" for row in report.rows}
+    from specc.bench.summary import mode_name
+
+    speedups = {(mode_name(row), row.category): f"{row.speedup:.2f}" for row in report.rows}
     table = console.table("x plain", *((category, "right") for category in categories))
     for mode in dict.fromkeys(mode for mode, _ in speedups):
         table.add_row(mode, *(speedups[mode, category] for category in categories))
@@ -237,7 +240,7 @@ def _costs(report: Report) -> Table:
 def _lines(report: Report) -> list[str]:
     """Write the legend and the other facts of a report, one on each line."""
     settings, machine, plan = report.settings, report.machine, report.plan
-    lines = list(LEGEND)
+    lines = [*LEGEND, *(f"warning: {line}" for line in report.warnings)]
     for other in report.against:
         lines.append(
             f"{other.system}: specc's {other.own_recipe} is {other.ratio:.2f} x its fastest mode, {other.recipe}"

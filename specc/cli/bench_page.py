@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.style import context as style
 from matplotlib.ticker import MaxNLocator
 
+from specc.bench.summary import mode_name
 from specc.bench.systems import BASELINE
-from specc.cli.bench import title
 from specc.cli.console import size
 
 if TYPE_CHECKING:
@@ -25,8 +23,10 @@ if TYPE_CHECKING:
     from specc.bench.summary import Row
 
 INK = "#010203"  # The page shows this colour in the colour of its text, light or dark.
-PLAIN, RECIPE, PEER = "#8b9099", "#3f8cd6", "#d9822b"
-LINES = (RECIPE, PEER, "#3aa675", "#c062c8", "#d65454", "#a79a2b", "#4fb3c4", "#8878e0", PLAIN)
+# Colours that also differ for readers who do not see red or green, and that show on white and on black.
+PLAIN, RECIPE, DEFAULT, PEER = "#8b9099", "#3f8cd6", "#0072b2", "#d9822b"
+MARKERS = ("s", "^", "D", "v", "P")  # of the kinds of engines that are not joined by a line
+CHAIN = "verify, chain"  # the kind of engines whose step is a curve over slots
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "specc", "figure.facecolor": "none", "axes.facecolor": "none",
     "savefig.facecolor": "none", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
@@ -34,98 +34,107 @@ STYLE = {
     "axes.titlesize": 10, "axes.grid": True, "grid.color": PLAIN, "grid.alpha": 0.25, "axes.axisbelow": True,
     "legend.frameon": False, "axes.linewidth": 0.6, "lines.markersize": 4,
 }  # fmt: skip
-WIDTH = 10.5  # inches
-CHARTS_IN_A_ROW = 3
+WIDTH = 4.6  # inches; as wide as a phone, whose letters then have the size of the page's
+SMALL = (2.3, 1.7)  # inches
+ROW = 0.2  # inches of a bar
 
 
-def write(report: Report, file: Path) -> None:
-    """Write the page of a report to a file."""
+def write(report: Report, file: Path, command: str) -> None:
+    """Write the page of a report to a file.
+
+    Args:
+        report: the report.
+        file: the file.
+        command: the command that measured it, as one typed it.
+    """
     environment = Environment(loader=PackageLoader("specc.cli", "."), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"title_of": title, "size": size}
+    environment.filters |= {"title_of": mode_name, "size": size}
+    *named, overall = report.categories  # The last category is the only one, or all prompts.
+    contexts = dict.fromkeys(cost.context for cost in report.step_costs)
+    rows = sorted(report.overall, key=lambda row: -row.tokens_per_second)
     with style(STYLE):
-        charts = {"speed": _svg(_speed(report)), "costs": _svg(_costs(report)), "depth": _svg(_depth(report.overall))}
-    page = environment.get_template("bench_page.html.j2").render(report=report, **charts)
+        charts = {
+            "speed": [_svg(_speed(report, category)) for category in (overall, *named)],
+            "costs": [_svg(_costs(report, context)) for context in contexts],
+            "depth": [_svg(_depth(row, report)) for row in rows if row.acceptance_per_position],
+        }
+    page = environment.get_template("bench_page.html.j2").render(report=report, command=command, **charts)
     file.write_text(page, encoding="utf-8")
 
 
-def _speed(report: Report) -> Figure:
-    """Draw tokens a second by mode: a chart on all prompts, then a small chart for each category, on one scale."""
-    *named, overall = report.categories  # The last category is the only one, or all prompts.
-    order = [overall, *named]
-    across = min(CHARTS_IN_A_ROW, len(order))
-    down, modes = math.ceil(len(order) / across), len(report.overall)
-    figure = Figure((WIDTH, down * (0.75 + 0.2 * modes)), layout="constrained")
-    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
-    for ax, category in zip(axes, order, strict=False):
-        rows = [row for row in report.rows if row.category == category]
-        speeds = [row.tokens_per_second for row in rows]
-        ranges = [row.tokens_per_second * row.spread / 2 for row in rows]
-        colours = [_colour(row) for row in rows]
-        ax.barh([title(row) for row in rows], speeds, 0.72, xerr=ranges, color=colours, ecolor=INK)
-        ax.set_title(category, loc="left")
-        ax.grid(axis="y", visible=False)
-    axes[0].invert_yaxis()
-    for i, ax in enumerate(axes):
-        ax.set_visible(i < len(order))
-        if i + across >= len(order):
-            ax.tick_params(labelbottom=True)
-            ax.set_xlabel("tokens per second")
+def _speed(report: Report, category: str) -> Figure:
+    """Draw tokens a second by mode, the fastest first, with plain decoding as a line."""
+    rows = [row for row in report.rows if row.category == category]
+    rows.sort(key=lambda row: row.tokens_per_second)
+    figure = Figure((WIDTH, 0.8 + ROW * len(rows)), layout="constrained")
+    ax: Axes = figure.subplots()
+    speeds = [row.tokens_per_second for row in rows]
+    ranges = [row.tokens_per_second * row.spread / 2 for row in rows]
+    colours = [_colour(row, report) for row in rows]
+    names = [f"{mode_name(row)} *" if _is_default(row, report) else mode_name(row) for row in rows]
+    ax.barh(names, speeds, 0.72, xerr=ranges, color=colours, ecolor=INK, error_kw={"linewidth": 0.8})
+    for row in rows:
+        if (row.system, row.recipe) == BASELINE:
+            ax.axvline(row.tokens_per_second, color=INK, linewidth=0.8, linestyle="--")
+    ax.set_title(category, loc="left")
+    ax.set_xlabel("tokens per second")
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.grid(axis="y", visible=False)
     return figure
 
 
-def _costs(report: Report) -> Figure:
-    """Draw milliseconds by slots: a curve through the engines that verify for each context, points for the others."""
-    verify = set(report.model.verify_engines)
-    figure = Figure((WIDTH, 4.4), layout="constrained")
+def _costs(report: Report, context: int) -> Figure:
+    """Draw milliseconds by slots after one context: a curve through the chains that verify, points for other kinds."""
+    costs = [cost for cost in report.step_costs if cost.context == context]
+    costs.sort(key=lambda cost: (cost.slots, cost.milliseconds))
+    kinds = report.model.engine_kinds
+    others = sorted({kinds[cost.engine] for cost in costs} - {CHAIN})
+    figure = Figure((WIDTH, 3.2), layout="constrained")
     ax: Axes = figure.subplots()
-    for i, context in enumerate(dict.fromkeys(cost.context for cost in report.step_costs)):
-        costs = [cost for cost in report.step_costs if cost.context == context]
-        costs.sort(key=lambda cost: (cost.slots, cost.milliseconds))
-        curve = [cost for cost in costs if cost.engine in verify]
-        drafts = [cost for cost in costs if cost.engine not in verify]
+    for kind, marker in ((CHAIN, "o"), *zip(others, MARKERS, strict=False)):
+        group = [cost for cost in costs if kinds[cost.engine] == kind]
         ax.errorbar(
-            [cost.slots for cost in curve],
-            [cost.milliseconds for cost in curve],
-            [cost.milliseconds * cost.spread / 2 for cost in curve],
-            color=LINES[i],
-            marker="o",
+            [cost.slots for cost in group],
+            [cost.milliseconds for cost in group],
+            [cost.milliseconds * cost.spread / 2 for cost in group],
+            color=PEER if kind.startswith("draft") else RECIPE,
+            marker=marker,
+            linestyle="-" if kind == CHAIN else "none",
             linewidth=1.4,
-            label=f"decode and verify, {context} rows",
+            label=kind,
         )
-        if drafts:
-            ax.plot(
-                [cost.slots for cost in drafts],
-                [cost.milliseconds for cost in drafts],
-                "x",
-                color=LINES[i],
-                label=f"drafts, {context} rows",
-            )
-    widest = max(cost.slots for cost in report.step_costs if cost.engine in verify)
+    ax.set_title(f"after {context} rows", loc="left")
+    widest = max(cost.slots for cost in costs)
     ax.set(xlabel="slots", ylabel="milliseconds a step", xlim=(0, 1.05 * widest + 1), ylim=(0, None))
     ax.legend()
     return figure
 
 
-def _depth(rows: Sequence[Row]) -> Figure:
-    """Draw the share of drafts that is accepted to each depth."""
-    figure = Figure((WIDTH, 4.0), layout="constrained")
+def _depth(row: Row, report: Report) -> Figure:
+    """Draw the share of one mode's drafts that is accepted to each depth."""
+    shares = row.acceptance_per_position or []
+    figure = Figure(SMALL, layout="constrained")
     ax: Axes = figure.subplots()
-    curves = [(title(row), row.acceptance_per_position) for row in rows if row.acceptance_per_position]
-    for i, (label, shares) in enumerate(curves):
-        depths = range(1, 1 + len(shares))
-        ax.plot(depths, shares, marker="o", color=LINES[i % len(LINES)], linewidth=1.4, label=label)
-    ax.set(xlabel="depth", ylabel="share of drafts", ylim=(0, 1), xlim=(0.8, None))
+    ax.plot(range(1, 1 + len(shares)), shares, marker="o", color=_colour(row, report), linewidth=1.4)
+    ax.set_title(mode_name(row), loc="left")
+    longest = max(len(other.acceptance_per_position or []) for other in report.overall)
+    ax.set(ylim=(0, 1), xlim=(0.5, longest + 0.5), xlabel="depth")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if curves:
-        ax.legend(ncols=2)
     return figure
 
 
-def _colour(row: Row) -> str:
-    """Return the colour of a bar: one for plain decoding, one for recipes, one for peers."""
+def _colour(row: Row, report: Report) -> str:
+    """Return the colour of a mode: of plain decoding, recipes, the default recipe, or peers."""
     if row.system != BASELINE[0]:
         return PEER
-    return PLAIN if row.recipe == BASELINE[1] else RECIPE
+    if row.recipe == BASELINE[1]:
+        return PLAIN
+    return DEFAULT if _is_default(row, report) else RECIPE
+
+
+def _is_default(row: Row, report: Report) -> bool:
+    """Return whether a mode is the bundle's default recipe."""
+    return (row.system, row.recipe) == (BASELINE[0], report.model.default_recipe)
 
 
 def _svg(figure: Figure) -> Markup:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specc.cli import console
-from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalStr, StrList, examples, flag, option
+from specc.cli.arguments import (
+    JsonOption,
+    OptionalInt,
+    OptionalPath,
+    OptionalStr,
+    StrList,
+    examples,
+    flag,
+    option,
+    split_commas,
+)
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 from specc.cli.test import verdicts
 
 if TYPE_CHECKING:
@@ -29,7 +40,10 @@ EXAMPLES = examples(
 )
 MODEL = "A hub id, or a directory with a tokenizer and weights."
 OUTPUT = "The directory of the bundle to write."
-RECIPE = "Compile this recipe. May be repeated. Default: all recipes that need no second model and no training."
+RECIPE = (
+    "Compile this recipe, or several with commas. May be repeated. Default: all recipes that need no second model and "
+    "no training."
+)
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
@@ -41,7 +55,10 @@ LENGTH = "The number of tokens that fit, prompt and answer together. Default: th
 PROMPTS = 'A file of golden prompts: JSON lines {"prompt": "…"}.'
 GOLDEN_TOKENS = "The number of tokens to decode for each golden prompt."
 TEXT = "A text on which 'specc test' compares the perplexity with the original model's."
-BACKEND = "Build the engines with this backend. May be repeated. 'specc doctor' lists them. Default: onnx."
+BACKEND = (
+    "Build the engines with this backend, or several with commas. May be repeated. 'specc doctor' lists them. "
+    "Default: onnx."
+)
 DTYPE = (
     "The type of the weights: fp32, fp16, bf16, int8 or int4. If other backends build too, onnx stays fp32. On the CPU "
     "bf16 needs specc-kernels, and int8 and int4 are exact with it."
@@ -69,31 +86,35 @@ DUMP = "Write the graph after each pass into this directory, as Python."
 
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
-    output: Annotated[Path, option("OUT", OUTPUT, "-o", "--output")],
-    recipe: Annotated[StrList, option("NAME", RECIPE)] = None,
-    set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set")] = None,
-    assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT)] = None,
-    num_speculative_tokens: Annotated[OptionalInt, option("N", SPECULATIVE_TOKENS, min=1)] = None,
-    assistant_early_exit: Annotated[OptionalInt, option("K", EXIT_LAYERS, min=1)] = None,
-    prompt_lookup_num_tokens: Annotated[OptionalInt, option("N", COPIED_TOKENS, min=1)] = None,
-    tree: Annotated[OptionalStr, option("LITERAL", TREE)] = None,
-    skip_layers: Annotated[OptionalStr, option("3,4", SKIP_LAYERS)] = None,
-    max_seq_len: Annotated[OptionalInt, option("N", LENGTH, min=1)] = None,
-    prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
-    golden_tokens: Annotated[int, option("N", GOLDEN_TOKENS, min=1)] = 24,
-    text: Annotated[OptionalPath, option("FILE", TEXT)] = None,
-    backend: Annotated[StrList, option("NAME", BACKEND)] = None,
-    dtype: Annotated[OptionalStr, option("T", DTYPE)] = None,
-    tune: Annotated[bool, flag("--tune", TUNE)] = False,
-    draft_dtype: Annotated[str, option("T", DRAFT_DTYPE)] = "int4",
-    lowering: Annotated[OptionalStr, option("L", LOWERING)] = None,
-    compute_capability: Annotated[OptionalStr, option("X.Y", CAPABILITY)] = None,
-    weights_inside: Annotated[bool, flag("--weights-inside", INSIDE)] = False,
-    revision: Annotated[OptionalStr, option("R", REVISION)] = None,
-    adapter: Annotated[OptionalPath, option("DIR", ADAPTER)] = None,
-    trust_remote_code: Annotated[bool, flag("--trust-remote-code", TRUST)] = False,
-    overwrite: Annotated[bool, flag("--overwrite", OVERWRITE)] = False,
-    dump_graphs: Annotated[OptionalPath, option("DIR", DUMP)] = None,
+    output: Annotated[Path, option("OUT", OUTPUT, "-o", "--output", rich_help_panel="Output")],
+    recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Drafts")] = None,
+    set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set", rich_help_panel="Drafts")] = None,
+    assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Drafts")] = None,
+    num_speculative_tokens: Annotated[
+        OptionalInt, option("N", SPECULATIVE_TOKENS, min=1, rich_help_panel="Drafts")
+    ] = None,
+    assistant_early_exit: Annotated[OptionalInt, option("K", EXIT_LAYERS, min=1, rich_help_panel="Drafts")] = None,
+    prompt_lookup_num_tokens: Annotated[
+        OptionalInt, option("N", COPIED_TOKENS, min=1, rich_help_panel="Drafts")
+    ] = None,
+    tree: Annotated[OptionalStr, option("LITERAL", TREE, rich_help_panel="Drafts")] = None,
+    skip_layers: Annotated[OptionalStr, option("3,4", SKIP_LAYERS, rich_help_panel="Drafts")] = None,
+    max_seq_len: Annotated[OptionalInt, option("N", LENGTH, min=1, rich_help_panel="Model")] = None,
+    prompts: Annotated[OptionalPath, option("FILE", PROMPTS, rich_help_panel="Golden outputs")] = None,
+    golden_tokens: Annotated[int, option("N", GOLDEN_TOKENS, min=1, rich_help_panel="Golden outputs")] = 24,
+    text: Annotated[OptionalPath, option("FILE", TEXT, rich_help_panel="Golden outputs")] = None,
+    backend: Annotated[StrList, option("NAME", BACKEND, rich_help_panel="Engines")] = None,
+    dtype: Annotated[OptionalStr, option("T", DTYPE, rich_help_panel="Model")] = None,
+    tune: Annotated[bool, flag("--tune", TUNE, rich_help_panel="Drafts")] = False,
+    draft_dtype: Annotated[str, option("T", DRAFT_DTYPE, rich_help_panel="Drafts")] = "int4",
+    lowering: Annotated[OptionalStr, option("L", LOWERING, rich_help_panel="Engines")] = None,
+    compute_capability: Annotated[OptionalStr, option("X.Y", CAPABILITY, rich_help_panel="Engines")] = None,
+    weights_inside: Annotated[bool, flag("--weights-inside", INSIDE, rich_help_panel="Engines")] = False,
+    revision: Annotated[OptionalStr, option("R", REVISION, rich_help_panel="Model")] = None,
+    adapter: Annotated[OptionalPath, option("DIR", ADAPTER, rich_help_panel="Model")] = None,
+    trust_remote_code: Annotated[bool, flag("--trust-remote-code", TRUST, rich_help_panel="Model")] = False,
+    overwrite: Annotated[bool, flag("--overwrite", OVERWRITE, rich_help_panel="Output")] = False,
+    dump_graphs: Annotated[OptionalPath, option("DIR", DUMP, rich_help_panel="Output")] = None,
     json: JsonOption = False,
 ) -> None:
     """Compile a Hugging Face model into a bundle.
@@ -119,7 +140,7 @@ def command(
             Options(
                 model=model,
                 output=output,
-                recipes=recipe or (),
+                recipes=split_commas(recipe or ()),
                 parameters=parameters,
                 assistant_model=assistant_model,
                 revision=revision,
@@ -129,7 +150,7 @@ def command(
                 prompts=prompts,
                 golden_tokens=golden_tokens,
                 text=text,
-                backends=backend or ("onnx",),
+                backends=split_commas(backend or ()) or ("onnx",),
                 dtype=dtype,
                 draft_dtype=draft_dtype,
                 build=BuildOptions(
@@ -182,7 +203,7 @@ def report_table(report: Report) -> RenderableType:
     title = console.text(str(report.bundle.path), "bold").append(
         f"  {total}, weights {weights}, {len(manifest.engines)} engines", ""
     )
-    lines = [title, console.text(f"* {default_line(manifest)}; {effort}")]
+    lines = [title, console.text(f"* {default_line(manifest)}; {effort}"), console.text(LENGTH_LINE, "dim")]
     if any(row.get("cases", 0) < row.get("of_cases", 0) for row in manifest.measured):
         lines.append(console.text(PARTIAL, "dim"))
     if manifest.provisional:
@@ -213,7 +234,7 @@ def golden_counts(row: Mapping[str, Any]) -> Text:
 
 def _recipes(manifest: Manifest) -> Table:
     """Draw the speed of each recipe on the golden prompts. A star marks the default recipe."""
-    numbers = [(title, "right") for title in ("tokens/s", "speed-up", "acceptance")]
+    numbers = [(title, "right") for title in ("tokens/s", "speed-up", LENGTH_TITLE)]
     table = console.table("recipe", *numbers, "lossless", "golden")
     for row in manifest.measured:
         is_default = row["recipe"] == manifest.default_recipe

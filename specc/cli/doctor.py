@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -21,14 +21,14 @@ COMPILER = "the compiler is not installed; pip install specc-compiler[compile]"
 TORCH = "torch is not installed; pip install specc-compiler[compile]"
 GPU = "this machine has no NVIDIA GPU, or no driver for it; check with nvidia-smi"
 NATIVE = "its engines are native code of a bundle's author, so they run only with --allow-native-code"
-CUDA = "cuda-bindings is not installed; pip install specc-compiler[tensorrt]"
 
 
 def command(json: JsonOption = False) -> None:
     """Show which backends and providers work on this machine.
 
-    Says for each whether it can build engines here and whether it can run them. The lines under the table say what
-    the others need, and how to install it.
+    Begins with what works. The table says for each backend and provider whether it can build engines here, and whether
+    it can run them. The lines under the table say what the others need, and how to install it. The exit status is 0
+    whatever is missing; a program reads --json.
     """
     findings = examine()
     if json:
@@ -75,21 +75,48 @@ def examine() -> list[Finding]:
     return [*map(_examine_backend, BACKENDS), *map(_examine_provider, PROVIDERS), _examine_kernels()]
 
 
-def findings_table(findings: Iterable[Finding]) -> RenderableType:
-    """Draw the findings, and under them what is missing and how to get it."""
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """Draw what works, the findings, and under them what is missing and how to get it."""
     table = console.table("backend or provider", "runs on", "builds here", "runs here")
-    lines = []
+    missing: dict[str, list[str]] = {}  # What is missing, and what needs it.
+    warnings: dict[str, list[str]] = {}
     for finding in findings:
-        title = f"onnx on {PROVIDERS[finding.name].title}" if finding.kind == "provider" else finding.name
+        title = _title(finding)
         builds = "-" if finding.build is None else console.yes_or_no(finding.build)
         table.add_row(title, ", ".join(finding.devices), builds, console.yes_or_no(finding.run))
-        lines += [f"{title}: {line}" for line in finding.missing]
-        lines += [f"{title}: warning: {line}" for line in finding.warnings]
-        lines += [f"{title}: {NATIVE}"] if finding.native_code else []
-        lines += [f"{title}: {line}" for line in finding.notes]
-    if not lines:
-        return table
-    return console.stack(table, "", *lines)
+        for line in finding.missing:
+            missing.setdefault(line, []).append(title)
+        for line in finding.warnings:
+            warnings.setdefault(f"warning: {line}", []).append(title)
+        if finding.native_code:
+            warnings.setdefault(NATIVE, []).append(title)
+        for line in finding.notes:
+            warnings.setdefault(line, []).append(title)
+    parts: list[RenderableType] = [*(console.text(line) for line in what_works(findings)), "", table]
+    for heading, lines in (("Missing, if you need it:", missing), ("Note:", warnings)):
+        if lines:
+            parts += ["", console.text(heading, "bold")]
+            parts += [console.text(f"{', '.join(titles)}: {line}") for line, titles in lines.items()]
+    return console.stack(*parts)
+
+
+def what_works(findings: Sequence[Finding]) -> list[str]:
+    """Say in two sentences what this machine can compile and run."""
+    backends = [finding for finding in findings if finding.kind == "backend"]
+    builds = [finding.name for finding in backends if finding.build]
+    runs = [finding.name for finding in backends if finding.run and finding.name != "onnx"]
+    runs = [_title(finding) for finding in findings if finding.kind == "provider" and finding.run] + runs
+    return [
+        f"This machine can compile bundles with {', '.join(builds)}."
+        if builds
+        else "This machine cannot compile bundles yet.",
+        f"It can run them with {', '.join(runs)}." if runs else "It cannot run them yet.",
+    ]
+
+
+def _title(finding: Finding) -> str:
+    """Name a finding as the table does."""
+    return f"onnx on {PROVIDERS[finding.name].title}" if finding.kind == "provider" else finding.name
 
 
 def _examine_backend(name: str) -> Finding:
@@ -132,7 +159,7 @@ def _missing_to_run(name: str) -> list[str]:
     if not any(importlib.util.find_spec(package) for package in packages):
         missing.append(f"{packages[0]} is not installed; pip install specc-compiler[{name}]")
     if not importlib.util.find_spec("cuda"):
-        missing.append(CUDA)
+        missing.append(f"cuda-bindings is not installed; pip install specc-compiler[{name}]")
     if not _gpu():
         missing.append(GPU)
     return missing

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """List the recipes that can be compiled.
 
-    Shows what each recipe is, where it was published, and what it needs. With a name, it shows the parameters too.
+    Shows when to try each recipe, what it is, and what it needs. With a name, it shows the paper and the parameters.
     """
     from specc.recipes import METHODS, method
 
@@ -42,6 +42,7 @@ def method_json(method: Method) -> dict[str, Any]:
     return {
         "name": method.name,
         "title": method.title,
+        "try_when": method.try_when,
         "paper": method.paper,
         "drafter": method.drafter,
         "acceptance": method.acceptance,
@@ -55,18 +56,32 @@ def method_json(method: Method) -> dict[str, Any]:
     }
 
 
-def methods_table(methods: Iterable[Method]) -> Table:
-    """Draw all methods: what each one is, where it was published, how it drafts and what it needs."""
-    table = console.table("recipe", "method and paper", "topology, acceptance")
+def methods_table(methods: Iterable[Method]) -> RenderableType:
+    """Draw all methods, grouped by what they need: when to try each one, and what it is."""
+    groups: dict[tuple[str, ...], list[Method]] = {}
     for method in methods:
-        title = console.text(method.title)
-        if method.paper:
-            title.append(f"\n{method.paper}", "dim")
-        lines = [f"{method.topology}, {method.acceptance}", "lossless" if method.lossless else "not lossless"]
-        if method.drafter != method.name:
-            lines.append(f"drafter {method.drafter}")
-        lines += [f"needs {need}" for need in method.needs]
-        table.add_row(method.name, title, "\n".join(lines))
+        groups.setdefault(method.needs, []).append(method)
+    parts: list[RenderableType | str] = []
+    for needs, group in sorted(groups.items(), key=lambda item: len(item[0])):
+        parts += [console.text(_needs(needs), "bold"), _group_table(group), ""]
+    hint = "specc recipes NAME shows a recipe's paper and parameters. specc tune measures which one is fastest here."
+    return console.stack(*parts, console.text(hint, "dim"))
+
+
+def _needs(needs: Iterable[str]) -> str:
+    """Write what a group of recipes needs."""
+    options = " and ".join(f"--{need}" for need in needs)
+    return f"Recipes that need {options}:" if options else "Recipes that need nothing but the model:"
+
+
+def _group_table(methods: Iterable[Method]) -> Table:
+    """Draw a row for each method of a group."""
+    table = console.table("recipe", "try it when", "method, topology")
+    for method in methods:
+        title = console.text(method.title).append(f"\n{method.topology}, {method.acceptance}", "dim")
+        if not method.lossless:
+            title.append(", not lossless", "dim")
+        table.add_row(method.name, method.try_when, title)
         table.add_section()
     return table
 
@@ -76,6 +91,7 @@ def method_table(method: Method) -> RenderableType:
     facts = console.facts()
     for title, value in (
         ("title", method.title),
+        ("try it when", method.try_when),
         ("paper", method.paper),
         ("drafter", method.drafter),
         ("acceptance", method.acceptance),

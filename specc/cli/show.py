@@ -12,8 +12,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 from specc.cli import console
-from specc.cli.arguments import BundleArgument, JsonOption, OptionalStr, examples, option
+from specc.cli.arguments import BundleArgument, JsonOption, OptionalStr, examples, flag, option
 from specc.cli.compile import provisional_line
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "specc show model.specc",
+    "specc show model.specc --all",
     "specc show model.specc --engine prefill",
     "specc show model.specc --json",
 )
+ALL = "Show every cache, engine, recipe and file."
 ENGINE = "Show this engine alone: its passes, tensors, tree and mask."
 LARGEST_MASK = 96  # Masks of more slots are wider than most terminals, so they are not drawn.
 LONG_VALUE = 8  # A list of more items is shown by its length.
@@ -38,13 +41,14 @@ LONG_VALUE = 8  # A list of more items is shown by its length.
 
 def command(
     bundle: BundleArgument,
+    all_: Annotated[bool, flag("--all", ALL)] = False,
     engine: Annotated[OptionalStr, option("NAME", ENGINE)] = None,
     json: JsonOption = False,
 ) -> None:
     """Show what is inside a bundle.
 
-    Shows its model, its caches, its engines with the layers that each runs, its recipes and its files. With --engine,
-    it shows one engine in full.
+    Shows a summary: the model, the speed of the default recipe, and what the bundle consists of. With --all, it shows
+    every cache, engine, recipe and file. With --engine, it shows one engine in full.
     """
     from specc.runtime.bundle import open_bundle
 
@@ -55,8 +59,13 @@ def command(
         out.print(engine_tables(opened, engine))
         for part in engine_drawing(opened, engine):
             out.print(part, soft_wrap=isinstance(part, str))  # A wrapped mask cannot be read.
-    else:
+    elif all_:
         out.print(bundle_tables(opened))
+    else:
+        from specc.cli.show_summary import summary
+
+        out.print(summary(opened, _total_bytes(opened)))
+        out.print(console.text("For more: specc show --all, --engine NAME, --json", "dim"))
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def bundle_tables(bundle: Bundle) -> RenderableType:
     title.append(f"  {console.size(_total_bytes(bundle))}, schema {manifest.schema}", "")
     hint = f"* default recipe; for everything, read {MANIFEST} or run specc show --json"
     tables = [_facts(manifest), _engines(bundle), _recipes(manifest), _files(manifest)]
-    lines = [console.text(hint, "dim")]
+    lines = [console.text(line, "dim") for line in (LENGTH_LINE, hint)]
     if manifest.provisional:
         lines.append(console.text(provisional_line(bundle.path), "yellow"))
     return console.stack(title, "", *_with_gaps(tables), *lines)
@@ -290,7 +299,7 @@ def _engines(bundle: Bundle) -> Table:
 
 def _recipes(manifest: Manifest) -> Table:
     """Draw each recipe as the compile measured it, with its engines, parameters, drafter and rule."""
-    numbers = [(title, "right") for title in ("tokens/s", "speed-up", "length")]
+    numbers = [(title, "right") for title in ("tokens/s", "speed-up", LENGTH_TITLE)]
     table = console.table("recipe", *numbers, "engines, parameters, drafter")
     measured = {row["recipe"]: row for row in manifest.measured}
     for recipe in manifest.recipes:

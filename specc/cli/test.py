@@ -21,7 +21,9 @@ from specc.cli.arguments import (
     examples,
     flag,
     option,
+    split_commas,
 )
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,7 +41,7 @@ EXAMPLES = examples(
 )
 REFERENCE = "Compute the expected tokens anew with this model, in transformers."
 TEXT = "Report perplexity on this text file. Default: the texts of the golden prompts."
-RECIPE = "Replay by this recipe. May be repeated. Default: all recipes."
+RECIPE = "Replay by this recipe, or several with commas. May be repeated. Default: all recipes."
 EXACT = (
     "Decode each recipe at one width, and demand the tokens of plain decoding at that width. Recipes that verify trees "
     "are left out."
@@ -74,7 +76,7 @@ def command(
     with console.stages() as stage:
         proof = prove(
             bundle,
-            recipe or (),
+            split_commas(recipe or ()),
             tolerance,
             reference,
             stage,
@@ -93,7 +95,7 @@ def command(
 def proof_table(proof: Proof) -> RenderableType:
     """Draw a proof: a row for each recipe, each divergence, and the counts over all recipes."""
     speeds = [("plain at its width", "right")] if proof.exact else []
-    table = console.table("recipe", ("tokens/s", "right"), *speeds, ("acceptance", "right"), "verdict")
+    table = console.table("recipe", ("tokens/s", "right"), *speeds, (LENGTH_TITLE, "right"), "verdict")
     for row in proof.rows():
         plain = [f"{row.plain_tokens_per_second:.1f}"] if proof.exact else []
         length = f"{row.mean_acceptance_length:.2f}"
@@ -105,7 +107,8 @@ def proof_table(proof: Proof) -> RenderableType:
     rule = f"near-tie: the two best logits of the reference are closer than {proof.tolerance:g}"
     if proof.exact:
         rule = "exact: each recipe against plain decoding through the recipe's own engine, token for token"
-    parts += [count.append_text(_verdicts(proof.counts)), console.text(rule, "dim"), *_notes(proof)]
+    parts += [count.append_text(_verdicts(proof.counts)), console.text(rule, "dim"), console.text(LENGTH_LINE, "dim")]
+    parts += _notes(proof)
     return console.stack(*parts)
 
 

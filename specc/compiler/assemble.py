@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +12,7 @@ from specc import __version__
 from specc.compiler.plans import RecipePlan
 from specc.runtime.block import Block
 from specc.runtime.engines.onnx_runtime import ort
-from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec
+from specc.runtime.manifest import COMPILED_AT, SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
@@ -45,7 +46,7 @@ def assemble(
         versions=_versions(),
         files={},
         weights=next(iter(files.values())),
-        extra=extra,
+        extra={**extra, COMPILED_AT: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
     )
 
 

@@ -31,7 +31,14 @@ def _plan_plain(values: Values, facts: Facts) -> MethodBlocks:
     return MethodBlocks((DECODE,))
 
 
-PLAIN = Method(name="plain", title="Plain decoding", drafter="plain", topology="none", plan=_plan_plain)
+PLAIN = Method(
+    name="plain",
+    title="Plain decoding",
+    try_when="No other recipe is faster. The others are compared with it.",
+    drafter="plain",
+    topology="none",
+    plan=_plan_plain,
+)
 
 
 METHODS = table(

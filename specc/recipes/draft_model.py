@@ -18,6 +18,7 @@ def _plan_draft_model(values: Values, facts: Facts) -> MethodBlocks:
 DRAFT_MODEL = Method(
     name="draft-model",
     title="Speculative decoding with a draft model",
+    try_when="A model of a tenth of the size with this tokenizer exists.",
     paper="Leviathan et al. 2023, arXiv:2211.17192",
     drafter="draft-model",
     topology="chain",

@@ -58,6 +58,7 @@ class Method:
     """A published method: an entry of the table.
 
     Attributes:
+        try_when: when a user should try it, for a reader who knows no method: one sentence.
         drafter: a file in runtime/drafters/, such as "early-exit" for early_exit.py.
         acceptance: a file in runtime/acceptance/.
         plan: turns a value of each parameter into blocks; raises RecipeError for a value out of range.
@@ -67,6 +68,7 @@ class Method:
 
     name: str
     title: str
+    try_when: str = ""
     paper: str = ""
     drafter: str
     topology: str

@@ -17,6 +17,7 @@ def _plan_lookup(values: Values, facts: Facts) -> MethodBlocks:
 PROMPT_LOOKUP = Method(
     name="prompt-lookup",
     title="Prompt lookup decoding",
+    try_when="The answer repeats the prompt or itself: code, edits, summaries, extraction.",
     paper="Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding",
     drafter="prompt-lookup",
     topology="chain",
@@ -29,6 +30,7 @@ PROMPT_LOOKUP = Method(
 RECYCLED_LOOKUP = Method(
     name="recycled-lookup",
     title="Prompt lookup that goes on with the model's recycled answers",
+    try_when="Prompt lookup is fast here, and one session answers many prompts of one kind.",
     paper="Saxena 2023; Token Recycling, Luo et al. 2024, arXiv:2408.08696",
     drafter="recycled-lookup",
     topology="chain",

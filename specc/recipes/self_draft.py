@@ -29,6 +29,7 @@ def _plan_layer_skip(values: Values, facts: Facts) -> MethodBlocks:
 LAYER_SKIP = Method(
     name="layer-skip",
     title="Self-speculation by skipping layers",
+    try_when="The answer is new text, and the model has many layers.",
     paper="Draft & Verify, Zhang et al. 2024, arXiv:2309.08168; SWIFT, Xia et al. 2025, arXiv:2410.06916",
     drafter="layer-skip",
     topology="chain",
@@ -50,6 +51,7 @@ def _plan_quantized_self_draft(values: Values, facts: Facts) -> MethodBlocks:
 QUANTIZED_SELF_DRAFT = Method(
     name="quantized-self-draft",
     title="Self-speculation by the model's own 4-bit copy",
+    try_when="The answer is new text, and the weights of the model do not fit into the processor's cache.",
     paper="QuantSpec, Tiwari et al. 2025, arXiv:2502.10424: the half of it that is weights",
     drafter="layer-skip",
     topology="chain",
@@ -74,6 +76,7 @@ def _plan_cascade(values: Values, facts: Facts) -> MethodBlocks:
 CASCADE = Method(
     name="cascade",
     title="Prompt lookup, and the model's own 4-bit copy where the text holds no match",
+    try_when="The answer repeats parts of the text and is new elsewhere, as in chat about code.",
     paper="Cascade Speculative Drafting, Chen et al. 2024, arXiv:2312.11462",
     drafter="cascade",
     topology="chain",
@@ -101,6 +104,7 @@ def _plan_staged(values: Values, facts: Facts) -> MethodBlocks:
 STAGED = Method(
     name="staged",
     title="Self-speculation by the 4-bit copy, itself sped up by prompt lookup",
+    try_when="The 4-bit copy drafts well, but its own calls take too much time.",
     paper="Staged Speculative Decoding, Spector & Re 2023, arXiv:2308.04623",
     drafter="staged",
     topology="chain",

@@ -75,7 +75,7 @@ def run(check: ModuleType, tmp_path: Path, results: Path, new: dict[str, Any], *
 def test_ratios_are_those_on_all_prompts_and_more_is_better(check: ModuleType) -> None:
     assert check.ratios(report()) == {
         "lookup, speed / plain decoding": 2.0,
-        "lookup, acceptance length": 3.0,
+        "lookup, mean acceptance length": 3.0,
         "peer ngram, speed / plain decoding": 1.5,
         "verify after 64 rows, decode / step": pytest.approx(2 / 3),
         "specc / peer": 1.2,

@@ -24,9 +24,9 @@ def label(page: Path) -> str:
 
 
 @cache
-def help_of(verb: str = "") -> str:
-    """Return the help text of `specc` or of one verb, or nothing if there is no such verb."""
-    result = specc(*([verb] if verb else []), "--help")
+def help_of(*verb: str) -> str:
+    """Return the help text of `specc` or of a verb, such as `cache list`; nothing if there is no such verb."""
+    result = specc(*verb, "--help")
     return result.out if result.status == 0 else ""
 
 
@@ -66,7 +66,8 @@ def wrong_specc(words: list[str]) -> list[str]:
         return []
     if words[0] not in verbs():
         return ["no verb"]
-    return [f"no option {o}" for o in sorted(options(" ".join(words)) - options(help_of(words[0])))]
+    verb = words[:2] if "Commands:" in help_of(words[0]) else words[:1]
+    return [f"no option {o}" for o in sorted(options(" ".join(words)) - options(help_of(*verb)))]
 
 
 def wrong_make(words: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ ROW = {
     "seconds", "spread", "end_to_end_tokens_per_second", "end_to_end_speedup", "prompts", "identical",
 }  # fmt: skip
 REPORT = [
-    "machine", "model", "rows", "step_costs", "plan", "predicted_speedup", "measured_speedup", "settings", "memory",
-    "peers", "against",
+    "date", "specc", "machine", "model", "rows", "step_costs", "plan", "predicted_speedup", "measured_speedup",
+    "settings", "memory", "peers", "against", "warnings",
 ]  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_the_json_has_the_fields_of_every_version(quick: Callable[..., Report]) 
     }  # fmt: skip
     assert data["model"].keys() == {
         "bundle", "source", "architecture", "layers", "vocab_size", "context", "dtype", "default_recipe",
-        "verify_engines", "weights_bytes",
+        "verify_engines", "engine_kinds", "weights_bytes",
     }  # fmt: skip
 
 
@@ -149,3 +150,13 @@ class TestPeers:
         rows = [row for row in report.rows if row.system == "transformers"]
         assert [row.recipe for row in rows] == ["plain", "prompt-lookup", "early-exit"]
         assert all(row.identical == 1 for row in rows)
+
+
+def test_a_mode_whose_rounds_differ_is_warned_of(quick: Callable[..., Report]) -> None:
+    report = quick()
+    assert report.warnings == [], "one round has no spread"
+    rows = [replace(row, spread=0.16 if row.recipe == "plain" else 0.15) for row in report.rows]
+    (line,) = replace(report, rows=rows).warnings
+    assert line.startswith(
+        "the rounds of a mode differ by more than 15% (plain 16%), so its speed is unsure; run again"
+    )

@@ -34,9 +34,17 @@ def test_the_json_is_on_standard_output_and_the_progress_is_not(bundle: Path) ->
 
 
 def test_recipes_may_be_named_in_any_of_the_ways(bundle: Path) -> None:
-    names = ("--recipe", "early-exit", "--recipes", "plain,early-exit", "--recipes", "prompt-lookup")
-    rows = specc("bench", bundle, *names, *QUICK, "--json").json["rows"]
-    assert [row["recipe"] for row in rows] == ["plain", "early-exit", "prompt-lookup"]
+    for names in (
+        ("--recipe", "early-exit", "--recipes", "plain,early-exit", "--recipes", "prompt-lookup"),
+        ("--recipe", "early-exit, prompt-lookup", "--recipe", "plain"),
+    ):
+        rows = specc("bench", bundle, *names, *QUICK, "--json").json["rows"]
+        assert [row["recipe"] for row in rows] == ["plain", "early-exit", "prompt-lookup"]
+
+
+def test_a_replay_takes_recipes_with_commas(bundle: Path) -> None:
+    rows = specc("test", bundle, "--recipe", "early-exit,plain", "--json").json["recipes"]
+    assert {row["recipe"] for row in rows} == {"plain", "early-exit"}
 
 
 def test_the_plan_of_the_bundle_has_a_line(bundle: Path, tmp_path: Path) -> None:

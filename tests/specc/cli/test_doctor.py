@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -38,7 +39,7 @@ def test_backends_whose_engines_are_native_code_are_named() -> None:
     native = {name for name, finding in all_findings.items() if finding.native_code}
     assert native == {"backend inductor", "backend inductor-cuda", "backend torch-tensorrt"}
     lines = cli("doctor").out
-    assert f"inductor: {doctor.NATIVE}" in " ".join(lines.split())
+    assert f"inductor, inductor-cuda, torch-tensorrt: {doctor.NATIVE}" in " ".join(lines.split())
 
 
 def test_what_runs_lacks_nothing_and_what_does_not_says_what() -> None:
@@ -120,7 +121,9 @@ def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Pat
         and ran.stderr.count("\n") == 1
     )
     report = run("doctor")
-    assert report.returncode == 0 and "onnx: ONNX Runtime is not installed" in report.stdout
+    assert report.returncode == 0 and re.search(
+        r" onnx, [^:]*: ONNX Runtime is not installed", " ".join(report.stdout.split())
+    )
     assert run("show", bundle).returncode == 0
 
 
@@ -211,3 +214,23 @@ def test_a_place_that_a_bundle_cannot_run_at_is_refused(
         assert line.endswith(f"install specc-compiler[{extra}] in an environment of its own")
     line = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
     assert "this ONNX Runtime has no OpenVINOExecutionProvider" in line and "specc-compiler[openvino]" in line
+
+
+def test_it_begins_with_what_works() -> None:
+    first, second, *_ = cli("doctor").out.splitlines()
+    assert re.fullmatch(r"This machine can compile bundles with onnx\b.*\.", first.strip())
+    assert second.startswith("It can run them with onnx on CPUExecutionProvider")
+
+
+def test_a_machine_where_nothing_works_is_said_to_have_nothing() -> None:
+    names = {"name": "onnx", "devices": ("cpu",), "run": False, "missing": ("x",)}
+    nothing = [doctor.Finding(kind="backend", build=False, **names)]
+    assert doctor.what_works(nothing) == ["This machine cannot compile bundles yet.", "It cannot run them yet."]
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx", "torch-tensorrt"])
+def test_a_hint_names_the_extra_of_its_own_backend(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    hints = [line for line in doctor._missing_to_run(name) if "pip install" in line]
+    assert len(hints) == 2
+    assert all(hint.endswith(f"pip install specc-compiler[{name}]") for hint in hints)

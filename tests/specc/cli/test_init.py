@@ -13,7 +13,7 @@ from shell import command, refused, specc
 
 from specc import __version__
 
-VERBS = ("compile", "generate", "test", "show", "recipes", "doctor", "bench", "tune")
+VERBS = ("compile", "generate", "test", "show", "recipes", "doctor", "bench", "tune", "cache list", "cache clean")
 
 
 def test_the_version() -> None:
@@ -23,10 +23,10 @@ def test_the_version() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_examples_in_80_columns(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    out = specc(verb, "--help").out
+    out = specc(*verb.split(), "--help").out
     assert f"  Examples:\n    specc {verb}" in out
     assert max(map(len, out.splitlines())) <= 80
-    assert verb in specc("--help").out
+    assert verb.split()[0] in specc("--help").out
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,15 @@ def test_completion_is_installed_for_the_shell_that_runs_specc(tmp_path: Path) -
     (script,) = (tmp_path / ".bash_completions").iterdir()
     assert "_SPECC_COMPLETE=complete_bash" in script.read_text(encoding="utf-8"), ran.stderr
     assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("verb", "panels"),
+    [
+        ("compile", ["Arguments", "Output", "Drafts", "Model", "Golden outputs", "Engines", "Options"]),
+        ("bench", ["Arguments", "Recipes", "Prompts", "Peers", "Output", "Options"]),
+    ],
+)
+def test_long_help_texts_have_panels(verb: str, panels: list[str]) -> None:
+    lines = specc(verb, "--help").out.splitlines()
+    assert [line[:-1] for line in lines if line.endswith(":") and line[0] != " "] == panels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from shell import fits, refused, specc
 
@@ -10,7 +12,18 @@ from specc.recipes import METHODS
 
 def test_recipes_are_those_of_the_table() -> None:
     report = specc("recipes", "--json").json
-    keys = {"name", "title", "paper", "drafter", "acceptance", "topology", "lossless", "needs", "parameters"}
+    keys = {
+        "name",
+        "title",
+        "try_when",
+        "paper",
+        "drafter",
+        "acceptance",
+        "topology",
+        "lossless",
+        "needs",
+        "parameters",
+    }
     assert all(r.keys() == keys for r in report)
     assert [r["name"] for r in report] == list(METHODS)
     for r in report:
@@ -37,3 +50,20 @@ def test_the_recipes_fit(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fits(specc("recipes").out, columns)
     for name in METHODS:
         fits(specc("recipes", name).out, columns)
+
+
+def test_each_recipe_says_when_to_try_it() -> None:
+    sentences = [method.try_when for method in METHODS.values()]
+    assert all(20 < len(sentence) <= 100 and sentence.endswith(".") for sentence in sentences)
+    assert len(set(sentences)) == len(METHODS)
+    out = " ".join(specc("recipes", "prompt-lookup").out.split())
+    assert f"try it when {METHODS['prompt-lookup'].try_when}" in out
+
+
+def test_recipes_are_grouped_by_what_they_need() -> None:
+    out = specc("recipes").out
+    heading = "Recipes that need --assistant-model:"
+    first, second = out.split(heading)
+    assert first.startswith("Recipes that need nothing but the model:")
+    for name, method in METHODS.items():
+        assert re.search(rf"^{name} ", second if method.needs else first, re.M)

@@ -52,10 +52,13 @@ def test_a_tree_is_drawn_a_line_a_slot() -> None:
 def test_native_code_in_a_bundle_is_named(tmp_path: Path) -> None:
     frozen = copied(Path(__file__).parents[2] / "bundles/schema-1", tmp_path)
     assert specc("show", frozen, "--json").json["native_code"] == []
-    assert "native code" not in specc("show", frozen).out
+    assert "no native code" in specc("show", frozen).out
+    assert "native code" not in specc("show", frozen, "--all").out
     edit_manifest(frozen, lambda m: [e.update(backend="inductor") for e in m["engines"]])
     assert specc("show", frozen, "--json").json["native_code"] == ["inductor"]
-    assert "engines by inductor: they run only with --allow-native-code" in " ".join(specc("show", frozen).out.split())
+    for argv in ((), ("--all",)):
+        assert "inductor" in specc("show", frozen, *argv).out
+        assert "only with --allow-native-code" in " ".join(specc("show", frozen, *argv).out.split())
 
 
 @pytest.mark.model
@@ -87,6 +90,11 @@ class TestBundle:
             assert e["bytes"] == (bundle / e["file"]).stat().st_size
         cache = report["caches"]["target"]
         assert cache["bytes"] == cache["rows"] * 3 * 2 * 2 * 16 * 4
+
+    def test_all_of_it_is_printed_on_demand(self, bundle: Path) -> None:
+        report, out = specc("show", bundle, "--json").json, specc("show", bundle, "--all").out
+        names = [*report["files"], *(row["name"] for row in (*report["recipes"], *report["engines"]))]
+        assert all(name in out for name in names)
 
     def test_all_of_an_engine_is_in_the_json(self, bundle: Path) -> None:
         report = specc("show", bundle, "--engine", "verify-early-exit", "--json").json
@@ -120,5 +128,6 @@ class TestBundle:
     def test_itfits(self, columns: int, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COLUMNS", str(columns))
         fits(specc("show", bundle).out, columns)
+        fits(specc("show", bundle, "--all").out, columns)
         for engine in specc("show", bundle, "--json").json["engines"]:
             fits(specc("show", bundle, "--engine", engine["name"]).out, columns)

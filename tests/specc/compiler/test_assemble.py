@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import onnxruntime
@@ -13,7 +14,7 @@ from specc.compiler.assemble import assemble
 from specc.compiler.plans import RecipePlan
 from specc.recipes import DECODE, METHODS, Facts
 from specc.runtime.block import Block
-from specc.runtime.manifest import CacheSpec, EngineSpec, ModelSpec, Tensor
+from specc.runtime.manifest import COMPILED_AT, CacheSpec, EngineSpec, ModelSpec, Tensor
 
 pytestmark = pytest.mark.torch
 
@@ -68,7 +69,8 @@ def test_a_recipe_names_the_engines_of_its_blocks() -> None:
 
 def test_a_bundle_decodes_plainly_until_it_is_measured_and_the_first_file_is_its_weights() -> None:
     found = manifest(engine("decode", "target", 0), note=1)
-    assert (found.default_recipe, found.weights, found.extra) == ("plain", "weights-bf16.safetensors", {"note": 1})
+    assert (found.default_recipe, found.weights, found.extra["note"]) == ("plain", "weights-bf16.safetensors", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.extra[COMPILED_AT])
     assert found.model == SPEC and [e.name for e in found.engines] == ["decode"]
 
 
