@@ -223,8 +223,7 @@ def test_it_begins_with_what_works() -> None:
 
 
 def test_a_machine_where_nothing_works_is_said_to_have_nothing() -> None:
-    names = {"name": "onnx", "devices": ("cpu",), "run": False, "missing": ("x",)}
-    nothing = [doctor.Finding(kind="backend", build=False, **names)]
+    nothing = [doctor.Finding(kind="backend", name="onnx", devices=("cpu",), build=False, run=False, missing=("x",))]
     assert doctor.what_works(nothing) == ["This machine cannot compile bundles yet.", "It cannot run them yet."]
 
 
