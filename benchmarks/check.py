@@ -5,9 +5,9 @@
     python benchmarks/check.py --record               # also keeps the new result as the last one of this machine
 
 Only ratios are compared, since the speed of a machine drifts by the hour: each recipe's speed beside plain decoding,
-its mean acceptance length, each engine's step beside a decoding step, and specc beside each peer. A ratio that fell by more
-than the allowed share fails. The exit status is 0 if nothing failed, 1 if something did, and 2 if there is nothing to
-compare with or a file cannot be read.
+its mean acceptance length, each engine's step beside a decoding step, and specc beside each peer. A ratio that fell by
+more than the allowed share fails. The exit status is 0 if nothing failed, 1 if something did, and 2 if there is nothing
+to compare with or a file cannot be read.
 
 Results are kept in benchmarks/results/MACHINE/DATE-NAME.json: what `specc bench --json` printed, with the date, the
 command, and a note.
