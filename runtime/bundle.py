@@ -16,6 +16,7 @@ from .manifest_checks import check_manifest
 from .recipe import Recipe
 
 MANIFEST = "manifest.json"
+GGUF = ".gguf"  # the end of the name of a model's file, which is taken for a bundle at times
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ def open_bundle(path: str | Path, allow_native_code: bool = False) -> Bundle:
     return Bundle(path, manifest, allow_native_code)
 
 
+def _compile_command(model: Path) -> str:
+    """Return the command that compiles a model into a directory beside it."""
+    return f"specc compile {model} -o {model.with_suffix('') if model.suffix == GGUF else model}.specc"
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     """Read `manifest.json`, and check its schema version and its digest, which is taken out of the data.
 
@@ -114,11 +120,16 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         BundleError: it is missing, unreadable, newer than this runtime, or was altered.
     """
     if not path.is_dir():
-        raise BundleError(f"no bundle at {path}; make one with: specc compile MODEL -o {path}")
+        if path.suffix != GGUF:
+            raise BundleError(f"no bundle at {path}; make one with: specc compile MODEL -o {path}")
+        state = "is a model, not a bundle" if path.is_file() else "is not there"
+        raise BundleError(f"{path} {state}; compile the model first: {_compile_command(path)}")
     file = path / MANIFEST
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (path / "config.json").is_file() or any(path.glob(f"*{GGUF}")):
+            raise BundleError(f"{path} is a model, not a bundle; compile it first: {_compile_command(path)}") from None
         raise BundleError(f"{path} has no {MANIFEST}, so it is not a bundle; compile the bundle again") from None
     except (OSError, ValueError, RecursionError) as e:
         raise BundleError(f"{file} cannot be read ({first_line(e)}); compile the bundle again") from e

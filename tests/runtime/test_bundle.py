@@ -104,6 +104,29 @@ def test_a_damaged_bundle_does_not_open_and_says_why_in_one_line(
     assert named in str(e.value) and "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("holds", ["config.json", "weights.gguf"])
+def test_a_models_directory_is_not_called_a_bundle_to_compile_again(holds: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / holds).write_bytes(b"GGUF")
+    with pytest.raises(BundleError) as e:
+        open_bundle(tmp_path / "model")
+    model = tmp_path / "model"
+    assert str(e.value) == f"{model} is a model, not a bundle; compile it first: specc compile {model} -o {model}.specc"
+
+
+def test_a_gguf_file_is_never_proposed_as_the_place_of_a_bundle(tmp_path: Path) -> None:
+    """Such a compile would replace the user's weights."""
+    file = tmp_path / "tiny-q4.0.gguf"
+    remedy = f"compile the model first: specc compile {file} -o {tmp_path / 'tiny-q4.0'}.specc"
+    with pytest.raises(BundleError) as e:
+        open_bundle(file)
+    assert str(e.value) == f"{file} is not there; {remedy}"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(BundleError) as e:
+        open_bundle(file)
+    assert str(e.value) == f"{file} is a model, not a bundle; {remedy}"
+
+
 def test_a_file_of_the_right_size_and_the_wrong_content_is_found(path: Path) -> None:
     bundle = open_bundle(path)
     (path / "weights.safetensors").write_bytes(b"Weights")
