@@ -123,6 +123,8 @@ def _read(record: Path) -> Stamps:
 def _write(record: Path, stamps: Stamps) -> None:
     """Write the stamps whole or not at all. Without room nothing is kept."""
     partial = record.with_name(f"{secrets.token_hex(4)}.partial")
+    for remnant in record.parent.glob("*.partial"):  # Of a process that was killed, or that then keeps nothing.
+        remnant.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         try:
             partial.write_text(json.dumps(stamps), encoding="utf-8")

@@ -61,6 +61,12 @@ class Index:
                 delete(file)
         return cls(key)
 
+    def sweep(self, directory: Path) -> None:
+        """Delete what a process that was killed left in an entry."""
+        for file in directory.iterdir():
+            if file.name not in self.files and file.name not in (INDEX, LOCK):
+                delete(file)
+
     def write(self, directory: Path) -> None:
         """Write the index of the files that are now in an entry. From then on the entry holds them.
 

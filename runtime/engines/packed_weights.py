@@ -119,6 +119,7 @@ def _packed(bundle: Bundle, spec: EngineSpec) -> Iterator[Path]:
     with locked_entry("packed", key) as directory:
         index = Index.read(directory, key) or Index.begin(directory, key)
         if name not in index.files:
+            index.sweep(directory)
             _pack(bundle, spec, directory / name, index)
         yield directory / name
 

@@ -104,3 +104,11 @@ def test_equal_files_in_their_place_are_read_once_and_accepted(path: Path, monke
     files.check_again()
     files.check_again()
     assert len(read) == 3
+
+
+def test_half_a_record_that_a_killed_process_left_is_removed_by_the_next(path: Path, tmp_path: Path) -> None:
+    check_once(open_bundle(path))
+    record = next(tmp_path.glob("cache/checked/*/*.json"))
+    record.rename(record.with_name("0123abcd.partial"))
+    check_once(open_bundle(path))
+    assert list(record.parent.iterdir()) == [record]

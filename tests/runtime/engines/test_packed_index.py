@@ -111,3 +111,14 @@ def test_a_new_index_begins_in_an_empty_entry(directory: Path) -> None:
     (directory / "remnant").mkdir()
     assert Index.begin(directory, "here") == Index("here")
     assert [f.name for f in directory.iterdir()] == [LOCK]
+
+
+def test_what_a_killed_process_left_is_swept(directory: Path) -> None:
+    index = Index.read(directory, "here")
+    assert index is not None
+    (directory / "tmp123").mkdir()
+    (directory / "tmp123/weights.bin").write_text("half")
+    (directory / "verify.onnx").write_text("half")
+    index.sweep(directory)
+    assert sorted(f.name for f in directory.iterdir()) == sorted([LOCK, INDEX, BIN, "decode.onnx"])
+    assert Index.read(directory, "here") == index
