@@ -176,8 +176,9 @@ def main(model: Path, directory: Path, count: int, seed: int) -> None:
         else:
             ending = trial.fork(kind, kill_after=rng.uniform(0, trial.seconds[kind]))
         endings[f"{kind}: {ending}"] += 1
-        print(f"{number} {kind}: {ending}", file=sys.stderr, flush=True)
-        faults += [f"{number} {kind}: {fault}" for fault in trial.faults(kind, ending)]
+        wrong = trial.faults(kind, ending)
+        print(f"{number} {kind}: {ending} {wrong or ''}", file=sys.stderr, flush=True)
+        faults += [f"{number} {kind}: {fault}" for fault in wrong]
     print(json.dumps({"endings": dict(sorted(endings.items())), "faults": faults, "seconds": trial.seconds}))
 
 
