@@ -16,6 +16,7 @@ from .draft import Accepted, Draft, Verified
 from .drafters import Drafter
 from .engine import Engine, narrowest
 from .engines import Engines
+from .engines.memory import trim
 from .errors import PromptError
 from .guard import Guard
 from .method import RunnableMethod, load_method
@@ -99,6 +100,7 @@ class Session:
             self.drafters.clear()
             self.cache = Cache(Released())
             self._current = None
+            trim()  # Engines are freed in many parts, which malloc would keep.
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]

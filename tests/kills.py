@@ -34,6 +34,7 @@ from specc.runtime.errors import BundleError, SpeccError
 from specc.tuning.tune import tune
 
 PROMPT = "import os"
+LONGEST = 240  # seconds of one run, which takes some 10 on an idle machine
 CHANCES = {"compile": 1, "overwrite": 1, "tune": 4, "bench": 4, "full compile": 1, "full tune": 2, "full load": 2}
 
 
@@ -110,6 +111,7 @@ class Trial:
         if process == 0:
             status = 1
             try:
+                signal.alarm(LONGEST)  # A run that hangs ends by this signal.
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, 1)
                 if file_size is not None:
@@ -176,8 +178,9 @@ def main(model: Path, directory: Path, count: int, seed: int) -> None:
         else:
             ending = trial.fork(kind, kill_after=rng.uniform(0, trial.seconds[kind]))
         endings[f"{kind}: {ending}"] += 1
-        print(f"{number} {kind}: {ending}", file=sys.stderr, flush=True)
-        faults += [f"{number} {kind}: {fault}" for fault in trial.faults(kind, ending)]
+        wrong = trial.faults(kind, ending)
+        print(f"{number} {kind}: {ending} {wrong or ''}", file=sys.stderr, flush=True)
+        faults += [f"{number} {kind}: {fault}" for fault in wrong]
     print(json.dumps({"endings": dict(sorted(endings.items())), "faults": faults, "seconds": trial.seconds}))
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.model
 def run(model: Path, directory: Path, count: int) -> dict[str, int]:
     """Kill so many runs, check that nothing was wrong, and return how many ended in which way."""
     argv = [sys.executable, "-P", kills.__file__, str(model), str(directory), str(count), "15"]
-    process = subprocess.run(argv, capture_output=True, text=True, check=False)
+    process = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120 + 60 * count)
     assert process.returncode == 0, process.stderr
     result = json.loads(process.stdout.splitlines()[-1])
     assert result["faults"] == [], process.stderr

@@ -574,6 +574,17 @@ def test_closing_a_session_frees_its_engines_and_rows(session: Session) -> None:
     assert [ref() for ref in gone] == [None, None]
 
 
+def test_a_session_that_closes_gives_memory_back_when_its_engines_are_gone(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.generate(PROMPT, 2)
+    engines = weakref.ref(session.engines["decode"])
+    alive: list[object] = []
+    monkeypatch.setattr("specc.runtime.session.trim", lambda: alive.append(engines()))
+    session.close()
+    assert alive == [None]
+
+
 def test_threads_that_share_a_session_get_the_answers_that_they_would_get_alone(session: Session) -> None:
     prompts = [f"{PROMPT} {i}" for i in range(4)]
     recipes = [recipe.name for recipe in session.bundle.manifest.recipes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,18 @@ class TestBundle:
         assert "do not fit in memory (Unable to allocate 46.0 GiB); compile with" in line
         monkeypatch.undo()
         assert specc("generate", bundle, "--prompt", "a", "--max-new-tokens", 2).status == 0
+
+
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_what_was_freed_below_a_part_that_lives_goes_back_to_the_system() -> None:
+    blocks = [bytes(10_000) for _ in range(10_000)]
+    last = blocks.pop()  # It keeps malloc from giving back all that lies below it.
+    del blocks
+    before = resident()
+    memory.trim()
+    assert before - resident() > 50e6 and len(last) == 10_000
