@@ -38,7 +38,7 @@ EXAMPLES = examples(
     "specc compile ./model -o m.specc --assistant-model ./small",
     'specc compile ./model -o m.specc --tree "[(0,), (1,), (0, 0), (0, 0, 0)]"',
 )
-MODEL = "A hub id, or a directory with a tokenizer and weights."
+MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
 OUTPUT = "The directory of the bundle to write."
 RECIPE = (
     "Compile this recipe, or several with commas. May be repeated. Default: all recipes that need no second model and "

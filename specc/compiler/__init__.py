@@ -27,6 +27,7 @@ from specc.compiler.stages import Extent, Stages, expected_seconds
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.huggingface import ROUNDING, describe, load_model, rounding
+from specc.huggingface.gguf import read_once
 from specc.recipes import Facts, Method
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
@@ -92,10 +93,11 @@ def _write_bundle(
         Whether the target's weights are rounded, so that its tokens may differ from the original model's.
     """
     stages.begin("load", f"load {options.model}")
-    tokenizer = load_tokenizer(options, directory)
-    if options.assistant_model:
-        check_assistant_tokenizer(options, tokenizer, prompts)
-    model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
+    with read_once():
+        tokenizer = load_tokenizer(options, directory)
+        if options.assistant_model:
+            check_assistant_tokenizer(options, tokenizer, prompts)
+        model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
     spec = describe(model, options.model, options.max_seq_len)
     stages.weigh(expected_seconds(replace(extent, parameters=sum(p.numel() for p in model.parameters()))))
     facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None)

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from specc.huggingface.adapter import merge_adapter
-from specc.huggingface.directory import check_directory
+from specc.huggingface.directory import check_directory, check_pointers
 from specc.huggingface.generation_config import choice_of_tokens
 from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once
 from specc.huggingface.hub import hub_options
@@ -85,13 +85,18 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     path = _local_path(source)
     parts = find_gguf(path) if path else None
     name, options = source, {} if path else hub_options(source, revision)
-    if parts:
-        name, options = str(parts[0].parent), {"gguf_file": parts[0].name}
+    if path and path.is_dir() and not parts:
+        check_pointers(path.iterdir())  # A pointer in place of tokenizer.json would be an obscure error.
     try:
         with quiet(), read_once():
+            if parts:
+                read_gguf(parts)
+                name, options = str(parts[0].parent), {"gguf_file": parts[0].name}
             return AutoTokenizer.from_pretrained(
                 name, revision=revision, trust_remote_code=trust_remote_code, **options
             )
+    except CaptureError:
+        raise
     except Exception as e:
         raise CaptureError(f"{source} has no tokenizer that loads{_tokenizer_remedy(path)} ({one_line(e)})") from e
 
@@ -206,9 +211,13 @@ def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None
         CaptureError: the model does not have so many positions.
     """
     config = model.config.get_text_config()
-    limit = min(getattr(config, "max_position_embeddings", None) or CONTEXT, _unscaled_positions(config))
+    positions, unscaled = getattr(config, "max_position_embeddings", None) or CONTEXT, _unscaled_positions(config)
+    limit = min(positions, unscaled)
     if max_seq_len is not None and not LEAST_CONTEXT <= max_seq_len <= limit:
-        raise CaptureError(f"max_seq_len {max_seq_len} does not fit {source}; give {LEAST_CONTEXT}..{limit}")
+        reason = ""
+        if unscaled < max_seq_len <= positions:
+            reason = f" (longrope turns by other angles after {unscaled} tokens, which no cached row would fit)"
+        raise CaptureError(f"max_seq_len {max_seq_len} does not fit {source}{reason}; give {LEAST_CONTEXT}..{limit}")
     return ModelSpec(
         source=source,
         revision=getattr(model.config, "_commit_hash", None) or "local",

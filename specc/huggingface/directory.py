@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from specc.runtime.errors import CaptureError, SpeccWarning
@@ -24,14 +25,7 @@ def check_directory(path: Path) -> None:
         CaptureError: a file is a git-lfs pointer, the weights are pickled, the index names a file that it must not,
             or the directory holds only an adapter.
     """
-    for file in sorted(path.iterdir()):
-        if (
-            file.suffix in CHECKED
-            and file.is_file()
-            and file.stat().st_size < 1024
-            and file.read_bytes().startswith(LFS)
-        ):
-            raise CaptureError(f"{file} is a git-lfs pointer, not the file itself; run git lfs pull in {path}")
+    check_pointers(path.iterdir())
     _check_adapter(path)
     _check_index(path)
     if not any(path.glob("*.safetensors")) and (pickled := _first_pickle(path)):
@@ -39,6 +33,22 @@ def check_directory(path: Path) -> None:
             f"{path} holds its weights as a pickle ({pickled.name}), which can run code; "
             "load it where you trust it and save it again with save_pretrained, which writes safetensors"
         )
+
+
+def check_pointers(files: Iterable[Path]) -> None:
+    """Check that no file of a checkpoint is what git-lfs leaves in place of a large file.
+
+    Raises:
+        CaptureError: a file is a git-lfs pointer.
+    """
+    for file in sorted(files):
+        if (
+            file.suffix in CHECKED
+            and file.is_file()
+            and file.stat().st_size < 1024
+            and file.read_bytes().startswith(LFS)
+        ):
+            raise CaptureError(f"{file} is a git-lfs pointer, not the file itself; run git lfs pull in {file.parent}")
 
 
 def _first_pickle(path: Path) -> Path | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from specc.huggingface.directory import check_pointers
 from specc.runtime.errors import CaptureError, first_line
 
 MAGIC = b"GGUF"
@@ -62,6 +63,7 @@ def read_once() -> Iterator[None]:
     transformers reads a file for its configuration and again for its weights, and makes the map of names anew for each
     module. With a vocabulary of 49,152 a reading takes 4 s and the maps take 4 s. So `gguf.GGUFReader` and
     `gguf.get_tensor_name_map` remember what they returned until this context ends. Files must not change meanwhile.
+    A context inside another one changes nothing, so that a tokenizer and a model can share a reading.
     """
     try:
         import gguf
@@ -69,6 +71,9 @@ def read_once() -> Iterator[None]:
         yield  # Who needs the package says so.
         return
     reader, name_map = gguf.GGUFReader, gguf.get_tensor_name_map
+    if hasattr(name_map, "cache_info"):
+        yield  # A context around this one remembers.
+        return
     opened = cache(_array_reader(reader))
     module: Any = gguf
     module.GGUFReader = lambda path, mode="r": opened(str(path), mode)
@@ -176,6 +181,7 @@ def _open(file: Path) -> Any:
         raise CaptureError(
             f"{file.name} is a GGUF file, and the package gguf is not installed; pip install specc-compiler[gguf]"
         ) from e
+    check_pointers([file])
     if not _starts_with_magic(file):
         raise CaptureError(f"{file} does not begin with GGUF's magic bytes; download it again")
     try:

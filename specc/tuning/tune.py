@@ -9,14 +9,19 @@ The compiler runs this file in a process without torch: `python -m specc.tuning.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from specc import machine
+from specc.exactness import golden
+from specc.exactness.golden import Case, Verdict
+from specc.exactness.replay import implied_tolerance
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import check_writable, replace_manifest
+from specc.runtime.errors import SpeccWarning
 from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates, calibrate
@@ -28,7 +33,7 @@ from specc.tuning.step_costs import StepCost, step_costs
 from specc.tuning.tree_proposals import propose_trees
 
 Stage = Callable[[str, int, int], None]
-LATER_STAGES = 4  # Stages beside one for each prompt: costs, shorter drafts, finalists, the plan.
+LATER_STAGES = 5  # Stages beside one for each prompt: costs, shorter drafts, finalists, golden outputs, the plan.
 
 
 def tune(
@@ -59,6 +64,8 @@ def tune(
     """
     bundle = open_bundle(path, allow_native_code)
     check_writable(path)
+    cases = golden.read_cases(bundle.file(golden.FILE))
+    golden.check_cases(cases, bundle.manifest.model)
     texts = read_texts(bundle, file)[:limit]
     total = len(texts) + LATER_STAGES
     stage("measure the steps", 0, total)
@@ -68,12 +75,14 @@ def tune(
         job.session, job.prompts, tokens, job.drafting, lambda done: stage("calibrate", done, total)
     )
     job.session.engines.release(*job.engines)
-    stage("calibrate shorter drafts", total - 3, total)
+    stage("calibrate shorter drafts", total - 4, total)
     candidates = predict(job, calibrations, costs)
-    stage("run the best", total - 2, total)
+    stage("run the best", total - 3, total)
     finalists = rerun_finalists(job, candidates)
+    stage("replay the golden outputs", total - 2, total)
+    chosen = choose_finalist(job, candidates, finalists, cases)
     stage("write the plan", total - 1, total)
-    plan = _plan(job, costs, calibrations, candidates, finalists)
+    plan = _plan(job, costs, calibrations, candidates, finalists, chosen)
     write(bundle, job, plan, candidates)
     return plan
 
@@ -151,6 +160,31 @@ def rerun_finalists(job: Job, candidates: Sequence[Candidate]) -> list[Finalist]
     ]
 
 
+def choose_finalist(
+    job: Job, candidates: Iterable[Candidate], finalists: Iterable[Finalist], cases: Sequence[Case]
+) -> Finalist:
+    """Choose the fastest finalist that passes the golden test, or plain decoding if none is fast enough.
+
+    A finalist's draft length and widths are not those that the compile tested, so the golden cases are replayed with
+    them. A finalist that diverges is named in a warning.
+    """
+    session = Session(_with_recipes(job.bundle, (candidate.recipe for candidate in candidates)))
+    for finalist in sorted(finalists, key=lambda finalist: -finalist.measured_speedup):
+        if finalist.measured_speedup < job.policy.least_speedup:
+            break
+        results = golden.replay(session, cases, [finalist.recipe], implied_tolerance(job.compiled))
+        diverged = sum(result.verdict is Verdict.DIVERGED for result in results)
+        if not diverged:
+            return finalist
+        warnings.warn(
+            f"{finalist.recipe} fails the golden test in {diverged} of {len(results)} cases, so it is not the plan; "
+            f"'specc test {job.bundle.path} --recipe {finalist.recipe}' shows where",
+            SpeccWarning,
+            stacklevel=2,
+        )
+    return Finalist(recipe=PLAIN, parameters={}, predicted_speedup=1.0, measured_speedup=1.0)
+
+
 def write(bundle: Bundle, job: Job, plan: TunePlan, candidates: Iterable[Candidate]) -> None:
     """Write the plan, and each recipe with its best parameters, into the bundle's manifest.
 
@@ -171,11 +205,9 @@ def _plan(
     calibrations: Mapping[str, Calibration],
     candidates: Sequence[Candidate],
     finalists: Sequence[Finalist],
+    chosen: Finalist,
 ) -> TunePlan:
-    """Choose the fastest finalist, or plain decoding if none is fast enough, and add what the choice rests on."""
-    chosen = max(finalists, key=lambda finalist: finalist.measured_speedup, default=None)
-    if chosen is None or chosen.measured_speedup < job.policy.least_speedup:
-        chosen = Finalist(recipe=PLAIN, parameters={}, predicted_speedup=1.0, measured_speedup=1.0)
+    """Return the plan: the chosen finalist, and what the choice rests on."""
     return TunePlan(
         recipe=chosen.recipe,
         parameters=chosen.parameters,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from graphs import model as tiny_model
 from tiny import save_model
+from transformers.utils import logging as transformers_logging
 
 from specc.exactness import reference as module
 from specc.exactness.golden import Case
@@ -41,6 +42,37 @@ def test_tokens_and_gaps_are_those_of_one_call_over_the_whole_text() -> None:
         assert case.token_ids == best.indices[:, 0].tolist()
         assert case.gaps == pytest.approx((best.values[:, 0] - best.values[:, 1]).tolist(), abs=1e-4)
     assert len(calls) == 2
+
+
+def test_the_librarys_advice_to_programmers_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Version 5.24 of transformers says once a process that names of its own have changed."""
+    warn_once: Any = transformers_logging.warning_once
+    warn_once.cache_clear()
+    reference(tiny_model("llama"), PROMPTS[:1], 2, ())
+    assert capfd.readouterr().err == ""
+
+
+def test_a_prompt_has_the_logits_of_its_last_token_alone() -> None:
+    """All of them would fill the memory of a model with a large vocabulary."""
+    model = tiny_model("llama")
+    shapes: list[tuple[int, ...]] = []
+    hook = model.lm_head.register_forward_hook(lambda module, arguments, logits: shapes.append(tuple(logits.shape[:2])))
+    try:
+        reference(model, PROMPTS, 2, ())
+    finally:
+        hook.remove()
+    assert shapes == [(1, 1)] * 4
+
+
+def test_a_model_that_always_gives_all_logits_decodes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    expected, forward = reference(model, PROMPTS, 3, ()), model.forward
+
+    def without_the_option(input_ids: Any, past_key_values: Any, use_cache: bool) -> Any:
+        return forward(input_ids=input_ids, past_key_values=past_key_values, use_cache=use_cache)
+
+    monkeypatch.setattr(model, "forward", without_the_option)
+    assert [case.token_ids for case in reference(model, PROMPTS, 3, ())] == [case.token_ids for case in expected]
 
 
 def test_an_end_token_is_the_last_of_a_case() -> None:

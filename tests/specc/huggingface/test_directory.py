@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from specc.huggingface import load_tokenizer
 from specc.huggingface.directory import check_directory
 from specc.runtime.errors import CaptureError, SpeccWarning
 
@@ -26,6 +27,14 @@ def complaint(directory: Path) -> str:
 def test_a_pointer_of_git_lfs_is_named_with_the_remedy(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(POINTER)
     assert f"{name} is a git-lfs pointer, not the file itself; run git lfs pull" in complaint(tmp_path)
+
+
+def test_a_pointer_is_named_before_the_tokenizer_is_read(tmp_path: Path) -> None:
+    """The tokenizer is what a compile reads first."""
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text(POINTER)
+    with pytest.raises(CaptureError, match=r"config\.json is a git-lfs pointer, not the file itself; run git lfs pull"):
+        load_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize("shard", ["w.bin", "../m.safetensors", "/etc/m.safetensors", "a/b.safetensors"])

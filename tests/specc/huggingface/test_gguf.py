@@ -14,7 +14,7 @@ gguf = pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
 
 from specc.huggingface import load_model, load_tokenizer, rounding  # noqa: E402
-from specc.huggingface.gguf import find_gguf, join_parts, read_gguf  # noqa: E402
+from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once  # noqa: E402
 from specc.runtime.errors import CaptureError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -170,6 +170,20 @@ def test_a_damaged_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_a_pointer_of_git_lfs_is_named_by_whatever_reads_the_file(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n")
+    for source in (tmp_path, tmp_path / "m.gguf"):
+        with pytest.raises(CaptureError, match=r"m\.gguf is a git-lfs pointer, not the file itself; run git lfs pull"):
+            load(str(source))
+
+
+def test_a_damaged_file_is_not_called_one_without_a_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\3\0\0\0")
+    with pytest.raises(CaptureError, match=r"m\.gguf cannot be read as GGUF: .*; download it again"):
+        load_tokenizer(str(tmp_path))
+
+
 def test_a_file_that_is_cut_in_its_tensors_is_one_line(tmp_path: Path) -> None:
     file = write(tmp_path / "m.gguf")
     file.write_bytes(file.read_bytes()[:-1000])
@@ -201,8 +215,12 @@ def test_a_file_is_read_once_and_its_names_are_mapped_once(tmp_path: Path, monke
     monkeypatch.setattr(gguf.GGUFReader, "__init__", counted)
     monkeypatch.setattr(gguf, "get_tensor_name_map", counted_map)
     reader, mapping = gguf.GGUFReader, gguf.get_tensor_name_map
-    load_model(str(file))
+    with read_once():  # as in a compile
+        load_tokenizer(str(file))
+        load_model(str(file))
     assert (len(opened), len(mapped)) == (1, 1)
+    load_model(str(file))
+    assert (len(opened), len(mapped)) == (2, 2)
     assert (gguf.GGUFReader, gguf.get_tensor_name_map) == (reader, mapping)
 
 

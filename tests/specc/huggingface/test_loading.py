@@ -126,3 +126,5 @@ def test_the_context_is_the_models_or_less() -> None:
 def test_the_context_ends_where_rotary_frequencies_change() -> None:
     """Rows in the cache were rotated by the frequencies of the shorter text, so these may not change."""
     assert describe(model("phi3-longrope"), "here").context == 64
+    with pytest.raises(CaptureError, match=r"100 does not fit here \(longrope .* after 64 tokens.*; give 16\.\.64"):
+        describe(model("phi3-longrope"), "here", 100)

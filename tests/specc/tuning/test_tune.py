@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import pytest
 from shell import copied, specc
 
 import specc as specc_package
+from specc.exactness import golden
+from specc.exactness.golden import Case, Replayed, Verdict
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.device import Device
 from specc.runtime.engines import ort_cpu
-from specc.runtime.errors import BundleError
+from specc.runtime.errors import BundleError, SpeccWarning
+from specc.runtime.session import Session
 from specc.tuning import job as job_module
 from specc.tuning import tune as module
 from specc.tuning.plan import CompiledRecipe, TunePlan
@@ -38,7 +42,8 @@ def test_it_is_written_with_what_it_rests_on(bundle: Path, tmp_path: Path) -> No
     assert plan.predicted.keys() == {recipe.name for recipe in manifest.recipes} - {"plain"}
     assert all(finalist.measured_speedup > 0 for finalist in plan.tried)
     assert list(dict.fromkeys(titles)) == [
-        "measure the steps", "calibrate", "calibrate shorter drafts", "run the best", "write the plan",
+        "measure the steps", "calibrate", "calibrate shorter drafts", "run the best", "replay the golden outputs",
+        "write the plan",
     ]  # fmt: skip
     assert specc("test", copy).status == 0
 
@@ -130,6 +135,41 @@ def test_plain_decoding_is_the_plan_if_nothing_beats_it(bundle: Path, tmp_path: 
     plan = tune(copy, tokens=8, limit=1, policy=replace(TUNING, least_speedup=1e9))
     assert plan.recipe == "plain" == open_bundle(copy).manifest.default_recipe
     assert plan.measured_speedup == 1.0 and plan.tried
+
+
+def test_a_recipe_that_fails_the_golden_test_is_never_the_plan(bundle: Path, tmp_path: Path) -> None:
+    copy = copied(bundle, tmp_path)
+    first, *others = golden.read_cases(copy / golden.FILE)
+    foreign = replace(
+        first,
+        token_ids=[*first.token_ids[:-1], first.token_ids[-1] ^ 1],
+        gaps=[*first.gaps[:-1], 5.0],
+    )
+    golden.write_cases([foreign, *others], copy / golden.FILE)
+    manifest = open_bundle(bundle).manifest
+    unchanged = {name: spec for name, spec in manifest.files.items() if name != golden.FILE}
+    write_manifest(copy, replace(manifest, files=unchanged))
+    with pytest.warns(SpeccWarning, match=rf"fails the golden test in 1 of {1 + len(others)} cases, so it is not the"):
+        plan = tune(copy, tokens=8, limit=1, policy=replace(TUNING, least_speedup=0.0))
+    assert plan.recipe == "plain" == open_bundle(copy).manifest.default_recipe
+
+
+def test_the_next_fastest_recipe_takes_the_place_of_one_that_fails(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed: list[str] = []
+
+    def replay(session: Session, cases: Sequence[Case], recipes: Iterable[str], tolerance: float) -> list[Replayed]:
+        replayed.extend(recipes)
+        verdict = Verdict.DIVERGED if len(replayed) == 1 else Verdict.NEAR_TIE
+        return [Replayed(replayed[-1], number, 4, verdict) for number in range(len(cases))]
+
+    monkeypatch.setattr(golden, "replay", replay)
+    with pytest.warns(SpeccWarning, match="fails the golden test"):
+        plan = tune(copied(bundle, tmp_path), tokens=8, limit=1, policy=replace(TUNING, least_speedup=0.0))
+    fastest_first = sorted(plan.tried, key=lambda finalist: -finalist.measured_speedup)
+    assert replayed == [finalist.recipe for finalist in fastest_first[:2]]
+    assert plan.recipe == replayed[1]
 
 
 def test_an_interrupted_tune_leaves_the_bundle_as_it_was(
