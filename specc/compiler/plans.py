@@ -59,16 +59,25 @@ def choose_methods(options: Options) -> list[Method]:
 def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:
     """Plan each method with the user's values of its parameters, or their defaults.
 
-    A warning names the recipes whose drafts have a type of their own, if the user asks for another one.
+    A warning names the recipes whose drafts have a type of their own, if the user asks for another one. Another one
+    names the recipes that are left out: those that the user did not ask for and whose defaults this model cannot meet.
 
     Raises:
         RecipeError: a value is out of range.
     """
     plans = []
+    unmet: dict[str, list[str]] = {}  # names of recipes, by the reason
     for m in methods:
         for_all = {name: v for name, v in options.parameters.get("", {}).items() if name in m.parameters}
         values = m.settle(for_all | dict(options.parameters.get(m.name, {})))
-        plans.append(_plan(m, values, facts, options.draft_dtype))
+        try:
+            plans.append(_plan(m, values, facts, options.draft_dtype))
+        except RecipeError as e:
+            if options.recipes or for_all or m.name in options.parameters:
+                raise
+            unmet.setdefault(str(e), []).append(m.name)
+    for reason, names_left_out in unmet.items():
+        warnings.warn(f"left out {', '.join(names_left_out)}: {reason}", SpeccWarning, stacklevel=2)
     own = [p.method.name for p in plans if _draft_dtypes(p) - {options.draft_dtype}]
     if own and options.draft_dtype != Options.draft_dtype:
         names = ", ".join(own)

@@ -65,6 +65,8 @@ def exit_layers(values: Values, facts: Facts) -> Layers:
     layer = values["assistant_early_exit"]
     if layer is None:
         layer = max(1, int(facts.layers * LENGTHS.exit_share))
+    if facts.layers < 2:
+        raise RecipeError(f"an early exit needs a model of 2 layers or more, and this one has {facts.layers}")
     if not isinstance(layer, int) or not 1 <= layer < facts.layers:
         raise RecipeError(
             f"assistant_early_exit is {layer!r}; the model has {facts.layers} layers: give 1..{facts.layers - 1}"

@@ -43,6 +43,22 @@ def test_without_names_all_recipes_are_compiled_whose_needs_are_met() -> None:
     assert set(names(assistant_model="small")) == set(METHODS)
 
 
+def test_a_model_of_one_layer_has_the_recipes_that_need_no_second_one() -> None:
+    with pytest.warns(SpeccWarning, match="left out .*early-exit.*: an early exit needs a model of 2 layers or more"):
+        plans_of_one = plan_recipes(choose_methods(options()), Facts(1, 100), options())
+    kept = [plan.method.name for plan in plans_of_one]
+    assert kept[0] == "plain" and "prompt-lookup" in kept and "early-exit" not in kept
+
+
+@pytest.mark.parametrize(
+    "changes", [{"recipes": ["early-exit"]}, {"parameters": {"early-exit": {"assistant_early_exit": 1}}}]
+)
+def test_a_recipe_that_the_user_asks_for_is_never_left_out(changes: dict[str, Any]) -> None:
+    chosen = options(**changes)
+    with pytest.raises(RecipeError, match="an early exit needs a model of 2 layers or more, and this one has 1"):
+        plan_recipes(choose_methods(chosen), Facts(1, 100), chosen)
+
+
 def test_plain_decoding_comes_first_and_each_recipe_once() -> None:
     assert names(recipes=("early-exit", "jacobi", "early-exit", "plain")) == ["plain", "early-exit", "jacobi"]
 
