@@ -18,9 +18,9 @@ class ChooseOutputs(Pass):
     """A replacement of the logits by what a block returns: ids, top-k ids with log-probabilities, hidden states.
 
     Given:   {logits}
-    Result:  {ids: argmax(logits), top_ids: topk(logits, k), top_logprobs: log_softmax(logits)[top_ids]}
-
-    for the outputs ("ids", "top_k:k"). With top-k, the ids are the first of the top k instead of an argmax.
+    Result:  {ids: argmax(logits)} for the output "ids"; {top_ids: topk(logits, k), top_logprobs:
+             log_softmax(logits)[top_ids]} for "top_k:k". With both, the ids are the first of the top ids.
+             The outputs "logits" and "hidden" stay as they are.
     """
 
     outputs: tuple[str, ...]

@@ -142,7 +142,7 @@ class ModelSpec:
         layers: of the whole model.
         context: tokens that fit, prompt and answer together.
         eos_token_ids: each of them ends an answer.
-        generation_config: what the model's `generation_config.json` says of the choice of tokens, by transformers'
+        generation_config: what the model's `generation_config.json` says about sampling, by transformers'
             names; empty means greedy decoding.
     """
 

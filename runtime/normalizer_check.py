@@ -1,4 +1,4 @@
-"""A bound on how much a tokenizer's normaliser lengthens a text: a few rules that double it would fill any memory."""
+"""A bound on how much a tokenizer's normaliser lengthens a text. A few rules that double it could fill the memory."""
 
 from __future__ import annotations
 

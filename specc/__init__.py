@@ -100,7 +100,7 @@ def load(
         execution_provider: a provider of ONNX Runtime, such as `openvino`; None is the device's own.
         backend: the backend whose engines run, if the bundle has several; None is the first that runs on the device.
         threads: threads of one engine on the CPU; None is as many as SPECC_THREADS or the process has.
-        allow_native_code: run engines that are native code of the bundle's author; allow it only whom you trust.
+        allow_native_code: run engines that are native code of the bundle's author; use it only if you trust them.
 
     Returns:
         A session. `with specc.load(…) as session:` closes it at the end.

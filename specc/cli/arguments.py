@@ -78,7 +78,7 @@ ThreadsOption = Annotated[
 ]
 DeviceOption = Annotated[str, option("D", "The device that runs the engines: cpu or cuda.")]
 ProviderOption = Annotated[OptionalStr, option("P", f"The provider of ONNX Runtime: {', '.join(PROVIDERS)}.")]
-NATIVE_CODE = "Run engines that are native code of the bundle's author. Allow it only whom you trust."
+NATIVE_CODE = "Run engines that are native code of the bundle's author. Use it only for bundles whose author you trust."
 NativeCodeOption = Annotated[bool, flag("--allow-native-code", NATIVE_CODE)]
 BackendOption = Annotated[
     OptionalStr,

@@ -66,7 +66,10 @@ MODEL = "The directory of the original model, for the peers. Default: the model 
 ASSISTANT = "The directory of a draft model, for the peers that take one."
 PYTHON = "The Python interpreter that has a peer. May be repeated."
 PEER_MODEL = "The model in a peer's own form, such as a .gguf file or an OpenVINO directory. May be repeated."
-EXACT = "Run every step at one width, plain decoding at that of the default recipe. It shows what 'exact' costs."
+EXACT = (
+    "Run every step at one width, the number of token slots of an engine call. Plain decoding runs at the width of the "
+    "default recipe. It shows how much slower exact decoding is."
+)
 NO_GUARD = "Do not stop drafts that make decoding slower."
 HTML = "Write a page with charts to this file. Needs specc-compiler[bench]."
 CATEGORIES_IN_A_TABLE = 3  # More columns do not fit on 80 characters.

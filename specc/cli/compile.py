@@ -60,8 +60,8 @@ BACKEND = (
     "Default: onnx."
 )
 DTYPE = (
-    "The type of the weights: fp32, fp16, bf16, int8 or int4. If other backends build too, onnx stays fp32. On the CPU "
-    "bf16 needs specc-kernels, and int8 and int4 are exact with it."
+    "The type of the weights: fp32, fp16, bf16, int8 or int4. With several backends, the onnx engines stay fp32. "
+    "On the CPU, bf16 needs specc-kernels. With specc-kernels, int8 and int4 give the same tokens at every width."
 )
 TUNE = "Choose recipe, draft lengths, widths and trees as 'specc tune' does. Compiles again if other trees are faster."
 DRAFT_DTYPE = (

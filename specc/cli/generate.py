@@ -60,7 +60,7 @@ NO_SPECULATION = "Decode plainly, one token a step."
 NO_GUARD = "Do not stop drafts that make decoding slower."
 EXACT = (
     "Run every step at one width. The tokens are those of plain decoding at that width, for weights of any type. "
-    "With --no-speculation and --recipe NAME: decode plainly at NAME's width."
+    "To decode plainly at the width of a recipe, also give --no-speculation and --recipe NAME."
 )
 ACCEPTANCE = "The acceptance rule: match, speculative or recursive. Default: the recipe's own."
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."

@@ -1,4 +1,4 @@
-"""Read what a checkpoint's `generation_config.json` says of the choice of tokens."""
+"""Read what a checkpoint's `generation_config.json` says about sampling."""
 
 from __future__ import annotations
 

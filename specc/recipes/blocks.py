@@ -18,7 +18,7 @@ RANKED_OUTPUTS = ("ids", f"top_k:{RANKS}", "logits")
 CONFIDENCE = Parameter(0.0, "drafting stops after a token to which the draft gave less probability")
 EXIT = Parameter(None, "layers that the draft runs (default: a quarter of the model's)")
 TREE = Parameter(None, 'tree literal, a list of paths such as "[(0,), (1,), (0, 0)]" (default: best-first)')
-LONGEST_MATCH = Parameter(LENGTHS.longest_match, "tokens that must match at most")
+LONGEST_MATCH = Parameter(LENGTHS.longest_match, "the largest number of last tokens that must match")
 SKIP = {
     "skip_layers": Parameter(None, "layers to skip whole (default: a search on calibration text)"),
     "skip_attention": Parameter(None, "layers whose attention to skip"),

@@ -16,7 +16,7 @@ def _plan_jacobi(values: Values, facts: Facts) -> MethodBlocks:
 JACOBI = Method(
     name="jacobi",
     title="Jacobi decoding",
-    try_when="A step with many slots costs little more than one slot, and no draft is to be had.",
+    try_when="A step with many slots costs little more than one slot, and no draft model is available.",
     paper="Santilli et al. 2023, arXiv:2305.10427",
     drafter="jacobi",
     topology="chain",
@@ -34,7 +34,7 @@ def _plan_lookahead(values: Values, facts: Facts) -> MethodBlocks:
 LOOKAHEAD = Method(
     name="lookahead",
     title="Lookahead decoding",
-    try_when="A step with 20 slots and more costs little more than one slot, as on a GPU.",
+    try_when="A step with 20 or more slots costs little more than one slot, as on a GPU.",
     paper="Fu et al. 2024, arXiv:2402.02057",
     drafter="lookahead",
     topology="window",

@@ -23,7 +23,7 @@ PROMPT_LOOKUP = Method(
     topology="chain",
     plan=_plan_lookup,
     parameters={
-        "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup, "tokens copied at most"),
+        "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup, "the largest number of copied tokens"),
         "max_matching_ngram_size": LONGEST_MATCH,
     },
 )
@@ -37,6 +37,8 @@ RECYCLED_LOOKUP = Method(
     plan=_plan_lookup,
     parameters={
         "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup, "tokens copied or recycled at most"),
-        "max_matching_ngram_size": replace(LONGEST_MATCH, help="tokens that must match at most, and to be recycled"),
+        "max_matching_ngram_size": replace(
+            LONGEST_MATCH, help="the largest number of last tokens that must match, and that are recycled"
+        ),
     },
 )

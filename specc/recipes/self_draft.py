@@ -83,7 +83,7 @@ CASCADE = Method(
     plan=_plan_cascade,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.copy_after_lookup, "tokens that the copy drafts at most"),
-        "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup_before_copy, "tokens copied at most"),
+        "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup_before_copy, "the largest number of copied tokens"),
         "max_matching_ngram_size": LONGEST_MATCH,
         "min_matching_ngram_size": Parameter(LENGTHS.shortest_match, "tokens that must match to copy any"),
         "assistant_confidence_threshold": CONFIDENCE,

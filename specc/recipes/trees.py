@@ -50,7 +50,7 @@ def _plan_token_recycling(values: Values, facts: Facts) -> MethodBlocks:
 TOKEN_RECYCLING = Method(
     name="token-recycling",
     title="Token Recycling",
-    try_when="A step with 20 slots and more costs little more than one slot, and one session lasts long.",
+    try_when="A step with 20 or more slots costs little more than one slot, and one session lasts long.",
     paper="Luo et al. 2024, arXiv:2408.08696",
     drafter="token-recycling",
     topology="static tree",
@@ -76,7 +76,7 @@ def _plan_dynamic_tree(values: Values, facts: Facts) -> MethodBlocks:
 DYNAMIC_TREE = Method(
     name="dynamic-tree",
     title="DySpec's best-first tree over early exit or a draft model",
-    try_when="A draft model or an early exit is sure at some places and unsure at others.",
+    try_when="A draft model or an early exit has high probabilities at some places and low ones at others.",
     paper="DySpec, Xiong et al. 2024, arXiv:2410.11744",
     drafter="dynamic-tree",
     topology="dynamic tree",
