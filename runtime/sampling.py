@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from numbers import Integral, Real
 from typing import Any
 
@@ -37,9 +38,10 @@ class Sampling:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise PromptError(f"{name} {value!r} is not {'an integer' if kind is Integral else 'a number'}")
-        if not self.temperature >= 0:
+        if not 0 <= self.temperature < inf:
             raise PromptError(
-                f"temperature {self.temperature} is not 0 or more; 0 is greedy, 1 the model's own distribution"
+                f"temperature {self.temperature} is not a finite number of 0 or more; "
+                "0 is greedy, 1 the model's own distribution"
             )
         if not 0 < self.top_p <= 1:
             raise PromptError(f"top_p {self.top_p} is not in (0, 1]; 1 cuts nothing")
@@ -62,7 +64,8 @@ class Sampling:
         ids = _likeliest(logits_V, count, self.temperature)
         numbers = logits_V[ids].astype(np.float64)
         numbers -= logits_V.max()
-        numbers /= self.temperature
+        with np.errstate(over="ignore"):  # At a tiny temperature all but the likeliest become -inf, as they should.
+            numbers /= self.temperature
         np.exp(numbers, out=numbers)
         if count < size:
             kept = _largest(numbers, count, np.partition(numbers, -count)[-count])

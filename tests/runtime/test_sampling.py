@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import FrozenInstanceError
 from itertools import permutations
 from typing import Any
@@ -135,7 +136,14 @@ def test_a_token_ruled_out_by_its_logit_has_no_probability() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", -0.1), ("temperature", float("nan")), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1)],
+    [
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+    ],
 )
 def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
     values: dict[str, Any] = {"temperature": 1.0, name: value}
@@ -178,3 +186,10 @@ def test_children_are_drawn_one_after_another_without_replacement() -> None:
     assert distribution(lambda rng: tuple(Sampling(1.0, rng=rng).children(probs, 2, 0, 0))) == pytest.approx(expected)
     assert sorted(Sampling(1.0, rng=SeededRng(0)).children(probs, 9, 0, 0)) == [0, 1, 2]
     assert probs.tolist() == [0.5, 0.3, 0.2, 0.0]
+
+
+def test_a_tiny_temperature_is_the_limit_of_greedy_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probs_V = Sampling(1e-320).probs(np.array([1.0, 3.0, 2.0], np.float32))
+    assert probs_V.tolist() == [0.0, 1.0, 0.0]
