@@ -235,7 +235,7 @@ def test_a_prompt_that_fills_the_cache(bundle: Path) -> None:
         (("--prompt", "a", "--recipe", "early-exit", "--no-speculation"), "exclude each other"),
         (("--prompt", "a", "--acceptance", "greedy"), "only match, recursive, speculative"),
         (("--prompt", "a", "--recipe", "prompt-lookup", "--acceptance", "speculative"), "needs a drafter that"),
-        (("--prompt", "a", "--temperature", "-1"), "temperature -1.0 is not 0 or more"),
+        (("--prompt", "a", "--temperature", "-1"), "temperature -1.0 is not a finite number of 0 or more"),
         (("--prompt", "a", "--top-p", "0"), "top_p 0.0 is not in (0, 1]"),
         (("--prompt", "a", "--top-k", "-1"), "top_k -1 is negative"),
         (("--prompt", "a", "--stop", ""), "a stop string is empty"),

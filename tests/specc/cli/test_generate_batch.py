@@ -122,7 +122,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(content: str, argv: 
 def test_options_that_are_wrong_for_every_prompt_are_refused_before_the_first(
     argv: tuple[Any, ...], output: Path
 ) -> None:
-    assert "temperature -1.0 is not 0 or more" in refused(*argv, "--temperature", -1)
+    assert "temperature -1.0 is not a finite number of 0 or more" in refused(*argv, "--temperature", -1)
     assert "this bundle has no recipe 'no'" in refused(*argv, "--recipe", "no")
     assert not output.exists()
 
