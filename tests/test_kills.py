@@ -25,6 +25,7 @@ def run(model: Path, directory: Path, count: int) -> dict[str, int]:
     return endings
 
 
+@pytest.mark.slow
 def test_one_kill_or_full_disk_of_each_kind_does_no_harm(model: Path, tmp_path: Path) -> None:
     endings = run(model, tmp_path, len(kills.CHANCES))
     assert sum(count for name, count in endings.items() if name.endswith("killed")) >= 3
