@@ -57,9 +57,8 @@ def default_recipe(manifest: Manifest) -> str:
     row: Mapping[str, Any] = next((row for row in manifest.measured if row.get("recipe") == name), {})
     if name == "plain" or not isinstance(row.get("speedup"), (int, float)):
         return f"{name}, one token a step" if name == "plain" else f"{name}, not measured"
-    cases = sum(
-        count for verdict in ("identical", "near-tie", "diverged") if isinstance(count := row.get(verdict), int)
-    )
+    counts = [row.get(verdict) for verdict in ("identical", "near-tie", "lossy", "diverged")]
+    cases = sum(count for count in counts if isinstance(count, int))
     return f"{name}, {row['speedup']:.2f} x plain decoding on {_count(cases, 'golden prompt')}"
 
 
