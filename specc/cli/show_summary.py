@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from specc.cli import console
+from specc.cli.compile import provisional_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,6 +41,8 @@ def summary(bundle: Bundle, total_bytes: int) -> RenderableType:
     table.add_row("golden", f"{_golden_cases(bundle)}, near-tie tolerance {manifest.near_tie_tolerance:g}")
     table.add_row("compiled", _compiled(bundle))
     title = console.text(str(bundle.path), "bold").append(f"  {console.size(total_bytes)}", "")
+    if manifest.provisional:
+        return console.stack(title, table, console.text(provisional_line(bundle.path), "yellow"))
     return console.stack(title, table)
 
 
@@ -54,18 +57,20 @@ def default_recipe(manifest: Manifest) -> str:
     row: Mapping[str, Any] = next((row for row in manifest.measured if row.get("recipe") == name), {})
     if name == "plain" or not isinstance(row.get("speedup"), (int, float)):
         return f"{name}, one token a step" if name == "plain" else f"{name}, not measured"
-    cases = sum(
-        count for verdict in ("identical", "near-tie", "diverged") if isinstance(count := row.get(verdict), int)
-    )
+    counts = [row.get(verdict) for verdict in ("identical", "near-tie", "lossy", "diverged")]
+    cases = sum(count for count in counts if isinstance(count, int))
     return f"{name}, {row['speedup']:.2f} x plain decoding on {_count(cases, 'golden prompt')}"
 
 
 def recipes_by_exactness(manifest: Manifest) -> dict[str, list[str]]:
     """Return the names of the recipes, by whether their output is that of plain decoding."""
-    groups: dict[str, list[str]] = {}
+    from specc.runtime.width_invariance import is_near
+
+    groups: dict[str, list[str]] = {"lossless": [], "near": [], "lossy": []}
     for recipe in manifest.recipes:
-        groups.setdefault("lossless" if recipe.lossless else "lossy", []).append(recipe.name)
-    return groups
+        word = "near" if recipe.lossless and is_near(manifest, recipe) else "lossless"
+        groups[word if recipe.lossless else "lossy"].append(recipe.name)
+    return {word: names for word, names in groups.items() if names}
 
 
 def _weights(bundle: Bundle) -> str:

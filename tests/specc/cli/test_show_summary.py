@@ -84,3 +84,17 @@ def test_recipes_are_listed_by_whether_they_are_lossless(manifest: Manifest) -> 
     first, *others = manifest.recipes
     mixed = replace(manifest, recipes=(replace(first, lossless=False), *others))
     assert recipes_by_exactness(mixed) == {"lossy": [first.name], "lossless": [recipe.name for recipe in others]}
+
+
+def test_recipes_over_a_target_that_depends_on_the_width_are_near(manifest: Manifest) -> None:
+    engines = tuple(replace(engine, block=replace(engine.block, weights="int4")) for engine in manifest.engines)
+    rounded = recipes_by_exactness(replace(manifest, engines=engines))
+    assert rounded["lossless"] == ["plain"]
+    assert "prompt-lookup" in rounded["near"]
+
+
+@pytest.mark.parametrize("provisional", [True, False])
+def test_a_default_that_rests_on_too_little_is_said_to(provisional: bool, tmp_path: Path) -> None:
+    frozen = copied(FROZEN, tmp_path)
+    edit_manifest(frozen, lambda m: m.update(provisional=provisional))
+    assert ("The default is provisional" in text(frozen)) is provisional
