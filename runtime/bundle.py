@@ -16,7 +16,7 @@ from .manifest_checks import check_manifest
 from .recipe import Recipe
 
 MANIFEST = "manifest.json"
-GGUF = ".gguf"  # the end of the name of a model's file, which is taken for a bundle at times
+GGUF = ".gguf"  # ends the name of a model's file; users pass such a file in place of a bundle
 
 
 @dataclass(frozen=True)

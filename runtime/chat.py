@@ -28,7 +28,7 @@ MESSAGE = 300  # Characters of an error message that a template writes.
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:
-    """What a chat template gets beside the messages.
+    """The options of one rendering: what a chat template receives besides the messages.
 
     Attributes:
         tools: JSON schemas of functions that the model may call; None leaves tools out.

@@ -20,7 +20,7 @@ class TooMuchError(TemplateError):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one rendering may take.
+    """The limits on time and size of one rendering of a chat template.
 
     Attributes:
         seconds: processor time, the parsing included.

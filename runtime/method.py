@@ -43,7 +43,7 @@ class RunnableMethod:
 
     @property
     def lossless(self) -> bool:
-        """Whether the rule in use keeps the distribution of plain decoding, be it the recipe's own or another one."""
+        """Whether the output has the distribution of plain decoding, under the acceptance rule in use."""
         own = self.accept.__name__ == self.recipe.acceptance
         return self.accept.keeps != Keeps.NOTHING and (self.recipe.lossless or not own)
 

@@ -27,10 +27,10 @@ BLOCK = 8192  # numbers that are hashed at a time, so that they stay in the proc
 
 
 class Use(IntEnum):
-    """What a random decision decides at its position of the text. Decisions of different uses are independent."""
+    """The purpose of a random decision at a position of the text. Decisions of different purposes are independent."""
 
-    TOKEN = 0  # the target's token
-    DRAFT = 1  # a drafted token
+    TOKEN = 0  # which token the target samples
+    DRAFT = 1  # which token a drafter samples
     ACCEPT = 2  # whether a drafted token is accepted
 
 

@@ -13,11 +13,11 @@ from ..draft import Accepted, Draft, Verified
 
 
 class Keeps(StrEnum):
-    """What a rule keeps of plain decoding with the same request, whatever the drafts are."""
+    """A promise of an acceptance rule: what its output shares with plain decoding of one request, for any drafts."""
 
-    TOKENS = "tokens"  # its very tokens
-    DISTRIBUTION = "distribution"  # the distribution of its tokens, and its very tokens if the request is greedy
-    NOTHING = "nothing"
+    TOKENS = "tokens"  # the output has the tokens of plain decoding
+    DISTRIBUTION = "distribution"  # the output has the distribution of plain decoding, and its tokens if it is greedy
+    NOTHING = "nothing"  # the output may differ
 
 
 @runtime_checkable

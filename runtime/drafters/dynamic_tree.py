@@ -58,7 +58,7 @@ class DynamicTree(Drafter):
                 outputs = call.run(self.engine, rows, tokens)
             below: list[tuple[float, int]] = []
             for row, (parent_value, slot) in enumerate(level, first_row):
-                value = parent_value  # what is left of it for further children
+                value = parent_value  # The part of the parent's probability that its further children can have.
                 if self.sample and not seq.sampling.greedy:
                     assert outputs.logits_NV is not None
                     probs[slot] = seq.sampling.probs(outputs.logits_NV[row])

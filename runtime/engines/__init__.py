@@ -34,7 +34,7 @@ ONNX_RUNTIME = "pip install specc-compiler[cpu], or specc-compiler[gpu] for an N
 
 
 class Backend(Protocol):
-    """What a backend's module, or an object in it, provides.
+    """The functions that a backend's module provides to load engines and make caches. An object may stand for a module.
 
     Attributes:
         native_code: whether its engines are machine code of the bundle's author, which loading runs. Such a backend's

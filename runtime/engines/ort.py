@@ -60,7 +60,7 @@ def load(
     if kernels.needed(spec) and device.provider not in (None, "cpu"):
         raise BackendError(
             f"engine {spec.name} has operators of {kernels.PACKAGE}, which run on ONNX Runtime's own CPU provider and "
-            f"not on {device.provider}; leave out --provider, or compile with --lowering fast"
+            f"not on {device.provider}; leave out --execution-provider, or compile with --lowering fast"
         )
     for name in filter(None, (spec.file, spec.commit)):
         onnx_check.check(bundle, name)

@@ -25,7 +25,7 @@ MOST_BYTES = 64 << 20  # of an index; one of a thousand weights has less than 1 
 
 @dataclass
 class Index:
-    """What an entry holds.
+    """The files and weights of one entry of the cache of packed weights.
 
     Attributes:
         key: what it was packed for.

@@ -7,32 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import small_bundle
 
-from specc.runtime.block import Block
 from specc.runtime.errors import BundleError, PromptError
-from specc.runtime.manifest import SIZES, CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, check_names
+from specc.runtime.manifest import SIZES, CacheSpec, FileSpec, Manifest, check_names
 from specc.runtime.recipe import Recipe
-from specc.runtime.tree import Tree
 
-MODEL = ModelSpec(
-    source="a/model",
-    revision="main",
-    architecture="AnyForCausalLM",
-    vocab_size=24,
-    layers=4,
-    context=8,
-    eos_token_ids=(0,),
-)
-ENGINE = EngineSpec(
-    name="decode",
-    backend="onnx",
-    file="decode.onnx",
-    block=Block(Tree.chain(1)),
-    layers=(),
-    inputs=(),
-    outputs=(),
-    passes=(),
-)
+MODEL = replace(small_bundle.MANIFEST.model, context=8)
+ENGINE = small_bundle.MANIFEST.engines[0]
 MANIFEST = Manifest(
     schema=1,
     model=MODEL,
