@@ -37,7 +37,7 @@ SAME_ENGINES = {
     "gpt_neox-sequential",
 }  # engines like those of their family, with other tables
 EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
-PORTABLE = ("llama", "gemma2", "cohere2", "opt", "gpt_oss", "deepseek_v3")
+PORTABLE = ("llama", "gemma2", "cohere2", "opt", "deepseek_v3", pytest.param("gpt_oss", marks=pytest.mark.slow))
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in SAME_ENGINES.union(EVERY_BLOCK)])
