@@ -37,6 +37,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marked else None
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a test file that imports torch although it has tests without the mark."""
+    if "not torch" in session.config.getoption("markexpr") and "torch" in sys.modules:
+        raise pytest.UsageError("a collected file imports torch; give it pytestmark = pytest.mark.torch")
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """One of `make test`'s processes runs all that share a bundle or a captured model; the longest come first."""

@@ -22,7 +22,7 @@ from specc.compiler import Report
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.torch, pytest.mark.model]
 
 
 def test_json(model: Path, tmp_path: Path) -> None:
