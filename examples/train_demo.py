@@ -175,10 +175,17 @@ def main() -> None:
 
     hidden, mlp, layers, heads, kv_heads = SIZES[args.size]
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=2 * CONTEXT,
-        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=2 * CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     model = LlamaForCausalLM(config).train()
     last = config.num_hidden_layers - 1
     if exits:
@@ -240,9 +247,14 @@ def main() -> None:
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
     facts = {
-        "steps": args.steps, "tokens": args.steps * BATCH * CONTEXT, "corpus_tokens": len(train),
-        "seconds": round(seconds), "validation_loss": held_out_loss, "held_out": HELD_OUT, "torch": torch.__version__,
-    }  # fmt: skip
+        "steps": args.steps,
+        "tokens": args.steps * BATCH * CONTEXT,
+        "corpus_tokens": len(train),
+        "seconds": round(seconds),
+        "validation_loss": held_out_loss,
+        "held_out": HELD_OUT,
+        "torch": torch.__version__,
+    }
     (args.output / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     write_card(args.output, facts, args.size)
     checkpoint.unlink(missing_ok=True)

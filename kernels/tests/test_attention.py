@@ -35,9 +35,13 @@ class Model:
 
     def attributes(self) -> dict[str, Any]:
         return {
-            "num_heads": self.heads, "kv_num_heads": self.kv_heads, "scale": self.size**-0.5,
-            "rotary_interleaved": int(self.interleaved), "local_window_size": self.window, "softcap": self.softcap,
-        }  # fmt: skip
+            "num_heads": self.heads,
+            "kv_num_heads": self.kv_heads,
+            "scale": self.size**-0.5,
+            "rotary_interleaved": int(self.interleaved),
+            "local_window_size": self.window,
+            "softcap": self.softcap,
+        }
 
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         angles = np.arange(2048)[:, None] / 100.0 ** (np.arange(self.rotated // 2) / 16)
@@ -78,10 +82,15 @@ def run(
         positions = lanes[0].past + np.arange(slots)
     cos, sin = model.tables() if model.rotated else (None, None)
     inputs: dict[str, np.ndarray | None] = {
-        "packed": packed[None], "past_len": np.array([lane.past for lane in lanes]),
-        "widths": None if widths is None else np.array(widths), "positions": positions[None],
-        "cos": cos, "sin": sin, "mask": mask, "sinks": model.sink_logits(),
-    }  # fmt: skip
+        "packed": packed[None],
+        "past_len": np.array([lane.past for lane in lanes]),
+        "widths": None if widths is None else np.array(widths),
+        "positions": positions[None],
+        "cos": cos,
+        "sin": sin,
+        "mask": mask,
+        "sinks": model.sink_logits(),
+    }
     for i, lane in enumerate(lanes):
         inputs |= {f"past.{i}.key": lane.keys, f"past.{i}.value": lane.values}
     outputs = ["out", *(f"present.{i}.{kind}" for i in range(len(lanes)) for kind in ("key", "value"))]

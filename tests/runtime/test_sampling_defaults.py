@@ -26,7 +26,7 @@ LLAMA = {"do_sample": True, "temperature": 0.6, "top_p": 0.9}
         ({"temperature": 0.6, "top_k": 5}, (None, None, None), GREEDY),
         ({"temperature": 0.6, "top_k": 5}, (0.3, None, None), {**GREEDY, "temperature": 0.3, "top_k": 5}),
     ],
-)  # fmt: skip
+)
 def test_an_option_that_is_not_passed_takes_the_models_default(
     config: dict[str, Any], passed: tuple[Any, ...], expected: dict[str, Any]
 ) -> None:

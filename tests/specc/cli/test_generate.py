@@ -240,7 +240,7 @@ def test_a_prompt_that_fills_the_cache(bundle: Path) -> None:
         (("--prompt", "a", "--top-k", "-1"), "top_k -1 is negative"),
         (("--prompt", "a", "--stop", ""), "a stop string is empty"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line(argv: tuple[str, ...], message: str, bundle: Path) -> None:
     assert message in refused("generate", bundle, *argv)
 
