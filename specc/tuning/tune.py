@@ -80,9 +80,9 @@ def tune(
     stage("run the best", total - 3, total)
     finalists = rerun_finalists(job, candidates)
     stage("replay the golden outputs", total - 2, total)
-    chosen = choose_finalist(job, candidates, finalists, cases)
+    winner = choose_finalist(job, candidates, finalists, cases)
     stage("write the plan", total - 1, total)
-    plan = _plan(job, costs, calibrations, candidates, finalists, chosen)
+    plan = _plan(job, costs, calibrations, candidates, finalists, winner)
     write(bundle, job, plan, candidates)
     return plan
 
@@ -205,14 +205,14 @@ def _plan(
     calibrations: Mapping[str, Calibration],
     candidates: Sequence[Candidate],
     finalists: Sequence[Finalist],
-    chosen: Finalist,
+    winner: Finalist,
 ) -> TunePlan:
     """Return the plan: the chosen finalist, and what the choice rests on."""
     return TunePlan(
-        recipe=chosen.recipe,
-        parameters=chosen.parameters,
-        predicted_speedup=chosen.predicted_speedup,
-        measured_speedup=chosen.measured_speedup,
+        recipe=winner.recipe,
+        parameters=winner.parameters,
+        predicted_speedup=winner.predicted_speedup,
+        measured_speedup=winner.measured_speedup,
         tried=tuple(finalists),
         predicted={candidate.recipe.name: round(candidate.speedup, 3) for candidate in candidates},
         verify={candidate.recipe.name: candidate.recipe.verify for candidate in candidates},
@@ -237,8 +237,8 @@ def _plan(
 
 def _with_recipes(bundle: Bundle, recipes: Iterable[Recipe]) -> Bundle:
     """Return the bundle with these recipes in place of those that have the same names."""
-    chosen = {recipe.name: recipe for recipe in recipes}
-    replaced = tuple(chosen.get(recipe.name, recipe) for recipe in bundle.manifest.recipes)
+    by_name = {recipe.name: recipe for recipe in recipes}
+    replaced = tuple(by_name.get(recipe.name, recipe) for recipe in bundle.manifest.recipes)
     return replace(bundle, manifest=replace(bundle.manifest, recipes=replaced))
 
 
