@@ -2,7 +2,7 @@
 
     python tests/runtimes.py build/demo.specc 1.20.1 1.22.1 1.32.0
 
-An environment has the runtime only, without torch. Recipes that have an engine which needs a newer release are left out,
+An environment has the runtime only, without torch. Recipes with an engine that needs a newer release are left out,
 by what the engines say themselves. The exit status is 1 if a replay fails.
 """
 
