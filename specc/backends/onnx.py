@@ -32,6 +32,7 @@ from specc.runtime.manifest import EngineSpec, Tensor
 # The oldest versions that have what a lowering uses: ONNX Runtime 1.20 reads opset 18 in IR 9.
 OPSETS = {"fast": 18, "portable": 24, "kernels": 18}
 IR_VERSIONS = {"fast": 9, "kernels": 9}
+CAPACITY = "capacity"
 INLINE = 1024  # bytes: a smaller tensor stands in the file
 LARGEST_CONSTANT = 1 << 20  # bytes: the most that an engine may hold of its own, such as a tree's mask
 
@@ -64,8 +65,10 @@ class Onnx(Backend):
         link_external_weights(model, weights, prefix, file)
         if lowering == "fast":
             split_gathered_weights(model)
-        ir.save(model, file)
         inputs, outputs = tensors(model, block.slots)
+        if lowering != "portable":
+            name_capacity(model)
+        ir.save(model, file)
         if lowering != "portable" or not moves(block):
             return Built(inputs, outputs, needs=needs(model))
         commit_file = file.with_suffix(".commit.onnx")
@@ -218,6 +221,17 @@ def rename_inputs_and_outputs(model: ir.Model, graph: GraphModule) -> None:
         value.name = public(value.name)
     for value, name in zip(model.graph.outputs, graph_outputs(graph), strict=True):
         value.name = name
+
+
+def name_capacity(model: ir.Model) -> None:
+    """Give the rows of the caches a name in place of their number, so that a runtime may bind smaller caches.
+
+    The manifest's capacity stays the largest number: windows and tables of positions were made for it.
+    """
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.name is not None and value.shape is not None
+        if value.name.startswith(("past_key_values.", "present.")):
+            value.shape = ir.Shape([*value.shape[:2], CAPACITY, *value.shape[3:]])
 
 
 def name_nodes_after_modules(model: ir.Model) -> None:

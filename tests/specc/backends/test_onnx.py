@@ -84,6 +84,19 @@ def test_slots_beyond_the_last_learned_position_are_padding(family: str, tmp_pat
     bench.verify("parents", fitting)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_runtime_may_bind_smaller_caches_than_the_manifest_has(family: str, tmp_path: Path) -> None:
+    tree = Tree((-1, 0, 0, 1, 1, 2))
+    blocks = {"decode": Block(Tree.chain(1)), "tree": Block(tree), "parents": Block(Parents(6))}
+    bench = Bench(family, tmp_path, blocks, rows=PROMPT + 24)
+    for spec in bench.specs.values():
+        assert {t.shape[2] for t in spec.inputs if t.name.endswith(".key")} == {CAPACITY}
+    bench.prefill("decode", PROMPT)
+    bench.decode("decode", 2)
+    for name in ("tree", "parents"):
+        bench.verify(name, tree)
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "opt"])
 def test_a_layers_attention_is_one_node_and_weights_are_referred_to(family: str, tmp_path: Path) -> None:
     import onnx as format_
