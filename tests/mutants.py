@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import gc
 import importlib.util
 import os
 import random
@@ -63,7 +64,15 @@ REPLACEMENTS = {
     },
 }
 SLOW_IMPORTS = ("hypothesis.stateful", "numpy", "pytest", "tokenizers")
-TORCH_IMPORTS = ("expecttest", "torch", "torch._dynamo", "transformers")  # where a test of the module has mark torch
+# Where a test of the module has mark torch: what its files import, but for files of this project.
+TORCH_IMPORTS = (
+    "expecttest",
+    "onnxruntime",
+    "torch",
+    "torch._dynamo",
+    "transformers.models.auto.modeling_auto",
+    "transformers.modeling_utils",
+)
 NOTICED = (1, 2)  # pytest's exit statuses: a test failed, or a test file could not be imported.
 MEMORY = 8 << 30  # Bytes of address space of a mutant.
 SEED = 0  # of --sample
@@ -268,6 +277,7 @@ def main() -> int:
     modules = arguments.modules or list(listed["tests"])
     if any(needs_torch(listed["tests"][module]) for module in modules):
         import_torch()
+    gc.freeze()  # pytest collects garbage in every fork, which need not look through the libraries.
     failed = False
     for module in modules:
         expected = {(module, e["line"], e["mutant"]): e["reason"] for e in listed["equal"] if e["module"] == module}
