@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -128,6 +129,49 @@ def test_projections_that_stay_apart_are_named_with_the_reason(name: str) -> Non
     assert [str(w.message) for w in warned] == [record.note]
     miss = record.note.removeprefix("MergeProjections changed nothing; nearest: ")
     assert miss == f"{reason}; the model compiles, but runs slower"
+
+
+class TwoAttentions(nn.Module):
+    """The outputs of two attentions of one input, added."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)  # type: ignore[no-any-return]
+
+
+class Halved(Projected):
+    """A scale between a product and attention: of queries, keys or values."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = {name: getattr(self, name)(x).view(1, -1, 2, 2).transpose(1, 2) for name in "qkv"}
+        heads[self.name] = heads[self.name] / 2
+        return torch.ops.specc.attention(*heads.values(), None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
+
+
+BY_FIT: dict[Callable[[], Projected], str] = {  # a part of the reason, the form that fits least first
+    lambda: Halved("q"): "makes its queries",
+    lambda: Halved("k"): "makes its keys",
+    lambda: Halved("v"): "makes its values",
+    lambda: Projected(biases="qk"): "products with a bias and products without one",
+    lambda: Projected(tied=True): "whose matrix is computed, or used elsewhere",
+}
+
+
+@pytest.mark.parametrize(("worse", "better"), pairwise(BY_FIT), ids=lambda form: BY_FIT[form])
+def test_the_nearest_of_two_misses_is_the_one_that_fits_further(
+    worse: Callable[[], Projected], better: Callable[[], Projected]
+) -> None:
+    """Whichever comes first in the graph."""
+    for model in (TwoAttentions(worse(), better()), TwoAttentions(better(), worse())):
+        miss = MergeProjections().nearest_miss(small(model, x=values()))
+        assert miss is not None and BY_FIT[better] in miss.reason
 
 
 class OneProduct(Projected):
