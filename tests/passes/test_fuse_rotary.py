@@ -326,6 +326,26 @@ def test_angles_that_more_than_positions_decide_are_named() -> None:
     assert miss is not None and miss.reason == "turns by mul_1, which is not one row of angles for each position"
 
 
+def test_angles_that_differ_between_heads_are_named() -> None:
+    def by_head(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return by_halves(x, cos * torch.ones(1, 2, 1, 1), sin)
+
+    miss = FuseRotary(POSITIONS).nearest_miss(graph_of(by_head))
+    assert miss is not None and miss.reason == "turns by mul_1, which is not one row of angles for each position"
+
+
+def test_an_axis_of_open_length_does_not_turn() -> None:
+    """Such as that of attention's scores."""
+
+    class Scores(Rotary):
+        def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+            angles = position_ids[:, None, :, None] * 0.3
+            return x * angles.cos() + (-x).view(x.shape) * angles.sin()
+
+    graph = small(Scores(by_halves), slots={"x": 3}, x=heads(), position_ids=torch.arange(4)[None])
+    assert FuseRotary(POSITIONS)(graph) == 0
+
+
 def constant_angles(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * 0.5 + halves(x) * 0.5
 
