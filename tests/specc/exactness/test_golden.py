@@ -100,7 +100,7 @@ def test_an_exact_replay_compares_with_plain_decoding_through_the_recipes_own_en
     session: Any = SessionOfAnswers(answers, seconds=2.0)
     one, other = replay_exactly(session, [CASE], ["a", "b"])
     assert (one.verdict, one.plain_seconds, one.seconds) == (IDENTICAL, 2.0, 2.0)
-    assert (other.verdict, other.at, other.token, other.expected) == (DIVERGED, 1, 9, 6)
+    assert (other.verdict, other.at, other.token, other.expected, other.gap) == (DIVERGED, 1, 9, 6, 0)
 
 
 def test_a_difference_of_a_recipe_that_is_not_lossless_is_lossy_unless_it_is_a_near_tie() -> None:
