@@ -109,6 +109,7 @@ def test_a_rotation_may_stand_between() -> None:
 STANDS = "stands between attention and the product that makes its queries"
 MISSES: dict[str, tuple[Projected, str]] = {
     "a scale": (Projected(lambda q: q * 0.5), f"mul in model {STANDS}"),
+    "a factor for each slot": (Projected(lambda q: q * torch.arange(3.0).view(1, 1, 3, 1)), f"mul in model {STANDS}"),
     "a norm": (Projected(lambda q: nn.functional.layer_norm(q, (2,))), f"layer_norm in model {STANDS}"),
     "one bias": (Projected(biases="qk"), "attention in model has products with a bias and products without one"),
     "one matrix": (
@@ -186,7 +187,8 @@ class OtherInputs(Projected):
     """Keys and values of another input than the queries."""
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (p(y).view(1, -1, 2, 2).transpose(1, 2) for p, y in ((self.q, x), (self.k, x + 1), (self.v, x + 1)))
+        y = x + 1
+        q, k, v = (p(z).view(1, -1, 2, 2).transpose(1, 2) for p, z in ((self.q, x), (self.k, y), (self.v, y)))
         return torch.ops.specc.attention(q, k, v, None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
 
 
