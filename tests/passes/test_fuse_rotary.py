@@ -327,10 +327,8 @@ def test_angles_that_more_than_positions_decide_are_named() -> None:
 
 
 def test_angles_that_differ_between_heads_are_named() -> None:
-    def by_head(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return by_halves(x, cos * torch.ones(1, 2, 1, 1), sin)
-
-    miss = FuseRotary(POSITIONS).nearest_miss(graph_of(by_head))
+    graph = graph_of(lambda x, cos, sin: by_halves(x, cos * torch.ones(1, 2, 1, 1), sin))
+    miss = FuseRotary(POSITIONS).nearest_miss(graph)
     assert miss is not None and miss.reason == "turns by mul_1, which is not one row of angles for each position"
 
 
