@@ -68,6 +68,8 @@ def test_a_miss_names_its_node_the_innermost_module_and_the_reason() -> None:
     assert str(Miss(attention, "is odd")) == "attention is odd"
 
 
-def test_a_miss_that_fits_no_step_says_so() -> None:
-    graph = small(lambda x: x * 2, x=torch.ones(1))
-    assert Miss(placeholder(graph, "x"), "is odd").steps == 0
+def test_a_miss_fits_no_step_unless_it_says_so_and_cannot_change() -> None:
+    miss = Miss(placeholder(small(lambda x: x * 2, x=torch.ones(1)), "x"), "is odd")
+    assert miss.steps == 0
+    with pytest.raises(FrozenInstanceError):
+        miss.steps = 1  # type: ignore[misc]
