@@ -253,7 +253,7 @@ def divided(x: Tensor, weight: Tensor) -> Tensor:
     return weight * (x / torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
 
 
-BY_FIT = {  # form -> a part of the reason, the form that fits least first
+BY_FIT: dict[Norm, str] = {  # form -> a part of the reason, the form that fits least first
     root_and_quotient: "a rsqrt is expected",
     maximum: "not the sum of a mean and a number",
     over_another_axis: "not a mean over the last axis",

@@ -301,7 +301,7 @@ def scaled_by_x(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return by_halves(x, cos * x.mean(), sin)
 
 
-BY_FIT = {  # form -> a part of the reason, the form that fits least first
+BY_FIT: dict[Rotate, str] = {  # form -> a part of the reason, the form that fits least first
     subtracted: "is not a part of",
     with_another_addend: "is not a sum of two products",
     without_negation: SWAPS,
