@@ -60,11 +60,11 @@ def _projections(attention: Node) -> list[Node] | Miss:
         linears.append(head)
     weights = [node_arg(linear, 1) for linear in linears]
     if len(set(linears)) < 3 or len({linear.args[0] for linear in linears}) > 1:
-        return Miss(attention, "does not have three products of one input", steps=3)
+        return Miss(attention, "does not have three products of one input")
     if len({optional_node(linear, 2) is None for linear in linears}) > 1:
-        return Miss(attention, "has products with a bias and products without one", steps=4)
+        return Miss(attention, "has products with a bias and products without one", steps=3)
     if not all(matrix.op == "get_attr" and len(matrix.users) == 1 for matrix in weights):
-        return Miss(attention, "has a product whose matrix is computed, or used elsewhere", steps=5)
+        return Miss(attention, "has a product whose matrix is computed, or used elsewhere", steps=4)
     return linears
 
 

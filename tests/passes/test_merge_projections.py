@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -108,6 +109,7 @@ def test_a_rotation_may_stand_between() -> None:
 STANDS = "stands between attention and the product that makes its queries"
 MISSES: dict[str, tuple[Projected, str]] = {
     "a scale": (Projected(lambda q: q * 0.5), f"mul in model {STANDS}"),
+    "a factor for each slot": (Projected(lambda q: q * torch.arange(3.0).view(1, 1, 3, 1)), f"mul in model {STANDS}"),
     "a norm": (Projected(lambda q: nn.functional.layer_norm(q, (2,))), f"layer_norm in model {STANDS}"),
     "one bias": (Projected(biases="qk"), "attention in model has products with a bias and products without one"),
     "one matrix": (
@@ -130,6 +132,49 @@ def test_projections_that_stay_apart_are_named_with_the_reason(name: str) -> Non
     assert miss == f"{reason}; the model compiles, but runs slower"
 
 
+class TwoAttentions(nn.Module):
+    """The outputs of two attentions of one input, added."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)  # type: ignore[no-any-return]
+
+
+class Halved(Projected):
+    """A scale between a product and attention: of queries, keys or values."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = {name: getattr(self, name)(x).view(1, -1, 2, 2).transpose(1, 2) for name in "qkv"}
+        heads[self.name] = heads[self.name] / 2
+        return torch.ops.specc.attention(*heads.values(), None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
+
+
+BY_FIT: dict[Callable[[], Projected], str] = {  # a part of the reason, the form that fits least first
+    lambda: Halved("q"): "makes its queries",
+    lambda: Halved("k"): "makes its keys",
+    lambda: Halved("v"): "makes its values",
+    lambda: Projected(biases="qk"): "products with a bias and products without one",
+    lambda: Projected(tied=True): "whose matrix is computed, or used elsewhere",
+}
+
+
+@pytest.mark.parametrize(("worse", "better"), pairwise(BY_FIT), ids=lambda form: BY_FIT[form])
+def test_the_nearest_of_two_misses_is_the_one_that_fits_further(
+    worse: Callable[[], Projected], better: Callable[[], Projected]
+) -> None:
+    """Whichever comes first in the graph."""
+    for model in (TwoAttentions(worse(), better()), TwoAttentions(better(), worse())):
+        miss = MergeProjections().nearest_miss(small(model, x=values()))
+        assert miss is not None and BY_FIT[better] in miss.reason
+
+
 class OneProduct(Projected):
     """Queries, keys and values as parts of one product already."""
 
@@ -142,7 +187,8 @@ class OtherInputs(Projected):
     """Keys and values of another input than the queries."""
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (p(y).view(1, -1, 2, 2).transpose(1, 2) for p, y in ((self.q, x), (self.k, x + 1), (self.v, x + 1)))
+        y = x + 1
+        q, k, v = (p(z).view(1, -1, 2, 2).transpose(1, 2) for p, z in ((self.q, x), (self.k, y), (self.v, y)))
         return torch.ops.specc.attention(q, k, v, None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
 
 

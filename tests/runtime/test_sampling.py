@@ -96,18 +96,33 @@ def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: f
 
 def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    sort = np.sort
+    exponentials: list[int] = []
+    sort, exp = np.sort, np.exp
 
     def recording(values: np.ndarray) -> np.ndarray:
         sizes.append(len(values))
         return sort(values)
 
+    def recording_exp(values: np.ndarray, out: np.ndarray) -> np.ndarray:
+        exponentials.append(len(values))
+        result: np.ndarray = exp(values, out=out)
+        return result
+
     monkeypatch.setattr(np, "sort", recording)
+    monkeypatch.setattr(np, "exp", recording_exp)
     monkeypatch.setattr(np, "argsort", None)
     logits_V = (np.random.default_rng(1).normal(size=152_064) * 4).astype(np.float32)
     Sampling(0.8, top_p=0.95, top_k=64).probs(logits_V)
     Sampling(0.8, top_p=0.95).probs(logits_V)
-    assert sizes[0] == 64 and sizes[1] < 40_000
+    assert sizes[0] == 64 and sizes[1] < 40_000 and len(sizes) == 2
+    assert exponentials == [64, 152_064]
+
+
+def test_top_k_is_exact_among_logits_that_hardly_differ() -> None:
+    """They are all looked at, since their probabilities could be equal, and here they are not."""
+    logits_V = np.array([-6e-7, 0.0, -3e-7, -1.0], np.float32)
+    assert Sampling(1.0, top_k=1).probs(logits_V).tolist() == [0, 1, 0, 0]
+    assert np.flatnonzero(Sampling(1.0, top_k=2).probs(logits_V)).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(("p", "k"), [(1.0, 0), (0.5, 0), (1.0, 2), (0.5, 2)])
