@@ -70,9 +70,10 @@ def _tokenizer(size: int) -> Any:
         if len(tokens) >= size:
             break
         tokens.setdefault("▁" + "".join(letters))
+    merges: Any = [tuple(pair) for pair in pieces["merges"]]
     tokenizer: Any = GemmaTokenizer(
         vocab={token: number for number, token in enumerate(tokens)},
-        merges=[tuple(pair) for pair in pieces["merges"]],
+        merges=merges,
         add_bos_token=True,
         extra_special_tokens=SPECIAL[5:],
         chat_template=TEMPLATE,
@@ -116,7 +117,7 @@ def write_gemma_gguf(directory: Path, file: Path) -> Path:
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(TEMPLATE)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, config.num_hidden_layers)
+    names: Any = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, config.num_hidden_layers)
     for name, value in model.state_dict().items():
         if name == "lm_head.weight":
             continue  # It is the table of embeddings.

@@ -125,8 +125,8 @@ def test_a_scaling_that_transformers_has_applied_stays() -> None:
 
 def test_layers_with_windows_keep_their_frequencies() -> None:
     """Gemma 3 scales those of its full layers alone."""
-    config = CONFIG_MAPPING["gemma3_text"](**SIZES | {"num_hidden_layers": 6}, head_dim=32)
-    model: Any = AutoModelForCausalLM.from_config(config)
+    kind: Any = CONFIG_MAPPING["gemma3_text"]
+    model: Any = AutoModelForCausalLM.from_config(kind(**SIZES | {"num_hidden_layers": 6, "head_dim": 32}))
     rotary = model.model.rotary_emb
     full, sliding = rotary.full_attention_inv_freq.clone(), rotary.sliding_attention_inv_freq.clone()
     apply_scaling(model, RotaryScaling(kind="linear", divisors=np.array([8], np.float32)), "m.gguf")
