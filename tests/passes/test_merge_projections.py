@@ -8,12 +8,13 @@ from itertools import pairwise
 import pytest
 import torch
 from expecttest import assert_expected_inline
-from graphs import captured
+from graphs import captured, logits, truth
 from small_graphs import graph_text, rewrite, small
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from specc import passes
+from specc.passes import find
 from specc.passes.merge_projections import MergeProjections
 from specc.runtime.errors import SpeccWarning
 
@@ -97,20 +98,36 @@ def test_with_and_without_biases_the_value_is_kept(biases: str) -> None:
     torch.testing.assert_close(graph(x)["logits"], model(x))
 
 
-def test_a_rotation_may_stand_between() -> None:
+def rotated(q: Tensor) -> Tensor:
     tables = torch.ones(3, 1), torch.zeros(3, 1)
-
-    def rotated(q: Tensor) -> Tensor:
-        return torch.ops.specc.rotary(q, *tables, torch.arange(3)[None], False)  # type: ignore[no-any-return]
-
-    assert MergeProjections()(small(Projected(rotated), x=values())) == 1
+    return torch.ops.specc.rotary(q, *tables, torch.arange(3)[None], False)  # type: ignore[no-any-return]
 
 
-STANDS = "stands between attention and the product that makes its queries"
+def normed(q: Tensor) -> Tensor:
+    return nn.functional.layer_norm(q, (2,))
+
+
+def scaled(q: Tensor) -> Tensor:
+    return q * 0.5
+
+
+def by_slot(q: Tensor) -> Tensor:
+    return q * torch.arange(3.0).view(1, 1, 3, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("between", [rotated, normed, scaled, by_slot, lambda q: rotated(normed(scaled(q)))])
+def test_what_stands_between_the_products_and_attention_stays(between: Between) -> None:
+    model, x = Projected(between), values()
+    graph = small(model, x=x)
+    expected, linears = graph(x)["logits"], len(find.calls(graph, find.aten.linear.default))
+    (record,) = passes.run([MergeProjections()], graph)
+    assert (record.changed, record.note, linears) == (1, "", 3)
+    assert len(find.calls(graph, find.aten.linear.default)) == 1
+    torch.testing.assert_close(graph(x)["logits"], expected)
+
+
 MISSES: dict[str, tuple[Projected, str]] = {
-    "a scale": (Projected(lambda q: q * 0.5), f"mul in model {STANDS}"),
-    "a factor for each slot": (Projected(lambda q: q * torch.arange(3.0).view(1, 1, 3, 1)), f"mul in model {STANDS}"),
-    "a norm": (Projected(lambda q: nn.functional.layer_norm(q, (2,))), f"layer_norm in model {STANDS}"),
     "one bias": (Projected(biases="qk"), "attention in model has products with a bias and products without one"),
     "one matrix": (
         Projected(tied=True),
@@ -143,23 +160,7 @@ class TwoAttentions(nn.Module):
         return self.first(x) + self.second(x)  # type: ignore[no-any-return]
 
 
-class Halved(Projected):
-    """A scale between a product and attention: of queries, keys or values."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def forward(self, x: Tensor) -> Tensor:
-        heads = {name: getattr(self, name)(x).view(1, -1, 2, 2).transpose(1, 2) for name in "qkv"}
-        heads[self.name] = heads[self.name] / 2
-        return torch.ops.specc.attention(*heads.values(), None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
-
-
 BY_FIT: dict[Callable[[], Projected], str] = {  # a part of the reason, the form that fits least first
-    lambda: Halved("q"): "makes its queries",
-    lambda: Halved("k"): "makes its keys",
-    lambda: Halved("v"): "makes its values",
     lambda: Projected(biases="qk"): "products with a bias and products without one",
     lambda: Projected(tied=True): "whose matrix is computed, or used elsewhere",
 }
@@ -204,9 +205,10 @@ def test_a_graph_without_attention_has_no_miss() -> None:
     assert MergeProjections()(graph) == 0 and MergeProjections().nearest_miss(graph) is None
 
 
-def test_a_family_with_norms_of_queries_says_so() -> None:
-    graph = captured("qwen3")
-    with pytest.warns(
-        SpeccWarning, match=r"MergeProjections changed nothing; nearest: rms_norm.* in .*layers\.0.*q_norm"
-    ):
-        passes.run(passes.preparation(64), graph)
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text", "opt"])
+@pytest.mark.filterwarnings("error::specc.runtime.errors.SpeccWarning")
+def test_a_family_with_norms_or_scales_of_queries_is_merged(family: str) -> None:
+    graph = captured(family)
+    records = passes.run(passes.preparation(64), graph)
+    assert [record.changed for record in records if record.name == "MergeProjections()"] == [3]
+    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from specc.runtime.errors import PromptError
 from specc.runtime.rng import SeededRng
-from specc.runtime.sampling import Sampling
+from specc.runtime.sampling import SORTED, Sampling
 
 logits = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12).map(lambda x: np.array(x, np.float32))
 temperatures = st.floats(0.05, 5)
@@ -86,8 +86,8 @@ def test_the_fast_cuts_are_those_of_a_stable_sort(logits_V: np.ndarray, temperat
     assert got.tolist() == by_sorting(logits_V, temperature, p, k).tolist()
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0, 3.0, 12.0])
-@pytest.mark.parametrize(("p", "k"), [(0.9, 0), (0.9, 50), (1.0, 50), (0.999999, 0)])
+@pytest.mark.parametrize("scale", [0.0, 0.01, 0.3, 1.0, 3.0, 12.0])
+@pytest.mark.parametrize(("p", "k"), [(0.9, 0), (0.2, 0), (0.9, 50), (1.0, 50), (0.999999, 0)])
 def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: float, p: float, k: int) -> None:
     """Flat distributions, peaked ones, and logits with 16 bits, of which many are equal."""
     logits_V = (np.random.default_rng(1).normal(size=20_000) * scale).astype(np.float16).astype(np.float32)
@@ -113,9 +113,25 @@ def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.M
     monkeypatch.setattr(np, "argsort", None)
     logits_V = (np.random.default_rng(1).normal(size=152_064) * 4).astype(np.float32)
     Sampling(0.8, top_p=0.95, top_k=64).probs(logits_V)
-    Sampling(0.8, top_p=0.95).probs(logits_V)
-    assert sizes[0] == 64 and sizes[1] < 40_000 and len(sizes) == 2
-    assert exponentials == [64, 152_064]
+    for scale in (1.0, 0.3, 0.01):
+        Sampling(0.8, top_p=0.95).probs(logits_V * np.float32(scale))
+    assert sizes[0] == 64 and max(sizes[1:]) <= SORTED
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.75])
+def test_where_rounding_could_decide_the_whole_vocabulary_is_sorted(p: float) -> None:
+    """With equal tokens, a number of them reaches these masses exactly: a token more would be too much."""
+    logits_V = np.zeros(1 << 15, np.float32)
+    probs_V = Sampling(1.0, top_p=p).probs(logits_V)
+    assert np.array_equal(probs_V, by_sorting(logits_V, 1.0, p, 0))
+    assert np.flatnonzero(probs_V).tolist() == list(range(int(p * len(logits_V))))
+
+
+@pytest.mark.parametrize("k", [1, 3, 19_999])
+def test_of_tokens_that_are_as_likely_the_first_ones_are_the_k_likeliest(k: int) -> None:
+    logits_V = np.zeros(20_000, np.float32)
+    logits_V[[7, 19_000]] = 1.0, -1.0
+    assert np.array_equal(Sampling(0.8, top_k=k).probs(logits_V), by_sorting(logits_V, 0.8, 1.0, k))
 
 
 def test_top_k_is_exact_among_logits_that_hardly_differ() -> None:
