@@ -1,0 +1,175 @@
+"""Processors: each changes the logits of the next token before a token is chosen. One file a kind.
+
+A request has its own processors. Plain decoding and every recipe choose by the processed logits, so a lossless recipe
+gives what plain decoding gives under the same processors.
+
+V  vocabulary
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from math import inf
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ..block import Parents
+from ..errors import PromptError
+
+if TYPE_CHECKING:
+    from ..draft import Draft, Outputs
+    from ..engine import Engine
+    from .logprobs import Logprobs
+
+
+class Processor(ABC):
+    """A change of logits that depends on the tokens before.
+
+    The text of a request is its prompt and its new tokens so far. A processor gets the prompt when it is made, and the
+    new tokens by `commit`. The logits of a slot depend on the text and on the path of drafted tokens down to the slot.
+
+    Attributes:
+        option: the option of a request that asks for it, for error messages.
+        forces: whether `forced` can return tokens.
+    """
+
+    option: str
+    forces: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, path: Sequence[int], logits_V: np.ndarray) -> None:
+        """Change the logits of the token that follows the text and `path`.
+
+        Args:
+            path: drafted tokens that follow the text.
+            logits_V: [V] float32, overwritten. A token with -inf cannot be chosen.
+        """
+
+    # B027 asks for @abstractmethod, but some processors do not depend on the text.
+    def commit(self, tokens: Sequence[int]) -> None:  # noqa: B027
+        """Add new tokens to the end of the text. By default a processor forgets them."""
+
+    def truncate(self, tokens: Sequence[int]) -> int:
+        """Return how many of `tokens`, which would follow the text, can be chosen one after another; at most all."""
+        return len(tokens)
+
+    def forced(self) -> Sequence[int]:
+        """Return the tokens that must follow the text; empty if there is a choice."""
+        return ()
+
+
+class Processing:
+    """What a request does with logits: its processors in order, and the log-probabilities that it asks for.
+
+    Attributes:
+        vocab_size: how many logits there are.
+        processors: the processors. Each gets what the one before it left.
+        logprobs: what records log-probabilities; None if the request asks for none.
+    """
+
+    def __init__(self, vocab_size: int, processors: Collection[Processor], logprobs: Logprobs | None = None) -> None:
+        self.vocab_size = vocab_size
+        self.processors, self.logprobs = tuple(processors), logprobs
+        self._new_tokens = 0
+
+    @property
+    def forces(self) -> bool:
+        """Whether a processor can force tokens."""
+        return any(processor.forces for processor in self.processors)
+
+    def logits(self, outputs: Outputs, draft: Draft, slot: int) -> np.ndarray:
+        """Return the processed logits of the token after a slot: a new array, [V] float32.
+
+        Args:
+            outputs: the target's outputs for a draft.
+            draft: the draft.
+            slot: one of its slots.
+
+        Raises:
+            PromptError: no token is left.
+        """
+        assert outputs.logits_NV is not None
+        logits_V = outputs.logits_NV[slot].astype(np.float32)  # A copy: the processors overwrite it.
+        path = [draft.tokens[s] for s in _path(draft, slot)]
+        for processor in self.processors:
+            processor(path, logits_V)
+        if logits_V.max() == -inf:
+            options = ", ".join(processor.option for processor in self.processors)
+            raise PromptError(
+                f"no token is left after {self._new_tokens + len(path)} new tokens, by the options {options}; relax one"
+            )
+        return logits_V
+
+    def commit(self, outputs: Outputs, slots: Sequence[int], tokens: Sequence[int]) -> None:
+        """Add new tokens to the text of the request.
+
+        Args:
+            outputs: the target's outputs of the step, which chose the tokens.
+            slots: for each token the slot that it follows.
+            tokens: the tokens.
+        """
+        self._new_tokens += len(tokens)
+        if self.logprobs is not None:
+            self.logprobs.record(outputs, slots, tokens)
+        for processor in self.processors:
+            processor.commit(tokens)
+
+    def cut(self, draft: Draft, verifiers: Sequence[Engine]) -> Draft:
+        """Return a draft without the tokens that no processor lets the target choose, if that saves slots.
+
+        It saves slots if a narrower engine runs what is left, or if the engine takes any tree. An engine with a tree of
+        its own costs the same whatever its slots hold.
+
+        A drafted token that was sampled stays, although it is refused, and only what follows it goes. A rule that
+        compares distributions must reject it itself: then the next token comes from the residual.
+
+        Args:
+            draft: the draft.
+            verifiers: the target's engines, narrowest first.
+        """
+        engine = next((e for e in verifiers if e.block.fits(draft.tree)), None)
+        takes_any_tree = engine is not None and isinstance(engine.block.topology, Parents)
+        if not self.forces or engine is None or (engine is verifiers[0] and not takes_any_tree):
+            return draft
+        slots = self._admitted(draft)
+        if len(slots) == draft.tree.slots:
+            return draft
+        rest = draft.only(slots)
+        narrower = any(e.slots < engine.slots and e.block.fits(rest.tree) for e in verifiers)
+        return rest if narrower or takes_any_tree else draft
+
+    def forced(self) -> Sequence[int]:
+        """Return the tokens that must follow the text, by the first processor that forces some."""
+        return next(filter(None, (processor.forced() for processor in self.processors)), ())
+
+    def _admitted(self, draft: Draft) -> list[int]:
+        """Return the slots that can be accepted, and sampled ones that are refused, in ascending order."""
+        slots = {0}
+        for path in _paths(draft):
+            tokens = [draft.tokens[slot] for slot in path]
+            count = min(processor.truncate(tokens) for processor in self.processors)
+            if count < len(path) and draft.tree.parents[path[count]] in draft.probs:
+                count += 1
+            slots.update(path[:count])
+        return sorted(slots)
+
+
+def _path(draft: Draft, slot: int) -> list[int]:
+    """Return the slots on the way down to `slot`, without slot 0."""
+    slots: list[int] = []
+    while slot > 0:
+        slots.append(slot)
+        slot = draft.tree.parents[slot]
+    return slots[::-1]
+
+
+def _paths(draft: Draft) -> Iterator[list[int]]:
+    """Yield the path to each slot without children."""
+    if draft.tree.is_chain:
+        yield list(range(1, draft.tree.slots))
+        return
+    for slot, children in enumerate(draft.tree.children):
+        if not children:
+            yield _path(draft, slot)
