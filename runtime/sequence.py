@@ -107,7 +107,9 @@ class Sequence:
 
     def verified(self, outputs: Outputs, draft: Draft) -> Verified:
         """Return the target's outputs for a draft, with how this request chooses tokens."""
-        process = self.processing and partial(self.processing.logits, outputs, draft)
+        process = None
+        if self.processing is not None and self.processing.processors:
+            process = partial(self.processing.logits, outputs, draft)
         return Verified(outputs, self.sampling, draft.tree, len(self.tokens), process)
 
     def append(self, draft: Draft, accepted: Accepted) -> None:

@@ -279,7 +279,7 @@ class Session:
                 verifiers.insert(0, self.engines.prefill(1))  # For the guard's plain steps.
         if width:
             verifiers = [self.engines[width]]
-        if seq.processing and seq.processing.forces and verifiers[-1].slots > 1:
+        if seq.processing and seq.processing.looks_ahead and verifiers[-1].slots > 1:
             drafter = ForcedTokens(drafter, verifiers, method.accept.needs_draft_probs)
         if width != self._width:
             seq.cache.sync([])  # Rows by engines of other widths have other last bits.

@@ -32,11 +32,11 @@ class Processor(ABC):
 
     Attributes:
         option: the option of a request that asks for it, for error messages.
-        forces: whether `forced` can return tokens.
+        looks_ahead: whether `truncate` and `forced` say more than the defaults.
     """
 
     option: str
-    forces: ClassVar[bool] = False
+    looks_ahead: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, path: Sequence[int], logits_V: np.ndarray) -> None:
@@ -75,9 +75,9 @@ class Processing:
         self._new_tokens = 0
 
     @property
-    def forces(self) -> bool:
-        """Whether a processor can force tokens."""
-        return any(processor.forces for processor in self.processors)
+    def looks_ahead(self) -> bool:
+        """Whether a processor can refuse drafted tokens before they are verified, and force tokens."""
+        return any(processor.looks_ahead for processor in self.processors)
 
     def logits(self, outputs: Outputs, draft: Draft, slot: int) -> np.ndarray:
         """Return the processed logits of the token after a slot: a new array, [V] float32.
@@ -122,8 +122,8 @@ class Processing:
         It saves slots if a narrower engine runs what is left, or if the engine takes any tree. An engine with a tree of
         its own costs the same whatever its slots hold.
 
-        A drafted token that was sampled stays, although it is refused, and only what follows it goes. A rule that
-        compares distributions must reject it itself: then the next token comes from the residual.
+        A token that was sampled stays although it is refused, and only what follows it goes. A rule that compares
+        distributions must reject it itself, since then the next token comes from the residual.
 
         Args:
             draft: the draft.
@@ -131,21 +131,20 @@ class Processing:
         """
         engine = next((e for e in verifiers if e.block.fits(draft.tree)), None)
         takes_any_tree = engine is not None and isinstance(engine.block.topology, Parents)
-        if not self.forces or engine is None or (engine is verifiers[0] and not takes_any_tree):
+        if not self.looks_ahead or engine is None or (engine is verifiers[0] and not takes_any_tree):
             return draft
-        slots = self._admitted(draft)
+        slots = self.admitted(draft)
         if len(slots) == draft.tree.slots:
             return draft
         rest = draft.only(slots)
         narrower = any(e.slots < engine.slots and e.block.fits(rest.tree) for e in verifiers)
         return rest if narrower or takes_any_tree else draft
 
-    def forced(self) -> Sequence[int]:
-        """Return the tokens that must follow the text, by the first processor that forces some."""
-        return next(filter(None, (processor.forced() for processor in self.processors)), ())
+    def admitted(self, draft: Draft) -> list[int]:
+        """Return the slots of a draft that the processors let a rule reach, in ascending order.
 
-    def _admitted(self, draft: Draft) -> list[int]:
-        """Return the slots that can be accepted, and sampled ones that are refused, in ascending order."""
+        A refused token that was sampled is among them, and what follows it is not.
+        """
         slots = {0}
         for path in _paths(draft):
             tokens = [draft.tokens[slot] for slot in path]
@@ -154,6 +153,10 @@ class Processing:
                 count += 1
             slots.update(path[:count])
         return sorted(slots)
+
+    def forced(self) -> Sequence[int]:
+        """Return the tokens that must follow the text, by the first processor that forces some."""
+        return next(filter(None, (processor.forced() for processor in self.processors)), ())
 
 
 def _path(draft: Draft, slot: int) -> list[int]:

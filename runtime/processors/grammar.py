@@ -38,7 +38,7 @@ class Grammar(Processor):
     text. For the slots of a draft it goes forward along a path, and back again.
     """
 
-    forces = True
+    looks_ahead = True
 
     def __init__(self, option: str, matcher: LLMatcher, vocab_size: int, eos: Collection[int]) -> None:
         """Begin before the first new token.
