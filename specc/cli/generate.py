@@ -49,6 +49,7 @@ EXAMPLES = examples(
     "specc generate model.specc -p 'Yes or no?' --regex '(yes|no)' --logprobs 2 --json",
 )
 STDIN = "Read the prompt from standard input."
+PROMPT_FILE = "A file that holds the prompt."
 MESSAGES = "A JSON file of messages, or an object with messages, tools and documents. - is standard input."
 CHAT = (
     "--chat makes the prompt a user's message, for the model's chat template; --raw takes it as it is. "
@@ -94,9 +95,7 @@ def command(
     bundle: BundleArgument,
     source: Annotated[OptionalStr, typer.Argument(metavar="-", help=STDIN, show_default=False)] = None,
     prompt: Annotated[OptionalStr, option("TEXT", "The prompt.", "-p", "--prompt", rich_help_panel="Prompt")] = None,
-    prompt_file: Annotated[
-        OptionalPath, option("FILE", "A file that holds the prompt.", rich_help_panel="Prompt")
-    ] = None,
+    prompt_file: Annotated[OptionalPath, option("FILE", PROMPT_FILE, rich_help_panel="Prompt")] = None,
     messages: Annotated[OptionalPath, option("FILE", MESSAGES, rich_help_panel="Prompt")] = None,
     chat: Annotated[
         bool | None, typer.Option("--chat/--raw", help=CHAT, show_default=False, rich_help_panel="Prompt")
