@@ -249,9 +249,10 @@ class Session:
         near = not width and is_near(manifest, method.recipe, backend)
         stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
         guard = guard and method.keeps_tokens(sampling) and not near
+        recorder = processing.logprobs if processing else None
         with self._lock:
             steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard, width)
-        return Stream(steps, self.text, stats, ending, tuple(tokens), self._lock, processing and processing.logprobs)
+        return Stream(steps, self.text, stats, ending, tuple(tokens), self._lock, recorder)
 
     def guarded_drafter(self, method: RunnableMethod) -> Guard:
         """Return a method's drafter under its guard. Both last as long as the session, with what they learned."""

@@ -91,7 +91,7 @@ class Processing:
             PromptError: no token is left.
         """
         assert outputs.logits_NV is not None
-        logits_V = outputs.logits_NV[slot].astype(np.float32)  # A copy: the processors overwrite it.
+        logits_V: np.ndarray = outputs.logits_NV[slot].astype(np.float32)  # A copy: the processors overwrite it.
         path = [draft.tokens[s] for s in _path(draft, slot)]
         for processor in self.processors:
             processor(path, logits_V)

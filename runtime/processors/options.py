@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import isfinite
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +62,8 @@ class ProcessorOptions:
         repetition = _number("repetition_penalty", self.repetition_penalty, 1.0)
         if repetition <= 0:
             raise PromptError(f"repetition_penalty is {repetition}; give a number above 0, where 1 changes nothing")
-        frequency = _penalty("frequency_penalty", self.frequency_penalty)
-        presence = _penalty("presence_penalty", self.presence_penalty)
+        frequency = _bounded("frequency_penalty", self.frequency_penalty, MOST_PENALTY)
+        presence = _bounded("presence_penalty", self.presence_penalty, MOST_PENALTY)
         biases, words = _biases(self.logit_bias, size), _words(self.bad_words, text, size)
         least = _count("min_new_tokens", self.min_new_tokens) or 0
         count = _count("logprobs", self.logprobs)
@@ -108,24 +108,24 @@ def _number(name: str, value: Any, neutral: float) -> float:
     """Return an option that is a finite number; `neutral` if it is None. Raises PromptError."""
     if value is None:
         return neutral
-    if isinstance(value, bool) or not isinstance(value, Real) or not -inf < value < inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
         raise PromptError(f"{name} is {value!r}; give a finite number, where {neutral:g} changes nothing")
     return float(value)
 
 
-def _penalty(name: str, value: Any) -> float:
-    """Return a penalty of OpenAI's API. Raises PromptError."""
-    penalty = _number(name, value, 0.0)
-    if abs(penalty) > MOST_PENALTY:
-        raise PromptError(f"{name} is {penalty:g}; give a number from -{MOST_PENALTY:g} to {MOST_PENALTY:g}")
-    return penalty
+def _bounded(name: str, value: Any, most: float) -> float:
+    """Return an option that is a number from -most to most; 0 if it is None. Raises PromptError."""
+    number = _number(name, value, 0.0)
+    if abs(number) > most:
+        raise PromptError(f"{name} is {number:g}; give a number from -{most:g} to {most:g}")
+    return number
 
 
 def _count(name: str, value: Any) -> int | None:
     """Return an option that is a whole number, or None. Raises PromptError."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 0:
         raise PromptError(f"{name} is {value!r}; give a whole number, 0 or more")
     return int(value)
 
@@ -136,12 +136,11 @@ def _biases(logit_bias: Any, vocab_size: int) -> dict[int, float]:
         return {}
     if not isinstance(logit_bias, Mapping):
         raise PromptError(f"logit_bias is {logit_bias!r}; give a dict of token ids and numbers")
-    biases = {_token("logit_bias", token, vocab_size): bias for token, bias in logit_bias.items()}
-    for token, bias in biases.items():
-        if abs(_number(f"the bias of token {token}", bias, 0.0)) > MOST_BIAS:
-            limits = f"give a number from -{MOST_BIAS:g} to {MOST_BIAS:g}"
-            raise PromptError(f"logit_bias: the bias of token {token} is {bias:g}; {limits}")
-    return {token: float(bias) for token, bias in biases.items() if bias}
+    biases = {
+        _token("logit_bias", token, vocab_size): _bounded(f"logit_bias: the bias of token {token}", bias, MOST_BIAS)
+        for token, bias in logit_bias.items()
+    }
+    return {token: bias for token, bias in biases.items() if bias}
 
 
 def _token(name: str, token: Any, vocab_size: int) -> int:
