@@ -120,8 +120,9 @@ def test_options_do_what_they_say(session: Session) -> None:
     for words in (session.text.word_tokens("re"), pair):
         assert contains(plain.token_ids, words) and not contains(bad.token_ids, words)
     often = Counter(plain.token_ids).most_common(1)[0][1]
-    for option in ({"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repetition_penalty": 1.5}):
-        penalised = session.generate(PROMPT, TOKENS, **option)  # type: ignore[typeddict-item]
+    penalties: list[dict[str, Any]] = [{f"{kind}_penalty": 2.0} for kind in ("frequency", "presence", "repetition")]
+    for penalty in penalties:
+        penalised = session.generate(PROMPT, TOKENS, **penalty)
         assert Counter(penalised.token_ids).most_common(1)[0][1] < often
     assert set(session.generate(PROMPT, 8, logit_bias={70: 100}).token_ids) == {70}
     short = session.generate(PROMPT, TOKENS, logit_bias={0: 100})
@@ -250,7 +251,8 @@ def test_options_of_processors_need_logits(session: Session) -> None:
     manifest = session.bundle.manifest
     engines = tuple(replace(e, block=replace(e.block, outputs=("ids",))) for e in manifest.engines)
     with Session(replace(session.bundle, manifest=replace(manifest, engines=engines))) as less:
-        for options in ({"repetition_penalty": 1.1}, {"logprobs": 1}, {"temperature": 1.0}):
+        requests: list[dict[str, Any]] = [{"repetition_penalty": 1.1}, {"logprobs": 1}, {"temperature": 1.0}]
+        for options in requests:
             with pytest.raises(RecipeError, match="returns no logits, which sampling and processors need"):
-                less.stream(PROMPT, 4, **options)  # type: ignore[typeddict-item]
+                less.stream(PROMPT, 4, **options)
         less.stream(PROMPT, 4)

@@ -146,7 +146,7 @@ def _biases(logit_bias: Any, vocab_size: int) -> dict[int, float]:
 def _token(name: str, token: Any, vocab_size: int) -> int:
     """Return a token id, which JSON may have as text. Raises PromptError."""
     number = int(token) if isinstance(token, str) and token.isdecimal() else token
-    if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number < vocab_size:
+    if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= int(number) < vocab_size:
         raise PromptError(f"{name}: {token!r} is not a token id; give 0 to {vocab_size - 1}")
     return int(number)
 

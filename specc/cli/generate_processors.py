@@ -29,7 +29,7 @@ def parse_biases(values: Sequence[str]) -> dict[int, float] | None:
         try:
             biases[int(token)] = float(bias)
         except ValueError:
-            remedy = "give a token id and a number, such as 42=-100"
+            remedy = "give a token id and a number, such as 42=-5"
             raise PromptError(f"--logit-bias '{token}={bias}' is not TOKEN=BIAS; {remedy}") from None
     return biases or None
 

@@ -83,7 +83,7 @@ def test_with_processors_tokens_are_chosen_by_the_processed_logits_of_the_slots_
 
     def process(slot: int) -> np.ndarray:
         slots.append(slot)
-        return LOGITS[slot] + np.array([0, 9, 0], np.float32)
+        return np.add(LOGITS[slot], np.array([0, 9, 0], np.float32))
 
     greedy = Verified(outputs(), Sampling(), Tree.chain(2), process=process)
     assert (greedy.choose(1), slots) == (1, [1])

@@ -75,7 +75,7 @@ def test_the_cuts_are_those_of_transformers_in_its_order(top_k: int, top_p: floa
     import torch
     from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
+    model: Any = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
     config = GenerationConfig(
         do_sample=True, temperature=0.7, top_k=top_k, top_p=top_p, min_p=min_p, num_beams=1, num_return_sequences=1
     )

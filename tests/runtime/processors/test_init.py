@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from language import Language, deviation, language, path_to, sampled_chain, sampled_tree
+from language import Language, Propose, deviation, language, path_to, sampled_chain, sampled_tree
 from toys import World
 
 from specc.runtime.acceptance.match import match
@@ -14,6 +14,7 @@ from specc.runtime.acceptance.recursive import recursive
 from specc.runtime.acceptance.speculative import speculative
 from specc.runtime.block import Block, Parents
 from specc.runtime.draft import Draft, Outputs
+from specc.runtime.engine import Engine
 from specc.runtime.errors import PromptError
 from specc.runtime.processors import Processing, Processor
 from specc.runtime.sampling import Sampling
@@ -78,7 +79,7 @@ def outputs(slots: int, size: int = 6) -> Outputs:
     return Outputs(logits_NV.argmax(-1).data, logits_NV)
 
 
-def engines(*topologies: Tree | Parents) -> list[object]:
+def engines(*topologies: Tree | Parents) -> list[Engine]:
     world = World()
     return [world.engine(Block(topology)) for topology in topologies]
 
@@ -91,7 +92,7 @@ def test_processors_run_in_order_on_a_copy_of_the_row_with_the_path_to_the_slot(
     for slot in range(TREE.slots):
         assert processing.logits(rows, draft, slot) == pytest.approx(before[slot] + 3.0)
     assert first.paths == second.paths == [list(path_to(draft, slot)) for slot in range(TREE.slots)]
-    assert np.array_equal(rows.logits_NV, before)
+    assert rows.logits_NV is not None and np.array_equal(rows.logits_NV, before)
 
 
 def test_each_processor_gets_the_new_tokens() -> None:
@@ -154,8 +155,8 @@ def test_what_is_left_of_a_sampled_draft_keeps_the_distribution(kind: str) -> No
         processing = Processing(4, [Speaks(target)])
         whole = sampled_chain(3, q) if kind == "chain" else sampled_tree(Tree((-1, 0, 0, 1)), q)
 
-        def cut(sampling: Sampling, processing: Processing = processing, whole: object = whole) -> Draft:
-            draft: Draft = whole(sampling)  # type: ignore[operator]
+        def cut(sampling: Sampling, processing: Processing = processing, whole: Propose = whole) -> Draft:
+            draft = whole(sampling)
             return draft.only(processing.admitted(draft))
 
         for accept in (match, speculative if kind == "chain" else recursive):

@@ -60,7 +60,7 @@ def test_the_order_is_that_in_which_transformers_puts_its_own() -> None:
     import torch
     from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
+    model: Any = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
     config = GenerationConfig(
         sequence_bias=[[[3], 1.0]], repetition_penalty=1.1, bad_words_ids=[[4]], min_new_tokens=2, eos_token_id=0,
         num_beams=1, num_return_sequences=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -53,11 +54,11 @@ def test_frequency_and_presence_count_the_tokens_of_the_answer() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: RepetitionPenalty(1.37, [1, 2]), lambda: FrequencyPenalty(0.3, 0.7, SIZE)])
-def test_a_text_gives_the_same_bits_however_it_was_divided(make: object) -> None:
+def test_a_text_gives_the_same_bits_however_it_was_divided(make: Callable[[], Processor]) -> None:
     text = [5, 6, 5, 5, 30, 6, 2, 5]
     results = []
     for committed in range(len(text) + 1):
-        processor: Processor = make()  # type: ignore[operator]
+        processor = make()
         processor.commit(text[:committed])
         results.append(applied(processor, text[committed:]).tobytes())
     assert len(set(results)) == 1
