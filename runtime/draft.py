@@ -5,8 +5,9 @@ N  slots      V  vocabulary      K  ranks of a top-k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -87,6 +88,16 @@ class Outputs:
         return self.top_ids_NK[row], np.exp(self.top_logprobs_NK[row])
 
 
+class Processed(Protocol):
+    """The logits of a draft's slots as the processors of a request leave them, computed when they are asked for."""
+
+    def logits(self, slot: int) -> np.ndarray:
+        """Return the logits of the token after a slot, [V] float32."""
+
+    def likeliest(self, slot: int) -> int:
+        """Return the argmax of these logits."""
+
+
 @dataclass(frozen=True)
 class Verified:
     """The target's outputs for every slot of a draft, with the sampling parameters of the request.
@@ -96,19 +107,19 @@ class Verified:
         sampling: how the request chooses tokens.
         tree: where the slots stand.
         position: the index in the text of the token after slot 0.
-        process: returns the logits after a slot as the request's processors leave them; None without processors.
+        processed: the logits as the request's processors leave them; None without processors.
     """
 
     outputs: Outputs
     sampling: Sampling
     tree: Tree = ONE_SLOT
     position: int = 0
-    process: Callable[[int], np.ndarray] | None = None
+    processed: Processed | None = None
 
     def choose(self, slot: int) -> int:
         """Return the token that plain decoding would emit after `slot`: the argmax, or a sample."""
         if self.sampling.greedy:
-            return int(self.outputs.ids_N[slot] if self.process is None else self.process(slot).argmax())
+            return int(self.outputs.ids_N[slot]) if self.processed is None else self.processed.likeliest(slot)
         return self.rng(slot, Use.TOKEN).pick(self.probs(slot))
 
     def rng(self, slot: int, use: Use) -> Rng:
@@ -120,8 +131,8 @@ class Verified:
 
         Processors run when they are asked for, so only for the slots that a rule looks at.
         """
-        if self.process is not None:
-            return self.process(slot)
+        if self.processed is not None:
+            return self.processed.logits(slot)
         assert self.outputs.logits_NV is not None
         row: np.ndarray = self.outputs.logits_NV[slot]
         return row

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 from .draft import Accepted, Draft, Outputs, Verified
@@ -107,10 +106,8 @@ class Sequence:
 
     def verified(self, outputs: Outputs, draft: Draft) -> Verified:
         """Return the target's outputs for a draft, with how this request chooses tokens."""
-        process = None
-        if self.processing is not None and self.processing.processors:
-            process = partial(self.processing.logits, outputs, draft)
-        return Verified(outputs, self.sampling, draft.tree, len(self.tokens), process)
+        processed = self.processing and self.processing.of(outputs, draft)
+        return Verified(outputs, self.sampling, draft.tree, len(self.tokens), processed)
 
     def append(self, draft: Draft, accepted: Accepted) -> None:
         """Commit the accepted slots of `draft`: their rows, their tokens, and the target's token after them.

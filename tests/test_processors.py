@@ -200,9 +200,14 @@ def test_processors_run_for_the_slots_that_a_rule_looks_at_alone(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = count_calls(monkeypatch, Grammar, "__call__")
-    answer = session.generate(PROMPT, TOKENS, recipe="early-exit", guard=False, regex=r"([a-z]{3,7} ){4,9}end\.")
-    assert len(masks) == len(answer.token_ids)
-    assert answer.stats.drafted > len(masks)
+    asked = count_calls(monkeypatch, Grammar, "allows")
+    options: dict[str, Any] = {"recipe": "early-exit", "guard": False, "regex": r"([a-z]{3,7} ){4,9}end\."}
+    answer = session.generate(PROMPT, TOKENS, **options)
+    assert len(asked) == len(answer.token_ids) and len(masks) == asked.count(False) > 0
+    assert answer.stats.drafted > len(asked)
+    masks.clear()
+    sampled = session.generate(PROMPT, TOKENS, temperature=1.0, seed=0, **options)
+    assert len(masks) == len(sampled.token_ids)
 
 
 def test_forced_tokens_save_steps(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

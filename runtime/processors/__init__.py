@@ -47,6 +47,13 @@ class Processor(ABC):
             logits_V: [V] float32, overwritten. A token with -inf cannot be chosen.
         """
 
+    def allows(self, path: Sequence[int], token: int) -> bool:
+        """Return whether a call leaves the logit of `token` as it is and raises no other; False if that is not known.
+
+        The likeliest token then stays the likeliest, and the call is not needed.
+        """
+        return False
+
     # B027 asks for @abstractmethod, but some processors do not depend on the text.
     def commit(self, tokens: Sequence[int]) -> None:  # noqa: B027
         """Add new tokens to the end of the text. By default a processor forgets them."""
@@ -67,40 +74,19 @@ class Processing:
         vocab_size: how many logits there are.
         processors: the processors. Each gets what the one before it left.
         logprobs: what records log-probabilities; None if the request asks for none.
+        looks_ahead: whether a processor can refuse drafted tokens before they are verified, and force tokens.
+        new_tokens: how many tokens the answer has.
     """
 
     def __init__(self, vocab_size: int, processors: Collection[Processor], logprobs: Logprobs | None = None) -> None:
         self.vocab_size = vocab_size
         self.processors, self.logprobs = tuple(processors), logprobs
-        self._new_tokens = 0
+        self.looks_ahead = any(processor.looks_ahead for processor in self.processors)
+        self.new_tokens = 0
 
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether a processor can refuse drafted tokens before they are verified, and force tokens."""
-        return any(processor.looks_ahead for processor in self.processors)
-
-    def logits(self, outputs: Outputs, draft: Draft, slot: int) -> np.ndarray:
-        """Return the processed logits of the token after a slot: a new array, [V] float32.
-
-        Args:
-            outputs: the target's outputs for a draft.
-            draft: the draft.
-            slot: one of its slots.
-
-        Raises:
-            PromptError: no token is left.
-        """
-        assert outputs.logits_NV is not None
-        logits_V: np.ndarray = outputs.logits_NV[slot].astype(np.float32)  # A copy: the processors overwrite it.
-        path = [draft.tokens[s] for s in _path(draft, slot)]
-        for processor in self.processors:
-            processor(path, logits_V)
-        if logits_V.max() == -inf:
-            options = ", ".join(processor.option for processor in self.processors)
-            raise PromptError(
-                f"no token is left after {self._new_tokens + len(path)} new tokens, by the options {options}; relax one"
-            )
-        return logits_V
+    def of(self, outputs: Outputs, draft: Draft) -> ProcessedDraft | None:
+        """Return the processed logits of a draft's slots; None without processors."""
+        return ProcessedDraft(self, outputs, draft) if self.processors else None
 
     def commit(self, outputs: Outputs, slots: Sequence[int], tokens: Sequence[int]) -> None:
         """Add new tokens to the text of the request.
@@ -110,7 +96,7 @@ class Processing:
             slots: for each token the slot that it follows.
             tokens: the tokens.
         """
-        self._new_tokens += len(tokens)
+        self.new_tokens += len(tokens)
         if self.logprobs is not None:
             self.logprobs.record(outputs, slots, tokens)
         for processor in self.processors:
@@ -129,9 +115,11 @@ class Processing:
             draft: the draft.
             verifiers: the target's engines, narrowest first.
         """
+        if not self.looks_ahead or draft.tree.slots == 1:
+            return draft
         engine = next((e for e in verifiers if e.block.fits(draft.tree)), None)
         takes_any_tree = engine is not None and isinstance(engine.block.topology, Parents)
-        if not self.looks_ahead or engine is None or (engine is verifiers[0] and not takes_any_tree):
+        if engine is None or (engine is verifiers[0] and not takes_any_tree):
             return draft
         slots = self.admitted(draft)
         if len(slots) == draft.tree.slots:
@@ -157,6 +145,69 @@ class Processing:
     def forced(self) -> Sequence[int]:
         """Return the tokens that must follow the text, by the first processor that forces some."""
         return next(filter(None, (processor.forced() for processor in self.processors)), ())
+
+
+class ProcessedDraft:
+    """The logits of a draft's slots as the processors of a request leave them."""
+
+    def __init__(self, processing: Processing, outputs: Outputs, draft: Draft) -> None:
+        """Keep what the logits are computed from, when they are asked for.
+
+        Args:
+            processing: the processors, one at least.
+            outputs: the target's outputs for the draft.
+            draft: the draft.
+        """
+        self.processing, self.outputs, self.draft = processing, outputs, draft
+
+    def logits(self, slot: int) -> np.ndarray:
+        """Return the logits of the token after a slot: a new array, [V] float32.
+
+        Raises:
+            PromptError: no token is left.
+        """
+        path, logits_V = self._path(slot), self._row(slot).astype(np.float32)  # A copy: the processors overwrite it.
+        for processor in self.processing.processors:
+            processor(path, logits_V)
+        if logits_V.max() == -inf:
+            raise self._empty(path)
+        return logits_V
+
+    def likeliest(self, slot: int) -> int:
+        """Return the argmax of these logits. The last processor does not run if it allows the token that is likeliest.
+
+        Raises:
+            PromptError: no token is left.
+        """
+        *others, last = self.processing.processors
+        path, logits_V = self._path(slot), self._row(slot)
+        if others:
+            logits_V = logits_V.astype(np.float32)
+            for processor in others:
+                processor(path, logits_V)
+        token = int(logits_V.argmax()) if others else int(self.outputs.ids_N[slot])
+        if not last.allows(path, token):
+            logits_V = logits_V if others else logits_V.astype(np.float32)
+            last(path, logits_V)
+            token = int(logits_V.argmax())
+        if logits_V[token] == -inf:
+            raise self._empty(path)
+        return token
+
+    def _row(self, slot: int) -> np.ndarray:
+        assert self.outputs.logits_NV is not None
+        row: np.ndarray = self.outputs.logits_NV[slot]
+        return row
+
+    def _path(self, slot: int) -> list[int]:
+        """Return the tokens on the way down to `slot`, without the pending one."""
+        return [self.draft.tokens[s] for s in _path(self.draft, slot)]
+
+    def _empty(self, path: Sequence[int]) -> PromptError:
+        """Return the error that no token is left after `path`."""
+        options = ", ".join(processor.option for processor in self.processing.processors)
+        count = self.processing.new_tokens + len(path)
+        return PromptError(f"no token is left after {count} new tokens, by the options {options}; relax one")
 
 
 def _path(draft: Draft, slot: int) -> list[int]:

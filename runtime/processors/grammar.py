@@ -52,6 +52,7 @@ class Grammar(Processor):
         self.option, self.matcher, self.size, self.eos = option, matcher, vocab_size, frozenset(eos)
         self._ended = False  # Whether the text has an end-of-sequence token.
         self._path: list[int] = []  # The tokens after the text that the matcher has taken.
+        self._forced: Sequence[int] | None = None  # What `forced` returned for this text.
 
     def __call__(self, path: Sequence[int], logits_V: np.ndarray) -> None:
         if self._ended or not self.eos.isdisjoint(path):
@@ -60,9 +61,20 @@ class Grammar(Processor):
             logits_V.fill(-np.inf)
             logits_V[ends] = numbers
         elif self._goes_to(path):  # No rule can accept another path, so nothing needs to be said after it.
-            bits = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
+            allowed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
             self._check()
-            logits_V[np.unpackbits(bits, count=self.size, bitorder="little") == 0] = -np.inf
+            forbidden_V = np.unpackbits(~allowed, count=self.size, bitorder="little")
+            logits_V[forbidden_V.view(np.bool_)] = -np.inf
+
+    def allows(self, path: Sequence[int], token: int) -> bool:
+        if self._ended or not self.eos.isdisjoint(path):
+            return token in self.eos
+        if not self._goes_to(path):
+            return True
+        if token in self.eos:
+            return bool(self.matcher.is_accepting())
+        forced = self._forced_after(path)
+        return bool(token == forced[0] if forced else self.matcher.validate_tokens([token]))
 
     def commit(self, tokens: Sequence[int]) -> None:
         for count, token in enumerate(tokens):
@@ -74,13 +86,17 @@ class Grammar(Processor):
                     f"{self.option} does not allow token {token}; use an acceptance rule that is lossless"
                 )
         self._path.clear()
+        self._forced = None
 
     def truncate(self, tokens: Sequence[int]) -> int:
         if self._ended:
             return 0
-        known = next((i for i, token in enumerate(tokens) if not 0 <= token < self.size), len(tokens))
+        unknown = next((i for i, token in enumerate(tokens) if not 0 <= token < self.size), len(tokens))
+        end = next((i for i, token in enumerate(tokens[:unknown]) if token in self.eos), unknown)
         self._goes_to(())
-        return int(self.matcher.validate_tokens(list(tokens[:known])))
+        count = int(self.matcher.validate_tokens(list(tokens[:end])))
+        # The target decides about an end. It is at most one slot, and llguidance knows only the first end here.
+        return count + 1 if count == end < unknown else count
 
     def forced(self) -> Sequence[int]:
         if self._ended:
@@ -88,7 +104,8 @@ class Grammar(Processor):
         self._goes_to(())
         if self.matcher.is_stopped():
             return tuple(self.eos)[:1]
-        return tuple(self.matcher.compute_ff_tokens())
+        self._forced = self.matcher.compute_ff_tokens()
+        return self._forced
 
     def _goes_to(self, path: Sequence[int]) -> bool:
         """Take the matcher to the end of `path`, and return whether the grammar allows it."""
@@ -102,6 +119,12 @@ class Grammar(Processor):
         count = self.matcher.try_consume_tokens(rest) if rest else 0
         self._path += rest[:count]
         return count == len(rest)
+
+    def _forced_after(self, path: Sequence[int]) -> Sequence[int]:
+        """Return the tokens that must follow a path, at whose end the matcher is."""
+        if self._forced is not None and (not path or path == self._forced[: len(path)] != self._forced):
+            return self._forced[len(path) :]
+        return self.matcher.compute_ff_tokens()
 
     def _check(self) -> None:
         """Raise PromptError if the library has failed, as it does at a limit of its own."""

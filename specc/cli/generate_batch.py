@@ -111,7 +111,7 @@ def _answer(
         generation = session.generate(form.prompt, max_new_tokens, **whole)
     except PromptError as e:
         return {**names, "error": " ".join(str(e).split())}
-    answer = {
+    answer: dict[str, Any] = {
         **names,
         "chat": form.chat,
         "text": generation.text,

@@ -79,16 +79,26 @@ def test_the_outputs_of_one_row_are_those_of_an_engine_of_one_slot() -> None:
 
 
 def test_with_processors_tokens_are_chosen_by_the_processed_logits_of_the_slots_that_are_asked_for() -> None:
-    slots: list[int] = []
 
-    def process(slot: int) -> np.ndarray:
-        slots.append(slot)
-        return np.add(LOGITS[slot], np.array([0, 9, 0], np.float32))
+    class Adds:
+        """Logits of which that of token 1 is larger by 9."""
 
-    greedy = Verified(outputs(), Sampling(), Tree.chain(2), process=process)
-    assert (greedy.choose(1), slots) == (1, [1])
-    assert greedy.logits(0).tolist() == process(0).tolist()
-    sampled = Verified(outputs(), Sampling(1.0), Tree.chain(2), process=process)
+        def __init__(self) -> None:
+            self.slots: list[int] = []
+
+        def logits(self, slot: int) -> np.ndarray:
+            self.slots.append(slot)
+            row: np.ndarray = LOGITS[slot] + np.array([0, 9, 0], np.float32)
+            return row
+
+        def likeliest(self, slot: int) -> int:
+            return int(self.logits(slot).argmax())
+
+    adds = Adds()
+    greedy = Verified(outputs(), Sampling(), Tree.chain(2), processed=adds)
+    assert (greedy.choose(1), adds.slots) == (1, [1])
+    assert greedy.logits(0).tolist() == Adds().logits(0).tolist()
+    sampled = Verified(outputs(), Sampling(1.0), Tree.chain(2), processed=adds)
     assert sampled.probs(0)[1] > 0.99 and sampled.choose(0) == 1
 
 

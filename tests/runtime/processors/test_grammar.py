@@ -81,6 +81,25 @@ def test_after_an_end_on_a_path_only_an_end_is_allowed() -> None:
     assert row[5] == row[EOS] == 0.0
 
 
+@pytest.mark.parametrize("source", ["([ab]the end[12]|a*)+c?", "[a-z ]{3,9}x?", "th(is|at|e) (a|th)b*"])
+def test_a_token_is_allowed_if_and_only_if_it_keeps_its_logit(source: str) -> None:
+    """Along random answers to their ends, and along paths of the tokens to come."""
+    rng = np.random.default_rng(0)
+    grammar = regex(source, (EOS, 5))
+    for _ in range(12):
+        grammar.matcher.reset()
+        grammar = Grammar("regex", grammar.matcher, SIZE, (EOS, 5))
+        for length in range(14):
+            path = [int(t) for t in rng.integers(SIZE, size=length % 2)]
+            for prefix in ([], path):
+                row = np.zeros(SIZE, np.float32)
+                grammar(prefix, row)
+                assert [grammar.allows(prefix, t) for t in range(SIZE)] == (row == 0).tolist()
+            row = np.zeros(SIZE, np.float32)
+            grammar([], row)
+            grammar.commit([int(rng.choice(np.flatnonzero(row == 0)))])
+
+
 def test_a_path_that_it_refuses_changes_nothing() -> None:
     """No rule can accept it. The text goes on from where it was."""
     grammar, row = regex("abc"), np.ones(SIZE, np.float32)
@@ -96,7 +115,8 @@ def test_tokens_are_refused_from_the_first_one_on_that_it_does_not_allow() -> No
     counts = {"": 0, "ab": 2, "abcd": 4, "abx": 2, "xb": 0, "abcdce": 5}
     assert {text: grammar.truncate(ids(text)) for text in counts} == counts
     assert grammar.truncate([*ids("ab"), EOS]) == 3
-    assert grammar.truncate([*ids("a"), EOS]) == 1
+    assert grammar.truncate([*ids("a"), EOS, *ids("b")]) == 2  # The target decides about an end.
+    assert grammar.truncate([*ids("x"), EOS]) == 0 and grammar.truncate([EOS, EOS]) == 1
     assert grammar.truncate([*ids("ab"), SIZE, 1]) == 2 and grammar.truncate([-1]) == 0
     assert allowed(grammar) == {"a"}
     grammar.commit([*ids("ab"), EOS])

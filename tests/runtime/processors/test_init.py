@@ -89,8 +89,10 @@ def test_processors_run_in_order_on_a_copy_of_the_row_with_the_path_to_the_slot(
     rows, draft = outputs(TREE.slots), Draft((0, 1, 2, 3, 4, 5, 1), TREE)
     before = np.array(rows.logits_NV)
     processing = Processing(6, [first, second])
+    processed = processing.of(rows, draft)
+    assert processed is not None
     for slot in range(TREE.slots):
-        assert processing.logits(rows, draft, slot) == pytest.approx(before[slot] + 3.0)
+        assert processed.logits(slot) == pytest.approx(before[slot] + 3.0)
     assert first.paths == second.paths == [list(path_to(draft, slot)) for slot in range(TREE.slots)]
     assert rows.logits_NV is not None and np.array_equal(rows.logits_NV, before)
 
@@ -107,8 +109,45 @@ def test_if_no_token_is_left_the_options_are_named() -> None:
     processing = Processing(6, [Only(1), Only(2)])
     processing.commit(outputs(1), (0,), [1])
     message = "no token is left after 2 new tokens, by the options only, only; relax one"
-    with pytest.raises(PromptError, match=message):
-        processing.logits(outputs(2), Draft.chain([0, 1]), 1)
+    processed = processing.of(outputs(2), Draft.chain([0, 1]))
+    assert processed is not None
+    for choose in (processed.logits, processed.likeliest):
+        with pytest.raises(PromptError, match=message):
+            choose(1)
+
+
+def test_without_processors_nothing_is_processed() -> None:
+    assert Processing(6, []).of(outputs(1), Draft.chain([0])) is None
+
+
+class Allows(Only):
+    """A processor that says what it allows, and counts its calls."""
+
+    calls = 0
+
+    def __call__(self, path: Sequence[int], logits_V: np.ndarray) -> None:
+        self.calls += 1
+        super().__call__(path, logits_V)
+
+    def allows(self, path: Sequence[int], token: int) -> bool:
+        return token in self.tokens
+
+
+@pytest.mark.parametrize("others", [[], [Recorder(1.0)]])
+def test_the_likeliest_token_is_the_argmax_and_the_last_processor_runs_only_if_it_refuses_one(
+    others: list[Processor],
+) -> None:
+    rows, draft = outputs(40), Draft.chain([0] * 40)
+    last = Allows(0, 1, 2, 3)
+    processed, reference = (Processing(6, [*others, p]).of(rows, draft) for p in (last, Only(0, 1, 2, 3)))
+    assert processed is not None and reference is not None and rows.logits_NV is not None
+    before = rows.logits_NV.copy()
+    refused = 0
+    for slot in range(40):
+        assert processed.likeliest(slot) == reference.likeliest(slot) == int(reference.logits(slot).argmax())
+        refused += rows.ids_N[slot] > 3
+    assert last.calls == refused and 0 < refused < 40
+    assert np.array_equal(rows.logits_NV, before)
 
 
 def test_a_chain_ends_before_its_first_refused_token_if_a_narrower_engine_runs_it() -> None:
