@@ -27,16 +27,18 @@ class Sampling:
         temperature: 0 is greedy, 1 the model's own distribution.
         top_p: sample from the smallest set of tokens with this probability; 1 cuts nothing.
         top_k: sample from the k likeliest tokens; 0 cuts nothing.
+        min_p: sample from the tokens with at least this share of the likeliest one's probability; 0 cuts nothing.
         rng: the source of random decisions.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     rng: Rng = field(default_factory=SeededRng)
 
     def __post_init__(self) -> None:
-        for name, kind in {"temperature": Real, "top_p": Real, "top_k": Integral}.items():
+        for name, kind in {"temperature": Real, "top_p": Real, "top_k": Integral, "min_p": Real}.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise PromptError(f"{name} {value!r} is not {'an integer' if kind is Integral else 'a number'}")
@@ -49,6 +51,8 @@ class Sampling:
             raise PromptError(f"top_p {self.top_p} is not in (0, 1]; 1 cuts nothing")
         if self.top_k < 0:
             raise PromptError(f"top_k {self.top_k} is negative; 0 cuts nothing")
+        if not 0 <= self.min_p <= 1:
+            raise PromptError(f"min_p {self.min_p} is not in [0, 1]; 0 cuts nothing")
 
     @cached_property
     def greedy(self) -> bool:
@@ -59,7 +63,7 @@ class Sampling:
         """Return the distribution to sample from, [V] float64.
 
         It is the softmax at the temperature, cut to the `top_k` likeliest tokens, then to the smallest set of them that
-        has probability `top_p`.
+        has probability `top_p`, then to those with `min_p` of the largest probability: the order of transformers.
         """
         size = len(logits_V)
         count = self.top_k if 0 < self.top_k < size else size
@@ -75,6 +79,9 @@ class Sampling:
         probs_V /= probs_V.sum()
         if self.top_p < 1:
             _keep_mass(probs_V, self.top_p)
+            probs_V /= probs_V.sum()
+        if self.min_p > 0:
+            probs_V[probs_V < self.min_p * probs_V.max()] = 0
             probs_V /= probs_V.sum()
         return probs_V
 

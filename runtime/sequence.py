@@ -11,7 +11,8 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .draft import Accepted, Draft
+from .draft import Accepted, Draft, Outputs, Verified
+from .processors import Processing
 from .sampling import Sampling
 
 
@@ -83,12 +84,14 @@ class Sequence:
         cache: the rows of all tokens but the pending one.
         sampling: how the request chooses tokens.
         limit: how many tokens the sequence may have at the end.
+        processing: the processors of the request; None if it has none.
     """
 
     tokens: list[int]
     cache: Cache
     sampling: Sampling = field(default_factory=Sampling)
     limit: int = sys.maxsize
+    processing: Processing | None = None
 
     @property
     def pending(self) -> int:
@@ -100,6 +103,11 @@ class Sequence:
     def room(self) -> int:
         """How many tokens are worth drafting. The last one before `limit` comes from the target itself."""
         return max(0, self.limit - len(self.tokens) - 1)
+
+    def verified(self, outputs: Outputs, draft: Draft) -> Verified:
+        """Return the target's outputs for a draft, with how this request chooses tokens."""
+        processed = self.processing and self.processing.of(outputs, draft)
+        return Verified(outputs, self.sampling, draft.tree, len(self.tokens), processed)
 
     def append(self, draft: Draft, accepted: Accepted) -> None:
         """Commit the accepted slots of `draft`: their rows, their tokens, and the target's token after them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Sequence as Items
 from threading import RLock
 from typing import Any, Unpack
 
@@ -12,14 +13,17 @@ from .bundle import Bundle
 from .chat import ChatOptions
 from .checked_files import check_once
 from .device import CPU, Device
-from .draft import Accepted, Draft, Verified
+from .draft import Accepted, Draft
 from .drafters import Drafter
 from .engine import Engine, narrowest
 from .engines import Engines
 from .engines.memory import trim
 from .errors import PromptError
+from .forced_tokens import ForcedTokens
 from .guard import Guard
+from .manifest_checks import check_logits
 from .method import RunnableMethod, load_method
+from .processors.options import ProcessorOptions
 from .recipe import Recipe
 from .request import RequestOptions
 from .rng import SeededRng
@@ -29,12 +33,11 @@ from .sequence import Cache, Released, Sequence
 from .stats import Meter, Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
-from .tree import Tree
 from .width_invariance import is_near, one_width
 
 
 def decode(
-    seq: Sequence, drafter: Drafter, verifiers: Collection[Engine], accept: Acceptance
+    seq: Sequence, drafter: Drafter, verifiers: Items[Engine], accept: Acceptance
 ) -> Iterator[tuple[Draft, Accepted]]:
     """Decode step by step, without end: propose a draft, verify it in one run of the target, commit what is accepted.
 
@@ -49,11 +52,15 @@ def decode(
     """
     while True:
         draft = drafter.propose(seq)
+        if seq.processing:
+            draft = seq.processing.cut(draft, verifiers)
         verify = narrowest(verifiers, draft.tree)
         outputs = verify.run(seq.cache, draft.tokens, draft.tree)
-        verified = Verified(outputs, seq.sampling, draft.tree, len(seq.tokens))
+        verified = seq.verified(outputs, draft)
         accepted = accept(draft, verified)
         seq.append(draft, accepted)
+        if seq.processing:
+            seq.processing.commit(outputs, accepted.slots, seq.tokens[-len(accepted.slots) :])
         drafter.observe(seq, draft, verified, accepted)
         yield draft, accepted
 
@@ -128,7 +135,18 @@ class Session:
         temperature: float | None = None,
         top_p: float | None = None,
         top_k: int | None = None,
+        min_p: float | None = None,
         seed: int | None = None,
+        repetition_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
+        bad_words: str | Collection[str | Items[int]] | None = None,
+        min_new_tokens: int | None = None,
+        logprobs: int | None = None,
+        json_schema: str | Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        lark: str | None = None,
         stop: str | Collection[str] | None = (),
         stop_token_ids: int | Collection[int] | None = (),
         ignore_eos: bool = False,
@@ -148,10 +166,23 @@ class Session:
             recipe: a recipe of the bundle; None is the bundle's default, "plain" decodes without speculation.
             acceptance: a rule or its name; None is the recipe's own rule.
             temperature: 0 is greedy, 1 the model's own distribution. None is what the model's `generation_config.json`
-                asks for, and greedy if that does not ask for sampling; so are `top_p` and `top_k`.
+                asks for, and greedy if that does not ask for sampling. `top_p`, `top_k`, `min_p`, `repetition_penalty`,
+                `bad_words` and `min_new_tokens` take its values too where they are None.
             top_p: sample from the smallest set of tokens with this probability; 1 cuts nothing.
             top_k: sample from the k likeliest tokens; 0 cuts nothing.
+            min_p: sample from the tokens that have at least this share of the likeliest one's probability.
             seed: makes sampling repeatable; None draws one.
+            repetition_penalty: above 1 makes tokens of the prompt and the answer less likely; 1 changes nothing.
+            frequency_penalty: a token's logit loses this for each time that the answer has it, -2 to 2.
+            presence_penalty: a token's logit loses this if the answer has it, -2 to 2.
+            logit_bias: a number from -100 to 100 by token id, which is added to the token's logit.
+            bad_words: words, or lists of token ids, that the answer does not contain. A word is forbidden as the
+                tokenizer writes it, with and without a space in front.
+            min_new_tokens: tokens that the answer has before an end-of-sequence or stop token is allowed.
+            logprobs: keep the log-probability of each token, and of so many of the likeliest ones at its place.
+            json_schema: a JSON schema that the answer follows, as a dict or as text; needs llguidance.
+            regex: a regular expression, in Rust's syntax, that the whole answer matches; needs llguidance.
+            lark: a grammar in llguidance's dialect of Lark that the answer follows; needs llguidance.
             stop: one string that ends the text, or several. The text does not contain it.
             stop_token_ids: tokens that end the text.
             ignore_eos: go on after an end-of-sequence token.
@@ -168,7 +199,7 @@ class Session:
             chat_template_kwargs: further variables of the chat template.
 
         Raises:
-            PromptError: the prompt or a sampling parameter is out of range.
+            PromptError: the prompt or an option is out of range, or a grammar is refused.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
             SpeccError: the session is closed.
         """
@@ -191,9 +222,26 @@ class Session:
             stop=one_or_several(stop, str, "stop"),
             stop_token_ids=one_or_several(stop_token_ids, int, "stop_token_ids"),
         )
-        values = SamplingDefaults(model.generation_config).resolve(temperature, top_p, top_k)
-        sampling = Sampling(**values, rng=SeededRng(seed))
-        seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit)
+        defaults = SamplingDefaults(model.generation_config)
+        sampling = Sampling(
+            **defaults.sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p), rng=SeededRng(seed)
+        )
+        processors = ProcessorOptions(
+            **defaults.processors(
+                repetition_penalty=repetition_penalty, bad_words=bad_words, min_new_tokens=min_new_tokens
+            ),
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
+            json_schema=json_schema,
+            regex=regex,
+            lark=lark,
+        )
+        processing = processors.make(tokens, self.text, model, (*ending.eos, *ending.stop_token_ids))
+        if processing or not sampling.greedy:
+            check_logits(self.bundle.manifest, method.recipe)
+        seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit, processing)
         manifest, backend, width = self.bundle.manifest, self.engines.backend, ""
         if exact:
             source = self.bundle.recipe(exact).name if isinstance(exact, str) else ""
@@ -201,9 +249,10 @@ class Session:
         near = not width and is_near(manifest, method.recipe, backend)
         stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
         guard = guard and method.keeps_tokens(sampling) and not near
+        recorder = processing.logprobs if processing else None
         with self._lock:
             steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard, width)
-        return Stream(steps, self.text, stats, ending, tuple(tokens), self._lock)
+        return Stream(steps, self.text, stats, ending, tuple(tokens), self._lock, recorder)
 
     def guarded_drafter(self, method: RunnableMethod) -> Guard:
         """Return a method's drafter under its guard. Both last as long as the session, with what they learned."""
@@ -231,6 +280,8 @@ class Session:
                 verifiers.insert(0, self.engines.prefill(1))  # For the guard's plain steps.
         if width:
             verifiers = [self.engines[width]]
+        if seq.processing and seq.processing.looks_ahead and verifiers[-1].slots > 1:
+            drafter = ForcedTokens(drafter, verifiers, method.accept.needs_draft_probs)
         if width != self._width:
             seq.cache.sync([])  # Rows by engines of other widths have other last bits.
             self._width = width
@@ -252,7 +303,9 @@ class Session:
         feed = seq.cache.sync(seq.tokens[:-1]) + seq.tokens[-1:]
         engine = self.engines[width] if width else self.engines.prefill(len(feed))
         start = time.perf_counter()
-        row = engine.extend(seq.cache, feed)
-        last = Verified(engine.outputs, seq.sampling, Tree.chain(row + 1), len(seq.tokens) - row)
-        seq.tokens.append(last.choose(row))
+        outputs = engine.outputs.only(engine.extend(seq.cache, feed))
+        token = seq.verified(outputs, Draft.chain(seq.tokens[-1:])).choose(0)
+        seq.tokens.append(token)
+        if seq.processing:
+            seq.processing.commit(outputs, (0,), [token])
         stats.prefill_seconds = time.perf_counter() - start

@@ -47,6 +47,8 @@ class Lookahead(Drafter):
         return Draft((seq.pending, *flat), self.tree)
 
     def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        if draft.tree.slots < self.tree.slots:
+            return  # A draft that was cut has no whole window.
         last_row = 1 + (self.rows - 1) * self.width
         answers = verified.outputs.ids_N[last_row : last_row + self.width].tolist()
         for column, answer in enumerate(answers):

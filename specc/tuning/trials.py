@@ -10,6 +10,7 @@ from statistics import median
 from specc.exactness import golden
 from specc.exactness.golden import Case, Replayed, Verdict
 from specc.runtime.bundle import Bundle
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import Session
 from specc.tuning.policy import DefaultRecipePolicy
 
@@ -89,7 +90,7 @@ def run(session: Session, case: Case, number: int, recipe: str, tokens: int, tol
             are compared with as many.
         tolerance: a gap of logits below which a difference is a near-tie.
     """
-    generation = session.generate(case.prompt_ids, tokens, recipe=recipe, temperature=0, guard=False, ignore_eos=True)
+    generation = session.generate(case.prompt_ids, tokens, recipe=recipe, **PLAIN_GREEDY, guard=False, ignore_eos=True)
     compared = replace(case, token_ids=case.token_ids[:tokens], gaps=case.gaps[:tokens])
     replayed = golden.judge(recipe, number, generation.token_ids, compared, tolerance)
     stats = generation.stats

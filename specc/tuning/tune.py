@@ -23,6 +23,7 @@ from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import check_writable, replace_manifest
 from specc.runtime.errors import SpeccWarning
 from specc.runtime.recipe import Recipe
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import Session
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates, calibrate
 from specc.tuning.job import PLAIN, Job, prepare, read_texts, with_single_threads
@@ -144,7 +145,7 @@ def rerun_finalists(job: Job, candidates: Sequence[Candidate]) -> list[Finalist]
         for prompt in job.prompts:
             for name in seconds:
                 generation = session.generate(
-                    prompt, job.tokens, recipe=name, temperature=0, ignore_eos=True, guard=False
+                    prompt, job.tokens, recipe=name, **PLAIN_GREEDY, ignore_eos=True, guard=False
                 )
                 seconds[name] += generation.stats.seconds
         for name, values in speedups.items():

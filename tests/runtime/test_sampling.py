@@ -52,6 +52,41 @@ def test_top_k_is_cut_before_top_p(logits_V: np.ndarray) -> None:
     assert np.count_nonzero(both) == (1 if after.max() >= 0.6 else min(2, len(logits_V)))
 
 
+@given(logits, temperatures, st.floats(0.01, 1))
+def test_min_p_keeps_the_tokens_with_that_share_of_the_likeliest(
+    logits_V: np.ndarray, temperature: float, p: float
+) -> None:
+    whole, cut = Sampling(temperature).probs(logits_V), Sampling(temperature, min_p=p).probs(logits_V)
+    inside = whole >= p * whole.max()
+    assert np.array_equal(cut > 0, inside)
+    assert np.allclose(cut[inside], whole[inside] / whole[inside].sum())
+
+
+def test_min_p_is_cut_after_top_p() -> None:
+    """Top-p keeps three tokens of four. With min_p first it would keep two."""
+    logits_V = np.log(np.array([0.5, 0.2, 0.15, 0.15])).astype(np.float32)
+    assert np.count_nonzero(Sampling(1.0, top_p=0.8, min_p=0.1).probs(logits_V)) == 3
+    assert Sampling(1.0, top_p=0.8, min_p=0.35).probs(logits_V) == pytest.approx([5 / 7, 2 / 7, 0, 0])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(0, 1.0, 0.1), (20, 0.9, 0.05), (5, 1.0, 0.3), (0, 0.8, 0.02)])
+def test_the_cuts_are_those_of_transformers_in_its_order(top_k: int, top_p: float, min_p: float) -> None:
+    import torch
+    from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+    model: Any = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
+    config = GenerationConfig(
+        do_sample=True, temperature=0.7, top_k=top_k, top_p=top_p, min_p=min_p, num_beams=1, num_return_sequences=1
+    )
+    config._eos_token_tensor = None
+    cuts = model._get_logits_processor(config, 1)
+    for seed in range(20):
+        logits_V = np.random.default_rng(seed).normal(scale=3, size=60).astype(np.float32)
+        expected = torch.softmax(cuts(torch.tensor([[1]]), torch.tensor(logits_V[None]))[0], -1).numpy()
+        assert Sampling(0.7, top_p, top_k, min_p).probs(logits_V) == pytest.approx(expected, abs=1e-6)
+
+
 def test_of_tokens_that_are_as_likely_the_first_ones_reach_top_p() -> None:
     """Half of the probability is top_p 0.5 exactly: a token more would be too much."""
     assert Sampling(1.0, top_p=0.5).probs(np.zeros(2, np.float32)).tolist() == [1, 0]
@@ -171,6 +206,8 @@ def test_a_token_ruled_out_by_its_logit_has_no_probability() -> None:
         ("temperature", -0.1),
         ("temperature", float("nan")),
         ("temperature", float("inf")),
+        ("min_p", -0.1),
+        ("min_p", 1.5),
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("top_k", -1),
