@@ -29,7 +29,7 @@ class RotaryScaling:
 
     Attributes:
         kind: the word of `rope.scaling.type`, such as "linear"; "" if the file holds divisors alone.
-        divisors: numbers that divide the frequencies, [size of a head / 2] or [1]; None if the kind needs more.
+        divisors: numbers that divide the frequencies, [numbers that turn / 2] or [1]; None if the kind needs more.
     """
 
     kind: str
@@ -76,10 +76,37 @@ def apply_scaling(model: PreTrainedModel, scaling: RotaryScaling | None, source:
             "and its tokens would be others; compile the original checkpoint, with --dtype int4 for weights of 4 bits"
         )
     divisors = torch.from_numpy(scaling.divisors)
-    for module in model.modules():
-        for name, frequencies in module.named_buffers(recurse=False):
-            if name in FREQUENCIES:
-                frequencies.div_(divisors)
+    for frequencies in _frequencies(model):
+        frequencies.div_(divisors)
+
+
+def check_turned(model: PreTrainedModel, count: int | None, source: str) -> None:
+    """Check that as many numbers of a head turn as a file says.
+
+    Args:
+        model: the loaded model.
+        count: the file's `rope.dimension_count`; None if it has none.
+        source: the file, for the message.
+
+    Raises:
+        CaptureError: other numbers turn, as where transformers takes a default for a key that it does not read.
+    """
+    counts = {2 * frequencies.shape[-1] for frequencies in _frequencies(model)}
+    if count and counts and count not in counts:
+        raise CaptureError(
+            f"{source} turns {count} numbers of each head by their position, and the model that transformers made of "
+            f"it turns {max(counts)}; compile the original checkpoint, with --dtype int4 for weights of 4 bits"
+        )
+
+
+def _frequencies(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Return the frequencies of layers that see all rows."""
+    return [
+        buffer
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name in FREQUENCIES
+    ]
 
 
 def _kinds(model: PreTrainedModel) -> set[str]:
