@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 
 from specc.huggingface.directory import check_pointers
-from specc.huggingface.gguf_rotary import RotaryScaling, read_scaling
+from specc.huggingface.gguf_rotary import RotaryScaling, read_rotary_size, read_scaling
 from specc.runtime.errors import CaptureError, first_line
 
 MAGIC = b"GGUF"
-TURNED = ".rope.dimension_count"
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 # what transformers widens, and what was compared with the same file in llama.cpp's own widening
 SUPPORTED = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
@@ -47,14 +46,14 @@ class GgufFile:
         architecture: the key `general.architecture`, such as "llama".
         types: number of tensors of each GGML type, by the type's name.
         scaling: what divides the rotary frequencies, if anything does.
-        turned: numbers of a head that turn by their position; None if the file does not say.
+        rotary_size: numbers of a head that turn by their position; None if the file does not say.
     """
 
     parts: tuple[Path, ...]
     architecture: str
     types: Mapping[str, int]
     scaling: RotaryScaling | None = None
-    turned: int | None = None
+    rotary_size: int | None = None
 
     @property
     def rounded(self) -> dict[str, int]:
@@ -145,9 +144,13 @@ def read_gguf(parts: Sequence[Path]) -> GgufFile:
         )
     if not architecture:
         raise CaptureError(f"{parts[0].name} names no architecture (general.architecture); convert the model again")
-    scaling = read_scaling(readers)
-    turned = next((int(f.contents()) for r in readers for n, f in r.fields.items() if n.endswith(TURNED)), None)
-    return GgufFile(parts=tuple(parts), architecture=architecture, types=dict(types), scaling=scaling, turned=turned)
+    return GgufFile(
+        parts=tuple(parts),
+        architecture=architecture,
+        types=dict(types),
+        scaling=read_scaling(readers),
+        rotary_size=read_rotary_size(readers),
+    )
 
 
 def join_parts(parts: Sequence[Path], target: Path) -> Path:

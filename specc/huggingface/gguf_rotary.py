@@ -19,6 +19,7 @@ from specc.runtime.errors import CaptureError
 DIVISORS = "rope_freqs.weight"
 LONG_FACTORS = "rope_factors_long.weight"
 LINEAR = "linear"
+ROTARY_SIZE = ".rope.dimension_count"
 # What layers that see all rows turn by. Gemma 3 scales these alone, and has other frequencies for sliding windows.
 FREQUENCIES = ("inv_freq", "original_inv_freq", "full_attention_inv_freq", "full_attention_original_inv_freq")
 
@@ -62,6 +63,12 @@ def read_scaling(readers: Iterable[Any]) -> RotaryScaling | None:
     return RotaryScaling(kind=kind, divisors=np.array([factor], np.float32) if kind == LINEAR else None)
 
 
+def read_rotary_size(readers: Iterable[Any]) -> int | None:
+    """Read how many numbers of a head turn by their position; None if the checkpoint does not say."""
+    fields = [field for reader in readers for name, field in reader.fields.items() if name.endswith(ROTARY_SIZE)]
+    return int(fields[0].contents()) if fields else None
+
+
 def apply_scaling(model: PreTrainedModel, scaling: RotaryScaling | None, source: str) -> None:
     """Divide a model's rotary frequencies, unless transformers has scaled them.
 
@@ -80,7 +87,7 @@ def apply_scaling(model: PreTrainedModel, scaling: RotaryScaling | None, source:
         frequencies.div_(divisors)
 
 
-def check_turned(model: PreTrainedModel, count: int | None, source: str) -> None:
+def check_rotary_size(model: PreTrainedModel, count: int | None, source: str) -> None:
     """Check that as many numbers of a head turn as a file says.
 
     Args:

@@ -16,7 +16,7 @@ pytest.importorskip("accelerate")
 
 from specc.huggingface import load_model  # noqa: E402
 from specc.huggingface.gguf import read_gguf  # noqa: E402
-from specc.huggingface.gguf_rotary import RotaryScaling, apply_scaling, check_turned  # noqa: E402
+from specc.huggingface.gguf_rotary import RotaryScaling, apply_scaling, check_rotary_size  # noqa: E402
 from specc.runtime.errors import CaptureError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -120,14 +120,14 @@ def test_a_scaling_that_the_reader_leaves_out_is_refused(kind: str, tmp_path: Pa
 def test_a_model_of_which_other_numbers_turn_than_the_file_says_is_refused() -> None:
     """Transformers does not read the key of every architecture. Phi-4-mini turns three quarters of a head."""
     for count in (None, 32):
-        check_turned(llama(BASE), count, "m.gguf")
+        check_rotary_size(llama(BASE), count, "m.gguf")
     with pytest.raises(CaptureError, match=r"m\.gguf turns 24 numbers of each head .* turns 32; compile the original"):
-        check_turned(llama(BASE), 24, "m.gguf")
+        check_rotary_size(llama(BASE), 24, "m.gguf")
 
 
 def test_the_numbers_that_turn_are_read_from_the_file(tmp_path: Path) -> None:
-    assert read_gguf((write(tmp_path / "m.gguf", {"dimension_count": 24}, {}),)).turned == 24
-    assert read_gguf((write(tmp_path / "m.gguf", {}, {}),)).turned is None
+    assert read_gguf((write(tmp_path / "m.gguf", {"dimension_count": 24}, {}),)).rotary_size == 24
+    assert read_gguf((write(tmp_path / "m.gguf", {}, {}),)).rotary_size is None
 
 
 def test_a_scaling_that_transformers_has_applied_stays() -> None:
