@@ -61,6 +61,11 @@ def whole_and_more(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([by_halves(x, cos, sin), x[..., :2]], -1)
 
 
+def stacked(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The two parts of a head as two values, not side by side."""
+    return torch.stack([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE:]])
+
+
 def in_three_parts(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The sizes behind are two slices, not one."""
     return torch.cat([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE : SIZE + 1], x[..., SIZE + 1 :]], -1)

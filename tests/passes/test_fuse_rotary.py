@@ -19,6 +19,7 @@ from rotations import (
     in_three_parts,
     overlapping,
     partial,
+    stacked,
     turned_around,
     whole_and_more,
 )
@@ -111,6 +112,7 @@ def test_other_sizes_behind_the_rotation_are_not_taken_in() -> None:
 
 FORMS = {
     "a whole head, and a slice of it behind it": (whole_and_more, False, SIZE),
+    "parts of a head, stacked": (stacked, False, 2 * SIZE),
     "part of a head, and two slices behind it": (in_three_parts, False, SIZE + 2),
     "a swap that names the number of heads": (by_a_swap_that_names_the_heads, False, SIZE),
     "halves": (by_halves, False, SIZE),
