@@ -81,7 +81,7 @@ OVERWRITE = "Replace the bundle if it exists."
 PARTIAL = (
     "'2 of 6': the recipe was dropped after a short try-out. Its tokens/s are those of plain times its speed-up there."
 )
-EXACT_LINE = "--exact: the speed-up at one width, where the tokens are those of plain decoding at that width"
+EXACT_LINE = "--exact: the speed-up at one width, compared with plain decoding as it is"
 DUMP = "Write the graph after each pass into this directory, as Python."
 
 
