@@ -257,7 +257,7 @@ def _lines(report: Report) -> list[str]:
     settings, machine, plan = report.settings, report.machine, report.plan
     lines = [*LEGEND, *(f"warning: {line}" for line in report.warnings)]
     near = {word for word in report.exactness.values() if word.startswith("near")}
-    lines += [f"{word}: tokens depend on the width of a step; with --exact they do not" for word in sorted(near)]
+    lines += [f"{word}: tokens depend on the width of a step, but not with --exact" for word in sorted(near)]
     for other in report.against:
         lines.append(
             f"{other.system}: specc's {other.own_recipe} is {other.ratio:.2f} x its fastest mode, {other.recipe}"
