@@ -39,7 +39,7 @@ class PairLayout(Enum):
 
 @dataclass(frozen=True)
 class FuseRotary(Pass):
-    """A fusion of the rotary embedding of a query or a key, whole or of its first sizes.
+    """A pass that fuses the rotary embedding of a query or a key, whole or of its first sizes.
 
     Given:   y = x * cos + rotated(x) * sin;  z = cat(y, rest of x)
     Result:  z = specc.rotary(x, cos table, sin table, position_ids)

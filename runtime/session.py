@@ -292,7 +292,8 @@ class Session:
         steps, meter = decode(seq, drafter, verifiers, method.accept), Meter(stats, verifiers, drafts)
         while seq is self._current:
             meter.start()
-            draft, accepted = next(steps)
+            with method.drafting():
+                draft, accepted = next(steps)
             meter.stop(draft, accepted)
             yield seq.tokens[-len(accepted.slots) :]
         self.engines.check_open()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter
+from . import Drafter, check_counts, check_probability
 from .prompt_lookup import PromptLookup
 
 
@@ -36,6 +36,8 @@ class Cascade(Drafter):
             assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
                 probability.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens, min_matching_ngram_size=min_matching_ngram_size)
+        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.count, self.threshold = draft, num_speculative_tokens, assistant_confidence_threshold
         self.lookup = PromptLookup(prompt_lookup_num_tokens, max_matching_ngram_size)
         self.shortest = min_matching_ngram_size

@@ -6,7 +6,7 @@ from ..draft import Draft
 from ..draft_chain import draft_chain
 from ..engine import Engine
 from ..sequence import Cache, Sequence
-from . import Drafter
+from . import Drafter, check_counts, check_probability
 
 
 class DraftModel(Drafter):
@@ -30,6 +30,8 @@ class DraftModel(Drafter):
             assistant_confidence_threshold: drafting stops after a token to which the draft model gave a smaller
                 probability.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens)
+        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.prefill, self.sample = draft, prefill, sample
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
         self.cache = Cache(draft.store)

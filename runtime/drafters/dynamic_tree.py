@@ -16,7 +16,7 @@ from ..rng import Rng, Use
 from ..sequence import Cache, Sequence
 from ..tree import Tree
 from ..tree_grower import Call, TreeGrower
-from . import Drafter
+from . import Drafter, check_counts
 
 
 class DynamicTree(Drafter):
@@ -43,6 +43,7 @@ class DynamicTree(Drafter):
             num_speculative_tokens: nodes below the pending token at most.
             max_depth: levels below the pending token at most.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens, max_depth=max_depth)
         self.engine, self.prefill, self.sample = draft, prefill, sample
         self.slots, self.depth = 1 + num_speculative_tokens, max_depth
         self.cache = Cache(draft.store) if prefill else None

@@ -9,7 +9,7 @@ from ..draft import Draft
 from ..draft_chain import draft_chain
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter
+from . import Drafter, check_counts, check_probability
 
 
 class LayerSkip(Drafter):
@@ -34,6 +34,8 @@ class LayerSkip(Drafter):
             assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
                 probability.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens)
+        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.sample = draft, sample
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter
+from . import Drafter, check_counts
 from .prompt_lookup import PromptLookup
 
 
@@ -34,6 +34,7 @@ class Staged(Drafter):
             max_matching_ngram_size: tokens of the longest n-gram that is looked up.
             min_matching_ngram_size: tokens that must match before guesses are made.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens, min_matching_ngram_size=min_matching_ngram_size)
         self.engine, self.wide, self.count = draft, wide, num_speculative_tokens
         self.guesses, self.shortest = prompt_lookup_num_tokens, min_matching_ngram_size
         self.lookup = PromptLookup(self.guesses, max_matching_ngram_size)

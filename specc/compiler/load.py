@@ -13,6 +13,7 @@ from specc.compiler.options import Options
 from specc.huggingface import describe, load_model
 from specc.runtime.errors import CaptureError, RecipeError
 from specc.runtime.manifest import ModelSpec
+from specc.runtime.panics import library_errors
 
 
 class Tokenizer(Protocol):
@@ -70,8 +71,17 @@ def check_assistant_tokenizer(options: Options, target: Tokenizer, prompts: Sequ
 
 
 def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> list[tuple[str, list[int]]]:
-    """Return each golden prompt with its tokens, cut so that half of the context is left for the answer."""
-    return [(text, tokenizer.encode(text)[: context // 2]) for text in texts]
+    """Return each golden prompt with its tokens, cut so that half of the context is left for the answer.
+
+    Raises:
+        CaptureError: the tokenizer fails. A panic of its library is no Exception.
+    """
+
+    def failed(reason: str) -> CaptureError:
+        return CaptureError(f"the model's tokenizer fails on a golden prompt ({reason}); give others by --prompts")
+
+    with library_errors(failed):
+        return [(text, tokenizer.encode(text)[: context // 2]) for text in texts]
 
 
 def load_assistant(source: str, options: Options, target: ModelSpec) -> PreTrainedModel:
