@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from specc import huggingface
 from specc.compiler.options import Options
 from specc.huggingface import describe, load_model
-from specc.runtime.errors import CaptureError, RecipeError
+from specc.runtime.errors import BundleError, CaptureError, RecipeError, first_line
 from specc.runtime.manifest import ModelSpec
 from specc.runtime.panics import library_errors
 
@@ -31,9 +31,14 @@ def load_tokenizer(options: Options, directory: Path) -> Tokenizer:
 
     Raises:
         CaptureError: there is none, or none that the runtime can read.
+        BundleError: its files cannot be written.
     """
     tokenizer: Tokenizer = huggingface.load_tokenizer(options.model, options.revision, options.trust_remote_code)
-    tokenizer.save_pretrained(directory)
+    try:
+        tokenizer.save_pretrained(directory)
+    except Exception as e:  # The tokenizers library raises a bare Exception where the disk is full.
+        message = f"cannot write the tokenizer into {directory}: {first_line(e)}"
+        raise BundleError(f"{message}; free some space, or choose another output") from e
     if not (directory / "tokenizer.json").exists():
         raise CaptureError(
             f"{options.model} has no fast tokenizer, and the runtime reads no other; "
