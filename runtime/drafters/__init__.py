@@ -56,7 +56,7 @@ class Drafter(ABC):
 
         Args:
             seq: the sequence, which already holds the accepted tokens.
-            draft: the draft of the step.
+            draft: the draft of the step, which has fewer slots than the proposed one if a grammar cut it.
             verified: the target's outputs. They are views, which the target's next run overwrites.
             accepted: the slots of the draft that were committed.
         """
