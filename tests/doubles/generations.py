@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.stats import Stats
 from specc.runtime.stream import Generation
 
@@ -27,15 +28,15 @@ class SessionOfAnswers:
         max_new_tokens: int,
         *,
         recipe: str,
-        temperature: float,
         guard: bool = True,
         exact: bool | str = False,
+        **choice: Any,
     ) -> Generation:
         """Return the answer of this recipe to this prompt. A plain answer through a width is that of `plain/WIDTH`.
 
-        What is written down is greedy.
+        What is written down is greedy, by the model's own logits: the model's defaults must be off.
         """
-        assert temperature == 0
+        assert choice == PLAIN_GREEDY
         recipe = f"{recipe}/{exact}" if isinstance(exact, str) else recipe
         self.requests.append((tuple(prompt), max_new_tokens, recipe, guard))
         tokens = self.answers[recipe][tuple(prompt)]
