@@ -18,6 +18,7 @@ import time
 
 import specc
 from specc.runtime.bundle import open_bundle
+from specc.runtime.call import Call
 from specc.runtime.device import PROVIDERS
 from specc.runtime.engines import DEVICES
 from specc.runtime.session import Session
@@ -78,7 +79,7 @@ def load(name: str) -> dict[str, Session]:
 def step(session: Session, name: str, tree: Tree) -> float:
     """Return the milliseconds of one step with all slots filled."""
     engine, start = session.engines[name], time.perf_counter()
-    engine.run(session.cache, [5] * tree.slots, tree)
+    Call(engine, session.cache, 0, [5] * tree.slots, tree).run()
     return 1000 * (time.perf_counter() - start)
 
 

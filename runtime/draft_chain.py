@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .draft import Draft
+from .call import Call
+from .draft import ONE_SLOT, Draft
 from .engine import Engine
 from .rng import Use
-from .sequence import Sequence
+from .sequence import Cache, Sequence
 
 
-def draft_chain(engine: Engine, seq: Sequence, rows: int, *, count: int, threshold: float, sample: bool) -> Draft:
+def draft_chain(engine: Engine, seq: Sequence, cache: Cache, *, count: int, threshold: float, sample: bool) -> Draft:
     """Draft tokens after the pending one until there are `count`, or the engine is in doubt.
 
     The engine's rows are scratch, past the end of its cache. The last drafted token has no row.
@@ -16,15 +17,15 @@ def draft_chain(engine: Engine, seq: Sequence, rows: int, *, count: int, thresho
     Args:
         engine: an engine of one slot.
         seq: the sequence.
-        rows: how many rows of the engine's cache precede the pending token.
+        cache: the engine's cache, with the rows of all tokens but the pending one.
         count: drafted tokens at most. The end of the request and of the cache may leave room for fewer.
         threshold: drafting stops after a token to which the engine gave a smaller probability.
         sample: sample the tokens if the request samples, and state the distributions in the draft; otherwise take the
             engine's likeliest token.
     """
     tokens, probs = [seq.pending], {}
-    for slot in range(min(count, seq.room, engine.store.capacity - len(seq.tokens) - 1)):
-        outputs = engine.run_after(rows + slot, tokens[-1:])
+    for slot in range(min(count, seq.room, cache.store.capacity - len(seq.tokens) - 1)):
+        outputs = Call(engine, cache, slot, tokens[-1:], ONE_SLOT).run()
         if sample and not seq.sampling.greedy:
             assert outputs.logits_NV is not None
             probs[slot] = seq.sampling.probs(outputs.logits_NV[0])

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from .acceptance import Acceptance
 from .bundle import Bundle
+from .call import Call
 from .chat import ChatOptions
 from .checked_files import check_once
 from .device import CPU, Device
@@ -50,7 +51,7 @@ def decode(
     while True:
         draft = drafter.propose(seq)
         verify = narrowest(verifiers, draft.tree)
-        outputs = verify.run(seq.cache, draft.tokens, draft.tree)
+        outputs = Call(verify, seq.cache, 0, draft.tokens, draft.tree).run()
         verified = Verified(outputs, seq.sampling, draft.tree, len(seq.tokens))
         accepted = accept(draft, verified)
         seq.append(draft, accepted)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..draft import Draft
+from ..call import Call
+from ..draft import ONE_SLOT, Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from . import Drafter
@@ -41,12 +42,12 @@ class Cascade(Drafter):
         self.shortest = min_matching_ngram_size
 
     def propose(self, seq: Sequence) -> Draft:
-        rows, tokens = len(seq.cache), [seq.pending]
+        tokens = [seq.pending]
         copy = self.lookup.after(seq.tokens, (), self.shortest)
         for _ in range(min(self.count, seq.room)):
             if copy:
                 break
-            outputs = self.engine.run_after(rows + len(tokens) - 1, tokens[-1:])
+            outputs = Call(self.engine, seq.cache, len(tokens) - 1, tokens[-1:], ONE_SLOT).run()
             tokens.append(outputs.ids_N[0])
             if self.threshold and outputs.top(0)[1][0] < self.threshold:
                 break

@@ -38,7 +38,7 @@ class DraftModel(Drafter):
         feed = self.cache.sync(seq.tokens[:-1])
         (self.prefill if len(feed) > 1 else self.engine).extend(self.cache, feed)
         draft = draft_chain(
-            self.engine, seq, len(self.cache), count=self.count, threshold=self.threshold, sample=self.sample
+            self.engine, seq, self.cache, count=self.count, threshold=self.threshold, sample=self.sample
         )
         # All of the draft's tokens have rows now but the last one.
         self.cache.commit(draft.tokens, range(draft.tree.slots - 1))

@@ -10,12 +10,13 @@ from math import exp
 
 import numpy as np
 
+from ..call import Growth
 from ..draft import Draft, Outputs
 from ..engine import Engine
 from ..rng import Rng, Use
 from ..sequence import Cache, Sequence
 from ..tree import Tree
-from ..tree_grower import Call, TreeGrower
+from ..tree_grower import TreeGrower
 from . import Drafter
 
 
@@ -50,12 +51,12 @@ class DynamicTree(Drafter):
     def propose(self, seq: Sequence) -> Draft:
         grower, tokens, parents = TreeGrower(), [seq.pending], [-1]
         probs: dict[int, np.ndarray] = {}
-        rows, outputs, first_row = self._run_root(seq, grower.call([0], parents))
+        cache, committed, outputs, first_row = self._run_root(seq, grower.grow([0], parents))
         level: list[tuple[float, int]] = [(1.0, 0)]  # Nodes to grow: the value left for children, and the slot.
         for depth in range(min(self.depth, seq.room)):
             if depth:
-                call, first_row = grower.call([slot for _, slot in level], parents), 0
-                outputs = call.run(self.engine, rows, tokens)
+                growth, first_row = grower.grow([slot for _, slot in level], parents), 0
+                outputs = growth.call(self.engine, cache, tokens, committed).run()
             below: list[tuple[float, int]] = []
             for row, (parent_value, slot) in enumerate(level, first_row):
                 value = parent_value  # The part of the parent's probability that its further children can have.
@@ -78,20 +79,20 @@ class DynamicTree(Drafter):
                 break
         return Draft(tuple(tokens), Tree(tuple(parents)), probs)
 
-    def _run_root(self, seq: Sequence, call: Call) -> tuple[int, Outputs, int]:
+    def _run_root(self, seq: Sequence, growth: Growth) -> tuple[Cache, int, Outputs, int]:
         """Run the pending token, and before it the tokens that the draft's own cache lacks.
 
         Returns:
-            The number of rows before the pending token, the outputs, and the pending token's row in the outputs.
+            The cache, the rows of the tree that it has committed, the outputs, and the pending token's row in them.
         """
         if self.cache is None or self.prefill is None:
-            return len(seq.cache), call.run(self.engine, len(seq.cache), [seq.pending]), 0
+            return seq.cache, 0, growth.call(self.engine, seq.cache, [seq.pending]).run(), 0
         feed = [*self.cache.sync(seq.tokens[:-1]), seq.pending]
         if len(feed) > self.engine.slots:
             self.prefill.extend(self.cache, feed[:-1])
             feed = feed[-1:]
         row = self.engine.extend(self.cache, feed)
-        return len(self.cache) - 1, self.engine.outputs, row
+        return self.cache, 1, self.engine.outputs, row
 
 
 def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
+from ..call import Growth
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from ..tree import Tree
-from ..tree_grower import Call, TreeGrower
+from ..tree_grower import TreeGrower
 from . import Drafter
 
 
@@ -30,18 +31,18 @@ class EarlyExit(Drafter):
         self.engine, self.tree, self.sample = draft, Tree(tuple(tree)), sample
         self.ranks, self.top_ids, _ = draft.outputs.ranked()
         grower = TreeGrower()
-        self.calls: list[Call] = []
+        self.growths: list[Growth] = []
         for depth in range(self.tree.depth.max()):
             level = [s for s, below in enumerate(self.tree.children) if below and self.tree.depth[s] == depth]
             for start in range(0, len(level), draft.slots):
-                self.calls.append(grower.call(level[start : start + draft.slots], self.tree.parents))
+                self.growths.append(grower.grow(level[start : start + draft.slots], self.tree.parents))
 
     def propose(self, seq: Sequence) -> Draft:
         tokens, probs = [seq.pending] * self.tree.slots, {}
-        sampling, rows = seq.sampling, len(seq.cache)
-        for call in self.calls:
-            outputs = call.run(self.engine, rows, tokens)
-            for row, slot in enumerate(call.slots):
+        sampling = seq.sampling
+        for growth in self.growths:
+            outputs = growth.call(self.engine, seq.cache, tokens).run()
+            for row, slot in enumerate(growth.slots):
                 children = self.tree.children[slot]
                 if self.sample and not sampling.greedy:
                     assert outputs.logits_NV is not None

@@ -38,6 +38,4 @@ class LayerSkip(Drafter):
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 
     def propose(self, seq: Sequence) -> Draft:
-        return draft_chain(
-            self.engine, seq, len(seq.cache), count=self.count, threshold=self.threshold, sample=self.sample
-        )
+        return draft_chain(self.engine, seq, seq.cache, count=self.count, threshold=self.threshold, sample=self.sample)

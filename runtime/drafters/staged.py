@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..call import Call
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
+from ..tree import Tree
 from . import Drafter
 from .prompt_lookup import PromptLookup
 
@@ -47,7 +49,8 @@ class Staged(Drafter):
             most = min(self.guesses, missing - 1) if start <= last_start else 0
             guesses = self.lookup.after(seq.tokens, tokens[1:], self.shortest, most)
             engine = self.wide if guesses else self.engine
-            answers = engine.run_after(start, [tokens[-1], *guesses]).ids_N
+            fed = [tokens[-1], *guesses]
+            answers = Call(engine, seq.cache, len(tokens) - 1, fed, Tree.chain(len(fed))).run().ids_N
             for slot, guess in enumerate([*guesses, None]):
                 tokens.append(answers[slot])
                 if answers[slot] != guess:

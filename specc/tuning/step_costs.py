@@ -9,6 +9,7 @@ from functools import partial
 from statistics import median, quantiles
 
 from specc.runtime.bundle import Bundle
+from specc.runtime.call import Call
 from specc.runtime.device import CPU
 from specc.runtime.engine import Engine
 from specc.runtime.engines import choose
@@ -144,6 +145,6 @@ def _milliseconds(engine: Engine, cache: Cache, steps: int = STEP_COSTS.steps) -
     seconds = []
     for _ in range(1 + steps):
         start = time.perf_counter()
-        engine.run(cache, tokens, tree)
+        Call(engine, cache, 0, tokens, tree).run()
         seconds.append(time.perf_counter() - start)
     return median(seconds[1:]) * 1000

@@ -7,6 +7,7 @@ import pytest
 from toys import World, prompts
 
 from specc.runtime.block import Block
+from specc.runtime.call import Call
 from specc.runtime.draft_chain import draft_chain
 from specc.runtime.rng import SeededRng
 from specc.runtime.sampling import Sampling
@@ -39,7 +40,7 @@ def test_it_goes_no_further_than_the_request(limit: int, drafted: int) -> None:
     seq = Sequence([1, 2, 3], world.cache, limit=limit)
     world.prefill.extend(seq.cache, [1, 2])
     engine = world.engine(Block(Tree.chain(1), OUTPUTS))
-    assert draft_chain(engine, seq, 2, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
+    assert draft_chain(engine, seq, seq.cache, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
 
 
 @pytest.mark.parametrize(("free", "drafted"), [(1, 0), (2, 1), (3, 2), (9, 5)])
@@ -50,7 +51,7 @@ def test_it_goes_no_further_than_the_cache(free: int, drafted: int) -> None:
     world.prefill.extend(seq.cache, [1, 2])
     engine = world.engine(Block(Tree.chain(1), OUTPUTS))
     world.stores["target"].capacity = 3 + free
-    assert draft_chain(engine, seq, 2, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
+    assert draft_chain(engine, seq, seq.cache, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
 
 
 def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> None:
@@ -60,11 +61,10 @@ def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> 
         seq = Sequence(list(PROMPT), world.cache, Sampling(temperature, top_k=4, rng=SeededRng(1)))
         world.prefill.extend(seq.cache, PROMPT[:-1])
         engine = world.engine(Block(Tree.chain(1), OUTPUTS))
-        rows = len(seq.cache)
-        draft = draft_chain(engine, seq, rows, count=3, threshold=0.0, sample=True)
+        draft = draft_chain(engine, seq, seq.cache, count=3, threshold=0.0, sample=True)
         assert sorted(draft.probs) == ([0, 1, 2] if temperature else [])
         for slot in range(3):
-            logits_NV = engine.run_after(rows + slot, draft.tokens[slot : slot + 1]).logits_NV
+            logits_NV = Call(engine, seq.cache, slot, draft.tokens[slot : slot + 1], Tree.chain(1)).run().logits_NV
             assert logits_NV is not None
             if temperature:
                 assert np.array_equal(draft.probs[slot], seq.sampling.probs(logits_NV[0]))

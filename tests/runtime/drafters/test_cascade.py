@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from toys import ToyKV
 
+from specc.runtime.call import Call
 from specc.runtime.draft import Outputs
 from specc.runtime.drafters.cascade import Cascade
 from specc.runtime.sequence import Cache, Sequence
@@ -20,11 +21,12 @@ class Successor:
         self.rows, self.probability = rows, probability
         self.fed: list[int] = []
 
-    def run_after(self, rows: int, tokens: Tokens[int]) -> Outputs:
-        assert rows == self.rows + len(self.fed)
-        self.fed += tokens
-        answer = np.array([tokens[-1] + 1])
-        return Outputs(answer.data, None, answer[None], np.log([[self.probability]]))
+    def run(self, calls: Tokens[Call]) -> list[Outputs]:
+        (call,) = calls
+        assert len(call.cache) + call.rows == self.rows + len(self.fed)
+        self.fed += call.tokens
+        answer = np.array([call.tokens[-1] + 1])
+        return [Outputs(answer.data, None, answer[None], np.log([[self.probability]]))]
 
 
 def draft(tokens: list[int], probability: float = 1.0, **parameters: Any) -> tuple[list[int], list[int]]:
