@@ -68,10 +68,13 @@ def load(name: str) -> dict[str, Session]:
     bundle, _, place = name.partition("@")
     if not place:
         backends = dict.fromkeys(engine.backend for engine in open_bundle(bundle).manifest.engines)
-        return {f"{bundle} {backend}": specc.load(bundle, DEVICES[backend][0], backend=backend) for backend in backends}
+        return {
+            f"{bundle} {backend}": specc.load(bundle, DEVICES[backend][0], backend=backend).conversation
+            for backend in backends
+        }
     provider, _, precision = place.partition(":")
     os.environ["SPECC_OPENVINO_PRECISION"] = precision or "f32"  # A session reads it when it loads its engines.
-    session = specc.load(bundle, PROVIDERS[provider].device, provider)
+    session = specc.load(bundle, PROVIDERS[provider].device, provider).conversation
     session.engines.load(*(engine.name for engine in session.engines.specs()))
     return {name: session}
 

@@ -5,11 +5,12 @@ A drafter asks for calls, and the loop runs them. Calls of several requests can 
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .draft import Outputs
 from .sequence import Cache
@@ -17,6 +18,8 @@ from .tree import Tree
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,14 @@ class Pending:
             BackendError: the engine failed.
         """
         return self._future.result()
+
+
+def finish(calls: Generator[Call, Outputs, T]) -> T:
+    """Run the calls that a generator yields, each alone, and return what the generator returns."""
+    try:
+        call = next(calls)
+        while True:
+            call = calls.send(call.run())
+    except StopIteration as end:
+        result: T = end.value
+        return result

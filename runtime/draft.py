@@ -60,7 +60,7 @@ class Outputs:
         arrays = (self.logits_NV, self.top_ids_NK, self.top_logprobs_NK)
         logits_NV, top_ids_NK, top_logprobs_NK = (None if array is None else array.copy() for array in arrays)
         hidden = {name: array.copy() for name, array in self.hidden.items()}
-        return Outputs(memoryview(np.array(self.ids_N)), logits_NV, top_ids_NK, top_logprobs_NK, hidden)
+        return Outputs(np.array(self.ids_N).data, logits_NV, top_ids_NK, top_logprobs_NK, hidden)
 
     def ranked(self) -> tuple[int, memoryview, memoryview]:
         """Return K, `top_ids_NK` and `top_logprobs_NK`. A memoryview is faster than numpy for single numbers."""

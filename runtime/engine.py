@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from .block import Block, Frontier, Parents
-from .call import Call, Growth, Pending
+from .call import Call, Growth, Pending, finish
 from .draft import Outputs
 from .errors import BackendError, RecipeError, SpeccError, first_line
 from .sequence import Cache, KVStore
@@ -88,9 +88,10 @@ class Engine:
             SpeccError: a call has a cache whose rows are not those of this engine. No call has run then.
             BackendError: the runner fails.
         """
+        if len(calls) == 1:
+            call = calls[0]
+            return [self._run(self._lanes.get(call.cache.store) or self._lane(call.cache.store), call)]
         lanes = [self._lane(call.cache.store) for call in calls]
-        if len(lanes) == 1:
-            return [self._run(lanes[0], calls[0])]
         outputs = []
         for lane, call in zip(lanes, calls, strict=True):
             views = self._run(lane, call)
@@ -119,14 +120,7 @@ class Engine:
 
     def extend(self, cache: Cache, tokens: Tokens[int]) -> int:
         """Run `tokens` one after another, commit all of them, and return the last one's row in the outputs."""
-        calls = extending(self, cache, tokens)
-        try:
-            call = next(calls)
-            while True:
-                call = calls.send(call.run())
-        except StopIteration as end:
-            row: int = end.value[1]
-            return row
+        return finish(extending(self, cache, tokens))[1]
 
     def _lane(self, store: KVStore) -> _Lane:
         """Return the runner over a store with its arrays, and make it if this engine may use the store.
@@ -186,8 +180,8 @@ class _Lane:
         self.input_ids, self.past_len = views["input_ids"], views["past_len"]
         self.row = views["row"] if block.last_row else None
         self.parents = views["parents"] if isinstance(block.topology, Parents) else None
-        frontier = isinstance(block.topology, Frontier)
-        self.mask, self.depth = (views["mask"], views["depth"]) if frontier else (None, None)
+        self.mask = views["mask"] if isinstance(block.topology, Frontier) else None
+        self.depth = views["depth"] if isinstance(block.topology, Frontier) else None
         self.outputs = _first_of_batch(runner.outputs)
 
 

@@ -7,8 +7,8 @@ from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from ..tree import Tree
-from . import Drafter
-from .prompt_lookup import PromptLookup
+from . import Drafter, Drafting, Proposal
+from .prompt_lookup import NgramIndex
 
 
 class Staged(Drafter):
@@ -26,7 +26,7 @@ class Staged(Drafter):
         max_matching_ngram_size: int = 3,
         min_matching_ngram_size: int = 2,
     ) -> None:
-        """Make an empty index.
+        """Keep the engines and the parameters.
 
         Args:
             draft: the copy on one slot, over the target's cache.
@@ -37,20 +37,34 @@ class Staged(Drafter):
             min_matching_ngram_size: tokens that must match before guesses are made.
         """
         self.engine, self.wide, self.count = draft, wide, num_speculative_tokens
-        self.guesses, self.shortest = prompt_lookup_num_tokens, min_matching_ngram_size
-        self.lookup = PromptLookup(self.guesses, max_matching_ngram_size)
+        self.guesses, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
+        self.shortest = min_matching_ngram_size
 
-    def propose(self, seq: Sequence) -> Draft:
-        rows, tokens, count = len(seq.cache), [seq.pending], min(self.count, seq.room)
-        last_start = self.wide.store.capacity - self.wide.slots  # The last row from which all slots of `wide` fit.
+    def open(self, seq: Sequence) -> StagedDrafting:
+        return StagedDrafting(self, seq)
+
+
+class StagedDrafting(Drafting[Staged]):
+    """The index of one request's text, and calls over its cache."""
+
+    def __init__(self, drafter: Staged, seq: Sequence) -> None:
+        super().__init__(drafter, seq)
+        self.index = NgramIndex(seq.tokens, drafter.longest)
+
+    def propose(self, room: int) -> Proposal:
+        drafter, cache = self.drafter, self.seq.cache
+        tokens, count = [self.seq.pending], min(drafter.count, room)
+        # The last scratch row from which all slots of `wide` fit.
+        last_start = cache.store.capacity - drafter.wide.slots - len(cache)
         while (missing := count + 1 - len(tokens)) > 0:
-            start = rows + len(tokens) - 1
+            start = len(tokens) - 1
             # A call costs the same whatever its slots hold, so a match of any length fills all of them.
-            most = min(self.guesses, missing - 1) if start <= last_start else 0
-            guesses = self.lookup.after(seq.tokens, tokens[1:], self.shortest, most)
-            engine = self.wide if guesses else self.engine
-            fed = [tokens[-1], *guesses]
-            answers = Call(engine, seq.cache, len(tokens) - 1, fed, Tree.chain(len(fed))).run().ids_N
+            most = min(drafter.guesses, missing - 1) if start <= last_start else 0
+            guesses = self.index.after(most, tokens[1:], drafter.shortest, whole=True)
+            chain = [tokens[-1], *guesses]
+            engine = drafter.wide if guesses else drafter.engine
+            outputs = yield Call(engine, cache, start, chain, Tree.chain(len(chain)))
+            answers = outputs.ids_N
             for slot, guess in enumerate([*guesses, None]):
                 tokens.append(answers[slot])
                 if answers[slot] != guess:

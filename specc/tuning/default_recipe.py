@@ -18,7 +18,7 @@ from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.device import CPU
 from specc.runtime.engines import choose
 from specc.runtime.errors import BackendError
-from specc.runtime.session import Session
+from specc.runtime.session import open_session
 from specc.runtime.width_invariance import exactness, is_lossless
 from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 from specc.tuning.trials import PLAIN, RecipeTrials, Trials, ratio
@@ -62,7 +62,7 @@ def choose_default(
         choose(bundle, CPU)
     except BackendError:
         return
-    invariance = width_invariance.measure(Session(bundle), golden.read_cases(bundle.file(golden.FILE)))
+    invariance = width_invariance.measure(open_session(bundle), golden.read_cases(bundle.file(golden.FILE)))
     bundle = replace(bundle, manifest=replace(bundle.manifest, width_invariance=invariance))
     choice = measure(bundle, advance, policy)
     write_manifest(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import VOCABULARY, ToyKV, World
+from toys import VOCABULARY, Toy, ToyKV, World
 
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.call import Call
 from specc.runtime.engine import Engine, narrowest
 from specc.runtime.errors import BackendError, RecipeError, SpeccError
-from specc.runtime.sequence import Cache
+from specc.runtime.sequence import Cache, KVStore
 from specc.runtime.tree import Tree
 from specc.runtime.tree_grower import TreeGrower
 
@@ -148,10 +148,13 @@ def other_rows() -> Cache:
 
 def lanes(block: Block) -> tuple[Engine, list[Cache]]:
     """Return an engine that serves any store, and two caches of different texts over stores of their own."""
+
+    def bind(store: KVStore) -> Toy:
+        assert isinstance(store, ToyKV)
+        return WORLD.runner(block, store, VOCABULARY)
+
     store = ToyKV()
-    engine = Engine(
-        "toy", block, WORLD.runner(block, store, VOCABULARY), store, lambda s: WORLD.runner(block, s, VOCABULARY)
-    )
+    engine = Engine("toy", block, bind(store), store, bind)
     caches = [Cache(store), Cache(ToyKV())]
     for number, cache in enumerate(caches):
         engine.extend(cache, [number, 3, 4])
@@ -199,7 +202,7 @@ def test_a_call_goes_on_below_scratch_rows_of_an_earlier_one() -> None:
 def test_a_cache_of_other_rows_is_refused_before_anything_runs(use: str) -> None:
     engine = WORLD.engine(Block(Tree.chain(1)))
     good = Call(engine, committed([1]), 0, [3], Tree.chain(1))
-    with pytest.raises(SpeccError, match="a call has a cache of other rows; take one of seq.caches") as e:
+    with pytest.raises(SpeccError, match=r"a call has a cache of other rows; take one of seq\.caches") as e:
         getattr(engine, use)([good, good._replace(cache=other_rows())])
     assert "\n" not in str(e.value) and engine.calls == 0
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Tokens
 from typing import Any
 
 import numpy as np
-from toys import ToyKV
+from toys import ToyKV, propose
 
 from specc.runtime.call import Call
 from specc.runtime.draft import Outputs
@@ -32,8 +32,8 @@ class Successor:
 def draft(tokens: list[int], probability: float = 1.0, **parameters: Any) -> tuple[list[int], list[int]]:
     """Return the tokens of a draft, and the tokens that the engine ran for it."""
     engine: Any = Successor(len(tokens) - 1, probability)
-    seq = Sequence(tokens, Cache(ToyKV(), tokens[:-1]))
-    return list(Cascade(engine, **parameters).propose(seq).tokens), engine.fed
+    seq = Sequence(tokens, {"target": Cache(ToyKV(), tokens[:-1])})
+    return list(propose(Cascade(engine, **parameters).open(seq)).tokens), engine.fed
 
 
 def test_what_the_text_has_is_copied_and_no_engine_runs() -> None:
@@ -69,5 +69,5 @@ def test_a_doubtful_token_ends_the_draft() -> None:
 def test_no_more_is_drafted_than_is_asked_for() -> None:
     for limit, tokens in ((2, [7]), (3, [7]), (4, [7, 8]), (6, [7, 8, 9, 10])):
         engine: Any = Successor(1)
-        seq = Sequence([5, 7], Cache(ToyKV(), [5]), limit=limit)
-        assert list(Cascade(engine).propose(seq).tokens) == tokens
+        seq = Sequence([5, 7], {"target": Cache(ToyKV(), [5])}, limit=limit)
+        assert list(propose(Cascade(engine).open(seq)).tokens) == tokens

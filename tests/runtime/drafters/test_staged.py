@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toys import ToyKV
+from toys import ToyKV, propose
 
 from specc.runtime.call import Call
 from specc.runtime.drafters.staged import Staged
@@ -29,7 +29,7 @@ class Successor:
             assert len(tokens) <= slots and (slots == 1 or len(tokens) > 1) and rows + slots <= capacity
             return [self.answer(rows, tokens)]
 
-        return SimpleNamespace(slots=slots, store=SimpleNamespace(capacity=capacity), run=run)
+        return SimpleNamespace(slots=slots, run=run)
 
     def answer(self, rows: int, tokens: list[int]) -> SimpleNamespace:
         """Return the next number after each token."""
@@ -46,7 +46,9 @@ def draft(tokens: list[int], capacity: int = 64, **parameters: int) -> tuple[lis
     """Return the tokens of a draft, and the tokens of each call."""
     model = Successor(len(tokens) - 1)
     staged = Staged(model.engine(1, capacity), model.engine(4, capacity), **parameters)
-    return list(staged.propose(Sequence(tokens, Cache(ToyKV(), tokens[:-1]))).tokens), model.calls
+    return list(
+        propose(staged.open(Sequence(tokens, {"target": Cache(ToyKV(capacity), tokens[:-1])}))).tokens
+    ), model.calls
 
 
 def test_without_a_match_it_drafts_a_token_a_call() -> None:
