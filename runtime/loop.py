@@ -53,12 +53,15 @@ def step(requests: Requests[Decoding]) -> list[tuple[Draft, Accepted]]:
         BackendError: an engine failed.
     """
     start = time.perf_counter()
-    if len(requests) == 1:  # This is most of the work of most programs, so it does without lists of things.
+    if len(requests) == 1:  # Most programs have one request, so it goes without lists.
         request = requests[0]
-        draft = _propose(request)
-        (outputs,) = _run((_verify(request, draft),), requests)
+        draft, stats = _propose(request), request.stats
+        call = _verify(request, draft)
+        before = call.engine.seconds
+        (outputs,) = call.engine.run((call,))
+        stats.engine_seconds += call.engine.seconds - before
         steps = [(draft, _accept(request, draft, outputs))]
-        request.stats.seconds += time.perf_counter() - start
+        stats.seconds += time.perf_counter() - start
         return steps
     drafts = _propose_together(requests)
     answers = _run([_verify(*pair) for pair in zip(requests, drafts, strict=True)], requests)
@@ -123,12 +126,6 @@ def _propose_together(requests: Requests[Decoding]) -> list[Draft]:
 
 def _run(calls: Requests[Call], requests: Requests[Decoding]) -> list[Outputs]:
     """Run one call of each request. Those of one engine are one run. Each request is charged the time of its run."""
-    if len(calls) == 1:
-        engine = calls[0].engine
-        before = engine.seconds
-        alone = engine.run(calls)
-        requests[0].stats.engine_seconds += engine.seconds - before
-        return alone
     by_engine: dict[Engine, list[int]] = {}
     for index, call in enumerate(calls):
         by_engine.setdefault(call.engine, []).append(index)

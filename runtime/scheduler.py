@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,8 @@ from .stats import Stats
 from .stream import Generation, Stream
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .session import Session
 
 
@@ -129,6 +130,8 @@ class Handle:
         return self
 
     async def __anext__(self) -> str:
+        import asyncio  # It takes long to import, and few programs need it.
+
         loop = asyncio.get_running_loop()
         while True:
             with self._news:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
     monkeypatch.setitem(engines.DEVICES, "toy", ("cpu",))
     monkeypatch.setitem(sys.modules, f"{engines.__name__}.toy", backend)
     return backend
+
+
+class Slow(Toy):
+    """A model whose runs take a while, so that requests meet."""
+
+    def run(self) -> None:
+        super().run()
+        time.sleep(0.001)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles.toy_bundle import CONTEXT, VOCABULARY, ToyBackend, install, write_bundle
+from doubles.toy_bundle import CONTEXT, VOCABULARY, ToyBackend, write_bundle
 from toys import Toy
 
 import specc
@@ -28,12 +28,6 @@ from specc.runtime.session import Session, open_session
 from specc.runtime.width_invariance import WidthInvariance
 
 PROMPT = "the quick brown fox"
-
-
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
-    """A backend `toy` that this runtime knows."""
-    return install(monkeypatch)
 
 
 @pytest.fixture
