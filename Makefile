@@ -6,6 +6,7 @@
 # make lint         style and types
 # make docs         the site, into build/docs/site; a broken link fails
 # make test-latest  the tests with the newest releases that pyproject.toml admits, in an environment of their own
+# make test-runtimes  the demo bundle's golden outputs with old and new releases of ONNX Runtime; needs the index
 # make bench-check  a new run of the benchmarks beside the last one of this machine
 # make mutants      how many small faults in the code the tests notice; hours
 # make lock         uv.lock anew, and what is exported from it; `make lock UPGRADE=--upgrade` takes newer releases
@@ -22,7 +23,7 @@ INSTALL := PYTHON=$(PYTHON) .ci/install.sh
 TEST_FOLDERS := $(filter-out bundles chat_templates doubles fuzz stubs,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 INPUTS := uv.lock pyproject.toml specc/__init__.py $(wildcard .ci/*)
 
-.PHONY: demo real real-short test quick lint style types docs test-latest bench-check mutants lock lock-check clean
+.PHONY: demo real real-short test quick lint style types docs test-latest test-runtimes bench-check mutants lock lock-check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready: $(INPUTS)
@@ -79,6 +80,9 @@ docs: $(VENV)/ready-docs
 test-latest:
 	$(INSTALL) $(LATEST) --latest
 	$(LATEST)/bin/python $(PYTEST)
+
+test-runtimes: demo
+	$(BIN)/python tests/runtimes.py $(DEMO) 1.20.1 1.22.1 1.32.0
 
 bench-check: $(VENV)/ready
 	$(BIN)/python benchmarks/check.py

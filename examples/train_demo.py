@@ -56,13 +56,13 @@ SIZES = {  # hidden, MLP, layers, heads, heads of keys and values
 def sources() -> tuple[list[str], list[str]]:
     """The standard library's files as text: (to train on, held out)."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    train, held = [], []
+    train, heldout = [], []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
         if not LEFT_OUT & set(name.parts):
             text = path.read_text(encoding="utf-8", errors="ignore")
-            (held if name.as_posix() in HELD_OUT else train).append(text)
-    return train, held
+            (heldout if name.as_posix() in HELD_OUT else train).append(text)
+    return train, heldout
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -170,15 +170,22 @@ def main() -> None:
     torch.manual_seed(0)
     texts, held_texts = sources()
     tokenizer = make_tokenizer(texts)
-    train, held = encode(tokenizer, texts), encode(tokenizer, held_texts)
-    print(f"{len(texts)} files, {len(train):,} tokens to train on; {len(held_texts)} files, {len(held):,} held out")
+    train, heldout = encode(tokenizer, texts), encode(tokenizer, held_texts)
+    print(f"{len(texts)} files, {len(train):,} tokens to train on; {len(held_texts)} files, {len(heldout):,} held out")
 
     hidden, mlp, layers, heads, kv_heads = SIZES[args.size]
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=2 * CONTEXT,
-        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=2 * CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     model = LlamaForCausalLM(config).train()
     last = config.num_hidden_layers - 1
     if exits:
@@ -227,22 +234,29 @@ def main() -> None:
             progress.update(bar, advance=1, loss=ema)
             if (step + 1) % args.save_every == 0:
                 save(step + 1, seconds + time.monotonic() - began)
-                named = dict(zip((*map(str, exits), "all"), validate(model, held[: 40 * CONTEXT], exits), strict=True))
+                named = dict(
+                    zip((*map(str, exits), "all"), validate(model, heldout[: 40 * CONTEXT], exits), strict=True)
+                )
                 progress.console.print(
                     f"step {step + 1}: held-out loss at each exit { ({k: round(v, 3) for k, v in named.items()}) }"
                 )
 
     seconds += time.monotonic() - began
-    held_out_loss = {k: round(v, 4) for k, v in by_exit(held).items()}
+    held_out_loss = {k: round(v, 4) for k, v in by_exit(heldout).items()}
     for p in model.parameters():
         p.data = p.data.to(torch.bfloat16)
     model.config.dtype = "bfloat16"
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
     facts = {
-        "steps": args.steps, "tokens": args.steps * BATCH * CONTEXT, "corpus_tokens": len(train),
-        "seconds": round(seconds), "validation_loss": held_out_loss, "held_out": HELD_OUT, "torch": torch.__version__,
-    }  # fmt: skip
+        "steps": args.steps,
+        "tokens": args.steps * BATCH * CONTEXT,
+        "corpus_tokens": len(train),
+        "seconds": round(seconds),
+        "validation_loss": held_out_loss,
+        "held_out": HELD_OUT,
+        "torch": torch.__version__,
+    }
     (args.output / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     write_card(args.output, facts, args.size)
     checkpoint.unlink(missing_ok=True)

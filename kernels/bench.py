@@ -83,9 +83,16 @@ def matmul_nbits(bits: int, block: int) -> Callable[[int, np.ndarray], Node]:
         rng = np.random.default_rng(i)
         blocks = -(-k // block)
         node = helper.make_node(
-            "MatMulNBits", [f"x{k}", f"w{i}", f"s{i}"], [f"y{i}"], domain="com.microsoft",
-            K=k, N=columns, bits=bits, block_size=block, accuracy_level=4,
-        )  # fmt: skip
+            "MatMulNBits",
+            [f"x{k}", f"w{i}", f"s{i}"],
+            [f"y{i}"],
+            domain="com.microsoft",
+            K=k,
+            N=columns,
+            bits=bits,
+            block_size=block,
+            accuracy_level=4,
+        )
         return node, [
             tensor(f"w{i}", TensorProto.UINT8, rng.integers(0, 256, (columns, blocks, block * bits // 8), np.uint8)),
             tensor(f"s{i}", TensorProto.FLOAT, rng.random(columns * blocks, np.float32)),

@@ -6,13 +6,12 @@ and the context of an error.
 
 from __future__ import annotations
 
-import copy
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule
 
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import PassError, SpeccWarning
@@ -153,8 +152,5 @@ def _note(step: Pass, graph: GraphModule) -> str:
 def fork(graph: GraphModule) -> GraphModule:
     """Return a copy of a graph that can be rewritten on its own and shares the weights."""
     twin = Graph()
-    copies: dict[Node, Node] = {}
-    twin.output(twin.graph_copy(graph.graph, copies), None)
-    for old, new in copies.items():
-        new.meta = copy.copy(old.meta)
+    twin.output(twin.graph_copy(graph.graph, {}), None)  # with a copy of each node's notes
     return GraphModule(graph, twin, type(graph).__name__)

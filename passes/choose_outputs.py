@@ -28,25 +28,25 @@ class ChooseOutputs(Pass):
     def __call__(self, graph: GraphModule) -> int:
         named = outputs(graph)
         logits = named.pop("logits")
-        chosen: dict[str, Node] = {}
+        values: dict[str, Node] = {}
         call = graph.graph.call_function
         with graph.graph.inserting_before(graph.graph.output_node()):
             for output in self.outputs:
                 kind, _, number = output.partition(":")
                 if kind == "ids":
-                    chosen["ids"] = call(aten.argmax.default, (logits, -1))
+                    values["ids"] = call(aten.argmax.default, (logits, -1))
                 elif kind == "logits":
-                    chosen["logits"] = logits
+                    values["logits"] = logits
                 elif kind == "top_k":
                     top = call(aten.topk.default, (logits, int(number)))
-                    chosen["top_ids"] = call(operator.getitem, (top, 1))
+                    values["top_ids"] = call(operator.getitem, (top, 1))
                     logprobs = call(aten.log_softmax.int, (logits, -1))
-                    chosen["top_logprobs"] = call(aten.gather.default, (logprobs, -1, chosen["top_ids"]))
-                    if "ids" in chosen:
-                        chosen["ids"] = call(aten.select.int, (chosen["top_ids"], -1, 0))
+                    values["top_logprobs"] = call(aten.gather.default, (logprobs, -1, values["top_ids"]))
+                    if "ids" in values:
+                        values["ids"] = call(aten.select.int, (values["top_ids"], -1, 0))
                 elif kind == "hidden":
-                    chosen[output.replace(":", "_")] = _hidden(graph, int(number))
-        set_outputs(graph, chosen | named)
+                    values[output.replace(":", "_")] = _hidden(graph, int(number))
+        set_outputs(graph, values | named)
         return len(self.outputs)
 
 

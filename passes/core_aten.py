@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
+from .arguments import node_arg
 from .find import aten, calls, replace
 from .protocol import Pass
 
@@ -26,9 +27,10 @@ class CoreAten(Pass):
     def __call__(self, graph: GraphModule) -> int:
         short = calls(graph, aten.square.default, aten.to.dtype)
         for node in short:
+            x = node_arg(node, 0)
             if node.target is aten.square.default:
-                replace(graph, node, aten.mul.Tensor, (node.args[0], node.args[0]))
+                replace(graph, node, aten.mul.Tensor, (x, x))
             else:
-                new = replace(graph, node, aten._to_copy.default, node.args[:1])
+                new = replace(graph, node, aten._to_copy.default, (x,))
                 new.kwargs = {"dtype": node.args[1]}
         return len(short)

@@ -174,15 +174,15 @@ class _Tables:
         if node not in self.angles:
             with torch.no_grad():
                 value = evaluate(self.graph, node, self.values)
-            size = 0 if value is None else value.shape[-1]
-            is_table = value is not None and value.numel() == self.positions * size
-            self.angles[node] = value.reshape(self.positions, size) if value is not None and is_table else None
+            self.angles[node] = None
+            if value is not None and value.numel() == self.positions * value.shape[-1]:
+                self.angles[node] = value.reshape(self.positions, value.shape[-1])
         return self.angles[node]
 
 
 def _half(table: Tensor, layout: PairLayout) -> Tensor | None:
     """Return one column for each pair of [positions, R], or None if the sizes of a pair turn by two angles."""
-    first, second = (table[:, ::2], table[:, 1::2]) if layout is PairLayout.NEIGHBOURS else table.chunk(2, -1)
+    first, second = (table[:, ::2], table[:, 1::2]) if layout is PairLayout.NEIGHBOURS else table.chunk(2, 1)
     return first.contiguous() if torch.equal(first, second) else None
 
 

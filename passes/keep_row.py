@@ -28,7 +28,7 @@ class KeepRow(Pass):
             inputs = [node for node in head.all_input_nodes if node.op == "call_function"]
             if len(inputs) != 1:
                 raise PassError(f"the logits come from {head.name}, and no linear head leads to it")
-            head = inputs[0]
+            (head,) = inputs
             cut.append(head)
         row, hidden = new_input(graph, "row", torch.zeros(1, dtype=torch.long)), head.all_input_nodes[0]
         with graph.graph.inserting_before(head):

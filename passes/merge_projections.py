@@ -10,18 +10,19 @@ import torch
 from torch.fx import GraphModule, Node
 
 from .arguments import node_arg, optional_node
-from .find import ATTENTION, MATRICES, ROTARY, SAME_VALUES, aten, calls, nodes, weight
+from .find import ATTENTION, MATRICES, aten, calls, nodes, weight
 from .protocol import Miss, Pass
 
 LINEAR = aten.linear.default
-BETWEEN = SAME_VALUES | {aten.transpose.int, ROTARY}
 
 
 @dataclass(frozen=True)
 class MergeProjections(Pass):
     """A merge of three products into one: a large product costs less than three, and every node costs time.
 
-    Given:   q, k, v = linear(x, a), linear(x, b), linear(x, c), the heads of one attention
+    What stands between the products and attention stays: norms, rotations, scales.
+
+    Given:   q, k, v = linear(x, a), linear(x, b), linear(x, c), behind the queries, keys and values of one attention
     Result:  all = linear(x, cat(a, b, c));  q, k, v = slices of all
     """
 
@@ -30,42 +31,38 @@ class MergeProjections(Pass):
     def __call__(self, graph: GraphModule) -> int:
         changed = 0
         for attention in calls(graph, ATTENTION):
-            projections = _projections(attention)
-            if not isinstance(projections, Miss):
-                _merge(graph, projections)
+            linears = _projections(attention)
+            if linears and _obstacle(attention, linears) is None:
+                _merge(graph, linears)
                 changed += 1
         return changed
 
     def nearest_miss(self, graph: GraphModule) -> Miss | None:
         """Look for attention whose queries, keys and values come from three products of one input."""
-        misses = []
-        for attention in calls(graph, ATTENTION):
-            products = [_product_behind(node_arg(attention, i)) for i in range(3)]
-            inputs = {product.args[0] for product in products if product is not None}
-            projections = _projections(attention)
-            if None not in products and len(set(products)) == 3 and len(inputs) == 1 and isinstance(projections, Miss):
-                misses.append(projections)
+        misses = [
+            miss
+            for attention in calls(graph, ATTENTION)
+            if (linears := _projections(attention)) and (miss := _obstacle(attention, linears))
+        ]
         return max(misses, key=lambda miss: miss.steps, default=None)
 
 
-def _projections(attention: Node) -> list[Node] | Miss:
-    """Return the three products that one can replace, for queries, keys and values, or the reason against it."""
-    linears: list[Node] = []
-    for index, kind in enumerate(("queries", "keys", "values")):
-        head = node_arg(attention, index)
-        while head.target in BETWEEN:
-            head = node_arg(head, 0)
-        if head.target is not LINEAR:
-            return Miss(head, f"stands between {attention.name} and the product that makes its {kind}", steps=index)
-        linears.append(head)
-    weights = [node_arg(linear, 1) for linear in linears]
-    if len(set(linears)) < 3 or len({linear.args[0] for linear in linears}) > 1:
-        return Miss(attention, "does not have three products of one input", steps=3)
+def _projections(attention: Node) -> list[Node] | None:
+    """Return the products behind queries, keys and values; None if these are not three products of one input."""
+    products = [_product_behind(node_arg(attention, index)) for index in range(3)]
+    linears = [product for product in products if product is not None]
+    inputs = {linear.args[0] for linear in linears}
+    return linears if len(linears) == len(set(linears)) == 3 and len(inputs) == 1 else None
+
+
+def _obstacle(attention: Node, linears: Sequence[Node]) -> Miss | None:
+    """Return the reason why one product cannot replace three, or None if it can."""
     if len({optional_node(linear, 2) is None for linear in linears}) > 1:
-        return Miss(attention, "has products with a bias and products without one", steps=4)
+        return Miss(attention, "has products with a bias and products without one", steps=1)
+    weights = [node_arg(linear, 1) for linear in linears]
     if not all(matrix.op == "get_attr" and len(matrix.users) == 1 for matrix in weights):
-        return Miss(attention, "has a product whose matrix is computed, or used elsewhere", steps=5)
-    return linears
+        return Miss(attention, "has a product whose matrix is computed, or used elsewhere", steps=2)
+    return None
 
 
 def _product_behind(head: Node) -> Node | None:

@@ -162,7 +162,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, interleaved: 
     """
     half = cos.shape[1]
     turned, rest = x[..., : 2 * half], x[..., 2 * half :]
-    c, s = cos[positions[0]], sin[positions[0]]
+    c, s = cos[positions], sin[positions]  # [1, N, R / 2], the same for all heads
     a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else (turned[..., :half], turned[..., half:])
     pair = (a * c - b * s, b * c + a * s)
     turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)

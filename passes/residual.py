@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from .arguments import node_arg, operands
+from .arguments import argument, node_arg, operands
 from .find import ADD, ATTENTION, SAME_VALUES, layer_output, paths
 
 ROLES = ("input", "attention", "mlp")
@@ -67,8 +67,6 @@ def residual_sums(graph: GraphModule, path: str) -> dict[str, ResidualSum]:
                 end = leaf.value
             else:
                 sums[role] = ResidualSum(leaf.add, leaf.operand)
-        if "input" in sums:
-            break
     if missing := [role for role in sorted(ROLES) if role not in sums]:
         raise PassError(f"{path}: its residual sum has no addend for {', '.join(missing)}")
     return sums
@@ -113,8 +111,8 @@ def _leaves(end: Node, path: str) -> list[_Leaf]:
 def _last_add(end: Node, path: str) -> Node | None:
     """Return the layer's own add that `end` is, or is a function of; None if there is none within the layer."""
     while not _adds(end, path):
-        first = end.args[0] if end.args else None
-        if path not in paths(end) or not isinstance(first, Node):
+        first = argument(end, 0)
+        if not isinstance(first, Node):
             return None
         end = first
     return end

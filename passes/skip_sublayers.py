@@ -35,11 +35,11 @@ class SkipSublayers(Pass):
         sums = [residual_sums(graph, path_by_layer[i])[kind] for kind, i in skipped]
         gone: set[Node] = {branch for _, branch in sums}
         for add in calls(graph, ADD):
-            left = [addend for addend in add.args[:2] if addend not in gone]
-            if not left:
-                gone.add(add)  # attention + MLP of a parallel layer, and both are left out
-            elif len(left) == 1 and isinstance(left[0], Node):
-                add.replace_all_uses_with(left[0])
+            match [addend for addend in add.args if addend not in gone]:
+                case []:
+                    gone.add(add)  # attention + MLP of a parallel layer, and both are left out
+                case [Node() as rest]:
+                    add.replace_all_uses_with(rest)
         return len(sums)
 
     def _check(self, path_by_layer: Mapping[int, str]) -> None:

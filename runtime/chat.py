@@ -235,8 +235,8 @@ def _cut_at_tag(text: str, final: str) -> str:
     if final.strip() not in text or TAG.strip() not in text:
         raise PromptError("continue_final_message: the chat template changes or leaves out the last message")
     end = text.rindex(TAG.strip())
-    kept = text[:end]
-    return kept if text.startswith(TAG, end) else kept.rstrip()  # The template strips messages.
+    beginning = text[:end]
+    return beginning if text.startswith(TAG, end) else beginning.rstrip()  # The template strips messages.
 
 
 def _render_parts(source: str, chat: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:

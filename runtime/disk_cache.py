@@ -187,7 +187,7 @@ def is_at(handle: int, file: Path) -> bool:
 
 def entries() -> list[CacheEntry]:
     """List the entries of all caches, the one that was not used for longest first. There are none without a cache."""
-    found = []
+    cached = []
     with contextlib.suppress(OSError):
         root = cache_root()
         for kind in KINDS:
@@ -197,8 +197,8 @@ def entries() -> list[CacheEntry]:
                 for path in (root / kind).iterdir():
                     with contextlib.suppress(OSError):
                         last_use = path.lstat().st_mtime
-                        found.append(CacheEntry(path=path, kind=kind, bytes=_bytes(path), last_use=last_use))
-    return sorted(found, key=lambda entry: entry.last_use)
+                        cached.append(CacheEntry(path=path, kind=kind, bytes=_bytes(path), last_use=last_use))
+    return sorted(cached, key=lambda entry: entry.last_use)
 
 
 def clean(unused_seconds: float = 0) -> list[CacheEntry]:
@@ -223,11 +223,11 @@ def make_room(count: int, keep: Path) -> None:
         BackendError: SPECC_CACHE_SIZE is not a size.
     """
     limit = cache_size()
-    kept, others = _bytes(keep), [entry for entry in entries() if entry.path != keep]
-    if kept + count > limit:
-        size = (kept + count) >> 20
+    size_to_keep, others = _bytes(keep), [entry for entry in entries() if entry.path != keep]
+    if size_to_keep + count > limit:
+        size = (size_to_keep + count) >> 20
         raise OSError(errno.EDQUOT, f"they take {size} MiB, and SPECC_CACHE_SIZE allows {limit >> 20} MiB")
-    excess = kept + count + sum(entry.bytes for entry in others) - limit
+    excess = size_to_keep + count + sum(entry.bytes for entry in others) - limit
     for entry in others:
         if excess > 0 and drop(entry.path):
             excess -= entry.bytes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -36,6 +37,16 @@ class Draft:
         """Make a draft without branches: the pending token, and the tokens that may follow it."""
         return cls(tuple(tokens), Tree.chain(len(tokens)), probs or {})
 
+    def only(self, slots: Sequence[int]) -> Draft:
+        """Return the draft of some of the slots, in ascending order. The parent of each must be among them."""
+        place = {slot: i for i, slot in enumerate(slots)}
+        parents = tuple([place.get(self.tree.parents[slot], -1) for slot in slots])
+        chain = Tree.chain(len(slots))
+        probs = {place[slot]: probs_V for slot, probs_V in self.probs.items() if slot in place}
+        return Draft(
+            tuple([self.tokens[slot] for slot in slots]), chain if parents == chain.parents else Tree(parents), probs
+        )
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -62,6 +73,17 @@ class Outputs:
         hidden = {name: array.copy() for name, array in self.hidden.items()}
         return Outputs(np.array(self.ids_N).data, logits_NV, top_ids_NK, top_logprobs_NK, hidden)
 
+    def only(self, row: int) -> Outputs:
+        """Return the outputs of one row, as those of an engine of one slot."""
+        one = slice(row, row + 1)
+        return Outputs(
+            self.ids_N[one],
+            None if self.logits_NV is None else self.logits_NV[one],
+            None if self.top_ids_NK is None else self.top_ids_NK[one],
+            None if self.top_logprobs_NK is None else self.top_logprobs_NK[one],
+            {name: array[one] for name, array in self.hidden.items()},
+        )
+
     def ranked(self) -> tuple[int, memoryview, memoryview]:
         """Return K, `top_ids_NK` and `top_logprobs_NK`. A memoryview is faster than numpy for single numbers."""
         assert self.top_ids_NK is not None and self.top_logprobs_NK is not None
@@ -73,6 +95,16 @@ class Outputs:
         return self.top_ids_NK[row], np.exp(self.top_logprobs_NK[row])
 
 
+class Processed(Protocol):
+    """The logits of a draft's slots as the processors of a request leave them, computed when they are asked for."""
+
+    def logits(self, slot: int) -> np.ndarray:
+        """Return the logits of the token after a slot, [V] float32."""
+
+    def likeliest(self, slot: int) -> int:
+        """Return the argmax of these logits."""
+
+
 @dataclass(frozen=True)
 class Verified:
     """The target's outputs for every slot of a draft, with the sampling parameters of the request.
@@ -82,27 +114,39 @@ class Verified:
         sampling: how the request chooses tokens.
         tree: where the slots stand.
         position: the index in the text of the token after slot 0.
+        processed: the logits as the request's processors leave them; None without processors.
     """
 
     outputs: Outputs
     sampling: Sampling
     tree: Tree = ONE_SLOT
     position: int = 0
+    processed: Processed | None = None
 
     def choose(self, slot: int) -> int:
         """Return the token that plain decoding would emit after `slot`: the argmax, or a sample."""
         if self.sampling.greedy:
-            return int(self.outputs.ids_N[slot])
+            return int(self.outputs.ids_N[slot]) if self.processed is None else self.processed.likeliest(slot)
         return self.rng(slot, Use.TOKEN).pick(self.probs(slot))
 
     def rng(self, slot: int, use: Use) -> Rng:
         """Return the rng of a decision about the token after `slot`."""
         return self.sampling.rng.at(self.position + int(self.tree.depth[slot]), use)
 
+    def logits(self, slot: int) -> np.ndarray:
+        """Return the logits that plain decoding would choose by after `slot`: [V] float32, not to be changed.
+
+        Processors run when they are asked for, so only for the slots that a rule looks at.
+        """
+        if self.processed is not None:
+            return self.processed.logits(slot)
+        assert self.outputs.logits_NV is not None
+        row: np.ndarray = self.outputs.logits_NV[slot]
+        return row
+
     def probs(self, slot: int) -> np.ndarray:
         """Return the distribution that plain decoding would sample from after `slot`: [V] float64."""
-        assert self.outputs.logits_NV is not None
-        return self.sampling.probs(self.outputs.logits_NV[slot])
+        return self.sampling.probs(self.logits(slot))
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 from collections.abc import Sequence as Requests
 from dataclasses import dataclass
 from typing import Any, cast
 
 from .acceptance import Acceptance
 from .call import Call
-from .draft import Accepted, Draft, Outputs, Verified
+from .draft import Accepted, Draft, Outputs
 from .drafters import Drafting
 from .engine import Engine, narrowest
 from .sequence import Sequence
@@ -31,7 +30,7 @@ class Decoding:
 
     seq: Sequence
     drafting: Drafting[Any]
-    verifiers: Collection[Engine]
+    verifiers: Requests[Engine]
     accept: Acceptance
     stats: Stats
 
@@ -55,7 +54,7 @@ def step(requests: Requests[Decoding]) -> list[tuple[Draft, Accepted]]:
     start = time.perf_counter()
     if len(requests) == 1:  # Most programs have one request, so it goes without lists.
         request = requests[0]
-        draft, stats = _propose(request), request.stats
+        draft, stats = _admitted(request, _propose(request)), request.stats
         call = _verify(request, draft)
         before = call.engine.seconds
         (outputs,) = call.engine.run((call,))
@@ -63,7 +62,7 @@ def step(requests: Requests[Decoding]) -> list[tuple[Draft, Accepted]]:
         steps = [(draft, _accept(request, draft, outputs))]
         stats.seconds += time.perf_counter() - start
         return steps
-    drafts = _propose_together(requests)
+    drafts = [_admitted(*pair) for pair in zip(requests, _propose_together(requests), strict=True)]
     answers = _run([_verify(*pair) for pair in zip(requests, drafts, strict=True)], requests)
     steps = [(draft, _accept(r, draft, outputs)) for r, draft, outputs in zip(requests, drafts, answers, strict=True)]
     seconds = time.perf_counter() - start
@@ -77,13 +76,21 @@ def _verify(request: Decoding, draft: Draft) -> Call:
     return Call(narrowest(request.verifiers, draft.tree), request.seq.cache, 0, draft.tokens, draft.tree)
 
 
+def _admitted(request: Decoding, draft: Draft) -> Draft:
+    """Return a draft without what the request's processors refuse."""
+    processing = request.seq.processing
+    return processing.cut(draft, request.verifiers) if processing else draft
+
+
 def _accept(request: Decoding, draft: Draft, outputs: Outputs) -> Accepted:
     """Accept a part of a draft, commit it, and let the drafting see it."""
     seq, stats = request.seq, request.stats
     stats.target_calls += 1
-    verified = Verified(outputs, seq.sampling, draft.tree, len(seq.tokens))
+    verified = seq.verified(outputs, draft)
     accepted = request.accept(draft, verified)
     seq.append(draft, accepted)
+    if seq.processing:
+        seq.processing.commit(outputs, accepted.slots, seq.tokens[-len(accepted.slots) :])
     request.drafting.observe(draft, verified, accepted)
     stats.count(draft, accepted)
     return accepted

@@ -79,9 +79,9 @@ class EngineSpec:
         outputs: in the file's order. `present.*` is `past_key_values.*` updated; both are one buffer.
         passes: what made its graph, in order.
         weights: the file of its weights; empty means the manifest's.
-        needs: what must be on the machine to load it, by name: versions of libraries, kinds of processors. An operator
-            outside ONNX stands as `domain::Name` with the least version of its library; the domain `specc` is that of
-            specc-kernels.
+        needs: what must be on the machine to load it, by name: versions of libraries, kinds of processors.
+            `onnxruntime` has the least version of ONNX Runtime. An operator outside ONNX stands as `domain::Name` with
+            the least version of its library: ONNX Runtime for `com.microsoft`, specc-kernels for `specc`.
         commit: the file that moves accepted rows where the host cannot; empty if there is none.
         threads: how many a step takes on the CPU; 0 means as many as the process has.
     """

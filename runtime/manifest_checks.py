@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from .block import Frontier, Parents
-from .errors import BundleError
+from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
+from .recipe import Recipe
 from .tree import Tree
 
 TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
@@ -51,6 +52,26 @@ def check_tolerance(manifest: Manifest, tolerance: float, name: str) -> None:
     most = TOLERANCE if types == {"fp32"} else WIDEST
     if not 0 <= tolerance <= most:
         raise BundleError(f"{name} is {tolerance:g}; of a target in {', '.join(sorted(types))} it is 0 to {most:g}")
+
+
+def check_logits(manifest: Manifest, recipe: Recipe) -> None:
+    """Check that the target's engines return logits where a request needs them: to sample, or for its processors.
+
+    Args:
+        manifest: of the bundle.
+        recipe: the recipe of the request.
+
+    Raises:
+        RecipeError: an engine returns only the likeliest tokens.
+    """
+    prompt_engines = {e.name for e in manifest.engines if e.block.model == "target" and e.name in ("decode", "prefill")}
+    for engine in manifest.engines:
+        if engine.name in prompt_engines.union(recipe.verify) and "logits" not in engine.block.outputs:
+            remedy = "decode greedily without processors, or take a recipe that has them, such as plain"
+            raise RecipeError(
+                f"recipe {recipe.name}: engine {engine.name} returns no logits, which sampling and processors need; "
+                f"{remedy}"
+            )
 
 
 def _check_engines(manifest: Manifest) -> None:

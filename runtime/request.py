@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .acceptance import Acceptance
@@ -16,7 +16,18 @@ class RequestOptions(TypedDict, total=False):
     temperature: float | None
     top_p: float | None
     top_k: int | None
+    min_p: float | None
     seed: int | None
+    repetition_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    bad_words: str | Collection[str | Sequence[int]] | None
+    min_new_tokens: int | None
+    logprobs: int | None
+    json_schema: str | Mapping[str, Any] | None
+    regex: str | None
+    lark: str | None
     stop: str | Collection[str] | None
     stop_token_ids: int | Collection[int] | None
     ignore_eos: bool

@@ -89,8 +89,10 @@ class SeededRng:
         For noise v, uniform in (0, 1), E = -log(1 - v) >= v. So only indices with v / probability up to the score of
         some index can win, and few logarithms are computed.
         """
-        indices = _all(len(probs_V)) if (probs_V > 0).all() else np.flatnonzero(probs_V)
-        p = probs_V if len(indices) == len(probs_V) else probs_V[indices]
+        possible = probs_V != 0  # Probabilities that are not numbers leave something to choose from.
+        is_all = np.count_nonzero(possible) == len(probs_V)
+        indices = _all(len(probs_V)) if is_all else np.flatnonzero(possible)
+        p = probs_V if is_all else probs_V[indices]
         noise = self._uniforms(indices)
         with np.errstate(over="ignore"):  # a denormal probability
             least_scores = noise / p

@@ -16,6 +16,8 @@ import numpy as np
 from .errors import PromptError
 from .rng import Rng, SeededRng, Use
 
+SORTED = 1 << 13  # numbers that are sorted at once; to halve as many takes as long
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -25,16 +27,18 @@ class Sampling:
         temperature: 0 is greedy, 1 the model's own distribution.
         top_p: sample from the smallest set of tokens with this probability; 1 cuts nothing.
         top_k: sample from the k likeliest tokens; 0 cuts nothing.
+        min_p: sample from the tokens with at least this share of the likeliest one's probability; 0 cuts nothing.
         rng: the source of random decisions.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     rng: Rng = field(default_factory=SeededRng)
 
     def __post_init__(self) -> None:
-        for name, kind in {"temperature": Real, "top_p": Real, "top_k": Integral}.items():
+        for name, kind in {"temperature": Real, "top_p": Real, "top_k": Integral, "min_p": Real}.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise PromptError(f"{name} {value!r} is not {'an integer' if kind is Integral else 'a number'}")
@@ -47,6 +51,8 @@ class Sampling:
             raise PromptError(f"top_p {self.top_p} is not in (0, 1]; 1 cuts nothing")
         if self.top_k < 0:
             raise PromptError(f"top_k {self.top_k} is negative; 0 cuts nothing")
+        if not 0 <= self.min_p <= 1:
+            raise PromptError(f"min_p {self.min_p} is not in [0, 1]; 0 cuts nothing")
 
     @cached_property
     def greedy(self) -> bool:
@@ -57,7 +63,7 @@ class Sampling:
         """Return the distribution to sample from, [V] float64.
 
         It is the softmax at the temperature, cut to the `top_k` likeliest tokens, then to the smallest set of them that
-        has probability `top_p`.
+        has probability `top_p`, then to those with `min_p` of the largest probability: the order of transformers.
         """
         size = len(logits_V)
         count = self.top_k if 0 < self.top_k < size else size
@@ -68,14 +74,16 @@ class Sampling:
             numbers /= self.temperature
         np.exp(numbers, out=numbers)
         if count < size:
-            kept = _largest(numbers, count, np.partition(numbers, -count)[-count])
-            ids, numbers = ids[kept], numbers[kept]
-        numbers /= _spread(numbers, ids, size).sum()
+            _keep_largest(numbers, count, np.partition(numbers, -count)[-count])
+        probs_V = _spread(numbers, ids, size)
+        probs_V /= probs_V.sum()
         if self.top_p < 1:
-            kept = _of_mass(numbers, self.top_p)
-            ids, numbers = kept if isinstance(ids, slice) else ids[kept], numbers[kept]
-            numbers /= _spread(numbers, ids, size).sum()
-        return _spread(numbers, ids, size)
+            _keep_mass(probs_V, self.top_p)
+            probs_V /= probs_V.sum()
+        if self.min_p > 0:
+            probs_V[probs_V < self.min_p * probs_V.max()] = 0
+            probs_V /= probs_V.sum()
+        return probs_V
 
     def children(self, probs_V: np.ndarray, count: int, position: int, slot: int) -> list[int]:
         """Draw up to `count` distinct tokens one after another, without replacement.
@@ -98,12 +106,18 @@ def _likeliest(logits_V: np.ndarray, count: int, temperature: float) -> Any:
     """Return the tokens among which the `count` likeliest are, in ascending order; a slice if these are all tokens.
 
     Logits that differ in their last bits may have equal probabilities, and then the token decides. So logits that are
-    a little smaller than the last one that counts are returned too.
+    a little smaller than the last one that counts are returned too. Of those that equal the last one that counts, the
+    first `count` are enough.
     """
     if count == len(logits_V):
         return slice(None)
-    least = np.partition(logits_V, -count)[-count] - 1e-6 * temperature
-    return np.flatnonzero(~(logits_V < least))  # Numbers that are NaN stay.
+    last = np.partition(logits_V, -count)[-count]
+    is_near = ~(logits_V < last - 1e-6 * temperature)  # Numbers that are NaN stay.
+    is_equal = logits_V == last
+    if np.count_nonzero(is_equal) > count:
+        end = np.flatnonzero(is_equal)[count]
+        is_near[end:] &= ~is_equal[end:]
+    return np.flatnonzero(is_near)
 
 
 def _spread(numbers: np.ndarray, ids: Any, size: int) -> np.ndarray:
@@ -115,30 +129,51 @@ def _spread(numbers: np.ndarray, ids: Any, size: int) -> np.ndarray:
     return spread_V
 
 
-def _largest(numbers: np.ndarray, count: int, least: float) -> np.ndarray:
-    """Return the indices of the `count` largest numbers, in ascending order. Of equal numbers the first ones count.
+def _keep_largest(numbers: np.ndarray, count: int, least: float) -> None:
+    """Set all but the `count` largest numbers to 0, in place. Of equal numbers the first ones stay.
 
     Args:
-        numbers: the numbers.
-        count: how many.
-        least: the smallest of the largest ones.
+        numbers: the numbers, 0 or more.
+        count: how many stay.
+        least: the smallest of those that stay.
     """
-    indices = np.flatnonzero(~(numbers < least))  # Numbers that are NaN stay.
-    equal = np.flatnonzero(numbers[indices] == least)
-    return np.delete(indices, equal[len(equal) - (len(indices) - count) :])
+    stays = ~(numbers < least)  # Numbers that are NaN stay.
+    surplus = np.count_nonzero(stays) - count
+    if surplus > 0:
+        stays[np.flatnonzero(numbers == least)[-surplus:]] = False
+    numbers *= stays
 
 
-def _of_mass(probs: np.ndarray, mass: float) -> np.ndarray:
-    """Return the indices of the smallest set of largest probabilities whose sum reaches `mass`, in ascending order.
+def _keep_mass(probs: np.ndarray, mass: float) -> None:
+    """Set all but the smallest set of largest probabilities whose sum reaches `mass` to 0, in place.
 
     A sort of a whole vocabulary would take most of the time of a sample. The numbers up to `floor` have half of
-    1 - mass together at most, so the others reach `mass`, and only those are sorted. If rounding errors are as large
-    as 1 - mass, all numbers are sorted.
+    1 - mass together at most, so the others reach `mass`. These are halved until few are left around the last one that
+    stays, and only those few are sorted.
+
+    The result is that of a stable sort of all numbers and of a running sum, bit for bit. Where the rounding errors of
+    sums could decide, all numbers are sorted.
     """
-    for floor in ((1 - mass) / (2 * len(probs)), 0.0):
-        descending = np.sort(probs[probs > floor])[::-1]
-        surplus = np.cumsum(descending) - descending >= mass
-        if surplus.any():
-            count = int(surplus.argmax())
-            return _largest(probs, count, descending[count - 1])
-    return np.flatnonzero(probs)
+    floor = (1 - mass) / (2 * len(probs))
+    is_large = probs > floor
+    # To gather a large part of an array takes longer than to partition all of it.
+    rest = probs[is_large] if 8 * np.count_nonzero(is_large) < len(probs) else probs.copy()
+    above, count = 0.0, 0  # the sum and the number of those that are larger than `rest`
+    while len(rest) > SORTED:
+        half = len(rest) // 2
+        rest.partition(half)
+        larger = float(rest[half:].sum())
+        if above + larger < mass:
+            above, count, rest = above + larger, count + len(rest) - half, rest[:half]
+        else:
+            rest = rest[half:]
+    descending = np.sort(rest)[::-1]
+    before = above + np.cumsum(np.append(0.0, descending))
+    error = 4 * len(probs) * np.finfo(np.float64).eps  # of a sum of all numbers, at most
+    if not before[-1] >= mass or np.abs(before - mass).min() < error:
+        descending = np.sort(probs)[::-1]
+        before, count = np.cumsum(descending) - descending, 0
+        if not before[-1] >= mass:
+            return  # All stay. It is so, too, if numbers are NaN.
+    stay = int((before >= mass).argmax())
+    _keep_largest(probs, count + stay, descending[stay - 1])

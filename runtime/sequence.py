@@ -12,7 +12,8 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .draft import Accepted, Draft
+from .draft import Accepted, Draft, Outputs, Verified
+from .processors import Processing
 from .sampling import Sampling
 
 TARGET = "target"  # The name of the cache of the target's rows.
@@ -121,12 +122,14 @@ class Sequence:
         cache: that of the target, with the rows of all tokens but the pending one.
         sampling: how the request chooses tokens.
         limit: how many tokens the sequence may have at the end.
+        processing: the processors of the request; None if it has none.
     """
 
     tokens: list[int]
     caches: Mapping[str, Cache]
     sampling: Sampling = field(default_factory=Sampling)
     limit: int = sys.maxsize
+    processing: Processing | None = None
     cache: Cache = field(init=False)
 
     def __post_init__(self) -> None:
@@ -147,6 +150,11 @@ class Sequence:
     def room(self) -> int:
         """How many tokens are worth drafting. The last one before `limit` comes from the target itself."""
         return max(0, self.limit - len(self.tokens) - 1)
+
+    def verified(self, outputs: Outputs, draft: Draft) -> Verified:
+        """Return the target's outputs for a draft, with how this request chooses tokens."""
+        processed = self.processing and self.processing.of(outputs, draft)
+        return Verified(outputs, self.sampling, draft.tree, len(self.tokens), processed)
 
     def append(self, draft: Draft, accepted: Accepted) -> None:
         """Commit the accepted slots of `draft`: their rows, their tokens, and the target's token after them.

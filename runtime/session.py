@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Sequence as Items
 from threading import RLock
 from typing import Any, Unpack
 
@@ -13,13 +14,16 @@ from .bundle import Bundle
 from .call import Call
 from .chat import ChatOptions
 from .device import CPU, Device
-from .draft import Verified
+from .draft import Draft
 from .drafters import Drafting
 from .engines import Engines
 from .errors import BackendError, PromptError, SpeccError
+from .forced_tokens import ForcedTokens
 from .lanes import Lane
 from .loop import Decoding, step
+from .manifest_checks import check_logits
 from .method import RunnableMethod, load_method
+from .processors.options import ProcessorOptions
 from .request import RequestOptions
 from .rng import SeededRng
 from .sampling import Sampling
@@ -126,7 +130,18 @@ class Session:
         temperature: float | None = None,
         top_p: float | None = None,
         top_k: int | None = None,
+        min_p: float | None = None,
         seed: int | None = None,
+        repetition_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
+        bad_words: str | Collection[str | Items[int]] | None = None,
+        min_new_tokens: int | None = None,
+        logprobs: int | None = None,
+        json_schema: str | Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        lark: str | None = None,
         stop: str | Collection[str] | None = (),
         stop_token_ids: int | Collection[int] | None = (),
         ignore_eos: bool = False,
@@ -146,10 +161,23 @@ class Session:
             recipe: a recipe of the bundle; None is the bundle's default, "plain" decodes without speculation.
             acceptance: a rule or its name; None is the recipe's own rule.
             temperature: 0 is greedy, 1 the model's own distribution. None is what the model's `generation_config.json`
-                asks for, and greedy if that does not ask for sampling; so are `top_p` and `top_k`.
+                asks for, and greedy if that does not ask for sampling. `top_p`, `top_k`, `min_p`, `repetition_penalty`,
+                `bad_words` and `min_new_tokens` take its values too where they are None.
             top_p: sample from the smallest set of tokens with this probability; 1 cuts nothing.
             top_k: sample from the k likeliest tokens; 0 cuts nothing.
+            min_p: sample from the tokens that have at least this share of the likeliest one's probability.
             seed: makes sampling repeatable; None draws one.
+            repetition_penalty: above 1 makes tokens of the prompt and the answer less likely; 1 changes nothing.
+            frequency_penalty: a token's logit loses this for each time that the answer has it, -2 to 2.
+            presence_penalty: a token's logit loses this if the answer has it, -2 to 2.
+            logit_bias: a number from -100 to 100 by token id, which is added to the token's logit.
+            bad_words: words, or lists of token ids, that the answer does not contain. A word is forbidden as the
+                tokenizer writes it, with and without a space in front.
+            min_new_tokens: tokens that the answer has before an end-of-sequence or stop token is allowed.
+            logprobs: keep the log-probability of each token, and of so many of the likeliest ones at its place.
+            json_schema: a JSON schema that the answer follows, as a dict or as text; needs llguidance.
+            regex: a regular expression, in Rust's syntax, that the whole answer matches; needs llguidance.
+            lark: a grammar in llguidance's dialect of Lark that the answer follows; needs llguidance.
             stop: one string that ends the text, or several. The text does not contain it.
             stop_token_ids: tokens that end the text.
             ignore_eos: go on after an end-of-sequence token.
@@ -166,7 +194,7 @@ class Session:
             chat_template_kwargs: further variables of the chat template.
 
         Raises:
-            PromptError: the prompt or a sampling parameter is out of range.
+            PromptError: the prompt or an option is out of range, or a grammar is refused.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
             SpeccError: the model or the session is closed.
         """
@@ -189,9 +217,26 @@ class Session:
             stop=one_or_several(stop, str, "stop"),
             stop_token_ids=one_or_several(stop_token_ids, int, "stop_token_ids"),
         )
-        values = SamplingDefaults(model.generation_config).resolve(temperature, top_p, top_k)
-        sampling = Sampling(**values, rng=SeededRng(seed))
-        seq = Sequence(tokens, self.lane.caches, sampling, len(tokens) + limit)
+        defaults = SamplingDefaults(model.generation_config)
+        sampling = Sampling(
+            **defaults.sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p), rng=SeededRng(seed)
+        )
+        processors = ProcessorOptions(
+            **defaults.processors(
+                repetition_penalty=repetition_penalty, bad_words=bad_words, min_new_tokens=min_new_tokens
+            ),
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
+            json_schema=json_schema,
+            regex=regex,
+            lark=lark,
+        )
+        processing = processors.make(tokens, self.text, model, (*ending.eos, *ending.stop_token_ids))
+        if processing or not sampling.greedy:
+            check_logits(self.bundle.manifest, method.recipe)
+        seq = Sequence(tokens, self.lane.caches, sampling, len(tokens) + limit, processing)
         manifest, backend, width = self.bundle.manifest, self.engines.backend, ""
         if exact:
             source = self.bundle.recipe(exact).name if isinstance(exact, str) else ""
@@ -199,8 +244,9 @@ class Session:
         near = not width and is_near(manifest, method.recipe, backend)
         stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
         guard = guard and method.keeps_tokens(sampling) and not near
+        recorder = processing.logprobs if processing else None
         decoding = self._prepare(seq, method, stats, guard, width)
-        return Stream(self._decode(decoding, width), self.text, stats, ending, tuple(tokens), self._lock)
+        return Stream(self._decode(decoding, width), self.text, stats, ending, tuple(tokens), self._lock, recorder)
 
     def _check_open(self) -> None:
         """Raise a SpeccError if the model or the session is closed."""
@@ -223,6 +269,8 @@ class Session:
                 drafting = guard.drafter.open(seq)
             if width:
                 verifiers = [self.engines[width]]
+        if seq.processing and seq.processing.looks_ahead and verifiers[-1].slots > 1:
+            drafting = ForcedTokens(drafting, verifiers, method.accept.needs_draft_probs)
         stats.prompt_tokens = len(seq.tokens)
         return Decoding(seq=seq, drafting=drafting, verifiers=verifiers, accept=method.accept, stats=stats)
 
@@ -280,9 +328,10 @@ class Session:
                 seq.cache.commit(chunk, range(len(chunk)))
                 last = len(chunk) == len(feed)
                 if last and prompt:
-                    row = 0 if engine.block.last_row else len(chunk) - 1
-                    verified = Verified(outputs, seq.sampling, Tree.chain(row + 1), len(seq.tokens) - row)
-                    seq.tokens.append(verified.choose(row))
+                    outputs = outputs.only(0 if engine.block.last_row else len(chunk) - 1)
+                    seq.tokens.append(seq.verified(outputs, Draft.chain(seq.tokens[-1:])).choose(0))
+                    if seq.processing:
+                        seq.processing.commit(outputs, (0,), seq.tokens[-1:])
                 stats.prefill_seconds += time.perf_counter() - start
             if last:
                 return

@@ -12,6 +12,7 @@ from typing import Any
 
 from .detokenizer import Detokenizer
 from .errors import PromptError, check_unicode
+from .processors.logprobs import Logprobs, TokenLogprobs
 from .stats import Stats
 from .text import Text
 
@@ -26,6 +27,7 @@ class Generation:
         finish_reason: `eos`, `stop` or `length`.
         stats: counts and times of the request.
         stop_reason: the stop string or the stop token that ended the answer; None if neither did.
+        logprobs: an entry for each token, if the request asks for log-probabilities.
     """
 
     text: str
@@ -33,6 +35,7 @@ class Generation:
     finish_reason: str
     stats: Stats
     stop_reason: str | int | None = None
+    logprobs: list[TokenLogprobs] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,7 @@ class Stream:
         ending: Ending,
         prompt: Sequence[int] = (),
         lock: AbstractContextManager[Any] | None = None,
+        logprobs: Logprobs | None = None,
     ) -> None:
         """Prepare the stream. Nothing runs before the first piece is asked for.
 
@@ -136,6 +140,7 @@ class Stream:
             ending: when the answer ends.
             prompt: the tokens before the answer, which its text continues.
             lock: held while a step runs, and by `rest` until the end. A thread may enter it again.
+            logprobs: what records log-probabilities; None if the request asks for none.
         """
         self._lock = nullcontext() if lock is None else lock
         self.token_ids: list[int] = []
@@ -144,7 +149,7 @@ class Stream:
         self.stop_reason: str | int | None = None
         self.prompt_tokens, self.max_new_tokens = len(prompt), ending.max_new_tokens
         self.stats = stats
-        self._steps, self._ending = steps, ending
+        self._steps, self._ending, self._logprobs = steps, ending, logprobs
         self._special: Mapping[int, str] = text.decoder.special if ending.stop else {}
         self._detokenizer = Detokenizer(text.decoder, prompt)
         self._pieces: deque[str] = deque()  # Those that were not taken yet.
@@ -187,7 +192,13 @@ class Stream:
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             stats=self.stats,
+            logprobs=self.logprobs,
         )
+
+    @property
+    def logprobs(self) -> list[TokenLogprobs] | None:
+        """An entry for each of `token_ids`, if the request asks for log-probabilities."""
+        return None if self._logprobs is None else self._logprobs.tokens[: len(self.token_ids)]
 
     def advance(self) -> list[str]:
         """Run one step, and return the pieces of text that it completes. `ended` tells whether it was the last one."""

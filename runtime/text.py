@@ -16,6 +16,7 @@ from .bundle import Bundle
 from .chat import FOLDER, TEMPLATE, ChatOptions, ChatTemplate, Message, read_templates, special_tokens
 from .detokenizer import Decoder, Detokenizer
 from .errors import BundleError, PromptError, SpeccWarning, check_unicode, first_line, printable
+from .processors.grammar import Grammars
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 PREFIX = 8  # Characters for each token that fits, of the first prefix of a long text. A token of English has about 4.
@@ -49,6 +50,8 @@ class Text:
         except (OSError, ValueError) as e:
             raise BundleError(f"a chat template in {bundle.path} cannot be read ({e}); compile again") from e
         _warn_of_unlisted(bundle)
+        model = bundle.manifest.model
+        self.grammars = Grammars(self.tokenizer.to_str, model.vocab_size, model.eos_token_ids)
         self.chat = ChatTemplate(templates, special_tokens(config))
         self.clean_up = config.get("clean_up_tokenization_spaces") is True
 
@@ -112,6 +115,14 @@ class Text:
                 )
             length *= 2
         return self._ids(text, special=special)
+
+    def word_tokens(self, text: str) -> list[int]:
+        """Turn a part of a text into token ids, without the special tokens that begin and end a text.
+
+        Raises:
+            PromptError: the tokenizer fails.
+        """
+        return self._ids(text, special=False)
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         """Turn text into token ids, however long it is.

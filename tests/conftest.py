@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache as once
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marked else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[Any]) -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a test file that imports torch although it has tests without the mark."""
+    if "not torch" in session.config.getoption("markexpr") and "torch" in sys.modules:
+        raise pytest.UsageError("a collected file imports torch; give it pytestmark = pytest.mark.torch")
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("pytest-xdist ignores the groups of tests, which would capture each model twice")
+
+
+@pytest.hookimpl(wrapper=True)  # A wrapper begins before xdist reads the marks, which even `tryfirst` does not.
+def pytest_collection_modifyitems(items: list[Any]) -> Generator[None, None, None]:
     """One of `make test`'s processes runs all that share a bundle or a captured model; the longest come first."""
 
     def shared(item: Any) -> str | None:
@@ -49,6 +58,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
         if name := shared(item):
             item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: shared(item) != SHARED[0])
+    yield
 
 
 @pytest.fixture(scope="session", autouse=True)

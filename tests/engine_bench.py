@@ -65,6 +65,7 @@ class Bench:
         graph: GraphModule | None = None,
         capacity: int = CAPACITY,
         options: Options = FAST,
+        rows: int | None = None,
     ) -> None:
         self.family, self.tokens = family, []
         graph = graph or prepared(family)
@@ -93,7 +94,7 @@ class Bench:
         self.specs, self.directory = specs, directory
         keys = [t for spec in specs.values() for t in spec.inputs if t.name.endswith(".key")]
         shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
-        self.rows = HostKV(CacheSpec(capacity, shapes))
+        self.rows = HostKV(CacheSpec(rows or capacity, shapes))
         self.cache = Cache(self.rows)
         self.engines = {name: self.engine(spec) for name, spec in specs.items()}
 

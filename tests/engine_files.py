@@ -41,6 +41,7 @@ def build(directory: Path, block: Block, options: Options | None = None) -> Engi
         inputs=built.inputs,
         outputs=built.outputs,
         passes=(),
+        needs=built.needs,
         commit=built.commit,
     )
 

@@ -85,10 +85,14 @@ class Trial:
         prompts.write_text(json.dumps({"prompt": PROMPT}) + "\n", encoding="utf-8")
         compile_bundle(
             Options(
-                model=str(self.model), output=output, recipes=("prompt-lookup",), prompts=prompts, golden_tokens=4,
+                model=str(self.model),
+                output=output,
+                recipes=("prompt-lookup",),
+                prompts=prompts,
+                golden_tokens=4,
                 overwrite=True,
             )
-        )  # fmt: skip
+        )
 
     def decode(self, bundle: Path) -> list[list[int]]:
         session = specc.load(bundle)

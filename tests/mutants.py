@@ -3,12 +3,13 @@
     python tests/mutants.py                          # every module of tests/mutants.toml
     python tests/mutants.py runtime/tree.py ...      # these only
     python tests/mutants.py --sample 30              # at most 30 mutants of a module, chosen by a fixed seed
+    python tests/mutants.py --small                  # without the tests of whole models: quicker, and no less strict
 
 cosmic-ray makes the mutants. Each runs in a fork of this process, which has imported the slow libraries once, and no
 file is changed: an import hook hands the mutated source to Python. tests/mutants.toml lists for each module its tests,
 and the mutants that no test can notice, each with the reason. Tests of whole models run last, so that a mutant which a
-small graph notices costs a second. The exit status is 1 if another mutant survives, or if an entry of the list is
-stale.
+small graph notices costs a second. With --small they do not run, so a mutant that only they notice counts as a
+survivor. The exit status is 1 if another mutant survives, or if an entry of the list is stale.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import gc
 import importlib.util
 import os
 import random
@@ -63,7 +65,16 @@ REPLACEMENTS = {
     },
 }
 SLOW_IMPORTS = ("hypothesis.stateful", "numpy", "pytest", "tokenizers")
-TORCH_IMPORTS = ("expecttest", "torch", "torch._dynamo", "transformers")  # where a test of the module has mark torch
+# Where a test of the module has mark torch: what its files import, but for files of this project.
+TORCH_IMPORTS = (
+    "expecttest",
+    "onnxruntime",
+    "torch",
+    "torch._dynamo",
+    "transformers.models.auto.modeling_auto",
+    "transformers.modeling_utils",
+)
+MODEL_GRAPHS = {"build", "captured", "prepared"}  # functions of tests/graphs.py and tests/blocks.py
 NOTICED = (1, 2)  # pytest's exit statuses: a test failed, or a test file could not be imported.
 MEMORY = 8 << 30  # Bytes of address space of a mutant.
 SEED = 0  # of --sample
@@ -146,11 +157,22 @@ class MutatedSource(SourceFileLoader):
         return compile(self.source, self.path, "exec", dont_inherit=True)
 
 
-class FamiliesLast:
-    """A plug-in of pytest that runs the tests of whole models, which have a parameter `family`, after all others."""
+class ModelsLast:
+    """A plug-in of pytest that runs the tests of whole models after all others, or not at all."""
+
+    def __init__(self, small: bool) -> None:
+        self.small = small
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items.sort(key=lambda item: hasattr(item, "callspec") and "family" in item.callspec.params)
+        items.sort(key=runs_model)
+        if self.small:
+            items[:] = [item for item in items if not runs_model(item)]
+
+
+def runs_model(item: Any) -> bool:
+    """Return whether a test has a parameter `family`, or asks for the graph of one."""
+    has_family = hasattr(item, "callspec") and "family" in item.callspec.params
+    return has_family or not MODEL_GRAPHS.isdisjoint(item.function.__code__.co_names)
 
 
 def import_torch() -> None:
@@ -163,13 +185,14 @@ def import_torch() -> None:
     torch.export.export(module, (torch.zeros(1, 2),), strict=False).run_decompositions().module()
 
 
-def run(tests: Sequence[str], mutant: Mutant | None, seconds: int) -> tuple[bool, float]:
+def run(tests: Sequence[str], mutant: Mutant | None, seconds: int, small: bool = False) -> tuple[bool, float]:
     """Run tests in a fork.
 
     Args:
         tests: the test files.
         mutant: the mutant to import; None imports the files as they are.
         seconds: processor time after which a mutant counts as noticed.
+        small: whether to leave out the tests of whole models.
 
     Returns:
         Whether the tests passed, and the processor time that they took.
@@ -180,7 +203,7 @@ def run(tests: Sequence[str], mutant: Mutant | None, seconds: int) -> tuple[bool
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     child = os.fork()
     if not child:
-        os._exit(_run_in_child(tests, mutant, seconds))
+        os._exit(_run_in_child(tests, mutant, seconds, small))
     deadline = time.monotonic() + 30 * seconds
     while not (status := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
@@ -194,7 +217,7 @@ def run(tests: Sequence[str], mutant: Mutant | None, seconds: int) -> tuple[bool
     return code == 0, spent
 
 
-def _run_in_child(tests: Sequence[str], mutant: Mutant | None, seconds: int) -> int:
+def _run_in_child(tests: Sequence[str], mutant: Mutant | None, seconds: int, small: bool) -> int:
     import pytest
     from hypothesis import Phase, settings
 
@@ -209,11 +232,15 @@ def _run_in_child(tests: Sequence[str], mutant: Mutant | None, seconds: int) -> 
     if mutant:
         sys.meta_path.insert(0, MutatedSource(mutant))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
-    return int(pytest.main([*options, *tests], plugins=[FamiliesLast()]))
+    return int(pytest.main([*options, *tests], plugins=[ModelsLast(small)]))
 
 
 def check(
-    module: str, tests: Sequence[str], expected: dict[tuple[str, str, str], str], sample: int | None = None
+    module: str,
+    tests: Sequence[str],
+    expected: dict[tuple[str, str, str], str],
+    sample: int | None = None,
+    small: bool = False,
 ) -> tuple[int, int, list[str]]:
     """Run the mutants of a module.
 
@@ -222,17 +249,18 @@ def check(
         tests: its test files.
         expected: by the key of a mutant, why no test can notice it. Entries that are met are taken out.
         sample: how many mutants to run at most; None runs all.
+        small: whether to leave out the tests of whole models.
 
     Returns:
         How many mutants ran, how many were noticed, and a line for each unexpected survivor.
     """
-    passed, seconds = run(tests, None, 600)
+    passed, seconds = run(tests, None, 600, small)
     if not passed:
         raise RuntimeError(f"{' '.join(tests)} fail without a mutant")
     total, noticed, survivors = 0, 0, []
     for mutant in sampled(list(mutants(module)), sample):
         total += 1
-        if not run(tests, mutant, int(10 + 3 * seconds))[0]:
+        if not run(tests, mutant, int(10 + 3 * seconds), small)[0]:
             noticed += 1
         elif mutant.key in expected:
             del expected[mutant.key]
@@ -258,6 +286,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*")
     parser.add_argument("--sample", type=int, metavar="N", help="run at most N mutants of a module")
+    parser.add_argument("--small", action="store_true", help="leave out the tests of whole models")
     arguments = parser.parse_args()
     listed = tomllib.loads(LIST.read_text(encoding="utf-8"))
     os.chdir(ROOT)
@@ -268,10 +297,12 @@ def main() -> int:
     modules = arguments.modules or list(listed["tests"])
     if any(needs_torch(listed["tests"][module]) for module in modules):
         import_torch()
+    gc.freeze()  # pytest collects garbage in every fork, which need not look through the libraries.
     failed = False
     for module in modules:
         expected = {(module, e["line"], e["mutant"]): e["reason"] for e in listed["equal"] if e["module"] == module}
-        total, noticed, survivors = check(module, listed["tests"][module], expected, arguments.sample)
+        tests = listed["tests"][module]
+        total, noticed, survivors = check(module, tests, expected, arguments.sample, arguments.small)
         equal = total - noticed - len(survivors)
         print(f"{module}: {total} mutants, {noticed} noticed ({noticed / total:.1%}), {equal} equal", flush=True)
         for line in survivors:

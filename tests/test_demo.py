@@ -141,13 +141,13 @@ def target(demo: Session) -> dict[int, float]:
 @pytest.mark.parametrize(
     ("recipe", "rule"),
     [
-        ("plain", "match"),
         ("token-recycling", "match"),
-        ("early-exit", "match"),
         ("draft-model", "speculative"),
-        ("layer-skip", "speculative"),
-        ("early-exit", "recursive"),
         ("dynamic-tree", "recursive"),
+        pytest.param("plain", "match", marks=pytest.mark.slow),
+        pytest.param("early-exit", "match", marks=pytest.mark.slow),
+        pytest.param("layer-skip", "speculative", marks=pytest.mark.slow),
+        pytest.param("early-exit", "recursive", marks=pytest.mark.slow),
     ],
 )
 def test_samples_follow_the_targets_distribution(demo: Session, recipe: str, rule: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import kills
 import pytest
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.torch, pytest.mark.model]
 
 
 def run(model: Path, directory: Path, count: int) -> dict[str, int]:

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import tomllib
 from importlib.util import module_from_spec
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from mutants import LIST, ROOT, Mutant, MutatedSource, annotation_spans, changed_lines, mutants
+from mutants import LIST, ROOT, ModelsLast, Mutant, MutatedSource, annotation_spans, changed_lines, mutants
 
 LISTED = tomllib.loads(LIST.read_text(encoding="utf-8"))
 
@@ -59,6 +61,23 @@ def test_mutants_differ_from_the_source_outside_of_annotations() -> None:
     changed = [mutant for mutant in mutants(module) if mutant.source != source]
     assert {("for slot in range(last):", "for slot in []:")} <= {(m.line, m.mutant) for m in changed}
     assert len({m.source for m in changed}) == len(changed) > 20
+
+
+def item(function: Any, **params: str) -> Any:
+    """Make what pytest collects for a test, as far as ModelsLast reads it."""
+    return SimpleNamespace(function=function, callspec=SimpleNamespace(params=params))
+
+
+def test_tests_of_whole_models_run_last_or_not_at_all() -> None:
+    def of_a_model() -> Any:
+        return prepared("llama")  # type: ignore[name-defined]  # noqa: F821
+
+    by_family, by_name, small = item(item, family="llama"), item(of_a_model), item(item, kind="Layer")
+    items = [by_family, by_name, small]
+    ModelsLast(small=False).pytest_collection_modifyitems(items)
+    assert items == [small, by_family, by_name]
+    ModelsLast(small=True).pytest_collection_modifyitems(items)
+    assert items == [small]
 
 
 @pytest.mark.slow

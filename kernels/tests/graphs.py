@@ -36,8 +36,11 @@ def session(
     ]
     graph = helper.make_graph(
         [helper.make_node(operator, names, outputs, domain=specc_kernels.DOMAIN, **attributes)],
-        "one", values, [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs], constants,
-    )  # fmt: skip
+        "one",
+        values,
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        constants,
+    )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4

@@ -35,9 +35,13 @@ class Model:
 
     def attributes(self) -> dict[str, Any]:
         return {
-            "num_heads": self.heads, "kv_num_heads": self.kv_heads, "scale": self.size**-0.5,
-            "rotary_interleaved": int(self.interleaved), "local_window_size": self.window, "softcap": self.softcap,
-        }  # fmt: skip
+            "num_heads": self.heads,
+            "kv_num_heads": self.kv_heads,
+            "scale": self.size**-0.5,
+            "rotary_interleaved": int(self.interleaved),
+            "local_window_size": self.window,
+            "softcap": self.softcap,
+        }
 
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         angles = np.arange(2048)[:, None] / 100.0 ** (np.arange(self.rotated // 2) / 16)
@@ -78,10 +82,15 @@ def run(
         positions = lanes[0].past + np.arange(slots)
     cos, sin = model.tables() if model.rotated else (None, None)
     inputs: dict[str, np.ndarray | None] = {
-        "packed": packed[None], "past_len": np.array([lane.past for lane in lanes]),
-        "widths": None if widths is None else np.array(widths), "positions": positions[None],
-        "cos": cos, "sin": sin, "mask": mask, "sinks": model.sink_logits(),
-    }  # fmt: skip
+        "packed": packed[None],
+        "past_len": np.array([lane.past for lane in lanes]),
+        "widths": None if widths is None else np.array(widths),
+        "positions": positions[None],
+        "cos": cos,
+        "sin": sin,
+        "mask": mask,
+        "sinks": model.sink_logits(),
+    }
     for i, lane in enumerate(lanes):
         inputs |= {f"past.{i}.key": lane.keys, f"past.{i}.value": lane.values}
     outputs = ["out", *(f"present.{i}.{kind}" for i in range(len(lanes)) for kind in ("key", "value"))]
@@ -121,7 +130,7 @@ def rotate(model: Model, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def expected(
-    model: Model, packed: np.ndarray, caches: Caches, seen: np.ndarray, positions: np.ndarray | None = None
+    model: Model, packed: np.ndarray, caches: Caches, visible: np.ndarray, positions: np.ndarray | None = None
 ) -> np.ndarray:
     """Attention in float64 where slot i sees the rows of `seen` [slots, past + slots]."""
     slots, past = len(packed), caches.past
@@ -140,7 +149,7 @@ def expected(
     scores = np.einsum("nhd,hrd->nhr", query.astype(np.float64), keys.astype(np.float64)) * model.size**-0.5
     if model.softcap:
         scores = model.softcap * np.tanh(scores / model.softcap)
-    scores = np.where(seen[:, None], scores, -np.inf)
+    scores = np.where(visible[:, None], scores, -np.inf)
     if model.sinks:
         sinks = np.broadcast_to(model.sink_logits()[None, :, None], (slots, model.heads, 1))
         scores = np.concatenate([scores, sinks], 2)
@@ -151,16 +160,16 @@ def expected(
 
 def ancestors(parents: list[int]) -> np.ndarray:
     """Which slots each slot sees, itself included; a parent of -1 is the past."""
-    seen = np.eye(len(parents), dtype=bool)
+    visible = np.eye(len(parents), dtype=bool)
     for slot, parent in enumerate(parents):
         if parent >= 0:
-            seen[slot] |= seen[parent]
-    return seen
+            visible[slot] |= visible[parent]
+    return visible
 
 
-def words(seen: np.ndarray) -> list[int]:
+def words(visible: np.ndarray) -> list[int]:
     """The attribute `tree`: ancestors as words of 64 bits."""
-    padded = np.pad(seen, ((0, 0), (0, -len(seen) % 64))).reshape(-1, 64)
+    padded = np.pad(visible, ((0, 0), (0, -len(visible) % 64))).reshape(-1, 64)
     return [int(np.packbits(row, bitorder="little").view(np.int64)[0]) for row in padded]
 
 
@@ -175,21 +184,21 @@ MODELS = [
 each_model = pytest.mark.parametrize("model", MODELS, ids=["plain", "interleaved", "softcap", "window-sinks"])
 
 
-def in_window(model: Model, seen: np.ndarray, past: int, positions: np.ndarray) -> np.ndarray:
+def in_window(model: Model, visible: np.ndarray, past: int, positions: np.ndarray) -> np.ndarray:
     """[slots, past + slots]: all rows before the slots, and `seen` among these, as far as the window reaches."""
     rows = np.concatenate([np.arange(past), positions])
     near = positions[:, None] - rows < (model.window or 1 << 30)
-    return np.concatenate([np.ones((len(seen), past), bool), seen], 1) & near
+    return np.concatenate([np.ones((len(visible), past), bool), visible], 1) & near
 
 
 @each_model
 @given(past=pasts, tree=trees)
 @examples
 def test_the_result_is_attention(variant: str, model: Model, past: int, tree: tuple[int, ...]) -> None:
-    seen, caches, packed = ancestors(list(tree)), Caches(model, past), slots_of(model, len(tree))
-    positions = past + seen.sum(1) - 1
-    reference = expected(model, packed, caches, in_window(model, seen, past, positions), positions)
-    result = run(model, packed, [caches], positions=positions, tree=words(seen))
+    visible, caches, packed = ancestors(list(tree)), Caches(model, past), slots_of(model, len(tree))
+    positions = past + visible.sum(1) - 1
+    reference = expected(model, packed, caches, in_window(model, visible, past, positions), positions)
+    result = run(model, packed, [caches], positions=positions, tree=words(visible))
     assert np.abs(result - reference).max() < 2e-5
 
 
@@ -199,12 +208,12 @@ def test_the_result_is_attention(variant: str, model: Model, past: int, tree: tu
 def test_each_variant_gives_the_bits_of_the_reference(
     variant: str, model: Model, past: int, tree: tuple[int, ...]
 ) -> None:
-    seen, packed = ancestors(list(tree)), slots_of(model, len(tree))
-    positions = past + seen.sum(1) - 1
+    visible, packed = ancestors(list(tree)), slots_of(model, len(tree))
+    positions = past + visible.sum(1) - 1
     results = []
     for name in (variant, "scalar"):
         specc_kernels.limit(name)
-        results.append(run(model, packed, [Caches(model, past)], positions=positions, tree=words(seen)))
+        results.append(run(model, packed, [Caches(model, past)], positions=positions, tree=words(visible)))
     specc_kernels.limit(variant)
     assert graphs.same_bits(*results)
 
@@ -215,10 +224,10 @@ def test_each_variant_gives_the_bits_of_the_reference(
 def test_a_slot_of_a_tree_has_the_bits_of_decoding_along_its_path(
     variant: str, model: Model, past: int, tree: tuple[int, ...]
 ) -> None:
-    seen, caches, packed = ancestors(list(tree)), Caches(model, past), slots_of(model, len(tree))
-    whole = run(model, packed, [caches.copy()], positions=past + seen.sum(1) - 1, tree=words(seen))
-    deepest = int(seen.sum(1).argmax())
-    for slot in np.flatnonzero(seen[deepest]):
+    visible, caches, packed = ancestors(list(tree)), Caches(model, past), slots_of(model, len(tree))
+    whole = run(model, packed, [caches.copy()], positions=past + visible.sum(1) - 1, tree=words(visible))
+    deepest = int(visible.sum(1).argmax())
+    for slot in np.flatnonzero(visible[deepest]):
         assert graphs.same_bits(run(model, packed[slot : slot + 1], [caches])[0], whole[slot])
         caches.past += 1
 
@@ -268,8 +277,8 @@ def test_a_mask_hides_rows_before_the_slots_too(variant: str) -> None:
     mask = rng.random((slots, span)) < 0.5
     mask[:, -slots:] |= np.eye(slots, dtype=bool)
     caches, packed = Caches(model, past), slots_of(model, slots)
-    seen = np.concatenate([np.ones((slots, past + slots - span), bool), mask], 1)
-    reference = expected(model, packed, caches, seen)
+    visible = np.concatenate([np.ones((slots, past + slots - span), bool), mask], 1)
+    reference = expected(model, packed, caches, visible)
     assert np.abs(run(model, packed, [caches], mask=mask) - reference).max() < 2e-5
 
 
@@ -284,19 +293,19 @@ def test_a_mask_longer_than_the_rows_is_cut_in_front(variant: str) -> None:
 
 
 def test_a_mask_and_the_attribute_say_the_same(variant: str) -> None:
-    model, seen = Model(), ancestors([-1, 0, 0, 1, 2, 2])
+    model, visible = Model(), ancestors([-1, 0, 0, 1, 2, 2])
     packed, positions = slots_of(model, 6), 20 + ancestors([-1, 0, 0, 1, 2, 2]).sum(1) - 1
-    baked = run(model, packed, [Caches(model, 20)], positions=positions, tree=words(seen))
-    assert graphs.same_bits(baked, run(model, packed, [Caches(model, 20)], positions=positions, mask=seen))
+    baked = run(model, packed, [Caches(model, 20)], positions=positions, tree=words(visible))
+    assert graphs.same_bits(baked, run(model, packed, [Caches(model, 20)], positions=positions, mask=visible))
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf])
 def test_a_query_that_is_not_finite_reaches_no_other_slot(variant: str, special: float) -> None:
-    model, seen = replace(MODELS[2], softcap=0.0), np.eye(5, dtype=bool)
+    model, visible = replace(MODELS[2], softcap=0.0), np.eye(5, dtype=bool)
     packed = slots_of(model, 5)
-    clean = run(model, packed, [Caches(model, 300)], tree=words(seen))
+    clean = run(model, packed, [Caches(model, 300)], tree=words(visible))
     packed[2] = special
-    result = run(model, packed, [Caches(model, 300)], tree=words(seen))
+    result = run(model, packed, [Caches(model, 300)], tree=words(visible))
     assert graphs.same_bits(np.delete(result, 2, 0), np.delete(clean, 2, 0))
     assert np.isnan(result[2]).all()
 

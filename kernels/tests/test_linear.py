@@ -40,9 +40,9 @@ def test_each_variant_gives_the_bits_of_the_reference(operator: str, variant: st
 @examples
 def test_the_reference_is_the_product(operator: str, shape: tuple[int, int, int]) -> None:
     x, w = arrays(*shape)
-    held = pack.from_bf16(pack.to_bf16(w)) if operator == "LinearBF16" else w
-    exact = x.astype(np.float64) @ held.astype(np.float64)
-    bound = np.abs(x).astype(np.float64) @ np.abs(held) * shape[1] * 2.0**-24
+    rounded = pack.from_bf16(pack.to_bf16(w)) if operator == "LinearBF16" else w
+    exact = x.astype(np.float64) @ rounded.astype(np.float64)
+    bound = np.abs(x).astype(np.float64) @ np.abs(rounded) * shape[1] * 2.0**-24
     assert (np.abs(graphs.run(MAKERS[operator](w), x) - exact) <= bound + 1e-30).all()
 
 

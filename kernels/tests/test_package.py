@@ -23,11 +23,11 @@ def active(disabled: str) -> str:
 
 
 def test_the_library_describes_itself() -> None:
-    found = specc_kernels.describe()
-    assert {"LinearBF16", "LinearF32", "LinearNBits", "GatherBF16", "TreeAttention"} == set(found.operators)
-    assert found.supported[0] == "scalar"
-    assert set(found.supported) <= set(found.built)
-    assert Path(found.library).is_file()
+    package = specc_kernels.describe()
+    assert {"LinearBF16", "LinearF32", "LinearNBits", "GatherBF16", "TreeAttention"} == set(package.operators)
+    assert package.supported[0] == "scalar"
+    assert set(package.supported) <= set(package.built)
+    assert Path(package.library).is_file()
 
 
 def test_the_environment_turns_variants_off() -> None:

@@ -64,6 +64,8 @@ class LookaheadDrafting(Drafting[Lookahead]):
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         drafter = self.drafter
+        if draft.tree.slots < drafter.tree.slots:
+            return  # A draft that was cut has no whole window.
         last_row = 1 + (drafter.rows - 1) * drafter.width
         answers = verified.outputs.ids_N[last_row : last_row + drafter.width].tolist()
         for column, answer in enumerate(answers):

@@ -102,10 +102,10 @@ class TorchRunner:
 
     def _host(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Make host memory for tensors, as torch and as numpy see it. It is pinned if a GPU copies it."""
-        made = {
+        memory = {
             t.name: self.torch.zeros(t.shape, dtype=_dtype(self.torch, t.dtype), pin_memory=self.cuda) for t in tensors
         }
-        return made, {name: value.numpy() for name, value in made.items()}
+        return memory, {name: value.numpy() for name, value in memory.items()}
 
 
 def many_caches(device: Device) -> bool:

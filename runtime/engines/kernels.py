@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import BackendError, backend_errors, first_line
 from ..manifest import EngineSpec
 from .onnx_runtime import ort
+from .versions import numbers
 
 PACKAGE, MODULE, DOMAIN = "specc-kernels", "specc_kernels", "specc::"
 INSTALL = "pip install specc-kernels, or from a clone of specc: pip install ./kernels"
@@ -90,7 +91,7 @@ def require(spec: EngineSpec) -> None:
     except BackendError as e:
         raise BackendError(f"engine {spec.name} has operators of {PACKAGE} ({', '.join(least)}): {e}") from e
     for name, oldest in least.items():
-        if name not in here.operators or _numbers(here.version) < _numbers(oldest):
+        if name not in here.operators or numbers(here.version) < numbers(oldest):
             raise BackendError(
                 f"engine {spec.name} needs the operator {name} of {PACKAGE} {oldest} or newer, and here is "
                 f"{here.version}; upgrade it: {INSTALL}"
@@ -111,13 +112,3 @@ def register(options: ort.SessionOptions) -> None:
         )
     ):
         options.register_custom_ops_library(here.path)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers at the start of a version, so that 0.10.0 is newer than 0.9.1."""
-    numbers = []
-    for part in text.split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)

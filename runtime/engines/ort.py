@@ -15,6 +15,7 @@ from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
 from .ort_providers import provider_session, require
 from .session_cache import SessionCache
+from .versions import numbers
 
 native_code = False  # Its engines are graphs of ONNX Runtime's own operators.
 
@@ -61,6 +62,7 @@ def load(
         BundleError: its file is not what an engine's may be.
         BackendError: ONNX Runtime cannot load it, or lacks operators that it needs.
     """
+    _require_version(spec)
     kernels.require(spec)
     if kernels.needed(spec) and device.provider not in (None, "cpu"):
         raise BackendError(
@@ -82,6 +84,20 @@ def load(
         if kernels.needed(spec):
             return OrtRunner(sessions.get(key, partial(_session_with_kernels, file, options)), spec, store)
         return OrtRunner(sessions.get(key, partial(packed_weights.session, bundle, spec, options)), spec, store)
+
+
+def _require_version(spec: EngineSpec) -> None:
+    """Check that this ONNX Runtime has the operators of an engine. Old bundles do not say which version has them.
+
+    Raises:
+        BackendError: ONNX Runtime is too old.
+    """
+    least = spec.needs.get("onnxruntime", "")
+    if numbers(ort.__version__) < numbers(least):
+        raise BackendError(
+            f"engine {spec.name} needs ONNX Runtime {least} or newer, and here is {ort.__version__}; "
+            "pip install -U onnxruntime"
+        )
 
 
 def _session_with_kernels(file: Path, options: ort.SessionOptions) -> ort.InferenceSession:

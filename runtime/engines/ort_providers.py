@@ -80,14 +80,14 @@ def provider_session(file: Path, device: Device, graphs: bool = False) -> Infere
     """
     provider, options = require(device), session_options(device=device)
     settings = {"enable_cuda_graph": "1"} if graphs else {}
-    found = devices(provider)
-    if not found:
+    gpus = devices(provider)
+    if not gpus:
         return InferenceSession(str(file), options, providers=[(provider.title, settings), "CPUExecutionProvider"])
     # Once a plug-in is registered, ONNX Runtime also lists it among its own providers. If it is asked for by that name,
     # ONNX Runtime ignores it without a word. So it is asked for by its device, and must then run something.
     if provider.title == "OpenVINOExecutionProvider":
         settings = {"load_config": json.dumps({"CPU": openvino_settings(device)})}
-    options.add_provider_for_devices(found[:1], settings)
+    options.add_provider_for_devices(gpus[:1], settings)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = InferenceSession(str(file), options)
     if provider.title not in {part.ep_name for part in session.get_provider_graph_assignment_info()}:

@@ -22,20 +22,24 @@ from specc.backends.commit_graph import commit, moves
 from specc.backends.export import export, public, quiet, read_header
 from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_kernels, onnx_portable
 from specc.backends.lowering.half_precision import TYPES, Half
+from specc.backends.onnx_needs import needs
 from specc.passes.find import nodes
 from specc.passes.find import outputs as graph_outputs
 from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec, Tensor
 
-OPSETS = {"fast": 23, "portable": 24, "kernels": 23}
+# The oldest versions that have what a lowering uses: ONNX Runtime 1.20 reads opset 18 in IR 9.
+OPSETS = {"fast": 18, "portable": 24, "kernels": 18}
+IR_VERSIONS = {"fast": 9, "kernels": 9}
+CAPACITY = "capacity"
 INLINE = 1024  # bytes: a smaller tensor stands in the file
 LARGEST_CONSTANT = 1 << 20  # bytes: the most that an engine may hold of its own, such as a tree's mask
 
 
 @dataclass(frozen=True)
 class Onnx(Backend):
-    """A backend that writes ONNX: of opset 23 with contrib operators, or of opset 24 without them.
+    """A backend that writes ONNX: of opset 18 with contrib operators, or of opset 24 without them.
 
     The lowering "kernels" is the fast one with the operators of specc-kernels in the place of products and attention.
     """
@@ -61,13 +65,15 @@ class Onnx(Backend):
         link_external_weights(model, weights, prefix, file)
         if lowering == "fast":
             split_gathered_weights(model)
-        ir.save(model, file)
         inputs, outputs = tensors(model, block.slots)
+        if lowering != "portable":
+            name_capacity(model)
+        ir.save(model, file)
         if lowering != "portable" or not moves(block):
-            return Built(inputs, outputs, needs=_needs(model))
+            return Built(inputs, outputs, needs=needs(model))
         commit_file = file.with_suffix(".commit.onnx")
         ir.save(commit(inputs, block.slots, from_rows=False), commit_file)
-        return Built(inputs, outputs, commit=commit_file.name)
+        return Built(inputs, outputs, needs(model), commit_file.name)
 
     def one_file_for_all_widths(self, graph: GraphModule, block: Block, options: Options = DEFAULT) -> bool:
         """Tell whether one file runs this block and all blocks that differ from it in width alone."""
@@ -127,6 +133,7 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
     rename_inputs_and_outputs(model, graph)
     if open_width:
         any_width.name_slots(model)
+    model.ir_version = IR_VERSIONS.get(lowering, model.ir_version)
     if lowering == "portable":
         name_nodes_after_modules(model)
     drop_metadata(model)
@@ -156,11 +163,6 @@ def _fast_passes(graph: GraphModule, slots: int, open_width: bool, lowering: str
         attention = onnx_kernels.TreeAttentions(slots) if onnx_kernels.attends(graph) else attention
     steps = [attention, *products, *onnx_fast.lowering(slots)]
     return [*steps, any_width.AnyWidth()] if open_width else steps
-
-
-def _needs(model: ir.Model) -> dict[str, str]:
-    """Return what a runtime must have to load a model: the operators of specc-kernels and their least version."""
-    return onnx_kernels.needs(node.op_type for node in model.graph if node.domain == onnx_kernels.DOMAIN)
 
 
 def tensors(model: ir.Model, slots: int = 0) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -219,6 +221,17 @@ def rename_inputs_and_outputs(model: ir.Model, graph: GraphModule) -> None:
         value.name = public(value.name)
     for value, name in zip(model.graph.outputs, graph_outputs(graph), strict=True):
         value.name = name
+
+
+def name_capacity(model: ir.Model) -> None:
+    """Give the rows of the caches a name in place of their number, so that a runtime may bind smaller caches.
+
+    The manifest's capacity stays the largest number: windows and tables of positions were made for it.
+    """
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.name is not None and value.shape is not None
+        if value.name.startswith(("past_key_values.", "present.")):
+            value.shape = ir.Shape([*value.shape[:2], CAPACITY, *value.shape[3:]])
 
 
 def name_nodes_after_modules(model: ir.Model) -> None:

@@ -239,13 +239,13 @@ def _recipes(bundle: Bundle, names: Sequence[str]) -> list[str]:
     Raises:
         RecipeError: the bundle has no recipe of a name.
     """
-    chosen = [BASELINE[1]]
+    recipes = [BASELINE[1]]
     for name in names or [bundle.recipe().name]:
         if name == "all":
-            chosen += [recipe.name for recipe in bundle.manifest.recipes]
+            recipes += [recipe.name for recipe in bundle.manifest.recipes]
         else:
-            chosen.append(bundle.recipe(name).name)
-    return list(dict.fromkeys(chosen))
+            recipes.append(bundle.recipe(name).name)
+    return list(dict.fromkeys(recipes))
 
 
 def _start_peers(

@@ -10,6 +10,7 @@ from specc import machine
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.bundle import Bundle
 from specc.runtime.device import CPU, Device
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import open_session
 
 Key = tuple[str, str]  # The name of a system, and one of its modes.
@@ -96,7 +97,7 @@ class SpeccSystem:
             count,
             recipe=mode,
             acceptance=self.accept,
-            temperature=0,
+            **PLAIN_GREEDY,
             ignore_eos=True,
             seed=seed,
             guard=self.guard,

@@ -77,9 +77,9 @@ def _file_tasks(session: Session, file: Path, chat: bool) -> list[Task]:
 def _at_most(limit: int | None, tasks: Iterable[Task]) -> list[Task]:
     """Return the first `limit` tasks of each category; all of them if the limit is None."""
     counts: Counter[str] = Counter()
-    chosen = []
+    picks = []
     for task in tasks:
         counts[task.category] += 1
         if limit is None or counts[task.category] <= limit:
-            chosen.append(task)
-    return chosen
+            picks.append(task)
+    return picks

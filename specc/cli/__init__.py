@@ -95,7 +95,7 @@ def specc(
 
 
 app.command("compile", cls=PanelCommand, epilog=compile.EXAMPLES)(compile.command)
-app.command("generate", epilog=generate.EXAMPLES)(generate.command)
+app.command("generate", cls=PanelCommand, epilog=generate.EXAMPLES)(generate.command)
 app.command("test", epilog=test.EXAMPLES)(test.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)
 app.command("recipes", epilog=recipes.EXAMPLES)(recipes.command)

@@ -188,20 +188,21 @@ def waiting(line: Callable[[], str], patience: float = 0.5) -> Iterator[None]:
         yield
 
 
-def time_left(seconds: float, done: int, total: int) -> str:
+def time_left(seconds: float, done: int, total: int, since: float = 0.0) -> str:
     """Say in words how long the rest takes, if it goes on as it went.
 
     Args:
-        seconds: the time that has passed.
+        seconds: the time that the parts took which are done.
         done: the parts that are done.
         total: the parts in all.
+        since: seconds that have passed since then.
 
     Returns:
         An empty string before a twentieth is done, since a guess would be worth nothing.
     """
     if done <= 0 or done * 20 < total:
         return ""
-    left = seconds * (total - done) / done
+    left = seconds * (total - done) / done - since
     if left < 60:
         return f"{max(1, round(left))} s left"
     return f"{left / 60:.0f} min left" if left >= 600 else f"{int(left // 60)} min {int(left % 60)} s left"
@@ -222,24 +223,41 @@ def stages() -> Iterator[Stage]:
     if not console.is_terminal:
         yield _raising_pending(_Lines())
         return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.text import Text
+
+    class TimeLeftColumn(ProgressColumn):
+        """A column that counts down between two reports."""
+
+        def render(self, task: Task) -> Text:
+            reported = task.fields["reported"]
+            since = (task.elapsed or 0.0) - reported
+            return Text(time_left(reported, int(task.completed), int(task.total or 0), since))
 
     with _lines_above() as terminal:
         columns = (
             BarColumn(24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TimeLeftColumn(),
             TextColumn("{task.description}", markup=False),
         )
         with Progress(*columns, console=terminal.console, transient=True, redirect_stderr=False) as progress:
             terminal.write = lambda line: progress.console.print(line, markup=False, highlight=False)
-            task = progress.add_task("", left="")
+            task = progress.add_task("", reported=0.0)
             start = time.monotonic()
 
             def update(title: str, done: int, total: int) -> None:
-                left = time_left(time.monotonic() - start, done, total)
-                progress.update(task, description=title, completed=done, total=total, left=left)
+                reported = time.monotonic() - start
+                progress.update(task, description=title, completed=done, total=total, reported=reported)
 
             yield _raising_pending(update)
             terminal.drain()

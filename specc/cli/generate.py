@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from specc.cli.arguments import (
 )
 from specc.cli.generate_batch import answer_all
 from specc.cli.generate_notes import empty_note, sampling_notes, summary
+from specc.cli.generate_processors import logprobs_json, parse_biases, read_schema, read_text
 from specc.cli.prompt_source import ChatChoice, PromptForm, read_source, take_form
 from specc.prompts import read_lines
 from specc.runtime.errors import PromptError, RecipeError
@@ -44,8 +45,11 @@ EXAMPLES = examples(
     "specc generate model.specc --messages chat.json --temperature 0.8 --seed 7",
     "specc generate model.specc --prompts in.jsonl --output out.jsonl",
     'specc generate model.specc -p "def f(" --no-speculation --json',
+    "specc generate model.specc -p 'Describe a person.' --json-schema person.json",
+    "specc generate model.specc -p 'Yes or no?' --regex '(yes|no)' --logprobs 2 --json",
 )
 STDIN = "Read the prompt from standard input."
+PROMPT_FILE = "A file that holds the prompt."
 MESSAGES = "A JSON file of messages, or an object with messages, tools and documents. - is standard input."
 CHAT = (
     "--chat makes the prompt a user's message, for the model's chat template; --raw takes it as it is. "
@@ -66,6 +70,21 @@ ACCEPTANCE = "The acceptance rule: match, speculative or recursive. Default: the
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
 TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."
 TOP_K = "Sample from the K likeliest tokens. 0 is all tokens. Default: the model's own, else 0."
+MIN_P = (
+    "Sample from the tokens that have this share of the likeliest one's probability. Default: the model's own, else 0."
+)
+REPETITION = (
+    "Make tokens of prompt and answer less likely, by a number above 1. Default: the model's own, else 1, no change."
+)
+FREQUENCY = "Subtract this from a token's logit for each time that the answer has it, -2 to 2."
+PRESENCE = "Subtract this from a token's logit if the answer has it, -2 to 2."
+BIAS = "Add a number from -100 to 100 to the logit of a token id. May be repeated."
+BAD_WORDS = "Forbid this word in the answer. May be repeated."
+MIN_TOKENS = "Do not end the answer before it has so many tokens."
+LOGPROBS = "With --json, give each token's log-probability, and those of the N likeliest ones at its place."
+SCHEMA = "Answer in JSON by this schema, a file or its text. Needs llguidance, the extra `grammar`."
+REGEX = "Answer with text that matches this regular expression as a whole. Needs llguidance."
+LARK = "Answer by this grammar, a file in llguidance's dialect of Lark. Needs llguidance."
 SEED = "The seed of the rng. With the same seed, sampling gives the same tokens."
 STOP = "End the answer before this text. May be repeated."
 IGNORE_EOS = "Do not end the answer at an end-of-sequence token."
@@ -75,25 +94,40 @@ QUIET = "Write only the text: no summary and no notes."
 def command(
     bundle: BundleArgument,
     source: Annotated[OptionalStr, typer.Argument(metavar="-", help=STDIN, show_default=False)] = None,
-    prompt: Annotated[OptionalStr, option("TEXT", "The prompt.", "-p", "--prompt")] = None,
-    prompt_file: Annotated[OptionalPath, option("FILE", "A file that holds the prompt.")] = None,
-    messages: Annotated[OptionalPath, option("FILE", MESSAGES)] = None,
-    chat: Annotated[bool | None, typer.Option("--chat/--raw", help=CHAT, show_default=False)] = None,
-    system: Annotated[OptionalStr, option("TEXT", SYSTEM)] = None,
-    prompts: Annotated[OptionalPath, option("FILE", PROMPTS)] = None,
-    output: Annotated[OptionalPath, option("FILE", OUTPUT)] = None,
-    max_new_tokens: Annotated[int, option("N", TOKENS, "-n", "--max-new-tokens", min=1)] = 128,
-    recipe: Annotated[OptionalStr, option("NAME", RECIPE)] = None,
-    no_speculation: Annotated[bool, flag("--no-speculation", NO_SPECULATION)] = False,
-    no_guard: Annotated[bool, flag("--no-guard", NO_GUARD)] = False,
-    exact: Annotated[bool, flag("--exact", EXACT)] = False,
-    acceptance: Annotated[OptionalStr, option("RULE", ACCEPTANCE)] = None,
-    temperature: Annotated[float | None, option("T", TEMPERATURE)] = None,
-    top_p: Annotated[float | None, option("P", TOP_P)] = None,
-    top_k: Annotated[OptionalInt, option("K", TOP_K)] = None,
-    seed: Annotated[OptionalInt, option("S", SEED, min=0)] = None,
-    stop: Annotated[StrList, option("S", STOP)] = None,
-    ignore_eos: Annotated[bool, flag("--ignore-eos", IGNORE_EOS)] = False,
+    prompt: Annotated[OptionalStr, option("TEXT", "The prompt.", "-p", "--prompt", rich_help_panel="Prompt")] = None,
+    prompt_file: Annotated[OptionalPath, option("FILE", PROMPT_FILE, rich_help_panel="Prompt")] = None,
+    messages: Annotated[OptionalPath, option("FILE", MESSAGES, rich_help_panel="Prompt")] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--raw", help=CHAT, show_default=False, rich_help_panel="Prompt")
+    ] = None,
+    system: Annotated[OptionalStr, option("TEXT", SYSTEM, rich_help_panel="Prompt")] = None,
+    prompts: Annotated[OptionalPath, option("FILE", PROMPTS, rich_help_panel="Prompt")] = None,
+    output: Annotated[OptionalPath, option("FILE", OUTPUT, rich_help_panel="Prompt")] = None,
+    max_new_tokens: Annotated[
+        int, option("N", TOKENS, "-n", "--max-new-tokens", min=1, rich_help_panel="Decoding")
+    ] = 128,
+    recipe: Annotated[OptionalStr, option("NAME", RECIPE, rich_help_panel="Decoding")] = None,
+    no_speculation: Annotated[bool, flag("--no-speculation", NO_SPECULATION, rich_help_panel="Decoding")] = False,
+    no_guard: Annotated[bool, flag("--no-guard", NO_GUARD, rich_help_panel="Decoding")] = False,
+    exact: Annotated[bool, flag("--exact", EXACT, rich_help_panel="Decoding")] = False,
+    acceptance: Annotated[OptionalStr, option("RULE", ACCEPTANCE, rich_help_panel="Decoding")] = None,
+    temperature: Annotated[float | None, option("T", TEMPERATURE, rich_help_panel="Choice of tokens")] = None,
+    top_p: Annotated[float | None, option("P", TOP_P, rich_help_panel="Choice of tokens")] = None,
+    top_k: Annotated[OptionalInt, option("K", TOP_K, rich_help_panel="Choice of tokens")] = None,
+    min_p: Annotated[float | None, option("P", MIN_P, rich_help_panel="Choice of tokens")] = None,
+    seed: Annotated[OptionalInt, option("S", SEED, min=0, rich_help_panel="Choice of tokens")] = None,
+    repetition_penalty: Annotated[float | None, option("P", REPETITION, rich_help_panel="Choice of tokens")] = None,
+    frequency_penalty: Annotated[float | None, option("P", FREQUENCY, rich_help_panel="Choice of tokens")] = None,
+    presence_penalty: Annotated[float | None, option("P", PRESENCE, rich_help_panel="Choice of tokens")] = None,
+    logit_bias: Annotated[StrList, option("TOKEN=BIAS", BIAS, rich_help_panel="Choice of tokens")] = None,
+    bad_words: Annotated[StrList, option("WORD", BAD_WORDS, rich_help_panel="Choice of tokens")] = None,
+    min_new_tokens: Annotated[OptionalInt, option("N", MIN_TOKENS, rich_help_panel="Choice of tokens")] = None,
+    logprobs: Annotated[OptionalInt, option("N", LOGPROBS, rich_help_panel="Choice of tokens")] = None,
+    json_schema: Annotated[OptionalStr, option("FILE|TEXT", SCHEMA, rich_help_panel="Form of the answer")] = None,
+    regex: Annotated[OptionalStr, option("REGEX", REGEX, rich_help_panel="Form of the answer")] = None,
+    lark: Annotated[OptionalPath, option("FILE", LARK, rich_help_panel="Form of the answer")] = None,
+    stop: Annotated[StrList, option("S", STOP, rich_help_panel="Decoding")] = None,
+    ignore_eos: Annotated[bool, flag("--ignore-eos", IGNORE_EOS, rich_help_panel="Decoding")] = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
@@ -116,7 +150,18 @@ def command(
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
+        "min_p": min_p,
         "seed": seed,
+        "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
+        "logit_bias": parse_biases(logit_bias or ()),
+        "bad_words": bad_words,
+        "min_new_tokens": min_new_tokens,
+        "logprobs": logprobs,
+        "json_schema": read_schema(json_schema),
+        "regex": regex,
+        "lark": read_text("--lark", lark),
         "stop": stop or (),
         "ignore_eos": ignore_eos,
         "guard": not no_guard,
@@ -166,11 +211,13 @@ def _answer(
         console.note(line)
     answer = _run(session, stream, show=not json)
     if json:
-        ending = {
+        ending: dict[str, Any] = {
             "token_ids": stream.token_ids,
             "finish_reason": stream.finish_reason,
             "stop_reason": stream.stop_reason,
         }
+        if stream.logprobs is not None:
+            ending["logprobs"] = logprobs_json(stream.logprobs, session.text)
         console.emit({"text": answer, **ending, **stream.stats.to_json()})
     if quiet:
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from specc.cli import console
 from specc.cli.answers_file import Answers, key, open_answers
 from specc.cli.generate_notes import count
+from specc.cli.generate_processors import logprobs_json
 from specc.cli.prompt_source import ChatChoice, take_form
 from specc.prompts import PromptLine
 from specc.runtime.errors import PromptError
@@ -110,7 +111,7 @@ def _answer(
         generation = session.generate(form.prompt, max_new_tokens, **whole)
     except PromptError as e:
         return {**names, "error": " ".join(str(e).split())}
-    return {
+    answer: dict[str, Any] = {
         **names,
         "chat": form.chat,
         "text": generation.text,
@@ -119,3 +120,6 @@ def _answer(
         "stop_reason": generation.stop_reason,
         "stats": generation.stats.to_json(),
     }
+    if generation.logprobs is not None:
+        answer["logprobs"] = logprobs_json(generation.logprobs, session.text)
+    return answer

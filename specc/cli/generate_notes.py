@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from specc.runtime.sampling_defaults import SamplingDefaults
+from specc.runtime.sampling_defaults import PROCESSORS, SAMPLING, SamplingDefaults
 
 if TYPE_CHECKING:
     from specc.runtime.manifest import ModelSpec
@@ -16,16 +16,17 @@ SHOWN = 60  # Characters of a value that a model's file holds.
 
 
 def sampling_notes(model: ModelSpec, options: RequestOptions) -> list[str]:
-    """Say which of the model's sampling defaults are in use, and which specc does not apply.
+    """Say which of the model's defaults for the choice of tokens are in use, and which specc does not apply.
 
     Args:
         model: the model, with what its `generation_config.json` asks for.
         options: the options that the user passes.
     """
     defaults, notes = SamplingDefaults(model.generation_config), []
-    used = defaults.in_use(options.get("temperature"), options.get("top_p"), options.get("top_k"))
+    used = defaults.in_use(options)
+    remedy = "; --temperature 0 is greedy" if "temperature" in used else ""
     if used:
-        notes.append(f"sampling as generation_config.json asks: {_values(used)}; --temperature 0 is greedy")
+        notes.append(f"tokens are chosen as generation_config.json asks: {_values(used)}{remedy}")
     if defaults.not_applied:
         notes.append(f"generation_config.json also asks for {_values(defaults.not_applied)}; specc does not apply it")
     return notes
@@ -33,7 +34,8 @@ def sampling_notes(model: ModelSpec, options: RequestOptions) -> list[str]:
 
 def _values(options: Mapping[str, Any]) -> str:
     """Write options with their values in one line, the names of specc's own as on the command line."""
-    return ", ".join(f"{name.replace('top_', 'top-')} {str(value)[:SHOWN]}" for name, value in options.items())
+    names = {name: name.replace("_", "-") for name in (*SAMPLING, *PROCESSORS)}
+    return ", ".join(f"{names.get(name, name)} {str(value)[:SHOWN]}" for name, value in options.items())
 
 
 def summary(stream: Stream, max_new_tokens: int, context: int) -> list[str]:

@@ -99,6 +99,8 @@ def _write_bundle(
             check_assistant_tokenizer(options, tokenizer, prompts)
         model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
     spec = describe(model, options.model, options.max_seq_len)
+    # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
+    assistant = load_assistant(options.assistant_model, options, spec) if options.assistant_model else None
     stages.weigh(expected_seconds(replace(extent, parameters=sum(p.numel() for p in model.parameters()))))
     facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
@@ -131,9 +133,8 @@ def _write_bundle(
 
     stages.begin("capture", f"capture {options.model}")
     graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"))}
-    if options.assistant_model:
-        assistant, assistant_spec = load_assistant(options.assistant_model, options, spec)
-        stages.begin("assistant", f"capture {assistant_spec.source}")
+    if assistant is not None:
+        stages.begin("assistant", f"capture {options.assistant_model}")
         graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
 
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]

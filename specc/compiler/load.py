@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -75,11 +74,8 @@ def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> 
     return [(text, tokenizer.encode(text)[: context // 2]) for text in texts]
 
 
-def load_assistant(source: str, options: Options, target: ModelSpec) -> tuple[PreTrainedModel, ModelSpec]:
-    """Load a draft model.
-
-    Returns:
-        The model, and its description with the target's context.
+def load_assistant(source: str, options: Options, target: ModelSpec) -> PreTrainedModel:
+    """Load a draft model with as many rows of embeddings as the target has.
 
     Raises:
         CaptureError: it does not load.
@@ -96,4 +92,4 @@ def load_assistant(source: str, options: Options, target: ModelSpec) -> tuple[Pr
             f"{source} has positions for {spec.context} tokens and the bundle for {target.context}; "
             f"give --max-seq-len {spec.context} or less"
         )
-    return model, replace(spec, context=target.context)
+    return model

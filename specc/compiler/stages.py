@@ -42,14 +42,14 @@ def expected_seconds(extent: Extent) -> dict[str, float]:
     """Return the expected seconds of each stage, in order. A stage that does not run has 0."""
     millions = extent.parameters / 1e6
     return {
-        "load": 2.0 + 0.028 * millions,
-        "golden": extent.golden_tokens * (0.014 + 0.0005 * millions),
-        "capture": 3.0 + 0.048 * millions,
+        "load": 0.1 + 0.024 * millions,
+        "golden": extent.golden_tokens * (0.007 + 0.00034 * millions),
+        "capture": 2.7 + 0.031 * millions,
         "assistant": 3.0 if extent.assistant else 0.0,
-        "search": (0.4 + 0.012 * millions) if extent.searches else 0.0,
-        "weights": 0.2 + (0.045 if extent.quantises else 0.01) * millions,
-        "build": extent.recipes * (0.6 + 0.0022 * millions),
-        "measure": 5.0 + extent.recipes * (0.3 + 0.022 * millions),
+        "search": (0.3 + 0.012 * millions) if extent.searches else 0.0,
+        "weights": 1.0 + (0.03 if extent.quantises else 0.01) * millions,
+        "build": extent.recipes * (0.27 + 0.0038 * millions),
+        "measure": 0.7 + 0.2 * millions + extent.recipes * (0.05 + 0.0155 * millions),
         "tune": (20.0 + extent.recipes * 0.1 * millions) if extent.tunes else 0.0,
     }
 

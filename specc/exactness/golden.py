@@ -12,6 +12,7 @@ from pathlib import Path
 from specc import prompts
 from specc.runtime.errors import BundleError, first_line
 from specc.runtime.manifest import ModelSpec
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import Session
 
 FILE = "golden.jsonl"
@@ -161,7 +162,7 @@ def replay(
     for number, case in enumerate(cases):
         for name in names:
             count = len(case.token_ids)
-            generation = session.generate(case.prompt_ids, count, recipe=name, temperature=0, guard=False)
+            generation = session.generate(case.prompt_ids, count, recipe=name, **PLAIN_GREEDY, guard=False)
             judgement = judge(name, number, generation.token_ids, case, tolerance)
             is_lossy = judgement.verdict is Verdict.DIVERGED and not generation.stats.lossless
             result = replace(
@@ -187,8 +188,8 @@ def replay_exactly(
     for number, case in enumerate(cases):
         for name in names:
             length = len(case.token_ids)
-            plain = session.generate(case.prompt_ids, length, recipe="plain", temperature=0, exact=name)
-            generation = session.generate(case.prompt_ids, length, recipe=name, temperature=0, guard=False, exact=True)
+            plain = session.generate(case.prompt_ids, length, recipe="plain", **PLAIN_GREEDY, exact=name)
+            generation = session.generate(case.prompt_ids, length, recipe=name, **PLAIN_GREEDY, guard=False, exact=True)
             expected = Case(case.prompt, case.prompt_ids, plain.token_ids, [0.0] * len(plain.token_ids))
             result = replace(
                 judge(name, number, generation.token_ids, expected, tolerance=0.0),

@@ -81,10 +81,10 @@ def samples(
     cases: Sequence[Case], text: Text | None, encode: Callable[[str], Sequence[int]], context: int
 ) -> list[Sample]:
     """Return the samples of a compile: the golden prompts, and a text if there is one. Empty ones are left out."""
-    chosen = [from_prompts(cases)]
+    texts = [from_prompts(cases)]
     if text:
-        chosen.append(from_text(text.name, encode(text.content), context))
-    return [sample for sample in chosen if sample.tokens]
+        texts.append(from_text(text.name, encode(text.content), context))
+    return [sample for sample in texts if sample.tokens]
 
 
 def measure(session: Session, sample: Sample, advance: Callable[[], None] = lambda: None) -> float:

@@ -45,18 +45,18 @@ def reference(
     cases = []
     for text, ids in prompts:
         feed, cache = torch.tensor([ids]), None
-        chosen: list[int] = []
+        answer: list[int] = []
         gaps: list[float] = []
-        while len(chosen) < tokens and (not chosen or chosen[-1] not in eos):
+        while len(answer) < tokens and (not answer or answer[-1] not in eos):
             with quiet(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # transformers 5.24 renames the argument that 5.20 wants
                 out = model(input_ids=feed, past_key_values=cache, use_cache=True, **last)
                 cache = out.past_key_values
             best = out.logits[0, -1].float().topk(2)
-            chosen.append(int(best.indices[0]))
+            answer.append(int(best.indices[0]))
             gaps.append(round(float(best.values[0] - best.values[1]), 6))
-            feed = torch.tensor([chosen[-1:]])
-        cases.append(Case(text, list(ids), chosen, gaps))
+            feed = torch.tensor([answer[-1:]])
+        cases.append(Case(text, list(ids), answer, gaps))
         advance()
     return cases
 

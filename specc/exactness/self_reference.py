@@ -17,6 +17,7 @@ from specc.exactness import golden, perplexity
 from specc.exactness.golden import Case
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session, open_session
 
@@ -56,7 +57,8 @@ def refer_to_itself(path: Path, text: Path | None = None) -> None:
 def _agreements(session: Session, case: Case) -> Sequence[bool]:
     """Tell for each golden token whether plain decoding chooses it after the golden text before it."""
     return [
-        session.generate([*case.prompt_ids, *case.token_ids[:i]], 1, recipe="plain", temperature=0).token_ids == [token]
+        session.generate([*case.prompt_ids, *case.token_ids[:i]], 1, recipe="plain", **PLAIN_GREEDY).token_ids
+        == [token]
         for i, token in enumerate(case.token_ids)
     ]
 

@@ -25,10 +25,12 @@ class WidthInvariancePolicy:
 
     # Slots of the widest engine that is compared. Wider ones run kernels that are compared already.
     widest: int = 16
-    # Tokens of golden text that each engine runs.
+    # Tokens of golden text that each engine runs, so that the share of changed tokens means something.
     tokens: int = 128
+    # Tokens after which a target without any difference counts as invariant. Rounded activations differ at each token.
+    enough_if_invariant: int = 64
     # Tokens that run in a slot of their own each, to compare the slots of one width.
-    slot_tokens: int = 16
+    slot_tokens: int = 8
     # A token may change where the two best logits of plain decoding are closer. It is the tolerance of the golden test.
     near_tie: float = 1e-3
     # The largest difference of two logits. fp32 has 3e-5 at logits of 30; rounded activations have 0.6 and more.
@@ -59,7 +61,8 @@ def measure(session: Session, cases: Sequence[Case], policy: WidthInvariancePoli
     tokens, worst, beyond = 0, 0.0, False
     changed = np.zeros(len(runs), np.int64)
     for case in cases:
-        text = case.token_ids[: policy.tokens - tokens]
+        invariant = not beyond and worst <= policy.difference
+        text = case.token_ids[: (policy.enough_if_invariant if invariant else policy.tokens) - tokens]
         if not text:
             break
         prompt = Cache(session.cache.store)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from specc.huggingface.directory import check_pointers
+from specc.huggingface.gguf_rotary import RotaryScaling, read_scaling
 from specc.runtime.errors import CaptureError, first_line
 
 MAGIC = b"GGUF"
@@ -44,11 +45,13 @@ class GgufFile:
         parts: the files, in order.
         architecture: the key `general.architecture`, such as "llama".
         types: number of tensors of each GGML type, by the type's name.
+        scaling: what divides the rotary frequencies, if anything does.
     """
 
     parts: tuple[Path, ...]
     architecture: str
     types: Mapping[str, int]
+    scaling: RotaryScaling | None = None
 
     @property
     def rounded(self) -> dict[str, int]:
@@ -126,8 +129,8 @@ def read_gguf(parts: Sequence[Path]) -> GgufFile:
     """
     types: Counter[str] = Counter()
     architecture = ""
-    for part in parts:
-        reader = _open(part)
+    readers = [_open(part) for part in parts]
+    for reader in readers:
         field = reader.fields.get("general.architecture")
         architecture = architecture or (str(field.contents()) if field else "")
         types.update(tensor.tensor_type.name for tensor in reader.tensors)
@@ -139,7 +142,8 @@ def read_gguf(parts: Sequence[Path]) -> GgufFile:
         )
     if not architecture:
         raise CaptureError(f"{parts[0].name} names no architecture (general.architecture); convert the model again")
-    return GgufFile(parts=tuple(parts), architecture=architecture, types=dict(types))
+    scaling = read_scaling(readers)
+    return GgufFile(parts=tuple(parts), architecture=architecture, types=dict(types), scaling=scaling)
 
 
 def join_parts(parts: Sequence[Path], target: Path) -> Path:

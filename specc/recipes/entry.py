@@ -79,16 +79,16 @@ class Method:
     needs: tuple[str, ...] = ()
     search: LayerSearch | None = None
 
-    def settle(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def settle(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the values that a user gives by the defaults.
 
         Raises:
             RecipeError: the method has no parameter of that name. The message names the nearest.
         """
-        for name in given:
+        for name in values:
             if name not in self.parameters:
                 raise RecipeError(f"recipe {self.name} has no parameter {name!r}; {nearest(name, self.parameters)}")
-        return {name: given.get(name, p.default) for name, p in self.parameters.items()}
+        return {name: values.get(name, p.default) for name, p in self.parameters.items()}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

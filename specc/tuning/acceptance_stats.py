@@ -12,6 +12,7 @@ from specc.runtime.acceptance import rule as acceptance_rule
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.method import load_acceptance
 from specc.runtime.recipe import Recipe
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import Session
 from specc.runtime.stats import Stats
 from specc.tuning.policy import CALIBRATION, CalibrationPolicy
@@ -129,7 +130,7 @@ class _Recorder:
     def generate(self, prompt: list[int], count: int, recipe: str, rule: Acceptance | None = None) -> Stats:
         """Decode `count` tokens without the guard, and return the statistics."""
         return self.session.generate(
-            prompt, count, recipe=recipe, acceptance=rule, temperature=0, ignore_eos=True, guard=False
+            prompt, count, recipe=recipe, acceptance=rule, **PLAIN_GREEDY, ignore_eos=True, guard=False
         ).stats
 
     def run(self, prompt: list[int], tokens: int) -> None:

@@ -24,7 +24,9 @@ from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 from specc.tuning.trials import PLAIN, RecipeTrials, Trials, ratio
 
 Advance = Callable[[int, int, str], None]  # The steps that are done, their number, and what the next one runs.
-STEPS_OF_A_PROMPT = 3  # A prompt of the rounds takes about as long as the try-outs of three recipes.
+# What takes about as long as the try-outs of so many recipes: measuring the widths, and a prompt of the rounds.
+STEPS_OF_WIDTHS = 6
+STEPS_OF_A_PROMPT = 2
 VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED, Verdict.LOSSY)
 
 
@@ -62,9 +64,12 @@ def choose_default(
         choose(bundle, CPU)
     except BackendError:
         return
-    invariance = width_invariance.measure(open_session(bundle), golden.read_cases(bundle.file(golden.FILE)))
+    cases = golden.read_cases(bundle.file(golden.FILE))
+    steps = STEPS_OF_WIDTHS + _steps(bundle, len(cases))
+    advance(0, steps, "every width beside decode")
+    invariance = width_invariance.measure(open_session(bundle), cases)
     bundle = replace(bundle, manifest=replace(bundle.manifest, width_invariance=invariance))
-    choice = measure(bundle, advance, policy)
+    choice = measure(bundle, lambda done, _, recipe: advance(STEPS_OF_WIDTHS + done, steps, recipe), policy)
     write_manifest(
         path,
         replace(
@@ -91,7 +96,7 @@ def measure(
     trials = Trials(bundle, policy)
     trials.warm_up()
     recipes = [recipe.name for recipe in bundle.manifest.recipes if recipe.name != PLAIN]
-    steps = len(recipes) + STEPS_OF_A_PROMPT * len(trials.cases)
+    steps = _steps(bundle, len(trials.cases))
     for done, recipe in enumerate(recipes):
         advance(done, steps, recipe)
         trials.try_out(recipe)
@@ -110,6 +115,11 @@ def measure(
         provisional=bool(contenders) and not _rests_on_enough(trials.rounds[PLAIN], policy),
         rows=tuple(rows),
     )
+
+
+def _steps(bundle: Bundle, cases: int) -> int:
+    """Return the number of steps of `measure`: the try-outs of all recipes, and the prompts of a round."""
+    return len(bundle.manifest.recipes) - 1 + STEPS_OF_A_PROMPT * cases
 
 
 def _fastest(trials: Trials, contenders: list[str], policy: DefaultRecipePolicy) -> str:

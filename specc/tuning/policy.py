@@ -87,12 +87,12 @@ class DefaultRecipePolicy:
     # Tokens of a try-out's answer at least, however slow the model is.
     least_trial_tokens: int = 4
     # Speed-up on the first prompt of the try-out below which a recipe does not run the second.
-    give_up_below: float = 0.6
+    give_up_below: float = 0.7
     # Share of the lead's speed-up in the try-out, plain decoding's 1.0 included, from which a recipe is a contender.
     # Two short answers say little: SmolLM2's fastest recipe had 0.85 of the lead there.
     within_reach: float = 0.6
-    # Contenders at most, beside plain decoding. Cost: about 3 s each, and the memory of their engines at once.
-    contenders: int = 4
+    # Contenders at most, beside plain decoding. Cost: about 5 s each, and the memory of their engines at once.
+    contenders: int = 3
     # Rounds over all prompts at most. One is enough; more are run while they are cheap.
     rounds: int = 3
     # Seconds of decoding after which no further round begins.

@@ -10,6 +10,7 @@ from statistics import median
 from specc.exactness import golden
 from specc.exactness.golden import Case, Replayed, Verdict
 from specc.runtime.bundle import Bundle
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import Session, open_session
 from specc.tuning.policy import DefaultRecipePolicy
 
@@ -89,7 +90,7 @@ def run(session: Session, case: Case, number: int, recipe: str, tokens: int, tol
             are compared with as many.
         tolerance: a gap of logits below which a difference is a near-tie.
     """
-    generation = session.generate(case.prompt_ids, tokens, recipe=recipe, temperature=0, guard=False, ignore_eos=True)
+    generation = session.generate(case.prompt_ids, tokens, recipe=recipe, **PLAIN_GREEDY, guard=False, ignore_eos=True)
     compared = replace(case, token_ids=case.token_ids[:tokens], gaps=case.gaps[:tokens])
     replayed = golden.judge(recipe, number, generation.token_ids, compared, tolerance)
     stats = generation.stats
@@ -125,6 +126,7 @@ class Trials:
         self.plain_beside: dict[str, RecipeTrials] = {}
         self.rounds: dict[str, RecipeTrials] = {}
         self._trial_tokens = policy.trial_tokens
+        self._trial_cases = list(range(min(policy.trial_prompts, len(self.cases))))
 
     def warm_up(self) -> None:
         """Warm up plain decoding, and find out how long an answer of the try-out can be."""
@@ -135,14 +137,19 @@ class Trials:
         self._trial_tokens = max(policy.least_trial_tokens, min(policy.trial_tokens, affordable))
 
     def try_out(self, recipe: str) -> None:
-        """Run a recipe on some prompts in turns with plain decoding. Stop after one prompt if it is hopelessly slow."""
-        self._warm(recipe)
+        """Run a recipe on some prompts in turns with plain decoding. Stop after one prompt if it is hopelessly slow.
+
+        A recipe begins with the prompt at which the last one ended, whose rows the session still has.
+        """
+        self._warm(recipe, self._trial_cases[0])
         self.tried[recipe], self.plain_beside[recipe] = RecipeTrials(), RecipeTrials()
-        for number in range(min(self.policy.trial_prompts, len(self.cases))):
+        for number in list(self._trial_cases):
             self.plain_beside[recipe].add(self._run(PLAIN, number, self._trial_tokens))
             self.tried[recipe].add(self._run(recipe, number, self._trial_tokens))
             if self.tried_speedup(recipe) < self.policy.give_up_below:
                 break
+        else:
+            self._trial_cases.reverse()
         self.release(recipe)
 
     def tried_speedup(self, recipe: str) -> float:
@@ -203,8 +210,8 @@ class Trials:
         cases = (trials for name in self.rounds.values() for trials in name.by_case.values())
         return sum(trial.seconds for trials in cases for trial in trials)
 
-    def _warm(self, recipe: str) -> None:
-        self._run(recipe, 0, self.policy.warm_up_tokens)
+    def _warm(self, recipe: str, case: int = 0) -> None:
+        self._run(recipe, case, self.policy.warm_up_tokens)
 
     def _run(self, recipe: str, case: int, tokens: int) -> Trial:
         return run(self.session, self.cases[case], case, recipe, tokens, self.bundle.manifest.near_tie_tolerance)

@@ -23,6 +23,7 @@ from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import check_writable, replace_manifest
 from specc.runtime.errors import SpeccWarning
 from specc.runtime.recipe import Recipe
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import open_session
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates, calibrate
 from specc.tuning.job import PLAIN, Job, prepare, read_texts, with_single_threads
@@ -80,9 +81,9 @@ def tune(
     stage("run the best", total - 3, total)
     finalists = rerun_finalists(job, candidates)
     stage("replay the golden outputs", total - 2, total)
-    chosen = choose_finalist(job, candidates, finalists, cases)
+    winner = choose_finalist(job, candidates, finalists, cases)
     stage("write the plan", total - 1, total)
-    plan = _plan(job, costs, calibrations, candidates, finalists, chosen)
+    plan = _plan(job, costs, calibrations, candidates, finalists, winner)
     write(bundle, job, plan, candidates)
     return plan
 
@@ -144,7 +145,7 @@ def rerun_finalists(job: Job, candidates: Sequence[Candidate]) -> list[Finalist]
         for prompt in job.prompts:
             for name in seconds:
                 generation = session.generate(
-                    prompt, job.tokens, recipe=name, temperature=0, ignore_eos=True, guard=False
+                    prompt, job.tokens, recipe=name, **PLAIN_GREEDY, ignore_eos=True, guard=False
                 )
                 seconds[name] += generation.stats.seconds
         for name, values in speedups.items():
@@ -205,14 +206,14 @@ def _plan(
     calibrations: Mapping[str, Calibration],
     candidates: Sequence[Candidate],
     finalists: Sequence[Finalist],
-    chosen: Finalist,
+    winner: Finalist,
 ) -> TunePlan:
     """Return the plan: the chosen finalist, and what the choice rests on."""
     return TunePlan(
-        recipe=chosen.recipe,
-        parameters=chosen.parameters,
-        predicted_speedup=chosen.predicted_speedup,
-        measured_speedup=chosen.measured_speedup,
+        recipe=winner.recipe,
+        parameters=winner.parameters,
+        predicted_speedup=winner.predicted_speedup,
+        measured_speedup=winner.measured_speedup,
         tried=tuple(finalists),
         predicted={candidate.recipe.name: round(candidate.speedup, 3) for candidate in candidates},
         verify={candidate.recipe.name: candidate.recipe.verify for candidate in candidates},
@@ -237,8 +238,8 @@ def _plan(
 
 def _with_recipes(bundle: Bundle, recipes: Iterable[Recipe]) -> Bundle:
     """Return the bundle with these recipes in place of those that have the same names."""
-    chosen = {recipe.name: recipe for recipe in recipes}
-    replaced = tuple(chosen.get(recipe.name, recipe) for recipe in bundle.manifest.recipes)
+    by_name = {recipe.name: recipe for recipe in recipes}
+    replaced = tuple(by_name.get(recipe.name, recipe) for recipe in bundle.manifest.recipes)
     return replace(bundle, manifest=replace(bundle.manifest, recipes=replaced))
 
 

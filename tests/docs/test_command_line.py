@@ -36,7 +36,7 @@ def test_the_commands_of_the_page_run(directory: Path) -> None:
     assert [answer["id"] for answer in answers] == ["tree", "forest"]
     rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     named = {name.strip(" `") for row in rows for name in row.split(",")}
-    assert answers[0].keys() | {"error"} == named - {"eos", "stop", "length"}
+    assert answers[0].keys() | {"error", "logprobs"} == named - {"eos", "stop", "length"}
 
 
 @pytest.mark.model

@@ -16,7 +16,7 @@ from fuzz.mutators import MUTATORS, Mutation, mutation
 from fuzz.verdicts import FAULT, RIGHT, verdict
 
 WORKER = Path(__file__).with_name("worker.py")
-SHORT, LONG = 200, 10_000
+SHORT, LONG = 100, 10_000
 PROCESSES = 2
 
 
@@ -82,9 +82,10 @@ def test_a_seed_always_gives_one_mutation_and_few_seeds_give_all_kinds() -> None
     assert {mutation(seed).kind for seed in range(100)} == set(MUTATORS)
 
 
+@pytest.mark.model
 def test_mutated_bundles_are_refused_in_one_line_or_give_the_same_tokens(tmp_path: Path) -> None:
     counts = check(tmp_path, 0, SHORT)
-    assert counts["refused"] > SHORT // 3 and counts["same"] > 10 and counts["changed"] > 10
+    assert counts["refused"] > SHORT // 3 and counts["same"] > 5 and counts["changed"] > 5
 
 
 @pytest.mark.slow

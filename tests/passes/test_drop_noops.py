@@ -11,6 +11,7 @@ from small_graphs import graph_text, rewrite, small
 from torch import Tensor
 
 from specc.passes.drop_noops import DropNoops
+from specc.passes.find import calls
 
 pytestmark = pytest.mark.torch
 
@@ -59,10 +60,10 @@ STAY: dict[str, Callable[[Tensor], Tensor]] = {
     "a slice with an end": lambda x: aten.slice.Tensor(x, 0, 0, 3),
     "a slice with a step": lambda x: aten.slice.Tensor(x, 0, 0, 2**63 - 1, 2),
     "a sum": lambda x: x + x,
+    "a call whose first argument is a list": lambda x: torch.cat([x, x]),
 }
 GO: dict[str, Callable[[Tensor], Tensor]] = {
     "a slice without numbers": lambda x: aten.slice.Tensor(x, 0),
-    "a slice of step one": lambda x: aten.slice.Tensor(x, 0, 0, 2**63 - 1, 1),
     "a slice to the largest end": lambda x: aten.slice.Tensor(x, 0, 0, 2**62),
     "a type that another tensor has": lambda x: aten.type_as(x, x),
     "a copy": aten.clone,
@@ -83,3 +84,12 @@ def test_what_changes_no_value_goes(name: str) -> None:
     assert DropNoops()(graph) == 1
     graph.recompile()
     assert graph_text(graph) == "inputs x\nmul_1 = mul(x, 2)\nreturn {logits: mul_1}"
+
+
+@pytest.mark.parametrize(("step", "changed"), [(1, 1), (2, 0)])
+def test_a_step_of_one_may_be_written(step: int, changed: int) -> None:
+    """torch.export leaves it out, so it is added here."""
+    graph = small(lambda x: aten.slice.Tensor(x, 0, 0, 2**62) * 2, x=torch.arange(8.0))
+    (cut,) = calls(graph, aten.slice.Tensor)
+    cut.args = (*cut.args, step)
+    assert DropNoops()(graph) == changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -244,7 +245,51 @@ def test_a_norm_in_an_unknown_form_beside_known_ones_gives_no_warning() -> None:
     assert (record.changed, record.note) == (1, "")
 
 
-def test_the_nearest_of_two_misses_is_the_one_that_fits_further() -> None:
-    graph = graph_of(lambda x, weight: over_another_axis(root_and_quotient(x, weight), weight))
-    miss = FuseRMSNorm().nearest_miss(graph)
-    assert miss is not None and "not a mean over the last axis" in str(miss)
+def mean_of_means(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True).mean(-1, keepdim=True) + 1e-5))
+
+
+def divided(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * (x / torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
+
+
+BY_FIT: dict[Norm, str] = {  # form -> a part of the reason, the form that fits least first
+    root_and_quotient: "a rsqrt is expected",
+    maximum: "not the sum of a mean and a number",
+    over_another_axis: "not a mean over the last axis",
+    mean_of_means: "not a square",
+    divided: "does not multiply x, whose squares it takes",
+}
+
+
+@pytest.mark.parametrize(("worse", "better"), pairwise(BY_FIT), ids=lambda norm: norm.__name__)
+def test_the_nearest_of_two_misses_is_the_one_that_fits_further(worse: Norm, better: Norm) -> None:
+    """Whichever comes first in the graph."""
+    for norm in (
+        lambda x, weight: better(x, weight) + worse(x, weight),
+        lambda x, weight: worse(x, weight) + better(x, weight),
+    ):
+        miss = FuseRMSNorm().nearest_miss(graph_of(norm))
+        assert miss is not None and BY_FIT[better] in miss.reason
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"), [(torchs_without_weight, mean_of_means), (mean_of_means, torchs_over_two_axes)]
+)
+def test_torchs_norm_without_a_weight_is_nearer_than_one_over_two_axes(better: Norm, worse: Norm) -> None:
+    miss = FuseRMSNorm().nearest_miss(graph_of(lambda x, weight: worse(x, weight) + better(x, weight)))
+    assert miss is not None and ("rms_norm" in miss.node.name) is (better is torchs_without_weight)
+
+
+@pytest.mark.parametrize(("calls_between", "is_norm"), [(3, True), (4, False)])
+def test_what_is_scaled_many_calls_behind_a_mean_is_not_taken_for_a_norm(calls_between: int, is_norm: bool) -> None:
+    """Six calls lead from the mean of squares to the quotient, or seven: add, sqrt, div and those between."""
+
+    def long(x: Tensor, weight: Tensor) -> Tensor:
+        scale = x.pow(2).mean(-1, keepdim=True) + 1e-5
+        for _ in range(calls_between):
+            scale = scale.abs()
+        return weight * (x / torch.sqrt(scale))
+
+    miss = FuseRMSNorm().nearest_miss(graph_of(long))
+    assert (miss is not None) is is_norm

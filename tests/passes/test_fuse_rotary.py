@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -148,7 +149,18 @@ def test_other_sizes_behind_the_rotation_are_not_taken_in() -> None:
     assert graph_text(graph).endswith("cat_1 = cat([rotary_1, slice_2], -1)\nreturn {logits: cat_1}")
 
 
+def in_three_parts(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The sizes behind are two slices, not one."""
+    return torch.cat([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE : SIZE + 1], x[..., SIZE + 1 :]], -1)
+
+
+def by_a_swap_that_names_the_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * cos + halves(x).reshape(1, 2, -1, SIZE) * sin
+
+
 FORMS = {
+    "part of a head, and two slices behind it": (in_three_parts, False, SIZE + 2),
+    "a swap that names the number of heads": (by_a_swap_that_names_the_heads, False, SIZE),
     "halves": (by_halves, False, SIZE),
     "neighbours": (by_neighbours, True, SIZE),
     "factors and addends turned around": (turned_around, False, SIZE),
@@ -285,12 +297,51 @@ def test_a_rotation_in_an_unknown_form_is_named_with_the_reason(rotate: Rotate) 
     assert miss == f"{MISSES[rotate]}; the model compiles, but runs slower"
 
 
-def test_angles_that_more_than_positions_decide_are_named() -> None:
-    def scaled_by_x(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return by_halves(x, cos * x.mean(), sin)
+def scaled_by_x(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return by_halves(x, cos * x.mean(), sin)
 
+
+BY_FIT: dict[Rotate, str] = {  # form -> a part of the reason, the form that fits least first
+    subtracted: "is not a part of",
+    with_another_addend: "is not a sum of two products",
+    without_negation: SWAPS,
+    scaled_by_x: "not one row of angles for each position",
+    of_two_angles: "by different angles",
+}
+
+
+@pytest.mark.parametrize(("worse", "better"), pairwise(BY_FIT), ids=lambda rotate: rotate.__name__)
+def test_the_nearest_of_two_misses_is_the_one_that_fits_further(worse: Rotate, better: Rotate) -> None:
+    """Whichever comes first in the graph."""
+    for rotate in (
+        lambda x, cos, sin: better(x, cos, sin) - worse(x, cos, sin),
+        lambda x, cos, sin: -worse(x, cos, sin) - better(x, cos, sin),
+    ):
+        miss = FuseRotary(POSITIONS).nearest_miss(graph_of(rotate))
+        assert miss is not None and BY_FIT[better] in miss.reason
+
+
+def test_angles_that_more_than_positions_decide_are_named() -> None:
     miss = FuseRotary(POSITIONS).nearest_miss(graph_of(scaled_by_x))
     assert miss is not None and miss.reason == "turns by mul_1, which is not one row of angles for each position"
+
+
+def test_angles_that_differ_between_heads_are_named() -> None:
+    graph = graph_of(lambda x, cos, sin: by_halves(x, cos * torch.ones(1, 2, 1, 1), sin))
+    miss = FuseRotary(POSITIONS).nearest_miss(graph)
+    assert miss is not None and miss.reason == "turns by mul_1, which is not one row of angles for each position"
+
+
+def test_an_axis_of_open_length_does_not_turn() -> None:
+    """Such as that of attention's scores."""
+
+    class Scores(Rotary):
+        def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+            angles = position_ids[:, None, :, None] * 0.3
+            return x * angles.cos() + (-x).view(x.shape) * angles.sin()
+
+    graph = small(Scores(by_halves), slots={"x": 3}, x=heads(), position_ids=torch.arange(4)[None])
+    assert FuseRotary(POSITIONS)(graph) == 0
 
 
 def constant_angles(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -315,6 +366,19 @@ def test_a_swap_that_refuses_the_probe_is_no_rotation() -> None:
         return x * cos + halves(x).reshape(1, 2, 4, SIZE) * sin
 
     assert FuseRotary(POSITIONS)(graph_of(of_fixed_slots)) == 0
+
+
+def test_heads_of_three_axes_stay() -> None:
+    """The operator takes four, [1, heads, slots, size]."""
+
+    class Flat(Rotary):
+        def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+            angles = position_ids[:, :, None] * self.frequencies
+            (a, b), angles = x.chunk(2, -1), torch.cat([angles, angles], -1)
+            return x * angles.cos() + torch.cat([-b, a], -1) * angles.sin()
+
+    graph = small(Flat(by_halves), x=heads()[0], position_ids=torch.arange(4)[None].expand(2, 4))
+    assert FuseRotary(POSITIONS)(graph) == 0
 
 
 def test_both_orders_of_a_product_of_two_values() -> None:

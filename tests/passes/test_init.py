@@ -12,7 +12,8 @@ import torch
 from expecttest import assert_expected_inline
 from families import FAMILIES, POSITIONS
 from graphs import EIGHT, captured, logits, operators, prepared, truth
-from small_graphs import small
+from small_graphs import Layers as Stack
+from small_graphs import hidden_states, small
 from torch.fx import GraphModule, Node
 
 from specc import passes
@@ -63,33 +64,38 @@ class Breaks(passes.Pass):
         return 1
 
 
+def doubled() -> GraphModule:
+    return small(lambda x: x * 2, x=torch.ones(1))
+
+
 def test_a_pass_that_finds_nothing_is_an_error_unless_it_may() -> None:
     with pytest.raises(PassError, match=r"FindNothing\(\): found nothing to change \(after DropAsserts\(\)\)"):
-        passes.run([DropAsserts(), FindNothing()], captured("llama"))
-    _, record = passes.run([DropAsserts(), MayFindNothing()], captured("llama"))
+        passes.run([DropAsserts(), FindNothing()], doubled())
+    _, record = passes.run([DropAsserts(), MayFindNothing()], doubled())
     assert (record.changed, record.nodes_before, record.note) == (0, record.nodes_after, "")
 
 
 def test_a_near_miss_is_a_warning_and_a_note_of_the_record() -> None:
-    graph = small(lambda x: x * 2, x=torch.ones(1))
+    graph = doubled()
     note = "NearlyFinds changed nothing; nearest: mul in model is too odd; the model compiles, but runs slower"
     with pytest.warns(SpeccWarning) as warned:
         (record,) = passes.run([NearlyFinds()], graph)
     assert [str(w.message) for w in warned] == [note] == [record.note]
     assert to_json(record)["note"] == note
+    assert warned[0].filename == __file__  # the warning points at the caller
 
 
 def test_a_record_without_a_note_has_no_such_field() -> None:
-    (record,) = passes.run([MayFindNothing()], small(lambda x: x * 2, x=torch.ones(1)))
+    (record,) = passes.run([MayFindNothing()], doubled())
     assert sorted(to_json(record)) == ["changed", "name", "nodes_after", "nodes_before", "seconds"]
 
 
 def test_an_error_names_the_pass_its_values_and_what_ran_before() -> None:
     with pytest.raises(PassError, match=r"ExitAfter\(layers=9\): no exit after layer 9.*\(after no other pass\)"):
-        passes.run([ExitAfter(9)], prepared("llama"))
+        passes.run([ExitAfter(9)], small(Stack(), x=hidden_states()))
     steps = [DropAsserts(), MayFindNothing(), FindNothing()]
     with pytest.raises(PassError, match=r"\(after DropAsserts\(\), MayFindNothing\(\)\)$"):
-        passes.run(steps, captured("llama"))
+        passes.run(steps, doubled())
 
 
 def test_a_pass_that_leaves_an_invalid_graph_is_named() -> None:
@@ -98,7 +104,7 @@ def test_a_pass_that_leaves_an_invalid_graph_is_named() -> None:
 
 
 def test_dead_nodes_go_and_the_record_counts_them() -> None:
-    graph = small(lambda x: x * 2, x=torch.ones(1))
+    graph = doubled()
     with graph.graph.inserting_before(graph.graph.output_node()):
         graph.graph.call_function(torch.ops.aten.neg.default, (outputs(graph)["logits"],))
     (record,) = passes.run([MayFindNothing()], graph)
@@ -111,6 +117,22 @@ def test_dump_writes_each_stage_as_python(tmp_path: Path) -> None:
     names = [f"{i:02}-{type(step).__name__}.py" for i, step in enumerate(passes.preparation(64))]
     assert [file.name for file in files] == names
     assert "specc.rotary" in files[-1].read_text() and "specc.rotary" not in files[0].read_text()
+
+
+def test_dump_prints_nothing_and_takes_a_directory_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        passes.run([DropAsserts(), MayFindNothing()], doubled(), tmp_path / "dump" / "deep")
+    files = sorted((tmp_path / "dump" / "deep").iterdir())
+    assert [file.name for file in files] == ["00-DropAsserts.py", "01-MayFindNothing.py"]
+    assert "aten.mul.Tensor" in files[0].read_text() and capsys.readouterr().out == ""
+
+
+def test_a_fork_has_notes_of_its_own_at_each_node() -> None:
+    graph = doubled()
+    pairs = [*zip(graph.graph.nodes, passes.fork(graph).graph.nodes, strict=True)]
+    assert all(a.meta == b.meta and a.meta is not b.meta for a, b in pairs) and pairs[0][0].meta
 
 
 def test_a_fork_shares_weights_and_leaves_the_original_alone() -> None:
@@ -142,6 +164,12 @@ def test_a_pipeline_has_the_passes_that_its_block_asks_for() -> None:
         assert names(Block(chain, layers=skipped))[0] == "SkipSublayers"
 
 
+def test_the_passes_of_a_preparation_get_the_positions_and_the_multiple_of_a_head() -> None:
+    """All kernels take heads of a multiple of 8 sizes."""
+    reprs = [repr(step) for step in passes.preparation(64)]
+    assert {"BoundPositions(positions=64)", "FuseRotary(positions=64)", "PadHeads(multiple=8)"} < set(reprs)
+
+
 def test_the_passes_of_a_pipeline_get_the_blocks_values() -> None:
     layers = Layers(skip_attention=(0,), skip_mlp=(1,), exit_after=2)
     block = Block(Frontier(3, 5), ("ids",), layers)
@@ -163,7 +191,7 @@ PLACES = {  # in three layers
     "FuseRotary": {"llama": 6, "qwen3": 6, "gemma2": 6, "phi": 6, "gpt_neox": 6, "cohere2": 4, "mixtral": 6}
     | {"codegen": 6},
     "BoundPositions": {"opt": 1, "gpt2": 1, "codegen": 1},
-    "MergeProjections": {"llama": 3, "gemma2": 3, "mixtral": 3, "cohere2": 3},
+    "MergeProjections": {"llama": 3, "qwen3": 3, "gemma2": 3, "phi": 3, "cohere2": 3, "opt": 3, "mixtral": 3},
     "PadHeads": {},  # their heads have sizes that are multiples of 8
     "CoreAten": {},
 }
@@ -228,3 +256,4 @@ def test_a_family_gives_a_warning_only_where_a_rotation_or_norm_stays(family: st
     notes = [str(w.message) for w in caught if w.category is SpeccWarning]
     for name, families in UNFUSED.items():
         assert any(note.startswith(name) for note in notes) == (family in families), notes
+    assert not any(note.startswith("MergeProjections") for note in notes)

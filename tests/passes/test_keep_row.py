@@ -11,6 +11,7 @@ from small_graphs import rewrite, small
 from torch import Tensor, nn
 
 from specc.passes.find import outputs as graph_outputs
+from specc.passes.find import placeholder
 from specc.passes.keep_row import KeepRow
 from specc.runtime.block import Block
 from specc.runtime.errors import PassError
@@ -55,7 +56,8 @@ mul_1 = mul(tanh_1, 3)
 return {logits: mul_1}""",
     )
     torch.testing.assert_close(graph(x, torch.tensor([3]))["logits"], model(x)[:, 3:4])
-    logits = graph_outputs(graph)["logits"]
+    row, logits = placeholder(graph, "row").meta["val"], graph_outputs(graph)["logits"]
+    assert (tuple(row.shape), row.dtype) == ((1,), torch.int64)
     shapes = [tuple(node.meta["val"].shape) for node in (logits, *logits.all_input_nodes)]
     assert shapes == [(1, 1, 6), (1, 1, 6)]
 

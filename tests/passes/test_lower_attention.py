@@ -72,7 +72,7 @@ add_4 = add(add_3, linear_1)
 return {logits: add_4, present.0.key: item_2, present.0.value: item_3}""",
     )
     shapes = {node.name: tuple(node.meta["val"].shape) for node in graph.graph.find_nodes(op="placeholder")}
-    assert shapes["past_len"] == (1,)
+    assert shapes["past_len"] == (1,) and shapes["mask"] == (2, 2) and shapes["depth"] == (2,)
     assert shapes["past_key_values_0_key"] == shapes["past_key_values_0_value"] == (1, 2, CAPACITY, 4)
     dtypes = [placeholder(graph, name).meta["val"].dtype for name in ("past_len", "mask", "depth")]
     assert dtypes == [torch.int64, torch.bool, torch.int64]

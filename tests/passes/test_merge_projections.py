@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
 from expecttest import assert_expected_inline
-from graphs import captured
+from graphs import captured, logits, truth
 from small_graphs import graph_text, rewrite, small
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from specc import passes
+from specc.passes import find
 from specc.passes.merge_projections import MergeProjections
 from specc.runtime.errors import SpeccWarning
 
@@ -96,19 +98,36 @@ def test_with_and_without_biases_the_value_is_kept(biases: str) -> None:
     torch.testing.assert_close(graph(x)["logits"], model(x))
 
 
-def test_a_rotation_may_stand_between() -> None:
+def rotated(q: Tensor) -> Tensor:
     tables = torch.ones(3, 1), torch.zeros(3, 1)
-
-    def rotated(q: Tensor) -> Tensor:
-        return torch.ops.specc.rotary(q, *tables, torch.arange(3)[None], False)  # type: ignore[no-any-return]
-
-    assert MergeProjections()(small(Projected(rotated), x=values())) == 1
+    return torch.ops.specc.rotary(q, *tables, torch.arange(3)[None], False)  # type: ignore[no-any-return]
 
 
-STANDS = "stands between attention and the product that makes its queries"
+def normed(q: Tensor) -> Tensor:
+    return nn.functional.layer_norm(q, (2,))
+
+
+def scaled(q: Tensor) -> Tensor:
+    return q * 0.5
+
+
+def by_slot(q: Tensor) -> Tensor:
+    return q * torch.arange(3.0).view(1, 1, 3, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("between", [rotated, normed, scaled, by_slot, lambda q: rotated(normed(scaled(q)))])
+def test_what_stands_between_the_products_and_attention_stays(between: Between) -> None:
+    model, x = Projected(between), values()
+    graph = small(model, x=x)
+    expected, linears = graph(x)["logits"], len(find.calls(graph, find.aten.linear.default))
+    (record,) = passes.run([MergeProjections()], graph)
+    assert (record.changed, record.note, linears) == (1, "", 3)
+    assert len(find.calls(graph, find.aten.linear.default)) == 1
+    torch.testing.assert_close(graph(x)["logits"], expected)
+
+
 MISSES: dict[str, tuple[Projected, str]] = {
-    "a scale": (Projected(lambda q: q * 0.5), f"mul in model {STANDS}"),
-    "a norm": (Projected(lambda q: nn.functional.layer_norm(q, (2,))), f"layer_norm in model {STANDS}"),
     "one bias": (Projected(biases="qk"), "attention in model has products with a bias and products without one"),
     "one matrix": (
         Projected(tied=True),
@@ -130,6 +149,33 @@ def test_projections_that_stay_apart_are_named_with_the_reason(name: str) -> Non
     assert miss == f"{reason}; the model compiles, but runs slower"
 
 
+class TwoAttentions(nn.Module):
+    """The outputs of two attentions of one input, added."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)  # type: ignore[no-any-return]
+
+
+BY_FIT: dict[Callable[[], Projected], str] = {  # a part of the reason, the form that fits least first
+    lambda: Projected(biases="qk"): "products with a bias and products without one",
+    lambda: Projected(tied=True): "whose matrix is computed, or used elsewhere",
+}
+
+
+@pytest.mark.parametrize(("worse", "better"), pairwise(BY_FIT), ids=lambda form: BY_FIT[form])
+def test_the_nearest_of_two_misses_is_the_one_that_fits_further(
+    worse: Callable[[], Projected], better: Callable[[], Projected]
+) -> None:
+    """Whichever comes first in the graph."""
+    for model in (TwoAttentions(worse(), better()), TwoAttentions(better(), worse())):
+        miss = MergeProjections().nearest_miss(small(model, x=values()))
+        assert miss is not None and BY_FIT[better] in miss.reason
+
+
 class OneProduct(Projected):
     """Queries, keys and values as parts of one product already."""
 
@@ -142,7 +188,8 @@ class OtherInputs(Projected):
     """Keys and values of another input than the queries."""
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (p(y).view(1, -1, 2, 2).transpose(1, 2) for p, y in ((self.q, x), (self.k, x + 1), (self.v, x + 1)))
+        y = x + 1
+        q, k, v = (p(z).view(1, -1, 2, 2).transpose(1, 2) for p, z in ((self.q, x), (self.k, y), (self.v, y)))
         return torch.ops.specc.attention(q, k, v, None, 0.5, 0, 0.0, 0)  # type: ignore[no-any-return]
 
 
@@ -158,9 +205,10 @@ def test_a_graph_without_attention_has_no_miss() -> None:
     assert MergeProjections()(graph) == 0 and MergeProjections().nearest_miss(graph) is None
 
 
-def test_a_family_with_norms_of_queries_says_so() -> None:
-    graph = captured("qwen3")
-    with pytest.warns(
-        SpeccWarning, match=r"MergeProjections changed nothing; nearest: rms_norm.* in .*layers\.0.*q_norm"
-    ):
-        passes.run(passes.preparation(64), graph)
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text", "opt"])
+@pytest.mark.filterwarnings("error::specc.runtime.errors.SpeccWarning")
+def test_a_family_with_norms_or_scales_of_queries_is_merged(family: str) -> None:
+    graph = captured(family)
+    records = passes.run(passes.preparation(64), graph)
+    assert [record.changed for record in records if record.name == "MergeProjections()"] == [3]
+    torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)

@@ -153,7 +153,7 @@ CASES = {
     "attention": (Q, K, V, None, 0.3, 0, 0.0, 0),
     "rotary": (Q, random(5, 4), random(5, 4), torch.arange(5)[None], False),
     "rms_norm": (Q, random(8), 1e-5),
-    "quantized_linear": (random(1, 3, 5), torch.zeros(2, 2, 2, dtype=torch.uint8), random(2, 2), 5, 4, 4),
+    "quantized_linear": (random(1, 3, 5), torch.zeros(3, 2, 2, dtype=torch.uint8), random(3, 2), 5, 4, 4),
     "panel_linear": (random(1, 3, 5), torch.zeros(2, 5, 32), 35),
     "panel_embedding": (torch.tensor([[3, 4]]), BF16_PANELS, 35, 5),
     "panel_quantized_linear": (

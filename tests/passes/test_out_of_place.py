@@ -86,6 +86,13 @@ return {logits: mul_1}""",
     assert torch.equal(graph(x)["logits"], filled(x))
 
 
+def test_calls_that_are_not_operators_of_torch_stay() -> None:
+    """Such as Python's getitem, which takes one of several results."""
+    graph = small(lambda x: aten.split.Tensor(x, 2)[0] * 2, x=torch.arange(4.0))
+    before = graph_text(graph)
+    assert "[0]" in before and OutOfPlace()(graph) == 0 and graph_text(graph) == before
+
+
 def keyword(x: Tensor) -> Tensor:
     y = x * 2
     aten.add_.Tensor(y, x, alpha=3)
@@ -149,6 +156,15 @@ def view_read_behind_the_write(x: Tensor) -> Tensor:
     return view + 1
 
 
+def view_of_the_slice(x: Tensor) -> Tensor:
+    """A view of the slice is taken before the slice is filled; it must see what is written."""
+    whole = torch.zeros_like(x)
+    part = whole[:2]
+    view = part.view(2, 1)
+    part.copy_(x[:2])
+    return view + 1
+
+
 def broadcast(x: Tensor) -> Tensor:
     whole = torch.zeros_like(x)
     whole[:2].copy_(x[3])
@@ -168,6 +184,7 @@ def of_another_type(x: Tensor) -> Tensor:
         (into_a_view, {"aten.div_.Tensor": 1}),
         (slice_of_a_view, {"aten.copy_": 1}),
         (slice_used_twice, {"aten.copy_": 1}),
+        (view_of_the_slice, {"aten.copy_": 1}),
         (view_read_behind_the_write, {"aten.div_.Tensor": 1}),
         (broadcast, {"aten.copy_": 1}),
         (of_another_type, {"aten.copy_": 1}),

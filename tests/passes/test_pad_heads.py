@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from specc import passes
+from specc.passes.find import ATTENTION, calls
 from specc.passes.pad_heads import PadHeads
 
 pytestmark = pytest.mark.torch
@@ -47,10 +48,17 @@ slice_1 = slice(attention_1, 3, 0, 3)
 mul_1 = mul(slice_1, 2)
 return {logits: mul_1}""",
     )
-    shapes = [tuple(node.meta["val"].shape)[-1] for node in graph.graph.nodes if node.op == "call_function"]
-    assert shapes == [8, 8, 8, 8, 3, 3]
+    shapes = [tuple(node.meta["val"].shape) for node in graph.graph.nodes if node.op == "call_function"]
+    assert shapes == [(1, 2, 3, size) for size in (8, 8, 8, 8, 3, 3)]
     given = heads(6), heads(6), heads(3)
     torch.testing.assert_close(graph(*given)["logits"], attend(*given))
+
+
+def test_the_padded_output_has_as_many_heads_as_the_queries() -> None:
+    graph = small(attend, query=torch.zeros(1, 4, 3, 6), key=heads(6), value=heads(3))
+    PadHeads(4)(graph)
+    (attention,) = calls(graph, ATTENTION)
+    assert tuple(attention.meta["val"].shape) == (1, 4, 3, 8)
 
 
 def test_a_head_that_has_the_size_is_not_padded() -> None:

@@ -13,6 +13,7 @@ from small_graphs import rewrite, small
 from torch import Tensor
 from torch.fx import GraphModule
 
+from specc.passes.find import placeholder
 from specc.passes.parents_input import ParentsInput
 from specc.runtime.block import Block, Parents
 from specc.runtime.tree import Tree
@@ -57,6 +58,13 @@ unsqueeze_2 = unsqueeze(sub_1, 1)
 cat_1 = cat([to_1, unsqueeze_2], 1)
 return {logits: cat_1}""",
     )
+
+
+def test_the_example_of_the_input_is_a_chain_of_all_slots() -> None:
+    graph = computed(3)
+    ParentsInput(3)(graph)
+    example = placeholder(graph, "parents").meta["val"]
+    assert example.dtype == torch.int64 and example.tolist() == list(Tree.chain(3).parents)
 
 
 @pytest.mark.parametrize(("slots", "squarings"), [(1, 0), (2, 1), (3, 2), (5, 3), (8, 3), (9, 4)])

@@ -64,3 +64,12 @@ def test_a_miss_names_its_node_the_innermost_module_and_the_reason() -> None:
     (attention, _), x = calls(graph, ATTENTION), placeholder(graph, "x")
     assert str(Miss(attention, "is odd")) == "attention in model.layers.0.self_attn is odd"
     assert str(Miss(x, "is odd")) == "x is odd"
+    attention.meta["nn_module_stack"] = {"": ("", Layers)}
+    assert str(Miss(attention, "is odd")) == "attention is odd"
+
+
+def test_a_miss_fits_no_step_unless_it_says_so_and_cannot_change() -> None:
+    miss = Miss(placeholder(small(lambda x: x * 2, x=torch.ones(1)), "x"), "is odd")
+    assert miss.steps == 0
+    with pytest.raises(FrozenInstanceError):
+        miss.steps = 1  # type: ignore[misc]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from graphs import EIGHT, prepared
 from small_graphs import Layer, Layers, ParallelLayer, hidden_states, small
-from torch import Tensor
+from torch import Tensor, nn
 
 from specc.passes.find import layers
 from specc.passes.residual import residual_sums
@@ -40,11 +40,20 @@ class Scaled(Layer):
         return x + self.mlp(x) * 0.5  # type: ignore[no-any-return]
 
 
+class NormedBehind(Layer):
+    """Norms behind the sums: the second sum's stream is not a sum itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.layer_norm(x + self.self_attn(x), (4,))
+        return nn.functional.layer_norm(x + self.mlp(x), (4,))
+
+
 SUMS = {  # layer -> the add and the branch of attention, of the MLP, and of the input
     Layer: (("add", "attention"), ("add_1", "linear"), ("add", "x")),
     Turned: (("add", "attention"), ("add_1", "linear"), ("add", "x")),
     ParallelLayer: (("add", "attention"), ("add_1", "linear"), ("add", "x")),
     Nested: (("add", "attention"), ("add", "linear"), ("add_1", "x")),
+    NormedBehind: (("add", "attention"), ("add_1", "linear"), ("add", "x")),
     Scaled: (("add", "mul"), ("add_1", "mul_1"), ("add", "x")),
 }
 

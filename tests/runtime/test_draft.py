@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,50 @@ def test_what_a_slot_samples_depends_on_its_place_in_the_text_and_not_on_its_tre
         assert early.choose(1) == Verified(row, sampling, Tree.chain(1), 7).choose(0)
         assert early.choose(1) == Verified(row, sampling, Tree((-1, 0, 0)), 6).choose(2)
         assert early.choose(1) == early.choose(1)
+
+
+def test_some_slots_of_a_chain_or_a_tree_are_a_draft() -> None:
+    probs = {slot: np.full(3, slot / 10) for slot in (0, 1, 2)}
+    chain = Draft.chain([4, 5, 6, 7], probs).only([0, 1])
+    assert chain == Draft.chain([4, 5], {0: probs[0], 1: probs[1]}) and chain.tree is Tree.chain(2)
+    tree = Draft((4, 5, 6, 7, 8), Tree((-1, 0, 0, 2, 2)), {0: probs[0], 2: probs[2]})
+    assert tree.only([0, 2, 4]) == Draft.chain([4, 6, 8], {0: probs[0], 1: probs[2]})
+    assert tree.only([0, 2, 3, 4]).tree == Tree((-1, 0, 1, 1))
+    assert tree.only(range(5)) == tree
+
+
+def test_the_outputs_of_one_row_are_those_of_an_engine_of_one_slot() -> None:
+    whole = replace(outputs(), hidden={"hidden": np.array([[1.0], [2.0]])})
+    row = whole.only(1)
+    assert row.ids_N.tolist() == [2] and row.logits_NV is not None and row.logits_NV.tolist() == LOGITS[1:].tolist()
+    assert row.top(0)[0].tolist() == [2, 0] and row.hidden["hidden"].tolist() == [[2.0]]
+    assert Outputs(whole.ids_N).only(0) == Outputs(whole.ids_N[:1])
+
+
+def test_with_processors_tokens_are_chosen_by_the_processed_logits_of_the_slots_that_are_asked_for() -> None:
+
+    class Adds:
+        """Logits of which that of token 1 is larger by 9."""
+
+        def __init__(self) -> None:
+            self.slots: list[int] = []
+
+        def logits(self, slot: int) -> np.ndarray:
+            self.slots.append(slot)
+            row: np.ndarray = LOGITS[slot] + np.array([0, 9, 0], np.float32)
+            return row
+
+        def likeliest(self, slot: int) -> int:
+            return int(self.logits(slot).argmax())
+
+    adds = Adds()
+    greedy = Verified(outputs(), Sampling(), Tree.chain(2), processed=adds)
+    assert (greedy.choose(1), adds.slots) == (1, [1])
+    assert greedy.logits(0).tolist() == Adds().logits(0).tolist()
+    sampled = Verified(outputs(), Sampling(1.0), Tree.chain(2), processed=adds)
+    assert sampled.probs(0)[1] > 0.99 and sampled.choose(0) == 1
+
+
+def test_without_processors_the_logits_are_the_targets_own_and_greedy_choices_need_none() -> None:
+    assert np.shares_memory(Verified(outputs(), Sampling()).logits(1), LOGITS)
+    assert Verified(Outputs(np.array([7]).data), Sampling()).choose(0) == 7

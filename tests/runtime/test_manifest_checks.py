@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from shell import copied, edit_manifest
 
 from specc.runtime.bundle import open_bundle
-from specc.runtime.errors import BundleError
+from specc.runtime.errors import BundleError, RecipeError
+from specc.runtime.manifest_checks import check_logits
 
 FROZEN = Path(__file__).parents[1] / "bundles/schema-1"
 Edit = Callable[[dict[str, Any]], Any]
@@ -109,3 +111,23 @@ def test_a_quantised_target_may_have_a_wider_tolerance(tmp_path: Path) -> None:
         manifest.update(near_tie_tolerance=0.1)
 
     assert open_bundle(edit_manifest(copied(FROZEN, tmp_path), quantise)).manifest.near_tie_tolerance == 0.1
+
+
+@pytest.mark.parametrize(("recipe", "named"), [("prompt-lookup", "verify-chain-12"), ("plain", "decode")])
+def test_a_recipe_whose_engines_return_no_logits_is_refused_where_they_are_needed(recipe: str, named: str) -> None:
+    manifest = open_bundle(FROZEN).manifest
+    by_name = {r.name: r for r in manifest.recipes}
+    check_logits(manifest, by_name[recipe])
+    engines = tuple(
+        replace(e, block=replace(e.block, outputs=("ids",))) if e.name == named else e for e in manifest.engines
+    )
+    less = replace(manifest, engines=engines)
+    message = (
+        f"recipe {recipe}: engine {named} returns no logits, which sampling and processors need; "
+        "decode greedily without processors, or take a recipe that has them, such as plain"
+    )
+    with pytest.raises(RecipeError, match=f"^{message}$"):
+        check_logits(less, by_name[recipe])
+    other = by_name["early-exit"]
+    if named != "decode":
+        check_logits(less, other)

@@ -52,6 +52,20 @@ def test_seeds_of_any_size_differ() -> None:
     assert len({SeededRng(None).pick(np.ones(2**20)) for _ in range(5)}) > 1
 
 
+PICKS = {  # seed -> of each use, the picks of the slots 0 and 2 at position 3, among 2**16 equal probabilities
+    0: {Use.TOKEN: [63426, 35716], Use.DRAFT: [62360, 6846], Use.ACCEPT: [31157, 25588]},
+    7: {Use.TOKEN: [36557, 33216], Use.DRAFT: [46940, 11634], Use.ACCEPT: [29082, 24795]},
+    2**64 + 5: {Use.TOKEN: [58087, 60628], Use.DRAFT: [31096, 29597], Use.ACCEPT: [46895, 7513]},
+}
+
+
+@pytest.mark.parametrize("seed", PICKS)
+def test_a_seed_decides_as_it_did_before(seed: int) -> None:
+    """A text that a user has repeated with its seed must not change with an upgrade."""
+    equal = np.ones(2**16)
+    assert {u: [SeededRng(seed).at(3, u, slot).pick(equal) for slot in (0, 2)] for u in Use} == PICKS[seed]
+
+
 @pytest.mark.parametrize("slot", [0, 3])
 @pytest.mark.parametrize("use", Use)
 def test_it_picks_as_often_as_the_probabilities_say_and_never_the_impossible(use: Use, slot: int) -> None:

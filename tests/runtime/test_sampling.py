@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from specc.runtime.errors import PromptError
 from specc.runtime.rng import SeededRng
-from specc.runtime.sampling import Sampling
+from specc.runtime.sampling import SORTED, Sampling
 
 logits = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12).map(lambda x: np.array(x, np.float32))
 temperatures = st.floats(0.05, 5)
@@ -52,6 +52,41 @@ def test_top_k_is_cut_before_top_p(logits_V: np.ndarray) -> None:
     assert np.count_nonzero(both) == (1 if after.max() >= 0.6 else min(2, len(logits_V)))
 
 
+@given(logits, temperatures, st.floats(0.01, 1))
+def test_min_p_keeps_the_tokens_with_that_share_of_the_likeliest(
+    logits_V: np.ndarray, temperature: float, p: float
+) -> None:
+    whole, cut = Sampling(temperature).probs(logits_V), Sampling(temperature, min_p=p).probs(logits_V)
+    inside = whole >= p * whole.max()
+    assert np.array_equal(cut > 0, inside)
+    assert np.allclose(cut[inside], whole[inside] / whole[inside].sum())
+
+
+def test_min_p_is_cut_after_top_p() -> None:
+    """Top-p keeps three tokens of four. With min_p first it would keep two."""
+    logits_V = np.log(np.array([0.5, 0.2, 0.15, 0.15])).astype(np.float32)
+    assert np.count_nonzero(Sampling(1.0, top_p=0.8, min_p=0.1).probs(logits_V)) == 3
+    assert Sampling(1.0, top_p=0.8, min_p=0.35).probs(logits_V) == pytest.approx([5 / 7, 2 / 7, 0, 0])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(0, 1.0, 0.1), (20, 0.9, 0.05), (5, 1.0, 0.3), (0, 0.8, 0.02)])
+def test_the_cuts_are_those_of_transformers_in_its_order(top_k: int, top_p: float, min_p: float) -> None:
+    import torch
+    from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+    model: Any = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
+    config = GenerationConfig(
+        do_sample=True, temperature=0.7, top_k=top_k, top_p=top_p, min_p=min_p, num_beams=1, num_return_sequences=1
+    )
+    config._eos_token_tensor = None
+    cuts = model._get_logits_processor(config, 1)
+    for seed in range(20):
+        logits_V = np.random.default_rng(seed).normal(scale=3, size=60).astype(np.float32)
+        expected = torch.softmax(cuts(torch.tensor([[1]]), torch.tensor(logits_V[None]))[0], -1).numpy()
+        assert Sampling(0.7, top_p, top_k, min_p).probs(logits_V) == pytest.approx(expected, abs=1e-6)
+
+
 def test_of_tokens_that_are_as_likely_the_first_ones_reach_top_p() -> None:
     """Half of the probability is top_p 0.5 exactly: a token more would be too much."""
     assert Sampling(1.0, top_p=0.5).probs(np.zeros(2, np.float32)).tolist() == [1, 0]
@@ -86,8 +121,8 @@ def test_the_fast_cuts_are_those_of_a_stable_sort(logits_V: np.ndarray, temperat
     assert got.tolist() == by_sorting(logits_V, temperature, p, k).tolist()
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0, 3.0, 12.0])
-@pytest.mark.parametrize(("p", "k"), [(0.9, 0), (0.9, 50), (1.0, 50), (0.999999, 0)])
+@pytest.mark.parametrize("scale", [0.0, 0.01, 0.3, 1.0, 3.0, 12.0])
+@pytest.mark.parametrize(("p", "k"), [(0.9, 0), (0.2, 0), (0.9, 50), (1.0, 50), (0.999999, 0)])
 def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: float, p: float, k: int) -> None:
     """Flat distributions, peaked ones, and logits with 16 bits, of which many are equal."""
     logits_V = (np.random.default_rng(1).normal(size=20_000) * scale).astype(np.float16).astype(np.float32)
@@ -96,18 +131,49 @@ def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: f
 
 def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    sort = np.sort
+    exponentials: list[int] = []
+    sort, exp = np.sort, np.exp
 
     def recording(values: np.ndarray) -> np.ndarray:
         sizes.append(len(values))
         return sort(values)
 
+    def recording_exp(values: np.ndarray, out: np.ndarray) -> np.ndarray:
+        exponentials.append(len(values))
+        result: np.ndarray = exp(values, out=out)
+        return result
+
     monkeypatch.setattr(np, "sort", recording)
+    monkeypatch.setattr(np, "exp", recording_exp)
     monkeypatch.setattr(np, "argsort", None)
     logits_V = (np.random.default_rng(1).normal(size=152_064) * 4).astype(np.float32)
     Sampling(0.8, top_p=0.95, top_k=64).probs(logits_V)
-    Sampling(0.8, top_p=0.95).probs(logits_V)
-    assert sizes[0] == 64 and sizes[1] < 40_000
+    for scale in (1.0, 0.3, 0.01):
+        Sampling(0.8, top_p=0.95).probs(logits_V * np.float32(scale))
+    assert sizes[0] == 64 and max(sizes[1:]) <= SORTED
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.75])
+def test_where_rounding_could_decide_the_whole_vocabulary_is_sorted(p: float) -> None:
+    """With equal tokens, a number of them reaches these masses exactly: a token more would be too much."""
+    logits_V = np.zeros(1 << 15, np.float32)
+    probs_V = Sampling(1.0, top_p=p).probs(logits_V)
+    assert np.array_equal(probs_V, by_sorting(logits_V, 1.0, p, 0))
+    assert np.flatnonzero(probs_V).tolist() == list(range(int(p * len(logits_V))))
+
+
+@pytest.mark.parametrize("k", [1, 3, 19_999])
+def test_of_tokens_that_are_as_likely_the_first_ones_are_the_k_likeliest(k: int) -> None:
+    logits_V = np.zeros(20_000, np.float32)
+    logits_V[[7, 19_000]] = 1.0, -1.0
+    assert np.array_equal(Sampling(0.8, top_k=k).probs(logits_V), by_sorting(logits_V, 0.8, 1.0, k))
+
+
+def test_top_k_is_exact_among_logits_that_hardly_differ() -> None:
+    """They are all looked at, since their probabilities could be equal, and here they are not."""
+    logits_V = np.array([-6e-7, 0.0, -3e-7, -1.0], np.float32)
+    assert Sampling(1.0, top_k=1).probs(logits_V).tolist() == [0, 1, 0, 0]
+    assert np.flatnonzero(Sampling(1.0, top_k=2).probs(logits_V)).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(("p", "k"), [(1.0, 0), (0.5, 0), (1.0, 2), (0.5, 2)])
@@ -140,6 +206,8 @@ def test_a_token_ruled_out_by_its_logit_has_no_probability() -> None:
         ("temperature", -0.1),
         ("temperature", float("nan")),
         ("temperature", float("inf")),
+        ("min_p", -0.1),
+        ("min_p", 1.5),
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("top_k", -1),

@@ -14,7 +14,7 @@ from toys import tokenizer
 
 from specc.runtime.errors import PromptError
 from specc.runtime.stats import Stats
-from specc.runtime.stream import Ending, Generation, Stream, token_limit
+from specc.runtime.stream import Ending, Generation, Stream, one_or_several, token_limit
 from specc.runtime.text import Text
 
 
@@ -122,6 +122,13 @@ def test_only_what_may_be_a_stop_string_is_held_back() -> None:
     assert list(stream(ids("aab"), stop=("ac",))) == ["a", "ab"]
 
 
+def test_without_stop_strings_each_step_shows_its_text_at_once() -> None:
+    """A step that is not asked for yet must not run."""
+    steps = iter([ids("a"), ids("b")])
+    got = Stream(steps, TEXT, Stats(recipe="any"), Ending(max_new_tokens=9))
+    assert next(got) == "a" and got.token_ids == ids("a") and next(steps) == ids("b")
+
+
 def test_a_stop_string_counts_as_tokens() -> None:
     got = stream(ids("no. yes"), stop=(".",))
     assert "".join(got) == "no"
@@ -179,6 +186,15 @@ def test_an_ending_that_leaves_no_token_is_refused() -> None:
     with pytest.raises(PromptError, match="stop token 'a' is not a token id"):
         Ending(max_new_tokens=1, stop_token_ids=("a",))  # type: ignore[arg-type]
     assert Ending(max_new_tokens=1).stop == ()
+
+
+def test_stop_values_are_none_one_or_several() -> None:
+    assert one_or_several(None, str, "stop") == ()
+    assert one_or_several("ab", str, "stop") == ("ab",)
+    assert one_or_several(["a", "b"], str, "stop") == ("a", "b")
+    assert one_or_several(7, int, "stop_token_ids") == (7,)
+    with pytest.raises(PromptError, match=r"^stop is 3\.5; give a list$"):
+        one_or_several(3.5, str, "stop")
 
 
 def test_the_limit_of_an_answer_is_an_integer_within_the_context() -> None:

@@ -45,9 +45,19 @@ def test_a_file_without_prompts_is_refused(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", "3", '"prompt"', "{}", '{"prompt": 3}', '{"prompt": ""}', '{"turns": []}', '{"turns": 1}',
-     '{"prompt": "a", "category": 1}'],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        "3",
+        '"prompt"',
+        "{}",
+        '{"prompt": 3}',
+        '{"prompt": ""}',
+        '{"turns": []}',
+        '{"turns": 1}',
+        '{"prompt": "a", "category": 1}',
+    ],
+)
 def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "a"}\n' + line + "\n")

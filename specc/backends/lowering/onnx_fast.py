@@ -152,7 +152,9 @@ class Norms(Pass):
     """A rewrite of the RMSNorms that stand behind no residual sum.
 
     Given:   y = specc.rms_norm(x, weight, eps)
-    Result:  y = RMSNormalization(x, weight, epsilon=eps)
+    Result:  y = SimplifiedLayerNormalization(x, weight, epsilon=eps)
+
+    The operator is ONNX Runtime's own, older than RMSNormalization of opset 23 and equal to it.
     """
 
     slots: int
@@ -162,7 +164,8 @@ class Norms(Pass):
     def __call__(self, graph: GraphModule) -> int:
         def norm(node: Node) -> Node:
             inputs, size = [node_arg(node, 0), node_arg(node, 1)], shape_at(node, self.slots)
-            return emit(graph.graph, "RMSNormalization", inputs, size, self.dtype, epsilon=float_arg(node, 2), axis=-1)
+            attributes = {"epsilon": float_arg(node, 2), "axis": -1, "stash_type": 1}
+            return emit(graph.graph, "SimplifiedLayerNormalization", inputs, size, self.dtype, **attributes)
 
         return swap_each(graph, RMS_NORM, norm)
 

@@ -28,15 +28,26 @@ REMEDY = r"pip install specc-kernels, or from a clone of specc: pip install \./k
 
 def engine(needs: Mapping[str, str]) -> EngineSpec:
     return EngineSpec(
-        name="decode", backend="onnx", file="decode.onnx", block=Block(Tree.chain(1)), layers=(), inputs=(), outputs=(),
-        passes=(), needs=needs,
-    )  # fmt: skip
+        name="decode",
+        backend="onnx",
+        file="decode.onnx",
+        block=Block(Tree.chain(1)),
+        layers=(),
+        inputs=(),
+        outputs=(),
+        passes=(),
+        needs=needs,
+    )
 
 
 def install(monkeypatch: pytest.MonkeyPatch, version: str = "0.1.0", **changes: Any) -> None:
     """Install a double of the package."""
-    about = {"library": "/none.so", "operators": ("LinearBF16", "TreeAttention"), "supported": ("scalar", "avx2"),
-             "active": "avx2"}  # fmt: skip
+    about = {
+        "library": "/none.so",
+        "operators": ("LinearBF16", "TreeAttention"),
+        "supported": ("scalar", "avx2"),
+        "active": "avx2",
+    }
     module: Any = SimpleNamespace(describe=lambda: SimpleNamespace(**about | changes))
     monkeypatch.setitem(sys.modules, "specc_kernels", module)
     monkeypatch.setattr(kernels, "version", lambda name: version)

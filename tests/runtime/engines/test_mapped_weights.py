@@ -18,8 +18,10 @@ def test_each_tensor_has_its_type_its_shape_and_its_bytes(tmp_path: Path) -> Non
     save_file({n: np.asarray(a) for n, a in arrays.items()}, tmp_path / "w.safetensors", metadata={"format": "np"})
     mapped = tensors(tmp_path / "w.safetensors")
     assert {n: (t.dtype, t.shape) for n, t in mapped.items()} == {
-        "a": ("F32", (2, 3)), "b": ("I64", (3,)), "c": ("F16", ()),
-    }  # fmt: skip
+        "a": ("F32", (2, 3)),
+        "b": ("I64", (3,)),
+        "c": ("F16", ()),
+    }
     for name, array in arrays.items():
         assert mapped[name].data.tobytes() == np.asarray(array).tobytes()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine_files import build, cache_spec
 from listed import bundle_of
 
 import specc
+from specc.backends import Options
 from specc.runtime.block import Block
 from specc.runtime.call import Call
 from specc.runtime.device import CPU, Device
@@ -99,6 +101,20 @@ def test_a_file_that_is_not_onnx_is_one_line_and_names_the_file(tmp_path: Path) 
     with pytest.raises(BundleError, match=rf"{tmp_path}/verify\.onnx: .*; compile the bundle again") as e:
         load(bundle_of(tmp_path), spec, DeviceKV(cache_spec(), "cpu"), CPU, SessionCache())
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.torch
+def test_an_onnx_runtime_that_is_too_old_is_refused_before_the_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(build(tmp_path, Block(Tree.chain(1)), Options("fast")), needs={"onnxruntime": "1.20"})
+    (tmp_path / spec.file).unlink()
+    monkeypatch.setattr(onnxruntime, "__version__", "1.9.0")
+    with pytest.raises(BackendError) as e:
+        load(bundle_of(tmp_path), spec, HostKV(cache_spec()), CPU, SessionCache())
+    assert str(e.value) == (
+        "engine verify needs ONNX Runtime 1.20 or newer, and here is 1.9.0; pip install -U onnxruntime"
+    )
 
 
 @pytest.mark.torch

@@ -104,7 +104,7 @@ def step(pairs: Sequence[tuple[Engine, Cache]], number: int) -> list[np.ndarray]
     return logits
 
 
-@pytest.mark.parametrize("family", BLOCKS)
+@pytest.mark.parametrize("family", ["llama", *(pytest.param(f, marks=pytest.mark.slow) for f in ("gemma2", "cohere2"))])
 def test_a_package_computes_what_an_onnx_engine_computes(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

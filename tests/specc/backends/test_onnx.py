@@ -38,7 +38,7 @@ SAME_ENGINES = {
     "gpt_neox-sequential",
 }  # engines like those of their family, with other tables
 EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
-PORTABLE = ("llama", "gemma2", "cohere2", "opt", "gpt_oss", "deepseek_v3")
+PORTABLE = ("llama", "gemma2", "cohere2", "opt", "deepseek_v3", pytest.param("gpt_oss", marks=pytest.mark.slow))
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in SAME_ENGINES.union(EVERY_BLOCK)])
@@ -83,6 +83,19 @@ def test_slots_beyond_the_last_learned_position_are_padding(family: str, tmp_pat
     outputs = Call(bench.engines["parents"], bench.cache, 0, drawn, Tree.chain(10)).run()
     same(logits_of(outputs)[:6], bench.truth(drawn[:6])[0])
     bench.verify("parents", fitting)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_runtime_may_bind_smaller_caches_than_the_manifest_has(family: str, tmp_path: Path) -> None:
+    tree = Tree((-1, 0, 0, 1, 1, 2))
+    blocks = {"decode": Block(Tree.chain(1)), "tree": Block(tree), "parents": Block(Parents(6))}
+    bench = Bench(family, tmp_path, blocks, rows=PROMPT + 24)
+    for spec in bench.specs.values():
+        assert {t.shape[2] for t in spec.inputs if t.name.endswith(".key")} == {CAPACITY}
+    bench.prefill("decode", PROMPT)
+    bench.decode("decode", 2)
+    for name in ("tree", "parents"):
+        bench.verify(name, tree)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "opt"])

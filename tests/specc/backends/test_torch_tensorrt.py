@@ -127,9 +127,12 @@ def real() -> Iterator[Any]:
     """Import torch_tensorrt over TensorRT for RTX, with a GPU of 8.9 as CUDA's answer; or skip."""
     card = SimpleNamespace(major=8, minor=9, name="none", total_memory=8 << 30)
     answers = {
-        "get_device_capability": (8, 9), "get_device_properties": card, "current_device": 0, "device_count": 1,
+        "get_device_capability": (8, 9),
+        "get_device_properties": card,
+        "current_device": 0,
+        "device_count": 1,
         "mem_get_info": (8 << 30, 8 << 30),
-    }  # fmt: skip
+    }
     with pytest.MonkeyPatch.context() as patch:
         if not torch.cuda.is_available():
             for name, answer in answers.items():
@@ -166,9 +169,10 @@ def anywhere(patch: pytest.MonkeyPatch, trt: Any) -> Iterator[None]:
         def deserialize_cuda_engine(self, data: Any) -> Any:
             ignored = SimpleNamespace(set_flag=lambda _: None, clear_flag=lambda _: None)
             return SimpleNamespace(
-                create_serialization_config=lambda: ignored, serialize_with_config=lambda _: bytes(data),
+                create_serialization_config=lambda: ignored,
+                serialize_with_config=lambda _: bytes(data),
                 serialize=lambda: bytes(data),
-            )  # fmt: skip
+            )
 
     patch.setattr(trt.Builder, "create_builder_config", config)
     patch.setattr(trt, "Runtime", Runtime)

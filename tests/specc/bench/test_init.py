@@ -71,12 +71,27 @@ def test_the_json_has_the_fields_of_every_version(quick: Callable[..., Report]) 
     assert data["step_costs"][0].keys() == {"engine", "slots", "context", "milliseconds", "spread"}
     assert data["plan"] is data["predicted_speedup"] is data["measured_speedup"] is None
     assert data["settings"].keys() == {
-        "prompts", "count", "cut", "chat", "max_new_tokens", "rounds", "synthetic_acceptance",
-    }  # fmt: skip
+        "prompts",
+        "count",
+        "cut",
+        "chat",
+        "max_new_tokens",
+        "rounds",
+        "synthetic_acceptance",
+    }
     assert data["model"].keys() == {
-        "bundle", "source", "architecture", "layers", "vocab_size", "context", "dtype", "default_recipe",
-        "verify_engines", "engine_kinds", "weights_bytes",
-    }  # fmt: skip
+        "bundle",
+        "source",
+        "architecture",
+        "layers",
+        "vocab_size",
+        "context",
+        "dtype",
+        "default_recipe",
+        "verify_engines",
+        "engine_kinds",
+        "weights_bytes",
+    }
 
 
 def test_the_default_recipe_runs_beside_plain(bundle: Path, tmp_path: Path, quick: Callable[..., Report]) -> None:

@@ -22,7 +22,7 @@ from specc.compiler import Report
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.bundle import open_bundle
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.torch, pytest.mark.model]
 
 
 def test_json(model: Path, tmp_path: Path) -> None:
@@ -142,7 +142,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_killed_compile_leaves_nothing(sent: signal.Signals, status: int, model: Path, tmp_path: Path) -> None:
     argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
 

@@ -89,6 +89,11 @@ def test_the_time_left_is_said_in_words(seconds: float, done: int, words: str) -
     assert console.time_left(seconds, done, 1000) == words
 
 
+def test_the_time_left_counts_down_between_two_reports() -> None:
+    assert console.time_left(30.0, 500, 1000, since=10.0) == "20 s left"
+    assert console.time_left(30.0, 500, 1000, since=45.0) == "1 s left"
+
+
 SHOWS_A_BAR = """
 import os, subprocess, sys, time, warnings
 from specc.cli import console

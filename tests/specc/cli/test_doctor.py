@@ -159,9 +159,11 @@ def test_no_extra_brings_a_second_onnx_runtime() -> None:
     assert distributions(project["dependencies"]) == set()
     by_extra = {extra: distributions(needs) for extra, needs in project["optional-dependencies"].items()}
     assert {extra: names for extra, names in by_extra.items() if names} == {
-        "cpu": {"onnxruntime"}, "openvino": {"onnxruntime"}, "nv-tensorrt-rtx": {"onnxruntime"},
+        "cpu": {"onnxruntime"},
+        "openvino": {"onnxruntime"},
+        "nv-tensorrt-rtx": {"onnxruntime"},
         "gpu": {"onnxruntime-gpu"},
-    }  # fmt: skip
+    }
 
 
 def test_the_verb() -> None:

@@ -147,15 +147,20 @@ def test_the_summary_says_why_the_answer_ended(bundle: Path) -> None:
 
 
 def test_the_models_sampling_defaults_are_applied_and_said(bundle: Path, tmp_path: Path) -> None:
-    asked = {"do_sample": True, "temperature": 1.5, "top_p": 0.9, "repetition_penalty": 1.1}
+    asked = {"do_sample": True, "temperature": 1.5, "top_p": 0.9, "repetition_penalty": 1.4, "length_penalty": 2.0}
     copy = edit_manifest(copied(bundle, tmp_path), lambda m: m["model"].update(generation_config=asked))
     argv = ("generate", copy, "-p", PROMPT, "-n", 20, "--json", "--seed", 1)
     ran, greedy = specc(*argv), specc(*argv, "--temperature", 0)
-    used = "sampling as generation_config.json asks: temperature 1.5, top-p 0.9; --temperature 0 is greedy\n"
-    unused = "generation_config.json also asks for repetition_penalty 1.1; specc does not apply it\n"
-    assert (ran.err, greedy.err) == (used + unused, unused)
+    used = "tokens are chosen as generation_config.json asks: "
+    sampled = f"{used}temperature 1.5, top-p 0.9, repetition-penalty 1.4; --temperature 0 is greedy\n"
+    unused = "generation_config.json also asks for length_penalty 2.0; specc does not apply it\n"
+    assert (ran.err, greedy.err) == (sampled + unused, f"{used}repetition-penalty 1.4\n{unused}")
     assert ran.json["token_ids"] == specc(*argv, "--temperature", 1.5, "--top-p", 0.9).json["token_ids"]
-    assert greedy.json["token_ids"] == specc("generate", bundle, *argv[2:]).json["token_ids"]
+    assert (
+        greedy.json["token_ids"] == specc("generate", bundle, *argv[2:], "--repetition-penalty", 1.4).json["token_ids"]
+    )
+    plain = specc(*argv, "--temperature", 0, "--repetition-penalty", 1)
+    assert plain.json["token_ids"] == specc("generate", bundle, *argv[2:]).json["token_ids"]
     assert specc("test", copy).status == 0
 
 
@@ -240,7 +245,7 @@ def test_a_prompt_that_fills_the_cache(bundle: Path) -> None:
         (("--prompt", "a", "--top-k", "-1"), "top_k -1 is negative"),
         (("--prompt", "a", "--stop", ""), "a stop string is empty"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line(argv: tuple[str, ...], message: str, bundle: Path) -> None:
     assert message in refused("generate", bundle, *argv)
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import onnx
 import pytest
 from doubles.tune_plan import tune_plan
-from tiny import save_model
+from tiny import MODEL, save_model
 
 from specc import compiler
 from specc.compiler import Options, compile_bundle
 from specc.compiler.stages import DETAIL, TOTAL
+from specc.exactness.replay import prove
 from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.errors import RecipeError
 from specc.tuning.plan import TreeProposal
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
@@ -51,9 +53,12 @@ def unread(bundle: Bundle) -> list[str]:
 
 @pytest.fixture(scope="module")
 def assisted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A tiny model with a draft model, whose engines read 4 bits while the target's read fp32."""
+    """A tiny model with a draft model, whose engines read 4 bits while the target's read fp32.
+
+    The draft model has the target's tokenizer and more rows of padding than the target.
+    """
     directory = tmp_path_factory.mktemp("assisted")
-    small = save_model(directory / "small", num_hidden_layers=1)
+    small = save_model(directory / "small", num_hidden_layers=1, vocab_size=640)
     prompts = directory / "prompts.jsonl"
     prompts.write_text('{"prompt": "import os"}\n', encoding="utf-8")
     options = Options(
@@ -73,6 +78,35 @@ def test_every_stored_tensor_is_referred_to_by_an_engine(assisted: Bundle) -> No
     assert unread(assisted) == []
     names = stored(assisted).values()
     assert any(name.startswith("assistant.") for name in names) and any("_int4" in name for name in names)
+
+
+def test_a_draft_model_with_other_padding_drafts(assisted: Bundle) -> None:
+    """What it drafts, it drafts of the target's vocabulary, and the golden outputs are replayed with it."""
+    assert assisted.manifest.model.vocab_size == MODEL["vocab_size"] == 512
+    counts = prove(assisted.path, ("draft-model",)).counts
+    assert (counts.identical, counts.diverged) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", ["another tokenizer", "fewer positions"])
+def test_a_draft_model_that_cannot_draft_is_refused_before_any_work(fault: str, model: Path, tmp_path: Path) -> None:
+    positions = 32 if fault == "fewer positions" else 256
+    other = save_model(tmp_path / "other", num_hidden_layers=1, max_position_embeddings=positions)
+    if fault == "another tokenizer":
+        data = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = data["model"]["vocab"]
+        first, second = sorted(vocabulary)[10:12]
+        vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+        (other / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    titles: list[str] = []
+    options = Options(
+        model=str(model),
+        output=tmp_path / "m.specc",
+        assistant_model=str(other),
+        stage=lambda title, done, total: titles.append(title),
+    )
+    with pytest.raises(RecipeError, match=r"must share the target's tokenizer|has positions for 32 tokens"):
+        compile_bundle(options)
+    assert titles == [f"load {model}"] and list(tmp_path.iterdir()) == [other]
 
 
 def test_the_shared_bundle_stores_nothing_else_either(bundle: Path) -> None:

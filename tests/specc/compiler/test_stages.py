@@ -12,20 +12,17 @@ from specc.compiler.stages import DETAIL, TOTAL, Extent, Stages, expected_second
 pytestmark = pytest.mark.torch
 
 SMOLLM2 = Extent(parameters=134.5e6, golden_tokens=144, recipes=12, searches=True, quantises=True)
-# Seconds of each stage of `specc compile` of SmolLM2-135M-Instruct as GGUF, recorded on 2 busy virtual cores of an AMD
-# EPYC on 2026-11-26: the CPU seconds, halved for the stages that keep two cores busy (golden, search, build, measure).
+PYCODE = Extent(parameters=10.6e6, golden_tokens=144, recipes=12, searches=True, quantises=True)
+# Seconds of each stage with the default recipes, recorded by benchmarks/bench_time_left.py on 2 virtual cores of an AMD
+# EPYC on 2026-11-26: SmolLM2-135M-Instruct as GGUF, and examples/pycode-10m.
 RECORDED: Mapping[str, tuple[Extent, Mapping[str, float]]] = {
     "smollm2": (
         SMOLLM2,
-        {
-            "load": 5.7,
-            "golden": 12.2,
-            "capture": 9.5,
-            "search": 2.0,
-            "weights": 6.3,
-            "build": 10.8,
-            "measure": 44.0,
-        },
+        {"load": 3.3, "golden": 7.6, "capture": 6.8, "search": 1.9, "weights": 5.0, "build": 9.3, "measure": 55.0},
+    ),
+    "pycode-10m": (
+        PYCODE,
+        {"load": 0.3, "golden": 1.5, "capture": 3.0, "search": 0.4, "weights": 1.3, "build": 3.7, "measure": 5.5},
     ),
 }
 

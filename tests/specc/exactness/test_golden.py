@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doubles.generations import SessionOfAnswers
+from small_bundle import MANIFEST
 
 from specc.exactness.golden import (
     Case,
     Replayed,
     Verdict,
+    check_cases,
     compare,
     judge,
     read_cases,
@@ -62,6 +66,12 @@ def test_a_text_that_ends_early_has_no_token_there() -> None:
     )
 
 
+def test_a_judgement_alone_has_no_times() -> None:
+    judged = judge("plain", 0, [5, 6, 7], CASE, 1e-3)
+    assert (judged.seconds, judged.tokens_per_second, judged.plain_seconds) == (0, 0, 0)
+    assert judged.mean_acceptance_length == 1
+
+
 def test_each_case_is_decoded_by_each_recipe_with_the_guard_off() -> None:
     other = Case("other", [3], [8, 8], [0.1, 0.1])
     answers = {"plain": {(1, 2): [5, 6, 7], (3,): [8, 8]}, "draft": {(1, 2): [5, 6, 1], (3,): [8]}}
@@ -90,7 +100,7 @@ def test_an_exact_replay_compares_with_plain_decoding_through_the_recipes_own_en
     session: Any = SessionOfAnswers(answers, seconds=2.0)
     one, other = replay_exactly(session, [CASE], ["a", "b"])
     assert (one.verdict, one.plain_seconds, one.seconds) == (IDENTICAL, 2.0, 2.0)
-    assert (other.verdict, other.at, other.token, other.expected) == (DIVERGED, 1, 9, 6)
+    assert (other.verdict, other.at, other.token, other.expected, other.gap) == (DIVERGED, 1, 9, 6, 0)
 
 
 def test_a_difference_of_a_recipe_that_is_not_lossless_is_lossy_unless_it_is_a_near_tie() -> None:
@@ -111,6 +121,71 @@ def test_cases_are_read_as_written(tmp_path: Path) -> None:
     cases = [CASE, Case("Ünïcode\u2028", [], [], [])]
     write_cases(cases, tmp_path / "golden.jsonl")
     assert read_cases(tmp_path / "golden.jsonl") == cases
+
+
+def test_empty_lines_between_cases_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "golden.jsonl"
+    write_cases([CASE], file)
+    file.write_text(f"\n{file.read_text()} \n{file.read_text()}")
+    assert read_cases(file) == [CASE, CASE]
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "golden.jsonl"
+    file.write_bytes(b"\xff")
+    with pytest.raises(BundleError, match=r"golden\.jsonl is not text \(.*\); compile the bundle again"):
+        read_cases(file)
+
+
+def test_cases_and_judgements_cannot_change() -> None:
+    judged = judge("plain", 0, [5, 6, 7], CASE, 1e-3)
+    for value, name in ((CASE, "prompt"), (judged, "verdict")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
+
+
+WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
+    "a prompt that is a number": ((1, [1], [2], [0.5]), "prompt is not text"),
+    "prompt ids that are a number": (("a", 1, [2], [0.5]), "prompt_ids is not a list of token ids"),
+    "an id that is text": (("a", [1], ["2"], [0.5]), "token_ids is not a list of token ids"),
+    "an id that is true": (("a", [True], [2], [0.5]), "prompt_ids is not a list of token ids"),
+    "an id below zero": (("a", [1], [-1], [0.5]), "token_ids is not a list of token ids"),
+    "gaps that are a number": (("a", [1], [2], 0.5), "gaps is not a list of finite numbers, 0 or more"),
+    "a gap that is text": (("a", [1], [2], ["0"]), "gaps is not a list of finite numbers, 0 or more"),
+    "a gap below zero": (("a", [1], [2], [-0.5]), "gaps is not a list of finite numbers, 0 or more"),
+    "a gap without end": (("a", [1], [2], [inf]), "gaps is not a list of finite numbers, 0 or more"),
+}
+
+
+@pytest.mark.parametrize(("fields", "error"), WRONG.values(), ids=WRONG)
+def test_a_case_of_wrong_types_is_refused(fields: tuple[Any, ...], error: str) -> None:
+    with pytest.raises(TypeError, match=f"^{error}$"):
+        Case(*fields)
+    assert Case("a", [0], [0], [0]).gaps == [0]
+
+
+MODEL = MANIFEST.model
+IMPOSSIBLE: dict[str, tuple[list[Case], str]] = {
+    "none": ([], r"golden\.jsonl has no golden cases, so there is nothing to test"),
+    "no prompt": ([Case("a", [], [1], [0.5])], "case 1: it has 0 and 1 tokens, of a context of 64"),
+    "no answer": ([CASE, Case("a", [1], [], [])], "case 2: it has 1 and 0 tokens, of a context of 64"),
+    "a context that is too small": (
+        [Case("a", [1] * 63, [1, 1], [0.5, 0.5])],
+        "case 1: it has 63 and 2 tokens, of a context of 64",
+    ),
+    "a token that is too large": ([Case("a", [24], [1], [0.5])], "case 1: token 24 is not in the vocabulary of 24"),
+    "too few gaps": ([Case("a", [1], [1, 2], [0.5])], "case 1: it has 1 gaps for 2 tokens"),
+}
+
+
+@pytest.mark.parametrize(("cases", "error"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_cases_that_the_model_cannot_have_given_are_refused(cases: list[Case], error: str) -> None:
+    with pytest.raises(BundleError, match=f"{error}; compile the bundle again$"):
+        check_cases(cases, MODEL)
+
+
+def test_cases_that_just_fit_the_model_pass() -> None:
+    check_cases([CASE, Case("a", [23] * 63, [23], [0.5])], MODEL)
 
 
 @pytest.mark.parametrize("line", ["{", "3", "{}", '{"prompt": "a", "other": 1}'])

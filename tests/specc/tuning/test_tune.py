@@ -42,9 +42,13 @@ def test_it_is_written_with_what_it_rests_on(bundle: Path, tmp_path: Path) -> No
     assert plan.predicted.keys() == {recipe.name for recipe in manifest.recipes} - {"plain"}
     assert all(finalist.measured_speedup > 0 for finalist in plan.tried)
     assert list(dict.fromkeys(titles)) == [
-        "measure the steps", "calibrate", "calibrate shorter drafts", "run the best", "replay the golden outputs",
+        "measure the steps",
+        "calibrate",
+        "calibrate shorter drafts",
+        "run the best",
+        "replay the golden outputs",
         "write the plan",
-    ]  # fmt: skip
+    ]
     assert specc("test", copy).status == 0
 
 

@@ -130,9 +130,15 @@ def test_the_slots_size_gets_a_name_where_it_is() -> None:
 def test_an_engine_at_another_width_is_the_same_file_under_another_name() -> None:
     specs = [Spec(name, "float", shape) for name, shape in TENSORS.items()]
     decode = EngineSpec(
-        name="decode", backend="onnx", file="decode.onnx", block=Block(Tree.chain(2)), layers=("0",),
-        inputs=tuple(specs[:3]), outputs=tuple(specs[3:]), passes=(),
-    )  # fmt: skip
+        name="decode",
+        backend="onnx",
+        file="decode.onnx",
+        block=Block(Tree.chain(2)),
+        layers=("0",),
+        inputs=tuple(specs[:3]),
+        outputs=tuple(specs[3:]),
+        passes=(),
+    )
     wide = engine_at(decode, "wide", Block(Tree.chain(7)))
     assert (wide.name, wide.file, wide.block.slots, wide.layers) == ("wide", "decode.onnx", 7, ("0",))
     shapes = {tensor.name: tensor.shape for tensor in (*wide.inputs, *wide.outputs)}

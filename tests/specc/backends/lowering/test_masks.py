@@ -26,9 +26,18 @@ TREE = Tree((-1, 0, 0, 1))
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_len: Tensor, mask: Tensor,
-    positions: Tensor, sinks: Tensor, window: int, softcap: float,
-) -> Tensor:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+    past_len: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    sinks: Tensor,
+    window: int,
+    softcap: float,
+) -> Tensor:
     out: Tensor = torch.ops.specc.cached_attention(
         query, key, value, past_key, past_value, past_len, mask, positions, sinks, 0.5, window, softcap, 0
     )[0]
@@ -40,9 +49,16 @@ def graph_of(span: int, window: int = 0, softcap: float = 0.0, tree: Tree | None
     query, row, cache = torch.zeros(1, 2, SLOTS, 3), torch.zeros(1, 1, SLOTS, 3), torch.zeros(1, 1, CAPACITY, 3)
     graph = small(
         partial(attend, window=window, softcap=softcap),
-        query=query, key=row, value=row, past_key=cache, past_value=cache, past_len=torch.zeros(1, dtype=torch.long),
-        mask=torch.ones(SLOTS, span, dtype=torch.bool), positions=torch.arange(SLOTS)[None], sinks=torch.zeros(2),
-    )  # fmt: skip
+        query=query,
+        key=row,
+        value=row,
+        past_key=cache,
+        past_value=cache,
+        past_len=torch.zeros(1, dtype=torch.long),
+        mask=torch.ones(SLOTS, span, dtype=torch.bool),
+        positions=torch.arange(SLOTS)[None],
+        sinks=torch.zeros(2),
+    )
     if tree is not None:
         mask = placeholder(graph, "mask")
         mask.replace_all_uses_with(constant(graph, "tree_mask", torch.from_numpy(tree.mask.copy())))

@@ -157,8 +157,9 @@ return {logits: rms_norm_1}
 --> Norms(slots=3, dtype=torch.float32) changed 1
 inputs x, z
 add_1 = add(x, 1)
-rms_normalization_1 = RMSNormalization(add_1, self.scale, epsilon=1e-05, axis=-1)
-return {logits: rms_normalization_1}""",
+simplified_layer_normalization_1 = SimplifiedLayerNormalization(add_1, self.scale, epsilon=1e-05,
+    axis=-1, stash_type=1)
+return {logits: simplified_layer_normalization_1}""",
     )
 
 

@@ -32,18 +32,34 @@ def rotated(x: Tensor, table: Tensor, positions: Tensor) -> Tensor:
 
 
 def graph_of(
-    tree: Tree | None, turn_query: Rotate = plain, turn_key: Rotate = plain, *, size: int = SIZE, pairs: int = 8,
-    window: int = 0, packed: str = "qkv", sinks: bool = False, flatten: bool = True,
-) -> GraphModule:  # fmt: skip
+    tree: Tree | None,
+    turn_query: Rotate = plain,
+    turn_key: Rotate = plain,
+    *,
+    size: int = SIZE,
+    pairs: int = 8,
+    window: int = 0,
+    packed: str = "qkv",
+    sinks: bool = False,
+    flatten: bool = True,
+) -> GraphModule:
     """Return the attention of two heads of queries over one head of keys.
 
     packed: the heads that are slices of `x`, in its order; the others are of `y`.
     """
 
     def attend(
-        input_ids: Tensor, x: Tensor, y: Tensor, table: Tensor, past_key: Tensor, past_value: Tensor,
-        past_len: Tensor, mask: Tensor, positions: Tensor, sink: Tensor,
-    ) -> Tensor:  # fmt: skip
+        input_ids: Tensor,
+        x: Tensor,
+        y: Tensor,
+        table: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
+        past_len: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        sink: Tensor,
+    ) -> Tensor:
         heads, start = {}, 0
         for name in packed:
             width = size * (2 if name == "q" else 1)
@@ -61,11 +77,18 @@ def graph_of(
     width = sum(size * (2 if name == "q" else 1) for name in packed)
     cache = torch.zeros(1, 1, 9, size)
     graph = small(
-        attend, input_ids=torch.zeros(1, SLOTS, dtype=torch.long), x=torch.zeros(1, SLOTS, width),
-        y=torch.zeros(1, SLOTS, 2 * size), table=torch.zeros(9, pairs), past_key=cache, past_value=cache,
-        past_len=torch.zeros(1, dtype=torch.long), mask=torch.ones(SLOTS, SLOTS, dtype=torch.bool),
-        positions=torch.arange(SLOTS)[None], sink=torch.zeros(2),
-    )  # fmt: skip
+        attend,
+        input_ids=torch.zeros(1, SLOTS, dtype=torch.long),
+        x=torch.zeros(1, SLOTS, width),
+        y=torch.zeros(1, SLOTS, 2 * size),
+        table=torch.zeros(9, pairs),
+        past_key=cache,
+        past_value=cache,
+        past_len=torch.zeros(1, dtype=torch.long),
+        mask=torch.ones(SLOTS, SLOTS, dtype=torch.bool),
+        positions=torch.arange(SLOTS)[None],
+        sink=torch.zeros(2),
+    )
     if tree is not None:
         mask = placeholder(graph, "mask")
         mask.replace_all_uses_with(constant(graph, "tree_mask", torch.from_numpy(tree.mask.copy())))

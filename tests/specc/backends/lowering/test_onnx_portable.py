@@ -74,8 +74,11 @@ def test_a_rotary_embedding_whole_or_in_part(size: int, partial: str) -> None:
     tables, positions = torch.ones(9, 4), torch.arange(SLOTS)[None]
     graph = small(
         lambda x, cos, sin, positions: torch.ops.specc.rotary(x, cos, sin, positions, True),
-        x=torch.ones(1, 2, SLOTS, size), cos=tables, sin=tables, positions=positions,
-    )  # fmt: skip
+        x=torch.ones(1, 2, SLOTS, size),
+        cos=tables,
+        sin=tables,
+        positions=positions,
+    )
     text = rewrite(graph, Rotary(SLOTS, F32)).splitlines()[-2].replace("\n    ", " ")
     assert text == f"rotary_embedding_1 = RotaryEmbedding(x, cos, sin, positions, interleaved=1{partial})"
 
@@ -94,10 +97,15 @@ def attention(softcap: float = 0.0, layers: int = 1, sinks: bool = False) -> Gra
 
     cache = torch.zeros(1, 2, 9, 4)
     graph = small(
-        attend, x=torch.zeros(1, 2, SLOTS, 4), past_key=cache, past_value=cache,
-        past_len=torch.zeros(1, dtype=torch.long), mask=torch.ones(SLOTS, SLOTS, dtype=torch.bool),
-        positions=torch.arange(SLOTS)[None], sink=torch.zeros(2),
-    )  # fmt: skip
+        attend,
+        x=torch.zeros(1, 2, SLOTS, 4),
+        past_key=cache,
+        past_value=cache,
+        past_len=torch.zeros(1, dtype=torch.long),
+        mask=torch.ones(SLOTS, SLOTS, dtype=torch.bool),
+        positions=torch.arange(SLOTS)[None],
+        sink=torch.zeros(2),
+    )
     chain = constant(graph, "tree_mask", torch.from_numpy(Tree.chain(SLOTS).mask.copy()))
     placeholder(graph, "mask").replace_all_uses_with(chain)
     return graph

@@ -26,19 +26,29 @@ def attention() -> GraphModule:
     """Return attention of four heads over two heads of keys, under a chain's mask."""
 
     def attend(
-        query: Tensor, key: Tensor, past_key: Tensor, past_value: Tensor, past_len: Tensor, mask: Tensor,
+        query: Tensor,
+        key: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
+        past_len: Tensor,
+        mask: Tensor,
         positions: Tensor,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         given = query, key, key, past_key, past_value, past_len, mask, positions, None
         out: Tensor = torch.ops.specc.cached_attention(*given, 0.5, 0, 0.0, 0)[0]
         return out
 
     cache = torch.zeros(1, 2, 9, 4)
     graph = small(
-        attend, query=torch.zeros(1, 4, SLOTS, 4), key=torch.zeros(1, 2, SLOTS, 4), past_key=cache, past_value=cache,
-        past_len=torch.zeros(1, dtype=torch.long), mask=torch.ones(SLOTS, SLOTS, dtype=torch.bool),
+        attend,
+        query=torch.zeros(1, 4, SLOTS, 4),
+        key=torch.zeros(1, 2, SLOTS, 4),
+        past_key=cache,
+        past_value=cache,
+        past_len=torch.zeros(1, dtype=torch.long),
+        mask=torch.ones(SLOTS, SLOTS, dtype=torch.bool),
         positions=torch.arange(SLOTS)[None],
-    )  # fmt: skip
+    )
     chain = constant(graph, "tree_mask", torch.from_numpy(Tree.chain(SLOTS).mask.copy()))
     placeholder(graph, "mask").replace_all_uses_with(chain)
     return graph
