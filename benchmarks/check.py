@@ -188,7 +188,7 @@ def check(args: argparse.Namespace, console: Console) -> int:
     Raises:
         CheckError: there is nothing to compare with, or a file cannot be read.
     """
-    command = ["specc", "bench", args.bundle, "--recipes", "all", "--rounds", str(args.rounds)]
+    command = ["specc", "bench", args.bundle, "--recipe", "all", "--rounds", str(args.rounds)]
     command += ["--max-new-tokens", str(args.max_new_tokens), "--json"]
     report = read(args.new) if args.new else run(command)
     source = str(args.new) if args.new else " ".join(command)

@@ -116,7 +116,7 @@ def main() -> None:
     size = ["--max-new-tokens", 48, "--rounds", 2]
     if arguments.short:
         size = ["--limit", 1, "--max-new-tokens", 16, "--rounds", 1]
-    bench = ("bench", output, "--recipes", recipes, "--prompts", PROMPTS, "--chat", "--json")
+    bench = ("bench", output, "--recipe", recipes, "--prompts", PROMPTS, "--chat", "--json")
     report = json.loads(run(*bench, *size))
     print("\n" + markdown(report) + "\n\n" + note(report, compiled))
 

@@ -15,7 +15,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class BakeTree(Pass):
-    """A rewrite of the inputs for a topology to constants. Chains and look-ahead windows are trees too.
+    """A pass that turns the inputs for a topology into constants. Chains and look-ahead windows are trees too.
 
     The mask holds each slot's ancestors, itself included; a slot's depth is its position less that of the root.
 

@@ -15,7 +15,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class BoundPositions(Pass):
-    """A bound on the rows that are read from a table: of learned positions, or of a rotary embedding's angles.
+    """A pass that bounds which rows of a table are read: one of learned positions, or of a rotary embedding's angles.
 
     A block also runs its unused slots, and slots that reach beyond the context. Their rows are never kept, but they
     must not read past the table.

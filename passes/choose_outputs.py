@@ -15,7 +15,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class ChooseOutputs(Pass):
-    """A replacement of the logits by what a block returns: ids, top-k ids with log-probabilities, hidden states.
+    """A pass that replaces the logits by what a block returns: ids, top-k ids with log-probabilities, hidden states.
 
     Given:   {logits}
     Result:  {ids: argmax(logits)} for the output "ids"; {top_ids: topk(logits, k), top_logprobs:

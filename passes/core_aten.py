@@ -14,7 +14,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class CoreAten(Pass):
-    """A replacement of operators that backends do not know.
+    """A pass that replaces operators that backends do not know.
 
     A backend that lacks one of them would decompose the whole program, slowly and at one size.
 

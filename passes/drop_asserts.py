@@ -13,7 +13,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class DropAsserts(Pass):
-    """A removal of the assertions by which a captured graph states what it assumed.
+    """A pass that removes the assertions by which a captured graph states what it assumed.
 
     They are not needed: a block's shapes are fixed later, and checked then.
 

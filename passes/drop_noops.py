@@ -25,7 +25,7 @@ OPEN_END = 1 << 62  # torch.export writes the largest int64 for a slice without 
 
 @dataclass(frozen=True)
 class DropNoops(Pass):
-    """A removal of casts to the type that a tensor has, copies, dropout that is off, and slices of everything.
+    """A pass that removes casts to the type that a tensor has, copies, dropout that is off, and slices of everything.
 
     Given:   y = x.to(float32);  z = f(y.contiguous())            x being float32
     Result:  z = f(x)

@@ -14,7 +14,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class ExitAfter(Pass):
-    """A cut after the first `layers` layers. The model's own norm and head follow.
+    """A pass that cuts the model after its first `layers` layers. The model's own norm and head follow.
 
     Given:   a = layers.0(x);  b = layers.1(a);  y = head(norm(b))
     Result:  a = layers.0(x);  y = head(norm(a))                       with layers=1

@@ -16,7 +16,7 @@ LIMIT = 1 << 16  # elements: enough for norms and scales. A larger weight stays 
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """A replacement of small values that depend on no input by constants.
+    """A pass that replaces small values that depend on no input by constants.
 
     Given:   y = n * (weight + 1)
     Result:  y = n * folded_0

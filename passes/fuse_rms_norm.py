@@ -20,7 +20,7 @@ REACH = 6  # calls from a mean to the product that scales by it: more is not a n
 
 @dataclass(frozen=True)
 class FuseRMSNorm(Pass):
-    """A fusion of RMSNorm as models write it, with or without a weight; torch's own operator with one counts too.
+    """A pass that fuses RMSNorm as models write it, with or without a weight, and torch's own operator with one.
 
     Given:   y = weight * (x * rsqrt(mean(x ** 2, -1) + eps))
     Result:  y = specc.rms_norm(x, weight, eps)

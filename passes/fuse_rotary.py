@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class PairLayout(Enum):
 
 @dataclass(frozen=True)
 class FuseRotary(Pass):
-    """A fusion of the rotary embedding of a query or a key, whole or of its first sizes.
+    """A pass that fuses the rotary embedding of a query or a key, whole or of its first sizes.
 
     Given:   y = x * cos + rotated(x) * sin;  z = cat(y, rest of x)
     Result:  z = specc.rotary(x, cos table, sin table, position_ids)
@@ -94,8 +94,7 @@ def _turns(product: Node, angles: Collection[Node], fixed: Collection[Node]) -> 
     return any(one in angles and other not in fixed for one, other in both_orders(product))
 
 
-@dataclass(frozen=True)
-class _Turn:
+class _Turn(NamedTuple):
     """A rotation: `add` is x * cos + rotated(x) * sin."""
 
     add: Node

@@ -15,7 +15,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class KeepRow(Pass):
-    """A selection of one row before the head: prefill needs the token after the prompt, not one after each of it.
+    """A pass that keeps one row before the head: prefill needs the token after the prompt, not one after each of it.
 
     Given:   logits = linear(hidden, head)
     Result:  logits = linear(index_select(hidden, 1, row), head)       row [1] int64 being a new input

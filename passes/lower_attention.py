@@ -17,7 +17,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class LowerAttention(Pass):
-    """A rewrite to slots that attend to a cache and write their own rows into it.
+    """A pass that makes slots attend to a cache and write their own rows into it.
 
     Given:   out = specc.attention(q, k, v, …)
     Result:  out, present.L.key, present.L.value = specc.cached_attention(

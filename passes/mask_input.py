@@ -13,7 +13,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class MaskInput(Pass):
-    """A fixed size for the inputs that place a frontier's slots in a tree.
+    """A pass that gives a fixed size to the inputs that place a frontier's slots in a tree.
 
     Given:   inputs mask [any, any], depth [any]
     Result:  inputs mask [slots, span], depth [slots]

@@ -18,7 +18,7 @@ LINEAR = aten.linear.default
 
 @dataclass(frozen=True)
 class MergeProjections(Pass):
-    """A merge of three products into one: a large product costs less than three, and every node costs time.
+    """A pass that merges three products into one: a large product costs less than three, and every node costs time.
 
     What stands between the products and attention stays: norms, rotations, scales.
 

@@ -24,7 +24,7 @@ class _Call(NamedTuple):
 
 @dataclass(frozen=True)
 class OutOfPlace(Pass):
-    """A removal of writes. An operator that writes is never dead code; one that returns a value is, once unused.
+    """A pass that removes writes. An operator that writes is never dead code; one that returns a value is, once unused.
 
     Given:   div_(x, y);  z = f(x)                 copy_(x[a:b], y);  z = f(x)
     Result:  w = div(x, y);  z = f(w)              w = slice_scatter(x, y, a, b);  z = f(w)

@@ -15,7 +15,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class PadHeads(Pass):
-    """A padding of queries, keys and values to one size, a multiple of `multiple`.
+    """A pass that pads queries, keys and values to one size, a multiple of `multiple`.
 
     The padding is zeros, which change no score and add nothing to the output.
 

@@ -13,7 +13,7 @@ from .protocol import Pass
 
 @dataclass(frozen=True)
 class ParentsInput(Pass):
-    """A computation of the mask and the depths from the parent of each slot.
+    """A pass that computes the mask and the depths from the parent of each slot.
 
     Edges and the identity say which slots are reached in one step or none. Squaring that matrix doubles the steps;
     after enough squarings it holds all ancestors. A slot's depth is the number of its ancestors less itself.

@@ -30,7 +30,7 @@ class Miss:
 
 
 class Pass(Protocol):
-    """A rewrite of a captured graph. Passes inherit from this class, so that its defaults apply.
+    """A pass: it rewrites a captured graph. Passes inherit from this class, so that its defaults apply.
 
     Attributes:
         optional: Whether the pass may find nothing to change. If not, finding nothing is an error.

@@ -16,7 +16,7 @@ from .residual import residual_sums
 
 @dataclass(frozen=True)
 class SkipSublayers(Pass):
-    """A removal of sublayers: what is not run adds nothing to the residual stream.
+    """A pass that removes sublayers: what is not run adds nothing to the residual stream.
 
     A layer in both lists is skipped whole.
 

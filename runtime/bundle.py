@@ -16,6 +16,7 @@ from .manifest_checks import check_manifest
 from .recipe import Recipe
 
 MANIFEST = "manifest.json"
+MOST_BYTES = 64 << 20  # Of a manifest. One with twenty engines has 200 kB.
 GGUF = ".gguf"  # ends the name of a model's file; users pass such a file in place of a bundle
 
 
@@ -126,7 +127,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} {state}; compile the model first: {_compile_command(path)}")
     file = path / MANIFEST
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(_read_bounded(file).decode("utf-8"))
     except FileNotFoundError:
         if (path / "config.json").is_file() or any(path.glob(f"*{GGUF}")):
             raise BundleError(f"{path} is a model, not a bundle; compile it first: {_compile_command(path)}") from None
@@ -141,6 +142,22 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     check_plain(data)
     if data.pop("manifest_sha256", None) != digest(data):
         raise BundleError(f"{file} was altered after compiling; compile the bundle again")
+    return data
+
+
+def _read_bounded(file: Path) -> bytes:
+    """Read a manifest. It may be a link, which could lead to a pipe or to a device without an end.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is not a regular file, or has more than MOST_BYTES.
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError("it is not a regular file")
+    with file.open("rb") as opened:
+        data = opened.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
     return data
 
 

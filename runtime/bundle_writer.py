@@ -122,10 +122,12 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
         overwrite: replace a bundle that is there. Nothing but a bundle is ever replaced.
 
     Raises:
-        BundleError: `path` exists and may not be replaced, or its parent cannot be written. `path` may also begin to
-            exist while the block runs, by another process.
+        BundleError: `path` exists and may not be replaced, its parent cannot be written, or another process writes
+            `path` at this moment. `path` may also begin to exist while the block runs.
     """
     _clear_away(path)
+    if any(map(_is_in_use, _partials(path))):
+        raise BundleError(f"another process writes {path} now; wait for it, or choose another output")
     if path.exists() and not overwrite:
         raise BundleError(f"{path} exists; choose another output, or replace it with --overwrite")
     if path.exists() and not (path / MANIFEST).exists():
@@ -196,9 +198,31 @@ def _locked(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def _partials(path: Path) -> Iterator[Path]:
+    """Yield the directories beside `path` that processes fill for it, or that were killed while they did."""
+    return path.parent.glob(f".{escape(path.name)}.????????{PARTIAL}*")
+
+
+def _is_in_use(path: Path) -> bool:
+    """Return whether a living process has locked a directory. On a file system without locks nobody knows."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def _clear_away(path: Path) -> None:
     """Remove what killed processes left while they wrote `path`; put a bundle back that one was about to replace."""
-    for remnant in path.parent.glob(f".{escape(path.name)}.????????{PARTIAL}*"):
+    for remnant in _partials(path):
         partial = remnant.with_name(remnant.name.removesuffix(OLD))
         with contextlib.suppress(OSError), _locked(partial if partial.exists() else remnant) as free:
             if free:

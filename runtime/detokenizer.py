@@ -8,6 +8,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from .errors import BundleError
+from .panics import library_errors
+
 CONTEXT = 8  # Tokens of a prompt that are decoded with its answer.
 PARTIAL = "\ufffd"  # What a decoder writes for bytes that are no character, or not yet one.
 # Spaces that the tokenizers of transformers leave out of a text, in the order in which they do.
@@ -39,11 +42,16 @@ class Decoder:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of all these tokens."""
-        text = str(self.tokenizer.decode(list(tokens)))
+        with library_errors(_failed):
+            text = str(self.tokenizer.decode(list(tokens)))
         if self.clean_up:
             for spaced in CLEANED:
                 text = text.replace(spaced, spaced.strip() if spaced != " ' " else "'")
         return text
+
+
+def _failed(reason: str) -> BundleError:
+    return BundleError(f"the tokenizer cannot decode these tokens: {reason}; upgrade tokenizers, or compile again")
 
 
 class Detokenizer:

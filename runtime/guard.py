@@ -32,7 +32,7 @@ class GuardPolicy:
     has the figures in the rows about a guard. To measure anew, run a recipe that pays and one that does not, with and
     without `--no-guard`, and compare each with plain decoding in the same run:
 
-        specc bench build/demo.specc --recipes recycled-lookup,jacobi --rounds 4
+        specc bench build/demo.specc --recipe recycled-lookup,jacobi --rounds 4
     """
 
     loss_budget: float = 6.0  # steps with a draft: a larger loss cuts chains short, or stops drafts

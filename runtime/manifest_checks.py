@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from .block import Frontier, Parents
+from .block import Frontier, Layers, Parents
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
+from .manifest_notes import check_notes
 from .recipe import Recipe
 from .tree import Tree
 
 TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
-WIDEST = 1.0  # Of a target in fewer bits, whose logits differ more from width to width.
+# The largest tolerance that a manifest or `specc test --tolerance` may name where the target has fewer bits: its logits
+# differ by up to 1 from width to width. Nothing implies more than TOLERANCE; see `implied_tolerance`.
+WIDEST = 1.0
 AGAIN = "compile the bundle again"
 CACHED = ("past_key_values.", "present.")
 
@@ -33,8 +36,8 @@ def check_manifest(manifest: Manifest) -> None:
     check_tolerance(manifest, manifest.near_tie_tolerance, "manifest.near_tie_tolerance")
     _check_engines(manifest)
     for recipe in manifest.recipes:
-        if not recipe.verify:
-            raise BundleError(f"manifest: recipe {recipe.name} names no engine to verify with; {AGAIN}")
+        _check_verify(manifest, recipe)
+    check_notes(manifest)
 
 
 def check_tolerance(manifest: Manifest, tolerance: float, name: str) -> None:
@@ -74,6 +77,23 @@ def check_logits(manifest: Manifest, recipe: Recipe) -> None:
             )
 
 
+def _check_verify(manifest: Manifest, recipe: Recipe) -> None:
+    """Check that a recipe verifies by the target itself: its whole graph, as `decode` runs it, over its own rows.
+
+    Raises:
+        BundleError: it has no engine, or one that is something else, such as a draft.
+    """
+    if not recipe.verify:
+        raise BundleError(f"manifest: recipe {recipe.name} names no engine to verify with; {AGAIN}")
+    weights = {e.backend: e.block.weights for e in manifest.engines if e.name == "decode"}
+    for engine in manifest.engines:
+        block = engine.block
+        runs_target = (block.model, block.cache, block.layers) == ("target", "target", Layers())
+        is_whole = runs_target and not block.last_row and block.weights == weights[engine.backend]
+        if engine.name in recipe.verify and not is_whole:
+            raise BundleError(f"manifest: recipe {recipe.name} verifies by {engine.name}, not by the target; {AGAIN}")
+
+
 def _check_engines(manifest: Manifest) -> None:
     """Check that every backend can decode, that no engine is defined twice, and that tensors have their shapes."""
     if "target" not in manifest.caches:
@@ -85,15 +105,18 @@ def _check_engines(manifest: Manifest) -> None:
         if ("decode", backend) not in keys:
             raise BundleError(f"manifest: backend {backend} has no engine 'decode'; {AGAIN}")
     for engine in manifest.engines:
-        topology = engine.block.topology
+        topology, cache = engine.block.topology, manifest.caches[engine.block.cache]
         span = topology.span if isinstance(topology, Frontier) else MOST
         if not 1 <= topology.slots <= span <= MOST:
             slots = f"{topology.slots} slots, of a span of {span}"
             raise BundleError(f"manifest: engine {engine.name} has {slots}; {AGAIN}")
         if engine.name in ("decode", "prefill") and not _reads_a_chain(engine):
             raise BundleError(f"manifest: engine {engine.name} does not run a chain on the target's cache; {AGAIN}")
+        if manifest.model.context - 1 + topology.slots > cache.capacity:
+            rows = f"{topology.slots} slots after {manifest.model.context - 1} rows do not fit in {cache.capacity}"
+            raise BundleError(f"manifest: engine {engine.name}: {rows}; {AGAIN}")
         if engine.inputs:
-            _check_tensors(engine, manifest.caches[engine.block.cache], manifest.model.vocab_size)
+            _check_tensors(engine, cache, manifest.model.vocab_size)
 
 
 def _reads_a_chain(engine: EngineSpec) -> bool:

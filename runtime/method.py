@@ -6,16 +6,23 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from .acceptance import Acceptance, Keeps
 from .drafters import Drafter
 from .engine import Engine
-from .errors import RecipeError
+from .errors import RecipeError, SpeccError, TreeError, first_line
 from .recipe import Recipe
 from .sampling import Sampling
+
+# What Python raises where a drafter gets an engine or a parameter that it cannot use.
+DRAFTER_ERRORS = (
+    TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, MemoryError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,37 @@ class RunnableMethod:
         return self.accept.keeps == Keeps.TOKENS or (self.accept.keeps == Keeps.DISTRIBUTION and sampling.greedy)
 
     def make_drafter(self, engines: Mapping[str, Engine]) -> Drafter:
-        """Make the drafter over `engines`, which are keyed as `recipe.engines` is."""
+        """Make the drafter over `engines`, which are keyed as `recipe.engines` is.
+
+        Raises:
+            RecipeError: the drafter does not take these engines or parameters, which come from a manifest.
+        """
         options = {"sample": True} if self.accept.needs_draft_probs else {}
-        return self.drafter(**engines, **self.recipe.parameters, **options)
+        try:
+            with self.drafting():
+                return self.drafter(**engines, **self.recipe.parameters, **options)
+        except (RecipeError, TreeError) as e:
+            raise RecipeError(f"recipe {self.recipe.name}: {e}") from e
+
+    @contextmanager
+    def drafting(self) -> Iterator[None]:
+        """Turn what Python raises while a drafter or a rule works into a RecipeError. A SpeccError passes as it is.
+
+        A manifest may give a drafter any engine and any parameter, and a stranger may have written the manifest.
+
+        Raises:
+            RecipeError: the drafter or the rule failed.
+        """
+        try:
+            yield
+        except SpeccError:
+            raise
+        except DRAFTER_ERRORS as e:
+            reason = f"{type(e).__name__}: {first_line(e)}"
+            raise RecipeError(
+                f"the drafter {self.recipe.drafter} does not go with its engines and parameters ({reason}); "
+                "decode by recipe plain, or compile the bundle again"
+            ) from e
 
 
 def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> RunnableMethod:
@@ -107,4 +142,8 @@ def _load(folder: str, name: str, attribute: str) -> Any:
         if e.name != f"{package}.{file}":
             raise
         files = sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__))
-        raise RecipeError(f"this runtime has no {name!r} in {folder}/, only {', '.join(files)}; upgrade specc?") from e
+        near = get_close_matches(file, files, 1)
+        remedy = (
+            f"did you mean {near[0]!r}?" if near else "choose one of these, or upgrade specc if a bundle asks for it"
+        )
+        raise RecipeError(f"this runtime has no {name!r} in {folder}/, only {', '.join(files)}; {remedy}") from e

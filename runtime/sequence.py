@@ -153,7 +153,7 @@ class Sequence:
 
     def verified(self, outputs: Outputs, draft: Draft) -> Verified:
         """Return the target's outputs for a draft, with how this request chooses tokens."""
-        processed = self.processing and self.processing.of(outputs, draft)
+        processed = self.processing.of(outputs, draft) if self.processing else None
         return Verified(outputs, self.sampling, draft.tree, len(self.tokens), processed)
 
     def append(self, draft: Draft, accepted: Accepted) -> None:

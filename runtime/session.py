@@ -246,7 +246,9 @@ class Session:
         guard = guard and method.keeps_tokens(sampling) and not near
         recorder = processing.logprobs if processing else None
         decoding = self._prepare(seq, method, stats, guard, width)
-        return Stream(self._decode(decoding, width), self.text, stats, ending, tuple(tokens), self._lock, recorder)
+        return Stream(
+            self._decode(decoding, method, width), self.text, stats, ending, tuple(tokens), self._lock, recorder
+        )
 
     def _check_open(self) -> None:
         """Raise a SpeccError if the model or the session is closed."""
@@ -274,7 +276,7 @@ class Session:
         stats.prompt_tokens = len(seq.tokens)
         return Decoding(seq=seq, drafting=drafting, verifiers=verifiers, accept=method.accept, stats=stats)
 
-    def _decode(self, decoding: Decoding, width: str) -> Iterator[list[int]]:
+    def _decode(self, decoding: Decoding, method: RunnableMethod, width: str) -> Iterator[list[int]]:
         """Yield the new tokens of each step. While the prompt is read, a step has none.
 
         Each step holds the lock of the model. Between two steps others may use the engines, and even the rows: then
@@ -285,17 +287,18 @@ class Session:
         for _ in self._fill(decoding, width):
             yield []
         yield seq.tokens[prefix:]
-        while True:
-            with lock:
-                lane = self.lane
-                owned = lane.current is seq and seq.caches is lane.caches and self._current is stats
+        with method.drafting():
+            while True:
+                with lock:
+                    lane = self.lane
+                    owned = lane.current is seq and seq.caches is lane.caches and self._current is stats
+                    if owned:
+                        ((_, accepted),) = step((decoding,))
                 if owned:
-                    ((_, accepted),) = step((decoding,))
-            if owned:
-                yield seq.tokens[-len(accepted.slots) :]
-                continue
-            for _ in self._fill(decoding, width):
-                yield []
+                    yield seq.tokens[-len(accepted.slots) :]
+                    continue
+                for _ in self._fill(decoding, width):
+                    yield []
 
     def _check_current(self, stats: Stats) -> None:
         """Raise an error if the model or the session was closed, or if a later request has the conversation."""

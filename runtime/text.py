@@ -11,11 +11,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from . import normalizer_check
+from . import normalizer_check, tokenizer_time
 from .bundle import Bundle
 from .chat import FOLDER, TEMPLATE, ChatOptions, ChatTemplate, Message, read_templates, special_tokens
 from .detokenizer import Decoder, Detokenizer
 from .errors import BundleError, PromptError, SpeccWarning, check_unicode, first_line, printable
+from .panics import library_errors
 from .processors.grammar import Grammars
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -35,15 +36,16 @@ class Text:
             BundleError: `tokenizer.json` is not listed, or a file cannot be read.
         """
         file = bundle.file(TOKENIZER)
-        try:
+
+        def unreadable(reason: str) -> BundleError:
+            return BundleError(f"{file} cannot be read ({reason}); upgrade tokenizers, or compile again")
+
+        with library_errors(unreadable):
             self.tokenizer = Tokenizer.from_file(str(file))
             normalizer_check.check(self.tokenizer.normalizer)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as e:  # The library raises Exception itself, and a panic of it is not even that.
-            raise BundleError(f"{file} cannot be read ({first_line(e)}); upgrade tokenizers, or compile again") from e
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
+            self._may_be_slow = tokenizer_time.may_be_slow(self.tokenizer)
+            self.tokenizer.no_truncation()
+            self.tokenizer.no_padding()
         config = _read_config(bundle.file(CONFIG)) if CONFIG in bundle.manifest.files else {}
         try:
             templates = read_templates({name: bundle.file(name) for name in bundle.manifest.files}, config)
@@ -130,12 +132,14 @@ class Text:
         Raises:
             PromptError: the tokenizer fails.
         """
-        try:
+
+        def failed(reason: str) -> PromptError:
+            return PromptError(f"the tokenizer fails on this prompt: {reason}; pass token ids")
+
+        with library_errors(failed):
+            if self._may_be_slow:
+                return tokenizer_time.encode_in_time(self.tokenizer, text, special=special)
             return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as e:  # A panic of the library is not an Exception.
-            raise PromptError(f"the tokenizer fails on this prompt: {first_line(e)}; pass token ids") from e
 
     def render(self, messages: Sequence[Message], options: ChatOptions | None = None) -> str:
         """Write a conversation as text that ends where the model's answer begins.

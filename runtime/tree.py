@@ -17,6 +17,8 @@ import numpy as np
 
 from .errors import TreeError
 
+MOST_SLOTS = 4096  # Masks have the square of it in bytes. The widest engines have some hundred.
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -30,6 +32,8 @@ class Tree:
     parents: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if len(self.parents) > MOST_SLOTS:
+            raise TreeError(f"a tree of {len(self.parents)} slots; give it {MOST_SLOTS} at most")
         if self.parents[:1] != (-1,):
             raise TreeError(f"not a tree: slot 0 must have parent -1 in {self.parents!r}")
         for slot, parent in enumerate(self.parents[1:], 1):

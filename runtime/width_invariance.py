@@ -71,11 +71,14 @@ def changed_share(manifest: Manifest, recipe: Recipe) -> float | None:
     return measured.changed if measured is not None and is_near(manifest, recipe, measured.backend) else None
 
 
-def exactness(manifest: Manifest, recipe: Recipe) -> str:
-    """Return what tables say of a recipe: `yes` if it is lossless, `near` with the share of changed tokens, or `no`."""
+def exactness(manifest: Manifest, recipe: Recipe, backend: str = "") -> str:
+    """Return what tables say of a recipe: `yes` if it is lossless, `near` with the share of changed tokens, or `no`.
+
+    See `is_near` for the arguments.
+    """
     if not recipe.lossless:
         return "no"
-    if not is_near(manifest, recipe):
+    if not is_near(manifest, recipe, backend):
         return "yes"
     share = changed_share(manifest, recipe)
     return "near" if share is None else f"near, {share:.1%} differ"
@@ -92,6 +95,11 @@ def exact_engine(manifest: Manifest, recipe: Recipe, backend: str) -> EngineSpec
         return None
     widest = max(engines, key=lambda e: e.block.slots)
     return widest if widest.block.slots > 1 else None
+
+
+def _verifies_trees(manifest: Manifest, recipe: Recipe) -> bool:
+    topologies = [e.block.topology for e in manifest.engines if e.name in recipe.verify]
+    return not all(isinstance(topology, Tree) and topology.is_chain for topology in topologies)
 
 
 def one_width(manifest: Manifest, recipe: Recipe, backend: str, source: str = "") -> str:
@@ -117,5 +125,7 @@ def one_width(manifest: Manifest, recipe: Recipe, backend: str, source: str = ""
     sources = [source] if source else [manifest.default_recipe, *exact] if is_plain else [recipe.name]
     names = [exact[name] for name in sources if name in exact]
     if not names:
-        raise RecipeError(f"exact: recipe {sources[0]} has no engine for chains of one width; choose from: {choices}")
+        has_trees = _verifies_trees(manifest, by_name[sources[0]])
+        reason = "verifies trees" if has_trees else "has no engine of several slots"
+        raise RecipeError(f"exact: recipe {sources[0]} {reason}, so it has no exact width; choose from: {choices}")
     return names[0]

@@ -149,7 +149,7 @@ def compile(
     overwrite: bool = False,
     dump_graphs: str | Path | None = None,
     tune: bool = False,
-    stage: Callable[[str, int, int], None] = lambda title, done, total: None,
+    stage: Callable[[str, int, int], None] | None = None,
 ) -> Bundle:
     """Compile a Hugging Face causal language model into a bundle.
 
@@ -174,6 +174,7 @@ def compile(
         dump_graphs: a directory that gets the graph after each pass, as Python.
         tune: choose as `specc tune` does, among chains of more widths; compile again if other trees are faster.
         stage: a function that is called as each stage begins, with its title, the stages done and the stages in all.
+            None shows no progress.
 
     Returns:
         The bundle, opened.
@@ -211,6 +212,6 @@ def compile(
         overwrite=overwrite,
         dump_graphs=dump_graphs,
         tune=tune,
-        stage=stage,
+        stage=stage or (lambda title, done, total: None),
     )
     return compile_bundle(options).bundle

@@ -8,10 +8,40 @@ from typing import Any, Generic, TypeVar
 
 from ..call import Call
 from ..draft import Accepted, Draft, Outputs, Verified
+from ..errors import RecipeError
 from ..sequence import Sequence
 
 Proposal = Generator[Call, Outputs, Draft]
 D = TypeVar("D", bound="Drafter")
+MOST_TOKENS = 127  # of a draft: with the pending token they fill the scratch rows of a cache
+MOST_VOCABULARY = 1 << 24  # entries of a table by token
+
+
+def check_counts(least: int = 1, most: int = MOST_TOKENS, **counts: int) -> None:
+    """Check parameters of a drafter that count something. A manifest gives them, which a stranger may have written.
+
+    Args:
+        least: the smallest number that is right.
+        most: the largest one.
+        counts: the parameters by name.
+
+    Raises:
+        RecipeError: one is not a whole number in this range.
+    """
+    for name, count in counts.items():
+        if type(count) is not int or not least <= count <= most:
+            raise RecipeError(f"{name} is {count!r}; give a whole number from {least} to {most}")
+
+
+def check_probability(**probabilities: float) -> None:
+    """Check parameters of a drafter that are probabilities.
+
+    Raises:
+        RecipeError: one is not a number from 0 to 1.
+    """
+    for name, probability in probabilities.items():
+        if type(probability) not in (int, float) or not 0 <= probability <= 1:
+            raise RecipeError(f"{name} is {probability!r}; give a number from 0 to 1")
 
 
 class Drafter(ABC):

@@ -6,7 +6,7 @@ from ..call import Call
 from ..draft import ONE_SLOT, Draft
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter, Drafting, Proposal
+from . import Drafter, Drafting, Proposal, check_counts, check_probability
 from .prompt_lookup import NgramIndex
 
 
@@ -37,6 +37,13 @@ class Cascade(Drafter):
             assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
                 probability.
         """
+        check_counts(
+            num_speculative_tokens=num_speculative_tokens,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            max_matching_ngram_size=max_matching_ngram_size,
+            min_matching_ngram_size=min_matching_ngram_size,
+        )
+        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.count, self.threshold = draft, num_speculative_tokens, assistant_confidence_threshold
         self.copied, self.longest, self.shortest = (
             prompt_lookup_num_tokens,

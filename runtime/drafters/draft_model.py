@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..draft_chain import draft_chain
 from ..engine import Engine, extending
 from ..sequence import Sequence
-from . import Drafter, Drafting, Proposal
+from . import Drafter, Drafting, Proposal, check_counts, check_probability
 
 
 class DraftModel(Drafter):
@@ -29,6 +29,8 @@ class DraftModel(Drafter):
             assistant_confidence_threshold: drafting stops after a token to which the draft model gave a smaller
                 probability.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens)
+        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.prefill, self.sample = draft, prefill, sample
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 

@@ -17,7 +17,7 @@ from ..rng import Rng, Use
 from ..sequence import Cache, Sequence
 from ..tree import Tree
 from ..tree_grower import TreeGrower
-from . import Drafter, Drafting, Proposal
+from . import Drafter, Drafting, Proposal, check_counts
 
 
 class DynamicTree(Drafter):
@@ -44,6 +44,7 @@ class DynamicTree(Drafter):
             num_speculative_tokens: nodes below the pending token at most.
             max_depth: levels below the pending token at most.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens, max_depth=max_depth)
         self.engine, self.prefill, self.sample = draft, prefill, sample
         self.slots, self.depth = 1 + num_speculative_tokens, max_depth
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
-from . import Drafter, Drafting
+from . import Drafter, Drafting, check_counts
 
 
 class Jacobi(Drafter):
@@ -14,6 +14,7 @@ class Jacobi(Drafter):
     """
 
     def __init__(self, num_speculative_tokens: int = 5) -> None:
+        check_counts(num_speculative_tokens=num_speculative_tokens)
         self.count = num_speculative_tokens
 
     def open(self, seq: Sequence) -> JacobiDrafting:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..draft_chain import draft_chain
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter, Drafting, Proposal
+from . import Drafter, Drafting, Proposal, check_counts, check_probability
 
 
 class LayerSkip(Drafter):
@@ -33,6 +33,8 @@ class LayerSkip(Drafter):
             assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
                 probability.
         """
+        check_counts(num_speculative_tokens=num_speculative_tokens)
+        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.sample = draft, sample
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from ..tree import Tree
-from . import Drafter, Drafting
+from . import Drafter, Drafting, check_counts
 
 
 class Lookahead(Drafter):
@@ -27,6 +27,9 @@ class Lookahead(Drafter):
             ngram_size: N in the paper.
             max_candidates: G in the paper.
         """
+        check_counts(window_size=window_size)
+        check_counts(2, ngram_size=ngram_size)
+        check_counts(0, max_candidates=max_candidates)
         self.width, self.rows, self.guesses = window_size, ngram_size - 1, max_candidates
         self.tree = Tree.window(self.width, self.rows, self.guesses)
         # For each token the n-grams that begin with it, without that token, newest last.

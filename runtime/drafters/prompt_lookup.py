@@ -7,7 +7,7 @@ from itertools import cycle, islice
 
 from ..draft import Draft
 from ..sequence import Sequence
-from . import Drafter, Drafting
+from . import Drafter, Drafting, check_counts
 
 
 class PromptLookup(Drafter):
@@ -25,6 +25,7 @@ class PromptLookup(Drafter):
             prompt_lookup_num_tokens: tokens copied at most.
             max_matching_ngram_size: tokens of the longest n-gram that is looked up.
         """
+        check_counts(prompt_lookup_num_tokens=prompt_lookup_num_tokens, max_matching_ngram_size=max_matching_ngram_size)
         self.count, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
 
     def open(self, seq: Sequence) -> PromptLookupDrafting:

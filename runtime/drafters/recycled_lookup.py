@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
-from . import Drafter, Drafting
+from . import Drafter, Drafting, check_counts
 from .prompt_lookup import NgramIndex
 
 MAX_ANSWERS = 1 << 17  # N-grams in the table, about 20 MB. A larger table is cleared.
@@ -28,6 +28,7 @@ class RecycledLookup(Drafter):
             prompt_lookup_num_tokens: tokens copied or recycled at most.
             max_matching_ngram_size: tokens of the longest n-gram that is looked up, and of all n-grams of the table.
         """
+        check_counts(prompt_lookup_num_tokens=prompt_lookup_num_tokens, max_matching_ngram_size=max_matching_ngram_size)
         self.count, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
         self.answers: dict[tuple[int, ...], int] = {}
 

@@ -7,7 +7,7 @@ from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from ..tree import Tree
-from . import Drafter, Drafting, Proposal
+from . import Drafter, Drafting, Proposal, check_counts
 from .prompt_lookup import NgramIndex
 
 
@@ -36,6 +36,12 @@ class Staged(Drafter):
             max_matching_ngram_size: tokens of the longest n-gram that is looked up.
             min_matching_ngram_size: tokens that must match before guesses are made.
         """
+        check_counts(
+            num_speculative_tokens=num_speculative_tokens,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            max_matching_ngram_size=max_matching_ngram_size,
+            min_matching_ngram_size=min_matching_ngram_size,
+        )
         self.engine, self.wide, self.count = draft, wide, num_speculative_tokens
         self.guesses, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
         self.shortest = min_matching_ngram_size

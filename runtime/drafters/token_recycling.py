@@ -7,7 +7,7 @@ from collections.abc import Sequence as Tokens
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from ..tree import Tree
-from . import Drafter, Drafting
+from . import MOST_VOCABULARY, Drafter, Drafting, check_counts
 
 
 class TokenRecycling(Drafter):
@@ -25,6 +25,8 @@ class TokenRecycling(Drafter):
             vocab_size: rows of the table.
             successors: tokens of a row until the target has replaced it.
         """
+        check_counts(successors=successors)
+        check_counts(most=MOST_VOCABULARY, vocab_size=vocab_size)
         self.tree = Tree(tuple(tree))
         self.table = [[0] * successors] * vocab_size
 

@@ -73,8 +73,10 @@ class Grammar(Processor):
             return True
         if token in self.eos:
             return bool(self.matcher.is_accepting())
-        forced = self._forced_after(path)
-        return bool(token == forced[0] if forced else self.matcher.validate_tokens([token]))
+        if not self.matcher.validate_tokens([token]):
+            return False
+        forced = self._forced_after(path)  # Of the ways to write what is forced, a mask allows the tokenizer's own.
+        return not forced or token == forced[0]
 
     def commit(self, tokens: Sequence[int]) -> None:
         for count, token in enumerate(tokens):

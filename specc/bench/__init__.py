@@ -25,6 +25,7 @@ from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.tree import Tree
+from specc.runtime.width_invariance import exactness, one_width
 from specc.tuning.plan import TunePlan
 from specc.tuning.step_costs import StepCost, step_costs
 
@@ -127,6 +128,7 @@ class Report:
         memory: the memory of each system's process, in bytes.
         peers: what became of each peer.
         against: how specc compares with each peer that ran to the end.
+        exactness: what each recipe keeps of plain decoding: `yes`, `near` with the share of changed tokens, or `no`.
     """
 
     date: str
@@ -140,6 +142,7 @@ class Report:
     memory: Mapping[str, int | None]
     peers: Sequence[PeerOutcome]
     against: Sequence[Comparison]
+    exactness: Mapping[str, str]
 
     @property
     def categories(self) -> list[str]:
@@ -172,7 +175,7 @@ class Report:
             "plan": self.plan.to_json() if self.plan else None,
             "predicted_speedup": self.plan.predicted_speedup if self.plan else None,
             "measured_speedup": self.plan.measured_speedup if self.plan else None,
-            **{key: data[key] for key in ("settings", "memory", "peers", "against")},
+            **{key: data[key] for key in ("settings", "memory", "peers", "against", "exactness")},
             "warnings": self.warnings,
         }
 
@@ -199,6 +202,9 @@ def bench(options: Options) -> Report:
         guard=options.guard and not options.rates,
         exact=options.exact,
     )
+    if options.exact:
+        for name in own.modes:  # A recipe that cannot be exact is refused before anything is measured.
+            one_width(bundle.manifest, bundle.recipe(name), own.session.engines.backend)
     tasks = read_tasks(
         own.session, options.prompts, chat=options.chat, limit=options.limit, new_tokens=options.max_new_tokens
     )
@@ -230,7 +236,14 @@ def bench(options: Options) -> Report:
         memory=memory,
         peers=[replace(outcome, problem=results.problems.get(outcome.name, outcome.problem)) for outcome in outcomes],
         against=compare(results.runs, tasks.all),
+        exactness={} if options.rates else _exactness(bundle, own.modes, own.session.engines.backend, options.exact),
     )
+
+
+def _exactness(bundle: Bundle, names: Sequence[str], backend: str, exact: bool) -> dict[str, str]:
+    """Say of each recipe what it keeps of plain decoding. An exact recipe keeps its tokens."""
+    recipes = [bundle.recipe(name) for name in names]
+    return {r.name: "yes" if exact and r.lossless else exactness(bundle.manifest, r, backend) for r in recipes}
 
 
 def _recipes(bundle: Bundle, names: Sequence[str]) -> list[str]:

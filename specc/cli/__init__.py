@@ -21,8 +21,11 @@ from specc import __version__
 from specc.cli import bench, cache, compile, console, doctor, generate, recipes, show, test, tune
 from specc.cli.arguments import examples, flag
 from specc.cli.panels import PanelCommand
+from specc.runtime import panics
 from specc.runtime.errors import SpeccError
 
+# Some versions of typer have a copy of click, and others use click itself.
+ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 # The packages of specc-compiler[compile].
 COMPILER = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "onnx_ir"}
 
@@ -123,8 +126,29 @@ def main(argv: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     with console.end_on_signals(), one_line(), warnings.catch_warnings():
         console.one_line_warnings()
+        panics.silence()
         words = sys.argv[1:] if argv is None else argv
-        app(argv, prog_name="specc", obj=shlex.join(["specc", *words]))
+        try:
+            status = app(argv, prog_name="specc", obj=shlex.join(["specc", *words]), standalone_mode=False)
+        except ClickException as e:
+            _fail_usage(e)
+            status = 2
+        if status:
+            raise SystemExit(status)
+
+
+def _fail_usage(error: Any) -> None:
+    """Write what is wrong with the arguments as one line, or the help text if there are none.
+
+    Args:
+        error: an error of click.
+    """
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    message = error.format_message().strip().rstrip(".")
+    verb = error.ctx.command_path if getattr(error, "ctx", None) else "specc"
+    console.fail(f"{message[:1].lower()}{message[1:]}; see: {verb} --help")
 
 
 if __name__ == "__main__":

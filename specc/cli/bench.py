@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,16 +39,16 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "specc bench model.specc",
-    "specc bench model.specc --recipes all --prompts spec_bench.jsonl --limit 5",
+    "specc bench model.specc --recipe all --prompts spec_bench.jsonl --limit 5",
     "specc bench model.specc --against transformers,llama.cpp --html bench.html",
     "specc bench m.specc --against llama.cpp --peer-python llama.cpp=v/bin/python",
-    "specc bench model.specc --recipes all --synthetic-acceptance 0.8,0.6,0.5",
+    "specc bench model.specc --recipe all --synthetic-acceptance 0.8,0.6,0.5",
 )
 RECIPE = (
     "Measure this recipe, or several with commas, beside plain decoding. May be repeated. 'all' is every recipe of the "
     "bundle. Default: the bundle's default recipe."
 )
-RECIPES = "Another name of --recipe. Both may be given."
+RECIPES = "Another name of --recipe, which older scripts use. Both may be given."
 PROMPTS = (
     "A file of prompts: JSON lines with prompt or turns, plain or .gz. Of several turns, the first is used. "
     "Default: the bundle's golden prompts."
@@ -85,7 +86,7 @@ def command(
     ctx: typer.Context,
     bundle: BundleArgument,
     recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Recipes")] = None,
-    recipes: Annotated[StrList, option("NAMES", RECIPES, rich_help_panel="Recipes")] = None,
+    recipes: Annotated[StrList, option("NAMES", RECIPES, hidden=True)] = None,
     prompts: Annotated[OptionalPath, option("FILE", PROMPTS, rich_help_panel="Prompts")] = None,
     chat: Annotated[bool, flag("--chat", CHAT, rich_help_panel="Prompts")] = False,
     limit: Annotated[OptionalInt, option("N", LIMIT, min=1, rich_help_panel="Prompts")] = None,
@@ -145,15 +146,16 @@ def command(
                 stage=stage,
             )
         )
-    if html:
-        from specc.cli import bench_page
-
-        bench_page.write(report, html, ctx.find_root().obj or "specc bench")
     _note_problems(report)
     if json:
         console.emit(report.to_json())
     else:
         console.out().print(report_tables(report))
+    if html:  # After the tables, which a full disk does not take away.
+        from specc.cli import bench_page
+
+        with console.naming(html):
+            bench_page.write(report, html, ctx.find_root().obj or "specc bench")
 
 
 def report_tables(report: Report) -> RenderableType:
@@ -171,12 +173,16 @@ def _check_page(html: Path) -> None:
     """Refuse a page that cannot be drawn or written, before anything is measured.
 
     Raises:
-        RecipeError: matplotlib is not installed, or the directory of the page does not exist.
+        RecipeError: matplotlib is not installed, or nothing can be written there.
     """
     if find_spec("matplotlib") is None:
         raise RecipeError("--html draws with matplotlib, which is not installed; pip install specc-compiler[bench]")
     if not html.absolute().parent.is_dir():
         raise RecipeError(f"--html: there is no directory {html.parent}; make it")
+    if html.exists() and not html.is_file():
+        raise RecipeError(f"--html: {html} is not a file; name another one")
+    if not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
+        raise RecipeError(f"--html: {html} cannot be written; name another file")
 
 
 def _note_problems(report: Report) -> None:
@@ -193,7 +199,8 @@ def _systems(report: Report) -> Table:
     from specc.bench.summary import mode_name
     from specc.bench.systems import BASELINE
 
-    titles = ("tokens/s", "±", "x plain", "in all", LENGTH_TITLE, "same")
+    near = ["lossless"] if any(word != "yes" for word in report.exactness.values()) else []
+    titles = ("tokens/s", "±", "x plain", "in all", LENGTH_TITLE, "same", *near)
     table = console.table("recipe", *((each, "right") for each in titles))
     fastest: dict[str, float] = {}
     for row in report.overall:
@@ -209,6 +216,11 @@ def _systems(report: Report) -> Table:
             f"{row.end_to_end_speedup:.2f}",
             "-" if length is None else f"{length:.2f}",
             f"{row.identical:.0%}",
+            *(
+                [report.exactness.get(row.recipe, "-").split(",")[0] if row.system == BASELINE[0] else "-"]
+                if near
+                else []
+            ),
             style="bold" if row.tokens_per_second == fastest[row.system] else None,
         )
     return table
@@ -244,6 +256,8 @@ def _lines(report: Report) -> list[str]:
     """Write the legend and the other facts of a report, one on each line."""
     settings, machine, plan = report.settings, report.machine, report.plan
     lines = [*LEGEND, *(f"warning: {line}" for line in report.warnings)]
+    near = {word for word in report.exactness.values() if word.startswith("near")}
+    lines += [f"{word}: tokens depend on the width of a step, but not with --exact" for word in sorted(near)]
     for other in report.against:
         lines.append(
             f"{other.system}: specc's {other.own_recipe} is {other.ratio:.2f} x its fastest mode, {other.recipe}"

@@ -59,7 +59,13 @@ def write(report: Report, file: Path, command: str) -> None:
             "depth": [_svg(_depth(row, report)) for row in rows if row.acceptance_per_position],
         }
     page = environment.get_template("bench_page.html.j2").render(report=report, command=command, **charts)
-    file.write_text(page, encoding="utf-8")
+    is_new = not file.exists()
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError:
+        if is_new:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def _speed(report: Report, category: str) -> Figure:

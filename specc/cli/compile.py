@@ -81,6 +81,7 @@ OVERWRITE = "Replace the bundle if it exists."
 PARTIAL = (
     "'2 of 6': the recipe was dropped after a short try-out. Its tokens/s are those of plain times its speed-up there."
 )
+EXACT_LINE = "--exact: the speed-up at one width, compared with plain decoding as it is"
 DUMP = "Write the graph after each pass into this directory, as Python."
 
 
@@ -132,8 +133,9 @@ def command(
         tree=values.parse_tree(tree),
         skip_layers=values.parse_layers("--skip-layers", skip_layers),
     )
-    from specc.backends import Options as BuildOptions
-    from specc.compiler import Options, compile_bundle
+    with console.loading("torch"):
+        from specc.backends import Options as BuildOptions
+        from specc.compiler import Options, compile_bundle
 
     with console.stages() as stage:
         report = compile_bundle(
@@ -204,6 +206,8 @@ def report_table(report: Report) -> RenderableType:
         f"  {total}, weights {weights}, {len(manifest.engines)} engines", ""
     )
     lines = [title, console.text(f"* {default_line(manifest)}; {effort}"), console.text(LENGTH_LINE, "dim")]
+    if any("exact_speedup" in row for row in manifest.measured):
+        lines.append(console.text(EXACT_LINE, "dim"))
     if any(row.get("cases", 0) < row.get("of_cases", 0) for row in manifest.measured):
         lines.append(console.text(PARTIAL, "dim"))
     if manifest.provisional:
@@ -234,14 +238,17 @@ def golden_counts(row: Mapping[str, Any]) -> Text:
 
 def _recipes(manifest: Manifest) -> Table:
     """Draw the speed of each recipe on the golden prompts. A star marks the default recipe."""
-    numbers = [(title, "right") for title in ("tokens/s", "speed-up", LENGTH_TITLE)]
+    exact = ["--exact"] if any("exact_speedup" in row for row in manifest.measured) else []
+    numbers = [(title, "right") for title in ("tokens/s", "speed-up", *exact, LENGTH_TITLE)]
     table = console.table("recipe", *numbers, "lossless", "golden")
     for row in manifest.measured:
+        cost = [f"{row['exact_speedup']:.2f}" if "exact_speedup" in row else "-"] if exact else []
         is_default = row["recipe"] == manifest.default_recipe
         table.add_row(
             f"{row['recipe']} *" if is_default else row["recipe"],
             f"{row['tokens_per_second']:.1f}",
             f"{row['speedup']:.2f}",
+            *cost,
             f"{row['mean_acceptance_length']:.2f}",
             row.get("exactness", "yes" if row["lossless"] else "no"),
             golden_counts(row),

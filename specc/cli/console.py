@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.runtime.errors import SpeccWarning, printable
@@ -58,6 +59,17 @@ def note(line: str) -> None:
 def fail(message: str) -> None:
     """Write an error as one line, however many lines the message has."""
     note("specc: error: " + " ".join(message.split()))
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Name a file in the errors of the operating system that have no name, as those of a full disk."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is None:
+            e.filename = str(file)
+        raise
 
 
 def one_line_warnings() -> None:
@@ -185,6 +197,16 @@ def waiting(line: Callable[[], str], patience: float = 0.5) -> Iterator[None]:
         yield
         return
     with Live(_Line(line, time.monotonic() + patience), console=console, transient=True, refresh_per_second=8):
+        yield
+
+
+@contextmanager
+def loading(library: str) -> Iterator[None]:
+    """Say on standard error that a library is imported, which takes some seconds, before it is."""
+    title = f"load {library}"
+    if not sys.stderr.isatty():
+        note(title)
+    with waiting(lambda: title, patience=0.0):
         yield
 
 

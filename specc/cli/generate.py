@@ -52,9 +52,10 @@ STDIN = "Read the prompt from standard input."
 PROMPT_FILE = "A file that holds the prompt."
 MESSAGES = "A JSON file of messages, or an object with messages, tools and documents. - is standard input."
 CHAT = (
-    "--chat makes the prompt a user's message, for the model's chat template; --raw takes it as it is. "
-    "Default: --chat if the model has a template and the prompt no special tokens."
+    "Make the prompt a user's message, for the model's chat template. "
+    "Default: if the model has a template and the prompt no special tokens."
 )
+RAW = "Take the prompt as it is, without the chat template."
 SYSTEM = "The system message of the chat."
 PROMPTS = "Answer each line of this file: JSON with prompt, messages or turns. --output gets the answers."
 OUTPUT = "Write one JSON line for each prompt of --prompts. Answers that the file already has are not made again."
@@ -64,6 +65,7 @@ NO_SPECULATION = "Decode plainly, one token a step."
 NO_GUARD = "Do not stop drafts that make decoding slower."
 EXACT = (
     "Run every step at one width. The tokens are those of plain decoding at that width, for weights of any type. "
+    "Recipes that verify trees are refused. "
     "To decode plainly at the width of a recipe, also give --no-speculation and --recipe NAME."
 )
 ACCEPTANCE = "The acceptance rule: match, speculative or recursive. Default: the recipe's own."
@@ -97,9 +99,8 @@ def command(
     prompt: Annotated[OptionalStr, option("TEXT", "The prompt.", "-p", "--prompt", rich_help_panel="Prompt")] = None,
     prompt_file: Annotated[OptionalPath, option("FILE", PROMPT_FILE, rich_help_panel="Prompt")] = None,
     messages: Annotated[OptionalPath, option("FILE", MESSAGES, rich_help_panel="Prompt")] = None,
-    chat: Annotated[
-        bool | None, typer.Option("--chat/--raw", help=CHAT, show_default=False, rich_help_panel="Prompt")
-    ] = None,
+    chat: Annotated[bool, flag("--chat", CHAT, rich_help_panel="Prompt")] = False,
+    raw: Annotated[bool, flag("--raw", RAW, rich_help_panel="Prompt")] = False,
     system: Annotated[OptionalStr, option("TEXT", SYSTEM, rich_help_panel="Prompt")] = None,
     prompts: Annotated[OptionalPath, option("FILE", PROMPTS, rich_help_panel="Prompt")] = None,
     output: Annotated[OptionalPath, option("FILE", OUTPUT, rich_help_panel="Prompt")] = None,
@@ -143,7 +144,9 @@ def command(
     """
     if no_speculation and recipe not in (None, "plain") and not exact:
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
-    choice = ChatChoice(chat=chat, system=system)
+    if chat and raw:
+        raise PromptError("--chat and --raw exclude each other; give one of them")
+    choice = ChatChoice(chat=chat if chat or raw else None, system=system)
     options: RequestOptions = {
         "recipe": "plain" if no_speculation else recipe,
         "acceptance": acceptance,

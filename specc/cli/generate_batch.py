@@ -80,7 +80,8 @@ def answer_all(
         for line in missing:
             stage(f"answer {count(len(lines), 'prompt')}", len(answers.done), len(lines))
             answer = _answer(session, line, choice, max_new_tokens, options)
-            answers.write(answer)
+            with console.naming(output):
+                answers.write(answer)
             if "stats" in answer:
                 tokens += answer["stats"]["new_tokens"]
                 seconds += answer["stats"]["prefill_seconds"] + answer["stats"]["seconds"]

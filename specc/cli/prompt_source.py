@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specc.bounded_read import read_bounded
 from specc.messages import Conversation, parse_conversation
 from specc.runtime.errors import PromptError, check_unicode
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from specc.runtime.text import Prompt, Text
 
 SOURCES = "--prompt TEXT, --prompt-file FILE, --messages FILE, or - for standard input"
-MOST_BYTES = 256 << 20  # More than any context takes. A longer file, such as /dev/zero, is not read to its end.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +93,11 @@ def _read_text(file: Path | None) -> str:
     if file is None and sys.stdin is None:
         raise PromptError("standard input is closed; give the prompt by --prompt or --prompt-file")
     if file is None:
-        data = sys.stdin.buffer.read(MOST_BYTES + 1)
+        data = read_bounded(sys.stdin.buffer, "standard input")
     else:
         with file.open("rb") as opened:
-            data = opened.read(MOST_BYTES + 1)
+            data = read_bounded(opened, file)
     name = file or "standard input"
-    if len(data) > MOST_BYTES:
-        raise PromptError(f"{name} has more than {MOST_BYTES >> 20} MiB, which no context takes; shorten it")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:

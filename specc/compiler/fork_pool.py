@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import get_all_start_methods, get_context
@@ -9,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from specc.parent_process import end_with
 from specc.runtime.errors import BackendError
 
 T = TypeVar("T")
@@ -62,14 +64,15 @@ def call_each(
 def _fork(call: Callable[[], Any], prepare: Callable[[], object]) -> tuple[Connection, BaseProcess]:
     context = get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(call, prepare, theirs))
+    process = context.Process(target=_run, args=(os.getpid(), call, prepare, theirs))
     process.start()
     theirs.close()
     return ours, process
 
 
-def _run(call: Callable[[], Any], prepare: Callable[[], object], pipe: Connection) -> None:
-    """Run in a fork: send whether the call succeeded, with its result or its exception."""
+def _run(parent: int, call: Callable[[], Any], prepare: Callable[[], object], pipe: Connection) -> None:
+    """Run in a fork: send whether the call succeeded, with its result or its exception. End if the parent does."""
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interrupt
     try:
         prepare()

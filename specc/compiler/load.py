@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from specc import huggingface
 from specc.compiler.options import Options
 from specc.huggingface import describe, load_model
-from specc.runtime.errors import CaptureError, RecipeError
+from specc.runtime.errors import BundleError, CaptureError, RecipeError, first_line
 from specc.runtime.manifest import ModelSpec
+from specc.runtime.panics import library_errors
 
 
 class Tokenizer(Protocol):
@@ -30,9 +31,14 @@ def load_tokenizer(options: Options, directory: Path) -> Tokenizer:
 
     Raises:
         CaptureError: there is none, or none that the runtime can read.
+        BundleError: its files cannot be written.
     """
     tokenizer: Tokenizer = huggingface.load_tokenizer(options.model, options.revision, options.trust_remote_code)
-    tokenizer.save_pretrained(directory)
+    try:
+        tokenizer.save_pretrained(directory)
+    except Exception as e:  # The tokenizers library raises a bare Exception where the disk is full.
+        message = f"cannot write the tokenizer into {directory}: {first_line(e)}"
+        raise BundleError(f"{message}; free some space, or choose another output") from e
     if not (directory / "tokenizer.json").exists():
         raise CaptureError(
             f"{options.model} has no fast tokenizer, and the runtime reads no other; "
@@ -70,8 +76,17 @@ def check_assistant_tokenizer(options: Options, target: Tokenizer, prompts: Sequ
 
 
 def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> list[tuple[str, list[int]]]:
-    """Return each golden prompt with its tokens, cut so that half of the context is left for the answer."""
-    return [(text, tokenizer.encode(text)[: context // 2]) for text in texts]
+    """Return each golden prompt with its tokens, cut so that half of the context is left for the answer.
+
+    Raises:
+        CaptureError: the tokenizer fails. A panic of its library is no Exception.
+    """
+
+    def failed(reason: str) -> CaptureError:
+        return CaptureError(f"the model's tokenizer fails on a golden prompt ({reason}); give others by --prompts")
+
+    with library_errors(failed):
+        return [(text, tokenizer.encode(text)[: context // 2]) for text in texts]
 
 
 def load_assistant(source: str, options: Options, target: ModelSpec) -> PreTrainedModel:

@@ -11,6 +11,10 @@ from specc.backends import Options as BuildOptions
 from specc.runtime.bundle import Bundle
 
 
+def _show_nothing(title: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """A set of options for one compile.
@@ -57,7 +61,7 @@ class Options:
     overwrite: bool = False
     dump_graphs: str | Path | None = None
     tune: bool = False
-    stage: Callable[[str, int, int], None] = lambda title, done, total: None
+    stage: Callable[[str, int, int], None] = field(default_factory=lambda: _show_nothing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from types import ModuleType
 
+from specc import parent_process
 from specc.runtime.errors import BackendError
 
 
 def run_module(
     module: ModuleType, *arguments: str, purpose: str, advance: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Run `python -m module` and wait for its end.
+    """Run `python -m module` and wait for its end. If this process is killed, that one ends, too.
 
     Args:
         module: a module whose `__main__` part does the work.
@@ -24,7 +26,7 @@ def run_module(
     Raises:
         BackendError: the process failed. The message holds the last line of its standard error.
     """
-    command = [sys.executable, "-m", module.__name__, *arguments]
+    command = [sys.executable, "-m", parent_process.__name__, str(os.getpid()), module.__name__, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stderr is not None
         try:

@@ -19,7 +19,7 @@ from specc.huggingface.adapter import merge_adapter
 from specc.huggingface.directory import check_directory, check_pointers
 from specc.huggingface.generation_config import choice_of_tokens
 from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once
-from specc.huggingface.gguf_rotary import apply_scaling
+from specc.huggingface.gguf_rotary import apply_scaling, check_rotary_size
 from specc.huggingface.hub import hub_options
 from specc.huggingface.quantized import describe_rounding, widen_loaded, widening
 from specc.runtime.errors import CaptureError, first_line
@@ -139,6 +139,7 @@ def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTr
     config = _read_config(str(file.parent), source, options)
     options |= {"quantization_config": GgufConfig(dequantize=True)}
     model = _from_pretrained(str(file.parent), source, config, options)
+    check_rotary_size(model, checkpoint.rotary_size, source)
     apply_scaling(model, checkpoint.scaling, source)
     for holder in (model.config, model.config.get_text_config()):
         if hasattr(holder, "quantization_config"):

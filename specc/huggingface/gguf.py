@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from specc.huggingface.directory import check_pointers
-from specc.huggingface.gguf_rotary import RotaryScaling, read_scaling
+from specc.huggingface.gguf_rotary import RotaryScaling, read_rotary_size, read_scaling
 from specc.runtime.errors import CaptureError, first_line
 
 MAGIC = b"GGUF"
@@ -46,12 +46,14 @@ class GgufFile:
         architecture: the key `general.architecture`, such as "llama".
         types: number of tensors of each GGML type, by the type's name.
         scaling: what divides the rotary frequencies, if anything does.
+        rotary_size: numbers of a head that turn by their position; None if the file does not say.
     """
 
     parts: tuple[Path, ...]
     architecture: str
     types: Mapping[str, int]
     scaling: RotaryScaling | None = None
+    rotary_size: int | None = None
 
     @property
     def rounded(self) -> dict[str, int]:
@@ -142,8 +144,13 @@ def read_gguf(parts: Sequence[Path]) -> GgufFile:
         )
     if not architecture:
         raise CaptureError(f"{parts[0].name} names no architecture (general.architecture); convert the model again")
-    scaling = read_scaling(readers)
-    return GgufFile(parts=tuple(parts), architecture=architecture, types=dict(types), scaling=scaling)
+    return GgufFile(
+        parts=tuple(parts),
+        architecture=architecture,
+        types=dict(types),
+        scaling=read_scaling(readers),
+        rotary_size=read_rotary_size(readers),
+    )
 
 
 def join_parts(parts: Sequence[Path], target: Path) -> Path:

@@ -19,6 +19,7 @@ from specc.runtime.errors import CaptureError
 DIVISORS = "rope_freqs.weight"
 LONG_FACTORS = "rope_factors_long.weight"
 LINEAR = "linear"
+ROTARY_SIZE = ".rope.dimension_count"
 # What layers that see all rows turn by. Gemma 3 scales these alone, and has other frequencies for sliding windows.
 FREQUENCIES = ("inv_freq", "original_inv_freq", "full_attention_inv_freq", "full_attention_original_inv_freq")
 
@@ -29,7 +30,7 @@ class RotaryScaling:
 
     Attributes:
         kind: the word of `rope.scaling.type`, such as "linear"; "" if the file holds divisors alone.
-        divisors: numbers that divide the frequencies, [size of a head / 2] or [1]; None if the kind needs more.
+        divisors: numbers that divide the frequencies, [numbers that turn / 2] or [1]; None if the kind needs more.
     """
 
     kind: str
@@ -62,6 +63,12 @@ def read_scaling(readers: Iterable[Any]) -> RotaryScaling | None:
     return RotaryScaling(kind=kind, divisors=np.array([factor], np.float32) if kind == LINEAR else None)
 
 
+def read_rotary_size(readers: Iterable[Any]) -> int | None:
+    """Read how many numbers of a head turn by their position; None if the checkpoint does not say."""
+    fields = [field for reader in readers for name, field in reader.fields.items() if name.endswith(ROTARY_SIZE)]
+    return int(fields[0].contents()) if fields else None
+
+
 def apply_scaling(model: PreTrainedModel, scaling: RotaryScaling | None, source: str) -> None:
     """Divide a model's rotary frequencies, unless transformers has scaled them.
 
@@ -76,10 +83,37 @@ def apply_scaling(model: PreTrainedModel, scaling: RotaryScaling | None, source:
             "and its tokens would be others; compile the original checkpoint, with --dtype int4 for weights of 4 bits"
         )
     divisors = torch.from_numpy(scaling.divisors)
-    for module in model.modules():
-        for name, frequencies in module.named_buffers(recurse=False):
-            if name in FREQUENCIES:
-                frequencies.div_(divisors)
+    for frequencies in _frequencies(model):
+        frequencies.div_(divisors)
+
+
+def check_rotary_size(model: PreTrainedModel, count: int | None, source: str) -> None:
+    """Check that as many numbers of a head turn as a file says.
+
+    Args:
+        model: the loaded model.
+        count: the file's `rope.dimension_count`; None if it has none.
+        source: the file, for the message.
+
+    Raises:
+        CaptureError: other numbers turn, as where transformers takes a default for a key that it does not read.
+    """
+    counts = {2 * frequencies.shape[-1] for frequencies in _frequencies(model)}
+    if count and counts and count not in counts:
+        raise CaptureError(
+            f"{source} turns {count} numbers of each head by their position, and the model that transformers made of "
+            f"it turns {max(counts)}; compile the original checkpoint, with --dtype int4 for weights of 4 bits"
+        )
+
+
+def _frequencies(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Return the frequencies of layers that see all rows."""
+    return [
+        buffer
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name in FREQUENCIES
+    ]
 
 
 def _kinds(model: PreTrainedModel) -> set[str]:

@@ -7,12 +7,12 @@ from typing import Any
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Parameter, Values
 from specc.runtime.block import Block, Frontier, Layers
+from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 DECODE = Block(Tree.chain(1))
 RANKS = 8  # successors of a token that an engine returns, likeliest first
-MOST = 127  # tokens of a draft: with the pending token they fill the scratch rows of a cache
 RANKED_OUTPUTS = ("ids", f"top_k:{RANKS}", "logits")
 
 CONFIDENCE = Parameter(0.0, "drafting stops after a token to which the draft gave less probability")
@@ -32,10 +32,10 @@ def prefill(model: str = "target") -> Block:
 
 
 def count(values: Values, name: str, least: int = 1) -> int:
-    """Return a parameter that is a whole number, MOST at most. Raises RecipeError."""
+    """Return a parameter that is a whole number, MOST_TOKENS at most. Raises RecipeError."""
     value = values[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
-        raise RecipeError(f"{name} is {value!r}; give a whole number from {least} to {MOST}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_TOKENS:
+        raise RecipeError(f"{name} is {value!r}; give a whole number from {least} to {MOST_TOKENS}")
     return value
 
 

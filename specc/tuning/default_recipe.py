@@ -155,12 +155,14 @@ def _row(trials: Trials, name: str) -> dict[str, Any]:
     else:
         results, speedup = trials.tried[name], trials.tried_speedup(name)
         speed = speedup * plain
+    exact = trials.exact_speedup(name)
     return {
         "recipe": name,
         "lossless": is_lossless(manifest, recipe),
         "exactness": exactness(manifest, recipe),
         "tokens_per_second": round(speed, 2),
         "speedup": round(speedup, 3),
+        **({} if exact is None else {"exact_speedup": round(exact, 3)}),
         "mean_acceptance_length": round(results.mean_acceptance_length, 3),
         "cases": len(results.by_case),
         "of_cases": len(trials.cases),

@@ -68,7 +68,7 @@ class DefaultRecipePolicy:
     They trade the time of a compile for the certainty of the choice. A try-out is short and drops the recipes that have
     no chance. Then the rest, the contenders, decode every golden prompt in turns with plain decoding. Costs are seconds
     of a compile of SmolLM2-135M, which decodes 45 tokens a second. Anew, for all of them: `specc compile MODEL --json`
-    several times, beside `specc bench BUNDLE --recipes all`, which must name the same winner.
+    several times, beside `specc bench BUNDLE --recipe all`, which must name the same winner.
     """
 
     # Golden prompts that a choice must rest on; with fewer, the default is provisional. Cost: none.

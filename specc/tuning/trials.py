@@ -10,8 +10,10 @@ from statistics import median
 from specc.exactness import golden
 from specc.exactness.golden import Case, Replayed, Verdict
 from specc.runtime.bundle import Bundle
+from specc.runtime.manifest_checks import TOLERANCE
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import Session, open_session
+from specc.runtime.width_invariance import exact_engine, is_near
 from specc.tuning.policy import DefaultRecipePolicy
 
 PLAIN = "plain"
@@ -78,7 +80,9 @@ class RecipeTrials:
         return any(trial.replayed.verdict is Verdict.DIVERGED for trial in every)
 
 
-def run(session: Session, case: Case, number: int, recipe: str, tokens: int, tolerance: float) -> Trial:
+def run(
+    session: Session, case: Case, number: int, recipe: str, tokens: int, tolerance: float, exact: bool = False
+) -> Trial:
     """Decode a golden prompt without the guard, and compare the golden tokens.
 
     Args:
@@ -89,8 +93,11 @@ def run(session: Session, case: Case, number: int, recipe: str, tokens: int, tol
         tokens: tokens of the answer. More than the case has are decoded, past the end of the text if need be; fewer
             are compared with as many.
         tolerance: a gap of logits below which a difference is a near-tie.
+        exact: run every step at one width.
     """
-    generation = session.generate(case.prompt_ids, tokens, recipe=recipe, **PLAIN_GREEDY, guard=False, ignore_eos=True)
+    generation = session.generate(
+        case.prompt_ids, tokens, recipe=recipe, **PLAIN_GREEDY, guard=False, ignore_eos=True, exact=exact
+    )
     compared = replace(case, token_ids=case.token_ids[:tokens], gaps=case.gaps[:tokens])
     replayed = golden.judge(recipe, number, generation.token_ids, compared, tolerance)
     stats = generation.stats
@@ -116,6 +123,7 @@ class Trials:
         tried: each recipe in its try-out.
         plain_beside: plain decoding in the try-out of each recipe, on as many prompts.
         rounds: plain decoding and each contender in the rounds.
+        exact: each recipe that depends on the width of a step, at one width, on the first prompt of its try-out.
     """
 
     def __init__(self, bundle: Bundle, policy: DefaultRecipePolicy) -> None:
@@ -125,6 +133,7 @@ class Trials:
         self.tried: dict[str, RecipeTrials] = {}
         self.plain_beside: dict[str, RecipeTrials] = {}
         self.rounds: dict[str, RecipeTrials] = {}
+        self.exact: dict[str, Trial] = {}
         self._trial_tokens = policy.trial_tokens
         self._trial_cases = list(range(min(policy.trial_prompts, len(self.cases))))
 
@@ -150,7 +159,24 @@ class Trials:
                 break
         else:
             self._trial_cases.reverse()
+        if self._is_near_and_can_be_exact(recipe):
+            first_case = next(iter(self.plain_beside[recipe].by_case))
+            self.exact[recipe] = self._run(recipe, first_case, self._trial_tokens, exact=True)
         self.release(recipe)
+
+    def exact_speedup(self, recipe: str) -> float | None:
+        """Return the speed of a recipe under `--exact` as a multiple of plain decoding's; None if it did not run so."""
+        trial = self.exact.get(recipe)
+        if trial is None:
+            return None
+        plain = self.plain_beside[recipe].first[0]
+        return ratio(ratio(trial.tokens, trial.seconds), ratio(plain.tokens, plain.seconds))
+
+    def _is_near_and_can_be_exact(self, recipe: str) -> bool:
+        manifest, backend = self.bundle.manifest, self.session.engines.backend
+        measured, compiled = manifest.width_invariance, self.bundle.recipe(recipe)
+        agree = measured is None or measured.slots_agree
+        return agree and is_near(manifest, compiled, backend) and exact_engine(manifest, compiled, backend) is not None
 
     def tried_speedup(self, recipe: str) -> float:
         """Return the speed-up of a recipe in its try-out."""
@@ -213,8 +239,9 @@ class Trials:
     def _warm(self, recipe: str, case: int = 0) -> None:
         self._run(recipe, case, self.policy.warm_up_tokens)
 
-    def _run(self, recipe: str, case: int, tokens: int) -> Trial:
-        return run(self.session, self.cases[case], case, recipe, tokens, self.bundle.manifest.near_tie_tolerance)
+    def _run(self, recipe: str, case: int, tokens: int, exact: bool = False) -> Trial:
+        tolerance = min(self.bundle.manifest.near_tie_tolerance, TOLERANCE)
+        return run(self.session, self.cases[case], case, recipe, tokens, tolerance, exact)
 
 
 def ratio(recipe: float, plain: float) -> float:

@@ -41,6 +41,12 @@ TEMPLATES = (
 )  # fmt: skip
 
 
+PATTERNS = (
+    "(a+)+$", r"(\w+\s?)+$", r"(.|\s)*\Z", "(x|x)*y", ".*.*.*.*=", r"(?=(\w+))\w*,\1", r"(\w*)*[,;]", "[", "(", "a**",
+    "a{0,99999}", "(?<=a+)b", r"\p{Nope}", "(" * 500 + ")" * 500, "((((a{0,9}){0,9}){0,9}){0,9}){0,9}", "", "^", "|",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Mutation:
     """A mutated bundle: the files that differ from the frozen one, and what it may do.
@@ -159,6 +165,20 @@ def manifest(rng: random.Random, signed: bool) -> Mutation:
     return Mutation("manifest", f"{'.'.join(way)} signed={signed}", {MANIFEST: content}, may_change, _generate(rng))
 
 
+def recipe(rng: random.Random, signed: bool) -> Mutation:
+    """Change a recipe: its drafter's parameters most often, which must never change the tokens."""
+    data = json.loads((FROZEN / MANIFEST).read_text())
+    part = rng.choice(data["recipes"])
+    arguments = "generate", "--prompt", "def wrap(x): return wrap(", "--max-new-tokens", "8", "--recipe", part["name"]
+    if part.get("parameters") and rng.random() < 0.7:
+        part = part["parameters"]
+    way = mutate_json(rng, part)
+    content = _sign(data) if signed else json.dumps(data).encode()
+    may_change = signed and not {"verify", "engines", "drafter", "acceptance", "lossless"}.isdisjoint(way)
+    what = f"{arguments[-1]} {'.'.join(way)} signed={signed}"
+    return Mutation("recipe", what, {MANIFEST: content}, may_change, (*arguments, "--no-guard", "--json"))
+
+
 def manifest_bytes(rng: random.Random, signed: bool) -> Mutation:
     whole = (FROZEN / MANIFEST).read_bytes()
     nested = b"[" * DEEP + b"]" * DEEP
@@ -223,6 +243,12 @@ def tokenizer(rng: random.Random, signed: bool) -> Mutation:
         mutate_json(rng, part)
         if rng.random() < 0.3:
             tree["normalizer"] = {"type": "Sequence", "normalizers": [DOUBLE] * rng.choice((3, 40))}
+        if rng.random() < 0.2:
+            pattern = {"Regex": rng.choice(PATTERNS)}
+            split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": rng.random() < 0.5}
+            replace = {"type": "Replace", "pattern": pattern, "content": rng.choice(("", "a"))}
+            part, state = rng.choice((("pre_tokenizer", split), ("normalizer", replace), ("decoder", replace)))
+            tree[part] = state
         data = json.dumps(tree).encode()
     return Mutation("tokenizer", f"signed={signed}", _changed(name, data, signed), signed, _generate(rng))
 
@@ -262,6 +288,7 @@ def golden(rng: random.Random, signed: bool) -> Mutation:
 DOUBLE = {"type": "Replace", "pattern": {"Regex": "(.)"}, "content": "aa"}
 MUTATORS: dict[str, Callable[[random.Random, bool], Mutation]] = {
     "manifest": manifest,
+    "recipe": recipe,
     "manifest_bytes": manifest_bytes,
     "onnx_bytes": onnx_bytes,
     "onnx_fields": onnx_fields,

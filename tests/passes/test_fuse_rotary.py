@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 import torch
 from expecttest import assert_expected_inline
 from graphs import captured
+from rotations import (
+    SIZE,
+    Rotary,
+    Rotate,
+    by_a_swap_that_names_the_heads,
+    by_halves,
+    by_neighbours,
+    halves,
+    in_three_parts,
+    overlapping,
+    partial,
+    stacked,
+    turned_around,
+    whole_and_more,
+)
 from small_graphs import graph_text, rewrite, small
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
 from specc import passes
@@ -21,59 +35,6 @@ from specc.runtime.errors import SpeccWarning
 pytestmark = pytest.mark.torch
 
 POSITIONS = 9
-SIZE = 6
-Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def halves(x: Tensor) -> Tensor:
-    a, b = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
-    return torch.cat([-b, a], -1)
-
-
-def neighbours(x: Tensor) -> Tensor:
-    return torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
-
-
-class Rotary(nn.Module):
-    """A head's rotation by the angles of positions, by a function of x, cos and sin."""
-
-    frequencies: Tensor
-
-    def __init__(self, rotate: Rotate, interleaved: bool = False, size: int = SIZE) -> None:
-        super().__init__()
-        self.rotate, self.interleaved = rotate, interleaved
-        self.register_buffer("frequencies", 0.3 ** torch.arange(size // 2))
-
-    def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
-        angles = position_ids[:, None, :, None] * self.frequencies
-        angles = angles.repeat_interleave(2, -1) if self.interleaved else torch.cat([angles, angles], -1)
-        return self.rotate(x, angles.cos(), angles.sin())
-
-
-def by_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return x * cos + halves(x) * sin
-
-
-def by_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return x * cos + neighbours(x) * sin
-
-
-def turned_around(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return sin * halves(x) + cos * x
-
-
-def by_roll(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    sign = torch.tensor([-1.0] * 3 + [1.0] * 3)
-    return x * cos + (x.roll(3, -1) * sign).reshape(x.shape) * sin
-
-
-def partial(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return torch.cat([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE:]], -1)
-
-
-def overlapping(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The sizes behind are not those that follow the ones that turn."""
-    return torch.cat([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE - 1 :]], -1)
 
 
 def heads(size: int = SIZE, slots: int = 4) -> Tensor:
@@ -149,16 +110,9 @@ def test_other_sizes_behind_the_rotation_are_not_taken_in() -> None:
     assert graph_text(graph).endswith("cat_1 = cat([rotary_1, slice_2], -1)\nreturn {logits: cat_1}")
 
 
-def in_three_parts(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The sizes behind are two slices, not one."""
-    return torch.cat([by_halves(x[..., :SIZE], cos, sin), x[..., SIZE : SIZE + 1], x[..., SIZE + 1 :]], -1)
-
-
-def by_a_swap_that_names_the_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return x * cos + halves(x).reshape(1, 2, -1, SIZE) * sin
-
-
 FORMS = {
+    "a whole head, and a slice of it behind it": (whole_and_more, False, SIZE),
+    "parts of a head, stacked": (stacked, False, 2 * SIZE),
     "part of a head, and two slices behind it": (in_three_parts, False, SIZE + 2),
     "a swap that names the number of heads": (by_a_swap_that_names_the_heads, False, SIZE),
     "halves": (by_halves, False, SIZE),
@@ -212,7 +166,10 @@ return {logits: rotary_1}""",
 
 
 def test_slots_are_put_before_heads_again_for_other_users() -> None:
-    text = rewrite(open_graph_of(slots_first_and_used_so), FuseRotary(POSITIONS)).partition("-->")[2]
+    graph = open_graph_of(slots_first_and_used_so)
+    text = rewrite(graph, FuseRotary(POSITIONS)).partition("-->")[2]
+    nodes = calls(graph, ROTARY, torch.ops.aten.transpose.int)  # where heads come first, axis 1 has no symbol
+    assert [isinstance(node.meta["val"].shape[1], int) for node in nodes] == [False, True, True, False]
     assert_expected_inline(
         text,
         """\
@@ -326,6 +283,14 @@ def test_angles_that_more_than_positions_decide_are_named() -> None:
     assert miss is not None and miss.reason == "turns by mul_1, which is not one row of angles for each position"
 
 
+@pytest.mark.parametrize("scaled", [0, 1])
+def test_both_tables_need_one_angle_for_the_two_sizes_of_a_pair(scaled: int) -> None:
+    factors = [torch.arange(SIZE) if i == scaled else torch.ones(SIZE) for i in (0, 1)]
+    graph = graph_of(lambda x, cos, sin: by_halves(x, cos * factors[0], sin * factors[1]))
+    miss = FuseRotary(POSITIONS).nearest_miss(graph)
+    assert FuseRotary(POSITIONS)(graph) == 0 and miss is not None and "by different angles" in miss.reason
+
+
 def test_angles_that_differ_between_heads_are_named() -> None:
     graph = graph_of(lambda x, cos, sin: by_halves(x, cos * torch.ones(1, 2, 1, 1), sin))
     miss = FuseRotary(POSITIONS).nearest_miss(graph)
@@ -344,15 +309,13 @@ def test_an_axis_of_open_length_does_not_turn() -> None:
     assert FuseRotary(POSITIONS)(graph) == 0
 
 
-def constant_angles(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return x * 0.5 + halves(x) * 0.5
+NO_ROTATION: dict[str, Rotate] = {
+    "constant angles": lambda x, cos, sin: x * 0.5 + halves(x) * 0.5,
+    "learned positions": lambda x, cos, sin: x + cos * 0.1,
+}
 
 
-def learned_positions(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return x + cos * 0.1
-
-
-@pytest.mark.parametrize("rotate", [constant_angles, learned_positions])
+@pytest.mark.parametrize("rotate", NO_ROTATION.values(), ids=NO_ROTATION)
 @pytest.mark.filterwarnings("error")
 def test_a_graph_without_a_rotation_gives_no_warning(rotate: Rotate) -> None:
     (record,) = passes.run([FuseRotary(POSITIONS)], graph_of(rotate))

@@ -45,7 +45,7 @@ class NormedBehind(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.layer_norm(x + self.self_attn(x), (4,))
-        return nn.functional.layer_norm(x + self.mlp(x), (4,))
+        return nn.functional.layer_norm(self.mlp(x) + x, (4,))
 
 
 SUMS = {  # layer -> the add and the branch of attention, of the MLP, and of the input

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from small_bundle import MANIFEST, fill
 
+from specc.runtime import bundle as module
 from specc.runtime.bundle import open_bundle
 from specc.runtime.checked_files import check_once
 from specc.runtime.errors import BundleError, RecipeError
@@ -112,6 +113,25 @@ def test_a_models_directory_is_not_called_a_bundle_to_compile_again(holds: str, 
         open_bundle(tmp_path / "model")
     model = tmp_path / "model"
     assert str(e.value) == f"{model} is a model, not a bundle; compile it first: specc compile {model} -o {model}.specc"
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a directory"])
+def test_a_manifest_that_is_not_a_file_is_refused_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    make: dict[str, Callable[[Path], object]] = {
+        "a pipe": os.mkfifo,
+        "a device": lambda path: path.symlink_to("/dev/zero"),
+        "a directory": Path.mkdir,
+    }
+    make[kind](tmp_path / "manifest.json")
+    with pytest.raises(BundleError, match=r"manifest\.json cannot be read \(it is not a regular file\)"):
+        open_bundle(tmp_path)
+
+
+def test_a_manifest_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "m.specc")
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    with pytest.raises(BundleError, match=r"cannot be read \(it has more than 0 MiB\)"):
+        open_bundle(tmp_path / "m.specc")
 
 
 def test_a_gguf_file_is_never_proposed_as_the_place_of_a_bundle(tmp_path: Path) -> None:

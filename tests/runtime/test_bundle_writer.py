@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from small_bundle import fill
 
+from specc.runtime import bundle_writer
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import check_writable, replace_manifest, write_manifest, written_whole
 from specc.runtime.errors import BundleError
@@ -130,8 +132,14 @@ def test_a_bundle_that_a_killed_process_was_about_to_replace_is_put_back(path: P
     assert weights(path) == b"weights" and beside(path) == ["demo.specc"]
 
 
-def test_what_a_living_process_writes_is_left_alone(path: Path) -> None:
+def begin_at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes begin to write one path so closely together that none sees another."""
+    monkeypatch.setattr(bundle_writer, "_is_in_use", lambda path: False)
+
+
+def test_what_a_living_process_writes_is_left_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what has another name."""
+    begin_at_one_moment(monkeypatch)
     others = [".demo.specc.x.abcd_123.partial", ".demo.specc.notes", ".other.specc.abcd_123.partial"]
     for name in others:
         remnant(path, name)
@@ -171,7 +179,32 @@ def test_nothing_is_replaced_but_a_bundle_by_consent(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_two_compiles_to_one_new_output_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_second_compile_to_one_output_is_refused_before_its_work(path: Path, overwrite: bool) -> None:
+    with written_whole(path, overwrite=True) as first:
+        fill(first, b"first")
+        if not overwrite:
+            path.rename(path.with_name("elsewhere"))
+        message = rf"another process writes {path} now; wait for it, or choose another output"
+        with pytest.raises(BundleError, match=message), written_whole(path, overwrite):
+            pytest.fail("was begun")
+        assert first.exists()
+    assert weights(path) == b"first"
+
+
+def test_a_file_system_without_locks_refuses_nobody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    remnant(path, f".{path.name}.abcd_123.partial")
+    with written_whole(path, overwrite=True) as partial:
+        fill(partial, b"next")
+    assert weights(path) == b"next"
+
+
+def test_two_compiles_to_one_new_output_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_at_one_moment(monkeypatch)
     path = tmp_path / "demo.specc"
     with pytest.raises(BundleError, match="another process wrote"):  # noqa: SIM117
         with written_whole(path) as late:

@@ -71,6 +71,42 @@ EDITS: dict[str, tuple[Edit, str]] = {
         lambda m: engine(m)["block"].update(topology={"slots": 4, "span": 2}),
         "of a span of 2",
     ),
+    "a measured row without its recipe": (lambda m: m.update(measured=[{"speedup": 1}]), "field 'recipe' is missing"),
+    "a measured speed in words": (
+        lambda m: m.update(measured=[{"recipe": "plain", "speedup": "fast"}]),
+        "manifest.measured[0].speedup: expected number, found 'fast'",
+    ),
+    "a measured count that is a truth": (
+        lambda m: m.update(measured=[{"recipe": "plain", "identical": True}]),
+        "measured[0].identical: expected int, found True",
+    ),
+    "a measured speed that is no number": (
+        lambda m: m.update(measured=[{"recipe": "plain", "tokens_per_second": float("nan")}]),
+        "tokens_per_second: expected number, found nan",
+    ),
+    "an original that is a list": (lambda m: m.update(extra={"original": []}), "extra.original: expected object"),
+    "an original without its share": (lambda m: m.update(extra={"original": {"tokens": 1}}), "'agreement' is missing"),
+    "a perplexity that is no list": (lambda m: m.update(extra={"perplexity": 3}), "perplexity: expected list, found 3"),
+    "a perplexity in words": (
+        lambda m: m.update(extra={"perplexity": [{"sha256": "", "original": "low"}]}),
+        "perplexity[0].original: expected number, found 'low'",
+    ),
+    "a draft that verifies": (
+        lambda m: m["recipes"][0].update(verify=["draft-layer-skip"]),
+        "recipe plain verifies by draft-layer-skip, not by the target",
+    ),
+    "a copy in fewer bits that verifies": (
+        lambda m: m["recipes"][0].update(verify=["draft-quantized-self-draft"]),
+        "verifies by draft-quantized-self-draft, not by the target",
+    ),
+    "another model that verifies": (lambda m: m["recipes"][0].update(verify=["assistant-draft"]), "not by the target"),
+    "an engine with one row that verifies": (lambda m: m["recipes"][0].update(verify=["prefill"]), "not by the target"),
+    "a context beyond the cache": (lambda m: m["model"].update(context=10**4), "slots after 9999 rows do not fit in"),
+    "a context that fills the cache": (lambda m: m["model"].update(context=384), "do not fit in 384"),
+    "a tree without end": (
+        lambda m: engine(m)["block"].update(topology={"parents": list(range(-1, 5000))}),
+        "a tree of 5001 slots; give it 4096 at most",
+    ),
     "a recipe without engines": (lambda m: m["recipes"][0].update(verify=[]), "names no engine to verify with"),
     "an escape in a name": (lambda m: m["model"].update(source="\x1b[31mred"), r"'\x1b[31mred' has characters that"),
     "an escape in a file": (lambda m: m["files"].update({"a\x1b": {"bytes": 1, "sha256": ""}}), "cannot be printed"),
@@ -107,7 +143,10 @@ def test_a_manifest_that_is_nested_without_end_is_refused(tmp_path: Path, depth:
 
 def test_a_quantised_target_may_have_a_wider_tolerance(tmp_path: Path) -> None:
     def quantise(manifest: dict[str, Any]) -> None:
-        engine(manifest)["block"].update(weights="int4")
+        verify = {name for recipe in manifest["recipes"] for name in recipe["verify"]}
+        for each in manifest["engines"]:
+            if each["name"] in {"decode", *verify}:
+                each["block"].update(weights="int4")
         manifest.update(near_tie_tolerance=0.1)
 
     assert open_bundle(edit_manifest(copied(FROZEN, tmp_path), quantise)).manifest.near_tie_tolerance == 0.1

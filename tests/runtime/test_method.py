@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,7 @@ from specc.recipes import METHODS, Method
 from specc.runtime import acceptance, drafters
 from specc.runtime.acceptance.match import match
 from specc.runtime.drafters import Drafter
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import BackendError, RecipeError
 from specc.runtime.method import load_acceptance, load_drafter, load_method
 from specc.runtime.recipe import Recipe
 
@@ -99,3 +101,91 @@ def test_a_drafter_gets_its_engines_and_parameters_and_samples_for_a_rule_that_a
     for rule, sample in (("match", False), ("speculative", True)):
         drafter: Any = load_method(recipe, rule).make_drafter({"draft": engine})
         assert (drafter.engine, drafter.count, drafter.sample) == (engine, 9, sample)
+
+
+ODD: list[Any] = [None, True, -1, 0, 128, 10**30, 0.5, math.nan, math.inf, "3", [], {"a": 1}]
+# A drafter, its parameter, and the odd values that are right for it.
+PARAMETERS: list[tuple[str, str, list[Any]]] = [
+    ("prompt-lookup", "prompt_lookup_num_tokens", []),
+    ("prompt-lookup", "max_matching_ngram_size", []),
+    ("recycled-lookup", "max_matching_ngram_size", []),
+    ("cascade", "num_speculative_tokens", []),
+    ("cascade", "prompt_lookup_num_tokens", []),
+    ("cascade", "min_matching_ngram_size", []),
+    ("cascade", "assistant_confidence_threshold", [0, 0.5]),
+    ("staged", "num_speculative_tokens", []),
+    ("staged", "min_matching_ngram_size", []),
+    ("draft-model", "num_speculative_tokens", []),
+    ("layer-skip", "assistant_confidence_threshold", [0, 0.5]),
+    ("dynamic-tree", "num_speculative_tokens", []),
+    ("dynamic-tree", "max_depth", []),
+    ("early-exit", "tree", []),
+    ("jacobi", "num_speculative_tokens", []),
+    ("lookahead", "window_size", []),
+    ("lookahead", "ngram_size", []),
+    ("lookahead", "max_candidates", [0]),
+    ("token-recycling", "tree", []),
+    ("token-recycling", "vocab_size", [128]),
+    ("token-recycling", "successors", []),
+]
+
+
+def make_drafter_of(drafter: str, parameters: Mapping[str, Any]) -> Drafter:
+    """Make a drafter as a recipe of a stranger does, over engines that it may not use."""
+    takes = inspect.signature(load_drafter(drafter)).parameters
+    engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "prefill") if role in takes}
+    required = {"tree": [-1, 0], "vocab_size": 8}
+    whole = {name: value for name, value in required.items() if name in takes} | dict(parameters)
+    return load_method(Recipe(name="odd", drafter=drafter, verify=(), parameters=whole)).make_drafter(engines)
+
+
+@pytest.mark.parametrize(("drafter", "name", "right"), PARAMETERS)
+def test_a_parameter_that_a_drafter_cannot_have_is_one_line(drafter: str, name: str, right: list[Any]) -> None:
+    for value in ODD:
+        if not any(value is each or (value == each and type(value) is type(each)) for each in right):
+            with pytest.raises(RecipeError, match="recipe odd: ") as e:
+                make_drafter_of(drafter, {name: value})
+            assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(drafters.__path__)])
+def test_a_parameter_or_an_engine_that_a_drafter_does_not_have_is_one_line(module: str) -> None:
+    for name in ("surprise", "self", "seq"):
+        with pytest.raises(RecipeError, match="does not go with its engines and parameters") as e:
+            make_drafter_of(module.replace("_", "-"), {name: 1})
+        assert str(e.value).isprintable()
+
+
+def test_every_parameter_of_a_method_is_tried() -> None:
+    """So that a new drafter has its place in the table above."""
+    counts = {name: inspect.signature(load_drafter(name)).parameters for name in {m.drafter for m in METHODS.values()}}
+    numbers = {(d, p.name) for d, ps in counts.items() for p in ps.values() if p.annotation in ("int", "float")}
+    inherited = {("recycled-lookup", "prompt_lookup_num_tokens")}
+    twice = {("staged", "prompt_lookup_num_tokens"), ("staged", "max_matching_ngram_size")}
+    twice |= {("cascade", "max_matching_ngram_size"), ("draft-model", "assistant_confidence_threshold")}
+    twice |= {("layer-skip", "num_speculative_tokens")}
+    assert numbers - {(d, p) for d, p, _ in PARAMETERS} == inherited | twice
+
+
+@pytest.mark.parametrize("error", [TypeError("no"), IndexError("no"), AssertionError(), ZeroDivisionError("no")])
+def test_what_python_raises_while_a_drafter_works_is_one_line(error: Exception) -> None:
+    with pytest.raises(RecipeError, match=f"{type(error).__name__}.*; decode by recipe plain") as e:  # noqa: SIM117
+        with load_method(COPIES).drafting():
+            raise error
+    assert e.value.__cause__ is error
+
+
+def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
+    ours = BackendError("the engine broke")
+    with pytest.raises(BackendError) as e, load_method(COPIES).drafting():
+        raise ours
+    assert e.value is ours
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("recrsive", "did you mean 'recursive'?"), ("telepathy", "choose one of these, or upgrade")]
+)
+def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, remedy: str) -> None:
+    with pytest.raises(RecipeError) as e:
+        load_method(COPIES, name)
+    assert "only match, recursive, speculative" in str(e.value) and remedy in str(e.value)

@@ -237,9 +237,9 @@ def test_what_is_exact_is_lossless_over_any_target_and_has_its_guard(session: Se
 
 
 def test_a_recipe_that_verifies_trees_cannot_be_exact(session: Session) -> None:
-    with pytest.raises(RecipeError, match=r"exact: recipe early-exit has no engine for chains .* prompt-lookup"):
+    with pytest.raises(RecipeError, match=r"exact: recipe early-exit verifies trees, .* prompt-lookup"):
         session.stream(PROMPT, recipe="early-exit", exact=True)
-    with pytest.raises(RecipeError, match="exact: recipe plain has no engine"):
+    with pytest.raises(RecipeError, match="exact: recipe plain has no engine of several slots"):
         session.stream(PROMPT, recipe="jacobi", exact="plain")
     with pytest.raises(RecipeError, match="did you mean 'jacobi'"):
         session.stream(PROMPT, recipe="plain", exact="jacobbi")

@@ -54,7 +54,7 @@ def test_compile_takes_the_options_of_the_compiler_with_their_types_and_defaults
             assert hints[field.name] == types[field.name] | None
             continue
         assert hints[field.name] == types[field.name], field.name
-        if field.default is not MISSING and field.name != "stage":
+        if field.default is not MISSING:
             assert parameters[field.name].default == field.default, field.name
 
 

@@ -81,7 +81,7 @@ def _counts_once(node: Node) -> bool:
 
 @dataclass(frozen=True)
 class AnyWidth(Pass):
-    """A removal of the number of slots from a graph. `slots` is counted at run time.
+    """A pass that removes the number of slots from a graph. `slots` is counted at run time.
 
     Given:   view(x, [1, slots, -1, 16]);  positions = past_len + depth, which is baked
     Result:  view(x, [1, -1, 4, 16]);      positions = past_len + Range(0, slots, 1)

@@ -17,7 +17,7 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Half(Pass):
-    """A change of weights, caches and what is computed from them to `dtype`.
+    """A pass that changes weights, caches and what is computed from them to `dtype`.
 
     Logits and hidden states become float32 before anything is read off them or they leave.
 

@@ -37,7 +37,7 @@ def lowering(slots: int) -> list[Pass]:
 
 @dataclass(frozen=True)
 class Linears(Pass):
-    """A rewrite of products with a weight.
+    """A pass that rewrites products with a weight.
 
     Given:   y = linear(x, weight, bias)
     Result:  y = FusedMatMul(x, weight, transB=1) + bias
@@ -57,7 +57,7 @@ class Linears(Pass):
 
 @dataclass(frozen=True)
 class FewBits(Pass):
-    """A rewrite of products with a quantised weight. Their arithmetic is in 8 bits (accuracy level 4).
+    """A pass that rewrites products with a quantised weight. Their arithmetic is in 8 bits (accuracy level 4).
 
     Given:   y = specc.quantized_linear(x, packed, scales, columns, bits, block_size)
     Result:  y = MatMulNBits(x, packed, scales, K=columns, …)
@@ -87,7 +87,7 @@ class FewBits(Pass):
 
 @dataclass(frozen=True)
 class SkipNorms(Pass):
-    """A fusion of an RMSNorm with the residual sum before it.
+    """A pass that fuses an RMSNorm with the residual sum before it.
 
     Given:   s = x + z;  y = specc.rms_norm(s, weight, eps)
     Result:  y, _, _, s = SkipSimplifiedLayerNormalization(x, z, weight, epsilon=eps)
@@ -130,7 +130,7 @@ def _sum_of_two(node: Node) -> bool:
 
 @dataclass(frozen=True)
 class Swish(Pass):
-    """A rewrite of silu, which is x * sigmoid(x).
+    """A pass that rewrites silu, which is x * sigmoid(x).
 
     Given:   y = silu(x)
     Result:  y = QuickGelu(x, alpha=1)
@@ -149,7 +149,7 @@ class Swish(Pass):
 
 @dataclass(frozen=True)
 class Norms(Pass):
-    """A rewrite of the RMSNorms that stand behind no residual sum.
+    """A pass that rewrites the RMSNorms that stand behind no residual sum.
 
     Given:   y = specc.rms_norm(x, weight, eps)
     Result:  y = SimplifiedLayerNormalization(x, weight, epsilon=eps)
@@ -172,7 +172,7 @@ class Norms(Pass):
 
 @dataclass(frozen=True)
 class Rotary(Pass):
-    """A rewrite of the rotary embeddings that GroupQueryAttention did not take in.
+    """A pass that rewrites the rotary embeddings that GroupQueryAttention did not take in.
 
     Given:   y = specc.rotary(x, cos, sin, positions, interleaved)
     Result:  y = com.microsoft.RotaryEmbedding(x, positions, cos, sin)

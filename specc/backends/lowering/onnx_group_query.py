@@ -34,7 +34,7 @@ ROTATED_MULTIPLE = 8  # pairs: the operator turns a multiple of 16 sizes
 
 @dataclass(frozen=True)
 class GroupQuery(Pass):
-    """A rewrite of attention to one node, with the tree as a bias.
+    """A pass that rewrites attention to one node, with the tree as a bias.
 
     Without a bias the operator knows itself where the slots of a chain stand.
 

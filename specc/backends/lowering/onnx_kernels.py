@@ -60,7 +60,7 @@ def attends(graph: GraphModule) -> bool:
 
 @dataclass(frozen=True)
 class PanelLinears(Pass):
-    """A rewrite of products with weights in panels.
+    """A pass that rewrites products with weights in panels.
 
     Given:   y = specc.panel_linear(x, panels, columns)
     Result:  y = specc.LinearBF16(x, panels, columns=columns), or LinearF32
@@ -81,7 +81,7 @@ class PanelLinears(Pass):
 
 @dataclass(frozen=True)
 class PanelQuantizedLinears(Pass):
-    """A rewrite of products with quantised weights in panels. Activations are rounded to 8 bits, row by row.
+    """A pass that rewrites products with quantised weights in panels. Activations are rounded to 8 bits, row by row.
 
     Given:   y = specc.panel_quantized_linear(x, panels, scales, columns, bits, block_size)
     Result:  y = specc.LinearNBits(x, panels, scales, columns=columns, bits=bits, block_size=block_size)
@@ -107,7 +107,7 @@ class PanelQuantizedLinears(Pass):
 
 @dataclass(frozen=True)
 class PanelEmbeddings(Pass):
-    """A rewrite of embeddings whose table stands in panels.
+    """A pass that rewrites embeddings whose table stands in panels.
 
     Given:   y = specc.panel_embedding(ids, panels, columns, k)
     Result:  y = specc.GatherBF16(ids, panels, columns=columns, k=k)
@@ -127,7 +127,7 @@ class PanelEmbeddings(Pass):
 
 @dataclass(frozen=True)
 class TreeAttentions(Pass):
-    """A rewrite of attention to one node, which turns queries and keys itself and takes a tree as a mask.
+    """A pass that rewrites attention to one node, which turns queries and keys itself and takes a tree as a mask.
 
     Past and present may be one buffer. Without a mask the slots are a chain, of any width.
 

@@ -36,7 +36,7 @@ def lowering(slots: int, dtype: torch.dtype = torch.float32, rows: bool = False)
 
 @dataclass(frozen=True)
 class Linears(Pass):
-    """A rewrite of products with a weight. Gemm takes two axes, so the others are flattened around it.
+    """A pass that rewrites products with a weight. Gemm takes two axes, so the others are flattened around it.
 
     Given:   y = linear(x, weight, bias)
     Result:  y = reshape(Gemm(reshape(x), weight, bias, transB=1))
@@ -60,7 +60,7 @@ class Linears(Pass):
 
 @dataclass(frozen=True)
 class Norms(Pass):
-    """A rewrite of RMSNorm.
+    """A pass that rewrites RMSNorm.
 
     Given:   y = specc.rms_norm(x, weight, eps)
     Result:  y = RMSNormalization(x, weight, epsilon=eps)
@@ -80,7 +80,7 @@ class Norms(Pass):
 
 @dataclass(frozen=True)
 class Rotary(Pass):
-    """A rewrite of the rotary embedding.
+    """A pass that rewrites the rotary embedding.
 
     Given:   y = specc.rotary(x, cos, sin, positions, interleaved)
     Result:  y = RotaryEmbedding(x, cos, sin, positions)
@@ -104,7 +104,7 @@ class Rotary(Pass):
 
 @dataclass(frozen=True)
 class Scatter(Pass):
-    """A rewrite of attention to a write into the cache and attention over the whole of it.
+    """A pass that rewrites attention to a write into the cache and attention over the whole of it.
 
     All layers of one window share the mask `visible` [1, 1, N, C] bool.
 

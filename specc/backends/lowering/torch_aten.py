@@ -31,7 +31,7 @@ def lowering(slots: int, in_place: bool = True) -> list[Pass]:
 
 @dataclass(frozen=True)
 class Attend(Pass):
-    """A rewrite of attention. Queries of heads that share keys are handed over as more slots.
+    """A pass that rewrites attention. Queries of heads that share keys are handed over as more slots.
 
     Given:   out, keys, values = specc.cached_attention(q, k, v, past_key, past_value, past_len, mask, …)
     Result:  keys = index_copy_(past_key, 2, past_len + [0 … N), k);  values likewise
@@ -119,7 +119,7 @@ class _Shared:
 
 @dataclass(frozen=True)
 class Turns(Pass):
-    """A rewrite of the rotary embedding. `c` and `s` are the rows of the tables for the positions.
+    """A pass that rewrites the rotary embedding. `c` and `s` are the rows of the tables for the positions.
 
     Given:   y = specc.rotary(x, cos, sin, positions, interleaved)
     Result:  y = cat(a * c - b * s, b * c + a * s, rest)
@@ -171,7 +171,7 @@ def _turned(graph: GraphModule, call: RotaryCall, cos: Node, sin: Node) -> Node:
 
 @dataclass(frozen=True)
 class Norms(Pass):
-    """A rewrite of RMSNorm.
+    """A pass that rewrites RMSNorm.
 
     Given:   y = specc.rms_norm(x, weight, eps)
     Result:  y = rms_norm(x, [size], weight, eps)

@@ -27,7 +27,7 @@ ROW = {
 }  # fmt: skip
 REPORT = [
     "date", "specc", "machine", "model", "rows", "step_costs", "plan", "predicted_speedup", "measured_speedup",
-    "settings", "memory", "peers", "against", "warnings",
+    "settings", "memory", "peers", "against", "exactness", "warnings",
 ]  # fmt: skip
 
 

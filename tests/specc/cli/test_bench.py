@@ -85,6 +85,9 @@ class TestBadInput:
             (("--synthetic-acceptance", "0.8,x"), "acceptance rates '0.8,x'; write numbers"),
             (("--peer-python", "transformers"), "--peer-python 'transformers' is not KEY=VALUE"),
             (("--html", "/nowhere/bench.html"), "there is no directory /nowhere; make it"),
+            (("--html", "/dev/full"), "--html: /dev/full is not a file; name another one"),
+            (("--html", "/"), "--html: / is not a file; name another one"),
+            (("--recipe", "early-exit", "--exact"), "recipe early-exit verifies trees, so it has no exact width"),
         ],
     )
     def test_it_is_refused(self, argv: tuple[str, ...], message: str, bundle: Path) -> None:
@@ -101,3 +104,17 @@ class TestBadInput:
         monkeypatch.setattr("specc.cli.bench.find_spec", lambda name: None)
         refusal = refused("bench", bundle, "--html", tmp_path / "b.html")
         assert refusal == "--html draws with matplotlib, which is not installed; pip install specc-compiler[bench]"
+
+
+def test_recipes_over_a_target_that_depends_on_the_width_are_near(bundle: Path, tmp_path: Path) -> None:
+    near = {
+        "backend": "onnx", "holds": False, "difference": 0.6, "changed": 0.02, "tokens": 9, "slots": [12],
+        "slots_agree": True,
+    }  # fmt: skip
+    copy = edit_manifest(copied(bundle, tmp_path), lambda manifest: manifest.update(width_invariance=near))
+    out = specc("bench", copy, "--recipe", "prompt-lookup", *QUICK).out
+    assert re.search(r"^prompt-lookup.* near$", out, re.M) and re.search(r"^plain.* yes$", out, re.M)
+    assert "near, 2.0% differ: tokens depend on the width of a step, but not with --exact" in out
+    exact = specc("bench", copy, "--recipe", "prompt-lookup", "--exact", *QUICK, "--json").json
+    assert exact["exactness"] == {"plain": "yes", "prompt-lookup": "yes"}
+    assert "near" not in specc("bench", bundle, "--recipe", "prompt-lookup", *QUICK).out

@@ -122,6 +122,16 @@ def test_the_table_says_which_recipes_ran_on_a_part_of_the_prompts(bundle: Path)
     assert "try-out" not in drawn(bundle, measured=(row("plain"), row("early-exit")))
 
 
+def test_the_table_has_the_cost_of_exact_where_it_was_measured(bundle: Path) -> None:
+    measured = (row("plain"), row("prompt-lookup", speedup=1.3, exact_speedup=0.62, exactness="near, 2.0% differ"))
+    text = drawn(bundle, measured=measured)
+    lines = {line.split()[0]: line.replace("*", "").split() for line in text.splitlines() if line.strip()}
+    assert lines["recipe"][1:4] == ["tokens/s", "speed-up", "--exact"]
+    assert lines["prompt-lookup"][2:4] == ["1.30", "0.62"] and lines["plain"][3] == "-"
+    assert "--exact: the speed-up at one width" in text
+    assert "--exact" not in drawn(bundle, measured=(row("plain"),))
+
+
 def test_a_provisional_default_is_called_so_with_the_remedy(bundle: Path) -> None:
     text = drawn(bundle, measured=(row("plain"),), provisional=True)
     assert "* provisional default recipe" in text

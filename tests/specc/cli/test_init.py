@@ -81,3 +81,29 @@ def test_completion_is_installed_for_the_shell_that_runs_specc(tmp_path: Path) -
 def test_long_help_texts_have_panels(verb: str, panels: list[str]) -> None:
     lines = specc(verb, "--help").out.splitlines()
     assert [line[:-1] for line in lines if line.endswith(":") and line[0] != " "] == panels
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("nosuch",), "no such command 'nosuch'; see: specc --help"),
+        (("generate",), "missing argument 'BUNDLE'; see: specc generate --help"),
+        (("generate", "b", "-n", "x"), "'-n' / '--max-new-tokens'"),
+        (("compile", "model"), "missing option '-o' / '--output'; see: specc compile --help"),
+        (("bench", "b", "--nosuch"), "no such option"),
+        (("cache", "nosuch"), "no such command 'nosuch'; see: specc cache --help"),
+        (("generate", "b", "-p", "a", "--\x1b[2J"), "\\x1b[2J"),
+        (("\x1b[31mred",), "\\x1b[31mred"),
+        (("generate", "b", "-p", "a", "--chat", "--raw"), "--chat and --raw exclude each other; give one of them"),
+        (("generate", "b", "-p", "a", "--raw", "--chat"), "--chat and --raw exclude each other; give one of them"),
+    ],
+)
+def test_a_wrong_usage_is_one_line(argv: tuple[str, ...], message: str) -> None:
+    line = refused(*argv)
+    assert message in line and line.isprintable()
+
+
+@pytest.mark.parametrize("argv", [(), ("cache",)])
+def test_no_arguments_print_the_help(argv: tuple[str, ...]) -> None:
+    ran = specc(*argv)
+    assert ran.status == 2 and "Usage: specc" in ran.out + ran.err and "error" not in ran.err

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,3 +89,16 @@ def test_a_draft_model_with_fewer_positions_is_refused(target: ModelSpec, model:
     short = save_model(tmp_path / "short", max_position_embeddings=32)
     with pytest.raises(RecipeError, match="positions for 32 tokens and the bundle for 256; give --max-seq-len 32"):
         load_assistant(str(short), options(model), target)
+
+
+def test_a_tokenizer_that_panics_on_a_golden_prompt_is_one_line() -> None:
+    class Panic(BaseException):
+        """What a panic of Rust is in Python."""
+
+    class Panics:
+        def encode(self, text: str) -> list[int]:
+            raise Panic("called `Option::unwrap()` on a `None` value\nat line 3")
+
+    tokenizer: Any = Panics()
+    with pytest.raises(CaptureError, match=r"fails on a golden prompt \(called .* value\); give others by --prompts"):
+        encode_prompts(["a"], tokenizer, 64)

@@ -14,8 +14,8 @@ from specc.compiler.options import Options
 from specc.compiler.plans import MARGIN, SEARCHES, RecipePlan, choose_methods, plan_recipes, search_layers
 from specc.compiler.stages import Stages
 from specc.recipes import METHODS, Facts, LayerSearch, Method
-from specc.recipes.blocks import MOST
 from specc.runtime.block import Layers
+from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import RecipeError, SpeccWarning
 
 pytestmark = pytest.mark.torch
@@ -110,22 +110,22 @@ def test_a_warning_names_the_recipes_whose_drafts_have_another_type() -> None:
 
 def test_a_block_is_no_wider_than_the_scratch_of_the_cache() -> None:
     """A single number is bounded by itself, a sum of two here."""
-    assert MARGIN == MOST + 1
-    assert planned("jacobi", parameters={"jacobi": {"num_speculative_tokens": MOST}})
+    assert MARGIN == MOST_TOKENS + 1
+    assert planned("jacobi", parameters={"jacobi": {"num_speculative_tokens": MOST_TOKENS}})
     names = "num_speculative_tokens", "prompt_lookup_num_tokens"
     assert planned("cascade", parameters={"cascade": dict(zip(names, (64, 63), strict=True))})
     with pytest.raises(RecipeError, match="recipe cascade needs 129 slots; 128 is the most"):
         planned("cascade", parameters={"cascade": dict.fromkeys(names, 64)})
 
 
-@pytest.mark.parametrize("number", [MOST + 1, 10**9, 10**30])
+@pytest.mark.parametrize("number", [MOST_TOKENS + 1, 10**9, 10**30])
 @pytest.mark.parametrize("m", METHODS.values(), ids=list(METHODS))
 def test_a_number_that_would_fill_the_memory_is_refused(m: Method, number: int) -> None:
     """Of every parameter that is a number of tokens."""
     facts = replace(FACTS, assistant=True)
     for name in [n for n, p in m.parameters.items() if isinstance(p.default, int) and n != "max_depth"]:
         chosen = options(recipes=[m.name], assistant_model="small", parameters={m.name: {name: number}})
-        with pytest.raises(RecipeError, match=f"^{name} is {number}; give a whole number from [0-2] to {MOST}$"):
+        with pytest.raises(RecipeError, match=f"^{name} is {number}; give a whole number from [0-2] to {MOST_TOKENS}$"):
             plan_recipes([m], facts, chosen)
 
 

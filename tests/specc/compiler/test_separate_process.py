@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -59,3 +62,27 @@ def test_an_interrupt_ends_the_process(module: ModuleType) -> None:
         run_module(module, code, purpose="measure", advance=interrupt)
     with pytest.raises(ProcessLookupError):
         os.kill(processes[0], signal.SIG_DFL)
+
+
+COMPILES = """
+import importlib.util, sys
+from types import ModuleType
+from specc.compiler.separate_process import run_module
+run_module(ModuleType("measuring"), sys.argv[1], purpose="measure", advance=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_compile_that_is_killed_takes_its_measuring_process_along(module: ModuleType) -> None:
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", COMPILES, code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as compiling:
+        assert compiling.stdout
+        measuring = int(compiling.stdout.readline())
+        os.kill(measuring, signal.SIG_DFL)  # It lives.
+        compiling.kill()
+    for _ in range(200):
+        if not Path(f"/proc/{measuring}").exists() or "(zombie)" in Path(f"/proc/{measuring}/status").read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("the measuring process lives on")

@@ -62,7 +62,7 @@ def test_exact_decoding_of_narrow_weights_is_plain_decoding_token_for_token(smal
     assert report["identical"] == report["replays"] > 0
     assert report["recipes"][0]["plain_tokens_per_second"] > 0
     refused = specc("test", small, "--exact", "--recipe", "early-exit")
-    assert refused.status == 2 and "no engine for chains of one width; choose from: prompt-lookup" in refused.err
+    assert refused.status == 2 and "verifies trees, so it has no exact width; choose from: prompt-lookup" in refused.err
     options = ["--prompt", "def f(", "--max-new-tokens", 12, "--ignore-eos", "--json"]
     exact = specc("generate", small, "--exact", "--recipe", "prompt-lookup", *options).json
     plain = specc("generate", small, "--exact", "--recipe", "prompt-lookup", "--no-speculation", *options).json

@@ -15,7 +15,8 @@ gguf = pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
 
 from specc.huggingface import load_model  # noqa: E402
-from specc.huggingface.gguf_rotary import RotaryScaling, apply_scaling  # noqa: E402
+from specc.huggingface.gguf import read_gguf  # noqa: E402
+from specc.huggingface.gguf_rotary import RotaryScaling, apply_scaling, check_rotary_size  # noqa: E402
 from specc.runtime.errors import CaptureError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -61,8 +62,8 @@ def write(file: Path, keys: dict[str, Any], tensors: dict[str, np.ndarray]) -> P
     writer.add_rope_freq_base(BASE["rope_theta"])
     writer.add_vocab_size(SIZES["vocab_size"])
     for name, value in keys.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_float32
-        add(f"llama.rope.{name}", value)
+        adders = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
+        adders[type(value)](f"llama.rope.{name}", value)
     for name, value in llama(BASE).state_dict().items():
         data = value.numpy()
         if ".layers." in name:
@@ -114,6 +115,19 @@ def test_a_scaling_that_the_reader_leaves_out_is_refused(kind: str, tmp_path: Pa
     file = write(tmp_path / "m.gguf", {"scaling.type": kind, "scaling.factor": 4.0}, tensors)
     with pytest.raises(CaptureError, match=rf"m\.gguf scales its rotary frequencies by {kind}, .*; compile"):
         load_model(str(file))
+
+
+def test_a_model_of_which_other_numbers_turn_than_the_file_says_is_refused() -> None:
+    """Transformers does not read the key of every architecture. Phi-4-mini turns three quarters of a head."""
+    for count in (None, 32):
+        check_rotary_size(llama(BASE), count, "m.gguf")
+    with pytest.raises(CaptureError, match=r"m\.gguf turns 24 numbers of each head .* turns 32; compile the original"):
+        check_rotary_size(llama(BASE), 24, "m.gguf")
+
+
+def test_the_numbers_that_turn_are_read_from_the_file(tmp_path: Path) -> None:
+    assert read_gguf((write(tmp_path / "m.gguf", {"dimension_count": 24}, {}),)).rotary_size == 24
+    assert read_gguf((write(tmp_path / "m.gguf", {}, {}),)).rotary_size is None
 
 
 def test_a_scaling_that_transformers_has_applied_stays() -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles.trials import Runs
+from doubles.trials import EXACT, Runs
 from shell import copied
 
 from specc.exactness import golden
 from specc.exactness.golden import Case, Verdict
 from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.width_invariance import WidthInvariance
 from specc.tuning import trials
 from specc.tuning.default_recipe import choose_default, measure
 from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
@@ -160,3 +161,20 @@ def test_a_bundle_that_does_not_run_on_the_cpu_stays_as_it_is(
     before = (copy / "manifest.json").read_bytes()
     choose_default(copy)
     assert (copy / "manifest.json").read_bytes() == before
+
+
+def test_over_a_target_that_depends_on_the_width_the_rows_have_the_cost_of_exact(bundle: Path, runs: Any) -> None:
+    runs({"plain": 0.01, "prompt-lookup": 0.008, "early-exit": 0.012})
+    opened = open_bundle(bundle)
+    assert not any("exact_speedup" in row for row in measure(opened).rows)
+    near = WidthInvariance(
+        backend="onnx", holds=False, difference=0.6, changed=0.02, tokens=100, slots=(12,), slots_agree=True
+    )
+    rows = {
+        r["recipe"]: r for r in measure(replace(opened, manifest=replace(opened.manifest, width_invariance=near))).rows
+    }
+    assert rows["prompt-lookup"]["exact_speedup"] == pytest.approx(0.01 / 0.008 / EXACT, abs=0.001)
+    assert not {"exact_speedup"} & (rows["plain"].keys() | rows["early-exit"].keys())  # One slot, and a tree.
+    unequal = replace(near, slots_agree=False)  # Then no width is exact.
+    others = measure(replace(opened, manifest=replace(opened.manifest, width_invariance=unequal))).rows
+    assert not any("exact_speedup" in row for row in others)
