@@ -79,7 +79,8 @@ REVISION = "A branch, tag or commit of the repository on the hub."
 TRUST = "Run Python code that comes with the model."
 OVERWRITE = "Replace the bundle if it exists."
 PARTIAL = (
-    "'2 of 6': the recipe was dropped after a short try-out. Its tokens/s are those of plain times its speed-up there."
+    "'{cases} of {of_cases}': the recipe was dropped after a try-out on so many prompts. Its tokens/s are those of "
+    "plain times its speed-up there."
 )
 EXACT_LINE = "--exact: the speed-up at one width, compared with plain decoding as it is"
 DUMP = "Write the graph after each pass into this directory, as Python."
@@ -208,8 +209,9 @@ def report_table(report: Report) -> RenderableType:
     lines = [title, console.text(f"* {default_line(manifest)}; {effort}"), console.text(LENGTH_LINE, "dim")]
     if any("exact_speedup" in row for row in manifest.measured):
         lines.append(console.text(EXACT_LINE, "dim"))
-    if any(row.get("cases", 0) < row.get("of_cases", 0) for row in manifest.measured):
-        lines.append(console.text(PARTIAL, "dim"))
+    partial = [row for row in manifest.measured if row.get("cases", 0) < row.get("of_cases", 0)]
+    if partial:
+        lines.append(console.text(PARTIAL.format_map(partial[0]), "dim"))
     if manifest.provisional:
         lines.append(console.text(provisional_line(report.bundle.path), "yellow"))
     return console.stack(_recipes(manifest), "", *lines)

@@ -118,7 +118,7 @@ def test_the_table_says_which_recipes_ran_on_a_part_of_the_prompts(bundle: Path)
     text = drawn(bundle, measured=(row("plain"), row("early-exit", identical=2, cases=2)))
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert "2 of 6: 2 identical" in lines["early-exit"] and "6 identical" in text
-    assert "dropped after a short try-out" in text
+    assert "dropped after a try-out on so many prompts" in text
     assert "try-out" not in drawn(bundle, measured=(row("plain"), row("early-exit")))
 
 
