@@ -18,6 +18,7 @@ import time
 
 import specc
 from specc.runtime.bundle import open_bundle
+from specc.runtime.call import Call
 from specc.runtime.device import PROVIDERS
 from specc.runtime.engines import DEVICES
 from specc.runtime.session import Session
@@ -67,10 +68,13 @@ def load(name: str) -> dict[str, Session]:
     bundle, _, place = name.partition("@")
     if not place:
         backends = dict.fromkeys(engine.backend for engine in open_bundle(bundle).manifest.engines)
-        return {f"{bundle} {backend}": specc.load(bundle, DEVICES[backend][0], backend=backend) for backend in backends}
+        return {
+            f"{bundle} {backend}": specc.load(bundle, DEVICES[backend][0], backend=backend).conversation
+            for backend in backends
+        }
     provider, _, precision = place.partition(":")
     os.environ["SPECC_OPENVINO_PRECISION"] = precision or "f32"  # A session reads it when it loads its engines.
-    session = specc.load(bundle, PROVIDERS[provider].device, provider)
+    session = specc.load(bundle, PROVIDERS[provider].device, provider).conversation
     session.engines.load(*(engine.name for engine in session.engines.specs()))
     return {name: session}
 
@@ -78,7 +82,7 @@ def load(name: str) -> dict[str, Session]:
 def step(session: Session, name: str, tree: Tree) -> float:
     """Return the milliseconds of one step with all slots filled."""
     engine, start = session.engines[name], time.perf_counter()
-    engine.run(session.cache, [5] * tree.slots, tree)
+    Call(engine, session.cache, 0, [5] * tree.slots, tree).run()
     return 1000 * (time.perf_counter() - start)
 
 

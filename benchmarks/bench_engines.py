@@ -85,7 +85,7 @@ def load_again(bundle: str, names: tuple[str, ...]) -> tuple[float, int]:
     from specc.runtime.sequence import Cache
 
     start = time.perf_counter()
-    session = specc.load(bundle)
+    session = specc.load(bundle).conversation
     session.engines.load(*names)
     seconds = time.perf_counter() - start
     cache = Cache(session.cache.store)
@@ -102,7 +102,7 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
     from specc.runtime.sequence import Cache
     from specc.runtime.tree import Tree
 
-    session = specc.load(bundle)
+    session = specc.load(bundle).conversation
     prompt = np.random.default_rng(0).integers(1, 4000, LONG).tolist()
     caches = {}
     for context in (CONTEXT, LONG):  # They share a store: the rows of the shorter are the first of the longer.

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import specc
+from specc.runtime.model import Model
 from specc.runtime.processors import ProcessedDraft, Processing
-from specc.runtime.session import Session
 
 PROMPT = "def describe_person(name, age, city):\n    return "
 SCHEMA = {
@@ -56,7 +56,7 @@ class Clock:
         return timed
 
 
-def measure(session: Session, recipe: str, rounds: int, clock: Clock, temperature: float) -> str:
+def measure(session: Model, recipe: str, rounds: int, clock: Clock, temperature: float) -> str:
     """Answer `rounds` times by a recipe, and describe what the grammar took.
 
     Args:

@@ -55,7 +55,7 @@ def run_round(
     Returns:
         The answers of each recipe, in the order of the prompts.
     """
-    session.drafters.clear()
+    session.shared.drafters.clear()
     answers: dict[str, list[Generation]] = {name: [] for name in recipes}
     for i, prompt in enumerate(prompts):
         for name in rotate(recipes, i):
@@ -109,7 +109,7 @@ def main() -> None:
         lines = (json.dumps({"prompt": piece}) + "\n" for piece in windows(1, seed=1)[::2])
         args.prompts.write_text("".join(lines), encoding="utf-8")
         return
-    session = specc.load(args.bundle)
+    session = specc.load(args.bundle).conversation
     names = args.recipe or [recipe.name for recipe in session.bundle.manifest.recipes]
     recipes = ["plain", *(name for name in names if name != "plain")]
     prompts = [session.text.encode(piece) for piece in windows(args.windows, seed=0)]

@@ -66,6 +66,13 @@ class Outputs:
     top_logprobs_NK: np.ndarray | None = None
     hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    def copy(self) -> Outputs:
+        """Return outputs that no later run overwrites."""
+        arrays = (self.logits_NV, self.top_ids_NK, self.top_logprobs_NK)
+        logits_NV, top_ids_NK, top_logprobs_NK = (None if array is None else array.copy() for array in arrays)
+        hidden = {name: array.copy() for name, array in self.hidden.items()}
+        return Outputs(np.array(self.ids_N).data, logits_NV, top_ids_NK, top_logprobs_NK, hidden)
+
     def only(self, row: int) -> Outputs:
         """Return the outputs of one row, as those of an engine of one slot."""
         one = slice(row, row + 1)

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from .draft import Draft
+from collections.abc import Generator
+
+from .call import Call
+from .draft import ONE_SLOT, Draft, Outputs
 from .engine import Engine
 from .rng import Use
-from .sequence import Sequence
+from .sequence import Cache, Sequence
 
 
-def draft_chain(engine: Engine, seq: Sequence, rows: int, *, count: int, threshold: float, sample: bool) -> Draft:
-    """Draft tokens after the pending one until there are `count`, or the engine is in doubt.
+def draft_chain(
+    engine: Engine, seq: Sequence, cache: Cache, *, count: int, threshold: float, sample: bool
+) -> Generator[Call, Outputs, Draft]:
+    """Yield the calls that draft tokens after the pending one, until there are `count` or the engine is in doubt.
 
     The engine's rows are scratch, past the end of its cache. The last drafted token has no row.
 
     Args:
         engine: an engine of one slot.
         seq: the sequence.
-        rows: how many rows of the engine's cache precede the pending token.
-        count: drafted tokens at most. The end of the request and of the cache may leave room for fewer.
+        cache: the engine's cache, with the rows of all tokens but the pending one.
+        count: drafted tokens at most. The end of the cache may leave room for fewer.
         threshold: drafting stops after a token to which the engine gave a smaller probability.
         sample: sample the tokens if the request samples, and state the distributions in the draft; otherwise take the
             engine's likeliest token.
+
+    Returns:
+        The draft.
     """
-    tokens, probs = [seq.pending], {}
-    for slot in range(min(count, seq.room, engine.store.capacity - len(seq.tokens) - 1)):
-        outputs = engine.run_after(rows + slot, tokens[-1:])
-        if sample and not seq.sampling.greedy:
+    tokens, probs, sampling = [seq.pending], {}, seq.sampling
+    sample = sample and not sampling.greedy
+    for slot in range(min(count, cache.store.capacity - len(seq.tokens) - 1)):
+        outputs = yield Call(engine, cache, slot, tokens[-1:], ONE_SLOT)
+        if sample:
             assert outputs.logits_NV is not None
-            probs[slot] = seq.sampling.probs(outputs.logits_NV[0])
-            rng = seq.sampling.rng.at(len(seq.tokens) + slot, Use.DRAFT)
+            probs[slot] = sampling.probs(outputs.logits_NV[0])
+            rng = sampling.rng.at(len(seq.tokens) + slot, Use.DRAFT)
             tokens.append(rng.pick(probs[slot]))
             probability = probs[slot][tokens[-1]]
         else:

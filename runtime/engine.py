@@ -6,14 +6,16 @@ N  slots of the block      T  span of a Frontier block
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from collections.abc import Sequence as Tokens
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from .block import Block, Frontier, Parents
+from .call import Call, Growth, Pending, finish
 from .draft import Outputs
 from .errors import BackendError, RecipeError, SpeccError, first_line
 from .sequence import Cache, KVStore
@@ -35,85 +37,171 @@ class Runner(Protocol):
         """Read the inputs, write the slots' rows of the cache in place, and write the outputs."""
 
 
+Bind = Callable[[KVStore], Runner | None]  # Makes a runner over another store; None if the store is not one to use.
+
+
 class Engine:
-    """A block with the runner that runs it.
+    """A block with the runners that run it: one for each store of rows that it was asked to use.
 
     Single numbers go through memoryviews of the runner's arrays. After a run, the processor's caches are full of
     weights, and a memoryview then takes a third of numpy's time for a few numbers.
 
     Attributes:
         name: the engine's name in the manifest.
+        block: what it runs.
         slots: how many slots the block runs, N.
-        store: the rows that it reads and writes.
+        store: the rows that it reads and writes if a call has no others.
+        runner: the runner over `store`.
         calls: runs so far.
-        seconds: time spent in the runner so far.
+        seconds: time spent in runners so far.
         outputs: the outputs of the last run.
     """
 
-    def __init__(self, name: str, block: Block, runner: Runner, store: KVStore) -> None:
-        self.name, self.block, self.runner, self.store = name, block, runner, store
+    def __init__(self, name: str, block: Block, runner: Runner, store: KVStore, bind: Bind | None = None) -> None:
+        """Take over a loaded runner.
+
+        Args:
+            name: the engine's name in the manifest.
+            block: what it runs.
+            runner: runs the block over the rows of `store`.
+            store: the rows.
+            bind: makes a runner over another store when a call needs one; None serves `store` alone.
+        """
+        self.name, self.block, self.store, self.runner = name, block, store, runner
         self.slots = block.slots
         self.calls, self.seconds = 0, 0.0
-        self.outputs = _first_of_batch(runner.outputs)
-        self._inputs = {name: _flat_view(array) for name, array in runner.inputs.items()}
+        self._bind = bind
+        self._lanes: dict[KVStore, _Lane] = {store: _Lane(block, runner)}
+        self._thread: ThreadPoolExecutor | None = None  # For `start`.
+        self.outputs = self._lanes[store].outputs
 
-    def run(self, cache: Cache, tokens: Tokens[int], tree: Tree) -> Outputs:
-        """Run a tree below the rows of a cache. Its rows are scratch until the cache commits some of them.
-
-        Args:
-            cache: the committed rows.
-            tokens: one token for each slot of the tree.
-            tree: a tree that fits the block.
-        """
-        if isinstance(self.block.topology, Parents):
-            _fill(self._inputs["parents"], tree.parents)
-        elif isinstance(self.block.topology, Frontier):
-            return self.grow(len(cache), tokens, 0, tuple([b"\1" * row for row in range(1, 1 + tree.slots)]))
-        return self.run_after(len(cache), tokens)
-
-    def grow(self, rows: int, tokens: Tokens[int], tree_rows: int, visible: tuple[bytes, ...]) -> Outputs:
-        """Run the slots of a Frontier block as the next part of a tree.
+    def run(self, calls: Tokens[Call]) -> list[Outputs]:
+        """Run calls, one after another, and return the outputs of each.
 
         Args:
-            rows: the committed rows before the tree.
-            tokens: the tokens to run, at most one a slot.
-            tree_rows: the rows of the tree that earlier calls left.
-            visible: for each token a byte for each row of the tree, up to its own: 1 if it sees that row.
+            calls: calls of this engine. No two of them may use the rows of one cache.
+
+        Returns:
+            Views that the next run overwrites.
+
+        Raises:
+            SpeccError: a call has a cache whose rows are not those of this engine. No call has run then.
+            BackendError: the runner fails.
         """
-        assert isinstance(self.block.topology, Frontier)
-        mask, depth = _frontier_inputs(self.slots, self.block.topology.span, tree_rows, visible)
-        self._inputs["mask"][:] = mask
-        _fill(self._inputs["depth"], depth)
-        return self.run_after(rows + tree_rows, tokens)
+        if len(calls) == 1:
+            call = calls[0]
+            return [self._run(self._lanes.get(call.cache.store) or self._lane(call.cache.store), call)]
+        lanes = [self._lane(call.cache.store) for call in calls]
+        outputs = []
+        for lane, call in zip(lanes, calls, strict=True):
+            views = self._run(lane, call)
+            outputs.append(views.copy() if lanes.count(lane) > 1 else views)
+        return outputs
+
+    def start(self, calls: Tokens[Call]) -> Pending:
+        """Start a run in another thread, and return at once. The engine must not run anything else until it ends.
+
+        Args:
+            calls: calls of this engine, as `run` takes them.
+
+        Raises:
+            SpeccError: a call has a cache whose rows are not those of this engine.
+        """
+        for call in calls:
+            self._lane(call.cache.store)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"specc {self.name}")
+        return Pending(self._thread.submit(self.run, calls))
+
+    def release(self, store: KVStore) -> None:
+        """Drop the runner over a store that was bound by a call. It is bound again when a call needs it."""
+        if store is not self.store:
+            self._lanes.pop(store, None)
 
     def extend(self, cache: Cache, tokens: Tokens[int]) -> int:
         """Run `tokens` one after another, commit all of them, and return the last one's row in the outputs."""
-        for start in range(0, len(tokens), self.slots):
-            chunk = tokens[start : start + self.slots]
-            self.run(cache, chunk, Tree.chain(len(chunk)))
-            cache.commit(chunk, range(len(chunk)))
-        return 0 if self.block.last_row else (len(tokens) - 1) % self.slots
+        return finish(extending(self, cache, tokens))[1]
 
-    def run_after(self, rows: int, tokens: Tokens[int]) -> Outputs:
-        """Run `tokens` in the first slots, below so many rows. Their rows are scratch until a cache commits them.
+    def _lane(self, store: KVStore) -> _Lane:
+        """Return the runner over a store with its arrays, and make it if this engine may use the store.
+
+        Raises:
+            SpeccError: the store is not one of this engine's caches.
+        """
+        lane = self._lanes.get(store)
+        if lane is None:
+            runner = None if self._bind is None else self._bind(store)
+            if runner is None:
+                raise SpeccError(
+                    f"engine {self.name} runs over rows of cache {self.block.cache!r}, and a call has a cache of other "
+                    "rows; take one of seq.caches, or load the bundle that the cache belongs to"
+                )
+            lane = self._lanes[store] = _Lane(self.block, runner)
+        return lane
+
+    def _run(self, lane: _Lane, call: Call) -> Outputs:
+        """Write the inputs of a call, run it, and return its outputs.
 
         Raises:
             BackendError: the runner fails.
         """
-        _fill(self._inputs["input_ids"], tokens)
-        self._inputs["past_len"][0] = rows
-        if self.block.last_row:
-            self._inputs["row"][0] = len(tokens) - 1
+        _, cache, rows, tokens, tree = call
+        if lane.parents is not None:
+            assert isinstance(tree, Tree)
+            _fill(lane.parents, tree.parents)
+        elif lane.mask is not None and lane.depth is not None:
+            growth = Growth.chain(tree.slots) if isinstance(tree, Tree) else tree
+            span = len(lane.mask) // self.slots
+            lane.mask[:], depth = _frontier_inputs(self.slots, span, growth.rows, growth.visible)
+            _fill(lane.depth, depth)
+        _fill(lane.input_ids, tokens)
+        lane.past_len[0] = len(cache.tokens) + rows
+        if lane.row is not None:
+            lane.row[0] = len(tokens) - 1
         start = time.perf_counter()
         try:
-            self.runner.run()
+            lane.runner.run()
         except SpeccError:
             raise
         except Exception as e:  # Libraries raise classes of their own that have no common base.
             raise BackendError(f"engine {self.name} cannot run: {first_line(e)}; compile the bundle again") from e
         self.seconds += time.perf_counter() - start
         self.calls += 1
-        return self.outputs
+        self.outputs = lane.outputs
+        return lane.outputs
+
+
+class _Lane:
+    """A runner with flat views of its inputs, and its outputs. An input is None if the block has none such."""
+
+    def __init__(self, block: Block, runner: Runner) -> None:
+        views = {name: _flat_view(array) for name, array in runner.inputs.items()}
+        self.runner = runner
+        self.input_ids, self.past_len = views["input_ids"], views["past_len"]
+        self.row = views["row"] if block.last_row else None
+        self.parents = views["parents"] if isinstance(block.topology, Parents) else None
+        self.mask = views["mask"] if isinstance(block.topology, Frontier) else None
+        self.depth = views["depth"] if isinstance(block.topology, Frontier) else None
+        self.outputs = _first_of_batch(runner.outputs)
+
+
+def extending(engine: Engine, cache: Cache, tokens: Tokens[int]) -> Generator[Call, Outputs, tuple[Outputs, int]]:
+    """Yield the calls that run `tokens` one after another, and commit all of them.
+
+    Args:
+        engine: an engine whose block runs chains.
+        cache: the committed rows.
+        tokens: the tokens. Without any, nothing runs.
+
+    Returns:
+        The outputs of the last call, and the last token's row in them.
+    """
+    outputs = engine.outputs
+    for start in range(0, len(tokens), engine.slots):
+        chunk = tokens[start : start + engine.slots]
+        outputs = yield Call(engine, cache, 0, chunk, Tree.chain(len(chunk)))
+        cache.commit(chunk, range(len(chunk)))
+    return outputs, 0 if engine.block.last_row else (len(tokens) - 1) % engine.slots
 
 
 def narrowest(engines: Collection[Engine], tree: Tree) -> Engine:
@@ -148,13 +236,11 @@ def _fill(view: memoryview, numbers: Iterable[int]) -> None:
 
 
 @lru_cache(4096)  # The same shapes come again and again.
-def _frontier_inputs(
-    slots: int, span: int, tree_rows: int, visible: tuple[bytes, ...]
-) -> tuple[bytes, tuple[int, ...]]:
+def _frontier_inputs(slots: int, span: int, rows: int, visible: tuple[bytes, ...]) -> tuple[bytes, tuple[int, ...]]:
     """Return the inputs `mask` [N, T] and `depth` [N] of a Frontier block. Unused slots see everything at depth 0."""
-    committed, unused = b"\1" * (span - slots - tree_rows), slots - len(visible)
-    mask = b"".join((committed + row).ljust(span, b"\0") for row in visible) + b"\1" * span * unused
-    return mask, tuple(row.count(1) - 1 - tree_rows for row in visible) + (0,) * unused
+    before, unused = b"\1" * (span - slots - rows), slots - len(visible)
+    mask = b"".join((before + row).ljust(span, b"\0") for row in visible) + b"\1" * span * unused
+    return mask, tuple(row.count(1) - 1 - rows for row in visible) + (0,) * unused
 
 
 def _first_of_batch(arrays: Mapping[str, np.ndarray]) -> Outputs:

@@ -30,6 +30,10 @@ class PromptError(SpeccError, ValueError):
     """A prompt that a session cannot take."""
 
 
+class BusyError(SpeccError):
+    """A model that has as many waiting requests as it takes."""
+
+
 class CaptureError(SpeccError):
     """A model that cannot be captured."""
 

@@ -19,8 +19,7 @@ from enum import Enum, auto
 from statistics import median
 
 from .draft import Accepted, Draft, Verified
-from .drafters import Drafter
-from .drafters.plain import Plain
+from .drafters import Drafter, Drafting, Proposal
 from .sequence import Sequence
 from .stats import GuardCounts
 
@@ -57,18 +56,17 @@ class Level(Enum):
 class Guard(Drafter):
     """A drafter that wraps another one, and limits it while its drafts do not pay.
 
-    A session has one guard for each recipe. What a guard learns in one request holds in the next one.
+    A model has one guard for each recipe. What a guard learns in one request holds in the next one.
 
     Attributes:
         drafter: the drafter that it wraps.
         level: how much that one may draft now.
-        counts: what the guard did in the current request.
     """
 
     def __init__(self, drafter: Drafter, policy: GuardPolicy | None = None) -> None:
-        self.drafter, self.plain = drafter, Plain()
+        self.drafter = drafter
         self.policy = policy or GuardPolicy()
-        self.level, self.counts = Level.FULL, GuardCounts()
+        self.level = Level.FULL
         self._plain_seconds: deque[float] = deque(maxlen=self.policy.timed_steps)
         self._plain_median = 0.0
         self._drafts_since_plain = 0
@@ -76,71 +74,99 @@ class Guard(Drafter):
         self._loss, self._accepted = 0.0, 0
         self._next_rest = self.policy.first_rest
         self._rest = 0  # Steps that are left at a level other than FULL.
-        self._start, self._drafting = 0.0, True
 
-    def begin(self) -> GuardCounts:
-        """Start a request, and return its counts. They belong to this request: the next one gets new ones."""
-        self.counts = GuardCounts()
-        return self.counts
+    def open(self, seq: Sequence) -> GuardedDrafting:
+        return GuardedDrafting(self, seq)
 
-    def propose(self, seq: Sequence) -> Draft:
-        self._start = time.perf_counter()
+    @property
+    def speculates(self) -> bool:
+        """Whether the next step may have a draft."""
         timed = len(self._plain_seconds) >= self.policy.min_timed_steps
-        self._drafting = self.level != Level.OFF and timed and self._drafts_since_plain < self.policy.retime_after
-        if not self._drafting:
-            return self.plain.propose(seq)
-        draft = self.drafter.propose(seq)
-        if self.level == Level.SHORT and draft.tree.is_chain and draft.tree.slots > self.policy.short_slots:
-            return self._cut(draft)
-        return draft
+        return self.level != Level.OFF and timed and self._drafts_since_plain < self.policy.retime_after
 
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        if self._drafting:
-            self.drafter.observe(seq, draft, verified, accepted)
-        seconds = time.perf_counter() - self._start
+    def cut(self, draft: Draft) -> Draft:
+        """Return a draft as the present level allows it: the first slots of a chain, with their tokens' probs."""
+        slots = self.policy.short_slots
+        if self.level != Level.SHORT or not draft.tree.is_chain or draft.tree.slots <= slots:
+            return draft
+        probs = {slot: probs_V for slot, probs_V in draft.probs.items() if slot < slots - 1}
+        return Draft.chain(draft.tokens[:slots], probs)
+
+    def observe(self, draft: Draft, accepted: Accepted, seconds: float, counts: GuardCounts) -> None:
+        """Judge a step.
+
+        Args:
+            draft: the draft of the step.
+            accepted: what was accepted of it.
+            seconds: the time of the step.
+            counts: gets the changes of level, for the request that took the step.
+        """
         if draft.tree.slots > 1:
             self._drafts_since_plain += 1
-            self._judge(seconds, len(accepted.slots))
+            self._judge(seconds, len(accepted.slots), counts)
         else:
             self._time_plain_step(seconds)
         if self.level != Level.FULL:
             self._rest -= 1
             if self._rest <= 0:
-                self._switch(Level.FULL)
-
-    def _cut(self, draft: Draft) -> Draft:
-        """Return the first slots of a chain, with the distributions that their tokens were sampled from."""
-        slots = self.policy.short_slots
-        probs = {slot: probs_V for slot, probs_V in draft.probs.items() if slot < slots - 1}
-        return Draft.chain(draft.tokens[:slots], probs)
+                self._switch(Level.FULL, counts)
 
     def _time_plain_step(self, seconds: float) -> None:
         """Take the time of a step without a draft, whether the guard or the drafter wanted none."""
         self._plain_seconds.append(seconds)
         self._plain_median = median(self._plain_seconds)
         self._drafts_since_plain = 0
-        if not self._drafting:
-            self.counts.plain_steps += 1
 
-    def _judge(self, seconds: float, tokens: int) -> None:
+    def _judge(self, seconds: float, tokens: int, counts: GuardCounts) -> None:
         """Add a step with a draft to the loss, and change the level if the budget is spent.
 
         Args:
             seconds: the time of the step.
             tokens: the new tokens of the step, the target's own one included.
+            counts: gets the changes of level.
         """
         self._accepted += tokens - 1
         self._loss = max(0.0, self._loss + 1 - tokens * self._plain_median / seconds)
         if self._loss > self.policy.loss_budget:
             shorten = self.level == Level.FULL and self._accepted > 0
-            self._switch(Level.SHORT if shorten else Level.OFF)
+            self._switch(Level.SHORT if shorten else Level.OFF, counts)
         elif self.level == Level.FULL and not self._loss:
             self._next_rest = self.policy.first_rest
 
-    def _switch(self, level: Level) -> None:
+    def _switch(self, level: Level, counts: GuardCounts) -> None:
         self.level = level
-        self.counts.switches += 1
+        counts.switches += 1
         self._loss, self._accepted = self.policy.loss_budget - self.policy.retry_budget, 0
         if level != Level.FULL:
             self._rest = self._next_rest
             self._next_rest = min(2 * self._next_rest, self.policy.longest_rest)
+
+
+class GuardedDrafting(Drafting[Guard]):
+    """A drafting under a guard.
+
+    Attributes:
+        drafting: what it wraps.
+        counts: what the guard did in this request.
+    """
+
+    def __init__(self, guard: Guard, seq: Sequence) -> None:
+        super().__init__(guard, seq)
+        self.drafting = guard.drafter.open(seq)
+        self.counts = GuardCounts()
+        self._start, self._speculates = 0.0, True
+
+    def propose(self, room: int) -> Proposal:
+        self._start = time.perf_counter()
+        self._speculates = self.drafter.speculates
+        if not self._speculates:
+            return Draft.chain([self.seq.pending])
+        draft = yield from self.drafting.propose(room)
+        return self.drafter.cut(draft)
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        if self._speculates:
+            self.drafting.observe(draft, verified, accepted)
+        else:
+            self.counts.plain_steps += 1
+        self.drafter.observe(draft, accepted, time.perf_counter() - self._start, self.counts)

@@ -7,6 +7,7 @@ chosen, and the next run of the target computes its row.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,9 +16,14 @@ from .draft import Accepted, Draft, Outputs, Verified
 from .processors import Processing
 from .sampling import Sampling
 
+TARGET = "target"  # The name of the cache of the target's rows.
+
 
 class KVStore(Protocol):
-    """A buffer with the rows of keys and values of one cache.
+    """A buffer with the rows of one cache. Behind the committed rows it has scratch rows, which engines write.
+
+    A store of keys and values can drop rows from any place on. One that holds a running state cannot, so no caller may
+    assume it: `rewind` says what is left.
 
     Attributes:
         capacity: how many rows fit.
@@ -25,17 +31,34 @@ class KVStore(Protocol):
 
     capacity: int
 
-    def move(self, start: int, rows: Tokens[int]) -> None:
-        """Copy `rows`, which are in ascending order, to row `start` and those after it."""
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        """Keep the rows of some slots of the last run.
+
+        Args:
+            start: how many rows were committed before. The run's slots lie behind them.
+            slots: the slots, in ascending order. Their rows become the rows from `start` on.
+        """
+
+    def rewind(self, rows: int) -> int:
+        """Go back to a state with `rows` committed rows or fewer, and return how many are left."""
+
+
+def displaced(slots: Tokens[int]) -> bool:
+    """Tell whether slots, in ascending order, lie elsewhere than right behind the committed rows."""
+    return bool(slots) and slots[-1] >= len(slots)
 
 
 class Released:
-    """A store without rows, for the cache of a session that is closed."""
+    """A store without rows, for caches of a model that is closed."""
 
     capacity = 0
 
-    def move(self, start: int, rows: Tokens[int]) -> None:
-        """Move nothing, since there are no rows."""
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        """Keep nothing, since there are no rows."""
+
+    def rewind(self, rows: int) -> int:
+        """Return 0, since there are no rows."""
+        return 0
 
 
 class Cache:
@@ -49,7 +72,7 @@ class Cache:
         return len(self.tokens)
 
     def sync(self, tokens: list[int]) -> list[int]:
-        """Drop all rows from the first one on that differs from `tokens`, and return the tokens without a row.
+        """Drop the rows from the first one on that differs from `tokens`, and return the tokens without a row.
 
         Nothing else shortens a cache. A rejected draft, a draft that was accepted whole, and the second turn of a
         conversation all need nothing more.
@@ -57,7 +80,7 @@ class Cache:
         rows = len(self.tokens)
         if self.tokens != tokens[:rows]:
             pairs = zip(self.tokens, [*tokens, None], strict=False)
-            rows = next(i for i, (old, new) in enumerate(pairs) if old != new)
+            rows = self.store.rewind(next(i for i, (old, new) in enumerate(pairs) if old != new))
             del self.tokens[rows:]
         return tokens[rows:]
 
@@ -68,30 +91,54 @@ class Cache:
             tokens: the tokens that ran, one a slot.
             slots: the slots to commit, in ascending order. Their rows move to the end of the committed ones.
         """
-        rows = len(self.tokens)
-        # Slots 0, 1, … lie at the end of the committed rows already.
-        if slots and slots[-1] >= len(slots):
-            self.store.move(rows, [rows + slot for slot in slots])
+        self.store.commit(len(self.tokens), slots)
         self.tokens += [tokens[slot] for slot in slots]
+
+
+class Caches(dict[str, Cache]):
+    """The caches of one text by name: the target's, and those of draft models. Each is made when it is first used."""
+
+    def __init__(self, make_store: Callable[[str], KVStore]) -> None:
+        """Make no cache yet.
+
+        Args:
+            make_store: makes the rows of a cache by its name.
+        """
+        super().__init__()
+        self._make_store = make_store
+
+    def __missing__(self, name: str) -> Cache:
+        cache = self[name] = Cache(self._make_store(name))
+        return cache
 
 
 @dataclass
 class Sequence:
-    """The text of one request, with its cache.
+    """The text of one request, with its caches.
 
     Attributes:
         tokens: the prompt and the new tokens so far; the last one is pending.
-        cache: the rows of all tokens but the pending one.
+        caches: the caches of this text by name. A drafter with a model of its own finds that one's rows here.
+        cache: that of the target, with the rows of all tokens but the pending one.
         sampling: how the request chooses tokens.
         limit: how many tokens the sequence may have at the end.
         processing: the processors of the request; None if it has none.
     """
 
     tokens: list[int]
-    cache: Cache
+    caches: Mapping[str, Cache]
     sampling: Sampling = field(default_factory=Sampling)
     limit: int = sys.maxsize
     processing: Processing | None = None
+    cache: Cache = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cache = self.caches[TARGET]
+
+    def move(self, caches: Mapping[str, Cache]) -> None:
+        """Use other caches, whose rows may belong to another text as yet."""
+        self.caches = caches
+        self.cache = caches[TARGET]
 
     @property
     def pending(self) -> int:

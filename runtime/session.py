@@ -1,98 +1,76 @@
-"""The decoding loop, and the session that runs requests through it."""
+"""A session: one conversation with a model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Sequence as Items
 from threading import RLock
 from typing import Any, Unpack
 
 from .acceptance import Acceptance
 from .bundle import Bundle
+from .call import Call
 from .chat import ChatOptions
-from .checked_files import check_once
 from .device import CPU, Device
-from .draft import Accepted, Draft
-from .drafters import Drafter
-from .engine import Engine, narrowest
+from .draft import Draft
+from .drafters import Drafting
 from .engines import Engines
-from .engines.memory import trim
-from .errors import PromptError
+from .errors import BackendError, PromptError, SpeccError
 from .forced_tokens import ForcedTokens
-from .guard import Guard
+from .lanes import Lane
+from .loop import Decoding, step
 from .manifest_checks import check_logits
 from .method import RunnableMethod, load_method
 from .processors.options import ProcessorOptions
-from .recipe import Recipe
 from .request import RequestOptions
 from .rng import SeededRng
 from .sampling import Sampling
 from .sampling_defaults import SamplingDefaults
-from .sequence import Cache, Released, Sequence
-from .stats import Meter, Stats
+from .sequence import TARGET, Cache, Sequence
+from .shared import Shared
+from .stats import Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt, Text
+from .tree import Tree
 from .width_invariance import is_near, one_width
 
 
-def decode(
-    seq: Sequence, drafter: Drafter, verifiers: Items[Engine], accept: Acceptance
-) -> Iterator[tuple[Draft, Accepted]]:
-    """Decode step by step, without end: propose a draft, verify it in one run of the target, commit what is accepted.
-
-    Args:
-        seq: the text and its cache. Each step appends to it.
-        drafter: the source of drafts.
-        verifiers: the target's engines, narrowest first. The first one that a draft fits runs it.
-        accept: the acceptance rule.
-
-    Raises:
-        RecipeError: a draft fits none of the engines.
-    """
-    while True:
-        draft = drafter.propose(seq)
-        if seq.processing:
-            draft = seq.processing.cut(draft, verifiers)
-        verify = narrowest(verifiers, draft.tree)
-        outputs = verify.run(seq.cache, draft.tokens, draft.tree)
-        verified = seq.verified(outputs, draft)
-        accepted = accept(draft, verified)
-        seq.append(draft, accepted)
-        if seq.processing:
-            seq.processing.commit(outputs, accepted.slots, seq.tokens[-len(accepted.slots) :])
-        drafter.observe(seq, draft, verified, accepted)
-        yield draft, accepted
-
-
 class Session:
-    """One conversation over a bundle's engines. Rows that a new prompt shares with the last text are not run again.
-
-    A session is a context manager, which closes it at the end.
+    """One conversation with a model. Rows that a new prompt shares with the last text are not run again.
 
     Threads may share a session. One waits until the answer of another's `generate` is whole, or its step of a `stream`.
-    A request between two steps of a stream ends that stream by a PromptError.
+    A request between two steps of a stream ends that stream by a PromptError. Requests of different sessions of one
+    model do not disturb each other: they take turns, step by step.
+
+    Attributes:
+        shared: what the sessions of a model share.
+        lane: the caches of the conversation. If the machine has no room for more, sessions share those of lane 0.
     """
 
-    def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
-        """Check the bundle and make its caches. Engines are loaded by the first request that needs them.
+    def __init__(self, shared: Shared, lane: Lane | None = None) -> None:
+        """Begin a conversation.
 
         Args:
-            bundle: the bundle.
-            device: where the engines run.
+            shared: what the sessions of a model share.
+            lane: caches to use, which stay those of the caller; None takes some that nobody uses.
 
         Raises:
-            BundleError: a file was altered.
-            BackendError: no backend of the bundle runs on the device, or the caches do not fit.
+            SpeccError: the model is closed.
         """
-        self.bundle = bundle
-        self.engines = Engines(bundle, device, check_once(bundle))
-        self.text = Text(bundle)
-        self.cache = Cache(self.engines.store("target"))
-        self.drafters: dict[tuple[str, bool], Guard] = {}  # By RunnableMethod.key.
-        self._current: Sequence | None = None  # The request that the cache belongs to.
-        self._width = ""  # The engine that computed all rows of the cache, if the last request was exact.
-        self._lock = RLock()  # Held while the engines and the cache are used.
+        self.shared = shared
+        self._current: Stats | None = None  # Those of the last request, to which the conversation belongs.
+        self._lock = RLock()  # Held while a request of this session runs.
+        self._closed = False
+        self._give_back: Callable[[], object] = bool  # Does nothing.
+        if lane is None:
+            try:
+                lane = shared.lanes.take()
+                self._give_back = weakref.finalize(self, shared.lanes.give_back, lane)
+            except BackendError:
+                lane = shared.lanes.first
+        self.lane = lane
 
     def __enter__(self) -> Session:
         return self
@@ -101,13 +79,30 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Free the engines and the caches. Later requests, and streams that have not ended, raise a SpeccError."""
+        """End the conversation. Its caches serve others. Streams that have not ended raise a SpeccError."""
         with self._lock:
-            self.engines.close()
-            self.drafters.clear()
-            self.cache = Cache(Released())
-            self._current = None
-            trim()  # Engines are freed in many parts, which malloc would keep.
+            self._closed, self._current = True, None
+            self._give_back()
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model's bundle."""
+        return self.shared.bundle
+
+    @property
+    def engines(self) -> Engines:
+        """The model's engines."""
+        return self.shared.engines
+
+    @property
+    def text(self) -> Text:
+        """The model's tokenizer and chat template."""
+        return self.shared.text
+
+    @property
+    def cache(self) -> Cache:
+        """The rows of the target for this conversation."""
+        return self.lane.caches[TARGET]
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]
@@ -201,9 +196,9 @@ class Session:
         Raises:
             PromptError: the prompt or an option is out of range, or a grammar is refused.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
-            SpeccError: the session is closed.
+            SpeccError: the model or the session is closed.
         """
-        self.engines.check_open()
+        self._check_open()
         method = load_method(self.bundle.recipe(recipe), acceptance)
         chat = ChatOptions(
             tools=tools,
@@ -241,7 +236,7 @@ class Session:
         processing = processors.make(tokens, self.text, model, (*ending.eos, *ending.stop_token_ids))
         if processing or not sampling.greedy:
             check_logits(self.bundle.manifest, method.recipe)
-        seq = Sequence(tokens, self.cache, sampling, len(tokens) + limit, processing)
+        seq = Sequence(tokens, self.lane.caches, sampling, len(tokens) + limit, processing)
         manifest, backend, width = self.bundle.manifest, self.engines.backend, ""
         if exact:
             source = self.bundle.recipe(exact).name if isinstance(exact, str) else ""
@@ -250,63 +245,107 @@ class Session:
         stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
         guard = guard and method.keeps_tokens(sampling) and not near
         recorder = processing.logprobs if processing else None
-        with self._lock:
-            steps = self._decode(seq, self.guarded_drafter(method), method, stats, guard, width)
-        return Stream(steps, self.text, stats, ending, tuple(tokens), self._lock, recorder)
+        decoding = self._prepare(seq, method, stats, guard, width)
+        return Stream(
+            self._decode(decoding, method, width), self.text, stats, ending, tuple(tokens), self._lock, recorder
+        )
 
-    def guarded_drafter(self, method: RunnableMethod) -> Guard:
-        """Return a method's drafter under its guard. Both last as long as the session, with what they learned."""
-        self.engines.load(*method.recipe.engine_names)
-        if method.key not in self.drafters:
-            engines = {role: self.engines[name] for role, name in method.recipe.engines.items()}
-            self.drafters[method.key] = Guard(method.make_drafter(engines))
-        return self.drafters[method.key]
-
-    def release(self, recipe: Recipe, keep: Recipe) -> None:
-        """Unload what `recipe` uses and `keep` does not, drafters and engines. They load again on demand."""
-        self.drafters = {key: drafter for key, drafter in self.drafters.items() if key[0] != recipe.name}
-        self.engines.release(*set(recipe.engine_names).difference(keep.engine_names))
-
-    def _decode(
-        self, seq: Sequence, guard: Guard, method: RunnableMethod, stats: Stats, guarded: bool, width: str
-    ) -> Iterator[list[int]]:
-        """Yield the new tokens of each step, and count them in `stats`. `width` names the only engine, or is empty."""
-        verifiers = [self.engines[name] for name in method.recipe.verify]
-        drafts = [self.engines[name] for name in method.recipe.engines.values()]
-        drafter: Drafter = guard.drafter
-        if guarded and verifiers[-1].slots > 1:
-            drafter, stats.guard = guard, guard.begin()
-            if verifiers[0].slots > 1:
-                verifiers.insert(0, self.engines.prefill(1))  # For the guard's plain steps.
-        if width:
-            verifiers = [self.engines[width]]
-        if seq.processing and seq.processing.looks_ahead and verifiers[-1].slots > 1:
-            drafter = ForcedTokens(drafter, verifiers, method.accept.needs_draft_probs)
-        if width != self._width:
-            seq.cache.sync([])  # Rows by engines of other widths have other last bits.
-            self._width = width
-        stats.prompt_tokens = len(seq.tokens)
-        self._current = seq
-        self._prefill(seq, stats, width)
-        yield seq.tokens[-1:]
-        steps, meter = decode(seq, drafter, verifiers, method.accept), Meter(stats, verifiers, drafts)
-        while seq is self._current:
-            meter.start()
-            with method.drafting():
-                draft, accepted = next(steps)
-            meter.stop(draft, accepted)
-            yield seq.tokens[-len(accepted.slots) :]
+    def _check_open(self) -> None:
+        """Raise a SpeccError if the model or the session is closed."""
         self.engines.check_open()
-        raise PromptError("a later request took this session's cache; give each its own session: specc.load(bundle)")
+        if self._closed:
+            raise SpeccError("this session is closed; open another with model.session()")
 
-    def _prefill(self, seq: Sequence, stats: Stats, width: str) -> None:
-        """Run the tokens of the prompt that have no row, and choose the first new token."""
-        feed = seq.cache.sync(seq.tokens[:-1]) + seq.tokens[-1:]
-        engine = self.engines[width] if width else self.engines.prefill(len(feed))
-        start = time.perf_counter()
-        outputs = engine.outputs.only(engine.extend(seq.cache, feed))
-        token = seq.verified(outputs, Draft.chain(seq.tokens[-1:])).choose(0)
-        seq.tokens.append(token)
-        if seq.processing:
-            seq.processing.commit(outputs, (0,), [token])
-        stats.prefill_seconds = time.perf_counter() - start
+    def _prepare(self, seq: Sequence, method: RunnableMethod, stats: Stats, guarded: bool, width: str) -> Decoding:
+        """Load what a request needs, and return it as the loop takes it. `width` names its only engine, or is empty."""
+        with self.shared.lock:
+            guard = self.shared.guarded_drafter(method)
+            verifiers = [self.engines[name] for name in method.recipe.verify]
+            if guarded and verifiers[-1].slots > 1:
+                under_guard = guard.open(seq)
+                stats.guard = under_guard.counts
+                drafting: Drafting[Any] = under_guard
+                if verifiers[0].slots > 1:
+                    verifiers.insert(0, self.engines.prefill(1))  # For the guard's plain steps.
+            else:
+                drafting = guard.drafter.open(seq)
+            if width:
+                verifiers = [self.engines[width]]
+        if seq.processing and seq.processing.looks_ahead and verifiers[-1].slots > 1:
+            drafting = ForcedTokens(drafting, verifiers, method.accept.needs_draft_probs)
+        stats.prompt_tokens = len(seq.tokens)
+        return Decoding(seq=seq, drafting=drafting, verifiers=verifiers, accept=method.accept, stats=stats)
+
+    def _decode(self, decoding: Decoding, method: RunnableMethod, width: str) -> Iterator[list[int]]:
+        """Yield the new tokens of each step. While the prompt is read, a step has none.
+
+        Each step holds the lock of the model. Between two steps others may use the engines, and even the rows: then
+        those of this request are computed anew.
+        """
+        seq, stats, lock, prefix = decoding.seq, decoding.stats, self.shared.lock, len(decoding.seq.tokens)
+        self._current = stats
+        for _ in self._fill(decoding, width):
+            yield []
+        yield seq.tokens[prefix:]
+        with method.drafting():
+            while True:
+                with lock:
+                    lane = self.lane
+                    owned = lane.current is seq and seq.caches is lane.caches and self._current is stats
+                    if owned:
+                        ((_, accepted),) = step((decoding,))
+                if owned:
+                    yield seq.tokens[-len(accepted.slots) :]
+                    continue
+                for _ in self._fill(decoding, width):
+                    yield []
+
+    def _check_current(self, stats: Stats) -> None:
+        """Raise an error if the model or the session was closed, or if a later request has the conversation."""
+        self._check_open()
+        if self._current is not stats:
+            raise PromptError("a later request took this session's cache; give each its own session: model.session()")
+
+    def _fill(self, decoding: Decoding, width: str) -> Iterator[None]:
+        """Run the tokens of a text that have no row, one call in each turn. At the prompt's end choose the next token.
+
+        Args:
+            decoding: the request. Its last token stays pending if it is not the prompt's.
+            width: the only engine that may run; empty chooses one by the number of tokens.
+        """
+        seq, stats = decoding.seq, decoding.stats
+        prompt = len(seq.tokens) == stats.prompt_tokens
+        end = len(seq.tokens) if prompt else len(seq.tokens) - 1
+        engine, lane = None, None
+        while True:
+            with self.shared.lock:
+                self._check_current(stats)
+                start = time.perf_counter()
+                if lane is not self.lane or lane.current is not seq:
+                    lane, engine = self.lane, None
+                    lane.claim(seq, width)
+                feed = seq.cache.sync(seq.tokens[: end - 1]) + seq.tokens[end - 1 : end]
+                engine = engine or (self.engines[width] if width else self.engines.prefill(len(feed)))
+                chunk = feed[: engine.slots]
+                outputs = Call(engine, seq.cache, 0, chunk, Tree.chain(len(chunk))).run()
+                seq.cache.commit(chunk, range(len(chunk)))
+                last = len(chunk) == len(feed)
+                if last and prompt:
+                    outputs = outputs.only(0 if engine.block.last_row else len(chunk) - 1)
+                    seq.tokens.append(seq.verified(outputs, Draft.chain(seq.tokens[-1:])).choose(0))
+                    if seq.processing:
+                        seq.processing.commit(outputs, (0,), seq.tokens[-1:])
+                stats.prefill_seconds += time.perf_counter() - start
+            if last:
+                return
+            yield None
+
+
+def open_session(bundle: Bundle, device: Device = CPU) -> Session:
+    """Load a bundle for one conversation.
+
+    Raises:
+        BundleError: a file was altered.
+        BackendError: no backend of the bundle runs on the device, or the caches do not fit.
+    """
+    return Session(Shared(bundle, device))

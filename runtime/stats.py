@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .draft import Accepted, Draft
-from .engine import Engine
 
 
 @dataclass
@@ -41,7 +38,8 @@ class Stats:
         draft_calls: runs of the drafter's engines after prefill.
         prefill_seconds: time up to the first token.
         seconds: time of decoding after the first token.
-        engine_seconds: the part of `seconds` that was spent inside engines.
+        engine_seconds: the part of `seconds` that was spent inside engines. Calls for other requests that ran with
+            those of this one count too.
         histogram: for each number of accepted tokens, how many drafts had it.
         guard: what the guard did; None if the request ran without a guard.
     """
@@ -111,42 +109,3 @@ class Stats:
             "overhead_fraction": self.overhead_fraction,
             "guard": asdict(self.guard) if self.guard else None,
         }
-
-
-class Meter:
-    """A meter of the calls and the time that steps take. It adds them to the stats of a request."""
-
-    def __init__(self, stats: Stats, targets: Collection[Engine], drafts: Collection[Engine]) -> None:
-        """Read the engines' counters.
-
-        Args:
-            stats: the counts to add to.
-            targets: the target's engines that the request runs.
-            drafts: the drafter's engines.
-        """
-        self.stats, self.targets, self.drafts = stats, targets, drafts
-        self._target, self._draft = _counters(targets), _counters(drafts)
-        self._start = 0.0
-
-    def start(self) -> None:
-        """Start a step. The time since the last one is not counted."""
-        self._start = time.perf_counter()
-
-    def stop(self, draft: Draft, accepted: Accepted) -> None:
-        """Count a step: its tokens, the calls of the engines, and its time."""
-        target, drafter, stats = _counters(self.targets), _counters(self.drafts), self.stats
-        stats.count(draft, accepted)
-        stats.target_calls += target[0] - self._target[0]
-        stats.draft_calls += drafter[0] - self._draft[0]
-        stats.engine_seconds += target[1] - self._target[1] + drafter[1] - self._draft[1]
-        self._target, self._draft = target, drafter
-        stats.seconds += time.perf_counter() - self._start
-
-
-def _counters(engines: Collection[Engine]) -> tuple[int, float]:
-    """Return the calls of some engines so far, and the seconds in them."""
-    calls, seconds = 0, 0.0
-    for engine in engines:
-        calls += engine.calls
-        seconds += engine.seconds
-    return calls, seconds

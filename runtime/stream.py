@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import compress
 from operator import index
 from typing import Any
 
+from .detokenizer import Detokenizer
 from .errors import PromptError, check_unicode
 from .processors.logprobs import Logprobs, TokenLogprobs
 from .stats import Stats
@@ -104,13 +106,14 @@ def token_limit(max_new_tokens: int | None, room: int) -> int:
 
 
 class Stream:
-    """An iterator over pieces of an answer's text.
+    """An iterator over pieces of an answer's text, for `for` and for `async for`.
 
     An end-of-sequence token, or a stop token, counts as a token and has no text. A stop string ends the text, and is
     left out. The tokens of a stop string count.
 
     Attributes:
-        token_ids: the new tokens so far.
+        token_ids: the new tokens so far, those of a whole step at a time.
+        ended: whether the answer is whole.
         finish_reason: `eos`, `stop` or `length`; valid at the end.
         stop_reason: the stop string or the stop token that ended the answer; None if neither did.
         prompt_tokens: tokens of the prompt.
@@ -131,7 +134,7 @@ class Stream:
         """Prepare the stream. Nothing runs before the first piece is asked for.
 
         Args:
-            steps: the new tokens of each step.
+            steps: the new tokens of each step. A step may have none, while the prompt is read.
             text: the tokenizer.
             stats: the counts of the request, to which the stream adds its tokens.
             ending: when the answer ends.
@@ -141,25 +144,48 @@ class Stream:
         """
         self._lock = nullcontext() if lock is None else lock
         self.token_ids: list[int] = []
+        self.ended = False
         self.finish_reason = "length"
         self.stop_reason: str | int | None = None
         self.prompt_tokens, self.max_new_tokens = len(prompt), ending.max_new_tokens
         self.stats = stats
         self._steps, self._ending, self._logprobs = steps, ending, logprobs
         self._special: Mapping[int, str] = text.decoder.special if ending.stop else {}
-        self._pieces = self._cut(text.pieces(self._tokens(), prompt))
+        self._detokenizer = Detokenizer(text.decoder, prompt)
+        self._pieces: deque[str] = deque()  # Those that were not taken yet.
+        self._text = ""  # What may be the beginning of a stop string.
+        self._shown: list[bool] = []  # Whether each character of `_text` is a part of the answer.
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         with self._lock:
-            return next(self._pieces)
+            while not self._pieces:
+                if self.ended:
+                    raise StopIteration
+                self._pieces.extend(self.advance())
+            return self._pieces.popleft()
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        import asyncio  # It takes long to import, and few programs need it.
+
+        piece = await asyncio.to_thread(next, self, None)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
 
     def rest(self) -> Generation:
         """Run to the end, and return the answer with all text that was not taken yet."""
         with self._lock:
             text = "".join(self)
+        return self.generation(text)
+
+    def generation(self, text: str) -> Generation:
+        """Return the answer so far, with a text."""
         return Generation(
             text=text,
             token_ids=self.token_ids,
@@ -174,47 +200,59 @@ class Stream:
         """An entry for each of `token_ids`, if the request asks for log-probabilities."""
         return None if self._logprobs is None else self._logprobs.tokens[: len(self.token_ids)]
 
-    def _tokens(self) -> Iterator[int]:
-        """Yield the tokens that have text, and count all of them."""
-        for step in self._steps:
-            for token in step:
-                self.token_ids.append(token)
-                self.stats.new_tokens += 1
-                if token in self._ending.eos:
-                    self.finish_reason = "eos"
-                    return
-                if token in self._ending.stop_token_ids:
-                    self.finish_reason, self.stop_reason = "stop", token
-                    return
-                yield token
-                if len(self.token_ids) == self._ending.max_new_tokens:
-                    return
+    def advance(self) -> list[str]:
+        """Run one step, and return the pieces of text that it completes. `ended` tells whether it was the last one."""
+        step = next(self._steps, None)
+        pieces, ending, token_ids = [], self._ending, self.token_ids
+        if step is None:
+            self.ended = True
+        for token in step or ():
+            token_ids.append(token)
+            self.stats.new_tokens += 1
+            if token in ending.eos:
+                self.finish_reason, self.ended = "eos", True
+            elif token in ending.stop_token_ids:
+                self.finish_reason, self.stop_reason, self.ended = "stop", token, True
+            else:
+                pieces.append(self._cut(self._detokenizer.add(token), token))
+                if len(token_ids) == ending.max_new_tokens:
+                    self.ended = True
+            if self.ended:
+                break
+        if self.ended:
+            self.stop()
+            rest = "" if isinstance(self.stop_reason, str) else self._detokenizer.finish()
+            if rest:
+                pieces.append(self._cut(rest, token_ids[-1]))
+            pieces.append("".join(compress(self._text, self._shown)))
+        return [piece for piece in pieces if piece]
 
-    def _cut(self, pieces: Iterator[tuple[int, str]]) -> Iterator[str]:
-        """Yield the text before the first stop string. Hold back what may be the beginning of one.
+    def stop(self) -> None:
+        """Run no further step. The engines and caches of the request are not held any longer."""
+        self._steps = iter(())
+
+    def _cut(self, piece: str, token: int) -> str:
+        """Return the text that is safe to show. Hold back what may be the beginning of a stop string, and end at one.
 
         Stop strings are looked for in the text with its special tokens. These are no part of the answer.
+
+        Args:
+            piece: text that was completed, or nothing.
+            token: the token that completed it. If it is special it may be a part of a stop string.
         """
-        text, stops = "", self._ending.stop
-        shown: list[bool] = []  # Whether each character of `text` is a part of the answer.
-        for token, piece in pieces:
-            special = "" if piece else self._special.get(token, "")
-            text += piece + special
-            shown += [True] * len(piece) + [False] * len(special)
-            starts = [(text.index(stop), stop) for stop in stops if stop in text]
-            if starts:
-                start, self.stop_reason = min(starts)
-                self.finish_reason = "stop"
-                text = text[:start]
-                break
-            safe = len(text) - max((_overlap(text, stop) for stop in stops), default=0)
-            answer = "".join(compress(text[:safe], shown))
-            if answer:
-                yield answer
-            text, shown = text[safe:], shown[safe:]
-        answer = "".join(compress(text, shown))
-        if answer:
-            yield answer
+        if not self._ending.stop:
+            return piece
+        special = "" if piece else self._special.get(token, "")
+        text, stops = self._text + piece + special, self._ending.stop
+        shown = [*self._shown, *[True] * len(piece), *[False] * len(special)]
+        safe = len(text) - max(_overlap(text, stop) for stop in stops)
+        starts = [(text.index(stop), stop) for stop in stops if stop in text]
+        if starts:
+            safe, self.stop_reason = min(starts)
+            self.finish_reason, self.ended = "stop", True
+            text = text[:safe]
+        self._text, self._shown = text[safe:], shown[safe:]
+        return "".join(compress(text[:safe], shown))
 
 
 def _overlap(text: str, stop: str) -> int:

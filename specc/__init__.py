@@ -2,8 +2,8 @@
 
 import specc
 specc.compile("HuggingFaceTB/SmolLM2-135M", "smollm.specc")     # needs specc-compiler[compile]
-with specc.load("smollm.specc") as session:                     # needs no torch
-    print(session.generate("def fibonacci(", max_new_tokens=64).text)
+with specc.load("smollm.specc") as model:                       # needs no torch
+    print(model.generate("def fibonacci(", max_new_tokens=64).text)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from specc.runtime.errors import (
         BackendError,
         BundleError,
+        BusyError,
         CaptureError,
         PassError,
         PromptError,
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
         SpeccWarning,
         TreeError,
     )
+    from specc.runtime.model import Model
     from specc.runtime.request import RequestOptions
+    from specc.runtime.scheduler import Handle, SchedulerPolicy
     from specc.runtime.session import Session
     from specc.runtime.stats import Stats
     from specc.runtime.stream import Generation, Stream
@@ -39,13 +42,17 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "BusyError",
     "CaptureError",
     "Device",
     "Generation",
+    "Handle",
+    "Model",
     "PassError",
     "PromptError",
     "RecipeError",
     "RequestOptions",
+    "SchedulerPolicy",
     "Session",
     "SpeccError",
     "SpeccWarning",
@@ -60,7 +67,10 @@ _MODULES = {
     "Bundle": "bundle",
     "Device": "device",
     "Generation": "stream",
+    "Handle": "scheduler",
+    "Model": "model",
     "RequestOptions": "request",
+    "SchedulerPolicy": "scheduler",
     "Session": "session",
     "Stats": "stats",
     "Stream": "stream",
@@ -91,7 +101,8 @@ def load(
     *,
     threads: int | None = None,
     allow_native_code: bool = False,
-) -> Session:
+    policy: SchedulerPolicy | None = None,
+) -> Model:
     """Open a bundle and be ready to decode.
 
     Args:
@@ -101,9 +112,10 @@ def load(
         backend: the backend whose engines run, if the bundle has several; None is the first that runs on the device.
         threads: threads of one engine on the CPU; None is as many as SPECC_THREADS or the process has.
         allow_native_code: run engines that are native code of the bundle's author; use it only if you trust them.
+        policy: how many requests of `Model.submit` run at a time, and how many wait; None is the default.
 
     Returns:
-        A session. `with specc.load(…) as session:` closes it at the end.
+        A model. `with specc.load(…) as model:` closes it at the end.
 
     Raises:
         BundleError: there is no bundle, or it is damaged or was altered.
@@ -111,9 +123,9 @@ def load(
     """
     from specc.runtime.bundle import open_bundle
     from specc.runtime.device import Device
-    from specc.runtime.session import Session
+    from specc.runtime.model import Model
 
-    return Session(open_bundle(bundle, allow_native_code), Device(device, execution_provider, backend, threads))
+    return Model(open_bundle(bundle, allow_native_code), Device(device, execution_provider, backend, threads), policy)
 
 
 def compile(

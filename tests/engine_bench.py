@@ -22,6 +22,7 @@ from specc.backends import Options
 from specc.backends.onnx import ONNX
 from specc.compiler import weights
 from specc.runtime.block import Block, Frontier, Layers, Parents
+from specc.runtime.call import Call, Growth
 from specc.runtime.draft import Outputs
 from specc.runtime.engine import Engine
 from specc.runtime.engines import kernels
@@ -133,7 +134,7 @@ class Bench:
         """Run single tokens and compare the logits of each."""
         for _ in range(steps):
             new = self.draw(1)
-            outputs = self.engines[name].run(self.cache, new, Tree.chain(1))
+            outputs = Call(self.engines[name], self.cache, 0, new, Tree.chain(1)).run()
             same(logits_of(outputs)[0], self.truth(new)[0][-1])
             self.cache.commit(new, [0])
             self.tokens += new
@@ -141,7 +142,7 @@ class Bench:
     def verify(self, name: str, tree: Tree) -> None:
         """Run a tree, compare each path, and commit the deepest one without its leaf."""
         drawn = self.draw(tree.slots)
-        outputs = self.engines[name].run(self.cache, drawn, tree)
+        outputs = Call(self.engines[name], self.cache, 0, drawn, tree).run()
         logits = logits_of(outputs)[: tree.slots].copy()
         paths = [path_to(tree, leaf) for leaf in range(tree.slots) if not tree.children[leaf]]
         for path, expected in zip(paths, self.truth(*([drawn[s] for s in path] for path in paths)), strict=True):
@@ -163,7 +164,8 @@ class Bench:
             level = np.flatnonzero(tree.depth == depth)
             first, end = level[0], level[-1] + 1
             visible = tuple(row.tobytes() for row in tree.mask[first:end, :end])
-            outputs = engine.grow(len(self.cache), [drawn[s] for s in level], int(first), visible)
+            growth = Growth(tuple(level), int(first), visible)
+            outputs = growth.call(engine, self.cache, drawn).run()
             expected = self.truth(*([drawn[s] for s in path_to(tree, int(slot))] for slot in level))
             same(logits_of(outputs)[: len(level)], np.stack([e[-1] for e in expected]))
 

@@ -18,11 +18,14 @@ from specc.recipes import METHODS
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.acceptance import rule as mark_rule
 from specc.runtime.draft import Accepted, Draft, Verified
+from specc.runtime.drafters import Drafting, Proposal
+from specc.runtime.loop import Decoding, step
 from specc.runtime.method import load_acceptance, load_method
 from specc.runtime.rng import SeededRng, Use
 from specc.runtime.sampling import Sampling
-from specc.runtime.sequence import Cache, Sequence
-from specc.runtime.session import Session, decode
+from specc.runtime.sequence import Cache, Caches, Sequence
+from specc.runtime.session import Session
+from specc.runtime.stats import Stats
 
 pytestmark = pytest.mark.model
 
@@ -40,7 +43,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Sessio
     model = str(EXAMPLES / "pycode-10m")
     options = Options(model=model, output=output, recipes=tuple(METHODS), assistant_model=assistant, prompts=prompts)
     compile_bundle(options)
-    return specc.load(output)
+    return specc.load(output).conversation
 
 
 def test_every_recipe_is_identical_to_the_original_model_on_every_golden_prompt(demo: Session) -> None:
@@ -81,38 +84,47 @@ def biased(draft: Draft, verified: Verified) -> Accepted:
     return Accepted((0,), rng.pick(p))
 
 
-class Likeliest:
-    """A drafter made deterministic: what it would have sampled is replaced by the likeliest tokens."""
+class Likeliest(Drafting[Any]):
+    """A drafting made deterministic: what it would have sampled is replaced by the likeliest tokens."""
 
-    def __init__(self, drafter: object) -> None:
-        self.drafter = drafter
+    def __init__(self, drafting: Drafting[Any]) -> None:
+        super().__init__(drafting.drafter, drafting.seq)
+        self.drafting = drafting
 
-    def propose(self, seq: Sequence) -> Draft:
-        draft: Draft = self.drafter.propose(seq)  # type: ignore[attr-defined]
+    def propose(self, room: int) -> Proposal:
+        draft = yield from self.drafting.propose(room)
         best = np.argsort(-draft.probs[0])
         tokens = list(draft.tokens)
         for child, token in zip(draft.tree.children[0], best, strict=False):
             tokens[child] = int(token)
         return replace(draft, tokens=tuple(tokens))
 
-    def observe(self, *what: object) -> None:
-        pass
-
 
 def first_tokens(demo: Session, recipe: str, rule: Acceptance, wrap: Callable[..., Any] | None = None) -> Counter[int]:
     """The first token of a verify step, over seeds, after one fixed prompt and pending token."""
     chosen = demo.bundle.recipe(recipe)
-    drafter = demo.guarded_drafter(load_method(chosen, "recursive" if wrap else rule)).drafter
-    drafter = wrap(drafter) if wrap else drafter
+    drafter = demo.shared.guarded_drafter(load_method(chosen, "recursive" if wrap else rule)).drafter
     verifiers = [demo.engines[v] for v in chosen.verify]
     tokens = demo.text.encode(PROMPT)
-    cache = Cache(demo.cache.store)
+    caches = Caches(demo.engines.store)
+    cache = caches["target"]
     demo.engines["prefill"].extend(cache, tokens[:-1])
     counts: Counter[int] = Counter()
     for seed in range(SAMPLES):
         cache.sync(tokens[:-1])
-        seq = Sequence(list(tokens), cache, Sampling(1.0, rng=SeededRng(seed)))
-        next(decode(seq, drafter, verifiers, rule))
+        seq = Sequence(list(tokens), caches, Sampling(1.0, rng=SeededRng(seed)))
+        drafting = drafter.open(seq)
+        step(
+            [
+                Decoding(
+                    seq=seq,
+                    drafting=wrap(drafting) if wrap else drafting,
+                    verifiers=verifiers,
+                    accept=rule,
+                    stats=Stats(recipe=recipe),
+                )
+            ]
+        )
         counts[seq.tokens[len(tokens)]] += 1
     return counts
 

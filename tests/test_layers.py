@@ -128,6 +128,9 @@ def spellings(method: str) -> set[str]:
 
 NAMELESS = [
     "runtime/session.py",
+    "runtime/loop.py",
+    "runtime/model.py",
+    "runtime/scheduler.py",
     "runtime/engine.py",
     *(name(f) for folder in ("specc/compiler", "specc/cli") for f in sources(folder)),
 ]

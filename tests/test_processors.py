@@ -19,8 +19,8 @@ from chance import chi_square_rejects
 import specc
 from specc.runtime.errors import PromptError, RecipeError
 from specc.runtime.forced_tokens import ForcedTokens
+from specc.runtime.model import Model
 from specc.runtime.processors.grammar import Grammar
-from specc.runtime.session import Session
 
 FROZEN = Path(__file__).parent / "bundles/schema-1"
 PROMPT = "def wrap(text, width=70):\n    return"
@@ -60,20 +60,20 @@ SAMPLED = {"temperature": 0.8, "min_p": 0.01, "seed": 5}
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
+def session() -> Iterator[Model]:
     with specc.load(FROZEN) as session:
         yield session
 
 
 @pytest.fixture(scope="module")
-def recipes(session: Session) -> list[str]:
+def recipes(session: Model) -> list[str]:
     return [r.name for r in session.bundle.manifest.recipes if r.name != "plain"]
 
 
 @pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_every_recipe_gives_the_tokens_of_plain_decoding(
-    name: str, sampling: dict[str, Any], session: Session, recipes: list[str]
+    name: str, sampling: dict[str, Any], session: Model, recipes: list[str]
 ) -> None:
     options = PROCESSORS[name] | sampling
     without = session.generate(PROMPT, TOKENS, recipe="plain", **sampling).token_ids
@@ -86,7 +86,7 @@ def test_every_recipe_gives_the_tokens_of_plain_decoding(
 
 
 @pytest.mark.parametrize("name", ["JSON schema", "regex", "all"])
-def test_the_guard_and_one_width_change_nothing(name: str, session: Session, recipes: list[str]) -> None:
+def test_the_guard_and_one_width_change_nothing(name: str, session: Model, recipes: list[str]) -> None:
     plain = session.generate(PROMPT, TOKENS, recipe="plain", **PROCESSORS[name]).token_ids
     for recipe in recipes:
         assert session.generate(PROMPT, TOKENS, recipe=recipe, **PROCESSORS[name]).token_ids == plain
@@ -95,7 +95,7 @@ def test_the_guard_and_one_width_change_nothing(name: str, session: Session, rec
     assert answer.token_ids == exact.token_ids
 
 
-def test_answers_follow_their_grammar_to_the_end(session: Session, recipes: list[str]) -> None:
+def test_answers_follow_their_grammar_to_the_end(session: Model, recipes: list[str]) -> None:
     for recipe in ("plain", *recipes):
         for seed in range(3):
             options: dict[str, Any] = {"recipe": recipe, "temperature": 1.0, "seed": seed}
@@ -112,7 +112,7 @@ def contains(tokens: list[int], words: list[int]) -> bool:
     return any(tokens[i : i + len(words)] == words for i in range(len(tokens)))
 
 
-def test_options_do_what_they_say(session: Session) -> None:
+def test_options_do_what_they_say(session: Model) -> None:
     """Each with its own witness, so that a processor that is left out is noticed."""
     plain = session.generate(PROMPT, TOKENS, recipe="prompt-lookup")
     pair = plain.token_ids[5:7]
@@ -133,7 +133,7 @@ def test_options_do_what_they_say(session: Session) -> None:
     assert 70 not in stopped.token_ids[:4] and stopped.token_ids[4] == 70
 
 
-def test_log_probabilities_are_those_of_plain_decoding(session: Session, recipes: list[str]) -> None:
+def test_log_probabilities_are_those_of_plain_decoding(session: Model, recipes: list[str]) -> None:
     plain = session.generate(PROMPT, 24, recipe="plain", logprobs=3)
     assert plain.logprobs is not None and [e.token_id for e in plain.logprobs] == plain.token_ids
     assert all(next(iter(e.top)) == e.token_id and e.top[e.token_id] == e.logprob for e in plain.logprobs)
@@ -146,14 +146,14 @@ def test_log_probabilities_are_those_of_plain_decoding(session: Session, recipes
             assert mine.logprob == pytest.approx(other.logprob, abs=1e-4)
 
 
-def test_log_probabilities_stand_beside_the_tokens_of_a_stream(session: Session) -> None:
+def test_log_probabilities_stand_beside_the_tokens_of_a_stream(session: Model) -> None:
     stream = session.stream(PROMPT, 20, recipe="prompt-lookup", logprobs=0, stop="el")
     for _ in stream:
         assert stream.logprobs is not None
         assert [e.token_id for e in stream.logprobs] == stream.token_ids
 
 
-def first_tokens(session: Session, count: int, samples: int, **options: Any) -> Counter[tuple[int, ...]]:
+def first_tokens(session: Model, count: int, samples: int, **options: Any) -> Counter[tuple[int, ...]]:
     """Return how often each beginning of an answer came."""
     draws = (session.generate(PROMPT, count, temperature=1.0, seed=seed, **options) for seed in range(samples))
     return Counter(tuple(g.token_ids) for g in draws)
@@ -163,7 +163,7 @@ CHOICES: dict[str, Any] = {"regex": "(a|b|c)(x|y)[a-z]", "logit_bias": {72: 1.5}
 
 
 @pytest.fixture(scope="module")
-def probs(session: Session) -> dict[tuple[int, ...], float]:
+def probs(session: Model) -> dict[tuple[int, ...], float]:
     """The distribution of two tokens by plain decoding, as far as they are not rare."""
     plain = first_tokens(session, 2, 3000, recipe="plain", **CHOICES)
     return {tokens: count / 3000 for tokens, count in plain.items() if count > 30}
@@ -171,7 +171,7 @@ def probs(session: Session) -> dict[tuple[int, ...], float]:
 
 @pytest.mark.parametrize(("recipe", "acceptance"), [("draft-model", "speculative"), ("early-exit", "recursive")])
 def test_a_rule_that_rejects_keeps_the_distribution_under_a_grammar(
-    recipe: str, acceptance: str, session: Session, probs: dict[tuple[int, ...], float]
+    recipe: str, acceptance: str, session: Model, probs: dict[tuple[int, ...], float]
 ) -> None:
     drawn = first_tokens(session, 2, 700, recipe=recipe, acceptance=acceptance, guard=False, **CHOICES)
     counts = Counter({tokens: drawn[tokens] for tokens in probs})
@@ -197,7 +197,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list
 
 
 def test_processors_run_for_the_slots_that_a_rule_looks_at_alone(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = count_calls(monkeypatch, Grammar, "__call__")
     asked = count_calls(monkeypatch, Grammar, "allows")
@@ -210,18 +210,18 @@ def test_processors_run_for_the_slots_that_a_rule_looks_at_alone(
     assert len(masks) == len(sampled.token_ids)
 
 
-def test_forced_tokens_save_steps(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forced_tokens_save_steps(session: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"json_schema": SCHEMA, "guard": False}
     with_forced = {r: session.generate(PROMPT, 60, recipe=r, **options) for r in ("prompt-lookup", "early-exit")}
-    monkeypatch.setattr(ForcedTokens, "propose", lambda self, seq: self.drafter.propose(seq))
-    monkeypatch.setattr(ForcedTokens, "observe", lambda self, *args: self.drafter.observe(*args))
+    monkeypatch.setattr(ForcedTokens, "propose", lambda self, room: self.drafting.propose(room))
+    monkeypatch.setattr(ForcedTokens, "observe", lambda self, *args: self.drafting.observe(*args))
     for recipe, answer in with_forced.items():
         without = session.generate(PROMPT, 60, recipe=recipe, **options)
         assert answer.token_ids == without.token_ids
         assert answer.stats.target_calls < without.stats.target_calls - 4
 
 
-def test_refused_drafts_are_not_verified(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_drafts_are_not_verified(session: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"regex": r"([a-z]{3,7} ){4,9}end\.", "guard": False, "recipe": "prompt-lookup"}
     answer = session.generate(PROMPT * 3, TOKENS, **options)
     monkeypatch.setattr(Grammar, "truncate", lambda self, tokens: len(tokens))
@@ -230,20 +230,20 @@ def test_refused_drafts_are_not_verified(session: Session, monkeypatch: pytest.M
     assert answer.stats.drafted < whole.stats.drafted and answer.stats.accepted == whole.stats.accepted
 
 
-def test_the_models_defaults_apply_at_any_temperature(session: Session) -> None:
+def test_the_models_defaults_apply_at_any_temperature(session: Model) -> None:
     config = {"repetition_penalty": 1.3, "min_new_tokens": 9, "bad_words_ids": [[70], [16, 17]]}
     passed: dict[str, Any] = {"repetition_penalty": 1.3, "min_new_tokens": 9, "bad_words": [[70], [16, 17]]}
     expected = session.generate(PROMPT, TOKENS, **passed).token_ids
     plain = session.generate(PROMPT, TOKENS).token_ids
     manifest = session.bundle.manifest
     asks = replace(manifest, model=replace(manifest.model, generation_config=config))
-    with Session(replace(session.bundle, manifest=asks)) as other:
+    with Model(replace(session.bundle, manifest=asks)) as other:
         assert other.generate(PROMPT, TOKENS).token_ids == expected != plain
         off: dict[str, Any] = {"repetition_penalty": 1.0, "min_new_tokens": 0, "bad_words": ()}
         assert other.generate(PROMPT, TOKENS, **off).token_ids == plain
 
 
-def test_a_request_that_no_token_can_answer_is_an_error_and_the_next_one_is_answered(session: Session) -> None:
+def test_a_request_that_no_token_can_answer_is_an_error_and_the_next_one_is_answered(session: Model) -> None:
     stream = session.stream(PROMPT, TOKENS, regex="ab", min_new_tokens=9, recipe="prompt-lookup")
     with pytest.raises(
         PromptError, match=r"no token is left after \d new tokens, by the options min_new_tokens, regex;"
@@ -252,10 +252,10 @@ def test_a_request_that_no_token_can_answer_is_an_error_and_the_next_one_is_answ
     assert session.generate(PROMPT, 8, regex="ab").text == "ab"
 
 
-def test_options_of_processors_need_logits(session: Session) -> None:
+def test_options_of_processors_need_logits(session: Model) -> None:
     manifest = session.bundle.manifest
     engines = tuple(replace(e, block=replace(e.block, outputs=("ids",))) for e in manifest.engines)
-    with Session(replace(session.bundle, manifest=replace(manifest, engines=engines))) as less:
+    with Model(replace(session.bundle, manifest=replace(manifest, engines=engines))) as less:
         requests: list[dict[str, Any]] = [{"repetition_penalty": 1.1}, {"logprobs": 1}, {"temperature": 1.0}]
         for options in requests:
             with pytest.raises(RecipeError, match="returns no logits, which sampling and processors need"):

@@ -16,7 +16,7 @@ from shell import specc
 
 import specc as library
 from specc.recipes import METHODS
-from specc.runtime.session import Session
+from specc.runtime.model import Model
 from specc.runtime.stream import Generation
 
 README = read(ROOT / "README.md")
@@ -80,7 +80,7 @@ def test_the_python_of_the_quick_start_runs(
     (python,) = blocks(QUICK_START, "python")
     names: dict[str, object] = {}
     exec(compile(python.text, "README.md", "exec"), names)
-    assert names["specc"] is library and isinstance(names["session"], Session)
+    assert names["specc"] is library and isinstance(names["session"], Model)
     answer = names["answer"]
     assert isinstance(answer, Generation)
     assert capsys.readouterr().out.startswith(f"{answer.text} {answer.stats.mean_acceptance_length}")

@@ -20,12 +20,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from specc.recipes import METHODS, Facts, prefill
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.call import finish
 from specc.runtime.draft import Accepted, Draft
+from specc.runtime.drafters import Drafting
 from specc.runtime.engine import Engine
+from specc.runtime.loop import Decoding, step
 from specc.runtime.method import load_acceptance, load_drafter
 from specc.runtime.sampling import Sampling
-from specc.runtime.sequence import Cache, Sequence
-from specc.runtime.session import decode
+from specc.runtime.sequence import Caches, Sequence
+from specc.runtime.stats import Stats
 from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
@@ -60,8 +63,11 @@ class ToyKV:
         self.capacity = capacity
         self.rows_LC = np.zeros((LAYERS, capacity), np.uint64)
 
-    def move(self, start: int, rows: Tokens[int]) -> None:
-        self.rows_LC[:, start : start + len(rows)] = self.rows_LC[:, list(rows)]
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        self.rows_LC[:, start : start + len(slots)] = self.rows_LC[:, [start + slot for slot in slots]]
+
+    def rewind(self, rows: int) -> int:
+        return rows
 
 
 class Toy:
@@ -156,7 +162,8 @@ class World:
     ) -> None:
         self.vocabulary, self.runner = vocabulary, runner
         self.stores: defaultdict[str, ToyKV] = defaultdict(rows)
-        self.cache = Cache(self.stores["target"])
+        self.caches = Caches(self.stores.__getitem__)
+        self.cache = self.caches["target"]
         self.prefill = self.engine(prefill())
 
     def engine(self, block: Block) -> Engine:
@@ -192,11 +199,23 @@ class Decoder:
     def steps(self, seq: Sequence) -> Iterator[tuple[Draft, Accepted]]:
         """Run the runtime's loop from the last token of `seq` on."""
         self.world.prefill.extend(seq.cache, seq.cache.sync(seq.tokens[:-1]))
-        return decode(seq, self.drafter, self.verifiers, self.accept)
+        decoding = self.open(seq)
+        while True:
+            yield from step([decoding])
+
+    def open(self, seq: Sequence) -> Decoding:
+        """Begin to decode a sequence."""
+        return Decoding(
+            seq=seq,
+            drafting=self.drafter.open(seq),
+            verifiers=self.verifiers,
+            accept=self.accept,
+            stats=Stats(recipe="toy"),
+        )
 
     def run(self, prompt: list[int], count: int, sampling: Sampling | None = None) -> tuple[list[int], int]:
         """Return `count` tokens after `prompt`, and how many drafted tokens were accepted for them."""
-        seq, hits = Sequence(list(prompt), self.world.cache, sampling or Sampling()), 0
+        seq, hits = Sequence(list(prompt), self.world.caches, sampling or Sampling()), 0
         for _, accepted in self.steps(seq):
             hits += len(accepted.slots) - 1
             if len(seq.tokens) >= len(prompt) + count:
@@ -207,11 +226,16 @@ class Decoder:
         self, prompt: list[int], steps: int = 40, sampling: Sampling | None = None
     ) -> Iterator[tuple[Draft, int]]:
         """Yield the drafts of a run, each with the number of calls of the drafter's engine that it took."""
-        seq = Sequence(list(prompt), self.world.cache, sampling or Sampling())
+        seq = Sequence(list(prompt), self.world.caches, sampling or Sampling())
         calls = self.drafter.engine.calls
         for (draft, _), _ in zip(self.steps(seq), range(steps), strict=False):
             yield draft, self.drafter.engine.calls - calls
             calls = self.drafter.engine.calls
+
+
+def propose(drafting: Drafting[Any]) -> Draft:
+    """Return the next draft of a drafting, whose calls run alone."""
+    return finish(drafting.propose(drafting.seq.room))
 
 
 def prompts(count: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[list[int]]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Generator
+from typing import Any, Generic, TypeVar
 
-from ..draft import Accepted, Draft, Verified
+from ..call import Call
+from ..draft import Accepted, Draft, Outputs, Verified
 from ..errors import RecipeError
 from ..sequence import Sequence
 
+Proposal = Generator[Call, Outputs, Draft]
+D = TypeVar("D", bound="Drafter")
 MOST_TOKENS = 127  # of a draft: with the pending token they fill the scratch rows of a cache
 MOST_VOCABULARY = 1 << 24  # entries of a table by token
 
@@ -40,23 +45,57 @@ def check_probability(**probabilities: float) -> None:
 
 
 class Drafter(ABC):
-    """A source of drafts.
+    """A source of drafts. It holds what all requests share: parameters, engines, and what it learned.
 
-    A session makes each drafter once, from its engines and parameters by name, and uses it for all requests. No call
-    announces a new request: `propose` sees the whole sequence, and must notice when that is another text.
+    A model makes each drafter once, from its engines and parameters by name, and uses it for all requests.
     """
 
     @abstractmethod
-    def propose(self, seq: Sequence) -> Draft:
-        """Return a draft whose tree is rooted in `seq.pending`. Levels below `seq.room` earn nothing."""
+    def open(self, seq: Sequence) -> Drafting[Any]:
+        """Return the drafting of one request. What belongs to the request alone lives there."""
 
-    # B027 asks for @abstractmethod, but most drafters rely on this empty default.
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:  # noqa: B027
-        """Learn from a step. By default a drafter learns nothing.
+
+class Drafting(Generic[D]):
+    """A drafter at work on one request.
+
+    A drafting without engines overrides `draft`, one with engines `propose`.
+
+    Attributes:
+        drafter: what the drafting shares with those of other requests.
+        seq: the request's text and caches. The loop appends to it.
+    """
+
+    def __init__(self, drafter: D, seq: Sequence) -> None:
+        self.drafter, self.seq = drafter, seq
+
+    def propose(self, room: int) -> Proposal:
+        """Yield the calls that a draft needs, get the outputs of each, and return the draft.
+
+        The loop may run calls of several requests at once. Outputs are valid until the next call is asked for.
 
         Args:
-            seq: the sequence, which already holds the accepted tokens.
-            draft: the draft of the step, which has fewer slots than the proposed one if a grammar cut it.
+            room: how many tokens are worth drafting. Levels of the draft's tree below that earn nothing.
+
+        Returns:
+            A draft whose tree is rooted in `seq.pending`.
+        """
+        yield from ()
+        return self.draft(room)
+
+    def draft(self, room: int) -> Draft:
+        """Return a draft whose tree is rooted in `seq.pending`.
+
+        Args:
+            room: how many tokens are worth drafting. Levels of the tree below that earn nothing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} overrides neither draft nor propose")
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        """Learn from a step. By default a drafting learns nothing.
+
+        Args:
+            draft: the draft of the step, which has fewer slots than the proposed one if a grammar cut it. `seq`
+                already holds its accepted tokens.
             verified: the target's outputs. They are views, which the target's next run overwrites.
             accepted: the slots of the draft that were committed.
         """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ..draft import Draft
+from ..call import Call
+from ..draft import ONE_SLOT, Draft
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter, check_counts, check_probability
-from .prompt_lookup import PromptLookup
+from . import Drafter, Drafting, Proposal, check_counts, check_probability
+from .prompt_lookup import NgramIndex
 
 
 class Cascade(Drafter):
@@ -25,7 +26,7 @@ class Cascade(Drafter):
         min_matching_ngram_size: int = 2,
         assistant_confidence_threshold: float = 0.0,
     ) -> None:
-        """Make an empty index.
+        """Keep the engine and the parameters.
 
         Args:
             draft: an engine of one slot over the target's cache. Its rows are scratch.
@@ -36,21 +37,41 @@ class Cascade(Drafter):
             assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
                 probability.
         """
-        check_counts(num_speculative_tokens=num_speculative_tokens, min_matching_ngram_size=min_matching_ngram_size)
+        check_counts(
+            num_speculative_tokens=num_speculative_tokens,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            max_matching_ngram_size=max_matching_ngram_size,
+            min_matching_ngram_size=min_matching_ngram_size,
+        )
         check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.count, self.threshold = draft, num_speculative_tokens, assistant_confidence_threshold
-        self.lookup = PromptLookup(prompt_lookup_num_tokens, max_matching_ngram_size)
-        self.shortest = min_matching_ngram_size
+        self.copied, self.longest, self.shortest = (
+            prompt_lookup_num_tokens,
+            max_matching_ngram_size,
+            min_matching_ngram_size,
+        )
 
-    def propose(self, seq: Sequence) -> Draft:
-        rows, tokens = len(seq.cache), [seq.pending]
-        copy = self.lookup.after(seq.tokens, (), self.shortest)
-        for _ in range(min(self.count, seq.room)):
+    def open(self, seq: Sequence) -> CascadeDrafting:
+        return CascadeDrafting(self, seq)
+
+
+class CascadeDrafting(Drafting[Cascade]):
+    """The index of one request's text, and calls over its cache."""
+
+    def __init__(self, drafter: Cascade, seq: Sequence) -> None:
+        super().__init__(drafter, seq)
+        self.index = NgramIndex(seq.tokens, drafter.longest)
+
+    def propose(self, room: int) -> Proposal:
+        drafter, seq = self.drafter, self.seq
+        tokens, threshold = [seq.pending], drafter.threshold
+        copy = self.index.after(drafter.copied, (), drafter.shortest)
+        for _ in range(min(drafter.count, room)):
             if copy:
                 break
-            outputs = self.engine.run_after(rows + len(tokens) - 1, tokens[-1:])
+            outputs = yield Call(drafter.engine, seq.cache, len(tokens) - 1, tokens[-1:], ONE_SLOT)
             tokens.append(outputs.ids_N[0])
-            if self.threshold and outputs.top(0)[1][0] < self.threshold:
+            if threshold and outputs.top(0)[1][0] < threshold:
                 break
-            copy = self.lookup.after(seq.tokens, tokens[1:], self.shortest)
-        return Draft.chain([*tokens, *copy][: 1 + seq.room])
+            copy = self.index.after(drafter.copied, tokens[1:], drafter.shortest)
+        return Draft.chain([*tokens, *copy][: 1 + room])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..draft import Draft
 from ..draft_chain import draft_chain
-from ..engine import Engine
-from ..sequence import Cache, Sequence
-from . import Drafter, check_counts, check_probability
+from ..engine import Engine, extending
+from ..sequence import Sequence
+from . import Drafter, Drafting, Proposal, check_counts, check_probability
 
 
 class DraftModel(Drafter):
@@ -20,7 +19,7 @@ class DraftModel(Drafter):
         num_speculative_tokens: int = 4,
         assistant_confidence_threshold: float = 0.0,
     ) -> None:
-        """Prepare the draft model's cache.
+        """Keep the engines and the parameters.
 
         Args:
             draft: the draft model on one slot.
@@ -34,14 +33,27 @@ class DraftModel(Drafter):
         check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.prefill, self.sample = draft, prefill, sample
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
-        self.cache = Cache(draft.store)
 
-    def propose(self, seq: Sequence) -> Draft:
-        feed = self.cache.sync(seq.tokens[:-1])
-        (self.prefill if len(feed) > 1 else self.engine).extend(self.cache, feed)
-        draft = draft_chain(
-            self.engine, seq, len(self.cache), count=self.count, threshold=self.threshold, sample=self.sample
+    def open(self, seq: Sequence) -> DraftModelDrafting:
+        return DraftModelDrafting(self, seq)
+
+
+class DraftModelDrafting(Drafting[DraftModel]):
+    """The draft model's rows of one request's text."""
+
+    def propose(self, room: int) -> Proposal:
+        drafter, seq = self.drafter, self.seq
+        cache = seq.caches[drafter.engine.block.cache]
+        feed = cache.sync(seq.tokens[:-1])
+        yield from extending(drafter.prefill if len(feed) > 1 else drafter.engine, cache, feed)
+        draft = yield from draft_chain(
+            drafter.engine,
+            seq,
+            cache,
+            count=min(drafter.count, room),
+            threshold=drafter.threshold,
+            sample=drafter.sample,
         )
         # All of the draft's tokens have rows now but the last one.
-        self.cache.commit(draft.tokens, range(draft.tree.slots - 1))
+        cache.commit(draft.tokens, range(draft.tree.slots - 1))
         return draft

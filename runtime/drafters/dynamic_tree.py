@@ -5,18 +5,19 @@ V  vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from math import exp
 
 import numpy as np
 
+from ..call import Call, Growth
 from ..draft import Draft, Outputs
-from ..engine import Engine
+from ..engine import Engine, extending
 from ..rng import Rng, Use
 from ..sequence import Cache, Sequence
 from ..tree import Tree
-from ..tree_grower import Call, TreeGrower
-from . import Drafter, check_counts
+from ..tree_grower import TreeGrower
+from . import Drafter, Drafting, Proposal, check_counts
 
 
 class DynamicTree(Drafter):
@@ -34,7 +35,7 @@ class DynamicTree(Drafter):
         num_speculative_tokens: int = 15,
         max_depth: int = 6,
     ) -> None:
-        """Prepare the draft's cache, if it has one of its own.
+        """Keep the engines and the parameters.
 
         Args:
             draft: a Frontier engine. Without `prefill` it runs over the target's cache.
@@ -46,21 +47,30 @@ class DynamicTree(Drafter):
         check_counts(num_speculative_tokens=num_speculative_tokens, max_depth=max_depth)
         self.engine, self.prefill, self.sample = draft, prefill, sample
         self.slots, self.depth = 1 + num_speculative_tokens, max_depth
-        self.cache = Cache(draft.store) if prefill else None
 
-    def propose(self, seq: Sequence) -> Draft:
+    def open(self, seq: Sequence) -> DynamicTreeDrafting:
+        return DynamicTreeDrafting(self, seq)
+
+
+class DynamicTreeDrafting(Drafting[DynamicTree]):
+    """The trees of one request, and the draft's rows of its text."""
+
+    def propose(self, room: int) -> Proposal:
+        drafter, seq = self.drafter, self.seq
+        cache = seq.caches[drafter.engine.block.cache]
+        engine, most, sample = drafter.engine, drafter.slots, drafter.sample and not seq.sampling.greedy
         grower, tokens, parents = TreeGrower(), [seq.pending], [-1]
         probs: dict[int, np.ndarray] = {}
-        rows, outputs, first_row = self._run_root(seq, grower.call([0], parents))
+        committed, outputs, first_row = yield from self._run_root(cache, grower.grow([0], parents))
         level: list[tuple[float, int]] = [(1.0, 0)]  # Nodes to grow: the value left for children, and the slot.
-        for depth in range(min(self.depth, seq.room)):
+        for depth in range(min(drafter.depth, room)):
             if depth:
-                call, first_row = grower.call([slot for _, slot in level], parents), 0
-                outputs = call.run(self.engine, rows, tokens)
+                growth, first_row = grower.grow([slot for _, slot in level], parents), 0
+                outputs = yield growth.call(engine, cache, tokens, committed)
             below: list[tuple[float, int]] = []
             for row, (parent_value, slot) in enumerate(level, first_row):
                 value = parent_value  # The part of the parent's probability that its further children can have.
-                if self.sample and not seq.sampling.greedy:
+                if sample:
                     assert outputs.logits_NV is not None
                     probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
                     rng = seq.sampling.rng.at(len(seq.tokens) + depth, Use.DRAFT, slot)
@@ -68,31 +78,33 @@ class DynamicTree(Drafter):
                 else:
                     children = _likeliest(outputs, row)
                 for token, share in children:
-                    if value <= 1 / self.slots or len(tokens) == self.slots:
+                    if value <= 1 / most or len(tokens) == most:
                         break
                     below.append((value * share, len(tokens)))
                     tokens.append(token)
                     parents.append(slot)
                     value *= 1 - share
-            level = sorted((node for node in below if node[0] > 1 / self.slots), reverse=True)[: self.engine.slots]
-            if not level or len(tokens) == self.slots:
+            level = sorted((node for node in below if node[0] > 1 / most), reverse=True)[: engine.slots]
+            if not level or len(tokens) == most:
                 break
         return Draft(tuple(tokens), Tree(tuple(parents)), probs)
 
-    def _run_root(self, seq: Sequence, call: Call) -> tuple[int, Outputs, int]:
-        """Run the pending token, and before it the tokens that the draft's own cache lacks.
+    def _run_root(self, cache: Cache, growth: Growth) -> Generator[Call, Outputs, tuple[int, Outputs, int]]:
+        """Yield the calls for the pending token, and before it for the tokens that the draft's own cache lacks.
 
         Returns:
-            The number of rows before the pending token, the outputs, and the pending token's row in the outputs.
+            The rows of the tree that the cache has committed, the outputs, and the pending token's row in them.
         """
-        if self.cache is None or self.prefill is None:
-            return len(seq.cache), call.run(self.engine, len(seq.cache), [seq.pending]), 0
-        feed = [*self.cache.sync(seq.tokens[:-1]), seq.pending]
-        if len(feed) > self.engine.slots:
-            self.prefill.extend(self.cache, feed[:-1])
+        engine, prefill, pending = self.drafter.engine, self.drafter.prefill, self.seq.pending
+        if prefill is None:
+            outputs = yield growth.call(engine, cache, [pending])
+            return 0, outputs, 0
+        feed = [*cache.sync(self.seq.tokens[:-1]), pending]
+        if len(feed) > engine.slots:
+            yield from extending(prefill, cache, feed[:-1])
             feed = feed[-1:]
-        row = self.engine.extend(self.cache, feed)
-        return len(self.cache) - 1, self.engine.outputs, row
+        outputs, row = yield from extending(engine, cache, feed)
+        return 1, outputs, row
 
 
 def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:

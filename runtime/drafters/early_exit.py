@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
+from ..call import Growth
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from ..tree import Tree
-from ..tree_grower import Call, TreeGrower
-from . import Drafter
+from ..tree_grower import TreeGrower
+from . import Drafter, Drafting, Proposal
 
 
 class EarlyExit(Drafter):
@@ -28,29 +29,37 @@ class EarlyExit(Drafter):
             sample: draw the siblings without replacement if the request samples.
         """
         self.engine, self.tree, self.sample = draft, Tree(tuple(tree)), sample
-        self.ranks, self.top_ids, _ = draft.outputs.ranked()
         grower = TreeGrower()
-        self.calls: list[Call] = []
+        self.growths: list[Growth] = []
         for depth in range(self.tree.depth.max()):
             level = [s for s, below in enumerate(self.tree.children) if below and self.tree.depth[s] == depth]
             for start in range(0, len(level), draft.slots):
-                self.calls.append(grower.call(level[start : start + draft.slots], self.tree.parents))
+                self.growths.append(grower.grow(level[start : start + draft.slots], self.tree.parents))
 
-    def propose(self, seq: Sequence) -> Draft:
-        tokens, probs = [seq.pending] * self.tree.slots, {}
-        sampling, rows = seq.sampling, len(seq.cache)
-        for call in self.calls:
-            outputs = call.run(self.engine, rows, tokens)
-            for row, slot in enumerate(call.slots):
-                children = self.tree.children[slot]
-                if self.sample and not sampling.greedy:
+    def open(self, seq: Sequence) -> EarlyExitDrafting:
+        return EarlyExitDrafting(self, seq)
+
+
+class EarlyExitDrafting(Drafting[EarlyExit]):
+    """Calls over the target's cache of one request."""
+
+    def propose(self, room: int) -> Proposal:
+        drafter, seq, sampling = self.drafter, self.seq, self.seq.sampling
+        tree, engine, cache, sample = drafter.tree, drafter.engine, seq.cache, drafter.sample and not sampling.greedy
+        tokens, probs = [seq.pending] * tree.slots, {}
+        for growth in drafter.growths:
+            outputs = yield growth.call(engine, cache, tokens)
+            ranks, top_ids, _ = outputs.ranked()
+            for row, slot in enumerate(growth.slots):
+                children = tree.children[slot]
+                if sample:
                     assert outputs.logits_NV is not None
                     probs[slot] = sampling.probs(outputs.logits_NV[row])
-                    position = len(seq.tokens) + int(self.tree.depth[slot])
+                    position = len(seq.tokens) + int(tree.depth[slot])
                     drawn = sampling.children(probs[slot], len(children), position, slot)
                     for child, token in zip(children, drawn, strict=False):
                         tokens[child] = token
                 else:
-                    for rank, child in enumerate(children[: self.ranks]):
-                        tokens[child] = self.top_ids[row, rank]
-        return Draft(tuple(tokens), self.tree, probs)
+                    for rank, child in enumerate(children[:ranks]):
+                        tokens[child] = top_ids[row, rank]
+        return Draft(tuple(tokens), tree, probs)

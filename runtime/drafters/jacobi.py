@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
-from . import Drafter, check_counts
+from . import Drafter, Drafting, check_counts
 
 
 class Jacobi(Drafter):
@@ -16,11 +16,19 @@ class Jacobi(Drafter):
     def __init__(self, num_speculative_tokens: int = 5) -> None:
         check_counts(num_speculative_tokens=num_speculative_tokens)
         self.count = num_speculative_tokens
-        self.guess: list[int] = []
 
-    def propose(self, seq: Sequence) -> Draft:
-        missing = self.count - len(self.guess)
-        return Draft.chain([seq.pending, *self.guess, *[seq.pending] * missing])
+    def open(self, seq: Sequence) -> JacobiDrafting:
+        return JacobiDrafting(self, seq)
 
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        self.guess = verified.outputs.ids_N[len(accepted.slots) : draft.tree.slots].tolist()
+
+class JacobiDrafting(Drafting[Jacobi]):
+    """The guesses of one request."""
+
+    guess: tuple[int, ...] = ()
+
+    def draft(self, room: int) -> Draft:
+        missing = self.drafter.count - len(self.guess)
+        return Draft.chain([self.seq.pending, *self.guess, *[self.seq.pending] * missing])
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        self.guess = tuple(verified.outputs.ids_N[len(accepted.slots) : draft.tree.slots])

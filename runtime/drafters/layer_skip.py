@@ -5,11 +5,10 @@ Draft & Verify (Zhang et al. 2024, arXiv:2309.08168); LayerSkip (Elhoushi et al.
 
 from __future__ import annotations
 
-from ..draft import Draft
 from ..draft_chain import draft_chain
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter, check_counts, check_probability
+from . import Drafter, Drafting, Proposal, check_counts, check_probability
 
 
 class LayerSkip(Drafter):
@@ -39,7 +38,20 @@ class LayerSkip(Drafter):
         self.engine, self.sample = draft, sample
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 
-    def propose(self, seq: Sequence) -> Draft:
+    def open(self, seq: Sequence) -> LayerSkipDrafting:
+        return LayerSkipDrafting(self, seq)
+
+
+class LayerSkipDrafting(Drafting[LayerSkip]):
+    """Calls over the target's cache of one request."""
+
+    def propose(self, room: int) -> Proposal:
+        drafter = self.drafter
         return draft_chain(
-            self.engine, seq, len(seq.cache), count=self.count, threshold=self.threshold, sample=self.sample
+            drafter.engine,
+            self.seq,
+            self.seq.cache,
+            count=min(drafter.count, room),
+            threshold=drafter.threshold,
+            sample=drafter.sample,
         )

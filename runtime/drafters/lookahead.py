@@ -9,7 +9,7 @@ import numpy as np
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from ..tree import Tree
-from . import Drafter, check_counts
+from . import Drafter, Drafting, check_counts
 
 
 class Lookahead(Drafter):
@@ -34,42 +34,52 @@ class Lookahead(Drafter):
         self.tree = Tree.window(self.width, self.rows, self.guesses)
         # For each token the n-grams that begin with it, without that token, newest last.
         self.pool: defaultdict[int, OrderedDict[tuple[int, ...], None]] = defaultdict(OrderedDict)
-        self.window: list[list[int]] = []
-        self.indexed: list[int] = []  # The text whose n-grams are in the pool.
 
-    def propose(self, seq: Sequence) -> Draft:
-        if not self.window or seq.tokens[: len(self.indexed)] != self.indexed:
-            # Another text: begin with tokens drawn from it. A fixed seed makes the run repeatable.
-            draw = np.random.default_rng(0).integers(len(seq.tokens), size=(self.rows, self.width))
-            self.window = [[seq.tokens[i] for i in row] for row in draw]
-            self.indexed = []
-        self._index(seq.tokens)
-        guesses = list(reversed(self.pool[seq.pending]))[: self.guesses]
-        guesses += [(seq.pending,) * self.rows] * (self.guesses - len(guesses))
-        flat = [token for part in (*self.window, *guesses) for token in part]
-        return Draft((seq.pending, *flat), self.tree)
+    def open(self, seq: Sequence) -> LookaheadDrafting:
+        return LookaheadDrafting(self, seq)
 
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        if draft.tree.slots < self.tree.slots:
-            return  # A draft that was cut has no whole window.
-        last_row = 1 + (self.rows - 1) * self.width
-        answers = verified.outputs.ids_N[last_row : last_row + self.width].tolist()
-        for column, answer in enumerate(answers):
-            first, *rest = [row[column] for row in self.window]
-            self._remember(first, (*rest, answer))
-        self.window = [*self.window[1:], answers]
-
-    def _index(self, tokens: list[int]) -> None:
-        """Remember the n-grams of the text itself."""
-        for end in range(max(len(self.indexed), self.rows) + 1, len(tokens) + 1):
-            first, *rest = tokens[end - self.rows - 1 : end]
-            self._remember(first, tuple(rest))
-        self.indexed = list(tokens)
-
-    def _remember(self, first: int, rest: tuple[int, ...]) -> None:
+    def remember(self, first: int, rest: tuple[int, ...]) -> None:
         """Put an n-gram into the pool as the newest one, and drop the oldest one that begins with `first` if needed."""
         ngrams = self.pool[first]
         ngrams[rest] = None
         ngrams.move_to_end(rest)
         if len(ngrams) > self.guesses:
             ngrams.popitem(last=False)
+
+
+class LookaheadDrafting(Drafting[Lookahead]):
+    """The window of one request, and how much of its text is in the pool."""
+
+    def __init__(self, drafter: Lookahead, seq: Sequence) -> None:
+        """Begin with a window of tokens that are drawn from the text. A fixed seed makes the run repeatable."""
+        super().__init__(drafter, seq)
+        draw = np.random.default_rng(0).integers(len(seq.tokens), size=(drafter.rows, drafter.width))
+        self.window = [[seq.tokens[i] for i in row] for row in draw]
+        self.indexed = 0  # The n-grams of so many tokens of the text are in the pool.
+
+    def draft(self, room: int) -> Draft:
+        drafter, pending = self.drafter, self.seq.pending
+        self._index(self.seq.tokens)
+        guesses = list(reversed(drafter.pool[pending]))[: drafter.guesses]
+        guesses += [(pending,) * drafter.rows] * (drafter.guesses - len(guesses))
+        flat = [token for part in (*self.window, *guesses) for token in part]
+        return Draft((pending, *flat), drafter.tree)
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        drafter = self.drafter
+        if draft.tree.slots < drafter.tree.slots:
+            return  # A draft that was cut has no whole window.
+        last_row = 1 + (drafter.rows - 1) * drafter.width
+        answers = verified.outputs.ids_N[last_row : last_row + drafter.width].tolist()
+        for column, answer in enumerate(answers):
+            first, *rest = [row[column] for row in self.window]
+            drafter.remember(first, (*rest, answer))
+        self.window = [*self.window[1:], answers]
+
+    def _index(self, tokens: list[int]) -> None:
+        """Remember the n-grams of the text itself."""
+        rows = self.drafter.rows
+        for end in range(max(self.indexed, rows) + 1, len(tokens) + 1):
+            first, *rest = tokens[end - rows - 1 : end]
+            self.drafter.remember(first, tuple(rest))
+        self.indexed = len(tokens)

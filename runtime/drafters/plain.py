@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from ..draft import Draft
 from ..sequence import Sequence
-from . import Drafter
+from . import Drafter, Drafting
 
 
 class Plain(Drafter):
     """A drafter whose drafts hold the pending token alone, so that each step gives one token."""
 
-    def propose(self, seq: Sequence) -> Draft:
-        return Draft.chain([seq.pending])
+    def open(self, seq: Sequence) -> PlainDrafting:
+        return PlainDrafting(self, seq)
+
+
+class PlainDrafting(Drafting[Plain]):
+    """Nothing but the pending token of one request."""
+
+    def draft(self, room: int) -> Draft:
+        return Draft.chain([self.seq.pending])

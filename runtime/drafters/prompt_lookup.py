@@ -7,7 +7,7 @@ from itertools import cycle, islice
 
 from ..draft import Draft
 from ..sequence import Sequence
-from . import Drafter, check_counts
+from . import Drafter, Drafting, check_counts
 
 
 class PromptLookup(Drafter):
@@ -19,7 +19,7 @@ class PromptLookup(Drafter):
     """
 
     def __init__(self, prompt_lookup_num_tokens: int = 11, max_matching_ngram_size: int = 3) -> None:
-        """Make an empty index.
+        """Keep the parameters.
 
         Args:
             prompt_lookup_num_tokens: tokens copied at most.
@@ -27,40 +27,62 @@ class PromptLookup(Drafter):
         """
         check_counts(prompt_lookup_num_tokens=prompt_lookup_num_tokens, max_matching_ngram_size=max_matching_ngram_size)
         self.count, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
-        self.last_end: dict[tuple[int, ...], int] = {}  # For each n-gram of the text, where it last ended.
-        self.text: list[int] = []
-        self.indexed = 0  # The index covers so many tokens of `text`.
 
-    def propose(self, seq: Sequence) -> Draft:
-        return Draft.chain([seq.pending, *self.after(seq.tokens)[: seq.room]])
+    def open(self, seq: Sequence) -> PromptLookupDrafting:
+        return PromptLookupDrafting(self, seq)
 
-    def after(
-        self, tokens: list[int], drafted: Tokens[int] = (), shortest: int = 1, count: int | None = None
-    ) -> list[int]:
+
+class PromptLookupDrafting(Drafting[PromptLookup]):
+    """The index of one request's text."""
+
+    def __init__(self, drafter: PromptLookup, seq: Sequence) -> None:
+        super().__init__(drafter, seq)
+        self.index = NgramIndex(seq.tokens, drafter.longest)
+
+    def draft(self, room: int) -> Draft:
+        copy = self.index.after(self.drafter.count)
+        return Draft.chain([self.seq.pending, *copy[:room]])
+
+
+class NgramIndex:
+    """An index of a text that grows: for each n-gram, where it last ended."""
+
+    def __init__(self, tokens: list[int], longest: int) -> None:
+        """Make an empty index.
+
+        Args:
+            tokens: the text. Tokens that are appended later are found too.
+            longest: tokens of the longest n-gram that is looked up.
+        """
+        self.tokens, self.longest = tokens, longest
+        self.last_end: dict[tuple[int, ...], int] = {}
+        self.indexed = 0  # The index covers so many tokens.
+
+    def after(self, count: int, drafted: Tokens[int] = (), shortest: int = 1, *, whole: bool = False) -> list[int]:
         """Return what followed the last tokens where they occur earlier, or nothing if they do not.
 
         Args:
-            tokens: the text. Nothing but its own end may be looked up and copied.
+            count: tokens to copy. After a shorter match fewer are copied.
             drafted: tokens that are drafted already, after the text.
             shortest: tokens that must match at least.
-            count: tokens to copy; None copies fewer after a shorter match.
+            whole: copy as many tokens after a shorter match too.
         """
+        tokens, longest = self.tokens, self.longest
         # Without drafted tokens the last n-gram of the text is the one to look up. It must not find itself.
-        self._index(tokens, len(tokens) if drafted else len(tokens) - 1)
-        tail = [*tokens[-self.longest :], *drafted]
-        for size in range(min(self.longest, len(tail)), shortest - 1, -1):
+        self._index(len(tokens) if drafted else len(tokens) - 1)
+        tail = [*tokens[-longest:], *drafted]
+        for size in range(min(longest, len(tail)), shortest - 1, -1):
             end = self.last_end.get(tuple(tail[-size:]))
             if end:
-                if count is None:
-                    count = max(1, self.count // (1 + self.longest - size))
+                if not whole:
+                    count = max(1, count // (1 + longest - size))
                 return list(islice(cycle([*tokens[end : end + count], *drafted]), count))
         return []
 
-    def _index(self, tokens: list[int], end: int) -> None:
-        """Add the n-grams that end at `end` or before. Begin anew if `tokens` is another text."""
-        if tokens is not self.text or end < self.indexed:
-            self.last_end, self.text, self.indexed = {}, tokens, 0
+    def _index(self, end: int) -> None:
+        """Add the n-grams that end at `end` or before."""
+        tokens = self.tokens
         for last in range(self.indexed + 1, end + 1):
             for size in range(1, min(self.longest, last) + 1):
                 self.last_end[tuple(tokens[last - size : last])] = last
-        self.indexed = end
+        self.indexed = max(self.indexed, end)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ..call import Call
 from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter, check_counts
-from .prompt_lookup import PromptLookup
+from ..tree import Tree
+from . import Drafter, Drafting, Proposal, check_counts
+from .prompt_lookup import NgramIndex
 
 
 class Staged(Drafter):
@@ -24,7 +26,7 @@ class Staged(Drafter):
         max_matching_ngram_size: int = 3,
         min_matching_ngram_size: int = 2,
     ) -> None:
-        """Make an empty index.
+        """Keep the engines and the parameters.
 
         Args:
             draft: the copy on one slot, over the target's cache.
@@ -34,21 +36,41 @@ class Staged(Drafter):
             max_matching_ngram_size: tokens of the longest n-gram that is looked up.
             min_matching_ngram_size: tokens that must match before guesses are made.
         """
-        check_counts(num_speculative_tokens=num_speculative_tokens, min_matching_ngram_size=min_matching_ngram_size)
+        check_counts(
+            num_speculative_tokens=num_speculative_tokens,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            max_matching_ngram_size=max_matching_ngram_size,
+            min_matching_ngram_size=min_matching_ngram_size,
+        )
         self.engine, self.wide, self.count = draft, wide, num_speculative_tokens
-        self.guesses, self.shortest = prompt_lookup_num_tokens, min_matching_ngram_size
-        self.lookup = PromptLookup(self.guesses, max_matching_ngram_size)
+        self.guesses, self.longest = prompt_lookup_num_tokens, max_matching_ngram_size
+        self.shortest = min_matching_ngram_size
 
-    def propose(self, seq: Sequence) -> Draft:
-        rows, tokens, count = len(seq.cache), [seq.pending], min(self.count, seq.room)
-        last_start = self.wide.store.capacity - self.wide.slots  # The last row from which all slots of `wide` fit.
+    def open(self, seq: Sequence) -> StagedDrafting:
+        return StagedDrafting(self, seq)
+
+
+class StagedDrafting(Drafting[Staged]):
+    """The index of one request's text, and calls over its cache."""
+
+    def __init__(self, drafter: Staged, seq: Sequence) -> None:
+        super().__init__(drafter, seq)
+        self.index = NgramIndex(seq.tokens, drafter.longest)
+
+    def propose(self, room: int) -> Proposal:
+        drafter, cache = self.drafter, self.seq.cache
+        tokens, count = [self.seq.pending], min(drafter.count, room)
+        # The last scratch row from which all slots of `wide` fit.
+        last_start = cache.store.capacity - drafter.wide.slots - len(cache)
         while (missing := count + 1 - len(tokens)) > 0:
-            start = rows + len(tokens) - 1
+            start = len(tokens) - 1
             # A call costs the same whatever its slots hold, so a match of any length fills all of them.
-            most = min(self.guesses, missing - 1) if start <= last_start else 0
-            guesses = self.lookup.after(seq.tokens, tokens[1:], self.shortest, most)
-            engine = self.wide if guesses else self.engine
-            answers = engine.run_after(start, [tokens[-1], *guesses]).ids_N
+            most = min(drafter.guesses, missing - 1) if start <= last_start else 0
+            guesses = self.index.after(most, tokens[1:], drafter.shortest, whole=True)
+            chain = [tokens[-1], *guesses]
+            engine = drafter.wide if guesses else drafter.engine
+            outputs = yield Call(engine, cache, start, chain, Tree.chain(len(chain)))
+            answers = outputs.ids_N
             for slot, guess in enumerate([*guesses, None]):
                 tokens.append(answers[slot])
                 if answers[slot] != guess:

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Tokens
 from ..draft import Accepted, Draft, Verified
 from ..sequence import Sequence
 from ..tree import Tree
-from . import MOST_VOCABULARY, Drafter, check_counts
+from . import MOST_VOCABULARY, Drafter, Drafting, check_counts
 
 
 class TokenRecycling(Drafter):
@@ -30,14 +30,21 @@ class TokenRecycling(Drafter):
         self.tree = Tree(tuple(tree))
         self.table = [[0] * successors] * vocab_size
 
-    def propose(self, seq: Sequence) -> Draft:
-        tokens = [seq.pending]
-        for parent, rank in zip(self.tree.parents[1:], self.tree.rank[1:], strict=True):
-            tokens.append(self.table[tokens[parent]][rank])
-        return Draft(tuple(tokens), self.tree)
+    def open(self, seq: Sequence) -> TokenRecyclingDrafting:
+        return TokenRecyclingDrafting(self, seq)
 
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        top = verified.outputs.top_ids_NK
+
+class TokenRecyclingDrafting(Drafting[TokenRecycling]):
+    """The use of the table by one request."""
+
+    def draft(self, room: int) -> Draft:
+        tokens, tree, table = [self.seq.pending], self.drafter.tree, self.drafter.table
+        for parent, rank in zip(tree.parents[1:], tree.rank[1:], strict=True):
+            tokens.append(table[tokens[parent]][rank])
+        return Draft(tuple(tokens), tree)
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        top, table = verified.outputs.top_ids_NK, self.drafter.table
         assert top is not None
         for token, likeliest in zip(draft.tokens, top.tolist(), strict=False):
-            self.table[token] = likeliest
+            table[token] = likeliest

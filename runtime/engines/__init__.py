@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 from ..bundle import Bundle
@@ -42,6 +44,12 @@ class Backend(Protocol):
     """
 
     native_code: bool
+
+    def many_caches(self, device: Device) -> bool:
+        """Tell whether an engine that is loaded again over other rows shares what it loaded first.
+
+        Then several requests can each have rows of their own.
+        """
 
     def store(self, spec: CacheSpec, device: Device) -> KVStore:
         """Make the rows of a cache, all zero, where the engines run.
@@ -93,7 +101,7 @@ class Engines:
         self.backend = choose(bundle, device)
         self.sessions = SessionCache()
         self._engines: dict[str, Engine] = {}
-        self._stores: dict[str, KVStore] = {}
+        self._stores: dict[tuple[str, int], KVStore] = {}  # By the name of the cache and the lane.
         self.closed = False
 
     def close(self) -> None:
@@ -105,7 +113,7 @@ class Engines:
     def check_open(self) -> None:
         """Raise a SpeccError if the engines were closed."""
         if self.closed:
-            raise SpeccError("this session is closed; open another with specc.load(bundle)")
+            raise SpeccError("this model is closed; open another with specc.load(bundle)")
 
     def __getitem__(self, name: str) -> Engine:
         self.load(name)
@@ -147,32 +155,64 @@ class Engines:
         for spec in specs:
             store = self.store(spec.block.cache)
             runner = backend.load(self.bundle, spec, store, self.device, self.sessions)
-            engines[spec.name] = Engine(spec.name, spec.block, runner, store)
+            # An engine must not keep alive what loaded it.
+            bind = partial(_bind, weakref.ref(self), spec)
+            engines[spec.name] = Engine(spec.name, spec.block, runner, store, bind)
         return engines
+
+    def bind(self, spec: EngineSpec, store: KVStore) -> Runner | None:
+        """Load an engine once more over the rows of another lane. None if the rows are not those of its cache.
+
+        Raises:
+            BundleError: the bundle was replaced after it was checked.
+            BackendError: it cannot be loaded here.
+        """
+        self.check_open()
+        if not any(own is store for (name, _), own in self._stores.items() if name == spec.block.cache):
+            return None
+        self._check_files()
+        return _backend(self.backend).load(self.bundle, spec, store, self.device, self.sessions)
 
     def release(self, *names: str) -> None:
         """Unload engines. They load again when they are asked for."""
         for name in names:
             self._engines.pop(name, None)
 
-    def store(self, cache: str) -> KVStore:
-        """Return the rows that all engines with this cache name share. They are made at the first call.
+    def store(self, cache: str, lane: int = 0) -> KVStore:
+        """Return the rows that all engines with this cache name share in a lane. They are made at the first call.
 
         Raises:
-            BackendError: something is missing on this machine, or the rows do not fit.
+            BackendError: something is missing on this machine, or the rows do not fit, or the backend has one lane.
         """
         self.check_open()
-        if cache not in self._stores:
-            spec = self.bundle.manifest.caches[cache]
+        if (cache, lane) not in self._stores:
+            backend, spec = _backend(self.backend), self.bundle.manifest.caches[cache]
             tensors = (t for e in self.specs() if e.block.cache == cache for t in e.inputs)
             dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values."))
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
+            if lane:
+                self._check_lane(spec)
             try:
-                self._stores[cache] = _backend(self.backend).store(spec, self.device)
+                self._stores[cache, lane] = backend.store(spec, self.device)
             except (MemoryError, ValueError) as e:  # NumPy refuses sizes beyond 64 bits by a ValueError.
                 remedy = "compile with a smaller --max-seq-len"
                 raise BackendError(f"the rows of {spec.capacity} tokens do not fit in memory ({e}); {remedy}") from e
-        return self._stores[cache]
+        return self._stores[cache, lane]
+
+    def _check_lane(self, spec: CacheSpec) -> None:
+        """Check that a further request can have rows of its own.
+
+        Raises:
+            BackendError: it cannot.
+        """
+        if not _backend(self.backend).many_caches(self.device):
+            raise BackendError(f"backend {self.backend} runs over one cache; requests take turns")
+        free = memory.free_memory()
+        if free is not None and spec.bytes > free:
+            raise BackendError(
+                f"the rows of one more request take {spec.bytes >> 20} MiB, and {free >> 20} MiB are free; "
+                "use fewer requests at once, or compile with a smaller --max-seq-len"
+            )
 
     def prefill(self, tokens: int) -> Engine:
         """Return the target's engine that fills the cache: the narrowest that takes `tokens` at once, or the widest."""
@@ -183,6 +223,12 @@ class Engines:
     def specs(self) -> list[EngineSpec]:
         """Return the bundle's engines of this backend, loaded or not."""
         return [e for e in self.bundle.manifest.engines if e.backend == self.backend]
+
+
+def _bind(engines: weakref.ref[Engines], spec: EngineSpec, store: KVStore) -> Runner | None:
+    """Load an engine over another store, as `Engines.bind` does. None if the engines are gone."""
+    loaded = engines()
+    return loaded.bind(spec, store) if loaded else None
 
 
 def choose(bundle: Bundle, device: Device) -> str:

@@ -17,6 +17,7 @@ from ..bundle import Bundle
 from ..device import Device
 from ..errors import BackendError, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
+from ..sequence import displaced
 from .mapped_weights import Stored, tensors
 from .native_code import require_trust
 from .session_cache import SessionCache
@@ -50,11 +51,16 @@ class TorchKV:
         }
         self._files: dict[Path, dict[str, Any]] = {}
 
-    def move(self, start: int, rows: Sequence[int]) -> None:
-        """Copy `rows`, ascending, to consecutive rows from `start` on."""
-        index = self.torch.tensor(rows, device=self.device)
-        for value in self.values.values():
-            value[:, :, start : start + len(rows)] = value.index_select(2, index)
+    def commit(self, start: int, slots: Sequence[int]) -> None:
+        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
+        if displaced(slots):
+            index = self.torch.tensor([start + slot for slot in slots], device=self.device)
+            for value in self.values.values():
+                value[:, :, start : start + len(slots)] = value.index_select(2, index)
+
+    def rewind(self, rows: int) -> int:
+        """Return `rows`: the rows behind them become scratch as they are."""
+        return rows
 
     def weights(self, file: Path) -> dict[str, Any]:
         """Return the tensors of a file by name. It is mapped once, or copied to the GPU once."""
@@ -100,6 +106,11 @@ class TorchRunner:
             t.name: self.torch.zeros(t.shape, dtype=_dtype(self.torch, t.dtype), pin_memory=self.cuda) for t in tensors
         }
         return memory, {name: value.numpy() for name, value in memory.items()}
+
+
+def many_caches(device: Device) -> bool:
+    """Return False: a package would be loaded once more."""
+    return False
 
 
 def store(spec: CacheSpec, device: Device) -> TorchKV:

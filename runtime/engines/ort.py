@@ -20,6 +20,11 @@ from .versions import numbers
 native_code = False  # Its engines are graphs of ONNX Runtime's own operators.
 
 
+def many_caches(device: Device) -> bool:
+    """Tell whether engines over several caches share sessions: those of ONNX Runtime's own CPU provider do."""
+    return device.device == "cpu" and device.provider in (None, "cpu")
+
+
 def store(spec: CacheSpec, device: Device = CPU) -> HostKV | DeviceKV:
     """Make the rows of a cache where the engines run.
 

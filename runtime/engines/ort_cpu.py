@@ -9,6 +9,7 @@ import numpy as np
 
 from ..device import CPU, Device
 from ..manifest import CacheSpec, EngineSpec
+from ..sequence import displaced
 from .onnx_runtime import FATAL, ort
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
@@ -41,12 +42,17 @@ class HostKV:
             for i, name in enumerate(names):
                 self.values[name] = ort.OrtValue.ortvalue_from_numpy(array[i : i + 1])
 
-    def move(self, start: int, rows: Sequence[int]) -> None:
-        """Copy `rows`, ascending, to consecutive rows from `start` on."""
-        for array in self.arrays:
-            for to, row in enumerate(rows, start):
-                if to != row:
-                    array[:, :, to] = array[:, :, row]
+    def commit(self, start: int, slots: Sequence[int]) -> None:
+        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
+        if displaced(slots):
+            for array in self.arrays:
+                for to, slot in enumerate(slots):
+                    if to != slot:
+                        array[:, :, start + to] = array[:, :, start + slot]
+
+    def rewind(self, rows: int) -> int:
+        """Return `rows`: the rows behind them become scratch as they are."""
+        return rows
 
 
 class OrtRunner:

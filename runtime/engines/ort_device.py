@@ -17,6 +17,7 @@ import numpy as np
 from ..environment import cuda_graphs
 from ..errors import BackendError, SpeccWarning, backend_errors, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
+from ..sequence import displaced
 from .cuda import bindings
 from .onnx_runtime import ort
 
@@ -98,10 +99,15 @@ class DeviceKV:
             for name in ("key", "value")
         }
 
-    def move(self, start: int, rows: Sequence[int]) -> None:
-        """Copy `rows`, ascending, to consecutive rows from `start` on."""
-        assert self.last is not None, "no engine ran before rows were moved"
-        self.last.commit(start, [row - start for row in rows])
+    def commit(self, start: int, slots: Sequence[int]) -> None:
+        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
+        if displaced(slots):
+            assert self.last is not None, "no engine ran before rows were moved"
+            self.last.commit(start, slots)
+
+    def rewind(self, rows: int) -> int:
+        """Return `rows`: the rows behind them become scratch as they are."""
+        return rows
 
     def settle(self) -> None:
         """Wait for a commit: ONNX Runtime does not order the launches of two sessions."""

@@ -20,6 +20,7 @@ from ..bundle import Bundle
 from ..device import Device
 from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec, Tensor
+from ..sequence import displaced
 from .cuda import Gpu, bindings
 from .native_code import require_trust
 from .session_cache import SessionCache
@@ -55,10 +56,15 @@ class GpuKV:
         }
         weakref.finalize(self, gpu.free, list(self.addresses.values()))
 
-    def move(self, start: int, rows: Sequence[int]) -> None:
-        """Copy `rows`, ascending, to consecutive rows from `start` on."""
-        assert self.last is not None, "no engine ran before rows were moved"
-        self.last.commit(start, [row - start for row in rows])
+    def commit(self, start: int, slots: Sequence[int]) -> None:
+        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
+        if displaced(slots):
+            assert self.last is not None, "no engine ran before rows were moved"
+            self.last.commit(start, slots)
+
+    def rewind(self, rows: int) -> int:
+        """Return `rows`: the rows behind them become scratch as they are."""
+        return rows
 
 
 class Launcher:
@@ -289,6 +295,10 @@ class TensorRT:
 
     def __init__(self, name: str, *modules: str, numbered: bool = False, native_code: bool = False) -> None:
         self.name, self.modules, self.numbered, self.native_code = name, modules, numbered, native_code
+
+    def many_caches(self, device: Device) -> bool:
+        """Return False: an engine and its graph of launches would be loaded once more."""
+        return False
 
     def store(self, spec: CacheSpec, device: Device) -> GpuKV:
         """Make the rows of a cache on the GPU.

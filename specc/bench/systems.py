@@ -11,7 +11,7 @@ from specc.runtime.acceptance import Acceptance
 from specc.runtime.bundle import Bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
-from specc.runtime.session import Session
+from specc.runtime.session import open_session
 
 Key = tuple[str, str]  # The name of a system, and one of its modes.
 BASELINE: Key = ("specc", "plain")  # Speed-ups are measured against this mode.
@@ -83,7 +83,7 @@ class SpeccSystem:
             guard: whether the guard may stop drafts that do not pay.
             exact: whether every step of a recipe runs at one width.
         """
-        self.session = Session(bundle, device)
+        self.session = open_session(bundle, device)
         self.modes, self.accept, self.guard, self.exact = tuple(recipes), accept, guard, exact
 
     def run(self, mode: str, ids: Sequence[int], count: int, seed: int) -> Run:
@@ -117,7 +117,7 @@ class SpeccSystem:
 
     def renew(self) -> None:
         """Forget the drafters, which learn from what they see."""
-        self.session.drafters.clear()
+        self.session.shared.drafters.clear()
 
     def memory(self) -> int | None:
         """Return the memory of this process in bytes, or None if that is not known."""

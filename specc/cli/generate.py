@@ -181,7 +181,7 @@ def command(
 
     session = specc.load(
         bundle, device, execution_provider, backend, threads=threads, allow_native_code=allow_native_code
-    )
+    ).conversation
     notes = [] if quiet else sampling_notes(session.bundle.manifest.model, options)
     if output is None:
         form = take_form(request, session.text, choice)

@@ -14,6 +14,7 @@ import numpy as np
 from specc.bounded_read import read_bounded
 from specc.exactness.golden import Case
 from specc.runtime.bundle import Bundle
+from specc.runtime.call import Call
 from specc.runtime.engine import Engine
 from specc.runtime.errors import PromptError
 from specc.runtime.sequence import Cache
@@ -120,7 +121,7 @@ def surprise_of(engine: Engine, cache: Cache, run: Sequence[int]) -> float:
     for start in range(0, len(run) - 1, engine.slots):
         chunk = run[start : start + engine.slots]
         following = run[start + 1 : start + 1 + engine.slots]
-        engine.run(cache, chunk, Tree.chain(len(chunk)))
+        Call(engine, cache, 0, chunk, Tree.chain(len(chunk))).run()
         cache.commit(chunk, range(len(chunk)))
         assert engine.outputs.logits_NV is not None
         logits_NV = engine.outputs.logits_NV[: len(following)].astype(np.float64)

@@ -17,7 +17,7 @@ from specc.runtime.engines import choose
 from specc.runtime.errors import RecipeError
 from specc.runtime.manifest import Manifest
 from specc.runtime.manifest_checks import TOLERANCE, check_tolerance
-from specc.runtime.session import Session
+from specc.runtime.session import Session, open_session
 from specc.runtime.width_invariance import exact_engine, is_lossless
 
 GOLDEN = "the bundle's golden file"  # stands for a recipe where that file is compared with a reference
@@ -232,7 +232,7 @@ def prove(
     bundle.check()
     golden_cases = cases = golden.read_cases(bundle.file(golden.FILE))
     golden.check_cases(cases, manifest.model)
-    session = Session(bundle, device)
+    session = open_session(bundle, device)
     sample = perplexity.from_prompts(cases)
     if content:
         sample = perplexity.from_text(content.name, session.text.encode(content.content), manifest.model.context)

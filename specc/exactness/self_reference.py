@@ -19,7 +19,7 @@ from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.sequence import Cache
-from specc.runtime.session import Session
+from specc.runtime.session import Session, open_session
 
 ORIGINAL = "original.jsonl"
 
@@ -35,7 +35,7 @@ def refer_to_itself(path: Path, text: Path | None = None) -> None:
         text: the text file that the compile measured the original's perplexity on.
     """
     bundle = open_bundle(path, allow_native_code=True)  # It was compiled here.
-    manifest, session = bundle.manifest, Session(bundle)
+    manifest, session = bundle.manifest, open_session(bundle)
     cases = golden.read_cases(path / golden.FILE)
     agreements = [agrees for case in cases for agrees in _agreements(session, case)]
     own_cases = [_decode(session, case, manifest.model.eos_token_ids) for case in cases]

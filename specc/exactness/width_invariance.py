@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from specc.exactness.golden import Case
+from specc.runtime.call import Call
 from specc.runtime.engine import Engine
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
@@ -122,7 +123,7 @@ class _Run:
                 tokens = [self.padding] * self.tree.slots
             for slot, token in zip(path, chunk, strict=True):
                 tokens[slot] = token
-            outputs = self.engine.run(cache, tokens, self.tree)
+            outputs = Call(self.engine, cache, 0, tokens, self.tree).run()
             assert outputs.logits_NV is not None
             rows.append(outputs.logits_NV[path].copy())
             cache.commit(tokens, path)

@@ -18,7 +18,7 @@ from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.device import CPU
 from specc.runtime.engines import choose
 from specc.runtime.errors import BackendError
-from specc.runtime.session import Session
+from specc.runtime.session import open_session
 from specc.runtime.width_invariance import exactness, is_lossless
 from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 from specc.tuning.trials import PLAIN, RecipeTrials, Trials, ratio
@@ -67,7 +67,7 @@ def choose_default(
     cases = golden.read_cases(bundle.file(golden.FILE))
     steps = STEPS_OF_WIDTHS + _steps(bundle, len(cases))
     advance(0, steps, "every width beside decode")
-    invariance = width_invariance.measure(Session(bundle), cases)
+    invariance = width_invariance.measure(open_session(bundle), cases)
     bundle = replace(bundle, manifest=replace(bundle.manifest, width_invariance=invariance))
     choice = measure(bundle, lambda done, _, recipe: advance(STEPS_OF_WIDTHS + done, steps, recipe), policy)
     write_manifest(

@@ -11,7 +11,7 @@ from specc.exactness import golden
 from specc.runtime.bundle import Bundle
 from specc.runtime.manifest import Manifest
 from specc.runtime.recipe import Recipe
-from specc.runtime.session import Session
+from specc.runtime.session import Session, open_session
 from specc.runtime.width_invariance import is_lossless
 from specc.tuning.chain_widths import chains, with_all_widths
 from specc.tuning.plan import TunePlan
@@ -90,7 +90,7 @@ def prepare(bundle: Bundle, texts: Sequence[str], tokens: int, policy: TuningPol
     widths = chains(compiled)
     manifest = with_single_threads(with_all_widths(compiled, widths), single_threaded)
     tuned = replace(bundle, manifest=manifest)
-    session = Session(tuned)
+    session = open_session(tuned)
     return Job(
         bundle=tuned,
         compiled=compiled,

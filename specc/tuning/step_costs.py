@@ -9,13 +9,14 @@ from functools import partial
 from statistics import median, quantiles
 
 from specc.runtime.bundle import Bundle
+from specc.runtime.call import Call
 from specc.runtime.device import CPU
 from specc.runtime.engine import Engine
 from specc.runtime.engines import choose
 from specc.runtime.environment import threads
 from specc.runtime.errors import PromptError
 from specc.runtime.sequence import Cache
-from specc.runtime.session import Session
+from specc.runtime.session import Session, open_session
 from specc.runtime.tree import Tree
 from specc.tuning.policy import STEP_COSTS, StepCostPolicy
 
@@ -59,7 +60,7 @@ def step_costs(session: Session, engines: Iterable[str], contexts: Iterable[int]
         BackendError: an engine does not load on this machine.
     """
     session.cache.sync([])
-    session.drafters.clear()
+    session.shared.drafters.clear()
     contexts = tuple(contexts)
     steps = {
         (name, context): partial(_milliseconds, session.engines[name], _filled_cache(session, name, context))
@@ -95,7 +96,8 @@ def faster_on_one_thread(
     if not engines or threads() == 1 or choose(bundle, CPU) != "onnx":
         return []
     one_thread = tuple(replace(engine, threads=1) for engine in bundle.manifest.engines)
-    sessions = Session(bundle), Session(replace(bundle, manifest=replace(bundle.manifest, engines=one_thread)))
+    with_one_thread = replace(bundle, manifest=replace(bundle.manifest, engines=one_thread))
+    sessions = open_session(bundle), open_session(with_one_thread)
     ratios: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(policy.one_thread_rounds):
         on_all, on_one = (step_costs(session, engines, [context], 1) for session in sessions)
@@ -144,6 +146,6 @@ def _milliseconds(engine: Engine, cache: Cache, steps: int = STEP_COSTS.steps) -
     seconds = []
     for _ in range(1 + steps):
         start = time.perf_counter()
-        engine.run(cache, tokens, tree)
+        Call(engine, cache, 0, tokens, tree).run()
         seconds.append(time.perf_counter() - start)
     return median(seconds[1:]) * 1000

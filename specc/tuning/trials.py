@@ -12,7 +12,7 @@ from specc.exactness.golden import Case, Replayed, Verdict
 from specc.runtime.bundle import Bundle
 from specc.runtime.manifest_checks import TOLERANCE
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
-from specc.runtime.session import Session
+from specc.runtime.session import Session, open_session
 from specc.runtime.width_invariance import exact_engine, is_near
 from specc.tuning.policy import DefaultRecipePolicy
 
@@ -128,7 +128,7 @@ class Trials:
 
     def __init__(self, bundle: Bundle, policy: DefaultRecipePolicy) -> None:
         self.bundle, self.policy = bundle, policy
-        self.session = Session(bundle)
+        self.session = open_session(bundle)
         self.cases = golden.read_cases(bundle.file(golden.FILE))
         self.tried: dict[str, RecipeTrials] = {}
         self.plain_beside: dict[str, RecipeTrials] = {}
@@ -201,7 +201,7 @@ class Trials:
             Whether another round pays.
         """
         policy = self.policy
-        self.session.drafters.clear()  # A drafter would know the answers of the round before.
+        self.session.shared.drafters.clear()  # A drafter would know the answers of the round before.
         if number == 0:
             self.rounds = {name: RecipeTrials() for name in (PLAIN, *names)}
             for name in names:
@@ -229,7 +229,7 @@ class Trials:
 
     def release(self, recipe: str) -> None:
         """Unload the engines that only this recipe uses, so that few are in memory at a time."""
-        self.session.release(self.bundle.recipe(recipe), self.bundle.recipe(PLAIN))
+        self.session.shared.release(self.bundle.recipe(recipe), self.bundle.recipe(PLAIN))
 
     def _seconds(self) -> float:
         """Return the time of all decoding in the rounds."""

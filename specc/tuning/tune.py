@@ -24,7 +24,7 @@ from specc.runtime.bundle_writer import check_writable, replace_manifest
 from specc.runtime.errors import SpeccWarning
 from specc.runtime.recipe import Recipe
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
-from specc.runtime.session import Session
+from specc.runtime.session import open_session
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates, calibrate
 from specc.tuning.job import PLAIN, Job, prepare, read_texts, with_single_threads
 from specc.tuning.plan import CompiledRecipe, CurvePoint, Finalist, TunePlan
@@ -117,7 +117,7 @@ def predict(job: Job, calibrations: Mapping[str, Calibration], costs: Sequence[S
     ]
     recalibrated: dict[str, Calibration] = {}
     if shorter:
-        session = Session(_with_recipes(job.bundle, shorter))
+        session = open_session(_with_recipes(job.bundle, shorter))
         recalibrated = calibrate(session, job.prompts, job.tokens, shorter)
     best = []
     for candidates in ranked:
@@ -137,10 +137,10 @@ def rerun_finalists(job: Job, candidates: Sequence[Candidate]) -> list[Finalist]
         The finalists in the order of the candidates, with the median of their speed-ups over the rounds.
     """
     best = candidates[: job.policy.finalists]
-    session = Session(_with_recipes(job.bundle, (candidate.recipe for candidate in best)))
+    session = open_session(_with_recipes(job.bundle, (candidate.recipe for candidate in best)))
     speedups: dict[str, list[float]] = {candidate.recipe.name: [] for candidate in best}
     for _ in range(1 + job.policy.finalist_rounds):
-        session.drafters.clear()  # A drafter would know the answers of the round before.
+        session.shared.drafters.clear()  # A drafter would know the answers of the round before.
         seconds = dict.fromkeys((PLAIN, *speedups), 0.0)
         for prompt in job.prompts:
             for name in seconds:
@@ -169,7 +169,7 @@ def choose_finalist(
     A finalist's draft length and widths are not those that the compile tested, so the golden cases are replayed with
     them. A finalist that diverges is named in a warning.
     """
-    session = Session(_with_recipes(job.bundle, (candidate.recipe for candidate in candidates)))
+    session = open_session(_with_recipes(job.bundle, (candidate.recipe for candidate in candidates)))
     for finalist in sorted(finalists, key=lambda finalist: -finalist.measured_speedup):
         if finalist.measured_speedup < job.policy.least_speedup:
             break

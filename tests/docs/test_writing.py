@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pages import ROOT, read, titled
-from toys import World, prompts
+from toys import World, prompts, propose
 
 import specc.runtime.drafters
 from specc.recipes import METHODS
@@ -46,8 +46,8 @@ def test_the_method_of_the_page_gives_the_tokens_of_plain_decoding(method: str) 
 def test_the_drafter_of_the_page_guesses_the_last_tokens_within_the_room(method: str) -> None:
     drafter = sys.modules[f"specc.runtime.drafters.{method}"].Repetition(3)
     tokens, cache = [5, 6, 7, 8], Cache(World().cache.store, [5, 6, 7])
-    assert drafter.propose(Sequence(tokens, cache)).tokens == (8, 6, 7, 8)
-    assert drafter.propose(Sequence(tokens, cache, limit=7)).tokens == (8, 6, 7)
+    assert propose(drafter.open(Sequence(tokens, {"target": cache}))).tokens == (8, 6, 7, 8)
+    assert propose(drafter.open(Sequence(tokens, {"target": cache}, limit=7))).tokens == (8, 6, 7)
 
 
 @pytest.mark.torch

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toys import World, prompts
+from toys import World, prompts, propose
 
 from specc.runtime.block import Block
+from specc.runtime.call import Call, finish
 from specc.runtime.draft_chain import draft_chain
+from specc.runtime.drafters.layer_skip import LayerSkip
 from specc.runtime.rng import SeededRng
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
@@ -36,35 +38,34 @@ def test_it_ends_after_a_token_of_little_confidence() -> None:
 @pytest.mark.parametrize(("limit", "drafted"), [(3, 0), (4, 0), (5, 1), (6, 2), (99, 5)])
 def test_it_goes_no_further_than_the_request(limit: int, drafted: int) -> None:
     world = World()
-    seq = Sequence([1, 2, 3], world.cache, limit=limit)
+    seq = Sequence([1, 2, 3], world.caches, limit=limit)
     world.prefill.extend(seq.cache, [1, 2])
-    engine = world.engine(Block(Tree.chain(1), OUTPUTS))
-    assert draft_chain(engine, seq, 2, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
+    drafter = LayerSkip(world.engine(Block(Tree.chain(1), OUTPUTS)), num_speculative_tokens=5)
+    assert propose(drafter.open(seq)).tree.slots == 1 + drafted
 
 
 @pytest.mark.parametrize(("free", "drafted"), [(1, 0), (2, 1), (3, 2), (9, 5)])
 def test_it_goes_no_further_than_the_cache(free: int, drafted: int) -> None:
     """Verify runs the pending token and the drafted ones, which all need rows."""
     world = World()
-    seq = Sequence([1, 2, 3], world.cache)
+    seq = Sequence([1, 2, 3], world.caches)
     world.prefill.extend(seq.cache, [1, 2])
     engine = world.engine(Block(Tree.chain(1), OUTPUTS))
     world.stores["target"].capacity = 3 + free
-    assert draft_chain(engine, seq, 2, count=5, threshold=0.0, sample=False).tree.slots == 1 + drafted
+    assert finish(draft_chain(engine, seq, seq.cache, count=5, threshold=0.0, sample=False)).tree.slots == 1 + drafted
 
 
 def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> None:
     """They are the engine's, under the request's sampling; a greedy request samples nothing."""
     for temperature in (0.0, 0.7):
         world = World()
-        seq = Sequence(list(PROMPT), world.cache, Sampling(temperature, top_k=4, rng=SeededRng(1)))
+        seq = Sequence(list(PROMPT), world.caches, Sampling(temperature, top_k=4, rng=SeededRng(1)))
         world.prefill.extend(seq.cache, PROMPT[:-1])
         engine = world.engine(Block(Tree.chain(1), OUTPUTS))
-        rows = len(seq.cache)
-        draft = draft_chain(engine, seq, rows, count=3, threshold=0.0, sample=True)
+        draft = finish(draft_chain(engine, seq, seq.cache, count=3, threshold=0.0, sample=True))
         assert sorted(draft.probs) == ([0, 1, 2] if temperature else [])
         for slot in range(3):
-            logits_NV = engine.run_after(rows + slot, draft.tokens[slot : slot + 1]).logits_NV
+            logits_NV = Call(engine, seq.cache, slot, draft.tokens[slot : slot + 1], Tree.chain(1)).run().logits_NV
             assert logits_NV is not None
             if temperature:
                 assert np.array_equal(draft.probs[slot], seq.sampling.probs(logits_NV[0]))

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from toys import World
+from toys import propose as next_draft
 
 from specc.runtime.acceptance.recursive import recursive
 from specc.runtime.acceptance.speculative import speculative
 from specc.runtime.block import Block, Parents
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
-from specc.runtime.drafters import Drafter
+from specc.runtime.drafters import Drafting
+from specc.runtime.drafters.plain import Plain
 from specc.runtime.engine import Engine
 from specc.runtime.forced_tokens import ForcedTokens
 from specc.runtime.processors import Processing, Processor
@@ -25,15 +27,15 @@ TREE = Tree.from_paths([(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)])
 SIZE = 24
 
 
-class Inner(Drafter):
-    """A drafter of one token, which counts what it observes."""
+class Inner(Drafting[Any]):
+    """A drafting of one token, which counts what it observes."""
 
     observed = 0
 
-    def propose(self, seq: Sequence) -> Draft:
-        return Draft.chain([seq.pending, 20])
+    def draft(self, room: int) -> Draft:
+        return Draft.chain([self.seq.pending, 20])
 
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         self.observed += 1
 
 
@@ -60,8 +62,9 @@ def propose(
     verifiers: list[Engine], *tokens: int, limit: int = 99, sample: bool = False, temperature: float = 0.0
 ) -> Draft:
     cache = Cache(World().cache.store, [1, 2])
-    seq = Sequence([1, 2, 3], cache, Sampling(temperature), limit, Processing(SIZE, [Forces(*tokens)]))
-    return ForcedTokens(Inner(), verifiers, sample).propose(seq)
+    processing = Processing(SIZE, [Forces(*tokens)])
+    seq = Sequence([1, 2, 3], {"target": cache}, Sampling(temperature), limit, processing)
+    return next_draft(ForcedTokens(Inner(Plain(), seq), verifiers, sample))
 
 
 def test_forced_tokens_are_a_chain_that_the_widest_engine_holds() -> None:
@@ -106,12 +109,13 @@ def test_the_rules_accept_what_the_target_is_certain_of(topology: Tree, accept: 
 
 
 def test_the_drafter_observes_its_own_drafts_alone() -> None:
-    inner, processor = Inner(), Forces(7)
-    drafter = ForcedTokens(inner, engines(Tree.chain(4)))
-    seq = Sequence([1, 2, 3], Cache(World().cache.store, [1, 2]), processing=Processing(SIZE, [processor]))
+    processor, cache = Forces(7), Cache(World().cache.store, [1, 2])
+    seq = Sequence([1, 2, 3], {"target": cache}, processing=Processing(SIZE, [processor]))
+    inner = Inner(Plain(), seq)
+    drafting = ForcedTokens(inner, engines(Tree.chain(4)))
     verified = Verified(Outputs(np.zeros(4, np.int64).data), Sampling())
     for count, tokens in enumerate([(), (7,), ()]):
         processor.tokens = tokens
-        draft = drafter.propose(seq)
-        drafter.observe(seq, draft, verified, Accepted((0,), 1))
+        draft = next_draft(drafting)
+        drafting.observe(draft, verified, Accepted((0,), 1))
         assert inner.observed == [1, 1, 2][count]

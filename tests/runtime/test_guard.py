@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import ToyKV
+from toys import ToyKV, propose
 
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
-from specc.runtime.drafters import Drafter
-from specc.runtime.guard import Guard, GuardPolicy, Level
+from specc.runtime.drafters import Drafter, Drafting
+from specc.runtime.guard import Guard, GuardedDrafting, GuardPolicy, Level
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.tree import Tree
@@ -24,16 +24,21 @@ VERIFIED = Verified(Outputs(np.zeros(1, np.int64).data), Sampling())
 
 
 class Chain(Drafter):
-    """A drafter of seven tokens, which counts its observations."""
+    """A drafter of seven tokens, which counts the observations of its draftings."""
 
     def __init__(self) -> None:
         self.observed = 0
 
-    def propose(self, seq: Sequence) -> Draft:
-        return Draft.chain([seq.pending] * 8, {slot: np.array([slot]) for slot in range(7)})
+    def open(self, seq: Sequence) -> Drafting[Any]:
+        return ChainDrafting(self, seq)
 
-    def observe(self, seq: Sequence, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        self.observed += 1
+
+class ChainDrafting(Drafting[Chain]):
+    def draft(self, room: int) -> Draft:
+        return Draft.chain([self.seq.pending] * 8, {slot: np.array([slot]) for slot in range(7)})
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        self.drafter.observed += 1
 
 
 class Star(Chain):
@@ -41,8 +46,19 @@ class Star(Chain):
 
     slots = 8
 
-    def propose(self, seq: Sequence) -> Draft:
-        return Draft((seq.pending,) * self.slots, Tree((-1, *[0] * (self.slots - 1))))
+    def open(self, seq: Sequence) -> Drafting[Any]:
+        return StarDrafting(self, seq)
+
+
+class StarDrafting(Drafting[Star]):
+    def draft(self, room: int) -> Draft:
+        slots = self.drafter.slots
+        return Draft((self.seq.pending,) * slots, Tree((-1, *[0] * (slots - 1))))
+
+
+def guarded(drafter: Drafter, policy: GuardPolicy | None = None) -> GuardedDrafting:
+    """Open a request under a guard of its own. The text is the token 5."""
+    return Guard(drafter, policy).open(Sequence([5], {"target": Cache(ToyKV())}))
 
 
 class Clock:
@@ -52,21 +68,21 @@ class Clock:
         self.now, self.cost, self.plain_cost = 0.0, 2.0, 1.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    def run(self, guard: Guard, steps: int, accepted: int) -> list[int]:
+    def run(self, guard: GuardedDrafting, steps: int, accepted: int) -> list[int]:
         """Take steps in which `accepted` drafted tokens are right; return the slots of each."""
-        seq, slots = Sequence([0], Cache(ToyKV())), []
+        slots = []
         for _ in range(steps):
-            draft = guard.propose(seq)
+            draft = propose(guard)
             slots.append(draft.tree.slots)
             self.now += self.cost if draft.tree.slots > 1 else self.plain_cost
             hits = min(accepted, draft.tree.slots - 1)
-            guard.observe(seq, draft, VERIFIED, Accepted(tuple(range(hits + 1)), 0))
+            guard.observe(draft, VERIFIED, Accepted(tuple(range(hits + 1)), 0))
         return slots
 
 
-def level(guard: Guard) -> Level:
-    """Return the present level. A type checker would take `guard.level` for what it was when last compared."""
-    return guard.level
+def level(guard: GuardedDrafting) -> Level:
+    """Return the present level. A type checker would take the attribute for what it was when last compared."""
+    return guard.drafter.level
 
 
 @pytest.fixture
@@ -76,13 +92,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_drafts_that_pay_go_on(clock: Clock) -> None:
     """But for a plain step now and then, which is timed."""
-    slots = clock.run(guard := Guard(Chain()), 200, accepted=3)
+    slots = clock.run(guard := guarded(Chain()), 200, accepted=3)
     assert slots[:2] == [1, 1] and level(guard) == Level.FULL and guard.counts.switches == 0
     assert slots.count(1) <= 6
 
 
 def test_drafts_that_earn_nothing_stop_and_are_tried_again_less_and_less_often(clock: Clock) -> None:
-    slots = clock.run(guard := Guard(Chain()), 3000, accepted=0)
+    slots = clock.run(guard := guarded(Chain()), 3000, accepted=0)
     assert level(guard) == Level.OFF
     retries = [i for i in range(1, 3000) if slots[i] > 1 and slots[i - 1] == 1]
     gaps = np.diff(retries)
@@ -91,10 +107,10 @@ def test_drafts_that_earn_nothing_stop_and_are_tried_again_less_and_less_often(c
 
 
 def test_a_chain_of_which_little_is_accepted_is_cut(clock: Clock) -> None:
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     clock.run(guard, 20, accepted=0)
     assert level(guard) == Level.OFF
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     clock.cost = 3.0
     slots = clock.run(guard, 24, accepted=1)
     assert level(guard) == Level.SHORT and slots[-1] == POLICY.short_slots
@@ -103,7 +119,7 @@ def test_a_chain_of_which_little_is_accepted_is_cut(clock: Clock) -> None:
 
 
 def test_bad_luck_stops_no_drafts_that_pay(clock: Clock) -> None:
-    clock.cost, guard = 1.5, Guard(Chain())
+    clock.cost, guard = 1.5, guarded(Chain())
     for _ in range(50):
         clock.run(guard, 7, accepted=0)
         clock.run(guard, 1, accepted=7)
@@ -114,7 +130,7 @@ def test_bad_luck_stops_no_drafts_that_pay(clock: Clock) -> None:
 def test_drafts_lose_a_bounded_time(accepted: list[int], cost: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(patch)
-        clock.cost, guard, tokens = cost, Guard(Chain()), 0
+        clock.cost, guard, tokens = cost, guarded(Chain()), 0
         for hits in accepted:
             slots = clock.run(guard, 1, hits)[0]
             tokens += 1 + min(hits, slots - 1)
@@ -123,7 +139,7 @@ def test_drafts_lose_a_bounded_time(accepted: list[int], cost: float) -> None:
 
 
 def test_what_begins_to_pay_is_taken_up(clock: Clock) -> None:
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     clock.run(guard, 20, accepted=0)
     assert level(guard) == Level.OFF
     slots = clock.run(guard, 100, accepted=7)
@@ -132,46 +148,47 @@ def test_what_begins_to_pay_is_taken_up(clock: Clock) -> None:
 
 def test_the_drafter_observes_its_own_drafts_alone(clock: Clock) -> None:
     chain = Chain()
-    slots = clock.run(Guard(chain), 50, accepted=0)
+    slots = clock.run(guarded(chain), 50, accepted=0)
     assert chain.observed == sum(s > 1 for s in slots) < 50
 
 
 def test_a_request_has_counts_of_its_own(clock: Clock) -> None:
     """What the guard learned holds in the next request; the counts of the last one stay as they are."""
-    guard = Guard(Chain())
-    first = guard.begin()
+    guard = guarded(Chain())
+    first = guard.counts
     clock.run(guard, 20, accepted=0)
     switches, plain_steps = first.switches, first.plain_steps
     assert switches and plain_steps
-    second = guard.begin()
-    assert (second.switches, second.plain_steps, level(guard)) == (0, 0, Level.OFF)
-    clock.run(guard, 5, accepted=0)
+    later = guard.drafter.open(guard.seq)
+    second = later.counts
+    assert (second.switches, second.plain_steps, level(later)) == (0, 0, Level.OFF)
+    clock.run(later, 5, accepted=0)
     assert (second.switches, second.plain_steps) == (0, 5)
     assert (first.switches, first.plain_steps) == (switches, plain_steps)
 
 
 def test_a_cut_chain_keeps_the_distributions_of_its_tokens(clock: Clock) -> None:
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     clock.run(guard, 2, accepted=0)
-    guard.level = Level.SHORT
-    draft = guard.propose(Sequence([5], Cache(ToyKV())))
+    guard.drafter.level = Level.SHORT
+    draft = propose(guard)
     assert draft.tokens == (5,) * POLICY.short_slots and draft.tree.is_chain
     assert {slot: probs.tolist() for slot, probs in draft.probs.items()} == {0: [0], 1: [1], 2: [2]}
 
 
 def test_a_tree_is_not_cut(clock: Clock) -> None:
     """Its verify engine has one shape."""
-    guard = Guard(Star())
+    guard = guarded(Star())
     clock.run(guard, 2, accepted=0)
-    guard.level = Level.SHORT
-    assert guard.propose(Sequence([5], Cache(ToyKV()))).tree.slots == 8
+    guard.drafter.level = Level.SHORT
+    assert propose(guard).tree.slots == 8
 
 
 def test_a_chain_that_is_short_is_not_cut(clock: Clock) -> None:
-    guard = Guard(Chain(), replace(POLICY, short_slots=8))
+    guard = guarded(Chain(), replace(POLICY, short_slots=8))
     clock.run(guard, 2, accepted=0)
-    guard.level = Level.SHORT
-    assert len(guard.propose(Sequence([5], Cache(ToyKV()))).probs) == 7
+    guard.drafter.level = Level.SHORT
+    assert len(propose(guard).probs) == 7
 
 
 def test_the_policy_says_when_and_for_how_long(clock: Clock) -> None:
@@ -179,7 +196,7 @@ def test_the_policy_says_when_and_for_how_long(clock: Clock) -> None:
 
     So 13 drafts exceed a budget of 6, and after that 4 exceed what is left of it, 1.5. Rests last 16, 32, … steps.
     """
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     assert clock.run(guard, 2, accepted=0) == [1, 1]
     for drafts, rest in ((13, 16), (4, 32), (4, 64), (4, 128), (4, 256), (4, 512), (4, 512)):
         assert clock.run(guard, drafts, accepted=0) == [8] * drafts and level(guard) == Level.OFF
@@ -188,7 +205,7 @@ def test_the_policy_says_when_and_for_how_long(clock: Clock) -> None:
 
 
 def test_drafts_that_paid_meanwhile_rest_no_longer_than_at_first(clock: Clock) -> None:
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     clock.run(guard, 2 + 13 + 15 + 4, accepted=0)
     clock.run(guard, 31 + 20, accepted=7)
     assert level(guard) == Level.FULL
@@ -198,14 +215,14 @@ def test_drafts_that_paid_meanwhile_rest_no_longer_than_at_first(clock: Clock) -
 
 
 def test_a_plain_step_is_timed_again_after_many_drafts(clock: Clock) -> None:
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     slots = clock.run(guard, 2 + 3 * 65, accepted=3)
     assert [i for i, s in enumerate(slots) if s == 1] == [0, 1, 66, 131, 196]
     assert guard.counts.plain_steps == 5
 
 
 def test_a_draft_of_one_token_is_a_draft(clock: Clock) -> None:
-    guard = Guard(drafter := Star())
+    guard = guarded(drafter := Star())
     drafter.slots = 2
     clock.run(guard, 2 + 13, accepted=0)
     assert level(guard) == Level.OFF and guard.counts.plain_steps == 2
@@ -213,7 +230,7 @@ def test_a_draft_of_one_token_is_a_draft(clock: Clock) -> None:
 
 def test_one_accepted_token_is_enough_to_try_short_drafts(clock: Clock) -> None:
     """At first, and again after a rest. A draft with one loses nothing, one without loses half a draft."""
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     clock.run(guard, 2, accepted=0)
     for drafts in (13, 4):
         clock.run(guard, 1, accepted=1)
@@ -227,7 +244,7 @@ def test_one_accepted_token_is_enough_to_try_short_drafts(clock: Clock) -> None:
 
 def test_the_median_of_the_last_eight_plain_steps_counts(clock: Clock) -> None:
     """They take 3 to 10 s, so 6.5 in the median. A draft of 12 s that gives a token loses 5.5 / 12; 14 lose above 6."""
-    guard = Guard(drafter := Star())
+    guard = guarded(drafter := Star())
     drafter.slots = 1
     for seconds in range(1, 11):
         clock.plain_cost = float(seconds)
@@ -249,7 +266,7 @@ def test_a_policy_takes_keywords_and_cannot_change() -> None:
 
 def test_the_median_of_the_last_plain_steps_is_what_a_step_takes(clock: Clock) -> None:
     """Eight slow ones make drafts pay that did not."""
-    guard = Guard(Chain())
+    guard = guarded(Chain())
     clock.run(guard, 15, accepted=0)
     assert level(guard) == Level.OFF
     clock.plain_cost = 4.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from specc.runtime.draft import Accepted, Draft
-from specc.runtime.sequence import Cache, Sequence
+from specc.runtime.sequence import Cache, Caches, Sequence, displaced
 from specc.runtime.tree import Tree
 
 tokens = st.lists(st.integers(0, 2), max_size=6)
@@ -27,10 +27,14 @@ class Shelf:
         """Write the rows of these tokens from `start` on."""
         self.rows[start : start + len(tokens)] = tokens
 
-    def move(self, start: int, rows: Tokens[int]) -> None:
-        assert list(rows) == sorted(rows)
-        self.rows[start : start + len(rows)] = [self.rows[r] for r in rows]
-        self.moves += 1
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        assert list(slots) == sorted(slots)
+        if displaced(slots):
+            self.rows[start : start + len(slots)] = [self.rows[start + slot] for slot in slots]
+            self.moves += 1
+
+    def rewind(self, rows: int) -> int:
+        return rows
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -82,18 +86,47 @@ def test_first_slots_are_where_they_belong_and_are_not_moved(slots: list[int], m
 
 def test_the_last_token_is_pending_and_has_no_row() -> None:
     cache = Cache(Shelf(), [1, 2])
-    assert Sequence([1, 2, 3], cache).pending == 3
-    assert [Sequence([1, 2, 3], cache, limit=n).room for n in (3, 4, 5, 9)] == [0, 0, 1, 5]
+    assert Sequence([1, 2, 3], {"target": cache}).pending == 3
+    assert [Sequence([1, 2, 3], {"target": cache}, limit=n).room for n in (3, 4, 5, 9)] == [0, 0, 1, 5]
     with pytest.raises(AssertionError):
-        _ = Sequence([1, 2], cache).pending
+        _ = Sequence([1, 2], {"target": cache}).pending
 
 
 def test_a_step_appends_the_accepted_tokens_with_their_rows_and_the_targets_own_token() -> None:
     """Slots 0, 2 and 4 of a tree below the text 1 2 3; 3 is pending and gets its row now."""
     cache = Cache(shelf := Shelf(), [1, 2])
     shelf.run(0, [1, 2])
-    seq, draft = Sequence([1, 2, 3], cache), Draft((3, 40, 41, 42, 43), Tree((-1, 0, 0, 1, 2)))
+    seq, draft = Sequence([1, 2, 3], {"target": cache}), Draft((3, 40, 41, 42, 43), Tree((-1, 0, 0, 1, 2)))
     shelf.run(2, draft.tokens)
     seq.append(draft, Accepted((0, 2, 4), 50))
     assert seq.tokens == [1, 2, 3, 41, 43, 50] and seq.pending == 50
     assert cache.tokens == shelf.rows[:5] == [1, 2, 3, 41, 43]
+
+
+class Snapshots(Shelf):
+    """A store that can go back only to every fourth row, as one with a running state would."""
+
+    def rewind(self, rows: int) -> int:
+        return rows - rows % 4
+
+
+def test_a_store_that_cannot_drop_rows_from_any_place_on_loses_more_of_them() -> None:
+    cache = Cache(shelf := Snapshots(), [1, 2, 3, 4, 5, 6, 7])
+    shelf.run(0, cache.tokens)
+    assert cache.sync([1, 2, 3, 4, 5, 6, 9, 9]) == [5, 6, 9, 9]
+    assert cache.tokens == [1, 2, 3, 4]
+    assert cache.sync([1, 2, 3, 4, 5]) == [5]
+
+
+def test_a_cache_is_made_when_its_name_is_first_asked_for() -> None:
+    names: list[str] = []
+
+    def make(name: str) -> Shelf:
+        names.append(name)
+        return Shelf()
+
+    caches = Caches(make)
+    assert not names
+    seq = Sequence([1], caches)
+    assert seq.cache is caches["target"] and caches["draft"] is caches["draft"] is not seq.cache
+    assert names == ["target", "draft"]

@@ -6,8 +6,6 @@ import gc
 import shutil
 import sys
 import time
-import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,111 +13,33 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
+from doubles.toy_bundle import CONTEXT, VOCABULARY, ToyBackend, write_bundle
+from toys import Toy
 
 import specc
-from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
 from specc.runtime.acceptance import rule
-from specc.runtime.block import Block
 from specc.runtime.bundle import open_bundle
-from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.chat import ChatTemplate
 from specc.runtime.device import CPU, Device
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.errors import BackendError, BundleError, PromptError, RecipeError, SpeccError
-from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
-from specc.runtime.recipe import Recipe
-from specc.runtime.session import Session
+from specc.runtime.session import Session, open_session
 from specc.runtime.width_invariance import WidthInvariance
 
-CONTEXT, VOCABULARY = 256, 258
 PROMPT = "the quick brown fox"
-
-
-class ToyBackend:
-    """A backend whose engines run in numpy. `loaded` has the names of the engines that it loaded, in order."""
-
-    def __init__(self, native_code: bool = False) -> None:
-        self.loaded: list[str] = []
-        self.native_code = native_code
-        self.model = Toy
-
-    def load(self, bundle: Any, spec: EngineSpec, store: Any, device: Device, sessions: Any) -> Toy:
-        self.loaded.append(spec.name)
-        return self.model(spec.block, store, VOCABULARY)
-
-    def store(self, spec: CacheSpec, device: Device) -> ToyKV:
-        return ToyKV(spec.capacity)
-
-
-def write_bundle(path: Path, backend: str = "toy") -> None:
-    """Write a bundle of every method that needs no second model, as the compiler would."""
-    blocks: dict[Block, str] = {prefill(): "prefill", DECODE: "decode"}
-    recipes = []
-    for m in METHODS.values():
-        if not m.needs:
-            plan = m.plan(m.settle(SETTINGS.get(m.name, {})), Facts(LAYERS, VOCABULARY))
-            recipe = Recipe(
-                name=m.name,
-                drafter=m.drafter,
-                verify=tuple(blocks.setdefault(b, f"{m.name}-{i}") for i, b in enumerate(plan.verify)),
-                acceptance=m.acceptance,
-                lossless=m.lossless,
-                engines={role: blocks.setdefault(b, f"{m.name}-{role}") for role, b in plan.engines.items()},
-                parameters=plan.arguments,
-            )
-            recipes.append(recipe)
-    path.mkdir()
-    (path / "all.toy").write_text("toys")
-    tokenizer().save(str(path / "tokenizer.json"))
-    specs = (
-        EngineSpec(name=name, backend=backend, file="all.toy", block=block, layers=(), inputs=(), outputs=(), passes=())
-        for block, name in blocks.items()
-    )
-    manifest = Manifest(
-        schema=1,
-        model=ModelSpec(
-            source="toy",
-            revision="main",
-            architecture="Toy",
-            vocab_size=VOCABULARY,
-            layers=LAYERS,
-            context=CONTEXT,
-            eos_token_ids=(VOCABULARY - 1,),
-        ),
-        engines=tuple(specs),
-        caches={"target": CacheSpec(capacity=CONTEXT + 128, layers={})},
-        recipes=tuple(recipes),
-        default_recipe="plain",
-        versions={},
-        files={},
-        weights="all.toy",
-    )
-    write_manifest(path, manifest)
-
-
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
-    """A backend `toy` that this runtime knows."""
-    backend = ToyBackend()
-    monkeypatch.setenv("SPECC_CACHE", "off")
-    monkeypatch.setitem(engines.BACKENDS, "toy", "toy")
-    monkeypatch.setitem(engines.DEVICES, "toy", ("cpu",))
-    monkeypatch.setitem(sys.modules, f"{engines.__name__}.toy", backend)
-    return backend
 
 
 @pytest.fixture
 def session(tmp_path: Path, backend: ToyBackend) -> Session:
     """A session whose engines run in numpy."""
     write_bundle(tmp_path / "toy.specc")
-    return Session(open_bundle(tmp_path / "toy.specc"))
+    return open_session(open_bundle(tmp_path / "toy.specc"))
 
 
 def change_manifest(session: Session, **changes: Any) -> None:
     """Let the session's bundle say something else."""
-    session.bundle = replace(session.bundle, manifest=replace(session.bundle.manifest, **changes))
+    session.shared.bundle = replace(session.bundle, manifest=replace(session.bundle.manifest, **changes))
 
 
 def test_every_recipe_of_a_bundle_gives_the_same_tokens(session: Session) -> None:
@@ -151,7 +71,7 @@ def test_a_second_turn_runs_only_what_is_new(session: Session) -> None:
     calls = prefill.calls, decode.calls
     second = session.generate(first + answer, 1, ignore_eos=True)
     assert (prefill.calls, decode.calls) == (calls[0], calls[1] + 1)
-    fresh = Session(session.bundle).generate(first + answer, 1, ignore_eos=True)
+    fresh = open_session(session.bundle).generate(first + answer, 1, ignore_eos=True)
     assert second.token_ids == fresh.token_ids
 
 
@@ -181,7 +101,7 @@ def test_a_seed_fixes_what_is_sampled(session: Session) -> None:
 def test_a_seeded_sample_is_a_function_of_the_request(session: Session, seed: int) -> None:
     """Whatever drafts, with the guard and without it, after other requests, with rows in the cache and without."""
     options: dict[str, Any] = {"temperature": 1.1, "top_p": 0.98, "seed": seed, "ignore_eos": True}
-    expected = Session(session.bundle).generate(PROMPT, 60, recipe="plain", **options).token_ids
+    expected = open_session(session.bundle).generate(PROMPT, 60, recipe="plain", **options).token_ids
     for recipe in session.bundle.manifest.recipes:
         for guard in (True, False):
             got = session.generate(PROMPT, 60, recipe=recipe.name, acceptance="match", guard=guard, **options)
@@ -198,7 +118,7 @@ def test_a_sample_by_rejection_repeats_in_every_session(session: Session, recipe
     options: dict[str, Any] = {"recipe": recipe, "acceptance": acceptance, "temperature": 1.1, "ignore_eos": True}
     texts = []
     for seed in range(3):
-        fresh = Session(session.bundle).generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids
+        fresh = open_session(session.bundle).generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids
         session.generate("the lazy dog", 20, seed=5, guard=False, **options)
         assert session.generate(PROMPT, 50, seed=seed, guard=False, **options).token_ids == fresh
         texts.append(fresh)
@@ -300,7 +220,7 @@ def test_every_run_of_an_exact_request_has_one_width(rounded: Session) -> None:
     ran = [name for name, count in calls.items() if rounded.engines[name].calls > count]
     assert ran == [names[-1]]
     second = rounded.generate(first + answer, 20, **request).token_ids
-    assert second == Session(rounded.bundle).generate(first + answer, 20, **request).token_ids
+    assert second == open_session(rounded.bundle).generate(first + answer, 20, **request).token_ids
     assert rounded.generate(first, 60, **request).token_ids == answer + second
 
 
@@ -375,9 +295,9 @@ def test_what_a_recipe_loaded_is_released_but_for_what_another_uses(session: Ses
     recipes = {recipe.name: recipe for recipe in session.bundle.manifest.recipes}
     for name in ("plain", "early-exit"):
         session.generate(PROMPT, 5, recipe=name, ignore_eos=True)
-    assert len(session.drafters) == 2
-    session.release(recipes["early-exit"], recipes["plain"])
-    assert [name for name, _ in session.drafters] == ["plain"]
+    assert len(session.shared.drafters) == 2
+    session.shared.release(recipes["early-exit"], recipes["plain"])
+    assert [name for name, _ in session.shared.drafters] == ["plain"]
     backend.loaded.clear()
     for name in ("plain", "early-exit"):
         session.generate(PROMPT, 5, recipe=name, ignore_eos=True)
@@ -485,13 +405,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_loaded(
 def test_a_bundle_that_was_altered_is_not_run(session: Session) -> None:
     (session.bundle.path / "all.toy").write_text("toyz")
     with pytest.raises(BundleError, match=r"all\.toy was altered"):
-        Session(open_bundle(session.bundle.path))
+        open_session(open_bundle(session.bundle.path))
 
 
 def test_a_backend_that_this_runtime_lacks_is_named(session: Session, tmp_path: Path) -> None:
     write_bundle(tmp_path / "other.specc", backend="abacus")
     with pytest.raises(BackendError, match="'abacus'"):
-        Session(open_bundle(tmp_path / "other.specc"))
+        open_session(open_bundle(tmp_path / "other.specc"))
 
 
 class TestNativeCode:
@@ -534,7 +454,7 @@ def test_a_stream_that_another_has_overtaken_says_so(session: Session) -> None:
     first, second = session.stream("def f(", 8, ignore_eos=True), session.stream("import os", 8, ignore_eos=True)
     next(first)
     next(second)
-    with pytest.raises(PromptError, match=r"specc\.load"):
+    with pytest.raises(PromptError, match=r"model\.session"):
         list(first)
     assert "".join(second) and len(second.token_ids) == 8
 
@@ -548,41 +468,56 @@ def test_a_draft_that_fits_no_engine_of_its_recipe_is_refused(session: Session) 
 
 
 def test_a_session_that_is_closed_says_so(session: Session) -> None:
-    """A later request, and a stream that had not ended."""
-    closed = "this session is closed; open another with specc.load"
+    """And others of its model go on."""
+    other = Session(session.shared)
     with session as opened:
-        begun, waiting = opened.stream(PROMPT, 40, ignore_eos=True), opened.stream(PROMPT, 40, ignore_eos=True)
+        begun = opened.stream(PROMPT, 40, ignore_eos=True)
         next(begun)
-    uses: list[Callable[[], object]] = [
-        lambda: session.generate(PROMPT, 4),
-        lambda: list(begun),
-        lambda: list(waiting),
-        lambda: session.engines["decode"],
-        lambda: session.engines.store("target"),
-    ]
-    for use in uses:
-        with pytest.raises(SpeccError, match=closed):
+    for use in (lambda: session.generate(PROMPT, 4), lambda: list(begun)):
+        with pytest.raises(SpeccError, match=r"this session is closed; open another with model\.session"):
             use()
     session.close()
+    assert other.generate(PROMPT, 4).token_ids
 
 
-def test_closing_a_session_frees_its_engines_and_rows(session: Session) -> None:
-    session.generate(PROMPT, 4)
-    gone: list[weakref.ref[Any]] = [weakref.ref(session.cache.store), weakref.ref(session.engines["decode"])]
-    session.close()
+def test_the_caches_of_a_closed_session_serve_the_next_one(session: Session) -> None:
+    second = Session(session.shared)
+    lanes = session.lane, second.lane
+    assert lanes[0] is not lanes[1]
+    second.close()
+    assert Session(session.shared).lane is lanes[1]
+
+
+def test_a_session_that_nobody_refers_to_gives_its_caches_back(session: Session) -> None:
+    lane = Session(session.shared).lane
     gc.collect()
-    assert [ref() for ref in gone] == [None, None]
+    assert Session(session.shared).lane is lane
 
 
-def test_a_session_that_closes_gives_memory_back_when_its_engines_are_gone(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session.generate(PROMPT, 2)
-    engines = weakref.ref(session.engines["decode"])
-    alive: list[object] = []
-    monkeypatch.setattr("specc.runtime.session.trim", lambda: alive.append(engines()))
-    session.close()
-    assert alive == [None]
+def test_requests_of_two_sessions_do_not_disturb_each_other(session: Session) -> None:
+    """Streams that take turns, of every recipe, get the tokens of each alone."""
+    prompts = [PROMPT, "the lazy dog"]
+    for recipe in session.bundle.manifest.recipes:
+        options: dict[str, Any] = {"recipe": recipe.name, "ignore_eos": True, "temperature": 0.8, "seed": 3}
+        expected = [session.generate(prompt, 30, **options).token_ids for prompt in prompts]
+        sessions = [session, Session(session.shared)]
+        streams = [s.stream(p, 30, **options) for s, p in zip(sessions, prompts, strict=True)]
+        while not all(stream.ended for stream in streams):
+            for stream in streams:
+                next(stream, None)
+        assert [stream.token_ids for stream in streams] == expected
+
+
+def test_sessions_of_a_backend_with_one_cache_take_turns_on_it(session: Session, backend: ToyBackend) -> None:
+    backend.lanes = False
+    expected = [session.generate(prompt, 30, ignore_eos=True).token_ids for prompt in (PROMPT, "the lazy dog")]
+    other = Session(session.shared)
+    assert other.lane is session.lane
+    streams = [session.stream(PROMPT, 30, ignore_eos=True), other.stream("the lazy dog", 30, ignore_eos=True)]
+    while not all(stream.ended for stream in streams):
+        for stream in streams:
+            next(stream, None)
+    assert [stream.token_ids for stream in streams] == expected
 
 
 def test_threads_that_share_a_session_get_the_answers_that_they_would_get_alone(session: Session) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from specc.runtime.tree_grower import Call, TreeGrower
+from specc.runtime.call import Growth
+from specc.runtime.tree_grower import TreeGrower
 
 
 def test_a_slot_sees_its_ancestors_where_earlier_calls_left_them() -> None:
     """Slots 0 to 4, of which 3 is below 1 and 4 below 2. Call by call their rows are 0, then 2 and 1, then 4 and 3."""
     parents, grower = [-1, 0, 0, 1, 2], TreeGrower()
-    assert grower.call([0], parents) == Call((0,), 0, (b"\1",))
-    assert grower.call([2, 1], parents) == Call((2, 1), 1, (b"\1\1", b"\1\0\1"))
-    assert grower.call([4, 3], parents) == Call((4, 3), 3, (b"\1\1\0\1", b"\1\0\1\0\1"))
+    assert grower.grow([0], parents) == Growth((0,), 0, (b"\1",))
+    assert grower.grow([2, 1], parents) == Growth((2, 1), 1, (b"\1\1", b"\1\0\1"))
+    assert grower.grow([4, 3], parents) == Growth((4, 3), 3, (b"\1\1\0\1", b"\1\0\1\0\1"))

@@ -6,8 +6,9 @@ from collections.abc import Sequence as Tokens
 from typing import Any
 
 import numpy as np
-from toys import ToyKV
+from toys import ToyKV, propose
 
+from specc.runtime.call import Call
 from specc.runtime.draft import Outputs
 from specc.runtime.drafters.cascade import Cascade
 from specc.runtime.sequence import Cache, Sequence
@@ -20,18 +21,19 @@ class Successor:
         self.rows, self.probability = rows, probability
         self.fed: list[int] = []
 
-    def run_after(self, rows: int, tokens: Tokens[int]) -> Outputs:
-        assert rows == self.rows + len(self.fed)
-        self.fed += tokens
-        answer = np.array([tokens[-1] + 1])
-        return Outputs(answer.data, None, answer[None], np.log([[self.probability]]))
+    def run(self, calls: Tokens[Call]) -> list[Outputs]:
+        (call,) = calls
+        assert len(call.cache) + call.rows == self.rows + len(self.fed)
+        self.fed += call.tokens
+        answer = np.array([call.tokens[-1] + 1])
+        return [Outputs(answer.data, None, answer[None], np.log([[self.probability]]))]
 
 
 def draft(tokens: list[int], probability: float = 1.0, **parameters: Any) -> tuple[list[int], list[int]]:
     """Return the tokens of a draft, and the tokens that the engine ran for it."""
     engine: Any = Successor(len(tokens) - 1, probability)
-    seq = Sequence(tokens, Cache(ToyKV(), tokens[:-1]))
-    return list(Cascade(engine, **parameters).propose(seq).tokens), engine.fed
+    seq = Sequence(tokens, {"target": Cache(ToyKV(), tokens[:-1])})
+    return list(propose(Cascade(engine, **parameters).open(seq)).tokens), engine.fed
 
 
 def test_what_the_text_has_is_copied_and_no_engine_runs() -> None:
@@ -67,5 +69,5 @@ def test_a_doubtful_token_ends_the_draft() -> None:
 def test_no_more_is_drafted_than_is_asked_for() -> None:
     for limit, tokens in ((2, [7]), (3, [7]), (4, [7, 8]), (6, [7, 8, 9, 10])):
         engine: Any = Successor(1)
-        seq = Sequence([5, 7], Cache(ToyKV(), [5]), limit=limit)
-        assert list(Cascade(engine).propose(seq).tokens) == tokens
+        seq = Sequence([5, 7], {"target": Cache(ToyKV(), [5])}, limit=limit)
+        assert list(propose(Cascade(engine).open(seq)).tokens) == tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from toys import World, prompts
+from toys import World, prompts, propose
 
 from specc.runtime.sequence import Sequence
 
@@ -21,10 +21,10 @@ def test_a_draft_costs_a_call_a_token(count: int) -> None:
 
 def test_its_cache_holds_the_text_and_the_draft_but_for_the_last_token() -> None:
     decoder = World().method("draft-model", assistant=True, num_speculative_tokens=3)
-    seq = Sequence(list(PROMPT), decoder.world.cache)
-    steps = decoder.steps(seq)
+    seq = Sequence(list(PROMPT), decoder.world.caches)
+    steps, cache = decoder.steps(seq), decoder.world.caches["assistant"]
     for _ in range(5):
         next(steps)
-        draft = decoder.drafter.propose(seq)
+        draft = propose(decoder.drafter.open(seq))
         assert draft.tree.slots == 4
-        assert decoder.drafter.cache.tokens == [*seq.tokens[:-1], *draft.tokens[:-1]]
+        assert cache.tokens == [*seq.tokens[:-1], *draft.tokens[:-1]]

@@ -16,6 +16,7 @@ from specc.recipes import METHODS
 from specc.runtime.block import Parents
 from specc.runtime.rng import Rng, SeededRng
 from specc.runtime.sampling import Sampling
+from specc.runtime.sequence import displaced
 from specc.runtime.tree import Tree
 
 PROMPTS = prompts(36)
@@ -85,15 +86,15 @@ def test_what_a_session_learnt_changes_no_token(case: dict[str, Any]) -> None:
 class Unmoved(ToyKV):
     """A commit that leaves the accepted rows where they were run."""
 
-    def move(self, start: int, rows: Tokens[int]) -> None:
+    def commit(self, start: int, slots: Tokens[int]) -> None:
         pass
 
 
 class Neighbours(ToyKV):
     """A commit of the slots before the accepted ones."""
 
-    def move(self, start: int, rows: Tokens[int]) -> None:
-        super().move(start, [row - 1 for row in rows])
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        super().commit(start, [slot - 1 for slot in slots] if displaced(slots) else slots)
 
 
 class Causal(Toy):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from toys import World, prompts
+from toys import World, prompts, propose
 
 from specc.runtime.sequence import Cache, Sequence
 
@@ -14,9 +14,9 @@ def test_children_by_rank_are_what_the_exit_answers_after_the_path_to_them() -> 
     world = World()
     decoder = world.method("early-exit")
     engine = decoder.drafter.engine
-    seq = Sequence([*PROMPT, 3], world.cache)
+    seq = Sequence([*PROMPT, 3], world.caches)
     world.prefill.extend(seq.cache, seq.cache.sync(PROMPT))
-    draft = decoder.drafter.propose(seq)
+    draft = propose(decoder.drafter.open(seq))
     for slot, below in enumerate(draft.tree.children):
         path = [draft.tokens[s] for s in np.flatnonzero(draft.tree.mask[slot])]
         row = engine.extend(Cache(seq.cache.store, seq.cache.tokens), path)

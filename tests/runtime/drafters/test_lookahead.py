@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from toys import ToyKV
+from toys import ToyKV, propose
 
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
-from specc.runtime.drafters.lookahead import Lookahead
+from specc.runtime.drafters.lookahead import Lookahead, LookaheadDrafting
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
 
@@ -14,7 +14,13 @@ W, N, G = 2, 3, 3  # Columns; tokens of an n-gram; guesses.
 
 
 def sequence(*tokens: int) -> Sequence:
-    return Sequence(list(tokens), Cache(ToyKV(), tokens[:-1]))
+    return Sequence(list(tokens), {"target": Cache(ToyKV(), tokens[:-1])})
+
+
+def say(drafting: LookaheadDrafting, *tokens: int) -> None:
+    """Let the text grow. All its tokens but the last one get rows."""
+    drafting.seq.tokens += tokens
+    drafting.seq.cache.tokens[:] = drafting.seq.tokens[:-1]
 
 
 def parts(draft: Draft) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
@@ -26,28 +32,33 @@ def parts(draft: Draft) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
 def test_guesses_are_the_n_grams_of_the_text_that_begin_with_the_pending_token_latest_first() -> None:
     """Four of them, of which the pool keeps three."""
     drafter = Lookahead(W, N, G)
-    draft = drafter.propose(sequence(7, 1, 1, 7, 2, 2, 7, 3, 3, 7, 4, 4, 7))
+    drafting = drafter.open(sequence(7, 1, 1, 7, 2, 2, 7, 3, 3, 7, 4, 4, 7))
+    draft = propose(drafting)
     assert parts(draft)[1] == [(4, 4), (3, 3), (2, 2)]
-    draft = drafter.propose(sequence(7, 1, 1, 7, 2, 2, 7, 3, 3, 7, 4, 4, 7, 2, 2, 7))
+    say(drafting, 2, 2, 7)
+    draft = propose(drafting)
     assert parts(draft)[1] == [(2, 2), (4, 4), (3, 3)]
 
 
 def test_each_column_of_the_window_with_the_answer_below_it_becomes_an_n_gram() -> None:
     """The window moves up by a row, and its columns are guesses when their first token is pending."""
-    drafter, seq = Lookahead(W, N, G), sequence(5, 6, 8)
-    draft = drafter.propose(seq)
+    drafting = Lookahead(W, N, G).open(sequence(5, 6, 8))
+    draft = propose(drafting)
     (a, b), (c, d) = parts(draft)[0]
     ids = np.zeros(draft.tree.slots, np.int64)
     ids[3:5] = 20, 21
-    drafter.observe(seq, draft, Verified(Outputs(ids.data), Sampling()), Accepted((0,), a))
-    draft = drafter.propose(sequence(5, 6, 8, a))
+    drafting.observe(draft, Verified(Outputs(ids.data), Sampling()), Accepted((0,), a))
+    say(drafting, a)
+    draft = propose(drafting)
     assert parts(draft)[0] == [(c, d), (20, 21)]
     assert (c, 20) in parts(draft)[1]
-    assert (d, 21) in parts(drafter.propose(sequence(5, 6, 8, a, b)))[1]
+    say(drafting, b)
+    assert (d, 21) in parts(propose(drafting))[1]
 
 
 def test_another_text_is_read_from_its_beginning() -> None:
     """Though it is longer than the last one."""
     drafter = Lookahead(W, N, G)
-    drafter.propose(sequence(1, 2, 3, 4))
-    assert (8, 9) in parts(drafter.propose(sequence(7, 8, 9, 0, 0, 0, 7)))[1]
+    propose(drafter.open(sequence(1, 2, 3, 4)))
+    draft = propose(drafter.open(sequence(7, 8, 9, 0, 0, 0, 7)))
+    assert (8, 9) in parts(draft)[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toys import ToyKV
+from toys import ToyKV, propose
 
 from specc.runtime.draft import Draft
 from specc.runtime.drafters.plain import Plain
@@ -10,4 +10,4 @@ from specc.runtime.sequence import Cache, Sequence
 
 
 def test_a_draft_is_the_pending_token_alone() -> None:
-    assert Plain().propose(Sequence([4, 7], Cache(ToyKV(), [4]))) == Draft.chain([7])
+    assert propose(Plain().open(Sequence([4, 7], {"target": Cache(ToyKV(), [4])}))) == Draft.chain([7])

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toys import ToyKV
+from toys import ToyKV, propose
 
+from specc.runtime.call import Call
 from specc.runtime.drafters.staged import Staged
 from specc.runtime.sequence import Cache, Sequence
 
@@ -22,13 +23,16 @@ class Successor:
     def engine(self, slots: int, capacity: int) -> Any:
         """Make an engine of so many slots."""
 
-        def run_after(rows: int, tokens: list[int]) -> SimpleNamespace:
+        def run(calls: list[Call]) -> list[SimpleNamespace]:
+            (call,) = calls
+            rows, tokens = len(call.cache) + call.rows, list(call.tokens)
             assert len(tokens) <= slots and (slots == 1 or len(tokens) > 1) and rows + slots <= capacity
-            return self.run_after(rows, tokens)
+            return [self.answer(rows, tokens)]
 
-        return SimpleNamespace(slots=slots, store=SimpleNamespace(capacity=capacity), run_after=run_after)
+        return SimpleNamespace(slots=slots, run=run)
 
-    def run_after(self, rows: int, tokens: list[int]) -> SimpleNamespace:
+    def answer(self, rows: int, tokens: list[int]) -> SimpleNamespace:
+        """Return the next number after each token."""
         assert rows == self.rows + self.drafted
         self.calls.append(tokens)
         answers = [token + 1 for token in tokens]
@@ -42,7 +46,9 @@ def draft(tokens: list[int], capacity: int = 64, **parameters: int) -> tuple[lis
     """Return the tokens of a draft, and the tokens of each call."""
     model = Successor(len(tokens) - 1)
     staged = Staged(model.engine(1, capacity), model.engine(4, capacity), **parameters)
-    return list(staged.propose(Sequence(tokens, Cache(ToyKV(), tokens[:-1]))).tokens), model.calls
+    return list(
+        propose(staged.open(Sequence(tokens, {"target": Cache(ToyKV(capacity), tokens[:-1])}))).tokens
+    ), model.calls
 
 
 def test_without_a_match_it_drafts_a_token_a_call() -> None:

@@ -18,6 +18,7 @@ from listed import bundle_of
 import specc
 from specc.backends import Options
 from specc.runtime.block import Block
+from specc.runtime.call import Call
 from specc.runtime.device import CPU, Device
 from specc.runtime.engines import Engines, ort_device, ort_providers
 from specc.runtime.engines.ort import load, store
@@ -57,7 +58,11 @@ class TestSessionsOfABundle:
         tokens = np.random.default_rng(0).integers(0, engines.bundle.manifest.model.vocab_size, 12).tolist()
         for name in CHAINS:
             slots = engines[name].slots
-            values = engines[name].run(Cache(engines.store("target")), tokens[:slots], Tree.chain(slots)).logits_NV
+            values = (
+                Call(engines[name], Cache(engines.store("target")), 0, tokens[:slots], Tree.chain(slots))
+                .run()
+                .logits_NV
+            )
             assert values is not None
             logits[name] = values.copy()
         for name in CHAINS:

@@ -22,7 +22,7 @@ def test_layers_of_one_shape_share_an_array_and_rows_are_moved_in_all_of_them() 
     assert set(store.values) == {f"{layer}.{kind}" for layer in "037" for kind in ("key", "value")}
     for array in store.arrays:
         array[:] = np.arange(8)[:, None]
-    store.move(2, [2, 4, 7])
+    store.commit(2, [0, 2, 5])
     for value in store.values.values():
         assert value.numpy()[0, 0, :, 0].tolist() == [0, 1, 2, 4, 7, 5, 6, 7]
 

@@ -11,6 +11,7 @@ from doubles.onnx_runtime import RecordedSession
 from engine_files import build, cache_spec, cpu_session
 
 from specc.runtime.block import Block, Parents
+from specc.runtime.call import Call
 from specc.runtime.engine import Engine
 from specc.runtime.engines import ort_device
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner
@@ -44,7 +45,7 @@ class Pair:
         tokens = [(7 * number + i) % 120 for i in range(TREE.slots)]
         logits = []
         for engine, cache in zip(self.engines, self.caches, strict=True):
-            values = engine.run(cache, tokens, TREE).logits_NV
+            values = Call(engine, cache, 0, tokens, TREE).run().logits_NV
             assert values is not None
             logits.append(values[: TREE.slots].copy())
             cache.commit(tokens, PATH)
@@ -97,7 +98,7 @@ class Captured:
         self.cache = Cache(self.store)
 
     def step(self, tokens: list[int]) -> np.ndarray:
-        logits = self.engine.run(self.cache, tokens, TREE).logits_NV
+        logits = Call(self.engine, self.cache, 0, tokens, TREE).run().logits_NV
         assert logits is not None
         copy = logits.copy()
         self.cache.commit(tokens, PATH)
@@ -134,12 +135,12 @@ def test_launches_that_cannot_be_captured_run_plainly_and_one_line_says_so(tmp_p
 def test_a_commit_is_waited_for_before_the_next_step(tmp_path: Path) -> None:
     captured = Captured(tmp_path, build(tmp_path, Block(TREE)))
     waits: list[int] = []
-    captured.engine.run(captured.cache, TOKENS, TREE)
+    Call(captured.engine, captured.cache, 0, TOKENS, TREE).run()
     assert captured.store.moving is None
     captured.cache.commit(TOKENS, PATH)
     assert captured.store.moving is not None
     captured.store.moving = SimpleNamespace(synchronize_outputs=lambda: waits.append(len(captured.cache)))
-    captured.engine.run(captured.cache, TOKENS, TREE)
+    Call(captured.engine, captured.cache, 0, TOKENS, TREE).run()
     assert waits == [len(PATH)] and captured.store.moving is None
 
 

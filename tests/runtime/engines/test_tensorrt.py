@@ -16,6 +16,7 @@ from doubles.tensorrt import FakeTensorRT
 from listed import bundle_of
 
 from specc.runtime.block import Block
+from specc.runtime.call import Call
 from specc.runtime.device import Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import tensorrt
@@ -102,7 +103,7 @@ class Loaded:
         return TensorRTRunner(self.kit, self.bundle, self.spec, self.store)
 
     def run(self, tokens: list[int]) -> list[int]:
-        return self.engine.run(self.cache, tokens, TREE).ids_N.tolist()
+        return Call(self.engine, self.cache, 0, tokens, TREE).run().ids_N.tolist()
 
     def keys(self) -> list[float]:
         keys: list[float] = self.cuda.memory[self.store.addresses["0.key"]].view(np.float32).tolist()

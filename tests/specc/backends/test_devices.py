@@ -13,6 +13,7 @@ from specc.compiler import Options as CompileOptions
 from specc.compiler import compile_bundle
 from specc.exactness.replay import prove
 from specc.runtime.block import Block
+from specc.runtime.call import Call
 from specc.runtime.engine import Engine
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner
 from specc.runtime.sequence import Cache
@@ -32,7 +33,7 @@ def test_half_precision_computes_what_full_precision_computes(tmp_path: Path) ->
         spec = build(directory, Block(TREE, weights=kind))
         store = HostKV(cache_spec(spec))
         engine = Engine("verify", spec.block, OrtRunner(cpu_session(directory / spec.file), spec, store), store)
-        values = engine.run(Cache(store), [3, 1, 4, 1, 5, 9, 2], TREE).logits_NV
+        values = Call(engine, Cache(store), 0, [3, 1, 4, 1, 5, 9, 2], TREE).run().logits_NV
         assert values is not None
         logits.append(values.copy())
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.03

@@ -28,6 +28,7 @@ from specc.exactness import golden
 from specc.exactness.replay import prove
 from specc.runtime.block import Block, Parents
 from specc.runtime.bundle import Bundle, open_bundle
+from specc.runtime.call import Call
 from specc.runtime.device import CPU, Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import inductor as runner
@@ -95,7 +96,7 @@ def step(pairs: Sequence[tuple[Engine, Cache]], number: int) -> list[np.ndarray]
     tokens = [(11 * number + 3 * i) % 120 for i in range(TREE.slots)]
     logits = []
     for engine, cache in pairs:
-        values = engine.run(cache, tokens, TREE).logits_NV
+        values = Call(engine, cache, 0, tokens, TREE).run().logits_NV
         assert values is not None
         logits.append(values[: TREE.slots].copy())
     for _, cache in pairs:

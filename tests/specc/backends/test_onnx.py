@@ -22,6 +22,7 @@ from specc.compiler import weights
 from specc.passes.find import outputs as graph_outputs
 from specc.passes.find import set_outputs
 from specc.runtime.block import Block, Parents
+from specc.runtime.call import Call
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import Tensor
 from specc.runtime.tree import Tree
@@ -79,7 +80,7 @@ def test_slots_beyond_the_last_learned_position_are_padding(family: str, tmp_pat
     bench.prefill("parents", POSITIONS - 6)
     fitting = Tree(WIDE.parents[:6])
     drawn = bench.draw(WIDE.slots)
-    outputs = bench.engines["parents"].run(bench.cache, drawn, Tree.chain(10))
+    outputs = Call(bench.engines["parents"], bench.cache, 0, drawn, Tree.chain(10)).run()
     same(logits_of(outputs)[:6], bench.truth(drawn[:6])[0])
     bench.verify("parents", fitting)
 

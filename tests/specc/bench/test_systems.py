@@ -31,6 +31,6 @@ def test_a_run_has_the_counts_of_its_drafts(bundle: Path) -> None:
 def test_drafters_forget_between_rounds(bundle: Path) -> None:
     own = SpeccSystem(open_bundle(bundle), ["prompt-lookup"])
     own.run("prompt-lookup", [4, 5] * 8, 4, 0)
-    assert own.session.drafters
+    assert own.session.shared.drafters
     own.renew()
-    assert not own.session.drafters
+    assert not own.session.shared.drafters

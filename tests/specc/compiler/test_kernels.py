@@ -24,7 +24,7 @@ from specc.exactness import golden
 from specc.runtime.bundle import open_bundle
 from specc.runtime.engines import kernels
 from specc.runtime.errors import BackendError, SpeccWarning
-from specc.runtime.session import Session
+from specc.runtime.session import open_session
 
 pytestmark = pytest.mark.torch
 
@@ -132,7 +132,7 @@ def test_a_bf16_bundle_of_a_bf16_checkpoint_has_the_tokens_and_golden_outputs_of
     assert {e.weights for e in bundle.manifest.engines} == {"weights.safetensors"}
     stored = load_file(bf16 / "weights.safetensors")
     assert {t.dtype for n, t in stored.items() if t.ndim > 2 and "int4" not in n} == {torch.bfloat16}
-    one, other = Session(open_bundle(fp32)), Session(bundle)
+    one, other = open_session(open_bundle(fp32)), open_session(bundle)
     for case in golden.read_cases(fp32 / golden.FILE):
         for recipe in bundle.manifest.recipes:
             expected = one.generate(case.prompt_ids, 24, recipe=recipe.name).token_ids
@@ -156,7 +156,7 @@ def test_a_runtime_without_the_library_says_so_before_it_loads(
 ) -> None:
     path = compiled(exact_model, tmp_path / "int4.specc", "int4")
     monkeypatch.setitem(sys.modules, "specc_kernels", None)
-    session = Session(open_bundle(path))
+    session = open_session(open_bundle(path))
     with pytest.raises(
         BackendError, match=r"operators of specc-kernels \(.*LinearNBits.*\): specc-kernels is not"
     ) as e:

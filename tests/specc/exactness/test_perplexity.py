@@ -123,7 +123,7 @@ class TestBundle:
         assert json.loads(anew.out)["perplexity"]["original"] == pytest.approx(own["original"], rel=1e-4)
 
     def test_rows_of_a_conversation_are_forgotten(self, bundle: Path) -> None:
-        session = package.load(bundle)
+        session = package.load(bundle).conversation
         before = session.generate("import os", 8, ignore_eos=True).token_ids
         perplexity.measure(session, from_text("t", [1, 2, 3, 4] * 5, 256))
         assert session.generate("import os", 8, ignore_eos=True).token_ids == before

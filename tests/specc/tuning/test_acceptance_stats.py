@@ -26,7 +26,7 @@ def test_no_step_has_no_rates() -> None:
 @pytest.mark.model
 class TestCalibrate:
     def test_it_counts_the_tokens_that_were_asked_for(self, bundle: Path) -> None:
-        session = specc.load(bundle)
+        session = specc.load(bundle).conversation
         advances: list[int] = []
         recipes = [session.bundle.recipe(name) for name in ("prompt-lookup", "early-exit")]
         calibrations = calibrate(session, [[1, 2, 3], [4, 5] * 8], 30, recipes, advances.append)
@@ -37,7 +37,7 @@ class TestCalibrate:
             assert calibration.outside > 0 and all(cost > 0 for cost in calibration.costs.values())
 
     def test_a_step_without_a_draft_calls_no_draft_engine(self, bundle: Path) -> None:
-        session = specc.load(bundle)
+        session = specc.load(bundle).conversation
         recipe = session.bundle.recipe("early-exit")
         steps = calibrate(session, [[4, 5] * 8], 20, [recipe])["early-exit"].steps
         assert any(step.drafted for step in steps)

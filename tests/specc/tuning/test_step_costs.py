@@ -26,7 +26,7 @@ def test_a_median_has_a_spread() -> None:
 @pytest.mark.model
 class TestStepCosts:
     def test_each_engine_at_each_context(self, bundle: Path) -> None:
-        session = specc.load(bundle)
+        session = specc.load(bundle).conversation
         names = [engine.name for engine in session.bundle.manifest.engines]
         costs = step_costs(session, names, (1, 64), 2)
         assert [(c.engine, c.context) for c in costs] == [(name, context) for name in names for context in (1, 64)]
@@ -34,7 +34,7 @@ class TestStepCosts:
         assert all(c.milliseconds > 0 <= c.spread for c in costs)
 
     def test_an_engine_that_takes_longer_costs_more(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        session, run = specc.load(bundle), Engine.run
+        session, run = specc.load(bundle).conversation, Engine.run
 
         def slow(engine: Engine, *arguments: Any) -> Any:
             time.sleep(0.02 if engine.name == "decode" else 0)
@@ -45,7 +45,7 @@ class TestStepCosts:
         assert prefill.milliseconds < 20 < decode.milliseconds < 60
 
     def test_they_take_turns(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        session, run = specc.load(bundle), Engine.run
+        session, run = specc.load(bundle).conversation, Engine.run
         order: list[str] = []
 
         def recording(engine: Engine, *arguments: Any) -> Any:
@@ -57,7 +57,7 @@ class TestStepCosts:
         assert order[::5] == ["decode", "prefill"] * 3
 
     def test_the_session_decodes_as_before(self, bundle: Path) -> None:
-        session = specc.load(bundle)
+        session = specc.load(bundle).conversation
         options: Any = {"recipe": "early-exit", "ignore_eos": True}
         before = session.generate("import os", 12, **options).token_ids
         step_costs(session, ("decode", "prefill"), (2,), 1)
@@ -66,7 +66,7 @@ class TestStepCosts:
     @pytest.mark.parametrize("context", [0, 10_000])
     def test_a_context_that_does_not_fit_is_refused(self, bundle: Path, context: int) -> None:
         with pytest.raises(PromptError, match=f"a context of {context} and the 1 slots of decode do not fit"):
-            step_costs(specc.load(bundle), ("decode",), (context,), 1)
+            step_costs(specc.load(bundle).conversation, ("decode",), (context,), 1)
 
 
 @pytest.mark.model

@@ -10,7 +10,7 @@ import pytest
 from specc.exactness import golden
 from specc.exactness.golden import Replayed, Verdict
 from specc.runtime.bundle import open_bundle
-from specc.runtime.session import Session
+from specc.runtime.session import Session, open_session
 from specc.tuning.trials import RecipeTrials, Trial, ratio, run
 
 
@@ -43,7 +43,7 @@ def test_answers_without_decoding_compare_as_equal() -> None:
 class TestRun:
     @pytest.fixture(scope="class")
     def session(self, bundle: Path) -> Session:
-        return Session(open_bundle(bundle))
+        return open_session(open_bundle(bundle))
 
     def test_an_answer_goes_on_after_the_golden_tokens(self, session: Session, bundle: Path) -> None:
         [case, *_] = golden.read_cases(bundle / golden.FILE)

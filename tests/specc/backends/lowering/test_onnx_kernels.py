@@ -34,6 +34,7 @@ from specc.compiler.capture import capture
 from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.runtime.block import Block, Parents
+from specc.runtime.call import Call
 from specc.runtime.engine import Engine
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
@@ -199,7 +200,9 @@ class Steps:
 
     def run(self, engine: Engine, past: int, count: int) -> np.ndarray:
         """Run the next tokens behind the first `past` ones, and return their logits."""
-        outputs = engine.run_after(past, self.tokens[past : past + count])
+        outputs = Call(
+            engine, Cache(self.bench.rows, self.tokens[:past]), 0, self.tokens[past : past + count], Tree.chain(count)
+        ).run()
         return logits_of(outputs)[:count].copy()
 
     def forget(self, past: int) -> None:
@@ -248,12 +251,12 @@ def test_a_slot_of_a_tree_has_the_bits_of_decoding_along_its_path(kind: str, dat
     past, tree = data.draw(st.integers(0, CAPACITY - 12), "past"), Tree(tuple(parents))
     drawn = [3 * slot + 1 for slot in range(12)]
     cache = Cache(steps.bench.rows, steps.tokens[:past])
-    logits = logits_of(steps.bench.engines["tree"].run(cache, drawn, tree)).copy()
+    logits = logits_of(Call(steps.bench.engines["tree"], cache, 0, drawn, tree).run()).copy()
     decode = steps.chain(1, threads=1)
     for leaf in range(12):
         path = path_to(tree, leaf)
         for row, slot in enumerate(path):
-            outputs = decode.run_after(past + row, [drawn[slot]])
+            outputs = Call(decode, cache, row, [drawn[slot]], Tree.chain(1)).run()
         assert same_bits(logits_of(outputs)[0], logits[leaf])
     for array, expected in zip(steps.bench.rows.arrays, steps.rows, strict=True):
         array[:] = expected
@@ -285,8 +288,10 @@ def test_fp32_products_of_onnx_runtime_do_depend_on_the_width(tmp_path: Path) ->
     """The control of the tests above."""
     bench = Bench("llama", tmp_path, {"decode": Block(Tree.chain(1))}, wide_graph())
     tokens, decode = bench.draw(CAPACITY), bench.engines["decode"]
-    single = np.concatenate([logits_of(decode.run_after(past, [tokens[past]])).copy() for past in range(CAPACITY)])
+    caches = [Cache(bench.rows, tokens[:past]) for past in range(CAPACITY)]
+    steps = [Call(decode, cache, 0, [tokens[len(cache)]], Tree.chain(1)) for cache in caches]
+    single = np.concatenate([logits_of(step.run()).copy() for step in steps])
     wide = bench.engine(ONNX.engine_at(bench.specs["decode"], "wide", Block(Tree.chain(CAPACITY))))
-    whole = logits_of(wide.run_after(0, tokens))
+    whole = logits_of(Call(wide, Cache(bench.rows), 0, tokens, Tree.chain(CAPACITY)).run())
     np.testing.assert_allclose(whole, single, atol=1e-4)
     assert not same_bits(whole, single)

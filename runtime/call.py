@@ -1,0 +1,102 @@
+"""A call: what one engine shall run, for one cache.
+
+A drafter asks for calls, and the loop runs them. Calls of several requests can then go into one run of an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from collections.abc import Sequence as Tokens
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from .draft import Outputs
+from .sequence import Cache
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The next part of a tree that grows by several calls, for the engine of a Frontier block.
+
+    Attributes:
+        slots: the slots of the tree that the call runs. Row i of the outputs belongs to `slots[i]`.
+        rows: how many rows of the tree earlier calls left.
+        visible: for each slot a byte for each row of the tree, up to its own: 1 if the slot sees that row.
+    """
+
+    slots: tuple[int, ...]
+    rows: int
+    visible: tuple[bytes, ...]
+
+    @staticmethod
+    @lru_cache(256)
+    def chain(slots: int) -> Growth:
+        """Make the growth that runs a whole chain in one call."""
+        return Growth(tuple(range(slots)), 0, tuple([b"\1" * row for row in range(1, 1 + slots)]))
+
+    def call(self, engine: Engine, cache: Cache, tokens: Tokens[int], committed: int = 0) -> Call:
+        """Make the call that runs this part.
+
+        Args:
+            engine: an engine of a Frontier block.
+            cache: the rows before the tree, and those of the tree that are committed.
+            tokens: the tokens of all slots of the tree so far.
+            committed: how many rows of the tree the cache has committed.
+        """
+        return Call(engine, cache, self.rows - committed, [tokens[slot] for slot in self.slots], self)
+
+
+class Call(NamedTuple):
+    """One call of an engine. The rows that it writes are scratch until the cache commits some of them.
+
+    Attributes:
+        engine: the engine that runs it.
+        cache: the committed rows.
+        rows: how many scratch rows after the committed ones the slots also see. Earlier calls left them.
+        tokens: one token for each slot that is used.
+        tree: how the slots stand below those rows: a tree that fits the block, or a part of one that grows.
+    """
+
+    engine: Engine
+    cache: Cache
+    rows: int
+    tokens: Tokens[int]
+    tree: Tree | Growth
+
+    def run(self) -> Outputs:
+        """Run this call alone, and return its outputs as views that the engine's next run overwrites."""
+        return self.engine.run((self,))[0]
+
+
+class Pending:
+    """A run of an engine that was started and goes on in another thread."""
+
+    def __init__(self, future: Future[list[Outputs]]) -> None:
+        self._future = future
+
+    def wait(self) -> list[Outputs]:
+        """Wait for the run to end, and return the outputs of its calls, in their order.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        return self._future.result()
+
+
+def finish(calls: Generator[Call, Outputs, T]) -> T:
+    """Run the calls that a generator yields, each alone, and return what the generator returns."""
+    try:
+        call = next(calls)
+        while True:
+            call = calls.send(call.run())
+    except StopIteration as end:
+        result: T = end.value
+        return result

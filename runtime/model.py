@@ -1,0 +1,115 @@
+"""A model: a loaded bundle, which serves conversations and requests from any thread."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from .bundle import Bundle
+from .device import CPU, Device
+from .engines import Engines
+from .request import RequestOptions
+from .scheduler import Handle, Scheduler, SchedulerPolicy
+from .session import Session
+from .shared import Shared
+from .stream import Generation, Stream
+from .text import Prompt, Text
+
+
+class Model:
+    """A loaded bundle. Any thread may use it.
+
+    `generate` and `stream` go on with one conversation. `session` begins another one. `submit` lets a thread of the
+    model run a request, in turns with others.
+
+    A model is a context manager, which closes it at the end.
+
+    Attributes:
+        shared: what all requests share.
+        conversation: the session of `generate` and `stream`.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device = CPU, policy: SchedulerPolicy | None = None) -> None:
+        """Check the bundle and make the caches of the first conversation.
+
+        Args:
+            bundle: the bundle.
+            device: where the engines run.
+            policy: how many submitted requests run and wait.
+
+        Raises:
+            BundleError: a file was altered.
+            BackendError: no backend of the bundle runs on the device, or the caches do not fit.
+        """
+        self.shared = Shared(bundle, device)
+        self.conversation = Session(self.shared)
+        self._scheduler = Scheduler(self.shared.lanes, policy or SchedulerPolicy())
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engines and the caches. Later requests, and those that have not ended, raise a SpeccError."""
+        self.shared.close()
+        self._scheduler.wake()
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle."""
+        return self.shared.bundle
+
+    @property
+    def engines(self) -> Engines:
+        """The engines."""
+        return self.shared.engines
+
+    @property
+    def text(self) -> Text:
+        """The tokenizer and the chat template."""
+        return self.shared.text
+
+    def session(self) -> Session:
+        """Begin a conversation with caches of its own.
+
+        If the machine or the backend has no room for them, conversations share one cache and take turns on it. Then
+        each switch computes rows anew.
+
+        Raises:
+            SpeccError: the model is closed.
+        """
+        self.engines.check_open()
+        return Session(self.shared)
+
+    def generate(
+        self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]
+    ) -> Generation:
+        """Decode to the end, as `Session.generate` does, which describes the arguments."""
+        return self.conversation.generate(prompt, max_new_tokens, **options)
+
+    def stream(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]) -> Stream:
+        """Return an iterator over pieces of the answer's text, as `Session.stream` does."""
+        return self.conversation.stream(prompt, max_new_tokens, **options)
+
+    def submit(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]) -> Handle:
+        """Let a thread of the model run a request, and return at once.
+
+        Submitted requests take turns, step by step. Each has caches of its own while it runs.
+
+        Args:
+            prompt: text, token ids, or messages for the model's chat template.
+            max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
+            options: those of `Session.stream`, which describes them.
+
+        Returns:
+            A handle on the answer.
+
+        Raises:
+            BusyError: too many requests wait already.
+            PromptError: the prompt or an option is out of range.
+            RecipeError: the recipe or the rule does not exist, or the two do not go together.
+            SpeccError: the model is closed.
+        """
+        session = Session(self.shared, self.shared.lanes.first)
+        return self._scheduler.submit(session, session.stream(prompt, max_new_tokens, **options))

@@ -1,0 +1,66 @@
+"""What all requests of a loaded bundle share."""
+
+from __future__ import annotations
+
+from .bundle import Bundle
+from .checked_files import check_once
+from .device import CPU, Device
+from .engines import Engines
+from .engines.memory import trim
+from .guard import Guard
+from .lanes import FairLock, Lanes
+from .method import RunnableMethod
+from .recipe import Recipe
+from .text import Text
+
+
+class Shared:
+    """The engines, the tokenizer and the drafters of a bundle, and the lanes that requests run in.
+
+    Attributes:
+        bundle: the bundle.
+        engines: the engines. Each is loaded by the first request that needs it.
+        text: the tokenizer and the chat template.
+        lanes: the caches of conversations and requests.
+        lock: held while engines run.
+        drafters: the drafters in use, each under its guard, by `RunnableMethod.key`.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
+        """Check the bundle, and make the first lane.
+
+        Args:
+            bundle: the bundle.
+            device: where the engines run.
+
+        Raises:
+            BundleError: a file was altered.
+            BackendError: no backend of the bundle runs on the device, or the caches do not fit.
+        """
+        self.bundle = bundle
+        self.engines = Engines(bundle, device, check_once(bundle))
+        self.text = Text(bundle)
+        self.lanes, self.lock = Lanes(self.engines), FairLock()
+        self.drafters: dict[tuple[str, bool], Guard] = {}
+
+    def close(self) -> None:
+        """Free the engines and the caches. Requests that have not ended raise a SpeccError at their next step."""
+        with self.lock:
+            self.engines.close()
+            self.drafters.clear()
+            self.lanes.drop()
+            trim()  # Engines are freed in many parts, which malloc would keep.
+
+    def guarded_drafter(self, method: RunnableMethod) -> Guard:
+        """Return a method's drafter under its guard. Both last, with what they learned."""
+        self.engines.load(*method.recipe.engine_names)
+        if method.key not in self.drafters:
+            engines = {role: self.engines[name] for role, name in method.recipe.engines.items()}
+            self.drafters[method.key] = Guard(method.make_drafter(engines))
+        return self.drafters[method.key]
+
+    def release(self, recipe: Recipe, keep: Recipe) -> None:
+        """Unload what `recipe` uses and `keep` does not, drafters and engines. They load again on demand."""
+        with self.lock:
+            self.drafters = {key: drafter for key, drafter in self.drafters.items() if key[0] != recipe.name}
+            self.engines.release(*set(recipe.engine_names).difference(keep.engine_names))

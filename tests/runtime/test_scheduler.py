@@ -1,0 +1,278 @@
+"""A scheduler over toys: submitted requests, and threads that submit and cancel at random."""
+
+from __future__ import annotations
+
+import faulthandler
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
+
+from specc.runtime.errors import BackendError, BusyError, PromptError, RecipeError
+from specc.runtime.model import Model
+from specc.runtime.scheduler import Handle
+
+PROMPT = "the quick brown fox"
+PROMPTS = [f"{PROMPT} {number}" for number in range(6)]
+THREADS = 16
+EOS = VOCABULARY - 1  # The answer to PROMPT does not have it.
+
+
+def stalled(handle: Handle, running: bool | None = None) -> None:
+    """Wait until a request is ahead of its reader as far as it may be, with caches or without if that is said."""
+    limit = time.monotonic() + 30
+    while not handle.paused or (running is not None and handle.running != running):
+        assert time.monotonic() < limit, "the request goes on"
+        time.sleep(0.001)
+
+
+def recipes_of(model: Model) -> list[str]:
+    """Return the names of the model's recipes."""
+    return [recipe.name for recipe in model.bundle.manifest.recipes]
+
+
+@pytest.mark.parametrize("lanes", [True, False], ids=["a cache each", "one cache"])
+def test_submitted_requests_get_the_answers_that_they_would_get_alone(
+    model: Model, backend: ToyBackend, lanes: bool
+) -> None:
+    """By every recipe, greedy and sampled, all at once."""
+    backend.lanes = lanes
+    options: list[dict[str, Any]] = [
+        {"recipe": recipe, "ignore_eos": True, "temperature": temperature, "seed": number}
+        for number, recipe in enumerate(recipes_of(model))
+        for temperature in (0.0, 0.9)
+    ]
+    prompts = [PROMPTS[number % len(PROMPTS)] for number in range(len(options))]
+    expected = [model.generate(p, 30, **o, guard=False) for p, o in zip(prompts, options, strict=True)]
+    handles = [model.submit(p, 30, **o) for p, o in zip(prompts, options, strict=True)]
+    for handle, alone in zip(handles, expected, strict=True):
+        answer = handle.result(60)
+        assert (answer.token_ids, answer.text) == (alone.token_ids, alone.text)
+        assert (handle.finish_reason, answer.finish_reason) == ("length", "length")
+        assert handle.token_ids == answer.token_ids and handle.prompt_tokens == answer.stats.prompt_tokens
+
+
+def test_requests_take_turns(load: Callable[..., Model], backend: ToyBackend) -> None:
+    """A short one that comes later ends before a long one; one by one it would not."""
+    backend.model = Slow
+    model = load(running=2)
+    long = model.submit(PROMPT, 200, ignore_eos=True)
+    next(long)
+    assert model.submit(PROMPTS[0], 5, ignore_eos=True).result(60).stats.new_tokens == 5
+    assert long.finish_reason is None and len(long.token_ids) < 200
+    assert model.generate(PROMPTS[1], 5, ignore_eos=True).stats.new_tokens == 5
+    assert long.finish_reason is None
+    assert long.result(60).stats.new_tokens == 200
+
+
+def test_one_cache_serves_requests_one_after_another(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model, backend.lanes = Slow, False
+    model = load()
+    first, second = (model.submit(prompt, 20, ignore_eos=True) for prompt in PROMPTS[:2])
+    next(second)
+    assert first.finish_reason == "length"
+    assert second.result(60).token_ids == model.generate(PROMPTS[1], 20, ignore_eos=True).token_ids
+
+
+def test_a_handle_is_an_iterator_over_text(model: Model) -> None:
+    answer = model.generate(PROMPT, 40, ignore_eos=True)
+    pieces = list(model.submit(PROMPT, 40, ignore_eos=True))
+    assert "".join(pieces) == answer.text and len(pieces) > 10
+    end = answer.text[20:30]
+    handle = model.submit(PROMPT, 40, stop=end, ignore_eos=True)
+    assert "".join(handle) == answer.text.partition(end)[0]
+    assert (handle.finish_reason, handle.result().stop_reason) == ("stop", end)
+
+
+def test_what_was_read_before_is_a_part_of_the_result(model: Model) -> None:
+    handle = model.submit(PROMPT, 40, ignore_eos=True)
+    first = next(handle)
+    answer = handle.result(60)
+    assert answer.text.startswith(first)
+    assert first + "".join(handle) == answer.text
+
+
+def test_a_request_that_is_ahead_of_its_reader_pauses(load: Callable[..., Model]) -> None:
+    model = load(pieces=4)
+    handle = model.submit(PROMPT, 60, ignore_eos=True)
+    stalled(handle)
+    tokens = len(handle.token_ids)
+    assert 4 <= tokens < 40
+    time.sleep(0.05)
+    assert len(handle.token_ids) == tokens
+    assert "".join(handle) == model.generate(PROMPT, 60, ignore_eos=True).text
+
+
+def test_requests_without_readers_give_their_caches_to_others(load: Callable[..., Model]) -> None:
+    """And go on where they were when somebody reads."""
+    model = load(running=2, pieces=2)
+    options: dict[str, Any] = {"ignore_eos": True, "temperature": 0.9, "seed": 5}
+    expected = [model.generate(prompt, 40, **options).text for prompt in PROMPTS[:5]]
+    handles = [model.submit(prompt, 40, **options) for prompt in PROMPTS[:5]]
+    for handle in handles:
+        stalled(handle)
+    assert sum(handle.running for handle in handles) == 2
+    for handle, text in reversed(list(zip(handles, expected, strict=True))):
+        assert "".join(handle) == text
+
+
+def test_a_request_is_cancelled_while_it_runs_waits_or_pauses(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model = Slow
+    model = load(running=1)
+    running = model.submit(PROMPT, 200, ignore_eos=True)
+    waiting = model.submit(PROMPT, 200, ignore_eos=True)
+    piece = next(running)
+    waiting.cancel()
+    assert (waiting.finish_reason, waiting.result().token_ids, list(waiting)) == ("cancelled", [], [])
+    running.cancel()
+    answer = running.result(10)
+    assert answer.finish_reason == "cancelled" and answer.text.startswith(piece) and 0 < len(answer.token_ids) < 200
+    running.cancel()
+    paused = load(pieces=2).submit(PROMPT, 100, ignore_eos=True)
+    stalled(paused)
+    paused.cancel()
+    assert paused.result(10).finish_reason == "cancelled"
+    ended = model.submit(PROMPT, 3, ignore_eos=True)
+    ended.result(10)
+    ended.cancel()
+    assert ended.finish_reason == ended.result().finish_reason == "length"
+
+
+def test_a_full_queue_is_an_error_and_nothing_else(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model = Slow
+    model = load(running=1, waiting=2)
+    first = model.submit(PROMPT, 100, ignore_eos=True)
+    next(first)
+    others = [model.submit(PROMPT, 5, ignore_eos=True) for _ in range(2)]
+    with pytest.raises(BusyError, match="2 requests wait already; submit again when some have ended"):
+        model.submit(PROMPT, 5)
+    others.pop().cancel()
+    others.append(model.submit(PROMPT, 5, ignore_eos=True))
+    assert [len(handle.result(60).token_ids) for handle in (first, *others)] == [100, 5, 5]
+
+
+def test_what_cannot_be_done_is_refused_at_once(model: Model) -> None:
+    for options, error in (({"recipe": "telepathy"}, RecipeError), ({"temperature": -1}, PromptError)):
+        with pytest.raises(error):
+            model.submit(PROMPT, 5, **options)
+    with pytest.raises(PromptError, match="empty"):
+        model.submit("", 5)
+
+
+def test_a_request_that_fails_disturbs_no_other(load: Callable[..., Model], backend: ToyBackend) -> None:
+    class Failing(Slow):
+        def run(self) -> None:
+            super().run()
+            if EOS in self.inputs["input_ids"]:
+                raise OSError("the ceiling fell")
+
+    backend.model = Failing
+    model = load()
+    good = model.submit(PROMPT, 60, ignore_eos=True)
+    bad = model.submit([1, 2, EOS], 60, ignore_eos=True)
+    for _ in range(2):
+        with pytest.raises(BackendError, match="the ceiling fell"):
+            bad.result(60)
+    with pytest.raises(BackendError, match="the ceiling fell"):
+        list(bad)
+    assert bad.finish_reason == "error"
+    assert good.result(60).token_ids == model.generate(PROMPT, 60, ignore_eos=True).token_ids
+
+
+def test_waiting_has_an_end_if_one_is_set(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model = Slow
+    handle = load().submit(PROMPT, 200, ignore_eos=True)
+    with pytest.raises(TimeoutError, match=r"not whole after 0\.01 s"):
+        handle.result(0.01)
+    assert handle.result(60).stats.new_tokens == 200
+
+
+class Shaker:
+    """Threads that submit, read, pause and cancel at random. Every answer is checked.
+
+    Attributes:
+        counts: how many requests ended how.
+        errors: what went wrong.
+    """
+
+    options: Mapping[str, Any] = {"ignore_eos": True, "temperature": 0.8, "acceptance": "match"}
+    sizes = (1, 7, 30)
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.recipes = model, recipes_of(model)
+        self.counts, self.errors = Counter[str](), list[BaseException]()
+        self.expected = {
+            (prompt, seed): model.generate(prompt, max(self.sizes), recipe="plain", seed=seed, **self.options).token_ids
+            for prompt in PROMPTS
+            for seed in range(2)
+        }
+
+    def run(self, seconds: float) -> None:
+        """Run all threads for a while, and wait for their last requests."""
+        stop = Event()
+        rngs = [random.Random(seed) for seed in range(THREADS)]
+        threads = [Thread(target=self.work, args=(rng, stop), daemon=True) for rng in rngs]
+        faulthandler.dump_traceback_later(seconds + 300)
+        for thread in threads:
+            thread.start()
+        stop.wait(seconds)
+        stop.set()
+        for thread in threads:
+            thread.join(240)
+        faulthandler.cancel_dump_traceback_later()
+        assert not any(thread.is_alive() for thread in threads)
+
+    def work(self, rng: random.Random, stop: Event) -> None:
+        """Submit one request after another."""
+        try:
+            while not stop.is_set():
+                self.counts[self.request(rng)] += 1
+        except BaseException as e:
+            self.errors.append(e)
+            raise
+
+    def request(self, rng: random.Random) -> str:
+        """Submit a request, read it in one of several ways, and return how it ended."""
+        prompt, seed, size = rng.choice(PROMPTS), rng.randrange(2), rng.choice(self.sizes)
+        recipe, guard = rng.choice(self.recipes), rng.random() < 0.5
+        try:
+            handle = self.model.submit(prompt, size, recipe=recipe, seed=seed, guard=guard, **self.options)
+        except BusyError:
+            time.sleep(0.01)
+            return "busy"
+        way = rng.choice(("cancel", "wait", "read"))
+        for _ in zip(range({"cancel": 3, "wait": 0, "read": size}[way]), handle, strict=False):
+            time.sleep(rng.choice((0, 0, 0.005)))
+        if way == "cancel":
+            handle.cancel()
+        answer = handle.result(120)
+        assert answer.token_ids == self.expected[prompt, seed][: len(answer.token_ids)], (prompt, seed, recipe)
+        assert answer.finish_reason == "length" if len(answer.token_ids) == size else way == "cancel"
+        return answer.finish_reason
+
+
+def shake(model: Model, seconds: float) -> None:
+    """Let threads use a model at random, and check what they got."""
+    shaker = Shaker(model)
+    shaker.run(seconds)
+    assert shaker.errors == []
+    assert shaker.counts["length"] > THREADS and shaker.counts["cancelled"] > 0
+
+
+def test_threads_that_submit_and_cancel_get_no_wrong_token(load: Callable[..., Model]) -> None:
+    shake(load(running=3, waiting=THREADS // 2, pieces=4), 3)
+
+
+@pytest.mark.slow
+def test_threads_that_submit_and_cancel_for_ten_minutes_get_no_wrong_token(load: Callable[..., Model]) -> None:
+    shake(load(running=3, waiting=THREADS // 2, pieces=4), 600)
+
+
+def test_the_context_ends_an_answer_without_a_limit(model: Model) -> None:
+    answer = model.submit([1] * (CONTEXT - 3), None, ignore_eos=True).result(60)
+    assert (len(answer.token_ids), answer.finish_reason) == (3, "length")
