@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from . import normalizer_check, tokenizer_time
+from . import normalizer_check, tokenizer_file, tokenizer_time
 from .bundle import Bundle
 from .chat import FOLDER, TEMPLATE, ChatOptions, ChatTemplate, Message, read_templates, special_tokens
 from .detokenizer import Decoder, Detokenizer
@@ -41,7 +41,9 @@ class Text:
             return BundleError(f"{file} cannot be read ({reason}); upgrade tokenizers, or compile again")
 
         with library_errors(unreadable):
-            self.tokenizer = Tokenizer.from_file(str(file))
+            data = file.read_bytes()
+            tokenizer_file.check(data)
+            self.tokenizer = Tokenizer.from_buffer(data)
             normalizer_check.check(self.tokenizer.normalizer)
             self._may_be_slow = tokenizer_time.may_be_slow(self.tokenizer)
             self.tokenizer.no_truncation()
