@@ -46,7 +46,7 @@ EXAMPLES = examples(
     "specc generate model.specc --prompts in.jsonl --output out.jsonl",
     'specc generate model.specc -p "def f(" --no-speculation --json',
     "specc generate model.specc -p 'Describe a person.' --json-schema person.json",
-    "specc generate model.specc -p 'Yes or no?' --regex '(yes|no)' --logprobs 2 --json",
+    "specc generate model.specc -p 'Yes?' --regex '(yes|no)' --logprobs 2 --json",
 )
 STDIN = "Read the prompt from standard input."
 PROMPT_FILE = "A file that holds the prompt."

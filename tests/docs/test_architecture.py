@@ -23,5 +23,5 @@ def test_the_requests_of_the_page_get_their_answers(
     exec(compile(code, "architecture.md", "exec"), {"specc": specc})
     printed = capsys.readouterr().out
     assert printed.startswith(expected)
-    ending = r"(eos|length) \['(eos|length)', '(eos|length|cancelled)', '(eos|length)'\]\n"
+    ending = r"\['(eos|length)', '(eos|length|cancelled)', '(eos|length)'\]\n"
     assert re.fullmatch(ending, printed.removeprefix(expected))
