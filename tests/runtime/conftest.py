@@ -35,6 +35,6 @@ def load(tmp_path: Path, backend: ToyBackend) -> Iterator[Callable[..., Model]]:
 
 
 @pytest.fixture
-def model(load: Callable[..., Model]) -> Model:
+def toy_model(load: Callable[..., Model]) -> Model:
     """A model with the default policy."""
     return load()

@@ -31,11 +31,11 @@ def stalled(handle: Handle, running: bool | None = None) -> None:
         time.sleep(0.001)
 
 
-def test_coroutines_read_handles_and_streams(model: Model) -> None:
-    expected = [model.generate(prompt, 30, ignore_eos=True).text for prompt in PROMPTS]
+def test_coroutines_read_handles_and_streams(toy_model: Model) -> None:
+    expected = [toy_model.generate(prompt, 30, ignore_eos=True).text for prompt in PROMPTS]
 
     async def read(prompt: str, submitted: bool) -> str:
-        source = model.submit(prompt, 30, ignore_eos=True) if submitted else model.session().stream(prompt, 30)
+        source = toy_model.submit(prompt, 30, ignore_eos=True) if submitted else toy_model.session().stream(prompt, 30)
         return "".join([piece async for piece in source])
 
     async def read_all() -> list[str]:
@@ -71,20 +71,20 @@ def test_a_closed_model_says_so_to_everybody(load: Callable[..., Model], backend
     model.close()
 
 
-def test_closing_a_model_frees_its_engines_and_rows(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_a_model_frees_its_engines_and_rows(toy_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are gone when memory is given back."""
-    handle = model.submit(PROMPT, 4)
+    handle = toy_model.submit(PROMPT, 4)
     handle.result(60)
-    other = model.session()
+    other = toy_model.session()
     other.generate(PROMPT, 4)
     gone: list[weakref.ref[Any]] = [
-        weakref.ref(model.engines["decode"]),
-        weakref.ref(model.conversation.cache.store),
+        weakref.ref(toy_model.engines["decode"]),
+        weakref.ref(toy_model.conversation.cache.store),
         weakref.ref(other.cache.store),
     ]
     alive: list[object] = []
     monkeypatch.setattr("specc.runtime.shared.trim", lambda: alive.extend(ref() for ref in gone))
-    model.close()
+    toy_model.close()
     assert alive == [None] * 3
 
 

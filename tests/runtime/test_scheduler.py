@@ -38,18 +38,18 @@ def recipes_of(model: Model) -> list[str]:
 
 @pytest.mark.parametrize("lanes", [True, False], ids=["a cache each", "one cache"])
 def test_submitted_requests_get_the_answers_that_they_would_get_alone(
-    model: Model, backend: ToyBackend, lanes: bool
+    toy_model: Model, backend: ToyBackend, lanes: bool
 ) -> None:
     """By every recipe, greedy and sampled, all at once."""
     backend.lanes = lanes
     options: list[dict[str, Any]] = [
         {"recipe": recipe, "ignore_eos": True, "temperature": temperature, "seed": number}
-        for number, recipe in enumerate(recipes_of(model))
+        for number, recipe in enumerate(recipes_of(toy_model))
         for temperature in (0.0, 0.9)
     ]
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(len(options))]
-    expected = [model.generate(p, 30, **o, guard=False) for p, o in zip(prompts, options, strict=True)]
-    handles = [model.submit(p, 30, **o) for p, o in zip(prompts, options, strict=True)]
+    expected = [toy_model.generate(p, 30, **o, guard=False) for p, o in zip(prompts, options, strict=True)]
+    handles = [toy_model.submit(p, 30, **o) for p, o in zip(prompts, options, strict=True)]
     for handle, alone in zip(handles, expected, strict=True):
         answer = handle.result(60)
         assert (answer.token_ids, answer.text) == (alone.token_ids, alone.text)
@@ -79,18 +79,18 @@ def test_one_cache_serves_requests_one_after_another(load: Callable[..., Model],
     assert second.result(60).token_ids == model.generate(PROMPTS[1], 20, ignore_eos=True).token_ids
 
 
-def test_a_handle_is_an_iterator_over_text(model: Model) -> None:
-    answer = model.generate(PROMPT, 40, ignore_eos=True)
-    pieces = list(model.submit(PROMPT, 40, ignore_eos=True))
+def test_a_handle_is_an_iterator_over_text(toy_model: Model) -> None:
+    answer = toy_model.generate(PROMPT, 40, ignore_eos=True)
+    pieces = list(toy_model.submit(PROMPT, 40, ignore_eos=True))
     assert "".join(pieces) == answer.text and len(pieces) > 10
     end = answer.text[20:30]
-    handle = model.submit(PROMPT, 40, stop=end, ignore_eos=True)
+    handle = toy_model.submit(PROMPT, 40, stop=end, ignore_eos=True)
     assert "".join(handle) == answer.text.partition(end)[0]
     assert (handle.finish_reason, handle.result().stop_reason) == ("stop", end)
 
 
-def test_what_was_read_before_is_a_part_of_the_result(model: Model) -> None:
-    handle = model.submit(PROMPT, 40, ignore_eos=True)
+def test_what_was_read_before_is_a_part_of_the_result(toy_model: Model) -> None:
+    handle = toy_model.submit(PROMPT, 40, ignore_eos=True)
     first = next(handle)
     answer = handle.result(60)
     assert answer.text.startswith(first)
@@ -156,12 +156,12 @@ def test_a_full_queue_is_an_error_and_nothing_else(load: Callable[..., Model], b
     assert [len(handle.result(60).token_ids) for handle in (first, *others)] == [100, 5, 5]
 
 
-def test_what_cannot_be_done_is_refused_at_once(model: Model) -> None:
+def test_what_cannot_be_done_is_refused_at_once(toy_model: Model) -> None:
     for options, error in (({"recipe": "telepathy"}, RecipeError), ({"temperature": -1}, PromptError)):
         with pytest.raises(error):
-            model.submit(PROMPT, 5, **options)
+            toy_model.submit(PROMPT, 5, **options)
     with pytest.raises(PromptError, match="empty"):
-        model.submit("", 5)
+        toy_model.submit("", 5)
 
 
 def test_a_request_that_fails_disturbs_no_other(load: Callable[..., Model], backend: ToyBackend) -> None:
@@ -273,6 +273,6 @@ def test_threads_that_submit_and_cancel_for_ten_minutes_get_no_wrong_token(load:
     shake(load(running=3, waiting=THREADS // 2, pieces=4), 600)
 
 
-def test_the_context_ends_an_answer_without_a_limit(model: Model) -> None:
-    answer = model.submit([1] * (CONTEXT - 3), None, ignore_eos=True).result(60)
+def test_the_context_ends_an_answer_without_a_limit(toy_model: Model) -> None:
+    answer = toy_model.submit([1] * (CONTEXT - 3), None, ignore_eos=True).result(60)
     assert (len(answer.token_ids), answer.finish_reason) == (3, "length")
