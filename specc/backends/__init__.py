@@ -132,14 +132,14 @@ def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1) -> Non
     """
     for name in names:
         builder = backend(name)
-        if missing := builder.requirements():
-            raise BackendError(f"backend {name} cannot build here: {missing[0]}")
-        if dtype is not None and dtype not in builder.types:
-            raise BackendError(f"backend {name} has no {dtype}; it has {', '.join(builder.types)}")
         if lanes > 1 and not builder.has_lanes:
             raise BackendError(
                 f"backend {name} builds no engines with lanes; leave out --lanes, or give --backend onnx"
             )
+        if missing := builder.requirements():
+            raise BackendError(f"backend {name} cannot build here: {missing[0]}")
+        if dtype is not None and dtype not in builder.types:
+            raise BackendError(f"backend {name} has no {dtype}; it has {', '.join(builder.types)}")
     Block(Tree.chain(1), lanes=lanes)  # refuses a number out of range
 
 

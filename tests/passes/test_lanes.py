@@ -137,7 +137,7 @@ def test_parents_see_the_slots_of_their_own_lane() -> None:
     graph = lowered()
     text = rewrite(graph, Lanes(2, Parents(3))).partition("-->")[2]
     assert "gather_1 = gather(mask, 1, self.own_columns)" in text
-    assert graph.own_columns.tolist() == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3
+    assert graph.get_buffer("own_columns").tolist() == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3
 
 
 def in_lane(lane: int, past: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ class Runner:
             shapes["parents"] = (self.most,), np.int64
         if isinstance(block.topology, Frontier):
             shapes |= {"mask": ((self.most, block.topology.span), np.bool_), "depth": ((self.most,), np.int64)}
-        self._arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        self._arrays: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
     def bind(self, stores: Sequence[Any]) -> None:
         self.bound.append(list(stores))

@@ -16,7 +16,6 @@ from graphs import prepared
 from specc.backends import Options
 from specc.backends.onnx import ONNX
 from specc.runtime.block import Block, Frontier, Parents
-from specc.runtime.engine import Engine
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner, session_options
 from specc.runtime.engines.ort_lanes import OrtLanes
 from specc.runtime.lane_calls import LaneCall, LanesEngine
@@ -57,8 +56,11 @@ class Rig:
         runner = OrtRunner(self.sessions["single"], spec, self.alone[lane])
         for name, values in inputs.items():
             runner.inputs[name][: len(values)] = values
-        engine = Engine("single", spec.block, runner, self.alone[lane])
-        return logits_of(engine.run_after(self.rows[lane], tokens))[: len(tokens)].copy()
+        runner.inputs["input_ids"][0, : len(tokens)] = tokens
+        runner.inputs["past_len"][0] = self.rows[lane]
+        runner.run()
+        logits: np.ndarray = runner.outputs["logits"][0, : len(tokens)]
+        return logits.copy()
 
     def _at(self, spec: EngineSpec, slots: int) -> EngineSpec:
         if spec.block.is_chain and self.lanes.runner.any_width:
