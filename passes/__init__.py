@@ -28,6 +28,7 @@ from .fold_constants import FoldConstants
 from .fuse_rms_norm import FuseRMSNorm
 from .fuse_rotary import FuseRotary
 from .keep_row import KeepRow
+from .lanes import Lanes
 from .lower_attention import LowerAttention
 from .mask_input import MaskInput
 from .merge_projections import MergeProjections
@@ -79,11 +80,13 @@ def pipeline(block: Block, capacity: int) -> list[Pass]:
     if layers.skip_attention or layers.skip_mlp:
         passes.append(SkipSublayers(layers.skip_attention, layers.skip_mlp))
     passes.append(LowerAttention(capacity))
+    if block.lanes > 1:
+        passes.append(Lanes(block.lanes, topology))
     if isinstance(topology, Parents):
-        passes.append(ParentsInput(topology.slots))
+        passes.append(ParentsInput(block.slots))
     elif isinstance(topology, Frontier):
-        passes.append(MaskInput(topology.slots, topology.span))
-    else:
+        passes.append(MaskInput(block.slots, topology.span))
+    elif block.lanes == 1 or not block.is_chain:  # the slots of several chains follow from their widths
         passes.append(BakeTree(topology))
     if block.last_row:
         passes.append(KeepRow())

@@ -158,6 +158,59 @@ class CachedAttentionCall:
             layer=int_arg(node, 12),
         )
 
+    @property
+    def caches(self) -> list[Node]:
+        """The cache's keys and values."""
+        return [self.past_key, self.past_value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanesAttentionCall:
+    """The arguments of a call of `specc::lanes_attention`; see `operators.lanes_attention` for their meaning."""
+
+    query: Node
+    key: Node
+    value: Node
+    pasts: list[Node]
+    past_len: Node
+    widths: Node
+    mask: Node | None
+    positions: Node
+    sinks: Node | None
+    scale: float
+    window: int
+    softcap: float
+    layer: int
+
+    @classmethod
+    def of(cls, node: Node) -> LanesAttentionCall:
+        """Read the arguments of a node."""
+        return cls(
+            query=node_arg(node, 0),
+            key=node_arg(node, 1),
+            value=node_arg(node, 2),
+            pasts=nodes_arg(node, 3),
+            past_len=node_arg(node, 4),
+            widths=node_arg(node, 5),
+            mask=optional_node(node, 6),
+            positions=node_arg(node, 7),
+            sinks=optional_node(node, 8),
+            scale=float_arg(node, 9),
+            window=int_arg(node, 10),
+            softcap=float_arg(node, 11),
+            layer=int_arg(node, 12),
+        )
+
+    @property
+    def caches(self) -> list[Node]:
+        """Keys and values of each lane's cache."""
+        return self.pasts
+
+    @property
+    def lanes(self) -> int:
+        """The number of lanes."""
+        return len(self.pasts) // 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryCall:

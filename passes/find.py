@@ -18,6 +18,7 @@ from .arguments import int_arg
 aten = torch.ops.aten
 ATTENTION = torch.ops.specc.attention.default
 CACHED = torch.ops.specc.cached_attention.default
+LANES = torch.ops.specc.lanes_attention.default
 RMS_NORM = torch.ops.specc.rms_norm.default
 ROTARY = torch.ops.specc.rotary.default
 ADD = aten.add.Tensor
@@ -134,7 +135,7 @@ def layers(graph: GraphModule) -> dict[int, str]:
         PassError: An attention lies in no numbered module.
     """
     path_by_layer: dict[int, str] = {}
-    for node in calls(graph, ATTENTION, CACHED):
+    for node in calls(graph, ATTENTION, CACHED, LANES):
         numbered = [path for path in paths(node) if NUMBERED.match(path)]
         if not numbered:
             raise PassError(f"{node.name} lies in no numbered module, but in {paths(node)}")
@@ -147,7 +148,7 @@ def sublayers(graph: GraphModule) -> Iterator[str]:
 
     A product with a matrix that lies outside the module of its layer's attention is taken for the MLP's.
     """
-    attention = {int_arg(node, -1): paths(node)[-1] for node in calls(graph, ATTENTION, CACHED)}
+    attention = {int_arg(node, -1): paths(node)[-1] for node in calls(graph, ATTENTION, CACHED, LANES)}
     stems = {match["stem"] for path in layers(graph).values() if (match := NUMBERED.match(path))}
     products: dict[int, list[list[str]]] = {}
     for node in calls(graph, *MATRICES):

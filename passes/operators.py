@@ -2,6 +2,7 @@
 
 H  heads      G  heads of keys and values      D  size of a head
 N  slots      C  capacity of the cache         T  span, the rows that the mask governs      R  rotated sizes
+B  lanes
 """
 
 from __future__ import annotations
@@ -124,6 +125,83 @@ def _(
     layer: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(*query.shape[:-1], value.shape[-1]), torch.empty_like(past_key), torch.empty_like(past_value)
+
+
+@torch.library.custom_op("specc::lanes_attention", mutates_args=())
+def lanes_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pasts: list[Tensor],
+    past_len: Tensor,
+    widths: Tensor,
+    mask: Tensor | None,
+    positions: Tensor,
+    sinks: Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> list[Tensor]:
+    """Attend from the slots of B lanes, each to a cache of its own. The lanes' slots stand in one line, N in all.
+
+    Args:
+        query: See `cached_attention`.
+        key: See `cached_attention`.
+        value: See `cached_attention`.
+        pasts: Keys and values [1, G, C, D] of each lane's cache: those of lane 0, then those of lane 1, and so on.
+        past_len: [B] int64: the number of rows in use of each lane.
+        widths: [B] int64: the number of slots of each lane, N in all.
+        mask: [N, T] bool, which governs the last T rows in use of each slot's lane. None lets each lane be a chain.
+        positions: See `cached_attention`.
+        sinks: See `attention`.
+        scale: See `attention`.
+        window: See `cached_attention`.
+        softcap: See `attention`.
+        layer: See `attention`.
+
+    Returns:
+        The output [1, H, N, D], and the caches with the new rows, in the order of `pasts`.
+    """
+    ends = widths.cumsum(0).tolist()
+    outs: list[Tensor] = []
+    caches: list[Tensor] = []
+    for lane, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        chain = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+        out, *rows = cached_attention(
+            *(heads[:, :, start:end] for heads in (query, key, value)),
+            *pasts[2 * lane : 2 * lane + 2],
+            past_len[lane : lane + 1],
+            chain if mask is None else mask[start:end],
+            positions[:, start:end],
+            sinks,
+            scale,
+            window,
+            softcap,
+            layer,
+        )
+        outs.append(out)
+        caches += rows
+    return [torch.cat(outs, 2), *caches]
+
+
+@lanes_attention.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pasts: list[Tensor],
+    past_len: Tensor,
+    widths: Tensor,
+    mask: Tensor | None,
+    positions: Tensor,
+    sinks: Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> list[Tensor]:
+    return [query.new_empty(*query.shape[:-1], value.shape[-1]), *(torch.empty_like(past) for past in pasts)]
 
 
 def _near(visible: Tensor, positions: Tensor, rows: Tensor, window: int) -> Tensor:

@@ -12,6 +12,7 @@ from .errors import RecipeError
 from .tree import Tree
 
 WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
+MOST_LANES = 256
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Block:
         weights: the type in which products read their weights, one of `WEIGHTS`.
         model: the model whose weights these are.
         cache: the name of the rows. Blocks with one cache name share rows.
+        lanes: how many sequences one call runs, each over rows of its own. The tokens of all lanes stand in one line,
+            lane after lane; each lane's slots have the topology.
     """
 
     topology: Tree | Parents | Frontier
@@ -79,6 +82,7 @@ class Block:
     weights: str = "fp32"
     model: str = "target"
     cache: str = "target"
+    lanes: int = 1
 
     def __post_init__(self) -> None:
         for output in self.outputs:
@@ -86,12 +90,21 @@ class Block:
                 raise RecipeError(f"unknown output {output!r}; a block has ids, logits, top_k:K and hidden:LAYER")
         if self.weights not in WEIGHTS:
             raise RecipeError(f"unknown type of weights {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
+        if not 1 <= self.lanes <= MOST_LANES:
+            raise RecipeError(f"lanes is {self.lanes}; give 1 to {MOST_LANES}")
+        if self.lanes > 1 and self.last_row:
+            raise RecipeError(f"a block of {self.lanes} lanes returns all rows; leave out last_row, or lanes")
 
     @property
     def slots(self) -> int:
-        """How many slots the block runs, padding included."""
-        return self.topology.slots
+        """How many slots the block runs, those of all lanes and padding included."""
+        return self.topology.slots * self.lanes
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the slots, or those of each lane, are a chain that is compiled in."""
+        return isinstance(self.topology, Tree) and self.topology.is_chain
 
     def fits(self, tree: Tree) -> bool:
-        """Return whether this block can run `tree`. Unused slots are padding."""
+        """Return whether this block, or one lane of it, can run `tree`. Unused slots are padding."""
         return self.topology.fits(tree)

@@ -13,7 +13,6 @@ from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
 from .manifest_notes import check_notes
 from .recipe import Recipe
-from .tree import Tree
 
 TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
 # The largest tolerance that a manifest or `specc test --tolerance` may name where the target has fewer bits: its logits
@@ -121,8 +120,7 @@ def _check_engines(manifest: Manifest) -> None:
 
 def _reads_a_chain(engine: EngineSpec) -> bool:
     block = engine.block
-    chain = isinstance(block.topology, Tree) and block.topology.is_chain
-    return chain and (block.model, block.cache) == ("target", "target")
+    return block.is_chain and (block.model, block.cache, block.lanes) == ("target", "target", 1)
 
 
 def _check_tensors(engine: EngineSpec, cache: CacheSpec, vocabulary: int) -> None:
@@ -152,8 +150,10 @@ def _inputs(engine: EngineSpec) -> Mapping[str, tuple[tuple[str, ...], tuple[int
     block, slots = engine.block, engine.block.slots
     shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
         "input_ids": (("int64",), (1, slots)),
-        "past_len": (("int64",), (1,)),
+        "past_len": (("int64",), (block.lanes,)),
     }
+    if block.lanes > 1:
+        shapes["widths"] = ("int64",), (block.lanes,)
     if block.last_row:
         shapes["row"] = ("int64",), (1,)
     if isinstance(block.topology, Parents):
@@ -185,8 +185,11 @@ def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, tuple[tuple[st
 def _check_cached(engine: EngineSpec, tensor: Tensor, cache: CacheSpec) -> None:
     """Check that a tensor is a layer's keys or values, with the shape that its cache gives them."""
     _, _, row = tensor.name.partition(".")
+    lane = "0"
+    if engine.block.lanes > 1:
+        lane, _, row = row.partition(".")
     layer, _, part = row.rpartition(".")
-    heads, size = cache.layers.get(layer, (0, 0))
+    heads, size = cache.layers.get(layer, (0, 0)) if lane in map(str, range(engine.block.lanes)) else (0, 0)
     if part not in ("key", "value") or tensor.shape != (1, heads, cache.capacity, size):
         raise BundleError(
             f"manifest: engine {engine.name}: {tensor.name!r} is {list(tensor.shape)}, which is not in cache "

@@ -30,9 +30,12 @@ def build(family: str, block: Block) -> GraphModule:
 
 
 @torch.no_grad()
-def run(graph: GraphModule, ids: Tensor, past: dict[str, Tensor], past_len: int, **more: Tensor) -> dict[str, Any]:
-    """Call a block with its inputs by name. A cache that `past` does not hold is empty."""
-    by_name = {"input_ids": ids, "past_len": torch.tensor([past_len]), **more}
+def run(graph: GraphModule, ids: Tensor, past: dict[str, Tensor], *past_len: int, **more: Tensor) -> dict[str, Any]:
+    """Call a block with its inputs by name. A cache that `past` does not hold is empty.
+
+    past_len: the rows of the cache, or of the cache of each lane.
+    """
+    by_name = {"input_ids": ids, "past_len": torch.tensor(past_len), **more}
     inputs = []
     for node in graph.graph.find_nodes(op="placeholder"):
         name = str(node.target)

@@ -93,10 +93,10 @@ class Bench:
             specs["wider"] = ONNX.engine_at(specs["decode"], "wider", Block(WIDER, weights=weights_type))
         self.specs, self.directory = specs, directory
         keys = [t for spec in specs.values() for t in spec.inputs if t.name.endswith(".key")]
-        shapes = {t.name.split(".")[1]: (t.shape[1], t.shape[3]) for t in keys}
+        shapes = {t.name.split(".")[-2]: (t.shape[1], t.shape[3]) for t in keys}
         self.rows = HostKV(CacheSpec(rows or capacity, shapes))
         self.cache = Cache(self.rows)
-        self.engines = {name: self.engine(spec) for name, spec in specs.items()}
+        self.engines = {name: self.engine(spec) for name, spec in specs.items() if spec.block.lanes == 1}
 
     def engine(self, spec: EngineSpec, threads: int = 0) -> Engine:
         """Load an engine, which runs on the bench's rows."""

@@ -114,8 +114,8 @@ def graph_text(graph: GraphModule) -> str:
         elif node.op == "output":
             lines.append(f"return {_text(node.args[0], names)}")
     inputs = ", ".join(node.name for node in graph.graph.nodes if node.op == "placeholder")
-    wrapped = [textwrap.fill(line, 100, subsequent_indent="    ", break_long_words=False) for line in lines]
-    return "\n".join([f"inputs {inputs}", *wrapped])
+    texts = [f"inputs {inputs}", *lines]
+    return "\n".join(textwrap.fill(text, 100, subsequent_indent="    ", break_long_words=False) for text in texts)
 
 
 def _snake(name: str) -> str:

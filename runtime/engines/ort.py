@@ -13,6 +13,7 @@ from . import kernels, onnx_check, packed_weights
 from .onnx_runtime import ort
 from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
+from .ort_lanes import OrtLanes
 from .ort_providers import provider_session, require
 from .session_cache import SessionCache
 from .versions import numbers
@@ -48,7 +49,7 @@ def store(spec: CacheSpec, device: Device = CPU) -> HostKV | DeviceKV:
 
 def load(
     bundle: Bundle, spec: EngineSpec, store: HostKV | DeviceKV, device: Device, sessions: SessionCache
-) -> OrtRunner | CopyRunner | DeviceRunner:
+) -> OrtRunner | OrtLanes | CopyRunner | DeviceRunner:
     """Load an engine; on the CPU with packed weights if this machine can keep them.
 
     Args:
@@ -64,6 +65,11 @@ def load(
     """
     _require_version(spec)
     kernels.require(spec)
+    if spec.block.lanes > 1 and (device.device != "cpu" or device.provider not in (None, "cpu")):
+        raise BackendError(
+            f"engine {spec.name} has lanes, which run on ONNX Runtime's own CPU provider; "
+            "leave out --device and --execution-provider, or take recipes of one sequence"
+        )
     if kernels.needed(spec) and device.provider not in (None, "cpu"):
         raise BackendError(
             f"engine {spec.name} has operators of {kernels.PACKAGE}, which run on ONNX Runtime's own CPU provider and "
@@ -80,10 +86,13 @@ def load(
         if device.provider not in (None, "cpu"):
             return CopyRunner(provider_session(file, device), spec, store)
         options = session_options(spec.threads, device)
-        key = spec.file, options.intra_op_num_threads
+        open_session = partial(packed_weights.session, bundle, spec, options)
         if kernels.needed(spec):
-            return OrtRunner(sessions.get(key, partial(_session_with_kernels, file, options)), spec, store)
-        return OrtRunner(sessions.get(key, partial(packed_weights.session, bundle, spec, options)), spec, store)
+            open_session = partial(_session_with_kernels, file, options)
+        session = sessions.get((spec.file, options.intra_op_num_threads), open_session)
+        if spec.block.lanes > 1:
+            return OrtLanes(session, spec, HostKV(store.spec))
+        return OrtRunner(session, spec, store)
 
 
 def _require_version(spec: EngineSpec) -> None:

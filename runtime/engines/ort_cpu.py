@@ -26,11 +26,12 @@ class HostKV:
 
     Attributes:
         capacity: rows.
+        spec: the cache's shapes, of which another sequence's rows can be made.
         values: the tensors [1, heads, capacity, size] as engines bind them, by names such as 0.key.
     """
 
     def __init__(self, spec: CacheSpec) -> None:
-        self.capacity = spec.capacity
+        self.capacity, self.spec = spec.capacity, spec
         by_shape: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
         for layer, shape in spec.layers.items():
             by_shape[shape[0], shape[1]] += [f"{layer}.key", f"{layer}.value"]

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec, Tensor
+from specc.runtime.tree import Tree
 
 # name -> module:object
 BACKENDS = {
@@ -73,11 +74,13 @@ class Backend(Protocol):
         suffix: The suffix of its engines' files.
         types: The types of weights that it builds. The first is taken unless a user asks for another.
         builds_in_parallel: Whether it may build several engines at once. One that times kernels may not.
+        has_lanes: Whether it builds blocks that run several sequences in one call.
     """
 
     suffix: str
     types: tuple[str, ...]
     builds_in_parallel: bool = False
+    has_lanes: bool = False
 
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
@@ -115,22 +118,29 @@ class Backend(Protocol):
         raise BackendError(f"backend {spec.backend} writes a file for each width, so {name} needs a file of its own")
 
 
-def check(names: Sequence[str], dtype: str | None = None) -> None:
+def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1) -> None:
     """Refuse backends that cannot build here, before any work is done.
 
     Args:
         names: The backends.
         dtype: The type of weights that a user asked for.
+        lanes: Sequences that one call shall run.
 
     Raises:
-        BackendError: A backend is unknown, lacks something on this machine, or does not build that type.
+        BackendError: A backend is unknown, lacks something on this machine, or does not build that type, or no lanes.
+        RecipeError: The number of lanes is out of range.
     """
     for name in names:
         builder = backend(name)
+        if lanes > 1 and not builder.has_lanes:
+            raise BackendError(
+                f"backend {name} builds no engines with lanes; leave out --lanes, or give --backend onnx"
+            )
         if missing := builder.requirements():
             raise BackendError(f"backend {name} cannot build here: {missing[0]}")
         if dtype is not None and dtype not in builder.types:
             raise BackendError(f"backend {name} has no {dtype}; it has {', '.join(builder.types)}")
+    Block(Tree.chain(1), lanes=lanes)  # refuses a number out of range
 
 
 def typed(block: Block, name: str, all_names: Sequence[str], dtype: str | None, options: Options = DEFAULT) -> Block:

@@ -20,7 +20,7 @@ from specc import passes
 from specc.backends import DEFAULT, Backend, Built, Options
 from specc.backends.commit_graph import commit, moves
 from specc.backends.export import export, public, quiet, read_header
-from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_kernels, onnx_portable
+from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_kernels, onnx_lanes, onnx_portable
 from specc.backends.lowering.half_precision import TYPES, Half
 from specc.backends.onnx_needs import needs
 from specc.passes.find import nodes
@@ -47,6 +47,7 @@ class Onnx(Backend):
     suffix: str = ".onnx"
     types: tuple[str, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
     builds_in_parallel: bool = True
+    has_lanes: bool = True
 
     def requirements(self) -> list[str]:
         """Return nothing: a machine that can capture a model has what this backend needs."""
@@ -56,6 +57,8 @@ class Onnx(Backend):
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
         """Write the engine; in the portable lowering also the graph that commits its rows, if they may be moved.
+
+        Lanes have no such graph: the host moves their rows.
 
         Raises:
             BackendError: torch.onnx cannot translate the graph, or the lowering has no weights of the block's type.
@@ -69,7 +72,7 @@ class Onnx(Backend):
         if lowering != "portable":
             name_capacity(model)
         ir.save(model, file)
-        if lowering != "portable" or not moves(block):
+        if lowering != "portable" or block.lanes > 1 or not moves(block):
             return Built(inputs, outputs, needs=needs(model))
         commit_file = file.with_suffix(".commit.onnx")
         ir.save(commit(inputs, block.slots, from_rows=False), commit_file)
@@ -121,7 +124,7 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         open_width = _fits_any_width(graph, block)
         if open_width:
             block = any_width.traced_at(block)
-        passes.run(_fast_passes(graph, block.slots, open_width, lowering), graph)
+        passes.run(_fast_passes(graph, block, open_width, lowering), graph)
     else:
         if block.weights not in TYPES:
             raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
@@ -151,12 +154,15 @@ def _check_type(block: Block, lowering: str) -> None:
         raise BackendError(f"the {lowering} lowering has no {block.weights}; take --lowering portable")
 
 
-def _fast_passes(graph: GraphModule, slots: int, open_width: bool, lowering: str) -> list[passes.Pass]:
+def _fast_passes(graph: GraphModule, block: Block, open_width: bool, lowering: str) -> list[passes.Pass]:
     """Return the passes of the fast lowering, or of that with the operators of specc-kernels.
 
     Attention comes first, and takes in the rotary embeddings it can.
     """
+    slots = block.slots
     attention: passes.Pass = onnx_group_query.GroupQuery(slots, open_width)
+    if block.lanes > 1:
+        attention = onnx_lanes.GroupQueryLanes(slots)
     products: list[passes.Pass] = []
     if lowering == "kernels":
         products = onnx_kernels.lowering(slots)

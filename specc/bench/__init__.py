@@ -320,4 +320,6 @@ def _kind(bundle: Bundle, engine: EngineSpec) -> str:
     topology = "dynamic tree"
     if isinstance(shape, Tree):
         topology = "chain" if shape.is_chain else "tree"
+    if engine.block.lanes > 1:
+        return f"{engine.block.lanes} lanes, {topology}"
     return f"{'verify' if verifies else 'draft'}, {topology}"

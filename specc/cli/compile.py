@@ -73,6 +73,10 @@ LOWERING = (
     "specc-kernels: each row has the same bits at every width). Default: the backend chooses."
 )
 CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the GPU of this machine."
+LANES = (
+    "Also build engines that run N sequences in one call, each over a cache of its own. The backend onnx has them. "
+    "Default: 1, none."
+)
 INSIDE = "Give each TensorRT engine its own copy of the weights, instead of one copy for all."
 ADAPTER = "A directory that peft wrote. It is merged into the weights."
 REVISION = "A branch, tag or commit of the repository on the hub."
@@ -110,6 +114,7 @@ def command(
     tune: Annotated[bool, flag("--tune", TUNE, rich_help_panel="Drafts")] = False,
     draft_dtype: Annotated[str, option("T", DRAFT_DTYPE, rich_help_panel="Drafts")] = "int4",
     lowering: Annotated[OptionalStr, option("L", LOWERING, rich_help_panel="Engines")] = None,
+    lanes: Annotated[int, option("N", LANES, min=1, rich_help_panel="Engines")] = 1,
     compute_capability: Annotated[OptionalStr, option("X.Y", CAPABILITY, rich_help_panel="Engines")] = None,
     weights_inside: Annotated[bool, flag("--weights-inside", INSIDE, rich_help_panel="Engines")] = False,
     revision: Annotated[OptionalStr, option("R", REVISION, rich_help_panel="Model")] = None,
@@ -156,6 +161,7 @@ def command(
                 backends=split_commas(backend or ()) or ("onnx",),
                 dtype=dtype,
                 draft_dtype=draft_dtype,
+                lanes=lanes,
                 build=BuildOptions(
                     lowering=lowering, compute_capability=compute_capability, weights_inside=weights_inside
                 ),

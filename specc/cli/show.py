@@ -144,7 +144,7 @@ def engine_tables(bundle: Bundle, name: str) -> RenderableType:
     size = console.size(bundle.manifest.files[engine.file].bytes)
     title.append(f"  {engine.file}, {size}, backend {engine.backend}", "")
     facts = console.facts()
-    facts.add_row("slots", f"{engine.block.slots}, {topology(engine)}")
+    facts.add_row("slots", f"{engine.block.slots}, {_topology_and_lanes(engine)}")
     facts.add_row("layers", join_runs(engine.layers))
     facts.add_row("model, cache", f"{engine.block.model}, {engine.block.cache}")
     facts.add_row("recipes", ", ".join(_users(bundle, engine)) or "all, for prompts and plain decoding")
@@ -183,6 +183,11 @@ def topology(engine: EngineSpec) -> str:
     if isinstance(shape, Frontier):
         return "mask"
     return "chain" if shape.is_chain else "tree"
+
+
+def _topology_and_lanes(engine: EngineSpec) -> str:
+    lanes = engine.block.lanes
+    return f"{topology(engine)}, {lanes} lanes" if lanes > 1 else topology(engine)
 
 
 def join_runs(layers: Iterable[str]) -> str:
@@ -245,6 +250,7 @@ def _summary(bundle: Bundle, engine: EngineSpec) -> dict[str, Any]:
         "file": engine.file,
         "bytes": bundle.manifest.files[engine.file].bytes,
         "slots": block.slots,
+        "lanes": block.lanes,
         "topology": topology(engine),
         "layers": list(engine.layers),
         "block_outputs": list(block.outputs),
@@ -289,7 +295,7 @@ def _engines(bundle: Bundle) -> Table:
         table.add_row(
             engine.name,
             str(engine.block.slots),
-            topology(engine),
+            _topology_and_lanes(engine),
             join_runs(engine.layers),
             ", ".join(engine.block.outputs),
             console.size(bundle.manifest.files[engine.file].bytes),

@@ -55,7 +55,7 @@ def compile_bundle(options: Options) -> Report:
 
 
 def _compile(options: Options) -> Bundle:
-    check(options.backends, options.dtype)
+    check(options.backends, options.dtype, options.lanes)
     options = with_lowering(options)
     methods = choose_methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
@@ -139,7 +139,7 @@ def _write_bundle(
 
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
-    names = name_blocks(plans)
+    names = name_blocks(plans, options.lanes)
     requests = engine_requests(names, options)
     blocks = [request.block for request in requests]
     stages.begin("weights", "quantise and write the weights" if extent.quantises else "write the weights")

@@ -34,6 +34,7 @@ class Options:
         text: a text file on which the original's perplexity is measured.
         backends: names of backends; each builds every engine.
         dtype: type of the target's weights, see `specc.backends.typed`. None leaves it to the backends.
+        lanes: sequences that one call of the engines with lanes runs. 1 builds no such engines.
         draft_dtype: type of the weights that draft engines read. It changes the speed, never the output.
         build: options for the backends.
         overwrite: replace a bundle that stands at `output`.
@@ -56,6 +57,7 @@ class Options:
     text: str | Path | None = None
     backends: Sequence[str] = ("onnx",)
     dtype: str | None = None
+    lanes: int = 1
     draft_dtype: str = "int4"
     build: BuildOptions = field(default_factory=BuildOptions)
     overwrite: bool = False

@@ -34,8 +34,14 @@ class EngineRequest:
     any_width: bool = False
 
 
-def name_blocks(plans: Sequence[RecipePlan]) -> dict[Block, str]:
-    """Name each block that a recipe runs. Recipes with equal blocks share an engine."""
+def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1) -> dict[Block, str]:
+    """Name each block that a recipe runs, and those with lanes. Recipes with equal blocks share an engine.
+
+    Args:
+        plans: the recipes.
+        lanes: sequences that one call of the blocks with lanes runs. They are chains of the target: one token for each
+            sequence, and as many as the widest chain has that a recipe verifies.
+    """
     names = {prefill(): "prefill", DECODE: "decode"}
 
     def add(block: Block, name: str, recipe: str) -> None:
@@ -45,9 +51,13 @@ def name_blocks(plans: Sequence[RecipePlan]) -> dict[Block, str]:
     for plan in plans:
         recipe = plan.method.name
         for block in plan.blocks.verify:
-            add(block, _chain_name(block.slots) if _is_chain(block) else f"verify-{recipe}", recipe)
+            add(block, _chain_name(block.slots) if block.is_chain else f"verify-{recipe}", recipe)
         for role, block in plan.blocks.engines.items():
             add(block, f"{role}-{recipe}" if block.model == "target" else f"{block.model}-{role}", recipe)
+    if lanes > 1:
+        widest = max(block.slots for block in names if (block.is_chain and "verify" in names[block]) or block == DECODE)
+        names[replace(DECODE, lanes=lanes)] = "decode-lanes"
+        names.setdefault(Block(Tree.chain(widest), lanes=lanes), "verify-lanes")
     return names
 
 
@@ -89,7 +99,3 @@ def without_width(block: Block) -> Block:
 
 def _chain_name(slots: int) -> str:
     return f"verify-chain-{slots}"
-
-
-def _is_chain(block: Block) -> bool:
-    return isinstance(block.topology, Tree) and block.topology.is_chain

@@ -6,6 +6,7 @@ import pytest
 
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import RecipeError
+from specc.runtime.json_codec import to_json
 from specc.runtime.tree import Tree
 
 
@@ -41,3 +42,11 @@ def test_a_frontier_runs_chains_that_are_no_longer() -> None:
     assert Block(Frontier(3, 9)).fits(Tree.chain(3))
     assert not Block(Frontier(3, 9)).fits(Tree.chain(4))
     assert not Block(Frontier(3, 9)).fits(Tree((-1, 0, 0)))
+
+
+def test_lanes_have_the_slots_of_the_topology_each_and_return_all_rows() -> None:
+    block = Block(Tree.chain(3), lanes=4)
+    assert (block.slots, block.topology.slots, block.is_chain) == (12, 3, True)
+    assert "lanes" not in to_json(Block(Tree.chain(3))) and to_json(block)["lanes"] == 4
+    with pytest.raises(RecipeError, match="a block of 2 lanes returns all rows"):
+        Block(Tree.chain(3), last_row=True, lanes=2)

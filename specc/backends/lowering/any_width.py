@@ -21,6 +21,7 @@ from specc.runtime.manifest import EngineSpec, Tensor
 from specc.runtime.tree import Tree
 
 SLOTS = "slots"
+BAKED = ("tree_depth", "slot_numbers")  # constants 0, 1, … of as many numbers as there are slots
 SHAPED = {aten.view.default, aten.reshape.default}
 
 
@@ -29,15 +30,14 @@ def possible(graph: GraphModule, block: Block) -> bool:
 
     It must be a chain of which all rows are asked for, and nothing but views may count the slots.
     """
-    topology = block.topology
-    if not isinstance(topology, Tree) or not topology.is_chain or block.last_row:
+    if not block.is_chain or block.last_row:
         return False
     return all(_counts_once(user) for size in _sizes(graph) for user in size.users)
 
 
 def traced_at(block: Block) -> Block:
     """Return the block to trace. It has two slots at least: torch takes a size of one for a constant."""
-    return replace(block, topology=Tree.chain(max(2, block.slots)))
+    return block if block.slots > 1 else replace(block, topology=Tree.chain(2))
 
 
 def name_slots(model: ir.Model) -> None:
@@ -93,7 +93,7 @@ class AnyWidth(Pass):
         views = [node for node in calls(graph, *SHAPED) if any(isinstance(size, Node) for size in argument(node, 1))]
         for node in views:
             node.update_arg(1, [size if isinstance(size, int) else -1 for size in node.meta["val"].shape])
-        baked = [node for node in nodes(graph) if node.op == "get_attr" and node.target == "tree_depth"]
+        baked = [node for node in nodes(graph) if node.op == "get_attr" and node.target in BAKED]
         for node in baked:
             first, step = (constant(graph, f"int_{i}", torch.tensor(i)) for i in (0, 1))
             slots = count_slots(graph)

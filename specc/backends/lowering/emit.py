@@ -162,22 +162,38 @@ def whole_of_heads(flat: Sequence[Node]) -> Node | None:
     return whole if adjacent else None
 
 
-def hand_on_heads(graph: GraphModule, old: Node, attention: Node) -> None:
+def hand_on_heads(graph: GraphModule, old: Node, flat: Node) -> None:
     """Give the users of attention's output [1, heads, slots, size]. Those that flatten it again get the flat result.
 
     Args:
         graph: Where the nodes are.
         old: The output that is replaced, [1, heads, slots, size].
-        attention: The node whose first result is the output, [1, slots, heads * size].
+        flat: The new output, [1, slots, heads * size], which stands before `old`.
     """
     g, (_, heads, _, size) = graph.graph, shape(old)
     with g.inserting_before(old):
-        out = g.call_function(operator.getitem, (attention, 0))
-        split = g.call_function(aten.view.default, (out, [1, -1, heads, size]))
+        split = g.call_function(aten.view.default, (flat, [1, -1, heads, size]))
         back = g.call_function(aten.transpose.int, (split, *SPLIT_HEADS))
     for user in list(old.users):
         if user.target is aten.transpose.int and tuple(user.args[1:]) == SPLIT_HEADS:
             for last in list(user.users):
                 if last.target in FLAT and len(shape(last)) == 3 and shape(last)[-1] == heads * size:
-                    last.replace_all_uses_with(out)
+                    last.replace_all_uses_with(flat)
     old.replace_all_uses_with(back)
+
+
+def hand_on_results(graph: GraphModule, old: Node, new: Node) -> None:
+    """Give the users of attention the results of the operator that replaces it, in the same order.
+
+    Args:
+        graph: Where the nodes are.
+        old: The attention, whose first result is [1, heads, slots, size].
+        new: The operator, whose first result is [1, slots, heads * size].
+    """
+    for item in list(old.users):
+        if int_arg(item, 1) == 0:
+            with graph.graph.inserting_before(item):
+                flat = graph.graph.call_function(operator.getitem, (new, 0))
+            hand_on_heads(graph, item, flat)
+        else:
+            item.replace_input_with(old, new)

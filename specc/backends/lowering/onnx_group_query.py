@@ -20,15 +20,16 @@ from specc.backends.lowering.emit import (
     emit,
     emit_several,
     flat_heads,
-    hand_on_heads,
+    hand_on_results,
     shape,
     whole_of_heads,
 )
 from specc.backends.lowering.masks import Biases, is_causal
 from specc.passes import Pass
-from specc.passes.arguments import CachedAttentionCall, RotaryCall, int_arg, node_arg
+from specc.passes.arguments import CachedAttentionCall, LanesAttentionCall, RotaryCall, node_arg
 from specc.passes.find import CACHED, ROTARY, aten, calls
 
+GROUP_QUERY = "com.microsoft::GroupQueryAttention"
 ROTATED_MULTIPLE = 8  # pairs: the operator turns a multiple of 16 sizes
 
 
@@ -51,33 +52,17 @@ class GroupQuery(Pass):
         for node in attentions:
             with graph.graph.inserting_before(node):
                 new = self._attention(graph, CachedAttentionCall.of(node), shared)
-            for item in list(node.users):
-                if int_arg(item, 1) == 0:
-                    hand_on_heads(graph, item, new)
-                else:
-                    item.replace_input_with(node, new)
+            hand_on_results(graph, node, new)
         return len(attentions)
 
     def _attention(self, graph: GraphModule, call: CachedAttentionCall, shared: _Shared) -> Node:
         """Insert the operator for one call."""
-        (_, heads, _, size), kv_heads = shape(call.query), shape(call.key)[1]
-        attributes: dict[str, Any] = {
-            "num_heads": heads,
-            "kv_num_heads": kv_heads,
-            "scale": call.scale,
-            "softcap": call.softcap,
-        }
-        query, key = call.query, call.key
-        turn = _common_rotation(query, key)
-        if turn is not None:
-            query, key = node_arg(query, 0), node_arg(key, 0)
-            attributes |= {"do_rotary": 1, "rotary_interleaved": int(turn.interleaved)}
+        _, heads, _, size = shape(call.query)
+        turn = common_rotation(call.query, call.key)
         bias = shared.bias(call)
-        if call.window and bias is None:
-            attributes["local_window_size"] = call.window
         seqlens_k, total_sequence_length = shared.lengths(call.past_len)
-        inputs = _group_query_inputs(
-            packed=_packed([flat_heads(graph, head) for head in (query, key, call.value)]),
+        inputs = group_query_inputs(
+            packed=packed_heads(graph, call, turn),
             past_key=call.past_key,
             past_value=call.past_value,
             seqlens_k=seqlens_k,
@@ -89,10 +74,34 @@ class GroupQuery(Pass):
             head_sink=call.sinks,
         )
         shapes = [[1, self.slots, heads * size], shape(call.past_key), shape(call.past_value)]
-        return emit_several(graph.graph, "com.microsoft::GroupQueryAttention", inputs, shapes, **attributes)
+        attributes = group_query_attributes(call, turn, bias)
+        return emit_several(graph.graph, GROUP_QUERY, inputs, shapes, **attributes)
 
 
-def _group_query_inputs(
+def group_query_attributes(
+    call: CachedAttentionCall | LanesAttentionCall, turn: RotaryCall | None, bias: Node | None
+) -> dict[str, Any]:
+    """Return the attributes of GroupQueryAttention.
+
+    Args:
+        call: The call that it replaces.
+        turn: The rotation that the operator takes over, if any.
+        bias: The bias, if the slots are not a chain. It holds the window too.
+    """
+    attributes: dict[str, Any] = {
+        "num_heads": shape(call.query)[1],
+        "kv_num_heads": shape(call.key)[1],
+        "scale": call.scale,
+        "softcap": call.softcap,
+    }
+    if turn is not None:
+        attributes |= {"do_rotary": 1, "rotary_interleaved": int(turn.interleaved)}
+    if call.window and bias is None:
+        attributes["local_window_size"] = call.window
+    return attributes
+
+
+def group_query_inputs(
     *,
     packed: Sequence[Node | None],
     past_key: Node,
@@ -126,7 +135,7 @@ def _group_query_inputs(
     return inputs
 
 
-def _common_rotation(query: Node, key: Node) -> RotaryCall | None:
+def common_rotation(query: Node, key: Node) -> RotaryCall | None:
     """Return the rotation that the operator can take over: both turn by one table, 16 n sizes of heads of 16 m."""
     if query.target is not ROTARY or key.target is not ROTARY or query.args[1:] != key.args[1:]:
         return None
@@ -166,7 +175,19 @@ class _Shared:
         return self.both_lengths
 
 
-def _packed(flat: list[Node]) -> list[Node | None]:
-    """Return [whole, None, None] if queries, keys and values are all of `whole`, in this order; else the three."""
+def packed_heads(
+    graph: GraphModule, call: CachedAttentionCall | LanesAttentionCall, turn: RotaryCall | None
+) -> list[Node | None]:
+    """Return [whole, None, None] if queries, keys and values are all of `whole`, in this order; else the three.
+
+    Args:
+        graph: Where to insert what makes them flat, [1, slots, heads * size].
+        call: The call whose heads they are.
+        turn: The rotation that the operator takes over, if any; the heads are those before it.
+    """
+    query, key = call.query, call.key
+    if turn is not None:
+        query, key = node_arg(query, 0), node_arg(key, 0)
+    flat = [flat_heads(graph, head) for head in (query, key, call.value)]
     whole = whole_of_heads(flat)
     return [*flat] if whole is None else [whole, None, None]

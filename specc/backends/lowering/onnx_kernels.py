@@ -17,7 +17,7 @@ from specc.backends.lowering.emit import (
     emit,
     emit_several,
     flat_heads,
-    hand_on_heads,
+    hand_on_results,
     shape,
     shape_at,
     swap_each,
@@ -25,8 +25,8 @@ from specc.backends.lowering.emit import (
 )
 from specc.backends.lowering.masks import is_causal
 from specc.passes import Pass
-from specc.passes.arguments import CachedAttentionCall, RotaryCall, int_arg, node_arg
-from specc.passes.find import CACHED, ROTARY, calls
+from specc.passes.arguments import CachedAttentionCall, LanesAttentionCall, RotaryCall, int_arg, node_arg
+from specc.passes.find import CACHED, LANES, ROTARY, calls
 
 DOMAIN = "specc"
 SINCE = {  # the version of specc-kernels that brought each operator as it is used here
@@ -55,7 +55,7 @@ def needs(operators: Iterable[str]) -> dict[str, str]:
 
 def attends(graph: GraphModule) -> bool:
     """Tell whether TreeAttention can compute every attention of a graph."""
-    return all(shape(node_arg(node, 0))[3] % HEAD_MULTIPLE == 0 for node in calls(graph, CACHED))
+    return all(shape(node_arg(node, 0))[3] % HEAD_MULTIPLE == 0 for node in calls(graph, CACHED, LANES))
 
 
 @dataclass(frozen=True)
@@ -132,29 +132,27 @@ class TreeAttentions(Pass):
     Past and present may be one buffer. Without a mask the slots are a chain, of any width.
 
     Given:   q, k, v = transpose(view(…));  out, keys, values = specc.cached_attention(rotary(q), rotary(k), v, …)
-    Result:  out, keys, values = specc.TreeAttention(…)   on [1, slots, heads * size]
+             or out, *caches = specc.lanes_attention(rotary(q), rotary(k), v, …)
+    Result:  out, keys, values = specc.TreeAttention(…)   on [1, slots, heads * size]; with lanes out, *caches
     """
 
     slots: int
 
     def __call__(self, graph: GraphModule) -> int:
-        attentions = calls(graph, CACHED)
-        chains: dict[Node, bool] = {}
+        attentions = calls(graph, CACHED, LANES)
+        masks: dict[Node, Node | None] = {}
         for node in attentions:
-            call = CachedAttentionCall.of(node)
-            if call.mask not in chains:
-                chains[call.mask] = is_causal(graph, call.mask)
+            call = LanesAttentionCall.of(node) if node.target is LANES else CachedAttentionCall.of(node)
+            if call.mask is not None and call.mask not in masks:
+                masks[call.mask] = None if is_causal(graph, call.mask) else call.mask
             with graph.graph.inserting_before(node):
-                new = self._attention(graph, call, is_chain=chains[call.mask])
-            for item in list(node.users):
-                if int_arg(item, 1) == 0:
-                    hand_on_heads(graph, item, new)
-                else:
-                    item.replace_input_with(node, new)
+                new = self._attention(graph, call, None if call.mask is None else masks[call.mask])
+            hand_on_results(graph, node, new)
         return len(attentions)
 
-    def _attention(self, graph: GraphModule, call: CachedAttentionCall, *, is_chain: bool) -> Node:
-        """Insert the operator for one call."""
+    def _attention(self, graph: GraphModule, call: CachedAttentionCall | LanesAttentionCall, mask: Node | None) -> Node:
+        """Insert the operator for one call. Without a mask its slots, or those of each lane, are a chain."""
+        pasts, widths = call.caches, call.widths if isinstance(call, LanesAttentionCall) else None
         (_, heads, _, size), kv_heads = shape(call.query), shape(call.key)[1]
         query, key = call.query, call.key
         turn = _common_rotation(call)
@@ -165,16 +163,15 @@ class TreeAttentions(Pass):
         inputs = [
             packed,
             call.past_len,
-            None,  # widths of lanes
+            widths,
             call.positions if turn or call.window else None,
             turn.cos if turn else None,
             turn.sin if turn else None,
-            None if is_chain else call.mask,
+            mask,
             call.sinks,
-            call.past_key,
-            call.past_value,
+            *pasts,
         ]
-        shapes = [[1, self.slots, heads * size], shape(call.past_key), shape(call.past_value)]
+        shapes = [[1, self.slots, heads * size], *(shape(past) for past in pasts)]
         return emit_several(
             graph.graph,
             f"{DOMAIN}::TreeAttention",
@@ -196,7 +193,7 @@ class TreeAttentions(Pass):
         return emit(graph.graph, "Concat", flat, [1, self.slots, width], axis=2)
 
 
-def _common_rotation(call: CachedAttentionCall) -> RotaryCall | None:
+def _common_rotation(call: CachedAttentionCall | LanesAttentionCall) -> RotaryCall | None:
     """Return the rotation that the operator can take over: queries and keys turn alike, by the slots' positions."""
     query, key = call.query, call.key
     if query.target is not ROTARY or key.target is not ROTARY or query.args[1:] != key.args[1:]:

@@ -17,10 +17,18 @@ import torch
 from torch.fx import GraphModule, Node
 
 from specc.backends.lowering.emit import emit, shape, shape_at, swap_each, swap_results
+from specc.backends.lowering.lane_parts import LaneParts
 from specc.backends.lowering.masks import Masks, written_out
 from specc.passes import Pass
-from specc.passes.arguments import CachedAttentionCall, RotaryCall, float_arg, node_arg, optional_node
-from specc.passes.find import CACHED, RMS_NORM, ROTARY, aten, calls, outputs, set_outputs
+from specc.passes.arguments import (
+    CachedAttentionCall,
+    LanesAttentionCall,
+    RotaryCall,
+    float_arg,
+    node_arg,
+    optional_node,
+)
+from specc.passes.find import CACHED, LANES, RMS_NORM, ROTARY, aten, calls, outputs, set_outputs
 
 
 def lowering(slots: int, dtype: torch.dtype = torch.float32, rows: bool = False) -> list[Pass]:
@@ -111,6 +119,11 @@ class Scatter(Pass):
     Given:   out, keys, values = specc.cached_attention(q, k, v, past_key, past_value, past_len, mask, …)
     Result:  keys = TensorScatter(past_key, k, past_len);  values = TensorScatter(past_value, v, past_len)
              out = Attention(q, keys, values, visible)
+
+    Lanes have a mask each. Their slots are as many in each lane, so that shapes are fixed:
+
+    Given:   out, *caches = specc.lanes_attention(q, k, v, pasts, past_len, widths, mask, …)
+    Result:  the lines above for each lane, on its slice of q, k, v, past_len and mask;  out = concat(each lane's out)
     """
 
     slots: int
@@ -125,16 +138,39 @@ class Scatter(Pass):
             call = CachedAttentionCall.of(node)
             masks = masks or Masks(graph, self.slots, shape(call.past_key)[2])
             with graph.graph.inserting_before(node):
-                keys, values = (
-                    self._write(graph, call.past_key, call.key, call),
-                    self._write(graph, call.past_value, call.value, call),
-                )
-                out = self._attend(graph, call, keys, values, masks)
+                results = self._attention(graph, call, masks)
             rows |= {f"rows.{call.layer}.key": call.key, f"rows.{call.layer}.value": call.value}
-            swap_results(node, (out, keys, values))
+            swap_results(node, results)
         if self.rows:
             set_outputs(graph, outputs(graph) | rows)
+        return len(attentions) + self._lanes(graph)
+
+    def _lanes(self, graph: GraphModule) -> int:
+        """Rewrite attention of several lanes to that of each lane over its own slots, as many in each."""
+        attentions = calls(graph, LANES)
+        parts: LaneParts | None = None
+        masks: list[Masks] = []
+        for node in attentions:
+            call = LanesAttentionCall.of(node)
+            if parts is None:
+                parts = LaneParts(graph, self.slots // call.lanes)
+                masks = [Masks(graph, parts.slots, shape(call.pasts[0])[2]) for _ in range(call.lanes)]
+            outs: list[Node] = []
+            caches: list[Node] = []
+            with graph.graph.inserting_before(node):
+                for lane in range(call.lanes):
+                    out, *rows = self._attention(graph, parts.call(call, lane, with_heads=True), masks[lane])
+                    outs.append(out)
+                    caches += rows
+                out = graph.graph.call_function(aten.cat.default, (outs, 2))
+            swap_results(node, (out, *caches))
         return len(attentions)
+
+    def _attention(self, graph: GraphModule, call: CachedAttentionCall, masks: Masks) -> tuple[Node, Node, Node]:
+        """Insert what replaces one call; return its output and the two caches."""
+        keys = self._write(graph, call.past_key, call.key, call)
+        values = self._write(graph, call.past_value, call.value, call)
+        return self._attend(graph, call, keys, values, masks), keys, values
 
     def _write(self, graph: GraphModule, past: Node, new: Node, call: CachedAttentionCall) -> Node:
         """Insert the write of the rows `new` into a cache."""
@@ -145,6 +181,6 @@ class Scatter(Pass):
         """Insert attention over the cache."""
         visible = masks.visible(call)
         if call.softcap or call.sinks is not None:
-            return written_out(graph, self.slots, call, keys, values, masks.capacity, visible)
-        inputs, size = [call.query, keys, values, visible], shape_at(call.query, self.slots)
+            return written_out(graph, masks.slots, call, keys, values, masks.capacity, visible)
+        inputs, size = [call.query, keys, values, visible], shape_at(call.query, masks.slots)
         return emit(graph.graph, "Attention", inputs, size, self.dtype, scale=call.scale)

@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from specc.backends import BACKENDS, DEFAULT, Backend, Built, Options, backend, check, typed
 from specc.runtime.block import Block
-from specc.runtime.errors import BackendError
+from specc.runtime.errors import BackendError, RecipeError
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.tree import Tree
 
@@ -116,3 +116,11 @@ def test_a_block_gets_weights_of_a_type_that_its_backend_builds(
     weights: str, name: str, names: list[str], dtype: str | None, options: Options, expected: str
 ) -> None:
     assert typed(Block(Tree.chain(1), weights=weights), name, names, dtype, options).weights == expected
+
+
+def test_lanes_are_refused_by_name_where_a_backend_has_none_and_out_of_range() -> None:
+    check(["onnx"], lanes=8)
+    with pytest.raises(BackendError, match="backend inductor builds no engines with lanes; leave out --lanes"):
+        check(["onnx", "inductor"], lanes=2)
+    with pytest.raises(RecipeError, match="lanes is 0; give 1 to 256"):
+        check(["onnx"], lanes=0)

@@ -46,6 +46,16 @@ def test_blocks_are_named_after_what_they_do() -> None:
     ]
 
 
+def test_lanes_decode_and_verify_as_widely_as_a_recipe_does() -> None:
+    chosen = options("prompt-lookup", lanes=4)
+    facts = Facts(layers=4, vocab_size=100)
+    blocks = name_blocks(plan_recipes(choose_methods(chosen), facts, chosen), chosen.lanes)
+    lanes = {name: (block.lanes, block.slots) for block, name in blocks.items() if block.lanes > 1}
+    widest = max(block.slots for block, name in blocks.items() if name.startswith("verify-chain"))
+    assert lanes == {"decode-lanes": (4, 4), "verify-lanes": (4, 4 * widest)}
+    assert not any("lanes" in name for name in names(options("prompt-lookup")).values())
+
+
 def test_recipes_with_equal_blocks_share_an_engine() -> None:
     assert names(options("prompt-lookup")) == names(options("prompt-lookup", "recycled-lookup"))
 

@@ -1,0 +1,140 @@
+"""Runs of several sequences in one call: which lane each takes, what the engine reads, and whose outputs are whose.
+
+tests/specc/backends/lowering/test_onnx_lanes.py runs lanes on ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.errors import BackendError, RecipeError
+from specc.runtime.lane_calls import LaneCall, LanesEngine
+from specc.runtime.sequence import Released
+from specc.runtime.tree import Tree
+
+VOCABULARY = 5
+
+
+class Runner:
+    """A runner whose logits are one-hot: the token of each slot is its own id. It keeps what it is told."""
+
+    def __init__(self, block: Block, *, any_width: bool) -> None:
+        self.most, self.any_width = block.slots, any_width
+        self.bound: list[list[Any]] = []
+        self.runs: list[dict[str, list[Any]]] = []
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "input_ids": ((1, self.most), np.int64),
+            "past_len": ((block.lanes,), np.int64),
+            "widths": ((block.lanes,), np.int64),
+            "ids": ((1, self.most), np.int64),
+            "logits": ((1, self.most, VOCABULARY), np.float32),
+        }
+        if isinstance(block.topology, Parents):
+            shapes["parents"] = (self.most,), np.int64
+        if isinstance(block.topology, Frontier):
+            shapes |= {"mask": ((self.most, block.topology.span), np.bool_), "depth": ((self.most,), np.int64)}
+        self._arrays: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+    def bind(self, stores: Sequence[Any]) -> None:
+        self.bound.append(list(stores))
+
+    def arrays(self, slots: int) -> dict[str, np.ndarray]:
+        flat = ("input_ids", "ids", "logits")
+        return {name: array[:, :slots] if name in flat else array for name, array in self._arrays.items()}
+
+    def run(self, slots: int) -> None:
+        arrays = self.arrays(slots)
+        self.runs.append({name: array.tolist() for name, array in arrays.items() if name not in ("ids", "logits")})
+        arrays["ids"][:] = arrays["input_ids"]
+        arrays["logits"][:] = np.eye(VOCABULARY)[arrays["input_ids"]]
+
+
+def engine(block: Block, *, any_width: bool = True) -> tuple[LanesEngine, Runner]:
+    runner = Runner(block, any_width=any_width)
+    return LanesEngine("several", block, runner), runner
+
+
+CHAINS = Block(Tree.chain(4), lanes=3)
+A, B, C, D = stores = [Released() for _ in range(4)]
+
+
+def test_slots_stand_in_one_line_and_each_call_gets_its_own_outputs() -> None:
+    lanes, runner = engine(CHAINS)
+    first, second = lanes.run([LaneCall(A, 7, [1, 2, 3]), LaneCall(B, 9, [4])])
+    expected = {"input_ids": [[1, 2, 3, 4]], "past_len": [7, 9, 0], "widths": [3, 1, 0]}
+    assert runner.runs == [expected]
+    assert (list(first.ids_N), list(second.ids_N)) == ([1, 2, 3], [4])
+    assert second.logits_NV is not None and second.logits_NV.tolist() == [[0, 0, 0, 0, 1]]
+    assert (lanes.calls, lanes.seconds > 0) == (1, True)
+
+
+def test_a_sequence_keeps_its_lane_unless_it_must_fill_the_place_of_another() -> None:
+    lanes, runner = engine(CHAINS)
+    calls = {store: LaneCall(store, row, [row]) for row, store in enumerate((A, B, C))}
+    lanes.run([calls[A], calls[B], calls[C]])
+    lanes.run([calls[C], calls[A], calls[B]])
+    assert runner.bound == [[A, B, C]]
+    assert runner.runs[1]["past_len"] == [0, 1, 2]
+    outputs = lanes.run([calls[C], calls[B]])
+    assert runner.bound[1:] == [[C, B, None]]
+    assert [list(each.ids_N) for each in outputs] == [[2], [1]]
+
+
+def test_a_run_may_be_as_wide_as_the_engine_and_as_narrow_as_a_token() -> None:
+    lanes, runner = engine(CHAINS)
+    assert lanes.room([12]) and lanes.room([10, 1, 1]) and lanes.room([1])
+    assert not lanes.room([13]) and not lanes.room([11, 1, 1]) and not lanes.room([1, 1, 1, 1])
+    lanes.run([LaneCall(A, 0, [1] * 12)])
+    assert runner.runs[0]["widths"] == [12, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [],
+        [LaneCall(A, 0, [])],
+        [LaneCall(A, 0, [1] * 13)],
+        [LaneCall(store, 0, [1]) for store in stores],
+        [LaneCall(A, 0, [1]), LaneCall(A, 0, [1])],
+    ],
+)
+def test_calls_that_do_not_fit_are_refused_in_one_line(calls: list[LaneCall]) -> None:
+    lanes, runner = engine(CHAINS)
+    with pytest.raises(RecipeError, match=r"several.*; run them in turns$"):
+        lanes.run(calls)
+    assert runner.runs == []
+
+
+def test_a_file_of_fixed_width_has_as_many_slots_in_each_lane() -> None:
+    lanes, runner = engine(CHAINS, any_width=False)
+    assert lanes.room([4, 4, 1]) and not lanes.room([5])
+    first, second = lanes.run([LaneCall(A, 7, [1, 2]), LaneCall(B, 9, [3, 4])])
+    assert runner.runs[0]["widths"] == [4, 4, 4]
+    assert runner.runs[0]["input_ids"] == [[1, 2, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0]]
+    assert (list(first.ids_N), list(second.ids_N)) == ([1, 2], [3, 4])
+
+
+def test_parents_count_the_slots_of_all_lanes() -> None:
+    lanes, runner = engine(Block(Parents(3), lanes=2), any_width=False)
+    lanes.run([LaneCall(A, 0, [1, 2, 3], parents=[-1, 0, 0]), LaneCall(B, 0, [1, 2], parents=[-1, 0])])
+    assert runner.runs[0]["parents"] == [-1, 0, 0, -1, 3, 0]
+
+
+def test_a_frontiers_mask_stands_at_its_lane_and_idle_slots_see_something() -> None:
+    lanes, runner = engine(Block(Frontier(1, 3), lanes=3), any_width=False)
+    calls = [LaneCall(A, 5, [1], mask=b"\1\0\1", depth=[1]), LaneCall(B, 6, [2], mask=b"\0\1\1", depth=[2])]
+    lanes.run(calls)
+    assert runner.runs[0]["mask"] == [[True, False, True], [False, True, True], [True, True, True]]
+    assert runner.runs[0]["depth"] == [1, 2, 0]
+
+
+def test_a_failure_of_the_runner_names_the_engine() -> None:
+    lanes, runner = engine(CHAINS)
+    runner.run = lambda slots: 1 / 0  # type: ignore[method-assign,assignment]
+    with pytest.raises(BackendError, match=r"engine several cannot run: .*zero"):
+        lanes.run([LaneCall(A, 0, [1])])
