@@ -20,7 +20,7 @@ from specc import passes
 from specc.backends import DEFAULT, Backend, Built, Options
 from specc.backends.commit_graph import commit, moves
 from specc.backends.export import export, public, quiet, read_header
-from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_kernels, onnx_lanes, onnx_portable
+from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_kernels, onnx_portable
 from specc.backends.lowering.half_precision import TYPES, Half
 from specc.backends.onnx_needs import needs
 from specc.passes.find import nodes
@@ -162,7 +162,7 @@ def _fast_passes(graph: GraphModule, block: Block, open_width: bool, lowering: s
     slots = block.slots
     attention: passes.Pass = onnx_group_query.GroupQuery(slots, open_width)
     if block.lanes > 1:
-        attention = onnx_lanes.GroupQueryLanes(slots)
+        attention = onnx_group_query.GroupQueryLanes(slots)
     products: list[passes.Pass] = []
     if lowering == "kernels":
         products = onnx_kernels.lowering(slots)

@@ -1,6 +1,6 @@
 """Runs of several sequences in one call: which lane each takes, what the engine reads, and whose outputs are whose.
 
-tests/specc/backends/lowering/test_onnx_lanes.py runs lanes on ONNX Runtime.
+tests/specc/backends/lowering/test_group_query_lanes.py runs lanes on ONNX Runtime.
 """
 
 from __future__ import annotations

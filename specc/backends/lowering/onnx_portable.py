@@ -17,8 +17,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from specc.backends.lowering.emit import emit, shape, shape_at, swap_each, swap_results
-from specc.backends.lowering.lane_parts import LaneParts
-from specc.backends.lowering.masks import Masks, written_out
+from specc.backends.lowering.masks import LaneParts, Masks, written_out
 from specc.passes import Pass
 from specc.passes.arguments import (
     CachedAttentionCall,
