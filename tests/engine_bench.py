@@ -141,11 +141,11 @@ class Bench:
 
     def verify(self, name: str, tree: Tree) -> None:
         """Run a tree, compare each path, and commit the deepest one without its leaf."""
-        drawn = self.draw(tree.slots)
-        outputs = Call(self.engines[name], self.cache, 0, drawn, tree).run()
+        draws = self.draw(tree.slots)
+        outputs = Call(self.engines[name], self.cache, 0, draws, tree).run()
         logits = logits_of(outputs)[: tree.slots].copy()
         paths = [path_to(tree, leaf) for leaf in range(tree.slots) if not tree.children[leaf]]
-        for path, expected in zip(paths, self.truth(*([drawn[s] for s in path] for path in paths)), strict=True):
+        for path, expected in zip(paths, self.truth(*([draws[s] for s in path] for path in paths)), strict=True):
             same(logits[path], expected)
         assert outputs.ids_N is not None
         assert outputs.ids_N[: tree.slots].tolist() == logits.argmax(-1).tolist()
@@ -154,19 +154,19 @@ class Bench:
             assert outputs.top_ids_NK[: tree.slots].tolist() == top.indices.tolist()
             same(outputs.top_logprobs_NK[: tree.slots], top.values.numpy())
         accepted = path_to(tree, int(tree.depth.argmax()))[:-1]
-        self.cache.commit(drawn, accepted)
-        self.tokens += [drawn[s] for s in accepted]
+        self.cache.commit(draws, accepted)
+        self.tokens += [draws[s] for s in accepted]
 
     def grow(self, name: str, tree: Tree) -> None:
         """Grow a tree below the cache by a frontier, level by level."""
-        engine, drawn = self.engines[name], self.draw(tree.slots)
+        engine, draws = self.engines[name], self.draw(tree.slots)
         for depth in range(tree.depth.max() + 1):
             level = np.flatnonzero(tree.depth == depth)
             first, end = level[0], level[-1] + 1
             visible = tuple(row.tobytes() for row in tree.mask[first:end, :end])
             growth = Growth(tuple(level), int(first), visible)
-            outputs = growth.call(engine, self.cache, drawn).run()
-            expected = self.truth(*([drawn[s] for s in path_to(tree, int(slot))] for slot in level))
+            outputs = growth.call(engine, self.cache, draws).run()
+            expected = self.truth(*([draws[s] for s in path_to(tree, int(slot))] for slot in level))
             same(logits_of(outputs)[: len(level)], np.stack([e[-1] for e in expected]))
 
 

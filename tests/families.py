@@ -115,10 +115,10 @@ UNREACHED: dict[str, dict[str, Any]] = {
 
 def config(family: str) -> Any:
     kind = family.partition("-")[0]
-    made = CONFIG_MAPPING[kind]
-    known = made().to_dict()
+    factory = CONFIG_MAPPING[kind]
+    names = factory().to_dict()
     own = FAMILIES[family] if family in FAMILIES else UNREACHED[family]
-    return made(**{k: v for k, v in COMMON.items() if k in known} | own)
+    return factory(**{k: v for k, v in COMMON.items() if k in names} | own)
 
 
 def tiny(family: str) -> PreTrainedModel:

@@ -72,8 +72,8 @@ def sampled_tree(tree: Tree, q: Language) -> Propose:
         for slot, children in enumerate(tree.children):
             if children:
                 probs[slot] = q(path_to(Draft(tuple(tokens), tree), slot))
-                drawn = sampling.children(probs[slot], len(children), int(tree.depth[slot]), slot)
-                for child, token in zip(children, drawn, strict=False):
+                draws = sampling.children(probs[slot], len(children), int(tree.depth[slot]), slot)
+                for child, token in zip(children, draws, strict=False):
                     tokens[child] = token
         return Draft(tuple(tokens), tree, probs)
 

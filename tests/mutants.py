@@ -273,8 +273,8 @@ def sampled(population: list[Mutant], count: int | None) -> list[Mutant]:
     """Return `count` mutants chosen by a fixed seed, in the order of the file, or all if there are no more."""
     if count is None or count >= len(population):
         return population
-    chosen = sorted(random.Random(SEED).sample(range(len(population)), count))
-    return [population[i] for i in chosen]
+    choice = sorted(random.Random(SEED).sample(range(len(population)), count))
+    return [population[i] for i in choice]
 
 
 def needs_torch(tests: Sequence[str]) -> bool:

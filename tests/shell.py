@@ -33,8 +33,8 @@ class CommandResult:
 def specc(*argv: Any, stdin: bytes = b"") -> CommandResult:
     """Run `specc argv…`."""
     out, err = io.StringIO(), io.StringIO()
-    given = io.TextIOWrapper(io.BytesIO(stdin))
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "stdin", given):
+    values = io.TextIOWrapper(io.BytesIO(stdin))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "stdin", values):
         try:
             main([str(a) for a in argv])
             status = 0
@@ -50,11 +50,11 @@ def command(*argv: Any) -> list[str]:
 
 def refused(*argv: Any, stdin: bytes = b"") -> str:
     """The one line with which `specc argv…` refuses its input."""
-    ran = specc(*argv, stdin=stdin)
-    assert ran.status == 2 and ran.out == "", ran
-    *progress, line = ran.err.splitlines()
-    assert line.startswith("specc: error: "), ran.err
-    assert not any("error" in p or "Traceback" in p for p in progress), ran.err
+    result = specc(*argv, stdin=stdin)
+    assert result.status == 2 and result.out == "", result
+    *progress, line = result.err.splitlines()
+    assert line.startswith("specc: error: "), result.err
+    assert not any("error" in p or "Traceback" in p for p in progress), result.err
     return line.removeprefix("specc: error: ")
 
 
@@ -80,8 +80,8 @@ def edit_golden(bundle: Path, edit: Callable[[list[dict[str, Any]]], Any]) -> Pa
     cases = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     edit(cases)
     file.write_text("".join(json.dumps(c) + "\n" for c in cases), encoding="utf-8")
-    told = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    return edit_manifest(bundle, lambda m: m["files"].update({"golden.jsonl": told}))
+    message = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return edit_manifest(bundle, lambda m: m["files"].update({"golden.jsonl": message}))
 
 
 def fits(text: str, columns: int) -> None:

@@ -102,9 +102,9 @@ class Likeliest(Drafting[Any]):
 
 def first_tokens(demo: Session, recipe: str, rule: Acceptance, wrap: Callable[..., Any] | None = None) -> Counter[int]:
     """The first token of a verify step, over seeds, after one fixed prompt and pending token."""
-    chosen = demo.bundle.recipe(recipe)
-    drafter = demo.shared.guarded_drafter(load_method(chosen, "recursive" if wrap else rule)).drafter
-    verifiers = [demo.engines[v] for v in chosen.verify]
+    choice = demo.bundle.recipe(recipe)
+    drafter = demo.shared.guarded_drafter(load_method(choice, "recursive" if wrap else rule)).drafter
+    verifiers = [demo.engines[v] for v in choice.verify]
     tokens = demo.text.encode(PROMPT)
     caches = Caches(demo.engines.store)
     cache = caches["target"]

@@ -55,25 +55,25 @@ def on_full_disk(
     disk.mkdir(exist_ok=True)
     words = [*(["env", env] if env else []), *command(*argv)]
     script = [*IN_NAMESPACE, SCRIPT, "sh", str(disk), str(source or ""), str(free), *words]
-    ran = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False)
-    assert ran.returncode != 77, ran.stderr
-    return ran
+    result = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False)
+    assert result.returncode != 77, result.stderr
+    return result
 
 
-def check_refused(ran: subprocess.CompletedProcess[str], *words: str) -> None:
+def check_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
     """Check that a run ended in one line that holds some words, and changed no file of the disk."""
-    assert ran.returncode == 2, (ran.stdout, ran.stderr)
-    assert "Traceback" not in ran.stderr and "FILES CHANGED" not in ran.stderr, ran.stderr
-    (line,) = [line for line in ran.stderr.splitlines() if "specc: error: " in line]
+    assert result.returncode == 2, (result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr and "FILES CHANGED" not in result.stderr, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "specc: error: " in line]
     assert all(word in line for word in words), line
 
 
 @needs_namespaces
 def test_a_tune_says_so_before_it_measures(bundle: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    ran = on_full_disk(disk, "tune", disk / bundle.name, "--limit", 1, source=bundle)
-    check_refused(ran, "manifest.json cannot be written", "No space left on device", "make room")
-    assert "measure" not in ran.stderr
+    result = on_full_disk(disk, "tune", disk / bundle.name, "--limit", 1, source=bundle)
+    check_refused(result, "manifest.json cannot be written", "No space left on device", "make room")
+    assert "measure" not in result.stderr
 
 
 @needs_namespaces
@@ -97,9 +97,9 @@ def test_answers_to_many_prompts_stop_at_a_whole_line(bundle: Path, tmp_path: Pa
     disk, prompts = tmp_path / "disk", tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "import os"}) + "\n", encoding="utf-8")
     argv = "generate", bundle, "--prompts", prompts, "--output", disk / "answers.jsonl", "-n", 2
-    ran = on_full_disk(disk, *argv)
-    assert ran.returncode == 2 and "Traceback" not in ran.stderr
-    assert "No space left on device" in ran.stderr.splitlines()[-1] or "FILES CHANGED" in ran.stderr
+    result = on_full_disk(disk, *argv)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "No space left on device" in result.stderr.splitlines()[-1] or "FILES CHANGED" in result.stderr
 
 
 @needs_namespaces

@@ -147,8 +147,8 @@ def test_no_method_is_known_by_name(file: str) -> None:
 @pytest.mark.parametrize("file", sources("passes"), ids=name)
 def test_passes_know_no_family_of_models(file: Path) -> None:
     """They find their place by what the graph says."""
-    found = {w.lower() for text in words(parse(file)) for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)}
-    assert [w for w in found if FAMILIES.fullmatch(w)] == []
+    matches = {w.lower() for text in words(parse(file)) for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)}
+    assert [w for w in matches if FAMILIES.fullmatch(w)] == []
 
 
 def test_every_folder_is_a_package_that_is_listed() -> None:

@@ -141,9 +141,9 @@ def test_log_probabilities_are_those_of_plain_decoding(session: Model, recipes: 
     for recipe in recipes:
         answer = session.generate(PROMPT, 24, recipe=recipe, logprobs=3)
         assert answer.logprobs is not None
-        for mine, other in zip(answer.logprobs, plain.logprobs, strict=True):
-            assert mine.token_id == other.token_id and list(mine.top) == list(other.top)
-            assert mine.logprob == pytest.approx(other.logprob, abs=1e-4)
+        for own, other in zip(answer.logprobs, plain.logprobs, strict=True):
+            assert own.token_id == other.token_id and list(own.top) == list(other.top)
+            assert own.logprob == pytest.approx(other.logprob, abs=1e-4)
 
 
 def test_log_probabilities_stand_beside_the_tokens_of_a_stream(session: Model) -> None:
@@ -173,8 +173,8 @@ def probs(session: Model) -> dict[tuple[int, ...], float]:
 def test_a_rule_that_rejects_keeps_the_distribution_under_a_grammar(
     recipe: str, acceptance: str, session: Model, probs: dict[tuple[int, ...], float]
 ) -> None:
-    drawn = first_tokens(session, 2, 700, recipe=recipe, acceptance=acceptance, guard=False, **CHOICES)
-    counts = Counter({tokens: drawn[tokens] for tokens in probs})
+    draws = first_tokens(session, 2, 700, recipe=recipe, acceptance=acceptance, guard=False, **CHOICES)
+    counts = Counter({tokens: draws[tokens] for tokens in probs})
     total = sum(probs.values())
     assert len(probs) > 3 and sum(counts.values()) > 600
     assert not chi_square_rejects(counts, {tokens: share / total for tokens, share in probs.items()})
@@ -200,11 +200,11 @@ def test_processors_run_for_the_slots_that_a_rule_looks_at_alone(
     session: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = count_calls(monkeypatch, Grammar, "__call__")
-    asked = count_calls(monkeypatch, Grammar, "allows")
+    requests = count_calls(monkeypatch, Grammar, "allows")
     options: dict[str, Any] = {"recipe": "early-exit", "guard": False, "regex": r"([a-z]{3,7} ){4,9}end\."}
     answer = session.generate(PROMPT, TOKENS, **options)
-    assert len(asked) == len(answer.token_ids) and len(masks) == asked.count(False) > 0
-    assert answer.stats.drafted > len(asked)
+    assert len(requests) == len(answer.token_ids) and len(masks) == requests.count(False) > 0
+    assert answer.stats.drafted > len(requests)
     masks.clear()
     sampled = session.generate(PROMPT, TOKENS, temperature=1.0, seed=0, **options)
     assert len(masks) == len(sampled.token_ids)

@@ -36,11 +36,11 @@ def test_the_verbs_work(bundle: Path, model: Path) -> None:
     assert json.loads(run("test", bundle, "--json").stdout)["diverged"] == 0
     assert json.loads(run("show", bundle, "--json").stdout) == specc("show", bundle, "--json").json
     assert json.loads(run("recipes", "--json").stdout) == specc("recipes", "--json").json
-    for ran in (run("compile", model, "-o", "x"), run("test", bundle, "--reference", model)):
-        assert ran.returncode == 2
-        assert ran.stdout == ""
-        assert ran.stderr.splitlines()[-1].startswith("specc: error: this needs the compiler")
-        assert ran.stderr.endswith("pip install specc-compiler[compile]\n")
+    for result in (run("compile", model, "-o", "x"), run("test", bundle, "--reference", model)):
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert result.stderr.splitlines()[-1].startswith("specc: error: this needs the compiler")
+        assert result.stderr.endswith("pip install specc-compiler[compile]\n")
 
 
 def test_the_runtime_works_alone(bundle: Path, tmp_path: Path) -> None:
@@ -65,5 +65,5 @@ def test_the_runtime_works_alone(bundle: Path, tmp_path: Path) -> None:
         "print(len(cases), ours)\n"
     )
     argv = [sys.executable, "-I", "-c", code, str(tmp_path), str(bundle)]
-    ran = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
-    assert (ran.stdout, ran.stderr) == ("3 ['specc']\n", "")
+    result = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.stdout, result.stderr) == ("3 ['specc']\n", "")

@@ -39,13 +39,13 @@ class Row(NamedTuple):
 
 def tables() -> dict[str, list[Row]]:
     """Return the tables of the page that stand below a class's name, by that name."""
-    found: dict[str, list[Row]] = {}
+    matches: dict[str, list[Row]] = {}
     for section in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]:
         title = section.split("\n", 1)[0]
         if title in CLASSES:
             lines = [line for line in section.splitlines() if line.startswith("| `")]
-            found[title] = [Row(*(cell.strip() for cell in line[1:-1].split("|"))) for line in lines]
-    return found
+            matches[title] = [Row(*(cell.strip() for cell in line[1:-1].split("|"))) for line in lines]
+    return matches
 
 
 TABLES = tables()

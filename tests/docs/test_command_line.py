@@ -30,8 +30,8 @@ def test_the_commands_of_the_page_run(directory: Path) -> None:
     assert len(COMMANDS) >= 6
     for command in COMMANDS:
         program, *words = shlex.split(command)
-        ran = specc(*words, *(("--max-new-tokens", 8) if words[0] == "generate" else ()))
-        assert (program, ran.status) == ("specc", 0), (command, ran.err)
+        result = specc(*words, *(("--max-new-tokens", 8) if words[0] == "generate" else ()))
+        assert (program, result.status) == ("specc", 0), (command, result.err)
     answers = [json.loads(line) for line in (directory / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [answer["id"] for answer in answers] == ["tree", "forest"]
     rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]

@@ -90,9 +90,9 @@ def wrong_python(words: list[str]) -> list[str]:
 
 def unknown_options(text: str) -> list[str]:
     """Return the options in backticks that no verb has."""
-    known = options("".join(help_of(verb) for verb in ("", *verbs())))
+    names = options("".join(help_of(verb) for verb in ("", *verbs())))
     named = {o for span in inline(text) if span.startswith("--") for o in options(span)}
-    return sorted(named - known)
+    return sorted(named - names)
 
 
 @cache

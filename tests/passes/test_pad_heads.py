@@ -50,8 +50,8 @@ return {logits: mul_1}""",
     )
     shapes = [tuple(node.meta["val"].shape) for node in graph.graph.nodes if node.op == "call_function"]
     assert shapes == [(1, 2, 3, size) for size in (8, 8, 8, 8, 3, 3)]
-    given = heads(6), heads(6), heads(3)
-    torch.testing.assert_close(graph(*given)["logits"], attend(*given))
+    values = heads(6), heads(6), heads(3)
+    torch.testing.assert_close(graph(*values)["logits"], attend(*values))
 
 
 def test_the_padded_output_has_as_many_heads_as_the_queries() -> None:

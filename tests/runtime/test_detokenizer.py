@@ -195,6 +195,6 @@ def test_text_comes_as_it_is_made_and_a_step_does_not_decode_all_of_it() -> None
             return super().decode(tokens)
 
     ids = tokenizer_of(level).get_vocab()["a"]
-    found = pieces(Counting(tokenizer_of(level)), [ids] * 1000, [ids] * 1000)
-    assert found == ["a"] * 1000 + [""]
+    matches = pieces(Counting(tokenizer_of(level)), [ids] * 1000, [ids] * 1000)
+    assert matches == ["a"] * 1000 + [""]
     assert sum(lengths) < 20_000

@@ -183,19 +183,19 @@ def test_a_lock_that_is_no_file_is_replaced(root: Path, make: Callable[[Path], N
 def test_who_waited_for_a_dropped_entry_gets_a_new_one(root: Path) -> None:
     directory = entry("abc")
     (directory / LOCK).touch()
-    held = os.open(directory / LOCK, os.O_RDWR)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    rows = os.open(directory / LOCK, os.O_RDWR)
+    fcntl.flock(rows, fcntl.LOCK_EX)
     result = list[list[str]]()
 
     def work() -> None:
-        with locked_entry("packed", "abc") as mine:
-            result.append(names(mine))
+        with locked_entry("packed", "abc") as own:
+            result.append(names(own))
 
     thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.1)
     directory.rename(root / "packed" / ".1.dropped")
-    os.close(held)
+    os.close(rows)
     thread.join(10)
     assert result == [[LOCK]]
 
@@ -241,14 +241,14 @@ def test_room_is_made_by_dropping_the_oldest_entries(root: Path, monkeypatch: py
 def test_what_is_larger_than_all_room_is_refused_and_nothing_dropped(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, mine = entry("a"), entry("b")
+    other, own = entry("a"), entry("b")
     monkeypatch.setenv("SPECC_CACHE_SIZE", "150")
     with pytest.raises(OSError, match="SPECC_CACHE_SIZE allows 0 MiB"):
-        make_room(51, mine)
-    assert other.exists() and mine.exists()
+        make_room(51, own)
+    assert other.exists() and own.exists()
     monkeypatch.setenv("SPECC_CACHE_SIZE", "some")
     with pytest.raises(BackendError, match="give bytes"):
-        make_room(1, mine)
+        make_room(1, own)
 
 
 def test_what_a_killed_process_left_of_a_dropped_entry_goes(root: Path) -> None:

@@ -46,7 +46,7 @@ def test_exits_and_our_own_errors_pass(error: BaseException) -> None:
 @pytest.mark.parametrize("silent", [True, False])
 def test_a_panic_prints_its_own_lines_unless_a_program_silences_it(silent: bool) -> None:
     code = PANICS.replace("SILENCE", "panics.silence()" if silent else "")
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "retry-limit" in ran.stdout and len(ran.stdout.splitlines()) == 1
-    assert ("panicked" in ran.stderr) is not silent
-    assert not silent or not ran.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "retry-limit" in result.stdout and len(result.stdout.splitlines()) == 1
+    assert ("panicked" in result.stderr) is not silent
+    assert not silent or not result.stderr

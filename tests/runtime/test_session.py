@@ -217,8 +217,8 @@ def test_every_run_of_an_exact_request_has_one_width(rounded: Session) -> None:
     calls = {e.name: rounded.engines[e.name].calls for e in rounded.engines.specs()}
     first = rounded.text.encode(PROMPT)
     answer = rounded.generate(first, 40, **request).token_ids
-    ran = [name for name, count in calls.items() if rounded.engines[name].calls > count]
-    assert ran == [names[-1]]
+    result = [name for name, count in calls.items() if rounded.engines[name].calls > count]
+    assert result == [names[-1]]
     second = rounded.generate(first + answer, 20, **request).token_ids
     assert second == open_session(rounded.bundle).generate(first + answer, 20, **request).token_ids
     assert rounded.generate(first, 60, **request).token_ids == answer + second

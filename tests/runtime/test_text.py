@@ -246,9 +246,9 @@ def test_a_prompt_of_20_mb_is_refused_before_it_takes_memory(kind: str, tmp_path
     """The tokenizer would take some 5 GB for it."""
     shutil.copy(ROOT / "examples/pycode-10m/tokenizer.json", tmp_path)
     command = [sys.executable, "-c", MEMORY, str(tmp_path), kind, str(ROOT / "tests")]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    mebibytes, _, message = ran.stdout.partition(" ")
-    assert message.startswith("the prompt has more than 512 tokens and the cache 256 rows; shorten it"), ran.stderr
+    result = subprocess.run(command, capture_output=True, text=True)
+    mebibytes, _, message = result.stdout.partition(" ")
+    assert message.startswith("the prompt has more than 512 tokens and the cache 256 rows; shorten it"), result.stderr
     assert int(mebibytes) < 100
 
 

@@ -35,8 +35,8 @@ def test_the_package_loads_nothing_before_a_name_is_used_and_no_torch_then() -> 
         "import sys, specc; print('numpy' in sys.modules, 'onnxruntime' in sys.modules);"
         "from specc import Session, Generation, Stats, BundleError; print('torch' in sys.modules)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ran.stdout.split() == ["False", "False", "False"], ran.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["False", "False", "False"], result.stderr
 
 
 @pytest.mark.torch

@@ -16,8 +16,8 @@ COMMAND = [sys.executable, "-m", parent_process.__name__]
 
 def test_a_module_gets_its_own_arguments() -> None:
     argv = [*COMMAND, str(os.getpid()), "json.tool", "--indent", "3"]
-    ran = subprocess.run(argv, input="[1]", capture_output=True, text=True, check=True)
-    assert ran.stdout == "[\n   1\n]\n"
+    result = subprocess.run(argv, input="[1]", capture_output=True, text=True, check=True)
+    assert result.stdout == "[\n   1\n]\n"
 
 
 def test_the_status_of_a_module_is_that_of_the_process() -> None:

@@ -76,16 +76,16 @@ def test_a_weight_is_uploaded_once_and_a_missing_one_is_named(cuda: FakeCuda, gp
 
 @pytest.mark.parametrize("works", [True, False])
 def test_launches_are_captured_and_replayed_or_there_is_no_graph(works: bool, cuda: FakeCuda, gpu: Gpu) -> None:
-    ran: list[int] = []
+    result: list[int] = []
 
     def launch() -> bool:
         assert cuda.captured is not None
-        cuda.captured.append(lambda: ran.append(1))
+        cuda.captured.append(lambda: result.append(1))
         return works
 
     graph = gpu.capture(launch)
-    assert (graph is not None) == works and ran == []
+    assert (graph is not None) == works and result == []
     assert ("cudaGetLastError" in {name for name, *_ in cuda.calls}) != works
     if works:
         gpu.replay(graph)
-        assert ran == [1]
+        assert result == [1]

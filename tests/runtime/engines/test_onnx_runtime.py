@@ -45,12 +45,12 @@ def test_telemetry_is_off_before_the_import_and_writes_no_device_id(
     variables: dict[str, str], at_import: str, tmp_path: Path
 ) -> None:
     """Without the variable, ONNX Runtime 1.32 leaves a device id and a database in the home directory."""
-    kept = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
-    environment = {**kept, "HOME": str(tmp_path), "SPECC_CACHE": "off", **variables}
+    rest = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    environment = {**rest, "HOME": str(tmp_path), "SPECC_CACHE": "off", **variables}
     environment.pop("XDG_CACHE_HOME", None)
     argv = [sys.executable, "-c", DECODE, str(ROOT / "tests/bundles/schema-1")]
-    ran = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert ran.stdout.split() == [at_import, "4"], ran.stderr
+    result = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert result.stdout.split() == [at_import, "4"], result.stderr
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -63,8 +63,8 @@ def test_telemetry_is_left_as_it_is_for_those_who_ask_for_it() -> None:
         "import specc.runtime.engines.onnx_runtime\n"
         "print(os.environ.get('ORT_DISABLE_TELEMETRY'))"
     )
-    kept = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
-    for asked, expected in (("1", "None"), ("", "1")):
-        environment = {**kept, "SPECC_TELEMETRY": asked}
-        ran = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
-        assert ran.stdout.strip() == expected, ran.stderr
+    rest = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    for requests, expected in (("1", "None"), ("", "1")):
+        environment = {**rest, "SPECC_TELEMETRY": requests}
+        result = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert result.stdout.strip() == expected, result.stderr

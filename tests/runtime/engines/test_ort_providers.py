@@ -68,16 +68,16 @@ def test_a_provider_that_is_not_installed_is_named_with_its_extra(monkeypatch: p
             require(device)
 
 
-@pytest.mark.parametrize("ran", ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+@pytest.mark.parametrize("provider_used", ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
 def test_a_plug_in_is_asked_for_by_its_device_and_must_run_something(
-    ran: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    provider_used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its name ONNX Runtime would leave everything to the CPU, and say nothing; so too with unknown options."""
-    session = SimpleNamespace(get_provider_graph_assignment_info=lambda: [SimpleNamespace(ep_name=ran)])
+    session = SimpleNamespace(get_provider_graph_assignment_info=lambda: [SimpleNamespace(ep_name=provider_used)])
     plugin = PlugIn(monkeypatch, OPENVINO, "GPU CPU")
     monkeypatch.setattr(ort_providers, "InferenceSession", lambda path, options: session)
     monkeypatch.setenv("SPECC_OPENVINO_PRECISION", "bf16")
-    if ran == "CPUExecutionProvider":
+    if provider_used == "CPUExecutionProvider":
         with pytest.raises(BackendError, match=r"OpenVINOExecutionProvider runs no node of .*take another provider$"):
             provider_session(tmp_path / "verify.onnx", OPENVINO)
     else:

@@ -169,11 +169,11 @@ def test_an_operator_that_the_parser_refuses(
     def capped(*arguments: Any, **more: Any) -> Any:
         import onnx_ir as ir
 
-        made = translate(*arguments, **more)
-        node = next((n for n in made.graph if n.op_type == "Attention"), None)
+        model = translate(*arguments, **more)
+        node = next((n for n in model.graph if n.op_type == "Attention"), None)
         if node:
             node.attributes.add(ir.AttrFloat32("softcap", 2.0))
-        return made
+        return model
 
     monkeypatch.setattr(onnx, "translate", capped)
     message = refused("compile", model, "-o", out, *few(prompts), *RTX[2:])

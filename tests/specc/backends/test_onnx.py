@@ -79,9 +79,9 @@ def test_slots_beyond_the_last_learned_position_are_padding(family: str, tmp_pat
     bench = Bench(family, tmp_path, {"parents": Block(Parents(12))}, graph, capacity)
     bench.prefill("parents", POSITIONS - 6)
     fitting = Tree(WIDE.parents[:6])
-    drawn = bench.draw(WIDE.slots)
-    outputs = Call(bench.engines["parents"], bench.cache, 0, drawn, Tree.chain(10)).run()
-    same(logits_of(outputs)[:6], bench.truth(drawn[:6])[0])
+    draws = bench.draw(WIDE.slots)
+    outputs = Call(bench.engines["parents"], bench.cache, 0, draws, Tree.chain(10)).run()
+    same(logits_of(outputs)[:6], bench.truth(draws[:6])[0])
     bench.verify("parents", fitting)
 
 

@@ -28,9 +28,9 @@ def test_the_tables(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_json_is_on_standard_output_and_the_progress_is_not(bundle: Path) -> None:
-    ran = specc("bench", bundle, *QUICK, "--json")
-    assert ran.json["settings"]["rounds"] == 1
-    assert ran.err.splitlines() == ["warm up", "round 1 of 1", "measure the engines"]
+    result = specc("bench", bundle, *QUICK, "--json")
+    assert result.json["settings"]["rounds"] == 1
+    assert result.err.splitlines() == ["warm up", "round 1 of 1", "measure the engines"]
 
 
 def test_recipes_may_be_named_in_any_of_the_ways(bundle: Path) -> None:
@@ -62,10 +62,10 @@ def test_probabilities_are_read_from_their_option(bundle: Path) -> None:
 
 def test_a_peer_and_its_failures_have_lines(bundle: Path, model: Path, make_peer: MakePeer) -> None:
     make_peer("echo", echo())
-    ran = specc("bench", bundle, "--against", "echo", "--model", model, *QUICK)
-    assert "echo: broken: ValueError: no such mode here" in ran.err
-    assert re.search(r"^echo: specc's \S+ is \d+\.\d\d x its fastest mode, (plain|wrong)$", ran.out, re.M)
-    assert re.search(r"^memory: specc [\d.]+ [MG]B, echo [\d.]+ MB$", ran.out, re.M)
+    result = specc("bench", bundle, "--against", "echo", "--model", model, *QUICK)
+    assert "echo: broken: ValueError: no such mode here" in result.err
+    assert re.search(r"^echo: specc's \S+ is \d+\.\d\d x its fastest mode, (plain|wrong)$", result.out, re.M)
+    assert re.search(r"^memory: specc [\d.]+ [MG]B, echo [\d.]+ MB$", result.out, re.M)
 
 
 def test_a_peer_that_does_not_run_has_a_line(bundle: Path, model: Path, make_peer: MakePeer) -> None:

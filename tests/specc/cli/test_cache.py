@@ -54,8 +54,8 @@ def test_entries_are_listed_with_kind_size_last_use_and_a_total(root: Path) -> N
 
 
 def test_entries_of_an_age_are_deleted(root: Path) -> None:
-    ran = specc("cache", "clean", "--older-than", "7", "--json").json
-    assert (names(ran), ran["dry_run"]) == (["old"], False)
+    result = specc("cache", "clean", "--older-than", "7", "--json").json
+    assert (names(result), result["dry_run"]) == (["old"], False)
     assert not (root / "checked/old").exists() and (root / "packed" / KEY / "weights.bin").exists()
 
 

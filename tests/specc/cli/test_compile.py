@@ -144,11 +144,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
-    ran = subprocess.run(argv, capture_output=True, text=True, preexec_fn=little)
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert ran.stderr.splitlines()[-1].startswith("specc: error: cannot write")
-    assert "Traceback" not in ran.stderr
+    result = subprocess.run(argv, capture_output=True, text=True, preexec_fn=little)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1].startswith("specc: error: cannot write")
+    assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -108,17 +108,17 @@ def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Pat
         env = os.environ | {"PYTHONPATH": str(tmp_path)}
         return subprocess.run(command, capture_output=True, text=True, env=env)
 
-    ran = run("generate", bundle, "--prompt", "x")
-    assert ran.returncode == 2 and ran.stdout == ""
-    assert ran.stderr.startswith("specc: error: ONNX Runtime is not installed (") and ran.stderr.count("\n") == 1
-    assert ran.stderr.endswith(
+    result = run("generate", bundle, "--prompt", "x")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("specc: error: ONNX Runtime is not installed (") and result.stderr.count("\n") == 1
+    assert result.stderr.endswith(
         "; pip install specc-compiler[cpu], or specc-compiler[gpu] for an NVIDIA GPU: one of the two\n"
     )
-    ran = run("compile", "examples/pycode-1m", "-o", tmp_path / "x.specc")
+    result = run("compile", "examples/pycode-1m", "-o", tmp_path / "x.specc")
     assert (
-        ran.returncode == 2
-        and ran.stderr.endswith("; pip install specc-compiler[cpu]\n")
-        and ran.stderr.removeprefix("load torch\n").count("\n") == 1
+        result.returncode == 2
+        and result.stderr.endswith("; pip install specc-compiler[cpu]\n")
+        and result.stderr.removeprefix("load torch\n").count("\n") == 1
     )
     report = run("doctor")
     assert report.returncode == 0 and re.search(

@@ -40,10 +40,10 @@ def test_json(bundle: Path) -> None:
 
 def test_text_to_stdout_and_a_summary_to_stderr(bundle: Path) -> None:
     argv = ("generate", bundle, "--prompt", PROMPT, "--max-new-tokens", 20, "--recipe", "early-exit")
-    ran = specc(*argv)
-    assert ran.status == 0
-    assert ran.out.removesuffix("\n") == specc(*argv, "--json").json["text"].removesuffix("\n")
-    counts, decoding = ran.err.splitlines()
+    result = specc(*argv)
+    assert result.status == 0
+    assert result.out.removesuffix("\n") == specc(*argv, "--json").json["text"].removesuffix("\n")
+    counts, decoding = result.err.splitlines()
     assert re.fullmatch(r"\d+ prompt tokens, first token after \d+\.\d\d s; 20 new tokens, [\d.]+ tokens/s", counts)
     length = r"recipe early-exit, mean acceptance length \d\.\d\d"
     assert re.fullmatch(f"{length}; finish reason length: --max-new-tokens 20", decoding)
@@ -115,26 +115,26 @@ def without_template(bundle: Path) -> Path:
 def test_a_prompt_that_a_template_rendered_is_taken_as_it_is(bundle: Path) -> None:
     """The special token says so: a user's message would not have it."""
     argv = ("generate", bundle, "-n", 8, "--json")
-    ran = specc(*argv, "-p", "<end>hi")
-    assert "the prompt has the special token <end>, so it is taken as it is; --chat" in ran.err
-    assert ran.json["token_ids"] == specc(*argv, "--raw", "-p", "<end>hi").json["token_ids"]
-    assert ran.json["token_ids"] != specc(*argv, "--chat", "-p", "<end>hi").json["token_ids"]
+    result = specc(*argv, "-p", "<end>hi")
+    assert "the prompt has the special token <end>, so it is taken as it is; --chat" in result.err
+    assert result.json["token_ids"] == specc(*argv, "--raw", "-p", "<end>hi").json["token_ids"]
+    assert result.json["token_ids"] != specc(*argv, "--chat", "-p", "<end>hi").json["token_ids"]
 
 
 def test_quiet_writes_the_text_alone(bundle: Path) -> None:
-    ran = specc("generate", bundle, "-p", "hi", "-n", 8, "--quiet")
-    assert ran.out.removesuffix("\n") == specc("generate", bundle, "-p", "hi", "-n", 8, "--json").json["text"]
-    assert ran.err == ""
+    result = specc("generate", bundle, "-p", "hi", "-n", 8, "--quiet")
+    assert result.out.removesuffix("\n") == specc("generate", bundle, "-p", "hi", "-n", 8, "--json").json["text"]
+    assert result.err == ""
 
 
 def test_an_empty_answer_is_said(bundle: Path, tmp_path: Path) -> None:
     """The first token ends the answer."""
     first = specc("generate", bundle, "-p", "hi", "-n", 1, "--json").json["token_ids"]
     copy = edit_manifest(copied(bundle, tmp_path), lambda m: m["model"].update(eos_token_ids=first))
-    ran = specc("generate", copy, "-p", "hi")
-    assert ran.out == "\n"
-    assert ran.err.startswith("the answer is empty; --raw gives the prompt without the chat template\n")
-    assert ran.err.endswith("finish reason eos: the model ended its answer\n")
+    result = specc("generate", copy, "-p", "hi")
+    assert result.out == "\n"
+    assert result.err.startswith("the answer is empty; --raw gives the prompt without the chat template\n")
+    assert result.err.endswith("finish reason eos: the model ended its answer\n")
 
 
 def test_the_summary_says_why_the_answer_ended(bundle: Path) -> None:
@@ -147,15 +147,15 @@ def test_the_summary_says_why_the_answer_ended(bundle: Path) -> None:
 
 
 def test_the_models_sampling_defaults_are_applied_and_said(bundle: Path, tmp_path: Path) -> None:
-    asked = {"do_sample": True, "temperature": 1.5, "top_p": 0.9, "repetition_penalty": 1.4, "length_penalty": 2.0}
-    copy = edit_manifest(copied(bundle, tmp_path), lambda m: m["model"].update(generation_config=asked))
+    requests = {"do_sample": True, "temperature": 1.5, "top_p": 0.9, "repetition_penalty": 1.4, "length_penalty": 2.0}
+    copy = edit_manifest(copied(bundle, tmp_path), lambda m: m["model"].update(generation_config=requests))
     argv = ("generate", copy, "-p", PROMPT, "-n", 20, "--json", "--seed", 1)
-    ran, greedy = specc(*argv), specc(*argv, "--temperature", 0)
+    result, greedy = specc(*argv), specc(*argv, "--temperature", 0)
     used = "tokens are chosen as generation_config.json asks: "
     sampled = f"{used}temperature 1.5, top-p 0.9, repetition-penalty 1.4; --temperature 0 is greedy\n"
     unused = "generation_config.json also asks for length_penalty 2.0; specc does not apply it\n"
-    assert (ran.err, greedy.err) == (sampled + unused, f"{used}repetition-penalty 1.4\n{unused}")
-    assert ran.json["token_ids"] == specc(*argv, "--temperature", 1.5, "--top-p", 0.9).json["token_ids"]
+    assert (result.err, greedy.err) == (sampled + unused, f"{used}repetition-penalty 1.4\n{unused}")
+    assert result.json["token_ids"] == specc(*argv, "--temperature", 1.5, "--top-p", 0.9).json["token_ids"]
     assert (
         greedy.json["token_ids"] == specc("generate", bundle, *argv[2:], "--repetition-penalty", 1.4).json["token_ids"]
     )
@@ -268,5 +268,5 @@ def test_an_interrupt_is_130(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyboardInterrupt
 
     monkeypatch.setattr("specc.load", interrupt)
-    ran = specc("generate", bundle, "--prompt", "a")
-    assert (ran.status, ran.out, ran.err) == (130, "", "")
+    result = specc("generate", bundle, "--prompt", "a")
+    assert (result.status, result.out, result.err) == (130, "", "")

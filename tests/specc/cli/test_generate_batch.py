@@ -43,9 +43,9 @@ def output(tmp_path: Path) -> Path:
 def test_every_prompt_has_a_line_with_the_answer_that_it_has_alone(
     argv: tuple[Any, ...], output: Path, bundle: Path
 ) -> None:
-    ran = specc(*argv)
-    assert (ran.status, ran.out) == (0, "")
-    assert ran.err.splitlines()[-1].startswith("3 prompts, 0 answered before, 0 failed; 24 new tokens, ")
+    result = specc(*argv)
+    assert (result.status, result.out) == (0, "")
+    assert result.err.splitlines()[-1].startswith("3 prompts, 0 answered before, 0 failed; 24 new tokens, ")
     first, second, third = answers(output)
     assert [(a["index"], a["id"]) for a in (first, second, third)] == [(0, "a"), (1, 81), (2, None)]
     alone = specc("generate", bundle, "-p", "def wrap(", "-n", 8, "--json").json
@@ -76,9 +76,9 @@ def test_a_torn_last_line_is_repaired(cut: int, argv: tuple[Any, ...], output: P
     whole = output.read_bytes()
     before, last = whole[: whole[:-1].rindex(b"\n") + 1], whole[whole[:-1].rindex(b"\n") + 1 :]
     output.write_bytes(before + last[:cut])
-    ran = specc(*argv)
-    assert ran.status == 0
-    assert f"the last line of {output} was torn; its prompt is answered again" in ran.err
+    result = specc(*argv)
+    assert result.status == 0
+    assert f"the last line of {output} was torn; its prompt is answered again" in result.err
     texts = [(a["index"], a["text"], a["token_ids"]) for a in answers(output)]
     assert texts == [(a["index"], a["text"], a["token_ids"]) for a in map(json.loads, whole.splitlines())]
 
@@ -88,9 +88,9 @@ def test_a_prompt_that_fails_is_a_line_with_its_error_and_status_1(
 ) -> None:
     bad = "nonsense", {"id": "b", "messages": []}, {"prompt": "x " * 400}, {"prompt": "a", "messages": []}, [1]
     write(tmp_path / "in.jsonl", *bad, LINES[0])
-    ran = specc(*argv, "--raw")
-    assert ran.status == 1
-    assert "6 prompts, 0 answered before, 5 failed; " in ran.err
+    result = specc(*argv, "--raw")
+    assert result.status == 1
+    assert "6 prompts, 0 answered before, 5 failed; " in result.err
     *errors, good = answers(output)
     assert good["id"] == "a" and good["text"]
     messages = "this is not JSON", "messages is []", "the prompt has 8", "there are messages and a prompt", "expected {"
@@ -129,8 +129,8 @@ def test_options_that_are_wrong_for_every_prompt_are_refused_before_the_first(
 
 def test_wrong_combinations_are_one_line(argv: tuple[Any, ...], bundle: Path, tmp_path: Path) -> None:
     _, _, *files, _, _ = argv
-    for some in (files[:2], files[2:]):
-        assert refused("generate", bundle, *some).startswith("--prompts FILE and --output FILE belong together")
+    for part in (files[:2], files[2:]):
+        assert refused("generate", bundle, *part).startswith("--prompts FILE and --output FILE belong together")
     assert refused(*argv, "-p", "hi").startswith("--prompts FILE holds all prompts; leave out --prompt")
     assert f"{tmp_path} is not a regular file" in refused("generate", bundle, *files[:3], tmp_path)
     two = write(tmp_path / "two.jsonl", {"prompt": "a", "id": 1}, {"prompt": "b", "id": 1})

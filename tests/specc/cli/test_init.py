@@ -33,10 +33,10 @@ def test_help_shows_examples_in_80_columns(verb: str, monkeypatch: pytest.Monkey
     "argv", [("frobnicate",), ("generate",), ("generate", "b", "--tempratur", "1"), ("compile", "m")]
 )
 def test_a_wrong_usage_is_status_2(argv: tuple[str, ...]) -> None:
-    ran = specc(*argv)
-    assert ran.status == 2
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
+    result = specc(*argv)
+    assert result.status == 2
+    assert result.out == ""
+    assert "Traceback" not in result.err
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
@@ -58,16 +58,16 @@ def test_a_missing_bundle_is_refused(verb: str, tmp_path: Path) -> None:
 def test_the_shell_completes_verbs_and_options(words: str, expected: list[str]) -> None:
     position = str(len(words.split()) - 1)
     variables = {"_SPECC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
-    ran = subprocess.run(command(), env=os.environ | variables, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout.split()) == (0, expected), ran.stderr
+    result = subprocess.run(command(), env=os.environ | variables, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.split()) == (0, expected), result.stderr
 
 
 def test_completion_is_installed_for_the_shell_that_runs_specc(tmp_path: Path) -> None:
     variables = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     line = f"{shlex.join(command())} --install-completion; true"
-    ran = subprocess.run(["bash", "-c", line], env=os.environ | variables, capture_output=True, text=True)
+    result = subprocess.run(["bash", "-c", line], env=os.environ | variables, capture_output=True, text=True)
     (script,) = (tmp_path / ".bash_completions").iterdir()
-    assert "_SPECC_COMPLETE=complete_bash" in script.read_text(encoding="utf-8"), ran.stderr
+    assert "_SPECC_COMPLETE=complete_bash" in script.read_text(encoding="utf-8"), result.stderr
     assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")
 
 
@@ -105,5 +105,5 @@ def test_a_wrong_usage_is_one_line(argv: tuple[str, ...], message: str) -> None:
 
 @pytest.mark.parametrize("argv", [(), ("cache",)])
 def test_no_arguments_print_the_help(argv: tuple[str, ...]) -> None:
-    ran = specc(*argv)
-    assert ran.status == 2 and "Usage: specc" in ran.out + ran.err and "error" not in ran.err
+    result = specc(*argv)
+    assert result.status == 2 and "Usage: specc" in result.out + result.err and "error" not in result.err

@@ -33,10 +33,10 @@ def test_recipes_are_those_of_the_table() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_recipe_is_shown_with_all_that_it_takes(name: str) -> None:
-    ran = specc("recipes", name)
-    assert ran.status == 0
-    assert METHODS[name].title in " ".join(ran.out.split())  # a long title takes two lines
-    assert all(parameter in ran.out for parameter in METHODS[name].parameters)
+    result = specc("recipes", name)
+    assert result.status == 0
+    assert METHODS[name].title in " ".join(result.out.split())  # a long title takes two lines
+    assert all(parameter in result.out for parameter in METHODS[name].parameters)
     assert specc("recipes", name, "--json").json == [r for r in specc("recipes", "--json").json if r["name"] == name]
 
 

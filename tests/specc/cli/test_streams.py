@@ -23,25 +23,25 @@ def shell(line: str, *argv: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("argv", [("--help",), ("recipes",), ("generate", "none", "-p", "a")])
 def test_a_closed_standard_output_is_one_line(argv: tuple[str, ...]) -> None:
-    ran = shell(">&-", *argv)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", CLOSED)
+    result = shell(">&-", *argv)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", CLOSED)
 
 
 def test_with_all_streams_closed_the_status_says_it() -> None:
-    ran = shell("<&- >&- 2>&-", "recipes")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", "")
+    result = shell("<&- >&- 2>&-", "recipes")
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", "")
 
 
 @pytest.mark.parametrize("source", [("-",), ("--messages", "-")])
 def test_a_closed_standard_input_is_one_line_where_it_is_the_prompt(source: tuple[str, ...]) -> None:
-    ran = shell("<&-", "generate", "none", *source)
-    assert ran.returncode == 2
-    assert ran.stderr == "specc: error: standard input is closed; give the prompt by --prompt or --prompt-file\n"
+    result = shell("<&-", "generate", "none", *source)
+    assert result.returncode == 2
+    assert result.stderr == "specc: error: standard input is closed; give the prompt by --prompt or --prompt-file\n"
 
 
 def test_closed_streams_that_are_not_needed_do_no_harm() -> None:
-    ran = shell("<&- 2>&-", "recipes")
-    assert ran.returncode == 0 and "prompt-lookup" in ran.stdout
+    result = shell("<&- 2>&-", "recipes")
+    assert result.returncode == 0 and "prompt-lookup" in result.stdout
 
 
 def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
@@ -51,15 +51,15 @@ def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
         "file = open('out', 'w'); os.write(2, b'noise'); file.close(); print(os.path.getsize('out'), file.name)"
     )
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- 2>&-"
-    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
-    assert ran.stdout == "0 out\n"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout == "0 out\n"
 
 
 @pytest.mark.parametrize("verb", ["--version", "recipes"])
 def test_a_full_disk_is_one_line(verb: str) -> None:
-    ran = shell(">/dev/full", verb)
-    assert ran.returncode == 2
-    assert ran.stderr == (
+    result = shell(">/dev/full", verb)
+    assert result.returncode == 2
+    assert result.stderr == (
         "specc: error: standard output: No space left on device; free some space, or choose another place\n"
     )
 
@@ -74,10 +74,10 @@ def test_a_full_disk_is_one_line(verb: str) -> None:
 )
 def test_an_argument_that_is_not_utf_8_is_one_line_of_plain_text(argv: tuple[bytes, ...]) -> None:
     command = [os.fsencode(sys.executable), b"-m", b"specc", *argv]
-    ran = subprocess.run(command, capture_output=True, timeout=120)
-    assert ran.returncode == 2 and ran.stdout == b""
-    *_, line = ran.stderr.decode("ascii").splitlines()
-    assert b"Traceback" not in ran.stderr
+    result = subprocess.run(command, capture_output=True, timeout=120)
+    assert result.returncode == 2 and result.stdout == b""
+    *_, line = result.stderr.decode("ascii").splitlines()
+    assert b"Traceback" not in result.stderr
     assert line.startswith("specc: error: ") and line.isprintable() and "\\udcff" in line
 
 

@@ -35,9 +35,9 @@ class TestVerb:
         def change(cases: list[dict[str, list[int]]]) -> None:
             cases[0]["token_ids"][2] ^= 1
 
-        ran = specc("test", edit_golden(copied(bundle, tmp_path), change), "--recipe", "plain")
-        assert ran.status == 1
-        assert "1 diverged" in ran.out and "divergence" in ran.out
+        result = specc("test", edit_golden(copied(bundle, tmp_path), change), "--recipe", "plain")
+        assert result.status == 1
+        assert "1 diverged" in result.out and "divergence" in result.out
 
     def test_the_json_is_printed_whatever_the_verdict(self, bundle: Path) -> None:
         report = specc("test", bundle, "--recipe", "plain", "--json").json

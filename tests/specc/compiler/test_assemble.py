@@ -68,10 +68,10 @@ def test_a_recipe_names_the_engines_of_its_blocks() -> None:
 
 
 def test_a_bundle_decodes_plainly_until_it_is_measured_and_the_first_file_is_its_weights() -> None:
-    found = manifest(engine("decode", "target", 0), note=1)
-    assert (found.default_recipe, found.weights, found.extra["note"]) == ("plain", "weights-bf16.safetensors", 1)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.extra[COMPILED_AT])
-    assert found.model == SPEC and [e.name for e in found.engines] == ["decode"]
+    matches = manifest(engine("decode", "target", 0), note=1)
+    assert (matches.default_recipe, matches.weights, matches.extra["note"]) == ("plain", "weights-bf16.safetensors", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", matches.extra[COMPILED_AT])
+    assert matches.model == SPEC and [e.name for e in matches.engines] == ["decode"]
 
 
 def test_versions_are_those_of_the_packages_that_are_here() -> None:

@@ -93,21 +93,21 @@ def test_chains_that_differ_in_width_alone_share_a_file(
 ) -> None:
     blocks = {n: Block(Tree.chain(n)) for n in (1, 4, 3)}
     tree = Block(Tree((-1, 0, 0)))
-    wanted = [
+    target = [
         request(blocks[1], name="one", any_width=True),
         request(tree, name="tree"),
         request(blocks[4], name="four", any_width=True),
         request(blocks[3], name="three"),
     ]
     graphs, where = graphs_for(tree), site(tmp_path, dump=tmp_path / "dump")
-    engines = build_engines(wanted, graphs, write_weights(wanted, graphs, where), where, stages)
+    engines = build_engines(target, graphs, write_weights(target, graphs, where), where, stages)
     assert [(e.name, e.file) for e in engines] == [
         ("one", "one.onnx"),
         ("tree", "tree.onnx"),
         ("four", "one.onnx"),
         ("three", "three.onnx"),
     ]
-    assert [e.block for e in engines] == [r.block for r in wanted]
+    assert [e.block for e in engines] == [r.block for r in target]
     assert [e.inputs[0].shape for e in engines] == [(1, 1), (1, 3), (1, 4), (1, 3)]
     assert all(e.layers == ("0", "1", "2") and e.weights == "weights.safetensors" for e in engines)
     details = ["one and 1 more widths, 1 of 3", "tree, 2 of 3", "three, 3 of 3"]
@@ -120,7 +120,7 @@ def test_of_several_backends_each_is_named_as_it_builds(
 ) -> None:
     monkeypatch.setattr("specc.compiler.build.call_each", lambda calls, **others: [others["begin"](0), []][1:])
     block = Block(Tree.chain(1))
-    wanted = [EngineRequest(name="decode", backend=name, block=block, needed=True) for name in ("onnx", "tensorrt-rtx")]
+    target = [EngineRequest(name="decode", backend=name, block=block, needed=True) for name in ("onnx", "tensorrt-rtx")]
     with pytest.raises(KeyError):  # nothing was built
-        build_engines(wanted, graphs_for(block), {"fp32": "weights.safetensors"}, site(tmp_path), stages)
+        build_engines(target, graphs_for(block), {"fp32": "weights.safetensors"}, site(tmp_path), stages)
     assert titles == ["build the engines", "build the engines · decode by onnx, 1 of 2"]

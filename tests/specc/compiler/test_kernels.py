@@ -59,8 +59,8 @@ def test_types_that_gain_by_the_library_take_it_where_it_is(dtype: str, installe
 
 @pytest.mark.parametrize("changes", [{}, {"dtype": "fp32"}, {"dtype": "fp16"}, {"dtype": "int4", "lowering": "fast"}])
 def test_other_types_and_a_users_choice_stay(changes: dict[str, Any], installed: bool) -> None:
-    asked = options(**changes)
-    assert with_lowering(asked) is asked
+    requests = options(**changes)
+    assert with_lowering(requests) is requests
 
 
 def test_bf16_stays_with_a_gpu_where_there_is_one(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,15 +20,15 @@ NAMES = ["skip_attention", "skip_mlp"]
 
 
 def test_the_first_and_the_last_layer_stay() -> None:
-    found = skip_some(prepared("llama"), TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
-    assert [*found] == NAMES and {i for skipped in found.values() for i in skipped} == {1}
+    matches = skip_some(prepared("llama"), TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
+    assert [*matches] == NAMES and {i for skipped in matches.values() for i in skipped} == {1}
 
 
 def test_a_model_of_two_layers_has_nothing_else_to_skip() -> None:
     graph = prepared("llama")
     passes.run([ExitAfter(2)], graph)
-    found = skip_some(graph, TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
-    assert sum(map(len, found.values())) in (1, 2) and {i for skipped in found.values() for i in skipped} <= {0, 1}
+    matches = skip_some(graph, TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
+    assert sum(map(len, matches.values())) in (1, 2) and {i for skipped in matches.values() for i in skipped} <= {0, 1}
 
 
 @pytest.mark.parametrize("named", UNNAMED)
@@ -51,8 +51,8 @@ def test_as_many_as_make_chains_fastest(
     """By how often the draft then agrees; the least missed go first."""
     ranked: list[Sublayer] = [("mlp", 1), ("attention", 2), ("mlp", 2), ("attention", 1)]
     monkeypatch.setattr(layer_search, "_ranked", lambda graph, tokens, advance: (ranked, {0.0: 1.0, **rates}))
-    given = {**UNNAMED, "num_speculative_tokens": 3}
-    found = skip_some(prepared("llama"), TOKENS, given)
-    assert {(name.removeprefix("skip_"), i) for name in NAMES for i in found[name]} == set(ranked[:skipped])
-    better = skip_if_faster(prepared("llama"), TOKENS, given)
-    assert better == ({name: [] for name in NAMES} if none_is_faster else found)
+    values = {**UNNAMED, "num_speculative_tokens": 3}
+    matches = skip_some(prepared("llama"), TOKENS, values)
+    assert {(name.removeprefix("skip_"), i) for name in NAMES for i in matches[name]} == set(ranked[:skipped])
+    better = skip_if_faster(prepared("llama"), TOKENS, values)
+    assert better == ({name: [] for name in NAMES} if none_is_faster else matches)

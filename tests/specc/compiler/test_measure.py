@@ -56,11 +56,11 @@ def test_the_steps_run_in_order(
 
 
 def test_each_recipe_is_reported_as_it_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: list[tuple[str, int]] = []
-    stages = Stages(lambda title, done, total: seen.append((title, done)), {"measure": 1.0})
+    records: list[tuple[str, int]] = []
+    stages = Stages(lambda title, done, total: records.append((title, done)), {"measure": 1.0})
     monkeypatch.setattr(measure, "run_module", lambda module, *argv, advance, **_: advance("3 4 the fastest in turns"))
     measure_recipes(tmp_path, options(), stages, is_rounded=False)
-    assert seen == [("measure the recipes", 0), ("measure the recipes · the fastest in turns, 4 of 4", 750)]
+    assert records == [("measure the recipes", 0), ("measure the recipes · the fastest in turns, 4 of 4", 750)]
 
 
 @pytest.mark.parametrize(
@@ -112,5 +112,5 @@ def test_a_second_compile_is_the_last() -> None:
 def test_without_a_proposal_or_beside_a_users_tree_nothing_is_compiled_again() -> None:
     assert with_better_trees(options(), bundle_with(None)) is None
     assert with_better_trees(options(), bundle_with({})) is None
-    chosen = options(parameters={"early-exit": {"tree": [(0,)]}})
-    assert with_better_trees(chosen, bundle_with(TREES)) is None
+    choice = options(parameters={"early-exit": {"tree": [(0,)]}})
+    assert with_better_trees(choice, bundle_with(TREES)) is None

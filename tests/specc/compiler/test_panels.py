@@ -20,8 +20,8 @@ pytest.importorskip("specc_kernels", reason="specc-kernels is not built; pip ins
 
 def dtypes(graph: Any, operator: str) -> set[torch.dtype]:
     """Return the types of the panels that calls of an operator read."""
-    found = [node for node in graph.graph.nodes if str(node.target) == f"specc.{operator}.default"]
-    return {weight(graph, node.args[1]).dtype for node in found}
+    matches = [node for node in graph.graph.nodes if str(node.target) == f"specc.{operator}.default"]
+    return {weight(graph, node.args[1]).dtype for node in matches}
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi", "gemma2"])
@@ -29,8 +29,8 @@ def test_every_product_with_a_weight_reads_panels_and_the_values_stay(family: st
     graph = prepared(family)
     before = operators(graph)
     products = before.get("aten.linear", 0) + before.get("aten.addmm", 0)
-    (ran,) = passes.run([PackPanels()], graph)
-    assert ran.changed == products == operators(graph)["specc.panel_linear"]
+    (result,) = passes.run([PackPanels()], graph)
+    assert result.changed == products == operators(graph)["specc.panel_linear"]
     torch.testing.assert_close(logits(graph), truth(family), atol=1e-4, rtol=1e-4)
     assert dtypes(graph, "panel_linear") == {torch.float32}
 

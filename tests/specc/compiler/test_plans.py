@@ -33,8 +33,8 @@ def names(**changes: Any) -> list[str]:
 
 def planned(*recipes: str, **changes: Any) -> list[RecipePlan]:
     """Return the plans of some recipes; plain decoding's comes first."""
-    chosen = options(recipes=recipes, **changes)
-    return plan_recipes(choose_methods(chosen), FACTS, chosen)
+    choice = options(recipes=recipes, **changes)
+    return plan_recipes(choose_methods(choice), FACTS, choice)
 
 
 def test_without_names_all_recipes_are_compiled_whose_needs_are_met() -> None:
@@ -46,17 +46,17 @@ def test_without_names_all_recipes_are_compiled_whose_needs_are_met() -> None:
 def test_a_model_of_one_layer_has_the_recipes_that_need_no_second_one() -> None:
     with pytest.warns(SpeccWarning, match="left out .*early-exit.*: an early exit needs a model of 2 layers or more"):
         plans_of_one = plan_recipes(choose_methods(options()), Facts(1, 100), options())
-    kept = [plan.method.name for plan in plans_of_one]
-    assert kept[0] == "plain" and "prompt-lookup" in kept and "early-exit" not in kept
+    rest = [plan.method.name for plan in plans_of_one]
+    assert rest[0] == "plain" and "prompt-lookup" in rest and "early-exit" not in rest
 
 
 @pytest.mark.parametrize(
     "changes", [{"recipes": ["early-exit"]}, {"parameters": {"early-exit": {"assistant_early_exit": 1}}}]
 )
 def test_a_recipe_that_the_user_asks_for_is_never_left_out(changes: dict[str, Any]) -> None:
-    chosen = options(**changes)
+    choice = options(**changes)
     with pytest.raises(RecipeError, match="an early exit needs a model of 2 layers or more, and this one has 1"):
-        plan_recipes(choose_methods(chosen), Facts(1, 100), chosen)
+        plan_recipes(choose_methods(choice), Facts(1, 100), choice)
 
 
 def test_plain_decoding_comes_first_and_each_recipe_once() -> None:
@@ -124,9 +124,9 @@ def test_a_number_that_would_fill_the_memory_is_refused(m: Method, number: int) 
     """Of every parameter that is a number of tokens."""
     facts = replace(FACTS, assistant=True)
     for name in [n for n, p in m.parameters.items() if isinstance(p.default, int) and n != "max_depth"]:
-        chosen = options(recipes=[m.name], assistant_model="small", parameters={m.name: {name: number}})
+        choice = options(recipes=[m.name], assistant_model="small", parameters={m.name: {name: number}})
         with pytest.raises(RecipeError, match=f"^{name} is {number}; give a whole number from [0-2] to {MOST_TOKENS}$"):
-            plan_recipes([m], facts, chosen)
+            plan_recipes([m], facts, choice)
 
 
 def test_the_rows_of_a_frontier_count_too() -> None:
@@ -145,11 +145,11 @@ def test_a_search_plans_again_what_was_left_open(monkeypatch: pytest.MonkeyPatch
         return {"skip_attention": [1], "skip_mlp": []}
 
     monkeypatch.setitem(plans.SEARCHES, LayerSearch.SKIP_SOME, search)
-    chosen, titles = options(recipes=("layer-skip", "jacobi")), []
+    choice, titles = options(recipes=("layer-skip", "jacobi")), []
     before = planned("layer-skip", "jacobi")
     stages = Stages(lambda title, done, total: titles.append(title), {"search": 1.0})
     graph, text = prepared("llama"), tokens()[0].tolist()
-    after = search_layers(before, FACTS, chosen, graph, text, stages)
+    after = search_layers(before, FACTS, choice, graph, text, stages)
     assert [plan.method.name for plan in after] == ["plain", "layer-skip", "jacobi"]
     draft = after[1].blocks.engines["draft"]
     assert draft.layers == Layers(skip_attention=(1,)) and draft.weights == "int4"

@@ -31,8 +31,8 @@ def test_every_product_with_a_weight_is_rewritten(family: str, kind: str) -> Non
     graph = passes.fork(prepared(family))
     before = operators(graph)
     products = before.get("aten.linear", 0) + before.get("aten.addmm", 0)
-    (ran,) = passes.run([QuantizeLinears(BITS[kind])], graph)
-    assert ran.changed == products == operators(graph)["specc.quantized_linear"]
+    (result,) = passes.run([QuantizeLinears(BITS[kind])], graph)
+    assert result.changed == products == operators(graph)["specc.quantized_linear"]
     spread = truth(family).std()
     assert (logits(graph) - truth(family)).std() < (0.02 if kind == "int8" else 0.3) * spread
 

@@ -31,8 +31,8 @@ def names(chosen: Options) -> dict[Block, str]:
 
 
 def test_blocks_are_named_after_what_they_do() -> None:
-    chosen = options("prompt-lookup", "early-exit", "draft-model", "layer-skip", assistant_model="small")
-    assert list(names(chosen).values()) == [
+    choice = options("prompt-lookup", "early-exit", "draft-model", "layer-skip", assistant_model="small")
+    assert list(names(choice).values()) == [
         "prefill",
         "decode",
         "verify-chain-4",
@@ -47,9 +47,9 @@ def test_blocks_are_named_after_what_they_do() -> None:
 
 
 def test_lanes_decode_and_verify_as_widely_as_a_recipe_does() -> None:
-    chosen = options("prompt-lookup", lanes=4)
+    choice = options("prompt-lookup", lanes=4)
     facts = Facts(layers=4, vocab_size=100)
-    blocks = name_blocks(plan_recipes(choose_methods(chosen), facts, chosen), chosen.lanes)
+    blocks = name_blocks(plan_recipes(choose_methods(choice), facts, choice), choice.lanes)
     lanes = {name: (block.lanes, block.slots) for block, name in blocks.items() if block.lanes > 1}
     widest = max(block.slots for block, name in blocks.items() if name.startswith("verify-chain"))
     assert lanes == {"decode-lanes": (4, 4), "verify-lanes": (4, 4 * widest)}
@@ -62,24 +62,26 @@ def test_recipes_with_equal_blocks_share_an_engine() -> None:
 
 def test_another_block_of_a_name_gets_the_recipe_as_well() -> None:
     """Both draft by the draft model: one a token at a time, one a level of a tree."""
-    found = names(options("draft-model", "dynamic-tree", assistant_model="small"))
-    assert {"assistant-draft", "assistant-draft-dynamic-tree"} < set(found.values())
-    assert len(set(found.values())) == len(found)
+    matches = names(options("draft-model", "dynamic-tree", assistant_model="small"))
+    assert {"assistant-draft", "assistant-draft-dynamic-tree"} < set(matches.values())
+    assert len(set(matches.values())) == len(matches)
 
 
 def test_widths_to_tune_come_after_those_that_recipes_run() -> None:
-    chosen = options("prompt-lookup")
-    found = engine_requests(names(chosen), chosen)
-    needed = [request.name for request in found if request.needed]
+    choice = options("prompt-lookup")
+    matches = engine_requests(names(choice), choice)
+    needed = [request.name for request in matches if request.needed]
     assert needed == ["prefill", "decode", "verify-chain-4", "verify-chain-6", "verify-chain-12"]
-    assert [request.name for request in found[: len(needed)]] == needed
-    assert [request.block.slots for request in found[len(needed) :]] == [n for n in WIDTHS.curve if n not in (4, 6, 12)]
+    assert [request.name for request in matches[: len(needed)]] == needed
+    assert [request.block.slots for request in matches[len(needed) :]] == [
+        n for n in WIDTHS.curve if n not in (4, 6, 12)
+    ]
 
 
 def test_each_backend_builds_each_block_in_its_own_type() -> None:
-    chosen = options(backends=("onnx", "tensorrt", "onnx"), dtype="bf16")
-    found = [(r.name, r.backend, r.block.weights) for r in engine_requests(names(chosen), chosen)][:4]
-    assert found == [
+    choice = options(backends=("onnx", "tensorrt", "onnx"), dtype="bf16")
+    matches = [(r.name, r.backend, r.block.weights) for r in engine_requests(names(choice), choice)][:4]
+    assert matches == [
         ("prefill", "onnx", "fp32"),
         ("prefill", "tensorrt", "bf16"),
         ("decode", "onnx", "fp32"),

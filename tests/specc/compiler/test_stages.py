@@ -72,8 +72,8 @@ def test_equal_weights_would_not_be_true() -> None:
 
 
 def test_the_total_stays_and_the_parts_done_never_fall() -> None:
-    seen: list[tuple[str, int, int]] = []
-    stages = Stages(lambda *report: seen.append(report), {"a": 1.0, "b": 3.0})
+    records: list[tuple[str, int, int]] = []
+    stages = Stages(lambda *report: records.append(report), {"a": 1.0, "b": 3.0})
     stages.begin("a", "load")
     stages.begin("b", "build")
     stages.advance(0, 2, "decode")
@@ -81,7 +81,7 @@ def test_the_total_stays_and_the_parts_done_never_fall() -> None:
     stages.weigh({"a": 0.0, "b": 3.0})
     stages.advance(1, 4)
     stages.finish()
-    assert seen == [
+    assert records == [
         ("load", 0, TOTAL),
         ("build", 250, TOTAL),
         (f"build{DETAIL}decode, 1 of 2", 250, TOTAL),

@@ -135,13 +135,13 @@ class TestFrozen:
 
     def test_each_recipe_is_replayed_once_in_the_order_of_its_names(self) -> None:
         stages: list[tuple[str, int, int]] = []
-        found = prove(FROZEN, ["prompt-lookup", "plain", "plain"], stage=lambda *stage: stages.append(stage))
-        cases = len(found.cases)
-        assert [r.recipe for r in found.replayed] == ["prompt-lookup", "plain"] * cases
-        assert found.passed and found.reference is None and not found.golden
+        matches = prove(FROZEN, ["prompt-lookup", "plain", "plain"], stage=lambda *stage: stages.append(stage))
+        cases = len(matches.cases)
+        assert [r.recipe for r in matches.replayed] == ["prompt-lookup", "plain"] * cases
+        assert matches.passed and matches.reference is None and not matches.golden
         title = f"replay {cases} cases by 2 recipes"
         assert [s for s in stages if s[0] == title] == [(title, n, 2 * cases) for n in range(2 * cases + 1)]
-        assert found.perplexity and found.perplexity.text == "golden prompts"
+        assert matches.perplexity and matches.perplexity.text == "golden prompts"
         runs = [s for s in stages if s[0] == "perplexity on golden prompts"]
         assert [done for _, done, _ in runs] == list(range(1, len(runs) + 1)) and runs[-1][1] == runs[-1][2]
 

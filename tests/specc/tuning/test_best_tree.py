@@ -32,10 +32,10 @@ def test_drafting_costs_a_call_for_so_many_tokens_of_a_level() -> None:
 @given(st.lists(st.sampled_from([0.1, 0.3, 0.5, 0.7]), min_size=1, max_size=3), st.integers(2, 12))
 def test_no_tree_of_the_search_is_faster_than_the_one_it_returns(rates: list[float], most: int) -> None:
     costs = Costs({1: 1.0, 4: 1.2, most: 2.0} if most > 4 else {1: 1.0, most: 2.0}, call=0.1)
-    chosen = best_tree(rates, costs, 4)
+    choice = best_tree(rates, costs, 4)
     for slots in range(2, most + 1):
         tree = Tree.best_first(rates, slots, 4)
-        assert speed(tree, rates, costs) <= speed(chosen, rates, costs) + 1e-9
+        assert speed(tree, rates, costs) <= speed(choice, rates, costs) + 1e-9
 
 
 def test_expected_tokens_of_a_chain_are_a_geometric_sum() -> None:

@@ -243,8 +243,8 @@ def test_attention_that_is_written_out_is_attention(softcap: float) -> None:
     keys, values = (torch.randn(1, 1, CAPACITY, 3, generator=random) for _ in range(2))
     rows = [cache[:, :, past : past + SLOTS] for cache in (keys, values)]
     positions = past + torch.from_numpy(TREE.depth.copy())[None]
-    given = query, *rows, keys, values, torch.tensor([past]), torch.ones(4, 4, dtype=torch.bool), positions, sinks
-    torch.testing.assert_close(free(graph)(*given)["logits"], whole(*given)["logits"])
+    arguments = query, *rows, keys, values, torch.tensor([past]), torch.ones(4, 4, dtype=torch.bool), positions, sinks
+    torch.testing.assert_close(free(graph)(*arguments)["logits"], whole(*arguments)["logits"])
 
 
 def test_attention_that_is_written_out_in_the_text() -> None:

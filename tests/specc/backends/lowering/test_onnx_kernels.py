@@ -249,14 +249,14 @@ def test_a_slot_of_a_tree_has_the_bits_of_decoding_along_its_path(kind: str, dat
     steps = steps_of(kind)
     parents = [-1, *(data.draw(st.integers(0, slot - 1), f"parent of {slot}") for slot in range(1, 12))]
     past, tree = data.draw(st.integers(0, CAPACITY - 12), "past"), Tree(tuple(parents))
-    drawn = [3 * slot + 1 for slot in range(12)]
+    draws = [3 * slot + 1 for slot in range(12)]
     cache = Cache(steps.bench.rows, steps.tokens[:past])
-    logits = logits_of(Call(steps.bench.engines["tree"], cache, 0, drawn, tree).run()).copy()
+    logits = logits_of(Call(steps.bench.engines["tree"], cache, 0, draws, tree).run()).copy()
     decode = steps.chain(1, threads=1)
     for leaf in range(12):
         path = path_to(tree, leaf)
         for row, slot in enumerate(path):
-            outputs = Call(decode, cache, row, [drawn[slot]], Tree.chain(1)).run()
+            outputs = Call(decode, cache, row, [draws[slot]], Tree.chain(1)).run()
         assert same_bits(logits_of(outputs)[0], logits[leaf])
     for array, expected in zip(steps.bench.rows.arrays, steps.rows, strict=True):
         array[:] = expected

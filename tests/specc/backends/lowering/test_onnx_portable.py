@@ -90,8 +90,8 @@ def attention(softcap: float = 0.0, layers: int = 1, sinks: bool = False) -> Gra
         x: Tensor, past_key: Tensor, past_value: Tensor, past_len: Tensor, mask: Tensor, positions: Tensor, sink: Tensor
     ) -> Tensor:
         for layer in range(layers):
-            given = x, x, x, past_key, past_value, past_len, mask, positions, sink if sinks else None
-            x, keys, values = torch.ops.specc.cached_attention(*given, 0.5, 0, softcap, layer)
+            arguments = x, x, x, past_key, past_value, past_len, mask, positions, sink if sinks else None
+            x, keys, values = torch.ops.specc.cached_attention(*arguments, 0.5, 0, softcap, layer)
             x = x + keys[:, :, :1] + values[:, :, :1]
         return x
 

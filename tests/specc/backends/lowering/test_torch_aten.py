@@ -34,8 +34,8 @@ def attention() -> GraphModule:
         mask: Tensor,
         positions: Tensor,
     ) -> Tensor:
-        given = query, key, key, past_key, past_value, past_len, mask, positions, None
-        out: Tensor = torch.ops.specc.cached_attention(*given, 0.5, 0, 0.0, 0)[0]
+        values = query, key, key, past_key, past_value, past_len, mask, positions, None
+        out: Tensor = torch.ops.specc.cached_attention(*values, 0.5, 0, 0.0, 0)[0]
         return out
 
     cache = torch.zeros(1, 2, 9, 4)

@@ -1,0 +1,32 @@
+"""Variables have nouns for names. CONTRIBUTING.md gives the reason."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("specc", "passes", "runtime", "tests", "benchmarks", "kernels")
+# Words that say what happened to a thing, and not what it is.
+PARTICIPLES = {"asked", "found", "held", "known", "made", "mine", "ran", "said", "seen", "some", "told", "wanted"}
+FILES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
+
+
+def participles(source: str) -> list[str]:
+    """Return the assigned names and the parameters that are participles or pronouns."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return sorted(names & PARTICIPLES)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_variables_are_nouns(file: Path) -> None:
+    assert participles(file.read_text(encoding="utf-8")) == []
+
+
+def test_the_check_sees_a_participle() -> None:
+    """The control of the test above."""
+    assert participles("def f(told: int) -> None:\n    found, x = told, 1") == ["found", "told"]
