@@ -144,6 +144,7 @@ def compile(
     text: str | Path | None = None,
     backends: Sequence[str] = ("onnx",),
     dtype: str | None = None,
+    lanes: int = 1,
     draft_dtype: str = "int4",
     build: BuildOptions | None = None,
     overwrite: bool = False,
@@ -168,6 +169,7 @@ def compile(
         text: a text file on which the original's perplexity is measured.
         backends: names of backends; each builds every engine.
         dtype: type of the target's weights: fp32, fp16, bf16, int8 or int4. None leaves it to the backends.
+        lanes: sequences that one call of the engines with lanes runs; 1 builds no such engines.
         draft_dtype: type of the weights that draft engines read: fp32, int8 or int4.
         build: options for the backends; None is their defaults.
         overwrite: replace a bundle that stands at `output`.
@@ -207,6 +209,7 @@ def compile(
         text=text,
         backends=backends,
         dtype=dtype,
+        lanes=lanes,
         draft_dtype=draft_dtype,
         build=build or BuildOptions(),
         overwrite=overwrite,
