@@ -16,7 +16,6 @@ from engine_files import build, cache_spec
 from listed import bundle_of
 
 import specc
-from specc.backends import Options
 from specc.runtime.block import Block
 from specc.runtime.call import Call
 from specc.runtime.device import CPU, Device
@@ -107,7 +106,7 @@ def test_a_file_that_is_not_onnx_is_one_line_and_names_the_file(tmp_path: Path) 
 def test_an_onnx_runtime_that_is_too_old_is_refused_before_the_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = replace(build(tmp_path, Block(Tree.chain(1)), Options("fast")), needs={"onnxruntime": "1.20"})
+    spec = replace(build(tmp_path, Block(Tree.chain(1))), needs={"onnxruntime": "1.20"})
     (tmp_path / spec.file).unlink()
     monkeypatch.setattr(onnxruntime, "__version__", "1.9.0")
     with pytest.raises(BackendError) as e:
