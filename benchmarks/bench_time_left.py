@@ -19,7 +19,7 @@ from pathlib import Path
 from specc.compiler import Options, compile_bundle
 from specc.compiler.stages import DETAIL
 
-FIRST, LAST = 0.1, 0.95  # the shares of a compile between which the time left is judged
+FIRST, LAST = 0.1, 0.95  # Judge the time left between these shares of the whole time.
 SMALL = 2.0  # seconds
 
 

@@ -86,7 +86,7 @@ def pipeline(block: Block, capacity: int) -> list[Pass]:
         passes.append(ParentsInput(block.slots))
     elif isinstance(topology, Frontier):
         passes.append(MaskInput(block.slots, topology.span))
-    elif block.lanes == 1 or not block.is_chain:  # the slots of several chains follow from their widths
+    elif block.lanes == 1 or not block.is_chain:  # With lanes, `Lanes` computes the mask of chains.
         passes.append(BakeTree(topology))
     if block.last_row:
         passes.append(KeepRow())

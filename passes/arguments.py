@@ -94,8 +94,8 @@ def _wrong_type(node: Node, index: int, value: Any, expected: str) -> PassError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionCall:
-    """The arguments of a call of `specc::attention`; see `operators.attention` for their meaning."""
+class HeadsAndSettings:
+    """The arguments that every operator of attention has; see `operators.attention` for their meaning."""
 
     query: Node
     key: Node
@@ -105,57 +105,54 @@ class AttentionCall:
     window: int
     softcap: float
     layer: int
+
+
+def _heads_and_settings(node: Node, sinks: int) -> dict[str, Any]:
+    """Read the arguments of `HeadsAndSettings`. `sinks` is the position of the argument of that name."""
+    return {
+        "query": node_arg(node, 0),
+        "key": node_arg(node, 1),
+        "value": node_arg(node, 2),
+        "sinks": optional_node(node, sinks),
+        "scale": float_arg(node, sinks + 1),
+        "window": int_arg(node, sinks + 2),
+        "softcap": float_arg(node, sinks + 3),
+        "layer": int_arg(node, sinks + 4),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionCall(HeadsAndSettings):
+    """The arguments of a call of `specc::attention`; see `operators.attention` for their meaning."""
 
     @classmethod
     def of(cls, node: Node) -> AttentionCall:
         """Read the arguments of a node."""
         return cls(
-            query=node_arg(node, 0),
-            key=node_arg(node, 1),
-            value=node_arg(node, 2),
-            sinks=optional_node(node, 3),
-            scale=float_arg(node, 4),
-            window=int_arg(node, 5),
-            softcap=float_arg(node, 6),
-            layer=int_arg(node, 7),
+            **_heads_and_settings(node, 3),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CachedAttentionCall:
+class CachedAttentionCall(HeadsAndSettings):
     """The arguments of a call of `specc::cached_attention`; see `operators.cached_attention` for their meaning."""
 
-    query: Node
-    key: Node
-    value: Node
     past_key: Node
     past_value: Node
     past_len: Node
     mask: Node
     positions: Node
-    sinks: Node | None
-    scale: float
-    window: int
-    softcap: float
-    layer: int
 
     @classmethod
     def of(cls, node: Node) -> CachedAttentionCall:
         """Read the arguments of a node."""
         return cls(
-            query=node_arg(node, 0),
-            key=node_arg(node, 1),
-            value=node_arg(node, 2),
             past_key=node_arg(node, 3),
             past_value=node_arg(node, 4),
             past_len=node_arg(node, 5),
             mask=node_arg(node, 6),
             positions=node_arg(node, 7),
-            sinks=optional_node(node, 8),
-            scale=float_arg(node, 9),
-            window=int_arg(node, 10),
-            softcap=float_arg(node, 11),
-            layer=int_arg(node, 12),
+            **_heads_and_settings(node, 8),
         )
 
     @property
@@ -165,40 +162,25 @@ class CachedAttentionCall:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanesAttentionCall:
+class LanesAttentionCall(HeadsAndSettings):
     """The arguments of a call of `specc::lanes_attention`; see `operators.lanes_attention` for their meaning."""
 
-    query: Node
-    key: Node
-    value: Node
     pasts: list[Node]
     past_len: Node
     widths: Node
     mask: Node | None
     positions: Node
-    sinks: Node | None
-    scale: float
-    window: int
-    softcap: float
-    layer: int
 
     @classmethod
     def of(cls, node: Node) -> LanesAttentionCall:
         """Read the arguments of a node."""
         return cls(
-            query=node_arg(node, 0),
-            key=node_arg(node, 1),
-            value=node_arg(node, 2),
             pasts=nodes_arg(node, 3),
             past_len=node_arg(node, 4),
             widths=node_arg(node, 5),
             mask=optional_node(node, 6),
             positions=node_arg(node, 7),
-            sinks=optional_node(node, 8),
-            scale=float_arg(node, 9),
-            window=int_arg(node, 10),
-            softcap=float_arg(node, 11),
-            layer=int_arg(node, 12),
+            **_heads_and_settings(node, 8),
         )
 
     @property

@@ -102,7 +102,7 @@ class Block:
 
     @property
     def is_chain(self) -> bool:
-        """Whether the slots, or those of each lane, are a chain that is compiled in."""
+        """Tell whether the graph itself holds a chain as the topology, for all slots or for those of each lane."""
         return isinstance(self.topology, Tree) and self.topology.is_chain
 
     def fits(self, tree: Tree) -> bool:

@@ -5,7 +5,7 @@ A drafter asks for calls, and the loop runs them. Calls of several requests can 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -91,12 +91,17 @@ class Pending:
         return self._future.result()
 
 
-def finish(calls: Generator[Call, Outputs, T]) -> T:
-    """Run the calls that a generator yields, each alone, and return what the generator returns."""
+def finish(calls: Generator[Call, Outputs, T], run: Callable[[Call], Outputs] = Call.run) -> T:
+    """Run the calls that a generator yields, each alone, and return what the generator returns.
+
+    Args:
+        calls: the generator.
+        run: runs one call.
+    """
     try:
         call = next(calls)
         while True:
-            call = calls.send(call.run())
+            call = calls.send(run(call))
     except StopIteration as end:
         result: T = end.value
         return result

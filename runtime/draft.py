@@ -66,6 +66,17 @@ class Outputs:
     top_logprobs_NK: np.ndarray | None = None
     hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Outputs:
+        """Return the outputs that an engine's arrays hold, as views. Other arrays are left out.
+
+        Args:
+            arrays: the arrays by the names of the block's outputs, each without its first dimension, the batch of one.
+        """
+        hidden = {name: array for name, array in arrays.items() if name.startswith("hidden")}
+        ids: np.ndarray = arrays.get("ids", np.empty(0, np.int64))
+        return cls(ids.data, arrays.get("logits"), arrays.get("top_ids"), arrays.get("top_logprobs"), hidden)
+
     def copy(self) -> Outputs:
         """Return outputs that no later run overwrites."""
         arrays = (self.logits_NV, self.top_ids_NK, self.top_logprobs_NK)

@@ -71,9 +71,9 @@ class Engine:
         self.slots = block.slots
         self.calls, self.seconds = 0, 0.0
         self._bind = bind
-        self._lanes: dict[KVStore, _Lane] = {store: _Lane(block, runner)}
+        self._bindings: dict[KVStore, _Binding] = {store: _Binding(block, runner)}
         self._thread: ThreadPoolExecutor | None = None  # For `start`.
-        self.outputs = self._lanes[store].outputs
+        self.outputs = self._bindings[store].outputs
 
     def run(self, calls: Tokens[Call]) -> list[Outputs]:
         """Run calls, one after another, and return the outputs of each.
@@ -90,12 +90,12 @@ class Engine:
         """
         if len(calls) == 1:
             call = calls[0]
-            return [self._run(self._lanes.get(call.cache.store) or self._lane(call.cache.store), call)]
-        lanes = [self._lane(call.cache.store) for call in calls]
+            return [self._run(self._bindings.get(call.cache.store) or self._binding(call.cache.store), call)]
+        bindings = [self._binding(call.cache.store) for call in calls]
         outputs = []
-        for lane, call in zip(lanes, calls, strict=True):
-            views = self._run(lane, call)
-            outputs.append(views.copy() if lanes.count(lane) > 1 else views)
+        for binding, call in zip(bindings, calls, strict=True):
+            views = self._run(binding, call)
+            outputs.append(views.copy() if bindings.count(binding) > 1 else views)
         return outputs
 
     def start(self, calls: Tokens[Call]) -> Pending:
@@ -108,7 +108,7 @@ class Engine:
             SpeccError: a call has a cache whose rows are not those of this engine.
         """
         for call in calls:
-            self._lane(call.cache.store)
+            self._binding(call.cache.store)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"specc {self.name}")
         return Pending(self._thread.submit(self.run, calls))
@@ -116,62 +116,55 @@ class Engine:
     def release(self, store: KVStore) -> None:
         """Drop the runner over a store that was bound by a call. It is bound again when a call needs it."""
         if store is not self.store:
-            self._lanes.pop(store, None)
+            self._bindings.pop(store, None)
 
     def extend(self, cache: Cache, tokens: Tokens[int]) -> int:
         """Run `tokens` one after another, commit all of them, and return the last one's row in the outputs."""
         return finish(extending(self, cache, tokens))[1]
 
-    def _lane(self, store: KVStore) -> _Lane:
+    def _binding(self, store: KVStore) -> _Binding:
         """Return the runner over a store with its arrays, and make it if this engine may use the store.
 
         Raises:
             SpeccError: the store is not one of this engine's caches.
         """
-        lane = self._lanes.get(store)
-        if lane is None:
+        binding = self._bindings.get(store)
+        if binding is None:
             runner = None if self._bind is None else self._bind(store)
             if runner is None:
                 raise SpeccError(
                     f"engine {self.name} runs over rows of cache {self.block.cache!r}, and a call has a cache of other "
                     "rows; take one of seq.caches, or load the bundle that the cache belongs to"
                 )
-            lane = self._lanes[store] = _Lane(self.block, runner)
-        return lane
+            binding = self._bindings[store] = _Binding(self.block, runner)
+        return binding
 
-    def _run(self, lane: _Lane, call: Call) -> Outputs:
+    def _run(self, binding: _Binding, call: Call) -> Outputs:
         """Write the inputs of a call, run it, and return its outputs.
 
         Raises:
             BackendError: the runner fails.
         """
         _, cache, rows, tokens, tree = call
-        if lane.parents is not None:
+        if binding.parents is not None:
             assert isinstance(tree, Tree)
-            _fill(lane.parents, tree.parents)
-        elif lane.mask is not None and lane.depth is not None:
+            _fill(binding.parents, tree.parents)
+        elif binding.mask is not None and binding.depth is not None:
             growth = Growth.chain(tree.slots) if isinstance(tree, Tree) else tree
-            span = len(lane.mask) // self.slots
-            lane.mask[:], depth = _frontier_inputs(self.slots, span, growth.rows, growth.visible)
-            _fill(lane.depth, depth)
-        _fill(lane.input_ids, tokens)
-        lane.past_len[0] = len(cache.tokens) + rows
-        if lane.row is not None:
-            lane.row[0] = len(tokens) - 1
-        start = time.perf_counter()
-        try:
-            lane.runner.run()
-        except SpeccError:
-            raise
-        except Exception as e:  # Libraries raise classes of their own that have no common base.
-            raise BackendError(f"engine {self.name} cannot run: {first_line(e)}; compile the bundle again") from e
-        self.seconds += time.perf_counter() - start
+            span = len(binding.mask) // self.slots
+            binding.mask[:], depth = _frontier_inputs(self.slots, span, growth.rows, growth.visible)
+            _fill(binding.depth, depth)
+        _fill(binding.input_ids, tokens)
+        binding.past_len[0] = len(cache.tokens) + rows
+        if binding.row is not None:
+            binding.row[0] = len(tokens) - 1
+        self.seconds += run_timed(self.name, binding.runner.run)
         self.calls += 1
-        self.outputs = lane.outputs
-        return lane.outputs
+        self.outputs = binding.outputs
+        return binding.outputs
 
 
-class _Lane:
+class _Binding:
     """A runner with flat views of its inputs, and its outputs. An input is None if the block has none such."""
 
     def __init__(self, block: Block, runner: Runner) -> None:
@@ -182,7 +175,27 @@ class _Lane:
         self.parents = views["parents"] if isinstance(block.topology, Parents) else None
         self.mask = views["mask"] if isinstance(block.topology, Frontier) else None
         self.depth = views["depth"] if isinstance(block.topology, Frontier) else None
-        self.outputs = _first_of_batch(runner.outputs)
+        self.outputs = Outputs.of({name: array[0] for name, array in runner.outputs.items()})
+
+
+def run_timed(name: str, run: Callable[[], object]) -> float:
+    """Run an engine's runner, and return the seconds that it took.
+
+    Args:
+        name: the engine's name.
+        run: the runner's own function.
+
+    Raises:
+        BackendError: the runner fails.
+    """
+    start = time.perf_counter()
+    try:
+        run()
+    except SpeccError:
+        raise
+    except Exception as e:  # Libraries raise classes of their own that have no common base.
+        raise BackendError(f"engine {name} cannot run: {first_line(e)}; compile the bundle again") from e
+    return time.perf_counter() - start
 
 
 def extending(engine: Engine, cache: Cache, tokens: Tokens[int]) -> Generator[Call, Outputs, tuple[Outputs, int]]:
@@ -241,11 +254,3 @@ def _frontier_inputs(slots: int, span: int, rows: int, visible: tuple[bytes, ...
     before, unused = b"\1" * (span - slots - rows), slots - len(visible)
     mask = b"".join((before + row).ljust(span, b"\0") for row in visible) + b"\1" * span * unused
     return mask, tuple(row.count(1) - 1 - rows for row in visible) + (0,) * unused
-
-
-def _first_of_batch(arrays: Mapping[str, np.ndarray]) -> Outputs:
-    """Return views of the runner's outputs without their first dimension, the batch of one."""
-    one = {name: array[0] for name, array in arrays.items()}
-    hidden = {name: array for name, array in one.items() if name.startswith("hidden")}
-    ids = memoryview(one.get("ids", np.empty(0, np.int64)))
-    return Outputs(ids, one.get("logits"), one.get("top_ids"), one.get("top_logprobs"), hidden)

@@ -80,7 +80,7 @@ class Guard(Drafter):
 
     @property
     def speculates(self) -> bool:
-        """Whether the next step may have a draft."""
+        """Tell whether the guard lets the drafter draft in the next step."""
         timed = len(self._plain_seconds) >= self.policy.min_timed_steps
         return self.level != Level.OFF and timed and self._drafts_since_plain < self.policy.retime_after
 

@@ -7,8 +7,8 @@ S  slots of a run      N  slots of a lane in a block of fixed width      T  span
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence as Tokens
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from .block import Block
 from .draft import Outputs
-from .errors import BackendError, RecipeError, SpeccError, first_line
+from .engine import run_timed
+from .errors import RecipeError
 from .sequence import KVStore
 
 
@@ -41,7 +42,7 @@ class LaneCall(NamedTuple):
 
 
 class LanesRunner(Protocol):
-    """What a backend provides for an engine with lanes.
+    """A runner of an engine with lanes. Each backend has a class with these members.
 
     Attributes:
         most: the largest number of slots that a run may have, those of all lanes.
@@ -121,7 +122,8 @@ class LanesEngine:
         for call, lane, start in zip(calls, lanes, starts, strict=True):
             arrays["past_len"][lane] = call.past_len
             _fill(arrays, call, start)
-        self._run(ends[-1])
+        self.seconds += run_timed(self.name, partial(self.runner.run, ends[-1]))
+        self.calls += 1
         parts = zip(starts, widths_by_call, strict=True)
         return [_outputs(arrays, slice(start, start + width)) for start, width in parts]
 
@@ -145,18 +147,6 @@ class LanesEngine:
             self._stores = bound
         return lanes
 
-    def _run(self, slots: int) -> None:
-        """Run so many slots. Raises BackendError if the runner fails."""
-        start = time.perf_counter()
-        try:
-            self.runner.run(slots)
-        except SpeccError:
-            raise
-        except Exception as e:  # Libraries raise classes of their own that have no common base.
-            raise BackendError(f"engine {self.name} cannot run: {first_line(e)}; compile the bundle again") from e
-        self.seconds += time.perf_counter() - start
-        self.calls += 1
-
 
 def _fill(arrays: dict[str, np.ndarray], call: LaneCall, start: int) -> None:
     """Write the inputs of one call, whose first slot is `start`."""
@@ -172,7 +162,4 @@ def _fill(arrays: dict[str, np.ndarray], call: LaneCall, start: int) -> None:
 
 def _outputs(arrays: dict[str, np.ndarray], rows: slice) -> Outputs:
     """Return views of the outputs of some rows."""
-    own: dict[str, Any] = {name: array[0, rows] for name, array in arrays.items() if array.ndim > 1 and name != "mask"}
-    hidden = {name: array for name, array in own.items() if name.startswith("hidden")}
-    ids = memoryview(own.get("ids", np.empty(0, np.int64)))
-    return Outputs(ids, own.get("logits"), own.get("top_ids"), own.get("top_logprobs"), hidden)
+    return Outputs.of({name: array[0, rows] for name, array in arrays.items() if array.ndim > 1 and name != "mask"})

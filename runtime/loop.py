@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence as Requests
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from .acceptance import Acceptance
-from .call import Call
+from .call import Call, finish
 from .draft import Accepted, Draft, Outputs
 from .drafters import Drafting
 from .engine import Engine, narrowest
@@ -98,18 +98,16 @@ def _accept(request: Decoding, draft: Draft, outputs: Outputs) -> Accepted:
 
 def _propose(request: Decoding) -> Draft:
     """Return the draft of one request, whose calls run one after another."""
-    proposal, stats = request.drafting.propose(request.seq.room), request.stats
-    try:
-        call = next(proposal)
-        while True:
-            engine = call.engine
-            before = engine.seconds
-            (outputs,) = engine.run((call,))
-            stats.engine_seconds += engine.seconds - before
-            stats.draft_calls += 1
-            call = proposal.send(outputs)
-    except StopIteration as end:
-        return cast(Draft, end.value)
+    stats = request.stats
+
+    def run(call: Call) -> Outputs:
+        before = call.engine.seconds
+        outputs = call.run()
+        stats.engine_seconds += call.engine.seconds - before
+        stats.draft_calls += 1
+        return outputs
+
+    return finish(request.drafting.propose(request.seq.room), run)
 
 
 def _propose_together(requests: Requests[Decoding]) -> list[Draft]:

@@ -15,7 +15,7 @@ from .recipe import Recipe
 from .width_invariance import WidthInvariance
 
 SCHEMA = 1  # The newest version that this runtime reads. A field that changes its name or meaning raises it.
-COMPILED_AT = "compiled_at"  # the key in `Manifest.extra` of the time of the compile, such as 2026-11-26T02:10:00Z
+COMPILED_AT = "compiled_at"  # `Manifest.extra` has the time of the compile under this key: 2026-11-26T02:10:00Z.
 # Bytes of one element, by the name that an ONNX file or a cache gives its type.
 MOST = 2**31 - 1  # No size is larger. Products of sizes are compared with the machine's memory.
 MOST_THREADS = 4096

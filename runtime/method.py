@@ -50,7 +50,7 @@ class RunnableMethod:
 
     @property
     def lossless(self) -> bool:
-        """Whether the output has the distribution of plain decoding, under the acceptance rule in use."""
+        """Tell whether answers have the distribution of plain decoding, with the acceptance rule of this method."""
         own = self.accept.__name__ == self.recipe.acceptance
         return self.accept.keeps != Keeps.NOTHING and (self.recipe.lossless or not own)
 

@@ -6,16 +6,15 @@ from typing import Unpack
 
 from .bundle import Bundle
 from .device import CPU, Device
-from .engines import Engines
 from .request import RequestOptions
 from .scheduler import Handle, Scheduler, SchedulerPolicy
 from .session import Session
-from .shared import Shared
+from .shared import Shared, UsesShared
 from .stream import Generation, Stream
-from .text import Prompt, Text
+from .text import Prompt
 
 
-class Model:
+class Model(UsesShared):
     """A loaded bundle. Any thread may use it.
 
     `generate` and `stream` go on with one conversation. `session` begins another one. `submit` lets a thread of the
@@ -44,31 +43,10 @@ class Model:
         self.conversation = Session(self.shared)
         self._scheduler = Scheduler(self.shared.lanes, policy or SchedulerPolicy())
 
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Free the engines and the caches. Later requests, and those that have not ended, raise a SpeccError."""
         self.shared.close()
         self._scheduler.wake()
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle."""
-        return self.shared.bundle
-
-    @property
-    def engines(self) -> Engines:
-        """The engines."""
-        return self.shared.engines
-
-    @property
-    def text(self) -> Text:
-        """The tokenizer and the chat template."""
-        return self.shared.text
 
     def session(self) -> Session:
         """Begin a conversation with caches of its own.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from .errors import SpeccError, first_line
 
-STDERR = 2  # the file descriptor
+STDERR = 2  # The number of the file descriptor of standard error.
 
 _null: list[int] = []  # The number of the null device, if what a panic prints by itself goes there.
 

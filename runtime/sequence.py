@@ -48,6 +48,37 @@ def displaced(slots: Tokens[int]) -> bool:
     return bool(slots) and slots[-1] >= len(slots)
 
 
+class Rows:
+    """A store of keys and values, which can drop rows from any place on."""
+
+    def rewind(self, rows: int) -> int:
+        """Return `rows`: the rows behind them become scratch as they are."""
+        return rows
+
+
+class Mover(Protocol):
+    """A runner that moves the rows which it wrote."""
+
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
+
+
+class RowsOfLastRunner(Rows):
+    """A store on a device, whose rows the runner moves that ran last.
+
+    Attributes:
+        last: the runner that wrote scratch rows last.
+    """
+
+    last: Mover | None = None
+
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
+        if displaced(slots):
+            assert self.last is not None, "no engine ran before rows were moved"
+            self.last.commit(start, slots)
+
+
 class Released:
     """A store without rows, for caches of a model that is closed."""
 

@@ -16,7 +16,6 @@ from .chat import ChatOptions
 from .device import CPU, Device
 from .draft import Draft
 from .drafters import Drafting
-from .engines import Engines
 from .errors import BackendError, PromptError, SpeccError
 from .forced_tokens import ForcedTokens
 from .lanes import Lane
@@ -29,15 +28,15 @@ from .rng import SeededRng
 from .sampling import Sampling
 from .sampling_defaults import SamplingDefaults
 from .sequence import TARGET, Cache, Sequence
-from .shared import Shared
+from .shared import Shared, UsesShared
 from .stats import Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
-from .text import Prompt, Text
+from .text import Prompt
 from .tree import Tree
 from .width_invariance import is_near, one_width
 
 
-class Session:
+class Session(UsesShared):
     """One conversation with a model. Rows that a new prompt shares with the last text are not run again.
 
     Threads may share a session. One waits until the answer of another's `generate` is whole, or its step of a `stream`.
@@ -72,32 +71,11 @@ class Session:
                 lane = shared.lanes.first
         self.lane = lane
 
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the conversation. Its caches serve others. Streams that have not ended raise a SpeccError."""
         with self._lock:
             self._closed, self._current = True, None
             self._give_back()
-
-    @property
-    def bundle(self) -> Bundle:
-        """The model's bundle."""
-        return self.shared.bundle
-
-    @property
-    def engines(self) -> Engines:
-        """The model's engines."""
-        return self.shared.engines
-
-    @property
-    def text(self) -> Text:
-        """The model's tokenizer and chat template."""
-        return self.shared.text
 
     @property
     def cache(self) -> Cache:

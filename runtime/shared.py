@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from .bundle import Bundle
 from .checked_files import check_once
 from .device import CPU, Device
@@ -64,3 +66,38 @@ class Shared:
         with self.lock:
             self.drafters = {key: drafter for key, drafter in self.drafters.items() if key[0] != recipe.name}
             self.engines.release(*set(recipe.engine_names).difference(keep.engine_names))
+
+
+class UsesShared:
+    """A context manager over what requests share: a model or one of its sessions.
+
+    Attributes:
+        shared: what the requests share.
+    """
+
+    shared: Shared
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what belongs to this object alone."""
+        raise NotImplementedError
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle."""
+        return self.shared.bundle
+
+    @property
+    def engines(self) -> Engines:
+        """The engines."""
+        return self.shared.engines
+
+    @property
+    def text(self) -> Text:
+        """The tokenizer and the chat template."""
+        return self.shared.text

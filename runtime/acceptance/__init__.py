@@ -15,9 +15,9 @@ from ..draft import Accepted, Draft, Verified
 class Keeps(StrEnum):
     """A promise of an acceptance rule: what its output shares with plain decoding of one request, for any drafts."""
 
-    TOKENS = "tokens"  # the output has the tokens of plain decoding
-    DISTRIBUTION = "distribution"  # the output has the distribution of plain decoding, and its tokens if it is greedy
-    NOTHING = "nothing"  # the output may differ
+    TOKENS = "tokens"  # Greedy and sampled answers have the tokens of plain decoding.
+    DISTRIBUTION = "distribution"  # Samples have the distribution of plain decoding; greedy answers have its tokens.
+    NOTHING = "nothing"  # Answers may differ from those of plain decoding.
 
 
 @runtime_checkable

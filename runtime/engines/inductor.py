@@ -17,7 +17,7 @@ from ..bundle import Bundle
 from ..device import Device
 from ..errors import BackendError, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
-from ..sequence import displaced
+from ..sequence import Rows, displaced
 from .mapped_weights import Stored, tensors
 from .native_code import require_trust
 from .session_cache import SessionCache
@@ -31,7 +31,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-class TorchKV:
+class TorchKV(Rows):
     """Rows of one cache as tensors of torch, and the weights that its engines share.
 
     Attributes:
@@ -57,10 +57,6 @@ class TorchKV:
             index = self.torch.tensor([start + slot for slot in slots], device=self.device)
             for value in self.values.values():
                 value[:, :, start : start + len(slots)] = value.index_select(2, index)
-
-    def rewind(self, rows: int) -> int:
-        """Return `rows`: the rows behind them become scratch as they are."""
-        return rows
 
     def weights(self, file: Path) -> dict[str, Any]:
         """Return the tensors of a file by name. It is mapped once, or copied to the GPU once."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..device import CPU, Device
 from ..manifest import CacheSpec, EngineSpec
-from ..sequence import displaced
+from ..sequence import Rows, displaced
 from .onnx_runtime import FATAL, ort
 
 DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
@@ -21,7 +21,7 @@ DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool":
 SPIN_MICROSECONDS = 80
 
 
-class HostKV:
+class HostKV(Rows):
     """Rows of one cache in host memory: for each shape of a layer's keys one array [tensors, heads, capacity, size].
 
     Attributes:
@@ -50,10 +50,6 @@ class HostKV:
                 for to, slot in enumerate(slots):
                     if to != slot:
                         array[:, :, start + to] = array[:, :, start + slot]
-
-    def rewind(self, rows: int) -> int:
-        """Return `rows`: the rows behind them become scratch as they are."""
-        return rows
 
 
 class OrtRunner:

@@ -17,7 +17,7 @@ import numpy as np
 from ..environment import cuda_graphs
 from ..errors import BackendError, SpeccWarning, backend_errors, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
-from ..sequence import displaced
+from ..sequence import RowsOfLastRunner
 from .cuda import bindings
 from .onnx_runtime import ort
 
@@ -78,36 +78,24 @@ def zeros(dtype: str, shape: Sequence[int], device: str) -> ort.OrtValue:
     return value
 
 
-class DeviceKV:
+class DeviceKV(RowsOfLastRunner):
     """Rows of one cache on a device, by names such as 0.key. The runner that ran last moves them.
 
     Attributes:
         capacity: rows.
         device: as ONNX Runtime names it: cuda, or cpu in tests.
         values: the tensors [1, heads, capacity, size] that engines bind.
-        last: the runner that wrote scratch rows last.
         moving: the binding of a commit that was not waited for yet.
     """
 
     def __init__(self, spec: CacheSpec, device: str) -> None:
         self.capacity, self.device = spec.capacity, device
-        self.last: DeviceRunner | None = None
         self.moving: ort.IOBinding | None = None
         self.values = {
             f"{layer}.{name}": zeros(spec.dtype, (1, heads, spec.capacity, size), device)
             for layer, (heads, size) in spec.layers.items()
             for name in ("key", "value")
         }
-
-    def commit(self, start: int, slots: Sequence[int]) -> None:
-        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
-        if displaced(slots):
-            assert self.last is not None, "no engine ran before rows were moved"
-            self.last.commit(start, slots)
-
-    def rewind(self, rows: int) -> int:
-        """Return `rows`: the rows behind them become scratch as they are."""
-        return rows
 
     def settle(self) -> None:
         """Wait for a commit: ONNX Runtime does not order the launches of two sessions."""

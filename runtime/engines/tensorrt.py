@@ -20,7 +20,7 @@ from ..bundle import Bundle
 from ..device import Device
 from ..errors import BackendError
 from ..manifest import CacheSpec, EngineSpec, Tensor
-from ..sequence import displaced
+from ..sequence import RowsOfLastRunner
 from .cuda import Gpu, bindings
 from .native_code import require_trust
 from .session_cache import SessionCache
@@ -36,35 +36,23 @@ TYPES: dict[str, tuple[int, Any]] = {
 HOST = {"input_ids", "past_len", "row", "parents", "mask", "depth"}  # the host fills these; other inputs are weights
 
 
-class GpuKV:
+class GpuKV(RowsOfLastRunner):
     """Rows of one cache on the GPU. The runner that ran last moves them.
 
     Attributes:
         capacity: rows.
         gpu: where they lie.
         addresses: of the tensors [1, heads, capacity, size], by names such as 0.key.
-        last: the runner that wrote scratch rows last.
     """
 
     def __init__(self, spec: CacheSpec, gpu: Gpu) -> None:
         self.capacity, self.gpu = spec.capacity, gpu
-        self.last: TensorRTRunner | None = None
         self.addresses = {
             f"{layer}.{name}": gpu.allocate(heads * spec.capacity * size * TYPES[spec.dtype][0])
             for layer, (heads, size) in spec.layers.items()
             for name in ("key", "value")
         }
         weakref.finalize(self, gpu.free, list(self.addresses.values()))
-
-    def commit(self, start: int, slots: Sequence[int]) -> None:
-        """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
-        if displaced(slots):
-            assert self.last is not None, "no engine ran before rows were moved"
-            self.last.commit(start, slots)
-
-    def rewind(self, rows: int) -> int:
-        """Return `rows`: the rows behind them become scratch as they are."""
-        return rows
 
 
 class Launcher:

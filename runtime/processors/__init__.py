@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Processor(ABC):
     """A change of logits that depends on the tokens before.
 
-    The text of a request is its prompt and its new tokens so far. A processor gets the prompt when it is made, and the
-    new tokens by `commit`. The logits of a slot depend on the text and on the path of drafted tokens down to the slot.
+    The text of a request consists of its prompt and its new tokens. The constructor of a processor takes the prompt,
+    and `commit` takes the new tokens. The logits of a slot depend on the text and on the path of drafted tokens down to
+    the slot.
 
     Attributes:
         option: the option of a request that asks for it, for error messages.

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.runtime.errors import SpeccWarning, printable
+from specc.runtime.panics import STDERR
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
-STDERR = 2  # the file descriptor
 DETAIL = " · "  # as in specc/compiler/stages.py, which needs torch
 Stage = Callable[[str, int, int], None]  # The title of a stage, how many are done, and how many there are.
 STYLES: dict[str, dict[str, Any]] = {

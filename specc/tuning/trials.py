@@ -152,7 +152,7 @@ class Trials:
         """
         self._warm(recipe, self._trial_cases[0])
         self.tried[recipe], self.plain_beside[recipe] = RecipeTrials(), RecipeTrials()
-        for number in list(self._trial_cases):
+        for number in self._trial_cases:
             self.plain_beside[recipe].add(self._run(PLAIN, number, self._trial_tokens))
             self.tried[recipe].add(self._run(recipe, number, self._trial_tokens))
             if self.tried_speedup(recipe) < self.policy.give_up_below:

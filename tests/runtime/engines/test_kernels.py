@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,8 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
+from small_bundle import MANIFEST
 
-from specc.runtime.block import Block
 from specc.runtime.bundle import Bundle
 from specc.runtime.device import Device
 from specc.runtime.engines import kernels
@@ -20,24 +21,13 @@ from specc.runtime.engines import ort as backend
 from specc.runtime.engines.session_cache import SessionCache
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec
-from specc.runtime.tree import Tree
 
 NEEDS = {"specc::LinearBF16": "0.1.0", "specc::TreeAttention": "0.1.0"}
 REMEDY = r"pip install specc-kernels, or from a clone of specc: pip install \./kernels$"
 
 
 def engine(needs: Mapping[str, str]) -> EngineSpec:
-    return EngineSpec(
-        name="decode",
-        backend="onnx",
-        file="decode.onnx",
-        block=Block(Tree.chain(1)),
-        layers=(),
-        inputs=(),
-        outputs=(),
-        passes=(),
-        needs=needs,
-    )
+    return replace(MANIFEST.engines[0], needs=needs)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, version: str = "0.1.0", **changes: Any) -> None:
