@@ -7,38 +7,22 @@ S  slots of a run      N  slots of a lane in a block of fixed width      T  span
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Tokens
+from collections.abc import Sequence as Items
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from .block import Block
+from .block import Block, Frontier, Parents
+from .call import Call, Growth
 from .draft import Outputs
-from .engine import run_timed
+from .engine import frontier_inputs, run_timed
 from .errors import RecipeError
+from .prices import Prices
 from .sequence import KVStore
-
-
-class LaneCall(NamedTuple):
-    """The part of a run that belongs to one sequence.
-
-    Attributes:
-        store: the rows of the sequence. The rows that the run writes are scratch.
-        past_len: how many rows stand before the slots.
-        tokens: one token for each slot that is used, one at least.
-        parents: for a block of Parents: the parent of each slot, -1 for slot 0. Slots count from the sequence's first.
-        mask: for a block of Frontier: N times T bytes, 1 where a slot sees a row.
-        depth: for a block of Frontier: for each of N slots its position minus `past_len`.
-    """
-
-    store: KVStore
-    past_len: int
-    tokens: Tokens[int]
-    parents: Tokens[int] = ()
-    mask: bytes = b""
-    depth: Tokens[int] = ()
+from .tree import Tree
 
 
 class LanesRunner(Protocol):
@@ -53,7 +37,7 @@ class LanesRunner(Protocol):
     most: int
     any_width: bool
 
-    def bind(self, stores: Tokens[Any]) -> None:
+    def bind(self, stores: Items[Any]) -> None:
         """Say whose rows each lane reads and writes from now on; None stands for rows that nobody needs."""
 
     def arrays(self, slots: int) -> dict[str, np.ndarray]:
@@ -82,7 +66,18 @@ class LanesEngine:
         if not runner.any_width and "mask" in (arrays := runner.arrays(runner.most)):
             arrays["mask"][:] = True  # A slot that sees no row would divide by zero.
 
-    def room(self, widths: Tokens[int]) -> bool:
+    def serves(self, block: Block) -> bool:
+        """Return whether a lane runs the calls of an engine with this block, and gives them the same outputs."""
+        topology = self.block.topology
+        if self.runner.any_width and self.block.is_chain and block.is_chain:
+            topology = block.topology
+        if not set(block.outputs) <= set(self.block.outputs) or block.topology != topology:
+            return False
+        return replace(block, lanes=self.block.lanes, outputs=self.block.outputs, last_row=False) == replace(
+            self.block, topology=topology
+        )
+
+    def room(self, widths: Items[int]) -> bool:
         """Return whether one run can take calls of so many tokens each."""
         if len(widths) > self.block.lanes:
             return False
@@ -90,11 +85,11 @@ class LanesEngine:
             return max(widths) <= self.block.topology.slots
         return sum(widths) <= self.runner.most
 
-    def run(self, calls: Tokens[LaneCall]) -> list[Outputs]:
-        """Run calls of several sequences at once, and return the outputs of each, a row for each of its tokens.
+    def run(self, calls: Items[Call]) -> list[Outputs]:
+        """Run calls of several sequences at once, and return the outputs that the engine of each would give.
 
         Args:
-            calls: no two of them may have one store.
+            calls: calls of engines that this one serves. No two of them may use the rows of one cache.
 
         Returns:
             Views that the next run overwrites.
@@ -109,7 +104,7 @@ class LanesEngine:
                 f"calls of {widths_by_call} tokens do not fit into one run of engine {self.name}, which has "
                 f"{self.block.lanes} lanes and {self.runner.most} slots; run them in turns"
             )
-        lanes = self._take_lanes([call.store for call in calls])
+        lanes = self._take_lanes([call.cache.store for call in calls])
         widths = [0 if self.runner.any_width else self.block.topology.slots] * self.block.lanes
         if self.runner.any_width:
             for lane, width in zip(lanes, widths_by_call, strict=True):
@@ -120,14 +115,59 @@ class LanesEngine:
         arrays["past_len"][:] = 0
         arrays["widths"][:] = widths
         for call, lane, start in zip(calls, lanes, starts, strict=True):
-            arrays["past_len"][lane] = call.past_len
-            _fill(arrays, call, start)
+            arrays["past_len"][lane] = len(call.cache.tokens) + call.rows
+            self._fill(arrays, call, start)
         self.seconds += run_timed(self.name, partial(self.runner.run, ends[-1]))
         self.calls += 1
-        parts = zip(starts, widths_by_call, strict=True)
-        return [_outputs(arrays, slice(start, start + width)) for start, width in parts]
+        return [
+            _outputs(arrays, slice(start + width - 1 if call.engine.block.last_row else start, start + width))
+            for call, start, width in zip(calls, starts, widths_by_call, strict=True)
+        ]
 
-    def _take_lanes(self, stores: Tokens[KVStore]) -> list[int]:
+    def measure(self, rounds: int = 5) -> Prices:
+        """Return what runs cost on this machine, by the shortest times of runs over rows that nobody needs.
+
+        Runs of a file of fixed width cost the same, whatever they hold.
+        """
+        lanes = self.block.lanes
+        self.runner.bind([None] * lanes)
+        self._stores = [None] * lanes
+        one = self._seconds([1, *[0] * (lanes - 1)], rounds)
+        if not self.runner.any_width:
+            return Prices(run=one)
+        width = min(4, self.runner.most // lanes)
+        each, wide = self._seconds([1] * lanes, rounds), self._seconds([width] * lanes, rounds)
+        slot = max(0.0, (wide - each) / (lanes * (width - 1))) if width > 1 else 0.0
+        lane = max(0.0, (each - one) / (lanes - 1) - slot)
+        return Prices(run=max(0.0, one - lane - slot), lane=lane, slot=slot)
+
+    def _seconds(self, widths: list[int], rounds: int) -> float:
+        """Return the seconds of the fastest run in which each lane has so many slots."""
+        slots = sum(widths) if self.runner.any_width else self.runner.most
+        arrays = self.runner.arrays(slots)
+        arrays["past_len"][:], arrays["input_ids"][:] = 0, 0
+        arrays["widths"][:] = widths if self.runner.any_width else self.block.topology.slots
+        run = partial(self.runner.run, slots)
+        run_timed(self.name, run)  # The first run at a width prepares it.
+        return min(run_timed(self.name, run) for _ in range(rounds))
+
+    def _fill(self, arrays: dict[str, np.ndarray], call: Call, start: int) -> None:
+        """Write the inputs of one call, whose first slot is `start`."""
+        _, _, _, tokens, tree = call
+        arrays["input_ids"][0, start : start + len(tokens)] = tokens
+        topology = self.block.topology
+        if isinstance(topology, Parents):  # They count the slots of all lanes.
+            assert isinstance(tree, Tree)
+            parents = [parent + start if parent >= 0 else parent for parent in tree.parents]
+            arrays["parents"][start : start + len(parents)] = parents
+        elif isinstance(topology, Frontier):
+            growth = Growth.chain(tree.slots) if isinstance(tree, Tree) else tree
+            mask, depth = frontier_inputs(topology.slots, topology.span, growth.rows, growth.visible)
+            rows = slice(start, start + topology.slots)
+            arrays["mask"][rows] = np.frombuffer(mask, np.bool_).reshape(topology.slots, topology.span)
+            arrays["depth"][rows] = depth
+
+    def _take_lanes(self, stores: Items[KVStore]) -> list[int]:
         """Return a lane for each store among the first ones, and free all others.
 
         Raises:
@@ -146,18 +186,6 @@ class LanesEngine:
             self.runner.bind(bound)
             self._stores = bound
         return lanes
-
-
-def _fill(arrays: dict[str, np.ndarray], call: LaneCall, start: int) -> None:
-    """Write the inputs of one call, whose first slot is `start`."""
-    arrays["input_ids"][0, start : start + len(call.tokens)] = call.tokens
-    if call.parents:  # They count the slots of all lanes.
-        arrays["parents"][start : start + len(call.parents)] = [p + start if p >= 0 else p for p in call.parents]
-    if call.mask:
-        mask = arrays["mask"]
-        rows = np.frombuffer(call.mask, np.bool_).reshape(-1, mask.shape[1])
-        mask[start : start + len(rows)] = rows
-        arrays["depth"][start : start + len(call.depth)] = call.depth
 
 
 def _outputs(arrays: dict[str, np.ndarray], rows: slice) -> Outputs:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Unpack
 
 from .bundle import Bundle
 from .device import CPU, Device
+from .handle import Handle, Task
 from .request import RequestOptions
-from .scheduler import Handle, Scheduler, SchedulerPolicy
+from .scheduler import Scheduler, SchedulerPolicy
 from .session import Session
 from .shared import Shared, UsesShared
 from .stream import Generation, Stream
@@ -41,7 +43,7 @@ class Model(UsesShared):
         """
         self.shared = Shared(bundle, device)
         self.conversation = Session(self.shared)
-        self._scheduler = Scheduler(self.shared.lanes, policy or SchedulerPolicy())
+        self._scheduler = Scheduler(self.shared, policy or SchedulerPolicy())
 
     def close(self) -> None:
         """Free the engines and the caches. Later requests, and those that have not ended, raise a SpeccError."""
@@ -70,15 +72,27 @@ class Model(UsesShared):
         """Return an iterator over pieces of the answer's text, as `Session.stream` does."""
         return self.conversation.stream(prompt, max_new_tokens, **options)
 
-    def submit(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]) -> Handle:
+    def submit(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int | None = 128,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Handle:
         """Let a thread of the model run a request, and return at once.
 
-        Submitted requests take turns, step by step. Each has caches of its own while it runs.
+        Each request has caches of its own while it runs. If the bundle has engines with lanes, of `specc compile
+        --lanes`, a step of all requests is one run of the target. Otherwise they take turns, step by step.
 
         Args:
             prompt: text, token ids, or messages for the model's chat template.
             max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
-            options: those of `Session.stream`, which describes them.
+            priority: requests of a higher one begin first; those that run go on.
+            deadline: seconds after which the request is cancelled; None waits for ever.
+            options: those of `Session.stream`, which describes them. Where requests run together, `guard` lets the
+                scheduler shorten drafts by the load.
 
         Returns:
             A handle on the answer.
@@ -89,5 +103,7 @@ class Model(UsesShared):
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
             SpeccError: the model is closed.
         """
-        session = Session(self.shared, self.shared.lanes.first)
-        return self._scheduler.submit(session, session.stream(prompt, max_new_tokens, **options))
+        session = Session(self.shared, self.shared.lanes.first, together=self._scheduler.together)
+        stream = session.stream(prompt, max_new_tokens, **options)
+        end = None if deadline is None else time.monotonic() + deadline
+        return self._scheduler.submit(Task(session=session, stream=stream, priority=priority, deadline=end))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Sequence as Items
 from threading import RLock
 from typing import Any, Unpack
 
 from .acceptance import Acceptance
 from .bundle import Bundle
-from .call import Call
 from .chat import ChatOptions
+from .decoder import Decoder
 from .device import CPU, Device
-from .draft import Draft
 from .drafters import Drafting
 from .errors import BackendError, PromptError, SpeccError
 from .forced_tokens import ForcedTokens
 from .lanes import Lane
-from .loop import Decoding, step
+from .loop import Decoding
 from .manifest_checks import check_logits
 from .method import RunnableMethod, load_method
 from .processors.options import ProcessorOptions
@@ -32,7 +30,6 @@ from .shared import Shared, UsesShared
 from .stats import Stats
 from .stream import Ending, Generation, Stream, one_or_several, token_limit
 from .text import Prompt
-from .tree import Tree
 from .width_invariance import is_near, one_width
 
 
@@ -48,17 +45,18 @@ class Session(UsesShared):
         lane: the caches of the conversation. If the machine has no room for more, sessions share those of lane 0.
     """
 
-    def __init__(self, shared: Shared, lane: Lane | None = None) -> None:
+    def __init__(self, shared: Shared, lane: Lane | None = None, *, together: bool = False) -> None:
         """Begin a conversation.
 
         Args:
             shared: what the sessions of a model share.
             lane: caches to use, which stay those of the caller; None takes some that nobody uses.
+            together: whether requests run together with others. Then who runs them limits drafts, and no guard does.
 
         Raises:
             SpeccError: the model is closed.
         """
-        self.shared = shared
+        self.shared, self._together = shared, together
         self._current: Stats | None = None  # Those of the last request, to which the conversation belongs.
         self._lock = RLock()  # Held while a request of this session runs.
         self._closed = False
@@ -224,9 +222,8 @@ class Session(UsesShared):
         guard = guard and method.keeps_tokens(sampling) and not near
         recorder = processing.logprobs if processing else None
         decoding = self._prepare(seq, method, stats, guard, width)
-        return Stream(
-            self._decode(decoding, method, width), self.text, stats, ending, tuple(tokens), self._lock, recorder
-        )
+        decoder = Decoder(self.shared, decoding, method, width, self._lane_for, limited=guard)
+        return Stream(decoder, self.text, stats, ending, tuple(tokens), self._lock, recorder)
 
     def _check_open(self) -> None:
         """Raise a SpeccError if the model or the session is closed."""
@@ -239,14 +236,14 @@ class Session(UsesShared):
         with self.shared.lock:
             guard = self.shared.guarded_drafter(method)
             verifiers = [self.engines[name] for name in method.recipe.verify]
-            if guarded and verifiers[-1].slots > 1:
+            drafting: Drafting[Any]
+            if guarded and not self._together and verifiers[-1].slots > 1:
                 under_guard = guard.open(seq)
-                stats.guard = under_guard.counts
-                drafting: Drafting[Any] = under_guard
-                if verifiers[0].slots > 1:
-                    verifiers.insert(0, self.engines.prefill(1))  # For the guard's plain steps.
+                stats.guard, drafting = under_guard.counts, under_guard
             else:
                 drafting = guard.drafter.open(seq)
+            if guarded and verifiers[0].slots > 1:
+                verifiers.insert(0, self.engines.prefill(1))  # For steps without a draft.
             if width:
                 verifiers = [self.engines[width]]
         if seq.processing and seq.processing.looks_ahead and verifiers[-1].slots > 1:
@@ -254,69 +251,19 @@ class Session(UsesShared):
         stats.prompt_tokens = len(seq.tokens)
         return Decoding(seq=seq, drafting=drafting, verifiers=verifiers, accept=method.accept, stats=stats)
 
-    def _decode(self, decoding: Decoding, method: RunnableMethod, width: str) -> Iterator[list[int]]:
-        """Yield the new tokens of each step. While the prompt is read, a step has none.
+    def _lane_for(self, decoder: Decoder) -> Lane:
+        """Return the lane for the next step of a request. The first step of a request ends the one before.
 
-        Each step holds the lock of the model. Between two steps others may use the engines, and even the rows: then
-        those of this request are computed anew.
+        Raises:
+            PromptError: a later request has the conversation.
+            SpeccError: the model or the session was closed.
         """
-        seq, stats, lock, prefix = decoding.seq, decoding.stats, self.shared.lock, len(decoding.seq.tokens)
-        self._current = stats
-        for _ in self._fill(decoding, width):
-            yield []
-        yield seq.tokens[prefix:]
-        with method.drafting():
-            while True:
-                with lock:
-                    lane = self.lane
-                    owned = lane.current is seq and seq.caches is lane.caches and self._current is stats
-                    if owned:
-                        ((_, accepted),) = step((decoding,))
-                if owned:
-                    yield seq.tokens[-len(accepted.slots) :]
-                    continue
-                for _ in self._fill(decoding, width):
-                    yield []
-
-    def _check_current(self, stats: Stats) -> None:
-        """Raise an error if the model or the session was closed, or if a later request has the conversation."""
         self._check_open()
-        if self._current is not stats:
+        if not decoder.started:
+            self._current = decoder.decoding.stats
+        if self._current is not decoder.decoding.stats:
             raise PromptError("a later request took this session's cache; give each its own session: model.session()")
-
-    def _fill(self, decoding: Decoding, width: str) -> Iterator[None]:
-        """Run the tokens of a text that have no row, one call in each turn. At the prompt's end choose the next token.
-
-        Args:
-            decoding: the request. Its last token stays pending if it is not the prompt's.
-            width: the only engine that may run; empty chooses one by the number of tokens.
-        """
-        seq, stats = decoding.seq, decoding.stats
-        prompt = len(seq.tokens) == stats.prompt_tokens
-        end = len(seq.tokens) if prompt else len(seq.tokens) - 1
-        engine, lane = None, None
-        while True:
-            with self.shared.lock:
-                self._check_current(stats)
-                start = time.perf_counter()
-                if lane is not self.lane or lane.current is not seq:
-                    lane, engine = self.lane, None
-                    lane.claim(seq, width)
-                feed = seq.cache.sync(seq.tokens[: end - 1]) + seq.tokens[end - 1 : end]
-                engine = engine or (self.engines[width] if width else self.engines.prefill(len(feed)))
-                chunk = feed[: engine.slots]
-                outputs = Call(engine, seq.cache, 0, chunk, Tree.chain(len(chunk))).run()
-                seq.cache.commit(chunk, range(len(chunk)))
-                last = len(chunk) == len(feed)
-                if last and prompt:
-                    outputs = outputs.only(0 if engine.block.last_row else len(chunk) - 1)
-                    seq.tokens.append(seq.verified(outputs, Draft.chain(seq.tokens[-1:])).choose(0))
-                    if seq.processing:
-                        seq.processing.commit(outputs, (0,), seq.tokens[-1:])
-                stats.prefill_seconds += time.perf_counter() - start
-            if last:
-                return
-            yield None
+        return self.lane
 
 
 def open_session(bundle: Bundle, device: Device = CPU) -> Session:

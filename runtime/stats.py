@@ -34,8 +34,8 @@ class Stats:
         drafts: steps with a draft.
         drafted: tokens in all drafts, pending tokens not counted.
         accepted: drafted tokens that were committed.
-        target_calls: runs of the target after prefill.
-        draft_calls: runs of the drafter's engines after prefill.
+        calls: runs of engines after prefill.
+        target_calls: those of the target that verified.
         prefill_seconds: time up to the first token.
         seconds: time of decoding after the first token.
         engine_seconds: the part of `seconds` that was spent inside engines. Calls for other requests that ran with
@@ -51,13 +51,18 @@ class Stats:
     drafts: int = 0
     drafted: int = 0
     accepted: int = 0
+    calls: int = 0
     target_calls: int = 0
-    draft_calls: int = 0
     prefill_seconds: float = 0.0
     seconds: float = 0.0
     engine_seconds: float = 0.0
     histogram: Counter[int] = field(default_factory=Counter)
     guard: GuardCounts | None = None
+
+    def charge(self, seconds: float) -> None:
+        """Count one run of an engine, and the seconds that it took."""
+        self.calls += 1
+        self.engine_seconds += seconds
 
     def count(self, draft: Draft, accepted: Accepted) -> None:
         """Count the tokens of a step: those proposed, and those accepted."""
@@ -67,6 +72,11 @@ class Stats:
             self.drafted += drafted
             self.accepted += hits
             self.histogram[hits] += 1
+
+    @property
+    def draft_calls(self) -> int:
+        """Runs of the drafter's engines after prefill."""
+        return self.calls - self.target_calls
 
     @property
     def mean_acceptance_length(self) -> float:

@@ -10,6 +10,7 @@ from itertools import compress
 from operator import index
 from typing import Any
 
+from .decoder import Decoder
 from .detokenizer import Detokenizer
 from .errors import PromptError, check_unicode
 from .processors.logprobs import Logprobs, TokenLogprobs
@@ -119,11 +120,12 @@ class Stream:
         prompt_tokens: tokens of the prompt.
         max_new_tokens: tokens of the answer at most; the context may leave room for fewer than the request asks for.
         stats: counts and times of the request so far.
+        decoder: takes the steps of the request; None once no step is to come.
     """
 
     def __init__(
         self,
-        steps: Iterator[list[int]],
+        decoder: Decoder,
         text: Text,
         stats: Stats,
         ending: Ending,
@@ -134,7 +136,7 @@ class Stream:
         """Prepare the stream. Nothing runs before the first piece is asked for.
 
         Args:
-            steps: the new tokens of each step. A step may have none, while the prompt is read.
+            decoder: takes the steps of the request.
             text: the tokenizer.
             stats: the counts of the request, to which the stream adds its tokens.
             ending: when the answer ends.
@@ -149,7 +151,8 @@ class Stream:
         self.stop_reason: str | int | None = None
         self.prompt_tokens, self.max_new_tokens = len(prompt), ending.max_new_tokens
         self.stats = stats
-        self._steps, self._ending, self._logprobs = steps, ending, logprobs
+        self.decoder: Decoder | None = decoder
+        self._ending, self._logprobs = ending, logprobs
         self._special: Mapping[int, str] = text.decoder.special if ending.stop else {}
         self._detokenizer = Detokenizer(text.decoder, prompt)
         self._pieces: deque[str] = deque()  # Those that were not taken yet.
@@ -202,11 +205,15 @@ class Stream:
 
     def advance(self) -> list[str]:
         """Run one step, and return the pieces of text that it completes. `ended` tells whether it was the last one."""
-        step = next(self._steps, None)
-        pieces, ending, token_ids = [], self._ending, self.token_ids
-        if step is None:
+        if self.decoder is None:
             self.ended = True
-        for token in step or ():
+            return []
+        return self.take(self.decoder.advance())
+
+    def take(self, tokens: Sequence[int]) -> list[str]:
+        """Add the new tokens of a step, and return the pieces of text that they complete."""
+        pieces, ending, token_ids = [], self._ending, self.token_ids
+        for token in tokens:
             token_ids.append(token)
             self.stats.new_tokens += 1
             if token in ending.eos:
@@ -229,7 +236,7 @@ class Stream:
 
     def stop(self) -> None:
         """Run no further step. The engines and caches of the request are not held any longer."""
-        self._steps = iter(())
+        self.decoder = None
 
     def _cut(self, piece: str, token: int) -> str:
         """Return the text that is safe to show. Hold back what may be the beginning of a stop string, and end at one.

@@ -54,10 +54,25 @@ def is_near(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:
     engines = [e for e in manifest.engines if e.backend == backend and e.name in recipe.verify]
     if all(e.block.slots == 1 for e in engines):
         return False
+    return not _invariant(manifest, engines, backend)
+
+
+def is_width_invariant(manifest: Manifest, backend: str) -> bool:
+    """Tell whether the target gives the same tokens at every width. Without a measurement, fp32 weights count as such.
+
+    Args:
+        manifest: of the bundle.
+        backend: whose engines run.
+    """
+    engines = [e for e in manifest.engines if e.backend == backend and e.block.model == "target"]
+    return _invariant(manifest, [e for e in engines if e.name in ("decode", "prefill")], backend)
+
+
+def _invariant(manifest: Manifest, engines: list[EngineSpec], backend: str) -> bool:
     measured = manifest.width_invariance
     if measured is not None and measured.backend == backend:
-        return not measured.holds
-    return any(e.block.weights != "fp32" for e in engines)
+        return measured.holds
+    return all(e.block.weights == "fp32" for e in engines)
 
 
 def is_lossless(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
         SpeccWarning,
         TreeError,
     )
+    from specc.runtime.handle import Handle
     from specc.runtime.model import Model
     from specc.runtime.request import RequestOptions
-    from specc.runtime.scheduler import Handle, SchedulerPolicy
+    from specc.runtime.scheduler import SchedulerPolicy
     from specc.runtime.session import Session
     from specc.runtime.stats import Stats
     from specc.runtime.stream import Generation, Stream
@@ -67,7 +68,7 @@ _MODULES = {
     "Bundle": "bundle",
     "Device": "device",
     "Generation": "stream",
-    "Handle": "scheduler",
+    "Handle": "handle",
     "Model": "model",
     "RequestOptions": "request",
     "SchedulerPolicy": "scheduler",

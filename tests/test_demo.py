@@ -115,15 +115,13 @@ def first_tokens(demo: Session, recipe: str, rule: Acceptance, wrap: Callable[..
         seq = Sequence(list(tokens), caches, Sampling(1.0, rng=SeededRng(seed)))
         drafting = drafter.open(seq)
         step(
-            [
-                Decoding(
-                    seq=seq,
-                    drafting=wrap(drafting) if wrap else drafting,
-                    verifiers=verifiers,
-                    accept=rule,
-                    stats=Stats(recipe=recipe),
-                )
-            ]
+            Decoding(
+                seq=seq,
+                drafting=wrap(drafting) if wrap else drafting,
+                verifiers=verifiers,
+                accept=rule,
+                stats=Stats(recipe=recipe),
+            )
         )
         counts[seq.tokens[len(tokens)]] += 1
     return counts

@@ -201,7 +201,7 @@ class Decoder:
         self.world.prefill.extend(seq.cache, seq.cache.sync(seq.tokens[:-1]))
         decoding = self.open(seq)
         while True:
-            yield from step([decoding])
+            yield step(decoding)
 
     def open(self, seq: Sequence) -> Decoding:
         """Begin to decode a sequence."""

@@ -20,8 +20,10 @@ from ..checked_files import CheckedFiles
 from ..device import CPU, Device
 from ..engine import Engine, Runner
 from ..errors import BackendError, SpeccError
+from ..lane_calls import LanesEngine, LanesRunner
 from ..manifest import CacheSpec, EngineSpec
 from ..sequence import KVStore
+from ..width_invariance import is_width_invariant
 from . import memory
 from .native_code import require_trust
 from .session_cache import SessionCache
@@ -50,6 +52,9 @@ class Backend(Protocol):
 
         Then several requests can each have rows of their own.
         """
+
+    def runs_lanes(self, device: Device) -> bool:
+        """Tell whether engines with lanes run on the device. Their runners are each a `LanesRunner`."""
 
     def store(self, spec: CacheSpec, device: Device) -> KVStore:
         """Make the rows of a cache, all zero, where the engines run.
@@ -101,6 +106,8 @@ class Engines:
         self.backend = choose(bundle, device)
         self.sessions = SessionCache()
         self._engines: dict[str, Engine] = {}
+        self._with_lanes: dict[str, LanesEngine] = {}
+        self._lanes_by_engine: dict[str, LanesEngine | None] = {}
         self._stores: dict[tuple[str, int], KVStore] = {}  # By the name of the cache and the lane.
         self.closed = False
 
@@ -108,6 +115,8 @@ class Engines:
         """Unload all engines and caches for good."""
         self.closed = True
         self._engines.clear()
+        self._with_lanes.clear()
+        self._lanes_by_engine.clear()
         self._stores.clear()
 
     def check_open(self) -> None:
@@ -143,6 +152,41 @@ class Engines:
         self._check_files()  # They may have been replaced while they were read.
         for engines in loaded:
             self._engines |= engines
+
+    @property
+    def lanes(self) -> int:
+        """How many requests one run of an engine can take; 1 if the bundle has no engines with lanes.
+
+        It is 1, too, if the target's tokens depend on the width of a call: then they would depend on other requests.
+        """
+        backend = _backend(self.backend)
+        if not backend.runs_lanes(self.device) or not is_width_invariant(self.bundle.manifest, self.backend):
+            return 1
+        return max(spec.block.lanes for spec in self.specs())
+
+    def lanes_for(self, engine: Engine) -> LanesEngine | None:
+        """Return the engine with lanes that runs calls of `engine` for several requests at once; None if there is none.
+
+        Raises:
+            BundleError: the bundle was replaced after it was checked.
+            BackendError: the engine with lanes cannot be loaded here.
+        """
+        if engine.name not in self._lanes_by_engine:
+            specs = [spec for spec in self.specs() if spec.block.lanes > 1] if self.lanes > 1 else []
+            specs.sort(key=lambda spec: spec.block.slots, reverse=True)
+            candidates = (self._load_lanes(spec) for spec in specs)
+            self._lanes_by_engine[engine.name] = next((c for c in candidates if c.serves(engine.block)), None)
+        return self._lanes_by_engine[engine.name]
+
+    def _load_lanes(self, spec: EngineSpec) -> LanesEngine:
+        """Return an engine with lanes, and load it if it is not loaded yet."""
+        if spec.name not in self._with_lanes:
+            self.check_open()
+            self._check_files()
+            store = self.store(spec.block.cache)
+            runner = _backend(self.backend).load(self.bundle, spec, store, self.device, self.sessions)
+            self._with_lanes[spec.name] = LanesEngine(spec.name, spec.block, cast(LanesRunner, runner))
+        return self._with_lanes[spec.name]
 
     def _check_files(self) -> None:
         """Raise a BundleError if the bundle's files are not those that were checked."""

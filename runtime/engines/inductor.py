@@ -104,6 +104,11 @@ class TorchRunner:
         return memory, {name: value.numpy() for name, value in memory.items()}
 
 
+def runs_lanes(device: Device) -> bool:
+    """Return False: this backend has no engines with lanes."""
+    return False
+
+
 def many_caches(device: Device) -> bool:
     """Return False: a package would be loaded once more."""
     return False

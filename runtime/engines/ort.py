@@ -21,6 +21,11 @@ from .versions import numbers
 native_code = False  # Its engines are graphs of ONNX Runtime's own operators.
 
 
+def runs_lanes(device: Device) -> bool:
+    """Return whether engines with lanes run here: on ONNX Runtime's own CPU provider."""
+    return device.device == "cpu" and device.provider in (None, "cpu")
+
+
 def many_caches(device: Device) -> bool:
     """Tell whether engines over several caches share sessions: those of ONNX Runtime's own CPU provider do."""
     return device.device == "cpu" and device.provider in (None, "cpu")
@@ -65,7 +70,7 @@ def load(
     """
     _require_version(spec)
     kernels.require(spec)
-    if spec.block.lanes > 1 and (device.device != "cpu" or device.provider not in (None, "cpu")):
+    if spec.block.lanes > 1 and not runs_lanes(device):
         raise BackendError(
             f"engine {spec.name} has lanes, which run on ONNX Runtime's own CPU provider; "
             "leave out --device and --execution-provider, or take recipes of one sequence"

@@ -284,6 +284,10 @@ class TensorRT:
     def __init__(self, name: str, *modules: str, numbered: bool = False, native_code: bool = False) -> None:
         self.name, self.modules, self.numbered, self.native_code = name, modules, numbered, native_code
 
+    def runs_lanes(self, device: Device) -> bool:
+        """Return False: this backend has no engines with lanes."""
+        return False
+
     def many_caches(self, device: Device) -> bool:
         """Return False: an engine and its graph of launches would be loaded once more."""
         return False

@@ -37,6 +37,9 @@ class ToyBackend:
     def many_caches(self, device: Device) -> bool:
         return self.lanes
 
+    def runs_lanes(self, device: Device) -> bool:
+        return True
+
     def store(self, spec: CacheSpec, device: Device) -> ToyKV:
         return ToyKV(spec.capacity)
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles.calls import call
 
 from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.call import Call, Growth
 from specc.runtime.errors import BackendError, RecipeError
-from specc.runtime.lane_calls import LaneCall, LanesEngine
+from specc.runtime.lane_calls import LanesEngine
 from specc.runtime.sequence import Released
 from specc.runtime.tree import Tree
 
@@ -65,7 +67,7 @@ A, B, C, D = stores = [Released() for _ in range(4)]
 
 def test_slots_stand_in_one_line_and_each_call_gets_its_own_outputs() -> None:
     lanes, runner = engine(CHAINS)
-    first, second = lanes.run([LaneCall(A, 7, [1, 2, 3]), LaneCall(B, 9, [4])])
+    first, second = lanes.run([call(A, 7, [1, 2, 3]), call(B, 9, [4])])
     expected = {"input_ids": [[1, 2, 3, 4]], "past_len": [7, 9, 0], "widths": [3, 1, 0]}
     assert runner.runs == [expected]
     assert (list(first.ids_N), list(second.ids_N)) == ([1, 2, 3], [4])
@@ -75,7 +77,7 @@ def test_slots_stand_in_one_line_and_each_call_gets_its_own_outputs() -> None:
 
 def test_a_sequence_keeps_its_lane_unless_it_must_fill_the_place_of_another() -> None:
     lanes, runner = engine(CHAINS)
-    calls = {store: LaneCall(store, row, [row]) for row, store in enumerate((A, B, C))}
+    calls = {store: call(store, row, [row]) for row, store in enumerate((A, B, C))}
     lanes.run([calls[A], calls[B], calls[C]])
     lanes.run([calls[C], calls[A], calls[B]])
     assert runner.bound == [[A, B, C]]
@@ -89,7 +91,7 @@ def test_a_run_may_be_as_wide_as_the_engine_and_as_narrow_as_a_token() -> None:
     lanes, runner = engine(CHAINS)
     assert lanes.room([12]) and lanes.room([10, 1, 1]) and lanes.room([1])
     assert not lanes.room([13]) and not lanes.room([11, 1, 1]) and not lanes.room([1, 1, 1, 1])
-    lanes.run([LaneCall(A, 0, [1] * 12)])
+    lanes.run([call(A, 0, [1] * 12)])
     assert runner.runs[0]["widths"] == [12, 0, 0]
 
 
@@ -97,13 +99,13 @@ def test_a_run_may_be_as_wide_as_the_engine_and_as_narrow_as_a_token() -> None:
     "calls",
     [
         [],
-        [LaneCall(A, 0, [])],
-        [LaneCall(A, 0, [1] * 13)],
-        [LaneCall(store, 0, [1]) for store in stores],
-        [LaneCall(A, 0, [1]), LaneCall(A, 0, [1])],
+        [call(A, 0, [])],
+        [call(A, 0, [1] * 13)],
+        [call(store, 0, [1]) for store in stores],
+        [call(A, 0, [1]), call(A, 0, [1])],
     ],
 )
-def test_calls_that_do_not_fit_are_refused_in_one_line(calls: list[LaneCall]) -> None:
+def test_calls_that_do_not_fit_are_refused_in_one_line(calls: list[Call]) -> None:
     lanes, runner = engine(CHAINS)
     with pytest.raises(RecipeError, match=r"several.*; run them in turns$"):
         lanes.run(calls)
@@ -113,7 +115,7 @@ def test_calls_that_do_not_fit_are_refused_in_one_line(calls: list[LaneCall]) ->
 def test_a_file_of_fixed_width_has_as_many_slots_in_each_lane() -> None:
     lanes, runner = engine(CHAINS, any_width=False)
     assert lanes.room([4, 4, 1]) and not lanes.room([5])
-    first, second = lanes.run([LaneCall(A, 7, [1, 2]), LaneCall(B, 9, [3, 4])])
+    first, second = lanes.run([call(A, 7, [1, 2]), call(B, 9, [3, 4])])
     assert runner.runs[0]["widths"] == [4, 4, 4]
     assert runner.runs[0]["input_ids"] == [[1, 2, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0]]
     assert (list(first.ids_N), list(second.ids_N)) == ([1, 2], [3, 4])
@@ -121,20 +123,20 @@ def test_a_file_of_fixed_width_has_as_many_slots_in_each_lane() -> None:
 
 def test_parents_count_the_slots_of_all_lanes() -> None:
     lanes, runner = engine(Block(Parents(3), lanes=2), any_width=False)
-    lanes.run([LaneCall(A, 0, [1, 2, 3], parents=[-1, 0, 0]), LaneCall(B, 0, [1, 2], parents=[-1, 0])])
+    lanes.run([call(A, 0, [1, 2, 3], Tree((-1, 0, 0))), call(B, 0, [1, 2], Tree((-1, 0)))])
     assert runner.runs[0]["parents"] == [-1, 0, 0, -1, 3, 0]
 
 
 def test_a_frontiers_mask_stands_at_its_lane_and_idle_slots_see_something() -> None:
     lanes, runner = engine(Block(Frontier(1, 3), lanes=3), any_width=False)
-    calls = [LaneCall(A, 5, [1], mask=b"\1\0\1", depth=[1]), LaneCall(B, 6, [2], mask=b"\0\1\1", depth=[2])]
-    lanes.run(calls)
+    first, second = Growth((2,), 2, (b"\1\0\1",)), Growth((2,), 2, (b"\0\1\1",))
+    lanes.run([call(A, 5, [1], first), call(B, 6, [2], second)])
     assert runner.runs[0]["mask"] == [[True, False, True], [False, True, True], [True, True, True]]
-    assert runner.runs[0]["depth"] == [1, 2, 0]
+    assert runner.runs[0]["depth"] == [-1, -1, 0]
 
 
 def test_a_failure_of_the_runner_names_the_engine() -> None:
     lanes, runner = engine(CHAINS)
     runner.run = lambda slots: 1 / 0  # type: ignore[method-assign,assignment]
     with pytest.raises(BackendError, match=r"engine several cannot run: .*zero"):
-        lanes.run([LaneCall(A, 0, [1])])
+        lanes.run([call(A, 0, [1])])

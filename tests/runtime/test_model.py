@@ -15,8 +15,8 @@ from doubles.toy_bundle import Slow, ToyBackend
 
 from specc.runtime.bundle import open_bundle
 from specc.runtime.errors import SpeccError
+from specc.runtime.handle import Handle
 from specc.runtime.model import Model
-from specc.runtime.scheduler import Handle
 
 PROMPT = "the quick brown fox"
 PROMPTS = [f"{PROMPT} {number}" for number in range(6)]

@@ -14,8 +14,8 @@ import pytest
 from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
 
 from specc.runtime.errors import BackendError, BusyError, PromptError, RecipeError
+from specc.runtime.handle import Handle
 from specc.runtime.model import Model
-from specc.runtime.scheduler import Handle
 
 PROMPT = "the quick brown fox"
 PROMPTS = [f"{PROMPT} {number}" for number in range(6)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import tokenizer
 
+from specc.runtime.decoder import Decoder
 from specc.runtime.errors import PromptError
 from specc.runtime.stats import Stats
 from specc.runtime.stream import Ending, Generation, Stream, one_or_several, token_limit
@@ -27,6 +28,16 @@ class Bytes(Text):
 
 TEXT = Bytes()
 EOS = int(TEXT.tokenizer.encode("<eos>").ids[0])
+
+
+class Listed(Decoder):
+    """Steps whose tokens are known."""
+
+    def __init__(self, steps: Iterable[list[int]]) -> None:
+        self.steps = iter(steps)
+
+    def advance(self) -> list[int]:
+        return next(self.steps)
 
 
 def stream(
@@ -46,7 +57,7 @@ def stream(
         pytest.fail("asked for more than it needs")
 
     ending = Ending(max_new_tokens=min(limit, len(tokens)), eos=eos, stop=stop, stop_token_ids=stop_token_ids)
-    return Stream(steps(), TEXT, Stats(recipe="any"), ending)
+    return Stream(Listed(steps()), TEXT, Stats(recipe="any"), ending)
 
 
 def ids(text: str) -> list[int]:
@@ -96,7 +107,7 @@ def test_a_stop_token_is_a_token_without_text(size: int) -> None:
 def test_the_text_continues_that_of_the_prompt() -> None:
     ending = Ending(max_new_tokens=2)
     tokens = ids("日")
-    got = Stream(iter([tokens[1:]]), TEXT, Stats(recipe="any"), ending, tokens[:1])
+    got = Stream(Listed([tokens[1:]]), TEXT, Stats(recipe="any"), ending, tokens[:1])
     assert "".join(got) == "日"
 
 
@@ -124,9 +135,9 @@ def test_only_what_may_be_a_stop_string_is_held_back() -> None:
 
 def test_without_stop_strings_each_step_shows_its_text_at_once() -> None:
     """A step that is not asked for yet must not run."""
-    steps = iter([ids("a"), ids("b")])
+    steps = Listed([ids("a"), ids("b")])
     got = Stream(steps, TEXT, Stats(recipe="any"), Ending(max_new_tokens=9))
-    assert next(got) == "a" and got.token_ids == ids("a") and next(steps) == ids("b")
+    assert next(got) == "a" and got.token_ids == ids("a") and steps.advance() == ids("b")
 
 
 def test_a_stop_string_counts_as_tokens() -> None:

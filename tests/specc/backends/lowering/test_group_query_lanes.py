@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from doubles.calls import call
 from engine_bench import DEEP, FAST, Bench, logits_of
 from graphs import prepared
 
 from specc.backends import Options
 from specc.backends.onnx import ONNX
 from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.call import Growth
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner, session_options
 from specc.runtime.engines.ort_lanes import OrtLanes
-from specc.runtime.lane_calls import LaneCall, LanesEngine
+from specc.runtime.lane_calls import LanesEngine
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.tree import Tree
 
@@ -72,7 +74,7 @@ class Rig:
         used = [lane for lane, width in enumerate(widths) if width]
         tokens = {lane: self.bench.draw(widths[lane]) for lane in used}
         expected = [self.run_alone(lane, tokens[lane]) for lane in used]
-        calls = [LaneCall(self.together[lane], self.rows[lane], tokens[lane]) for lane in used]
+        calls = [call(self.together[lane], self.rows[lane], tokens[lane]) for lane in used]
         for outputs, logits in zip(self.lanes.run(calls), expected, strict=True):
             np.testing.assert_array_equal(logits_of(outputs), logits)
             assert list(outputs.ids_N) == logits.argmax(-1).tolist()
@@ -111,16 +113,17 @@ def test_a_tree_in_a_lane_has_the_bits_that_it_has_alone(
         for number, array in enumerate(store.arrays):
             array[:] = np.random.default_rng(number).normal(size=array.shape)
     inputs: dict[str, Any] = {}
-    call: dict[str, Any] = {}
+    tree: Tree | Growth = DEEP
     if isinstance(topology, Parents):
-        inputs = call = {"parents": DEEP.parents}
+        inputs = {"parents": DEEP.parents}
     elif isinstance(topology, Frontier):
         mask = np.concatenate([np.ones((DEEP.slots, 4), np.bool_), DEEP.mask], 1)
         inputs = {"mask": mask, "depth": DEEP.depth}
-        call = {"mask": mask.tobytes(), "depth": DEEP.depth.tolist()}
+        visible = tuple(row[: slot + 1].tobytes() for slot, row in enumerate(DEEP.mask))
+        tree = Growth(tuple(range(DEEP.slots)), 0, visible)
     tokens = [rig.bench.draw(DEEP.slots) for _ in range(2)]
     expected = [rig.run_alone(lane, tokens[lane], **inputs) for lane in range(2)]
-    calls = [LaneCall(rig.together[lane], rig.rows[lane], tokens[lane], **call) for lane in range(2)]
+    calls = [call(rig.together[lane], rig.rows[lane], tokens[lane], tree) for lane in range(2)]
     for outputs, logits in zip(rig.lanes.run(calls), expected, strict=True):
         np.testing.assert_array_equal(logits_of(outputs), logits)
 

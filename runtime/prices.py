@@ -1,0 +1,175 @@
+"""What a run of an engine with lanes costs, and how many tokens are worth drafting at that price.
+
+A guess pays while it is likely enough. A run reads all weights once, whatever it holds, so a further slot is cheap
+while few requests run, and a large part of the cost while many do. So the length of drafts depends on the load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from math import ceil, log
+from typing import Protocol
+
+from .drafters import MOST_TOKENS
+from .stats import Stats
+
+MEMORY = 0.9  # The weight of earlier steps after a step with a draft.
+PATIENCE = 0.98  # The same after a step without one: a request that does not pay tries again after some fifty steps.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """The seconds of a run: `run + lane * lanes + slot * slots`, where slots are those of all lanes.
+
+    Attributes:
+        run: of a run that holds nothing.
+        lane: of a further sequence.
+        slot: of a further token, in any lane.
+    """
+
+    run: float = 0.0
+    lane: float = 0.0
+    slot: float = 0.0
+
+    def slots(self, lanes: int, share: float) -> int:
+        """Return how many slots make a run of so many lanes, each with a slot, longer by a share of its time."""
+        seconds = self.run + lanes * (self.lane + self.slot)
+        return int(share * seconds / self.slot) if self.slot > 0 else MOST_TOKENS
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How the drafts of one request went so far. Recent ones count more.
+
+    A request without a past is taken for a good one. One that does not draft is taken for a better one step by step, so
+    that it tries again some time.
+
+    Attributes:
+        shares: whether the calls that verify its drafts share a run with those of others.
+        accepted: drafted tokens that were accepted.
+        rejected: steps in which a drafted token was not accepted.
+        drafts: steps with a draft.
+        slots: drafted tokens.
+        draft_seconds: seconds of the drafter's engines for a drafted token.
+        last_length: tokens of the last draft; 0 if the last step had none.
+        last_accepted: those that were accepted.
+    """
+
+    shares: bool = True
+    accepted: float = 8.0
+    rejected: float = 1.0
+    drafts: float = 2.0
+    slots: float = 8.0
+    draft_seconds: float = 0.0
+    last_length: int = 0
+    last_accepted: int = 0
+    _runs: list[float] = field(default_factory=list)  # Seconds of the engines in the step under way.
+    _counts: tuple[int, int] = (0, 0)  # Tokens that were drafted and accepted before it.
+
+    @property
+    def rate(self) -> float:
+        """The probability that a drafted token is right if those before it are."""
+        return self.accepted / (self.accepted + self.rejected)
+
+    def charge(self, seconds: float) -> None:
+        """Count a run of an engine. The last one of a step is the target's."""
+        self._runs.append(seconds)
+
+    def observe(self, stats: Stats) -> None:
+        """Look at the counts of the request after a step."""
+        drafted, accepted = stats.drafted - self._counts[0], stats.accepted - self._counts[1]
+        seconds, self._counts = sum(self._runs[:-1]), (stats.drafted, stats.accepted)
+        self._runs.clear()
+        self.last_length, self.last_accepted = drafted, accepted
+        if drafted:
+            self._fade(MEMORY)
+            self.accepted += accepted
+            self.rejected += accepted < drafted
+            self.drafts += 1
+            self.slots += drafted
+            self.draft_seconds += (1 - MEMORY) * (seconds / drafted - self.draft_seconds)
+        else:
+            self._fade(PATIENCE)
+            self.accepted += (1 - PATIENCE) * Progress.accepted
+            self.rejected += (1 - PATIENCE) * Progress.rejected
+            self.drafts += (1 - PATIENCE) * Progress.drafts
+            self.slots += (1 - PATIENCE) * Progress.slots
+
+    def _fade(self, weight: float) -> None:
+        """Let what was before a step count less."""
+        self.accepted *= weight
+        self.rejected *= weight
+        self.drafts *= weight
+        self.slots *= weight
+
+
+class WidthPolicy(Protocol):
+    """A rule for how many tokens each request drafts in the next step."""
+
+    def draft_tokens(self, requests: Items[Progress]) -> list[int]:
+        """Return the largest number of tokens for each of the requests that take the step together."""
+
+
+@dataclass(frozen=True)
+class ByPrice:
+    """Draft as long as the next token is worth its price.
+
+    With n requests a plain token costs a share of the run: `(run + n * (lane + slot)) / n`. The i-th token of a draft
+    is right with probability `rate ** i`. It pays if that share of a plain token's cost exceeds the cost of a slot and
+    of drafting the token. A tree has no lanes: its draft pays if its tokens are cheaper than as many plain ones.
+
+    Attributes:
+        prices: of the engine with lanes that verifies.
+    """
+
+    prices: Prices
+
+    def draft_tokens(self, requests: Items[Progress]) -> list[int]:
+        """Return the largest number of tokens for each request."""
+        prices = self.prices
+        plain_token = prices.run / max(1, len(requests)) + prices.lane + prices.slot
+        return [self._length(each, plain_token) if each.shares else self._alone(each, plain_token) for each in requests]
+
+    def _length(self, request: Progress, plain_token: float) -> int:
+        """Return the largest i with `rate ** i * plain_token >= price`."""
+        price = self.prices.slot + request.draft_seconds
+        if price <= 0 or request.rate >= 1:
+            return MOST_TOKENS
+        if price >= plain_token:
+            return 0
+        return min(MOST_TOKENS, int(log(price / plain_token) / log(request.rate)))
+
+    def _alone(self, request: Progress, plain_token: float) -> int:
+        """Return all or nothing for a draft that has a run of its own: a tree, whose shape is fixed."""
+        slots, accepted = request.slots / request.drafts, request.accepted / request.drafts
+        seconds = self.prices.run + slots * (self.prices.slot + request.draft_seconds)
+        return MOST_TOKENS if (1 + accepted) * plain_token > seconds else 0
+
+
+@dataclass
+class Bass:
+    """The rule of BASS (Qian et al. 2024, algorithm 1): one length for all requests, which follows the best of them.
+
+    Attributes:
+        length: tokens of the next drafts.
+        increment: what is added after a draft that was accepted whole.
+        divisor: a failure takes away a part of this size, rounded up.
+        limit: the largest length.
+    """
+
+    length: int = 7
+    increment: int = 2
+    divisor: int = 10
+    limit: int = 32
+    _failures: int = field(default=0, init=False)  # 1 if the last step failed, too.
+
+    def draft_tokens(self, requests: Items[Progress]) -> list[int]:
+        """Adapt the length to the last step of all requests, and return it for each."""
+        hits = [each.last_accepted for each in requests if each.last_length]
+        if hits and max(hits) >= self.length:
+            self.length, self._failures = min(self.length + self.increment, self.limit), 0
+        elif hits:
+            shorter = self.length - ceil(self.length / self.divisor) - self._failures
+            self.length, self._failures = max(1, *hits, shorter), 1
+        return [self.length] * len(requests)

@@ -1,0 +1,129 @@
+"""Steps of several requests at once: calls that one engine with lanes can take are one run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from .call import Call
+from .draft import Outputs
+from .engine import Engine
+from .errors import BackendError
+from .lane_calls import LanesEngine
+
+T = TypeVar("T")
+LanesFor = Callable[[Engine], LanesEngine | None]
+
+
+@dataclass(frozen=True)
+class Turn(Generic[T]):
+    """One step of one request.
+
+    Attributes:
+        calls: yields the calls of the step, gets the outputs of each, and returns what the step gives.
+        charge: is called with the seconds of each run that has a call of the step.
+    """
+
+    calls: Generator[Call, Outputs, T]
+    charge: Callable[[float], object]
+
+
+def run_together(turns: Items[Turn[T]], lanes_for: LanesFor) -> list[T | Exception]:
+    """Take one step of each request, and return what each gives, or the error that ended it.
+
+    Calls that no engine with lanes takes run first, each alone. Those of drafters are among them. So the calls that
+    verify come together, even if some requests draft by engines and others do not.
+
+    Args:
+        turns: the steps of requests with caches of their own.
+        lanes_for: returns the engine with lanes that takes the calls of an engine, or None.
+    """
+    steps = _Steps(turns)
+    while steps.calls:
+        alone = [index for index, call in steps.calls.items() if lanes_for(call.engine) is None]
+        for index in alone:
+            steps.run_alone(index)
+        if not alone:
+            for engine, indices in list(_batches(steps.calls, lanes_for)):
+                steps.run_batch(engine, indices)
+    return [steps.results[index] for index in range(len(turns))]
+
+
+class _Steps(Generic[T]):
+    """The steps of several requests under way. A request is known by its index.
+
+    Attributes:
+        calls: the call that each unfinished step waits for.
+        results: what each finished step gave, or its error.
+    """
+
+    def __init__(self, turns: Items[Turn[T]]) -> None:
+        """Begin all steps."""
+        self._turns = turns
+        self.calls: dict[int, Call] = {}
+        self.results: dict[int, T | Exception] = {}
+        for index, turn in enumerate(turns):
+            self._advance(index, partial(next, turn.calls))
+
+    def run_alone(self, index: int) -> None:
+        """Run the call of one request by its own engine. A failure goes to that request."""
+        call, turn = self.calls[index], self._turns[index]
+        before = call.engine.seconds
+        try:
+            outputs = call.run()
+        except Exception as e:  # Its step may have something to clear up.
+            self._advance(index, partial(turn.calls.throw, e))
+            return
+        turn.charge(call.engine.seconds - before)
+        self._advance(index, partial(turn.calls.send, outputs))
+
+    def run_batch(self, engine: LanesEngine, indices: Items[int]) -> None:
+        """Run the calls of several requests in one run, or each alone if that run fails, to fail the guilty one only.
+
+        Rows that a run has written and nobody has committed are scratch, so calls can run again.
+        """
+        if len(indices) == 1:  # Its own engine is faster.
+            self.run_alone(indices[0])
+            return
+        before = engine.seconds
+        try:
+            answers = engine.run([self.calls[index] for index in indices])
+        except BackendError:
+            for index in indices:
+                self.run_alone(index)
+            return
+        seconds = engine.seconds - before
+        for index, outputs in zip(indices, answers, strict=True):
+            turn = self._turns[index]
+            turn.charge(seconds)
+            self._advance(index, partial(turn.calls.send, outputs))
+
+    def _advance(self, index: int, go_on: Callable[[], Call]) -> None:
+        """Let a step go on, and keep its next call, or its result or error."""
+        self.calls.pop(index, None)
+        try:
+            self.calls[index] = go_on()
+        except StopIteration as end:
+            self.results[index] = end.value
+        except Exception as e:  # It ends this request alone.
+            self.results[index] = e
+
+
+def _batches(calls: dict[int, Call], lanes_for: LanesFor) -> Iterator[tuple[LanesEngine, list[int]]]:
+    """Yield runs that take all calls: an engine with lanes, and the requests whose calls fit into one run of it."""
+    by_engine: dict[LanesEngine, list[int]] = {}
+    for index, call in sorted(calls.items()):
+        engine = lanes_for(call.engine)
+        assert engine is not None
+        by_engine.setdefault(engine, []).append(index)
+    for engine, indices in by_engine.items():
+        batch: list[int] = []
+        for index in indices:
+            if batch and not engine.room([len(calls[i].tokens) for i in (*batch, index)]):
+                yield engine, batch
+                batch = []
+            batch.append(index)
+        yield engine, batch
