@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
 
+from doubles.toy_lanes import ToyLanes
 from specc.recipes import DECODE, METHODS, Facts, prefill
 from specc.runtime import engines
 from specc.runtime.block import Block
@@ -17,8 +18,9 @@ from specc.runtime.bundle_writer import write_manifest
 from specc.runtime.device import Device
 from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
+from specc.runtime.tree import Tree
 
-CONTEXT, VOCABULARY = 256, 258
+CONTEXT, VOCABULARY, LANES = 256, 258, 3
 
 
 class ToyBackend:
@@ -28,17 +30,22 @@ class ToyBackend:
         self.loaded: list[str] = []
         self.native_code = native_code
         self.model = Toy
-        self.lanes = True
+        self.lanes = True  # Whether each request has rows of its own.
+        self.together = False  # Whether requests run together in an engine with lanes.
+        self.runner: ToyLanes | None = None  # That engine's, once it is loaded.
 
-    def load(self, bundle: Any, spec: EngineSpec, store: Any, device: Device, sessions: Any) -> Toy:
+    def load(self, bundle: Any, spec: EngineSpec, store: Any, device: Device, sessions: Any) -> Toy | ToyLanes:
         self.loaded.append(spec.name)
+        if spec.block.lanes > 1:
+            self.runner = ToyLanes(spec.block, ToyKV(store.capacity), VOCABULARY, self.model)
+            return self.runner
         return self.model(spec.block, store, VOCABULARY)
 
     def many_caches(self, device: Device) -> bool:
         return self.lanes
 
     def runs_lanes(self, device: Device) -> bool:
-        return True
+        return self.together
 
     def store(self, spec: CacheSpec, device: Device) -> ToyKV:
         return ToyKV(spec.capacity)
@@ -61,6 +68,7 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
                 parameters=plan.arguments,
             )
             recipes.append(recipe)
+    blocks[Block(Tree.chain(16), lanes=LANES)] = "verify-lanes"
     path.mkdir()
     (path / "all.toy").write_text("toys")
     tokenizer().save(str(path / "tokenizer.json"))

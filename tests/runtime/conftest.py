@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles.toy_bundle import ToyBackend, install, write_bundle
@@ -25,7 +26,7 @@ def load(tmp_path: Path, backend: ToyBackend) -> Iterator[Callable[..., Model]]:
     write_bundle(tmp_path / "toy.specc")
     models: list[Model] = []
 
-    def load(**policy: int) -> Model:
+    def load(**policy: Any) -> Model:
         models.append(Model(open_bundle(tmp_path / "toy.specc"), policy=SchedulerPolicy(**policy)))
         return models[-1]
 

@@ -36,12 +36,14 @@ def recipes_of(model: Model) -> list[str]:
     return [recipe.name for recipe in model.bundle.manifest.recipes]
 
 
-@pytest.mark.parametrize("lanes", [True, False], ids=["a cache each", "one cache"])
+@pytest.mark.parametrize("policy", ["price", "bass"])
+@pytest.mark.parametrize(("caches", "together"), [(True, True), (True, False), (False, False), (False, True)])
 def test_submitted_requests_get_the_answers_that_they_would_get_alone(
-    toy_model: Model, backend: ToyBackend, lanes: bool
+    load: Callable[..., Model], backend: ToyBackend, caches: bool, together: bool, policy: str
 ) -> None:
     """By every recipe, greedy and sampled, all at once."""
-    backend.lanes = lanes
+    backend.lanes, backend.together = caches, together
+    toy_model = load(widths=policy)
     options: list[dict[str, Any]] = [
         {"recipe": recipe, "ignore_eos": True, "temperature": temperature, "seed": number}
         for number, recipe in enumerate(recipes_of(toy_model))
@@ -55,6 +57,67 @@ def test_submitted_requests_get_the_answers_that_they_would_get_alone(
         assert (answer.token_ids, answer.text) == (alone.token_ids, alone.text)
         assert (handle.finish_reason, answer.finish_reason) == ("length", "length")
         assert handle.token_ids == answer.token_ids and handle.prompt_tokens == answer.stats.prompt_tokens
+
+
+def test_a_step_of_all_requests_is_one_run(load: Callable[..., Model], backend: ToyBackend) -> None:
+    """Of more requests than lanes, the others run at the same time in a second run, or alone."""
+    backend.together = True
+    model = load(pieces=1000)
+    handles = [model.submit(prompt, 20, recipe="plain", ignore_eos=True) for prompt in PROMPTS[:3]]
+    for handle in handles:
+        handle.result(60)
+    assert backend.runner is not None
+    assert Counter(sum(width > 0 for width in widths) for widths in backend.runner.runs[-15:])[3] >= 10
+
+
+def test_a_long_prompt_does_not_stop_the_others(load: Callable[..., Model], backend: ToyBackend) -> None:
+    """A step has a few of its tokens beside those of the requests that decode."""
+    backend.together, backend.model = True, Slow
+    model = load(pieces=1000, prompt_tokens=5)
+    first = model.submit(PROMPT, 60, recipe="plain", ignore_eos=True)
+    next(first)
+    prompt = [1] * 90
+    second = model.submit(prompt, 5, recipe="plain", ignore_eos=True)
+    assert second.result(60).token_ids == model.generate(prompt, 5, recipe="plain", ignore_eos=True).token_ids
+    assert len(first.token_ids) >= 90 // 5
+    assert backend.runner is not None
+    chunks = [widths for widths in backend.runner.runs if max(widths) > 4 and sum(width > 0 for width in widths) == 2]
+    assert {max(widths) for widths in chunks} == {5} and len(chunks) >= 10
+
+
+def test_requests_of_high_priority_begin_first(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model = Slow
+    model = load(running=1)
+    first = model.submit(PROMPT, 40, ignore_eos=True)
+    next(first)
+    low, high = (model.submit(PROMPT, 5, priority=priority, ignore_eos=True) for priority in (0, 1))
+    next(high)
+    assert low.token_ids == []
+    assert [len(handle.result(60).token_ids) for handle in (first, low, high)] == [40, 5, 5]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_request_is_cancelled_at_its_deadline(
+    load: Callable[..., Model], backend: ToyBackend, together: bool
+) -> None:
+    """While it runs, waits, or pauses; one that ends before stays whole."""
+    backend.model, backend.together = Slow, together
+    model = load(running=1, pieces=2)
+    short = model.submit(PROMPT, 2, deadline=60, ignore_eos=True)
+    paused, waiting = (model.submit(PROMPT, 200, deadline=0.2, ignore_eos=True) for _ in range(2))
+    limit = time.monotonic() + 30
+    while None in (paused.finish_reason, waiting.finish_reason):
+        assert time.monotonic() < limit, "a request goes on"
+        time.sleep(0.01)
+    running = model.submit(PROMPT, 200, deadline=0.1, ignore_eos=True).result(60)
+    assert (short.result(60).finish_reason, len(short.token_ids)) == ("length", 2)
+    assert [paused.finish_reason, waiting.finish_reason, running.finish_reason] == ["cancelled"] * 3
+    assert 0 < len(running.token_ids) < 200
+
+
+def test_a_rule_for_widths_that_does_not_exist_is_refused(load: Callable[..., Model]) -> None:
+    with pytest.raises(RecipeError, match="widths is 'luck'; choose one of price, bass"):
+        load(widths="luck")
 
 
 def test_requests_take_turns(load: Callable[..., Model], backend: ToyBackend) -> None:
@@ -164,14 +227,17 @@ def test_what_cannot_be_done_is_refused_at_once(toy_model: Model) -> None:
         toy_model.submit("", 5)
 
 
-def test_a_request_that_fails_disturbs_no_other(load: Callable[..., Model], backend: ToyBackend) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_a_request_that_fails_disturbs_no_other(
+    load: Callable[..., Model], backend: ToyBackend, together: bool
+) -> None:
     class Failing(Slow):
         def run(self) -> None:
             super().run()
             if EOS in self.inputs["input_ids"]:
                 raise OSError("the ceiling fell")
 
-    backend.model = Failing
+    backend.model, backend.together = Failing, together
     model = load()
     good = model.submit(PROMPT, 60, ignore_eos=True)
     bad = model.submit([1, 2, EOS], 60, ignore_eos=True)
@@ -264,12 +330,19 @@ def shake(model: Model, seconds: float) -> None:
     assert shaker.counts["length"] > THREADS and shaker.counts["cancelled"] > 0
 
 
-def test_threads_that_submit_and_cancel_get_no_wrong_token(load: Callable[..., Model]) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_threads_that_submit_and_cancel_get_no_wrong_token(
+    load: Callable[..., Model], backend: ToyBackend, together: bool
+) -> None:
+    backend.together = together
     shake(load(running=3, waiting=THREADS // 2, pieces=4), 3)
 
 
 @pytest.mark.slow
-def test_threads_that_submit_and_cancel_for_ten_minutes_get_no_wrong_token(load: Callable[..., Model]) -> None:
+def test_threads_that_submit_and_cancel_for_ten_minutes_get_no_wrong_token(
+    load: Callable[..., Model], backend: ToyBackend
+) -> None:
+    backend.together = True
     shake(load(running=3, waiting=THREADS // 2, pieces=4), 600)
 
 
