@@ -21,11 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from specc.runtime.bundle import open_bundle
+from specc.runtime.call import Call
 from specc.runtime.device import Device
 from specc.runtime.engines import Engines
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner
 from specc.runtime.engines.ort_lanes import OrtLanes
-from specc.runtime.lane_calls import LaneCall, LanesEngine
+from specc.runtime.lane_calls import LanesEngine
+from specc.runtime.sequence import Cache
+from specc.runtime.tree import Tree
 
 CONTEXT = 64  # Rows of each lane.
 COLUMNS = ("one by one, ms", "one call, ms", "ratio")
@@ -43,6 +46,7 @@ class Bench:
 
     Attributes:
         lanes: the engine that decodes several sequences in one call.
+        single: the engine that decodes one.
         stores: the rows of each sequence.
     """
 
@@ -53,6 +57,7 @@ class Bench:
         assert isinstance(single.runner, OrtRunner) and isinstance(several.runner, OrtLanes)
         assert isinstance(single.store, HostKV)
         spec = bundle.engine("decode")
+        self.single = single
         self.lanes = LanesEngine("decode-lanes", several.block, several.runner)
         self.stores = [HostKV(single.store.spec) for _ in range(several.block.lanes)]
         self.runners = [OrtRunner(single.runner.session, spec, store) for store in self.stores]
@@ -78,7 +83,8 @@ class Bench:
         tokens = [int(token) for token in self.random.integers(self.vocabulary, size=count)]
         alone: list[int] = []
         together: list[int] = []
-        calls = [LaneCall(self.stores[lane], CONTEXT, [token]) for lane, token in enumerate(tokens)]
+        caches = [Cache(store, [0] * CONTEXT) for store in self.stores]
+        calls = [Call(self.single, caches[lane], 0, [token], Tree.chain(1)) for lane, token in enumerate(tokens)]
         one_by_one = processor_time(
             lambda: alone.extend(self.decode(lane, CONTEXT, token) for lane, token in enumerate(tokens))
         )

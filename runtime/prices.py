@@ -88,7 +88,8 @@ class Progress:
             self.rejected += accepted < drafted
             self.drafts += 1
             self.slots += drafted
-            self.draft_seconds += (1 - MEMORY) * (seconds / drafted - self.draft_seconds)
+            weight = 1 - MEMORY if self.draft_seconds else 1.0
+            self.draft_seconds += weight * (seconds / drafted - self.draft_seconds)
         else:
             self._fade(PATIENCE)
             self.accepted += (1 - PATIENCE) * Progress.accepted

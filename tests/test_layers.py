@@ -129,6 +129,9 @@ def spellings(method: str) -> set[str]:
 NAMELESS = [
     "runtime/session.py",
     "runtime/loop.py",
+    "runtime/decoder.py",
+    "runtime/together.py",
+    "runtime/prices.py",
     "runtime/model.py",
     "runtime/scheduler.py",
     "runtime/engine.py",

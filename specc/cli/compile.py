@@ -74,7 +74,8 @@ LOWERING = (
 )
 CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the GPU of this machine."
 LANES = (
-    "Also build engines that run N sequences in one call, each over a cache of its own. The backend onnx has them. "
+    "Also build engines that run N requests in one call, each over a cache of its own, for programs that serve many "
+    "requests by Model.submit. The backend onnx has them. "
     "Default: 1, none."
 )
 INSIDE = "Give each TensorRT engine its own copy of the weights, instead of one copy for all."

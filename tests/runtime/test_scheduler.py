@@ -11,24 +11,14 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from doubles.requests import PROMPT, PROMPTS, stalled
 from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
 
 from specc.runtime.errors import BackendError, BusyError, PromptError, RecipeError
-from specc.runtime.handle import Handle
 from specc.runtime.model import Model
 
-PROMPT = "the quick brown fox"
-PROMPTS = [f"{PROMPT} {number}" for number in range(6)]
 THREADS = 16
 EOS = VOCABULARY - 1  # The answer to PROMPT does not have it.
-
-
-def stalled(handle: Handle, running: bool | None = None) -> None:
-    """Wait until a request is ahead of its reader as far as it may be, with caches or without if that is said."""
-    limit = time.monotonic() + 30
-    while not handle.paused or (running is not None and handle.running != running):
-        assert time.monotonic() < limit, "the request goes on"
-        time.sleep(0.001)
 
 
 def recipes_of(model: Model) -> list[str]:
@@ -142,35 +132,6 @@ def test_one_cache_serves_requests_one_after_another(load: Callable[..., Model],
     assert second.result(60).token_ids == model.generate(PROMPTS[1], 20, ignore_eos=True).token_ids
 
 
-def test_a_handle_is_an_iterator_over_text(toy_model: Model) -> None:
-    answer = toy_model.generate(PROMPT, 40, ignore_eos=True)
-    pieces = list(toy_model.submit(PROMPT, 40, ignore_eos=True))
-    assert "".join(pieces) == answer.text and len(pieces) > 10
-    end = answer.text[20:30]
-    handle = toy_model.submit(PROMPT, 40, stop=end, ignore_eos=True)
-    assert "".join(handle) == answer.text.partition(end)[0]
-    assert (handle.finish_reason, handle.result().stop_reason) == ("stop", end)
-
-
-def test_what_was_read_before_is_a_part_of_the_result(toy_model: Model) -> None:
-    handle = toy_model.submit(PROMPT, 40, ignore_eos=True)
-    first = next(handle)
-    answer = handle.result(60)
-    assert answer.text.startswith(first)
-    assert first + "".join(handle) == answer.text
-
-
-def test_a_request_that_is_ahead_of_its_reader_pauses(load: Callable[..., Model]) -> None:
-    model = load(pieces=4)
-    handle = model.submit(PROMPT, 60, ignore_eos=True)
-    stalled(handle)
-    tokens = len(handle.token_ids)
-    assert 4 <= tokens < 40
-    time.sleep(0.05)
-    assert len(handle.token_ids) == tokens
-    assert "".join(handle) == model.generate(PROMPT, 60, ignore_eos=True).text
-
-
 def test_requests_without_readers_give_their_caches_to_others(load: Callable[..., Model]) -> None:
     """And go on where they were when somebody reads."""
     model = load(running=2, pieces=2)
@@ -248,14 +209,6 @@ def test_a_request_that_fails_disturbs_no_other(
         list(bad)
     assert bad.finish_reason == "error"
     assert good.result(60).token_ids == model.generate(PROMPT, 60, ignore_eos=True).token_ids
-
-
-def test_waiting_has_an_end_if_one_is_set(load: Callable[..., Model], backend: ToyBackend) -> None:
-    backend.model = Slow
-    handle = load().submit(PROMPT, 200, ignore_eos=True)
-    with pytest.raises(TimeoutError, match=r"not whole after 0\.01 s"):
-        handle.result(0.01)
-    assert handle.result(60).stats.new_tokens == 200
 
 
 class Shaker:
