@@ -21,12 +21,12 @@ class ToyLanes:
         self.block, self.most, self.spare, self.vocabulary, self.model = block, block.slots, spare, vocabulary, model
         self.stores = [spare] * block.lanes
         self.runs: list[list[int]] = []
-        self.inputs = {
+        self.inputs: dict[str, np.ndarray] = {
             "input_ids": np.zeros((1, self.most), np.int64),
             "past_len": np.zeros(block.lanes, np.int64),
             "widths": np.zeros(block.lanes, np.int64),
         }
-        self.outputs = {
+        self.outputs: dict[str, np.ndarray] = {
             "ids": np.zeros((1, self.most), np.int64),
             "logits": np.zeros((1, self.most, vocabulary), np.float32),
         }

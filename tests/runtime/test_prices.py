@@ -13,8 +13,8 @@ from specc.runtime.stats import Stats
 PRICES = Prices(run=0.030, lane=0.0005, slot=0.0026)  # Of SmolLM2-135M in fp32 on one thread.
 
 
-def progress(accepted: float, rejected: float, **fields: float) -> Progress:
-    return Progress(accepted=accepted, rejected=rejected, **fields)
+def progress(accepted: float, rejected: float, draft_seconds: float = 0.0) -> Progress:
+    return Progress(accepted=accepted, rejected=rejected, draft_seconds=draft_seconds)
 
 
 def expected_tokens(rate: float, length: int) -> float:
