@@ -6,14 +6,17 @@ N  slots      V  vocabulary      K  ranks of a top-k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from .rng import Rng, Use
 from .sampling import Sampling
 from .tree import Tree
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 ONE_SLOT = Tree.chain(1)
 
@@ -26,25 +29,37 @@ class Draft:
         tokens: one token a slot; `tokens[0]` is the pending token.
         tree: where the slots stand.
         probs: by slot, the distribution [V] that its children were drawn from; empty if the drafter did not sample.
+        logits: by slot, the logits [V] of the drafter's model for the token after it; empty if no rule asked for them.
+        by: the engine of the target that verifies the draft; None is the narrowest one of the recipe that it fits.
     """
 
     tokens: tuple[int, ...]
     tree: Tree
     probs: Mapping[int, np.ndarray] = field(default_factory=dict)
+    logits: Mapping[int, np.ndarray] = field(default_factory=dict)
+    by: Engine | None = None
 
     @classmethod
-    def chain(cls, tokens: Sequence[int], probs: Mapping[int, np.ndarray] | None = None) -> Draft:
+    def chain(
+        cls,
+        tokens: Sequence[int],
+        probs: Mapping[int, np.ndarray] | None = None,
+        logits: Mapping[int, np.ndarray] | None = None,
+    ) -> Draft:
         """Make a draft without branches: the pending token, and the tokens that may follow it."""
-        return cls(tuple(tokens), Tree.chain(len(tokens)), probs or {})
+        return cls(tuple(tokens), Tree.chain(len(tokens)), probs or {}, logits or {})
 
     def only(self, slots: Sequence[int]) -> Draft:
         """Return the draft of some of the slots, in ascending order. The parent of each must be among them."""
         place = {slot: i for i, slot in enumerate(slots)}
         parents = tuple([place.get(self.tree.parents[slot], -1) for slot in slots])
         chain = Tree.chain(len(slots))
-        probs = {place[slot]: probs_V for slot, probs_V in self.probs.items() if slot in place}
-        return Draft(
-            tuple([self.tokens[slot] for slot in slots]), chain if parents == chain.parents else Tree(parents), probs
+        return replace(
+            self,
+            tokens=tuple([self.tokens[slot] for slot in slots]),
+            tree=chain if parents == chain.parents else Tree(parents),
+            probs={place[slot]: probs_V for slot, probs_V in self.probs.items() if slot in place},
+            logits={place[slot]: logits_V for slot, logits_V in self.logits.items() if slot in place},
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+import numpy as np
+
 from .call import Call
 from .draft import ONE_SLOT, Draft, Outputs
 from .engine import Engine
@@ -12,11 +14,18 @@ from .sequence import Cache, Sequence
 
 
 def draft_chain(
-    engine: Engine, seq: Sequence, cache: Cache, *, count: int, threshold: float, sample: bool
+    engine: Engine,
+    seq: Sequence,
+    cache: Cache,
+    *,
+    count: int,
+    threshold: float,
+    sample: bool,
+    keep_logits: bool = False,
 ) -> Generator[Call, Outputs, Draft]:
     """Yield the calls that draft tokens after the pending one, until there are `count` or the engine is in doubt.
 
-    The engine's rows are scratch, past the end of its cache. The last drafted token has no row.
+    The engine's rows are scratch, past the end of its cache. The last drafted token has no row, but with `keep_logits`.
 
     Args:
         engine: an engine of one slot.
@@ -26,14 +35,17 @@ def draft_chain(
         threshold: drafting stops after a token to which the engine gave a smaller probability.
         sample: sample the tokens if the request samples, and state the distributions in the draft; otherwise take the
             engine's likeliest token.
+        keep_logits: keep the logits of each slot in the draft. It takes a further call, for the last slot.
 
     Returns:
         The draft.
     """
-    tokens, probs, sampling = [seq.pending], {}, seq.sampling
+    tokens, probs, logits, sampling = [seq.pending], {}, {}, seq.sampling
     sample = sample and not sampling.greedy
     for slot in range(min(count, cache.store.capacity - len(seq.tokens) - 1)):
         outputs = yield Call(engine, cache, slot, tokens[-1:], ONE_SLOT)
+        if keep_logits:
+            logits[slot] = _logits(outputs)
         if sample:
             assert outputs.logits_NV is not None
             probs[slot] = sampling.probs(outputs.logits_NV[0])
@@ -45,4 +57,14 @@ def draft_chain(
             probability = outputs.top(0)[1][0] if threshold else 1.0
         if probability < threshold:
             break
-    return Draft.chain(tokens, probs)
+    if keep_logits:
+        outputs = yield Call(engine, cache, len(tokens) - 1, tokens[-1:], ONE_SLOT)
+        logits[len(tokens) - 1] = _logits(outputs)
+    return Draft.chain(tokens, probs, logits)
+
+
+def _logits(outputs: Outputs) -> np.ndarray:
+    """Return a copy of the logits of an engine of one slot, [V]."""
+    assert outputs.logits_NV is not None
+    row: np.ndarray = outputs.logits_NV[0].copy()
+    return row

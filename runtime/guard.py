@@ -89,8 +89,7 @@ class Guard(Drafter):
         slots = self.policy.short_slots
         if self.level != Level.SHORT or not draft.tree.is_chain or draft.tree.slots <= slots:
             return draft
-        probs = {slot: probs_V for slot, probs_V in draft.probs.items() if slot < slots - 1}
-        return Draft.chain(draft.tokens[:slots], probs)
+        return draft.only(range(slots))
 
     def observe(self, draft: Draft, accepted: Accepted, seconds: float, counts: GuardCounts) -> None:
         """Judge a step.

@@ -83,7 +83,8 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
         draft = Draft.chain([seq.pending])
     if processing:
         draft = processing.cut(draft, request.verifiers)
-    outputs = yield Call(narrowest(request.verifiers, draft.tree), seq.cache, 0, draft.tokens, draft.tree)
+    engine = draft.by or narrowest(request.verifiers, draft.tree)
+    outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree)
     stats.target_calls += 1
     verified = seq.verified(outputs, draft)
     accepted = request.accept(draft, verified)

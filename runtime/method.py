@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from .acceptance import Acceptance, Keeps
+from .acceptance import Acceptance, Keeps, with_parameters
 from .drafters import Drafter
 from .engine import Engine
 from .errors import RecipeError, SpeccError, TreeError, first_line
@@ -23,6 +23,9 @@ from .sampling import Sampling
 DRAFTER_ERRORS = (
     TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, MemoryError, RecursionError,
 )  # fmt: skip
+
+# Arguments of drafters that a rule can ask for, and what they mean.
+OPTIONS = {"sample": "samples", "keep_logits": "keeps its logits"}
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,23 @@ class RunnableMethod:
     accept: Acceptance
 
     def __post_init__(self) -> None:
-        if self.accept.needs_draft_probs and "sample" not in inspect.signature(self.drafter).parameters:
-            raise RecipeError(
-                f"acceptance {self.accept.__name__!r} needs a drafter that samples, and the drafter of recipe "
-                f"{self.recipe.name} does not; use match"
-            )
+        for option in self.drafter_options:
+            if option not in inspect.signature(self.drafter).parameters:
+                raise RecipeError(
+                    f"acceptance {self.accept.__name__!r} needs a drafter that {OPTIONS[option]}, and the drafter of "
+                    f"recipe {self.recipe.name} does not; use match"
+                )
 
     @property
-    def key(self) -> tuple[str, bool]:
-        """The recipe's name and whether its drafter samples: methods with one key can share a drafter."""
-        return self.recipe.name, self.accept.needs_draft_probs
+    def drafter_options(self) -> tuple[str, ...]:
+        """The arguments of the drafter that the rule wants to be true."""
+        wishes = {"sample": self.accept.needs_draft_probs, "keep_logits": self.accept.needs_draft_logits}
+        return tuple(name for name, wish in wishes.items() if wish)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The recipe's name and what the rule wants of the drafter: methods with one key can share a drafter."""
+        return self.recipe.name, *self.drafter_options
 
     @property
     def lossless(self) -> bool:
@@ -64,7 +74,7 @@ class RunnableMethod:
         Raises:
             RecipeError: the drafter does not take these engines or parameters, which come from a manifest.
         """
-        options = {"sample": True} if self.accept.needs_draft_probs else {}
+        options = dict.fromkeys(self.drafter_options, True)
         try:
             with self.drafting():
                 return self.drafter(**engines, **self.recipe.parameters, **options)
@@ -105,6 +115,8 @@ def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> R
     accept = recipe.acceptance if acceptance is None else acceptance
     if isinstance(accept, str):
         accept = load_acceptance(accept)
+        if acceptance is None:
+            accept = with_parameters(accept, recipe.rule_parameters)
     elif not isinstance(accept, Acceptance):
         raise RecipeError(f"{accept!r} is not an acceptance rule; mark it with specc.runtime.acceptance.rule")
     return RunnableMethod(recipe, load_drafter(recipe.drafter), accept)

@@ -19,6 +19,7 @@ class Recipe:
         lossless: whether the output has the distribution of plain decoding, if the target is invariant to the width.
         engines: the drafter's engines by the name of its argument, such as {"draft": "draft.layer-skip"}.
         parameters: the drafter's other arguments.
+        rule_parameters: those of the acceptance rule that differ from its defaults.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Recipe:
     lossless: bool = True
     engines: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    rule_parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def engine_names(self) -> tuple[str, ...]:

@@ -246,7 +246,8 @@ class Session(UsesShared):
                 verifiers.insert(0, self.engines.prefill(1))  # For steps without a draft.
             if width:
                 verifiers = [self.engines[width]]
-        if seq.processing and seq.processing.looks_ahead and verifiers[-1].slots > 1:
+        looks_ahead = seq.processing is not None and seq.processing.looks_ahead
+        if looks_ahead and verifiers[-1].slots > 1 and not method.accept.needs_draft_logits:
             drafting = ForcedTokens(drafting, verifiers, method.accept.needs_draft_probs)
         stats.prompt_tokens = len(seq.tokens)
         return Decoding(seq=seq, drafting=drafting, verifiers=verifiers, accept=method.accept, stats=stats)

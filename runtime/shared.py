@@ -43,7 +43,7 @@ class Shared:
         self.engines = Engines(bundle, device, check_once(bundle))
         self.text = Text(bundle)
         self.lanes, self.lock = Lanes(self.engines), FairLock()
-        self.drafters: dict[tuple[str, bool], Guard] = {}
+        self.drafters: dict[tuple[str, ...], Guard] = {}
 
     def close(self) -> None:
         """Free the engines and the caches. Requests that have not ended raise a SpeccError at their next step."""

@@ -5,11 +5,16 @@ All randomness of a rule comes from `verified.rng` and `verified.choose`, so a t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
-from typing import Protocol, cast, runtime_checkable
+from functools import partial, update_wrapper
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ..draft import Accepted, Draft, Verified
+from ..errors import RecipeError
+
+Range = tuple[float, float]  # The least and the largest value of a parameter.
 
 
 class Keeps(StrEnum):
@@ -27,30 +32,63 @@ class Acceptance(Protocol):
     Attributes:
         needs_draft_probs: whether the rule reads `draft.probs`, the distributions that the draft was sampled from.
             Such a rule needs a drafter that can sample.
+        needs_draft_logits: whether it reads `draft.logits`, those of the drafter's model after each slot. Such a rule
+            needs a drafter that can keep them.
         keeps: what it keeps of plain decoding.
+        ranges: the rule's parameters: keyword arguments of the function that are numbers, and their ranges.
     """
 
     __name__: str
     needs_draft_probs: bool
+    needs_draft_logits: bool
     keeps: Keeps
+    ranges: Mapping[str, Range]
 
     def __call__(self, draft: Draft, verified: Verified) -> Accepted:
         """Return a path of the draft's tree from slot 0, and the token that the target chose after it."""
 
 
 def rule(
-    *, needs_draft_probs: bool, keeps: Keeps = Keeps.NOTHING
-) -> Callable[[Callable[[Draft, Verified], Accepted]], Acceptance]:
+    *,
+    needs_draft_probs: bool = False,
+    needs_draft_logits: bool = False,
+    keeps: Keeps = Keeps.NOTHING,
+    **ranges: Range,
+) -> Callable[[Callable[..., Accepted]], Acceptance]:
     """Return a decorator that marks a function as an acceptance rule.
 
     Args:
         needs_draft_probs: whether the function reads `draft.probs`.
+        needs_draft_logits: whether it reads `draft.logits`.
         keeps: what it keeps of plain decoding. A rule that says nothing keeps nothing.
+        ranges: the range of each keyword argument that a recipe may set. The function has a default for each.
     """
 
-    def mark(function: Callable[[Draft, Verified], Accepted]) -> Acceptance:
+    def mark(function: Callable[..., Accepted]) -> Acceptance:
         acceptance = cast(Acceptance, function)
-        acceptance.needs_draft_probs, acceptance.keeps = needs_draft_probs, keeps
+        acceptance.needs_draft_probs, acceptance.needs_draft_logits = needs_draft_probs, needs_draft_logits
+        acceptance.keeps, acceptance.ranges = keeps, ranges
         return acceptance
 
     return mark
+
+
+def with_parameters(acceptance: Acceptance, parameters: Mapping[str, Any]) -> Acceptance:
+    """Return a rule with values of its parameters. A manifest gives them, which a stranger may have written.
+
+    Raises:
+        RecipeError: the rule has no such parameter, or a value is not a number in its range.
+    """
+    for name, value in parameters.items():
+        if name not in acceptance.ranges:
+            near = get_close_matches(name, acceptance.ranges, 1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(acceptance.ranges) or 'none'}"
+            raise RecipeError(f"acceptance {acceptance.__name__} has no parameter {name!r}; {remedy}")
+        least, most = acceptance.ranges[name]
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise RecipeError(f"{name} of acceptance {acceptance.__name__} is {value!r}; give {least:g} to {most:g}")
+    if not parameters:
+        return acceptance
+    bound = partial(acceptance, **parameters)
+    update_wrapper(bound, acceptance)  # It copies the name and the marks.
+    return cast(Acceptance, bound)

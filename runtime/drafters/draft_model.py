@@ -18,6 +18,7 @@ class DraftModel(Drafter):
         sample: bool = False,
         num_speculative_tokens: int = 4,
         assistant_confidence_threshold: float = 0.0,
+        keep_logits: bool = False,
     ) -> None:
         """Keep the engines and the parameters.
 
@@ -28,10 +29,12 @@ class DraftModel(Drafter):
             num_speculative_tokens: drafted tokens a step at most.
             assistant_confidence_threshold: drafting stops after a token to which the draft model gave a smaller
                 probability.
+            keep_logits: keep the logits of each slot in the draft, for a rule that asks for them.
         """
         check_counts(num_speculative_tokens=num_speculative_tokens)
         check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
-        self.engine, self.prefill, self.sample = draft, prefill, sample
+        self.engine, self.prefill = draft, prefill
+        self.sample, self.keep_logits = sample, keep_logits
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 
     def open(self, seq: Sequence) -> DraftModelDrafting:
@@ -53,6 +56,7 @@ class DraftModelDrafting(Drafting[DraftModel]):
             count=min(drafter.count, room),
             threshold=drafter.threshold,
             sample=drafter.sample,
+            keep_logits=drafter.keep_logits,
         )
         # All of the draft's tokens have rows now but the last one.
         cache.commit(draft.tokens, range(draft.tree.slots - 1))

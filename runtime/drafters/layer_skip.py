@@ -23,6 +23,7 @@ class LayerSkip(Drafter):
         sample: bool = False,
         num_speculative_tokens: int = 4,
         assistant_confidence_threshold: float = 0.0,
+        keep_logits: bool = False,
     ) -> None:
         """Keep the engine and the parameters.
 
@@ -32,10 +33,11 @@ class LayerSkip(Drafter):
             num_speculative_tokens: drafted tokens a step at most.
             assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
                 probability.
+            keep_logits: keep the logits of each slot in the draft, for a rule that asks for them.
         """
         check_counts(num_speculative_tokens=num_speculative_tokens)
         check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
-        self.engine, self.sample = draft, sample
+        self.engine, self.sample, self.keep_logits = draft, sample, keep_logits
         self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
 
     def open(self, seq: Sequence) -> LayerSkipDrafting:
@@ -54,4 +56,5 @@ class LayerSkipDrafting(Drafting[LayerSkip]):
             count=min(drafter.count, room),
             threshold=drafter.threshold,
             sample=drafter.sample,
+            keep_logits=drafter.keep_logits,
         )

@@ -72,3 +72,19 @@ def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> 
                 assert draft.probs[slot][draft.tokens[slot + 1]] > 0
             else:
                 assert draft.tokens[slot + 1] == logits_NV[0].argmax()
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_chain_keeps_the_logits_after_each_slot_if_a_rule_asks_for_them(count: int, temperature: float) -> None:
+    """Those of the last slot cost a further call. They are the engine's own, without the request's sampling."""
+    world = World()
+    seq = Sequence([1, 2, 3], world.caches, Sampling(temperature, rng=SeededRng(1)))
+    world.prefill.extend(seq.cache, [1, 2])
+    engine = world.engine(Block(Tree.chain(1), OUTPUTS))
+    draft = finish(draft_chain(engine, seq, seq.cache, count=count, threshold=0.0, sample=True, keep_logits=True))
+    assert (list(draft.logits), engine.calls) == (list(range(1 + count)), 1 + count)
+    for slot, token in enumerate(draft.tokens):
+        outputs = Call(engine, seq.cache, slot, [token], Tree.chain(1)).run()
+        assert outputs.logits_NV is not None
+        np.testing.assert_array_equal(draft.logits[slot], outputs.logits_NV[0])

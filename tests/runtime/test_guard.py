@@ -167,13 +167,13 @@ def test_a_request_has_counts_of_its_own(clock: Clock) -> None:
     assert (first.switches, first.plain_steps) == (switches, plain_steps)
 
 
-def test_a_cut_chain_keeps_the_distributions_of_its_tokens(clock: Clock) -> None:
+def test_a_cut_chain_keeps_the_distributions_after_its_slots(clock: Clock) -> None:
     guard = guarded(Chain())
     clock.run(guard, 2, accepted=0)
     guard.drafter.level = Level.SHORT
     draft = propose(guard)
     assert draft.tokens == (5,) * POLICY.short_slots and draft.tree.is_chain
-    assert {slot: probs.tolist() for slot, probs in draft.probs.items()} == {0: [0], 1: [1], 2: [2]}
+    assert {slot: probs.tolist() for slot, probs in draft.probs.items()} == {0: [0], 1: [1], 2: [2], 3: [3]}
 
 
 def test_a_tree_is_not_cut(clock: Clock) -> None:

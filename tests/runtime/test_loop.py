@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 from toys import Toy, World, prompts
 
+from specc.runtime.block import Block
+from specc.runtime.draft import Draft
+from specc.runtime.drafters import Drafting
+from specc.runtime.engine import Engine
 from specc.runtime.loop import step
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
+from specc.runtime.tree import Tree
 
 
 def test_time_is_that_of_the_steps_and_of_the_runs_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +48,31 @@ def test_time_is_that_of_the_steps_and_of_the_runs_in_them(monkeypatch: pytest.M
     assert stats.seconds == pytest.approx(10.0)
     assert stats.engine_seconds == pytest.approx(8.0)
     assert stats.overhead_fraction == pytest.approx(0.2)
+
+
+def test_a_draft_may_name_the_engine_that_verifies_it() -> None:
+    """Otherwise the narrowest one that it fits does."""
+    world = World()
+    decoder = world.method("prompt-lookup")
+    wide = decoder.verifiers[-1]
+    for by, calls in ((None, 0), (wide, 1)):
+        seq = Sequence(prompts(1, seed=4)[0], world.caches, Sampling())
+        world.prefill.extend(seq.cache, seq.cache.sync(seq.tokens[:-1]))
+        request = decoder.open(seq)
+        narrow = world.engine(Block(Tree.chain(1)))
+        request.verifiers = [narrow, *request.verifiers]
+        request.drafting = Single(decoder.drafter, seq, by)
+        before = wide.calls
+        step(request)
+        assert (wide.calls - before, narrow.calls) == (calls, 1 - calls)
+
+
+class Single(Drafting[Any]):
+    """A drafting that proposes nothing, for one engine to verify."""
+
+    def __init__(self, drafter: Any, seq: Sequence, by: Engine | None) -> None:
+        super().__init__(drafter, seq)
+        self.by = by
+
+    def draft(self, room: int) -> Draft:
+        return Draft((self.seq.pending,), Tree.chain(1), by=self.by)

@@ -7,6 +7,7 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -77,8 +78,8 @@ def test_a_method_takes_the_recipes_rule_or_another() -> None:
     assert load_method(COPIES).accept is match
     assert load_method(COPIES, "match").accept is match
     assert load_method(SAMPLES, "speculative").accept is load_acceptance("speculative")
-    assert load_method(COPIES, match).key == ("a", False)
-    assert load_method(SAMPLES, "speculative").key == ("b", True)
+    assert load_method(COPIES, match).key == ("a",)
+    assert load_method(SAMPLES, "speculative").key == ("b", "sample")
 
 
 def test_a_rule_that_needs_draft_probs_needs_a_drafter_that_samples() -> None:
@@ -87,6 +88,22 @@ def test_a_rule_that_needs_draft_probs_needs_a_drafter_that_samples() -> None:
     assert str(e.value) == (
         "acceptance 'speculative' needs a drafter that samples, and the drafter of recipe a does not; use match"
     )
+
+
+def test_a_rule_has_the_recipes_parameters_unless_the_request_names_another_rule() -> None:
+    recipe = replace(COPIES, acceptance="typical", rule_parameters={"epsilon": 0.2})
+    assert load_method(recipe).accept is not load_acceptance("typical")
+    assert load_method(recipe).accept.__name__ == "typical"
+    assert load_method(recipe, "typical").accept is load_acceptance("typical")
+    with pytest.raises(RecipeError, match="acceptance typical has no parameter 'epsylon'; did you mean 'epsilon'"):
+        load_method(replace(COPIES, acceptance="typical", rule_parameters={"epsylon": 0.2}))
+
+
+def test_a_rule_that_needs_logits_needs_a_drafter_that_keeps_them() -> None:
+    with pytest.raises(RecipeError, match="needs a drafter that samples, and the drafter of recipe a does not"):
+        load_method(COPIES, "contrastive")
+    layer_skip = replace(COPIES, drafter="layer-skip")
+    assert load_method(layer_skip, "contrastive").key == ("a", "sample", "keep_logits")
 
 
 def test_a_function_that_is_not_marked_as_a_rule_is_refused() -> None:
@@ -188,4 +205,4 @@ def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
 def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, remedy: str) -> None:
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
-    assert "only match, recursive, speculative" in str(e.value) and remedy in str(e.value)
+    assert "only contrastive, match, recursive, speculative, typical" in str(e.value) and remedy in str(e.value)

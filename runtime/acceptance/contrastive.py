@@ -1,0 +1,57 @@
+"""Speculative contrastive decoding: the draft model says what not to choose (Yuan et al. 2023, arXiv:2311.08981)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..draft import Accepted, Draft, Verified
+from ..errors import RecipeError
+from ..rng import Use
+from . import rule
+
+
+@rule(needs_draft_probs=True, needs_draft_logits=True, alpha=(0.0, 1.0), beta=(0.0, 10.0))
+def contrastive(draft: Draft, verified: Verified, *, alpha: float = 0.1, beta: float = 0.5) -> Accepted:
+    """Decode from a contrastive target: the target's logits, less those of the draft model.
+
+    A token needs at least `alpha` times the probability of the target's likeliest one. Its score is
+    `(1 + beta) * target - beta * draft`, in logits. The request's sampling then chooses by the scores. Drafted tokens
+    are accepted by the rule of speculative sampling against that distribution. So answers have the tokens, or the
+    distribution, of contrastive decoding without speculation, and not those of the target.
+
+    Args:
+        draft: a chain, with the draft model's logits after each slot.
+        verified: the target's outputs.
+        alpha: the share of the largest probability below which a token is never chosen.
+        beta: the weight of the draft model.
+
+    Raises:
+        RecipeError: the draft is a tree. The rule is for chains.
+    """
+    if not draft.tree.is_chain:
+        raise RecipeError("acceptance 'contrastive' is for chains, and this draft is a tree; use another rule")
+    sampling, last = verified.sampling, draft.tree.slots - 1
+    for slot in range(last):
+        scores_V, x = _scores(draft, verified, slot, alpha, beta), draft.tokens[slot + 1]
+        if sampling.greedy:
+            if (best := int(scores_V.argmax())) != x:
+                return Accepted(tuple(range(slot + 1)), best)
+            continue
+        p, q = sampling.probs(scores_V), draft.probs[slot]
+        if not verified.rng(slot, Use.ACCEPT).bernoulli(min(1.0, p[x] / q[x])):
+            residual = np.maximum(p - q, 0)
+            token = verified.rng(slot, Use.TOKEN).pick(residual / residual.sum())
+            return Accepted(tuple(range(slot + 1)), token)
+    scores_V = _scores(draft, verified, last, alpha, beta)
+    if sampling.greedy:
+        return Accepted(tuple(range(last + 1)), int(scores_V.argmax()))
+    return Accepted(tuple(range(last + 1)), verified.rng(last, Use.TOKEN).pick(sampling.probs(scores_V)))
+
+
+def _scores(draft: Draft, verified: Verified, slot: int, alpha: float, beta: float) -> np.ndarray:
+    """Return the contrastive logits of the token after a slot, [V] float32: minus infinity where `alpha` forbids it."""
+    target_V = verified.logits(slot)
+    scores_V: np.ndarray = (1 + beta) * target_V - beta * draft.logits[slot]
+    with np.errstate(divide="ignore"):
+        scores_V[target_V < target_V.max() + np.log(alpha)] = -np.inf
+    return scores_V
