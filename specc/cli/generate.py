@@ -68,7 +68,10 @@ EXACT = (
     "Recipes that verify trees are refused. "
     "To decode plainly at the width of a recipe, also give --no-speculation and --recipe NAME."
 )
-ACCEPTANCE = "The acceptance rule: match, speculative or recursive. Default: the recipe's own."
+ACCEPTANCE = (
+    "The acceptance rule: match, speculative or recursive (lossless), typical (lossy) or contrastive. "
+    "Default: the recipe's own."
+)
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
 TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."
 TOP_K = "Sample from the K likeliest tokens. 0 is all tokens. Default: the model's own, else 0."

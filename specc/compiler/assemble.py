@@ -59,6 +59,7 @@ def _recipe(plan: RecipePlan, names: Mapping[Block, str]) -> Recipe:
         lossless=plan.method.lossless,
         engines={role: names[block] for role, block in plan.blocks.engines.items()},
         parameters=plan.blocks.arguments,
+        rule_parameters=plan.blocks.rule,
     )
 
 

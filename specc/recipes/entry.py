@@ -46,11 +46,13 @@ class MethodBlocks:
         verify: the target's blocks, narrowest first; a step runs the first that holds its draft.
         engines: the drafter's blocks, by the name of its argument.
         arguments: the drafter's other arguments.
+        rule: parameters of the acceptance rule that differ from its defaults.
     """
 
     verify: tuple[Block, ...]
     engines: Mapping[str, Block] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    rule: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from language import Language, distribution, joint, language, path_to, sampled_chain, step, total_variation, verify
+from chance import distribution, total_variation
+from language import Language, joint, language, path_to, sampled_chain, step, verify
 
 from specc.runtime.acceptance import Keeps, with_parameters
 from specc.runtime.acceptance.contrastive import contrastive

@@ -20,7 +20,7 @@ DRAFT = Draft((0, 0, 1, 2, 3, 0, 1, 2, 3), TREE)
 
 def bound(probs: np.ndarray, epsilon: float, delta: float) -> float:
     entropy = -(probs[probs > 0] * np.log(probs[probs > 0])).sum()
-    return min(epsilon, delta * np.exp(-entropy))
+    return min(epsilon, delta * float(np.exp(-entropy)))
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.09, 0.3), (0.3, 1.0), (1.0, 0.5)])
