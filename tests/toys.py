@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, prefill
-from specc.runtime.acceptance import Acceptance
+from specc.runtime.acceptance import Acceptance, with_parameters
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.call import finish
 from specc.runtime.draft import Accepted, Draft
@@ -183,10 +183,11 @@ class World:
         method = METHODS[name]
         values = method.settle(SETTINGS.get(name, {}) | parameters)
         blocks = method.plan(values, Facts(LAYERS, self.vocabulary, assistant))
-        accept = load_acceptance(acceptance or method.acceptance)
-        sample = {"sample": True} if accept.needs_draft_probs else {}
+        accept = with_parameters(load_acceptance(acceptance or method.acceptance), {} if acceptance else blocks.rule)
+        wishes = {"sample": accept.needs_draft_probs, "keep_logits": accept.needs_draft_logits}
+        options = {name: True for name, wish in wishes.items() if wish}
         engines = {role: self.engine(block) for role, block in blocks.engines.items()}
-        drafter = load_drafter(method.drafter)(**engines, **blocks.arguments, **sample)
+        drafter = load_drafter(method.drafter)(**engines, **blocks.arguments, **options)
         return Decoder(self, drafter, [self.engine(block) for block in blocks.verify], accept)
 
 
@@ -245,9 +246,10 @@ def prompts(count: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[lis
 
 
 def cases() -> Mapping[str, dict[str, Any]]:
-    """Return the arguments of `World.method` for each method, with and without a draft model if both are possible."""
+    """Return the arguments of `World.method` for each lossless method, twice if a draft model is possible."""
     both = {"dynamic-tree with a draft model": {"name": "dynamic-tree", "assistant": True}}
-    return {name: {"name": name, "assistant": "assistant-model" in m.needs} for name, m in METHODS.items()} | both
+    lossless = {name: m for name, m in METHODS.items() if m.lossless}
+    return {name: {"name": name, "assistant": "assistant-model" in m.needs} for name, m in lossless.items()} | both
 
 
 def tokenizer() -> Tokenizer:

@@ -42,7 +42,8 @@ def choose_methods(options: Options) -> list[Method]:
     if options.draft_dtype not in DRAFT_DTYPES:
         raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
     available = {"assistant-model"} if options.assistant_model else set()
-    names = list(options.recipes) or [m.name for m in METHODS.values() if available.issuperset(m.needs)]
+    usual = [m.name for m in METHODS.values() if m.by_default and available.issuperset(m.needs)]
+    names = list(options.recipes) or usual
     methods = [method(name) for name in dict.fromkeys(("plain", *names))]
     for m in methods:
         if missing := sorted(set(m.needs) - available):

@@ -64,6 +64,7 @@ class Method:
         drafter: a file in runtime/drafters/, such as "early-exit" for early_exit.py.
         acceptance: a file in runtime/acceptance/.
         plan: turns a value of each parameter into blocks; raises RecipeError for a value out of range.
+        by_default: whether `specc compile` without `--recipe` compiles it. A default compile has one method of a kind.
         needs: options of `specc compile` without which the method cannot be compiled.
         search: fills the parameters that name layers to skip.
     """
@@ -78,6 +79,7 @@ class Method:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     acceptance: str = "match"
     lossless: bool = True
+    by_default: bool = True
     needs: tuple[str, ...] = ()
     search: LayerSearch | None = None
 

@@ -66,6 +66,7 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
                 lossless=m.lossless,
                 engines={role: blocks.setdefault(b, f"{m.name}-{role}") for role, b in plan.engines.items()},
                 parameters=plan.arguments,
+                rule_parameters=plan.rule,
             )
             recipes.append(recipe)
     blocks[Block(Tree.chain(16), lanes=LANES)] = "verify-lanes"
