@@ -24,6 +24,8 @@ from .prices import Prices
 from .sequence import KVStore
 from .tree import Tree
 
+MOST_RUNS, MOST_SECONDS = 5, 0.2  # Of a measurement at one width. One run is made at least.
+
 
 class LanesRunner(Protocol):
     """A runner of an engine with lanes. Each backend has a class with these members.
@@ -124,7 +126,7 @@ class LanesEngine:
             for call, start, width in zip(calls, starts, widths_by_call, strict=True)
         ]
 
-    def measure(self, rounds: int = 5) -> Prices:
+    def measure(self) -> Prices:
         """Return what runs cost on this machine, by the shortest times of runs over rows that nobody needs.
 
         Runs of a file of fixed width cost the same, whatever they hold.
@@ -132,24 +134,27 @@ class LanesEngine:
         lanes = self.block.lanes
         self.runner.bind([None] * lanes)
         self._stores = [None] * lanes
-        one = self._seconds([1, *[0] * (lanes - 1)], rounds)
+        one = self._seconds([1, *[0] * (lanes - 1)])
         if not self.runner.any_width:
             return Prices(run=one)
         width = min(4, self.runner.most // lanes)
-        each, wide = self._seconds([1] * lanes, rounds), self._seconds([width] * lanes, rounds)
+        each, wide = self._seconds([1] * lanes), self._seconds([width] * lanes)
         slot = max(0.0, (wide - each) / (lanes * (width - 1))) if width > 1 else 0.0
         lane = max(0.0, (each - one) / (lanes - 1) - slot)
         return Prices(run=max(0.0, one - lane - slot), lane=lane, slot=slot)
 
-    def _seconds(self, widths: list[int], rounds: int) -> float:
-        """Return the seconds of the fastest run in which each lane has so many slots."""
+    def _seconds(self, widths: list[int]) -> float:
+        """Return the seconds of the fastest of a few runs in which each lane has so many slots."""
         slots = sum(widths) if self.runner.any_width else self.runner.most
         arrays = self.runner.arrays(slots)
         arrays["past_len"][:], arrays["input_ids"][:] = 0, 0
         arrays["widths"][:] = widths if self.runner.any_width else self.block.topology.slots
         run = partial(self.runner.run, slots)
         run_timed(self.name, run)  # The first run at a width prepares it.
-        return min(run_timed(self.name, run) for _ in range(rounds))
+        seconds: list[float] = []
+        while len(seconds) < MOST_RUNS and sum(seconds) < MOST_SECONDS:
+            seconds.append(run_timed(self.name, run))
+        return min(seconds)
 
     def _fill(self, arrays: dict[str, np.ndarray], call: Call, start: int) -> None:
         """Write the inputs of one call, whose first slot is `start`."""

@@ -162,7 +162,7 @@ class Scheduler:
             if handle.cancelled:
                 self._finish(handle, "cancelled")
         active = [handle for handle in handles if handle.running]
-        if self.together and len(active) > 1:
+        if self.together:
             self._run_together(active)
             return
         for handle in active:
@@ -175,12 +175,16 @@ class Scheduler:
 
     def _run_together(self, handles: list[Handle]) -> None:
         """Run a step of each of some requests at once."""
-        with self._shared.lock:
-            limits = self._limits(handles)
-            members = [handle for handle in handles if handle in limits]
-            turns = [Turn(h.decoder.step(limits[h]), h.charge) for h in members]
-            results = run_together(turns, self._shared.engines.lanes_for)
-        for handle, tokens in zip(members, results, strict=True):
+        try:
+            with self._shared.lock:
+                limits = self._limits(handles)
+                turns = [Turn(handle.decoder.step(limit), handle.charge) for handle, limit in limits.items()]
+                results = run_together(turns, self._shared.engines.lanes_for)
+        except Exception as e:  # The engine with lanes is not to be had, so no request can go on.
+            for handle in handles:
+                self._finish(handle, "error", e)
+            return
+        for handle, tokens in zip(limits, results, strict=True):
             if isinstance(tokens, Exception):
                 self._finish(handle, "error", tokens)
             else:
@@ -213,7 +217,7 @@ class Scheduler:
 
     @cached_property
     def _prices(self) -> Prices:
-        """Those of the engine in which requests run together, measured when two requests first meet."""
+        """Those of the engine in which requests run together, measured when the first request runs."""
         engines = self._shared.engines
         lanes = engines.lanes_for(engines.prefill(1))
         return lanes.measure() if lanes else Prices()

@@ -5,6 +5,7 @@ tests/specc/backends/lowering/test_group_query_lanes.py runs lanes on ONNX Runti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from doubles.calls import call
 
-from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.call import Call, Growth
 from specc.runtime.errors import BackendError, RecipeError
 from specc.runtime.lane_calls import LanesEngine
@@ -140,3 +141,42 @@ def test_a_failure_of_the_runner_names_the_engine() -> None:
     runner.run = lambda slots: 1 / 0  # type: ignore[method-assign,assignment]
     with pytest.raises(BackendError, match=r"engine several cannot run: .*zero"):
         lanes.run([call(A, 0, [1])])
+
+
+def test_prices_are_those_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run takes 10 ms, a lane 2 ms and a slot 1 ms here."""
+    lanes, runner = engine(CHAINS)
+    now = [0.0]
+
+    def run(slots: int) -> None:
+        widths = runner.arrays(slots)["widths"]
+        now[0] += 0.010 + 0.002 * sum(widths > 0) + 0.001 * slots
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    prices = lanes.measure()
+    assert (prices.run, prices.lane, prices.slot) == pytest.approx((0.010, 0.002, 0.001))
+    assert runner.bound == [[None, None, None]]
+
+
+def test_runs_of_one_width_have_one_price() -> None:
+    lanes, _ = engine(CHAINS, any_width=False)
+    prices = lanes.measure()
+    assert prices.run > 0 and (prices.lane, prices.slot) == (0, 0)
+
+
+def test_it_serves_engines_whose_outputs_it_can_give() -> None:
+    lanes, _ = engine(CHAINS)
+    assert lanes.serves(Block(Tree.chain(64), last_row=True)) and lanes.serves(Block(Tree.chain(1), ("ids",)))
+    assert not lanes.serves(Block(Tree.chain(4), ("ids", "top_k:3")))
+    assert not lanes.serves(Block(Tree.chain(4), weights="int4"))
+    assert not lanes.serves(Block(Tree.chain(4), layers=Layers(skip_mlp=(1,))))
+    assert not lanes.serves(Block(Tree((-1, 0, 0)))) and not lanes.serves(Block(Tree.chain(1), cache="assistant"))
+    fixed, _ = engine(CHAINS, any_width=False)
+    assert fixed.serves(Block(Tree.chain(4))) and not fixed.serves(Block(Tree.chain(3)))
+
+
+def test_an_engine_of_one_row_gets_the_outputs_of_its_last_token() -> None:
+    lanes, _ = engine(CHAINS)
+    first, second = lanes.run([call(A, 7, [1, 2, 3], last_row=True), call(B, 9, [4, 2])])
+    assert (list(first.ids_N), list(second.ids_N)) == ([3], [4, 2])

@@ -302,3 +302,20 @@ def test_threads_that_submit_and_cancel_for_ten_minutes_get_no_wrong_token(
 def test_the_context_ends_an_answer_without_a_limit(toy_model: Model) -> None:
     answer = toy_model.submit([1] * (CONTEXT - 3), None, ignore_eos=True).result(60)
     assert (len(answer.token_ids), answer.finish_reason) == (3, "length")
+
+
+def test_an_engine_with_lanes_that_does_not_load_ends_the_requests(
+    load: Callable[..., Model], backend: ToyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.together = True
+    model = load()
+
+    def fail(engine: object) -> None:
+        raise BackendError("the file is gone")
+
+    monkeypatch.setattr(model.engines, "lanes_for", fail)
+    handles = [model.submit(PROMPT, 5) for _ in range(2)]
+    for handle in handles:
+        with pytest.raises(BackendError, match="the file is gone"):
+            handle.result(60)
+    monkeypatch.undo()
