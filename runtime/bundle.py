@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-from .errors import BundleError, RecipeError, first_line, printable
-from .json_codec import check_plain, from_json
-from .manifest import SCHEMA, EngineSpec, Manifest
+from .errors import BundleError, RecipeError, printable
+from .manifest import EngineSpec, Manifest
 from .manifest_checks import check_manifest
+from .manifest_file import read_manifest
 from .recipe import Recipe
 
 MANIFEST = "manifest.json"
-MOST_BYTES = 64 << 20  # Of a manifest. One with twenty engines has 200 kB.
 GGUF = ".gguf"  # ends the name of a model's file; users pass such a file in place of a bundle
 
 
@@ -96,7 +93,7 @@ def open_bundle(path: str | Path, allow_native_code: bool = False) -> Bundle:
         BundleError: there is no bundle, or it is damaged, altered, or of a newer schema.
     """
     path = Path(path)
-    manifest = from_json(Manifest, _read_manifest(path))
+    manifest = _read_manifest(path)
     check_manifest(manifest)
     for name, spec in manifest.files.items():
         file = path / name
@@ -114,59 +111,26 @@ def _compile_command(model: Path) -> str:
     return f"specc compile {model} -o {model.with_suffix('') if model.suffix == GGUF else model}.specc"
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Read `manifest.json`, and check its schema version and its digest, which is taken out of the data.
+def _read_manifest(path: Path) -> Manifest:
+    """Read the manifest of the bundle at `path`.
 
     Raises:
-        BundleError: it is missing, unreadable, newer than this runtime, or was altered.
+        BundleError: there is no bundle, or its manifest cannot be used.
     """
     if not path.is_dir():
         if path.suffix != GGUF:
             raise BundleError(f"no bundle at {path}; make one with: specc compile MODEL -o {path}")
         state = "is a model, not a bundle" if path.is_file() else "is not there"
         raise BundleError(f"{path} {state}; compile the model first: {_compile_command(path)}")
-    file = path / MANIFEST
     try:
-        data = json.loads(_read_bounded(file).decode("utf-8"))
+        return read_manifest(path / MANIFEST)
     except FileNotFoundError:
         if (path / "config.json").is_file() or any(path.glob(f"*{GGUF}")):
             raise BundleError(f"{path} is a model, not a bundle; compile it first: {_compile_command(path)}") from None
         raise BundleError(f"{path} has no {MANIFEST}, so it is not a bundle; compile the bundle again") from None
-    except (OSError, ValueError, RecursionError) as e:
-        raise BundleError(f"{file} cannot be read ({first_line(e)}); compile the bundle again") from e
-    if not isinstance(data, dict):
-        raise BundleError(f"{file} was altered after compiling; compile the bundle again")
-    schema = data.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise BundleError(f"{path} has schema version {schema}, newer than {SCHEMA}; upgrade specc")
-    check_plain(data)
-    if data.pop("manifest_sha256", None) != digest(data):
-        raise BundleError(f"{file} was altered after compiling; compile the bundle again")
-    return data
-
-
-def _read_bounded(file: Path) -> bytes:
-    """Read a manifest. It may be a link, which could lead to a pipe or to a device without an end.
-
-    Raises:
-        OSError: it is not there, or cannot be read.
-        ValueError: it is not a regular file, or has more than MOST_BYTES.
-    """
-    if file.exists() and not file.is_file():
-        raise ValueError("it is not a regular file")
-    with file.open("rb") as opened:
-        data = opened.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
-    return data
 
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def digest(data: Any) -> str:
-    """Return the SHA-256 of plain data: of Python's `json.dumps` with sorted keys, in ASCII."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

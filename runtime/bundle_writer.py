@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -14,11 +13,11 @@ from dataclasses import replace
 from glob import escape
 from pathlib import Path
 
-from .bundle import MANIFEST, Bundle, digest, open_bundle, sha256
+from .bundle import MANIFEST, Bundle, open_bundle, sha256
 from .disk_cache import is_at
 from .errors import BundleError, first_line
-from .json_codec import to_json
-from .manifest import FileSpec, Manifest
+from .manifest import SCHEMA, FileSpec, Manifest
+from .manifest_file import manifest_text
 
 PARTIAL = ".partial"  # ends the name of a directory or file that is not complete yet
 OLD = ".old"  # ends the name of a bundle that is being replaced
@@ -34,7 +33,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
         manifest: a file that its `files` has already is not read again.
 
     Returns:
-        The manifest with all files.
+        The manifest with all files, in the newest schema.
 
     Raises:
         BundleError: the directory cannot be written. The old manifest stays.
@@ -42,10 +41,8 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
     names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file() and not _is_manifest(f.name))
     listed = manifest.files
     files = {n: listed.get(n) or FileSpec((path / n).stat().st_size, sha256(path / n)) for n in names}
-    manifest = replace(manifest, files=files)
-    data = to_json(manifest)
-    text = json.dumps({**data, "manifest_sha256": digest(data)}, indent=1) + "\n"
-    with _new_manifest(path, text) as partial:
+    manifest = replace(manifest, schema=SCHEMA, files=files)
+    with _new_manifest(path, manifest_text(manifest)) as partial:
         partial.replace(path / MANIFEST)
     return manifest
 

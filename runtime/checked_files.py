@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .bundle import Bundle, digest, sha256
+from .bundle import Bundle, sha256
 from .disk_cache import cache_directory
 from .errors import BundleError
 from .json_codec import to_json
@@ -102,7 +102,8 @@ def check_once(bundle: Bundle) -> CheckedFiles:
 
 def _record(bundle: Bundle) -> Path | None:
     """Return the file that keeps the stamps of a bundle; None without a cache."""
-    key = hashlib.sha256(f"{bundle.path.resolve()} {digest(to_json(bundle.manifest))}".encode()).hexdigest()[:32]
+    text = json.dumps(to_json(bundle.manifest), sort_keys=True)
+    key = hashlib.sha256(f"{bundle.path.resolve()} {text}".encode()).hexdigest()[:32]
     try:
         return cache_directory("checked", key) / "stamps.json"
     except OSError:

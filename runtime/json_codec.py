@@ -17,20 +17,17 @@ from .errors import BundleError, SpeccError
 
 T = TypeVar("T")
 DEPTH = 32  # Of lists and objects in a manifest.
+IGNORED = "x-"  # begins the names of fields that tools add to an object, and that no reader needs
 
 
 def to_json(value: Any) -> Any:
     """Turn a dataclass into plain data that json can write.
 
-    A field that equals its default is left out, unless the default is made by a factory. A member of a union carries no
-    tag: its fields tell which one it is.
+    All fields are written, so that no reader must know a default. A member of a union carries no tag: its fields tell
+    which one it is.
     """
     if dataclasses.is_dataclass(value):
-        return {
-            f.name: to_json(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-            if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
-        }
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {k: to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -40,6 +37,8 @@ def to_json(value: Any) -> Any:
 
 def from_json(kind: type[T], data: Any, where: str = "manifest") -> T:
     """Build a `kind` from plain data.
+
+    A field that is left out gets its default. A field whose name begins with IGNORED is ignored.
 
     Args:
         kind: a dataclass.
@@ -104,6 +103,7 @@ _hints = cache(get_type_hints)
 
 def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
     _expect(dict, data, where)
+    data = _without_ignored(data)
     hints, fields = _hints(kind), {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(data.keys() - fields.keys()):
         raise BundleError(f"{where}: unknown field {unknown[0]!r}; compile the bundle again")
@@ -119,6 +119,11 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
         raise BundleError(f"{where}: {e}") from e
 
 
+def _without_ignored(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object without the fields that tools added."""
+    return {name: value for name, value in data.items() if not name.startswith(IGNORED)}
+
+
 def _member(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     """Find the member of a union that `data` is: a dataclass by its exact set of fields, a plain type by its class.
 
@@ -127,7 +132,7 @@ def _member(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     """
     for kind in kinds:
         if dataclasses.is_dataclass(kind):
-            if isinstance(data, dict) and data.keys() == {f.name for f in dataclasses.fields(kind)}:
+            if isinstance(data, dict) and _without_ignored(data).keys() == {f.name for f in dataclasses.fields(kind)}:
                 return kind
         elif isinstance(data, types.NoneType if kind is None else get_origin(kind) or kind):
             return kind

@@ -14,12 +14,14 @@ from .errors import BundleError, PromptError, RecipeError
 from .recipe import Recipe
 from .width_invariance import WidthInvariance
 
-SCHEMA = 1  # The newest version that this runtime reads. A field that changes its name or meaning raises it.
+# The version that this runtime writes. It reads all earlier ones. A field that is new, or that changes its name or
+# meaning, raises it.
+SCHEMA = 2
 COMPILED_AT = "compiled_at"  # `Manifest.extra` has the time of the compile under this key: 2026-11-26T02:10:00Z.
-# Bytes of one element, by the name that an ONNX file or a cache gives its type.
 MOST = 2**31 - 1  # No size is larger. Products of sizes are compared with the machine's memory.
 MOST_THREADS = 4096
-SIZES = {"float": 4, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}
+# Bytes of one element, by the type's name in a manifest: of tensors and of caches.
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Tensor:
 
     Attributes:
         name: as the engine's file has it.
-        dtype: float, float16, bfloat16, bool, int32 or int64.
+        dtype: float32, float16, bfloat16, bool, int32 or int64.
         shape: every dimension a number, at the width that the engine of the manifest has.
     """
 
@@ -83,6 +85,7 @@ class EngineSpec:
             `onnxruntime` has the least version of ONNX Runtime. An operator outside ONNX stands as `domain::Name` with
             the least version of its library: ONNX Runtime for `com.microsoft`, specc-kernels for `specc`.
         commit: the file that moves accepted rows where the host cannot; empty if there is none.
+        weight_inputs: the inputs that are weights, by name: for each the name of its tensor in the weights file.
         threads: how many a step takes on the CPU; 0 means as many as the process has.
     """
 
@@ -97,6 +100,7 @@ class EngineSpec:
     weights: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
+    weight_inputs: Mapping[str, str] = field(default_factory=dict)
     threads: int = 0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ N  slots of an engine      R  rows of its outputs: N, or 1      T  span of a mas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
 from .block import Frontier, Layers, Parents
@@ -140,9 +140,27 @@ def _check_tensors(engine: EngineSpec, cache: CacheSpec, vocabulary: int) -> Non
             tensor = shapes.get(name)
             if tensor is None or tensor.dtype not in dtypes or tensor.shape != shape:
                 raise BundleError(f"manifest: engine {engine.name}: {kind} {name!r} is not {list(shape)}; {AGAIN}")
+        if kind == "input":
+            _check_weight_inputs(engine, expected.keys())
         for tensor in tensors:
             if tensor.name.startswith(CACHED):
                 _check_cached(engine, tensor, cache)
+
+
+def _check_weight_inputs(engine: EngineSpec, host: Collection[str]) -> None:
+    """Check that every input is filled: by the host, as part of a cache, or as a weight.
+
+    Args:
+        engine: the engine.
+        host: the names of the inputs that the host fills.
+
+    Raises:
+        BundleError: nothing fills an input, or what should be a weight is another input or none.
+    """
+    others = {t.name for t in engine.inputs if t.name not in host and not t.name.startswith(CACHED)}
+    for name in sorted(others ^ engine.weight_inputs.keys()):
+        problem = "is no weight, and nothing else fills it" if name in others else "is no input that a weight can fill"
+        raise BundleError(f"manifest: engine {engine.name}: {name!r} {problem}; {AGAIN}")
 
 
 def _inputs(engine: EngineSpec) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
@@ -166,7 +184,7 @@ def _inputs(engine: EngineSpec) -> Mapping[str, tuple[tuple[str, ...], tuple[int
 def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
     """Return the types and the shape of each output that the block names, but for hidden states."""
     rows = 1 if engine.block.last_row else engine.block.slots
-    floats = ("float", "float32", "float16", "bfloat16")
+    floats = ("float32", "float16", "bfloat16")
     shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
     for output in engine.block.outputs:
         kind, _, number = output.partition(":")

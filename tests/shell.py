@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from signing import signed
+
 from specc.cli import main
 
 
@@ -67,10 +69,8 @@ def edit_manifest(bundle: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
     """Change the manifest and sign it again, as a stranger could."""
     file = bundle / "manifest.json"
     data = json.loads(file.read_text(encoding="utf-8"))
-    del data["manifest_sha256"]
     edit(data)
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-    file.write_text(json.dumps({**data, "manifest_sha256": digest}), encoding="utf-8")
+    file.write_bytes(signed(data))
     return bundle
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from specc.runtime.block import Block
 from specc.runtime.bundle_writer import write_manifest
-from specc.runtime.manifest import CacheSpec, EngineSpec, Manifest, ModelSpec
+from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 
 MANIFEST = Manifest(
-    schema=1,
+    schema=SCHEMA,
     model=ModelSpec(
         source="a/model",
         revision="main",

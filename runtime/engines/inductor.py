@@ -189,7 +189,7 @@ def if_it_fits(make: Callable[[], T], what: str, torch: Any) -> T:
 
 def _dtype(torch: Any, name: str) -> Any:
     """Return torch's type by its name in a manifest."""
-    return getattr(torch, "float32" if name == "float" else name)
+    return getattr(torch, name)
 
 
 def _torch() -> Any:

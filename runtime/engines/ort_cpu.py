@@ -12,7 +12,7 @@ from ..manifest import CacheSpec, EngineSpec
 from ..sequence import Rows, displaced
 from .onnx_runtime import FATAL, ort
 
-DTYPES = {"int64": np.int64, "float": np.float32, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
+DTYPES = {"int64": np.int64, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16}  # fmt: skip
 # How long a thread waits awake for work before it sleeps: about what passes between two steps. ONNX Runtime's own 50 ms
 # take a core from whoever runs next; with 0 every step wakes the threads anew.

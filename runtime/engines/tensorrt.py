@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
 # By a type's name: bytes of an element, and the numpy type that the host reads it as.
 TYPES: dict[str, tuple[int, Any]] = {
-    "float": (4, np.float32), "int32": (4, np.int32), "int64": (8, np.int64), "bool": (1, np.bool_),
+    "float32": (4, np.float32), "int32": (4, np.int32), "int64": (8, np.int64), "bool": (1, np.bool_),
     "float16": (2, None), "bfloat16": (2, None),
 }  # fmt: skip
-HOST = {"input_ids", "past_len", "row", "parents", "mask", "depth"}  # the host fills these; other inputs are weights
 
 
 class GpuKV(RowsOfLastRunner):
@@ -130,16 +129,15 @@ class TensorRTRunner:
         self.addresses: dict[str, int] = {}
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
-        prefix = "" if spec.block.model == "target" else f"{spec.block.model}."
         weights = bundle.file(spec.weights or bundle.manifest.weights)
         for tensor in spec.inputs:
             kind, _, row = tensor.name.partition(".")
             if kind == "past_key_values":
                 self.addresses |= {f"{k}.{row}": store.addresses[row] for k in ("past_key_values", "present")}
-            elif tensor.name in HOST:
-                self.inputs[tensor.name] = self._allocate(tensor)
+            elif tensor.name in spec.weight_inputs:
+                self.addresses[tensor.name] = self.gpu.weight(weights, spec.weight_inputs[tensor.name])
             else:
-                self.addresses[tensor.name] = self.gpu.weight(weights, prefix + tensor.name)
+                self.inputs[tensor.name] = self._allocate(tensor)
         for tensor in spec.outputs:
             kind = tensor.name.partition(".")[0]
             if kind == "rows":

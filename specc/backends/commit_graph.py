@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from specc.runtime.block import Block, Frontier
@@ -60,4 +61,4 @@ def commit(inputs: Sequence[Tensor], slots: int, from_rows: bool) -> ir.Model:
 
 
 def _value(name: str, dtype: str, shape: Sequence[int]) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(shape))
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))), shape=ir.Shape(shape))

@@ -154,8 +154,7 @@ def tensors(
 
 
 def _spec(name: str, value: Tensor) -> Spec:
-    kind = str(value.dtype).removeprefix("torch.")
-    return Spec(name, "float" if kind == "float32" else kind, tuple(int(size) for size in value.shape))
+    return Spec(name, str(value.dtype).removeprefix("torch."), tuple(int(size) for size in value.shape))
 
 
 def public(name: str) -> str:

@@ -180,7 +180,7 @@ def tensors(model: ir.Model, slots: int = 0) -> tuple[tuple[Tensor, ...], tuple[
 def _tensor(value: ir.Value, slots: int) -> Tensor:
     assert value.name is not None and value.dtype is not None and value.shape is not None
     sizes = tuple(size if isinstance(size, int) else slots for size in value.shape)
-    return Tensor(value.name, value.dtype.name.lower(), sizes)
+    return Tensor(value.name, value.dtype.numpy().name, sizes)
 
 
 def _translated(program: ExportedProgram, opset: int) -> ir.Model:

@@ -12,6 +12,7 @@ import torch
 from specc import passes
 from specc.backends import Options as BuildOptions
 from specc.backends import backend
+from specc.backends.export import read_header
 from specc.compiler import weights
 from specc.compiler.fork_pool import call_each
 from specc.compiler.graphs import Graphs, PreparedGraph, graph_key
@@ -125,9 +126,9 @@ def _build_file(
     records = passes.run(passes.pipeline(first.block, site.capacity), graph, dump)
     layers = tuple(sublayers(graph))  # before the backend rewrites the graph
     file = site.directory / f"{first.name}{builder.suffix}"
-    built = builder.build(
-        graph, first.block, site.directory / weights_file, weights.prefix_of(first.block.model), file, site.options
-    )
+    prefix = weights.prefix_of(first.block.model)
+    built = builder.build(graph, first.block, site.directory / weights_file, prefix, file, site.options)
+    stored, _ = read_header(site.directory / weights_file)
     engine = EngineSpec(
         name=first.name,
         backend=first.backend,
@@ -140,6 +141,7 @@ def _build_file(
         weights=weights_file,
         needs=built.needs,
         commit=built.commit,
+        weight_inputs={t.name: prefix + t.name for t in built.inputs if prefix + t.name in stored},
     )
     return [engine, *(builder.engine_at(engine, other.name, other.block) for other in others)]
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from signing import signed as signed_manifest
+
 FROZEN = Path(__file__).parents[1] / "bundles/schema-1"
 MANIFEST = "manifest.json"
 # Fields of a manifest on which tokens depend: which graph runs what, on which rows, and where an answer ends.
@@ -93,13 +95,7 @@ def _signed(name: str, data: bytes) -> dict[str, bytes]:
     """Return a changed file, and the manifest that says so."""
     manifest = json.loads((FROZEN / MANIFEST).read_text())
     manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return {name: data, MANIFEST: _sign(manifest)}
-
-
-def _sign(manifest: dict[str, Any]) -> bytes:
-    manifest.pop("manifest_sha256", None)
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**manifest, "manifest_sha256": digest}).encode()
+    return {name: data, MANIFEST: signed_manifest(manifest)}
 
 
 def _changed(name: str, data: bytes, signed: bool) -> dict[str, bytes]:
@@ -160,7 +156,7 @@ def mutate_json(rng: random.Random, data: Any) -> list[str]:
 def manifest(rng: random.Random, signed: bool) -> Mutation:
     data = json.loads((FROZEN / MANIFEST).read_text())
     way = mutate_json(rng, data)
-    content = _sign(data) if signed else json.dumps(data).encode()
+    content = signed_manifest(data) if signed else json.dumps(data).encode()
     may_change = signed and not MEANING.isdisjoint(way)
     return Mutation("manifest", f"{'.'.join(way)} signed={signed}", {MANIFEST: content}, may_change, _generate(rng))
 
@@ -173,7 +169,7 @@ def recipe(rng: random.Random, signed: bool) -> Mutation:
     if part.get("parameters") and rng.random() < 0.7:
         part = part["parameters"]
     way = mutate_json(rng, part)
-    content = _sign(data) if signed else json.dumps(data).encode()
+    content = signed_manifest(data) if signed else json.dumps(data).encode()
     may_change = signed and not {"verify", "engines", "drafter", "acceptance", "lossless"}.isdisjoint(way)
     what = f"{arguments[-1]} {'.'.join(way)} signed={signed}"
     return Mutation("recipe", what, {MANIFEST: content}, may_change, (*arguments, "--no-guard", "--json"))

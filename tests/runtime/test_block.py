@@ -47,6 +47,6 @@ def test_a_frontier_runs_chains_that_are_no_longer() -> None:
 def test_lanes_have_the_slots_of_the_topology_each_and_return_all_rows() -> None:
     block = Block(Tree.chain(3), lanes=4)
     assert (block.slots, block.topology.slots, block.is_chain) == (12, 3, True)
-    assert "lanes" not in to_json(Block(Tree.chain(3))) and to_json(block)["lanes"] == 4
+    assert to_json(Block(Tree.chain(3)))["lanes"] == 1 and to_json(block)["lanes"] == 4
     with pytest.raises(RecipeError, match="a block of 2 lanes returns all rows"):
         Block(Tree.chain(3), last_row=True, lanes=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from signing import signed
 from small_bundle import MANIFEST, fill
 
-from specc.runtime import bundle as module
+from specc.runtime import manifest_file
 from specc.runtime.bundle import open_bundle
 from specc.runtime.checked_files import check_once
 from specc.runtime.errors import BundleError, RecipeError
@@ -30,9 +30,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def alter(path: Path, **fields: object) -> None:
     """Change the manifest, and its digest with it."""
     data = json.loads((path / "manifest.json").read_text()) | fields
-    data.pop("manifest_sha256")
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-    (path / "manifest.json").write_text(json.dumps({**data, "manifest_sha256": digest}))
+    (path / "manifest.json").write_bytes(signed(data))
 
 
 def files(*more: str) -> dict[str, object]:
@@ -71,7 +69,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: (p / "manifest.json").write_text((p / "manifest.json").read_text().replace("a/model", "b/model")),
         "was altered",
     ),
-    "newer": (lambda p: alter(p, schema=99), "has schema version 99, newer than 1; upgrade specc"),
+    "newer": (lambda p: alter(p, schema=99), "has schema version 99, newer than 2; upgrade specc"),
     "a field too many": (lambda p: alter(p, colour="red"), "unknown field 'colour'"),
     "a name of nothing": (lambda p: alter(p, default_recipe="medusa"), "there is no 'medusa'"),
     "an engine elsewhere": (lambda p: alter(p, weights="../../etc/passwd"), "there is no '../../etc/passwd'"),
@@ -129,7 +127,7 @@ def test_a_manifest_that_is_not_a_file_is_refused_and_not_waited_for(kind: str, 
 
 def test_a_manifest_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "m.specc")
-    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    monkeypatch.setattr(manifest_file, "MOST_BYTES", 100)
     with pytest.raises(BundleError, match=r"cannot be read \(it has more than 0 MiB\)"):
         open_bundle(tmp_path / "m.specc")
 

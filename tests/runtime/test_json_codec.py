@@ -16,7 +16,7 @@ from specc.runtime import block, manifest, recipe, tree
 from specc.runtime.block import WEIGHTS, Block, Frontier, Layers, Parents
 from specc.runtime.errors import BundleError
 from specc.runtime.json_codec import from_json, to_json
-from specc.runtime.manifest import CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, PassRecord, Tensor
+from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, PassRecord, Tensor
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 
@@ -43,7 +43,7 @@ ENGINES = tuple(
     for i, b in enumerate(BLOCKS)
 )
 MANIFEST = Manifest(
-    schema=1,
+    schema=SCHEMA,
     model=ModelSpec(
         source="a/model",
         revision="main",
@@ -131,10 +131,38 @@ blocks = st.builds(
 
 
 @given(blocks)
-def test_a_block_survives_json(b: Block) -> None:
+def test_a_block_survives_json_with_all_its_fields(b: Block) -> None:
     data = to_json(b)
     assert from_json(Block, json.loads(json.dumps(data))) == b
-    assert all(getattr(b, f.name) != f.default for f in dataclasses.fields(b) if f.name in data)
+    assert list(data) == [f.name for f in dataclasses.fields(b)]
+
+
+def test_a_field_that_is_left_out_gets_its_default() -> None:
+    assert from_json(Block, {"topology": {"slots": 3}}) == Block(Parents(3))
+
+
+def objects(data: Any, value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the object of each dataclass in a value, out of its plain data."""
+    if dataclasses.is_dataclass(value):
+        yield data
+        value = vars(value)
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+    for key, part in pairs:
+        yield from objects(data[key], part)
+
+
+def test_a_field_whose_name_begins_with_x_is_ignored_in_every_object() -> None:
+    data = to_json(MANIFEST)
+    names = [list(part) for part in objects(data, MANIFEST)]
+    assert len(names) > 30
+    for part in list(objects(data, MANIFEST)):
+        part["x-any"] = {"y": [1]}
+    assert from_json(Manifest, data) == MANIFEST
+
+
+def test_a_name_of_a_map_may_begin_with_x() -> None:
+    changed = dataclasses.replace(MANIFEST, versions={"x-compiler": "1"}, extra={"x-any": 2})
+    assert from_json(Manifest, to_json(changed)) == changed
 
 
 PLACES = [path for path, _, _ in places(to_json(MANIFEST))]

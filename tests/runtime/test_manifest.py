@@ -10,13 +10,13 @@ import pytest
 import small_bundle
 
 from specc.runtime.errors import BundleError, PromptError
-from specc.runtime.manifest import SIZES, CacheSpec, FileSpec, Manifest, check_names
+from specc.runtime.manifest import SCHEMA, SIZES, CacheSpec, FileSpec, Manifest, check_names
 from specc.runtime.recipe import Recipe
 
 MODEL = replace(small_bundle.MANIFEST.model, context=8)
 ENGINE = small_bundle.MANIFEST.engines[0]
 MANIFEST = Manifest(
-    schema=1,
+    schema=SCHEMA,
     model=MODEL,
     engines=(ENGINE,),
     caches={"target": CacheSpec(192, {})},

@@ -30,7 +30,7 @@ from specc.runtime.tree import Tree
 
 TREE = Tree((-1, 0, 0, 1, 2))
 CAPACITY = 32
-CACHE = CacheSpec(CAPACITY, {"0": (1, 1)}, "float")
+CACHE = CacheSpec(CAPACITY, {"0": (1, 1)}, "float32")
 PAST, PRESENT, ROWS = "past_key_values.0.key", "present.0.key", "rows.0.key"
 # The tensors of the verify engine and of its commit engine, each with the input that it aliases.
 VERIFY = {"input_ids": "", "past_len": "", PAST: "", "bias": "", "ids": "", ROWS: "", PRESENT: PAST}
@@ -44,18 +44,19 @@ SPEC = EngineSpec(
     inputs=(
         Tensor("input_ids", "int64", (1, TREE.slots)),
         Tensor("past_len", "int64", (1,)),
-        Tensor(PAST, "float", (1, 1, CAPACITY, 1)),
-        Tensor("bias", "float", (1,)),
+        Tensor(PAST, "float32", (1, 1, CAPACITY, 1)),
+        Tensor("bias", "float32", (1,)),
     ),
     outputs=(
         Tensor("ids", "int64", (1, TREE.slots)),
-        Tensor(PRESENT, "float", (1, 1, CAPACITY, 1)),
-        Tensor(ROWS, "float", (1, 1, TREE.slots, 1)),
+        Tensor(PRESENT, "float32", (1, 1, CAPACITY, 1)),
+        Tensor(ROWS, "float32", (1, 1, TREE.slots, 1)),
     ),
     passes=(),
     weights="w.safetensors",
     needs={"tensorrt_rtx": "1.7", "compute_capability": "8.9"},
     commit="c.trt",
+    weight_inputs={"bias": "bias"},
 )
 UPLOADS, DOWNLOAD = ["cudaMemcpyAsync"] * 2, ["cudaMemcpyAsync", "cudaStreamSynchronize"]
 

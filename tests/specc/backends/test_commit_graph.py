@@ -18,8 +18,8 @@ CAPACITY = 9
 SLOTS = 4
 INPUTS = [
     Tensor("input_ids", "int64", (1, SLOTS)),
-    Tensor("past_key_values.3.key", "float", (1, 2, CAPACITY, 5)),
-    Tensor("past_key_values.3.value", "float", (1, 1, CAPACITY, 2)),
+    Tensor("past_key_values.3.key", "float32", (1, 2, CAPACITY, 5)),
+    Tensor("past_key_values.3.value", "float32", (1, 1, CAPACITY, 2)),
 ]
 
 

@@ -76,7 +76,7 @@ def test_inputs_and_outputs_are_named_and_typed_for_users() -> None:
     by_name = {tensor.name: tensor for tensor in (*inputs, *outputs)}
     assert by_name["input_ids"] == Tensor("input_ids", "int64", (1, 5))
     assert by_name["weights.of.something"].shape == (1,) and "past_len" not in by_name
-    assert by_name["past_key_values.2.value"] == Tensor("past_key_values.2.value", "float", (1, 2, CAPACITY, 16))
+    assert by_name["past_key_values.2.value"] == Tensor("past_key_values.2.value", "float32", (1, 2, CAPACITY, 16))
     assert by_name["top_ids"] == Tensor("top_ids", "int64", (1, 5, 2))
     assert [t.name for t in outputs][:4] == ["ids", "top_ids", "top_logprobs", "logits"]
 

@@ -28,7 +28,7 @@ from specc.runtime.tree import Tree
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 CAPABILITIES = "8.6", "8.9", "12.0"
-NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float", "HALF": "float16", "BF16": "bfloat16"}
+NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,8 @@ class TestBundle:
         report = specc("show", bundle, "--engine", "verify-early-exit", "--json").json
         assert Tree(tuple(report["parents"])).paths == tuple(map(tuple, report["paths"]))
         assert any(p["name"].startswith("BakeTree") for p in report["passes"])
-        assert all(p.keys() == {"name", "changed", "nodes_before", "nodes_after", "seconds"} for p in report["passes"])
+        fields = {"name", "changed", "nodes_before", "nodes_after", "seconds", "note"}
+        assert all(p.keys() == fields for p in report["passes"])
         names = [t["name"] for t in report["inputs"]]
         assert names[:2] == ["input_ids", "past_len"]
         assert report["recipes"] == ["early-exit"]

@@ -28,7 +28,7 @@ def engine(name: str, cache: str, *layers: int, rows: int = 144) -> EngineSpec:
     tensors = [Tensor("input_ids", "int64", (1, 1))]
     for layer in layers:
         for part in ("key", "value"):
-            tensors.append(Tensor(f"past_key_values.{layer}.{part}", "float", (1, 2, rows, 8 + layer)))
+            tensors.append(Tensor(f"past_key_values.{layer}.{part}", "float32", (1, 2, rows, 8 + layer)))
     return EngineSpec(
         name=name,
         backend="onnx",

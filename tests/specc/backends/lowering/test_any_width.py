@@ -128,7 +128,7 @@ def test_the_slots_size_gets_a_name_where_it_is() -> None:
 
 
 def test_an_engine_at_another_width_is_the_same_file_under_another_name() -> None:
-    specs = [Spec(name, "float", shape) for name, shape in TENSORS.items()]
+    specs = [Spec(name, "float32", shape) for name, shape in TENSORS.items()]
     decode = EngineSpec(
         name="decode",
         backend="onnx",
