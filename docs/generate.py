@@ -1,6 +1,6 @@
-"""Write the parts of the documentation that come from the table of methods.
+"""Write the parts of the documentation that come from the code: the table of methods, and the manifest's classes.
 
-    python docs/generate.py            # update docs/recipes.md and README.md
+    python docs/generate.py            # update docs/recipes.md, docs/manifest.schema.json and README.md
     python docs/generate.py --check    # change nothing; name the files that are out of date and exit with status 1
 
 A page marks such a part with two comments: <!-- generated: NAME --> and <!-- end of NAME -->.
@@ -9,12 +9,15 @@ A page marks such a part with two comments: <!-- generated: NAME --> and <!-- en
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from specc.recipes import METHODS, Method
+from specc.runtime.json_schema import json_schema
+from specc.runtime.manifest import SCHEMA, Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 README_RECIPES = (
@@ -84,10 +87,24 @@ def needs(m: Method) -> str:
     return ", ".join(f"`--{name}`" for name in m.needs) or "nothing more"
 
 
+def manifest_schema() -> str:
+    """Format the JSON Schema of a manifest in the newest schema version, its digest included."""
+    schema = json_schema(Manifest)
+    schema["properties"]["schema"]["const"] = SCHEMA
+    schema["properties"]["manifest_sha256"] = {
+        "description": "of the file, with 64 zeros in the place of these digits; the file ends with this field.",
+        "type": "string",
+        "pattern": "^[0-9a-f]{64}$",
+    }
+    schema["required"].append("manifest_sha256")
+    return json.dumps(schema, indent=1) + "\n"
+
+
 PARTS = {
     ROOT / "README.md": {"readme-recipes": readme_recipes},
     ROOT / "docs" / "recipes.md": {"recipe-summary": recipe_summary, "recipe-details": recipe_details},
 }
+FILES = {ROOT / "docs" / "manifest.schema.json": manifest_schema}
 
 
 def updated(text: str, parts: Mapping[str, str]) -> str:
@@ -111,11 +128,12 @@ def updated(text: str, parts: Mapping[str, str]) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return the up-to-date text of each page that has generated parts."""
-    return {
+    """Return the up-to-date text of each page that has generated parts, and of each file that is generated whole."""
+    texts = {
         page: updated(page.read_text(encoding="utf-8"), {name: make() for name, make in parts.items()})
         for page, parts in PARTS.items()
     }
+    return {**texts, **{file: make() for file, make in FILES.items()}}
 
 
 def main() -> int:

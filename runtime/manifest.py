@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from .block import Block
 from .errors import BundleError, PromptError, RecipeError
@@ -22,6 +22,7 @@ MOST = 2**31 - 1  # No size is larger. Products of sizes are compared with the m
 MOST_THREADS = 4096
 # Bytes of one element, by the type's name in a manifest: of tensors and of caches.
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}
+Dtype = Annotated[str, tuple(SIZES)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Tensor:
     """
 
     name: str
-    dtype: str
+    dtype: Dtype
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
@@ -119,7 +120,7 @@ class CacheSpec:
 
     capacity: int
     layers: Mapping[str, tuple[int, int]]
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, SIZES)
