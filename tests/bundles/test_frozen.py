@@ -13,7 +13,10 @@ from specc.runtime.bundle import open_bundle
 
 HERE = Path(__file__).parent
 # schema version -> SHA-256 of the manifest's bytes. A line is added with a version, and is never changed.
-MANIFESTS = {1: "a2d23e991990a0ee856d5df420f2f3a08eeb564e9cd4593b140d1cf50d8aa32b"}
+MANIFESTS = {
+    1: "a2d23e991990a0ee856d5df420f2f3a08eeb564e9cd4593b140d1cf50d8aa32b",
+    2: "13fc564f89c1bcd042d6d9652d8198387c8c09f95925a305bc69298717ad37e4",
+}
 BLOCKS = {
     "verify-chain-12": "Tree", "verify-early-exit": "Tree", "verify-lookahead": "Tree",
     "verify-dynamic-tree": "Parents", "draft-early-exit": "Frontier", "assistant-draft-dynamic-tree": "Frontier",
@@ -45,15 +48,34 @@ class TestFrozenBundle:
         assert len(proof.replayed) == len(proof.cases) * len(proof.bundle.manifest.recipes)
 
 
-def test_schema_1_has_every_kind_of_topology_and_two_caches() -> None:
-    manifest = open_bundle(HERE / "schema-1").manifest
+@pytest.mark.parametrize("version", MANIFESTS)
+def test_it_has_every_kind_of_topology_and_two_caches(version: int) -> None:
+    manifest = open_bundle(HERE / f"schema-{version}").manifest
     kinds = {e.name: type(e.block.topology).__name__ for e in manifest.engines}
     assert kinds.items() >= BLOCKS.items()
     assert set(manifest.caches) == {"target", "assistant"} and len(manifest.recipes) == 8
     assert len({e.file for e in manifest.engines if e.name.startswith("verify-chain-")}) == 1
 
 
-def test_schema_1_commits_rows_that_are_not_the_first_ones() -> None:
+@pytest.mark.parametrize("version", MANIFESTS)
+def test_it_commits_rows_that_are_not_the_first_ones(version: int) -> None:
     """Drafts of several tokens are accepted, so a wrong commit changes the golden outputs."""
-    lengths = {r.recipe: r.mean_acceptance_length for r in prove(HERE / "schema-1").replayed if r.case == 3}
+    lengths = {r.recipe: r.mean_acceptance_length for r in prove(HERE / f"schema-{version}").replayed if r.case == 3}
     assert lengths["early-exit"] > 1.5 and lengths["dynamic-tree"] > 1.2
+
+
+def test_schema_2_has_all_fields_and_the_names_of_its_types() -> None:
+    data = json.loads((HERE / "schema-2" / "manifest.json").read_text(encoding="utf-8"))
+    assert {len(engine) for engine in data["engines"]} == {13} and {len(recipe) for recipe in data["recipes"]} == {8}
+    assert all(len(engine["block"]) == 8 and len(engine["block"]["layers"]) == 3 for engine in data["engines"])
+    tensors = [t for engine in data["engines"] for t in (*engine["inputs"], *engine["outputs"])]
+    assert {t["dtype"] for t in tensors} == {"float32", "int64", "bool"}
+    assert {cache["dtype"] for cache in data["caches"].values()} == {"float32"}
+
+
+def test_schema_2_has_engines_for_two_lanes() -> None:
+    manifest = open_bundle(HERE / "schema-2").manifest
+    assert {e.name: e.block.lanes for e in manifest.engines if e.block.lanes > 1} == {
+        "decode-lanes": 2,
+        "verify-lanes": 2,
+    }
