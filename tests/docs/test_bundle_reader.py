@@ -1,8 +1,4 @@
-"""A reader that is written from docs/bundle-format.md alone runs the frozen bundle: json, numpy and ONNX Runtime.
-
-It imports nothing of specc. Where the page leaves a choice, it chooses otherwise than specc's runtime: caches are not
-bound in place, and prompts run at a width that no engine has.
-"""
+"""A reader that is written from docs/bundle-format.md alone runs the frozen bundles."""
 
 from __future__ import annotations
 
@@ -10,17 +6,19 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
+from bundle_reader import Bundle, Reader, match
 
-BUNDLE = Path(__file__).parents[1] / "bundles" / "schema-1"
-MANIFEST = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
-GOLDEN = [json.loads(line) for line in (BUNDLE / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
-ENGINES = {e["name"]: e for e in MANIFEST["engines"]}
-Caches = dict[str, np.ndarray]
+BUNDLES = Path(__file__).parents[1] / "bundles"
+OF_EACH_SCHEMA = pytest.mark.parametrize("bundle", ["schema-1", "schema-2"], indirect=True)
+CASES = range(4)
+
+
+@pytest.fixture(scope="module")
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    return Bundle(BUNDLES / request.param)
 
 
 def canonical(text: str) -> str:
@@ -36,62 +34,6 @@ def canonical(text: str) -> str:
     return re.sub(r'"\\u0000(\d+)\\u0000"', lambda m: numbers[int(m[1])], json.dumps(data, sort_keys=True))
 
 
-class Reader:
-    """Engines of the bundle and the caches of one sequence."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[str, Any] = {}
-        self.caches: dict[str, Caches] = {}
-        for name, cache in MANIFEST["caches"].items():
-            self.caches[name] = {
-                f"{layer}.{kind}": np.zeros((1, heads, cache["capacity"], size), np.float32)
-                for layer, (heads, size) in cache["layers"].items()
-                for kind in ("key", "value")
-            }
-
-    def call(self, name: str, tokens: list[int], past_len: int, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Run tokens in the first slots, and keep the rows that the engine returns."""
-        engine = ENGINES[name]
-        block, file = engine["block"], engine["file"]
-        if file not in self.sessions:
-            self.sessions[file] = onnxruntime.InferenceSession(BUNDLE / file, providers=["CPUExecutionProvider"])
-        session, cache = self.sessions[file], self.caches[block.get("cache", "target")]
-        width = next(i.shape[1] for i in session.get_inputs() if i.name == "input_ids")
-        slots = width if isinstance(width, int) else len(tokens)  # A width with a name may be any number.
-        feed = {
-            "input_ids": np.array([tokens + [0] * (slots - len(tokens))]),
-            "past_len": np.array([past_len]),
-            **inputs,
-        }
-        if block.get("last_row"):
-            feed["row"] = np.array([len(tokens) - 1])
-        for tensor in engine["inputs"]:
-            prefix, _, row = tensor["name"].partition(".")
-            if prefix == "past_key_values":
-                feed[tensor["name"]] = cache[row]
-        names = [o["name"] for o in engine["outputs"]]
-        outputs = dict(zip(names, session.run(names, feed), strict=True))
-        for output in names:
-            prefix, _, row = output.partition(".")
-            if prefix == "present":
-                cache[row] = outputs.pop(output)
-        return outputs
-
-    def commit(self, past_len: int, path: list[int]) -> int:
-        """Copy the rows of a path to their places; return the number of rows."""
-        for array in self.caches["target"].values():
-            for i, slot in enumerate(path):
-                array[:, :, past_len + i] = array[:, :, past_len + slot]
-        return past_len + len(path)
-
-    def prefill(self, prompt: list[int], name: str, most: int) -> tuple[int, int]:
-        """Run a prompt in parts of `most` tokens; return the number of rows and the first new token."""
-        outputs: dict[str, np.ndarray] = {}
-        for start in range(0, len(prompt), most):
-            outputs = self.call(name, prompt[start : start + most], start)
-        return len(prompt), int(outputs["ids"][0, -1])
-
-
 def draft(parents: list[int], truth: list[int], rng: np.random.Generator) -> list[int]:
     """Fill a tree: along one random path the tokens that are right, elsewhere random ones."""
     path = [int(rng.integers(len(parents)))]
@@ -103,26 +45,22 @@ def draft(parents: list[int], truth: list[int], rng: np.random.Generator) -> lis
     return tokens
 
 
-def match(parents: list[int], tokens: list[int], ids: np.ndarray) -> tuple[list[int], int]:
-    """Accept as the page says; return the path and the new token."""
-    paths = [[0]]
-    while True:
-        token = int(ids[paths[0][-1]])
-        children = [(p, s) for p in paths for s, parent in enumerate(parents) if parent == p[-1] and tokens[s] == token]
-        if not children:
-            return paths[0], token
-        paths = [[*p, s] for p, s in children]
+def test_the_digest_of_schema_1_is_computed_from_the_text_of_the_numbers() -> None:
+    text = (BUNDLES / "schema-1" / "manifest.json").read_text(encoding="utf-8")
+    assert hashlib.sha256(canonical(text).encode()).hexdigest() == json.loads(text)["manifest_sha256"]
 
 
-def test_the_digest_is_computed_from_the_text_of_the_numbers() -> None:
-    text = (BUNDLE / "manifest.json").read_text(encoding="utf-8")
-    assert hashlib.sha256(canonical(text).encode()).hexdigest() == MANIFEST["manifest_sha256"]
+def test_the_digest_of_schema_2_is_computed_from_the_bytes_of_the_file() -> None:
+    content = (BUNDLES / "schema-2" / "manifest.json").read_bytes()
+    digits = content[-68:-4]
+    assert hashlib.sha256(content[:-68] + b"0" * 64 + content[-4:]).hexdigest() == digits.decode()
 
 
-@pytest.mark.parametrize("case", range(len(GOLDEN)))
+@OF_EACH_SCHEMA
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("name", "most"), [("prefill", 64), ("decode", 1), ("decode", 200)])
-def test_plain_decoding_after_every_kind_of_prefill(case: int, name: str, most: int) -> None:
-    reader, golden = Reader(), GOLDEN[case]
+def test_plain_decoding_after_every_kind_of_prefill(bundle: Bundle, case: int, name: str, most: int) -> None:
+    reader, golden = Reader(bundle), bundle.golden[case]
     rows, token = reader.prefill(golden["prompt_ids"], name, most)
     tokens = [token]
     while len(tokens) < len(golden["token_ids"]):
@@ -132,12 +70,13 @@ def test_plain_decoding_after_every_kind_of_prefill(case: int, name: str, most: 
     assert tokens == golden["token_ids"]
 
 
-@pytest.mark.parametrize("case", range(len(GOLDEN)))
+@OF_EACH_SCHEMA
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["verify-early-exit", "verify-lookahead", "verify-dynamic-tree", "verify-chain-6"])
-def test_trees_are_verified_and_committed(case: int, name: str) -> None:
+def test_trees_are_verified_and_committed(bundle: Bundle, case: int, name: str) -> None:
     """Drafts are right along a random path of the tree, so rows that are not the first ones are committed."""
-    reader, golden, rng = Reader(), GOLDEN[case], np.random.default_rng(case)
-    topology = ENGINES[name]["block"]["topology"]
+    reader, golden, rng = Reader(bundle), bundle.golden[case], np.random.default_rng(case)
+    topology = bundle.engines[name]["block"]["topology"]
     rows, token = reader.prefill(golden["prompt_ids"], "decode", 200)
     tokens, moves = [token], 0
     while len(tokens) < len(golden["token_ids"]):
@@ -153,22 +92,23 @@ def test_trees_are_verified_and_committed(case: int, name: str) -> None:
     assert moves > 0 or "chain" in name
 
 
-@pytest.mark.parametrize(("name", "plain"), [("assistant-draft-dynamic-tree", "assistant-draft")])
-def test_a_frontier_grows_a_tree_whose_branches_do_not_see_each_other(name: str, plain: str) -> None:
+@OF_EACH_SCHEMA
+def test_a_frontier_grows_a_tree_whose_branches_do_not_see_each_other(bundle: Bundle) -> None:
     """Two branches grow side by side; each token's logits are those that a chain gives."""
-    topology = ENGINES[name]["block"]["topology"]
+    name, plain = "assistant-draft-dynamic-tree", "assistant-draft"
+    topology = bundle.engines[name]["block"]["topology"]
     slots, span = topology["slots"], topology["span"]
-    prompt, root, branches = GOLDEN[1]["prompt_ids"], 7, ([11, 12], [21, 22])
+    prompt, root, branches = bundle.golden[1]["prompt_ids"], 7, ([11, 12], [21, 22])
 
     def chain(tokens: list[int]) -> np.ndarray:
-        reader = Reader()
+        reader = Reader(bundle)
         reader.prefill(prompt, "assistant-prefill", 64)
         logits: list[np.ndarray] = [
             reader.call(plain, [token], len(prompt) + i)["logits"][0, 0] for i, token in enumerate(tokens)
         ]
         return logits[-1]
 
-    reader = Reader()
+    reader = Reader(bundle)
     reader.prefill(prompt, "assistant-prefill", 64)
 
     def grow(tokens: list[int], grown: int, visible: list[list[int]], depths: list[int]) -> np.ndarray:
