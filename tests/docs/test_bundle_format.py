@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 import json
 import re
@@ -15,10 +16,13 @@ import pytest
 
 from specc.exactness.golden import Case
 from specc.runtime import block, manifest, recipe, tree, width_invariance
+from specc.runtime.engines.inductor import DTYPES
+from specc.runtime.engines.ort_device import TYPES
 from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.manifest import Manifest, check_names
 
-PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for module in (manifest, block, tree, recipe, width_invariance)
@@ -98,7 +102,35 @@ def test_a_table_says_what_the_docstring_says(name: str) -> None:
 
 def test_the_example_is_a_manifest() -> None:
     (example,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
-    check_names(from_json(Manifest, json.loads(example)))
+    data = json.loads(example)
+    check_names(from_json(Manifest, data))
+    assert to_json(from_json(Manifest, data)) == data, "a writer writes every field"
+
+
+def test_the_page_shows_how_the_digest_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    content = (ROOT / "tests" / "bundles" / "schema-2" / "manifest.json").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    Path("manifest.json").write_bytes(content)
+    exec(code, {"sha256": hashlib.sha256})
+    Path("manifest.json").write_bytes(content.replace(b"tests/tiny.py", b"tests/tiny.pz"))
+    with pytest.raises(AssertionError):
+        exec(code, {"sha256": hashlib.sha256})
+
+
+def test_the_page_names_every_type_with_its_size_and_what_onnx_and_safetensors_call_it() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \| (\w+) \| (\w+) \|$", PAGE, re.MULTILINE)
+    assert {name: int(size) for name, size, _, _ in rows} == manifest.SIZES
+    numbers = {"FLOAT": 1, "INT32": 6, "INT64": 7, "BOOL": 9, "FLOAT16": 10, "BFLOAT16": 16}  # TensorProto.DataType
+    assert {name: numbers[onnx] for name, _, onnx, _ in rows} == {name: number for name, (number, _) in TYPES.items()}
+    assert all(DTYPES[stored] == name for name, _, _, stored in rows if stored in DTYPES)
+
+
+def test_every_example_is_linked_from_the_rule_that_it_shows() -> None:
+    examples = (ROOT / "docs" / "bundle-examples.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"^### (\d+)\. ", examples, re.MULTILINE)
+    linked = re.findall(r"bundle-examples\.md#(\d+)-", PAGE)
+    assert sorted(linked, key=int) == numbers
 
 
 def test_golden_outputs_have_the_fields_that_the_page_names() -> None:
