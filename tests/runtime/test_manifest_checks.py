@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from specc.runtime.errors import BundleError, RecipeError
 from specc.runtime.manifest_checks import check_logits
 
 FROZEN = Path(__file__).parents[1] / "bundles/schema-1"
+NEWEST = Path(__file__).parents[1] / "bundles/schema-2"
 Edit = Callable[[dict[str, Any]], Any]
 HUGE = 10**30
 
@@ -47,7 +49,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "no target cache": (lambda m: m["caches"].pop("target"), "target"),
     "an unknown type of rows": (lambda m: m["caches"]["target"].update(dtype="complex"), "unknown dtype 'complex'"),
     "an unknown type": (tensor("inputs", "input_ids", dtype="int8"), "unknown dtype 'int8'"),
-    "another known type": (tensor("inputs", "input_ids", dtype="float"), "input 'input_ids' is not [1, 1]"),
+    "another known type": (tensor("inputs", "input_ids", dtype="float32"), "input 'input_ids' is not [1, 1]"),
     "a dimension below zero": (tensor("inputs", "input_ids", shape=[1, -1]), "a dimension is -1"),
     "a huge dimension": (tensor("outputs", "logits", shape=[1, 1, HUGE]), "a dimension is 1000"),
     "another vocabulary": (tensor("outputs", "logits", shape=[1, 1, 511]), "output 'logits' is not [1, 1, 512]"),
@@ -121,6 +123,42 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "a tolerance without end": (lambda m: m.update(near_tie_tolerance=float("inf")), "is not a finite number"),
     "a tolerance that is no number": (lambda m: m.update(near_tie_tolerance=float("nan")), "is not a finite number"),
 }
+
+
+WEIGHT_EDITS: dict[str, tuple[Edit, str]] = {
+    "an input that nothing fills": (
+        lambda m: engine(m)["inputs"].append({"name": "bias", "dtype": "float32", "shape": [4]}),
+        "engine decode: 'bias' is no weight, and nothing else fills it",
+    ),
+    "a weight that is no input": (
+        lambda m: engine(m).update(weight_inputs={"bias": "model.bias"}),
+        "engine decode: 'bias' is no input that a weight can fill",
+    ),
+    "a weight in the place of the host's input": (
+        lambda m: engine(m).update(weight_inputs={"past_len": "model.bias"}),
+        "engine decode: 'past_len' is no input that a weight can fill",
+    ),
+    "a weight in the place of the cache": (
+        lambda m: engine(m).update(weight_inputs={"past_key_values.0.key": "model.bias"}),
+        "engine decode: 'past_key_values.0.key' is no input that a weight can fill",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "named"), WEIGHT_EDITS.values(), ids=WEIGHT_EDITS)
+def test_an_input_that_is_not_filled_once_is_refused(edit: Edit, named: str, tmp_path: Path) -> None:
+    """Schema 1 does not say which inputs are weights."""
+    with pytest.raises(BundleError, match=re.escape(f"manifest: {named}; compile the bundle again")):
+        open_bundle(edit_manifest(copied(NEWEST, tmp_path), edit))
+
+
+def test_an_input_that_is_a_weight_is_accepted(tmp_path: Path) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        engine(manifest)["inputs"].append({"name": "bias", "dtype": "float32", "shape": [4]})
+        engine(manifest)["weight_inputs"] = {"bias": "model.bias"}
+
+    opened = open_bundle(edit_manifest(copied(NEWEST, tmp_path), edit))
+    assert opened.engine("decode").weight_inputs == {"bias": "model.bias"}
 
 
 @pytest.mark.parametrize(("edit", "named"), EDITS.values(), ids=EDITS)
