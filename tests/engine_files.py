@@ -26,10 +26,9 @@ def build(directory: Path, block: Block, options: Options | None = None) -> Engi
     from specc.backends.onnx import ONNX
     from specc.compiler import weights
 
-    graph, file = prepared("llama"), directory / f"weights-{block.weights}.safetensors"
-    tensors = weights.collect(graph)
-    weights.write_types(tensors, directory, [block.weights])
-    file = file if file.exists() else directory / "weights.safetensors"
+    graph, file = prepared("llama"), directory / weights.file_name(block.weights)
+    if not file.exists():
+        weights.write_type(weights.collect(graph), file, block.weights)
     passes.run(passes.pipeline(block, CAPACITY), graph)
     built = ONNX.build(graph, block, file, "", directory / "verify.onnx", options or backends.Options("portable"))
     return EngineSpec(

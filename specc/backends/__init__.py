@@ -53,11 +53,13 @@ class Options:
         lowering: One of LOWERINGS. None leaves the choice to the backend.
         compute_capability: The GPU to build for, such as "8.9". None is the GPU of this machine.
         weights_inside: Give each engine a copy of its weights instead of taking them as inputs.
+        split_weights: Write a weights file for each model and type of weights, for runtimes that load a file whole.
     """
 
     lowering: str | None = None
     compute_capability: str | None = None
     weights_inside: bool = False
+    split_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.lowering not in (None, *LOWERINGS):

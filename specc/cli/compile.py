@@ -78,6 +78,7 @@ LANES = (
     "requests by Model.submit. The backend onnx has them. "
     "Default: 1, none."
 )
+SPLIT = "Write a weights file for each model and type of weights, for runtimes that load a file whole."
 INSIDE = "Give each TensorRT engine its own copy of the weights, instead of one copy for all."
 ADAPTER = "A directory that peft wrote. It is merged into the weights."
 REVISION = "A branch, tag or commit of the repository on the hub."
@@ -118,6 +119,7 @@ def command(
     lanes: Annotated[int, option("N", LANES, min=1, rich_help_panel="Engines")] = 1,
     compute_capability: Annotated[OptionalStr, option("X.Y", CAPABILITY, rich_help_panel="Engines")] = None,
     weights_inside: Annotated[bool, flag("--weights-inside", INSIDE, rich_help_panel="Engines")] = False,
+    split_weights: Annotated[bool, flag("--split-weights", SPLIT, rich_help_panel="Engines")] = False,
     revision: Annotated[OptionalStr, option("R", REVISION, rich_help_panel="Model")] = None,
     adapter: Annotated[OptionalPath, option("DIR", ADAPTER, rich_help_panel="Model")] = None,
     trust_remote_code: Annotated[bool, flag("--trust-remote-code", TRUST, rich_help_panel="Model")] = False,
@@ -164,7 +166,10 @@ def command(
                 draft_dtype=draft_dtype,
                 lanes=lanes,
                 build=BuildOptions(
-                    lowering=lowering, compute_capability=compute_capability, weights_inside=weights_inside
+                    lowering=lowering,
+                    compute_capability=compute_capability,
+                    weights_inside=weights_inside,
+                    split_weights=split_weights,
                 ),
                 overwrite=overwrite,
                 dump_graphs=dump_graphs,

@@ -149,9 +149,9 @@ def _write_bundle(
     requests = settle_widths(requests, graphs, options)
 
     site = Site(directory=directory, capacity=capacity, options=options.build, dump=_dump(options))
-    files = write_weights(requests, graphs, site)
-    engines = build_engines(requests, graphs, files, site, stages)
-    write_manifest(directory, assemble(spec, plans, names, engines, files, extra))
+    write_weights(requests, graphs, site)
+    engines = build_engines(requests, graphs, site, stages)
+    write_manifest(directory, assemble(spec, plans, names, engines, extra))
     return is_rounded
 
 

@@ -23,7 +23,6 @@ def assemble(
     plans: Sequence[RecipePlan],
     names: Mapping[Block, str],
     engines: Sequence[EngineSpec],
-    files: Mapping[str, str],
     extra: Mapping[str, Any],
 ) -> Manifest:
     """Assemble the manifest. The bundle decodes plainly until recipes have been measured.
@@ -32,8 +31,7 @@ def assemble(
         spec: the target.
         plans: the recipes.
         names: names of the blocks that recipes run.
-        engines: the engines that were built.
-        files: names of the weights files by type of weights; the first is the manifest's.
+        engines: the engines that were built; the manifest's weights are those of the first.
         extra: notes for the manifest's field of that name.
     """
     return Manifest(
@@ -45,7 +43,7 @@ def assemble(
         default_recipe="plain",
         versions=_versions(),
         files={},
-        weights=next(iter(files.values())),
+        weights=engines[0].weights,
         extra={**extra, COMPILED_AT: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,37 +44,28 @@ class Site:
     dump: Path | None = None
 
 
-def write_weights(requests: Sequence[EngineRequest], graphs: Graphs, site: Site) -> dict[str, str]:
+def write_weights(requests: Sequence[EngineRequest], graphs: Graphs, site: Site) -> None:
     """Write the tensors that the requested engines read, and nothing else.
-
-    Returns:
-        The file's name by type of weights.
 
     Raises:
         BundleError: there is no room.
     """
     blocks_by_file: dict[str, list[Block]] = {}
     for request in requests:
-        name = weights.file_name(_file_type(request.block, site.options))
-        blocks_by_file.setdefault(name, []).append(request.block)
-    files: dict[str, str] = {}
-    for blocks in blocks_by_file.values():
+        blocks_by_file.setdefault(_weights_file(request.block, site.options), []).append(request.block)
+    for name, blocks in blocks_by_file.items():
         tensors: dict[str, torch.Tensor] = {}
         for model, kind, layers in dict.fromkeys((*graph_key(graphs, block), block.layers) for block in blocks):
             tensors |= _tensors_read(graphs[model, kind], layers, weights.prefix_of(model), site.capacity)
-        files |= weights.write_types(tensors, site.directory, [_file_type(block, site.options) for block in blocks])
-    return {request.block.weights: files[_file_type(request.block, site.options)] for request in requests}
+        weights.write_type(tensors, site.directory / name, _file_type(blocks[0], site.options))
 
 
-def build_engines(
-    requests: Sequence[EngineRequest], graphs: Graphs, files: Mapping[str, str], site: Site, stages: Stages
-) -> list[EngineSpec]:
+def build_engines(requests: Sequence[EngineRequest], graphs: Graphs, site: Site, stages: Stages) -> list[EngineSpec]:
     """Build a file for each request, or one for all that differ in width alone where the backend can.
 
     Args:
         requests: the engines, in the order in which they are returned.
         graphs: the prepared graphs.
-        files: names of the weights files by type of weights.
         site: where and how to build.
         stages: told of each file as it begins.
 
@@ -90,7 +81,7 @@ def build_engines(
     titles = [_title(group, len(names) > 1) for group in groups.values()]
     stages.begin("build", "build the engines")
     results = call_each(
-        [partial(_build_file, group, graphs, files, site) for group in groups.values()],
+        [partial(_build_file, group, graphs, site) for group in groups.values()],
         at_once=min(threads(), FORKS) if all(backend(n).builds_in_parallel for n in names) else 1,
         begin=lambda number: stages.advance(number, len(groups), titles[number]),
         prepare=partial(torch.set_num_threads, 1),  # OpenMP's threads do not come along with a fork
@@ -114,13 +105,18 @@ def _tensors_read(prepared: PreparedGraph, layers: Layers, prefix: str, capacity
     return {name: tensors[name] for name in weights.collect(graph, prefix) if name in tensors}
 
 
-def _build_file(
-    group: Sequence[EngineRequest], graphs: Graphs, files: Mapping[str, str], site: Site
-) -> list[EngineSpec]:
+def _weights_file(block: Block, options: BuildOptions) -> str:
+    """Return the name of the file with a block's weights."""
+    if options.split_weights:
+        return weights.file_name(block.weights, block.model)
+    return weights.file_name(_file_type(block, options))
+
+
+def _build_file(group: Sequence[EngineRequest], graphs: Graphs, site: Site) -> list[EngineSpec]:
     """Build one file, which is named after the first request of the group, and return the group's engines."""
     first, *others = group
     prepared, builder = graphs[graph_key(graphs, first.block)], backend(first.backend)
-    weights_file = files[first.block.weights]
+    weights_file = _weights_file(first.block, site.options)
     graph = passes.fork(prepared.graph)
     dump = site.dump / first.name if site.dump else None
     records = passes.run(passes.pipeline(first.block, site.capacity), graph, dump)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -47,30 +47,31 @@ def collect(graph: GraphModule, prefix: str = "") -> dict[str, Tensor]:
     return {f"{prefix}{n}": t.detach().contiguous() for n, t in read.items() if t.nbytes >= INLINE}
 
 
-def file_name(kind: str) -> str:
-    """Return the file that holds weights of a type: one for each half type, and one for all others."""
+def file_name(kind: str, model: str = "") -> str:
+    """Return the file that holds weights of a type: one for each half type, and one for all others.
+
+    Args:
+        kind: the type.
+        model: the model, if each model and type has a file of its own; empty if models share their files.
+    """
+    if model:
+        return f"weights-{model}-{kind}.safetensors"
     return f"weights-{kind}.safetensors" if kind in HALF else "weights.safetensors"
 
 
-def write_types(tensors: Mapping[str, Tensor], directory: Path, types: Iterable[str]) -> dict[str, str]:
-    """Write the file of each type, and return its name by type.
+def write_type(tensors: Mapping[str, Tensor], file: Path, kind: str) -> None:
+    """Write the file of a type.
 
     Args:
         tensors: by name; float32 becomes the type of the file, packed weights stay as they are.
-        directory: the bundle.
-        types: types of weights, see `specc.runtime.block.WEIGHTS`.
+        file: the file.
+        kind: the type of weights, see `specc.runtime.block.WEIGHTS`.
 
     Raises:
         BundleError: there is no room.
     """
-    files: dict[str, str] = {}
-    for kind in dict.fromkeys(types):
-        files[kind] = file_name(kind)
-        half = HALF.get(kind)
-        if not (directory / files[kind]).exists():
-            cast = {n: t.to(half) if half and t.dtype == torch.float32 else t for n, t in tensors.items()}
-            write(cast, directory / files[kind])
-    return files
+    half = HALF.get(kind)
+    write({n: t.to(half) if half and t.dtype == torch.float32 else t for n, t in tensors.items()}, file)
 
 
 def write(tensors: dict[str, Tensor], file: Path) -> None:

@@ -43,8 +43,10 @@ def trt() -> Any:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Write the weights in each type; return the files by type."""
     directory = tmp_path_factory.mktemp("weights")
-    tensors = weights.collect(demo())
-    return {t: directory / name for t, name in weights.write_types(tensors, directory, RTX.types).items()}
+    files = {dtype: directory / weights.file_name(dtype) for dtype in RTX.types}
+    for dtype, file in files.items():
+        weights.write_type(weights.collect(demo()), file, dtype)
+    return files
 
 
 def model(name: str, dtype: str, weights_file: Path, layers: Layers | None = None) -> tuple[ir.Model, Block]:

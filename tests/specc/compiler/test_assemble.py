@@ -38,6 +38,7 @@ def engine(name: str, cache: str, *layers: int, rows: int = 144) -> EngineSpec:
         inputs=tuple(tensors),
         outputs=(),
         passes=(),
+        weights=f"weights-{name}.safetensors",
     )
 
 
@@ -46,8 +47,7 @@ def manifest(*engines: EngineSpec, **changes: Any) -> Any:
     blocks = method.plan(method.settle({}), Facts(2, 9))
     plan = RecipePlan(method=method, values=method.settle({}), blocks=blocks)
     names = {blocks.verify[0]: "verify-chain-6"}
-    files = {"bf16": "weights-bf16.safetensors", "fp32": "weights.safetensors"}
-    return assemble(SPEC, [plan], names, engines, files, extra=changes)
+    return assemble(SPEC, [plan], names, engines, extra=changes)
 
 
 def test_a_cache_has_the_rows_that_its_engines_read_between_them() -> None:
@@ -68,10 +68,14 @@ def test_a_recipe_names_the_engines_of_its_blocks() -> None:
 
 
 def test_a_bundle_decodes_plainly_until_it_is_measured_and_the_first_file_is_its_weights() -> None:
-    matches = manifest(engine("decode", "target", 0), note=1)
-    assert (matches.default_recipe, matches.weights, matches.extra["note"]) == ("plain", "weights-bf16.safetensors", 1)
+    matches = manifest(engine("decode", "target", 0), engine("draft", "target", 0), note=1)
+    assert (matches.default_recipe, matches.weights, matches.extra["note"]) == (
+        "plain",
+        "weights-decode.safetensors",
+        1,
+    )
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", matches.extra[COMPILED_AT])
-    assert matches.model == SPEC and [e.name for e in matches.engines] == ["decode"]
+    assert matches.model == SPEC and [e.name for e in matches.engines] == ["decode", "draft"]
 
 
 def test_versions_are_those_of_the_packages_that_are_here() -> None:

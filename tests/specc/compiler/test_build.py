@@ -16,6 +16,7 @@ from specc.compiler.requests import EngineRequest
 from specc.compiler.stages import Stages
 from specc.compiler.weights import collect
 from specc.runtime.block import Block, Layers
+from specc.runtime.engines.onnx_file import parse
 from specc.runtime.tree import Tree
 
 pytestmark = pytest.mark.torch
@@ -34,14 +35,13 @@ def graphs_for(*blocks: Block) -> Graphs:
     return quantize_graphs(fp32, blocks)
 
 
-def site(directory: Path, **changes: Any) -> Site:
-    return Site(directory=directory, capacity=CAPACITY, options=BuildOptions(), **changes)
+def site(directory: Path, options: BuildOptions | None = None, **changes: Any) -> Site:
+    return Site(directory=directory, capacity=CAPACITY, options=options or BuildOptions(), **changes)
 
 
-def stored(directory: Path, *blocks: Block) -> dict[str, set[str]]:
+def stored(directory: Path, *blocks: Block, options: BuildOptions | None = None) -> dict[str, set[str]]:
     """Return the names of the tensors in each file that is written for these blocks."""
-    files = write_weights([request(block) for block in blocks], graphs_for(*blocks), site(directory))
-    assert files.keys() == {block.weights for block in blocks}
+    write_weights([request(block) for block in blocks], graphs_for(*blocks), site(directory, options))
     return {file.name: set(load_file(file)) for file in directory.glob("*.safetensors")}
 
 
@@ -77,6 +77,33 @@ def test_a_file_of_a_half_type_holds_what_its_engines_read_alone(tmp_path: Path)
     assert not any("_int4" in name for name in names["weights-bf16.safetensors"])
 
 
+SPLIT = BuildOptions(split_weights=True)
+DRAFT = Block(Tree.chain(1), weights="int4", model="assistant", cache="assistant")
+
+
+def test_split_weights_have_a_file_for_each_model_and_type(tmp_path: Path) -> None:
+    names = stored(tmp_path, Block(Tree.chain(1)), EXIT, DRAFT, options=SPLIT)
+    assert names.keys() == {f"weights-{part}.safetensors" for part in ("target-fp32", "target-int4", "assistant-int4")}
+    assert names["weights-target-fp32.safetensors"] == set(collect(prepared("llama")))
+    assert any("_int4" in name for name in names["weights-target-int4.safetensors"])
+    assert all(name.startswith("assistant.") for name in names["weights-assistant-int4.safetensors"])
+
+
+def test_an_engine_refers_to_the_split_file_of_its_model_and_type_and_to_no_other(
+    tmp_path: Path, stages: Stages, translations: None
+) -> None:
+    target = [request(block, name=f"engine-{i}") for i, block in enumerate((Block(Tree.chain(1)), EXIT, DRAFT))]
+    graphs, where = graphs_for(*(r.block for r in target)), site(tmp_path, SPLIT)
+    write_weights(target, graphs, where)
+    engines = build_engines(target, graphs, where, stages)
+    expected = ["target-fp32", "target-int4", "assistant-int4"]
+    assert [e.weights for e in engines] == [f"weights-{part}.safetensors" for part in expected]
+    for engine in engines:
+        tensors = parse((tmp_path / engine.file).read_bytes()).graph.initializer
+        places = {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}
+        assert places == {engine.weights} and engine.weight_inputs == {}
+
+
 @pytest.fixture
 def titles() -> list[str]:
     return []
@@ -100,7 +127,8 @@ def test_chains_that_differ_in_width_alone_share_a_file(
         request(blocks[3], name="three"),
     ]
     graphs, where = graphs_for(tree), site(tmp_path, dump=tmp_path / "dump")
-    engines = build_engines(target, graphs, write_weights(target, graphs, where), where, stages)
+    write_weights(target, graphs, where)
+    engines = build_engines(target, graphs, where, stages)
     assert [(e.name, e.file) for e in engines] == [
         ("one", "one.onnx"),
         ("tree", "tree.onnx"),
@@ -122,5 +150,5 @@ def test_of_several_backends_each_is_named_as_it_builds(
     block = Block(Tree.chain(1))
     target = [EngineRequest(name="decode", backend=name, block=block, needed=True) for name in ("onnx", "tensorrt-rtx")]
     with pytest.raises(KeyError):  # nothing was built
-        build_engines(target, graphs_for(block), {"fp32": "weights.safetensors"}, site(tmp_path), stages)
+        build_engines(target, graphs_for(block), site(tmp_path), stages)
     assert titles == ["build the engines", "build the engines · decode by onnx, 1 of 2"]

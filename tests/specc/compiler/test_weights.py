@@ -20,7 +20,7 @@ from specc.compiler.weights import (
     prefix_of,
     share_tied,
     write,
-    write_types,
+    write_type,
 )
 from specc.runtime.errors import BundleError
 
@@ -77,19 +77,18 @@ def test_a_prepared_graph_computes_the_same_when_tied_weights_have_one_name() ->
 
 def test_each_half_type_has_a_file_and_all_others_share_one(tmp_path: Path) -> None:
     tensors = {"w": torch.full((4, 4), 1.5), "packed": torch.ones(4, dtype=torch.uint8)}
-    files = write_types(tensors, tmp_path, ["fp32", "bf16", "int4", "bf16"])
+    files = {kind: file_name(kind) for kind in ("fp32", "bf16", "int4")}
     assert files == {"fp32": "weights.safetensors", "bf16": "weights-bf16.safetensors", "int4": "weights.safetensors"}
-    assert files == {kind: file_name(kind) for kind in files}
-    for name, dtype in (("weights.safetensors", torch.float32), ("weights-bf16.safetensors", torch.bfloat16)):
-        stored = load_file(tmp_path / name)
+    for kind, dtype in (("int4", torch.float32), ("bf16", torch.bfloat16)):
+        write_type(tensors, tmp_path / files[kind], kind)
+        stored = load_file(tmp_path / files[kind])
         assert (stored["w"].dtype, stored["packed"].dtype) == (dtype, torch.uint8)
         assert stored["w"].float().equal(tensors["w"])
 
 
-def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:
-    write_types({"w": torch.ones(2)}, tmp_path, ["fp32"])
-    write_types({"w": torch.zeros(2)}, tmp_path, ["int4"])
-    assert load_file(tmp_path / "weights.safetensors")["w"].tolist() == [1, 1]
+def test_a_file_of_one_model_and_type_has_both_in_its_name() -> None:
+    assert file_name("int4", "assistant") == "weights-assistant-int4.safetensors"
+    assert file_name("fp32", "target") == "weights-target-fp32.safetensors"
 
 
 def test_no_room_is_one_line_with_a_remedy(tmp_path: Path) -> None:
