@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,13 @@ def _parse(text: str, faults: list[str]) -> Any:
             faults.append(f"field {repeated!a} is there twice")
         return data
 
-    def read_constant(word: str) -> float:
-        faults.append(f"{word} is not a number of JSON")
-        return float(word)
+    def read_float(word: str) -> float:
+        number = float(word)
+        if not isfinite(number):
+            faults.append(f"{word} is not a finite number")
+        return number
 
-    return json.loads(text, object_pairs_hook=read_object, parse_constant=read_constant)
+    return json.loads(text, object_pairs_hook=read_object, parse_constant=read_float, parse_float=read_float)
 
 
 def _read_bounded(file: Path) -> bytes:

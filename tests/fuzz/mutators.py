@@ -19,7 +19,7 @@ from typing import Any
 
 from signing import signed as signed_manifest
 
-FROZEN = Path(__file__).parents[1] / "bundles/schema-1"
+FROZEN = Path(__file__).parents[1] / "bundles/schema-2"
 MANIFEST = "manifest.json"
 # Fields of a manifest on which tokens depend: which graph runs what, on which rows, and where an answer ends.
 MEANING = {"file", "weights", "eos_token_ids", "context", "verify", "block", "engines", "name", "drafter", "acceptance"}
@@ -178,7 +178,7 @@ def recipe(rng: random.Random, signed: bool) -> Mutation:
 def manifest_bytes(rng: random.Random, signed: bool) -> Mutation:
     whole = (FROZEN / MANIFEST).read_bytes()
     nested = b"[" * DEEP + b"]" * DEEP
-    data = whole.replace(b'"schema": 1', b'"schema": 1, "extra": ' + nested, 1) if signed else mutate_bytes(rng, whole)
+    data = whole.replace(b'"schema": 2', b'"schema": 2, "extra": ' + nested, 1) if signed else mutate_bytes(rng, whole)
     return Mutation("manifest_bytes", f"nested={signed}", {MANIFEST: data}, False, _generate(rng))
 
 
