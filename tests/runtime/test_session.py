@@ -297,7 +297,7 @@ def test_what_a_recipe_loaded_is_released_but_for_what_another_uses(session: Ses
         session.generate(PROMPT, 5, recipe=name, ignore_eos=True)
     assert len(session.shared.drafters) == 2
     session.shared.release(recipes["early-exit"], recipes["plain"])
-    assert [name for name, _ in session.shared.drafters] == ["plain"]
+    assert [key[0] for key in session.shared.drafters] == ["plain"]
     backend.loaded.clear()
     for name in ("plain", "early-exit"):
         session.generate(PROMPT, 5, recipe=name, ignore_eos=True)
