@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chance import chi_square_rejects
+from resident import resident
 
 import specc
 from specc.exactness import golden
@@ -70,6 +72,19 @@ def test_every_weight_is_stored_once(demo: Session) -> None:
     assert (
         sum(size for name, size in sizes.items() if name.endswith(".onnx")) < 0.05 * sizes[demo.bundle.manifest.weights]
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere NumPy commits the rows")
+def test_a_further_conversation_commits_little_more_than_the_rows_that_it_fills(demo: Session) -> None:
+    kept, growth = [], []
+    for number in range(4):
+        session = Session(demo.shared)
+        kept.append(session)
+        before = resident()
+        session.generate([7 + number] * 120, 80, recipe="plain", ignore_eos=True)
+        growth.append(resident() - before)
+    spec, scratch, other = demo.bundle.manifest.caches["target"], 128, 3 * 2**20
+    assert min(growth) < (200 + scratch) / spec.capacity * spec.bytes + other < 0.6 * spec.bytes
 
 
 @mark_rule(needs_draft_probs=True)

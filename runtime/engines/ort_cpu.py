@@ -10,6 +10,7 @@ import numpy as np
 from ..device import CPU, Device
 from ..manifest import CacheSpec, EngineSpec
 from ..sequence import Rows, displaced
+from .host_memory import HostArray
 from .onnx_runtime import FATAL, ort
 
 DTYPES = {"int64": np.int64, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
@@ -19,6 +20,11 @@ DTYPES = {"int64": np.int64, "float32": np.float32, "bool": np.bool_, "int32": n
 # Measured on two cores of a Xeon (AVX-512), ONNX Runtime 1.31; benchmarks/LOG.md has other values.
 # Measure anew: specc bench build/demo.specc --rounds 31, with one value and the other.
 SPIN_MICROSECONDS = 80
+# Pages are small until more than this share of a cache's rows is filled. Small pages save memory, and attention over
+# many rows is slower in them: a decode step of SmolLM2-135M takes 1.02 times as long after 256 rows, and 1.08 to 1.26
+# times after 1024.
+# Measure anew: python benchmarks/bench_memory.py BUNDLE.
+SMALL_PAGES = 0.25
 
 
 class HostKV(Rows):
@@ -27,21 +33,30 @@ class HostKV(Rows):
     Attributes:
         capacity: rows.
         spec: the cache's shapes, of which another sequence's rows can be made.
+        arrays: the arrays.
         values: the tensors [1, heads, capacity, size] as engines bind them, by names such as 0.key.
     """
 
-    def __init__(self, spec: CacheSpec) -> None:
+    def __init__(self, spec: CacheSpec, memory: type[HostArray] = HostArray) -> None:
+        """Make rows that are all zero.
+
+        Args:
+            spec: the cache's shapes.
+            memory: makes the arrays.
+        """
         self.capacity, self.spec = spec.capacity, spec
         by_shape: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
         for layer, shape in spec.layers.items():
             by_shape[shape[0], shape[1]] += [f"{layer}.key", f"{layer}.value"]
-        self.arrays: list[np.ndarray] = []
+        self._memory: list[HostArray] = []
+        self._small = int(spec.capacity * SMALL_PAGES)  # Until so many rows are filled, pages are small.
         self.values: dict[str, ort.OrtValue] = {}
         for (heads, size), names in by_shape.items():
-            array: np.ndarray = np.zeros((len(names), heads, spec.capacity, size), DTYPES[spec.dtype])
-            self.arrays.append(array)
+            array = memory((len(names), heads, spec.capacity, size), DTYPES[spec.dtype])
+            self._memory.append(array)
             for i, name in enumerate(names):
-                self.values[name] = ort.OrtValue.ortvalue_from_numpy(array[i : i + 1])
+                self.values[name] = ort.OrtValue.ortvalue_from_numpy(array.values[i : i + 1])
+        self.arrays = [array.values for array in self._memory]
 
     def commit(self, start: int, slots: Sequence[int]) -> None:
         """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
@@ -50,6 +65,14 @@ class HostKV(Rows):
                 for to, slot in enumerate(slots):
                     if to != slot:
                         array[:, :, start + to] = array[:, :, start + slot]
+        if start + len(slots) > self._small:
+            self._join_pages()
+
+    def _join_pages(self) -> None:
+        """Use huge pages from now on."""
+        self._small = self.capacity
+        for array in self._memory:
+            array.join_pages()
 
 
 class OrtRunner:

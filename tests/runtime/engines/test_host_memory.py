@@ -1,0 +1,79 @@
+"""Arrays of the host: pages are committed as they are written, and are joined on demand."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+
+import numpy as np
+import pytest
+from resident import resident
+
+from specc.runtime.engines.host_memory import HostArray
+from specc.runtime.engines.ort_cpu import SMALL_PAGES, HostKV
+from specc.runtime.manifest import CacheSpec
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory is NumPy's")
+CAPACITY, LAYERS, HEADS, SIZE = 4096, 16, 2, 64
+
+
+def test_an_array_is_zero_and_can_be_written() -> None:
+    array = HostArray((3, 5), np.float32)
+    assert array.values.shape == (3, 5) and array.values.dtype == np.float32 and not array.values.any()
+    array.values[1, 2] = 4
+    array.join_pages()
+    assert array.values.sum() == array.values[1, 2] == 4
+
+
+def test_an_array_without_elements_is_one() -> None:
+    array = HostArray((0, 5), np.int64)
+    array.join_pages()
+    assert array.values.shape == (0, 5)
+
+
+def test_a_system_of_another_kind_gets_the_memory_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    array = HostArray((2, 3), np.float16)
+    array.join_pages()
+    assert array.values.flags.owndata or array.values.base is None
+    assert not array.values.any()
+
+
+@ON_LINUX
+def test_a_kernel_that_refuses_advice_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            raise OSError("Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Stubborn)
+    array = HostArray((4096,), np.int64)
+    array.join_pages()
+    array.values[:] = 3
+    assert array.values.sum() == 3 * 4096
+
+
+@ON_LINUX
+def test_memory_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(MemoryError, match="no room for an array of 1099511627776 MiB"):
+        HostArray((2**60,), np.int8)
+    with pytest.raises(ValueError, match="too large"):
+        HostArray((2**80,), np.int8)
+
+
+@ON_LINUX
+def test_rows_are_committed_as_they_are_filled_until_many_are() -> None:
+    before = resident()
+    store = HostKV(CacheSpec(CAPACITY, {str(layer): (HEADS, SIZE) for layer in range(LAYERS)}))
+    (array,) = store.arrays
+    stretches, row = 2 * LAYERS * HEADS, SIZE * array.itemsize  # Rows of a head lie side by side.
+    filled = 100
+    array[:, :, :filled] = 1
+    store.commit(0, range(filled))
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert filled * row * stretches <= resident() - before < (filled * row + 2 * page) * stretches + 2**20
+    many = int(CAPACITY * SMALL_PAGES) + 1
+    array[:, :, filled:many] = 1
+    store.commit(filled, range(many - filled))
+    assert array[:, :, :many].all() and not array[:, :, many:].any()
+    assert many * row * stretches <= resident() - before <= array.nbytes + 2**20
