@@ -105,6 +105,7 @@ class Decoder:
         seq, stats, engines = self.decoding.seq, self.decoding.stats, self._shared.engines
         at_prompt = len(seq.tokens) == self._prompt
         end = len(seq.tokens) if at_prompt else len(seq.tokens) - 1
+        self._shared.lanes.reuse(self._lane_for(self), seq.tokens[: end - 1])
         feed = seq.cache.sync(seq.tokens[: end - 1]) + seq.tokens[end - 1 : end]
         if self._reader is None:
             self._reader = engines[self._width] if self._width else engines.prefill(len(feed))

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 from threading import Lock, get_ident
 
 from .engines import Engines
-from .sequence import TARGET, Caches, Released, Sequence
+from .sequence import TARGET, Caches, Released, Sequence, common_prefix
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReusePolicy:
+    """When a request uses rows that another one left or has.
+
+    Attributes:
+        min_copied_rows: rows that a copy from another lane must save. Copying this many takes less time than computing
+            one. Anew: benchmarks/bench_prefix.py.
+        min_share: a free lane is taken for its rows if the prompt begins with this share of them. Otherwise the lane
+            that has been free for longest is taken, and the rows are copied, so that the first lane keeps all of its
+            own for the conversation that they belong to.
+    """
+
+    min_copied_rows: int = 16
+    min_share: float = 0.5
 
 
 class Lane:
@@ -16,6 +34,7 @@ class Lane:
         caches: the caches. Their rows are made when they are first used.
         current: the text that the rows were last used for.
         width: the engine that computed all rows, if that text was decoded exactly; else empty.
+        fresh: whether the next text may use no rows of others, unless it is decoded exactly.
     """
 
     def __init__(self, engines: Engines, number: int = 0) -> None:
@@ -23,6 +42,7 @@ class Lane:
         self.caches = Caches(lambda name: engines.store(name, number))
         self.current: Sequence | None = None
         self.width = ""
+        self.fresh = False
 
     def claim(self, seq: Sequence, width: str) -> None:
         """Let a text use the rows. Those of other texts stay as far as the two agree.
@@ -33,10 +53,11 @@ class Lane:
         """
         self.current = seq
         seq.move(self.caches)
-        if width != self.width:
+        if width != self.width or (self.fresh and not width):
             for cache in self.caches.values():
                 cache.sync([])  # Rows by engines of other widths have other last bits.
             self.width = width
+        self.fresh = False
 
     def drop(self) -> None:
         """Drop the rows for good. A text that still uses them finds none."""
@@ -47,19 +68,29 @@ class Lane:
 class Lanes:
     """The lanes of a model. A lane that was given back keeps its rows until another request takes it."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: Engines, shares_rows: bool = True, policy: ReusePolicy | None = None) -> None:
         """Make lane 0, whose rows for the target must fit.
+
+        Args:
+            engines: make the rows.
+            shares_rows: whether the tokens of a request stay as they are if another request computed some of its rows.
+                Requests that are decoded exactly share rows in any case: those of one engine.
+            policy: when rows of other requests are used.
 
         Raises:
             BackendError: they do not.
         """
-        self._engines = engines
+        self._engines, self._shares_rows = engines, shares_rows
+        self.policy = policy or ReusePolicy()
         self.first = self._make(0)
         self._all, self._free = [self.first], [self.first]
         self._lock = Lock()
 
-    def take(self) -> Lane:
+    def take(self, prompt: Tokens[int] = ()) -> Lane:
         """Return a lane that nobody uses, and make one if there is none.
+
+        Args:
+            prompt: the tokens that will be run. A lane whose rows belong to their beginning is taken first.
 
         Raises:
             BackendError: the rows of one more do not fit, or the backend has room for one lane alone.
@@ -70,7 +101,36 @@ class Lanes:
             if not self._free:
                 self._all.append(self._make(len(self._all)))
                 return self._all[-1]
-            return self._free.pop()
+            lane = max(self._free, key=lambda lane: self._worth(lane, prompt))  # The first one of equals.
+            self._free.remove(lane)
+            lane.fresh = not self._shares_rows
+            return lane
+
+    def _worth(self, lane: Lane, prompt: Tokens[int]) -> int:
+        """Return how many rows of a free lane a prompt can use; 0 if most of its rows would be lost."""
+        tokens = lane.caches[TARGET].tokens
+        rows = common_prefix(tokens, prompt)
+        return rows if rows >= len(tokens) * self.policy.min_share else 0
+
+    def reuse(self, lane: Lane, tokens: Tokens[int]) -> None:
+        """Copy rows of a text to its lane from lanes that have more of them, whether they are in use or not.
+
+        The caller holds the lock of the model, so that nobody writes rows. It may ask again after each call of prefill:
+        then requests that begin alike compute what they share once, even if they came at once.
+
+        Args:
+            lane: that of the text, which claimed it.
+            tokens: the text without its last token, which runs in any case.
+        """
+        if not (self._shares_rows or lane.width):
+            return
+        others = [other for other in tuple(self._all) if other is not lane and other.width == lane.width]
+        for name, cache in lane.caches.items():
+            rows = common_prefix(cache.tokens, tokens)
+            sources = {common_prefix(o.caches[name].tokens, tokens): o.caches[name] for o in others if name in o.caches}
+            most = max(sources, default=0)
+            if most >= rows + self.policy.min_copied_rows:
+                cache.copy(sources[most], most)
 
     def give_back(self, lane: Lane) -> None:
         """Let others take a lane."""

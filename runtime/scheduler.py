@@ -126,7 +126,7 @@ class Scheduler:
             if len(self._running) >= self._room and not self._evict():
                 return
             try:
-                handle.task.session.lane = self._lanes.take()
+                handle.task.session.lane = self._lanes.take(handle.stream.prompt)
             except BackendError:
                 self._room = max(1, len(self._running))
                 if self._running:

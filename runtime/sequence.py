@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
+from itertools import compress, count
+from operator import ne
 from typing import Protocol
 
 from .draft import Accepted, Draft, Outputs, Verified
@@ -42,18 +44,38 @@ class KVStore(Protocol):
     def rewind(self, rows: int) -> int:
         """Go back to a state with `rows` committed rows or fewer, and return how many are left."""
 
+    def copy(self, source: KVStore, rows: int) -> int:
+        """Replace all rows by the first ones of another store.
+
+        Args:
+            source: the other store. It has `rows` committed rows or more.
+            rows: how many rows to copy.
+
+        Returns:
+            `rows`, or 0 if this store cannot copy from the other one. Then it is as it was.
+        """
+
 
 def displaced(slots: Tokens[int]) -> bool:
     """Tell whether slots, in ascending order, lie elsewhere than right behind the committed rows."""
     return bool(slots) and slots[-1] >= len(slots)
 
 
+def common_prefix(tokens: Tokens[int], others: Tokens[int]) -> int:
+    """Return with how many equal tokens two texts begin."""
+    return next(compress(count(), map(ne, tokens, others)), min(len(tokens), len(others)))
+
+
 class Rows:
-    """A store of keys and values, which can drop rows from any place on."""
+    """A store of keys and values, which can drop rows from any place on. It copies none from another store."""
 
     def rewind(self, rows: int) -> int:
         """Return `rows`: the rows behind them become scratch as they are."""
         return rows
+
+    def copy(self, source: KVStore, rows: int) -> int:
+        """Return 0, since nothing is copied."""
+        return 0
 
 
 class Mover(Protocol):
@@ -91,6 +113,10 @@ class Released:
         """Return 0, since there are no rows."""
         return 0
 
+    def copy(self, source: KVStore, rows: int) -> int:
+        """Return 0, since there is no room for rows."""
+        return 0
+
 
 class Cache:
     """The committed rows of a store, each with the token that it belongs to. Rows past the end are scratch."""
@@ -105,15 +131,29 @@ class Cache:
     def sync(self, tokens: list[int]) -> list[int]:
         """Drop the rows from the first one on that differs from `tokens`, and return the tokens without a row.
 
-        Nothing else shortens a cache. A rejected draft, a draft that was accepted whole, and the second turn of a
-        conversation all need nothing more.
+        Nothing else but `copy` shortens a cache. A rejected draft, a draft that was accepted whole, and the second turn
+        of a conversation all need nothing more.
         """
         rows = len(self.tokens)
         if self.tokens != tokens[:rows]:
-            pairs = zip(self.tokens, [*tokens, None], strict=False)
-            rows = self.store.rewind(next(i for i, (old, new) in enumerate(pairs) if old != new))
+            rows = self.store.rewind(common_prefix(self.tokens, tokens))
             del self.tokens[rows:]
         return tokens[rows:]
+
+    def copy(self, source: Cache, rows: int) -> int:
+        """Replace all rows by the first ones of another cache, with their tokens.
+
+        Args:
+            source: the other cache.
+            rows: how many rows to copy, at most as many as it has.
+
+        Returns:
+            `rows`, or 0 if the store cannot copy from the other one. Then this cache is as it was.
+        """
+        copied = self.store.copy(source.store, rows)
+        if copied:
+            self.tokens[:] = source.tokens[:copied]
+        return copied
 
     def commit(self, tokens: Tokens[int], slots: Tokens[int]) -> None:
         """Commit rows of the last run over this cache.

@@ -14,6 +14,7 @@ from .lanes import FairLock, Lanes
 from .method import RunnableMethod
 from .recipe import Recipe
 from .text import Text
+from .width_invariance import rows_agree
 
 
 class Shared:
@@ -42,7 +43,8 @@ class Shared:
         self.bundle = bundle
         self.engines = Engines(bundle, device, check_once(bundle))
         self.text = Text(bundle)
-        self.lanes, self.lock = Lanes(self.engines), FairLock()
+        self.lanes = Lanes(self.engines, rows_agree(bundle.manifest, self.engines.backend))
+        self.lock = FairLock()
         self.drafters: dict[tuple[str, ...], Guard] = {}
 
     def close(self) -> None:

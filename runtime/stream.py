@@ -117,7 +117,8 @@ class Stream:
         ended: whether the answer is whole.
         finish_reason: `eos`, `stop` or `length`; valid at the end.
         stop_reason: the stop string or the stop token that ended the answer; None if neither did.
-        prompt_tokens: tokens of the prompt.
+        prompt: the tokens of the prompt.
+        prompt_tokens: how many there are.
         max_new_tokens: tokens of the answer at most; the context may leave room for fewer than the request asks for.
         stats: counts and times of the request so far.
         decoder: takes the steps of the request; None once no step is to come.
@@ -149,7 +150,7 @@ class Stream:
         self.ended = False
         self.finish_reason = "length"
         self.stop_reason: str | int | None = None
-        self.prompt_tokens, self.max_new_tokens = len(prompt), ending.max_new_tokens
+        self.prompt, self.prompt_tokens, self.max_new_tokens = prompt, len(prompt), ending.max_new_tokens
         self.stats = stats
         self.decoder: Decoder | None = decoder
         self._ending, self._logprobs = ending, logprobs

@@ -75,6 +75,22 @@ def _invariant(manifest: Manifest, engines: list[EngineSpec], backend: str) -> b
     return all(e.block.weights == "fp32" for e in engines)
 
 
+def rows_agree(manifest: Manifest, backend: str) -> bool:
+    """Tell whether the target's tokens stay the same whichever of its engines computed the rows before them.
+
+    Where nothing was measured, fp32 weights count as invariant and others do not.
+
+    Args:
+        manifest: of the bundle.
+        backend: whose engines run.
+    """
+    measured = manifest.width_invariance
+    if measured is not None and measured.backend == backend:
+        return measured.holds
+    names = {"prefill", *(name for recipe in manifest.recipes for name in recipe.verify)}
+    return all(e.block.weights == "fp32" for e in manifest.engines if e.backend == backend and e.name in names)
+
+
 def is_lossless(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:
     """Tell whether a recipe by its own rule is lossless, over this bundle's target. See `is_near` for the arguments."""
     return recipe.lossless and not is_near(manifest, recipe, backend)

@@ -25,6 +25,7 @@ from specc.runtime.loop import Decoding, step
 from specc.runtime.method import load_acceptance, load_method
 from specc.runtime.rng import SeededRng, Use
 from specc.runtime.sampling import Sampling
+from specc.runtime.scheduler import SchedulerPolicy
 from specc.runtime.sequence import Cache, Caches, Sequence
 from specc.runtime.session import Session
 from specc.runtime.stats import Stats
@@ -85,6 +86,28 @@ def test_a_further_conversation_commits_little_more_than_the_rows_that_it_fills(
         growth.append(resident() - before)
     spec, scratch, other = demo.bundle.manifest.caches["target"], 128, 3 * 2**20
     assert min(growth) < (200 + scratch) / spec.capacity * spec.bytes + other < 0.6 * spec.bytes
+
+
+def test_requests_that_begin_alike_share_rows_and_get_the_answers_that_each_gets_alone(demo: Session) -> None:
+    """Three at once and four later, greedy and seeded, by several recipes. The first 512 tokens are computed once."""
+    text = "".join((EXAMPLES.parent / "runtime" / name).read_text() for name in ("tree.py", "draft.py"))
+    prefix = demo.text.encode(text)[:512]
+    prompts = [[*prefix, *demo.text.encode(f"def part_{number}(self, tree):")] for number in range(7)]
+    recipes = ("plain", "prompt-lookup", "recycled-lookup", "cascade", "dynamic-tree", "early-exit", "plain")
+    options: list[dict[str, Any]] = [
+        {"recipe": recipe, "temperature": 0.8 * (number % 2), "seed": number, "ignore_eos": True}
+        for number, recipe in enumerate(recipes)
+    ]
+    alone = []
+    for prompt, option in zip(prompts, options, strict=True):
+        demo.cache.sync([])
+        alone.append(demo.generate(prompt, 32, **option).token_ids)
+    with specc.load(demo.bundle.path, policy=SchedulerPolicy(running=3)) as model:
+        prefill = model.engines["prefill"]
+        handles = [model.submit(prompt, 32, **option) for prompt, option in zip(prompts, options, strict=True)]
+        assert [handle.result(120).token_ids for handle in handles] == alone
+        chunks = -(-512 // prefill.slots)
+        assert prefill.calls <= chunks + len(prompts) < len(prompts) * chunks
 
 
 @mark_rule(needs_draft_probs=True)

@@ -27,7 +27,7 @@ from specc.runtime.engine import Engine
 from specc.runtime.loop import Decoding, step
 from specc.runtime.method import load_acceptance, load_drafter
 from specc.runtime.sampling import Sampling
-from specc.runtime.sequence import Caches, Sequence
+from specc.runtime.sequence import Caches, KVStore, Sequence
 from specc.runtime.stats import Stats
 from specc.runtime.tree import Tree
 
@@ -67,6 +67,12 @@ class ToyKV:
         self.rows_LC[:, start : start + len(slots)] = self.rows_LC[:, [start + slot for slot in slots]]
 
     def rewind(self, rows: int) -> int:
+        return rows
+
+    def copy(self, source: KVStore, rows: int) -> int:
+        if not isinstance(source, ToyKV):
+            return 0
+        self.rows_LC[:, :rows] = source.rows_LC[:, :rows]
         return rows
 
 

@@ -17,7 +17,7 @@ from ..bundle import Bundle
 from ..device import Device
 from ..errors import BackendError, first_line
 from ..manifest import CacheSpec, EngineSpec, Tensor
-from ..sequence import Rows, displaced
+from ..sequence import KVStore, Rows, displaced
 from .mapped_weights import Stored, tensors
 from .native_code import require_trust
 from .session_cache import SessionCache
@@ -36,13 +36,14 @@ class TorchKV(Rows):
 
     Attributes:
         capacity: rows.
+        spec: the cache's shapes.
         torch: the module.
         device: cpu or cuda.
         values: the tensors [1, heads, capacity, size], by names such as 0.key.
     """
 
     def __init__(self, spec: CacheSpec, torch: Any, device: str) -> None:
-        self.capacity, self.torch, self.device = spec.capacity, torch, device
+        self.capacity, self.spec, self.torch, self.device = spec.capacity, spec, torch, device
         dtype = _dtype(torch, spec.dtype)
         self.values = {
             f"{layer}.{name}": torch.zeros(1, heads, spec.capacity, size, dtype=dtype, device=device)
@@ -57,6 +58,14 @@ class TorchKV(Rows):
             index = self.torch.tensor([start + slot for slot in slots], device=self.device)
             for value in self.values.values():
                 value[:, :, start : start + len(slots)] = value.index_select(2, index)
+
+    def copy(self, source: KVStore, rows: int) -> int:
+        """Replace all rows by the first `rows` ones of another store of torch. One of other shapes gives none."""
+        if not isinstance(source, TorchKV) or source.spec != self.spec:
+            return 0
+        for name, value in self.values.items():
+            value[:, :, :rows] = source.values[name][:, :, :rows]
+        return rows
 
     def weights(self, file: Path) -> dict[str, Any]:
         """Return the tensors of a file by name. It is mapped once, or copied to the GPU once."""

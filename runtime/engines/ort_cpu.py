@@ -9,7 +9,7 @@ import numpy as np
 
 from ..device import CPU, Device
 from ..manifest import CacheSpec, EngineSpec
-from ..sequence import Rows, displaced
+from ..sequence import KVStore, Rows, displaced
 from .host_memory import HostArray
 from .onnx_runtime import FATAL, ort
 
@@ -67,6 +67,16 @@ class HostKV(Rows):
                         array[:, :, start + to] = array[:, :, start + slot]
         if start + len(slots) > self._small:
             self._join_pages()
+
+    def copy(self, source: KVStore, rows: int) -> int:
+        """Replace all rows by the first `rows` ones of another store in host memory. One of other shapes gives none."""
+        if not isinstance(source, HostKV) or source.spec != self.spec:
+            return 0
+        if rows > self._small:
+            self._join_pages()
+        for array, other in zip(self.arrays, source.arrays, strict=True):
+            array[:, :, :rows] = other[:, :, :rows]
+        return rows
 
     def _join_pages(self) -> None:
         """Use huge pages from now on."""

@@ -110,6 +110,18 @@ def test_a_rule_for_widths_that_does_not_exist_is_refused(load: Callable[..., Mo
         load(widths="luck")
 
 
+def test_requests_that_begin_alike_compute_what_they_share_once(load: Callable[..., Model]) -> None:
+    """Whether they come at once or later, one after another."""
+    model = load(running=3)
+    prefill = model.engines["prefill"]
+    prompts = [[*[5, 7, 9] * 66, 11 + number, 3, 4] for number in range(6)]
+    handles = [model.submit(prompt, 20, recipe="plain") for prompt in prompts]
+    answers = [handle.result(60).token_ids for handle in handles]
+    assert prefill.calls == -(-201 // prefill.slots) + 5 < 6 * 3
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer == load().generate(prompt, 20, recipe="plain").token_ids
+
+
 def test_requests_take_turns(load: Callable[..., Model], backend: ToyBackend) -> None:
     """A short one that comes later ends before a long one; one by one it would not."""
     backend.model = Slow

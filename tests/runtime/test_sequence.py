@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from specc.runtime.draft import Accepted, Draft
-from specc.runtime.sequence import Cache, Caches, Sequence, displaced
+from specc.runtime.sequence import Cache, Caches, KVStore, Released, Sequence, common_prefix, displaced
 from specc.runtime.tree import Tree
 
 tokens = st.lists(st.integers(0, 2), max_size=6)
@@ -36,13 +36,19 @@ class Shelf:
     def rewind(self, rows: int) -> int:
         return rows
 
+    def copy(self, source: KVStore, rows: int) -> int:
+        if not isinstance(source, Shelf):
+            return 0
+        self.rows[:rows] = source.rows[:rows]
+        return rows
+
 
 class CacheMachine(RuleBasedStateMachine):
     """A cache of which, whatever runs, commits, scribbles and syncs, each committed row lies under its token."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shelf = Shelf()
+        self.shelf, self.other = Shelf(), Cache(Shelf())
         self.cache = Cache(self.shelf)
         self.model: list[int] = []
 
@@ -61,6 +67,17 @@ class CacheMachine(RuleBasedStateMachine):
             common += 1
         assert self.cache.sync(text) == text[common:]
         self.model = text[:common]
+
+    @rule(tokens=tokens, share=st.floats(0, 1))
+    def copy_rows(self, tokens: list[int], share: float) -> None:
+        """From another cache, of which a part is copied; without rows, nothing changes."""
+        shelf = self.other.store
+        assert isinstance(shelf, Shelf)
+        shelf.run(len(self.other), tokens)
+        self.other.commit(tokens, range(len(tokens)))
+        rows = int(share * len(self.other))
+        assert self.cache.copy(self.other, rows) == rows
+        self.model = self.other.tokens[:rows] or self.model
 
     @rule(tokens=tokens)
     def scribble_past_the_end(self, tokens: list[int]) -> None:
@@ -130,3 +147,17 @@ def test_a_cache_is_made_when_its_name_is_first_asked_for() -> None:
     seq = Sequence([1], caches)
     assert seq.cache is caches["target"] and caches["draft"] is caches["draft"] is not seq.cache
     assert names == ["target", "draft"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "others", "shared"),
+    [([], [], 0), ([1], [], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 2], 2), ([1, 2], [1, 3], 1), ([4], [5], 0)],
+)
+def test_a_common_prefix_ends_at_the_first_difference(tokens: list[int], others: list[int], shared: int) -> None:
+    assert common_prefix(tokens, others) == shared
+
+
+def test_a_store_that_cannot_copy_leaves_the_cache_as_it_was() -> None:
+    cache, source = Cache(Shelf(), [1, 2]), Cache(Released(), [3, 4, 5])
+    assert cache.copy(source, 3) == source.copy(cache, 2) == 0
+    assert cache.tokens == [1, 2] and source.tokens == [3, 4, 5]

@@ -14,6 +14,7 @@ from specc.runtime.engines import ort_cpu
 from specc.runtime.engines.ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import CacheSpec
+from specc.runtime.sequence import Released
 
 
 def test_layers_of_one_shape_share_an_array_and_rows_are_moved_in_all_of_them() -> None:
@@ -25,6 +26,18 @@ def test_layers_of_one_shape_share_an_array_and_rows_are_moved_in_all_of_them() 
     store.commit(2, [0, 2, 5])
     for value in store.values.values():
         assert value.numpy()[0, 0, :, 0].tolist() == [0, 1, 2, 4, 7, 5, 6, 7]
+
+
+def test_the_first_rows_of_another_store_are_copied_if_its_shapes_are_the_same() -> None:
+    layers = {"0": (2, 4), "3": (2, 4), "7": (1, 4)}
+    store, source = HostKV(CacheSpec(8, layers)), HostKV(CacheSpec(8, layers))
+    for array in source.arrays:
+        array[:] = np.arange(1, 9)[:, None]
+    for other in (HostKV(CacheSpec(9, layers)), HostKV(CacheSpec(8, {"0": (2, 4)})), Released()):
+        assert store.copy(other, 5) == 0 and not any(array.any() for array in store.arrays)
+    assert store.copy(source, 5) == 5
+    for value in store.values.values():
+        assert value.numpy()[0, 0, :, 0].tolist() == [1, 2, 3, 4, 5, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("count", "threads"), [(0, 4), (1, 1), (9, 4)])

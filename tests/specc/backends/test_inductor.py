@@ -124,6 +124,17 @@ def test_a_package_computes_what_an_onnx_engine_computes(
     computes_the_same_on_a_gpu(pair, state)
 
 
+def test_the_first_rows_of_a_store_are_copied_if_its_shapes_are_the_same() -> None:
+    store, source = (runner.TorchKV(CacheSpec(8, {"0": (2, 4), "3": (1, 4)}), torch, "cpu") for _ in range(2))
+    for value in source.values.values():
+        value[:] = torch.arange(1, 9)[:, None]
+    for other in (runner.TorchKV(CacheSpec(9, {"0": (2, 4)}), torch, "cpu"), HostKV(store.spec)):
+        assert store.copy(other, 5) == 0 and not any(value.any() for value in store.values.values())
+    assert store.copy(source, 5) == 5
+    for value in store.values.values():
+        assert value[0, 0, :, 0].tolist() == [1, 2, 3, 4, 5, 0, 0, 0]
+
+
 def computes_the_same_on_a_gpu(pair: Pair, state: Cache) -> None:
     """Run what a GPU's engine does, with the CPU as the GPU: equal outputs and rows, and one wait a step."""
     torch_on_gpu = TorchOnGpu()
