@@ -138,6 +138,17 @@ class Lanes:
             if lane not in self._free:
                 self._free.append(lane)
 
+    def is_behind(self, lane: Lane, prompt: Tokens[int], other: Tokens[int]) -> bool:
+        """Tell whether a prompt had better wait for the rows of another one that is read now.
+
+        Args:
+            lane: that of the prompt.
+            prompt: its tokens.
+            other: the tokens of the other one.
+        """
+        rows = common_prefix(lane.caches[TARGET].tokens, prompt)
+        return self._shares_rows and common_prefix(prompt, other) - 1 >= rows + self.policy.min_copied_rows
+
     def _make(self, number: int) -> Lane:
         """Make a lane with rows for the target."""
         lane = Lane(self._engines, number)

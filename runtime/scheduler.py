@@ -204,10 +204,19 @@ class Scheduler:
             for handle, length in zip(writers, lengths, strict=True)
         }
         if not writers:
-            return {handle: StepLimits() for handle in readers}
+            return {handle: StepLimits() for handle in self._first_of_alike(readers)}
         if readers:  # One after another, so that the first ones answer soon.
             limits[readers[0]] = StepLimits(prompt_tokens=self._prompt_tokens(len(writers)))
         return limits
+
+    def _first_of_alike(self, readers: list[Handle]) -> list[Handle]:
+        """Leave out requests that can copy later what another one computes now."""
+        first: list[Handle] = []
+        for handle in readers:
+            lane, prompt = handle.task.session.lane, handle.stream.prompt
+            if not any(self._lanes.is_behind(lane, prompt, other.stream.prompt) for other in first):
+                first.append(handle)
+        return first
 
     def _prompt_tokens(self, writers: int) -> int:
         """Return how many tokens of prompts a step has beside those of requests that decode."""

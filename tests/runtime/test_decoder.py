@@ -33,6 +33,7 @@ def test_a_prompt_is_read_in_parts(toy_model: Model, prompt_tokens: int) -> None
     """As many tokens a step as it may, at most as many as the engine has slots."""
     prompt = list(range(1, 91))
     expected = toy_model.generate(prompt, 40, **OPTIONS).token_ids
+    toy_model.conversation.cache.sync([])  # So that nothing is copied.
     steps, tokens, reads = decoder(toy_model.session(), prompt), list[int](), 0
     while len(tokens) < 40:
         reads += steps.reads

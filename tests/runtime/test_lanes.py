@@ -155,6 +155,16 @@ def test_a_request_finds_no_rows_of_others_where_they_could_change_its_tokens() 
     assert first.caches["target"].tokens == TEXT  # Those of the conversation itself stay.
 
 
+def test_a_prompt_waits_for_rows_that_another_one_computes() -> None:
+    for shares_rows in (True, False):
+        lanes, _ = lanes_of(1, shares_rows)
+        lane = lanes.take()
+        assert lanes.is_behind(lane, TEXT, [*TEXT[:17], 7]) is shares_rows
+        assert not lanes.is_behind(lane, TEXT, [*TEXT[:16], 7])  # The last row that they share may have to run.
+        fill(lane, TEXT[:30])
+        assert not lanes.is_behind(lane, TEXT, TEXT)
+
+
 def test_a_model_that_is_closed_has_no_rows_to_copy() -> None:
     lanes, _ = lanes_of(2)
     busy = lanes.take()

@@ -6,7 +6,7 @@ import faulthandler
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
 from typing import Any
 
@@ -15,7 +15,9 @@ from doubles.requests import PROMPT, PROMPTS, stalled
 from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
 
 from specc.runtime.errors import BackendError, BusyError, PromptError, RecipeError
+from specc.runtime.lanes import ReusePolicy
 from specc.runtime.model import Model
+from specc.runtime.sequence import Cache
 
 THREADS = 16
 EOS = VOCABULARY - 1  # The answer to PROMPT does not have it.
@@ -110,16 +112,28 @@ def test_a_rule_for_widths_that_does_not_exist_is_refused(load: Callable[..., Mo
         load(widths="luck")
 
 
-def test_requests_that_begin_alike_compute_what_they_share_once(load: Callable[..., Model]) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_requests_that_begin_alike_compute_what_they_share_once(
+    load: Callable[..., Model], backend: ToyBackend, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
     """Whether they come at once or later, one after another."""
-    model = load(running=3)
-    prefill = model.engines["prefill"]
+    backend.together = together
     prompts = [[*[5, 7, 9] * 66, 11 + number, 3, 4] for number in range(6)]
-    handles = [model.submit(prompt, 20, recipe="plain") for prompt in prompts]
-    answers = [handle.result(60).token_ids for handle in handles]
-    assert prefill.calls == -(-201 // prefill.slots) + 5 < 6 * 3
-    for prompt, answer in zip(prompts, answers, strict=True):
-        assert answer == load().generate(prompt, 20, recipe="plain").token_ids
+    expected = [load().generate(prompt, 20, recipe="plain", ignore_eos=True).token_ids for prompt in prompts]
+    rows: list[int] = []
+    commit = Cache.commit
+
+    def counted(cache: Cache, tokens: Sequence[int], slots: Sequence[int]) -> None:
+        rows.append(len(slots))
+        commit(cache, tokens, slots)
+
+    monkeypatch.setattr(Cache, "commit", counted)
+    model = load(running=3)
+    handles = [model.submit(prompt, 20, recipe="plain", ignore_eos=True) for prompt in prompts]
+    assert [handle.result(60).token_ids for handle in handles] == expected
+    shared, own, answers = 198, 3, 19  # The last token of an answer has no row.
+    again = sum(rows) - shared - 6 * (own + answers)
+    assert 0 <= again < 5 * ReusePolicy().min_copied_rows  # Fewer rows than these are computed and not copied.
 
 
 def test_requests_take_turns(load: Callable[..., Model], backend: ToyBackend) -> None:
