@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Condition, RLock, Thread
 
 from .decoder import StepLimits
-from .errors import BackendError, BusyError, RecipeError, SpeccError
+from .errors import BackendError, BusyError, RecipeError, SpeccError, SpeccWarning
 from .handle import Handle, Task
 from .prices import Bass, ByPrice, Prices, WidthPolicy
 from .shared import Shared
@@ -68,6 +69,7 @@ class Scheduler:
         self._running: list[Handle] = []
         self._room = self._most  # Lanes that fit at once; fewer once one did not.
         self._thread: Thread | None = None
+        self._warned = False  # Whether the user knows that requests take turns.
 
     def submit(self, task: Task) -> Handle:
         """Put a request into the queue.
@@ -79,6 +81,12 @@ class Scheduler:
             self._waiting = [handle for handle in self._waiting if handle.finish_reason is None]
             if len(self._waiting) >= self.policy.waiting:
                 raise BusyError(f"{len(self._waiting)} requests wait already; submit again when some have ended")
+            if not self.together and self._running and not self._warned:
+                self._warned = True
+                text = (
+                    "this bundle has no engines that run requests together, so they take turns; compile with --lanes 8"
+                )
+                warnings.warn(text, SpeccWarning, stacklevel=3)
             handle = Handle(task, self._work, Condition(self._lock), self.policy.pieces)
             self._waiting.append(handle)
             if self._thread is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import random
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
@@ -191,6 +192,20 @@ def test_a_request_is_cancelled_while_it_runs_waits_or_pauses(load: Callable[...
     ended.result(10)
     ended.cancel()
     assert ended.finish_reason == ended.result().finish_reason == "length"
+
+
+def test_that_requests_take_turns_is_said_once(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model = Slow
+    model = load()
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        handles = [model.submit(PROMPT, 30, ignore_eos=True)]
+        next(handles[0])
+        handles += [model.submit(PROMPT, 5, ignore_eos=True) for _ in range(3)]
+    assert [str(note.message).partition(",")[0] for note in notes] == [
+        "this bundle has no engines that run requests together"
+    ]
+    assert [len(handle.result(60).token_ids) for handle in handles] == [30, 5, 5, 5]
 
 
 def test_a_full_queue_is_an_error_and_nothing_else(load: Callable[..., Model], backend: ToyBackend) -> None:
