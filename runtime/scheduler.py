@@ -83,9 +83,7 @@ class Scheduler:
                 raise BusyError(f"{len(self._waiting)} requests wait already; submit again when some have ended")
             if not self.together and self._running and not self._warned:
                 self._warned = True
-                text = (
-                    "this bundle has no engines that run requests together, so they take turns; compile with --lanes 8"
-                )
+                text = "requests take turns, since no engine here runs several at once; compile with --lanes 8"
                 warnings.warn(text, SpeccWarning, stacklevel=3)
             handle = Handle(task, self._work, Condition(self._lock), self.policy.pieces)
             self._waiting.append(handle)
