@@ -2,7 +2,7 @@
 # make real         a real model: compile it, chat, replay its golden outputs, measure it; prints README's first table
 # make real-short   make real with few recipes and few tokens, as CI runs it
 # make test         the tests, but the slow ones
-# make quick        the tests that need neither torch nor a model
+# make quick        a sample of the tests that need neither torch nor a model, in half a minute
 # make lint         style and types
 # make docs         the site, into build/docs/site; a broken link fails
 # make test-latest  the tests with the newest releases that pyproject.toml admits, in an environment of their own
@@ -55,7 +55,8 @@ test: $(VENV)/ready
 	$(BIN)/python $(PYTEST)
 
 quick: $(VENV)/ready
-	$(BIN)/python $(PYTEST) -m "not torch and not model and not slow"
+	$(BIN)/python $(PYTEST) --hypothesis-profile quick \
+		-m "not torch and not model and not slow and not process and not thorough"
 
 lint: style types
 

@@ -23,6 +23,7 @@ import specc  # noqa: F401  before tests/ is on the path, where a folder has thi
 
 sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("specc", derandomize=True, deadline=None)
+settings.register_profile("quick", settings.get_profile("specc"), max_examples=20)  # of `make quick`
 settings.load_profile("specc")
 
 SHARED = ("demo", "bundle")  # fixtures that take long to make
@@ -67,6 +68,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECC_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process(pytestconfig: pytest.Config) -> None:
+    """A test without the mark `process` starts no program where `-m` excludes those that do: a Python takes seconds."""
+
+    def refuse(event: str, args: tuple[Any, ...]) -> None:
+        if event == "subprocess.Popen" and args[0] != "uname":  # Python's own `platform` runs uname.
+            raise RuntimeError(f"the test starts {args[0]}; give it the mark process")
+
+    if "not process" in pytestconfig.getoption("markexpr"):
+        sys.addaudithook(refuse)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ def test_the_enumeration_rejects_the_biased_rule(count: int) -> None:
     assert worst > 0.4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("accept", "propose", "rejected"),
     [

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def name(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
+@cache
 def parse(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
@@ -184,16 +186,19 @@ def modules(folder: str) -> list[str]:
     return [".".join([*package(f), *([] if f.stem == "__init__" else [f.stem])]) for f in files]
 
 
+@pytest.mark.process
 def test_the_block_blocks(tmp_path: Path) -> None:
     """The control of the two tests below."""
     assert "torch is blocked" in python("import specc.compiler.capture", tmp_path).stderr
 
 
+@pytest.mark.process
 def test_all_but_the_compiler_is_imported_without_torch(tmp_path: Path) -> None:
     run = python(f"import {', '.join(modules('specc') + modules('runtime'))}", tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
 
 
+@pytest.mark.process
 def test_the_runtime_alone_is_enough_to_run(tmp_path: Path) -> None:
     """Copied into an empty package."""
     shutil.copytree(ROOT / "runtime", tmp_path / "specc/runtime")
@@ -203,6 +208,7 @@ def test_the_runtime_alone_is_enough_to_run(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "") and run.stdout.startswith(str(tmp_path))
 
 
+@pytest.mark.process
 def test_a_second_copy_under_another_name_is_refused() -> None:
     assert "import specc.runtime, not runtime" in python("import runtime", ROOT).stderr
 

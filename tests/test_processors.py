@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from chance import chi_square_rejects
+from thorough import sample
 
 import specc
 from specc.runtime.errors import PromptError, RecipeError
@@ -70,7 +71,7 @@ def recipes(session: Model) -> list[str]:
     return [r.name for r in session.bundle.manifest.recipes if r.name != "plain"]
 
 
-@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("sampling", sample([SAMPLED, {}], 1), ids=["sampled", "greedy"])
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_every_recipe_gives_the_tokens_of_plain_decoding(
     name: str, sampling: dict[str, Any], session: Model, recipes: list[str]
@@ -169,6 +170,7 @@ def probs(session: Model) -> dict[tuple[int, ...], float]:
     return {tokens: count / 3000 for tokens, count in plain.items() if count > 30}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("recipe", "acceptance"), [("draft-model", "speculative"), ("early-exit", "recursive")])
 def test_a_rule_that_rejects_keeps_the_distribution_under_a_grammar(
     recipe: str, acceptance: str, session: Model, probs: dict[tuple[int, ...], float]

@@ -32,16 +32,17 @@ from specc.runtime.stats import Stats
 from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
+SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
+FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.
 SETTINGS: dict[str, dict[str, Any]] = {"layer-skip": {"skip_layers": [1], "skip_mlp": [2]}}
 
 
 def mix(x: np.ndarray) -> np.ndarray:
     """Map uint64 to uint64, so that every bit of the result depends on every bit of `x` (Stafford's mix 13)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
+    x = (x ^ (x >> SHIFTS[0])) * FACTORS[0]
+    x = (x ^ (x >> SHIFTS[1])) * FACTORS[1]
+    return x ^ (x >> SHIFTS[2])
 
 
 def random_uint64(*shape: int, seed: int = 0) -> np.ndarray:
@@ -130,15 +131,17 @@ class Toy:
         block, past, n = self.block, int(self.inputs["past_len"][0]), self.block.slots
         mask_NT, depth_N = self.topology()
         position_N = past + depth_N
-        assert position_N.min() >= 0 and max(position_N.max(), past + n - 1) < self.rows.capacity
-        visible_NS = np.concatenate([np.ones((n, past + n), bool), mask_NT], 1)[:, -(past + n) :].astype(np.uint64)
+        assert min(position_N.tolist()) >= 0 and max(*position_N.tolist(), past + n - 1) < self.rows.capacity
+        visible_NT = mask_NT[:, -(past + n) :].astype(np.uint64)
+        first = past + n - visible_NT.shape[1]  # Every slot sees the rows before it.
         token_N = self.inputs["input_ids"][0]
         x_N = self.embedding_V[token_N]
+        place_N = self.position_C[position_N]
         for layer in range(LAYERS if block.layers.exit_after is None else block.layers.exit_after):
             if layer not in block.layers.skip_attention:
                 row_S = self.rows.rows_LC[layer, : past + n]
-                row_S[past:] = mix(x_N + self.position_C[position_N] + self.layer_L[layer])
-                x_N = mix(x_N + visible_NS @ row_S)
+                row_S[past:] = mix(x_N + place_N + self.layer_L[layer])
+                x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum())
             if layer not in block.layers.skip_mlp:
                 x_N = mix(x_N ^ self.layer_L[layer])
         self.head(token_N, x_N)

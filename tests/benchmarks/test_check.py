@@ -148,6 +148,7 @@ def test_a_file_that_is_not_a_result_is_refused(
     assert "new.json is not a result of specc bench --json" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_benchmark_that_fails_is_an_error(
     check: ModuleType, tmp_path: Path, results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

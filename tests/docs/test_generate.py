@@ -32,6 +32,7 @@ def test_the_generated_parts_are_up_to_date(generate: ModuleType) -> None:
         assert page.read_text(encoding="utf-8") == text, f"{page.name} is out of date; run: python docs/generate.py"
 
 
+@pytest.mark.process
 def test_the_script_checks_without_writing() -> None:
     result = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

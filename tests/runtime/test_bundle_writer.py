@@ -214,6 +214,7 @@ def test_two_compiles_to_one_new_output_lose_nothing(tmp_path: Path, monkeypatch
     assert weights(path) == b"early" and beside(path) == ["demo.specc"]
 
 
+@pytest.mark.process
 def test_a_process_that_is_killed_when_it_has_just_made_its_directory_leaves_nothing_for_the_next(path: Path) -> None:
     code = f"""
 import fcntl, os, signal

@@ -133,7 +133,6 @@ def test_the_pieces_are_the_text_that_transformers_decodes(name: str, clean_up: 
 
 
 @pytest.mark.parametrize(("name", "clean_up"), CASES)
-@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_prompt_and_answer_together_read_as_one_text(name: str, clean_up: bool, data: st.DataObject) -> None:
     """Where the prompt ends with a whole character, that is."""

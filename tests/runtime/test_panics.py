@@ -43,6 +43,7 @@ def test_exits_and_our_own_errors_pass(error: BaseException) -> None:
     assert e.value is error
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("silent", [True, False])
 def test_a_panic_prints_its_own_lines_unless_a_program_silences_it(silent: bool) -> None:
     code = PANICS.replace("SILENCE", "panics.silence()" if silent else "")

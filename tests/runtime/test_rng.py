@@ -10,6 +10,7 @@ import pytest
 from chance import chi_square_rejects
 from hypothesis import given
 from hypothesis import strategies as st
+from thorough import sample
 
 from specc.runtime import rng as module
 from specc.runtime.errors import PromptError
@@ -66,8 +67,8 @@ def test_a_seed_decides_as_it_did_before(seed: int) -> None:
     assert {u: [SeededRng(seed).at(3, u, slot).pick(equal) for slot in (0, 2)] for u in Use} == PICKS[seed]
 
 
-@pytest.mark.parametrize("slot", [0, 3])
-@pytest.mark.parametrize("use", Use)
+@pytest.mark.parametrize("slot", sample([0, 3], 1))
+@pytest.mark.parametrize("use", sample(Use, 1))
 def test_it_picks_as_often_as_the_probabilities_say_and_never_the_impossible(use: Use, slot: int) -> None:
     """Over positions of one seed, and over seeds at one position. The sum need not be 1."""
     of_positions = Counter(SeededRng(1).at(position, use, slot).pick(PROBS * 7) for position in range(5000))
@@ -84,6 +85,7 @@ def test_it_is_true_as_often_as_the_probability_says() -> None:
         assert not chi_square_rejects(counts, {True: 0.2, False: 0.8})
 
 
+@pytest.mark.thorough
 def test_decisions_at_different_places_are_independent() -> None:
     """Pairs: neighbour positions, neighbour seeds, uses, slots and draws; chi-square over all pairs of picks."""
     p = {(a, b): PROBS[a] * PROBS[b] for a in range(7) for b in range(7)}
@@ -153,6 +155,7 @@ def test_a_choice_is_that_of_gumbel_noise() -> None:
         assert rng.pick(probs) == scores.argmax()
 
 
+@pytest.mark.thorough
 def test_last_bits_hardly_ever_change_a_choice() -> None:
     """Logits that differ by 1e-5: among 3000 choices of 50 thousand tokens, a flip has odds of about 1e-5 each.
 

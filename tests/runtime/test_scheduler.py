@@ -322,6 +322,7 @@ def shake(model: Model, seconds: float) -> None:
     assert shaker.counts["length"] > THREADS and shaker.counts["cancelled"] > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("together", [True, False])
 def test_threads_that_submit_and_cancel_get_no_wrong_token(
     load: Callable[..., Model], backend: ToyBackend, together: bool

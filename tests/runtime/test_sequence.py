@@ -89,7 +89,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCache = CacheMachine.TestCase
-TestCache.settings = settings(max_examples=50, stateful_step_count=25)
+TestCache.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=25)
 
 
 @pytest.mark.parametrize(("slots", "moves"), [([], 0), ([0], 0), ([0, 1, 2], 0), ([1], 1), ([0, 2], 1)])

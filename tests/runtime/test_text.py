@@ -241,6 +241,7 @@ except PromptError as e:
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["words", "letters", "spaces", "lines"])
 def test_a_prompt_of_20_mb_is_refused_before_it_takes_memory(kind: str, tmp_path: Path) -> None:
     """The tokenizer would take some 5 GB for it."""

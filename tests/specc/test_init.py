@@ -30,6 +30,7 @@ def test_all_errors_of_the_runtime_are_at_the_top_level() -> None:
     assert names <= set(specc.__all__), names - set(specc.__all__)
 
 
+@pytest.mark.process
 def test_the_package_loads_nothing_before_a_name_is_used_and_no_torch_then() -> None:
     code = (
         "import sys, specc; print('numpy' in sys.modules, 'onnxruntime' in sys.modules);"

@@ -11,6 +11,7 @@ import pytest
 
 from specc import parent_process
 
+pytestmark = pytest.mark.process
 COMMAND = [sys.executable, "-m", parent_process.__name__]
 
 

@@ -108,6 +108,7 @@ os.write(2, b"after the bar\\n")
 """
 
 
+@pytest.mark.process
 def test_lines_of_libraries_stand_above_the_bar_on_a_terminal() -> None:
     """A line that tears the bar would begin after it, in the middle of a line."""
     reading, writing = pty.openpty()

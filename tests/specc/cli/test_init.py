@@ -39,6 +39,7 @@ def test_a_wrong_usage_is_status_2(argv: tuple[str, ...]) -> None:
     assert "Traceback" not in result.err
 
 
+@pytest.mark.process
 def test_the_command_line_loads_nothing_heavy() -> None:
     heavy = "torch transformers onnx onnxruntime onnxscript tokenizers safetensors numpy jinja2 rich"
     code = f"import sys, specc.cli; print([m for m in '{heavy}'.split() if m in sys.modules])"
@@ -52,6 +53,7 @@ def test_a_missing_bundle_is_refused(verb: str, tmp_path: Path) -> None:
     assert f"{tmp_path} has no manifest.json" in refused(verb, tmp_path, *prompt)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("words", "expected"), [("specc ge", ["generate"]), ("specc generate --max", ["--max-new-tokens"])]
 )
@@ -62,6 +64,7 @@ def test_the_shell_completes_verbs_and_options(words: str, expected: list[str]) 
     assert (result.returncode, result.stdout.split()) == (0, expected), result.stderr
 
 
+@pytest.mark.process
 def test_completion_is_installed_for_the_shell_that_runs_specc(tmp_path: Path) -> None:
     variables = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     line = f"{shlex.join(command())} --install-completion; true"

@@ -21,17 +21,20 @@ def shell(line: str, *argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("argv", [("--help",), ("recipes",), ("generate", "none", "-p", "a")])
 def test_a_closed_standard_output_is_one_line(argv: tuple[str, ...]) -> None:
     result = shell(">&-", *argv)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", CLOSED)
 
 
+@pytest.mark.process
 def test_with_all_streams_closed_the_status_says_it() -> None:
     result = shell("<&- >&- 2>&-", "recipes")
     assert (result.returncode, result.stdout, result.stderr) == (2, "", "")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("source", [("-",), ("--messages", "-")])
 def test_a_closed_standard_input_is_one_line_where_it_is_the_prompt(source: tuple[str, ...]) -> None:
     result = shell("<&-", "generate", "none", *source)
@@ -39,11 +42,13 @@ def test_a_closed_standard_input_is_one_line_where_it_is_the_prompt(source: tupl
     assert result.stderr == "specc: error: standard input is closed; give the prompt by --prompt or --prompt-file\n"
 
 
+@pytest.mark.process
 def test_closed_streams_that_are_not_needed_do_no_harm() -> None:
     result = shell("<&- 2>&-", "recipes")
     assert result.returncode == 0 and "prompt-lookup" in result.stdout
 
 
+@pytest.mark.process
 def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
     """What a library then writes to standard error would land in it."""
     code = (
@@ -55,6 +60,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
     assert result.stdout == "0 out\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("verb", ["--version", "recipes"])
 def test_a_full_disk_is_one_line(verb: str) -> None:
     result = shell(">/dev/full", verb)
@@ -64,6 +70,7 @@ def test_a_full_disk_is_one_line(verb: str) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "argv",
     [

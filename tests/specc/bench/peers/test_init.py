@@ -20,6 +20,7 @@ def make_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeP
     yield peer_maker(tmp_path, monkeypatch)
 
 
+@pytest.mark.process
 def test_modes_are_tried_once_and_those_that_fail_are_named(make_peer: MakePeer) -> None:
     make_peer("echo", echo())
     with closing(Peer("echo", JOB)) as peer:
@@ -30,12 +31,14 @@ def test_modes_are_tried_once_and_those_that_fail_are_named(make_peer: MakePeer)
         assert (peer.memory() or 0) > 1e6
 
 
+@pytest.mark.process
 def test_a_process_that_ends_is_an_error_with_its_last_words(make_peer: MakePeer) -> None:
     make_peer("echo", echo(life=2))
     with closing(Peer("echo", JOB)) as peer, pytest.raises(BackendError, match=r"it ended with status 7; .*noise"):
         peer.run("wrong", [5], 4, 0)
 
 
+@pytest.mark.process
 def test_a_package_that_is_missing_is_named_with_the_remedy(make_peer: MakePeer) -> None:
     make_peer("other", "import no_such_module\n")
     with pytest.raises(BackendError) as refusal:
@@ -46,6 +49,7 @@ def test_a_package_that_is_missing_is_named_with_the_remedy(make_peer: MakePeer)
     )
 
 
+@pytest.mark.process
 def test_too_few_tokens_are_an_error(make_peer: MakePeer) -> None:
     make_peer("echo", echo().replace("arrive([ids[0]] * count)", "pass"))
     with closing(Peer("echo", JOB)) as peer:
@@ -53,6 +57,7 @@ def test_too_few_tokens_are_an_error(make_peer: MakePeer) -> None:
         assert peer.failed["plain"] == "ValueError: 2 tokens came instead of 8"
 
 
+@pytest.mark.process
 def test_an_interpreter_that_does_not_run_is_named(make_peer: MakePeer) -> None:
     make_peer("echo", echo())
     with pytest.raises(BackendError, match=r"/nowhere/python does not run .*--peer-python echo=PYTHON"):

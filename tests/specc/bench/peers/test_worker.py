@@ -11,9 +11,9 @@ import pytest
 from specc.bench.peers import worker
 
 
-def burn(seconds: float) -> None:
+def burn(seconds: float, enough: threading.Event) -> None:
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while time.perf_counter() < end and not enough.is_set():
         pass
 
 
@@ -21,11 +21,13 @@ def burn(seconds: float) -> None:
 def test_a_peer_answers_when_its_threads_rest_or_soon(
     seconds: float, longest: float, bounds: tuple[float, float]
 ) -> None:
-    thread = threading.Thread(target=burn, args=[seconds])
+    enough = threading.Event()
+    thread = threading.Thread(target=burn, args=[seconds, enough])
     start = time.perf_counter()
     thread.start()
     worker.rest(longest)
     assert bounds[0] <= time.perf_counter() - start < bounds[1]
+    enough.set()
     thread.join()
 
 
