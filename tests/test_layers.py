@@ -39,6 +39,12 @@ def parse(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes(file: Path) -> list[ast.AST]:
+    """Return all nodes of a file's syntax tree."""
+    return list(ast.walk(parse(file)))
+
+
 def package(file: Path) -> list[str]:
     """The package that a file's relative imports start from."""
     parts = list(file.relative_to(ROOT).parent.parts)
@@ -47,7 +53,7 @@ def package(file: Path) -> list[str]:
 
 def imports(file: Path, tree: ast.AST | None = None) -> Iterator[str]:
     """The full name of each module that a file imports, wherever it does."""
-    for node in ast.walk(tree or parse(file)):
+    for node in nodes(file) if tree is None else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,7 +102,7 @@ def test_the_runtime_knows_arrays_and_engines_and_nothing_above_it(file: Path) -
 @pytest.mark.parametrize("file", sources("runtime"), ids=name)
 def test_the_runtime_imports_itself_relatively(file: Path) -> None:
     """So that it runs under any name, and alone."""
-    absolute = [n for n in ast.walk(parse(file)) if isinstance(n, ast.ImportFrom) and not n.level]
+    absolute = [n for n in nodes(file) if isinstance(n, ast.ImportFrom) and not n.level]
     assert [n.module for n in absolute if under(str(n.module), "specc", "runtime")] == []
 
 
@@ -114,13 +120,14 @@ def test_torch_is_where_models_are_and_nowhere_else(file: Path) -> None:
         assert [m for m in at_import(file) if under(m, *heavy)] == []
 
 
-def words(tree: ast.Module) -> Iterator[str]:
+@cache
+def words(file: Path) -> set[str]:
     """Identifiers, parts of imported modules' names, and strings."""
-    for node in ast.walk(tree):
+    parts: set[str] = set()
+    for node in nodes(file):
         for _, value in ast.iter_fields(node):
-            for part in value if isinstance(value, list) else [value]:
-                if isinstance(part, str):
-                    yield from [part, *part.split(".")]
+            parts.update(part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str))
+    return parts | {word for part in parts for word in part.split(".")}
 
 
 def spellings(method: str) -> set[str]:
@@ -146,13 +153,13 @@ NAMELESS += [name(f) for folder in ("runtime/engines", "specc/backends") for f i
 def test_no_method_is_known_by_name(file: str) -> None:
     """The loop, engines, backends, compiler and command line dispatch on what a thing needs."""
     methods = {s for m in METHODS if m != "plain" for s in spellings(m)}
-    assert sorted(methods & set(words(parse(ROOT / file)))) == []
+    assert sorted(methods & words(ROOT / file)) == []
 
 
 @pytest.mark.parametrize("file", sources("passes"), ids=name)
 def test_passes_know_no_family_of_models(file: Path) -> None:
     """They find their place by what the graph says."""
-    matches = {w.lower() for text in words(parse(file)) for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)}
+    matches = {w.lower() for text in words(file) for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)}
     assert [w for w in matches if FAMILIES.fullmatch(w)] == []
 
 
@@ -235,7 +242,7 @@ def type_check(call: ast.Call) -> bool:
 
 @pytest.mark.parametrize("file", [*sources("runtime"), *sources("specc")], ids=name)
 def test_no_assert_guards_input(file: Path) -> None:
-    tests = [node.test for node in ast.walk(parse(file)) if isinstance(node, ast.Assert)]
+    tests = [node.test for node in nodes(file) if isinstance(node, ast.Assert)]
     others = {ast.unparse(test) for test in tests if not narrows_a_type(test)}
     assert others <= {INVARIANTS.get(name(file))}
 

@@ -7,6 +7,7 @@ they need when they run, so that `specc --help` loads no numerical library.
 from __future__ import annotations
 
 import errno
+import functools
 import shlex
 import sys
 import warnings
@@ -108,6 +109,12 @@ app.command("tune", epilog=tune.EXAMPLES)(tune.command)
 app.add_typer(cache.app, name="cache")
 
 
+@functools.cache
+def _commands() -> Any:
+    """Build the verbs and their options from the functions above, once in a process that runs several verbs."""
+    return typer.main.get_command(app)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -129,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         panics.silence()
         words = sys.argv[1:] if argv is None else argv
         try:
-            status = app(argv, prog_name="specc", obj=shlex.join(["specc", *words]), standalone_mode=False)
+            status = _commands()(argv, prog_name="specc", obj=shlex.join(["specc", *words]), standalone_mode=False)
         except ClickException as e:
             _fail_usage(e)
             status = 2

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from specc.exactness.replay import prove
+from specc.exactness.replay import Proof, prove
 from specc.runtime.bundle import open_bundle
 
 HERE = Path(__file__).parent
@@ -21,6 +22,12 @@ BLOCKS = {
     "verify-chain-12": "Tree", "verify-early-exit": "Tree", "verify-lookahead": "Tree",
     "verify-dynamic-tree": "Parents", "draft-early-exit": "Frontier", "assistant-draft-dynamic-tree": "Frontier",
 }  # fmt: skip
+
+
+@cache
+def proof_of(version: int) -> Proof:
+    """Replay the golden outputs of a frozen bundle."""
+    return prove(HERE / f"schema-{version}")
 
 
 def test_every_frozen_bundle_is_pinned() -> None:
@@ -42,7 +49,7 @@ class TestFrozenBundle:
         assert set(bundle.manifest.files) == {f.name for f in bundle.path.iterdir()} - {"manifest.json"}
 
     def test_it_replays_its_golden_outputs_by_every_recipe(self, version: int) -> None:
-        proof = prove(HERE / f"schema-{version}")
+        proof = proof_of(version)
         assert {r.recipe for r in proof.replayed} == {r.name for r in proof.bundle.manifest.recipes}
         assert [r for r in proof.replayed if r.verdict != "identical"] == []
         assert len(proof.replayed) == len(proof.cases) * len(proof.bundle.manifest.recipes)
@@ -60,7 +67,7 @@ def test_it_has_every_kind_of_topology_and_two_caches(version: int) -> None:
 @pytest.mark.parametrize("version", MANIFESTS)
 def test_it_commits_rows_that_are_not_the_first_ones(version: int) -> None:
     """Drafts of several tokens are accepted, so a wrong commit changes the golden outputs."""
-    lengths = {r.recipe: r.mean_acceptance_length for r in prove(HERE / f"schema-{version}").replayed if r.case == 3}
+    lengths = {r.recipe: r.mean_acceptance_length for r in proof_of(version).replayed if r.case == 3}
     assert lengths["early-exit"] > 1.5 and lengths["dynamic-tree"] > 1.2
 
 

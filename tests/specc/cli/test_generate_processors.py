@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ from shell import refused, specc
 from specc import load
 from specc.cli.generate_processors import parse_biases, read_schema, read_text
 from specc.runtime.errors import PromptError
+from specc.runtime.model import Model
 
 FROZEN = Path(__file__).parents[2] / "bundles/schema-1"
 PROMPT = "def wrap(text):"
 ARGV = ("generate", FROZEN, "--raw", "-p", PROMPT, "-n", 24, "--json")
 SCHEMA = {"enum": ["yes", "no"]}
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    with load(FROZEN) as model:
+        yield model
 
 
 @pytest.mark.parametrize(
@@ -34,9 +42,8 @@ SCHEMA = {"enum": ["yes", "no"]}
         (("--json-schema", json.dumps(SCHEMA)), {"json_schema": SCHEMA}),
     ],
 )
-def test_an_option_is_that_of_the_request(options: tuple[Any, ...], same: dict[str, Any]) -> None:
-    with load(FROZEN) as session:
-        assert specc(*ARGV, *options).json["token_ids"] == session.generate(PROMPT, 24, **same).token_ids
+def test_an_option_is_that_of_the_request(options: tuple[Any, ...], same: dict[str, Any], model: Model) -> None:
+    assert specc(*ARGV, *options).json["token_ids"] == model.generate(PROMPT, 24, **same).token_ids
 
 
 def test_grammars_come_from_files(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -11,24 +9,30 @@ import pytest
 from specc.bench.peers import worker
 
 
-def burn(seconds: float, enough: threading.Event) -> None:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end and not enough.is_set():
-        pass
+class Clock:
+    """A clock of a process whose threads work for some seconds, and then rest."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now, self.work = 0.0, seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return min(self.now, self.work)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.mark.parametrize(("seconds", "longest", "bounds"), [(0.3, 5.0, (0.3, 2.0)), (1.5, 0.1, (0.1, 1.0))])
 def test_a_peer_answers_when_its_threads_rest_or_soon(
-    seconds: float, longest: float, bounds: tuple[float, float]
+    seconds: float, longest: float, bounds: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enough = threading.Event()
-    thread = threading.Thread(target=burn, args=[seconds, enough])
-    start = time.perf_counter()
-    thread.start()
+    clock = Clock(seconds)
+    monkeypatch.setattr(worker, "time", clock)
     worker.rest(longest)
-    assert bounds[0] <= time.perf_counter() - start < bounds[1]
-    enough.set()
-    thread.join()
+    assert bounds[0] <= clock.now < bounds[1]
 
 
 def test_a_gguf_file_is_used_as_it_is() -> None:
