@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -31,17 +32,20 @@ PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, 
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave unread each file whose tests all need torch, where `-m` excludes those: importing torch takes seconds."""
-    if "not torch" not in config.getoption("markexpr") or not collection_path.match("test_*.py"):
+    """Leave unread each file whose tests all have a mark that `-m` excludes: importing torch takes seconds."""
+    expression = config.getoption("markexpr")
+    if not re.fullmatch(r"not \w+( and not \w+)*", expression) or not collection_path.match("test_*.py"):
         return None
-    marked = re.search(r"^pytestmark = .*\bpytest\.mark\.torch\b", collection_path.read_text(encoding="utf-8"), re.M)
-    return True if marked else None
+    marks = "|".join(re.findall(r"not (\w+)", expression))
+    pattern = rf"^pytestmark = .*\bpytest\.mark\.({marks})\b"
+    return True if re.search(pattern, collection_path.read_text(encoding="utf-8"), re.M) else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse a test file that imports torch although it has tests without the mark."""
     if "not torch" in session.config.getoption("markexpr") and "torch" in sys.modules:
         raise pytest.UsageError("a collected file imports torch; give it pytestmark = pytest.mark.torch")
+    gc.freeze()  # All that the collection made lives to the end: the collector need not look at it.
     grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
     if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in grouped):
         raise pytest.UsageError("pytest-xdist ignores the groups of tests, which would capture each model twice")

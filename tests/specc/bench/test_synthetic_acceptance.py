@@ -46,6 +46,7 @@ def test_a_draft_of_nothing_earns_nothing() -> None:
     assert accept([1], Tree.chain(1)) == ((0,), 100)
 
 
+@pytest.mark.thorough
 def test_rates_hold_given_those_above() -> None:
     lengths = np.array([len(accept([0.8, 0.5], Tree.chain(4), seed)[0]) - 1 for seed in range(4000)])
     reached = [(lengths >= depth).mean() for depth in (1, 2, 3)]
