@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from thorough import sample
 from toys import Decoder, Toy, ToyKV, World, cases, prompts
 
 from specc.runtime.block import Block
@@ -78,10 +79,13 @@ class Several(World):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("count", sample([12, 40], 1))
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
-def test_requests_that_step_together_get_the_tokens_of_each_alone(case: dict[str, Any], temperature: float) -> None:
+def test_requests_that_step_together_get_the_tokens_of_each_alone(
+    case: dict[str, Any], count: int, temperature: float
+) -> None:
     """Requests come and go between the steps."""
-    world, count = Several(), 40
+    world = Several()
     decoder, plain = world.method(**case), World().method("plain")
     samplings = [Sampling(temperature, rng=SeededRng(i)) for i in range(len(PROMPTS))]
     requests = [world.begin(decoder, prompt, s) for prompt, s in zip(PROMPTS, samplings, strict=True)]
