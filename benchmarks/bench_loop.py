@@ -86,8 +86,8 @@ def measure(bundle: str) -> dict[str, float]:
     import specc
     from specc.exactness.golden import FILE, read_cases
 
-    loaded: Any = specc.load(bundle)
-    session = loaded.conversation if hasattr(loaded, "conversation") else loaded
+    instance: Any = specc.load(bundle)
+    session = instance.conversation if hasattr(instance, "conversation") else instance
     times: defaultdict[str, list[float]] = defaultdict(list)
     for case in read_cases(session.bundle.file(FILE))[:PROMPTS]:
         for recipe in session.bundle.manifest.recipes:

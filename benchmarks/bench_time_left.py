@@ -62,8 +62,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(result))
         return
-    for title, spent in seconds.items():
-        print(f"{spent:7.1f} s  {title}")
+    for title, duration in seconds.items():
+        print(f"{duration:7.1f} s  {title}")
     print(f"{reports[-1][0]:7.1f} s  in all; the time left was wrong by {result['worst_error']:.0%} at most")
 
 

@@ -33,11 +33,11 @@ class SkipSublayers(Pass):
         skipped = [("attention", i) for i in self.attention] + [("mlp", i) for i in self.mlp]
         # Find all sums before any is cut: a stream that was cut no longer looks like a layer's.
         sums = [residual_sums(graph, path_by_layer[i])[kind] for kind, i in skipped]
-        gone: set[Node] = {branch for _, branch in sums}
+        branches: set[Node] = {branch for _, branch in sums}
         for add in calls(graph, ADD):
-            match [addend for addend in add.args if addend not in gone]:
+            match [addend for addend in add.args if addend not in branches]:
                 case []:
-                    gone.add(add)  # attention + MLP of a parallel layer, and both are left out
+                    branches.add(add)  # attention + MLP of a parallel layer, and both are left out
                 case [Node() as rest]:
                     add.replace_all_uses_with(rest)
         return len(sums)

@@ -252,15 +252,15 @@ class Stream:
             return piece
         special = "" if piece else self._special.get(token, "")
         text, stops = self._text + piece + special, self._ending.stop
-        shown = [*self._shown, *[True] * len(piece), *[False] * len(special)]
+        flags = [*self._shown, *[True] * len(piece), *[False] * len(special)]
         safe = len(text) - max(_overlap(text, stop) for stop in stops)
         starts = [(text.index(stop), stop) for stop in stops if stop in text]
         if starts:
             safe, self.stop_reason = min(starts)
             self.finish_reason, self.ended = "stop", True
             text = text[:safe]
-        self._text, self._shown = text[safe:], shown[safe:]
-        return "".join(compress(text[:safe], shown))
+        self._text, self._shown = text[safe:], flags[safe:]
+        return "".join(compress(text[:safe], flags))
 
 
 def _overlap(text: str, stop: str) -> int:

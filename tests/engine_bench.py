@@ -76,17 +76,17 @@ class Bench:
         for name, block in blocks.items():
             twin = passes.fork(graph)
             passes.run(passes.pipeline(block, capacity), twin)
-            built = ONNX.build(twin, block, file, "", directory / f"{name}.onnx", options)
+            result = ONNX.build(twin, block, file, "", directory / f"{name}.onnx", options)
             specs[name] = EngineSpec(
                 name=name,
                 backend="onnx",
                 file=f"{name}.onnx",
                 block=block,
                 layers=(),
-                inputs=built.inputs,
-                outputs=built.outputs,
+                inputs=result.inputs,
+                outputs=result.outputs,
                 passes=(),
-                needs=built.needs,
+                needs=result.needs,
             )
         if "decode" in specs and ONNX.one_file_for_all_widths(graph, specs["decode"].block, options):
             weights_type = specs["decode"].block.weights

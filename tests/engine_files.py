@@ -30,18 +30,18 @@ def build(directory: Path, block: Block, options: Options | None = None) -> Engi
     if not file.exists():
         weights.write_type(weights.collect(graph), file, block.weights)
     passes.run(passes.pipeline(block, CAPACITY), graph)
-    built = ONNX.build(graph, block, file, "", directory / "verify.onnx", options or backends.Options("portable"))
+    result = ONNX.build(graph, block, file, "", directory / "verify.onnx", options or backends.Options("portable"))
     return EngineSpec(
         name="verify",
         backend="onnx",
         file="verify.onnx",
         block=block,
         layers=("0", "1", "2"),
-        inputs=built.inputs,
-        outputs=built.outputs,
+        inputs=result.inputs,
+        outputs=result.outputs,
         passes=(),
-        needs=built.needs,
-        commit=built.commit,
+        needs=result.needs,
+        commit=result.commit,
     )
 
 

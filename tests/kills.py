@@ -154,8 +154,8 @@ class Trial:
                 open_bundle(path).check()
             except SpeccError as e:
                 faults.append(str(e))
-        if (loaded := self.fork("load")) != "done":
-            faults.append(f"the next load: {loaded}")
+        if (outcome := self.fork("load")) != "done":
+            faults.append(f"the next load: {outcome}")
         for entry in self.cache.glob("*/*"):
             faults += [f"{f} remained" for f in entry.glob("*") if f.name.startswith("tmp") or f.suffix == ".partial"]
         return faults

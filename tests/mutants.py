@@ -210,11 +210,11 @@ def run(tests: Sequence[str], mutant: Mutant | None, seconds: int, small: bool =
             os.kill(child, signal.SIGKILL)
         time.sleep(0.02)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     code = os.waitstatus_to_exitcode(status[1])
     if code > 0 and code not in NOTICED:
         raise RuntimeError(f"pytest exits with status {code} for {' '.join(tests)}")
-    return code == 0, spent
+    return code == 0, cpu_seconds
 
 
 def _run_in_child(tests: Sequence[str], mutant: Mutant | None, seconds: int, small: bool) -> int:

@@ -42,7 +42,8 @@ def mix(x: np.ndarray) -> np.ndarray:
     """Map uint64 to uint64, so that every bit of the result depends on every bit of `x` (Stafford's mix 13)."""
     x = (x ^ (x >> SHIFTS[0])) * FACTORS[0]
     x = (x ^ (x >> SHIFTS[1])) * FACTORS[1]
-    return x ^ (x >> SHIFTS[2])
+    mixed: np.ndarray = x ^ (x >> SHIFTS[2])
+    return mixed
 
 
 def random_uint64(*shape: int, seed: int = 0) -> np.ndarray:

@@ -56,8 +56,8 @@ class EarlyExitDrafting(Drafting[EarlyExit]):
                     assert outputs.logits_NV is not None
                     probs[slot] = sampling.probs(outputs.logits_NV[row])
                     position = len(seq.tokens) + int(tree.depth[slot])
-                    drawn = sampling.children(probs[slot], len(children), position, slot)
-                    for child, token in zip(children, drawn, strict=False):
+                    draws = sampling.children(probs[slot], len(children), position, slot)
+                    for child, token in zip(children, draws, strict=False):
                         tokens[child] = token
                 else:
                     for rank, child in enumerate(children[:ranks]):

@@ -148,9 +148,9 @@ class Engines:
         for spec in missing:
             by_file[spec.file].append(spec)
         with ThreadPoolExecutor(len(by_file)) as pool:
-            loaded = list(pool.map(self._load, by_file.values()))
+            groups = list(pool.map(self._load, by_file.values()))
         self._check_files()  # They may have been replaced while they were read.
-        for engines in loaded:
+        for engines in groups:
             self._engines |= engines
 
     @property
@@ -271,8 +271,8 @@ class Engines:
 
 def _bind(engines: weakref.ref[Engines], spec: EngineSpec, store: KVStore) -> Runner | None:
     """Load an engine over another store, as `Engines.bind` does. None if the engines are gone."""
-    loaded = engines()
-    return loaded.bind(spec, store) if loaded else None
+    owner = engines()
+    return owner.bind(spec, store) if owner else None
 
 
 def choose(bundle: Bundle, device: Device) -> str:

@@ -21,7 +21,7 @@ GROUPS = (
 )
 
 
-def check(bundle: Bundle, engines: Sequence[EngineSpec], loaded: Sequence[EngineSpec]) -> None:
+def check(bundle: Bundle, engines: Sequence[EngineSpec], residents: Sequence[EngineSpec]) -> None:
     """Check that engines fit in memory beside those that are loaded.
 
     The least that they can take is counted: each weights file once, each cache once, and the arrays of inputs and
@@ -30,13 +30,13 @@ def check(bundle: Bundle, engines: Sequence[EngineSpec], loaded: Sequence[Engine
     Args:
         bundle: whose engines.
         engines: what will be loaded.
-        loaded: what is in memory already.
+        residents: engines that are in memory already.
 
     Raises:
         BackendError: they do not fit. The message says what each part takes.
     """
-    weights = sum(bundle.manifest.files[f].bytes for f in _files(bundle, engines) - _files(bundle, loaded))
-    rows = sum(bundle.manifest.caches[name].bytes for name in _caches(engines) - _caches(loaded))
+    weights = sum(bundle.manifest.files[f].bytes for f in _files(bundle, engines) - _files(bundle, residents))
+    rows = sum(bundle.manifest.caches[name].bytes for name in _caches(engines) - _caches(residents))
     bound = sum(array_bytes(t) for e in engines for t in (*e.inputs, *e.outputs))
     needed, free = weights + rows + bound, free_memory()
     if free is not None and needed > free:

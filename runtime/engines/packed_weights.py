@@ -61,9 +61,9 @@ def session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> or
     except CacheOffError:
         return ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
     except Exception as e:  # Such as a full disk or a damaged cache; ONNX Runtime's errors have no common base.
-        loaded = ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
+        session = ort.InferenceSession(str(bundle.file(spec.file)), options, providers=PROVIDERS)
         _warn_once(bundle.path, e)
-        return loaded
+        return session
 
 
 def _warn_once(path: Path, error: Exception) -> None:

@@ -166,5 +166,5 @@ def verdicts(identical: int, near_ties: int, diverged: int, lossy: int = 0) -> T
         (lossy, "different, as this recipe may be", ""),
         (diverged, "diverged", "red"),
     ]
-    shown = [each for each in counts if each[0]] or counts[:1]
-    return console.join([console.text(f"{count} {word}", style) for count, word, style in shown], ", ")
+    parts = [each for each in counts if each[0]] or counts[:1]
+    return console.join([console.text(f"{count} {word}", style) for count, word, style in parts], ", ")

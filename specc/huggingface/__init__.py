@@ -154,9 +154,9 @@ def _load_safetensors(source: str, options: dict[str, Any]) -> tuple[PreTrainedM
     if not stored:
         return _from_pretrained(source, source, config, options | {"use_safetensors": True}), {}
     stored = stored if isinstance(stored, dict) else stored.to_dict()
-    chosen = widening(source, stored)
-    arguments = options | {"use_safetensors": True} | chosen.arguments(stored)
-    return widen_loaded(_from_pretrained(source, source, config, arguments), chosen), describe_rounding(stored)
+    choice = widening(source, stored)
+    arguments = options | {"use_safetensors": True} | choice.arguments(stored)
+    return widen_loaded(_from_pretrained(source, source, config, arguments), choice), describe_rounding(stored)
 
 
 def _read_config(name: str, source: str, options: dict[str, Any]) -> Any:
@@ -180,7 +180,7 @@ def _read_config(name: str, source: str, options: dict[str, Any]) -> Any:
 def _from_pretrained(name: str, source: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
     """Load the weights in fp32 and check that none is missing."""
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        result: Any = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
@@ -193,7 +193,7 @@ def _from_pretrained(name: str, source: str, config: Any, options: dict[str, Any
         remedy = "; save the model again with save_pretrained" if "file named" in str(e) else ""
         raise CaptureError(f"cannot load {source}: {one_line(e)}{remedy}") from e
     model: PreTrainedModel
-    model, report = loaded
+    model, report = result
     if absent := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
         raise CaptureError(
             f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; "

@@ -37,9 +37,9 @@ def _with_dequantize(config: Mapping[str, Any]) -> dict[str, Any]:
     """Ask transformers' configuration class of this method for ordinary weights."""
     from transformers.quantizers.auto import AutoQuantizationConfig
 
-    chosen = AutoQuantizationConfig.from_dict(dict(config))
-    chosen.dequantize = True
-    return {"quantization_config": chosen}
+    choice = AutoQuantizationConfig.from_dict(dict(config))
+    choice.dequantize = True
+    return {"quantization_config": choice}
 
 
 WIDENINGS: Mapping[str, Widening] = {
@@ -63,19 +63,19 @@ def widening(source: str, config: Mapping[str, Any]) -> Widening:
         CaptureError: no kept library widens the method on a CPU, or the library is not installed.
     """
     method = str(config.get("quant_method") or ("bitsandbytes" if config.get("load_in_4bit") else "an unknown method"))
-    chosen = WIDENINGS.get(method)
-    if chosen is None:
+    choice = WIDENINGS.get(method)
+    if choice is None:
         raise CaptureError(
             f"{source} is quantised by {method}, and no kept library widens that on a CPU "
             f"(specc widens {', '.join(sorted(WIDENINGS))} and GGUF); compile the original checkpoint, "
             "with --dtype int4 for weights of 4 bits"
         )
-    if chosen.package and find_spec(chosen.package) is None:
+    if choice.package and find_spec(choice.package) is None:
         raise CaptureError(
-            f"{source} is quantised by {method}; {chosen.install} widens it and is not installed: "
-            f"pip install {chosen.install}"
+            f"{source} is quantised by {method}; {choice.install} widens it and is not installed: "
+            f"pip install {choice.install}"
         )
-    return chosen
+    return choice
 
 
 def describe_rounding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,9 +84,9 @@ def describe_rounding(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"method": config.get("quant_method", "unknown"), **({"bits": bits} if bits else {})}
 
 
-def widen_loaded(model: PreTrainedModel, chosen: Widening) -> PreTrainedModel:
+def widen_loaded(model: PreTrainedModel, choice: Widening) -> PreTrainedModel:
     """Widen a model that its library keeps in few bits until asked."""
-    if not chosen.after:
+    if not choice.after:
         return model
     untyped: Any = model
     widened: PreTrainedModel = untyped.dequantize()

@@ -111,9 +111,9 @@ def test_a_frontier_grows_a_tree_whose_branches_do_not_see_each_other(bundle: Bu
     reader = Reader(bundle)
     reader.prefill(prompt, "assistant-prefill", 64)
 
-    def grow(tokens: list[int], grown: int, visible: list[list[int]], depths: list[int]) -> np.ndarray:
-        """Run tokens after `grown` rows of the tree. visible: for each the rows of the tree that it sees."""
-        past_len = len(prompt) + grown
+    def grow(tokens: list[int], offset: int, visible: list[list[int]], depths: list[int]) -> np.ndarray:
+        """Run tokens after `offset` rows of the tree. visible: for each the rows of the tree that it sees."""
+        past_len = len(prompt) + offset
         mask, depth = np.ones((slots, span), bool), np.zeros(slots, np.int64)
         for slot, rows in enumerate(visible):
             for column in range(span):

@@ -250,10 +250,10 @@ UNFUSED = {"FuseRotary": {"gpt_oss", "deepseek_v3"}, "FuseRMSNorm": set()}
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_gives_a_warning_only_where_a_rotation_or_norm_stays(family: str) -> None:
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         passes.run(passes.preparation(64), captured(family))
-    notes = [str(w.message) for w in caught if w.category is SpeccWarning]
+    notes = [str(w.message) for w in records if w.category is SpeccWarning]
     for name, families in UNFUSED.items():
         assert any(note.startswith(name) for note in notes) == (family in families), notes
     assert not any(note.startswith("MergeProjections") for note in notes)

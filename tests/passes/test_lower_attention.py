@@ -97,12 +97,12 @@ def test_two_steps_over_the_cache_are_one_run_over_the_sequence() -> None:
     torch.testing.assert_close(torch.cat(parts, 2), whole)
 
 
-@pytest.mark.parametrize(("window", "kept"), [(CAPACITY - 1, CAPACITY - 1), (CAPACITY, 0), (CAPACITY + 1, 0)])
-def test_a_window_that_the_capacity_never_fills_is_dropped(window: int, kept: int) -> None:
+@pytest.mark.parametrize(("window", "expected"), [(CAPACITY - 1, CAPACITY - 1), (CAPACITY, 0), (CAPACITY + 1, 0)])
+def test_a_window_that_the_capacity_never_fills_is_dropped(window: int, expected: int) -> None:
     graph = lowered(Layer(0, window), x=torch.zeros(1, 2, 3, 4))
     LowerAttention(CAPACITY)(graph)
     (node,) = (n for n in graph.graph.nodes if "cached_attention" in str(n.target))
-    assert node.args[10] == kept
+    assert node.args[10] == expected
 
 
 def test_a_layer_that_attends_twice_is_refused() -> None:

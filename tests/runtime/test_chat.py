@@ -215,11 +215,11 @@ def test_named_templates_are_chosen_as_transformers_chooses(tmp_path: Path, list
     assert ("chat_template" in config) == listed
     files = {f.relative_to(tmp_path).as_posix(): f for f in tmp_path.rglob("*") if f.is_file()}
     chat = ChatTemplate(read_templates(files, config), special_tokens(config))
-    loaded: Any = AutoTokenizer.from_pretrained(tmp_path)
-    assert chat.templates == loaded.chat_template == named
-    assert chat.tokens == loaded.special_tokens_map
+    reference: Any = AutoTokenizer.from_pretrained(tmp_path)
+    assert chat.templates == reference.chat_template == named
+    assert chat.tokens == reference.special_tokens_map
     for tools in (None, [TOOL]):
-        expected = loaded.apply_chat_template([USER], tools=tools, tokenize=False, add_generation_prompt=True)
+        expected = reference.apply_chat_template([USER], tools=tools, tokenize=False, add_generation_prompt=True)
         assert chat.render([USER], ChatOptions(tools=tools)) == expected
     assert chat.render([USER], ChatOptions(template="rag")) == "rag"
     with pytest.raises(PromptError, match="no default chat template; name one of rag"):

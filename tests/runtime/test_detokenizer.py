@@ -21,9 +21,9 @@ WORDS = ["▁", "▁▁", "a", "b", "▁foo", "foo", "!", "好", "▁好", "\uff
 
 def _byte_level() -> list[str]:
     """Return GPT-2's characters for the bytes, in the order of the bytes."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in shown]
-    characters = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    printables = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printables]
+    characters = {byte: chr(byte) for byte in printables} | {byte: chr(256 + i) for i, byte in enumerate(others)}
     return [characters[byte] for byte in range(256)]
 
 

@@ -77,13 +77,13 @@ def test_closing_a_model_frees_its_engines_and_rows(toy_model: Model, monkeypatc
     handle.result(60)
     other = toy_model.session()
     other.generate(PROMPT, 4)
-    gone: list[weakref.ref[Any]] = [
+    references: list[weakref.ref[Any]] = [
         weakref.ref(toy_model.engines["decode"]),
         weakref.ref(toy_model.conversation.cache.store),
         weakref.ref(other.cache.store),
     ]
     alive: list[object] = []
-    monkeypatch.setattr("specc.runtime.shared.trim", lambda: alive.extend(ref() for ref in gone))
+    monkeypatch.setattr("specc.runtime.shared.trim", lambda: alive.extend(ref() for ref in references))
     toy_model.close()
     assert alive == [None] * 3
 

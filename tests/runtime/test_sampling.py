@@ -129,6 +129,13 @@ def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: f
     assert np.array_equal(Sampling(0.8, top_p=p, top_k=k).probs(logits_V), by_sorting(logits_V, 0.8, p, k))
 
 
+def test_a_large_part_of_a_vocabulary_is_cut_to_its_likeliest() -> None:
+    """Two of five tokens: the last one that stays is neither at an end of the vocabulary nor in the middle."""
+    for seed in range(5):
+        logits_V = np.random.default_rng(seed).normal(size=5000).astype(np.float32)
+        assert np.array_equal(Sampling(0.8, top_k=2000).probs(logits_V), by_sorting(logits_V, 0.8, 1.0, 2000))
+
+
 def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     exponentials: list[int] = []

@@ -52,9 +52,9 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache = Cache(self.shelf)
         self.model: list[int] = []
 
-    @rule(tokens=tokens, chosen=st.sets(st.integers(0, 5)))
-    def run_and_commit(self, tokens: list[int], chosen: set[int]) -> None:
-        slots = sorted(s for s in chosen if s < len(tokens))
+    @rule(tokens=tokens, choice=st.sets(st.integers(0, 5)))
+    def run_and_commit(self, tokens: list[int], choice: set[int]) -> None:
+        slots = sorted(s for s in choice if s < len(tokens))
         self.shelf.run(len(self.cache), tokens)
         self.cache.commit(tokens, slots)
         self.model += [tokens[s] for s in slots]

@@ -473,9 +473,9 @@ def test_a_session_that_is_closed_says_so(session: Session) -> None:
     """And others of its model go on."""
     other = Session(session.shared)
     with session as opened:
-        begun = opened.stream(PROMPT, 40, ignore_eos=True)
-        next(begun)
-    for use in (lambda: session.generate(PROMPT, 4), lambda: list(begun)):
+        stream = opened.stream(PROMPT, 40, ignore_eos=True)
+        next(stream)
+    for use in (lambda: session.generate(PROMPT, 4), lambda: list(stream)):
         with pytest.raises(SpeccError, match=r"this session is closed; open another with model\.session"):
             use()
     session.close()

@@ -37,16 +37,16 @@ def text(directory: Path, **config: Any) -> Text:
 
 
 def test_text_tokens_and_messages_are_prompts(tmp_path: Path) -> None:
-    loaded = text(tmp_path, chat_template=TEMPLATE, bos_token={"content": "<b>"})
-    assert loaded.decode(loaded.encode("the 日")) == "the 日"
-    assert loaded.encode(iter([5, 0])) == [5, 0]
-    assert loaded.decode(loaded.encode(HELLO)) == "<b>user: hello\nassistant:"
+    codec = text(tmp_path, chat_template=TEMPLATE, bos_token={"content": "<b>"})
+    assert codec.decode(codec.encode("the 日")) == "the 日"
+    assert codec.encode(iter([5, 0])) == [5, 0]
+    assert codec.decode(codec.encode(HELLO)) == "<b>user: hello\nassistant:"
 
 
 def test_a_template_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}!")
-    loaded = text(tmp_path)
-    assert loaded.render(HELLO) == "hello!"
+    codec = text(tmp_path)
+    assert codec.render(HELLO) == "hello!"
 
 
 class Ids:
@@ -95,16 +95,16 @@ def test_a_tensor_and_what_a_tokenizer_of_transformers_returns_are_prompts(tmp_p
     import torch
     from transformers import PreTrainedTokenizerFast
 
-    loaded, fast = text(tmp_path), PreTrainedTokenizerFast(tokenizer_object=tokenizer())
+    codec, fast = text(tmp_path), PreTrainedTokenizerFast(tokenizer_object=tokenizer())
     for kind in (torch.int64, torch.int32, torch.uint8):
-        assert loaded.encode(torch.tensor([5, 0], dtype=kind)) == [5, 0]
-        assert loaded.encode(torch.tensor([[5, 0]], dtype=kind)) == [5, 0]
-        assert loaded.encode(list(torch.tensor([5, 0], dtype=kind))) == [5, 0]
+        assert codec.encode(torch.tensor([5, 0], dtype=kind)) == [5, 0]
+        assert codec.encode(torch.tensor([[5, 0]], dtype=kind)) == [5, 0]
+        assert codec.encode(list(torch.tensor([5, 0], dtype=kind))) == [5, 0]
     for wrong in (torch.tensor([5.0, 0.0]), torch.tensor([True, False]), list(torch.tensor([True, False]))):
         with pytest.raises(PromptError, match="is not a token id"):
-            loaded.encode(wrong)
-    assert loaded.encode(fast("the 日")) == loaded.encode("the 日")
-    assert loaded.encode(fast("the 日", return_tensors="pt").input_ids) == loaded.encode("the 日")
+            codec.encode(wrong)
+    assert codec.encode(fast("the 日")) == codec.encode("the 日")
+    assert codec.encode(fast("the 日", return_tensors="pt").input_ids) == codec.encode("the 日")
 
 
 @pytest.mark.parametrize(
@@ -129,25 +129,25 @@ def test_what_is_no_prompt_is_one_line(tmp_path: Path, prompt: Any, line: str) -
 
 
 def test_one_message_is_a_conversation(tmp_path: Path) -> None:
-    loaded = text(tmp_path, chat_template=TEMPLATE)
-    assert loaded.encode(HELLO[0]) == loaded.encode(HELLO)
+    codec = text(tmp_path, chat_template=TEMPLATE)
+    assert codec.encode(HELLO[0]) == codec.encode(HELLO)
 
 
 def test_options_of_a_chat_need_messages(tmp_path: Path) -> None:
-    loaded = text(tmp_path, chat_template="{{ tools|length }}{{ mood }}")
+    codec = text(tmp_path, chat_template="{{ tools|length }}{{ mood }}")
     options = ChatOptions(tools=[{"name": "f"}], template_kwargs={"mood": "kind"})
-    assert loaded.decode(loaded.encode(HELLO, options)) == "1kind"
-    assert loaded.encode("the", ChatOptions()) == loaded.encode("the")
+    assert codec.decode(codec.encode(HELLO, options)) == "1kind"
+    assert codec.encode("the", ChatOptions()) == codec.encode("the")
     for prompt in ("the", [5, 0]):
         with pytest.raises(PromptError, match="need messages"):
-            loaded.encode(prompt, options)
+            codec.encode(prompt, options)
 
 
 def test_a_text_is_encoded_as_it_is(tmp_path: Path) -> None:
     """A byte order mark, a NUL and line separators are characters, as for transformers."""
-    loaded = text(tmp_path)
+    codec = text(tmp_path)
     for prompt in ("\ufeffthe", "a\0b", "a\u2028b", "\u202eabc", ""):
-        assert loaded.decode(loaded.encode(prompt)) == prompt
+        assert codec.decode(codec.encode(prompt)) == prompt
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe", b"3", b"[" * 100_000, b'{"a": "\xe9"}'])
@@ -186,9 +186,9 @@ def test_an_item_that_is_not_a_token_id_is_named(tmp_path: Path, prompt: Any) ->
 def test_a_conversation_that_cannot_be_rendered_says_why(
     tmp_path: Path, template: str | None, role: str, named: str
 ) -> None:
-    loaded = text(tmp_path, **({"chat_template": template} if template else {}))
+    codec = text(tmp_path, **({"chat_template": template} if template else {}))
     with pytest.raises(PromptError, match=named):
-        loaded.encode([{"role": role, "content": "hello"}])
+        codec.encode([{"role": role, "content": "hello"}])
 
 
 UNLISTED = ["tokenizer_config.json", "chat_template.jinja", "additional_chat_templates/rag.jinja"]
@@ -202,8 +202,8 @@ def test_a_file_beside_the_tokenizer_that_the_manifest_does_not_list_is_not_read
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(json.dumps({"chat_template": "evil"}))
     with pytest.warns(SpeccWarning, match=f"does not list {name}, so it is not read; compile again"):
-        loaded = Text(bundle)
-    assert loaded.chat.templates == {}
+        codec = Text(bundle)
+    assert codec.chat.templates == {}
 
 
 def test_a_tokenizer_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> None:

@@ -72,12 +72,12 @@ def limit(name: str) -> None:
 @cache
 def library() -> ctypes.CDLL:
     """Load the shared library. ONNX Runtime's copy of it is the same one, so `limit` reaches the operators."""
-    loaded = ctypes.CDLL(library_path())
-    loaded.specc_kernels_operators.restype = ctypes.c_char_p
-    loaded.specc_kernels_variants.restype = ctypes.c_char_p
-    loaded.specc_kernels_active.restype = ctypes.c_char_p
-    loaded.specc_kernels_limit.argtypes = [ctypes.c_char_p]
-    return loaded
+    handle = ctypes.CDLL(library_path())
+    handle.specc_kernels_operators.restype = ctypes.c_char_p
+    handle.specc_kernels_variants.restype = ctypes.c_char_p
+    handle.specc_kernels_active.restype = ctypes.c_char_p
+    handle.specc_kernels_limit.argtypes = [ctypes.c_char_p]
+    return handle
 
 
 def _is_whole(path: Path) -> bool:

@@ -41,12 +41,12 @@ def test_a_failed_call_gives_cudas_own_text(text: str | bytes, cuda: FakeCuda, g
 
 
 def test_an_array_goes_to_the_gpu_and_back(gpu: Gpu) -> None:
-    sent, received = np.arange(6, dtype=np.int64), np.zeros(6, np.int64)
-    address = gpu.allocate(sent.nbytes)
-    gpu.upload(address, sent)
+    source, received = np.arange(6, dtype=np.int64), np.zeros(6, np.int64)
+    address = gpu.allocate(source.nbytes)
+    gpu.upload(address, source)
     gpu.download(received, address)
     gpu.synchronise()
-    assert received.tolist() == sent.tolist()
+    assert received.tolist() == source.tolist()
 
 
 def test_the_compute_capability_is_major_and_minor(gpu: Gpu) -> None:

@@ -49,6 +49,6 @@ def test_a_file_whose_weights_moved_is_the_same_but_for_their_places(file: Path)
     before, after = (onnx.load(f, load_external_data=False) for f in (file, moved))
     places = {e.key: e.value for e in after.graph.initializer[0].external_data}
     assert places == model.weights["outside"]
-    for loaded in (before, after):
-        del loaded.graph.initializer[0].external_data[:]
+    for proto in (before, after):
+        del proto.graph.initializer[0].external_data[:]
     assert before == after and before.producer_name == "a test"

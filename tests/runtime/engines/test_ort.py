@@ -188,8 +188,8 @@ def test_a_plug_in_for_a_gpu_captures_its_launches_and_commits_without_a_graph(
         def get_provider_graph_assignment_info(self) -> list[Any]:
             return plugin.assignment()
 
-    def make(path: str, given: object) -> Any:
-        assert given is plugin.options
+    def make(path: str, argument: object) -> Any:
+        assert argument is plugin.options
         return Session(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(ort_providers, "InferenceSession", make)

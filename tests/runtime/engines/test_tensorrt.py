@@ -115,109 +115,109 @@ class Loaded:
 
 
 @pytest.fixture
-def loaded(tmp_path: Path) -> Loaded:
+def rig(tmp_path: Path) -> Loaded:
     return Loaded(tmp_path)
 
 
-def test_steps_run_and_accepted_rows_are_committed(loaded: Loaded) -> None:
+def test_steps_run_and_accepted_rows_are_committed(rig: Loaded) -> None:
     """A plain run, then a captured graph, then its replay, over one cache; slots 0, 2, 4 of each tree are accepted."""
     rows: list[float] = []
     for step in range(4):
         tokens = [10 * step + i for i in range(5)]
-        assert loaded.run(tokens) == [2 * t for t in tokens]
-        loaded.cache.commit(tokens, [0, 2, 4])
+        assert rig.run(tokens) == [2 * t for t in tokens]
+        rig.cache.commit(tokens, [0, 2, 4])
         rows += [100.0 + tokens[i] for i in (0, 2, 4)]
-        assert loaded.keys()[: len(rows)] == rows and len(loaded.cache) == len(rows)
-    assert loaded.keys()[len(rows) + 5 :] == [0.0] * (CAPACITY - len(rows) - 5)
+        assert rig.keys()[: len(rows)] == rows and len(rig.cache) == len(rows)
+    assert rig.keys()[len(rows) + 5 :] == [0.0] * (CAPACITY - len(rows) - 5)
 
 
-def test_the_order_of_the_calls(loaded: Loaded) -> None:
-    names = loaded.names()
+def test_the_order_of_the_calls(rig: Loaded) -> None:
+    names = rig.names()
     first = names.index("create_execution_context")
     assert names[first + 1] == "set_input_shape" and names.index("infer_shapes") > names.index("set_tensor_address")
     assert "execute_async_v3" not in names and "set_device_memory" not in names
-    del loaded.cuda.calls[:]
+    del rig.cuda.calls[:]
     steps = []
     for _ in range(3):
-        loaded.run([1, 2, 3, 4, 5])
-        steps.append(loaded.names())
-        del loaded.cuda.calls[:]
+        rig.run([1, 2, 3, 4, 5])
+        steps.append(rig.names())
+        del rig.cuda.calls[:]
     assert steps[0] == [*UPLOADS, "set_device_memory", "execute_async_v3", *DOWNLOAD]
     capture = ["cudaStreamBeginCapture", "execute_async_v3", "cudaStreamEndCapture", "cudaGraphInstantiate"]
     assert steps[1] == [*UPLOADS, "cudaStreamSynchronize", *capture, "cudaGraphLaunch", *DOWNLOAD]
     assert steps[2] == [*UPLOADS, "cudaGraphLaunch", *DOWNLOAD]
 
 
-def test_past_and_present_lie_at_one_address_and_weights_are_uploaded_once(loaded: Loaded) -> None:
-    addresses = {call[1]: call[2] for call in loaded.cuda.calls if call[0] == "set_tensor_address"}
-    assert addresses[PAST] == addresses[PRESENT] == loaded.store.addresses["0.key"]
-    second = loaded.load()
-    assert second.addresses["bias"] == loaded.runner.addresses["bias"] != 0
-    assert second.addresses[ROWS] != loaded.runner.addresses[ROWS]
+def test_past_and_present_lie_at_one_address_and_weights_are_uploaded_once(rig: Loaded) -> None:
+    addresses = {call[1]: call[2] for call in rig.cuda.calls if call[0] == "set_tensor_address"}
+    assert addresses[PAST] == addresses[PRESENT] == rig.store.addresses["0.key"]
+    second = rig.load()
+    assert second.addresses["bias"] == rig.runner.addresses["bias"] != 0
+    assert second.addresses[ROWS] != rig.runner.addresses[ROWS]
 
 
-def test_a_graph_is_captured_again_when_scratch_memory_grows(loaded: Loaded) -> None:
+def test_a_graph_is_captured_again_when_scratch_memory_grows(rig: Loaded) -> None:
     for _ in range(2):
-        loaded.run([1, 2, 3, 4, 5])
-    assert loaded.runner.launcher.graph is not None
-    loaded.library.scratch = 1 << 12
-    loaded.load()
-    loaded.run([1, 2, 3, 4, 5])
-    assert loaded.runner.launcher.graph is None and loaded.names().count("set_device_memory") == 2
-    assert loaded.run([1, 2, 3, 4, 5]) == [2, 4, 6, 8, 10]
-    assert loaded.runner.launcher.graph is not None
+        rig.run([1, 2, 3, 4, 5])
+    assert rig.runner.launcher.graph is not None
+    rig.library.scratch = 1 << 12
+    rig.load()
+    rig.run([1, 2, 3, 4, 5])
+    assert rig.runner.launcher.graph is None and rig.names().count("set_device_memory") == 2
+    assert rig.run([1, 2, 3, 4, 5]) == [2, 4, 6, 8, 10]
+    assert rig.runner.launcher.graph is not None
 
 
-def test_launches_that_cannot_be_captured_run_plainly(loaded: Loaded) -> None:
-    loaded.library.capturable = False
+def test_launches_that_cannot_be_captured_run_plainly(rig: Loaded) -> None:
+    rig.library.capturable = False
     for i in range(3):
-        assert loaded.run([i] * 5) == [2 * i] * 5
-    assert loaded.runner.launcher.plain and loaded.names().count("cudaStreamBeginCapture") == 1
+        assert rig.run([i] * 5) == [2 * i] * 5
+    assert rig.runner.launcher.plain and rig.names().count("cudaStreamBeginCapture") == 1
 
 
-def test_an_engine_for_another_gpu_or_version_is_refused_before_it_is_loaded(loaded: Loaded, tmp_path: Path) -> None:
-    loads = loaded.names().count("deserialize_cuda_engine")
+def test_an_engine_for_another_gpu_or_version_is_refused_before_it_is_loaded(rig: Loaded, tmp_path: Path) -> None:
+    loads = rig.names().count("deserialize_cuda_engine")
     for what, version in (("compute_capability", "12.0"), ("tensorrt_rtx", "1.6")):
         with pytest.raises(BackendError, match=f"built for {what} {version} and here is .*compile again"):
-            loaded.kit.check(replace(SPEC, needs={what: version}))
-    assert loaded.names().count("deserialize_cuda_engine") == loads
+            rig.kit.check(replace(SPEC, needs={what: version}))
+    assert rig.names().count("deserialize_cuda_engine") == loads
     (tmp_path / "v.trt").write_bytes(b"rust")
     with pytest.raises(BackendError, match=r"cannot load v\.trt; compile the bundle again here"):
-        loaded.kit.engine(loaded.bundle, "v.trt")
+        rig.kit.engine(rig.bundle, "v.trt")
 
 
-def test_an_engine_without_a_commit_file_cannot_move_rows(loaded: Loaded) -> None:
-    loaded.spec = replace(SPEC, commit="")
+def test_an_engine_without_a_commit_file_cannot_move_rows(rig: Loaded) -> None:
+    rig.spec = replace(SPEC, commit="")
     with pytest.raises(BackendError, match="engine verify has no file that commits its rows; compile the bundle again"):
-        loaded.load().commit(0, [1])
+        rig.load().commit(0, [1])
 
 
-def test_tensors_that_the_manifest_does_not_name_are_refused(loaded: Loaded) -> None:
-    loaded.library.engines[b"verify"] = {**VERIFY, "surprise": ""}, verify
+def test_tensors_that_the_manifest_does_not_name_are_refused(rig: Loaded) -> None:
+    rig.library.engines[b"verify"] = {**VERIFY, "surprise": ""}, verify
     with pytest.raises(BackendError, match="'surprise' is not in the manifest; compile the bundle again"):
-        loaded.load()
+        rig.load()
 
 
-def test_aliases_that_lie_apart_are_refused(loaded: Loaded) -> None:
-    loaded.library.engines[b"verify"] = {**VERIFY, PRESENT: ROWS}, verify
+def test_aliases_that_lie_apart_are_refused(rig: Loaded) -> None:
+    rig.library.engines[b"verify"] = {**VERIFY, PRESENT: ROWS}, verify
     with pytest.raises(BackendError, match=f"'{PRESENT}' and '{ROWS}' are one buffer and lie apart"):
-        loaded.load()
+        rig.load()
 
 
-def test_rows_are_freed_with_their_store(loaded: Loaded) -> None:
-    store = GpuKV(CACHE, loaded.gpu)
+def test_rows_are_freed_with_their_store(rig: Loaded) -> None:
+    store = GpuKV(CACHE, rig.gpu)
     address = store.addresses["0.key"]
-    assert address in loaded.cuda.memory
+    assert address in rig.cuda.memory
     del store
-    assert address not in loaded.cuda.memory
+    assert address not in rig.cuda.memory
 
 
-def test_a_library_that_is_not_installed_is_named_with_its_extra(loaded: Loaded) -> None:
+def test_a_library_that_is_not_installed_is_named_with_its_extra(rig: Loaded) -> None:
     backend = tensorrt.TensorRT("tensorrt-rtx", "no_such_tensorrt")
     with pytest.raises(
         BackendError, match=r"no_such_tensorrt does not import .*pip install specc-compiler\[tensorrt-rtx\]"
     ):
-        backend.load(loaded.bundle, replace(SPEC, needs={}), loaded.store, Device("cuda"), SessionCache())
+        backend.load(rig.bundle, replace(SPEC, needs={}), rig.store, Device("cuda"), SessionCache())
 
 
 def verify_apart(memory: dict[str, np.ndarray]) -> None:
@@ -237,24 +237,24 @@ class TestEnginesThatOnlyRead:
     )
 
     @pytest.fixture
-    def loaded(self, tmp_path: Path) -> Loaded:
+    def rig(self, tmp_path: Path) -> Loaded:
         return Loaded(tmp_path, self.SPEC, True, (self.TENSORS, verify_apart))
 
-    def test_rows_are_written_by_each_run_and_committed_after_it(self, loaded: Loaded) -> None:
+    def test_rows_are_written_by_each_run_and_committed_after_it(self, rig: Loaded) -> None:
         rows: list[float] = []
         for step in range(4):
             tokens, slots = [10 * step + i for i in range(5)], [0, 2, 4] if step % 2 else [0, 1, 2]
-            assert loaded.run(tokens) == [2 * t for t in tokens]
-            assert loaded.keys()[len(rows) : len(rows) + 5] == [100.0 + t for t in tokens]  # a later draft reads them
-            loaded.cache.commit(tokens, slots)
+            assert rig.run(tokens) == [2 * t for t in tokens]
+            assert rig.keys()[len(rows) : len(rows) + 5] == [100.0 + t for t in tokens]  # a later draft reads them
+            rig.cache.commit(tokens, slots)
             rows += [100.0 + tokens[i] for i in slots]
-            assert loaded.keys()[: len(rows)] == rows
+            assert rig.keys()[: len(rows)] == rows
 
-    def test_a_step_synchronises_once(self, loaded: Loaded) -> None:
+    def test_a_step_synchronises_once(self, rig: Loaded) -> None:
         for _ in range(3):
-            del loaded.cuda.calls[:]
-            loaded.run([1, 2, 3, 4, 5])
-        assert loaded.names() == [*UPLOADS, "cudaGraphLaunch", "cudaMemcpyAsync", "cudaGraphLaunch", *DOWNLOAD]
+            del rig.cuda.calls[:]
+            rig.run([1, 2, 3, 4, 5])
+        assert rig.names() == [*UPLOADS, "cudaGraphLaunch", "cudaMemcpyAsync", "cudaGraphLaunch", *DOWNLOAD]
 
     def test_an_engine_of_other_tensors_is_refused(self, tmp_path: Path) -> None:
         fewer = {name: "" for name in self.TENSORS if name != "arg_3"}

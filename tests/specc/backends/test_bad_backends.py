@@ -46,11 +46,11 @@ def test_a_bundle_never_loses_the_engines_that_it_had(
 ) -> None:
     """A second backend that fails half way, and one that is not asked to replace what is there."""
     output = copied(bundle, tmp_path)
-    before, built = contents(output), []
+    before, builds = contents(output), []
 
     def fail(self: Any, graph: Any, block: Any, weights: Path, prefix: str, file: Path, options: Any) -> None:
         file.write_bytes(b"half of an engine")
-        built.append(file.name)
+        builds.append(file.name)
         raise BackendError("inductor cannot compile it: no such operator; take --backend onnx")
 
     monkeypatch.setattr(inductor.Inductor, "requirements", lambda self: [])
@@ -58,7 +58,7 @@ def test_a_bundle_never_loses_the_engines_that_it_had(
     message = refused(
         "compile", model, "-o", output, *few(prompts), "--backend", "onnx", "--backend", "inductor", "--overwrite"
     )
-    assert message.endswith("take --backend onnx") and built == ["prefill.pt2"]
+    assert message.endswith("take --backend onnx") and builds == ["prefill.pt2"]
     assert contents(output) == before
     assert "exists; choose another output, or replace it with --overwrite" in refused(
         "compile", model, "-o", output, *few(prompts)

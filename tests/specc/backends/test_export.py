@@ -105,12 +105,12 @@ def test_the_header_of_a_weights_file_and_where_its_data_begins(tmp_path: Path) 
 def test_quiet_silences_prints_warnings_and_logs_and_puts_them_back(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with warnings.catch_warnings(record=True) as caught, quiet():
+    with warnings.catch_warnings(record=True) as records, quiet():
         print("a print")
         warnings.warn("a warning", stacklevel=1)
         logging.getLogger("torch").warning("a log")
         logging.getLogger("torch").error("an error")
-    assert capsys.readouterr().out == "" and not caught and caplog.messages == ["an error"]
+    assert capsys.readouterr().out == "" and not records and caplog.messages == ["an error"]
     print("a print")
     logging.getLogger("torch").warning("a log")
     assert capsys.readouterr().out == "a print\n" and caplog.messages == ["an error", "a log"]

@@ -77,17 +77,17 @@ class Pair:
         """Build the block by a backend."""
         graph, file = passes.fork(self.graph), self.directory / f"verify{backend.suffix}"
         passes.run(passes.pipeline(self.block, CAPACITY), graph)
-        built = backend.build(graph, self.block, self.directory / "weights.safetensors", "", file)
+        result = backend.build(graph, self.block, self.directory / "weights.safetensors", "", file)
         return EngineSpec(
             name="verify",
             backend=name,
             file=file.name,
             block=self.block,
             layers=(),
-            inputs=built.inputs,
-            outputs=built.outputs,
+            inputs=result.inputs,
+            outputs=result.outputs,
             passes=(),
-            needs=built.needs,
+            needs=result.needs,
         )
 
 
@@ -216,8 +216,8 @@ def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> Non
     for backend in (None, "onnx", "inductor"):
         proof = prove(output, device=Device(backend=backend), allow_native_code=True)
         assert [r.verdict for r in proof.replayed] == ["identical"] * 2
-        loaded = specc.load(output, backend=backend, allow_native_code=True)
-        assert loaded.engines.backend == (backend or "onnx")
+        instance = specc.load(output, backend=backend, allow_native_code=True)
+        assert instance.engines.backend == (backend or "onnx")
     cases = golden.read_cases(bundle.file(golden.FILE))
     assert len(cases[0].token_ids) == 12
     with pytest.raises(

@@ -42,8 +42,8 @@ def test_a_backend_builds_one_engine_at_a_time_and_a_file_for_each_width_unless_
     error = "backend minimal writes a file for each width, so wide needs a file of its own"
     with pytest.raises(BackendError, match=error):
         minimal.engine_at(SPEC, "wide", Block(Tree.chain(3)))
-    built = Built((), ())
-    assert (dict(built.needs), built.commit) == ({}, "")
+    result = Built((), ())
+    assert (dict(result.needs), result.commit) == ({}, "")
 
 
 @pytest.mark.parametrize("name", BACKENDS)

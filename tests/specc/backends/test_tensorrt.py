@@ -127,9 +127,9 @@ def test_an_engine_can_hold_a_copy_of_its_weights(trt: Any, files: dict[str, Pat
         graph = passes.fork(demo())
         passes.run(passes.pipeline(block, CAPACITY), graph)
         file = tmp_path / f"{inside}.engine"
-        built = RTX.build(graph, block, files["bf16"], "", file, Options("portable", "8.9", inside))
+        result = RTX.build(graph, block, files["bf16"], "", file, Options("portable", "8.9", inside))
         sizes.append(file.stat().st_size)
-        names = {t.name for t in built.inputs if not t.name.startswith("past_key_values")}
+        names = {t.name for t in result.inputs if not t.name.startswith("past_key_values")}
         assert (names == {"input_ids", "past_len"}) == inside
     assert sizes[1] - sizes[0] > 2 * 4096 * 256  # at least the embedding
 

@@ -153,13 +153,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_a_killed_compile_leaves_nothing(sent: signal.Signals, status: int, model: Path, tmp_path: Path) -> None:
+def test_a_killed_compile_leaves_nothing(number: signal.Signals, status: int, model: Path, tmp_path: Path) -> None:
     argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
 
     def heed() -> None:
-        signal.signal(sent, signal.SIG_DFL)  # or a background job would ignore SIGINT, and so would its children
+        signal.signal(number, signal.SIG_DFL)  # or a background job would ignore SIGINT, and so would its children
 
     process = subprocess.Popen(
         argv,
@@ -170,10 +170,10 @@ def test_a_killed_compile_leaves_nothing(sent: signal.Signals, status: int, mode
     )
     while not list(tmp_path.iterdir()):
         time.sleep(0.05)
-    process.send_signal(sent)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     # Python itself dies of the signal, which shells call 130 too, where it came while a string was executed
-    assert process.returncode in (status, -sent), err
+    assert process.returncode in (status, -number), err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 

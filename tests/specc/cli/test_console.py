@@ -172,16 +172,16 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("patience", "shown"), [(0.0, True), (60.0, False)])
+@pytest.mark.parametrize(("patience", "expected"), [(0.0, True), (60.0, False)])
 def test_a_line_appears_on_a_terminal_while_a_work_takes_long(
-    patience: float, shown: bool, monkeypatch: pytest.MonkeyPatch
+    patience: float, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     with console.waiting(lambda: "reading the prompt", patience):
         pass
-    assert ("reading the prompt" in terminal.getvalue()) == shown
+    assert ("reading the prompt" in terminal.getvalue()) == expected
 
 
 def test_no_line_appears_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,11 +82,11 @@ def calls_of_weights(graph: torch.fx.GraphModule) -> list[torch.fx.Node]:
 
 
 def refusal(model: PreTrainedModel) -> str:
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(CaptureError) as error:
         capture(model)
-    assert "\n" not in str(caught.value) and type(model).__name__ in str(caught.value)
+    assert "\n" not in str(error.value) and type(model).__name__ in str(error.value)
     assert model.config._attn_implementation == "eager"
-    return str(caught.value)
+    return str(error.value)
 
 
 class OwnAttention(nn.Module):

@@ -31,10 +31,10 @@ def slow_square(number: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_results_come_in_order_and_each_call_is_announced(at_once: int) -> None:
-    begun: list[int] = []
-    results = call_each([partial(slow_square, n) for n in range(CALLS)], at_once, begun.append)
+    starts: list[int] = []
+    results = call_each([partial(slow_square, n) for n in range(CALLS)], at_once, starts.append)
     assert [square for square, _ in results] == [0, 1, 4, 9, 16]
-    assert begun == [0, 1, 2, 3, 4]
+    assert starts == [0, 1, 2, 3, 4]
     here = [pid == os.getpid() for _, pid in results]
     assert here == ([True] * CALLS if at_once == 1 else [True, False, False, False, False])
 

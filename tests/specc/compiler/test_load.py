@@ -53,17 +53,17 @@ def test_a_tokenizer_that_is_not_fast_is_refused(model: Path, tmp_path: Path) ->
 
 
 def test_a_draft_model_may_have_more_positions_than_the_bundle(model: Path, target: ModelSpec) -> None:
-    loaded = load_assistant(str(model), options(model), replace(target, context=64))
-    assert type(loaded).__name__ == "LlamaForCausalLM" and loaded.config.max_position_embeddings == 256
+    assistant = load_assistant(str(model), options(model), replace(target, context=64))
+    assert type(assistant).__name__ == "LlamaForCausalLM" and assistant.config.max_position_embeddings == 256
 
 
 @pytest.mark.parametrize("rows", [500, 600])
 def test_a_draft_model_with_other_padding_gets_as_many_rows(rows: int, model: Path, target: ModelSpec) -> None:
     """Models of one family pad one tokenizer's vocabulary to different sizes."""
-    loaded = load_assistant(str(model), options(model), replace(target, vocab_size=rows))
-    embeddings = loaded.get_input_embeddings().weight
-    assert isinstance(embeddings, torch.Tensor) and loaded.config.vocab_size == rows == embeddings.shape[0]
-    assert loaded(torch.tensor([[3, 1, 4]])).logits.shape[-1] == rows
+    assistant = load_assistant(str(model), options(model), replace(target, vocab_size=rows))
+    embeddings = assistant.get_input_embeddings().weight
+    assert isinstance(embeddings, torch.Tensor) and assistant.config.vocab_size == rows == embeddings.shape[0]
+    assert assistant(torch.tensor([[3, 1, 4]])).logits.shape[-1] == rows
 
 
 def test_a_draft_model_with_the_same_tokenizer_is_accepted(model: Path, tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_a_draft_model_with_another_tokenizer_of_equal_size_is_refused(model: Pa
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
     tokenizer = load_tokenizer(options(model), tmp_path)
-    with pytest.raises(RecipeError, match=r"has another tokenizer than .*; a draft model must share") as caught:
+    with pytest.raises(RecipeError, match=r"has another tokenizer than .*; a draft model must share") as error:
         check_assistant_tokenizer(replace(options(model), assistant_model=str(other)), tokenizer, [])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_draft_model_with_fewer_positions_is_refused(target: ModelSpec, model: Path, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def options(*recipes: str, **changes: Any) -> Options:
     return Options(model="model", output="out", recipes=recipes, **changes)
 
 
-def names(chosen: Options) -> dict[Block, str]:
-    facts = Facts(layers=4, vocab_size=100, assistant=chosen.assistant_model is not None)
-    return name_blocks(plan_recipes(choose_methods(chosen), facts, chosen))
+def names(options: Options) -> dict[Block, str]:
+    facts = Facts(layers=4, vocab_size=100, assistant=options.assistant_model is not None)
+    return name_blocks(plan_recipes(choose_methods(options), facts, options))
 
 
 def test_blocks_are_named_after_what_they_do() -> None:
@@ -132,15 +132,15 @@ def test_the_backend_is_asked_once_and_about_the_graph_with_the_weights_of_the_b
 
 
 @pytest.mark.parametrize(
-    ("weights", "tune", "kept"),
+    ("weights", "tune", "expected"),
     [("int4", False, True), ("fp32", False, False), ("fp32", True, True), ("int4", True, True)],
 )
 def test_a_width_to_tune_is_kept_where_it_costs_no_file_or_the_user_tunes(
-    weights: str, tune: bool, kept: bool, backend: OneFileBackend
+    weights: str, tune: bool, expected: bool, backend: OneFileBackend
 ) -> None:
     both = [request(1, needed=True, weights=weights), request(32, needed=False, weights=weights)]
     settled = settle_widths(both, GRAPHS, options(tune=tune))
-    assert [r.name for r in settled] == (["chain-1", "chain-32"] if kept else ["chain-1"])
+    assert [r.name for r in settled] == (["chain-1", "chain-32"] if expected else ["chain-1"])
 
 
 def test_what_blocks_of_all_widths_have_in_common_is_all_but_the_chain() -> None:

@@ -39,9 +39,9 @@ def test_lines_are_passed_on_and_arguments_too(module: ModuleType) -> None:
 @pytest.mark.parametrize("purpose", ["measure the recipes", "tune the recipes"])
 def test_a_failure_names_the_step_and_the_last_line(purpose: str, module: ModuleType) -> None:
     code = "sys.exit('first\\nmatrix is singular')"
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(BackendError) as error:
         run_module(module, code, purpose=purpose)
-    assert str(caught.value) == f"cannot {purpose} on this machine: matrix is singular"
+    assert str(error.value) == f"cannot {purpose} on this machine: matrix is singular"
 
 
 def test_a_process_that_dies_in_silence_is_named_by_its_status(module: ModuleType) -> None:

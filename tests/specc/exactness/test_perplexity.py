@@ -89,12 +89,12 @@ class TestBundle:
 
         report = specc("test", bundle, "--text", text, "--recipe", "plain", "--json").json["perplexity"]
         ids = AutoTokenizer.from_pretrained(model).encode(text.read_text(encoding="utf-8"))
-        loaded, size = AutoModelForCausalLM.from_pretrained(model), open_bundle(bundle).manifest.model.context
+        reference, size = AutoModelForCausalLM.from_pretrained(model), open_bundle(bundle).manifest.model.context
         losses = []
         for start in range(0, len(ids) - 1, size):
             window = torch.tensor([ids[start : start + size]])
             with torch.no_grad():
-                losses += [float(loaded(window, labels=window).loss)] * (window.shape[1] - 1)
+                losses += [float(reference(window, labels=window).loss)] * (window.shape[1] - 1)
         assert report["tokens"] == len(losses) > 2 * size and report["text"] == "book.txt"
         assert report["value"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
 

@@ -44,9 +44,9 @@ def test_an_adapter_of_another_model_is_one_line(tmp_path: Path) -> None:
     model("llama").save_pretrained(tmp_path / "base")
     adapter, _ = save_adapter(tmp_path)
     model("gpt2").save_pretrained(tmp_path / "other")
-    with pytest.raises(CaptureError, match="does not fit GPT2LMHeadModel") as caught:
+    with pytest.raises(CaptureError, match="does not fit GPT2LMHeadModel") as error:
         load_model(str(tmp_path / "other"), adapter=adapter)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_directory_without_an_adapter_is_refused(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\
 
 
 def complaint(directory: Path) -> str:
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(CaptureError) as error:
         check_directory(directory)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "tokenizer.model"])

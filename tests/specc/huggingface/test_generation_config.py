@@ -63,6 +63,6 @@ def test_every_kept_field_is_one_of_transformers() -> None:
 def test_a_compile_writes_it_into_the_manifest(tmp_path: Path, model: Path, translations: None) -> None:
     from specc.huggingface import describe, load_model
 
-    loaded: PreTrainedModel = load_model(str(model))
-    loaded.generation_config = GenerationConfig(do_sample=True, temperature=0.7)
-    assert describe(loaded, "a model").generation_config == {"do_sample": True, "temperature": 0.7}
+    instance: PreTrainedModel = load_model(str(model))
+    instance.generation_config = GenerationConfig(do_sample=True, temperature=0.7)
+    assert describe(instance, "a model").generation_config == {"do_sample": True, "temperature": 0.7}

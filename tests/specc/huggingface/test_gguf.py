@@ -164,10 +164,10 @@ def test_a_type_that_is_not_read_names_the_nearest(tmp_path: Path) -> None:
 def test_a_damaged_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(content)
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(CaptureError) as error:
         load_model(str(file))
-    assert "m.gguf" in str(caught.value) and "download it again" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "m.gguf" in str(error.value) and "download it again" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("load", [load_model, load_tokenizer])

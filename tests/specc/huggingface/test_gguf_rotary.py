@@ -103,9 +103,9 @@ def test_the_logits_are_those_of_the_scaled_model(case: str, tmp_path: Path) -> 
     keys, has_divisors, rope = CASES[case]
     tensors = {"rope_freqs.weight": llama3_divisors()} if has_divisors else {}
     ids = torch.arange(60)[None] % SIZES["vocab_size"]
-    loaded, scaled, plain = load_model(str(write(tmp_path / "m.gguf", keys, tensors))), llama(rope), llama(BASE)
-    torch.testing.assert_close(loaded(ids).logits, scaled(ids).logits)
-    assert torch.allclose(loaded(ids).logits, plain(ids).logits, atol=1e-4) == (rope == BASE)
+    checkpoint, scaled, plain = load_model(str(write(tmp_path / "m.gguf", keys, tensors))), llama(rope), llama(BASE)
+    torch.testing.assert_close(checkpoint(ids).logits, scaled(ids).logits)
+    assert torch.allclose(checkpoint(ids).logits, plain(ids).logits, atol=1e-4) == (rope == BASE)
 
 
 @pytest.mark.parametrize("kind", ["yarn", "longrope"])

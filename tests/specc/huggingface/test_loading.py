@@ -39,17 +39,17 @@ def reweigh(directory: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -
 
 
 def complaint(source: Path | str) -> str:
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(CaptureError) as error:
         load_model(str(source))
-    assert "\n" not in str(caught.value) and str(source) in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(error.value) and str(source) in str(error.value)
+    return str(error.value)
 
 
 def test_a_saved_model_loads_in_fp32(tmp_path: Path) -> None:
     model("llama").float().save_pretrained(tmp_path)
-    loaded = load_model(str(tmp_path))
-    assert loaded.dtype == torch.float32 and not loaded.training
-    torch.testing.assert_close(loaded.lm_head.weight, model("llama").lm_head.weight)
+    instance = load_model(str(tmp_path))
+    assert instance.dtype == torch.float32 and not instance.training
+    torch.testing.assert_close(instance.lm_head.weight, model("llama").lm_head.weight)
 
 
 def test_a_directory_that_is_missing_or_without_a_configuration_is_refused(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ class Head(nn.Module):
         return self.head(x[..., self.index] + self.shift)  # type: ignore[no-any-return]
 
 
-def graph_of(*chosen: str) -> GraphModule:
+def graph_of(*outputs: str) -> GraphModule:
     graph = small(Head(), x=torch.ones(1, 2, 4))
-    ChooseOutputs(chosen)(graph)
+    ChooseOutputs(outputs)(graph)
     return graph
 
 
