@@ -13,6 +13,7 @@ from specc.passes import operators as _operators  # noqa: F401
 from specc.passes.arguments import (
     AttentionCall,
     CachedAttentionCall,
+    LanesAttentionCall,
     RotaryCall,
     argument,
     float_arg,
@@ -98,6 +99,23 @@ def test_a_call_of_cached_attention_reads_its_arguments_by_name() -> None:
     node = call(*values.values(), None, 0.5, 3, 1.5, 7, target=torch.ops.specc.cached_attention.default)
     expected = CachedAttentionCall(**values, sinks=None, scale=0.5, window=3, softcap=1.5, layer=7)
     assert CachedAttentionCall.of(node) == expected
+    assert expected.caches == [values["past_key"], values["past_value"]]
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_a_call_of_attention_over_lanes_reads_its_arguments_by_name(has_mask: bool) -> None:
+    names = ("query", "key", "value", "past_len", "widths", "mask", "positions")
+    values: dict[str, Any] = {name: Graph().placeholder(name) for name in names}
+    pasts = [Graph().placeholder(name) for name in ("key_0", "value_0", "key_1", "value_1", "key_2", "value_2")]
+    values["mask"] = values["mask"] if has_mask else None
+    heads = [values.pop(name) for name in ("query", "key", "value")]
+    arguments = (*heads, pasts, *values.values(), None, 0.5, 3, 1.5, 7)
+    lanes = LanesAttentionCall.of(call(*arguments, target=torch.ops.specc.lanes_attention.default))
+    query, key, value = heads
+    assert lanes == LanesAttentionCall(
+        query=query, key=key, value=value, pasts=pasts, **values, sinks=None, scale=0.5, window=3, softcap=1.5, layer=7
+    )
+    assert lanes.caches == pasts and lanes.lanes == 3
 
 
 def test_a_call_of_rotary_knows_how_many_sizes_turn() -> None:

@@ -129,11 +129,17 @@ def test_the_fast_cuts_of_a_large_vocabulary_are_those_of_a_stable_sort(scale: f
     assert np.array_equal(Sampling(0.8, top_p=p, top_k=k).probs(logits_V), by_sorting(logits_V, 0.8, p, k))
 
 
-def test_a_large_part_of_a_vocabulary_is_cut_to_its_likeliest() -> None:
-    """Two of five tokens: the last one that stays is neither at an end of the vocabulary nor in the middle."""
-    for seed in range(5):
-        logits_V = np.random.default_rng(seed).normal(size=5000).astype(np.float32)
-        assert np.array_equal(Sampling(0.8, top_k=2000).probs(logits_V), by_sorting(logits_V, 0.8, 1.0, 2000))
+def reversed_partition(numbers: np.ndarray, kth: int) -> np.ndarray:
+    """Partition as numpy promises and no better: one number is in its place, and the others are in falling order."""
+    ascending, place = np.sort(numbers), kth % len(numbers)
+    return np.concatenate([ascending[:place][::-1], ascending[place : place + 1], ascending[place + 1 :][::-1]])
+
+
+@pytest.mark.parametrize("k", [1, 2, 15, 39])
+def test_of_a_partition_only_the_number_in_its_place_is_used(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits_V = np.random.default_rng(0).normal(size=40).astype(np.float32)
+    monkeypatch.setattr(np, "partition", reversed_partition)
+    assert np.array_equal(Sampling(0.8, top_k=k).probs(logits_V), by_sorting(logits_V, 0.8, 1.0, k))
 
 
 def test_cuts_of_a_large_vocabulary_sort_only_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from specc.runtime.draft import Accepted, Draft
-from specc.runtime.sequence import Cache, Caches, KVStore, Released, Sequence, common_prefix, displaced
+from specc.runtime.sequence import (
+    Cache,
+    Caches,
+    KVStore,
+    Released,
+    RowsOfLastRunner,
+    Sequence,
+    common_prefix,
+    displaced,
+)
 from specc.runtime.tree import Tree
 
 tokens = st.lists(st.integers(0, 2), max_size=6)
@@ -161,3 +171,44 @@ def test_a_store_that_cannot_copy_leaves_the_cache_as_it_was() -> None:
     cache, source = Cache(Shelf(), [1, 2]), Cache(Released(), [3, 4, 5])
     assert cache.copy(source, 3) == source.copy(cache, 2) == 0
     assert cache.tokens == [1, 2] and source.tokens == [3, 4, 5]
+
+
+class Runner:
+    """A runner that notes the rows which it moves."""
+
+    def __init__(self) -> None:
+        self.moves: list[tuple[int, Tokens[int]]] = []
+
+    def commit(self, start: int, slots: Tokens[int]) -> None:
+        self.moves.append((start, slots))
+
+
+def test_rows_on_a_device_are_moved_by_the_runner_that_ran_last() -> None:
+    rows, first, second = RowsOfLastRunner(), Runner(), Runner()
+    rows.commit(0, [0, 1])  # They lie where they belong, so no runner is needed.
+    with pytest.raises(AssertionError, match="no engine ran before rows were moved"):
+        rows.commit(0, [1])
+    rows.last = first
+    rows.last = second
+    rows.commit(7, [0, 2])
+    assert (first.moves, second.moves) == ([], [(7, [0, 2])])
+
+
+def test_the_store_of_a_closed_model_has_no_rows() -> None:
+    released = Released()
+    released.commit(0, [1])
+    assert released.capacity == released.rewind(0) == released.rewind(5) == 0
+
+
+def test_processors_see_the_targets_outputs_and_the_draft() -> None:
+    class Echo:
+        def of(self, outputs: object, draft: object) -> object:
+            return outputs, draft
+
+    outputs: Any = object()
+    draft, processing = Draft.chain([0, 1]), Echo()
+    caches = Caches(lambda name: Shelf())
+    plain, request = Sequence([0, 1], caches), Sequence([0, 1], caches)
+    request.processing = processing  # type: ignore[assignment]
+    assert plain.verified(outputs, draft).processed is None
+    assert request.verified(outputs, draft).processed == (outputs, draft)
