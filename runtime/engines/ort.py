@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from ..bundle import Bundle
 from ..device import CPU, Device
@@ -80,8 +79,6 @@ def load(
             f"engine {spec.name} has operators of {kernels.PACKAGE}, which run on ONNX Runtime's own CPU provider and "
             f"not on {device.provider}; leave out --execution-provider, or compile with --lowering fast"
         )
-    for name in filter(None, (spec.file, spec.commit)):
-        onnx_check.check(bundle, name)
     file = bundle.file(spec.file)
     with backend_errors(
         lambda error: f"ONNX Runtime {ort.__version__} cannot load {file}{free(device.device)}: {error}"
@@ -89,11 +86,10 @@ def load(
         if not isinstance(store, HostKV):
             return _load_on_device(bundle, spec, store, device)
         if device.provider not in (None, "cpu"):
+            onnx_check.check(bundle, spec.file)
             return CopyRunner(provider_session(file, device), spec, store)
         options = session_options(spec.threads, device)
-        open_session = partial(packed_weights.session, bundle, spec, options)
-        if kernels.needed(spec):
-            open_session = partial(_session_with_kernels, file, options)
+        open_session = partial(_open_session, bundle, spec, options)
         session = sessions.get((spec.file, options.intra_op_num_threads), open_session)
         if spec.block.lanes > 1:
             return OrtLanes(session, spec, HostKV(store.spec))
@@ -114,14 +110,29 @@ def _require_version(spec: EngineSpec) -> None:
         )
 
 
-def _session_with_kernels(file: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    """Load an engine with operators of specc-kernels. Their weights need no packing, so sessions map the bundle's."""
+def _open_session(bundle: Bundle, spec: EngineSpec, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Check a file and load it on the CPU, once for all engines that share it.
+
+    Weights of the operators of specc-kernels need no packing, so sessions of them map the bundle's.
+
+    Raises:
+        BundleError: the file is not what an engine's may be.
+    """
+    onnx_check.check(bundle, spec.file)
+    if not kernels.needed(spec):
+        return packed_weights.session(bundle, spec, options)
     kernels.register(options)
-    return ort.InferenceSession(str(file), options, providers=packed_weights.PROVIDERS)
+    return ort.InferenceSession(str(bundle.file(spec.file)), options, providers=packed_weights.PROVIDERS)
 
 
 def _load_on_device(bundle: Bundle, spec: EngineSpec, store: DeviceKV, device: Device) -> DeviceRunner:
-    """Load an engine on a GPU. Its launches are captured if the provider can, and if all of its nodes run there."""
+    """Load an engine on a GPU. Its launches are captured if the provider can, and if all of its nodes run there.
+
+    Raises:
+        BundleError: a file is not what an engine's may be.
+    """
+    for name in filter(None, (spec.file, spec.commit)):
+        onnx_check.check(bundle, name)
     committer = provider_session(bundle.file(spec.commit), device) if spec.commit else None
     plain = partial(provider_session, bundle.file(spec.file), device)
     if captures(device.runs.title):

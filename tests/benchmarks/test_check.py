@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load_script
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check.py"
 MACHINE = {"cpu": "Intel(R) Xeon(R) Processor @ 2.5GHz", "cores": 2, "threads": 2}
@@ -17,12 +16,7 @@ MACHINE = {"cpu": "Intel(R) Xeon(R) Processor @ 2.5GHz", "cores": 2, "threads": 
 
 @pytest.fixture(scope="module")
 def check() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_check", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Dataclasses look their module up.
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def row(recipe: str, speedup: float, length: float | None = 1.0, system: str = "specc", category: str = "all") -> Any:

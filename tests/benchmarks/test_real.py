@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import load_script
 
 from specc import prompts
 
@@ -16,11 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "real.py"
 
 @pytest.fixture(scope="module")
 def real() -> Any:
-    spec = importlib.util.spec_from_file_location("real", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def row(recipe: str, category: str, speed: float) -> dict[str, Any]:

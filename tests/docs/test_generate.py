@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import ModuleType
 
 import pytest
 from pages import ROOT
+from scripts import load_script
 
 from specc.recipes import METHODS
 
@@ -19,11 +19,7 @@ SCRIPT = ROOT / "docs" / "generate.py"
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
     """Import docs/generate.py."""
-    spec = importlib.util.spec_from_file_location("generate_docs", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_the_generated_parts_are_up_to_date(generate: ModuleType) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from shell import copied, edit_manifest, refused
 
+import specc
 from specc.runtime.bundle import Bundle, open_bundle, sha256
 from specc.runtime.engines.onnx_check import check
 from specc.runtime.errors import BundleError
@@ -119,6 +120,20 @@ def test_a_file_that_is_not_onnx_is_refused_in_one_line(data: bytes, tmp_path: P
     (bundle / "decode.onnx").write_bytes(data)
     with pytest.raises(BundleError, match=r"decode\.onnx: .*; compile the bundle again"):
         check(open_bundle(signed(bundle, bundle / "decode.onnx")), "decode.onnx")
+
+
+def test_engines_that_share_a_file_check_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def counted(bundle: Bundle, name: str) -> None:
+        names.append(name)
+        check(bundle, name)
+
+    monkeypatch.setattr("specc.runtime.engines.onnx_check.check", counted)
+    with specc.load(FROZEN) as model:
+        specs = [spec for spec in model.engines.specs() if spec.block.lanes == 1]
+        model.engines.load(*(spec.name for spec in specs))
+        assert sorted(names) == sorted({spec.file for spec in specs}) and len(names) < len(specs)
 
 
 def test_every_engine_of_a_bundle_passes() -> None:
