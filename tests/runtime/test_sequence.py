@@ -211,4 +211,5 @@ def test_processors_see_the_targets_outputs_and_the_draft() -> None:
     plain, request = Sequence([0, 1], caches), Sequence([0, 1], caches)
     request.processing = processing  # type: ignore[assignment]
     assert plain.verified(outputs, draft).processed is None
-    assert request.verified(outputs, draft).processed == (outputs, draft)
+    processed: Any = request.verified(outputs, draft).processed
+    assert processed == (outputs, draft)
