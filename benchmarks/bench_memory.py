@@ -71,10 +71,10 @@ def further_sessions(path: str, recipe: str, tokens: int, sessions: int) -> list
     random = np.random.default_rng(0)
     with specc.load(path, threads=1) as model:
         vocabulary = model.bundle.manifest.model.vocab_size
-        kept = []
+        sessions = []
         for number in range(sessions + 1):
             session = model.session() if number else model.conversation
-            kept.append(session)
+            sessions.append(session)
             prompt = [int(token) for token in random.integers(vocabulary, size=tokens - tokens // 4)]
             before = resident()
             session.generate(prompt, tokens // 4, recipe=recipe, ignore_eos=True)
@@ -104,17 +104,17 @@ def steps(path: str, rounds: int, blocks: int) -> dict[str, dict[str, float]]:
                     array[:, :, :rows] = 0.1
                 store.commit(0, range(rows))
                 runners[kind] = OrtRunner(engine.runner.session, spec, store)
-            spent = dict.fromkeys(KINDS, 0.0)
+            seconds = dict.fromkeys(KINDS, 0.0)
             for step in range(blocks):
                 for kind in sorted(KINDS, reverse=bool((step + number) % 2)):
                     runner = runners[kind]
                     runner.inputs["input_ids"][:], runner.inputs["past_len"][:] = step + 1, rows + step
                     start = time.process_time()
                     runner.run()
-                    spent[kind] += time.process_time() - start
-            times.append(1e3 * spent["NumPy's"] / blocks)
+                    seconds[kind] += time.process_time() - start
+            times.append(1e3 * seconds["NumPy's"] / blocks)
             for kind, each in ratios.items():
-                each.append(spent[kind] / spent["NumPy's"])
+                each.append(seconds[kind] / seconds["NumPy's"])
         results[str(rows)] = {"NumPy's, ms": median(times)} | {kind: median(each) for kind, each in ratios.items()}
     return results
 

@@ -45,8 +45,8 @@ class Requests:
         start = time.process_time()
         handle = self.model.submit(prompt, ANSWER, recipe="plain", temperature=0, ignore_eos=True)
         next(handle)
-        spent = time.process_time() - start
-        return spent, handle.result().token_ids
+        seconds = time.process_time() - start
+        return seconds, handle.result().token_ids
 
     def forget(self) -> None:
         """Drop the rows of all lanes but the conversation's."""
@@ -60,15 +60,15 @@ def copy_time(model: specc.Model, rows: int) -> float:
     lanes = model.shared.lanes
     lane = lanes.take()
     source = model.conversation.cache
-    spent = []
+    milliseconds = []
     for _ in range(9):
         lane.caches[TARGET].sync([])
         start = time.process_time()
         copied = lane.caches[TARGET].copy(source, rows)
-        spent.append(1e3 * (time.process_time() - start))
+        milliseconds.append(1e3 * (time.process_time() - start))
         assert copied == rows
     lanes.give_back(lane)
-    return median(spent)
+    return median(milliseconds)
 
 
 def main() -> None:
@@ -91,14 +91,14 @@ def main() -> None:
         for _ in range(args.rounds + 1):  # The first round warms up.
             prompt = shared + [int(token) for token in random.integers(vocabulary, size=own)]
             answers = []
-            for requests, spent in zip(both, times, strict=True):
+            for requests, durations in zip(both, times, strict=True):
                 requests.forget()
                 seconds, answer = requests.submit(prompt)
-                spent.append(seconds)
+                durations.append(seconds)
                 answers.append(answer)
             if answers[0] != answers[1]:
                 raise SystemExit(f"with copied rows {answers[0]}, without {answers[1]}")
-        copied, computed = (median(spent[1:]) for spent in times)
+        copied, computed = (median(durations[1:]) for durations in times)
         rows[f"{args.shared} + {own}"] = {
             "copied, s": copied,
             "computed, s": computed,

@@ -123,12 +123,12 @@ def times(rounds: int) -> list[dict[str, float]]:
     for slots in SLOTS:
         layers = {kind: Layers(slots, kind) for kind in TYPES}
         for rows in ROWS:
-            spent: dict[str, list[float]] = {kind: [] for kind in TYPES}
+            seconds: dict[str, list[float]] = {kind: [] for kind in TYPES}
             for number in range(rounds + 1):  # The first round warms up.
                 for kind in sorted(TYPES, reverse=bool(number % 2)):
                     other += 1
-                    spent[kind].append(layers[kind].run(rows))
-            medians = {kind: median(each[1:]) for kind, each in spent.items()}
+                    seconds[kind].append(layers[kind].run(rows))
+            medians = {kind: median(each[1:]) for kind, each in seconds.items()}
             table.append({"slots": slots, "rows": rows} | medians)
     return table
 

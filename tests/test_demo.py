@@ -77,10 +77,10 @@ def test_every_weight_is_stored_once(demo: Session) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere NumPy commits the rows")
 def test_a_further_conversation_commits_little_more_than_the_rows_that_it_fills(demo: Session) -> None:
-    kept, growth = [], []
+    sessions, growth = [], []
     for number in range(4):
         session = Session(demo.shared)
-        kept.append(session)
+        sessions.append(session)
         before = resident()
         session.generate([7 + number] * 120, 80, recipe="plain", ignore_eos=True)
         growth.append(resident() - before)

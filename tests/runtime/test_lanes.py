@@ -87,11 +87,11 @@ def test_the_lane_that_was_free_for_longest_is_taken_first() -> None:
 
 def test_a_prompt_takes_the_free_lane_whose_rows_it_continues() -> None:
     lanes, _ = lanes_of(3)
-    taken = [lanes.take() for _ in range(3)]
-    for lane, rows in zip(taken, (10, 30, 20), strict=True):
+    three = [lanes.take() for _ in range(3)]
+    for lane, rows in zip(three, (10, 30, 20), strict=True):
         fill(lane, TEXT[:rows])
         lanes.give_back(lane)
-    assert ready(lanes, TEXT) is taken[1] and taken[1].caches["target"].tokens == TEXT[:30]
+    assert ready(lanes, TEXT) is three[1] and three[1].caches["target"].tokens == TEXT[:30]
 
 
 def test_a_lane_of_another_conversation_keeps_its_rows_where_a_copy_does() -> None:
