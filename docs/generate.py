@@ -66,6 +66,7 @@ def section(m: Method) -> str:
         "acceptance": f"`{m.acceptance}`",
         "lossless": "yes" if m.lossless else "no",
         "needs": needs(m),
+        "compiled without `--recipe`": "yes" if m.by_default else "no",
     }
     lines = [
         f"### {m.name}",

@@ -164,6 +164,12 @@ class Toy:
             self.outputs["top_logprobs"][0] = np.take_along_axis(logits_NV, best_NK, -1) - total_N1
 
 
+class Circle(Toy):
+    """A runner whose next token depends on the last one alone, so that its text soon runs in a circle."""
+
+    noise = 0.0
+
+
 class World:
     """A toy bundle: engines by block, rows by cache name. What drafters learn and what the cache holds lasts."""
 

@@ -41,8 +41,8 @@ EXAMPLES = examples(
 MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
 OUTPUT = "The directory of the bundle to write."
 RECIPE = (
-    "Compile this recipe, or several with commas. May be repeated. Default: all recipes that need no second model and "
-    "no training."
+    "Compile this recipe, or several with commas. May be repeated. Default: one recipe of each kind that needs "
+    "nothing beyond the other options."
 )
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."

@@ -42,3 +42,17 @@ RECYCLED_LOOKUP = Method(
         ),
     },
 )
+COPYSPEC = Method(
+    name="copyspec",
+    title="CopySpec: copy what followed the first place of the last tokens",
+    try_when="The answer repeats long parts of the text word for word, as in edits of an earlier answer.",
+    paper="Dumitru et al. 2025, arXiv:2502.08923",
+    drafter="copy-spec",
+    topology="chain",
+    plan=_plan_lookup,
+    parameters={
+        "min_matching_ngram_size": Parameter(5, "tokens that must match, gamma; 5 in the paper"),
+        "prompt_lookup_num_tokens": Parameter(10, "the largest number of copied tokens; 10 in the paper"),
+    },
+    by_default=False,
+)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from specc.recipes.entry import Facts, Method
-from specc.recipes.lookup import PROMPT_LOOKUP, RECYCLED_LOOKUP
+from specc.recipes.lookup import COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 
 
-@pytest.mark.parametrize("m", [PROMPT_LOOKUP, RECYCLED_LOOKUP], ids=lambda m: m.name)
+@pytest.mark.parametrize("m", [PROMPT_LOOKUP, RECYCLED_LOOKUP, COPYSPEC], ids=lambda m: m.name)
 def test_a_lookup_needs_no_engine_and_verifies_as_much_as_it_copies(m: Method) -> None:
     values = m.settle({"prompt_lookup_num_tokens": 7})
     blocks = m.plan(values, Facts(8, 500))
