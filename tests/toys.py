@@ -165,9 +165,14 @@ class Toy:
 
 
 class Circle(Toy):
-    """A runner whose next token depends on the last one alone, so that its text soon runs in a circle."""
+    """A runner that counts: after each token it finds the next number likeliest, and after the last one the first."""
 
     noise = 0.0
+
+    def __init__(self, block: Block, rows: ToyKV, vocabulary: int) -> None:
+        super().__init__(block, rows, vocabulary)
+        numbers = np.arange(vocabulary)
+        self.table_VV = -1.0 * ((numbers - numbers[:, None] - 1) % vocabulary)
 
 
 class World:

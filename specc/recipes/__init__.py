@@ -11,7 +11,7 @@ from specc.recipes.blocks import DECODE, prefill
 from specc.recipes.draft_model import DRAFT_MODEL
 from specc.recipes.entry import Facts, LayerSearch, Method, MethodBlocks, Parameter, Values, nearest
 from specc.recipes.guesses import JACOBI, LOOKAHEAD
-from specc.recipes.lookup import COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
+from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
 from specc.recipes.trees import DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError
@@ -49,6 +49,7 @@ METHODS = table(
     PROMPT_LOOKUP,
     RECYCLED_LOOKUP,
     COPYSPEC,
+    AGGRESSIVE_DECODING,
     CASCADE,
     STAGED,
     DRAFT_MODEL,

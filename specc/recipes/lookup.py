@@ -56,3 +56,24 @@ COPYSPEC = Method(
     },
     by_default=False,
 )
+
+
+def _plan_aggressive_decoding(values: Values, facts: Facts) -> MethodBlocks:
+    return MethodBlocks(chains(1 + count(values, "num_speculative_tokens")), {}, dict(values))
+
+
+AGGRESSIVE_DECODING = Method(
+    name="aggressive-decoding",
+    title="Input-guided Aggressive Decoding: copy the prompt on and on",
+    try_when="The answer is the prompt's text with a few changes, as in correction of grammar.",
+    paper="Ge et al. 2022, arXiv:2205.10350; Sun et al. 2021, arXiv:2106.04970",
+    drafter="aggressive-decoding",
+    topology="chain",
+    plan=_plan_aggressive_decoding,
+    parameters={
+        "num_speculative_tokens": Parameter(
+            LENGTHS.lookup, "tokens copied in a step at most; the paper copies all that is left of the input"
+        ),
+    },
+    by_default=False,
+)

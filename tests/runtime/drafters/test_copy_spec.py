@@ -45,7 +45,7 @@ def test_no_more_is_copied_than_is_worth_drafting() -> None:
 
 
 def test_a_text_that_is_repeated_takes_more_than_four_tokens_a_step() -> None:
-    """The honest test of methods.md, on a toy model whose text runs into a circle."""
+    """The honest test of methods.md, on a toy model whose text runs in a circle."""
     world = World(runner=Circle)
     tokens, accepted = world.method("copyspec").run([3, 1], 200)
     steps = len(tokens) - accepted

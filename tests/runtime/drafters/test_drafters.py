@@ -24,6 +24,9 @@ PROMPTS = prompts(36)
 PROMPTS += [PROMPTS[-1], PROMPTS[-1][:2], PROMPTS[-1] + [1, 2], PROMPTS[0]]  # The cache holds a part of some of them.
 TREES = [name for name, m in METHODS.items() if "tree" in m.topology]
 
+# The share of tokens that comes from drafts, where it is smaller than usual.
+SHARES = {"aggressive-decoding": 0.01}  # It copies the prompt alone, and these prompts are random.
+
 SAMPLED_PROMPT = [2, 0, 1, 1]
 TEMPERATURE = 1.3
 # The acceptance rule, and the method with its parameters.
@@ -61,7 +64,8 @@ def test_greedy_tokens_are_those_of_plain_decoding(case: dict[str, Any], batch: 
         tokens, accepted = decoder.run(PROMPTS[prompt], 150)
         assert tokens == plain(prompt, 150)
         total += accepted
-    assert (total > 0.05 * 150 * len(batch)) == (case["name"] != "plain")
+    least = SHARES.get(case["name"], 0.05) * 150 * len(batch)
+    assert (total > least) == (case["name"] != "plain")
     rows = len(world.cache)
     reference.prefill.extend(reference.cache, world.cache.tokens)
     got, right = (w.stores["target"].rows_LC[:, :rows] for w in (world, reference))
