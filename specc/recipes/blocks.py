@@ -31,11 +31,11 @@ def prefill(model: str = "target") -> Block:
     return Block(Tree.chain(WIDTHS.prefill), last_row=True, model=model, cache=model)
 
 
-def count(values: Values, name: str, least: int = 1) -> int:
-    """Return a parameter that is a whole number, MOST_TOKENS at most. Raises RecipeError."""
+def count(values: Values, name: str, least: int = 1, most: int = MOST_TOKENS) -> int:
+    """Return a parameter that is a whole number in a range. Raises RecipeError."""
     value = values[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_TOKENS:
-        raise RecipeError(f"{name} is {value!r}; give a whole number from {least} to {MOST_TOKENS}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise RecipeError(f"{name} is {value!r}; give a whole number from {least} to {most}")
     return value
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import count
+from specc.recipes.blocks import chains, count
 from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
+from specc.runtime.drafters.gauss_seidel import MOST_PARALLEL
 from specc.runtime.tree import Tree
 
 
@@ -22,6 +23,42 @@ JACOBI = Method(
     topology="chain",
     plan=_plan_jacobi,
     parameters={"num_speculative_tokens": Parameter(LENGTHS.jacobi, "tokens guessed a step")},
+)
+
+
+def _plan_gauss_seidel(values: Values, facts: Facts) -> MethodBlocks:
+    if "parallel_tokens" in values:
+        count(values, "parallel_tokens", most=MOST_PARALLEL)
+    return MethodBlocks(chains(count(values, "block_size", 2)), {}, dict(values))
+
+
+BLOCK_SIZE = Parameter(1 + LENGTHS.jacobi, "tokens of a block, b in the paper; 3 in its code")
+GAUSS_SEIDEL_JACOBI = Method(
+    name="gauss-seidel-jacobi",
+    title="Gauss-Seidel Jacobi decoding: Jacobi decoding block by block",
+    try_when="Jacobi decoding guesses well, and a step with fewer slots costs less.",
+    paper="Santilli et al. 2023, arXiv:2305.10427, algorithm 2",
+    drafter="gauss-seidel",
+    topology="chain",
+    plan=_plan_gauss_seidel,
+    parameters={"block_size": BLOCK_SIZE},
+    by_default=False,
+)
+HYBRID_JACOBI = Method(
+    name="hybrid-jacobi",
+    title="Hybrid Jacobi decoding: blocks first, then plain decoding",
+    try_when="The first part of an answer is easy to guess, and the rest is not.",
+    paper="Santilli et al. 2023, arXiv:2305.10427, algorithm 3",
+    drafter="gauss-seidel",
+    topology="chain",
+    plan=_plan_gauss_seidel,
+    parameters={
+        "block_size": BLOCK_SIZE,
+        "parallel_tokens": Parameter(
+            128, "new tokens after which plain decoding goes on, h in the paper; up to 511 in its code"
+        ),
+    },
+    by_default=False,
 )
 
 

@@ -25,7 +25,11 @@ PROMPTS += [PROMPTS[-1], PROMPTS[-1][:2], PROMPTS[-1] + [1, 2], PROMPTS[0]]  # T
 TREES = [name for name, m in METHODS.items() if "tree" in m.topology]
 
 # The share of tokens that comes from drafts, where it is smaller than usual.
-SHARES = {"aggressive-decoding": 0.01}  # It copies the prompt alone, and these prompts are random.
+SHARES = {
+    "aggressive-decoding": 0.01,  # It copies the prompt alone, and these prompts are random.
+    "gauss-seidel-jacobi": 0.02,  # Each block begins without guesses.
+    "hybrid-jacobi": 0.02,
+}
 
 SAMPLED_PROMPT = [2, 0, 1, 1]
 TEMPERATURE = 1.3

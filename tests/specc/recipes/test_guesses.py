@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from specc.recipes.entry import Facts
-from specc.recipes.guesses import JACOBI, LOOKAHEAD
+from specc.recipes.guesses import GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD
 from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -34,3 +34,17 @@ def test_a_window_without_columns_or_rows_is_refused(name: str, value: int, leas
 
 def test_a_window_may_verify_no_candidate() -> None:
     assert LOOKAHEAD.plan(LOOKAHEAD.settle({"max_candidates": 0}), FACTS).verify == (Block(Tree.window(4, 3, 0)),)
+
+
+def test_a_block_is_verified_by_chains_up_to_its_size() -> None:
+    blocks = GAUSS_SEIDEL_JACOBI.plan(GAUSS_SEIDEL_JACOBI.settle({"block_size": 5}), FACTS)
+    assert [block.slots for block in blocks.verify] == [1, 4, 5]
+    assert blocks.arguments == {"block_size": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least", "most"), [("block_size", 1, 2, 127), ("parallel_tokens", 0, 1, 1048576)]
+)
+def test_blocks_and_parallel_tokens_out_of_range_are_refused(name: str, value: int, least: int, most: int) -> None:
+    with pytest.raises(RecipeError, match=f"{name} is {value}; give a whole number from {least} to {most}"):
+        HYBRID_JACOBI.plan(HYBRID_JACOBI.settle({name: value}), FACTS)
