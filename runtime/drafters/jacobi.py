@@ -1,34 +1,86 @@
-"""Jacobi decoding (Santilli et al. 2023, arXiv:2305.10427)."""
+"""Jacobi decoding (Santilli et al. 2023, arXiv:2305.10427; Speculative Jacobi, Teng et al. 2024, arXiv:2410.01699).
+
+V  vocabulary
+"""
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..draft import Accepted, Draft, Verified
+from ..errors import RecipeError
+from ..rng import Use
 from ..sequence import Sequence
-from . import Drafter, Drafting, check_counts
+from . import MOST_VOCABULARY, Drafter, Drafting, check_counts
 
 
 class Jacobi(Drafter):
     """A drafter whose guesses are the target's answers of the last step, below the last accepted slot.
 
     Slots without an answer repeat the pending token.
+
+    With `sample` it is the drafter of Speculative Jacobi Decoding: where the request samples, a guess is a fresh sample
+    of the row that the last step gave for its place, and the draft states that row. So the rule of speculative sampling
+    keeps the target's distribution. A token that is kept from the step before, and stated with the new row, would not.
+    A slot without an answer states that its token was certain.
+
+    It departs from that paper in what fills new slots. The paper draws them at random, or copies
+    neighbours in an image.
     """
 
-    def __init__(self, num_speculative_tokens: int = 5) -> None:
+    def __init__(self, num_speculative_tokens: int = 5, vocab_size: int | None = None, sample: bool = False) -> None:
+        """Keep the parameters.
+
+        Args:
+            num_speculative_tokens: tokens guessed in a step.
+            vocab_size: tokens of the vocabulary, V. Only samples need it.
+            sample: sample the guesses if the request samples.
+
+        Raises:
+            RecipeError: a parameter is out of range, or `sample` is set without a size of the vocabulary.
+        """
         check_counts(num_speculative_tokens=num_speculative_tokens)
-        self.count = num_speculative_tokens
+        if vocab_size is not None:
+            check_counts(most=MOST_VOCABULARY, vocab_size=vocab_size)
+        elif sample:
+            raise RecipeError("vocab_size is missing, and sampled guesses need it; compile the bundle again")
+        self.count, self.vocab_size, self.sample = num_speculative_tokens, vocab_size, sample
 
     def open(self, seq: Sequence) -> JacobiDrafting:
         return JacobiDrafting(self, seq)
 
 
 class JacobiDrafting(Drafting[Jacobi]):
-    """The guesses of one request."""
+    """The guesses of one request.
+
+    Attributes:
+        guess: the guessed tokens.
+        rows: the distributions that they were drawn from, each [V]; empty if they were not drawn.
+    """
 
     guess: tuple[int, ...] = ()
+    rows: tuple[np.ndarray, ...] = ()
+
+    @property
+    def samples(self) -> bool:
+        """Whether guesses are samples."""
+        return self.drafter.sample and not self.seq.sampling.greedy
 
     def draft(self, room: int) -> Draft:
         missing = self.drafter.count - len(self.guess)
-        return Draft.chain([self.seq.pending, *self.guess, *[self.seq.pending] * missing])
+        tokens = [self.seq.pending, *self.guess, *[self.seq.pending] * missing]
+        if not self.samples:
+            return Draft.chain(tokens)
+        certain_V = np.zeros(self.drafter.vocab_size or 0)
+        certain_V[self.seq.pending] = 1
+        return Draft.chain(tokens, dict(enumerate([*self.rows, *[certain_V] * missing])))
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        self.guess = tuple(verified.outputs.ids_N[len(accepted.slots) : draft.tree.slots])
+        slots = range(len(accepted.slots), draft.tree.slots)
+        if not self.samples:
+            self.guess = tuple(verified.outputs.ids_N[slots.start : slots.stop])
+            return
+        # A place of the text has another slot at each step, so no two draws of it share their random numbers.
+        rngs = [self.seq.sampling.rng.at(verified.position + slot, Use.DRAFT, slot) for slot in slots]
+        self.rows = tuple([verified.probs(slot) for slot in slots])
+        self.guess = tuple([rng.pick(row_V) for rng, row_V in zip(rngs, self.rows, strict=True)])

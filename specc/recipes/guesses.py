@@ -11,7 +11,8 @@ from specc.runtime.tree import Tree
 
 
 def _plan_jacobi(values: Values, facts: Facts) -> MethodBlocks:
-    return MethodBlocks((Block(Tree.chain(1 + count(values, "num_speculative_tokens"))),), {}, dict(values))
+    verify = Block(Tree.chain(1 + count(values, "num_speculative_tokens")))
+    return MethodBlocks((verify,), {}, {**values, "vocab_size": facts.vocab_size})
 
 
 JACOBI = Method(
@@ -23,6 +24,23 @@ JACOBI = Method(
     topology="chain",
     plan=_plan_jacobi,
     parameters={"num_speculative_tokens": Parameter(LENGTHS.jacobi, "tokens guessed a step")},
+)
+
+SPECULATIVE_JACOBI = Method(
+    name="speculative-jacobi",
+    title="Speculative Jacobi decoding: sampled guesses, accepted by their probabilities",
+    try_when="The request samples, and Jacobi decoding is fast here at temperature 0.",
+    paper="Teng et al. 2024, arXiv:2410.01699, which decodes images",
+    drafter="jacobi",
+    topology="chain",
+    plan=_plan_jacobi,
+    parameters={
+        "num_speculative_tokens": Parameter(
+            LENGTHS.jacobi, "tokens guessed a step, the paper's window; 16 and more there"
+        )
+    },
+    acceptance="speculative",
+    by_default=False,
 )
 
 

@@ -21,6 +21,7 @@ from specc.runtime.errors import RecipeError, SpeccWarning
 pytestmark = pytest.mark.torch
 
 FACTS = Facts(layers=3, vocab_size=100)
+UNBOUNDED = ("max_depth", "parallel_tokens")  # They count levels and steps, which fill no memory.
 
 
 def options(**changes: Any) -> Options:
@@ -124,7 +125,7 @@ def test_a_block_is_no_wider_than_the_scratch_of_the_cache() -> None:
 def test_a_number_that_would_fill_the_memory_is_refused(m: Method, number: int) -> None:
     """Of every parameter that is a number of tokens."""
     facts = replace(FACTS, assistant=True)
-    for name in [n for n, p in m.parameters.items() if isinstance(p.default, int) and n != "max_depth"]:
+    for name in [n for n, p in m.parameters.items() if isinstance(p.default, int) and n not in UNBOUNDED]:
         choice = options(recipes=[m.name], assistant_model="small", parameters={m.name: {name: number}})
         with pytest.raises(RecipeError, match=f"^{name} is {number}; give a whole number from [0-2] to {MOST_TOKENS}$"):
             plan_recipes([m], facts, choice)
