@@ -28,13 +28,20 @@ class Jacobi(Drafter):
     neighbours in an image.
     """
 
-    def __init__(self, num_speculative_tokens: int = 5, vocab_size: int | None = None, sample: bool = False) -> None:
+    def __init__(
+        self,
+        num_speculative_tokens: int = 5,
+        vocab_size: int | None = None,
+        sample: bool = False,
+        keep_logits: bool = False,
+    ) -> None:
         """Keep the parameters.
 
         Args:
             num_speculative_tokens: tokens guessed in a step.
             vocab_size: tokens of the vocabulary, V. Only samples need it.
             sample: sample the guesses if the request samples.
+            keep_logits: state the logits that each guess comes from.
 
         Raises:
             RecipeError: a parameter is out of range, or `sample` is set without a size of the vocabulary.
@@ -44,7 +51,8 @@ class Jacobi(Drafter):
             check_counts(most=MOST_VOCABULARY, vocab_size=vocab_size)
         elif sample:
             raise RecipeError("vocab_size is missing, and sampled guesses need it; compile the bundle again")
-        self.count, self.vocab_size, self.sample = num_speculative_tokens, vocab_size, sample
+        self.count, self.vocab_size = num_speculative_tokens, vocab_size
+        self.sample, self.keep_logits = sample, keep_logits
 
     def open(self, seq: Sequence) -> JacobiDrafting:
         return JacobiDrafting(self, seq)
@@ -56,10 +64,12 @@ class JacobiDrafting(Drafting[Jacobi]):
     Attributes:
         guess: the guessed tokens.
         rows: the distributions that they were drawn from, each [V]; empty if they were not drawn.
+        logits: the logits that they come from, each [V]; empty if nobody asked for them.
     """
 
     guess: tuple[int, ...] = ()
     rows: tuple[np.ndarray, ...] = ()
+    logits: tuple[np.ndarray, ...] = ()
 
     @property
     def samples(self) -> bool:
@@ -70,13 +80,17 @@ class JacobiDrafting(Drafting[Jacobi]):
         missing = self.drafter.count - len(self.guess)
         tokens = [self.seq.pending, *self.guess, *[self.seq.pending] * missing]
         if not self.samples:
-            return Draft.chain(tokens)
+            return Draft.chain(tokens, logits=dict(enumerate(self.logits)))
         certain_V = np.zeros(self.drafter.vocab_size or 0)
         certain_V[self.seq.pending] = 1
-        return Draft.chain(tokens, dict(enumerate([*self.rows, *[certain_V] * missing])))
+        rows = [*self.rows, *[certain_V] * missing]
+        return Draft.chain(tokens, dict(enumerate(rows)), dict(enumerate(self.logits)))
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         slots = range(len(accepted.slots), draft.tree.slots)
+        if self.drafter.keep_logits:
+            assert verified.outputs.logits_NV is not None
+            self.logits = tuple(verified.outputs.logits_NV[slots.start : slots.stop].copy())
         if not self.samples:
             self.guess = tuple(verified.outputs.ids_N[slots.start : slots.stop])
             return

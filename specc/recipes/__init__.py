@@ -10,7 +10,7 @@ from __future__ import annotations
 from specc.recipes.blocks import DECODE, prefill
 from specc.recipes.draft_model import DRAFT_MODEL
 from specc.recipes.entry import Facts, LayerSearch, Method, MethodBlocks, Parameter, Values, nearest
-from specc.recipes.guesses import GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD, SPECULATIVE_JACOBI
+from specc.recipes.guesses import FASTCOT, GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD, SPECULATIVE_JACOBI
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
 from specc.recipes.trees import DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
@@ -58,6 +58,7 @@ METHODS = table(
     GAUSS_SEIDEL_JACOBI,
     HYBRID_JACOBI,
     SPECULATIVE_JACOBI,
+    FASTCOT,
     LOOKAHEAD,
     DYNAMIC_TREE,
 )

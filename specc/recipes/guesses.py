@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from specc.recipes.blocks import chains, count
 from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
+from specc.runtime.drafters import check_probability
 from specc.runtime.drafters.gauss_seidel import MOST_PARALLEL
 from specc.runtime.tree import Tree
 
@@ -76,6 +79,36 @@ HYBRID_JACOBI = Method(
             128, "new tokens after which plain decoding goes on, h in the paper; up to 511 in its code"
         ),
     },
+    by_default=False,
+)
+
+
+def _plan_fastcot(values: Values, facts: Facts) -> MethodBlocks:
+    threshold = values["confidence_threshold"]
+    check_probability(confidence_threshold=threshold)
+    guesses = {name: value for name, value in values.items() if name != "confidence_threshold"}
+    return replace(_plan_jacobi(guesses, facts), rule={"threshold": threshold})
+
+
+FASTCOT = Method(
+    name="fastcot",
+    title="FastCoT: Jacobi decoding that keeps confident guesses unverified (lossy)",
+    try_when="Answers may differ from the model's own, and a glance at the end of a long text is enough.",
+    paper="Zhang et al. 2023, arXiv:2311.08263",
+    drafter="jacobi",
+    topology="chain",
+    plan=_plan_fastcot,
+    parameters={
+        "num_speculative_tokens": Parameter(
+            LENGTHS.jacobi,
+            "tokens guessed a step; the paper varies them by the position",
+        ),
+        "confidence_threshold": Parameter(
+            0.9, "a guess of more probability is kept unverified (lossy); 1 verifies all, and is lossless"
+        ),
+    },
+    acceptance="confidence",
+    lossless=False,
     by_default=False,
 )
 

@@ -211,4 +211,5 @@ def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
 def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, remedy: str) -> None:
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
-    assert "only contrastive, match, recursive, speculative, typical" in str(e.value) and remedy in str(e.value)
+    assert "only confidence, contrastive, match, recursive, speculative, typical" in str(e.value)
+    assert remedy in str(e.value)

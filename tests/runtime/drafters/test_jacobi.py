@@ -86,3 +86,33 @@ def test_at_temperature_zero_it_is_jacobi_decoding() -> None:
 def test_sampled_guesses_need_the_size_of_the_vocabulary() -> None:
     with pytest.raises(RecipeError, match="vocab_size is missing, and sampled guesses need it; compile the bundle"):
         Jacobi(sample=True)
+
+
+def kept(threshold: float) -> tuple[float, float]:
+    """Return the steps a token of the lossy variant, and the share of its tokens that differ from plain decoding.
+
+    The toy is never as sure as a trained model, so thresholds are small here.
+    """
+    steps, other, texts = 0, 0, prompts(10, vocabulary=8)
+    for prompt in texts:
+        tokens, accepted = World(8).method("fastcot", confidence_threshold=threshold).run(prompt, 60)
+        steps += len(tokens) - accepted
+        other += sum(a != b for a, b in zip(tokens, World(8).method("plain").run(prompt, 60)[0], strict=True))
+    return steps / (60 * len(texts)), other / (60 * len(texts))
+
+
+def test_guesses_kept_unverified_save_steps_and_change_tokens() -> None:
+    """The honest test of methods.md: the steps saved, and the divergence from greedy decoding over the threshold."""
+    curve = [kept(threshold) for threshold in (0.0, 0.6, 1.0)]
+    assert [steps for steps, _ in curve] == sorted(steps for steps, _ in curve)
+    assert curve[0][0] < 0.5 and curve[0][1] > 0.3
+    assert curve[2][1] == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_with_a_threshold_of_one_every_guess_is_verified(temperature: float) -> None:
+    for seed, prompt in enumerate(prompts(10)):
+        sampling = Sampling(temperature, rng=SeededRng(seed))
+        exact = World().method("fastcot", confidence_threshold=1.0).run(prompt, 60, sampling)
+        assert exact == World().method("jacobi").run(prompt, 60, sampling)
+        assert exact[0] == World().method("plain").run(prompt, 60, sampling)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from specc.recipes.entry import Facts
-from specc.recipes.guesses import GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD
+from specc.recipes.guesses import FASTCOT, GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD
 from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -48,3 +48,12 @@ def test_a_block_is_verified_by_chains_up_to_its_size() -> None:
 def test_blocks_and_parallel_tokens_out_of_range_are_refused(name: str, value: int, least: int, most: int) -> None:
     with pytest.raises(RecipeError, match=f"{name} is {value}; give a whole number from {least} to {most}"):
         HYBRID_JACOBI.plan(HYBRID_JACOBI.settle({name: value}), FACTS)
+
+
+def test_a_lossy_recipe_says_so_where_it_is_read() -> None:
+    assert not FASTCOT.lossless and not FASTCOT.by_default
+    assert "lossy" in FASTCOT.title and "lossy" in FASTCOT.parameters["confidence_threshold"].help
+    blocks = FASTCOT.plan(FASTCOT.settle({"confidence_threshold": 1}), FACTS)
+    assert blocks.rule == {"threshold": 1} and "confidence_threshold" not in blocks.arguments
+    with pytest.raises(RecipeError, match=r"confidence_threshold is 1\.5; give a number from 0 to 1"):
+        FASTCOT.plan(FASTCOT.settle({"confidence_threshold": 1.5}), FACTS)
