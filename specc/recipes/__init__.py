@@ -13,7 +13,7 @@ from specc.recipes.entry import Facts, LayerSearch, Method, MethodBlocks, Parame
 from specc.recipes.guesses import FASTCOT, GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD, SPECULATIVE_JACOBI
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
-from specc.recipes.trees import DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
+from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError
 
 __all__ = ["DECODE", "METHODS", "Facts", "LayerSearch", "Method", "MethodBlocks", "Parameter", "method", "prefill"]
@@ -61,6 +61,7 @@ METHODS = table(
     FASTCOT,
     LOOKAHEAD,
     DYNAMIC_TREE,
+    ADAPTIX,
 )
 
 

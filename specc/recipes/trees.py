@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import EXIT, RANKED_OUTPUTS, RANKS, TREE, count, draft_frontier, exit_layers, prefill
+from specc.recipes.blocks import DECODE, EXIT, RANKED_OUTPUTS, RANKS, TREE, count, draft_frontier, exit_layers, prefill
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Parents
+from specc.runtime.drafters.trigram_search import MOST_ITERATIONS
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
@@ -86,4 +87,28 @@ DYNAMIC_TREE = Method(
         "max_depth": Parameter(TREES.dynamic_depth, "layers of the tree at most"),
         "assistant_early_exit": EXIT,
     },
+)
+
+
+def _plan_adaptix(values: Values, facts: Facts) -> MethodBlocks:
+    slots = 1 + count(values, "num_speculative_tokens")
+    count(values, "max_depth")
+    count(values, "search_iterations", most=MOST_ITERATIONS)
+    return MethodBlocks((DECODE, Block(Parents(slots))), {}, dict(values))
+
+
+ADAPTIX = Method(
+    name="adaptix",
+    title="ADED, or Adaptix: a tree search over the trigrams of the text",
+    try_when="The text repeats itself with variations, and a step with many slots costs little more than one slot.",
+    paper="Liu et al. 2024, arXiv:2407.12021, without its corpus",
+    drafter="trigram-search",
+    topology="dynamic tree",
+    plan=_plan_adaptix,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.recycled_nodes, "tree nodes at most; 64 in the paper"),
+        "max_depth": Parameter(4, "levels of the search; 4 in the paper"),
+        "search_iterations": Parameter(150, "paths that a search tries; 150 in the paper"),
+    },
+    by_default=False,
 )

@@ -21,7 +21,7 @@ from specc.runtime.errors import RecipeError, SpeccWarning
 pytestmark = pytest.mark.torch
 
 FACTS = Facts(layers=3, vocab_size=100)
-UNBOUNDED = ("max_depth", "parallel_tokens")  # They count levels and steps, which fill no memory.
+UNBOUNDED = ("max_depth", "parallel_tokens", "search_iterations")  # They count what fills no memory.
 
 
 def options(**changes: Any) -> Options:

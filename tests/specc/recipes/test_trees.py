@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from specc.recipes.blocks import DECODE
 from specc.recipes.entry import Facts, MethodBlocks
-from specc.recipes.trees import DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
+from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -76,3 +77,10 @@ def test_a_dynamic_tree_drafts_by_an_early_exit_or_by_the_draft_model() -> None:
         ("prefill", "assistant"),
     }
     assert assisted.verify == alone.verify and assisted.arguments == alone.arguments
+
+
+def test_a_search_is_verified_by_an_engine_that_takes_any_tree_of_its_nodes() -> None:
+    blocks = ADAPTIX.plan(ADAPTIX.settle({"num_speculative_tokens": 9}), FACTS)
+    assert blocks.verify == (DECODE, Block(Parents(10))) and not blocks.engines
+    with pytest.raises(RecipeError, match="search_iterations is 0; give a whole number from 1 to 4096"):
+        ADAPTIX.plan(ADAPTIX.settle({"search_iterations": 0}), FACTS)
