@@ -12,10 +12,12 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from specc.recipes import METHODS, Method
+from specc.recipes.systems import SYSTEMS, System
 from specc.runtime.json_schema import json_schema
 from specc.runtime.manifest import SCHEMA, Manifest
 
@@ -83,6 +85,24 @@ def section(m: Method) -> str:
     return "\n".join(lines)
 
 
+def systems() -> str:
+    """Format one row for each published system."""
+    rows = ([str(s.number), s.name, papers(s), s.state, recipes_of(s), s.missing] for s in SYSTEMS)
+    counts = Counter(s.state for s in SYSTEMS)
+    total = f"{counts['works']} work, {counts['in part']} work in part, {counts['not yet']} do not yet."
+    return f"{table(('number', 'system', 'arXiv', 'state', 'recipes', 'what is missing'), rows)}\n\n{total}"
+
+
+def papers(system: System) -> str:
+    """Link the papers of a system."""
+    return ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in system.paper.split(", "))
+
+
+def recipes_of(system: System) -> str:
+    """Link the recipes of a system."""
+    return ", ".join(f"[`{name}`](#{name})" for name in system.recipes)
+
+
 def needs(m: Method) -> str:
     """Say which options a method cannot do without."""
     return ", ".join(f"`--{name}`" for name in m.needs) or "nothing more"
@@ -103,7 +123,11 @@ def manifest_schema() -> str:
 
 PARTS = {
     ROOT / "README.md": {"readme-recipes": readme_recipes},
-    ROOT / "docs" / "recipes.md": {"recipe-summary": recipe_summary, "recipe-details": recipe_details},
+    ROOT / "docs" / "recipes.md": {
+        "recipe-summary": recipe_summary,
+        "systems": systems,
+        "recipe-details": recipe_details,
+    },
 }
 FILES = {ROOT / "docs" / "manifest.schema.json": manifest_schema}
 

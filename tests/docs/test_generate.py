@@ -12,6 +12,7 @@ from pages import ROOT
 from scripts import load_script
 
 from specc.recipes import METHODS
+from specc.recipes.systems import SYSTEMS
 
 SCRIPT = ROOT / "docs" / "generate.py"
 
@@ -52,6 +53,14 @@ def test_a_stale_page_is_noticed(
 def test_a_page_without_the_marks_is_an_error(generate: ModuleType) -> None:
     with pytest.raises(ValueError, match="the page has 0 parts 'part'"):
         generate.updated("no marks", {"part": "new"})
+
+
+def test_every_system_has_a_row_with_its_state_and_its_recipes(generate: ModuleType) -> None:
+    lines = generate.systems().splitlines()
+    for system in SYSTEMS:
+        row = lines[1 + system.number]
+        assert row.startswith(f"| {system.number} | {system.name} | ") and f" | {system.state} | " in row
+        assert all(f"[`{name}`](#{name})" in row for name in system.recipes) and system.missing in row
 
 
 def test_every_method_has_a_row_and_a_section_with_its_parameters(generate: ModuleType) -> None:

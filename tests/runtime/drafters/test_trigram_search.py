@@ -24,7 +24,7 @@ def test_an_occurrence_counts_one_and_a_recent_one_a_little_more_up_to_a_cap() -
     assert table.weights[1, 2] == pytest.approx({3: 2.08, 4: 1.04})
     table.update()
     assert table.weights[1, 2] == pytest.approx({3: 2.16, 4: 1.08})
-    assert table.after(1, 2) == [(3, pytest.approx(2 / 3)), (4, pytest.approx(1 / 3))]
+    assert dict(table.after(1, 2)) == pytest.approx({3: 2 / 3, 4: 1 / 3})
     for _ in range(50):
         table.update()
     assert table.weights[1, 2][3] == CAP
