@@ -64,6 +64,14 @@ def test_recycled_lookup_takes_more_than_1_8_tokens_a_step(demo: Session) -> Non
     assert sum(s.new_tokens - 1 for s in stats) / sum(s.target_calls for s in stats) > 1.8
 
 
+@pytest.mark.parametrize("recipe", ["copyspec", "adaptix"])
+def test_what_repeats_the_text_takes_more_than_two_tokens_a_step(demo: Session, recipe: str) -> None:
+    """The golden prompts are code, whose answers repeat themselves."""
+    cases = golden.read_cases(demo.bundle.file(golden.FILE))
+    stats = [demo.generate(c.prompt_ids, 96, recipe=recipe, ignore_eos=True).stats for c in cases]
+    assert sum(s.new_tokens - 1 for s in stats) / sum(s.target_calls for s in stats) > 2
+
+
 def test_every_weight_is_stored_once(demo: Session) -> None:
     """All engines of two models in one file: fp32 weights, tied ones once, and a copy of 4 bits and scales."""
     models = sum((EXAMPLES / name / "model.safetensors").stat().st_size for name in ("pycode-10m", "pycode-1m"))
