@@ -26,7 +26,7 @@ TREES = [name for name, m in METHODS.items() if "tree" in m.topology]
 
 # The share of tokens that comes from drafts, where it is smaller than usual.
 SHARES = {
-    "aggressive-decoding": 0.01,  # It copies the prompt alone, and these prompts are random.
+    "aggressive-decoding": 0.0,  # It copies the prompt alone, and these prompts are random. Some drafts are right.
     "gauss-seidel-jacobi": 0.02,  # Each block begins without guesses.
     "hybrid-jacobi": 0.02,
 }
