@@ -9,6 +9,7 @@ import numpy as np
 from .call import Call
 from .draft import ONE_SLOT, Draft, Outputs
 from .engine import Engine
+from .lengths import Length
 from .rng import Use
 from .sequence import Cache, Sequence
 
@@ -18,12 +19,12 @@ def draft_chain(
     seq: Sequence,
     cache: Cache,
     *,
-    count: int,
-    threshold: float,
+    room: int,
+    length: Length,
     sample: bool,
     keep_logits: bool = False,
 ) -> Generator[Call, Outputs, Draft]:
-    """Yield the calls that draft tokens after the pending one, until there are `count` or the engine is in doubt.
+    """Yield the calls that draft tokens after the pending one, until the length policy ends the draft.
 
     The engine's rows are scratch, past the end of its cache. The last drafted token has no row, but with `keep_logits`.
 
@@ -31,8 +32,8 @@ def draft_chain(
         engine: an engine of one slot.
         seq: the sequence.
         cache: the engine's cache, with the rows of all tokens but the pending one.
-        count: drafted tokens at most. The end of the cache may leave room for fewer.
-        threshold: drafting stops after a token to which the engine gave a smaller probability.
+        room: how many tokens are worth drafting. The end of the cache may leave room for fewer.
+        length: the policy.
         sample: sample the tokens if the request samples, and state the distributions in the draft; otherwise take the
             engine's likeliest token.
         keep_logits: keep the logits of each slot in the draft. It takes a further call, for the last slot.
@@ -42,10 +43,12 @@ def draft_chain(
     """
     tokens, probs, logits, sampling = [seq.pending], {}, {}, seq.sampling
     sample = sample and not sampling.greedy
-    for slot in range(min(count, cache.store.capacity - len(seq.tokens) - 1)):
+    for slot in range(min(length.begin(), room, cache.store.capacity - len(seq.tokens) - 1)):
         outputs = yield Call(engine, cache, slot, tokens[-1:], ONE_SLOT)
         if keep_logits:
             logits[slot] = _logits(outputs)
+        if not length.takes(outputs):
+            break
         if sample:
             assert outputs.logits_NV is not None
             probs[slot] = sampling.probs(outputs.logits_NV[0])
@@ -54,10 +57,10 @@ def draft_chain(
             probability = probs[slot][tokens[-1]]
         else:
             tokens.append(outputs.ids_N[0])
-            probability = outputs.top(0)[1][0] if threshold else 1.0
-        if probability < threshold:
+            probability = outputs.top(0)[1][0] if length.reads_probability else 1.0
+        if not length.goes_on(probability):
             break
-    if keep_logits:
+    if keep_logits and len(tokens) - 1 not in logits:
         outputs = yield Call(engine, cache, len(tokens) - 1, tokens[-1:], ONE_SLOT)
         logits[len(tokens) - 1] = _logits(outputs)
     return Draft.chain(tokens, probs, logits)

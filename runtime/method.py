@@ -25,7 +25,11 @@ DRAFTER_ERRORS = (
 )  # fmt: skip
 
 # Arguments of drafters that a rule can ask for, and what they mean.
-OPTIONS = {"sample": "samples", "keep_logits": "keeps its logits"}
+OPTIONS = {
+    "sample": "samples",
+    "keep_logits": "keeps its logits",
+    "replacement": "draws siblings with replacement",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,11 @@ class RunnableMethod:
     @property
     def drafter_options(self) -> tuple[str, ...]:
         """The arguments of the drafter that the rule wants to be true."""
-        wishes = {"sample": self.accept.needs_draft_probs, "keep_logits": self.accept.needs_draft_logits}
+        wishes = {
+            "sample": self.accept.needs_draft_probs,
+            "keep_logits": self.accept.needs_draft_logits,
+            "replacement": self.accept.needs_replacement,
+        }
         return tuple(name for name, wish in wishes.items() if wish)
 
     @property

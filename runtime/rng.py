@@ -52,6 +52,9 @@ class Rng(Protocol):
     def bernoulli(self, probability: float) -> bool:
         """Return True with this probability."""
 
+    def exponential(self) -> float:
+        """Return an exponential number with the mean 1."""
+
 
 class SeededRng:
     """An Rng of hashed numbers. A seed makes it repeatable; None draws a seed.
@@ -104,6 +107,9 @@ class SeededRng:
 
     def bernoulli(self, probability: float) -> bool:
         return bool(self._uniforms(_all(1))[0] < probability)
+
+    def exponential(self) -> float:
+        return float(-np.log1p(-self._uniforms(_all(1))[0]))
 
     def _uniforms(self, indices: np.ndarray) -> np.ndarray:
         """Return a number in (0, 1) for each index, all of them new at each call."""

@@ -11,6 +11,7 @@ import numpy as np
 from specc.runtime.rng import Use
 
 T = TypeVar("T", bound=Hashable)
+TIMES = (0.1, 2.0)  # What an enumeration gives for exponential numbers, in turn with the decisions.
 NEVER = 1e-15  # A smaller probability is a rounding error, not a branch.
 
 
@@ -39,6 +40,10 @@ class Script:
     def bernoulli(self, probability: float) -> bool:
         assert 0 <= probability <= 1
         return bool(self._decide([1 - float(probability), float(probability)]))
+
+    def exponential(self) -> float:
+        """Return a number that the decisions so far determine. An exact method is exact for any such numbers."""
+        return TIMES[len(self.path) % len(TIMES)]
 
     def _decide(self, probs: list[float]) -> int:
         if len(self.path) < len(self.decisions):

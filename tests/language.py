@@ -80,6 +80,22 @@ def sampled_tree(tree: Tree, q: Language) -> Propose:
     return propose
 
 
+def independent_tree(tree: Tree, q: Language) -> Propose:
+    """Make a drafter of one tree, whose siblings are drawn from `q` independently, with replacement."""
+
+    def propose(sampling: Sampling) -> Draft:
+        tokens, probs = [0] * tree.slots, {}
+        for slot, children in enumerate(tree.children):
+            if children:
+                probs[slot] = q(path_to(Draft(tuple(tokens), tree), slot))
+                rng = sampling.rng.at(int(tree.depth[slot]), Use.DRAFT, slot)
+                for child in children:
+                    tokens[child] = rng.pick(probs[slot])
+        return Draft(tuple(tokens), tree, probs)
+
+    return propose
+
+
 def fixed(draft: Draft) -> Propose:
     """Make a drafter of one draft, whatever the text."""
     return lambda _: draft

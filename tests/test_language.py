@@ -6,9 +6,21 @@ from collections import Counter
 
 import pytest
 from chance import chi_square_rejects
-from language import Propose, biased, deviation, first_two, joint, language, likeliest, sampled_chain, sampled_tree
+from language import (
+    Propose,
+    biased,
+    deviation,
+    first_two,
+    independent_tree,
+    joint,
+    language,
+    likeliest,
+    sampled_chain,
+    sampled_tree,
+)
 
 from specc.runtime.acceptance import Acceptance
+from specc.runtime.acceptance.kseq import kseq
 from specc.runtime.acceptance.match import match
 from specc.runtime.acceptance.recursive import recursive
 from specc.runtime.acceptance.speculative import speculative
@@ -34,8 +46,9 @@ def test_the_enumeration_rejects_the_biased_rule(count: int) -> None:
         (match, likeliest(2, language(101)), False),
         (speculative, sampled_chain(3, language(101)), False),
         (recursive, sampled_tree(TREE, language(101)), False),
+        (kseq, independent_tree(TREE, language(101)), False),
     ],
-    ids=["biased-1", "biased-2", "match", "speculative", "recursive"],
+    ids=["biased-1", "biased-2", "match", "speculative", "recursive", "kseq"],
 )
 def test_chi_square_of_a_seeded_rng_rejects_the_biased_rule_alone(
     accept: Acceptance, propose: Propose, rejected: bool

@@ -205,7 +205,11 @@ class World:
         values = method.settle(SETTINGS.get(name, {}) | parameters)
         blocks = method.plan(values, Facts(LAYERS, self.vocabulary, assistant))
         accept = with_parameters(load_acceptance(acceptance or method.acceptance), {} if acceptance else blocks.rule)
-        wishes = {"sample": accept.needs_draft_probs, "keep_logits": accept.needs_draft_logits}
+        wishes = {
+            "sample": accept.needs_draft_probs,
+            "keep_logits": accept.needs_draft_logits,
+            "replacement": accept.needs_replacement,
+        }
         options = {name: True for name, wish in wishes.items() if wish}
         engines = {role: self.engine(block) for role, block in blocks.engines.items()}
         drafter = load_drafter(method.drafter)(**engines, **blocks.arguments, **options)

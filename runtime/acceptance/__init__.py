@@ -34,6 +34,8 @@ class Acceptance(Protocol):
             Such a rule needs a drafter that can sample.
         needs_draft_logits: whether it reads `draft.logits`, those of the drafter's model after each slot. Such a rule
             needs a drafter that can keep them.
+        needs_replacement: whether it needs siblings that were drawn independently, with replacement. Rules that read
+            `draft.probs` otherwise need siblings that were drawn without it.
         keeps: what it keeps of plain decoding.
         ranges: the rule's parameters: keyword arguments of the function that are numbers, and their ranges.
     """
@@ -41,6 +43,7 @@ class Acceptance(Protocol):
     __name__: str
     needs_draft_probs: bool
     needs_draft_logits: bool
+    needs_replacement: bool
     keeps: Keeps
     ranges: Mapping[str, Range]
 
@@ -52,6 +55,7 @@ def rule(
     *,
     needs_draft_probs: bool = False,
     needs_draft_logits: bool = False,
+    needs_replacement: bool = False,
     keeps: Keeps = Keeps.NOTHING,
     **ranges: Range,
 ) -> Callable[[Callable[..., Accepted]], Acceptance]:
@@ -60,6 +64,7 @@ def rule(
     Args:
         needs_draft_probs: whether the function reads `draft.probs`.
         needs_draft_logits: whether it reads `draft.logits`.
+        needs_replacement: whether it needs siblings that were drawn with replacement.
         keeps: what it keeps of plain decoding. A rule that says nothing keeps nothing.
         ranges: the range of each keyword argument that a recipe may set. The function has a default for each.
     """
@@ -67,6 +72,7 @@ def rule(
     def mark(function: Callable[..., Accepted]) -> Acceptance:
         acceptance = cast(Acceptance, function)
         acceptance.needs_draft_probs, acceptance.needs_draft_logits = needs_draft_probs, needs_draft_logits
+        acceptance.needs_replacement = needs_replacement
         acceptance.keeps, acceptance.ranges = keeps, ranges
         return acceptance
 

@@ -5,16 +5,16 @@ V  vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from math import exp
 
 import numpy as np
 
-from ..call import Call, Growth
 from ..draft import Draft, Outputs
-from ..engine import Engine, extending
+from ..draft_tree import running_root
+from ..engine import Engine
 from ..rng import Rng, Use
-from ..sequence import Cache, Sequence
+from ..sequence import Sequence
 from ..tree import Tree
 from ..tree_grower import TreeGrower
 from . import Drafter, Drafting, Proposal, check_counts
@@ -61,7 +61,8 @@ class DynamicTreeDrafting(Drafting[DynamicTree]):
         engine, most, sample = drafter.engine, drafter.slots, drafter.sample and not seq.sampling.greedy
         grower, tokens, parents = TreeGrower(), [seq.pending], [-1]
         probs: dict[int, np.ndarray] = {}
-        committed, outputs, first_row = yield from self._run_root(cache, grower.grow([0], parents))
+        root = grower.grow([0], parents)
+        committed, outputs, first_row = yield from running_root(engine, drafter.prefill, seq, cache, root)
         level: list[tuple[float, int]] = [(1.0, 0)]  # Nodes to grow: the value left for children, and the slot.
         for depth in range(min(drafter.depth, room)):
             if depth:
@@ -74,9 +75,9 @@ class DynamicTreeDrafting(Drafting[DynamicTree]):
                     assert outputs.logits_NV is not None
                     probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
                     rng = seq.sampling.rng.at(len(seq.tokens) + depth, Use.DRAFT, slot)
-                    children = _sampled(probs[slot].copy(), rng)
+                    children = sampled(probs[slot].copy(), rng)
                 else:
-                    children = _likeliest(outputs, row)
+                    children = likeliest(outputs, row)
                 for token, share in children:
                     if value <= 1 / most or len(tokens) == most:
                         break
@@ -89,25 +90,8 @@ class DynamicTreeDrafting(Drafting[DynamicTree]):
                 break
         return Draft(tuple(tokens), Tree(tuple(parents)), probs)
 
-    def _run_root(self, cache: Cache, growth: Growth) -> Generator[Call, Outputs, tuple[int, Outputs, int]]:
-        """Yield the calls for the pending token, and before it for the tokens that the draft's own cache lacks.
 
-        Returns:
-            The rows of the tree that the cache has committed, the outputs, and the pending token's row in them.
-        """
-        engine, prefill, pending = self.drafter.engine, self.drafter.prefill, self.seq.pending
-        if prefill is None:
-            outputs = yield growth.call(engine, cache, [pending])
-            return 0, outputs, 0
-        feed = [*cache.sync(self.seq.tokens[:-1]), pending]
-        if len(feed) > engine.slots:
-            yield from extending(prefill, cache, feed[:-1])
-            feed = feed[-1:]
-        outputs, row = yield from extending(engine, cache, feed)
-        return 1, outputs, row
-
-
-def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
+def likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
     """Yield the tokens of a top-k, likeliest first, each with its share of the probability that was left before it."""
     ranks, ids, logprobs = outputs.ranked()
     rest = 1.0
@@ -117,7 +101,7 @@ def _likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
         rest -= probability
 
 
-def _sampled(probs_V: np.ndarray, rng: Rng) -> Iterator[tuple[int, float]]:
+def sampled(probs_V: np.ndarray, rng: Rng) -> Iterator[tuple[int, float]]:
     """Yield tokens drawn without replacement, each with its share of the probability that was left before it.
 
     A token is drawn only when the caller asks for it. The rule that accepts it is exact only if that decision does not

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..draft_chain import draft_chain
 from ..engine import Engine
+from ..lengths import Confidence, Length, Schedule
 from ..sequence import Sequence
 from . import Drafter, Drafting, Proposal, check_counts, check_probability
 
@@ -49,12 +50,13 @@ class LayerSkipDrafting(Drafting[LayerSkip]):
 
     def propose(self, room: int) -> Proposal:
         drafter = self.drafter
+        stops = [Confidence(drafter.threshold)] if drafter.threshold else []
         return draft_chain(
             drafter.engine,
             self.seq,
             self.seq.cache,
-            count=min(drafter.count, room),
-            threshold=drafter.threshold,
+            room=room,
+            length=Length(Schedule(drafter.count), stops),
             sample=drafter.sample,
             keep_logits=drafter.keep_logits,
         )

@@ -6,13 +6,23 @@ from typing import Any
 
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Parameter, Values
+from specc.runtime.acceptance import with_parameters
 from specc.runtime.block import Block, Frontier, Layers
 from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import RecipeError
+from specc.runtime.lengths import schedule_of
+from specc.runtime.method import load_acceptance
 from specc.runtime.tree import Tree
 
 DECODE = Block(Tree.chain(1))
 RANKS = 8  # successors of a token that an engine returns, likeliest first
+LENGTH_ARGUMENTS = (
+    "num_speculative_tokens",
+    "assistant_confidence_threshold",
+    "rejection_threshold",
+    "num_assistant_tokens_schedule",
+    "fallback_threshold",
+)
 RANKED_OUTPUTS = ("ids", f"top_k:{RANKS}", "logits")
 
 CONFIDENCE = Parameter(0.0, "drafting stops after a token to which the draft gave less probability")
@@ -60,6 +70,24 @@ def draft_frontier(width: int, tree_slots: int) -> Frontier:
     return Frontier(width, TREES.frontier + tree_slots)
 
 
+def branching_tree(branching: Any) -> Tree:
+    """Return the tree whose nodes have the same number of children in each level. Raises RecipeError.
+
+    Args:
+        branching: the number of children of a node, for each level from the root on.
+    """
+    numbers = branching if isinstance(branching, (list, tuple)) else ()
+    if not numbers or not all(type(number) is int and 1 <= number <= MOST_TOKENS for number in numbers):
+        raise RecipeError(f"branching is {branching!r}; give the children of a node in each level, such as [2, 2, 1]")
+    parents, level = [-1], [0]
+    for number in numbers:
+        parents += [slot for slot in level for _ in range(number)]
+        level = list(range(len(parents) - len(level) * number, len(parents)))
+        if len(parents) > 1 + MOST_TOKENS:
+            raise RecipeError(f"branching {branching!r} makes more than {MOST_TOKENS} nodes; give smaller numbers")
+    return Tree(tuple(parents))
+
+
 def exit_layers(values: Values, facts: Facts) -> Layers:
     """Return the layers of a draft that ends early. Raises RecipeError."""
     layer = values["assistant_early_exit"]
@@ -88,3 +116,17 @@ def skipped_layers(values: Values, facts: Facts) -> Layers:
 def chain_arguments(values: Values) -> dict[str, Any]:
     """Return the arguments of a drafter that drafts chains until it doubts."""
     return {name: values[name] for name in ("num_speculative_tokens", "assistant_confidence_threshold")}
+
+
+def length_arguments(values: Values) -> dict[str, Any]:
+    """Return the arguments of a length policy that are among the values. Raises RecipeError for an unknown schedule."""
+    schedule_of(values.get("num_assistant_tokens_schedule", "constant"))
+    return {name: values[name] for name in LENGTH_ARGUMENTS if name in values}
+
+
+def rule_parameters(acceptance: str, values: Values) -> dict[str, Any]:
+    """Return those values that are parameters of an acceptance rule. Raises RecipeError for one out of range."""
+    rule = load_acceptance(acceptance)
+    parameters = {name: values[name] for name in rule.ranges if name in values}
+    with_parameters(rule, parameters)
+    return parameters

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import CONFIDENCE, RANKED_OUTPUTS, chain_arguments, chains, count, prefill
+from dataclasses import replace
+
+from specc.recipes.blocks import CONFIDENCE, RANKED_OUTPUTS, chains, count, length_arguments, prefill, rule_parameters
 from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
@@ -12,7 +14,7 @@ from specc.runtime.tree import Tree
 def _plan_draft_model(values: Values, facts: Facts) -> MethodBlocks:
     draft = Block(Tree.chain(1), RANKED_OUTPUTS, model="assistant", cache="assistant")
     engines = {"draft": draft, "prefill": prefill("assistant")}
-    return MethodBlocks(chains(1 + count(values, "num_speculative_tokens")), engines, chain_arguments(values))
+    return MethodBlocks(chains(1 + count(values, "num_speculative_tokens")), engines, length_arguments(values))
 
 
 DRAFT_MODEL = Method(
@@ -26,6 +28,110 @@ DRAFT_MODEL = Method(
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
         "assistant_confidence_threshold": CONFIDENCE,
+        "rejection_threshold": Parameter(1.0, "drafting stops once a rejection is likelier than this; 1 never stops"),
+        "num_assistant_tokens_schedule": Parameter("constant", "schedule of the length: constant, heuristic or bass"),
     },
+    needs=("assistant-model",),
+)
+
+
+SPECDEC_PLUS_PLUS = Method(
+    name="specdec-plus-plus",
+    title="SpecDec++'s adaptive length, by the draft model's own probabilities",
+    try_when="A draft model is right for long at some places and wrong at others.",
+    paper="SpecDec++, Huang et al. 2024, arXiv:2405.19715: its rule, without the trained head",
+    drafter="draft-model",
+    topology="chain",
+    plan=_plan_draft_model,
+    parameters={
+        "num_speculative_tokens": Parameter(20, "tokens a draft at most; 2 to 20 in the paper"),
+        "rejection_threshold": Parameter(
+            0.3, "drafting stops once a rejection is likelier than this, h; 0.3 in the authors' example"
+        ),
+    },
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_contrastive(values: Values, facts: Facts) -> MethodBlocks:
+    return replace(_plan_draft_model(values, facts), rule=rule_parameters(CONTRASTIVE.acceptance, values))
+
+
+CONTRASTIVE = Method(
+    name="contrastive",
+    title="Speculative contrastive decoding (another text than the model's: the draft model says what not to choose)",
+    try_when="Answers shall be better than the model's own, and a much weaker model with this tokenizer exists.",
+    paper="Speculative Contrastive Decoding, Yuan et al. 2024, arXiv:2311.08981",
+    drafter="draft-model",
+    topology="chain",
+    plan=_plan_contrastive,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
+        "assistant_confidence_threshold": CONFIDENCE,
+        "alpha": Parameter(0.1, "share of the largest probability that a token needs; 0.1 in O'Brien & Lewis 2023"),
+        "beta": Parameter(
+            0.5, "weight of the draft model; 0.5 there. With alpha 0 and beta 0 the text is the model's own"
+        ),
+    },
+    acceptance="contrastive",
+    lossless=False,
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_bild(values: Values, facts: Facts) -> MethodBlocks:
+    return replace(_plan_draft_model(values, facts), rule=rule_parameters(BILD.acceptance, values))
+
+
+BILD = Method(
+    name="bild",
+    title="Big Little Decoder (lossy: the model corrects only what it finds very unlikely)",
+    try_when="Speed matters more than the model's own words, and a good smaller model with this tokenizer exists.",
+    paper="BiLD, Kim et al. 2023, arXiv:2302.07863",
+    drafter="draft-model",
+    topology="chain",
+    plan=_plan_bild,
+    parameters={
+        "num_speculative_tokens": Parameter(10, "tokens of the small model in a row at most; 10 in the paper"),
+        "fallback_threshold": Parameter(
+            0.6, "drafting stops before a token if the largest probability is smaller; 0.6 in the paper"
+        ),
+        "rollback_threshold": Parameter(
+            5.0, "lossy: the cross-entropy that a drafted token may have, in nats; 2 to 5 in the paper. 0 is lossless"
+        ),
+    },
+    acceptance="distance",
+    lossless=False,
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_entropy_adaptive(values: Values, facts: Facts) -> MethodBlocks:
+    return replace(_plan_draft_model(values, facts), arguments=dict(values))
+
+
+ENTROPY_ADAPTIVE = Method(
+    name="entropy-adaptive",
+    title="Entropy Adaptive Decoding (lossy: a draft model writes where the text is easy, and nothing is verified)",
+    try_when="Long parts of a text are so easy that a smaller model with this tokenizer can write them alone.",
+    paper="Entropy Adaptive Decoding, Simonds 2025, arXiv:2502.06833",
+    drafter="entropy-adaptive",
+    topology="chain",
+    plan=_plan_entropy_adaptive,
+    parameters={
+        "num_speculative_tokens": Parameter(7, "tokens of the small model for one call of the model, less one"),
+        "entropy_threshold": Parameter(
+            1.0,
+            "lossy: the mean entropy in bits from which on the model writes itself. 0 is lossless; the paper varies it",
+        ),
+        "entropy_window": Parameter(5, "how many last tokens the mean is over"),
+        "least_tokens": Parameter(1, "tokens that one model writes before the other takes over, at least"),
+    },
+    acceptance="trust",
+    lossless=False,
+    by_default=False,
     needs=("assistant-model",),
 )

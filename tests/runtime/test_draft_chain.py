@@ -8,8 +8,10 @@ from toys import World, prompts, propose
 
 from specc.runtime.block import Block
 from specc.runtime.call import Call, finish
+from specc.runtime.draft import Outputs
 from specc.runtime.draft_chain import draft_chain
 from specc.runtime.drafters.layer_skip import LayerSkip
+from specc.runtime.lengths import Length, Schedule, Stop
 from specc.runtime.rng import SeededRng
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
@@ -17,6 +19,7 @@ from specc.runtime.tree import Tree
 
 PROMPT = prompts(3)[2]
 OUTPUTS = ("ids", "top_k:3", "logits")
+FIVE = Length(Schedule(5))
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -52,7 +55,7 @@ def test_it_goes_no_further_than_the_cache(free: int, drafted: int) -> None:
     world.prefill.extend(seq.cache, [1, 2])
     engine = world.engine(Block(Tree.chain(1), OUTPUTS))
     world.stores["target"].capacity = 3 + free
-    assert finish(draft_chain(engine, seq, seq.cache, count=5, threshold=0.0, sample=False)).tree.slots == 1 + drafted
+    assert finish(draft_chain(engine, seq, seq.cache, room=5, length=FIVE, sample=False)).tree.slots == 1 + drafted
 
 
 def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> None:
@@ -62,7 +65,7 @@ def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> 
         seq = Sequence(list(PROMPT), world.caches, Sampling(temperature, top_k=4, rng=SeededRng(1)))
         world.prefill.extend(seq.cache, PROMPT[:-1])
         engine = world.engine(Block(Tree.chain(1), OUTPUTS))
-        draft = finish(draft_chain(engine, seq, seq.cache, count=3, threshold=0.0, sample=True))
+        draft = finish(draft_chain(engine, seq, seq.cache, room=3, length=FIVE, sample=True))
         assert sorted(draft.probs) == ([0, 1, 2] if temperature else [])
         for slot in range(3):
             logits_NV = Call(engine, seq.cache, slot, draft.tokens[slot : slot + 1], Tree.chain(1)).run().logits_NV
@@ -82,9 +85,37 @@ def test_a_chain_keeps_the_logits_after_each_slot_if_a_rule_asks_for_them(count:
     seq = Sequence([1, 2, 3], world.caches, Sampling(temperature, rng=SeededRng(1)))
     world.prefill.extend(seq.cache, [1, 2])
     engine = world.engine(Block(Tree.chain(1), OUTPUTS))
-    draft = finish(draft_chain(engine, seq, seq.cache, count=count, threshold=0.0, sample=True, keep_logits=True))
+    draft = finish(draft_chain(engine, seq, seq.cache, room=count, length=FIVE, sample=True, keep_logits=True))
     assert (list(draft.logits), engine.calls) == (list(range(1 + count)), 1 + count)
     for slot, token in enumerate(draft.tokens):
         outputs = Call(engine, seq.cache, slot, [token], Tree.chain(1)).run()
         assert outputs.logits_NV is not None
         np.testing.assert_array_equal(draft.logits[slot], outputs.logits_NV[0])
+
+
+class RefuseThird(Stop):
+    """A stop that refuses the third token of each draft."""
+
+    def begin(self) -> None:
+        self.tokens = 0
+
+    def takes(self, outputs: Outputs) -> bool:
+        self.tokens += 1
+        return self.tokens < 3
+
+
+@pytest.mark.parametrize("keep_logits", [False, True])
+def test_a_token_that_the_policy_refuses_costs_a_call_and_is_not_drafted(keep_logits: bool) -> None:
+    """That call gave the logits of the last slot."""
+    world = World()
+    seq = Sequence([1, 2, 3], world.caches)
+    world.prefill.extend(seq.cache, [1, 2])
+    engine = world.engine(Block(Tree.chain(1), OUTPUTS))
+    length = Length(Schedule(5), [RefuseThird()])
+    for _ in range(2):
+        calls = engine.calls
+        draft = finish(
+            draft_chain(engine, seq, seq.cache, room=9, length=length, sample=False, keep_logits=keep_logits)
+        )
+        assert (draft.tree.slots, engine.calls - calls) == (3, 3)
+        assert list(draft.logits) == ([0, 1, 2] if keep_logits else [])

@@ -106,6 +106,15 @@ def test_a_rule_that_needs_logits_needs_a_drafter_that_keeps_them() -> None:
     assert load_method(layer_skip, "contrastive").key == ("a", "sample", "keep_logits")
 
 
+def test_a_rule_for_siblings_drawn_with_replacement_needs_a_drafter_that_draws_them_so() -> None:
+    """Otherwise its promise would be wrong."""
+    with pytest.raises(RecipeError, match="needs a drafter that draws siblings with replacement, and the drafter of"):
+        load_method(replace(COPIES, drafter="dynamic-tree"), "kseq")
+    static_tree = replace(COPIES, drafter="static-tree")
+    assert load_method(static_tree, "kseq").key == ("a", "sample", "replacement")
+    assert load_method(static_tree, "recursive").key == ("a", "sample")
+
+
 def test_a_function_that_is_not_marked_as_a_rule_is_refused() -> None:
     unmarked: Any = lambda draft, verified: None  # noqa: E731
     with pytest.raises(RecipeError, match="is not an acceptance rule; mark it with specc"):
@@ -133,6 +142,13 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("staged", "num_speculative_tokens", []),
     ("staged", "min_matching_ngram_size", []),
     ("draft-model", "num_speculative_tokens", []),
+    ("draft-model", "rejection_threshold", [0, 0.5]),
+    ("draft-model", "num_assistant_tokens_schedule", []),
+    ("draft-model", "fallback_threshold", [0, 0.5]),
+    ("entropy-adaptive", "num_speculative_tokens", []),
+    ("entropy-adaptive", "entropy_threshold", [0, 0.5]),
+    ("entropy-adaptive", "entropy_window", []),
+    ("entropy-adaptive", "least_tokens", []),
     ("layer-skip", "assistant_confidence_threshold", [0, 0.5]),
     ("dynamic-tree", "num_speculative_tokens", []),
     ("dynamic-tree", "max_depth", []),
@@ -140,6 +156,9 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("copy-spec", "min_matching_ngram_size", []),
     ("copy-spec", "prompt_lookup_num_tokens", []),
     ("aggressive-decoding", "num_speculative_tokens", []),
+    ("static-tree", "tree", []),
+    ("stochastic-beam", "beams", []),
+    ("stochastic-beam", "max_depth", []),
     ("jacobi", "num_speculative_tokens", []),
     ("jacobi", "vocab_size", [None, 128]),
     ("gauss-seidel", "block_size", []),
@@ -214,5 +233,5 @@ def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
 def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, remedy: str) -> None:
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
-    assert "only confidence, contrastive, match, recursive, speculative, typical" in str(e.value)
-    assert remedy in str(e.value)
+    rules = "only confidence, contrastive, distance, kseq, match, recursive, speculative, trust, typical"
+    assert rules in str(e.value) and remedy in str(e.value)

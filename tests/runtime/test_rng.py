@@ -195,3 +195,13 @@ def test_even_at_the_ends_of_its_range_what_is_possible_is_picked(noise: float, 
 def test_probabilities_that_are_not_numbers_are_no_traceback() -> None:
     """Engines can overflow. Some token comes, and the text shows it."""
     assert SeededRng(0).pick(np.array([np.nan, np.nan])) in (0, 1)
+
+
+def test_exponential_numbers_have_the_exponential_distribution() -> None:
+    """By the share below some numbers, within five standard deviations. Draws of one object differ."""
+    rng = SeededRng(3).at(0, Use.DRAFT)
+    numbers = np.array([rng.exponential() for _ in range(20_000)])
+    assert numbers.min() > 0 and len(set(numbers.tolist())) == len(numbers)
+    for bound in (0.01, 0.1, 1, 3, 6):
+        share = 1 - np.exp(-bound)
+        assert abs((numbers < bound).mean() - share) < 5 * (share * (1 - share) / len(numbers)) ** 0.5

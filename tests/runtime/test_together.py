@@ -12,6 +12,7 @@ import pytest
 from thorough import sample
 from toys import Decoder, Toy, ToyKV, World, cases, prompts
 
+from specc.runtime.acceptance import Keeps
 from specc.runtime.block import Block
 from specc.runtime.call import Call
 from specc.runtime.draft import Outputs
@@ -84,10 +85,11 @@ class Several(World):
 def test_requests_that_step_together_get_the_tokens_of_each_alone(
     case: dict[str, Any], count: int, temperature: float
 ) -> None:
-    """Requests come and go between the steps. Samples have the tokens of plain decoding by `match`."""
+    """Requests come and go between the steps. Alone, a rule that keeps tokens gives those of plain decoding."""
     world = Several()
-    decoder = world.method(**case, acceptance="match" if temperature else "")
-    plain = World().method("plain")
+    decoder = world.method(**case)
+    keeps_tokens = temperature == 0 or decoder.accept.keeps == Keeps.TOKENS
+    alone = World().method("plain") if keeps_tokens else World().method(**case)
     samplings = [Sampling(temperature, rng=SeededRng(i)) for i in range(len(PROMPTS))]
     requests = [world.begin(decoder, prompt, s) for prompt, s in zip(PROMPTS, samplings, strict=True)]
     active, waiting = requests[:2], requests[2:]
@@ -97,7 +99,7 @@ def test_requests_that_step_together_get_the_tokens_of_each_alone(
         active = [request for request in active if lengths[id(request)] < count] + waiting[:1]
         del waiting[:1]
     for request, prompt, sampling in zip(requests, PROMPTS, samplings, strict=True):
-        assert request.seq.tokens[len(prompt) :][:count] == plain.run(prompt, count, sampling)[0]
+        assert request.seq.tokens[len(prompt) :][:count] == alone.run(prompt, count, sampling)[0]
     assert sum(len(widths) > 1 for lanes in world.lanes.values() for widths in lanes.runs)
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from language import accepted_share, deviation, language, sampled_chain, sampled_tree
+from language import accepted_share, deviation, independent_tree, language, sampled_chain, sampled_tree
 from thorough import sample
 
+from specc.recipes.blocks import branching_tree
+from specc.runtime.acceptance import rule
 from specc.runtime.acceptance.recursive import recursive
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.rng import Use
@@ -47,6 +49,30 @@ def test_with_all_four_tokens_drafted_the_first_level_is_always_accepted() -> No
     assert accepted_share(recursive, sampled_tree(tree, language(1)), language(0)) == pytest.approx(1)
 
 
+@rule(needs_draft_probs=True)
+def with_replacement(draft: Draft, verified: Verified) -> Accepted:
+    """Recursive rejection of siblings drawn independently: `q` stays what it was after a rejection."""
+    p, q, rng = verified.probs(0), draft.probs[0], verified.rng(0, Use.ACCEPT)
+    for child in draft.tree.children[0]:
+        x = draft.tokens[child]
+        if rng.bernoulli(min(1.0, p[x] / q[x])):
+            return Accepted((0, child), verified.choose(child))
+        p = np.maximum(p - q, 0)
+        p /= p.sum()
+    return Accepted((0,), verified.rng(0, Use.TOKEN).pick(p))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_siblings_drawn_without_replacement_are_accepted_at_least_as_often_as_independent_ones(count: int) -> None:
+    """The claim of RSD, against recursive rejection of as many independent drafts, which is exact as well."""
+    tree = branching_tree([count])
+    for seed in range(25):
+        p, q = language(seed), language(100 + seed)
+        without = accepted_share(recursive, sampled_tree(tree, q), p)
+        assert without >= accepted_share(with_replacement, independent_tree(tree, q), p) - 1e-12
+    assert deviation(with_replacement, independent_tree(tree, q), p) < 1e-12
+
+
 def test_at_temperature_zero_it_is_greedy_matching() -> None:
     """It asks for neither probabilities nor random numbers."""
     no_rng: Any = None
@@ -65,6 +91,9 @@ class Reject:
 
     def bernoulli(self, probability: float) -> bool:
         return False
+
+    def exponential(self) -> float:
+        return 1.0
 
 
 def test_a_draft_that_ran_out_of_tokens_is_not_divided_by_nothing() -> None:

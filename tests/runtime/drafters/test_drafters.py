@@ -14,7 +14,9 @@ from thorough import sample
 from toys import LAYERS, Decoder, Toy, ToyKV, World, cases, prompts
 
 from specc.recipes import METHODS
+from specc.runtime.acceptance import Keeps
 from specc.runtime.block import Parents
+from specc.runtime.method import load_acceptance
 from specc.runtime.rng import Rng, SeededRng
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import displaced
@@ -41,6 +43,27 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
         "speculative",
         {"name": "draft-model", "assistant": True, "num_speculative_tokens": 2, "assistant_confidence_threshold": 0.4},
     ),
+    "specdec-plus-plus": (
+        "speculative",
+        {"name": "specdec-plus-plus", "assistant": True, "num_speculative_tokens": 2, "rejection_threshold": 0.6},
+    ),
+    "draft-model, heuristic": (
+        "speculative",
+        {
+            "name": "draft-model",
+            "assistant": True,
+            "num_speculative_tokens": 2,
+            "num_assistant_tokens_schedule": "heuristic",
+        },
+    ),
+    "spectr, 2": ("kseq", {"name": "spectr", "assistant": True, "chains": 2, "num_speculative_tokens": 1}),
+    "spectr, 3": ("kseq", {"name": "spectr", "assistant": True, "chains": 3, "num_speculative_tokens": 1}),
+    "spectr without replacement": (
+        "recursive",
+        {"name": "spectr", "assistant": True, "chains": 2, "num_speculative_tokens": 2},
+    ),
+    "rsd-c": ("recursive", {"name": "rsd-c", "assistant": True, "branching": [2]}),
+    "rsd-s": ("recursive", {"name": "rsd-s", "assistant": True, "beams": 2, "max_depth": 1}),
     "layer-skip, 2": ("recursive", {"name": "layer-skip", "num_speculative_tokens": 2}),
     "early-exit": ("recursive", {"name": "early-exit", "tree": [(0,), (1,), (0, 0)]}),
     "speculative-jacobi, 1": ("speculative", {"name": "speculative-jacobi", "num_speculative_tokens": 1}),
@@ -51,6 +74,26 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "dynamic-tree": ("recursive", {"name": "dynamic-tree", "num_speculative_tokens": 3}),
 }
+
+# Methods with trees, and their rule for sampled drafts.
+SAMPLED_TREES = {
+    "early-exit": "recursive",
+    "dynamic-tree": "recursive",
+    "spectr": "kseq",
+    "rsd-c": "recursive",
+    "rsd-s": "recursive",
+}
+
+
+def keeps(case: dict[str, Any]) -> Keeps:
+    """Return what the rule of a method keeps of plain decoding."""
+    return load_acceptance(METHODS[case["name"]].acceptance).keeps
+
+
+def test_a_method_whose_rule_keeps_the_distribution_alone_is_among_the_sampled_ones() -> None:
+    """By its own rule, since its sampled tokens are not compared with plain decoding's."""
+    others = {case["name"] for case in cases().values() if keeps(case) != Keeps.TOKENS}
+    assert others == {case["name"] for rule, case in SAMPLED.values() if METHODS[case["name"]].acceptance == rule}
 
 
 @cache
@@ -136,12 +179,17 @@ class Forgetful(Toy):
         self.rows.rows_LC[LAYERS - 1] = before
 
 
+def tree_method(world: World, name: str, acceptance: str = "") -> Decoder:
+    """Make a method of the table with its own rule or another, and with a draft model if it needs one."""
+    return world.method(name, "assistant-model" in METHODS[name].needs, acceptance)
+
+
 @pytest.mark.parametrize("wrong", [Unmoved, Neighbours, Causal, Flat, Forgetful])
 @pytest.mark.parametrize("name", TREES)
 def test_a_wrong_commit_mask_or_depth_is_noticed(name: str, wrong: type[Toy] | type[ToyKV]) -> None:
     """The control: what the tests above would say of a broken runtime."""
     world = World(rows=wrong) if issubclass(wrong, ToyKV) else World()
-    decoder = world.method(name)
+    decoder = tree_method(world, name)
     if issubclass(wrong, Toy):
         world.runner = wrong
         decoder.verifiers = [world.engine(e.block) for e in decoder.verifiers]
@@ -150,14 +198,15 @@ def test_a_wrong_commit_mask_or_depth_is_noticed(name: str, wrong: type[Toy] | t
 
 def test_the_table_has_baked_trees_and_trees_that_change() -> None:
     """Otherwise the control above would have controlled nothing."""
-    topologies = [e.block.topology for name in TREES for e in World().method(name).verifiers]
+    topologies = [e.block.topology for name in TREES for e in tree_method(World(), name).verifiers]
     assert any(isinstance(t, Parents) for t in topologies)
     assert any(isinstance(t, Tree) and not t.is_chain for t in topologies)
 
 
 def two_tokens(decoder: Decoder, rng: Rng) -> tuple[int, ...]:
     """Return the first two sampled tokens after a fixed prompt."""
-    return tuple(decoder.run(SAMPLED_PROMPT, 2, Sampling(TEMPERATURE, rng=rng))[0])
+    prompt = [token % decoder.world.vocabulary for token in SAMPLED_PROMPT]
+    return tuple(decoder.run(prompt, 2, Sampling(TEMPERATURE, rng=rng))[0])
 
 
 def plain_distribution(vocabulary: int) -> dict[tuple[int, ...], float]:
@@ -174,15 +223,23 @@ def test_every_way_a_sampled_draft_can_fall_adds_up_to_the_target(name: str) -> 
     assert total_variation(got, plain_distribution(3)) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["rsd-c", "rsd-s"])
+def test_trees_of_two_levels_are_exact_in_a_language_of_two_tokens(name: str) -> None:
+    values: dict[str, dict[str, Any]] = {"rsd-c": {"branching": [2, 1]}, "rsd-s": {"beams": 2, "max_depth": 2}}
+    decoder = World(2).method(name, assistant=True, **values[name])
+    samples = distribution(lambda rng: two_tokens(decoder, rng))
+    assert total_variation(samples, plain_distribution(2)) < 1e-12
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["early-exit", "dynamic-tree"])
-def test_a_thousand_seeds_of_the_default_tree_pass_chi_square(name: str) -> None:
-    decoder = World(6).method(name, acceptance="recursive")
+@pytest.mark.parametrize(("name", "acceptance"), SAMPLED_TREES.items(), ids=SAMPLED_TREES)
+def test_a_thousand_seeds_of_the_default_tree_pass_chi_square(name: str, acceptance: str) -> None:
+    decoder = tree_method(World(6), name, acceptance)
     counts = Counter(two_tokens(decoder, SeededRng(seed)) for seed in range(1000))
     assert not chi_square_rejects(counts, plain_distribution(6))
 
 
-@pytest.mark.parametrize("name", ["early-exit", "dynamic-tree", "layer-skip"])
-def test_sampled_drafts_are_accepted(name: str) -> None:
-    decoder = World().method(name, acceptance="recursive")
+@pytest.mark.parametrize(("name", "acceptance"), [*SAMPLED_TREES.items(), ("layer-skip", "recursive")])
+def test_sampled_drafts_are_accepted(name: str, acceptance: str) -> None:
+    decoder = tree_method(World(), name, acceptance)
     assert decoder.run(SAMPLED_PROMPT, 200, Sampling(TEMPERATURE, rng=SeededRng(0)))[1] > 40

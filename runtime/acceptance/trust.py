@@ -1,0 +1,28 @@
+"""Trust: keep whatever was drafted. Lossy: it is what methods do that route tokens between two models."""
+
+from __future__ import annotations
+
+from ..draft import Accepted, Draft, Verified
+from ..rng import Use
+from . import rule
+
+
+@rule(needs_draft_probs=True)
+def trust(draft: Draft, verified: Verified) -> Accepted:
+    """Accept every token of a chain, and the first path of a tree.
+
+    The token after them is the draft's own if the draft has logits for the last slot, chosen as the request samples.
+    Otherwise the target chooses it. Answers are those of the drafter as far as it drafts. Processors see the target's
+    choices alone, but a grammar cuts a draft before it is trusted.
+    """
+    slots, children = [0], draft.tree.children
+    while children[slots[-1]]:
+        slots.append(children[slots[-1]][0])
+    last = slots[-1]
+    if last not in draft.logits:
+        token = verified.choose(last)
+    elif verified.sampling.greedy:
+        token = int(draft.logits[last].argmax())
+    else:
+        token = verified.rng(last, Use.TOKEN).pick(verified.sampling.probs(draft.logits[last]))
+    return Accepted(tuple(slots), token)
