@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from math import ceil, log
+from math import log
 from typing import Protocol
 
+from . import lengths
 from .drafters import MOST_TOKENS
 from .stats import Stats
 
@@ -148,29 +149,19 @@ class ByPrice:
         return MOST_TOKENS if (1 + accepted) * plain_token > seconds else 0
 
 
-@dataclass
 class Bass:
     """The rule of BASS (Qian et al. 2024, algorithm 1): one length for all requests, which follows the best of them.
 
     Attributes:
-        length: tokens of the next drafts.
-        increment: what is added after a draft that was accepted whole.
-        divisor: a failure takes away a part of this size, rounded up.
-        limit: the largest length.
+        schedule: says how many tokens the next drafts have.
     """
 
-    length: int = 7
-    increment: int = 2
-    divisor: int = 10
-    limit: int = 32
-    _failures: int = field(default=0, init=False)  # 1 if the last step failed, too.
+    def __init__(self) -> None:
+        self.schedule = lengths.Bass(MOST_TOKENS)
 
     def draft_tokens(self, requests: Items[Progress]) -> list[int]:
         """Adapt the length to the last step of all requests, and return it for each."""
-        hits = [each.last_accepted for each in requests if each.last_length]
-        if hits and max(hits) >= self.length:
-            self.length, self._failures = min(self.length + self.increment, self.limit), 0
-        elif hits:
-            shorter = self.length - ceil(self.length / self.divisor) - self._failures
-            self.length, self._failures = max(1, *hits, shorter), 1
-        return [self.length] * len(requests)
+        best = max((each.last_accepted for each in requests if each.last_length), default=None)
+        if best is not None:
+            self.schedule.observe(self.schedule.count, best)
+        return [self.schedule.count] * len(requests)

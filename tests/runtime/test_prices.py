@@ -91,7 +91,7 @@ def test_bass_grows_after_a_whole_draft_and_shrinks_faster_after_a_second_failur
     policy = Bass()
 
     def step(*accepted: int) -> int:
-        members = [Progress(last_length=policy.length, last_accepted=count) for count in accepted]
+        members = [Progress(last_length=policy.schedule.count, last_accepted=count) for count in accepted]
         (length,) = set(policy.draft_tokens(members))
         return length
 
