@@ -110,6 +110,8 @@ BILD = Method(
 
 
 def _plan_entropy_adaptive(values: Values, facts: Facts) -> MethodBlocks:
+    for name in ("entropy_window", "least_tokens"):
+        count(values, name)
     return replace(_plan_draft_model(values, facts), arguments=dict(values))
 
 

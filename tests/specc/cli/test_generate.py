@@ -238,7 +238,7 @@ def test_a_prompt_that_fills_the_cache(bundle: Path) -> None:
         (("--prompt-file", "/nowhere"), "/nowhere: No such file or directory"),
         (("--prompt", "a", "--recipe", "promt-lookup"), "did you mean 'prompt-lookup'?"),
         (("--prompt", "a", "--recipe", "early-exit", "--no-speculation"), "exclude each other"),
-        (("--prompt", "a", "--acceptance", "greedy"), "only contrastive, match, recursive, speculative, typical"),
+        (("--prompt", "a", "--acceptance", "greedy"), "this runtime has no 'greedy' in acceptance/, only "),
         (("--prompt", "a", "--recipe", "prompt-lookup", "--acceptance", "speculative"), "needs a drafter that"),
         (("--prompt", "a", "--temperature", "-1"), "temperature -1.0 is not a finite number of 0 or more"),
         (("--prompt", "a", "--top-p", "0"), "top_p 0.0 is not in (0, 1]"),

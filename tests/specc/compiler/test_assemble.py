@@ -64,7 +64,7 @@ def test_a_recipe_names_the_engines_of_its_blocks() -> None:
     (recipe,) = manifest(engine("decode", "target", 0)).recipes
     assert (recipe.name, recipe.drafter, recipe.verify) == ("jacobi", "jacobi", ("verify-chain-6",))
     assert (recipe.acceptance, recipe.lossless, recipe.engines) == ("match", True, {})
-    assert recipe.parameters == {"num_speculative_tokens": 5}
+    assert recipe.parameters == {"num_speculative_tokens": 5, "vocab_size": 9}
 
 
 def test_a_bundle_decodes_plainly_until_it_is_measured_and_the_first_file_is_its_weights() -> None:
