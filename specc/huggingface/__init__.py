@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from specc.huggingface.adapter import merge_adapter
-from specc.huggingface.directory import check_directory, check_pointers
+from specc.huggingface.directory import check_directory, check_pointers, without_adapter
 from specc.huggingface.generation_config import choice_of_tokens
 from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once
 from specc.huggingface.gguf_rotary import apply_scaling, check_rotary_size
@@ -51,15 +51,17 @@ def load_model(
     path = _local_path(source)
     parts = find_gguf(path) if path else None
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with quiet(), read_once(), tempfile.TemporaryDirectory(prefix="specc-gguf-") as scratch:
+    with quiet(), read_once(), tempfile.TemporaryDirectory(prefix="specc-model-") as scratch:
         if parts:
             model, stored = _load_gguf(source, parts, Path(scratch))
         else:
+            name = source
             if path:
                 check_directory(path)
+                name = str(without_adapter(path, Path(scratch)))
             else:
                 options |= hub_options(source, revision)
-            model, stored = _load_safetensors(source, options)
+            model, stored = _load_safetensors(name, source, options)
         if adapter is not None:
             model = merge_adapter(model, Path(adapter))
     setattr(model, ROUNDING, stored)
@@ -99,6 +101,8 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     except CaptureError:
         raise
     except Exception as e:
+        if not parts:  # The tokenizer's class depends on the configuration, whose faults would be taken for its own.
+            _read_config(name, source, {"revision": revision, "trust_remote_code": trust_remote_code, **options})
         raise CaptureError(f"{source} has no tokenizer that loads{_tokenizer_remedy(path)} ({one_line(e)})") from e
 
 
@@ -147,16 +151,22 @@ def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTr
     return model, {"method": "gguf", "types": dict(checkpoint.rounded)} if checkpoint.rounded else {}
 
 
-def _load_safetensors(source: str, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load an ordinary or a quantised checkpoint, and say how its weights were rounded."""
-    config = _read_config(source, source, options)
+def _load_safetensors(name: str, source: str, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load an ordinary or a quantised checkpoint, and say how its weights were rounded.
+
+    Args:
+        name: what transformers loads.
+        source: what the user named, for messages.
+        options: keyword arguments for `from_pretrained`.
+    """
+    config = _read_config(name, source, options)
     stored = getattr(config, "quantization_config", None)
     if not stored:
-        return _from_pretrained(source, source, config, options | {"use_safetensors": True}), {}
+        return _from_pretrained(name, source, config, options | {"use_safetensors": True}), {}
     stored = stored if isinstance(stored, dict) else stored.to_dict()
     choice = widening(source, stored)
     arguments = options | {"use_safetensors": True} | choice.arguments(stored)
-    return widen_loaded(_from_pretrained(source, source, config, arguments), choice), describe_rounding(stored)
+    return widen_loaded(_from_pretrained(name, source, config, arguments), choice), describe_rounding(stored)
 
 
 def _read_config(name: str, source: str, options: dict[str, Any]) -> Any:
@@ -199,6 +209,8 @@ def _from_pretrained(name: str, source: str, config: Any, options: dict[str, Any
             f"{source} lacks {len(absent)} of its weights, such as {absent[0]}, or has them in another shape; "
             "they would be random: name a whole checkpoint of a causal language model"
         )
+    if getattr(model, "_hf_peft_config_loaded", False):  # transformers applies an adapter that it finds.
+        raise CaptureError(f"{source} holds an adapter beside its weights; download it, and name the directory")
     return model
 
 

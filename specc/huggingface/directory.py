@@ -73,6 +73,23 @@ def _check_adapter(path: Path) -> None:
     )
 
 
+def without_adapter(path: Path, scratch: Path) -> Path:
+    """Return a directory with the files of a model directory, but without an adapter's.
+
+    transformers applies an adapter that lies beside whole weights, if peft is installed.
+
+    Args:
+        path: the model directory.
+        scratch: an empty directory for links to the files, which are made if there is an adapter.
+    """
+    if not (path / "adapter_config.json").is_file():
+        return path
+    for file in path.iterdir():
+        if not file.name.startswith("adapter_"):
+            (scratch / file.name).symlink_to(file.resolve())
+    return scratch
+
+
 def _check_index(path: Path) -> None:
     """Check that the index of a sharded checkpoint names safetensors files of this directory only."""
     for file in sorted(path.glob("*.safetensors.index.json")):

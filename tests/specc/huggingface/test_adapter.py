@@ -11,7 +11,7 @@ from graphs import model
 peft = pytest.importorskip("peft")
 
 from specc.huggingface import load_model  # noqa: E402
-from specc.runtime.errors import CaptureError  # noqa: E402
+from specc.runtime.errors import CaptureError, SpeccWarning  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -53,3 +53,20 @@ def test_a_directory_without_an_adapter_is_refused(tmp_path: Path) -> None:
     model("llama").save_pretrained(tmp_path / "base")
     with pytest.raises(CaptureError, match=r"has no adapter_config\.json; name a directory that peft wrote"):
         load_model(str(tmp_path / "base"), adapter=tmp_path)
+
+
+def test_an_adapter_beside_whole_weights_is_not_applied_unless_it_is_named(tmp_path: Path) -> None:
+    """Transformers itself applies one that it finds."""
+    model("llama").save_pretrained(tmp_path / "base")
+    adapter, expected = save_adapter(tmp_path)
+    plain = load_model(str(tmp_path / "base"))
+    for file in adapter.iterdir():
+        file.rename(tmp_path / "base" / file.name)
+    with pytest.warns(SpeccWarning, match="holds an adapter, which is not applied"):
+        beside = load_model(str(tmp_path / "base"))
+    with pytest.warns(SpeccWarning):
+        merged = load_model(str(tmp_path / "base"), adapter=tmp_path / "base")
+    with torch.no_grad():
+        ids = torch.tensor([[3, 1, 4, 1, 5]])
+        assert torch.equal(beside(ids).logits, plain(ids).logits)
+        torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-4)
