@@ -33,7 +33,8 @@ class StepLimits:
 class Decoder:
     """The steps of one request on the rows of a lane.
 
-    Between two steps others may use the rows. Then those of this request are computed anew, a call in each step.
+    Between two steps other requests may use the rows. Then those of this request are copied or computed again, a
+    call in each step.
 
     Attributes:
         decoding: the request, as the loop takes it.

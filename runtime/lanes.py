@@ -16,7 +16,7 @@ class ReusePolicy:
 
     Attributes:
         min_copied_rows: rows that a copy from another lane must save. Copying this many takes less time than computing
-            one. Anew: benchmarks/bench_prefix.py.
+            one. Measure again with benchmarks/bench_prefix.py.
         min_share: a free lane is taken for its rows if the prompt begins with this share of them. Otherwise the lane
             that has been free for longest is taken, and the rows are copied, so that the first lane keeps all of its
             own for the conversation that they belong to.

@@ -64,7 +64,7 @@ class Heuristic(Schedule):
 
 
 class Bass(Schedule):
-    """The rule of BASS (Qian et al. 2024, arXiv:2404.15778), for a batch of one request.
+    """The rule of BASS (Qian et al. 2024, arXiv:2404.15778).
 
     It begins with 7 tokens, and takes 2 more after a draft that was accepted whole, 32 at most. Otherwise it takes a
     tenth less, and one less again if the draft before was not accepted whole either, but no fewer than were accepted.

@@ -30,7 +30,7 @@ class SchedulerPolicy:
         pieces: pieces of text that a request may be ahead of its reader.
         prompt_tokens: tokens of prompts that a step runs at most while other requests decode; None is as many as make
             the step `prompt_share` longer.
-        prompt_share: see `prompt_tokens`.
+        prompt_share: the share by which tokens of prompts may lengthen a step; see `prompt_tokens`.
         widths: what limits drafts where requests run together: `price`, or `bass`.
     """
 
@@ -121,7 +121,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Give lanes to requests that wait: first those of high priority, then those that came first.
 
-        Those that wait for their readers alone need none.
+        A request that only waits for its reader gets none.
         """
         for handle in self._waiting:
             if handle.cancelled and handle.finish_reason is None:

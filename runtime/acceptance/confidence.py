@@ -17,9 +17,9 @@ def confidence(draft: Draft, verified: Verified, *, threshold: float = 1.0) -> A
     the target's choice follows it. So answers do not have the tokens or the distribution of the target. No probability
     is above 1, so with 1 the rule is `match`, and lossless.
 
-    The paper takes a glance at unconverged tokens where the reasoning ends, and then asks for the answer. Only its
-    abstract was at hand, which gives neither the schedule of its window nor the test that ends the reasoning. Here
-    unconverged tokens that are confident stay in the text, wherever they are.
+    specc follows the abstract of the paper alone. The paper reads unconverged tokens where the reasoning ends, and then
+    asks for the answer. The abstract gives neither the schedule of its window nor the test that ends the reasoning.
+    Here unconverged tokens that are confident stay in the text, wherever they are.
 
     Args:
         draft: a chain, with the logits that each guess comes from. A token without logits has no confidence.

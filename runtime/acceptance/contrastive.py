@@ -1,4 +1,4 @@
-"""Speculative contrastive decoding: the draft model says what not to choose (Yuan et al. 2023, arXiv:2311.08981)."""
+"""Speculative contrastive decoding: the draft model says what not to choose (Yuan et al. 2024, arXiv:2311.08981)."""
 
 from __future__ import annotations
 

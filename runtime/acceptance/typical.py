@@ -20,7 +20,7 @@ def typical(draft: Draft, verified: Verified, *, epsilon: float = 0.09, delta: f
     Args:
         draft: the draft.
         verified: the target's outputs.
-        epsilon: a token of this probability is always accepted. 1 leaves the bound to `delta`.
+        epsilon: a token of more than this probability is always accepted. 1 leaves the bound to `delta`.
         delta: the share of exp(-H) that is enough.
     """
     if verified.sampling.greedy:

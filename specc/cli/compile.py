@@ -65,7 +65,7 @@ DTYPE = (
 )
 TUNE = "Choose recipe, draft lengths, widths and trees as 'specc tune' does. Compiles again if other trees are faster."
 DRAFT_DTYPE = (
-    "The type of the weights that drafts read: fp32, int8 or int4. It changes the speed, but no output. "
+    "The type of the weights that drafts read: fp32, int8 or int4. With lossless recipes it changes the speed alone. "
     "Recipes that draft by 4-bit copies of the model have no other type."
 )
 LOWERING = (
@@ -76,7 +76,7 @@ CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the G
 LANES = (
     "Also build engines that run N requests in one call, each over a cache of its own, for programs that serve many "
     "requests by Model.submit. The backend onnx has them. "
-    "Default: 1, none."
+    "1 builds none."
 )
 SPLIT = "Write a weights file for each model and type of weights, for runtimes that load a file whole."
 INSIDE = "Give each TensorRT engine its own copy of the weights, instead of one copy for all."

@@ -51,7 +51,8 @@ def summary(stream: Stream, max_new_tokens: int, context: int) -> list[str]:
     counts += count(stats.new_tokens, "new token")
     if stats.tokens_per_second:
         counts += f", {stats.tokens_per_second:.1f} tokens/s"
-    decoding = f"recipe {stats.recipe}, mean acceptance length {stats.mean_acceptance_length:.2f}"
+    kind = "" if stats.lossless else " (lossy: the answer may differ from plain decoding)"
+    decoding = f"recipe {stats.recipe}{kind}, mean acceptance length {stats.mean_acceptance_length:.2f}"
     return [counts, f"{decoding}; {_ending(stream, max_new_tokens, context)}"]
 
 

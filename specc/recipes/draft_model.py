@@ -124,12 +124,12 @@ ENTROPY_ADAPTIVE = Method(
     topology="chain",
     plan=_plan_entropy_adaptive,
     parameters={
-        "num_speculative_tokens": Parameter(7, "tokens of the small model for one call of the model, less one"),
+        "num_speculative_tokens": Parameter(7, "tokens drafted in a step at most"),
         "entropy_threshold": Parameter(
             1.0,
-            "lossy: the mean entropy in bits from which on the model writes itself. 0 is lossless; the paper varies it",
+            "lossy: the mean entropy, in bits, from which on the large model writes. 0 is lossless; the paper varies it",
         ),
-        "entropy_window": Parameter(5, "how many last tokens the mean is over"),
+        "entropy_window": Parameter(5, "number of last tokens in the mean"),
         "least_tokens": Parameter(1, "tokens that one model writes before the other takes over, at least"),
     },
     acceptance="trust",

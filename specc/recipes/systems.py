@@ -50,7 +50,7 @@ SYSTEMS = (
     System(16, "Sequoia", "2402.12374", ("token-recycling",), "a draft model; `specc tune` has its programme"),
     System(17, "DySpec", "2410.11744", ("dynamic-tree",), "the heap; the tree by a threshold works"),
     System(18, "Staged Speculative Decoding", "2308.04623", ("staged",), "the tree and the draft model"),
-    System(19, "BASS", "2404.15778", ("draft-model",), "one length for a batch; its rule works for one request"),
+    System(19, "BASS", "2404.15778", ("draft-model",), "a rule for sampling in a batch; its lengths work"),
     System(20, "Online Speculative Decoding", "2310.07177"),
     System(21, "DistillSpec", "2310.08461"),
     System(22, "Decoding Speculative Decoding", "2402.01528"),

@@ -76,7 +76,7 @@ def _plan_dynamic_tree(values: Values, facts: Facts) -> MethodBlocks:
 
 DYNAMIC_TREE = Method(
     name="dynamic-tree",
-    title="DySpec's best-first tree over early exit or a draft model",
+    title="DySpec's tree by a threshold, over early exit or a draft model",
     try_when="A draft model or an early exit has high probabilities at some places and low ones at others.",
     paper="DySpec, Xiong et al. 2024, arXiv:2410.11744",
     drafter="dynamic-tree",
