@@ -127,7 +127,7 @@ ENTROPY_ADAPTIVE = Method(
         "num_speculative_tokens": Parameter(7, "tokens drafted in a step at most"),
         "entropy_threshold": Parameter(
             1.0,
-            "lossy: the mean entropy, in bits, from which on the large model writes. 0 is lossless; the paper varies it",
+            "lossy: mean entropy, in bits, from which on the large model writes; 0 is lossless. The paper varies it",
         ),
         "entropy_window": Parameter(5, "number of last tokens in the mean"),
         "least_tokens": Parameter(1, "tokens that one model writes before the other takes over, at least"),

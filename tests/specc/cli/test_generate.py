@@ -49,6 +49,14 @@ def test_text_to_stdout_and_a_summary_to_stderr(bundle: Path) -> None:
     assert re.fullmatch(f"{length}; finish reason length: --max-new-tokens 20", decoding)
 
 
+def test_the_summary_says_that_an_answer_is_lossy(bundle: Path) -> None:
+    """A rule may keep nothing of plain decoding, whatever the recipe says."""
+    lossy = "recipe plain (lossy: the answer may differ from plain decoding)"
+    for rule, expected in (("match", False), ("typical", True)):
+        argv = ("generate", bundle, "--prompt", "a", "-n", "2", "--recipe", "plain", "--acceptance", rule)
+        assert (lossy in specc(*argv).err) == expected
+
+
 @pytest.mark.parametrize("recipe", ["plain", "prompt-lookup", "early-exit"])
 def test_every_recipe_gives_the_tokens_of_no_speculation(recipe: str, bundle: Path) -> None:
     argv = ("generate", bundle, "--prompt", PROMPT * 3, "--max-new-tokens", 40, "--json")
