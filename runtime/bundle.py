@@ -65,6 +65,8 @@ class Bundle:
         """
         name = name or self.manifest.default_recipe
         names = [r.name for r in self.manifest.recipes]
+        if not isinstance(name, str):
+            raise RecipeError(f"recipe is {name!r}; give a name: {', '.join(names)}")
         if name not in names:
             near = get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else "compile with --recipe to add one"

@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from threading import Condition
+from threading import TIMEOUT_MAX, Condition
 from typing import TYPE_CHECKING
 
 from .decoder import Decoder
+from .errors import PromptError
 from .prices import Progress
 from .stats import Stats
 from .stream import Generation, Stream
@@ -36,6 +37,17 @@ class Task:
     stream: Stream
     priority: int = 0
     deadline: float | None = None
+
+
+def seconds(name: str, value: float) -> float:
+    """Return an option that is a time as a number that threads can wait for.
+
+    Raises:
+        PromptError: it is not a number.
+    """
+    if type(value) not in (int, float) or value != value:
+        raise PromptError(f"{name} is {value!r}; give seconds, or None to wait for ever")
+    return float(min(TIMEOUT_MAX, max(0, value)))
 
 
 class Handle:
@@ -106,13 +118,15 @@ class Handle:
             timeout: seconds to wait; None waits for ever.
 
         Raises:
+            PromptError: the timeout is not a number.
             TimeoutError: the answer is not whole in time. The request goes on.
             SpeccError: the request failed.
         """
+        wait = None if timeout is None else seconds("timeout", timeout)
         with self._news:
             self._drained = True
             self._work.notify_all()
-            if not self._news.wait_for(lambda: self._reason is not None, timeout):
+            if not self._news.wait_for(lambda: self._reason is not None, wait):
                 raise TimeoutError(f"the answer is not whole after {timeout} s; wait longer, or cancel it")
             if self._error is not None:
                 raise self._error

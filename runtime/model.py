@@ -7,7 +7,8 @@ from typing import Unpack
 
 from .bundle import Bundle
 from .device import CPU, Device
-from .handle import Handle, Task
+from .errors import PromptError
+from .handle import Handle, Task, seconds
 from .request import RequestOptions
 from .scheduler import Scheduler, SchedulerPolicy
 from .session import Session
@@ -105,5 +106,7 @@ class Model(UsesShared):
         """
         session = Session(self.shared, self.shared.lanes.first, together=self._scheduler.together)
         stream = session.stream(prompt, max_new_tokens, **options)
-        end = None if deadline is None else time.monotonic() + deadline
+        if type(priority) is not int:
+            raise PromptError(f"priority is {priority!r}; give a whole number")
+        end = None if deadline is None else time.monotonic() + seconds("deadline", deadline)
         return self._scheduler.submit(Task(session=session, stream=stream, priority=priority, deadline=end))

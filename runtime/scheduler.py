@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from threading import Condition, RLock, Thread
+from functools import cached_property, partial
+from threading import TIMEOUT_MAX, Condition, RLock, Thread
 
 from .decoder import StepLimits
-from .errors import BackendError, BusyError, RecipeError, SpeccError, SpeccWarning
+from .errors import BackendError, BusyError, SpeccError, SpeccWarning
 from .handle import Handle, Task
 from .prices import Bass, ByPrice, Prices, WidthPolicy
 from .shared import Shared
@@ -41,6 +42,23 @@ class SchedulerPolicy:
     prompt_share: float = 0.7
     widths: str = "price"
 
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SpeccError: one is out of range.
+        """
+        for name in ("running", "waiting", "pieces", "prompt_tokens"):
+            number = getattr(self, name)
+            if number is None and name in ("running", "prompt_tokens"):
+                continue
+            if type(number) is not int or number < 1:
+                raise SpeccError(f"SchedulerPolicy: {name} is {number!r}; give a whole number from 1 on")
+        if type(self.prompt_share) not in (int, float) or not 0 < self.prompt_share < math.inf:
+            raise SpeccError(f"SchedulerPolicy: prompt_share is {self.prompt_share!r}; give a number above 0")
+        if self.widths not in tuple(WIDTHS):
+            raise SpeccError(f"SchedulerPolicy: widths is {self.widths!r}; choose one of {', '.join(WIDTHS)}")
+
 
 class Scheduler:
     """A queue of requests, and a thread that runs some of them. The thread ends when there are none.
@@ -53,13 +71,7 @@ class Scheduler:
     """
 
     def __init__(self, shared: Shared, policy: SchedulerPolicy) -> None:
-        """Prepare the queue.
-
-        Raises:
-            RecipeError: the policy names a rule for widths that does not exist.
-        """
-        if policy.widths not in WIDTHS:
-            raise RecipeError(f"widths is {policy.widths!r}; choose one of {', '.join(WIDTHS)}")
+        """Prepare the queue."""
         self._shared, self._lanes, self.policy = shared, shared.lanes, policy
         self.together = shared.engines.lanes > 1
         self._most = max(4, shared.engines.lanes) if policy.running is None else policy.running
@@ -101,7 +113,20 @@ class Scheduler:
             self._work.notify_all()
 
     def _serve(self) -> None:
-        """Run requests until there are none."""
+        """Run requests until there are none. If something else than a request fails, end all, so that nobody waits."""
+        try:
+            self._serve_all()
+        except BaseException as e:
+            with self._lock:
+                for handle in (*self._running, *self._waiting):
+                    if handle.running:
+                        self._leave(handle)
+                    handle.end("error", e)
+                self._waiting.clear()
+                self._thread = None
+            raise
+
+    def _serve_all(self) -> None:
         while True:
             with self._lock:
                 self._admit()
@@ -116,7 +141,7 @@ class Scheduler:
     def _seconds_to_deadline(self) -> float | None:
         """Return how long it takes until a request must end; None if there is none that must."""
         deadlines = [h.task.deadline for h in (*self._running, *self._waiting) if h.task.deadline is not None]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        return min(TIMEOUT_MAX, max(0.0, min(deadlines) - time.monotonic())) if deadlines else None
 
     def _admit(self) -> None:
         """Give lanes to requests that wait: first those of high priority, then those that came first.
@@ -172,12 +197,7 @@ class Scheduler:
             self._run_together(active)
             return
         for handle in active:
-            try:
-                pieces = handle.stream.advance()
-            except Exception as e:  # It ends this request, and its reader gets it.
-                self._finish(handle, "error", e)
-            else:
-                self._put(handle, pieces)
+            self._take(handle, handle.stream.advance)
 
     def _run_together(self, handles: list[Handle]) -> None:
         """Run a step of each of some requests at once."""
@@ -195,7 +215,7 @@ class Scheduler:
                 self._finish(handle, "error", tokens)
             else:
                 handle.progress.observe(handle.stats)
-                self._put(handle, handle.stream.take(tokens))
+                self._take(handle, partial(handle.stream.take, tokens))
 
     def _limits(self, handles: list[Handle]) -> dict[Handle, StepLimits]:
         """Share out the tokens of a step. A request that reads its prompt and gets none is left out."""
@@ -241,8 +261,13 @@ class Scheduler:
     def _widths(self) -> WidthPolicy:
         return WIDTHS[self.policy.widths](self._prices)
 
-    def _put(self, handle: Handle, pieces: list[str]) -> None:
-        """Give a request the text of a step, and end it if that was the last one."""
+    def _take(self, handle: Handle, take: Callable[[], list[str]]) -> None:
+        """Give a request the text of a step, and end it if that was the last one, or if it fails."""
+        try:
+            pieces = take()
+        except Exception as e:  # It ends this request, and its reader gets it.
+            self._finish(handle, "error", e)
+            return
         with self._lock:
             handle.put(pieces)
         if handle.stream.ended:

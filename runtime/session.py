@@ -210,6 +210,11 @@ class Session(UsesShared):
             lark=lark,
         )
         processing = processors.make(tokens, self.text, model, (*ending.eos, *ending.stop_token_ids))
+        if processing and processing.processors and not method.accept.obeys_processors:
+            raise PromptError(
+                f"acceptance {method.accept.__name__} accepts tokens that a grammar or a penalty forbids; "
+                "use match, or leave these options out"
+            )
         if processing or not sampling.greedy:
             check_logits(self.bundle.manifest, method.recipe)
         seq = Sequence(tokens, self.lane.caches, sampling, len(tokens) + limit, processing)

@@ -37,6 +37,7 @@ class Acceptance(Protocol):
         needs_replacement: whether it needs siblings that were drawn independently, with replacement. Rules that read
             `draft.probs` otherwise need siblings that were drawn without it.
         keeps: what it keeps of plain decoding.
+        obeys_processors: whether it accepts no token that a processor forbids, such as a grammar.
         ranges: the rule's parameters: keyword arguments of the function that are numbers, and their ranges.
     """
 
@@ -45,6 +46,7 @@ class Acceptance(Protocol):
     needs_draft_logits: bool
     needs_replacement: bool
     keeps: Keeps
+    obeys_processors: bool
     ranges: Mapping[str, Range]
 
     def __call__(self, draft: Draft, verified: Verified) -> Accepted:
@@ -57,6 +59,7 @@ def rule(
     needs_draft_logits: bool = False,
     needs_replacement: bool = False,
     keeps: Keeps = Keeps.NOTHING,
+    obeys_processors: bool = True,
     **ranges: Range,
 ) -> Callable[[Callable[..., Accepted]], Acceptance]:
     """Return a decorator that marks a function as an acceptance rule.
@@ -66,6 +69,7 @@ def rule(
         needs_draft_logits: whether it reads `draft.logits`.
         needs_replacement: whether it needs siblings that were drawn with replacement.
         keeps: what it keeps of plain decoding. A rule that says nothing keeps nothing.
+        obeys_processors: whether it accepts no token that a processor forbids.
         ranges: the range of each keyword argument that a recipe may set. The function has a default for each.
     """
 
@@ -74,6 +78,7 @@ def rule(
         acceptance.needs_draft_probs, acceptance.needs_draft_logits = needs_draft_probs, needs_draft_logits
         acceptance.needs_replacement = needs_replacement
         acceptance.keeps, acceptance.ranges = keeps, ranges
+        acceptance.obeys_processors = obeys_processors
         return acceptance
 
     return mark

@@ -26,10 +26,15 @@ def contrastive(draft: Draft, verified: Verified, *, alpha: float = 0.1, beta: f
         beta: the weight of the draft model.
 
     Raises:
-        RecipeError: the draft is a tree. The rule is for chains.
+        RecipeError: the draft is a tree, or lacks logits.
     """
     if not draft.tree.is_chain:
         raise RecipeError("acceptance 'contrastive' is for chains, and this draft is a tree; use another rule")
+    if len(draft.logits) < draft.tree.slots:
+        raise RecipeError(
+            "acceptance 'contrastive' needs the logits of a draft model after every slot, and this draft has none; "
+            "use a recipe that drafts chains by an engine"
+        )
     sampling, last = verified.sampling, draft.tree.slots - 1
     for slot in range(last):
         scores_V, x = _scores(draft, verified, slot, alpha, beta), draft.tokens[slot + 1]

@@ -7,13 +7,13 @@ from ..rng import Use
 from . import rule
 
 
-@rule(needs_draft_probs=True)
+@rule(needs_draft_probs=True, obeys_processors=False)
 def trust(draft: Draft, verified: Verified) -> Accepted:
     """Accept every token of a chain, and the first path of a tree.
 
     The token after them is the draft's own if the draft has logits for the last slot, chosen as the request samples.
     Otherwise the target chooses it. Answers are those of the drafter as far as it drafts. Processors see the target's
-    choices alone, but a grammar cuts a draft before it is trusted.
+    choices alone, so requests with a grammar or a penalty are refused.
     """
     slots, children = [0], draft.tree.children
     while children[slots[-1]]:

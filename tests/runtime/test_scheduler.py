@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import random
 import time
 import warnings
@@ -16,9 +17,12 @@ from doubles.requests import PROMPT, PROMPTS, stalled
 from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
 from thorough import sample
 
-from specc.runtime.errors import BackendError, BusyError, PromptError, RecipeError
+from specc.runtime.acceptance import rule
+from specc.runtime.draft import Accepted, Draft, Verified
+from specc.runtime.errors import BackendError, BusyError, PromptError, RecipeError, SpeccError
 from specc.runtime.lanes import ReusePolicy
 from specc.runtime.model import Model
+from specc.runtime.scheduler import Scheduler, SchedulerPolicy
 from specc.runtime.sequence import Cache
 
 THREADS = 16
@@ -109,9 +113,68 @@ def test_a_request_is_cancelled_at_its_deadline(
     assert 0 < len(running.token_ids) < 200
 
 
-def test_a_rule_for_widths_that_does_not_exist_is_refused(load: Callable[..., Model]) -> None:
-    with pytest.raises(RecipeError, match="widths is 'luck'; choose one of price, bass"):
-        load(widths="luck")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("running", 0), ("running", 1.5), ("running", "4"), ("waiting", 0), ("waiting", None), ("pieces", -1),
+        ("prompt_tokens", 0), ("prompt_share", math.nan), ("prompt_share", math.inf), ("widths", "luck"),
+        ("widths", ["price"]),
+    ],
+)  # fmt: skip
+def test_a_policy_out_of_range_is_refused_at_once(name: str, value: Any) -> None:
+    with pytest.raises(SpeccError, match=f"SchedulerPolicy: {name} is .*; (give|choose)"):
+        SchedulerPolicy(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"priority": "hi"}, {"priority": None}, {"priority": 1.5}, {"deadline": math.nan}, {"deadline": "5"},
+     {"deadline": True}, {"recipe": 5}],
+)  # fmt: skip
+def test_an_option_out_of_range_is_refused_and_disturbs_nobody(toy_model: Model, options: dict[str, Any]) -> None:
+    with pytest.raises(SpeccError, match=f"{next(iter(options))} is .*; give"):
+        toy_model.submit(PROMPT, 5, **options)
+    assert len(toy_model.submit(PROMPT, 5, ignore_eos=True).result(60).token_ids) == 5
+
+
+def test_times_without_end_are_no_limit(load: Callable[..., Model]) -> None:
+    model = load(pieces=2)
+    handles = [model.submit(PROMPT, 40, ignore_eos=True, deadline=end) for end in (math.inf, 1e300)]
+    for handle in handles:
+        stalled(handle)
+    assert [len(handle.result(math.inf).token_ids) for handle in handles] == [40, 40]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("token", [-5, "x"])
+def test_a_rule_that_returns_nonsense_ends_its_request_alone(
+    load: Callable[..., Model], backend: ToyBackend, together: bool, token: Any
+) -> None:
+    @rule()
+    def nonsense(draft: Draft, verified: Verified) -> Accepted:
+        return Accepted((0,), token)
+
+    backend.together = together
+    model = load()
+    good = model.submit(PROMPT, 30, ignore_eos=True)
+    bad = model.submit(PROMPT, 30, acceptance=nonsense, ignore_eos=True)
+    with pytest.raises(Exception):  # noqa: B017  the reader gets whatever it was
+        bad.result(60)
+    assert len(good.result(60).token_ids) == 30
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_of_the_scheduler_ends_all_requests_and_the_next_one_runs(
+    load: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load()
+    with monkeypatch.context() as broken:
+        broken.setattr(Scheduler, "_run", lambda self, handles: 1 / 0)
+        handles = [model.submit(PROMPT, 5) for _ in range(2)]
+        for handle in handles:
+            with pytest.raises(ZeroDivisionError):
+                handle.result(60)
+    assert len(model.submit(PROMPT, 5, ignore_eos=True).result(60).token_ids) == 5
 
 
 @pytest.mark.parametrize("together", [True, False])

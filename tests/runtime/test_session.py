@@ -564,3 +564,9 @@ def test_a_bundle_that_was_overwritten_is_an_error_when_the_next_engine_is_loade
     others = [r.name for r in session.bundle.manifest.recipes if r.name != "plain"]
     with pytest.raises(BundleError, match="was replaced while this session was open; load it again"):
         session.generate(PROMPT, 4, recipe=others[0])
+
+
+def test_a_rule_that_obeys_no_processor_is_refused_with_one(session: Session) -> None:
+    with pytest.raises(PromptError, match="acceptance confidence accepts tokens that a grammar or a penalty forbids"):
+        session.generate("a", 4, recipe="layer-skip", acceptance="confidence", repetition_penalty=1.3)
+    session.generate("a", 4, recipe="layer-skip", acceptance="confidence", logprobs=1)

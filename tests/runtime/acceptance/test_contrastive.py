@@ -77,3 +77,9 @@ def test_it_refuses_a_tree_and_promises_nothing_of_the_target() -> None:
     with pytest.raises(RecipeError, match="'contrastive' is for chains, and this draft is a tree"):
         contrastive(draft, verify(draft, language(0), Sampling(1.0)))
     assert contrastive.keeps == Keeps.NOTHING and contrastive.needs_draft_logits
+
+
+def test_a_draft_without_logits_is_refused_by_name() -> None:
+    draft = Draft((0, 1), Tree.chain(2), {0: language(1)(())})
+    with pytest.raises(RecipeError, match="needs the logits of a draft model after every slot"):
+        contrastive(draft, verify(draft, language(0), Sampling(1.0)))
