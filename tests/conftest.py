@@ -79,7 +79,8 @@ def no_process(pytestconfig: pytest.Config) -> None:
     """A test without the mark `process` starts no program where `-m` excludes those that do: a Python takes seconds."""
 
     def refuse(event: str, args: tuple[Any, ...]) -> None:
-        if event == "subprocess.Popen" and args[0] != "uname":  # Python's own `platform` runs uname.
+        # Python's own `platform` runs uname, and `ctypes.util` runs ldconfig.
+        if event == "subprocess.Popen" and Path(args[0]).name not in ("uname", "ldconfig"):
             raise RuntimeError(f"the test starts {args[0]}; give it the mark process")
 
     if "not process" in pytestconfig.getoption("markexpr"):

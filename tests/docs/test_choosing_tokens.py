@@ -32,6 +32,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_the_commands_of_the_page_run_and_keep_to_their_grammars(directory: Path) -> None:
     lines = [line for block in blocks(PAGE, "sh") for line in block.text.splitlines() if line.startswith("specc")]
     by_regex, penalised, by_schema, by_lark = (specc(*shlex.split(line)[1:], "-n", 24) for line in lines)

@@ -97,6 +97,7 @@ def places(data: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
 WRONG: tuple[Any, ...] = ("text", 7, -1, 0.5, True, None, [], {}, [[]], {"parents": [-1]}, ["text"])
 
 
+@pytest.mark.thorough
 def test_a_value_of_another_type_is_refused_where_the_reader_refuses_it() -> None:
     """Each value is replaced by values of all types."""
     data = small()
@@ -112,6 +113,7 @@ def test_a_value_of_another_type_is_refused_where_the_reader_refuses_it() -> Non
     assert verdicts["type"] > 5 * len(changes) and verdicts["read"] > len(changes) / 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", ["removed", "added"])
 def test_a_field_that_is_missing_or_unknown_is_refused_where_the_reader_refuses_it(change: str) -> None:
     whole = small()

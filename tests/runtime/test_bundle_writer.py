@@ -265,6 +265,7 @@ def test_a_manifest_that_another_process_cleared_away_before_it_was_locked_is_wr
     assert len(calls) == 3 and len(list(path.iterdir())) == 4
 
 
+@pytest.mark.thorough
 def test_readers_see_a_whole_manifest_while_several_processes_write_it(path: Path) -> None:
     manifest = open_bundle(path).manifest
 

@@ -203,6 +203,7 @@ def test_a_text_moves_to_the_caches_of_the_lane_that_it_claims() -> None:
     assert seq.caches is two.caches and seq.cache is two.caches["target"]
 
 
+@pytest.mark.thorough
 def test_a_thread_that_takes_a_lock_again_and_again_lets_others_in() -> None:
     lock, turns, stop = FairLock(), [0, 0], [False]
 

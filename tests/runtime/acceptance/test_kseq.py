@@ -16,6 +16,7 @@ from specc.runtime.sampling import Sampling
 from specc.runtime.tree import Tree
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("branching", [[1], [1, 1], [2], [2, 1], [3]], ids=str)
 def test_it_is_exact_for_siblings_drawn_independently(branching: list[int], sparse: bool) -> None:
@@ -30,6 +31,7 @@ def test_with_one_chain_it_is_speculative_sampling() -> None:
         assert accepted_share(kseq, propose, p) == pytest.approx(accepted_share(speculative, propose, p), abs=1e-12)
 
 
+@pytest.mark.thorough
 def test_three_chains_have_more_accepted_than_one() -> None:
     for seed in range(25):
         p, q = language(seed), language(100 + seed)

@@ -27,7 +27,7 @@ LITERALS: list[list[tuple[int, ...]]] = [
 
 
 @pytest.mark.parametrize("seed", sample(range(3), 1))
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("sparse", sample([False, True], 1))
 @pytest.mark.parametrize("literal", LITERALS, ids=str)
 def test_it_is_exact_for_siblings_drawn_without_replacement(
     literal: list[tuple[int, ...]], sparse: bool, seed: int
@@ -62,6 +62,7 @@ def with_replacement(draft: Draft, verified: Verified) -> Accepted:
     return Accepted((0,), verified.rng(0, Use.TOKEN).pick(p))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [2, 3])
 def test_siblings_drawn_without_replacement_are_accepted_at_least_as_often_as_independent_ones(count: int) -> None:
     """The claim of RSD, against recursive rejection of as many independent drafts, which is exact as well."""

@@ -55,6 +55,7 @@ def test_with_an_endless_threshold_the_small_model_writes_everything(count: int)
         assert decoder.run(prompt, 60)[0] == alone(prompt, 60, SMALL)
 
 
+@pytest.mark.thorough
 def test_samples_with_an_endless_threshold_are_the_small_models() -> None:
     """By chi-square on the first token after a fixed prompt."""
     counts, prompt = Counter[int](), [2, 0, 1, 1]
@@ -84,6 +85,7 @@ def share_of_the_large_model(threshold: float) -> tuple[float, float]:
     return own / tokens, changed / (100 * len(PROMPTS))
 
 
+@pytest.mark.thorough
 def test_the_share_of_the_large_model_falls_as_the_threshold_rises_and_the_answers_diverge() -> None:
     shares = {t: share_of_the_large_model(t) for t in (0, 1.3, 1.5, 1.6, 1.8, 100)}
     large = [share for share, _ in shares.values()]

@@ -32,6 +32,7 @@ def beam(seed: int, width: int) -> Texts:
     return tuple((tokens[child.parent], child.token) for child in first(families, width))
 
 
+@pytest.mark.thorough
 def test_a_beam_is_a_sample_of_texts_without_replacement() -> None:
     """The order, too, is that of drawing whole texts one after another (Kool et al. 2019)."""
     texts = {(a, b): ROOT[a] * BELOW[a][b] for a in range(3) for b in range(3)}

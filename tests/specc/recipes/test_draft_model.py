@@ -115,6 +115,7 @@ def test_bild_with_a_rollback_threshold_of_zero_is_plain_decoding(temperature: f
         assert decoder.run(prompt, 80, sampling) == (plain.run(prompt, 80, sampling)[0], 0)
 
 
+@pytest.mark.thorough
 def test_bild_asks_the_big_model_less_and_diverges_more_as_the_rollback_threshold_rises() -> None:
     plain = World().method("plain")
     calls, changed = [], []
