@@ -24,7 +24,7 @@ import specc  # noqa: F401  before tests/ is on the path, where a folder has thi
 
 sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("specc", derandomize=True, deadline=None)
-settings.register_profile("quick", settings.get_profile("specc"), max_examples=20)  # of `make quick`
+settings.register_profile("quick", settings.get_profile("specc"), max_examples=12)  # of `make quick`
 settings.load_profile("specc")
 
 SHARED = ("demo", "bundle")  # fixtures that take long to make
