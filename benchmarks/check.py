@@ -174,7 +174,7 @@ def record(args: argparse.Namespace, report: Report, command: str) -> Path:
     today = date.today().isoformat()
     file: Path = args.results / machine_name(report) / f"{today}-{args.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    data = {"date": today, "command": command, "note": args.note, **report}
+    data = {**report, "date": today, "command": command, "note": args.note}  # The report's own date has a time of day.
     file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return file
 

@@ -124,7 +124,7 @@ def test_a_machine_without_a_result_has_nothing_to_compare_with(
 
 def test_a_result_is_kept_with_its_date_and_note_and_is_then_the_last_one(check: ModuleType, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    assert run(check, tmp_path, results, report(), "--record", "--note", "busy") == 0
+    assert run(check, tmp_path, results, report() | {"date": "2026-11-26T10:06:03Z"}, "--record", "--note", "busy") == 0
     [file] = results.glob("*/*.json")
     data = json.loads(file.read_text())
     assert file.name == f"{data['date']}-demo.json" and data["note"] == "busy"
