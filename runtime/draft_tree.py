@@ -12,7 +12,7 @@ from .sequence import Cache, Sequence
 
 
 class Root(NamedTuple):
-    """What is known once the pending token ran.
+    """The result of the call that ran the pending token.
 
     Attributes:
         committed: the rows of the tree that the cache has committed.

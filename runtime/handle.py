@@ -179,13 +179,13 @@ class Handle:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody cancelled the request, or its deadline has passed."""
+        """Tell whether somebody cancelled the request, or its deadline has passed."""
         deadline = self.task.deadline
         return self._cancelled or (deadline is not None and time.monotonic() >= deadline)
 
     @property
     def paused(self) -> bool:
-        """Whether the request waits for its reader."""
+        """Tell whether the request waits for its reader."""
         return len(self._pieces) >= self.bound and not self._drained and not self._cancelled
 
     def unbind(self) -> None:
@@ -194,7 +194,7 @@ class Handle:
 
     @property
     def decoder(self) -> Decoder:
-        """What takes the steps of the request, which has not ended."""
+        """Return the decoder, which takes the steps of the request. A request that has ended has none."""
         assert self.stream.decoder is not None
         return self.stream.decoder
 

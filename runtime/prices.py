@@ -1,4 +1,4 @@
-"""What a run of an engine with lanes costs, and how many tokens are worth drafting at that price.
+"""Prices of the runs of an engine with lanes, and how many tokens are worth drafting at these prices.
 
 A guess pays while it is likely enough. A run reads all weights once, whatever it holds, so a further slot is cheap
 while few requests run, and a large part of the cost while many do. So the length of drafts depends on the load.

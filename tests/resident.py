@@ -1,4 +1,4 @@
-"""What this process has in memory."""
+"""Measure how much memory this process uses."""
 
 from __future__ import annotations
 

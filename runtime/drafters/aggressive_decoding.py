@@ -61,7 +61,8 @@ class AggressiveDecodingDrafting(Drafting[AggressiveDecoding]):
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         if self.next is not None:
-            last = self.next + len(accepted.slots) - 1  # the place of the target's own token, if it agrees
+            # The target's own token stands at this place of the input, if the input and the answer agree so far.
+            last = self.next + len(accepted.slots) - 1
             agrees = self.input[last : last + 1] == (accepted.token,)
             self.next = last + 1 if agrees else None
 

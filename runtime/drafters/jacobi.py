@@ -73,7 +73,7 @@ class JacobiDrafting(Drafting[Jacobi]):
 
     @property
     def samples(self) -> bool:
-        """Whether guesses are samples."""
+        """Tell whether guesses are drawn at random: if the rule asks for it, and the request samples."""
         return self.drafter.sample and not self.seq.sampling.greedy
 
     def draft(self, room: int) -> Draft:

@@ -201,7 +201,7 @@ def merged(pending: int, paths: list[list[int]], nodes: int) -> Draft:
         nodes: nodes below slot 0 at most. Later paths are left out.
     """
     tokens, parents = [pending], [-1]
-    slot_of: dict[tuple[int, int], int] = {}  # the slot of a token below a slot
+    slot_of: dict[tuple[int, int], int] = {}  # By the parent's slot and the token: the slot of the child.
     for path in paths:
         slot = 0
         for token in path:

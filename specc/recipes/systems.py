@@ -24,7 +24,7 @@ class System(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Whether the system works: `works`, `in part` or `not yet`."""
+        """Return how far specc has the system: `works`, `in part` or `not yet`."""
         if not self.recipes:
             return "not yet"
         return "in part" if self.missing else "works"

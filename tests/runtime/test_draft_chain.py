@@ -80,7 +80,7 @@ def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> 
 @pytest.mark.parametrize("count", [0, 3])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_a_chain_keeps_the_logits_after_each_slot_if_a_rule_asks_for_them(count: int, temperature: float) -> None:
-    """Those of the last slot cost a further call. They are the engine's own, without the request's sampling."""
+    """The logits are the engine's own, without the request's sampling. The last slot costs a further call."""
     world = World()
     seq = Sequence([1, 2, 3], world.caches, Sampling(temperature, rng=SeededRng(1)))
     world.prefill.extend(seq.cache, [1, 2])
