@@ -71,9 +71,18 @@ class Call(NamedTuple):
     tokens: Tokens[int]
     tree: Tree | Growth
 
-    def run(self) -> Outputs:
-        """Run this call alone, and return its outputs as views that the engine's next run overwrites."""
-        return self.engine.run((self,))[0]
+    def run(self, charge: Callable[[float], object] | None = None) -> Outputs:
+        """Run this call alone, and return its outputs as views that the engine's next run overwrites.
+
+        Args:
+            charge: is called with the seconds of the run.
+        """
+        if charge is None:
+            return self.engine.run((self,))[0]
+        before = self.engine.seconds
+        outputs = self.engine.run((self,))[0]
+        charge(self.engine.seconds - before)
+        return outputs
 
 
 class Pending:

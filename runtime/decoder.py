@@ -75,7 +75,7 @@ class Decoder:
         The step holds the model's lock.
         """
         with self._shared.lock:
-            return finish(self.step(), self._run)
+            return finish(self.step(), lambda call: call.run(self.charge))
 
     def step(self, limits: StepLimits = StepLimits()) -> Generator[Call, Outputs, list[int]]:
         """Yield the calls of the next step, get the outputs of each, and return its new tokens.
@@ -96,9 +96,6 @@ class Decoder:
         """Count a run of an engine for the step under way. Those that read the prompt do not count."""
         if not self.reads:
             self.decoding.stats.charge(seconds)
-
-    def _run(self, call: Call) -> Outputs:
-        return call.run() if self.reads else self.decoding.run(call)
 
     def _read(self, most: int) -> Generator[Call, Outputs, list[int]]:
         """Run tokens that have no row, as many as one call takes. At the prompt's end choose the next token."""

@@ -5,9 +5,9 @@ N  slots      V  vocabulary      K  ranks of a top-k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -131,6 +131,20 @@ class Processed(Protocol):
         """Return the argmax of these logits."""
 
 
+class OtherLogits(NamedTuple):
+    """Logits that stand in for the target's.
+
+    Attributes:
+        logits: returns those of the token after a slot, [V] float32.
+    """
+
+    logits: Callable[[int], np.ndarray]
+
+    def likeliest(self, slot: int) -> int:
+        """Return the argmax of these logits."""
+        return int(self.logits(slot).argmax())
+
+
 @dataclass(frozen=True)
 class Verified:
     """The target's outputs for every slot of a draft, with the sampling parameters of the request.
@@ -148,6 +162,14 @@ class Verified:
     tree: Tree = ONE_SLOT
     position: int = 0
     processed: Processed | None = None
+
+    def by(self, logits: Callable[[int], np.ndarray]) -> Verified:
+        """Return what this would be if other logits decided.
+
+        Args:
+            logits: returns the logits of the token after a slot, [V] float32.
+        """
+        return replace(self, processed=OtherLogits(logits))
 
     def choose(self, slot: int) -> int:
         """Return the token that plain decoding would emit after `slot`: the argmax, or a sample."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .acceptance import Acceptance
-from .call import Call, finish
+from .call import Call
 from .draft import Accepted, Draft, Outputs
 from .drafters import Drafting
 from .engine import Engine, narrowest
@@ -35,27 +35,6 @@ class Decoding:
     verifiers: Engines[Engine]
     accept: Acceptance
     stats: Stats
-
-    def run(self, call: Call) -> Outputs:
-        """Run a call of a step alone, and count it."""
-        engine = call.engine
-        before = engine.seconds
-        outputs = call.run()
-        self.stats.charge(engine.seconds - before)
-        return outputs
-
-
-def step(request: Decoding) -> tuple[Draft, Accepted]:
-    """Take one step of a request, whose calls run one after another.
-
-    Returns:
-        The draft, and what was accepted of it.
-
-    Raises:
-        RecipeError: the draft fits none of the request's engines.
-        BackendError: an engine failed.
-    """
-    return finish(stepping(request), request.run)
 
 
 def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Call, Outputs, tuple[Draft, Accepted]]:

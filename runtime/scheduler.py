@@ -74,12 +74,12 @@ class Scheduler:
         """Prepare the queue."""
         self._shared, self._lanes, self.policy = shared, shared.lanes, policy
         self.together = shared.engines.lanes > 1
-        self._most = max(4, shared.engines.lanes) if policy.running is None else policy.running
         self._lock = RLock()  # Guards the state of all handles too.
         self._work = Condition(self._lock)
         self._waiting: list[Handle] = []
         self._running: list[Handle] = []
-        self._room = self._most  # Lanes that fit at once; fewer once one did not.
+        # Lanes that fit at once; fewer once one did not.
+        self._room = max(4, shared.engines.lanes) if policy.running is None else policy.running
         self._thread: Thread | None = None
         self._warned = False  # Whether the user knows that requests take turns.
 
@@ -252,7 +252,7 @@ class Scheduler:
 
     @cached_property
     def _prices(self) -> Prices:
-        """Those of the engine in which requests run together, measured when the first request runs."""
+        """Measure the prices of the engine in which requests run together. It happens when the first request runs."""
         engines = self._shared.engines
         lanes = engines.lanes_for(engines.prefill(1))
         return lanes.measure() if lanes else Prices()

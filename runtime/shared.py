@@ -14,7 +14,7 @@ from .lanes import FairLock, Lanes
 from .method import RunnableMethod
 from .recipe import Recipe
 from .text import Text
-from .width_invariance import rows_agree
+from .width_invariance import is_width_invariant
 
 
 class Shared:
@@ -43,7 +43,7 @@ class Shared:
         self.bundle = bundle
         self.engines = Engines(bundle, device, check_once(bundle))
         self.text = Text(bundle)
-        self.lanes = Lanes(self.engines, rows_agree(bundle.manifest, self.engines.backend))
+        self.lanes = Lanes(self.engines, is_width_invariant(bundle.manifest, self.engines.backend))
         self.lock = FairLock()
         self.drafters: dict[tuple[str, ...], Guard] = {}
 

@@ -70,14 +70,12 @@ class _Steps(Generic[T]):
 
     def run_alone(self, index: int) -> None:
         """Run the call of one request by its own engine. A failure goes to that request."""
-        call, turn = self.calls[index], self._turns[index]
-        before = call.engine.seconds
+        turn = self._turns[index]
         try:
-            outputs = call.run()
+            outputs = self.calls[index].run(turn.charge)
         except Exception as e:  # Its step may have something to clear up.
             self._advance(index, partial(turn.calls.throw, e))
             return
-        turn.charge(call.engine.seconds - before)
         self._advance(index, partial(turn.calls.send, outputs))
 
     def run_batch(self, engine: LanesEngine, indices: Items[int]) -> None:

@@ -58,25 +58,7 @@ def is_near(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:
 
 
 def is_width_invariant(manifest: Manifest, backend: str) -> bool:
-    """Tell whether the target gives the same tokens at every width. Without a measurement, fp32 weights count as such.
-
-    Args:
-        manifest: of the bundle.
-        backend: whose engines run.
-    """
-    engines = [e for e in manifest.engines if e.backend == backend and e.block.model == "target"]
-    return _invariant(manifest, [e for e in engines if e.name in ("decode", "prefill")], backend)
-
-
-def _invariant(manifest: Manifest, engines: list[EngineSpec], backend: str) -> bool:
-    measured = manifest.width_invariance
-    if measured is not None and measured.backend == backend:
-        return measured.holds
-    return all(e.block.weights == "fp32" for e in engines)
-
-
-def rows_agree(manifest: Manifest, backend: str) -> bool:
-    """Tell whether the target's tokens stay the same whichever of its engines computed the rows before them.
+    """Tell whether the target gives the same tokens at every width. Then any of its engines may compute a row.
 
     Where nothing was measured, fp32 weights count as invariant and others do not.
 
@@ -84,11 +66,15 @@ def rows_agree(manifest: Manifest, backend: str) -> bool:
         manifest: of the bundle.
         backend: whose engines run.
     """
+    names = {"prefill", *(name for recipe in manifest.recipes for name in recipe.verify)}
+    return _invariant(manifest, [e for e in manifest.engines if e.backend == backend and e.name in names], backend)
+
+
+def _invariant(manifest: Manifest, engines: list[EngineSpec], backend: str) -> bool:
     measured = manifest.width_invariance
     if measured is not None and measured.backend == backend:
         return measured.holds
-    names = {"prefill", *(name for recipe in manifest.recipes for name in recipe.verify)}
-    return all(e.block.weights == "fp32" for e in manifest.engines if e.backend == backend and e.name in names)
+    return all(e.block.weights == "fp32" for e in engines)
 
 
 def is_lossless(manifest: Manifest, recipe: Recipe, backend: str = "") -> bool:

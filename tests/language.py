@@ -108,8 +108,11 @@ def likeliest(count: int, q: Language) -> Propose:
 
 
 @rule(needs_draft_probs=True)
-def biased(draft: Draft, verified: Verified) -> Accepted:
-    """Accept likeliest tokens with min(1, p / q) in turn, as if they were sampled: the known trap."""
+def with_replacement(draft: Draft, verified: Verified) -> Accepted:
+    """Accept siblings with min(1, p / q) in turn, where `q` stays what it was after a rejection.
+
+    The rule is exact for siblings that were drawn independently, and biased for the likeliest tokens: the known trap.
+    """
     p, q, rng = verified.probs(0), draft.probs[0], verified.rng(0, Use.ACCEPT)
     for child in draft.tree.children[0]:
         x = draft.tokens[child]
@@ -117,7 +120,7 @@ def biased(draft: Draft, verified: Verified) -> Accepted:
             return Accepted((0, child), verified.choose(child))
         p = np.maximum(p - q, 0)
         p /= p.sum()
-    return Accepted((0,), rng.pick(p))
+    return Accepted((0,), verified.rng(0, Use.TOKEN).pick(p))
 
 
 def step(accept: Acceptance, propose: Propose, target: Language, sampling: Sampling) -> tuple[int, ...]:

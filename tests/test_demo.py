@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from chance import chi_square_rejects
 from resident import resident
+from toys import step
 
 import specc
 from specc.exactness import golden
@@ -21,7 +22,7 @@ from specc.runtime.acceptance import Acceptance
 from specc.runtime.acceptance import rule as mark_rule
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.drafters import Drafting, Proposal
-from specc.runtime.loop import Decoding, step
+from specc.runtime.loop import Decoding
 from specc.runtime.method import load_acceptance, load_method
 from specc.runtime.rng import SeededRng, Use
 from specc.runtime.sampling import Sampling

@@ -8,7 +8,6 @@ import pytest
 from chance import chi_square_rejects
 from language import (
     Propose,
-    biased,
     deviation,
     first_two,
     independent_tree,
@@ -17,6 +16,7 @@ from language import (
     likeliest,
     sampled_chain,
     sampled_tree,
+    with_replacement,
 )
 
 from specc.runtime.acceptance import Acceptance
@@ -33,7 +33,7 @@ TREE = Tree.from_paths([(0,), (1,), (0, 0), (0, 1), (1, 0)])
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_enumeration_rejects_the_biased_rule(count: int) -> None:
     """With more languages, the largest deviations of one token's probabilities are 0.59 and 0.77."""
-    worst = max(deviation(biased, likeliest(count, language(100 + s)), language(s)) for s in range(50))
+    worst = max(deviation(with_replacement, likeliest(count, language(100 + s)), language(s)) for s in range(50))
     assert worst > 0.4
 
 
@@ -41,8 +41,8 @@ def test_the_enumeration_rejects_the_biased_rule(count: int) -> None:
 @pytest.mark.parametrize(
     ("accept", "propose", "rejected"),
     [
-        (biased, likeliest(1, language(101)), True),
-        (biased, likeliest(2, language(101)), True),
+        (with_replacement, likeliest(1, language(101)), True),
+        (with_replacement, likeliest(2, language(101)), True),
         (match, likeliest(2, language(101)), False),
         (speculative, sampled_chain(3, language(101)), False),
         (recursive, sampled_tree(TREE, language(101)), False),

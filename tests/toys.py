@@ -24,7 +24,7 @@ from specc.runtime.call import finish
 from specc.runtime.draft import Accepted, Draft
 from specc.runtime.drafters import Drafting
 from specc.runtime.engine import Engine
-from specc.runtime.loop import Decoding, step
+from specc.runtime.loop import Decoding, stepping
 from specc.runtime.method import load_acceptance, load_drafter
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Caches, KVStore, Sequence
@@ -173,6 +173,11 @@ class Circle(Toy):
         super().__init__(block, rows, vocabulary)
         numbers = np.arange(vocabulary)
         self.table_VV = -1.0 * ((numbers - numbers[:, None] - 1) % vocabulary)
+
+
+def step(request: Decoding) -> tuple[Draft, Accepted]:
+    """Take one step of a request, whose calls run one after another. Return the draft, and what was accepted of it."""
+    return finish(stepping(request), lambda call: call.run(request.stats.charge))
 
 
 class World:

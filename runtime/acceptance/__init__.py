@@ -5,7 +5,7 @@ All randomness of a rule comes from `verified.rng` and `verified.choose`, so a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import partial, update_wrapper
@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from ..draft import Accepted, Draft, Verified
 from ..errors import RecipeError
+from ..tree import Tree
 
 Range = tuple[float, float]  # The least and the largest value of a parameter.
 
@@ -82,6 +83,23 @@ def rule(
         return acceptance
 
     return mark
+
+
+def longest_path(tree: Tree, takes: Callable[[int, tuple[int, ...]], Iterable[int]]) -> tuple[int, ...]:
+    """Return the longest path of a tree from slot 0 on; of several with one length, the first.
+
+    Args:
+        tree: the tree.
+        takes: returns those children of a slot by which a path may go on. It is called with the slot and its children.
+    """
+    paths: list[tuple[int, ...]] = [(0,)]
+    children = tree.children
+    while True:
+        ends = [path for path in paths if children[path[-1]]]
+        longer = [(*path, child) for path in ends for child in takes(path[-1], children[path[-1]])]
+        if not longer:
+            return paths[0]
+        paths = longer
 
 
 def with_parameters(acceptance: Acceptance, parameters: Mapping[str, Any]) -> Acceptance:

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..draft import Accepted, Draft, Verified
 from ..errors import RecipeError
-from ..rng import Use
 from . import rule
+from .speculative import speculative
 
 
 @rule(needs_draft_probs=True, needs_draft_logits=True, alpha=(0.0, 1.0), beta=(0.0, 10.0))
@@ -35,22 +35,7 @@ def contrastive(draft: Draft, verified: Verified, *, alpha: float = 0.1, beta: f
             "acceptance 'contrastive' needs the logits of a draft model after every slot, and this draft has none; "
             "use a recipe that drafts chains by an engine"
         )
-    sampling, last = verified.sampling, draft.tree.slots - 1
-    for slot in range(last):
-        scores_V, x = _scores(draft, verified, slot, alpha, beta), draft.tokens[slot + 1]
-        if sampling.greedy:
-            if (best := int(scores_V.argmax())) != x:
-                return Accepted(tuple(range(slot + 1)), best)
-            continue
-        p, q = sampling.probs(scores_V), draft.probs[slot]
-        if not verified.rng(slot, Use.ACCEPT).bernoulli(min(1.0, p[x] / q[x])):
-            residual = np.maximum(p - q, 0)
-            token = verified.rng(slot, Use.TOKEN).pick(residual / residual.sum())
-            return Accepted(tuple(range(slot + 1)), token)
-    scores_V = _scores(draft, verified, last, alpha, beta)
-    if sampling.greedy:
-        return Accepted(tuple(range(last + 1)), int(scores_V.argmax()))
-    return Accepted(tuple(range(last + 1)), verified.rng(last, Use.TOKEN).pick(sampling.probs(scores_V)))
+    return speculative(draft, verified.by(lambda slot: _scores(draft, verified, slot, alpha, beta)))
 
 
 def _scores(draft: Draft, verified: Verified, slot: int, alpha: float, beta: float) -> np.ndarray:

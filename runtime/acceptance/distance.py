@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
-from . import rule
+from . import longest_path, rule
 
 
 @rule(rollback_threshold=(0.0, 100.0))
@@ -22,15 +22,11 @@ def distance(draft: Draft, verified: Verified, *, rollback_threshold: float = 5.
         verified: the target's outputs.
         rollback_threshold: the largest cross-entropy that a token may have, in nats. 2 to 5 in the paper.
     """
-    paths: list[tuple[int, ...]] = [(0,)]
-    while True:
-        longer = []
-        for path in paths:
-            children = draft.tree.children[path[-1]]
-            if children:
-                logits_V = verified.logits(path[-1]).astype(np.float64)
-                total = logits_V.max() + np.log(np.exp(logits_V - logits_V.max()).sum())
-                longer += [(*path, c) for c in children if total - logits_V[draft.tokens[c]] <= rollback_threshold]
-        if not longer:
-            return Accepted(paths[0], verified.choose(paths[0][-1]))
-        paths = longer
+
+    def takes(slot: int, children: tuple[int, ...]) -> list[int]:
+        logits_V = verified.logits(slot).astype(np.float64)
+        total = logits_V.max() + np.log(np.exp(logits_V - logits_V.max()).sum())
+        return [child for child in children if total - logits_V[draft.tokens[child]] <= rollback_threshold]
+
+    path = longest_path(draft.tree, takes)
+    return Accepted(path, verified.choose(path[-1]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..draft import Accepted, Draft, Verified
-from ..rng import Use
 from . import rule
 
 
@@ -19,10 +18,5 @@ def trust(draft: Draft, verified: Verified) -> Accepted:
     while children[slots[-1]]:
         slots.append(children[slots[-1]][0])
     last = slots[-1]
-    if last not in draft.logits:
-        token = verified.choose(last)
-    elif verified.sampling.greedy:
-        token = int(draft.logits[last].argmax())
-    else:
-        token = verified.rng(last, Use.TOKEN).pick(verified.sampling.probs(draft.logits[last]))
-    return Accepted(tuple(slots), token)
+    chooser = verified.by(draft.logits.__getitem__) if last in draft.logits else verified
+    return Accepted(tuple(slots), chooser.choose(last))

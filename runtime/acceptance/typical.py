@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
-from . import rule
+from . import longest_path, rule
 from .match import match
 
 
@@ -25,17 +25,14 @@ def typical(draft: Draft, verified: Verified, *, epsilon: float = 0.09, delta: f
     """
     if verified.sampling.greedy:
         return match(draft, verified)
-    paths: list[tuple[int, ...]] = [(0,)]
-    while True:
-        longer = []
-        for path in paths:
-            probs_V = verified.probs(path[-1])
-            bound = min(epsilon, delta * float(np.exp(-_entropy(probs_V))))
-            children = draft.tree.children[path[-1]]
-            longer += [(*path, child) for child in children if probs_V[draft.tokens[child]] > bound]
-        if not longer:
-            return Accepted(paths[0], verified.choose(paths[0][-1]))
-        paths = longer
+
+    def takes(slot: int, children: tuple[int, ...]) -> list[int]:
+        probs_V = verified.probs(slot)
+        bound = min(epsilon, delta * float(np.exp(-_entropy(probs_V))))
+        return [child for child in children if probs_V[draft.tokens[child]] > bound]
+
+    path = longest_path(draft.tree, takes)
+    return Accepted(path, verified.choose(path[-1]))
 
 
 def _entropy(probs_V: np.ndarray) -> float:

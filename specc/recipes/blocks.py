@@ -41,6 +41,12 @@ def prefill(model: str = "target") -> Block:
     return Block(Tree.chain(WIDTHS.prefill), last_row=True, model=model, cache=model)
 
 
+def draft_model(topology: Tree | Frontier) -> dict[str, Block]:
+    """Return the blocks of a draft model with rows of its own: one drafts, and one reads prompts."""
+    draft = Block(topology, RANKED_OUTPUTS, model="assistant", cache="assistant")
+    return {"draft": draft, "prefill": prefill("assistant")}
+
+
 def count(values: Values, name: str, least: int = 1, most: int = MOST_TOKENS) -> int:
     """Return a parameter that is a whole number in a range. Raises RecipeError."""
     value = values[name]

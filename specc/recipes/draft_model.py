@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from specc.recipes.blocks import CONFIDENCE, RANKED_OUTPUTS, chains, count, length_arguments, prefill, rule_parameters
+from specc.recipes.blocks import CONFIDENCE, chains, count, draft_model, length_arguments, rule_parameters
 from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
-from specc.runtime.block import Block
 from specc.runtime.tree import Tree
 
 
 def _plan_draft_model(values: Values, facts: Facts) -> MethodBlocks:
-    draft = Block(Tree.chain(1), RANKED_OUTPUTS, model="assistant", cache="assistant")
-    engines = {"draft": draft, "prefill": prefill("assistant")}
-    return MethodBlocks(chains(1 + count(values, "num_speculative_tokens")), engines, length_arguments(values))
+    verify = chains(1 + count(values, "num_speculative_tokens"))
+    return MethodBlocks(verify, draft_model(Tree.chain(1)), length_arguments(values))
+
+
+def _plan_with_rule(acceptance: str, values: Values, facts: Facts) -> MethodBlocks:
+    """Plan a draft model, and give the values that belong to the acceptance rule to it."""
+    return replace(_plan_draft_model(values, facts), rule=rule_parameters(acceptance, values))
 
 
 DRAFT_MODEL = Method(
@@ -54,10 +58,6 @@ SPECDEC_PLUS_PLUS = Method(
 )
 
 
-def _plan_contrastive(values: Values, facts: Facts) -> MethodBlocks:
-    return replace(_plan_draft_model(values, facts), rule=rule_parameters(CONTRASTIVE.acceptance, values))
-
-
 CONTRASTIVE = Method(
     name="contrastive",
     title="Speculative contrastive decoding (another text than the model's: the draft model says what not to choose)",
@@ -65,7 +65,7 @@ CONTRASTIVE = Method(
     paper="Speculative Contrastive Decoding, Yuan et al. 2024, arXiv:2311.08981",
     drafter="draft-model",
     topology="chain",
-    plan=_plan_contrastive,
+    plan=partial(_plan_with_rule, "contrastive"),
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
         "assistant_confidence_threshold": CONFIDENCE,
@@ -81,10 +81,6 @@ CONTRASTIVE = Method(
 )
 
 
-def _plan_bild(values: Values, facts: Facts) -> MethodBlocks:
-    return replace(_plan_draft_model(values, facts), rule=rule_parameters(BILD.acceptance, values))
-
-
 BILD = Method(
     name="bild",
     title="Big Little Decoder (lossy: the model corrects only what it finds very unlikely)",
@@ -92,7 +88,7 @@ BILD = Method(
     paper="BiLD, Kim et al. 2023, arXiv:2302.07863",
     drafter="draft-model",
     topology="chain",
-    plan=_plan_bild,
+    plan=partial(_plan_with_rule, "distance"),
     parameters={
         "num_speculative_tokens": Parameter(10, "tokens of the small model in a row at most; 10 in the paper"),
         "fallback_threshold": Parameter(

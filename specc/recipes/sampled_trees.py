@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import RANKED_OUTPUTS, RANKS, branching_tree, count, draft_frontier, prefill
+from specc.recipes.blocks import RANKS, branching_tree, count, draft_frontier, draft_model
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Parents
 from specc.runtime.drafters import MOST_TOKENS
@@ -13,9 +13,7 @@ from specc.runtime.tree import Tree
 def _static(tree: Tree) -> MethodBlocks:
     """Return the blocks of a draft model that fills a static tree, a level a call."""
     widest = max(int((tree.depth == level).sum()) for level in range(int(tree.depth.max())))
-    draft = Block(draft_frontier(widest, tree.slots), RANKED_OUTPUTS, model="assistant", cache="assistant")
-    engines = {"draft": draft, "prefill": prefill("assistant")}
-    return MethodBlocks((Block(tree),), engines, {"tree": tree.parents})
+    return MethodBlocks((Block(tree),), draft_model(draft_frontier(widest, tree.slots)), {"tree": tree.parents})
 
 
 def _plan_spectr(values: Values, facts: Facts) -> MethodBlocks:
@@ -69,9 +67,7 @@ def _plan_rsd_s(values: Values, facts: Facts) -> MethodBlocks:
     slots = 1 + beams * depth
     if slots > 1 + MOST_TOKENS:
         raise RecipeError(f"beams {beams} and max_depth {depth} make {slots - 1} nodes; give {MOST_TOKENS} at most")
-    frontier = draft_frontier(beams, slots)
-    draft = Block(frontier, RANKED_OUTPUTS, model="assistant", cache="assistant")
-    engines = {"draft": draft, "prefill": prefill("assistant")}
+    engines = draft_model(draft_frontier(beams, slots))
     return MethodBlocks((Block(Parents(slots)),), engines, {"beams": beams, "max_depth": depth})
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import DECODE, EXIT, RANKED_OUTPUTS, RANKS, TREE, count, draft_frontier, exit_layers, prefill
+from specc.recipes.blocks import (
+    DECODE,
+    EXIT,
+    RANKED_OUTPUTS,
+    RANKS,
+    TREE,
+    count,
+    draft_frontier,
+    draft_model,
+    exit_layers,
+)
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Parents
@@ -68,8 +78,7 @@ def _plan_dynamic_tree(values: Values, facts: Facts) -> MethodBlocks:
     frontier = draft_frontier(TREES.frontier, slots)
     arguments = {name: values[name] for name in ("num_speculative_tokens", "max_depth")}
     if facts.assistant:
-        draft = Block(frontier, RANKED_OUTPUTS, model="assistant", cache="assistant")
-        return MethodBlocks((Block(Parents(slots)),), {"draft": draft, "prefill": prefill("assistant")}, arguments)
+        return MethodBlocks((Block(Parents(slots)),), draft_model(frontier), arguments)
     draft = Block(frontier, RANKED_OUTPUTS, exit_layers(values, facts))
     return MethodBlocks((Block(Parents(slots)),), {"draft": draft}, arguments)
 

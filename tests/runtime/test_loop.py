@@ -6,13 +6,12 @@ import time
 from typing import Any
 
 import pytest
-from toys import Toy, World, prompts
+from toys import Toy, World, prompts, step
 
 from specc.runtime.block import Block
 from specc.runtime.draft import Draft
 from specc.runtime.drafters import Drafting
 from specc.runtime.engine import Engine
-from specc.runtime.loop import step
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
 from specc.runtime.tree import Tree

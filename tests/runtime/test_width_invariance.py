@@ -10,7 +10,7 @@ from specc.runtime.block import Block
 from specc.runtime.manifest import EngineSpec, Manifest, ModelSpec
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
-from specc.runtime.width_invariance import WidthInvariance, changed_share, exactness, is_near, rows_agree
+from specc.runtime.width_invariance import WidthInvariance, changed_share, exactness, is_near, is_width_invariant
 
 PLAIN = Recipe(name="plain", drafter="plain", verify=("decode",))
 LOOKUP = Recipe(name="prompt-lookup", drafter="prompt-lookup", verify=("decode", "wide"))
@@ -88,8 +88,8 @@ def test_tables_say_near_with_the_measured_share() -> None:
 
 @pytest.mark.parametrize(("weights", "agree"), [("fp32", True), ("int4", False)])
 def test_rows_agree_where_widths_do(weights: str, agree: bool) -> None:
-    assert rows_agree(manifest(weights), "onnx") is agree
-    assert not rows_agree(manifest(weights), "tensorrt")
-    assert not rows_agree(manifest(weights, MEASURED), "onnx")
-    assert rows_agree(manifest(weights, replace(MEASURED, holds=True)), "onnx")
-    assert rows_agree(manifest(weights, replace(MEASURED, backend="tensorrt")), "onnx") is agree
+    assert is_width_invariant(manifest(weights), "onnx") is agree
+    assert not is_width_invariant(manifest(weights), "tensorrt")
+    assert not is_width_invariant(manifest(weights, MEASURED), "onnx")
+    assert is_width_invariant(manifest(weights, replace(MEASURED, holds=True)), "onnx")
+    assert is_width_invariant(manifest(weights, replace(MEASURED, backend="tensorrt")), "onnx") is agree

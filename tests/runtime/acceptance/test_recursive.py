@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from language import accepted_share, deviation, independent_tree, language, sampled_chain, sampled_tree
+from language import (
+    accepted_share,
+    deviation,
+    independent_tree,
+    language,
+    sampled_chain,
+    sampled_tree,
+    with_replacement,
+)
 from thorough import sample
 
 from specc.recipes.blocks import branching_tree
-from specc.runtime.acceptance import rule
 from specc.runtime.acceptance.recursive import recursive
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.rng import Use
@@ -47,19 +54,6 @@ def test_a_token_is_accepted_as_often_as_target_and_draft_overlap() -> None:
 def test_with_all_four_tokens_drafted_the_first_level_is_always_accepted() -> None:
     tree = Tree.from_paths([(0,), (1,), (2,), (3,)])
     assert accepted_share(recursive, sampled_tree(tree, language(1)), language(0)) == pytest.approx(1)
-
-
-@rule(needs_draft_probs=True)
-def with_replacement(draft: Draft, verified: Verified) -> Accepted:
-    """Recursive rejection of siblings drawn independently: `q` stays what it was after a rejection."""
-    p, q, rng = verified.probs(0), draft.probs[0], verified.rng(0, Use.ACCEPT)
-    for child in draft.tree.children[0]:
-        x = draft.tokens[child]
-        if rng.bernoulli(min(1.0, p[x] / q[x])):
-            return Accepted((0, child), verified.choose(child))
-        p = np.maximum(p - q, 0)
-        p /= p.sum()
-    return Accepted((0,), verified.rng(0, Use.TOKEN).pick(p))
 
 
 @pytest.mark.thorough
