@@ -38,6 +38,7 @@ EXAMPLES = examples(
     "specc test model.specc --reference HuggingFaceTB/SmolLM2-135M",
     "specc test model.specc --text book.txt",
     "specc test model.specc --exact",
+    "specc test model.specc --junit report.xml",
 )
 REFERENCE = "Compute the expected tokens anew with this model, in transformers."
 TEXT = "Report perplexity on this text file. Default: the texts of the golden prompts."
@@ -46,6 +47,7 @@ EXACT = (
     "Decode each recipe at one width, and demand the tokens of plain decoding at that width. Recipes that verify trees "
     "are left out."
 )
+JUNIT = "Write a JUnit report to this file, too: a suite for each recipe, a test for each golden case."
 TOLERANCE = "A divergence is a near-tie if the gap of the logits is below this. Default: the bundle's tolerance."
 
 
@@ -56,6 +58,7 @@ def command(
     recipe: Annotated[StrList, option("NAME", RECIPE)] = None,
     tolerance: Annotated[float | None, option("T", TOLERANCE, min=0.0)] = None,
     exact: Annotated[bool, flag("--exact", EXACT)] = False,
+    junit: Annotated[OptionalPath, option("FILE", JUNIT)] = None,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
@@ -85,6 +88,10 @@ def command(
             allow_native_code,
             exact,
         )
+    if junit:
+        from specc.exactness.junit import write_report
+
+        write_report(proof, junit)
     if json:
         console.emit(proof.to_json())
     else:
@@ -130,9 +137,9 @@ def _notes(proof: Proof) -> list[Text]:
 
 
 def _divergences(divergences: Iterable[Divergence]) -> Table:
-    """Draw a row for each divergence: where it is, both tokens, and the gap of the reference's logits."""
+    """Draw a row for each divergence: where it is, both tokens, the gap of the reference's logits, and the engine."""
     columns = [(title, "right") for title in ("case", "token", "expected", "got", "gap")]
-    table = console.table("divergence", *columns, "verdict")
+    table = console.table("divergence", *columns, "verdict", "engine")
     for row in divergences:
         table.add_row(
             row.recipe,
@@ -142,6 +149,7 @@ def _divergences(divergences: Iterable[Divergence]) -> Table:
             "the end" if row.got is None else str(row.got),
             f"{row.gap:.6f}",
             row.verdict,
+            row.engine,
         )
     return table
 

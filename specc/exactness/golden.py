@@ -70,6 +70,7 @@ class Replayed:
         tokens_per_second: speed of the decoding.
         mean_acceptance_length: tokens a step.
         plain_seconds: time of plain decoding through the same engine, where tokens were compared with that.
+        engine: the engine that made the token that differs, empty if no token differs or nobody knows.
     """
 
     recipe: str
@@ -84,6 +85,18 @@ class Replayed:
     tokens_per_second: float = 0.0
     mean_acceptance_length: float = 1.0
     plain_seconds: float = 0.0
+    engine: str = ""
+
+    def explanation(self) -> str:
+        """Say where the tokens differ, and how sure the reference was there. Empty if no token differs."""
+        if self.at is None:
+            return ""
+        token = "the end" if self.token is None else f"token {self.token}"
+        engine = f" by engine {self.engine}" if self.engine else ""
+        return (
+            f"token {self.at} of {self.tokens} is {self.expected}, and {self.recipe} gave {token}{engine}; "
+            f"the reference's two best logits differ by {self.gap:.6f} there"
+        )
 
 
 def read_cases(file: Path) -> list[Case]:
@@ -201,6 +214,27 @@ def replay_exactly(
             results.append(result)
             advance()
     return results
+
+
+def name_engines(session: Session, cases: Sequence[Case], results: Iterable[Replayed]) -> list[Replayed]:
+    """Return results of `replay` with the engine that made the token that differs. Those cases are decoded again."""
+    return [
+        result if result.at is None else replace(result, engine=_engine_of(session, cases[result.case], result))
+        for result in results
+    ]
+
+
+def _engine_of(session: Session, case: Case, result: Replayed) -> str:
+    """Decode a case again, and return the engine that made the token that differs; empty if the answer ends before."""
+    stream = session.stream(case.prompt_ids, len(case.token_ids), recipe=result.recipe, **PLAIN_GREEDY, guard=False)
+    engines = [session.engines[name] for name in ("prefill", "decode", *session.bundle.recipe(result.recipe).verify)]
+    at = 0 if result.at is None else result.at
+    while not stream.ended and len(stream.token_ids) <= at:
+        calls = [engine.calls for engine in engines]
+        stream.advance()
+        if len(stream.token_ids) > at:
+            return next(engine.name for engine, before in zip(engines, calls, strict=True) if engine.calls > before)
+    return ""
 
 
 def judge(name: str, number: int, token_ids: Sequence[int], case: Case, tolerance: float) -> Replayed:

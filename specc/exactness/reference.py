@@ -96,6 +96,40 @@ def recompute(source: str, target: ModelSpec, cases: Sequence[Case], sample: Sam
     Raises:
         CaptureError: the model does not load, or has another vocabulary than the bundle.
     """
+    model = _load(source, target)
+    anew = [
+        case
+        for old in cases
+        for case in reference(model, [(old.prompt, old.prompt_ids)], len(old.token_ids), target.eos_token_ids)
+    ]
+    return anew, perplexity(model, sample) if sample.tokens else None
+
+
+def decode_with(
+    source: str,
+    target: ModelSpec,
+    prompts: Sequence[tuple[str, list[int]]],
+    tokens: int,
+    advance: Callable[[int, int], None],
+) -> list[Case]:
+    """Decode prompts greedily by a model that transformers loads.
+
+    Args:
+        source: a hub id or a directory.
+        target: the bundle's model.
+        prompts: each a text and its tokens.
+        tokens: tokens to decode after each prompt at most.
+        advance: is called with the prompts that are decoded, and their number.
+
+    Raises:
+        CaptureError: the model does not load, or has another vocabulary than the bundle.
+    """
+    model, done = _load(source, target), iter(range(1, len(prompts) + 1))
+    return reference(model, prompts, tokens, target.eos_token_ids, lambda: advance(next(done), len(prompts)))
+
+
+def _load(source: str, target: ModelSpec) -> PreTrainedModel:
+    """Load a model that a bundle may be compared with. Raises CaptureError if it has another vocabulary."""
     revision = target.revision if source == target.source and target.revision != "local" else None
     model = load_model(source, revision)
     vocabulary = describe(model, source).vocab_size
@@ -104,9 +138,4 @@ def recompute(source: str, target: ModelSpec, cases: Sequence[Case], sample: Sam
             f"{source} has a vocabulary of {vocabulary} and the bundle one of {target.vocab_size}; "
             f"name the model that it was compiled from, {target.source}"
         )
-    anew = [
-        case
-        for old in cases
-        for case in reference(model, [(old.prompt, old.prompt_ids)], len(old.token_ids), target.eos_token_ids)
-    ]
-    return anew, perplexity(model, sample) if sample.tokens else None
+    return model

@@ -84,7 +84,7 @@ class RecipeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """A replay whose tokens differ from the golden ones. `at` is the index of the first that does."""
+    """A replay whose tokens differ from the golden ones. `at` is the index of the first that does, made by `engine`."""
 
     recipe: str
     case: int
@@ -94,6 +94,7 @@ class Divergence:
     got: int | None
     gap: float | None
     verdict: Verdict
+    engine: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ class Proof:
                 got=r.token,
                 gap=r.gap,
                 verdict=r.verdict,
+                engine=r.engine,
             )
             for r in (*self.replayed, *self.golden)
             if r.at is not None
@@ -287,7 +289,8 @@ def _replay(
     stage(title, 0, total)
     if tolerance is None:
         return golden.replay_exactly(session, cases, names, lambda: stage(title, next(done), total))
-    return golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
+    results = golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
+    return golden.name_engines(session, cases, results)
 
 
 def _speed(results: Sequence[Replayed], seconds: float) -> float:

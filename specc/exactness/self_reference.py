@@ -38,7 +38,8 @@ def refer_to_itself(path: Path, text: Path | None = None) -> None:
     manifest, session = bundle.manifest, open_session(bundle)
     cases = golden.read_cases(path / golden.FILE)
     agreements = [agrees for case in cases for agrees in _agreements(session, case)]
-    own_cases = [_decode(session, case, manifest.model.eos_token_ids) for case in cases]
+    eos = manifest.model.eos_token_ids
+    own_cases = [decode_plainly(session, c.prompt, c.prompt_ids, len(c.token_ids), eos) for c in cases]
     session.cache.sync([])
     content = perplexity.read(text) if text else None
     samples = perplexity.samples(cases, content, session.text.encode, manifest.model.context)
@@ -63,12 +64,20 @@ def _agreements(session: Session, case: Case) -> Sequence[bool]:
     ]
 
 
-def _decode(session: Session, case: Case, eos: Collection[int]) -> Case:
-    """Decode a case plainly, and return it with the bundle's tokens and the gaps of its own logits."""
-    cache, feed = Cache(session.cache.store), case.prompt_ids
+def decode_plainly(session: Session, text: str, prompt: Sequence[int], count: int, eos: Collection[int]) -> Case:
+    """Decode a prompt plainly, and return a case with the bundle's tokens and the gaps of its own logits.
+
+    Args:
+        session: the bundle, loaded.
+        text: the prompt as text.
+        prompt: its tokens.
+        count: tokens to decode at most.
+        eos: tokens that end an answer.
+    """
+    cache, feed = Cache(session.cache.store), list(prompt)
     tokens: list[int] = []
     gaps: list[float] = []
-    while len(tokens) < len(case.token_ids) and not (tokens and tokens[-1] in eos):
+    while len(tokens) < count and not (tokens and tokens[-1] in eos):
         engine = session.engines.prefill(len(feed))
         row = engine.extend(cache, feed)
         assert engine.outputs.logits_NV is not None
@@ -76,7 +85,7 @@ def _decode(session: Session, case: Case, eos: Collection[int]) -> Case:
         feed = [int(engine.outputs.ids_N[row])]
         tokens += feed
         gaps.append(round(float(first - second), 6))
-    return Case(case.prompt, case.prompt_ids, tokens, gaps)
+    return Case(text, list(prompt), tokens, gaps)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from shell import command, refused, specc
 
 from specc import __version__
 
-VERBS = ("compile", "generate", "test", "show", "recipes", "doctor", "bench", "tune", "cache list", "cache clean")
+VERBS = (
+    *("compile", "generate", "test", "show", "recipes", "doctor", "bench", "tune"),
+    *("golden add", "golden diff", "cache list", "cache clean"),
+)
 
 
 def test_the_version() -> None:

@@ -42,3 +42,8 @@ class TestVerb:
     def test_the_json_is_printed_whatever_the_verdict(self, bundle: Path) -> None:
         report = specc("test", bundle, "--recipe", "plain", "--json").json
         assert report["diverged"] == 0 and [row["recipe"] for row in report["recipes"]] == ["plain"]
+
+    def test_a_junit_report_is_written_beside_the_table(self, bundle: Path, tmp_path: Path) -> None:
+        file = tmp_path / "report.xml"
+        assert specc("test", bundle, "--recipe", "plain", "--junit", file).status == 0
+        assert "<testsuites" in file.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import pytest
 from doubles.generations import SessionOfAnswers
 from small_bundle import MANIFEST
 
+import specc
 from specc.exactness.golden import (
     Case,
     Replayed,
@@ -18,6 +19,7 @@ from specc.exactness.golden import (
     check_cases,
     compare,
     judge,
+    name_engines,
     read_cases,
     read_prompts,
     replay,
@@ -27,6 +29,7 @@ from specc.exactness.golden import (
 from specc.runtime.errors import BundleError
 
 CASE = Case("prompt", [1, 2], [5, 6, 7], [0.5, 0.0004, 0.9])
+FROZEN = Path(__file__).parents[2] / "bundles" / "schema-2"
 IDENTICAL, NEAR_TIE, DIVERGED = Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED
 
 
@@ -115,6 +118,21 @@ def test_a_replay_keeps_the_speed_of_the_decoding() -> None:
     assert result.seconds == 2.0
     assert result.tokens_per_second == pytest.approx(1.0)
     assert result.mean_acceptance_length == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(("at", "engine"), [(0, "decode"), (3, "verify-lookahead")])
+def test_the_engine_that_made_another_token_is_named(at: int, engine: str) -> None:
+    """The first token comes from the last one of the prompt, since the rows before it are there from the replay."""
+    session = specc.load(FROZEN).conversation
+    case = next(case for case in read_cases(FROZEN / "golden.jsonl") if len(case.prompt_ids) > 1)
+    tokens = [token ^ (index == at) for index, token in enumerate(case.token_ids)]
+    cases = [Case(case.prompt, case.prompt_ids, tokens, case.gaps)]
+    (result,) = name_engines(session, cases, replay(session, cases, ["lookahead"], 1e-3))
+    assert (result.at, result.engine) == (at, engine)
+    assert result.explanation() == (
+        f"token {at} of 32 is {tokens[at]}, and lookahead gave token {case.token_ids[at]} by engine {engine}; "
+        f"the reference's two best logits differ by {case.gaps[at]:.6f} there"
+    )
 
 
 def test_cases_are_read_as_written(tmp_path: Path) -> None:

@@ -77,9 +77,10 @@ def test_the_report_counts_replays_and_sums_up_recipes() -> None:
     assert (plain["tokens_per_second"], plain["mean_acceptance_length"]) == (2 / 2.0, 1.5)
     assert (other["recipe"], other["lossless"], other["lossy"], other["near_ties"]) == (lossy, False, 1, 1)
     assert (other["tokens_per_second"], other["mean_acceptance_length"]) == (2 / 1.0, 2.0)
+    common = {"recipe": lossy, "engine": ""}
     first = {"case": 0, "prompt": "a", "at": 1, "expected": 6, "got": 9, "gap": 0.2, "verdict": "lossy"}
     second = {"case": 1, "prompt": "b", "at": 0, "expected": 8, "got": None, "gap": 0.4, "verdict": "near-tie"}
-    assert report["divergences"] == [{"recipe": lossy, **first}, {"recipe": lossy, **second}]
+    assert report["divergences"] == [{**common, **first}, {**common, **second}]
     assert json.loads(json.dumps(report)) == report
 
 

@@ -1,0 +1,176 @@
+"""A runtime for specc bundles with numpy and ONNX Runtime alone: docs/bundle-format.md as a program.
+
+    python examples/minimal_runtime.py build/demo.specc        # replays the golden outputs by every recipe it knows
+
+It decodes greedily, from tokens to tokens. Text, sampling, lanes and other backends are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+DRAFTERS = ("plain", "prompt-lookup", "token-recycling")
+
+
+class Engine:
+    """An engine over the rows of one cache. Its arrays are bound once, and the rows are written in place."""
+
+    def __init__(self, spec: dict[str, Any], session: Any, rows: dict[str, np.ndarray]) -> None:
+        self.topology, self.slots, self.rows = spec["block"]["topology"], spec["inputs"][0]["shape"][1], rows
+        self.arrays: dict[str, np.ndarray] = {}
+        self.session, self.binding = session, session.io_binding()
+        for tensors, bind in ((spec["inputs"], self.binding.bind_input), (spec["outputs"], self.binding.bind_output)):
+            for tensor in tensors:
+                prefix, _, row = tensor["name"].partition(".")
+                is_row = prefix in ("past_key_values", "present")
+                array = rows[row] if is_row else np.zeros(tensor["shape"], tensor["dtype"])
+                bind(tensor["name"], "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+                self.arrays[tensor["name"]] = array
+
+    def run(self, tokens: list[int], past_len: int) -> dict[str, np.ndarray]:
+        """Run tokens, one in each of the first slots, behind `past_len` rows. Return all arrays by name."""
+        self.arrays["input_ids"][0, : len(tokens)] = tokens
+        self.arrays["past_len"][0] = past_len
+        if "row" in self.arrays:
+            self.arrays["row"][0] = len(tokens) - 1
+        self.session.run_with_iobinding(self.binding)
+        return self.arrays
+
+    def fits(self, parents: list[int]) -> bool:
+        """Tell whether the engine has the tree of a draft baked in."""
+        return bool(self.topology["parents"][: len(parents)] == parents)
+
+    def commit(self, past_len: int, path: list[int]) -> None:
+        """Move the rows of a path of slots behind the first `past_len` rows."""
+        if path[-1] >= len(path):
+            for rows in self.rows.values():
+                rows[0, :, past_len : past_len + len(path)] = rows[0][:, [past_len + slot for slot in path]]
+
+
+class Runtime:
+    """A bundle with the caches of one sequence."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Check a bundle. The process ends with one line if the bundle was changed."""
+        content = (path / "manifest.json").read_bytes()
+        if hashlib.sha256(content[:-68] + b"0" * 64 + content[-4:]).hexdigest().encode() != content[-68:-4]:
+            sys.exit(f"{path}: the manifest was changed, or its schema is not 2; compile the bundle again")
+        self.path, self.manifest = path, json.loads(content)
+        for name, file in self.manifest["files"].items():
+            if hashlib.sha256((path / name).read_bytes()).hexdigest() != file["sha256"]:
+                sys.exit(f"{path / name} was changed; compile the bundle again")
+        self.specs = {engine["name"]: engine for engine in self.manifest["engines"] if engine["backend"] == "onnx"}
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.sessions: dict[str, Any] = {}  # By file: several engines are one file.
+        self.engines: dict[str, Engine] = {}
+        cache = self.manifest["caches"]["target"]
+        self.rows = {
+            f"{layer}.{kind}": np.zeros((1, heads, cache["capacity"], size), cache["dtype"])
+            for layer, (heads, size) in cache["layers"].items()
+            for kind in ("key", "value")
+        }
+
+    def engine(self, name: str) -> Engine:
+        """Return an engine of the target. It is loaded when it is first used."""
+        if name not in self.engines:
+            file = self.specs[name]["file"]
+            if file not in self.sessions:
+                self.sessions[file] = onnxruntime.InferenceSession(self.path / file, self.options)
+            self.engines[name] = Engine(self.specs[name], self.sessions[file], self.rows)
+        return self.engines[name]
+
+    def generate(self, prompt: list[int], recipe: dict[str, Any]) -> Iterator[int]:
+        """Decode until an end-of-sequence token comes. Yield each token."""
+        prefill, tokens = self.engine("prefill"), list(prompt)
+        for start in range(0, len(prompt), prefill.slots):
+            outputs = prefill.run(prompt[start : start + prefill.slots], start)
+        successors: dict[int, list[int]] = {}  # Of tokens that ran: the likeliest ones after each.
+        new = [int(outputs["ids"][0, 0])]
+        while True:
+            tokens += new
+            yield from new
+            draft, parents = propose(recipe, tokens, successors)
+            engine = next(e for e in map(self.engine, recipe["verify"]) if e.fits(parents))
+            outputs = engine.run(draft, len(tokens) - 1)
+            ids = outputs["ids"][0].tolist()
+            path = accept(draft, parents, ids)
+            engine.commit(len(tokens) - 1, path)
+            if "top_ids" in outputs:
+                successors |= dict(zip(draft, outputs["top_ids"][0].tolist(), strict=False))
+            new = [*(draft[slot] for slot in path[1:]), ids[path[-1]]]
+
+    def replay(self, recipe: dict[str, Any]) -> Counter[str]:
+        """Decode each golden prompt by a recipe, and count how the tokens compare with the golden ones."""
+        eos, verdicts = self.manifest["model"]["eos_token_ids"], Counter[str]()
+        for line in (self.path / "golden.jsonl").read_text(encoding="utf-8").splitlines():
+            case, verdict = json.loads(line), "identical"
+            answer = self.generate(case["prompt_ids"], recipe)
+            for golden, gap, token in zip(case["token_ids"], case["gaps"], answer, strict=False):
+                if token != golden:
+                    verdict = "near-tie" if gap < self.manifest["near_tie_tolerance"] else "diverged"
+                if token != golden or token in eos:
+                    break
+            verdicts[verdict] += 1
+        return verdicts
+
+
+def propose(recipe: dict[str, Any], tokens: list[int], successors: dict[int, list[int]]) -> tuple[list[int], list[int]]:
+    """Return the tokens of a draft, the pending one first, and the parent of each."""
+    values, draft = recipe["parameters"], tokens[-1:]
+    if recipe["drafter"] == "token-recycling":
+        ranks = Counter[int]()
+        for parent in values["tree"][1:]:
+            draft.append(successors[draft[parent]][ranks[parent]] if draft[parent] in successors else 0)
+            ranks[parent] += 1
+        return draft, values["tree"]
+    if recipe["drafter"] == "prompt-lookup":
+        draft += lookup(tokens, values["prompt_lookup_num_tokens"], values["max_matching_ngram_size"])
+    return draft, list(range(-1, len(draft) - 1))
+
+
+def lookup(tokens: list[int], count: int, longest: int) -> list[int]:
+    """Return what followed the longest of the last n-grams at its latest place before, or nothing."""
+    for size in range(min(longest, len(tokens) - 1), 0, -1):
+        for end in range(len(tokens) - 1, size - 1, -1):
+            if tokens[end - size : end] == tokens[-size:]:
+                return (tokens[end:] * count)[: max(1, count // (1 + longest - size))]
+    return []
+
+
+def accept(draft: list[int], parents: list[int], ids: list[int]) -> list[int]:
+    """Return the path of slots whose tokens are the target's own, by the rule `match`."""
+    paths = [[0]]
+    while True:  # Several children may hold one token. Then all of them are followed.
+        token = ids[paths[0][-1]]
+        longer = [[*path, s] for path in paths for s, t in enumerate(draft) if parents[s] == path[-1] and t == token]
+        if not longer:
+            return paths[0]
+        paths = longer
+
+
+def main() -> None:
+    """Replay the golden outputs, and print a line for each recipe."""
+    runtime = Runtime(Path(sys.argv[1]))
+    failed = False
+    for recipe in runtime.manifest["recipes"]:
+        if recipe["drafter"] in DRAFTERS and recipe["acceptance"] == "match":
+            verdicts = runtime.replay(recipe)
+            failed |= verdicts["diverged"] > 0
+            print(f"{recipe['name']:20}", ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
+        else:
+            print(f"{recipe['name']:20} not replayed: this runtime has no drafter {recipe['drafter']!r}")
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The runtime of examples/minimal_runtime.py replays the frozen bundle, and finds what was changed."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from shell import copied, edit_golden
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "examples" / "minimal_runtime.py"
+BUNDLE = ROOT / "tests" / "bundles" / "schema-2"
+LINES = 150  # that are not blank: it is to be read in one go
+
+
+def run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run the program, and return what it ends with: whether a recipe diverged, or the text of an error."""
+    monkeypatch.setattr(sys, "argv", ["minimal_runtime.py", str(bundle)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(PROGRAM), run_name="__main__")
+    return end.value.code
+
+
+def test_it_replays_the_golden_outputs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(BUNDLE, monkeypatch) is False
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {name for name, verdict in lines.items() if verdict == "4 identical"} == {"plain", "prompt-lookup"}
+    assert lines["lookahead"] == "not replayed: this runtime has no drafter 'lookahead'"
+    assert len(lines) == 8
+
+
+@pytest.mark.model
+def test_it_replays_trees(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from specc.compiler import Options, compile_bundle
+
+    output = tmp_path / "trees.specc"
+    compile_bundle(Options(model=str(model), output=output, recipes=("token-recycling",), golden_tokens=16))
+    assert run(output, monkeypatch) is False
+    verdicts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(verdicts) == {"plain", "token-recycling"}
+    assert all("identical" in verdict and "diverged" not in verdict for verdict in verdicts.values())
+
+
+def test_another_golden_token_is_a_divergence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(cases: list[dict[str, list[int]]]) -> None:
+        cases[0]["token_ids"][2] ^= 1
+
+    assert run(edit_golden(copied(BUNDLE, tmp_path), change), monkeypatch) is True
+    assert capsys.readouterr().out.count("3 identical") == 2
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors", "decode.onnx"])
+def test_a_changed_file_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = copied(BUNDLE, tmp_path) / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert "was changed" in str(run(file.parent, monkeypatch))
+
+
+def test_it_is_short_and_needs_nothing_of_specc() -> None:
+    text = PROGRAM.read_text(encoding="utf-8")
+    assert sum(1 for line in text.splitlines() if line.strip()) <= LINES
+    assert "import specc" not in text and "from specc" not in text
