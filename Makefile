@@ -4,6 +4,7 @@
 # make test         the tests, but the slow ones
 # make quick        a sample of the tests that need neither torch nor a model, in half a minute
 # make lint         style and types
+# make sanitize     the kernels' parity tests under the address and the undefined-behaviour sanitizer
 # make docs         the site, into build/docs/site; a broken link fails
 # make test-latest  the tests with the newest releases that pyproject.toml admits, in an environment of their own
 # make test-runtimes  the demo bundle's golden outputs with old and new releases of ONNX Runtime; needs the index
@@ -12,7 +13,8 @@
 # make lock         uv.lock anew, and what is exported from it; `make lock UPGRADE=--upgrade` takes newer releases
 # make clean        remove what the others made
 #
-# All of them want Python 3.11 and a package index, and install the rest.
+# All of them want Python 3.11 and a package index, and install the rest. `test` and `sanitize` build specc-kernels, if
+# there is a C++ compiler.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -21,9 +23,10 @@ DEMO := build/demo.specc
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 INSTALL := PYTHON=$(PYTHON) .ci/install.sh
 TEST_FOLDERS := $(filter-out bundles chat_templates doubles fuzz stubs,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+KERNELS := $(wildcard kernels/CMakeLists.txt kernels/pyproject.toml kernels/src/* kernels/python/*/*.py)
 INPUTS := uv.lock pyproject.toml specc/__init__.py $(wildcard .ci/*)
 
-.PHONY: demo real real-short test quick lint style types docs test-latest test-runtimes bench-check mutants lock lock-check clean
+.PHONY: demo real real-short test quick lint style types sanitize docs test-latest test-runtimes bench-check mutants lock lock-check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready: $(INPUTS)
@@ -34,6 +37,11 @@ $(VENV)/ready: $(INPUTS)
 $(VENV)/ready-%: $(VENV)/ready
 	$(INSTALL) $(VENV) --group $*
 	touch $@
+
+# specc-kernels, built by the compiler at hand. Without one, a line says so, and the tests that need it are skipped.
+$(VENV)/ready-kernels: $(VENV)/ready $(KERNELS)
+	$(INSTALL) $(VENV) --kernels
+	[ ! -d $(VENV)/lib/python*/site-packages/specc_kernels ] || touch $@
 
 demo: $(VENV)/ready
 	$(BIN)/specc compile examples/pycode-10m --assistant-model examples/pycode-1m \
@@ -51,7 +59,7 @@ real: $(VENV)/ready-real
 real-short: $(VENV)/ready-real
 	$(BIN)/python benchmarks/real.py --short
 
-test: $(VENV)/ready
+test: $(VENV)/ready-kernels
 	$(BIN)/python $(PYTEST)
 
 # A process takes whole files, so that it loads their models once, the longest files first. To compile the modules takes
@@ -60,7 +68,7 @@ quick: export PYTHONDONTWRITEBYTECODE :=
 quick: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 quick: $(VENV)/ready
 	$(BIN)/python $(PYTEST) --dist loadfile --loadscope-reorder --hypothesis-profile quick \
-		-m "not torch and not model and not slow and not process and not thorough"
+		-m "not torch and not model and not slow and not process and not thorough" tests
 
 lint: style types
 
@@ -79,11 +87,15 @@ types: $(VENV)/ready
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --explicit-package-bases \
 		-p specc -p doubles -p fuzz -p checks $(patsubst tests/%.py,-m %,$(wildcard tests/*.py))
 
+sanitize: $(VENV)/ready-kernels
+	.ci/sanitize.sh $(VENV)
+
 docs: $(VENV)/ready-docs
 	$(BIN)/mkdocs build --strict
 
 test-latest:
 	$(INSTALL) $(LATEST) --latest
+	$(INSTALL) $(LATEST) --kernels
 	$(LATEST)/bin/python $(PYTEST)
 
 test-runtimes: demo

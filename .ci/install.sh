@@ -4,6 +4,7 @@
 #   .ci/install.sh VENV                 the compiler, the runtime, the tests and the linters, and nothing else
 #   .ci/install.sh VENV --group NAME    a group of pyproject.toml in addition
 #   .ci/install.sh VENV --latest        not the lock: the newest releases within the ranges of pyproject.toml
+#   .ci/install.sh VENV --kernels       specc-kernels in addition, built from kernels/ by the compiler at hand
 #
 # Where uv cannot be had, pip installs .ci/requirements.txt, which is the lock in pip's form, without groups.
 # Each step gives up soon where there is no network.
@@ -57,12 +58,26 @@ install_latest() {
         --editable ".[$(echo "$extras" | tr ' ' ,)]"
 }
 
-if uv=$(.ci/uv.sh); then
+# Its build takes 14 s of processor time. Without a compiler its tests are skipped, and the others run.
+install_kernels() {
+    compiler=${CXX:-c++}
+    if ! command -v "${compiler%% *}" >/dev/null; then
+        echo "no C++ compiler ($compiler): specc-kernels is not built, and its tests are skipped; install g++" >&2
+        return
+    fi
+    [ -x build/tools/bin/pip ] || "$python" -m venv build/tools
+    PATH=$(cd "$venv/bin" && pwd):$PATH pip_install --no-index --no-build-isolation --force-reinstall \
+        --config-settings "build-dir=$PWD/build/kernels" ./kernels
+}
+
+if [ "${1-}" = --kernels ]; then
+    install_kernels
+elif uv=$(.ci/uv.sh); then
     case ${1-} in
     "") install_locked ;;
     --group) install_locked --inexact --group "$2" ;;
     --latest) install_latest ;;
-    *) echo "$1: give --group NAME or --latest, or neither" >&2; exit 2 ;;
+    *) echo "$1: give --group NAME, --latest or --kernels, or none of them" >&2; exit 2 ;;
     esac
 elif [ $# = 0 ]; then
     echo "uv could not be installed; pip installs .ci/requirements.txt" >&2

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Generator, Iterator
 from functools import cache as once
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def pytest_collection_modifyitems(items: list[Any]) -> Generator[None, None, Non
             item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: shared(item) != SHARED[0])
     yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that tests were skipped because nobody built specc-kernels."""
+    if not find_spec("specc_kernels"):
+        terminalreporter.write_line("specc-kernels is not installed, so its tests were skipped; pip install ./kernels")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import operator_graphs as graphs
 import pytest
 import specc_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from . import graphs
 
 examples = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

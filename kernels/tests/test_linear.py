@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import operator_graphs as graphs
 import pytest
 import specc_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from specc_kernels import pack
-
-from . import graphs
 
 MAKERS = {"LinearBF16": graphs.bf16, "LinearF32": graphs.f32}
 each_operator = pytest.mark.parametrize("operator", MAKERS)

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime as ort
+import operator_graphs as graphs
 import pytest
 import specc_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from specc_kernels import pack
-
-from . import graphs
 
 examples = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -61,3 +62,37 @@ def test_a_damaged_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, 
 def test_one_library_registers_with_many_sessions() -> None:
     for _ in range(3):
         ort.SessionOptions().register_custom_ops_library(specc_kernels.library_path())
+
+
+class ApiBase(ctypes.Structure):
+    """ONNX Runtime's entry point, as far as the library reads it."""
+
+    _fields_ = (("get_api", ctypes.c_void_p), ("get_version", ctypes.c_void_p))
+
+
+def test_an_onnx_runtime_without_the_api_is_refused_in_one_line() -> None:
+    """A double of ONNX Runtime 1.16 has API version 1, of which the library uses the first function, and not 17."""
+    messages: list[bytes] = []
+    version = ctypes.create_string_buffer(b"1.16.3")
+
+    @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
+    def create_status(code: int, message: bytes) -> int:
+        messages.append(message)
+        return 1
+
+    table = (ctypes.c_void_p * 1)(ctypes.cast(create_status, ctypes.c_void_p))
+
+    @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)
+    def get_api(number: int) -> int | None:
+        return ctypes.addressof(table) if number == 1 else None
+
+    @ctypes.CFUNCTYPE(ctypes.c_void_p)
+    def get_version() -> int:
+        return ctypes.addressof(version)
+
+    base = ApiBase(ctypes.cast(get_api, ctypes.c_void_p), ctypes.cast(get_version, ctypes.c_void_p))
+    register = specc_kernels.library().RegisterCustomOps
+    register.restype = ctypes.c_void_p
+    assert register(None, ctypes.byref(base)) == 1
+    reason = b"specc_kernels needs ONNX Runtime 1.17 or newer, and this is 1.16.3"
+    assert messages == [reason + b"; install a newer onnxruntime"]

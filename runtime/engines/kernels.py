@@ -17,7 +17,12 @@ from .onnx_runtime import ort
 from .versions import numbers
 
 PACKAGE, MODULE, DOMAIN = "specc-kernels", "specc_kernels", "specc::"
-INSTALL = "pip install specc-kernels, or from a clone of specc: pip install ./kernels"
+REFERENCE = "scalar"  # the variant that every processor runs
+SLOW = (
+    f"only the variant {REFERENCE} is in use, which is many times slower; unset SPECC_KERNELS_DISABLE, or use a "
+    "processor with AVX2 or NEON"
+)
+INSTALL = "pip install specc-compiler[kernels], or from a clone of specc: pip install ./kernels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +33,15 @@ class Library:
         version: of the package.
         path: the shared library's file.
         operators: the names of its operators, without their domain.
-        variants: the sets of instructions that it was built for and that this processor has, slowest first.
+        built: the sets of instructions that it was built for, slowest first.
+        variants: those of them that this processor has.
         active: the variant in use.
     """
 
     version: str
     path: str
     operators: tuple[str, ...]
+    built: tuple[str, ...]
     variants: tuple[str, ...]
     active: str
 
@@ -63,6 +70,7 @@ def library() -> Library:
         version=installed,
         path=about.library,
         operators=about.operators,
+        built=about.built,
         variants=about.supported,
         active=about.active,
     )

@@ -184,7 +184,7 @@ def _examine_kernels() -> Finding:
     from specc.runtime.engines import ONNX_RUNTIME
     from specc.runtime.errors import BackendError
 
-    missing, notes = [], []
+    missing, warnings, notes = [], [], []
     if not _onnx_runtime():
         missing.append(f"ONNX Runtime is not installed; {ONNX_RUNTIME}")
     else:
@@ -193,8 +193,11 @@ def _examine_kernels() -> Finding:
         try:
             kernels.check()
             library = kernels.library()
-            variants = ", ".join(library.variants)
-            notes.append(f"version {library.version}, variant {library.active} (this processor runs {variants})")
+            built, runs = ", ".join(library.built), ", ".join(library.variants)
+            notes.append(f"version {library.version}, built for {built}")
+            notes.append(f"this processor runs {runs}; {library.active} is in use")
+            if library.active == kernels.REFERENCE:
+                warnings.append(kernels.SLOW)
         except BackendError as e:
             missing.append(str(e))
     works = not missing
@@ -205,6 +208,7 @@ def _examine_kernels() -> Finding:
         build=works,
         run=works,
         missing=tuple(missing),
+        warnings=tuple(warnings),
         notes=tuple(notes),
     )
 

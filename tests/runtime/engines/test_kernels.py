@@ -23,7 +23,7 @@ from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec
 
 NEEDS = {"specc::LinearBF16": "0.1.0", "specc::TreeAttention": "0.1.0"}
-REMEDY = r"pip install specc-kernels, or from a clone of specc: pip install \./kernels$"
+REMEDY = r"pip install specc-compiler\[kernels\], or from a clone of specc: pip install \./kernels$"
 
 
 def engine(needs: Mapping[str, str]) -> EngineSpec:
@@ -35,6 +35,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str = "0.1.0", **changes: 
     about = {
         "library": "/none.so",
         "operators": ("LinearBF16", "TreeAttention"),
+        "built": ("scalar", "avx2", "avx512"),
         "supported": ("scalar", "avx2"),
         "active": "avx2",
     }

@@ -63,15 +63,34 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
     assert not all_findings["backend tensorrt-rtx"].run
 
 
-def test_the_library_of_operators_is_named_with_its_version_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+def install_kernels(monkeypatch: pytest.MonkeyPatch, active: str) -> None:
+    """Install a double of specc-kernels that was built for more than this processor has."""
     here = kernels.Library(
-        version="0.3.1", path="/x.so", operators=("LinearBF16",), variants=("scalar", "avx2"), active="avx2"
+        version="0.3.1",
+        path="/x.so",
+        operators=("LinearBF16",),
+        built=("scalar", "avx2", "avx512"),
+        variants=("scalar", "avx2"),
+        active=active,
     )
     monkeypatch.setattr(kernels, "check", lambda: None)
     monkeypatch.setattr(kernels, "library", lambda: here)
+
+
+def test_the_library_of_operators_is_named_with_its_version_and_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_kernels(monkeypatch, active="avx2")
     finding = findings()["library specc-kernels"]
-    assert finding.run and finding.build and not finding.missing
-    assert finding.notes == ("version 0.3.1, variant avx2 (this processor runs scalar, avx2)",)
+    assert finding.run and finding.build and not finding.missing and not finding.warnings
+    assert finding.notes == (
+        "version 0.3.1, built for scalar, avx2, avx512",
+        "this processor runs scalar, avx2; avx2 is in use",
+    )
+
+
+def test_a_processor_that_runs_the_reference_alone_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_kernels(monkeypatch, active="scalar")
+    (warning,) = findings()["library specc-kernels"].warnings
+    assert "only the variant scalar is in use" in warning and "unset SPECC_KERNELS_DISABLE" in warning
 
 
 @pytest.mark.parametrize("problem", ["specc-kernels is not installed; pip install specc-kernels", "it does not fit"])

@@ -44,6 +44,7 @@ def session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # The threads may outnumber the cores.
     options.register_custom_ops_library(specc_kernels.library_path())
     model = helper.make_model(graph, opset_imports=OPSETS, ir_version=10)
     return ort.InferenceSession(model.SerializeToString(), options)

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Run the parity tests of specc-kernels under the address sanitizer and the undefined-behaviour sanitizer.
+#
+#   .ci/sanitize.sh VENV    after .ci/install.sh VENV --kernels
+#
+# First every variant against the reference without ONNX Runtime, then the operators in sessions of ONNX Runtime, whose
+# own code is not checked. The variants up to AVX2 are left out there: they share the code, and take long.
+set -eu
+cd "$(dirname "$0")/.."
+
+venv=$(cd "$1" && pwd)
+build=$PWD/build/sanitize
+compiler=${CXX:-c++}
+if ! command -v "${compiler%% *}" >/dev/null; then
+    echo "no C++ compiler ($compiler): nothing is run under sanitizers; install g++" >&2
+    exit 0
+fi
+export PATH="$venv/bin:$PATH" UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+cmake -S kernels -B "$build" -G Ninja -DSPECC_CHECK=ON -DSPECC_SANITIZE=address,undefined >/dev/null
+cmake --build "$build" >/dev/null
+"$build/specc_kernels_check" 10
+
+# Python is not built with the sanitizers, so they are loaded before it. It leaks by design.
+sanitizers=$($compiler -print-file-name=libasan.so):$($compiler -print-file-name=libubsan.so)
+LD_PRELOAD=$sanitizers ASAN_OPTIONS=detect_leaks=0 SPECC_KERNELS_LIBRARY=$build/specc_kernels.so \
+    "$venv/bin/python" -m pytest kernels/tests -k "bits_of_the_reference and not scalar and not avx2"
