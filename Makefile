@@ -45,7 +45,7 @@ $(VENV)/ready-kernels: $(VENV)/ready $(KERNELS)
 
 demo: $(VENV)/ready
 	$(BIN)/specc compile examples/pycode-10m --assistant-model examples/pycode-1m \
-		--prompts examples/prompts.jsonl --golden-tokens 48 --output $(DEMO) --overwrite
+		--dtype fp32 --prompts examples/prompts.jsonl --golden-tokens 48 --output $(DEMO) --overwrite
 	@echo; echo "== plain decoding"
 	$(BIN)/specc generate $(DEMO) --prompt "$$(cat examples/prompt.txt)" --no-speculation
 	@echo; echo "== the default recipe"

@@ -16,7 +16,7 @@ from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
-from specc.compiler.kernels import KERNELS, rounded_matrices, with_lowering
+from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
@@ -98,6 +98,7 @@ def _write_bundle(
         if options.assistant_model:
             check_assistant_tokenizer(options, tokenizer, prompts)
         model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
+    options = with_checkpoint_dtype(options, model)
     spec = describe(model, options.model, options.max_seq_len)
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
     assistant = load_assistant(options.assistant_model, options, spec) if options.assistant_model else None

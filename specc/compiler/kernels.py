@@ -8,6 +8,8 @@ from transformers import PreTrainedModel
 
 from specc.compiler.options import Options
 from specc.compiler.panels import is_bf16
+from specc.runtime.engines import kernels
+from specc.runtime.engines.onnx_runtime import ort
 from specc.runtime.errors import BackendError
 
 KERNELS = "kernels"
@@ -23,26 +25,31 @@ def with_lowering(options: Options) -> Options:
     Raises:
         BackendError: the user asked for specc-kernels, which is missing or cannot build what else is asked for.
     """
-    from specc.runtime.engines import kernels
-
-    only_onnx = set(options.backends) == {"onnx"}
     if options.build.lowering == KERNELS:
-        if not only_onnx:
+        if set(options.backends) != {"onnx"}:
             names = ", ".join(options.backends)
             raise BackendError(
                 f"--lowering kernels is for --backend onnx alone, not for {names}; leave one of them out"
             )
         kernels.library()
         return options
-    if options.build.lowering or not only_onnx or options.dtype not in CHOSEN_FOR:
-        return options
-    if options.dtype == "bf16" and _has_gpu():
-        return options
-    try:
-        kernels.library()
-    except BackendError:
+    if options.dtype not in CHOSEN_FOR or not _free_to_take(options, options.dtype):
         return options
     return replace(options, build=replace(options.build, lowering=KERNELS))
+
+
+def with_checkpoint_dtype(options: Options, model: PreTrainedModel) -> Options:
+    """Return the options with weights in bf16, if the user chose no type and that costs the model nothing.
+
+    Args:
+        options: the options after `with_lowering`.
+        model: the target, in fp32. bf16 must hold every value of its matrices, as where the checkpoint was in bf16.
+    """
+    if options.dtype is not None:
+        return options
+    bf16 = replace(options, dtype="bf16", build=replace(options.build, lowering=KERNELS))
+    is_free = options.build.lowering == KERNELS or _free_to_take(options, "bf16")
+    return bf16 if is_free and not rounded_matrices(model, bf16) else options
 
 
 def rounded_matrices(model: PreTrainedModel, options: Options) -> list[str]:
@@ -52,7 +59,16 @@ def rounded_matrices(model: PreTrainedModel, options: Options) -> list[str]:
     return [name for name, weight in model.named_parameters() if weight.ndim == 2 and not is_bf16(weight)]
 
 
-def _has_gpu() -> bool:
-    from specc.runtime.engines.onnx_runtime import ort
+def _free_to_take(options: Options, dtype: str) -> bool:
+    """Tell whether the library is here and the user's options leave the lowering of such weights open."""
+    if options.build.lowering or set(options.backends) != {"onnx"} or (dtype == "bf16" and _has_gpu()):
+        return False
+    try:
+        kernels.library()
+    except BackendError:
+        return False
+    return True
 
+
+def _has_gpu() -> bool:
     return "CUDAExecutionProvider" in ort.get_available_providers()

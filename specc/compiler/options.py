@@ -33,7 +33,8 @@ class Options:
         golden_tokens: tokens that the original model decodes after each golden prompt.
         text: a text file on which the original's perplexity is measured.
         backends: names of backends; each builds every engine.
-        dtype: type of the target's weights, see `specc.backends.typed`. None leaves it to the backends.
+        dtype: type of the target's weights, see `specc.backends.typed`. None takes bf16 for a checkpoint whose values
+            bf16 holds, where specc-kernels is installed, and else leaves it to the backends.
         lanes: sequences that one call of the engines with lanes runs. 1 builds no such engines.
         draft_dtype: type of the weights that draft engines read. It changes the speed, never the output.
         build: options for the backends.

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from specc.backends import Options as BuildOptions
 from specc.compiler import compile_bundle
 from specc.compiler import kernels as chosen
-from specc.compiler.kernels import rounded_matrices, with_lowering
+from specc.compiler.kernels import rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.options import Options
 from specc.exactness import golden
 from specc.runtime.bundle import open_bundle
@@ -68,6 +69,38 @@ def test_bf16_stays_with_a_gpu_where_there_is_one(installed: bool, monkeypatch: 
     assert with_lowering(options(dtype="bf16")).build.lowering is None
 
 
+def in_bf16() -> Any:
+    """Return a model whose matrices bf16 holds."""
+    target = deepcopy(model("llama"))
+    for weight in target.parameters():
+        weight.data = weight.data.to(torch.bfloat16).to(torch.float32)
+    return target
+
+
+def test_a_checkpoint_in_bf16_keeps_its_type_where_the_library_is(installed: bool) -> None:
+    settled = with_checkpoint_dtype(options(), in_bf16())
+    assert (settled.dtype, settled.build.lowering) == (("bf16", "kernels") if installed else (None, None))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dtype": "fp32"}, {"dtype": "int4"}, {"lowering": "fast"}, {"backends": ("inductor",)}]
+)
+def test_what_the_user_chose_stays_for_a_checkpoint_in_bf16(changes: dict[str, Any], installed: bool) -> None:
+    requests = options(**changes)
+    assert with_checkpoint_dtype(requests, in_bf16()) is requests
+
+
+def test_a_checkpoint_that_bf16_would_round_stays_as_it_is(installed: bool) -> None:
+    requests = options()
+    assert with_checkpoint_dtype(requests, model("llama")) is requests
+
+
+def test_a_gpu_keeps_the_choice_for_a_checkpoint_in_bf16(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "_has_gpu", lambda: True)
+    requests = options()
+    assert with_checkpoint_dtype(requests, in_bf16()) is requests
+
+
 def test_beside_other_backends_the_backend_chooses(installed: bool) -> None:
     both = options(dtype="int4", backends=("onnx", "inductor"))
     assert with_lowering(both) is both
@@ -100,7 +133,7 @@ def exact_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def compiled(source: Path, output: Path, dtype: str, lowering: str = "kernels") -> Path:
+def compiled(source: Path, output: Path, dtype: str | None, lowering: str | None = "kernels") -> Path:
     prompts = output.with_suffix(".jsonl")
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("import os, sys\nimport os,", "def wrap")))
     recipes = ("plain", "prompt-lookup", "quantized-self-draft", "token-recycling")
@@ -121,9 +154,8 @@ def compiled(source: Path, output: Path, dtype: str, lowering: str = "kernels") 
 def test_a_bf16_bundle_of_a_bf16_checkpoint_has_the_tokens_and_golden_outputs_of_fp32(
     exact_model: Path, tmp_path: Path
 ) -> None:
-    fp32, bf16 = (
-        compiled(exact_model, tmp_path / f"{t}.specc", t, low) for t, low in (("fp32", "fast"), ("bf16", "kernels"))
-    )
+    fp32 = compiled(exact_model, tmp_path / "fp32.specc", "fp32", "fast")
+    bf16 = compiled(exact_model, tmp_path / "bf16.specc", None, None)  # the default for such a checkpoint
     assert (fp32 / golden.FILE).read_bytes() == (bf16 / golden.FILE).read_bytes()
     bundle = open_bundle(bf16)
     assert bundle.manifest.near_tie_tolerance == open_bundle(fp32).manifest.near_tie_tolerance
