@@ -56,7 +56,7 @@ def replays_of(session: Any, recipe: Any) -> list[Replay]:
     replays = []
     for name in dict.fromkeys(("prefill", "decode", *recipe.engine_names)):
         engine = session.engines[name]
-        holder = next(iter(engine._lanes.values())) if hasattr(engine, "_lanes") else engine
+        holder = engine._bindings[engine.store] if hasattr(engine, "_bindings") else engine
         real = holder.runner.runner if isinstance(holder.runner, Replay) else holder.runner
         holder.runner = Replay(real)
         replays.append(holder.runner)

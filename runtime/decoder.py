@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .call import Call, finish
 from .draft import Draft, Outputs
 from .engine import Engine
+from .errors import CODE_ERRORS, SpeccError
 from .lanes import Lane
 from .loop import Decoding, stepping
 from .method import RunnableMethod
@@ -88,8 +89,12 @@ class Decoder:
             self.started, self.reads, self._reader = True, True, None
         if self.reads:
             return (yield from self._read(limits.prompt_tokens))
-        with self._method.drafting():
+        try:
             _, accepted = yield from stepping(self.decoding, limits.draft_tokens)
+        except SpeccError:
+            raise
+        except CODE_ERRORS as e:
+            raise self._method.failure(e) from e
         return seq.tokens[-len(accepted.slots) :]
 
     def charge(self, seconds: float) -> None:

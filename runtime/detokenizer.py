@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from .errors import BundleError
-from .panics import library_errors
+from .panics import LibraryErrors
 
 CONTEXT = 8  # Tokens of a prompt that are decoded with its answer.
+KEPT = 4096  # Texts of short runs of tokens that are kept.
 PARTIAL = "\ufffd"  # What a decoder writes for bytes that are no character, or not yet one.
 # Spaces that the tokenizers of transformers leave out of a text, in the order in which they do.
 CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -39,10 +41,11 @@ class Decoder:
         names = [f"<0x{byte:{form}}>" for byte in range(256) for form in ("02X", "02x")]
         ids = {tokenizer.token_to_id(name) for name in names} if b'"ByteFallback"' in state else set()
         self.byte_ids = frozenset(i for i in ids if i is not None)
+        self.decode_again = lru_cache(KEPT)(self.decode)  # For tuples of tokens that are decoded again and again.
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of all these tokens."""
-        with library_errors(_failed):
+        with LibraryErrors(_failed):
             text = str(self.tokenizer.decode(list(tokens)))
         if self.clean_up:
             for spaced in CLEANED:
@@ -98,7 +101,7 @@ class Detokenizer:
 
     def _after(self, start: int, end: int) -> str | None:
         """Return the text of all tokens after `end`, decoded from `start` on; None if they change the text before."""
-        before = self.decoder.decode(self._tokens[start:end])
+        before = self.decoder.decode_again(tuple(self._tokens[start:end]))  # Mostly one token.
         text = self.decoder.decode(self._tokens[start:])
         if text.startswith(before):
             return text[len(before) :]

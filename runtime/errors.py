@@ -46,6 +46,12 @@ class BackendError(SpeccError):
     """A backend that cannot build an engine, or run one, on this machine."""
 
 
+# What Python raises where a drafter or a rule gets an engine, a parameter or numbers that it cannot use.
+CODE_ERRORS = (
+    TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, MemoryError, RecursionError,
+)  # fmt: skip
+
+
 def printable(text: str) -> str:
     """Return a text with escapes for what no terminal should get: control characters and halves of surrogate pairs."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

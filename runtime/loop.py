@@ -14,6 +14,7 @@ from .call import Call
 from .draft import Accepted, Draft, Outputs
 from .drafters import Drafting
 from .engine import Engine, narrowest
+from .errors import CODE_ERRORS, RecipeError, SpeccError, first_line
 from .sequence import Sequence
 from .stats import Stats
 
@@ -51,7 +52,7 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
         The draft, and what was accepted of it.
 
     Raises:
-        RecipeError: the draft fits none of the request's engines.
+        RecipeError: the draft fits none of the request's engines, or the acceptance rule failed.
     """
     start = time.perf_counter()
     seq, stats, processing = request.seq, request.stats, request.seq.processing
@@ -66,7 +67,15 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
     outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree)
     stats.target_calls += 1
     verified = seq.verified(outputs, draft)
-    accepted = request.accept(draft, verified)
+    try:
+        accepted = request.accept(draft, verified)
+    except SpeccError:
+        raise
+    except CODE_ERRORS as e:
+        raise RecipeError(
+            f"acceptance {request.accept.__name__} failed at this draft ({type(e).__name__}: {first_line(e)}); "
+            "take another rule, such as match"
+        ) from e
     seq.append(draft, accepted)
     if processing:
         processing.commit(outputs, accepted.slots, seq.tokens[-len(accepted.slots) :])

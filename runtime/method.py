@@ -6,8 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -15,14 +14,9 @@ from typing import Any
 from .acceptance import Acceptance, Keeps, with_parameters
 from .drafters import Drafter
 from .engine import Engine
-from .errors import RecipeError, SpeccError, TreeError, first_line
+from .errors import CODE_ERRORS, RecipeError, SpeccError, TreeError, first_line
 from .recipe import Recipe
 from .sampling import Sampling
-
-# What Python raises where a drafter gets an engine or a parameter that it cannot use.
-DRAFTER_ERRORS = (
-    TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, MemoryError, RecursionError,
-)  # fmt: skip
 
 # Arguments of drafters that a rule can ask for, and what they mean.
 OPTIONS = {
@@ -84,30 +78,23 @@ class RunnableMethod:
         """
         options = dict.fromkeys(self.drafter_options, True)
         try:
-            with self.drafting():
-                return self.drafter(**engines, **self.recipe.parameters, **options)
+            return self.drafter(**engines, **self.recipe.parameters, **options)
         except (RecipeError, TreeError) as e:
             raise RecipeError(f"recipe {self.recipe.name}: {e}") from e
-
-    @contextmanager
-    def drafting(self) -> Iterator[None]:
-        """Turn what Python raises while a drafter or a rule works into a RecipeError. A SpeccError passes as it is.
-
-        A manifest may give a drafter any engine and any parameter, and a stranger may have written the manifest.
-
-        Raises:
-            RecipeError: the drafter or the rule failed.
-        """
-        try:
-            yield
         except SpeccError:
             raise
-        except DRAFTER_ERRORS as e:
-            reason = f"{type(e).__name__}: {first_line(e)}"
-            raise RecipeError(
-                f"the drafter {self.recipe.drafter} does not go with its engines and parameters ({reason}); "
-                "decode by recipe plain, or compile the bundle again"
-            ) from e
+        except CODE_ERRORS as e:
+            raise RecipeError(f"recipe {self.recipe.name}: {self.failure(e)}") from e
+
+    def failure(self, error: BaseException) -> RecipeError:
+        """Return the error that says what Python raised while the drafter worked: one of `CODE_ERRORS`.
+
+        A manifest may give a drafter any engine and any parameter, and a stranger may have written the manifest.
+        """
+        return RecipeError(
+            f"the drafter {self.recipe.drafter} does not go with its engines and parameters "
+            f"({type(error).__name__}: {first_line(error)}); decode by recipe plain, or compile the bundle again"
+        )
 
 
 def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> RunnableMethod:

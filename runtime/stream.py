@@ -185,8 +185,11 @@ class Stream:
     def rest(self) -> Generation:
         """Run to the end, and return the answer with all text that was not taken yet."""
         with self._lock:
-            text = "".join(self)
-        return self.generation(text)
+            pieces = list(self._pieces)
+            self._pieces.clear()
+            while not self.ended:
+                pieces += self.advance()
+        return self.generation("".join(pieces))
 
     def generation(self, text: str) -> Generation:
         """Return the answer so far, with a text."""

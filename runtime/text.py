@@ -16,7 +16,7 @@ from .bundle import Bundle
 from .chat import FOLDER, TEMPLATE, ChatOptions, ChatTemplate, Message, read_templates, special_tokens
 from .detokenizer import Decoder, Detokenizer
 from .errors import BundleError, PromptError, SpeccWarning, check_unicode, first_line, printable
-from .panics import library_errors
+from .panics import LibraryErrors
 from .processors.grammar import Grammars
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -40,7 +40,7 @@ class Text:
         def unreadable(reason: str) -> BundleError:
             return BundleError(f"{file} cannot be read ({reason}); upgrade tokenizers, or compile again")
 
-        with library_errors(unreadable):
+        with LibraryErrors(unreadable):
             data = file.read_bytes()
             tokenizer_file.check(data)
             self.tokenizer = Tokenizer.from_buffer(data)
@@ -138,7 +138,7 @@ class Text:
         def failed(reason: str) -> PromptError:
             return PromptError(f"the tokenizer fails on this prompt: {reason}; pass token ids")
 
-        with library_errors(failed):
+        with LibraryErrors(failed):
             if self._may_be_slow:
                 return tokenizer_time.encode_in_time(self.tokenizer, text, special=special)
             return list(self.tokenizer.encode(text, add_special_tokens=special).ids)

@@ -13,7 +13,7 @@ from specc.compiler.options import Options
 from specc.huggingface import describe, load_model
 from specc.runtime.errors import BundleError, CaptureError, RecipeError, first_line
 from specc.runtime.manifest import ModelSpec
-from specc.runtime.panics import library_errors
+from specc.runtime.panics import LibraryErrors
 
 
 class Tokenizer(Protocol):
@@ -85,7 +85,7 @@ def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> 
     def failed(reason: str) -> CaptureError:
         return CaptureError(f"the model's tokenizer fails on a golden prompt ({reason}); give others by --prompts")
 
-    with library_errors(failed):
+    with LibraryErrors(failed):
         return [(text, tokenizer.encode(text)[: context // 2]) for text in texts]
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from specc.runtime.errors import BundleError, SpeccError
-from specc.runtime.panics import library_errors
+from specc.runtime.panics import LibraryErrors
 
 PANICS = """
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -18,7 +18,7 @@ SILENCE
 tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
 tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
 try:
-    with panics.library_errors(BundleError):
+    with panics.LibraryErrors(BundleError):
         tokenizer.encode("a" * 40 + "b")
 except BundleError as e:
     print(e)
@@ -31,14 +31,14 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("error", [Panic("no such piece\nat line 3"), ValueError("no such piece"), MemoryError()])
 def test_whatever_is_raised_becomes_one_line(error: BaseException) -> None:
-    with pytest.raises(BundleError) as e, library_errors(lambda reason: BundleError(f"bad file ({reason})")):
+    with pytest.raises(BundleError) as e, LibraryErrors(lambda reason: BundleError(f"bad file ({reason})")):
         raise error
     assert str(e.value) in ("bad file (no such piece)", "bad file (MemoryError)") and e.value.__cause__ is error
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), BundleError("ours")])
 def test_exits_and_our_own_errors_pass(error: BaseException) -> None:
-    with pytest.raises(type(error)) as e, library_errors(SpeccError):
+    with pytest.raises(type(error)) as e, LibraryErrors(SpeccError):
         raise error
     assert e.value is error
 
