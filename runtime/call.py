@@ -78,9 +78,9 @@ class Call(NamedTuple):
             charge: is called with the seconds of the run.
         """
         if charge is None:
-            return self.engine.run((self,))[0]
+            return self.engine.run_one(self)
         before = self.engine.seconds
-        outputs = self.engine.run((self,))[0]
+        outputs = self.engine.run_one(self)
         charge(self.engine.seconds - before)
         return outputs
 
@@ -100,17 +100,17 @@ class Pending:
         return self._future.result()
 
 
-def finish(calls: Generator[Call, Outputs, T], run: Callable[[Call], Outputs] = Call.run) -> T:
+def finish(calls: Generator[Call, Outputs, T], charge: Callable[[float], object] | None = None) -> T:
     """Run the calls that a generator yields, each alone, and return what the generator returns.
 
     Args:
         calls: the generator.
-        run: runs one call.
+        charge: is called with the seconds of each run.
     """
     try:
         call = next(calls)
         while True:
-            call = calls.send(run(call))
+            call = calls.send(call.run(charge))
     except StopIteration as end:
         result: T = end.value
         return result

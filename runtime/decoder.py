@@ -76,7 +76,7 @@ class Decoder:
         The step holds the model's lock.
         """
         with self._shared.lock:
-            return finish(self.step(), lambda call: call.run(self.charge))
+            return finish(self.step(), self.charge)
 
     def step(self, limits: StepLimits = StepLimits()) -> Generator[Call, Outputs, list[int]]:
         """Yield the calls of the next step, get the outputs of each, and return its new tokens.

@@ -6,7 +6,8 @@ N  slots      V  vocabulary      K  ranks of a top-k
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 ONE_SLOT = Tree.chain(1)
+NONE: Mapping[int, np.ndarray] = MappingProxyType({})  # Of a draft that has no probs, or no logits.
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """Tokens in the slots of a tree, for the target to verify.
 
     Attributes:
@@ -35,8 +36,8 @@ class Draft:
 
     tokens: tuple[int, ...]
     tree: Tree
-    probs: Mapping[int, np.ndarray] = field(default_factory=dict)
-    logits: Mapping[int, np.ndarray] = field(default_factory=dict)
+    probs: Mapping[int, np.ndarray] = NONE
+    logits: Mapping[int, np.ndarray] = NONE
     by: Engine | None = None
 
     @classmethod
@@ -47,15 +48,14 @@ class Draft:
         logits: Mapping[int, np.ndarray] | None = None,
     ) -> Draft:
         """Make a draft without branches: the pending token, and the tokens that may follow it."""
-        return cls(tuple(tokens), Tree.chain(len(tokens)), probs or {}, logits or {})
+        return cls(tuple(tokens), Tree.chain(len(tokens)), probs or NONE, logits or NONE)
 
     def only(self, slots: Sequence[int]) -> Draft:
         """Return the draft of some of the slots, in ascending order. The parent of each must be among them."""
         place = {slot: i for i, slot in enumerate(slots)}
         parents = tuple([place.get(self.tree.parents[slot], -1) for slot in slots])
         chain = Tree.chain(len(slots))
-        return replace(
-            self,
+        return self._replace(
             tokens=tuple([self.tokens[slot] for slot in slots]),
             tree=chain if parents == chain.parents else Tree(parents),
             probs={place[slot]: probs_V for slot, probs_V in self.probs.items() if slot in place},
@@ -145,8 +145,7 @@ class OtherLogits(NamedTuple):
         return int(self.logits(slot).argmax())
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(NamedTuple):
     """The target's outputs for every slot of a draft, with the sampling parameters of the request.
 
     Attributes:
@@ -169,7 +168,7 @@ class Verified:
         Args:
             logits: returns the logits of the token after a slot, [V] float32.
         """
-        return replace(self, processed=OtherLogits(logits))
+        return self._replace(processed=OtherLogits(logits))
 
     def choose(self, slot: int) -> int:
         """Return the token that plain decoding would emit after `slot`: the argmax, or a sample."""
@@ -197,8 +196,7 @@ class Verified:
         return self.sampling.probs(self.logits(slot))
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The decision of an acceptance rule.
 
     Attributes:

@@ -89,14 +89,17 @@ class Engine:
             BackendError: the runner fails.
         """
         if len(calls) == 1:
-            call = calls[0]
-            return [self._run(self._bindings.get(call.cache.store) or self._binding(call.cache.store), call)]
+            return [self.run_one(calls[0])]
         bindings = [self._binding(call.cache.store) for call in calls]
         outputs = []
         for binding, call in zip(bindings, calls, strict=True):
             views = self._run(binding, call)
             outputs.append(views.copy() if bindings.count(binding) > 1 else views)
         return outputs
+
+    def run_one(self, call: Call) -> Outputs:
+        """Run one call, as `run` does, and return its outputs."""
+        return self._run(self._bindings.get(call.cache.store) or self._binding(call.cache.store), call)
 
     def start(self, calls: Tokens[Call]) -> Pending:
         """Start a run in another thread, and return at once. The engine must not run anything else until it ends.

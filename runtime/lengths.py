@@ -182,11 +182,11 @@ class Length:
 
     def takes(self, outputs: Outputs) -> bool:
         """Tell whether the draft takes a token from the engine's outputs, which have one row."""
-        return all(stop.takes(outputs) for stop in self.stops)
+        return not self.stops or all(stop.takes(outputs) for stop in self.stops)
 
     def goes_on(self, probability: float) -> bool:
         """Tell whether the draft goes on after a token of this probability."""
-        return all(stop.goes_on(probability) for stop in self.stops)
+        return not self.stops or all(stop.goes_on(probability) for stop in self.stops)
 
     def observe(self, drafted: int, accepted: int) -> None:
         """Learn from a step: how many tokens were drafted, and how many of them were accepted."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,7 @@ class Likeliest(Drafting[Any]):
         tokens = list(draft.tokens)
         for child, token in zip(draft.tree.children[0], best, strict=False):
             tokens[child] = int(token)
-        return replace(draft, tokens=tuple(tokens))
+        return draft._replace(tokens=tuple(tokens))
 
 
 def first_tokens(demo: Session, recipe: str, rule: Acceptance, wrap: Callable[..., Any] | None = None) -> Counter[int]:

@@ -177,7 +177,7 @@ class Circle(Toy):
 
 def step(request: Decoding) -> tuple[Draft, Accepted]:
     """Take one step of a request, whose calls run one after another. Return the draft, and what was accepted of it."""
-    return finish(stepping(request), lambda call: call.run(request.stats.charge))
+    return finish(stepping(request), request.stats.charge)
 
 
 class World:

@@ -6,7 +6,6 @@ V  vocabulary
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 import numpy as np
 
@@ -111,10 +110,10 @@ class EntropyAdaptiveDrafting(DraftModelDrafting):
             return Draft.chain([self.seq.pending])
         draft = yield from super().propose(room)
         if self.switch.large:
-            return replace(draft, logits={})  # The target chooses the next token.
+            return draft._replace(logits={})  # The target chooses the next token.
         last = draft.tree.slots - 1
         self.switch.record(draft.logits[last])
-        return replace(draft, logits={last: draft.logits[last]})
+        return draft._replace(logits={last: draft.logits[last]})
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         last = accepted.slots[-1]
