@@ -35,17 +35,15 @@ class NumpyArray(HostArray):
     """An array as NumPy makes it, with huge pages."""
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self.values = np.zeros(shape, dtype)
-
-    def join_pages(self) -> None:
-        """Do nothing."""
+        self.values, self.separate = np.zeros(shape, dtype), 0
 
 
 class SmallPages(HostArray):
     """An array that stays in small pages."""
 
-    def join_pages(self) -> None:
-        """Do nothing."""
+    def join_pages(self, count: int) -> int:
+        """Make none."""
+        return 0
 
 
 KINDS = {"NumPy's": NumpyArray, "small pages": SmallPages, "specc's": HostArray}

@@ -80,7 +80,7 @@ class JacobiDrafting(Drafting[Jacobi]):
         missing = self.drafter.count - len(self.guess)
         tokens = [self.seq.pending, *self.guess, *[self.seq.pending] * missing]
         if not self.samples:
-            return Draft.chain(tokens, logits=dict(enumerate(self.logits)))
+            return Draft.chain(tokens, logits=dict(enumerate(self.logits)) if self.logits else None)
         certain_V = np.zeros(self.drafter.vocab_size or 0)
         certain_V[self.seq.pending] = 1
         rows = [*self.rows, *[certain_V] * missing]
@@ -92,7 +92,7 @@ class JacobiDrafting(Drafting[Jacobi]):
             assert verified.outputs.logits_NV is not None
             self.logits = tuple(verified.outputs.logits_NV[slots.start : slots.stop].copy())
         if not self.samples:
-            self.guess = tuple(verified.outputs.ids_N[slots.start : slots.stop])
+            self.guess = tuple(verified.outputs.ids_N[slots.start : slots.stop].tolist())
             return
         # A place of the text has another slot at each step, so no two draws of it share their random numbers.
         rngs = [self.seq.sampling.rng.at(verified.position + slot, Use.DRAFT, slot) for slot in slots]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
@@ -20,11 +21,14 @@ DTYPES = {"int64": np.int64, "float32": np.float32, "bool": np.bool_, "int32": n
 # Measured on two cores of a Xeon (AVX-512), ONNX Runtime 1.31; benchmarks/LOG.md has other values.
 # Measure anew: specc bench build/demo.specc --rounds 31, with one value and the other.
 SPIN_MICROSECONDS = 80
-# Pages are small until more than this share of a cache's rows is filled. Small pages save memory, and attention over
-# many rows is slower in them: a decode step of SmolLM2-135M takes 1.02 times as long after 256 rows, and 1.08 to 1.26
+# Pages of a cache are small until more than this share of its rows is filled. Small pages save memory, and attention
+# over many rows is slower in them: a decode step of SmolLM2-135M takes 1.02 times as long after 256 rows, and 1.08 to 1.26
 # times after 1024.
 # Measure anew: python benchmarks/bench_memory.py BUNDLE.
 SMALL_PAGES = 0.25
+# All pages are joined while so large a share of the rows is filled after that. Joining is spread over these rows, since
+# the whole of SmolLM2-135M takes up to 0.25 s, and other requests wait meanwhile.
+JOINED_OVER = 0.125
 
 
 class HostKV(Rows):
@@ -57,6 +61,8 @@ class HostKV(Rows):
             for i, name in enumerate(names):
                 self.values[name] = ort.OrtValue.ortvalue_from_numpy(array.values[i : i + 1])
         self.arrays = [array.values for array in self._memory]
+        pages = sum(array.separate for array in self._memory)
+        self._separate, self._share = pages > 0, pages / (JOINED_OVER * spec.capacity)
 
     def commit(self, start: int, slots: Sequence[int]) -> None:
         """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
@@ -65,24 +71,23 @@ class HostKV(Rows):
                 for to, slot in enumerate(slots):
                     if to != slot:
                         array[:, :, start + to] = array[:, :, start + slot]
-        if start + len(slots) > self._small:
-            self._join_pages()
+        if self._separate and start + len(slots) > self._small:
+            self._join_pages(len(slots))
 
     def copy(self, source: KVStore, rows: int) -> int:
         """Replace all rows by the first `rows` ones of another store in host memory. One of other shapes gives none."""
         if not isinstance(source, HostKV) or source.spec != self.spec:
             return 0
-        if rows > self._small:
-            self._join_pages()
         for array, other in zip(self.arrays, source.arrays, strict=True):
             array[:, :, :rows] = other[:, :, :rows]
         return rows
 
-    def _join_pages(self) -> None:
-        """Use huge pages from now on."""
-        self._small = self.capacity
+    def _join_pages(self, rows: int) -> None:
+        """Join as many small pages as the share of `rows` new rows."""
+        count = ceil(rows * self._share)
         for array in self._memory:
-            array.join_pages()
+            count -= array.join_pages(count)
+        self._separate = any(array.separate for array in self._memory)
 
 
 class OrtRunner:

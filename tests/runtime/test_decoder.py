@@ -10,6 +10,7 @@ from doubles.requests import PROMPT
 
 from specc.runtime.call import finish
 from specc.runtime.decoder import Decoder, StepLimits
+from specc.runtime.errors import PromptError, RecipeError
 from specc.runtime.model import Model
 from specc.runtime.session import Session
 
@@ -78,3 +79,47 @@ def test_runs_that_read_the_prompt_do_not_count(load: Callable[..., Model]) -> N
     assert (stats.calls, stats.engine_seconds, stats.prefill_seconds > 0) == (0, 0.0, True)
     steps.advance()
     assert (stats.calls, stats.target_calls) == (1, 1)
+
+
+def fails(error: Exception) -> Callable[..., Any]:
+    """Return a function that raises an error, whatever it gets."""
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [TypeError("no"), KeyError("no"), AssertionError(), ZeroDivisionError("no")])
+def test_what_python_raises_in_a_step_is_one_line_that_names_the_drafter_or_the_rule(
+    toy_model: Model, error: Exception
+) -> None:
+    """Whoever raised it."""
+    steps = decoder(toy_model.session())
+    step(steps)
+    steps.decoding.drafting.observe = fails(error)  # type: ignore[method-assign]
+    with pytest.raises(RecipeError, match=f"^the drafter prompt-lookup .*{type(error).__name__}.*; decode by") as e:
+        step(steps)
+    assert e.value.__cause__ is error
+    steps = decoder(toy_model.session())
+    step(steps)
+    accept = fails(error)
+    accept.__name__ = "best_of_three"
+    steps.decoding.accept = accept  # type: ignore[assignment]
+    with pytest.raises(RecipeError, match=f"^acceptance best_of_three .*{type(error).__name__}.*; take another") as e:
+        step(steps)
+    assert e.value.__cause__ is error
+
+
+@pytest.mark.parametrize("part", ["rule", "drafter"])
+def test_an_error_of_ours_passes_a_step_as_it_is(toy_model: Model, part: str) -> None:
+    ours = PromptError("no token is left")
+    steps = decoder(toy_model.session())
+    step(steps)
+    if part == "rule":
+        steps.decoding.accept = fails(ours)  # type: ignore[assignment]
+    else:
+        steps.decoding.drafting.observe = fails(ours)  # type: ignore[method-assign]
+    with pytest.raises(PromptError) as e:
+        step(steps)
+    assert e.value is ours

@@ -18,7 +18,7 @@ from specc.runtime import acceptance, drafters
 from specc.runtime.acceptance.match import match
 from specc.runtime.drafters import Drafter
 from specc.runtime.errors import BackendError, RecipeError
-from specc.runtime.method import load_acceptance, load_drafter, load_method
+from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter, load_method
 from specc.runtime.recipe import Recipe
 
 Load = Callable[[str], Any]
@@ -212,18 +212,29 @@ def test_every_parameter_of_a_method_is_tried() -> None:
     assert numbers - {(d, p) for d, p, _ in PARAMETERS} == inherited | twice
 
 
-@pytest.mark.parametrize("error", [TypeError("no"), IndexError("no"), AssertionError(), ZeroDivisionError("no")])
+ERRORS = [TypeError("no"), IndexError("no"), AssertionError(), ZeroDivisionError("no")]
+
+
+def method_that_raises(error: Exception) -> RunnableMethod:
+    """Return a method whose drafter cannot be made."""
+
+    def make(**options: object) -> Drafter:
+        raise error
+
+    return replace(load_method(COPIES), drafter=make)
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_what_python_raises_while_a_drafter_works_is_one_line(error: Exception) -> None:
-    with pytest.raises(RecipeError, match=f"{type(error).__name__}.*; decode by recipe plain") as e:  # noqa: SIM117
-        with load_method(COPIES).drafting():
-            raise error
+    with pytest.raises(RecipeError, match=f"{type(error).__name__}.*; decode by recipe plain") as e:
+        method_that_raises(error).make_drafter({})
     assert e.value.__cause__ is error
 
 
 def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
     ours = BackendError("the engine broke")
-    with pytest.raises(BackendError) as e, load_method(COPIES).drafting():
-        raise ours
+    with pytest.raises(BackendError) as e:
+        method_that_raises(ours).make_drafter({})
     assert e.value is ours
 
 
