@@ -5,7 +5,8 @@
 
 - Plain decoding: requests one after another, and the same requests together.
 - Each recipe, against plain decoding, where both run together.
-- The time between two tokens of requests that decode, while another request's long prompt is read.
+- The time between two tokens of requests that decode, while another request's long prompt is read: by the clock, and
+  by the processor time of this process, which other processes on the machine do not change.
 
 Works are done in turns within each round. A ratio is the median over rounds of the ratio in one round. Every answer is
 compared with that of the request alone: they must be equal.
@@ -18,6 +19,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median, quantiles
 from typing import Any
 
@@ -83,7 +85,7 @@ class Bench:
         lengths = [answer.stats.mean_acceptance_length for answer in answers]
         return Run(seconds, processor, count * self.tokens, sum(lengths) / count)
 
-    def gaps(self, count: int, prompt_tokens: int) -> tuple[float, float]:
+    def gaps(self, count: int, prompt_tokens: int) -> dict[str, float]:
         """Return the median and the 99th percentile of the milliseconds between tokens while a prompt is read."""
         options: dict[str, Any] = {"recipe": "plain", "ignore_eos": True}
         handles = [self.model.submit(list(prompt), 512, **options) for prompt in self.prompts[:count]]
@@ -91,19 +93,24 @@ class Bench:
             while len(handle.token_ids) < 8:
                 time.sleep(0.001)
         long = self.model.submit([self.prompts[0][0]] * prompt_tokens, 1, **options)
-        times: list[float] = []
-        tokens, last = len(handles[0].token_ids), time.perf_counter()
+        wall, processor = [time.perf_counter()], [time.process_time()]
+        tokens = len(handles[0].token_ids)
         while long.finish_reason is None:
             if len(handles[0].token_ids) > tokens:
-                now, tokens = time.perf_counter(), len(handles[0].token_ids)
-                times.append(now - last)
-                last = now
+                tokens = len(handles[0].token_ids)
+                wall.append(time.perf_counter())
+                processor.append(time.process_time())
             time.sleep(0.0005)
         for handle in handles:
             handle.cancel()
             handle.result()
-        ranks = quantiles(times, n=100, method="inclusive")
-        return 1e3 * ranks[49], 1e3 * ranks[98]
+        result: dict[str, float] = {}
+        for name, times in (("wall", wall), ("processor", processor)):
+            ranks = quantiles([1e3 * (end - start) for start, end in pairwise(times)], n=100, method="inclusive")
+            p50, p99 = ranks[49], ranks[98]
+            result |= {f"{name} p50 ms": round(p50, 1), f"{name} p99 ms": round(p99, 1)}
+            result[f"{name} p99 / p50"] = round(p99 / p50, 2)
+        return result
 
 
 def compare(base: list[Run], other: list[Run]) -> tuple[float, float]:
@@ -143,8 +150,7 @@ def main() -> None:
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     result: dict[str, Any] = {"rows": rows}
     if args.prompt:
-        p50, p99 = bench.gaps(3, args.prompt)
-        result["gaps"] = {"p50 ms": round(p50, 1), "p99 ms": round(p99, 1), "p99 / p50": round(p99 / p50, 2)}
+        result["gaps"] = bench.gaps(3, args.prompt)
     if args.json:
         print(json.dumps(result, indent=1))
         return

@@ -22,8 +22,8 @@ DTYPES = {"int64": np.int64, "float32": np.float32, "bool": np.bool_, "int32": n
 # Measure anew: specc bench build/demo.specc --rounds 31, with one value and the other.
 SPIN_MICROSECONDS = 80
 # Pages of a cache are small until more than this share of its rows is filled. Small pages save memory, and attention
-# over many rows is slower in them: a decode step of SmolLM2-135M takes 1.02 times as long after 256 rows, and 1.08 to 1.26
-# times after 1024.
+# over many rows is slower in them: a decode step of SmolLM2-135M takes 1.02 times as long after 256 rows, and 1.08 to
+# 1.26 times after 1024.
 # Measure anew: python benchmarks/bench_memory.py BUNDLE.
 SMALL_PAGES = 0.25
 # All pages are joined while so large a share of the rows is filled after that. Joining is spread over these rows, since
