@@ -102,7 +102,8 @@ def _write_bundle(
     spec = describe(model, options.model, options.max_seq_len)
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
     assistant = load_assistant(options.assistant_model, options, spec) if options.assistant_model else None
-    stages.weigh(expected_seconds(replace(extent, parameters=sum(p.numel() for p in model.parameters()))))
+    parameters = sum(p.numel() for p in model.parameters())
+    stages.weigh(expected_seconds(replace(extent, parameters=parameters, widens=bool(rounding(model)))))
     facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
@@ -143,8 +144,10 @@ def _write_bundle(
     names = name_blocks(plans, options.lanes)
     requests = engine_requests(names, options)
     blocks = [request.block for request in requests]
-    stages.begin("weights", "quantise and write the weights" if extent.quantises else "write the weights")
+    if extent.quantises:
+        stages.begin("quantise", "quantise the weights")
     graphs = quantize_graphs(graphs, blocks, stages.advance)
+    stages.begin("weights", "write the weights")
     if options.build.lowering == KERNELS:
         graphs = pack_graphs(graphs, blocks, rounds=bool(rounded))
     requests = settle_widths(requests, graphs, options)
