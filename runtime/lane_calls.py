@@ -126,19 +126,26 @@ class LanesEngine:
             for call, start, width in zip(calls, starts, widths_by_call, strict=True)
         ]
 
-    def measure(self) -> Prices:
+    def measure(self, rounds: int = 1) -> Prices:
         """Return what runs cost on this machine, by the shortest times of runs over rows that nobody needs.
 
         Runs of a file of fixed width cost the same, whatever they hold.
+
+        Args:
+            rounds: how often each width is measured, in turns with the others.
         """
         lanes = self.block.lanes
         self.runner.bind([None] * lanes)
         self._stores = [None] * lanes
-        one = self._seconds([1, *[0] * (lanes - 1)])
-        if not self.runner.any_width:
-            return Prices(run=one)
         width = min(4, self.runner.most // lanes)
-        each, wide = self._seconds([1] * lanes), self._seconds([width] * lanes)
+        kinds = [[1, *[0] * (lanes - 1)], [1] * lanes, [width] * lanes]
+        if not self.runner.any_width:
+            kinds = kinds[:1]
+        times = zip(*[[self._seconds(widths) for widths in kinds] for _ in range(rounds)], strict=True)
+        one, *others = [min(seconds) for seconds in times]
+        if not others:
+            return Prices(run=one)
+        each, wide = others
         slot = max(0.0, (wide - each) / (lanes * (width - 1))) if width > 1 else 0.0
         lane = max(0.0, (each - one) / (lanes - 1) - slot)
         return Prices(run=max(0.0, one - lane - slot), lane=lane, slot=slot)

@@ -6,6 +6,7 @@ while few requests run, and a large part of the cost while many do. So the lengt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from math import log
@@ -13,6 +14,9 @@ from typing import Protocol
 
 from . import lengths
 from .drafters import MOST_TOKENS
+from .errors import RecipeError
+from .json_codec import from_json
+from .manifest import PLAN, Manifest
 from .stats import Stats
 
 MEMORY = 0.9  # The weight of earlier steps after a step with a draft.
@@ -33,10 +37,31 @@ class Prices:
     lane: float = 0.0
     slot: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check the numbers, which a manifest may give.
+
+        Raises:
+            RecipeError: one is negative.
+        """
+        for name, seconds in (("run", self.run), ("lane", self.lane), ("slot", self.slot)):
+            if seconds < 0:
+                raise RecipeError(f"{name} is {seconds} seconds; tune the bundle again")
+
     def slots(self, lanes: int, share: float) -> int:
         """Return how many slots make a run of so many lanes, each with a slot, longer by a share of its time."""
         seconds = self.run + lanes * (self.lane + self.slot)
         return int(share * seconds / self.slot) if self.slot > 0 else MOST_TOKENS
+
+
+def planned_prices(manifest: Manifest) -> Prices | None:
+    """Return the prices that `specc tune` measured, as the plan of a bundle has them; None if there are none.
+
+    Raises:
+        BundleError: the plan has prices of another form.
+    """
+    plan = manifest.extra.get(PLAN)
+    prices = plan.get("prices") if isinstance(plan, Mapping) else None
+    return None if prices is None else from_json(Prices, prices, f"manifest.extra.{PLAN}.prices")
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ from threading import TIMEOUT_MAX, Condition, RLock, Thread
 from .decoder import StepLimits
 from .errors import BackendError, BusyError, SpeccError, SpeccWarning
 from .handle import Handle, Task
-from .prices import Bass, ByPrice, Prices, WidthPolicy
+from .prices import Bass, ByPrice, Prices, WidthPolicy, planned_prices
 from .shared import Shared
 from .together import Turn, run_together
 
@@ -71,9 +71,14 @@ class Scheduler:
     """
 
     def __init__(self, shared: Shared, policy: SchedulerPolicy) -> None:
-        """Prepare the queue."""
+        """Prepare the queue.
+
+        Raises:
+            BundleError: the bundle's plan has prices that are none.
+        """
         self._shared, self._lanes, self.policy = shared, shared.lanes, policy
         self.together = shared.engines.lanes > 1
+        self._planned = planned_prices(shared.bundle.manifest)
         self._lock = RLock()  # Guards the state of all handles too.
         self._work = Condition(self._lock)
         self._waiting: list[Handle] = []
@@ -252,10 +257,19 @@ class Scheduler:
 
     @cached_property
     def _prices(self) -> Prices:
-        """Measure the prices of the engine in which requests run together. It happens when the first request runs."""
+        """Return the plan's prices of the engine in which requests run together.
+
+        A bundle without a plan has none. Then they are measured when the first request runs.
+        """
+        if self._planned:
+            return self._planned
         engines = self._shared.engines
         lanes = engines.lanes_for(engines.prefill(1))
-        return lanes.measure() if lanes else Prices()
+        if lanes is None:
+            return Prices()
+        text = "prices of steps are measured at the first request, since the bundle has none; run specc tune once"
+        warnings.warn(text, SpeccWarning, stacklevel=1)
+        return lanes.measure()
 
     @cached_property
     def _widths(self) -> WidthPolicy:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime.drafters import MOST_TOKENS
-from specc.runtime.prices import Bass, ByPrice, Prices, Progress
+from specc.runtime.errors import BundleError
+from specc.runtime.manifest import Manifest
+from specc.runtime.model import Model
+from specc.runtime.prices import Bass, ByPrice, Prices, Progress, planned_prices
 from specc.runtime.stats import Stats
 
 PRICES = Prices(run=0.030, lane=0.0005, slot=0.0026)  # Of SmolLM2-135M in fp32 on one thread.
@@ -97,3 +102,33 @@ def test_bass_grows_after_a_whole_draft_and_shrinks_faster_after_a_second_failur
 
     assert policy.draft_tokens([Progress()]) == [7]
     assert [step(7, 0), step(9, 1), step(2, 3), step(1, 1), step(1, 6)] == [9, 11, 9, 7, 6]
+
+
+def with_plan(model: Model, plan: object) -> Manifest:
+    """Return the manifest of a model with something where the plan of a tuning stands."""
+    return replace(model.bundle.manifest, extra={"plan": plan})
+
+
+@pytest.mark.parametrize("plan", [None, {}, {"recipe": "plain"}, {"prices": None}, 3])
+def test_a_bundle_may_have_no_prices(toy_model: Model, plan: object) -> None:
+    assert planned_prices(with_plan(toy_model, plan)) is None
+    assert planned_prices(toy_model.bundle.manifest) is None
+
+
+def test_the_prices_of_a_plan_are_read(toy_model: Model) -> None:
+    plan = {"prices": {"run": 0.03, "lane": 0, "slot": 0.002}}
+    assert planned_prices(with_plan(toy_model, plan)) == Prices(run=0.03, slot=0.002)
+
+
+@pytest.mark.parametrize(
+    ("prices", "reason"),
+    [
+        ([], r"plan\.prices: expected dict, found \[\]"),
+        ({"run": "fast"}, r"plan\.prices\.run: expected (float|number), found 'fast'"),
+        ({"run": float("nan")}, r"plan\.prices\.run: nan is not a finite number"),
+        ({"lane": -0.5}, r"plan\.prices: lane is -0\.5 seconds; tune the bundle again"),
+    ],
+)
+def test_prices_of_another_form_are_refused(toy_model: Model, prices: object, reason: str) -> None:
+    with pytest.raises(BundleError, match=reason):
+        planned_prices(with_plan(toy_model, {"prices": prices}))
