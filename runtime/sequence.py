@@ -29,9 +29,13 @@ class KVStore(Protocol):
 
     Attributes:
         capacity: how many rows fit.
+        uncommitted: bytes of rows that the machine has promised and not given yet.
     """
 
     capacity: int
+
+    @property
+    def uncommitted(self) -> int: ...
 
     def commit(self, start: int, slots: Tokens[int]) -> None:
         """Keep the rows of some slots of the last run.
@@ -69,6 +73,11 @@ def common_prefix(tokens: Tokens[int], others: Tokens[int]) -> int:
 class Rows:
     """A store of keys and values, which can drop rows from any place on. It copies none from another store."""
 
+    @property
+    def uncommitted(self) -> int:
+        """Return 0, since the memory of all rows is there from the start."""
+        return 0
+
     def rewind(self, rows: int) -> int:
         """Return `rows`: the rows behind them become scratch as they are."""
         return rows
@@ -104,7 +113,7 @@ class RowsOfLastRunner(Rows):
 class Released:
     """A store without rows, for caches of a model that is closed."""
 
-    capacity = 0
+    capacity, uncommitted = 0, 0
 
     def commit(self, start: int, slots: Tokens[int]) -> None:
         """Keep nothing, since there are no rows."""

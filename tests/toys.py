@@ -61,6 +61,8 @@ def successors(vocabulary: int) -> np.ndarray:
 class ToyKV:
     """The rows of one cache: one number for each layer and token."""
 
+    uncommitted = 0
+
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self.rows_LC = np.zeros((LAYERS, capacity), np.uint64)

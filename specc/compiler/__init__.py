@@ -17,6 +17,7 @@ from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
+from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
@@ -29,6 +30,7 @@ from specc.exactness.reference import perplexities, reference
 from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.huggingface.gguf import read_once
 from specc.recipes import Facts, Method
+from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
 from specc.runtime.errors import SpeccWarning
@@ -55,7 +57,8 @@ def compile_bundle(options: Options) -> Report:
 
 
 def _compile(options: Options) -> Bundle:
-    check(options.backends, options.dtype, options.lanes)
+    check(options.backends, options.dtype, min(options.lanes, MOST_LANES))
+    check_lanes(options)
     options = with_lowering(options)
     methods = choose_methods(options)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
