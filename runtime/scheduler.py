@@ -15,7 +15,7 @@ from .errors import BackendError, BusyError, SpeccError, SpeccWarning
 from .handle import Handle, Task
 from .prices import Bass, ByPrice, Prices, WidthPolicy, planned_prices
 from .shared import Shared
-from .together import Turn, run_together
+from .together import RequestStep, run_together
 
 # The rules for the length of drafts, by the name that `SchedulerPolicy.widths` has.
 WIDTHS: Mapping[str, Callable[[Prices], WidthPolicy]] = {"price": ByPrice, "bass": lambda prices: Bass()}
@@ -114,7 +114,7 @@ class Scheduler:
         """Let the thread look again after the model was closed. Then all requests fail, those that pause too."""
         with self._lock:
             for handle in (*self._running, *self._waiting):
-                handle.unbind()
+                handle.unpause()
             self._work.notify_all()
 
     def _serve(self) -> None:
@@ -209,8 +209,8 @@ class Scheduler:
         try:
             with self._shared.lock:
                 limits = self._limits(handles)
-                turns = [Turn(handle.decoder.step(limit), handle.charge) for handle, limit in limits.items()]
-                results = run_together(turns, self._shared.engines.lanes_for)
+                steps = [RequestStep(handle.decoder.step(limit), handle.charge) for handle, limit in limits.items()]
+                results = run_together(steps, self._shared.engines.lanes_for)
         except Exception as e:  # The engine with lanes is not to be had, so no request can go on.
             for handle in handles:
                 self._finish(handle, "error", e)
@@ -245,7 +245,7 @@ class Scheduler:
         first: list[Handle] = []
         for handle in readers:
             lane, prompt = handle.task.session.lane, handle.stream.prompt
-            if not any(self._lanes.is_behind(lane, prompt, other.stream.prompt) for other in first):
+            if not any(self._lanes.should_wait(lane, prompt, other.stream.prompt) for other in first):
                 first.append(handle)
         return first
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
 from specc.runtime.block import Block
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, nearest
 
 Values = Mapping[str, Any]  # a value of each parameter, by name
 
@@ -93,9 +92,3 @@ class Method:
             if name not in self.parameters:
                 raise RecipeError(f"recipe {self.name} has no parameter {name!r}; {nearest(name, self.parameters)}")
         return {name: values.get(name, p.default) for name, p in self.parameters.items()}
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint for a name that is not among `names`: the nearest of them, or all."""
-    near = get_close_matches(name, names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"

@@ -98,9 +98,9 @@ class Counted(HostArray):
 
     def join_pages(self, count: int) -> int:
         """Make some, and keep how many."""
-        made = super().join_pages(count)
-        self.counts.append(made)
-        return made
+        pages = super().join_pages(count)
+        self.counts.append(pages)
+        return pages
 
 
 @ON_LINUX
@@ -114,7 +114,7 @@ def test_a_commit_joins_no_more_pages_than_its_rows_pay_for(width: int, monkeypa
         store.commit(start, range(width))
         if start + width <= SMALL_PAGES * CAPACITY:
             assert not Counted.counts
-    assert all(made <= ceil(share * width) for made in Counted.counts)
+    assert all(count <= ceil(share * width) for count in Counted.counts)
     assert sum(Counted.counts) in (pages - 1, pages)
 
 

@@ -63,7 +63,7 @@ class TestModel:
             check_lanes(Options(model=str(model), output=tmp_path / "o", lanes=2, max_seq_len=99999999))
 
     def test_a_row_is_as_large_as_in_a_bundle(self, bundle: Path) -> None:
-        with package.load(bundle) as loaded:
-            spec = loaded.bundle.manifest.caches[TARGET]
-            source = loaded.bundle.manifest.model.source
+        with package.load(bundle) as instance:
+            spec = instance.bundle.manifest.caches[TARGET]
+            source = instance.bundle.manifest.model.source
         assert spec.bytes == spec.capacity * row_bytes(lanes_memory.read_text_config(source), half=False)
