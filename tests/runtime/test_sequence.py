@@ -29,6 +29,8 @@ tokens = st.lists(st.integers(0, 2), max_size=6)
 class Shelf:
     """A store whose rows are the tokens that they belong to. It counts the moves."""
 
+    uncommitted = 0
+
     def __init__(self) -> None:
         self.capacity, self.moves = 1000, 0
         self.rows = [-1] * self.capacity
@@ -132,6 +134,8 @@ def test_a_step_appends_the_accepted_tokens_with_their_rows_and_the_targets_own_
 
 class Snapshots(Shelf):
     """A store that can go back only to every fourth row, as one with a running state would."""
+
+    uncommitted = 0
 
     def rewind(self, rows: int) -> int:
         return rows - rows % 4
