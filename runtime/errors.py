@@ -39,6 +39,10 @@ class CaptureError(SpeccError):
     """A model that cannot be captured."""
 
 
+class HeadError(SpeccError):
+    """A trained head that is missing, damaged or made for another model, or that cannot be trained."""
+
+
 class PassError(SpeccError):
     """A pass that did not find what it must rewrite."""
 
