@@ -115,7 +115,7 @@ class Decoder:
         engine = self._reader
         chunk = feed[: min(engine.slots, most)]
         outputs = yield Call(engine, seq.cache, 0, chunk, Tree.chain(len(chunk)))
-        seq.cache.commit(chunk, range(len(chunk)))
+        seq.cache.commit(chunk, range(len(chunk)), outputs)
         self.reads = len(chunk) < len(feed)
         tokens: list[int] = []
         if at_prompt and not self.reads:

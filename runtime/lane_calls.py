@@ -17,7 +17,7 @@ import numpy as np
 
 from .block import Block, Frontier, Parents
 from .call import Call, Growth
-from .draft import Outputs
+from .draft import STATES, Outputs
 from .engine import frontier_inputs, run_timed
 from .errors import RecipeError
 from .prices import Prices
@@ -122,7 +122,7 @@ class LanesEngine:
         self.seconds += run_timed(self.name, partial(self.runner.run, ends[-1]))
         self.calls += 1
         return [
-            _outputs(arrays, slice(start + width - 1 if call.engine.block.last_row else start, start + width))
+            _outputs(arrays, start, start + width, last_row=call.engine.block.last_row)
             for call, start, width in zip(calls, starts, widths_by_call, strict=True)
         ]
 
@@ -165,7 +165,7 @@ class LanesEngine:
 
     def _fill(self, arrays: dict[str, np.ndarray], call: Call, start: int) -> None:
         """Write the inputs of one call, whose first slot is `start`."""
-        _, _, _, tokens, tree = call
+        tokens, tree = call.tokens, call.tree
         arrays["input_ids"][0, start : start + len(tokens)] = tokens
         topology = self.block.topology
         if isinstance(topology, Parents):  # They count the slots of all lanes.
@@ -200,6 +200,13 @@ class LanesEngine:
         return lanes
 
 
-def _outputs(arrays: dict[str, np.ndarray], rows: slice) -> Outputs:
-    """Return views of the outputs of some rows."""
-    return Outputs.of({name: array[0, rows] for name, array in arrays.items() if array.ndim > 1 and name != "mask"})
+def _outputs(arrays: dict[str, np.ndarray], start: int, end: int, *, last_row: bool) -> Outputs:
+    """Return views of the outputs of some slots: states of all, and the rest of the last one if `last_row`."""
+    rows = slice(end - 1 if last_row else start, end)
+    return Outputs.of(
+        {
+            name: array[0, slice(start, end) if name.startswith(STATES) else rows]
+            for name, array in arrays.items()
+            if array.ndim > 1 and name != "mask"
+        }
+    )

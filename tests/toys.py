@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from specc.recipes import METHODS, Facts, prefill
+from specc.recipes import METHODS, Facts, HeadFacts, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.call import finish
@@ -32,6 +32,8 @@ from specc.runtime.stats import Stats
 from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
+STATE_SIZE = 2
+HEADS = {m.head: HeadFacts() for m in METHODS.values() if m.head}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.
@@ -104,7 +106,7 @@ class Toy:
         if isinstance(topology, Frontier):
             inputs["mask"] = np.zeros((slots, topology.span), bool)
             inputs["depth"] = np.zeros(slots, np.int64)
-        return inputs
+        return inputs | {name: np.zeros((1, slots, STATE_SIZE), np.float32) for name in self.block.inputs}
 
     def _make_outputs(self) -> dict[str, np.ndarray]:
         rows = 1 if self.block.last_row else self.block.slots
@@ -117,6 +119,9 @@ class Toy:
                 ranks = min(int(count), self.vocabulary)
                 outputs["top_ids"] = np.zeros((1, rows, ranks), np.int64)
                 outputs["top_logprobs"] = np.zeros((1, rows, ranks), np.float32)
+            elif "state" in kind:
+                name = output.replace("state:", "state_")
+                outputs[name] = np.zeros((1, self.block.slots, STATE_SIZE), np.float32)
             else:
                 outputs[kind] = np.zeros((1, rows, self.vocabulary), np.float32)
         return outputs
@@ -139,6 +144,8 @@ class Toy:
         first = past + n - visible_NT.shape[1]  # Every slot sees the rows before it.
         token_N = self.inputs["input_ids"][0]
         x_N = self.embedding_V[token_N]
+        if "state" in self.inputs:
+            x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
         place_N = self.position_C[position_N]
         for layer in range(LAYERS if block.layers.exit_after is None else block.layers.exit_after):
             if layer not in block.layers.skip_attention:
@@ -147,6 +154,9 @@ class Toy:
                 x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum())
             if layer not in block.layers.skip_mlp:
                 x_N = mix(x_N ^ self.layer_L[layer])
+        for name in self.outputs:
+            if "state" in name:  # float32 has whole numbers of 24 bits
+                self.outputs[name][0] = (x_N >> np.uint64(40))[:, None]
         self.head(token_N, x_N)
 
     def head(self, token_N: np.ndarray, x_N: np.ndarray) -> None:
@@ -192,7 +202,7 @@ class World:
         self.stores: defaultdict[str, ToyKV] = defaultdict(rows)
         self.caches = Caches(self.stores.__getitem__)
         self.cache = self.caches["target"]
-        self.prefill = self.engine(prefill())
+        self.prefill = self.engine(committing(prefill(), HEADS))
 
     def engine(self, block: Block) -> Engine:
         """Make an engine of a block over the rows of its cache name."""
@@ -210,7 +220,7 @@ class World:
         """
         method = METHODS[name]
         values = method.settle(SETTINGS.get(name, {}) | parameters)
-        blocks = method.plan(values, Facts(LAYERS, self.vocabulary, assistant))
+        blocks = method.plan(values, Facts(LAYERS, self.vocabulary, assistant, HEADS))
         accept = with_parameters(load_acceptance(acceptance or method.acceptance), {} if acceptance else blocks.rule)
         wishes = {
             "sample": accept.needs_draft_probs,
@@ -220,7 +230,8 @@ class World:
         options = {name: True for name, wish in wishes.items() if wish}
         engines = {role: self.engine(block) for role, block in blocks.engines.items()}
         drafter = load_drafter(method.drafter)(**engines, **blocks.arguments, **options)
-        return Decoder(self, drafter, [self.engine(block) for block in blocks.verify], accept)
+        verifiers = [self.engine(committing(block, HEADS)) for block in blocks.verify]
+        return Decoder(self, drafter, verifiers, accept)
 
 
 class Decoder:

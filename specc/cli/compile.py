@@ -46,6 +46,7 @@ RECIPE = (
 )
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
+HEAD = "The directory of a trained head for this model, which 'specc train' wrote. May be repeated."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
 EXIT_LAYERS = "The number of layers that an early exit runs."
 COPIED_TOKENS = "The largest number of tokens that prompt lookup copies."
@@ -99,6 +100,7 @@ def command(
     recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Drafts")] = None,
     set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set", rich_help_panel="Drafts")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Drafts")] = None,
+    head: Annotated[StrList, option("DIR", HEAD, rich_help_panel="Drafts")] = None,
     num_speculative_tokens: Annotated[
         OptionalInt, option("N", SPECULATIVE_TOKENS, min=1, rich_help_panel="Drafts")
     ] = None,
@@ -155,6 +157,7 @@ def command(
                 recipes=split_commas(recipe or ()),
                 parameters=parameters,
                 assistant_model=assistant_model,
+                heads=head or (),
                 revision=revision,
                 adapter=adapter,
                 trust_remote_code=trust_remote_code,

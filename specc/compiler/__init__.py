@@ -6,16 +6,17 @@ import gc
 import resource
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
+from specc.compiler.heads import fit_heads, graft, load_heads, prepare_head
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
@@ -34,6 +35,9 @@ from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
 from specc.runtime.errors import SpeccWarning
+
+if TYPE_CHECKING:
+    from specc.heads import Head
 
 __all__ = ["Options", "Report", "compile_bundle"]
 
@@ -60,7 +64,8 @@ def _compile(options: Options) -> Bundle:
     check(options.backends, options.dtype, min(options.lanes, MOST_LANES))
     check_lanes(options)
     options = with_lowering(options)
-    methods = choose_methods(options)
+    heads = load_heads(options.heads)
+    methods = choose_methods(options, heads)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
     text = perplexity.read(Path(options.text)) if options.text else None
     extent = Extent(
@@ -74,7 +79,7 @@ def _compile(options: Options) -> Bundle:
     stages = Stages(options.stage, expected_seconds(extent))
     with written_whole(Path(options.output), options.overwrite) as directory:
         with _libraries_uncollected():
-            is_rounded = _write_bundle(options, methods, prompts, text, directory, stages, extent)
+            is_rounded = _write_bundle(options, methods, heads, prompts, text, directory, stages, extent)
         gc.collect()  # the model and its graphs, which refer to one another, are freed before recipes are measured
         measure_recipes(directory, options, stages, is_rounded)
         stages.finish()
@@ -84,6 +89,7 @@ def _compile(options: Options) -> Bundle:
 def _write_bundle(
     options: Options,
     methods: list[Method],
+    heads: Mapping[str, Head],
     prompts: list[str],
     text: perplexity.Text | None,
     directory: Path,
@@ -105,9 +111,11 @@ def _write_bundle(
     spec = describe(model, options.model, options.max_seq_len)
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
     assistant = load_assistant(options.assistant_model, options, spec) if options.assistant_model else None
+    target_heads = fit_heads(heads, model, spec)
     parameters = sum(p.numel() for p in model.parameters())
     stages.weigh(expected_seconds(replace(extent, parameters=parameters, widens=bool(rounding(model)))))
-    facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None)
+    head_facts = {head.name: head.facts for head in target_heads}
+    facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None, heads=head_facts)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 
@@ -137,15 +145,18 @@ def _write_bundle(
         extra |= {perplexity.KEY: rows} if rows else {}
 
     stages.begin("capture", f"capture {options.model}")
-    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"))}
+    grafts = [graft(head) for head in target_heads]
+    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts)}
+    for head in target_heads:
+        graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
     if assistant is not None:
         stages.begin("assistant", f"capture {options.assistant_model}")
         graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
 
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
-    names = name_blocks(plans, options.lanes)
-    requests = engine_requests(names, options)
+    names = name_blocks(plans, options.lanes, head_facts)
+    requests = engine_requests(names, options, head_facts)
     blocks = [request.block for request in requests]
     if extent.quantises:
         stages.begin("quantise", "quantise the weights")

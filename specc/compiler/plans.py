@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from specc.compiler.layer_search import Advance, skip_if_faster, skip_some
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
-from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, method
+from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, committing, method
 from specc.runtime.block import Block, Frontier
 from specc.runtime.errors import RecipeError, SpeccWarning
 
@@ -32,8 +32,12 @@ class RecipePlan:
     blocks: MethodBlocks
 
 
-def choose_methods(options: Options) -> list[Method]:
+def choose_methods(options: Options, heads: Collection[str] = ()) -> list[Method]:
     """Return the methods to compile, plain decoding first.
+
+    Args:
+        options: the user's options.
+        heads: the architectures of the trained heads.
 
     Raises:
         RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe, or the type
@@ -41,13 +45,15 @@ def choose_methods(options: Options) -> list[Method]:
     """
     if options.draft_dtype not in DRAFT_DTYPES:
         raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
-    available = {"assistant-model"} if options.assistant_model else set()
-    usual = [m.name for m in METHODS.values() if m.by_default and available.issuperset(m.needs)]
-    names = list(options.recipes) or usual
+    names = list(options.recipes) or [
+        m.name for m in METHODS.values() if m.by_default and not _missing(m, options, heads)
+    ]
     methods = [method(name) for name in dict.fromkeys(("plain", *names))]
     for m in methods:
-        if missing := sorted(set(m.needs) - available):
-            raise RecipeError(f"recipe {m.name} needs a draft model; name one with --{missing[0]}")
+        if missing := _missing(m, options, heads):
+            raise RecipeError(f"recipe {m.name} needs {missing}")
+    if unused := sorted(set(heads) - {m.head for m in methods}):
+        raise RecipeError(f"no chosen recipe drafts by the head {unused[0]}; add --recipe {unused[0]}, or leave it out")
     for name in options.parameters.keys() - {""}:
         if name not in {m.name for m in methods}:
             raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
@@ -55,6 +61,15 @@ def choose_methods(options: Options) -> list[Method]:
         if not any(name in m.parameters for m in methods):
             raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
     return methods
+
+
+def _missing(m: Method, options: Options, heads: Collection[str]) -> str:
+    """Say what a method needs that the options do not give; empty if it needs nothing more."""
+    if "assistant-model" in m.needs and not options.assistant_model:
+        return "a draft model; name one with --assistant-model"
+    if m.head and m.head not in heads:
+        return f"a trained head of architecture {m.head}; name its directory with --head"
+    return ""
 
 
 def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:
@@ -133,7 +148,8 @@ def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str) 
         rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
         if rows > MARGIN:
             raise RecipeError(f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft")
-    return RecipePlan(method=m, values=values, blocks=replace(blocks, engines=drafts))
+    verify = tuple(committing(block, facts.heads) for block in blocks.verify)
+    return RecipePlan(method=m, values=values, blocks=replace(blocks, verify=verify, engines=drafts))
 
 
 def _with_draft_dtype(block: Block, draft_dtype: str) -> Block:

@@ -7,17 +7,30 @@ runtime/drafters/.
 
 from __future__ import annotations
 
-from specc.recipes.blocks import DECODE, prefill
+from specc.recipes.blocks import DECODE, committing, prefill
 from specc.recipes.draft_model import BILD, CONTRASTIVE, DRAFT_MODEL, ENTROPY_ADAPTIVE, SPECDEC_PLUS_PLUS
-from specc.recipes.entry import Facts, LayerSearch, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.recipes.guesses import FASTCOT, GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD, SPECULATIVE_JACOBI
+from specc.recipes.heads import EAGLE3
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.sampled_trees import RSD_C, RSD_S, SPECTR
 from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError, nearest
 
-__all__ = ["DECODE", "METHODS", "Facts", "LayerSearch", "Method", "MethodBlocks", "Parameter", "method", "prefill"]
+__all__ = [
+    "DECODE",
+    "METHODS",
+    "Facts",
+    "HeadFacts",
+    "LayerSearch",
+    "Method",
+    "MethodBlocks",
+    "Parameter",
+    "committing",
+    "method",
+    "prefill",
+]
 
 
 def table(*methods: Method) -> dict[str, Method]:
@@ -70,6 +83,7 @@ METHODS = table(
     SPECTR,
     RSD_C,
     RSD_S,
+    EAGLE3,
 )
 
 

@@ -45,6 +45,8 @@ class DefaultLengths:
     ngram: int = 4
     # N-grams verified in a step, which fill 22 slots with the window. Anew: as for window.
     candidates: int = 3
+    # Tokens of a trained head at most. Anew: tune.
+    head: int = 4
     # Share of the model's layers that an early exit runs. Anew: heldout.
     exit_share: float = 0.25
 

@@ -13,13 +13,34 @@ from specc.runtime.errors import RecipeError, nearest
 Values = Mapping[str, Any]  # a value of each parameter, by name
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadFacts:
+    """A few facts of a trained head on which a plan may depend.
+
+    Attributes:
+        stack: how many tokens it guesses from one state, one after the other.
+        recurrent: whether it returns the state for its own next slot.
+    """
+
+    stack: int = 1
+    recurrent: bool = True
+
+
 @dataclass(frozen=True)
 class Facts:
-    """A few facts of the model on which a plan may depend. assistant: whether there is a draft model."""
+    """A few facts of the model on which a plan may depend.
+
+    Attributes:
+        layers: how many it has.
+        vocab_size: token ids are below it.
+        assistant: whether there is a draft model.
+        heads: the trained heads by their architectures.
+    """
 
     layers: int
     vocab_size: int
     assistant: bool = False
+    heads: Mapping[str, HeadFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,7 @@ class Method:
         by_default: whether `specc compile` without `--recipe` compiles it. A default compile has one method of a kind.
         needs: options of `specc compile` without which the method cannot be compiled.
         search: fills the parameters that name layers to skip.
+        head: the architecture of the trained head that it drafts by; empty for none.
     """
 
     name: str
@@ -81,6 +103,7 @@ class Method:
     by_default: bool = True
     needs: tuple[str, ...] = ()
     search: LayerSearch | None = None
+    head: str = ""
 
     def settle(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the values that a user gives by the defaults.
