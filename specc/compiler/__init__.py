@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from specc.backends import check
 from specc.compiler.assemble import assemble
@@ -28,6 +28,7 @@ from specc.compiler.requests import engine_requests, name_blocks, settle_widths
 from specc.compiler.stages import Extent, Stages, expected_seconds
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
+from specc.heads import Head
 from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.huggingface.gguf import read_once
 from specc.recipes import Facts, Method
@@ -35,9 +36,6 @@ from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
 from specc.runtime.errors import SpeccWarning
-
-if TYPE_CHECKING:
-    from specc.heads import Head
 
 __all__ = ["Options", "Report", "compile_bundle"]
 

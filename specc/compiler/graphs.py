@@ -14,6 +14,7 @@ from specc.compiler.capture import capture
 from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.weights import share_tied
+from specc.passes import Graft
 from specc.runtime.block import Block
 from specc.runtime.manifest import PassRecord
 
@@ -30,7 +31,7 @@ class PreparedGraph:
 
     graph: GraphModule
     passes: tuple[PassRecord, ...]
-    grafts: tuple[passes.Graft, ...] = ()
+    grafts: tuple[Graft, ...] = ()
 
     def changed(self, graph: GraphModule, records: Sequence[PassRecord]) -> PreparedGraph:
         """Return what this is after further passes.
@@ -52,7 +53,7 @@ def graph_key(graphs: Graphs, block: Block) -> tuple[str, str]:
 
 
 def prepare(
-    model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Sequence[passes.Graft] = ()
+    model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Sequence[Graft] = ()
 ) -> PreparedGraph:
     """Capture a model and run the passes that every block needs.
 

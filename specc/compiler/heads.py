@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +16,11 @@ from specc import passes
 from specc.compiler.capture import EXAMPLE_SLOTS, export_module
 from specc.compiler.graphs import PreparedGraph
 from specc.compiler.weights import share_tied
+from specc.heads import Head, digest, load_head
 from specc.passes import find
 from specc.recipes import HeadFacts
 from specc.runtime.errors import RecipeError, SpeccWarning
 from specc.runtime.manifest import ModelSpec
-
-if TYPE_CHECKING:
-    from specc.heads import Head
 
 REMEDY = "give a head that was trained for this model: specc train"
 VOCABULARY = "vocabulary"  # The output by which a graph says which tokens its logits are for.
@@ -67,8 +64,6 @@ def load_heads(directories: Iterable[str | Path]) -> dict[str, Head]:
     heads: dict[str, Head] = {}
     sources: dict[str, str | Path] = {}
     for directory in directories:
-        from specc.heads import load_head
-
         head = load_head(Path(directory))
         name = head.config.architecture
         if name in heads:
@@ -89,8 +84,6 @@ def fit_heads(heads: Mapping[str, Head], model: PreTrainedModel, target: ModelSp
 
 
 def _fit(name: str, head: Head, model: PreTrainedModel, target: ModelSpec) -> TargetHead:
-    from specc.heads import digest
-
     hidden_size: int = model.config.get_text_config().hidden_size
     trained = head.config.target
     shapes = {
