@@ -11,7 +11,7 @@ from specc.recipes.blocks import DECODE, committing, prefill
 from specc.recipes.draft_model import BILD, CONTRASTIVE, DRAFT_MODEL, ENTROPY_ADAPTIVE, SPECDEC_PLUS_PLUS
 from specc.recipes.entry import Facts, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.recipes.guesses import FASTCOT, GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD, SPECULATIVE_JACOBI
-from specc.recipes.heads import EAGLE3
+from specc.recipes.heads import EAGLE3, EAGLE3_TREE, MEDUSA
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.sampled_trees import RSD_C, RSD_S, SPECTR
 from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
@@ -84,6 +84,8 @@ METHODS = table(
     RSD_C,
     RSD_S,
     EAGLE3,
+    EAGLE3_TREE,
+    MEDUSA,
 )
 
 

@@ -72,6 +72,10 @@ class DefaultTrees:
     dynamic_nodes: int = 11
     # Levels of that tree at most. Anew: heldout.
     dynamic_depth: int = 5
+    # Nodes of the tree of a trained head at most, which fill 12 slots. Anew: trees.
+    head_nodes: int = 11
+    # Levels of that tree at most. Anew: heldout.
+    head_depth: int = 5
     # Slots of one call of a draft that grows a tree. Anew: steps.
     frontier: int = 4
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import CONFIDENCE, chains, count, head_block, length_arguments
-from specc.recipes.defaults import LENGTHS, WIDTHS
+from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, TREE, chains, count, head_block, length_arguments
+from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
 def _plan_chain(head: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan chains by a recurrent head. After a step, one call runs the accepted tokens beside the target's states."""
     slots = 1 + count(values, "num_speculative_tokens")
-    engines = {
-        "draft": head_block(head, Tree.chain(1)),
+    engines = {"draft": head_block(head, Tree.chain(1)), **_reading_blocks(head, slots)}
+    return MethodBlocks(chains(slots), engines, length_arguments(values))
+
+
+def _reading_blocks(head: str, slots: int) -> dict[str, Block]:
+    """Return the blocks of a head that run accepted tokens: those of a step, which has so many slots, and of a prompt."""
+    return {
         "feed": head_block(head, Tree.chain(slots), last_row=True),
         "prefill": head_block(head, Tree.chain(WIDTHS.prefill), last_row=True),
     }
-    return MethodBlocks(chains(slots), engines, length_arguments(values))
 
 
 def _plan_eagle3(values: Values, facts: Facts) -> MethodBlocks:
@@ -37,4 +43,66 @@ EAGLE3 = Method(
     },
     needs=("head",),
     head="eagle3",
+)
+
+
+def _plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
+    """Plan trees by a recurrent head. A call runs some nodes of a level, which see those above them in the tree."""
+    slots, depth = 1 + count(values, "num_speculative_tokens"), count(values, "max_depth")
+    width = TREES.frontier
+    frontier = Frontier(width, 1 + width * depth)
+    engines = {"draft": head_block(head, frontier), **_reading_blocks(head, 1 + depth)}
+    verify = (DECODE, Block(Parents(slots)))
+    return MethodBlocks(verify, engines, {name: values[name] for name in ("num_speculative_tokens", "max_depth")})
+
+
+def _plan_eagle3_tree(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_tree("eagle3", values, facts)
+
+
+EAGLE3_TREE = Method(
+    name="eagle3-tree",
+    title="EAGLE-3's trained layer, on EAGLE-2's dynamic trees",
+    try_when="A head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    paper="EAGLE-2, Li et al. 2024, arXiv:2406.16858; EAGLE-3, Li et al. 2025, arXiv:2503.01840",
+    drafter="eagle-tree",
+    topology="dynamic tree",
+    plan=_plan_eagle3_tree,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most; 60 in the paper"),
+        "max_depth": Parameter(TREES.head_depth, "levels of the tree at most; 6 in the paper"),
+    },
+    needs=("head",),
+    head="eagle3",
+)
+
+
+def _plan_medusa(values: Values, facts: Facts) -> MethodBlocks:
+    heads = facts.heads["medusa"].stack
+    if values["tree"] is None:
+        tree = Tree.best_first(TREES.rates, 1 + count(values, "num_speculative_tokens"), heads)
+    else:
+        tree = Tree.from_paths(values["tree"])
+    if (deepest := int(tree.depth.max())) > heads:
+        raise RecipeError(f"tree has {deepest} levels; the head guesses {heads} tokens: give {heads} levels at most")
+    if (widest := max(tree.rank)) >= RANKS:
+        raise RecipeError(f"tree has a child of rank {widest}; medusa has {RANKS} of each token: use 0..{RANKS - 1}")
+    draft = Block(Tree.chain(1), (f"top_k:{RANKS}",), model="medusa", inputs=("state",))
+    return MethodBlocks((DECODE, Block(tree)), {"draft": draft}, {"tree": tree.parents})
+
+
+MEDUSA = Method(
+    name="medusa",
+    title="Medusa's trained heads, on a static tree",
+    try_when="Medusa heads were trained for the model, and a step with 12 slots costs little more than one slot.",
+    paper="Medusa-1, Cai et al. 2024, arXiv:2401.10774",
+    drafter="medusa",
+    topology="static tree",
+    plan=_plan_medusa,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes; 63 in the paper"),
+        "tree": TREE,
+    },
+    needs=("head",),
+    head="medusa",
 )

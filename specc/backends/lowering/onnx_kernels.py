@@ -137,6 +137,7 @@ class TreeAttentions(Pass):
     """
 
     slots: int
+    optional: ClassVar[bool] = True  # A trained head may have no attention.
 
     def __call__(self, graph: GraphModule) -> int:
         attentions = calls(graph, CACHED, LANES)
