@@ -1,4 +1,4 @@
-"""Trained heads for the tiny model, fitted to its own text in a few seconds, so that drafts are accepted now and then."""
+"""Trained heads for the tiny model, fitted to its own text in seconds, so that drafts are accepted now and then."""
 
 from __future__ import annotations
 
