@@ -33,7 +33,7 @@ from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
 STATE_SIZE = 2
-HEADS = {m.head: HeadFacts() for m in METHODS.values() if m.head}
+HEADS = {"eagle3": HeadFacts(), "medusa": HeadFacts(stack=3, recurrent=False)}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.
@@ -89,6 +89,7 @@ class Toy:
 
     def __init__(self, block: Block, rows: ToyKV, vocabulary: int) -> None:
         self.block, self.rows, self.vocabulary = block, rows, vocabulary
+        self.stack = HEADS[block.model].stack if block.model in HEADS else 1
         self.inputs = self._make_inputs()
         self.outputs = self._make_outputs()
         self.embedding_V = random_uint64(vocabulary, seed=len(block.model))
@@ -113,12 +114,13 @@ class Toy:
         outputs = {}
         for output in self.block.outputs:
             kind, _, count = output.partition(":")
+            stack = () if self.stack == 1 else (self.stack,)
             if kind == "ids":
                 outputs["ids"] = np.zeros((1, rows), np.int64)
             elif kind == "top_k":
                 ranks = min(int(count), self.vocabulary)
-                outputs["top_ids"] = np.zeros((1, rows, ranks), np.int64)
-                outputs["top_logprobs"] = np.zeros((1, rows, ranks), np.float32)
+                outputs["top_ids"] = np.zeros((1, rows, *stack, ranks), np.int64)
+                outputs["top_logprobs"] = np.zeros((1, rows, *stack, ranks), np.float32)
             elif "state" in kind:
                 name = output.replace("state:", "state_")
                 outputs[name] = np.zeros((1, self.block.slots, STATE_SIZE), np.float32)
@@ -164,6 +166,9 @@ class Toy:
         if self.block.last_row:
             row = self.inputs["row"]
             token_N, x_N = token_N[row], x_N[row]
+        if self.stack > 1:
+            self.stacked(token_N)
+            return
         noise_NV = (mix(x_N[:, None] ^ self.token_V) >> np.uint64(11)) * 2.0**-53
         logits_NV = (self.table_VV[token_N] + self.noise * noise_NV).astype(np.float32)
         self.outputs["ids"][0] = logits_NV.argmax(-1)
@@ -174,6 +179,13 @@ class Toy:
             total_N1 = np.log(np.exp(logits_NV).sum(-1, keepdims=True))
             self.outputs["top_ids"][0] = best_NK
             self.outputs["top_logprobs"][0] = np.take_along_axis(logits_NV, best_NK, -1) - total_N1
+
+    def stacked(self, token_N: np.ndarray) -> None:
+        """Write the tokens of stacked heads: the likeliest successors, those of the likeliest one, and so on."""
+        for head in range(self.stack):
+            best_NV = np.argsort(-self.table_VV[token_N], -1, kind="stable")
+            self.outputs["top_ids"][0, :, head] = best_NV[:, : self.outputs["top_ids"].shape[-1]]
+            token_N = best_NV[:, 0]
 
 
 class Circle(Toy):
