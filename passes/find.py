@@ -202,11 +202,11 @@ def layer_outputs(graph: GraphModule, indices: Sequence[int]) -> list[Node]:
         PassError: The graph has no such layer.
     """
     path_by_layer = layers(graph)
-    chosen = [max(path_by_layer) if index == -1 else index for index in indices]
-    for index in chosen:
+    numbers = [max(path_by_layer) if index == -1 else index for index in indices]
+    for index in numbers:
         if index not in path_by_layer:
             raise PassError(f"no layer {index}; the graph has {sorted(path_by_layer)}")
-    return [layer_output(graph, path_by_layer[index]) for index in chosen]
+    return [layer_output(graph, path_by_layer[index]) for index in numbers]
 
 
 def computed_from(graph: GraphModule, sources: Collection[Node]) -> set[Node]:

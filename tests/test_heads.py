@@ -82,19 +82,19 @@ def compiled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 
 
 @pytest.fixture(scope="module")
-def loaded(compiled: Compiled) -> Iterator[Model]:
+def runner(compiled: Compiled) -> Iterator[Model]:
     with specc.load(compiled.bundle) as model:
         yield model
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(loaded: Model, recipe: str) -> None:
+def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(runner: Model, recipe: str) -> None:
     steps, tokens = 0, 0
     for number, prompt in enumerate((*PROMPTS, LONG)):
         for temperature in (0.0, 0.8):
             options: dict[str, Any] = {"temperature": temperature, "seed": number, "ignore_eos": True}
-            plain = loaded.session().generate(prompt, 40, recipe="plain", **options)
-            answer = loaded.session().generate(prompt, 40, recipe=recipe, guard=False, **options)
+            plain = runner.session().generate(prompt, 40, recipe="plain", **options)
+            answer = runner.session().generate(prompt, 40, recipe=recipe, guard=False, **options)
             assert answer.token_ids == plain.token_ids
             if not temperature:
                 steps, tokens = steps + answer.stats.target_calls, tokens + len(answer.token_ids)
@@ -102,11 +102,11 @@ def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(loaded: Model, rec
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_second_turn_gives_the_tokens_of_a_new_session(loaded: Model, recipe: str) -> None:
-    session = loaded.session()
+def test_a_second_turn_gives_the_tokens_of_a_new_session(runner: Model, recipe: str) -> None:
+    session = runner.session()
     first = session.generate(LONG, 20, recipe="plain", ignore_eos=True).token_ids
     again = session.generate([*LONG, *first, 5, 6], 20, recipe=recipe, guard=False, ignore_eos=True)
-    new = loaded.session().generate([*LONG, *first, 5, 6], 20, recipe=recipe, guard=False, ignore_eos=True)
+    new = runner.session().generate([*LONG, *first, 5, 6], 20, recipe=recipe, guard=False, ignore_eos=True)
     assert again.token_ids == new.token_ids
     assert again.stats.histogram == new.stats.histogram  # the states of the first turn are there
 
@@ -127,9 +127,9 @@ def test_requests_in_lanes_get_the_answers_that_each_gets_alone(compiled: Compil
 
 
 def test_chains_are_those_of_the_torch_module_on_all_of_the_text(
-    compiled: Compiled, loaded: Model, monkeypatch: pytest.MonkeyPatch
+    compiled: Compiled, runner: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drafts = _drafts(loaded, "eagle3", EagleDrafting, monkeypatch)
+    drafts = _drafts(runner, "eagle3", EagleDrafting, monkeypatch)
     assert len(drafts) > 5
     for text, draft in drafts:
         path: tuple[int, ...] = ()
@@ -140,9 +140,9 @@ def test_chains_are_those_of_the_torch_module_on_all_of_the_text(
 
 
 def test_a_tree_holds_the_likeliest_paths_of_the_torch_module(
-    compiled: Compiled, loaded: Model, monkeypatch: pytest.MonkeyPatch
+    compiled: Compiled, runner: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for text, draft in _drafts(loaded, "eagle3-tree", EagleTreeDrafting, monkeypatch)[:2]:
+    for text, draft in _drafts(runner, "eagle3-tree", EagleTreeDrafting, monkeypatch)[:2]:
         values: dict[tuple[int, ...], float] = {}
         level: dict[tuple[int, ...], float] = {(): 0.0}
         for _ in range(5):
@@ -177,7 +177,7 @@ def _guesses(compiled: Compiled, text: list[int], path: tuple[int, ...]) -> tupl
 
 
 def _drafts(
-    loaded: Model, recipe: str, drafting: type[Drafting[Any]], monkeypatch: pytest.MonkeyPatch
+    runner: Model, recipe: str, drafting: type[Drafting[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[list[int], Draft]]:
     """Return the drafts of a few answers, each with the text that it follows."""
     drafts: list[tuple[list[int], Draft]] = []
@@ -191,15 +191,15 @@ def _drafts(
 
     monkeypatch.setattr(drafting, "propose", spy)
     for prompt in PROMPTS:
-        loaded.session().generate(prompt, 20, recipe=recipe, guard=False, ignore_eos=True)
+        runner.session().generate(prompt, 20, recipe=recipe, guard=False, ignore_eos=True)
     return [(text, draft) for text, draft in drafts if draft.tree.slots > 1]
 
 
 def test_medusas_tree_is_filled_from_the_last_state(
-    compiled: Compiled, loaded: Model, monkeypatch: pytest.MonkeyPatch
+    compiled: Compiled, runner: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = compiled.heads["medusa"]
-    for text, draft in _drafts(loaded, "medusa", MedusaDrafting, monkeypatch):
+    for text, draft in _drafts(runner, "medusa", MedusaDrafting, monkeypatch):
         with torch.no_grad():
             state = head.fuse(taps_of(compiled.model, torch.tensor([text]), head.taps))[:, -2:-1]
             ranked = head(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), state)["logits"]
@@ -210,9 +210,9 @@ def test_medusas_tree_is_filled_from_the_last_state(
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_states_of_all_committed_rows_are_those_of_the_torch_module(
-    compiled: Compiled, loaded: Model, recipe: str
+    compiled: Compiled, runner: Model, recipe: str
 ) -> None:
-    session = loaded.session()
+    session = runner.session()
     session.generate(LONG, 30, recipe=recipe, guard=False, ignore_eos=True)
     _same_states(compiled, session.cache)
 
@@ -236,10 +236,10 @@ def _same_states(compiled: Compiled, cache: Cache) -> None:
             np.testing.assert_allclose(cache.states[name][: len(cache)], expected, atol=1e-3)
 
 
-def test_a_graft_leaves_the_bits_of_the_targets_logits(loaded: Model, bundle: Path) -> None:
+def test_a_graft_leaves_the_bits_of_the_targets_logits(runner: Model, bundle: Path) -> None:
     with specc.load(bundle) as plain:
         for name in ("prefill", "decode", "verify-chain-4"):
-            logits = [_logits(model.session(), name) for model in (loaded, plain)]
+            logits = [_logits(model.session(), name) for model in (runner, plain)]
             assert np.array_equal(*logits)
 
 
@@ -264,13 +264,13 @@ def test_the_embeddings_are_stored_once_and_nothing_is_stored_in_vain(compiled: 
         assert any(short in file for file in files), name
 
 
-def test_the_portable_lowering_drafts_the_same(compiled: Compiled, loaded: Model, model: Path, tmp_path: Path) -> None:
+def test_the_portable_lowering_drafts_the_same(compiled: Compiled, runner: Model, model: Path, tmp_path: Path) -> None:
     bundle = _compile(model, compiled.directories, tmp_path / "p.specc", build=BuildOptions(lowering="portable"))
     with specc.load(bundle) as portable:
         for recipe in RECIPES:
             ours, theirs = (
                 m.session().generate(PROMPTS[0], 30, recipe=recipe, guard=False, ignore_eos=True)
-                for m in (portable, loaded)
+                for m in (portable, runner)
             )
             assert ours.token_ids == theirs.token_ids
             assert ours.stats.histogram == theirs.stats.histogram

@@ -120,8 +120,8 @@ def _text(model: PreTrainedModel, prompt: Sequence[int]) -> Tensor:
 def _loss(head: Head, logits: Tensor, ids: Tensor) -> Tensor:
     """Return the cross-entropy of the tokens that follow. `ids` [texts, N]: those beside the states."""
     places = torch.full((head.config.target.vocab_size,), -100)
-    known = torch.arange(len(places)) if head.vocabulary is None else head.vocabulary
-    places[known] = torch.arange(len(known))
+    tokens_known = torch.arange(len(places)) if head.vocabulary is None else head.vocabulary
+    places[tokens_known] = torch.arange(len(tokens_known))
     stacked = logits if logits.ndim == 4 else logits[:, :, None]
     losses = []
     for ahead in range(1, 1 + stacked.shape[2]):
@@ -140,8 +140,8 @@ def save_fitted(directory: Path, source: Path, texts: Sequence[str]) -> dict[str
     model, tokenizer = load_model(str(source)), load_tokenizer(str(source))
     prompts = [tokenizer.encode(text) for text in texts]
     vocabulary = model.config.get_text_config().vocab_size
-    known = torch.tensor([token for token in range(vocabulary) if token % 7])
-    shuffled = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(0))]
+    tokens_known = torch.tensor([token for token in range(vocabulary) if token % 7])
+    shuffled = tokens_known[torch.randperm(len(tokens_known), generator=torch.Generator().manual_seed(0))]
     for architecture in SETTINGS:
         head = make_head(architecture, model, shuffled if architecture == "eagle3" else None)
         fit(head, model, prompts)

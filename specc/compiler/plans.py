@@ -52,8 +52,9 @@ def choose_methods(options: Options, heads: Collection[str] = ()) -> list[Method
     for m in methods:
         if missing := _missing(m, options, heads):
             raise RecipeError(f"recipe {m.name} needs {missing}")
-    if unused := sorted(set(heads) - {m.head for m in methods}):
-        raise RecipeError(f"no chosen recipe drafts by the head {unused[0]}; add --recipe {unused[0]}, or leave it out")
+    for head in sorted(set(heads) - {m.head for m in methods}):
+        recipes = [m.name for m in METHODS.values() if m.head == head]
+        raise RecipeError(f"no chosen recipe drafts by the head {head}; leave it out, or add --recipe {recipes[0]}")
     for name in options.parameters.keys() - {""}:
         if name not in {m.name for m in methods}:
             raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")

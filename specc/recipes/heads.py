@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, TREE, chains, count, head_block, length_arguments
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
-from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -78,9 +78,9 @@ EAGLE3_TREE = Method(
 
 
 def _plan_medusa(values: Values, facts: Facts) -> MethodBlocks:
-    heads = facts.heads["medusa"].stack
+    slots, heads = 1 + count(values, "num_speculative_tokens"), facts.heads.get("medusa", HeadFacts()).stack
     if values["tree"] is None:
-        tree = Tree.best_first(TREES.rates, 1 + count(values, "num_speculative_tokens"), heads)
+        tree = Tree.best_first(TREES.rates, slots, heads)
     else:
         tree = Tree.from_paths(values["tree"])
     if (deepest := int(tree.depth.max())) > heads:
