@@ -52,9 +52,7 @@ def graph_key(graphs: Graphs, block: Block) -> tuple[str, str]:
     return key if key in graphs else (block.model, "fp32")
 
 
-def prepare(
-    model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Sequence[Graft] = ()
-) -> PreparedGraph:
+def prepare(model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Sequence[Graft] = ()) -> PreparedGraph:
     """Capture a model and run the passes that every block needs.
 
     Args:

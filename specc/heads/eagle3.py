@@ -73,9 +73,7 @@ class Layer(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend causally, by the operator that the passes give a cache."""
-        out: Tensor = torch.ops.specc.attention(
-            query, key, value, None, self.head_size**-0.5, 0, 0.0, self.index
-        )
+        out: Tensor = torch.ops.specc.attention(query, key, value, None, self.head_size**-0.5, 0, 0.0, self.index)
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -107,9 +105,7 @@ class Eagle3(Head):
         x = self.run_layers(input_ids, position_ids, state, [layer.attend for layer in self.layers])
         return {"logits": self.logits(x), "state": self.next_state(x)}
 
-    def run_layers(
-        self, input_ids: Tensor, position_ids: Tensor, state: Tensor, attention: list[Attend]
-    ) -> Tensor:
+    def run_layers(self, input_ids: Tensor, position_ids: Tensor, state: Tensor, attention: list[Attend]) -> Tensor:
         """Return the residual stream behind the layers, [B, N, d].
 
         Args:

@@ -154,5 +154,3 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     product = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(product.weight, std=0.02)
     return product
-
-

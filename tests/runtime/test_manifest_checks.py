@@ -17,7 +17,7 @@ from specc.runtime.errors import BundleError, RecipeError
 from specc.runtime.manifest_checks import check_logits
 
 FROZEN = Path(__file__).parents[1] / "bundles/schema-1"
-NEWEST = Path(__file__).parents[1] / "bundles/schema-2"
+NEWEST = Path(__file__).parents[1] / "bundles/schema-3"
 Edit = Callable[[dict[str, Any]], Any]
 HUGE = 10**30
 

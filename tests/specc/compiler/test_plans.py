@@ -57,7 +57,11 @@ def test_a_head_brings_the_recipes_of_its_architecture_and_no_others() -> None:
     ("recipes", "heads", "message"),
     [
         (("eagle3",), (), "recipe eagle3 needs a trained head of architecture eagle3; name its directory with --head"),
-        (("eagle3",), ("eagle3", "medusa"), "no chosen recipe drafts by the head medusa; leave it out, or add --recipe medusa"),
+        (
+            ("eagle3",),
+            ("eagle3", "medusa"),
+            "no chosen recipe drafts by the head medusa; leave it out, or add --recipe medusa",
+        ),
     ],
 )
 def test_a_recipe_needs_its_head_and_a_head_its_recipe(
