@@ -90,7 +90,8 @@ def runner(compiled: Compiled) -> Iterator[Model]:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(runner: Model, recipe: str) -> None:
     steps, tokens = 0, 0
-    for number, prompt in enumerate((*PROMPTS, LONG)):
+    prompts: list[str | list[int]] = [*PROMPTS, LONG]
+    for number, prompt in enumerate(prompts):
         for temperature in (0.0, 0.8):
             options: dict[str, Any] = {"temperature": temperature, "seed": number, "ignore_eos": True}
             plain = runner.session().generate(prompt, 40, recipe="plain", **options)
@@ -146,7 +147,7 @@ def test_a_tree_holds_the_likeliest_paths_of_the_torch_module(
         values: dict[tuple[int, ...], float] = {}
         level: dict[tuple[int, ...], float] = {(): 0.0}
         for _ in range(5):
-            below = {}
+            below: dict[tuple[int, ...], float] = {}
             for path, value in level.items():
                 tokens, logprobs = _guesses(compiled, text, path)
                 below |= {(*path, t): value + p for t, p in zip(tokens, logprobs, strict=True)}
@@ -239,8 +240,7 @@ def _same_states(compiled: Compiled, cache: Cache) -> None:
 def test_a_graft_leaves_the_bits_of_the_targets_logits(runner: Model, bundle: Path) -> None:
     with specc.load(bundle) as plain:
         for name in ("prefill", "decode", "verify-chain-4"):
-            logits = [_logits(model.session(), name) for model in (runner, plain)]
-            assert np.array_equal(*logits)
+            assert np.array_equal(_logits(runner.session(), name), _logits(plain.session(), name))
 
 
 def _logits(session: Session, name: str) -> np.ndarray:

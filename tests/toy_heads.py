@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,13 @@ def make_head(architecture: str, model: PreTrainedModel, tokens: Tensor | None =
     torch.manual_seed(3)
     target = target_of(model)
     config = HeadConfig(
-        **{
-            "architecture": architecture,
-            "target": target,
-            "taps": TAPS[architecture],
-            "draft_vocab_size": target.vocab_size if tokens is None else len(tokens),
-            "settings": SETTINGS[architecture],
-        }
-        | changes
+        architecture=architecture,
+        target=target,
+        taps=TAPS[architecture],
+        draft_vocab_size=target.vocab_size if tokens is None else len(tokens),
+        settings=SETTINGS[architecture],
     )
-    head = build_head(config)
+    head = build_head(replace(config, **changes))
     if tokens is not None:
         assert head.vocabulary is not None
         head.vocabulary.copy_(tokens)

@@ -18,7 +18,7 @@ def _plan_chain(head: str, values: Values, facts: Facts) -> MethodBlocks:
 
 
 def _reading_blocks(head: str, slots: int) -> dict[str, Block]:
-    """Return the blocks of a head that run accepted tokens: those of a step, which has so many slots, and of a prompt."""
+    """Return the blocks of a head that run accepted tokens: those of a step of so many slots, and of a prompt."""
     return {
         "feed": head_block(head, Tree.chain(slots), last_row=True),
         "prefill": head_block(head, Tree.chain(WIDTHS.prefill), last_row=True),
@@ -79,10 +79,7 @@ EAGLE3_TREE = Method(
 
 def _plan_medusa(values: Values, facts: Facts) -> MethodBlocks:
     slots, heads = 1 + count(values, "num_speculative_tokens"), facts.heads.get("medusa", HeadFacts()).stack
-    if values["tree"] is None:
-        tree = Tree.best_first(TREES.rates, slots, heads)
-    else:
-        tree = Tree.from_paths(values["tree"])
+    tree = Tree.best_first(TREES.rates, slots, heads) if values["tree"] is None else Tree.from_paths(values["tree"])
     if (deepest := int(tree.depth.max())) > heads:
         raise RecipeError(f"tree has {deepest} levels; the head guesses {heads} tokens: give {heads} levels at most")
     if (widest := max(tree.rank)) >= RANKS:
