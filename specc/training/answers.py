@@ -7,12 +7,57 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, StaticCache
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, StaticCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
+ATTENTION = "specc-answers"  # the name of our attention in transformers' registries
+HIDDEN = -1e9  # a score that softmax turns into zero
 TOP = 50  # tokens that a sampled answer chooses from
 FEW = 0.15  # of the lanes; when so few still write, their answers end, too
 TALK = 16  # steps between two calls of `advance`
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attend from one slot of many lanes without a copy of the keys for each head. transformers calls this.
+
+    Where lanes have several slots, or a layer caps its scores or has sinks, torch's own attention runs.
+
+    Args:
+        module: the layer's attention.
+        query: [lanes, heads, slots, size].
+        key: [lanes, key heads, rows, size].
+        value: [lanes, key heads, rows, size].
+        attention_mask: [lanes, 1, slots, rows] bool, true where a slot sees a row.
+        scaling: of the products of queries and keys; 1 / sqrt(size) by default.
+        others: arguments that some models add.
+
+    Returns:
+        The output, [lanes, slots, heads, size], and no weights.
+    """
+    lanes, heads, slots, size = query.shape
+    if slots > 1 or attention_mask is None or others.get("softcap") or others.get("s_aux") is not None:
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
+        return out, None
+    groups, rows = key.shape[1:3]
+    scaled = (query * (size**-0.5 if scaling is None else scaling)).reshape(lanes * groups, heads // groups, size)
+    scores = torch.bmm(key.reshape(-1, rows, size), scaled.transpose(1, 2)).transpose(1, 2)
+    scores = scores.reshape(lanes, heads, rows).masked_fill_(~attention_mask[:, 0], HIDDEN)
+    weights = scores.softmax(-1).view(lanes * groups, heads // groups, rows)
+    return torch.bmm(weights, value.reshape(-1, rows, value.shape[-1])).view(lanes, 1, heads, -1), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 @dataclass(frozen=True)
@@ -50,6 +95,7 @@ def answer(
         seed: of the samples.
         advance: called with the number of new tokens every few steps.
     """
+    model.set_attn_implementation(ATTENTION)
     lanes, longest = len(prompts), max(map(len, prompts))
     padding = torch.tensor([longest - len(prompt) for prompt in prompts])
     tokens = torch.zeros(lanes, longest + count, dtype=torch.long)
@@ -69,9 +115,10 @@ def answer(
             input_ids=tokens[:, start:end],
             attention_mask=mask[:, :end],
             position_ids=positions[:, start:end],
+            cache_position=columns[start:end],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=torch.tensor([end - start - 1]),  # a slice would make torch copy the table for each lane
         ).logits[:, -1]
         tokens[:, end] = choose(logits)
         ended = writing & torch.isin(tokens[:, end], stops)

@@ -17,7 +17,7 @@ from specc.training.shards import Recording, read_notes, read_shard, write_shard
 from specc.training.states import read_states
 
 TRAIN, HELD_OUT = "train", "heldout"
-SORTED = 8  # batches whose prompts are sorted by length together
+SORTED = 4  # batches whose prompts are sorted by length together
 Advance = Callable[[int], None]  # called with the number of tokens since the last call
 
 
@@ -41,7 +41,7 @@ class RecordingOptions:
     prompt_tokens: int = 320
     prompts: int = 2500
     held_out: int = 64
-    lanes: int = 64
+    lanes: int = 192
     temperature: float = 0.7
     seed: int = 0
 

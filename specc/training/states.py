@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from specc.runtime.errors import HeadError
 
+FIRST = torch.zeros(1, dtype=torch.long)  # logits of the first slot, which nobody reads
 SLICE = 4096  # tokens, padding included, that are read at once
 
 
@@ -41,7 +42,7 @@ def read_states(
             tokens = torch.zeros(len(group), longest, dtype=torch.long)
             for row, index in enumerate(group):
                 tokens[row, : len(sequences[index])] = torch.tensor(sequences[index])
-            model(input_ids=tokens, use_cache=False, logits_to_keep=1)
+            model(input_ids=tokens, use_cache=False, logits_to_keep=FIRST)
             states, final = torch.cat([values[tap] for tap in taps], -1).bfloat16(), values["final"].bfloat16()
             for row, index in enumerate(group):
                 count = len(sequences[index])
