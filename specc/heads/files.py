@@ -130,11 +130,11 @@ def _restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors as a head computes with them."""
     weights: dict[str, Tensor] = {}
     for name, tensor in stored.items():
-        if name.endswith(SCALES):
-            continue
         if tensor.dtype == torch.int8:
-            tensor = tensor * stored[name + SCALES].float().repeat_interleave(GROUP, 1)[:, : tensor.shape[1]]
-        weights[name] = tensor.float() if tensor.is_floating_point() else tensor
+            scales = stored[name + SCALES].float().repeat_interleave(GROUP, 1)
+            weights[name] = tensor * scales[:, : tensor.shape[1]]
+        elif not name.endswith(SCALES):
+            weights[name] = tensor.float() if tensor.is_floating_point() else tensor
     return weights
 
 

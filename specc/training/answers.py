@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ ATTENTION = "specc-answers"  # the name of our attention in transformers' regist
 HIDDEN = -1e9  # a score that softmax turns into zero
 TOP = 50  # tokens that a sampled answer chooses from
 FEW = 0.15  # of the lanes; when so few still write, their answers end, too
-TALK = 16  # steps between two calls of `advance`
 
 
 def _attention(
@@ -82,7 +82,6 @@ def answer(
     ends: Collection[int],
     temperature: float,
     seed: int,
-    advance: Callable[[int], None] = lambda tokens: None,
 ) -> list[Answer]:
     """Let a model answer prompts in one batch.
 
@@ -93,7 +92,6 @@ def answer(
         ends: the tokens that end an answer. They belong to it.
         temperature: of every second prompt. The others are answered greedily, and all of them if it is 0.
         seed: of the samples.
-        advance: called with the number of new tokens every few steps.
     """
     model.set_attn_implementation(ATTENTION)
     lanes, longest = len(prompts), max(map(len, prompts))
@@ -111,22 +109,22 @@ def answer(
     writing = torch.ones(lanes, dtype=torch.bool)
     start, end = 0, longest
     while end < longest + count:
-        logits = model(
-            input_ids=tokens[:, start:end],
-            attention_mask=mask[:, :end],
-            position_ids=positions[:, start:end],
-            cache_position=columns[start:end],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor([end - start - 1]),  # a slice would make torch copy the table for each lane
-        ).logits[:, -1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer transformers call the cache otherwise
+            logits = model(
+                input_ids=tokens[:, start:end],
+                attention_mask=mask[:, :end],
+                position_ids=positions[:, start:end],
+                cache_position=columns[start:end],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=torch.tensor([end - start - 1]),  # a slice would make torch copy the table for each lane
+            ).logits[:, -1]
         tokens[:, end] = choose(logits)
         ended = writing & torch.isin(tokens[:, end], stops)
         start, end = end, end + 1
         last[ended] = end
         writing &= ~ended
-        if (end - longest) % TALK == 0:
-            advance(TALK * int(writing.sum()))
         if writing.sum() <= FEW * lanes:
             break
     last = last.clamp(max=end)
