@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from specc.bounded_read import read_bounded
+from specc.huggingface import quiet
 from specc.messages import Conversation
 from specc.prompts import read_lines
 from specc.runtime.errors import PromptError, first_line
@@ -115,7 +116,8 @@ def _of_file(file: Path, tokenizer: Any, longest: int) -> list[list[int]]:
             text = read_bounded(opened, file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read text from {file}: {e}; give UTF-8 text or JSON lines (.jsonl)") from e
-    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    with quiet():  # transformers warns of a text that is longer than the model's context
+        tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     pieces = [tokens[start : start + longest] for start in range(0, len(tokens), longest)]
     return [piece for piece in pieces if len(piece) > 1]
 
