@@ -23,9 +23,7 @@ def tables() -> Tensor:
 
 
 def config(architecture: str, draft_vocab_size: int = KNOWN) -> HeadConfig:
-    target = Target(
-        name="toy", digest=digest(tables()), hidden_size=SIZE, vocab_size=VOCABULARY, layers=LAYERS
-    )
+    target = Target(name="toy", digest=digest(tables()), hidden_size=SIZE, vocab_size=VOCABULARY, layers=LAYERS)
     return HeadConfig(
         architecture=architecture,
         target=target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +31,10 @@ DATA = (
     "does not end in .jsonl, .json or .gz is text, whose pieces the model continues. May be repeated. Default: "
     "prompts that ship with specc."
 )
+RECORDING_MINUTES = (
+    "The minutes after which the model answers no more prompts. What was recorded before counts in addition. Default: "
+    "all prompts are answered."
+)
 MINUTES = "The minutes of training. Recording, which comes before, is not counted."
 UPDATES = "The number of updates, in place of --minutes. Two runs then give equal weights on one machine."
 PROMPTS = "The largest number of prompts."
@@ -54,6 +59,7 @@ def command(
     data: Annotated[list[Path] | None, option("FILE", DATA, rich_help_panel="Text")] = None,
     prompts: Annotated[int, option("N", PROMPTS, min=2, rich_help_panel="Text")] = 2500,
     answer_tokens: Annotated[int, option("N", ANSWER, min=8, rich_help_panel="Text")] = 160,
+    recording_minutes: Annotated[float | None, option("M", RECORDING_MINUTES, min=0.0, rich_help_panel="Text")] = None,
     held_out: Annotated[int, option("N", HELD_OUT, min=1, rich_help_panel="Text")] = 64,
     minutes: Annotated[float, option("M", MINUTES, min=0.01, rich_help_panel="Training")] = 60.0,
     updates: Annotated[OptionalInt, option("N", UPDATES, min=1, rich_help_panel="Training")] = None,
@@ -91,6 +97,7 @@ def command(
                 recording=RecordingOptions(
                     taps=(), prompts=prompts, answer_tokens=answer_tokens, held_out=held_out, seed=seed
                 ),
+                recording_minutes=math.inf if recording_minutes is None else recording_minutes,
                 trainer=TrainerOptions(minutes=minutes, updates=updates, learning_rate=learning_rate, seed=seed),
                 draft_vocab_size=draft_vocab_size,
                 bits=bits,

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Options:
         data: files of prompts, or of text; none takes the prompts that ship with specc.
         work: where recordings and checkpoints go.
         recording: how text is made. Its taps are the course's.
+        recording_minutes: the time after which no more answers are begun.
         trainer: the options of the loop.
         draft_vocab_size: tokens that the head knows.
         bits: 16 or 8 bits for each number of a matrix.
@@ -65,6 +67,7 @@ class Options:
     data: tuple[Path, ...] = ()
     work: Path
     recording: RecordingOptions
+    recording_minutes: float = inf
     trainer: TrainerOptions
     draft_vocab_size: int = 8192
     bits: int = 16
@@ -157,6 +160,7 @@ def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Reco
         recording,
         _ends(model),
         lambda done, tokens: options.stage(f"record states · {tokens:,} tokens", done, len(todo)),
+        options.recording_minutes,
     )
     parts: dict[bool, list[Recording]] = {True: [], False: []}
     for file in files:

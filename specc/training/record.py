@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,6 @@ from specc.training.states import read_states
 
 TRAIN, HELD_OUT = "train", "heldout"
 SORTED = 4  # batches whose prompts are sorted by length together
-Advance = Callable[[int], None]  # called with the number of tokens since the last call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,7 @@ def record(
     options: RecordingOptions,
     ends: Sequence[int],
     advance: Callable[[int, int], None] = lambda done, tokens: None,
+    minutes: float = inf,
 ) -> list[Path]:
     """Answer and record each batch. A batch whose file is there is left as it is.
 
@@ -113,16 +116,19 @@ def record(
         options: how answers are made, and which states are kept.
         ends: the tokens that end an answer.
         advance: called with the number of batches that are done, and of their tokens.
+        minutes: after this time no batch is begun, but those that are needed: the held-out ones and one more.
 
     Returns:
         The files, in the order of the batches.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    files, tokens = [], 0
+    files, tokens, begin = [], 0, time.monotonic()
     for done, batch in enumerate(batches):
         file = directory / f"{batch.name}.safetensors"
         notes = _notes(batch, digest, options)
         if read_notes(file) != notes:
+            if time.monotonic() - begin > 60 * minutes and any(f.name.startswith(TRAIN) for f in files):
+                continue
             recordings = _record_batch(model, batch, options, ends)
             write_shard(file, recordings, notes)
         tokens += sum(len(recording) for recording in read_shard(file))
@@ -163,6 +169,4 @@ def _notes(batch: Batch, digest: str, options: RecordingOptions) -> dict[str, An
 
 
 def _digest_of(prompts: Sequence[Sequence[int]]) -> str:
-    import hashlib
-
     return hashlib.sha256(repr(prompts).encode()).hexdigest()[:16]

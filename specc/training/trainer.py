@@ -206,11 +206,11 @@ class Trainer:
         return figures.tolist()
 
     def _not_finite(self, value: Tensor) -> HeadError:
-        """Say that training has failed. The head and the checkpoint are those before the update."""
-        update = self.progress.updates + 1
-        kept = f"the last good state is in {self.checkpoint}" if self.checkpoint.is_file() else "no state is kept yet"
+        """Keep the state before the update, which is good, and say that training has failed."""
+        self.save()
         return HeadError(
-            f"the loss of update {update} is {float(value.detach())}; {kept}; train again with a lower --learning-rate"
+            f"the loss of update {self.progress.updates + 1} is {float(value.detach())}; the last good state is in "
+            f"{self.checkpoint}; train again with a lower --learning-rate"
         )
 
     def _losses(self, batch: Batch, number: int) -> tuple[list[Tensor], list[float]]:
@@ -258,8 +258,9 @@ class Trainer:
         update = self.progress.updates
         if str(update) in self.progress.acceptances:
             return
-        chain = measure(self.head, self.course, held_out, CHAIN if self.course.recurrent else self.course.steps).chain
-        self.progress.acceptances[str(update)] = round(chain, 4)
+        depths = CHAIN if self.course.recurrent else self.course.steps
+        chain = round(measure(self.head, self.course, held_out, depths).chain, 4)
+        self.progress.acceptances[str(update)] = chain
         if chain > self.progress.best:
             self.progress.best, self.progress.best_update = chain, update
             save_checkpoint(self.best_file, self.head, self.optimizer, self.progress, self.settings)

@@ -58,7 +58,9 @@ def test_a_directory_that_is_not_there_is_named_with_the_command_that_makes_one(
 def test_a_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(HeadError, match=r"as a pickle \(pytorch_model.bin\), which can run code; .*safetensors.torch.save_file"):
+    with pytest.raises(
+        HeadError, match=r"as a pickle \(pytorch_model.bin\), which can run code; .*safetensors.torch.save_file"
+    ):
         load_head(tmp_path)
 
 
