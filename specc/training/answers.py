@@ -30,7 +30,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attend from one slot of many lanes without a copy of the keys for each head. transformers calls this.
 
-    Where lanes have several slots, or a layer caps its scores or has sinks, torch's own attention runs.
+    Where lanes have several slots, torch's own attention runs.
 
     Args:
         module: the layer's attention.
@@ -45,15 +45,41 @@ def _attention(
         The output, [lanes, slots, heads, size], and no weights.
     """
     lanes, heads, slots, size = query.shape
-    if slots > 1 or attention_mask is None or others.get("softcap") or others.get("s_aux") is not None:
-        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
+    scale, softcap, sinks = size**-0.5 if scaling is None else scaling, others.get("softcap"), others.get("s_aux")
+    if softcap or sinks is not None:
+        return _written_out(query, key, value, attention_mask, scale, softcap, sinks), None
+    if slots > 1 or attention_mask is None:
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scale, **others)
         return out, None
     groups, rows = key.shape[1:3]
-    scaled = (query * (size**-0.5 if scaling is None else scaling)).reshape(lanes * groups, heads // groups, size)
+    scaled = (query * scale).reshape(lanes * groups, heads // groups, size)
     scores = torch.bmm(key.reshape(-1, rows, size), scaled.transpose(1, 2)).transpose(1, 2)
     scores = scores.reshape(lanes, heads, rows).masked_fill_(~attention_mask[:, 0], HIDDEN)
     weights = scores.softmax(-1).view(lanes * groups, heads // groups, rows)
     return torch.bmm(weights, value.reshape(-1, rows, value.shape[-1])).view(lanes, 1, heads, -1), None
+
+
+def _written_out(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attend with what torch's operator lacks: a cap of the scores, or sinks that take a share of the softmax."""
+    repeats, rows = query.shape[1] // key.shape[1], key.shape[2]
+    scores = (query @ key.repeat_interleave(repeats, 1).transpose(2, 3)).float() * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if visible is None:
+        visible = torch.ones(query.shape[2], rows, dtype=torch.bool).tril(rows - query.shape[2])
+    scores = scores.masked_fill(~visible, HIDDEN)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], -1)
+    weights = scores.softmax(-1)[..., :rows].to(value.dtype)
+    return (weights @ value.repeat_interleave(repeats, 1)).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, _attention)
