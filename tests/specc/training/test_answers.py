@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from families import tiny
+from torch import nn
+from transformers import AttentionInterface
 
 from specc.huggingface import load_model
-from specc.training.answers import Answer, answer
+from specc.passes import operators  # noqa: F401  registers specc::attention
+from specc.training.answers import ATTENTION, Answer, answer
 
 pytestmark = pytest.mark.torch
 PROMPTS = [[5, 9, 3], [7, 1, 8, 2, 6, 4, 11], [3, 3], [12, 5, 9, 13, 2]]
@@ -45,7 +48,21 @@ def test_an_answer_ends_with_the_token_that_ends_it(model: Path) -> None:
         assert cut.tokens == whole.tokens[: whole.prompt + length]
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "mistral"])
+@pytest.mark.parametrize(("softcap", "has_sinks"), [(0.0, False), (2.0, False), (0.0, True), (2.0, True)])
+def test_caps_and_sinks_are_those_of_the_operator(softcap: float, has_sinks: bool) -> None:
+    query, key, value = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
+    sinks = torch.randn(4) if has_sinks else None
+    truth = torch.ops.specc.attention(query, key, value, sinks, 0.5, 0, softcap, 0).transpose(1, 2)
+    attend = AttentionInterface()[ATTENTION]
+    module = nn.Module()
+    module.num_key_value_groups = 2  # type: ignore[assignment]  # torch's attention in transformers reads it
+    visible = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
+    for mask, slots in ((visible, slice(0, 6)), (None, slice(0, 6)), (visible[:, :, 5:], slice(5, 6))):
+        out, _ = attend(module, query[:, :, slots], key, value, mask, scaling=0.5, softcap=softcap or None, s_aux=sinks)
+        torch.testing.assert_close(out, truth[:, slots])
+
+
+@pytest.mark.parametrize("family", ["gemma2", "mistral"])
 def test_layers_with_caps_and_windows_answer_as_they_do_alone(family: str) -> None:
     model = tiny(family)
     prompts = [[5, 9, 3], [7, 1, 8, 2]]
