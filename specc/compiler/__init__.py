@@ -6,17 +6,17 @@ import gc
 import resource
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
-from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
-from specc.compiler.heads import fit_heads, graft, load_heads, prepare_head
+from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
+from specc.compiler.heads import TargetHead, fit_heads, graft, load_heads, prepare_head
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
@@ -36,6 +36,10 @@ from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
 from specc.runtime.errors import SpeccWarning
+from specc.runtime.manifest import ModelSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Options", "Report", "compile_bundle"]
 
@@ -117,17 +121,7 @@ def _write_bundle(
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 
-    stages.begin("golden", "decode the golden prompts in transformers")
-    count = min(options.golden_tokens, spec.context // 2)
-    done = iter(range(1, len(prompts) + 1))
-    cases = reference(
-        model,
-        encode_prompts(prompts, tokenizer, spec.context),
-        count,
-        spec.eos_token_ids,
-        lambda: stages.advance(next(done), len(prompts)),
-    )
-    golden.write_cases(cases, directory / golden.FILE)
+    cases = _write_golden(options, model, spec, encode_prompts(prompts, tokenizer, spec.context), directory, stages)
     extra: dict[str, Any] = {ROUNDING: rounding(model)} if rounding(model) else {}
     rounded = rounded_matrices(model, options)
     if rounded:
@@ -142,15 +136,7 @@ def _write_bundle(
         rows = perplexities(model, perplexity.samples(cases, text, tokenizer.encode, spec.context))
         extra |= {perplexity.KEY: rows} if rows else {}
 
-    stages.begin("capture", f"capture {options.model}")
-    grafts = [graft(head) for head in target_heads]
-    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts)}
-    for head in target_heads:
-        graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
-    if assistant is not None:
-        stages.begin("assistant", f"capture {options.assistant_model}")
-        graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
-
+    graphs = _capture(options, model, assistant, target_heads, capacity, stages)
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
     names = name_blocks(plans, options.lanes, head_facts)
@@ -169,6 +155,42 @@ def _write_bundle(
     engines = build_engines(requests, graphs, site, stages)
     write_manifest(directory, assemble(spec, plans, names, engines, extra))
     return is_rounded
+
+
+def _write_golden(
+    options: Options,
+    model: PreTrainedModel,
+    spec: ModelSpec,
+    prompts: Sequence[tuple[str, list[int]]],
+    directory: Path,
+    stages: Stages,
+) -> list[golden.Case]:
+    """Decode the golden prompts by the original model, and write the cases."""
+    stages.begin("golden", "decode the golden prompts in transformers")
+    count, done = min(options.golden_tokens, spec.context // 2), iter(range(1, len(prompts) + 1))
+    cases = reference(model, prompts, count, spec.eos_token_ids, lambda: stages.advance(next(done), len(prompts)))
+    golden.write_cases(cases, directory / golden.FILE)
+    return cases
+
+
+def _capture(
+    options: Options,
+    model: PreTrainedModel,
+    assistant: PreTrainedModel | None,
+    heads: Sequence[TargetHead],
+    capacity: int,
+    stages: Stages,
+) -> dict[tuple[str, str], PreparedGraph]:
+    """Capture the target, its heads and the draft model, and return their graphs in fp32."""
+    stages.begin("capture", f"capture {options.model}")
+    grafts = [graft(head) for head in heads]
+    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts)}
+    for head in heads:
+        graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
+    if assistant is not None:
+        stages.begin("assistant", f"capture {options.assistant_model}")
+        graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
+    return graphs
 
 
 def _dump(options: Options, name: str = "") -> Path | None:
