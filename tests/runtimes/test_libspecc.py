@@ -19,7 +19,8 @@ from signing import signed
 from specc.exactness.golden import Case, read_cases
 
 ROOT = Path(__file__).parents[2]
-FROZEN = ROOT / "tests" / "bundles" / "schema-2"
+FROZEN = ROOT / "tests" / "bundles" / "schema-3"
+OLD = ROOT / "tests" / "bundles" / "schema-2"
 CASES = read_cases(FROZEN / "golden.jsonl")
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("libspecc")]
 
@@ -71,6 +72,15 @@ def test_every_recipe_of_a_new_bundle_is_identical(model: Path, tmp_path: Path) 
     for recipe in opened.recipes():
         for case in read_cases(output / "golden.jsonl"):
             assert session.generate(case.prompt_ids, len(case.token_ids), recipe)[0] == case.token_ids
+    session.close()
+    opened.close()
+
+
+def test_a_bundle_of_schema_2_is_replayed() -> None:
+    opened = Model(OLD)
+    session = Session(opened)
+    for case in read_cases(OLD / "golden.jsonl"):
+        assert session.generate(case.prompt_ids, len(case.token_ids), "prompt-lookup")[0] == case.token_ids
     session.close()
     opened.close()
 
@@ -161,7 +171,11 @@ def test_a_changed_or_missing_file_is_named(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda m: m.update(schema=3), "the bundle has schema 3, and this library reads schema 2; use a newer library"),
+        (lambda m: m.update(schema=4), "the bundle has schema 4, and this library reads 2 and 3; use a newer library"),
+        (
+            lambda m: m.update(schema=1),
+            "the bundle has schema 1, and this library reads 2 and 3; compile the bundle again",
+        ),
         (lambda m: m["files"].update({"../x": {"bytes": 1, "sha256": ""}}), "'../x', which is not inside the bundle"),
         (lambda m: m.update(engines=[]), "the bundle has no engine "),
         (lambda m: m["engines"][0].update(needs={"specc::Linear": "1"}), "needs specc::Linear, which libspecc has not"),

@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSchema = 2;
+constexpr int kOldestSchema = 2, kSchema = 3;
 constexpr size_t kDigest = 64, kAfterDigest = 4;  // Characters: the digits, and what follows them at the end of the file.
 constexpr int kMostNesting = 32;
 
@@ -66,8 +66,8 @@ json ParseManifest(const std::string& path) {
     throw Error(path + " is not JSON; compile the bundle again");
   }
   int schema = manifest.value("schema", 0);
-  if (schema != kSchema) {
-    throw Error("the bundle has schema " + std::to_string(schema) + ", and this library reads schema 2; " +
+  if (schema < kOldestSchema || schema > kSchema) {
+    throw Error("the bundle has schema " + std::to_string(schema) + ", and this library reads 2 and 3; " +
                 (schema > kSchema ? "use a newer library" : "compile the bundle again"));
   }
   if (!unchanged) throw Error(path + " was changed; compile the bundle again");
