@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from threading import TIMEOUT_MAX, Condition, RLock, Thread
 from .decoder import StepLimits
 from .errors import BackendError, BusyError, SpeccError, SpeccWarning
 from .handle import Handle, Task
-from .prices import Bass, ByPrice, Prices, WidthPolicy, planned_prices
+from .prices import Bass, ByPrice, Experience, Prices, WidthPolicy, planned_prices
 from .shared import Shared
 from .together import RequestStep, run_together
 
@@ -85,6 +86,7 @@ class Scheduler:
         self._running: list[Handle] = []
         # Lanes that fit at once; fewer once one did not.
         self._room = max(4, shared.engines.lanes) if policy.running is None else policy.running
+        self._experience: defaultdict[str, Experience] = defaultdict(Experience)  # By recipe.
         self._thread: Thread | None = None
         self._warned = False  # Whether the user knows that requests take turns.
 
@@ -171,6 +173,8 @@ class Scheduler:
             except SpeccError as e:  # The model is closed.
                 handle.end("error", e)
                 continue
+            if not handle.stats.target_calls:  # Its first lane.
+                handle.progress = self._experience[handle.stats.recipe].begin()
             handle.running = True
             self._waiting.remove(handle)
             self._running.append(handle)

@@ -12,7 +12,7 @@ from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import BundleError
 from specc.runtime.manifest import Manifest
 from specc.runtime.model import Model
-from specc.runtime.prices import Bass, ByPrice, Prices, Progress, planned_prices
+from specc.runtime.prices import Bass, ByPrice, Experience, Prices, Progress, planned_prices
 from specc.runtime.stats import Stats
 
 PRICES = Prices(run=0.030, lane=0.0005, slot=0.0026)  # Of SmolLM2-135M in fp32 on one thread.
@@ -132,3 +132,52 @@ def test_the_prices_of_a_plan_are_read(toy_model: Model) -> None:
 def test_prices_of_another_form_are_refused(toy_model: Model, prices: object, reason: str) -> None:
     with pytest.raises(BundleError, match=reason):
         planned_prices(with_plan(toy_model, {"prices": prices}))
+
+
+def test_a_new_request_begins_with_what_earlier_ones_of_its_recipe_learned() -> None:
+    """So a recipe that does not pay at this load costs the first requests a few drafts, and the others none."""
+    common, policy = Experience(), ByPrice(PRICES)
+    assert common.begin().rate == Progress().rate and common.begin().slots == Progress().slots
+
+    def drafted_in_vain(seconds: float) -> int:
+        """Return how many tokens a request of 40 steps drafts, of which none is right."""
+        request, stats = common.begin(), Stats(recipe="any")
+        for _ in range(40):
+            length = policy.draft_tokens([request] * 8)[0]
+            stats.drafted += length
+            for run in ([seconds * length] if length else []) + [0.03]:
+                request.charge(run)
+            request.observe(stats)
+        return stats.drafted
+
+    tokens = [drafted_in_vain(0.0005) for _ in range(5)]
+    assert tokens[0] > 12 and max(tokens[2:]) <= 3
+    request = common.begin()
+    assert request.rate == pytest.approx(common.rate) and request.draft_seconds == pytest.approx(0.0005)
+    assert request.accepted + request.rejected == pytest.approx(Progress.accepted + Progress.rejected)
+    for _ in range(200):  # Drafts of one that goes well change what the next one expects.
+        common.add(4, 4, 0.0)
+    assert policy.draft_tokens([common.begin()] * 8)[0] > 3
+
+
+def test_a_request_whose_tries_fail_waits_longer_before_each() -> None:
+    request, stats, policy = Progress(), Stats(recipe="any"), ByPrice(PRICES)
+    rests, steps = list[int](), 0
+    while len(rests) < 8:
+        length = policy.draft_tokens([request] * 8)[0]
+        if length and steps:
+            rests.append(steps)
+        steps = 0 if length else steps + 1
+        stats.drafted += length
+        request.observe(stats)
+    assert rests == sorted(rests) and rests[0] < 60 and 4 * rests[0] < rests[-1] < 600
+    stats.drafted, stats.accepted = stats.drafted + 4, stats.accepted + 4
+    request.observe(stats)  # One that succeeds ends that.
+    for _ in range(12):
+        stats.drafted += 4
+        request.observe(stats)
+    steps = 0
+    while not policy.draft_tokens([request] * 8)[0]:
+        steps += 1
+        request.observe(stats)
+    assert steps < 100
