@@ -21,8 +21,8 @@ from .stats import Stats
 
 MEMORY = 0.9  # The weight of earlier steps of a request after a step with a draft.
 COMMON_MEMORY = 0.95  # The weight of earlier steps of all requests of a recipe.
-PATIENCE = 0.98  # The weight after a step without a draft: a request that does not pay tries again after some fifty.
-LONGEST_REST = 8  # times as long: how much a request waits before a further try, if each try failed
+PATIENCE = 0.98  # The weight after a step without a draft. So a request that does not pay tries again after some steps.
+LONGEST_REST = 16  # times as long: how much a request waits before a further try, if each try failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +137,9 @@ class Experience:
 class Progress(Experience):
     """How the drafts of one request went so far.
 
-    While a request does not draft, its numbers move back to the assumption, so that it tries again after some 50 steps.
-    Each try that fails doubles that number, up to `LONGEST_REST` times.
+    While a request does not draft, its numbers move back to the assumption, so that it tries again after some steps: 4 or
+    so if its rate is near to one that pays, and 50 if all drafts failed. Each try that fails doubles that number, up to
+    `LONGEST_REST` times.
 
     Attributes:
         common: how the drafts of all requests of its recipe go, to which those of this one are added.
