@@ -66,7 +66,7 @@ def compile_bundle(options: Options) -> Report:
 
 def _compile(options: Options) -> Bundle:
     options, gguf_parts = with_gguf_blocks(options)
-    check(options.backends, options.dtype, min(options.lanes, MOST_LANES))
+    check(options.backends, options.dtype, min(options.lanes, MOST_LANES), heads=bool(options.heads))
     check_lanes(options)
     options = with_lowering(options)
     heads = load_heads(options.heads)
