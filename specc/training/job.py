@@ -210,8 +210,10 @@ def _train(
 ) -> Progress:
     """Run the loop, with its progress shown."""
     loop = dataclasses.replace(options.trainer, kind=fast_type())
+    config = to_json(head.config)
+    del config["target"]["name"]  # A model that was moved is the same model.
     settings = {
-        "config": to_json(head.config),
+        "config": config,
         "recording": [len(recordings), sum(map(len, recordings))],
         "trainer": {"learning_rate": loop.learning_rate, "tokens": loop.tokens, "seed": loop.seed},
     }
