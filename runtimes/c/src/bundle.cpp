@@ -15,6 +15,8 @@ using nlohmann::json;
 constexpr int kOldestSchema = 2, kSchema = 3;
 constexpr size_t kDigest = 64, kAfterDigest = 4;  // Characters: the digits, and what follows them at the end of the file.
 constexpr int kMostNesting = 32;
+constexpr int64_t kMostSize = 2147483647;
+constexpr double kMostNumbers = 1e12;  // Of one tensor.
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -76,9 +78,26 @@ json ParseManifest(const std::string& path) {
   return manifest;
 }
 
+// A size, of which no product of a few overflows. Throws Error.
+int64_t Size(const json& value) {
+  if (!value.is_number_integer() || value < 1 || value > kMostSize) {
+    throw Error("the manifest has the size " + value.dump() + "; sizes are 1 to 2147483647: compile the bundle again");
+  }
+  return value;
+}
+
 std::vector<Tensor> Tensors(const json& list) {
   std::vector<Tensor> tensors;
-  for (const json& each : list) tensors.push_back({each.at("name"), each.at("dtype"), each.at("shape")});
+  for (const json& each : list) {
+    Tensor tensor{each.at("name"), each.at("dtype"), {}};
+    double count = 1;
+    for (const json& size : each.at("shape")) {
+      tensor.shape.push_back(Size(size));
+      count *= double(tensor.shape.back());
+    }
+    if (count > kMostNumbers) throw Error(tensor.name + " is larger than any memory; compile the bundle again");
+    tensors.push_back(std::move(tensor));
+  }
   return tensors;
 }
 
@@ -90,7 +109,8 @@ EngineSpec ParseEngine(const json& data) {
   spec.weights = data.at("weights");
   spec.cache = block.at("cache");
   spec.model = block.at("model");
-  spec.threads = data.at("threads");
+  if (!data.at("threads").is_number_unsigned() || data["threads"] > 4096) throw Error("engine " + spec.name + " has no number of threads");
+  spec.threads = data["threads"];
   spec.inputs = Tensors(data.at("inputs"));
   spec.outputs = Tensors(data.at("outputs"));
   if (block.at("topology").contains("parents")) spec.parents = block["topology"]["parents"].get<std::vector<int64_t>>();
@@ -114,8 +134,8 @@ Bundle::Bundle(const std::string& path) : path(path) {
     }
     const json& model = manifest.at("model");
     eos = model.at("eos_token_ids").get<std::vector<int64_t>>();
-    context = model.at("context");
-    vocab_size = model.at("vocab_size");
+    context = size_t(Size(model.at("context")));
+    vocab_size = size_t(Size(model.at("vocab_size")));
     default_recipe = manifest.at("default_recipe");
     for (const json& each : manifest.at("engines")) {
       if (each.at("backend") != "onnx" || each.at("block").at("lanes") != 1) continue;
@@ -128,8 +148,13 @@ Bundle::Bundle(const std::string& path) : path(path) {
     for (const auto& [name, cache] : manifest.at("caches").items()) {
       if (cache.at("dtype") != "float32") throw Error("cache " + name + " has rows of " + cache["dtype"].get<std::string>() + "; libspecc has float32");
       CacheSpec& spec = caches[name];
-      spec.capacity = cache.at("capacity");
-      for (const auto& [layer, shape] : cache.at("layers").items()) spec.layers[layer] = {shape.at(0), shape.at(1)};
+      spec.capacity = size_t(Size(cache.at("capacity")));
+      for (const auto& [layer, shape] : cache.at("layers").items()) {
+        spec.layers[layer] = {Size(shape.at(0)), Size(shape.at(1))};
+        if (double(spec.capacity) * double(spec.layers[layer].first) * double(spec.layers[layer].second) > kMostNumbers) {
+          throw Error("cache " + name + " is larger than any memory; compile the bundle again");
+        }
+      }
     }
     for (const json& each : manifest.at("recipes")) {
       Recipe recipe{each.at("name"), each.at("drafter"), each.at("acceptance"), each.at("verify"), each.at("engines"), each.at("parameters")};
