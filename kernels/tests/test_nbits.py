@@ -163,3 +163,18 @@ def test_tensors_of_another_shape_are_refused_in_one_line(name: str) -> None:
     session = graphs.linear("LinearNBits", 64, 40, tensors, bits=4, block_size=32)
     with pytest.raises(Exception, match=r"specc::LinearNBits: the .* have the shape .* is needed"):
         graphs.run(session, np.zeros((1, 64), np.float32))
+
+
+def test_a_row_with_offsets_is_the_same_at_every_width(variant: str) -> None:
+    weights = Weights(k=192, columns=100, offsets=True)
+    x, alone, session = activations(64, 192), weights.session(), weights.session(threads=3)
+    rows = np.concatenate([graphs.run(alone, x[i : i + 1]) for i in range(64)])
+    for width in (1, 2, 7, 8, 9, 31, 64):
+        assert graphs.same_bits(graphs.run(session, x[:width]), rows[:width]), width
+
+
+def test_zero_points_beside_offsets_are_refused() -> None:
+    tensors = Weights(k=64, columns=40, zeros=True).tensors | {"o": pack.per_block(np.zeros((2, 40), np.float32))}
+    session = graphs.linear("LinearNBits", 64, 40, tensors, bits=4, block_size=32)
+    with pytest.raises(Exception, match="weights have zero points or offsets, not both"):
+        graphs.run(session, np.zeros((1, 64), np.float32))
