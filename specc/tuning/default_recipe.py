@@ -100,11 +100,11 @@ def measure(
         advance(STEPS_OF_A_TRY_OUT * done, steps, recipe)
         trials.try_out(recipe)
     contenders = trials.contenders()
-    number, begun = 0, STEPS_OF_A_TRY_OUT * len(recipes)
+    number, before = 0, STEPS_OF_A_TRY_OUT * len(recipes)
     while trials.run_round(
         contenders,
         number,
-        lambda case: advance(begun + STEPS_OF_A_PROMPT * case, steps, "the fastest in turns"),
+        lambda case: advance(before + STEPS_OF_A_PROMPT * case, steps, "the fastest in turns"),
     ):
         number += 1
     rows = [_row(trials, PLAIN)]
