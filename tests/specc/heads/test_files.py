@@ -23,12 +23,12 @@ def test_a_head_that_was_saved_is_loaded_with_its_numbers(
 ) -> None:
     saved = head(architecture)
     save_head(saved, tmp_path / "h", {"card.json": "{}"}, bits)
-    loaded = load_head(tmp_path / "h")
-    assert loaded.config == saved.config and not loaded.training
+    restored = load_head(tmp_path / "h")
+    assert restored.config == saved.config and not restored.training
     assert sorted(f.name for f in (tmp_path / "h").iterdir()) == ["card.json", "config.json", "model.safetensors"]
     for name, tensor in saved.state_dict().items():
         limit = error * float(tensor.abs().max())
-        assert torch.allclose(loaded.state_dict()[name].float(), tensor.float(), atol=limit, rtol=0), name
+        assert torch.allclose(restored.state_dict()[name].float(), tensor.float(), atol=limit, rtol=0), name
 
 
 def test_eight_bits_take_half_the_space(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_a_token_outside_the_vocabulary_has_no_rank() -> None:
     module = head("eagle3", 8)
     acceptance = measure(module, COURSE, recordings(6), 2)
     assert acceptance.unknown > 0.3
-    known = [text[0] for text in ranks(module, COURSE, recordings(6), 2)]
-    assert all(set(text[text != UNKNOWN]) <= set(range(8)) for text in known)
+    rows = [text[0] for text in ranks(module, COURSE, recordings(6), 2)]
+    assert all(set(text[text != UNKNOWN]) <= set(range(8)) for text in rows)
 
 
 def test_rows_begin_with_the_first_token_of_the_answer() -> None:

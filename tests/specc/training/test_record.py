@@ -30,13 +30,13 @@ def test_no_prompt_is_both_held_out_and_trained_on() -> None:
 
 
 def test_a_second_run_records_what_is_missing(model: Path, tmp_path: Path) -> None:
-    loaded, todo = load_model(str(model)), batches(PROMPTS, OPTIONS)
-    files = record(loaded, "d", todo, tmp_path, OPTIONS, ())
+    target, todo = load_model(str(model)), batches(PROMPTS, OPTIONS)
+    files = record(target, "d", todo, tmp_path, OPTIONS, ())
     before = stamps(files)
     whole = [text.tokens.tolist() for file in files for text in read_shard(file)]
     files[2].unlink()
     steps: list[tuple[int, int]] = []
-    assert record(loaded, "d", todo, tmp_path, OPTIONS, (), lambda done, tokens: steps.append((done, tokens))) == files
+    assert record(target, "d", todo, tmp_path, OPTIONS, (), lambda done, tokens: steps.append((done, tokens))) == files
     assert [old == new for old, new in zip(before, stamps(files), strict=True)] == [True, True, False, True]
     assert [text.tokens.tolist() for file in files for text in read_shard(file)] == whole
     assert steps[-1] == (4, sum(map(len, whole)))
@@ -44,15 +44,15 @@ def test_a_second_run_records_what_is_missing(model: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("change", [{"answer_tokens": 9}, {"taps": (1, -1)}, {"temperature": 0.9}])
 def test_recordings_of_other_options_are_made_again(change: dict[str, int], model: Path, tmp_path: Path) -> None:
-    loaded, todo = load_model(str(model)), batches(PROMPTS, OPTIONS)[1:2]
-    before = stamps(record(loaded, "d", todo, tmp_path, OPTIONS, ()))
-    assert stamps(record(loaded, "d", todo, tmp_path, replace(OPTIONS, **change), ())) != before
+    target, todo = load_model(str(model)), batches(PROMPTS, OPTIONS)[1:2]
+    before = stamps(record(target, "d", todo, tmp_path, OPTIONS, ()))
+    assert stamps(record(target, "d", todo, tmp_path, replace(OPTIONS, **change), ())) != before
 
 
 def test_recordings_of_another_model_are_made_again(model: Path, tmp_path: Path) -> None:
-    loaded, todo = load_model(str(model)), batches(PROMPTS, OPTIONS)[:1]
-    before = stamps(record(loaded, "d", todo, tmp_path, OPTIONS, ()))
-    assert stamps(record(loaded, "e", todo, tmp_path, OPTIONS, ())) != before
+    target, todo = load_model(str(model)), batches(PROMPTS, OPTIONS)[:1]
+    before = stamps(record(target, "d", todo, tmp_path, OPTIONS, ()))
+    assert stamps(record(target, "e", todo, tmp_path, OPTIONS, ())) != before
 
 
 def test_when_the_time_is_over_only_what_is_needed_is_recorded(model: Path, tmp_path: Path) -> None:

@@ -17,25 +17,25 @@ TEXTS = [[5, 9, 3, 8], [7, 1, 8, 2, 6, 4, 11], [3, 3]]
 
 
 def test_states_are_the_hidden_states_of_the_layers_whatever_the_padding(model: Path) -> None:
-    loaded = load_model(str(model))
-    for tokens, (states, final) in zip(TEXTS, read_states(loaded, TEXTS, (0, -1)), strict=True):
-        hidden = loaded(torch.tensor([tokens]), output_hidden_states=True).hidden_states
+    target = load_model(str(model))
+    for tokens, (states, final) in zip(TEXTS, read_states(target, TEXTS, (0, -1)), strict=True):
+        hidden = target(torch.tensor([tokens]), output_hidden_states=True).hidden_states
         assert states.dtype == final.dtype == torch.bfloat16
         torch.testing.assert_close(states[:, : hidden[1].shape[-1]].float(), hidden[1][0], atol=2e-2, rtol=2e-2)
         torch.testing.assert_close(final.float(), hidden[-1][0], atol=2e-2, rtol=2e-2)
 
 
 def test_the_last_tap_lies_before_the_final_norm(model: Path) -> None:
-    loaded = load_model(str(model))
-    (states, final), *_ = read_states(loaded, TEXTS, (-1,))
-    norm: nn.Module = loaded.get_submodule("model.norm")
+    target = load_model(str(model))
+    (states, final), *_ = read_states(target, TEXTS, (-1,))
+    norm: nn.Module = target.get_submodule("model.norm")
     torch.testing.assert_close(norm(states.float()), final.float(), atol=3e-2, rtol=3e-2)
 
 
 def test_no_hook_stays(model: Path) -> None:
-    loaded = load_model(str(model))
-    list(read_states(loaded, TEXTS, (0,)))
-    assert not any(module._forward_hooks for module in loaded.modules())
+    target = load_model(str(model))
+    list(read_states(target, TEXTS, (0,)))
+    assert not any(module._forward_hooks for module in target.modules())
 
 
 @pytest.mark.parametrize("tap", [3, -4])
@@ -53,7 +53,7 @@ def test_no_tap_is_refused() -> None:
 
 
 def test_a_model_without_a_list_of_layers_is_refused(model: Path) -> None:
-    loaded = load_model(str(model))
-    loaded.config.num_hidden_layers = 5
+    target = load_model(str(model))
+    target.config.num_hidden_layers = 5
     with pytest.raises(HeadError, match="has no list of 5 layers; a head cannot be trained for it"):
-        layers_of(loaded)
+        layers_of(target)
