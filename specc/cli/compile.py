@@ -36,15 +36,16 @@ EXAMPLES = examples(
     "specc compile ./model -o m.specc --recipe prompt-lookup --recipe early-exit",
     "specc compile ./model -o m.specc --set early-exit.assistant_early_exit=4",
     "specc compile ./model -o m.specc --assistant-model ./small",
+    "specc compile ./model -o m.specc --recipe my-recipe.toml",
     'specc compile ./model -o m.specc --tree "[(0,), (1,), (0, 0), (0, 0, 0)]"',
 )
 MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
 OUTPUT = "The directory of the bundle to write."
 RECIPE = (
-    "Compile this recipe, or several with commas. May be repeated. Default: one recipe of each kind that needs "
-    "nothing beyond the other options."
+    "Compile this recipe, or several with commas, or the recipe of a file FILE.toml. May be repeated. Default: one "
+    "recipe of each kind that needs nothing beyond the other options."
 )
-SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
+SET = "Set a parameter of one recipe. May be repeated. 'specc recipes show NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
 EXIT_LAYERS = "The number of layers that an early exit runs."
@@ -134,15 +135,20 @@ def command(
     measures the recipes on them. The fastest lossless recipe becomes the default of the bundle.
     """
     from specc.cli import values
+    from specc.recipes import method
+    from specc.recipes.choice import check_ranges, choose
 
+    recipes = split_commas(recipe or ())
     parameters = values.parse_settings(
         set_ or (),
+        {m.name: m for m in map(method, recipes)},
         num_speculative_tokens=num_speculative_tokens,
         assistant_early_exit=assistant_early_exit,
         prompt_lookup_num_tokens=prompt_lookup_num_tokens,
         tree=values.parse_tree(tree),
         skip_layers=values.parse_layers("--skip-layers", skip_layers),
     )
+    check_ranges(choose(recipes, parameters, {"assistant-model"} if assistant_model else set()), parameters)
     with console.loading("torch"):
         from specc.backends import Options as BuildOptions
         from specc.compiler import Options, compile_bundle
@@ -152,7 +158,7 @@ def command(
             Options(
                 model=model,
                 output=output,
-                recipes=split_commas(recipe or ()),
+                recipes=recipes,
                 parameters=parameters,
                 assistant_model=assistant_model,
                 revision=revision,

@@ -126,7 +126,8 @@ def test_a_drafter_gets_its_engines_and_parameters_and_samples_for_a_rule_that_a
     recipe = Recipe(name="c", drafter="layer-skip", verify=(), parameters={"num_speculative_tokens": 9})
     for rule, sample in (("match", False), ("speculative", True)):
         drafter: Any = load_method(recipe, rule).make_drafter({"draft": engine})
-        assert (drafter.engine, drafter.count, drafter.sample) == (engine, 9, sample)
+        count = drafter.length.num_speculative_tokens
+        assert (drafter.engine, count, drafter.sample) == (engine, 9, sample)
 
 
 ODD: list[Any] = [None, True, -1, 0, 128, 10**30, 0.5, math.nan, math.inf, "3", [], {"a": 1}]
@@ -150,6 +151,8 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("entropy-adaptive", "entropy_window", []),
     ("entropy-adaptive", "least_tokens", []),
     ("layer-skip", "assistant_confidence_threshold", [0, 0.5]),
+    ("layer-skip", "target_acceptance_rate", [0, 0.5]),
+    ("draft-model", "margin_threshold", [0, 0.5]),
     ("dynamic-tree", "num_speculative_tokens", []),
     ("dynamic-tree", "max_depth", []),
     ("early-exit", "tree", []),
@@ -207,8 +210,7 @@ def test_every_parameter_of_a_method_is_tried() -> None:
     numbers = {(d, p.name) for d, ps in counts.items() for p in ps.values() if p.annotation in ("int", "float")}
     inherited = {("recycled-lookup", "prompt_lookup_num_tokens")}
     twice = {("staged", "prompt_lookup_num_tokens"), ("staged", "max_matching_ngram_size")}
-    twice |= {("cascade", "max_matching_ngram_size"), ("draft-model", "assistant_confidence_threshold")}
-    twice |= {("layer-skip", "num_speculative_tokens")}
+    twice |= {("cascade", "max_matching_ngram_size")}
     assert numbers - {(d, p) for d, p, _ in PARAMETERS} == inherited | twice
 
 

@@ -1,0 +1,74 @@
+"""The choice of recipes to compile and of their values, checked without torch and before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specc.recipes import METHODS, Facts, Method, MethodBlocks, method
+from specc.runtime.block import Frontier
+from specc.runtime.errors import RecipeError
+
+MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
+MOST_LAYERS = 1 << 12
+ANY_VOCABULARY = 1 << 17
+Parameters = Mapping[str, Mapping[str, Any]]  # values by recipe and parameter; those under "" are for every recipe
+
+
+def choose(names: Sequence[str], parameters: Parameters, available: set[str]) -> list[Method]:
+    """Return the methods to compile, plain decoding first.
+
+    Args:
+        names: recipes of the table, or recipe files. Empty means the usual ones.
+        parameters: the user's values.
+        available: what the compile has of what methods may need.
+
+    Raises:
+        RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe.
+    """
+    usual = [m.name for m in METHODS.values() if m.by_default and available.issuperset(m.needs)]
+    methods = list({m.name: m for m in map(method, ("plain", *(names or usual)))}.values())
+    for m in methods:
+        if missing := sorted(set(m.needs) - available):
+            raise RecipeError(f"recipe {m.name} needs {NEEDS[missing[0]]}; name one with --{missing[0]}")
+    for name in parameters.keys() - {""}:
+        if name not in {m.name for m in methods}:
+            raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
+    for name in parameters.get("", {}):
+        if not any(name in m.parameters for m in methods):
+            raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
+    return methods
+
+
+NEEDS = {"assistant-model": "a draft model", "corpus": "a corpus", "head": "a trained head"}
+
+
+def values_of(m: Method, parameters: Parameters) -> dict[str, Any]:
+    """Return a value of each parameter of a method: the user's, or the default."""
+    for_all = {name: value for name, value in parameters.get("", {}).items() if name in m.parameters}
+    return m.settle(for_all | dict(parameters.get(m.name, {})))
+
+
+def plan(m: Method, values: Mapping[str, Any], facts: Facts) -> MethodBlocks:
+    """Plan a method.
+
+    Raises:
+        RecipeError: a value is out of range, or the blocks have more slots than a cache has scratch rows.
+    """
+    blocks = m.plan(values, facts)
+    for block in (*blocks.verify, *blocks.engines.values()):
+        rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
+        if rows > MARGIN:
+            raise RecipeError(f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft")
+    return blocks
+
+
+def check_ranges(methods: Sequence[Method], parameters: Parameters) -> None:
+    """Check all values, as far as they do not depend on the model.
+
+    Raises:
+        RecipeError: a value is out of range for any model.
+    """
+    for m in methods:
+        facts = Facts(MOST_LAYERS, ANY_VOCABULARY, "assistant-model" in m.needs, MOST_LAYERS)
+        plan(m, values_of(m, parameters), facts)
