@@ -158,7 +158,7 @@ class LanesEngine:
 
     def _fill(self, arrays: dict[str, np.ndarray], call: Call, start: int) -> None:
         """Write the inputs of one call, whose first slot is `start`."""
-        _, _, _, tokens, tree = call
+        tokens, tree = call.tokens, call.tree
         arrays["input_ids"][0, start : start + len(tokens)] = tokens
         topology = self.block.topology
         if isinstance(topology, Parents):  # They count the slots of all lanes.

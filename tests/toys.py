@@ -35,7 +35,8 @@ LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.
-SETTINGS: dict[str, dict[str, Any]] = {"layer-skip": {"skip_layers": [1], "skip_mlp": [2]}}
+SKIPS: dict[str, Any] = {"skip_layers": [1], "skip_mlp": [2]}
+SETTINGS = {"layer-skip": SKIPS, "draft-and-verify": SKIPS, "swift": SKIPS}
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -208,7 +209,7 @@ class World:
         """
         method = METHODS[name]
         values = method.settle(SETTINGS.get(name, {}) | parameters)
-        blocks = method.plan(values, Facts(LAYERS, self.vocabulary, assistant))
+        blocks = method.plan(values, Facts(LAYERS, self.vocabulary, assistant, LAYERS if assistant else 0))
         accept = with_parameters(load_acceptance(acceptance or method.acceptance), {} if acceptance else blocks.rule)
         wishes = {
             "sample": accept.needs_draft_probs,

@@ -44,10 +44,14 @@ class DraftModelDrafting(Drafting[DraftModel]):
         super().__init__(drafter, seq)
         self.length = drafter.length.open()
 
+    def text(self) -> list[int]:
+        """Return the tokens that the draft model reads, the pending one included."""
+        return self.seq.tokens
+
     def propose(self, room: int) -> Proposal:
         drafter, seq = self.drafter, self.seq
         cache = seq.caches[drafter.engine.block.cache]
-        feed = cache.sync(seq.tokens[:-1])
+        feed = cache.sync(self.text()[:-1])
         yield from extending(drafter.prefill if len(feed) > 1 else drafter.engine, cache, feed)
         draft = yield from draft_chain(
             drafter.engine,

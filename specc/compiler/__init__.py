@@ -103,7 +103,12 @@ def _write_bundle(
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
     assistant = load_assistant(options.assistant_model, options, spec) if options.assistant_model else None
     stages.weigh(expected_seconds(replace(extent, parameters=sum(p.numel() for p in model.parameters()))))
-    facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None)
+    facts = Facts(
+        spec.layers,
+        spec.vocab_size,
+        assistant=assistant is not None,
+        assistant_layers=describe(assistant, options.assistant_model or "").layers if assistant is not None else 0,
+    )
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 

@@ -10,13 +10,41 @@ from __future__ import annotations
 from pathlib import Path
 
 from specc.recipes.blocks import DECODE, prefill
-from specc.recipes.draft_model import BILD, CONTRASTIVE, DRAFT_MODEL, ENTROPY_ADAPTIVE, SPECDEC_PLUS_PLUS
+from specc.recipes.draft_model import (
+    BILD,
+    CONTRASTIVE,
+    COPYSPEC_DRAFT,
+    DRAFT_MODEL,
+    ENTROPY_ADAPTIVE,
+    PEARL,
+    S2D,
+    SPECDEC_PLUS_PLUS,
+)
+from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
 from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values, nearest
-from specc.recipes.guesses import FASTCOT, GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD, SPECULATIVE_JACOBI
+from specc.recipes.guesses import (
+    FASTCOT,
+    GAUSS_SEIDEL_JACOBI,
+    HYBRID_JACOBI,
+    JACOBI,
+    LOOKAHEAD,
+    SPECULATIVE_JACOBI,
+    TR_JACOBI,
+)
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
+from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE
 from specc.recipes.sampled_trees import RSD_C, RSD_S, SPECTR
-from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
+from specc.recipes.self_draft import (
+    CASCADE,
+    DRAFT_AND_VERIFY,
+    LAYER_SKIP,
+    QUANTIZED_SELF_DRAFT,
+    RAPID,
+    SHORT_CONTEXT,
+    STAGED,
+    SWIFT,
+)
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError
 
@@ -79,6 +107,22 @@ METHODS = table(
     SPECTR,
     RSD_C,
     RSD_S,
+    SEQUOIA,
+    DYSPEC,
+    DYSPEC_THRESHOLD,
+    DYNAMIC_DEPTH,
+    STAGED_TREE,
+    CAPE,
+    PEARL,
+    COPYSPEC_DRAFT,
+    S2D,
+    FS_GEN,
+    FS_GEN_CONTRASTIVE,
+    DRAFT_AND_VERIFY,
+    SWIFT,
+    SHORT_CONTEXT,
+    RAPID,
+    TR_JACOBI,
 )
 
 

@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from specc.recipes.blocks import CONFIDENCE, chains, count, draft_model, length_arguments, rule_parameters
+from specc.recipes.blocks import (
+    CONFIDENCE,
+    RANKED_OUTPUTS,
+    chains,
+    check_matches,
+    count,
+    draft_model,
+    length_arguments,
+    prefill,
+    rule_parameters,
+)
 from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
+from specc.runtime.block import Block, Layers
+from specc.runtime.drafters import check_probability
+from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
@@ -177,6 +190,120 @@ ENTROPY_ADAPTIVE = Method(
     },
     acceptance="trust",
     lossless=False,
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_pearl(values: Values, facts: Facts) -> MethodBlocks:
+    tokens = count(values, "num_speculative_tokens")
+    return MethodBlocks(chains(1 + tokens), draft_model(Tree.chain(1)), dict(values))
+
+
+PEARL = Method(
+    name="pearl",
+    title="PEARL: a draft model that drafts while the model verifies",
+    try_when="A draft model exists, and two engines at once are faster here than one after the other.",
+    about=(
+        "The draft model and the model run at the same time. While the model runs the pending token, the draft model "
+        "drafts what may follow. If the first drafted token is right, the others are verified in the next step, and "
+        "the draft model goes on behind them meanwhile. If a token is wrong, what was drafted behind it is dropped. So "
+        "drafting costs no time of its own where both fit on the machine."
+    ),
+    paper="PEARL, Liu et al. 2024, arXiv:2408.11850",
+    departures=(
+        "Acceptance is by match and not by min(1, p / q), since the first drafted token is compared before the model "
+        "has run it. A seed then gives the tokens of plain decoding.",
+        "The model's own token after an accepted draft counts too, and the draft goes on only if it agrees.",
+    ),
+    family=Family.SECOND_MODEL,
+    drafter="pearl",
+    topology="chain",
+    plan=_plan_pearl,
+    parameters={"num_speculative_tokens": Parameter(LENGTHS.draft, "tokens drafted while the model runs once, gamma")},
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_copyspec_draft(values: Values, facts: Facts) -> MethodBlocks:
+    check_matches(values)
+    longest = max(count(values, "prompt_lookup_num_tokens"), count(values, "num_speculative_tokens"))
+    return MethodBlocks(chains(1 + longest), draft_model(Tree.chain(1)), dict(values))
+
+
+COPYSPEC_DRAFT = Method(
+    name="copyspec-draft",
+    title="CopySpec over a draft model: copy what occurred before, and draft elsewhere",
+    try_when="A draft model exists, and the answer also repeats long parts of the text.",
+    about=(
+        "It remembers where each run of five tokens first occurred. When the last five tokens occur again, it copies "
+        "the ten tokens that followed them, which costs no call of a model. Otherwise a draft model drafts. The model "
+        "verifies the copy or the draft in one step. The draft model reads copied tokens only when it drafts again."
+    ),
+    paper="Dumitru et al. 2025, arXiv:2502.08923, over speculative decoding",
+    family=Family.SECOND_MODEL,
+    drafter="copy-spec-draft",
+    topology="chain",
+    length="match",
+    plan=_plan_copyspec_draft,
+    parameters={
+        "min_matching_ngram_size": Parameter(5, "tokens that must match, gamma", "5"),
+        "prompt_lookup_num_tokens": Parameter(10, "the largest number of copied tokens", "10"),
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens that the draft model drafts"),
+    },
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_s2d(values: Values, facts: Facts) -> MethodBlocks:
+    tokens, exits = count(values, "num_speculative_tokens"), values["exits"]
+    check_probability(exit_threshold=values["exit_threshold"])
+    if exits is None:
+        exits = sorted({max(1, facts.assistant_layers * share // 4) for share in (2, 3, 4)})
+    if not isinstance(exits, (list, tuple)) or not exits or not all(type(layer) is int for layer in exits):
+        raise RecipeError(f"exits is {exits!r}; give the layers of each exit, such as [2, 4]")
+    if sorted(set(exits)) != list(exits) or not 1 <= exits[0] <= exits[-1] <= facts.assistant_layers:
+        raise RecipeError(
+            f"exits is {exits!r}; give rising numbers from 1 to {facts.assistant_layers}, the draft's layers"
+        )
+    engines = {"prefill": prefill("assistant")}
+    for number, layer in enumerate(exits):
+        layers = Layers() if layer == facts.assistant_layers else Layers(exit_after=layer)
+        chain = Tree.chain(1 + tokens if number or len(exits) == 1 else 1)
+        engines[f"exit_{number}"] = Block(chain, RANKED_OUTPUTS, layers, model="assistant", cache="assistant")
+    arguments = {name: value for name, value in values.items() if name != "exits"}
+    return MethodBlocks(chains(1 + tokens), engines, arguments)
+
+
+S2D = Method(
+    name="s2d",
+    title="S2D: a draft model with several exits, of which each token takes the first that is sure",
+    try_when="A draft model has many layers, and most of its tokens are easy.",
+    about=(
+        "A draft model can end after several of its layers. Each token is drafted by the exit with fewest layers. If "
+        "that exit is unsure, the next one drafts the token again, with more layers. So easy tokens cost little, and "
+        "one draft model serves targets of several sizes. The model verifies the chain in one step."
+    ),
+    paper="S2D, Kavehzadeh et al. 2024, arXiv:2407.01955",
+    departures=(
+        "The draft model is as it was trained; the paper trains it with a loss at each exit, without which shallow "
+        "exits are seldom sure.",
+        "A deeper exit runs the layers of the shallower one again, since no engine starts from hidden states.",
+        "The first token of a draft comes from the deepest exit, whose call also completes the rows of the last step.",
+    ),
+    family=Family.SECOND_MODEL,
+    drafter="nested-exits",
+    topology="chain",
+    plan=_plan_s2d,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
+        "exits": Parameter(
+            None, "layers of each exit (default: half, three quarters and all of the draft's)", "6, 9, 12"
+        ),
+        "exit_threshold": Parameter(0.6, "a token with less probability is drafted again by the next exit", "varies"),
+    },
     by_default=False,
     needs=("assistant-model",),
 )

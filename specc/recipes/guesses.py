@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from specc.recipes.blocks import chains, count
-from specc.recipes.defaults import LENGTHS
+from specc.recipes.blocks import RANKED_OUTPUTS, chains, check_matches, count
+from specc.recipes.defaults import LENGTHS, TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
 from specc.runtime.drafters import check_probability
 from specc.runtime.drafters.gauss_seidel import MOST_PARALLEL
+from specc.runtime.drafters.tr_jacobi import with_chain
 from specc.runtime.tree import Tree
 
 
@@ -178,4 +179,44 @@ LOOKAHEAD = Method(
         "ngram_size": Parameter(LENGTHS.ngram, "tokens of an n-gram, N", "5 to 7 for 7B models"),
         "max_candidates": Parameter(LENGTHS.candidates, "n-grams verified a step, G", "as many as the columns"),
     },
+)
+
+
+def _plan_tr_jacobi(values: Values, facts: Facts) -> MethodBlocks:
+    check_matches(values)
+    copies = count(values, "retrieved_tokens")
+    guesses = Tree.best_first(TREES.rates, 1 + count(values, "num_speculative_tokens"), count(values, "max_depth"))
+    tree = Tree(with_chain(guesses.parents, copies))
+    arguments = {"tree": tree.parents, "retrieved_tokens": copies}
+    longest = values["max_matching_ngram_size"]
+    return MethodBlocks((Block(tree, RANKED_OUTPUTS),), {}, {**arguments, "max_matching_ngram_size": longest})
+
+
+TR_JACOBI = Method(
+    name="tr-jacobi",
+    title="TR-Jacobi: a tree of the model's own guesses, with a branch that is copied from the text",
+    try_when="A step with 20 or more slots costs little more than one slot, and the text repeats itself.",
+    about=(
+        "Below the last accepted token the model also answered at places with wrong tokens. Its likeliest answers "
+        "there fill a tree for the next step. One branch of the tree is copied from the text by prompt lookup. Places "
+        "without an answer get tokens of the prompt at random. The model verifies the tree in one step, which needs no "
+        "draft model."
+    ),
+    paper="Make Some Noise, Wang et al. 2024, arXiv:2406.17404: TR-Jacobi, without the training",
+    departures=(
+        "The model is as it was trained; the paper trains it with noise, so that it answers well below wrong tokens.",
+        "The tree is smaller, since a step with 67 slots costs much more on a CPU than on a GPU.",
+    ),
+    family=Family.GUESSES,
+    drafter="tr-jacobi",
+    topology="static tree",
+    length="budget",
+    plan=_plan_tr_jacobi,
+    parameters={
+        "num_speculative_tokens": Parameter(15, "nodes of the tree of guesses", "67 with the copied branch"),
+        "max_depth": Parameter(5, "levels of that tree", "5"),
+        "retrieved_tokens": Parameter(5, "tokens of the branch that is copied", "5"),
+        "max_matching_ngram_size": Parameter(LENGTHS.longest_match, "tokens that must match at most", "3"),
+    },
+    by_default=False,
 )

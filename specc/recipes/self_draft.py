@@ -13,11 +13,15 @@ from specc.recipes.blocks import (
     check_matches,
     count,
     length_arguments,
+    prefill,
+    rule_parameters,
     skipped_layers,
 )
 from specc.recipes.defaults import LENGTHS
+from specc.recipes.draft_trees import comb_values
 from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
+from specc.runtime.drafters.short_context import MOST_CONTEXT
 from specc.runtime.tree import Tree
 
 
@@ -158,4 +162,159 @@ STAGED = Method(
         "max_matching_ngram_size": LONGEST_MATCH,
         "min_matching_ngram_size": Parameter(LENGTHS.shortest_match, "tokens that must match to guess any"),
     },
+)
+
+
+DRAFT_AND_VERIFY = Method(
+    name="draft-and-verify",
+    title="Draft & Verify: self-speculation whose threshold follows what was accepted",
+    try_when="Layer-skip pays here, and how sure the draft is means more in one text than in another.",
+    about=(
+        "The model drafts by itself with some of its layers left out. A search on calibration text chooses them. "
+        "Drafting stops after a token whose probability is below a threshold. It rises while too few drafted "
+        "tokens are accepted, and falls while enough are. So the length of a draft adapts to the text."
+    ),
+    paper="Draft & Verify, Zhang et al. 2024, arXiv:2309.08168",
+    departures=(
+        "The search for layers measures costs and agreement; the paper's is a Bayesian search that takes hours.",
+    ),
+    family=Family.ITSELF,
+    drafter="layer-skip",
+    topology="chain",
+    length="adaptive",
+    plan=_plan_layer_skip,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.copy, "tokens a draft at most"),
+        **SKIP,
+        "assistant_confidence_threshold": Parameter(0.6, "the first threshold, gamma"),
+        "target_acceptance_rate": Parameter(
+            0.9, "share of accepted tokens towards which the threshold moves", "0.9 in the authors' code"
+        ),
+    },
+    by_default=False,
+    search=LayerSearch.SKIP_SOME,
+)
+
+
+def _plan_swift(values: Values, facts: Facts) -> MethodBlocks:
+    verify, arguments = comb_values(values)
+    outputs = ("ids", f"top_k:{SWIFT_RANKS}", "logits")
+    draft = Block(Tree.chain(1), outputs, skipped_layers(values, facts))
+    return MethodBlocks((verify,), {"draft": draft}, arguments)
+
+
+SWIFT_RANKS = 10
+SWIFT = Method(
+    name="swift",
+    title="SWIFT: a layer-skipping draft with siblings, which stops where it is unsure",
+    try_when="The answer is new text, the model has many layers, and a step with 16 or more slots is cheap.",
+    about=(
+        "The model drafts by itself with some of its layers left out. It drafts a chain of its likeliest tokens while "
+        "they have enough probability. At each place it also proposes its next likeliest tokens, more of them where "
+        "it is less sure. Only the chain goes on, so the siblings cost no further call. The model verifies the comb in "
+        "one step."
+    ),
+    paper="SWIFT, Xia et al. 2025, arXiv:2410.06916",
+    departures=(
+        "The search for layers runs once, while the bundle is compiled; the paper goes on with it while it decodes.",
+        "A comb has fewer nodes, since a step with 250 slots costs much more on a CPU than on a GPU.",
+        "Requests that sample are verified by match, and the paper's by recursive rejection: a seed then gives the "
+        "tokens of plain decoding.",
+    ),
+    family=Family.ITSELF,
+    drafter="comb",
+    topology="comb",
+    length="confidence",
+    plan=_plan_swift,
+    parameters={
+        "num_speculative_tokens": Parameter(15, "nodes at most", "250"),
+        "max_depth": Parameter(5, "tokens of the chain at most", "25"),
+        "siblings": Parameter(
+            ((0.95, 3), (0.8, 5), (0.5, 8), (0.0, SWIFT_RANKS)),
+            "pairs: where the likeliest token has more probability than the first number, so many tokens are proposed",
+            "3, 5, 8 and 10 above 0.95, 0.8, 0.5 and 0",
+        ),
+        "assistant_confidence_threshold": Parameter(
+            0.8, "drafting stops after a token to which the draft gave less probability", "0.8"
+        ),
+        **SKIP,
+    },
+    by_default=False,
+    search=LayerSearch.SKIP_SOME,
+)
+
+
+def _plan_short_context(values: Values, facts: Facts) -> MethodBlocks:
+    for name in ("context_tokens", "chunk_tokens"):
+        count(values, name, most=MOST_CONTEXT)
+    short = {"model": "target", "cache": "short"}
+    engines = {
+        "draft": Block(Tree.chain(1), RANKED_OUTPUTS, **short),
+        "prefill": replace(prefill(), cache="short"),
+    }
+    own = {name: values[name] for name in ("context_tokens", "chunk_tokens")}
+    return MethodBlocks(chains(1 + count(values, "num_speculative_tokens")), engines, own | length_arguments(values))
+
+
+SHORT = {
+    "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
+    "context_tokens": Parameter(256, "tokens of a longer prompt that the draft reads", "8192 in the authors' example"),
+    "chunk_tokens": Parameter(32, "tokens of a chunk of the prompt", "512 in the authors' example"),
+}
+SHORT_CONTEXT = Method(
+    name="short-context",
+    title="Self-speculation on a shortened prompt",
+    try_when="Prompts have thousands of tokens, and a small part of them matters for the answer.",
+    about=(
+        "The model drafts for itself over a part of the prompt. It is the end of the prompt, and those chunks before it "
+        "that share rare tokens with the end. It has a cache of its own, which is shorter, so a call of the draft reads "
+        "fewer keys and values. The model verifies the chain over the whole prompt. So the answer is the model's own."
+    ),
+    paper="RAPID, Chen et al. 2025, arXiv:2502.20330, with lossless verification",
+    departures=(
+        "Chunks are found by their tokens, so that no other model is needed; the paper has a model of embeddings.",
+        "The draft reads its weights in the type of --draft-dtype, 4 bits unless the user says fp32.",
+        "Verification is by match; the recipe rapid has the rule of the paper.",
+    ),
+    family=Family.ITSELF,
+    drafter="short-context",
+    topology="chain",
+    plan=_plan_short_context,
+    parameters=SHORT,
+    by_default=False,
+)
+
+
+def _plan_rapid(values: Values, facts: Facts) -> MethodBlocks:
+    return replace(_plan_short_context(values, facts), rule=rule_parameters("enriched", values))
+
+
+RAPID = Method(
+    name="rapid",
+    title="RAPID: the model on retrieved chunks drafts, and moves the model on all of them (lossy)",
+    try_when="Prompts have thousands of tokens, and answers may differ from the model's own.",
+    about=(
+        "The model drafts for itself over a part of the prompt, as in short-context. Its probabilities over that part "
+        "then move the logits of the model over the whole prompt. Drafted tokens are accepted by the moved "
+        "distribution. So a long prompt is read with the attention that a short one gets. The answer differs from the "
+        "model's own, unless eta is 0."
+    ),
+    paper="RAPID, Chen et al. 2025, arXiv:2502.20330",
+    departures=(
+        "Chunks are found by their tokens, so that no other model is needed; the paper has a model of embeddings.",
+        "The draft reads its weights in the type of --draft-dtype, 4 bits unless the user says fp32.",
+        "Tokens that the draft finds unlikely keep the model's logits, so that eta 0 is the model itself.",
+    ),
+    family=Family.ITSELF,
+    drafter="short-context",
+    topology="chain",
+    plan=_plan_rapid,
+    parameters={
+        **SHORT,
+        "eta": Parameter(10.0, "lossy: how far the logits move; 0 is lossless", "10"),
+        "alpha": Parameter(0.1, "share of the draft's largest probability below which a logit stays", "0.1"),
+    },
+    acceptance="enriched",
+    lossless=False,
+    by_default=False,
 )

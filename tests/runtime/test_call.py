@@ -22,7 +22,7 @@ def test_a_call_of_a_growing_tree_stands_below_the_rows_that_are_not_committed()
     """Slots 1 and 2 of a tree whose first row the cache has committed already."""
     engine, cache = World().engine(Block(Frontier(2, 6))), Cache(ToyKV(), [7])
     growth = Growth((1, 2), 1, (b"\1\1", b"\1\0\1"))
-    assert growth.call(engine, cache, [7, 8, 9]) == (engine, cache, 1, [8, 9], growth)
+    assert growth.call(engine, cache, [7, 8, 9]) == Call(engine, cache, 1, [8, 9], growth)
     assert growth.call(engine, cache, [7, 8, 9], committed=1).rows == 0
 
 

@@ -154,6 +154,31 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("layer-skip", "target_acceptance_rate", [0, 0.5]),
     ("draft-model", "margin_threshold", [0, 0.5]),
     ("dynamic-tree", "num_speculative_tokens", []),
+    ("heap-tree", "num_speculative_tokens", []),
+    ("heap-tree", "max_depth", []),
+    ("comb", "siblings", []),
+    ("comb", "num_speculative_tokens", []),
+    ("comb", "max_depth", []),
+    ("comb", "assistant_confidence_threshold", [0, 0.5]),
+    ("ranked-tree", "num_speculative_tokens", []),
+    ("ranked-tree", "beams", []),
+    ("ranked-tree", "max_depth", []),
+    ("ranked-tree", "mass_threshold", [0, 0.5]),
+    ("ranked-tree", "mass_depths", [[]]),
+    ("staged-tree", "num_speculative_tokens", []),
+    ("staged-tree", "max_depth", []),
+    ("staged-tree", "max_matching_ngram_size", []),
+    ("staged-tree", "min_matching_ngram_size", []),
+    ("tr-jacobi", "tree", []),
+    ("tr-jacobi", "retrieved_tokens", []),
+    ("tr-jacobi", "max_matching_ngram_size", []),
+    ("copy-spec-draft", "min_matching_ngram_size", []),
+    ("copy-spec-draft", "prompt_lookup_num_tokens", []),
+    ("pearl", "num_speculative_tokens", []),
+    ("short-context", "context_tokens", [128]),
+    ("short-context", "chunk_tokens", [128]),
+    ("nested-exits", "num_speculative_tokens", []),
+    ("nested-exits", "exit_threshold", [0, 0.5]),
     ("dynamic-tree", "max_depth", []),
     ("early-exit", "tree", []),
     ("copy-spec", "min_matching_ngram_size", []),
@@ -182,7 +207,9 @@ def make_drafter_of(drafter: str, parameters: Mapping[str, Any]) -> Drafter:
     """Make a drafter as a recipe of a stranger does, over engines that it may not use."""
     takes = inspect.signature(load_drafter(drafter)).parameters
     engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "prefill") if role in takes}
-    required = {"tree": [-1, 0], "vocab_size": 8}
+    if "exits" in takes:
+        engines["exit_0"] = object()
+    required = {"tree": [-1, 0, *range(1, 6)], "vocab_size": 8, "siblings": [[0, 2]]}
     whole = {name: value for name, value in required.items() if name in takes} | dict(parameters)
     return load_method(Recipe(name="odd", drafter=drafter, verify=(), parameters=whole)).make_drafter(engines)
 
@@ -246,5 +273,7 @@ def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
 def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, remedy: str) -> None:
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
-    rules = "only confidence, contrastive, distance, kseq, match, recursive, speculative, trust, typical"
+    rules = (
+        "only confidence, contrastive, distance, enriched, guided, kseq, match, recursive, speculative, trust, typical"
+    )
     assert rules in str(e.value) and remedy in str(e.value)

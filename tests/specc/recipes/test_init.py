@@ -11,7 +11,7 @@ from specc.recipes.blocks import DECODE
 from specc.runtime.errors import RecipeError
 from specc.runtime.method import load_acceptance, load_drafter
 
-FACTS = Facts(layers=8, vocab_size=500)
+FACTS = Facts(layers=8, vocab_size=500, assistant_layers=6)
 ENTRIES = pytest.mark.parametrize("m", METHODS.values(), ids=METHODS)
 
 
