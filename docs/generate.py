@@ -15,7 +15,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from specc.recipes import METHODS, Method
 from specc.recipes.axes import LENGTHS, LengthAxis
@@ -109,8 +108,8 @@ def any_drafter(axis: LengthAxis) -> str:
     """Say whether a recipe file may choose a length, and for which drafters."""
     if axis.parameters is None:
         return "no"
-    drafters: list[tuple[str, Any]] = [(m.drafter, load_drafter(m.drafter)) for m in METHODS.values()]
-    return ", ".join(dict.fromkeys(f"`{name}`" for name, drafter in drafters if drafter.takes_length))
+    drafters = [m.drafter for m in METHODS.values() if load_drafter(m.drafter).takes_length]
+    return ", ".join(dict.fromkeys(f"`{name}`" for name in drafters))
 
 
 def systems() -> str:

@@ -45,8 +45,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Sessio
     output = tmp_path_factory.mktemp("demo") / "demo.specc"
     assistant, prompts = str(EXAMPLES / "pycode-1m"), EXAMPLES / "prompts.jsonl"
     model = str(EXAMPLES / "pycode-10m")
-    options = Options(model=model, output=output, recipes=tuple(METHODS), assistant_model=assistant, prompts=prompts)
-    compile_bundle(replace(options, dtype="fp32"))  # also where specc-kernels would make it bf16
+    options = Options(
+        model=model,
+        output=output,
+        recipes=tuple(METHODS),
+        assistant_model=assistant,
+        corpus=EXAMPLES.parent / "runtime" / "drafters",
+        prompts=prompts,
+        dtype="fp32",  # also where specc-kernels would make it bf16
+    )
+    compile_bundle(options)
     return specc.load(output).conversation
 
 

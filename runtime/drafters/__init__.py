@@ -51,9 +51,11 @@ class Drafter(ABC):
 
     Attributes:
         takes_length: whether it takes the parameters of any `lengths.LengthPolicy`.
+        files: the parameters that name files of the bundle. The constructor gets their paths.
     """
 
     takes_length: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def open(self, seq: Sequence) -> Drafting[Any]:

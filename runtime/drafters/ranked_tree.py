@@ -5,8 +5,10 @@ Li et al. 2024, arXiv:2406.16858; Brown et al. 2024, arXiv:2409.00142.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence as Items
 
+from ..call import Call
 from ..draft import Draft, Outputs
 from ..draft_tree import running_root
 from ..engine import Engine
@@ -60,6 +62,15 @@ class RankedTreeDrafting(Drafting[RankedTree]):
     """The trees of one request, and the draft's rows of its text."""
 
     def propose(self, room: int) -> Proposal:
+        candidates = yield from self.grow(room)
+        return candidates.draft(self.drafter.nodes)
+
+    def grow(self, room: int) -> Generator[Call, Outputs, Candidates]:
+        """Yield the calls that run the beam, and return the nodes that it met.
+
+        Args:
+            room: how many levels are worth drafting.
+        """
         drafter, seq = self.drafter, self.seq
         cache = seq.caches[drafter.engine.block.cache]
         grower, candidates = TreeGrower(), Candidates(seq.pending)
@@ -77,7 +88,7 @@ class RankedTreeDrafting(Drafting[RankedTree]):
             mass = sum(candidates.reach[slot] for slot in beam)
             if depth + 1 in drafter.mass_depths and mass < drafter.mass:
                 break
-        return candidates.draft(drafter.nodes)
+        return candidates
 
 
 class Candidates:
@@ -103,6 +114,14 @@ class Candidates:
     def best(self, slots: Items[int], count: int) -> list[int]:
         """Return the likeliest of some slots, in order of slot. A child is never chosen before its parent."""
         return sorted(sorted(slots, key=lambda slot: (-self.reach[slot], slot))[:count])
+
+    def path(self, slot: int) -> list[int]:
+        """Return the tokens from below the pending one to a slot."""
+        tokens: list[int] = []
+        while slot:
+            tokens.append(self.tokens[slot])
+            slot = self.parents[slot]
+        return tokens[::-1]
 
     def draft(self, nodes: int) -> Draft:
         """Return the draft of the likeliest nodes."""

@@ -47,6 +47,7 @@ RECIPE = (
 )
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes show NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
+CORPUS = "A folder of text files. Recipes that retrieve look up drafts in it; it becomes a part of the bundle."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
 EXIT_LAYERS = "The number of layers that an early exit runs."
 COPIED_TOKENS = "The largest number of tokens that prompt lookup copies."
@@ -100,6 +101,7 @@ def command(
     recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Drafts")] = None,
     set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set", rich_help_panel="Drafts")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Drafts")] = None,
+    corpus: Annotated[OptionalPath, option("DIR", CORPUS, rich_help_panel="Drafts")] = None,
     num_speculative_tokens: Annotated[
         OptionalInt, option("N", SPECULATIVE_TOKENS, min=1, rich_help_panel="Drafts")
     ] = None,
@@ -135,8 +137,9 @@ def command(
     measures the recipes on them. The fastest lossless recipe becomes the default of the bundle.
     """
     from specc.cli import values
+    from specc.corpus import corpus_files
     from specc.recipes import method
-    from specc.recipes.choice import check_ranges, choose
+    from specc.recipes.choice import available, check_ranges, choose
 
     recipes = split_commas(recipe or ())
     parameters = values.parse_settings(
@@ -148,7 +151,9 @@ def command(
         tree=values.parse_tree(tree),
         skip_layers=values.parse_layers("--skip-layers", skip_layers),
     )
-    check_ranges(choose(recipes, parameters, {"assistant-model"} if assistant_model else set()), parameters)
+    check_ranges(choose(recipes, parameters, available(assistant_model, corpus)), parameters)
+    if corpus:
+        corpus_files(corpus)
     with console.loading("torch"):
         from specc.backends import Options as BuildOptions
         from specc.compiler import Options, compile_bundle
@@ -161,6 +166,7 @@ def command(
                 recipes=recipes,
                 parameters=parameters,
                 assistant_model=assistant_model,
+                corpus=corpus,
                 revision=revision,
                 adapter=adapter,
                 trust_remote_code=trust_remote_code,

@@ -15,6 +15,7 @@ from typing import Any
 from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
+from specc.compiler.corpus import write_corpus
 from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
@@ -24,6 +25,7 @@ from specc.compiler.plans import MARGIN, choose_methods, plan_recipes, search_la
 from specc.compiler.quantize import BITS
 from specc.compiler.requests import engine_requests, name_blocks, settle_widths
 from specc.compiler.stages import Extent, Stages, expected_seconds
+from specc.corpus import read_corpus
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.huggingface import ROUNDING, describe, load_model, rounding
@@ -107,8 +109,12 @@ def _write_bundle(
         spec.layers,
         spec.vocab_size,
         assistant=assistant is not None,
+        corpus=options.corpus is not None,
         assistant_layers=describe(assistant, options.assistant_model or "").layers if assistant is not None else 0,
     )
+    if options.corpus:
+        stages.begin("load", "index the corpus")
+        write_corpus(read_corpus(Path(options.corpus)), tokenizer.encode, spec.eos_token_ids, directory)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 

@@ -13,7 +13,7 @@ from specc.compiler.layer_search import Advance, skip_if_faster, skip_some
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
 from specc.recipes import Facts, LayerSearch, Method, MethodBlocks
-from specc.recipes.choice import MARGIN, choose, plan, values_of
+from specc.recipes.choice import MARGIN, available, choose, plan, values_of
 from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError, SpeccWarning
 
@@ -42,7 +42,7 @@ def choose_methods(options: Options) -> list[Method]:
     """
     if options.draft_dtype not in DRAFT_DTYPES:
         raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
-    return choose(options.recipes, options.parameters, {"assistant-model"} if options.assistant_model else set())
+    return choose(options.recipes, options.parameters, available(options.assistant_model, options.corpus))
 
 
 def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:

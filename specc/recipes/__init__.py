@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specc.recipes.blocks import DECODE, prefill
+from specc.recipes.corpus import RASD
 from specc.recipes.draft_model import (
     BILD,
     CONTRASTIVE,
@@ -123,6 +124,7 @@ METHODS = table(
     SHORT_CONTEXT,
     RAPID,
     TR_JACOBI,
+    RASD,
 )
 
 

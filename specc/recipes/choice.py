@@ -15,21 +15,21 @@ ANY_VOCABULARY = 1 << 17
 Parameters = Mapping[str, Mapping[str, Any]]  # values by recipe and parameter; those under "" are for every recipe
 
 
-def choose(names: Sequence[str], parameters: Parameters, available: set[str]) -> list[Method]:
+def choose(names: Sequence[str], parameters: Parameters, options: set[str]) -> list[Method]:
     """Return the methods to compile, plain decoding first.
 
     Args:
         names: recipes of the table, or recipe files. Empty means the usual ones.
         parameters: the user's values.
-        available: what the compile has of what methods may need.
+        options: what the compile has of what methods may need.
 
     Raises:
         RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe.
     """
-    usual = [m.name for m in METHODS.values() if m.by_default and available.issuperset(m.needs)]
+    usual = [m.name for m in METHODS.values() if m.by_default and options.issuperset(m.needs)]
     methods = list({m.name: m for m in map(method, ("plain", *(names or usual)))}.values())
     for m in methods:
-        if missing := sorted(set(m.needs) - available):
+        if missing := sorted(set(m.needs) - options):
             raise RecipeError(f"recipe {m.name} needs {NEEDS[missing[0]]}; name one with --{missing[0]}")
     for name in parameters.keys() - {""}:
         if name not in {m.name for m in methods}:
@@ -38,6 +38,12 @@ def choose(names: Sequence[str], parameters: Parameters, available: set[str]) ->
         if not any(name in m.parameters for m in methods):
             raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
     return methods
+
+
+def available(assistant_model: object, corpus: object) -> set[str]:
+    """Return what a compile has of what methods may need, by the names of the options that give it."""
+    options = {"assistant-model": assistant_model, "corpus": corpus}
+    return {name for name, value in options.items() if value}
 
 
 NEEDS = {"assistant-model": "a draft model", "corpus": "a corpus", "head": "a trained head"}
@@ -70,5 +76,7 @@ def check_ranges(methods: Sequence[Method], parameters: Parameters) -> None:
         RecipeError: a value is out of range for any model.
     """
     for m in methods:
-        facts = Facts(MOST_LAYERS, ANY_VOCABULARY, "assistant-model" in m.needs, MOST_LAYERS)
+        facts = Facts(
+            MOST_LAYERS, ANY_VOCABULARY, "assistant-model" in m.needs, MOST_LAYERS, corpus="corpus" in m.needs
+        )
         plan(m, values_of(m, parameters), facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specc.recipes.entry import Facts, Method
 from specc.runtime.block import Block, Frontier, Parents
@@ -33,7 +33,7 @@ def default_engines(method: Method) -> list[DefaultEngine]:
     Raises:
         RecipeError: a default is out of range, as it may be in a recipe file.
     """
-    facts = Facts(USUAL.layers, USUAL.vocab_size, "assistant-model" in method.needs, USUAL.assistant_layers)
+    facts = replace(USUAL, assistant="assistant-model" in method.needs, corpus="corpus" in method.needs)
     blocks = method.plan(method.settle({}), facts)
     roles = [*(("verify", block) for block in blocks.verify), *blocks.engines.items()]
     return [

@@ -36,12 +36,14 @@ class Facts:
         vocab_size: tokens of its vocabulary.
         assistant: whether there is a draft model.
         assistant_layers: layers of the draft model; 0 if there is none.
+        corpus: whether the bundle has a corpus.
     """
 
     layers: int
     vocab_size: int
     assistant: bool = False
     assistant_layers: int = 0
+    corpus: bool = False
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,7 @@ def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
     policy = LENGTHS[length].parameters
     parameters = dict(base.parameters)
     if length != base.length:
-        drafter: Any = load_drafter(base.drafter)
-        if policy is None or not drafter.takes_length:
+        if policy is None or not load_drafter(base.drafter).takes_length:
             raise RecipeError(f"drafter {base.drafter} has the length {base.length} alone; leave out length")
         others = {name for axis in LENGTHS.values() for name in axis.parameters or ()}
         parameters = {name: p for name, p in base.parameters.items() if name not in others} | dict(policy)

@@ -266,9 +266,9 @@ SHORT_CONTEXT = Method(
     title="Self-speculation on a shortened prompt",
     try_when="Prompts have thousands of tokens, and a small part of them matters for the answer.",
     about=(
-        "The model drafts for itself over a part of the prompt. It is the end of the prompt, and those chunks before it "
-        "that share rare tokens with the end. It has a cache of its own, which is shorter, so a call of the draft reads "
-        "fewer keys and values. The model verifies the chain over the whole prompt. So the answer is the model's own."
+        "The model drafts for itself over a part of the prompt: its end, and those chunks before it that share rare "
+        "tokens with the end. The part has a cache of its own. It is shorter, so a call of the draft reads fewer keys "
+        "and values. The model verifies the chain over the whole prompt. So the answer is the model's own."
     ),
     paper="RAPID, Chen et al. 2025, arXiv:2502.20330, with lossless verification",
     departures=(

@@ -58,7 +58,7 @@ SYSTEMS = (
     System(23, "SpecDec++", "2405.19715", ("specdec-plus-plus",), "the trained head; its rule works"),
     System(24, "PEARL", "2408.11850", ("pearl",)),
     System(25, "EasySpec", "2502.02493"),
-    System(26, "RASD", "2503.03434"),
+    System(26, "RASD", "2503.03434", ("rasd",), "EAGLE-2's head as the draft; the retrieval and the fusion work"),
     System(27, "RAPID", "2502.20330", ("rapid", "short-context")),
     System(28, "S2D", "2407.01955", ("s2d",), "the training of the exits"),
     System(29, "Kangaroo", "2404.18911"),
@@ -88,7 +88,7 @@ SYSTEMS = (
     System(53, "Make Some Noise, TR-Jacobi", "2406.17404", ("tr-jacobi",), "the training with noise"),
     System(54, "Lexical Unit Decoding", "2405.15208"),
     System(55, "Token Recycling", "2408.08696", ("token-recycling",)),
-    System(56, "ADED, or Adaptix", "2407.12021", ("adaptix",), "the trigrams of a corpus"),
+    System(56, "ADED, or Adaptix", "2407.12021", ("adaptix",)),
     System(57, "CopySpec", "2502.08923", ("copyspec", "copyspec-draft")),
     System(58, "Superposed Decoding", "2405.18400"),
 )  # fmt: skip

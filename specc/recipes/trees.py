@@ -16,6 +16,7 @@ from specc.recipes.blocks import (
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Parents
+from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.drafters.trigram_search import MOST_ITERATIONS
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -135,7 +136,8 @@ def _plan_adaptix(values: Values, facts: Facts) -> MethodBlocks:
     slots = 1 + count(values, "num_speculative_tokens")
     count(values, "max_depth")
     count(values, "search_iterations", most=MOST_ITERATIONS)
-    return MethodBlocks((DECODE, Block(Parents(slots))), {}, dict(values))
+    corpus = {"corpus": CORPUS_FILE, "vocab_size": facts.vocab_size} if facts.corpus else {}
+    return MethodBlocks((DECODE, Block(Parents(slots))), {}, {**values, **corpus})
 
 
 ADAPTIX = Method(
@@ -147,8 +149,8 @@ ADAPTIX = Method(
         "finds the likely continuations. Its most visited paths become a tree. The model verifies the tree in one "
         "step. Recent trigrams of the text weigh more with each step."
     ),
-    paper="Liu et al. 2024, arXiv:2407.12021, without its corpus",
-    departures=("Without --corpus the table holds the trigrams of the request's text alone.",),
+    paper="Liu et al. 2024, arXiv:2407.12021",
+    departures=("Each occurrence in the text counts one, so that the search works without --corpus too.",),
     family=Family.TEXT,
     drafter="trigram-search",
     topology="dynamic tree",

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import toys
 
 from specc.recipes import METHODS, Method
 from specc.runtime import acceptance, drafters
@@ -174,6 +175,13 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("tr-jacobi", "max_matching_ngram_size", []),
     ("copy-spec-draft", "min_matching_ngram_size", []),
     ("copy-spec-draft", "prompt_lookup_num_tokens", []),
+    ("retrieval-tree", "vocab_size", [128]),
+    ("retrieval-tree", "num_speculative_tokens", []),
+    ("retrieval-tree", "retrieved_tokens", []),
+    ("retrieval-tree", "max_matching_ngram_size", []),
+    ("retrieval-tree", "max_depth", []),
+    ("retrieval-tree", "beams", []),
+    ("trigram-search", "vocab_size", [128]),
     ("pearl", "num_speculative_tokens", []),
     ("short-context", "context_tokens", [128]),
     ("short-context", "chunk_tokens", [128]),
@@ -209,7 +217,7 @@ def make_drafter_of(drafter: str, parameters: Mapping[str, Any]) -> Drafter:
     engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "prefill") if role in takes}
     if "exits" in takes:
         engines["exit_0"] = object()
-    required = {"tree": [-1, 0, *range(1, 6)], "vocab_size": 8, "siblings": [[0, 2]]}
+    required = {"tree": [-1, 0, *range(1, 6)], "vocab_size": 8, "siblings": [[0, 2]], "corpus": toys.corpus(8)}
     whole = {name: value for name, value in required.items() if name in takes} | dict(parameters)
     return load_method(Recipe(name="odd", drafter=drafter, verify=(), parameters=whole)).make_drafter(engines)
 

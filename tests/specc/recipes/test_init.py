@@ -45,7 +45,7 @@ def test_a_parameter_without_default_says_what_is_chosen_instead(m: Method) -> N
 
 @ENTRIES
 def test_the_defaults_plan_a_recipe_that_begins_with_its_narrowest_block(m: Method) -> None:
-    blocks = m.plan(m.settle({}), replace(FACTS, assistant="assistant-model" in m.needs))
+    blocks = m.plan(m.settle({}), replace(FACTS, assistant="assistant-model" in m.needs, corpus="corpus" in m.needs))
     widths = [block.slots for block in blocks.verify]
     assert widths and widths == sorted(widths)
     assert all("logits" in block.outputs for block in blocks.verify)
