@@ -42,7 +42,7 @@ class CorpusIndex:
     def find(self, pattern: Tokens[int]) -> tuple[int, int]:
         """Return the range of the suffixes that begin with some tokens. It is empty if they never occur."""
         prefix, size = list(pattern), len(pattern)
-        bounds = []
+        bounds: list[int] = []
         for beyond in (False, True):
             low, high = (bounds[0] if bounds else 0), len(self.suffixes)
             while low < high:

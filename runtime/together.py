@@ -97,7 +97,7 @@ class _Steps(Generic[T]):
         for index, outputs in zip(indices, answers, strict=True):
             turn = self._turns[index]
             turn.charge(seconds)
-            self._advance(index, partial(_send, turn, self.calls[index], outputs))
+            self._advance(index, partial(send, turn, self.calls[index], outputs))
 
     def _advance(self, index: int, go_on: Callable[[], Call]) -> None:
         """Let a step go on, and keep its next call, or its result or error."""
@@ -110,7 +110,7 @@ class _Steps(Generic[T]):
             self.results[index] = e
 
 
-def _send(turn: Turn[T], call: Call, outputs: Outputs) -> Call:
+def send(turn: Turn[T], call: Call, outputs: Outputs) -> Call:
     """Hand the outputs of a call to its step, and return the next call of the step.
 
     What may run while the call runs has not run, since the engine ran calls of several requests. So it runs first.

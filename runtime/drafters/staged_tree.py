@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import NamedTuple
 
 from ..draft import Draft
 from ..draft_tree import running_root
@@ -20,9 +21,9 @@ Children = list[tuple[int, float]]  # tokens, each with its share of the probabi
 class StagedTree(Drafter):
     """A drafter of trees by a draft model, whose calls also run what prompt lookup guesses.
 
-    The tree grows level by level, and a node gets children while they are likely enough to be reached. A call runs the
-    nodes of a level. Its other slots run a chain that is copied from the text, below the likeliest of them. Where the
-    draft model agrees with the copy, the nodes of the next levels have run already, and need no call of their own.
+    A node gets children while they are likely enough to be reached. A call runs the likeliest nodes that have not run.
+    Its other slots run a chain that is copied from the text, below the likeliest of them. Where the draft model agrees
+    with the copy, the nodes of the next levels have run already, and need no call of their own.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class StagedTree(Drafter):
         """Keep the engines and the parameters.
 
         Args:
-            draft: the draft model as a Frontier engine.
+            draft: the draft model as a Frontier engine. A call runs nodes in half of its slots, and
+                guesses in the others.
             prefill: the draft model on many slots, which fills its cache with the prompt.
             num_speculative_tokens: nodes below the pending token at most.
-            max_depth: levels below the pending token at most.
+            max_depth: levels below the pending token at most, and calls after the first one.
             max_matching_ngram_size: tokens of the longest n-gram that is looked up.
             min_matching_ngram_size: tokens that must match before a chain is copied.
         """
@@ -71,24 +73,40 @@ class StagedTreeDrafting(Drafting[StagedTree]):
         first = grower.grow([0], nodes.parents)
         committed, outputs, row = yield from running_root(engine, drafter.prefill, seq, cache, first)
         nodes.children[0] = list(likeliest(outputs, row))
-        level: list[tuple[float, int]] = [(1.0, 0)]  # Nodes to grow: the value left for children, and the slot.
-        for _ in range(min(drafter.depth, room)):
-            missing = [slot for _, slot in level if slot not in nodes.children]
-            if missing:
-                copy = self.index.after(
-                    engine.slots - len(missing), nodes.path(missing[0]), drafter.shortest, whole=True
-                )
-                run = [*missing, *nodes.hang(missing[0], copy)]
+        frontier = [Place(1.0, 0, 0)]
+        calls = 0
+        while frontier and len(nodes.drafted) < drafter.slots:
+            frontier.sort(reverse=True)
+            ready = [place for place in frontier if place.slot in nodes.children]
+            if ready:
+                frontier.remove(ready[0])
+                below = nodes.grow(ready[0], drafter.slots)
+                frontier += [place for place in below if place.depth < min(drafter.depth, room)]
+            elif calls == drafter.depth:
+                break
+            else:
+                calls += 1
+                missing = [place.slot for place in frontier[: engine.slots // 2]]
+                left, path = engine.slots - len(missing), nodes.path(missing[0])
+                run = [*missing, *nodes.hang(missing[0], self.index.after(left, path, drafter.shortest, whole=True))]
                 outputs = yield grower.grow(run, nodes.parents).call(engine, cache, nodes.tokens, committed)
                 for row, slot in enumerate(run):
                     nodes.children[slot] = list(likeliest(outputs, row))
-            below: list[tuple[float, int]] = []
-            for value, slot in level:
-                below += nodes.grow(slot, value, drafter.slots)
-            level = sorted((node for node in below if node[0] > 1 / drafter.slots), reverse=True)[: engine.slots]
-            if not level or len(nodes.drafted) == drafter.slots:
-                break
         return nodes.draft()
+
+
+class Place(NamedTuple):
+    """A node that may get children.
+
+    Attributes:
+        value: the probability to reach it.
+        slot: its slot.
+        depth: its depth.
+    """
+
+    value: float
+    slot: int
+    depth: int
 
 
 class Nodes:
@@ -123,21 +141,22 @@ class Nodes:
             chain.append(slot)
         return chain
 
-    def grow(self, slot: int, value: float, most: int) -> list[tuple[float, int]]:
-        """Add the likely children of a slot to the draft, and return the value and the slot of each.
+    def grow(self, place: Place, most: int) -> list[Place]:
+        """Add the likely children of a node that has run to the draft, and return them.
 
         Args:
-            slot: a slot that has run.
-            value: the probability to reach it.
+            place: the node.
             most: how many slots the draft may have. A child needs a larger value than its inverse.
         """
-        below: list[tuple[float, int]] = []
-        for token, share in self.children[slot]:
+        below: list[Place] = []
+        value = place.value  # The part of the probability that further children can have.
+        for token, share in self.children[place.slot]:
             if value <= 1 / most or len(self.drafted) == most:
                 break
-            child = self._slot(slot, token)
+            child = self._slot(place.slot, token)
             self.drafted.add(child)
-            below.append((value * share, child))
+            if value * share > 1 / most:
+                below.append(Place(value * share, child, place.depth + 1))
             value *= 1 - share
         return below
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def _write_bundle(
     )
     if options.corpus:
         stages.begin("load", "index the corpus")
-        write_corpus(read_corpus(Path(options.corpus)), tokenizer.encode, spec.eos_token_ids, directory)
+        encode = partial(tokenizer.encode, add_special_tokens=False, verbose=False)
+        write_corpus(read_corpus(Path(options.corpus)), encode, spec.eos_token_ids, directory)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 

@@ -175,7 +175,7 @@ DYNAMIC_DEPTH = Method(
 
 def _plan_staged_tree(values: Values, facts: Facts) -> MethodBlocks:
     check_matches(values)
-    slots, width = 1 + count(values, "num_speculative_tokens"), TREES.frontier
+    slots, width = 1 + count(values, "num_speculative_tokens"), 2 * TREES.frontier
     frontier = Frontier(width, 1 + width * (1 + count(values, "max_depth")))
     return MethodBlocks((Block(Parents(slots)),), draft_model(frontier), dict(values))
 
@@ -185,8 +185,8 @@ STAGED_TREE = Method(
     title="Staged speculative decoding: a draft model's tree, itself sped up by prompt lookup",
     try_when="A draft model drafts well, its own calls take much time, and the text repeats itself.",
     about=(
-        "A draft model grows a tree level by level. The slots of its calls that are left run tokens that prompt lookup "
-        "copies from the text. Where the draft model agrees with the copy, the next levels have run already. So a tree "
+        "A draft model grows a tree of likely nodes. Half of the slots of its calls run tokens that prompt lookup "
+        "copies from the text. Where the draft model agrees with the copy, the nodes below have run already. So a tree "
         "costs fewer calls of the draft model than it has levels. The model verifies the tree in one step."
     ),
     paper="Staged Speculative Decoding, Spector & Re 2023, arXiv:2308.04623",

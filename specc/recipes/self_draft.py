@@ -247,9 +247,8 @@ SWIFT = Method(
 def _plan_short_context(values: Values, facts: Facts) -> MethodBlocks:
     for name in ("context_tokens", "chunk_tokens"):
         count(values, name, most=MOST_CONTEXT)
-    short = {"model": "target", "cache": "short"}
     engines = {
-        "draft": Block(Tree.chain(1), RANKED_OUTPUTS, **short),
+        "draft": Block(Tree.chain(1), RANKED_OUTPUTS, cache="short"),
         "prefill": replace(prefill(), cache="short"),
     }
     own = {name: values[name] for name in ("context_tokens", "chunk_tokens")}
