@@ -68,12 +68,12 @@ class NestedExitsDrafting(Drafting[NestedExits]):
     """The draft model's rows of one request's text.
 
     Attributes:
-        taken: how many drafted tokens each exit gave.
+        counts: how many drafted tokens each exit gave.
     """
 
     def __init__(self, drafter: NestedExits, seq: Sequence) -> None:
         super().__init__(drafter, seq)
-        self.taken = [0] * len(drafter.exits)
+        self.counts = [0] * len(drafter.exits)
 
     def propose(self, room: int) -> Proposal:
         drafter, seq = self.drafter, self.seq
@@ -93,7 +93,7 @@ class NestedExitsDrafting(Drafting[NestedExits]):
             slot = len(tokens) - 1
             if slot:
                 level, outputs, row = yield from self._run(tokens, rows)
-            self.taken[level] += 1
+            self.counts[level] += 1
             if drafter.sample and not seq.sampling.greedy:
                 assert outputs.logits_NV is not None
                 probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
