@@ -23,20 +23,22 @@ class TrJacobi(Drafter):
     The paper also trains the model with noise, so that it answers well below wrong tokens. Any model works without it.
     """
 
-    def __init__(self, tree: Tokens[int], retrieved_tokens: int = 5, max_matching_ngram_size: int = 3) -> None:
+    def __init__(self, template: Tokens[int], retrieved_tokens: int = 5, max_matching_ngram_size: int = 3) -> None:
         """Keep the parameters.
 
         Args:
-            tree: the parent vector that is baked into the verify engine, which must return `top_k`. Its last
+            template: the parent vector that is baked into the verify engine, which must return `top_k`. Its last
                 `retrieved_tokens` slots are a chain below the pending token.
             retrieved_tokens: tokens of the copied chain.
             max_matching_ngram_size: tokens of the longest n-gram that is looked up.
         """
         check_counts(retrieved_tokens=retrieved_tokens, max_matching_ngram_size=max_matching_ngram_size)
-        self.tree, self.copied, self.longest = Tree(tuple(tree)), retrieved_tokens, max_matching_ngram_size
+        self.tree, self.copied, self.longest = Tree(tuple(template)), retrieved_tokens, max_matching_ngram_size
         self.guessed = self.tree.slots - retrieved_tokens  # The slots before the copied chain.
         if self.guessed < 1 or self.tree.parents != with_chain(self.tree.parents[: self.guessed], retrieved_tokens):
-            raise RecipeError(f"tree does not end with a chain of {retrieved_tokens} slots; compile the bundle again")
+            raise RecipeError(
+                f"template does not end with a chain of {retrieved_tokens} slots; compile the bundle again"
+            )
 
     def open(self, seq: Sequence) -> TrJacobiDrafting:
         return TrJacobiDrafting(self, seq)

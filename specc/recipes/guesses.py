@@ -187,7 +187,7 @@ def _plan_tr_jacobi(values: Values, facts: Facts) -> MethodBlocks:
     copies = count(values, "retrieved_tokens")
     guesses = Tree.best_first(TREES.rates, 1 + count(values, "num_speculative_tokens"), count(values, "max_depth"))
     tree = Tree(with_chain(guesses.parents, copies))
-    arguments = {"tree": tree.parents, "retrieved_tokens": copies}
+    arguments = {"template": tree.parents, "retrieved_tokens": copies}
     longest = values["max_matching_ngram_size"]
     return MethodBlocks((Block(tree, RANKED_OUTPUTS),), {}, {**arguments, "max_matching_ngram_size": longest})
 

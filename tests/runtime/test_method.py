@@ -170,7 +170,7 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("staged-tree", "max_depth", []),
     ("staged-tree", "max_matching_ngram_size", []),
     ("staged-tree", "min_matching_ngram_size", []),
-    ("tr-jacobi", "tree", []),
+    ("tr-jacobi", "template", []),
     ("tr-jacobi", "retrieved_tokens", []),
     ("tr-jacobi", "max_matching_ngram_size", []),
     ("copy-spec-draft", "min_matching_ngram_size", []),
@@ -217,7 +217,13 @@ def make_drafter_of(drafter: str, parameters: Mapping[str, Any]) -> Drafter:
     engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "prefill") if role in takes}
     if "exits" in takes:
         engines["exit_0"] = object()
-    required = {"tree": [-1, 0, *range(1, 6)], "vocab_size": 8, "siblings": [[0, 2]], "corpus": toys.corpus(8)}
+    required = {
+        "tree": [-1, 0],
+        "template": [-1, 0, *range(1, 6)],
+        "vocab_size": 8,
+        "siblings": [[0, 2]],
+        "corpus": toys.corpus(8),
+    }
     whole = {name: value for name, value in required.items() if name in takes} | dict(parameters)
     return load_method(Recipe(name="odd", drafter=drafter, verify=(), parameters=whole)).make_drafter(engines)
 

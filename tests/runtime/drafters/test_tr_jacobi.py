@@ -37,5 +37,5 @@ def test_the_chain_is_what_followed_and_the_tree_what_the_target_answered() -> N
 
 def test_a_tree_that_ends_otherwise_is_refused() -> None:
     for tree, chain in (((-1, 0, 1), 3), ((-1, 0, 0, 1, 2), 2)):
-        with pytest.raises(RecipeError, match=f"tree does not end with a chain of {chain} slots"):
+        with pytest.raises(RecipeError, match=f"template does not end with a chain of {chain} slots"):
             TrJacobi(tree, retrieved_tokens=chain)
