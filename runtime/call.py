@@ -88,7 +88,7 @@ class Call(NamedTuple):
         else:
             pending = self.engine.start((self,))
             try:
-                finish(self.meanwhile, lambda call: call.run(charge))
+                finish(self.meanwhile, charge)
             finally:
                 outputs = pending.wait()[0]
         if charge is not None:

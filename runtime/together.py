@@ -116,7 +116,7 @@ def send(turn: Turn[T], call: Call, outputs: Outputs) -> Call:
     What may run while the call runs has not run, since the engine ran calls of several requests. So it runs first.
     """
     if call.meanwhile is not None:
-        finish(call.meanwhile, lambda call: call.run(turn.charge))
+        finish(call.meanwhile, turn.charge)
     return turn.calls.send(outputs)
 
 

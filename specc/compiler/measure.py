@@ -49,7 +49,8 @@ def with_better_trees(options: Options, bundle: Bundle) -> Options | None:
     """Return options that compile the trees that `tune` proposes.
 
     Returns:
-        None if it proposes none for a recipe whose tree may be any, or if the user chose the tree of a recipe for which it does.
+        None if it proposes none, or if the user chose the tree of a recipe for which it does. A recipe whose tree
+        follows from other parameters keeps it.
     """
     plan = TunePlan.of(bundle.manifest)
     with_trees = {m.name for m in choose_methods(options) if "tree" in m.parameters}

@@ -18,6 +18,7 @@ from specc.recipes import METHODS, Method
 from specc.runtime import acceptance, drafters
 from specc.runtime.acceptance.match import match
 from specc.runtime.drafters import Drafter
+from specc.runtime.drafters.prompt_lookup import PromptLookup
 from specc.runtime.errors import BackendError, RecipeError
 from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter, load_method
 from specc.runtime.recipe import Recipe
@@ -261,10 +262,11 @@ ERRORS = [TypeError("no"), IndexError("no"), AssertionError(), ZeroDivisionError
 def method_that_raises(error: Exception) -> RunnableMethod:
     """Return a method whose drafter cannot be made."""
 
-    def make(**options: object) -> Drafter:
-        raise error
+    class Broken(PromptLookup):
+        def __init__(self, **options: object) -> None:
+            raise error
 
-    return replace(load_method(COPIES), drafter=make)
+    return replace(load_method(COPIES), drafter=Broken)
 
 
 @pytest.mark.parametrize("error", ERRORS)

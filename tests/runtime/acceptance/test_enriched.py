@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from chance import distribution, total_variation
@@ -20,7 +18,7 @@ from specc.runtime.tree import Tree
 
 def with_logits(draft: Draft, q: Language) -> Draft:
     logits = {slot: np.log(q(path_to(draft, slot))).astype(np.float32) for slot in range(draft.tree.slots)}
-    return replace(draft, logits=logits)
+    return draft._replace(logits=logits)
 
 
 def distance(eta: float, seed: int) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from language import language, verify
@@ -37,7 +35,7 @@ def test_all_drafted_tokens_stay_and_both_models_choose_the_next() -> None:
     accept = with_parameters(guided, {"alpha": 0.1, "beta": 1.5})
     for seed in range(10):
         small, large = np.log(language(100 + seed)((3, 1))), np.log(language(seed)((3, 1)))
-        draft = replace(CHAIN, logits={2: small.astype(np.float32)})
+        draft = CHAIN._replace(logits={2: small.astype(np.float32)})
         token = int(reference(small, large, 0.1, 1.5).argmax())
         assert accept(draft, verify(draft, language(seed), Sampling())) == Accepted((0, 1, 2), token)
 
@@ -45,7 +43,7 @@ def test_all_drafted_tokens_stay_and_both_models_choose_the_next() -> None:
 def test_with_alpha_0_and_beta_1_the_large_model_chooses_alone() -> None:
     accept = with_parameters(guided, {"alpha": 0, "beta": 1})
     for seed in range(10):
-        draft = replace(CHAIN, logits={2: np.log(language(100 + seed)((3, 1))).astype(np.float32)})
+        draft = CHAIN._replace(logits={2: np.log(language(100 + seed)((3, 1))).astype(np.float32)})
         assert accept(draft, verify(draft, language(seed), Sampling())).token == language(seed)((3, 1)).argmax()
 
 

@@ -103,7 +103,7 @@ def test_proposed_trees_are_compiled_over_the_bundle() -> None:
 
 
 def test_a_tree_is_not_proposed_to_a_recipe_whose_tree_follows_from_other_parameters() -> None:
-    trees = {name: TREES["early-exit"] for name in ("early-exit", "rsd-c")}
+    trees = dict.fromkeys(("early-exit", "rsd-c"), TREES["early-exit"])
     choice = options(recipes=("rsd-c", "early-exit"), assistant_model="small")
     retuned = with_better_trees(choice, bundle_with(trees))
     assert retuned is not None and retuned.parameters.keys() == {"early-exit"}
