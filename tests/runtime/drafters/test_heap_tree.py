@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,14 @@ from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
 
 PROMPTS = prompts(40, seed=8)
-TWIN = {"model": "target", "cache": "twin"}  # A draft model that is the target.
 
 
 def twin(
     world: World, drafter: type[DynamicTree] = HeapTree, width: int = 1, nodes: int = 7, **more: Any
 ) -> DynamicTree:
     """Make a drafter over a draft model that is the target itself."""
-    draft = world.engine(Block(Frontier(width, 5 + nodes), RANKED_OUTPUTS, **TWIN))
-    reader = world.engine(Block(prefill().topology, last_row=True, **TWIN))
+    draft = world.engine(Block(Frontier(width, 5 + nodes), RANKED_OUTPUTS, cache="twin"))
+    reader = world.engine(replace(prefill(), cache="twin"))
     return drafter(draft, reader, num_speculative_tokens=nodes, **more)
 
 

@@ -32,7 +32,7 @@ def shares(threshold: float) -> list[float]:
             if draft.tree.slots > 1:
                 counts[2] -= 1  # its first token
         counts += drafting.counts
-    return (counts / counts.sum()).tolist()
+    return [float(share) for share in counts / counts.sum()]
 
 
 def test_the_mean_exit_of_s2d_is_not_the_deepest_and_rises_with_the_threshold() -> None:
@@ -45,9 +45,9 @@ def test_deeper_exits_of_the_target_itself_are_right_more_often() -> None:
     rates = {}
     for exits in ((1,), (LAYERS,)):
         decoder = World().method("s2d", assistant=True, exits=exits, num_speculative_tokens=3)
-        for engine in decoder.drafter.exits:  # The draft model is the target on a cache of its own.
-            engine.runner.embedding_V = decoder.world.prefill.runner.embedding_V
-        decoder.drafter.prefill.runner.embedding_V = decoder.world.prefill.runner.embedding_V
+        target: Any = decoder.world.prefill.runner
+        for engine in (*decoder.drafter.exits, decoder.drafter.prefill):  # The draft model is the target.
+            engine.runner.embedding_V = target.embedding_V
         rates[exits] = sum(decoder.run(prompt, 60)[1] for prompt in PROMPTS[:4])
     assert rates[LAYERS,] > rates[1,] and rates[LAYERS,] == 4 * 45
 
@@ -67,8 +67,8 @@ def test_the_rows_of_a_draft_are_those_of_the_tokens_that_ran() -> None:
     cache, reference = decoder.world.caches["assistant"], World()
     engine = reference.engine(decoder.drafter.engine.block)
     engine.extend(reference.caches["assistant"], cache.tokens)
-    rows = (world.stores["assistant"].rows_LC[:, : len(cache)] for world in (decoder.world, reference))
-    assert np.array_equal(*rows)
+    rows, right = (world.stores["assistant"].rows_LC[:, : len(cache)] for world in (decoder.world, reference))
+    assert np.array_equal(rows, right)
 
 
 def test_exits_that_the_draft_model_does_not_have_are_refused() -> None:
