@@ -44,9 +44,9 @@ def _variants(manifest: Manifest, setting: str) -> list[Recipe]:
         raise RecipeError(f"the bundle has no recipe {name!r}; {nearest(name, recipes)}")
     recipe = recipes[name]
     rule = set(load_acceptance(recipe.acceptance).ranges)
-    known = rule | set(recipe.parameters)
-    if parameter not in known:
-        raise RecipeError(f"recipe {name} has no parameter {parameter!r} to vary; {nearest(parameter, sorted(known))}")
+    names = rule | set(recipe.parameters)
+    if parameter not in names:
+        raise RecipeError(f"recipe {name} has no parameter {parameter!r} to vary; {nearest(parameter, sorted(names))}")
     return [_with(recipe, parameter, value, of_rule=parameter in rule) for value in _values(setting, values)]
 
 
