@@ -63,7 +63,7 @@ class Runtime:
         """Check a bundle. The process ends with one line if the bundle was changed."""
         content = (path / "manifest.json").read_bytes()
         if hashlib.sha256(content[:-68] + b"0" * 64 + content[-4:]).hexdigest().encode() != content[-68:-4]:
-            sys.exit(f"{path}: the manifest was changed, or its schema is not 2; compile the bundle again")
+            sys.exit(f"{path}: the manifest was changed, or its schema is 1; compile the bundle again")
         self.path, self.manifest = path, json.loads(content)
         for name, file in self.manifest["files"].items():
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != file["sha256"]:

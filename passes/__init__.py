@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.fx import Graph, GraphModule
+from torch.fx import GraphModule
 
-from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.block import STATE, Block, Frontier, Parents
 from specc.runtime.errors import PassError, SpeccWarning
 from specc.runtime.manifest import PassRecord
 
@@ -24,9 +24,11 @@ from .core_aten import CoreAten
 from .drop_asserts import DropAsserts
 from .drop_noops import DropNoops
 from .exit_after import ExitAfter
+from .find import fork
 from .fold_constants import FoldConstants
 from .fuse_rms_norm import FuseRMSNorm
 from .fuse_rotary import FuseRotary
+from .graft import Graft
 from .keep_row import KeepRow
 from .lanes import Lanes
 from .lower_attention import LowerAttention
@@ -38,7 +40,7 @@ from .parents_input import ParentsInput
 from .protocol import Miss, Pass
 from .skip_sublayers import SkipSublayers
 
-__all__ = ["Miss", "Pass", "fork", "pipeline", "preparation", "run"]
+__all__ = ["Graft", "Miss", "Pass", "fork", "pipeline", "preparation", "run", "state_preparation"]
 
 if __name__ != "specc.passes":
     raise ImportError(f"import specc.passes, not {__name__}: it is installed under specc")
@@ -66,14 +68,20 @@ def preparation(positions: int) -> list[Pass]:
     ]
 
 
-def pipeline(block: Block, capacity: int) -> list[Pass]:
+def state_preparation() -> list[Pass]:
+    """Return the passes that the module needs which computes the states of a trained head. They run once."""
+    return [DropAsserts(), OutOfPlace(), DropNoops(), FoldConstants(), FuseRMSNorm(), MergeProjections(), CoreAten()]
+
+
+def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[Pass]:
     """Return the passes that turn a prepared graph into `block`, in order.
 
     Args:
         block: What the engine is to compute.
         capacity: The rows of its cache.
+        grafts: Those of the trained heads whose states the block may return.
     """
-    passes: list[Pass] = []
+    passes: list[Pass] = [graft for graft in grafts if f"{STATE}{graft.name}" in block.outputs]
     layers, topology = block.layers, block.topology
     if layers.exit_after is not None:
         passes.append(ExitAfter(layers.exit_after))
@@ -150,10 +158,3 @@ def _note(step: Pass, graph: GraphModule) -> str:
     return (
         f"{type(step).__name__} changed nothing; nearest: {miss}; the model compiles, but runs slower" if miss else ""
     )
-
-
-def fork(graph: GraphModule) -> GraphModule:
-    """Return a copy of a graph that can be rewritten on its own and shares the weights."""
-    twin = Graph()
-    twin.output(twin.graph_copy(graph.graph, {}), None)  # with a copy of each node's notes
-    return GraphModule(graph, twin, type(graph).__name__)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
+from specc.runtime.block import STATE
+from specc.runtime.draft import STATES
 from specc.runtime.errors import PassError
 
-from .find import aten, layer_output, layers, outputs, set_outputs
+from .find import aten, layer_outputs, outputs, set_outputs
 from .protocol import Pass
 
 
@@ -20,14 +22,16 @@ class ChooseOutputs(Pass):
     Given:   {logits}
     Result:  {ids: argmax(logits)} for the output "ids"; {top_ids: topk(logits, k), top_logprobs:
              log_softmax(logits)[top_ids]} for "top_k:k". With both, the ids are the first of the top ids.
-             The outputs "logits" and "hidden" stay as they are.
+             The outputs "logits" and "hidden" stay as they are, and so do "state:NAME" and "next_state", if asked for.
+             With an output `vocabulary` [tokens] int64, the graph knows some of the model's tokens only: ids become
+             vocabulary[ids].
     """
 
     outputs: tuple[str, ...]
 
     def __call__(self, graph: GraphModule) -> int:
         named = outputs(graph)
-        logits = named.pop("logits")
+        logits = named["logits"]
         values: dict[str, Node] = {}
         call = graph.graph.call_function
         with graph.graph.inserting_before(graph.graph.output_node()):
@@ -45,15 +49,20 @@ class ChooseOutputs(Pass):
                     if "ids" in values:
                         values["ids"] = call(aten.select.int, (values["top_ids"], -1, 0))
                 elif kind == "hidden":
-                    values[output.replace(":", "_")] = _hidden(graph, int(number))
-        set_outputs(graph, values | named)
+                    (values[output.replace(":", "_")],) = layer_outputs(graph, [int(number)])
+                elif output in named:
+                    values[output.replace(STATE, STATES)] = named[output]
+                else:
+                    raise PassError(f"no output {output!r}; the graph has {', '.join(named)}")
+            if "vocabulary" in named:
+                _map_back(graph, values, named["vocabulary"])
+        rows = {name: node for name, node in named.items() if name.startswith("present")}
+        set_outputs(graph, values | rows)
         return len(self.outputs)
 
 
-def _hidden(graph: GraphModule, layer: int) -> Node:
-    """Return the hidden states after a layer; -1 is the last one. Raises PassError if there is no such layer."""
-    path_by_layer = layers(graph)
-    index = max(path_by_layer) if layer == -1 else layer
-    if index not in path_by_layer:
-        raise PassError(f"no layer {layer}; the graph has {sorted(path_by_layer)}")
-    return layer_output(graph, path_by_layer[index])
+def _map_back(graph: GraphModule, values: dict[str, Node], vocabulary: Node) -> None:
+    """Replace the numbers of tokens in a vocabulary of some tokens by the tokens themselves."""
+    for name in ("ids", "top_ids"):
+        if name in values:
+            values[name] = graph.graph.call_function(aten.index.Tensor, (vocabulary, [values[name]]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from specc.runtime.errors import PassError
 
@@ -28,6 +28,13 @@ LINEARS = (aten.linear.default, torch.ops.specc.quantized_linear.default, *PANEL
 MATRICES = (*LINEARS, aten.addmm.default, aten.mm.default, aten.bmm.default, aten.matmul.default)
 SAME_VALUES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default}
 NUMBERED = re.compile(r"(?P<stem>.*\.)(?P<index>\d+)$")
+
+
+def fork(graph: GraphModule) -> GraphModule:
+    """Return a copy of a graph that can be rewritten on its own and shares the weights."""
+    twin = Graph()
+    twin.output(twin.graph_copy(graph.graph, {}), None)  # with a copy of each node's notes
+    return GraphModule(graph, twin, type(graph).__name__)
 
 
 def nodes(graph: GraphModule) -> list[Node]:
@@ -146,8 +153,12 @@ def layers(graph: GraphModule) -> dict[int, str]:
 def sublayers(graph: GraphModule) -> Iterator[str]:
     """Name what a graph runs, by layer: "3" is a whole layer, "3.attention" and "3.mlp" are parts of one.
 
-    A product with a matrix that lies outside the module of its layer's attention is taken for the MLP's.
+    A product with a matrix that lies outside the module of its layer's attention is taken for the MLP's. If attention
+    lies in no numbered module, as in a trained head, all layers are whole.
     """
+    if not all(any(map(NUMBERED.match, paths(node))) for node in calls(graph, ATTENTION, CACHED, LANES)):
+        yield from (f"{int_arg(node, -1)}" for node in calls(graph, ATTENTION, CACHED, LANES))
+        return
     attention = {int_arg(node, -1): paths(node)[-1] for node in calls(graph, ATTENTION, CACHED, LANES)}
     stems = {match["stem"] for path in layers(graph).values() if (match := NUMBERED.match(path))}
     products: dict[int, list[list[str]]] = {}
@@ -182,6 +193,20 @@ def layer_output(graph: GraphModule, path: str) -> Node:
     if not leaving:
         raise PassError(f"{path}: no node outside the layer uses one of its nodes")
     return leaving[-1]
+
+
+def layer_outputs(graph: GraphModule, indices: Sequence[int]) -> list[Node]:
+    """Return the hidden states after layers; -1 is the last one, before the final norm.
+
+    Raises:
+        PassError: The graph has no such layer.
+    """
+    path_by_layer = layers(graph)
+    numbers = [max(path_by_layer) if index == -1 else index for index in indices]
+    for index in numbers:
+        if index not in path_by_layer:
+            raise PassError(f"no layer {index}; the graph has {sorted(path_by_layer)}")
+    return [layer_output(graph, path_by_layer[index]) for index in numbers]
 
 
 def computed_from(graph: GraphModule, sources: Collection[Node]) -> set[Node]:

@@ -26,6 +26,7 @@ class LowerAttention(Pass):
 
     Inputs added: `past_len` [1] int64, `mask` [slots, span] bool, `depth` [slots] int64, and for each layer L
     `past_key_values_L_key` and `_value` [1, heads, capacity, size]. A window that the capacity never fills is dropped.
+    Of a trained head without attention the positions alone change.
     """
 
     capacity: int
@@ -50,7 +51,7 @@ class LowerAttention(Pass):
             graph.graph.erase_node(node)
             named |= {f"present.{call.layer}.key": keys, f"present.{call.layer}.value": values}
         set_outputs(graph, named)
-        return len(attentions)
+        return len(attentions) or 1
 
     def _positions(self, graph: GraphModule, past_len: Node) -> Node:
         """Replace the input `position_ids` by the sum of `past_len` and a new input `depth`; return the sum [1, N]."""

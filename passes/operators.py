@@ -292,22 +292,23 @@ def _(x: Tensor, packed: Tensor, scales: Tensor, columns: int, bits: int, block_
 
 
 @torch.library.custom_op("specc::panel_linear", mutates_args=())
-def panel_linear(x: Tensor, panels: Tensor, columns: int) -> Tensor:
+def panel_linear(x: Tensor, panels: Tensor, columns: int, k: int) -> Tensor:
     """Multiply by a matrix [K, columns] whose columns stand in panels of 32, as specc.LinearF32 and LinearBF16 read it.
 
     Args:
         x: [..., K] float.
         panels: [panels, K, 32] float32, or [panels, K / 2 rounded up, 32, 2] bfloat16.
         columns: The number of columns; those that fill the last panel are zeros.
+        k: The number of rows, K. An odd one is not seen from panels in bfloat16.
 
     Returns:
         [..., columns] float.
     """
-    return x @ _columns(panels)[: x.shape[-1], :columns]
+    return x @ _columns(panels)[:k, :columns]
 
 
 @panel_linear.register_fake
-def _(x: Tensor, panels: Tensor, columns: int) -> Tensor:
+def _(x: Tensor, panels: Tensor, columns: int, k: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], columns)
 
 
@@ -341,7 +342,7 @@ def _columns(panels: Tensor) -> Tensor:
 
 @torch.library.custom_op("specc::panel_quantized_linear", mutates_args=())
 def panel_quantized_linear(
-    x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int
+    x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int, k: int
 ) -> Tensor:
     """Multiply by a quantised matrix [K, columns] in panels of 32 columns, as specc.LinearNBits reads it.
 
@@ -354,6 +355,7 @@ def panel_quantized_linear(
         columns: The number of columns.
         bits: 4 or 8 bits a weight.
         block_size: The number of weights of a column that share a scale.
+        k: The number of rows, K. Zeros fill the last block.
 
     Returns:
         [..., columns] float.
@@ -364,9 +366,9 @@ def panel_quantized_linear(
     split = halves.reshape(count, blocks, steps, 2, 16, 4).permute(0, 1, 2, 5, 3, 4)
     numbers = split.reshape(count, blocks, block_size, 32).to(x.dtype) - (1 << bits - 1)
     matrix = (numbers * scales[:, :, None].to(x.dtype)).flatten(1, 2).transpose(0, 1).flatten(1)
-    return x @ matrix[: x.shape[-1], :columns]
+    return x @ matrix[:k, :columns]
 
 
 @panel_quantized_linear.register_fake
-def _(x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int) -> Tensor:
+def _(x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int, k: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], columns)

@@ -11,8 +11,11 @@ from dataclasses import KW_ONLY, dataclass, field
 from .errors import RecipeError
 from .tree import Tree
 
+STATE = "state:"
 WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
+INPUTS = ("state",)  # What a block can read in each slot besides a token.
 MOST_LANES = 256
+OUTPUT = re.compile(rf"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)|{STATE}[a-z][a-z0-9_]*|next_state")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Block:
     Attributes:
         topology: how many slots there are, and which slots see which.
         outputs: `ids` (argmax in the graph), `top_k:K` (ids and log-probabilities), `logits`, and `hidden:L` (after
-            layer L; -1 is the last layer, before the final norm).
+            layer L; -1 is the last layer, before the final norm). `state:NAME` is what the trained head NAME reads of
+            each row; `next_state` is what a recurrent head reads in the slot after.
         layers: what is left out of the model.
         last_row: whether the head runs on one row only, which the input `row` names.
         weights: the type in which products read their weights, one of `WEIGHTS`.
@@ -72,6 +76,7 @@ class Block:
         cache: the name of the rows. Blocks with one cache name share rows.
         lanes: how many sequences one call runs, each over rows of its own. The tokens of all lanes stand in one line,
             lane after lane; each lane's slots have the topology.
+        inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head.
     """
 
     topology: Tree | Parents | Frontier
@@ -83,11 +88,17 @@ class Block:
     model: str = "target"
     cache: str = "target"
     lanes: int = 1
+    inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for output in self.outputs:
-            if not re.fullmatch(r"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)", output):
-                raise RecipeError(f"unknown output {output!r}; a block has ids, logits, top_k:K and hidden:LAYER")
+            if not OUTPUT.fullmatch(output):
+                raise RecipeError(
+                    f"unknown output {output!r}; a block has ids, logits, top_k:K, hidden:LAYER, state:HEAD, next_state"
+                )
+        for name in self.inputs:
+            if name not in INPUTS:
+                raise RecipeError(f"unknown input {name!r}; a block can read {', '.join(INPUTS)}")
         if self.weights not in WEIGHTS:
             raise RecipeError(f"unknown type of weights {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
         if not 1 <= self.lanes <= MOST_LANES:

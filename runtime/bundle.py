@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from .errors import BundleError, RecipeError, printable
+from .errors import BundleError, RecipeError, nearest, printable
 from .manifest import EngineSpec, Manifest
 from .manifest_checks import check_manifest
 from .manifest_file import read_manifest
@@ -68,8 +67,7 @@ class Bundle:
         if not isinstance(name, str):
             raise RecipeError(f"recipe is {name!r}; give a name: {', '.join(names)}")
         if name not in names:
-            near = get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "compile with --recipe to add one"
+            hint = nearest(name, names, "compile with --recipe to add one")
             raise RecipeError(f"this bundle has no recipe {name!r}, only {', '.join(names)}; {hint}")
         return self.manifest.recipes[names.index(name)]
 

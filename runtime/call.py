@@ -5,12 +5,15 @@ A drafter asks for calls, and the loop runs them. Calls of several requests can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
 
 from .draft import Outputs
 from .sequence import Cache
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 T = TypeVar("T")
+Inputs = Mapping[str, np.ndarray]  # Rows [tokens, size] of a block's further inputs, by name.
+NO_INPUTS: Inputs = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class Growth:
         """Make the growth that runs a whole chain in one call."""
         return Growth(tuple(range(slots)), 0, tuple([b"\1" * row for row in range(1, 1 + slots)]))
 
-    def call(self, engine: Engine, cache: Cache, tokens: Tokens[int], committed: int = 0) -> Call:
+    def call(
+        self, engine: Engine, cache: Cache, tokens: Tokens[int], committed: int = 0, inputs: Inputs = NO_INPUTS
+    ) -> Call:
         """Make the call that runs this part.
 
         Args:
@@ -50,8 +57,9 @@ class Growth:
             cache: the rows before the tree, and those of the tree that are committed.
             tokens: the tokens of all slots of the tree so far.
             committed: how many rows of the tree the cache has committed.
+            inputs: what the slots of this part read besides tokens.
         """
-        return Call(engine, cache, self.rows - committed, [tokens[slot] for slot in self.slots], self)
+        return Call(engine, cache, self.rows - committed, [tokens[slot] for slot in self.slots], self, inputs)
 
 
 class Call(NamedTuple):
@@ -63,6 +71,7 @@ class Call(NamedTuple):
         rows: how many scratch rows after the committed ones the slots also see. Earlier calls left them.
         tokens: one token for each slot that is used.
         tree: how the slots stand below those rows: a tree that fits the block, or a part of one that grows.
+        inputs: what the slots read besides tokens, a row for each token; a trained head reads `state`.
         meanwhile: yields calls of other engines over other caches that may run while this call runs; None if there are
             none. They have all run when the call's outputs are there.
     """
@@ -72,6 +81,7 @@ class Call(NamedTuple):
     rows: int
     tokens: Tokens[int]
     tree: Tree | Growth
+    inputs: Inputs = NO_INPUTS
     meanwhile: Generator[Call, Outputs, None] | None = None
 
     def run(self, charge: Callable[[float], object] | None = None) -> Outputs:

@@ -49,7 +49,7 @@ class Decoder:
         shared: Shared,
         decoding: Decoding,
         method: RunnableMethod,
-        width: str,
+        exact_engine: str,
         lane_for: Callable[[Decoder], Lane],
         *,
         limited: bool = False,
@@ -60,13 +60,13 @@ class Decoder:
             shared: what all requests share.
             decoding: the request. Its text ends with the prompt.
             method: that of its recipe.
-            width: the only engine that may run for the target; empty if any may.
+            exact_engine: the only engine that may run for the target; empty if any may.
             lane_for: returns the lane that this decoder may use now, or raises an error if it may not go on.
             limited: whether drafts may be cut short, since the tokens do not depend on them.
         """
         self.limited = limited
         self.decoding, self.started, self.reads = decoding, False, True
-        self._shared, self._method, self._width, self._lane_for = shared, method, width, lane_for
+        self._shared, self._method, self._exact_engine, self._lane_for = shared, method, exact_engine, lane_for
         self._prompt = len(decoding.seq.tokens)
         self._reader: Engine | None = None  # The engine that runs the tokens without rows.
 
@@ -85,7 +85,7 @@ class Decoder:
         """
         seq, lane = self.decoding.seq, self._lane_for(self)
         if not self.started or lane.current is not seq or seq.caches is not lane.caches:
-            lane.claim(seq, self._width)
+            lane.claim(seq, self._exact_engine)
             self.started, self.reads, self._reader = True, True, None
         if self.reads:
             return (yield from self._read(limits.prompt_tokens))
@@ -111,11 +111,11 @@ class Decoder:
         self._shared.lanes.reuse(self._lane_for(self), seq.tokens[: end - 1])
         feed = seq.cache.sync(seq.tokens[: end - 1]) + seq.tokens[end - 1 : end]
         if self._reader is None:
-            self._reader = engines[self._width] if self._width else engines.prefill(len(feed))
+            self._reader = engines[self._exact_engine] if self._exact_engine else engines.prefill(len(feed))
         engine = self._reader
         chunk = feed[: min(engine.slots, most)]
         outputs = yield Call(engine, seq.cache, 0, chunk, Tree.chain(len(chunk)))
-        seq.cache.commit(chunk, range(len(chunk)))
+        seq.cache.commit(chunk, range(len(chunk)), outputs)
         self.reads = len(chunk) < len(feed)
         tokens: list[int] = []
         if at_prompt and not self.reads:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ONE_SLOT = Tree.chain(1)
 NONE: Mapping[int, np.ndarray] = MappingProxyType({})  # Of a draft that has no probs, or no logits.
+STATES = "state_"  # What the names of outputs begin with that trained heads read.
 
 
 class Draft(NamedTuple):
@@ -76,6 +77,9 @@ class Outputs:
         top_ids_NK: int64, the likeliest tokens after each slot, likeliest first.
         top_logprobs_NK: float32, their log-probabilities.
         hidden: hidden states by the name of the output, each [N, size].
+        states: what trained heads read of each row, by the name of the head, each [N, size]. They have all rows of the
+            run, also if the other outputs have one row.
+        next_state_NS: what a recurrent head reads in the slot after each, float32.
     """
 
     ids_N: memoryview
@@ -83,6 +87,8 @@ class Outputs:
     top_ids_NK: np.ndarray | None = None
     top_logprobs_NK: np.ndarray | None = None
     hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
+    next_state_NS: np.ndarray | None = None
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Outputs:
@@ -92,25 +98,38 @@ class Outputs:
             arrays: the arrays by the names of the block's outputs, each without its first dimension, the batch of one.
         """
         hidden = {name: array for name, array in arrays.items() if name.startswith("hidden")}
+        states = {name.removeprefix(STATES): array for name, array in arrays.items() if name.startswith(STATES)}
         ids: np.ndarray = arrays.get("ids", np.empty(0, np.int64))
-        return cls(ids.data, arrays.get("logits"), arrays.get("top_ids"), arrays.get("top_logprobs"), hidden)
+        logits_NV, top_ids_NK, top_logprobs_NK, next_state_NS = (
+            arrays.get(name) for name in ("logits", "top_ids", "top_logprobs", "next_state")
+        )
+        return cls(ids.data, logits_NV, top_ids_NK, top_logprobs_NK, hidden, states, next_state_NS)
 
     def copy(self) -> Outputs:
         """Return outputs that no later run overwrites."""
-        arrays = (self.logits_NV, self.top_ids_NK, self.top_logprobs_NK)
-        logits_NV, top_ids_NK, top_logprobs_NK = (None if array is None else array.copy() for array in arrays)
-        hidden = {name: array.copy() for name, array in self.hidden.items()}
-        return Outputs(np.array(self.ids_N).data, logits_NV, top_ids_NK, top_logprobs_NK, hidden)
+        arrays = (self.logits_NV, self.top_ids_NK, self.top_logprobs_NK, self.next_state_NS)
+        logits_NV, top_ids_NK, top_logprobs_NK, next_state_NS = (a if a is None else a.copy() for a in arrays)
+        hidden, states = ({n: a.copy() for n, a in arrays.items()} for arrays in (self.hidden, self.states))
+        ids_N = np.array(self.ids_N).data
+        return Outputs(ids_N, logits_NV, top_ids_NK, top_logprobs_NK, hidden, states, next_state_NS)
 
-    def only(self, row: int) -> Outputs:
-        """Return the outputs of one row, as those of an engine of one slot."""
+    def only(self, row: int, slot: int | None = None) -> Outputs:
+        """Return the outputs of one row, as those of an engine of one slot.
+
+        Args:
+            row: the row of ids, logits and hidden states.
+            slot: the row of states, if the engine returns those of all slots and the rest of one; None is `row`.
+        """
         one = slice(row, row + 1)
+        own = one if slot is None else slice(slot, slot + 1)
         return Outputs(
             self.ids_N[one],
             None if self.logits_NV is None else self.logits_NV[one],
             None if self.top_ids_NK is None else self.top_ids_NK[one],
             None if self.top_logprobs_NK is None else self.top_logprobs_NK[one],
             {name: array[one] for name, array in self.hidden.items()},
+            {name: array[own] for name, array in self.states.items()},
+            None if self.next_state_NS is None else self.next_state_NS[own],
         )
 
     def ranked(self) -> tuple[int, memoryview, memoryview]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from .engine import Engine
 from .lengths import Length
 from .rng import Use
 from .sequence import Cache, Sequence
+
+# Yields the calls that run a token in a slot of the chain, and returns their outputs as those of an engine of one slot.
+Run = Callable[[int, int], Generator[Call, Outputs, Outputs]]
 
 
 def draft_chain(
@@ -41,10 +44,41 @@ def draft_chain(
     Returns:
         The draft.
     """
+
+    def run(slot: int, token: int) -> Generator[Call, Outputs, Outputs]:
+        return (yield Call(engine, cache, slot, [token], ONE_SLOT))
+
+    room = min(room, cache.store.capacity - len(seq.tokens) - 1)
+    return chaining(run, seq, room=room, length=length, sample=sample, keep_logits=keep_logits)
+
+
+def chaining(
+    run: Run,
+    seq: Sequence,
+    *,
+    room: int,
+    length: Length,
+    sample: bool = False,
+    keep_logits: bool = False,
+) -> Generator[Call, Outputs, Draft]:
+    """Yield the calls that draft tokens after the pending one, until the length policy ends the draft.
+
+    Args:
+        run: runs the pending token in slot 0, and each drafted token in the slot after.
+        seq: the sequence.
+        room: how many tokens are worth drafting, and have room.
+        length: the policy.
+        sample: sample the tokens if the request samples, and state the distributions in the draft; otherwise take the
+            likeliest token.
+        keep_logits: keep the logits of each slot in the draft. It takes a further call, for the last slot.
+
+    Returns:
+        The draft.
+    """
     tokens, probs, logits, sampling = [seq.pending], {}, {}, seq.sampling
     sample = sample and not sampling.greedy
-    for slot in range(min(length.begin(), room, cache.store.capacity - len(seq.tokens) - 1)):
-        outputs = yield Call(engine, cache, slot, tokens[-1:], ONE_SLOT)
+    for slot in range(min(length.begin(), room)):
+        outputs = yield from run(slot, tokens[-1])
         if keep_logits:
             logits[slot] = _logits(outputs)
         if not length.takes(outputs):
@@ -61,7 +95,7 @@ def draft_chain(
         if not length.goes_on(probability):
             break
     if keep_logits and len(tokens) - 1 not in logits:
-        outputs = yield Call(engine, cache, len(tokens) - 1, tokens[-1:], ONE_SLOT)
+        outputs = yield from run(len(tokens) - 1, tokens[-1])
         logits[len(tokens) - 1] = _logits(outputs)
     return Draft.chain(tokens, probs, logits)
 

@@ -148,7 +148,7 @@ class Engine:
         Raises:
             BackendError: the runner fails.
         """
-        _, cache, rows, tokens, tree, _ = call
+        _, cache, rows, tokens, tree, inputs, _ = call
         if binding.parents is not None:
             assert isinstance(tree, Tree)
             _fill(binding.parents, tree.parents)
@@ -161,6 +161,8 @@ class Engine:
         binding.past_len[0] = len(cache.tokens) + rows
         if binding.row is not None:
             binding.row[0] = len(tokens) - 1
+        for name, values in inputs.items():
+            binding.runner.inputs[name][0, : len(values)] = values
         self.seconds += run_timed(self.name, binding.runner.run)
         self.calls += 1
         self.outputs = binding.outputs
@@ -216,7 +218,7 @@ def extending(engine: Engine, cache: Cache, tokens: Tokens[int]) -> Generator[Ca
     for start in range(0, len(tokens), engine.slots):
         chunk = tokens[start : start + engine.slots]
         outputs = yield Call(engine, cache, 0, chunk, Tree.chain(len(chunk)))
-        cache.commit(chunk, range(len(chunk)))
+        cache.commit(chunk, range(len(chunk)), outputs)
     return outputs, 0 if engine.block.last_row else (len(tokens) - 1) % engine.slots
 
 

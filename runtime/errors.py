@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 
 
 class SpeccWarning(UserWarning):
@@ -38,6 +39,10 @@ class CaptureError(SpeccError):
     """A model that cannot be captured."""
 
 
+class HeadError(SpeccError):
+    """A trained head that is missing, damaged or made for another model, or that cannot be trained."""
+
+
 class PassError(SpeccError):
     """A pass that did not find what it must rewrite."""
 
@@ -60,6 +65,13 @@ def printable(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's error message, or the error's class if the message is empty."""
     return next((printable(line.strip()) for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint for a name that is not among `names`: the nearest of them. If none is near, `otherwise`, or all."""
+    names = list(names)
+    near = get_close_matches(name, names, 1)
+    return f"did you mean {near[0]!r}?" if near else otherwise or f"there are {', '.join(names) or 'none'}"
 
 
 def check_unicode(text: str, name: str) -> None:

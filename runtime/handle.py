@@ -188,8 +188,8 @@ class Handle:
         """Tell whether the request waits for its reader."""
         return len(self._pieces) >= self.bound and not self._drained and not self._cancelled
 
-    def unbind(self) -> None:
-        """Pause no more."""
+    def unpause(self) -> None:
+        """Never pause again, whether somebody reads or not."""
         self._drained = True
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 
 from .block import Block, Frontier, Parents
 from .call import Call, Growth
-from .draft import Outputs
+from .draft import STATES, Outputs
 from .engine import frontier_inputs, run_timed
 from .errors import RecipeError
 from .prices import Prices
@@ -122,23 +122,30 @@ class LanesEngine:
         self.seconds += run_timed(self.name, partial(self.runner.run, ends[-1]))
         self.calls += 1
         return [
-            _outputs(arrays, slice(start + width - 1 if call.engine.block.last_row else start, start + width))
+            _outputs(arrays, start, start + width, last_row=call.engine.block.last_row)
             for call, start, width in zip(calls, starts, widths_by_call, strict=True)
         ]
 
-    def measure(self) -> Prices:
+    def measure(self, rounds: int = 1) -> Prices:
         """Return what runs cost on this machine, by the shortest times of runs over rows that nobody needs.
 
         Runs of a file of fixed width cost the same, whatever they hold.
+
+        Args:
+            rounds: how often each width is measured, in turns with the others.
         """
         lanes = self.block.lanes
         self.runner.bind([None] * lanes)
         self._stores = [None] * lanes
-        one = self._seconds([1, *[0] * (lanes - 1)])
-        if not self.runner.any_width:
-            return Prices(run=one)
         width = min(4, self.runner.most // lanes)
-        each, wide = self._seconds([1] * lanes), self._seconds([width] * lanes)
+        kinds = [[1, *[0] * (lanes - 1)], [1] * lanes, [width] * lanes]
+        if not self.runner.any_width:
+            kinds = kinds[:1]
+        times = zip(*[[self._seconds(widths) for widths in kinds] for _ in range(rounds)], strict=True)
+        one, *others = [min(seconds) for seconds in times]
+        if not others:
+            return Prices(run=one)
+        each, wide = others
         slot = max(0.0, (wide - each) / (lanes * (width - 1))) if width > 1 else 0.0
         lane = max(0.0, (each - one) / (lanes - 1) - slot)
         return Prices(run=max(0.0, one - lane - slot), lane=lane, slot=slot)
@@ -193,6 +200,13 @@ class LanesEngine:
         return lanes
 
 
-def _outputs(arrays: dict[str, np.ndarray], rows: slice) -> Outputs:
-    """Return views of the outputs of some rows."""
-    return Outputs.of({name: array[0, rows] for name, array in arrays.items() if array.ndim > 1 and name != "mask"})
+def _outputs(arrays: dict[str, np.ndarray], start: int, end: int, *, last_row: bool) -> Outputs:
+    """Return views of the outputs of some slots: states of all, and the rest of the last one if `last_row`."""
+    rows = slice(end - 1 if last_row else start, end)
+    return Outputs.of(
+        {
+            name: array[0, slice(start, end) if name.startswith(STATES) else rows]
+            for name, array in arrays.items()
+            if array.ndim > 1 and name != "mask"
+        }
+    )

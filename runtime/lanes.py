@@ -33,7 +33,7 @@ class Lane:
         number: of the lane; lane 0 is there as long as the engines are.
         caches: the caches. Their rows are made when they are first used.
         current: the text that the rows were last used for.
-        width: the engine that computed all rows, if that text was decoded exactly; else empty.
+        exact_engine: the engine that computed all rows, if that text was decoded exactly; else empty.
         fresh: whether the next text may use no rows of others, unless it is decoded exactly.
     """
 
@@ -41,22 +41,22 @@ class Lane:
         self.number = number
         self.caches = Caches(lambda name: engines.store(name, number))
         self.current: Sequence | None = None
-        self.width = ""
+        self.exact_engine = ""
         self.fresh = False
 
-    def claim(self, seq: Sequence, width: str) -> None:
+    def claim(self, seq: Sequence, exact_engine: str) -> None:
         """Let a text use the rows. Those of other texts stay as far as the two agree.
 
         Args:
             seq: the text.
-            width: the only engine that may compute its rows; empty if any may.
+            exact_engine: the only engine that may compute its rows; empty if any may.
         """
         self.current = seq
         seq.move(self.caches)
-        if width != self.width or (self.fresh and not width):
+        if exact_engine != self.exact_engine or (self.fresh and not exact_engine):
             for cache in self.caches.values():
                 cache.sync([])  # Rows by engines of other widths have other last bits.
-            self.width = width
+            self.exact_engine = exact_engine
         self.fresh = False
 
     def drop(self) -> None:
@@ -122,9 +122,9 @@ class Lanes:
             lane: that of the text, which claimed it.
             tokens: the text without its last token, which runs in any case.
         """
-        if not (self._shares_rows or lane.width):
+        if not (self._shares_rows or lane.exact_engine):
             return
-        others = [other for other in tuple(self._all) if other is not lane and other.width == lane.width]
+        others = [other for other in tuple(self._all) if other is not lane and other.exact_engine == lane.exact_engine]
         for name, cache in lane.caches.items():
             rows = common_prefix(cache.tokens, tokens)
             sources = {common_prefix(o.caches[name].tokens, tokens): o.caches[name] for o in others if name in o.caches}
@@ -138,7 +138,7 @@ class Lanes:
             if lane not in self._free:
                 self._free.append(lane)
 
-    def is_behind(self, lane: Lane, prompt: Tokens[int], other: Tokens[int]) -> bool:
+    def should_wait(self, lane: Lane, prompt: Tokens[int], other: Tokens[int]) -> bool:
         """Tell whether a prompt had better wait for the rows of another one that is read now.
 
         Args:

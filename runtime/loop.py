@@ -64,7 +64,7 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
     if processing:
         draft = processing.cut(draft, request.verifiers)
     engine = draft.by or narrowest(request.verifiers, draft.tree)
-    outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree, draft.meanwhile)
+    outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree, meanwhile=draft.meanwhile)
     stats.target_calls += 1
     verified = seq.verified(outputs, draft)
     try:
@@ -76,7 +76,7 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
             f"acceptance {request.accept.__name__} failed at this draft ({type(e).__name__}: {first_line(e)}); "
             "take another rule, such as match"
         ) from e
-    seq.append(draft, accepted)
+    seq.append(draft, accepted, outputs)
     if processing:
         processing.commit(outputs, accepted.slots, seq.tokens[-len(accepted.slots) :])
     if drafts:

@@ -16,7 +16,8 @@ from .width_invariance import WidthInvariance
 
 # The version that this runtime writes. It reads all earlier ones. A field that is new, or that changes its name or
 # meaning, raises it.
-SCHEMA = 2
+SCHEMA = 3
+PLAN = "plan"  # `Manifest.extra` has what `specc tune` decided and measured under this key.
 COMPILED_AT = "compiled_at"  # `Manifest.extra` has the time of the compile under this key: 2026-11-26T02:10:00Z.
 MOST = 2**31 - 1  # No size is larger. Products of sizes are compared with the machine's memory.
 MOST_THREADS = 4096

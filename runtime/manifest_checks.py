@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
-from .block import Frontier, Layers, Parents
+from .block import STATE, Frontier, Layers, Parents
+from .draft import STATES
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
 from .manifest_notes import check_notes
@@ -20,6 +21,10 @@ TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may
 WIDEST = 1.0
 AGAIN = "compile the bundle again"
 CACHED = ("past_key_values.", "present.")
+FLOATS = ("float32", "float16", "bfloat16")
+ANY = -1  # Stands for a size that is not checked by itself.
+
+Expected = tuple[tuple[str, ...], tuple[int, ...]]  # The types that a tensor may have, and its shape.
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -34,6 +39,9 @@ def check_manifest(manifest: Manifest) -> None:
     check_names(manifest)
     check_tolerance(manifest, manifest.near_tie_tolerance, "manifest.near_tie_tolerance")
     _check_engines(manifest)
+    for engine in manifest.engines:
+        if engine.block.inputs and engine.inputs:
+            _check_states(manifest, engine)
     for recipe in manifest.recipes:
         _check_verify(manifest, recipe)
     check_notes(manifest)
@@ -138,13 +146,39 @@ def _check_tensors(engine: EngineSpec, cache: CacheSpec, vocabulary: int) -> Non
             raise BundleError(f"manifest: engine {engine.name} has an {kind} twice; {AGAIN}")
         for name, (dtypes, shape) in expected.items():
             tensor = shapes.get(name)
-            if tensor is None or tensor.dtype not in dtypes or tensor.shape != shape:
-                raise BundleError(f"manifest: engine {engine.name}: {kind} {name!r} is not {list(shape)}; {AGAIN}")
+            if tensor is None or tensor.dtype not in dtypes or not _fits(tensor.shape, shape, engine):
+                sizes = ["any" if size == ANY else size for size in shape]
+                raise BundleError(f"manifest: engine {engine.name}: {kind} {name!r} is not {sizes}; {AGAIN}")
         if kind == "input":
             _check_weight_inputs(engine, expected.keys())
         for tensor in tensors:
             if tensor.name.startswith(CACHED):
                 _check_cached(engine, tensor, cache)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...], engine: EngineSpec) -> bool:
+    """Tell whether a shape is the expected one. A trained head may have a row for each token that it guesses."""
+    if engine.block.inputs and len(shape) == len(expected) + 1:
+        shape = (*shape[:2], *shape[3:])
+    return len(shape) == len(expected) and all(wish in (ANY, size) for size, wish in zip(shape, expected, strict=True))
+
+
+def _check_states(manifest: Manifest, head: EngineSpec) -> None:
+    """Check that an engine of a trained head reads states of the size that the target's engines return.
+
+    Raises:
+        BundleError: the sizes differ, or the target's engines return no such states.
+    """
+    output = f"{STATES}{head.block.model}"
+    engines = [engine for engine in manifest.engines if engine.backend == head.backend]
+    returned = {tensor.shape[-1] for engine in engines for tensor in engine.outputs if tensor.name == output}
+    own = {tensor.shape[-1] for tensor in head.inputs if tensor.name in head.block.inputs}
+    own |= {tensor.shape[-1] for tensor in head.outputs if tensor.name == "next_state"}
+    if returned != own:
+        raise BundleError(
+            f"manifest: engine {head.name} reads states of {sorted(own)} numbers, and the target's engines return "
+            f"{output!r} of {sorted(returned)}; {AGAIN}"
+        )
 
 
 def _check_weight_inputs(engine: EngineSpec, host: Collection[str]) -> None:
@@ -163,10 +197,10 @@ def _check_weight_inputs(engine: EngineSpec, host: Collection[str]) -> None:
         raise BundleError(f"manifest: engine {engine.name}: {name!r} {problem}; {AGAIN}")
 
 
-def _inputs(engine: EngineSpec) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+def _inputs(engine: EngineSpec) -> Mapping[str, Expected]:
     """Return the types and the shape of each input that is no part of a cache, by name."""
     block, slots = engine.block, engine.block.slots
-    shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    shapes: dict[str, Expected] = {
         "input_ids": (("int64",), (1, slots)),
         "past_len": (("int64",), (block.lanes,)),
     }
@@ -178,25 +212,26 @@ def _inputs(engine: EngineSpec) -> Mapping[str, tuple[tuple[str, ...], tuple[int
         shapes["parents"] = ("int64",), (slots,)
     if isinstance(block.topology, Frontier):
         shapes |= {"mask": (("bool",), (slots, block.topology.span)), "depth": (("int64",), (slots,))}
-    return shapes
+    return shapes | dict.fromkeys(block.inputs, (FLOATS, (1, slots, ANY)))
 
 
-def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, Expected]:
     """Return the types and the shape of each output that the block names, but for hidden states."""
     rows = 1 if engine.block.last_row else engine.block.slots
-    floats = ("float32", "float16", "bfloat16")
-    shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+    shapes: dict[str, Expected] = {}
     for output in engine.block.outputs:
         kind, _, number = output.partition(":")
         if kind == "ids":
             shapes["ids"] = ("int64",), (1, rows)
         elif kind == "logits":
-            shapes["logits"] = floats, (1, rows, vocabulary)
+            shapes["logits"] = FLOATS, (1, rows, vocabulary)
         elif kind == "top_k":
             shapes |= {
                 "top_ids": (("int64",), (1, rows, int(number))),
-                "top_logprobs": (floats, (1, rows, int(number))),
+                "top_logprobs": (FLOATS, (1, rows, int(number))),
             }
+        elif kind != "hidden":  # States have all slots, also where the rest has one row.
+            shapes[output.replace(STATE, STATES)] = FLOATS, (1, engine.block.slots, ANY)
     return shapes
 
 

@@ -8,14 +8,13 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
 from .acceptance import Acceptance, Keeps, with_parameters
 from .drafters import Drafter
 from .engine import Engine
-from .errors import CODE_ERRORS, RecipeError, SpeccError, TreeError, first_line
+from .errors import CODE_ERRORS, RecipeError, SpeccError, TreeError, first_line, nearest
 from .recipe import Recipe
 from .sampling import Sampling
 
@@ -168,8 +167,5 @@ def _load(folder: str, name: str, attribute: str) -> Any:
         if e.name != f"{package}.{file}":
             raise
         files = sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__))
-        near = get_close_matches(file, files, 1)
-        remedy = (
-            f"did you mean {near[0]!r}?" if near else "choose one of these, or upgrade specc if a bundle asks for it"
-        )
+        remedy = nearest(file, files, "choose one of these, or upgrade specc if a bundle asks for it")
         raise RecipeError(f"this runtime has no {name!r} in {folder}/, only {', '.join(files)}; {remedy}") from e

@@ -6,6 +6,7 @@ while few requests run, and a large part of the cost while many do. So the lengt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from math import log
@@ -13,10 +14,15 @@ from typing import Protocol
 
 from . import lengths
 from .drafters import MOST_TOKENS
+from .errors import RecipeError
+from .json_codec import from_json
+from .manifest import PLAN, Manifest
 from .stats import Stats
 
-MEMORY = 0.9  # The weight of earlier steps after a step with a draft.
-PATIENCE = 0.98  # The same after a step without one: a request that does not pay tries again after some fifty steps.
+MEMORY = 0.9  # The weight of earlier steps of a request after a step with a draft.
+COMMON_MEMORY = 0.95  # The weight of earlier steps of all requests of a recipe.
+PATIENCE = 0.98  # The weight after a step without a draft. So a request that does not pay tries again after some steps.
+LONGEST_REST = 16  # times as long: how much a request waits before a further try, if each try failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,45 +39,123 @@ class Prices:
     lane: float = 0.0
     slot: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check the numbers, which a manifest may give.
+
+        Raises:
+            RecipeError: one is negative.
+        """
+        for name, seconds in (("run", self.run), ("lane", self.lane), ("slot", self.slot)):
+            if seconds < 0:
+                raise RecipeError(f"{name} is {seconds} seconds; tune the bundle again")
+
     def slots(self, lanes: int, share: float) -> int:
         """Return how many slots make a run of so many lanes, each with a slot, longer by a share of its time."""
         seconds = self.run + lanes * (self.lane + self.slot)
         return int(share * seconds / self.slot) if self.slot > 0 else MOST_TOKENS
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """How the drafts of one request went so far. Recent ones count more.
+def planned_prices(manifest: Manifest) -> Prices | None:
+    """Return the prices that `specc tune` measured, as the plan of a bundle has them; None if there are none.
 
-    A new request starts with an assumed rate of 8 accepted tokens to 1 rejection. While a request does not draft, its
-    numbers move back to these, so that it tries again after about 50 steps.
+    Raises:
+        BundleError: the plan has prices of another form.
+    """
+    plan = manifest.extra.get(PLAN)
+    prices = plan.get("prices") if isinstance(plan, Mapping) else None
+    return None if prices is None else from_json(Prices, prices, f"manifest.extra.{PLAN}.prices")
+
+
+@dataclass(kw_only=True)
+class Experience:
+    """How drafts went so far. Recent ones count more.
+
+    It begins with an assumed rate of 8 accepted tokens to 1 rejection.
 
     Attributes:
-        shares: whether the calls that verify its drafts share a run with those of others.
         accepted: drafted tokens that were accepted.
         rejected: steps in which a drafted token was not accepted.
         drafts: steps with a draft.
         slots: drafted tokens.
         draft_seconds: seconds of the drafter's engines for a drafted token.
-        last_length: tokens of the last draft; 0 if the last step had none.
-        last_accepted: those that were accepted.
     """
 
-    shares: bool = True
     accepted: float = 8.0
     rejected: float = 1.0
     drafts: float = 2.0
     slots: float = 8.0
     draft_seconds: float = 0.0
-    last_length: int = 0
-    last_accepted: int = 0
-    _runs: list[float] = field(default_factory=list)  # Seconds of the engines in the step under way.
-    _counts: tuple[int, int] = (0, 0)  # Tokens that were drafted and accepted before it.
 
     @property
     def rate(self) -> float:
         """The probability that a drafted token is right if those before it are."""
         return self.accepted / (self.accepted + self.rejected)
+
+    def add(self, drafted: int, accepted: int, seconds: float, memory: float = COMMON_MEMORY) -> None:
+        """Count a step with a draft.
+
+        Args:
+            drafted: its tokens, one at least.
+            accepted: those that were accepted.
+            seconds: of the drafter's engines.
+            memory: the weight of earlier steps.
+        """
+        self.fade(memory, 0.0)
+        self.accepted += accepted
+        self.rejected += accepted < drafted
+        self.drafts += 1
+        self.slots += drafted
+        weight = 1 - memory if self.draft_seconds else 1.0
+        self.draft_seconds += weight * (seconds / drafted - self.draft_seconds)
+
+    def fade(self, memory: float, prior: float) -> None:
+        """Let what was before count less, and what a request is assumed to do at first count more.
+
+        Args:
+            memory: the weight of what was before.
+            prior: the weight of the assumption.
+        """
+        self.accepted = memory * self.accepted + prior * Experience.accepted
+        self.rejected = memory * self.rejected + prior * Experience.rejected
+        self.drafts = memory * self.drafts + prior * Experience.drafts
+        self.slots = memory * self.slots + prior * Experience.slots
+
+    def begin(self) -> Progress:
+        """Return the progress of a new request, which expects what this was, with the weight of the assumption."""
+        weight = (Experience.accepted + Experience.rejected) / (self.accepted + self.rejected)
+        length = self.slots / self.drafts
+        return Progress(
+            common=self,
+            accepted=weight * self.accepted,
+            rejected=weight * self.rejected,
+            slots=length * Experience.drafts,
+            draft_seconds=self.draft_seconds,
+        )
+
+
+@dataclass(kw_only=True)
+class Progress(Experience):
+    """How the drafts of one request went so far.
+
+    While a request does not draft, its numbers move back to the assumption, so that it tries again after some steps: some
+    4 if its rate is near to one that pays, 50 if all drafts failed. Each try that fails doubles that number, up to
+    `LONGEST_REST` times.
+
+    Attributes:
+        common: how the drafts of all requests of its recipe go, to which those of this one are added.
+        shares: whether the calls that verify its drafts share a run with those of others.
+        last_length: tokens of the last draft; 0 if the last step had none.
+        last_accepted: those that were accepted.
+    """
+
+    common: Experience = field(default_factory=Experience)
+    shares: bool = True
+    last_length: int = 0
+    last_accepted: int = 0
+    _rests: bool = False  # Whether the step before had no draft.
+    _rest: int = 1  # How many times as long as at first it waits before it tries again.
+    _runs: list[float] = field(default_factory=list)  # Seconds of the engines in the step under way.
+    _counts: tuple[int, int] = (0, 0)  # Tokens that were drafted and accepted before it.
 
     def charge(self, seconds: float) -> None:
         """Count a run of an engine. The last one of a step is the target's."""
@@ -84,26 +168,16 @@ class Progress:
         self._runs.clear()
         self.last_length, self.last_accepted = drafted, accepted
         if drafted:
-            self._fade(MEMORY)
-            self.accepted += accepted
-            self.rejected += accepted < drafted
-            self.drafts += 1
-            self.slots += drafted
-            weight = 1 - MEMORY if self.draft_seconds else 1.0
-            self.draft_seconds += weight * (seconds / drafted - self.draft_seconds)
+            self.add(drafted, accepted, seconds, MEMORY)
+            self.common.add(drafted, accepted, seconds)
+            if accepted:
+                self._rest = 1
+            elif self._rests:
+                self._rest = min(2 * self._rest, LONGEST_REST)
         else:
-            self._fade(PATIENCE)
-            self.accepted += (1 - PATIENCE) * Progress.accepted
-            self.rejected += (1 - PATIENCE) * Progress.rejected
-            self.drafts += (1 - PATIENCE) * Progress.drafts
-            self.slots += (1 - PATIENCE) * Progress.slots
-
-    def _fade(self, weight: float) -> None:
-        """Let what was before a step count less."""
-        self.accepted *= weight
-        self.rejected *= weight
-        self.drafts *= weight
-        self.slots *= weight
+            change = (1 - PATIENCE) / self._rest
+            self.fade(1 - change, change)
+        self._rests = not drafted
 
 
 class WidthPolicy(Protocol):

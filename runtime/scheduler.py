@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,9 +14,9 @@ from threading import TIMEOUT_MAX, Condition, RLock, Thread
 from .decoder import StepLimits
 from .errors import BackendError, BusyError, SpeccError, SpeccWarning
 from .handle import Handle, Task
-from .prices import Bass, ByPrice, Prices, WidthPolicy
+from .prices import Bass, ByPrice, Experience, Prices, WidthPolicy, planned_prices
 from .shared import Shared
-from .together import Turn, run_together
+from .together import RequestStep, run_together
 
 # The rules for the length of drafts, by the name that `SchedulerPolicy.widths` has.
 WIDTHS: Mapping[str, Callable[[Prices], WidthPolicy]] = {"price": ByPrice, "bass": lambda prices: Bass()}
@@ -71,15 +72,21 @@ class Scheduler:
     """
 
     def __init__(self, shared: Shared, policy: SchedulerPolicy) -> None:
-        """Prepare the queue."""
+        """Prepare the queue.
+
+        Raises:
+            BundleError: the bundle's plan has prices that are none.
+        """
         self._shared, self._lanes, self.policy = shared, shared.lanes, policy
         self.together = shared.engines.lanes > 1
+        self._planned = planned_prices(shared.bundle.manifest)
         self._lock = RLock()  # Guards the state of all handles too.
         self._work = Condition(self._lock)
         self._waiting: list[Handle] = []
         self._running: list[Handle] = []
         # Lanes that fit at once; fewer once one did not.
         self._room = max(4, shared.engines.lanes) if policy.running is None else policy.running
+        self._experience: defaultdict[str, Experience] = defaultdict(Experience)  # By recipe.
         self._thread: Thread | None = None
         self._warned = False  # Whether the user knows that requests take turns.
 
@@ -109,7 +116,7 @@ class Scheduler:
         """Let the thread look again after the model was closed. Then all requests fail, those that pause too."""
         with self._lock:
             for handle in (*self._running, *self._waiting):
-                handle.unbind()
+                handle.unpause()
             self._work.notify_all()
 
     def _serve(self) -> None:
@@ -166,6 +173,8 @@ class Scheduler:
             except SpeccError as e:  # The model is closed.
                 handle.end("error", e)
                 continue
+            if not handle.stats.target_calls:  # Its first lane.
+                handle.progress = self._experience[handle.stats.recipe].begin()
             handle.running = True
             self._waiting.remove(handle)
             self._running.append(handle)
@@ -204,8 +213,8 @@ class Scheduler:
         try:
             with self._shared.lock:
                 limits = self._limits(handles)
-                turns = [Turn(handle.decoder.step(limit), handle.charge) for handle, limit in limits.items()]
-                results = run_together(turns, self._shared.engines.lanes_for)
+                steps = [RequestStep(handle.decoder.step(limit), handle.charge) for handle, limit in limits.items()]
+                results = run_together(steps, self._shared.engines.lanes_for)
         except Exception as e:  # The engine with lanes is not to be had, so no request can go on.
             for handle in handles:
                 self._finish(handle, "error", e)
@@ -240,7 +249,7 @@ class Scheduler:
         first: list[Handle] = []
         for handle in readers:
             lane, prompt = handle.task.session.lane, handle.stream.prompt
-            if not any(self._lanes.is_behind(lane, prompt, other.stream.prompt) for other in first):
+            if not any(self._lanes.should_wait(lane, prompt, other.stream.prompt) for other in first):
                 first.append(handle)
         return first
 
@@ -252,10 +261,19 @@ class Scheduler:
 
     @cached_property
     def _prices(self) -> Prices:
-        """Measure the prices of the engine in which requests run together. It happens when the first request runs."""
+        """Return the plan's prices of the engine in which requests run together.
+
+        A bundle without a plan has none. Then they are measured when the first request runs.
+        """
+        if self._planned:
+            return self._planned
         engines = self._shared.engines
         lanes = engines.lanes_for(engines.prefill(1))
-        return lanes.measure() if lanes else Prices()
+        if lanes is None:
+            return Prices()
+        text = "prices of steps are measured at the first request, since the bundle has none; run specc tune once"
+        warnings.warn(text, SpeccWarning, stacklevel=1)
+        return lanes.measure()
 
     @cached_property
     def _widths(self) -> WidthPolicy:

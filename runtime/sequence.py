@@ -14,6 +14,8 @@ from itertools import compress, count
 from operator import ne
 from typing import Protocol
 
+import numpy as np
+
 from .draft import Accepted, Draft, Outputs, Verified
 from .processors import Processing
 from .sampling import Sampling
@@ -29,9 +31,13 @@ class KVStore(Protocol):
 
     Attributes:
         capacity: how many rows fit.
+        uncommitted: bytes of rows that the machine has promised and not given yet.
     """
 
     capacity: int
+
+    @property
+    def uncommitted(self) -> int: ...
 
     def commit(self, start: int, slots: Tokens[int]) -> None:
         """Keep the rows of some slots of the last run.
@@ -69,6 +75,11 @@ def common_prefix(tokens: Tokens[int], others: Tokens[int]) -> int:
 class Rows:
     """A store of keys and values, which can drop rows from any place on. It copies none from another store."""
 
+    @property
+    def uncommitted(self) -> int:
+        """Return 0, since the memory of all rows is there from the start."""
+        return 0
+
     def rewind(self, rows: int) -> int:
         """Return `rows`: the rows behind them become scratch as they are."""
         return rows
@@ -104,7 +115,7 @@ class RowsOfLastRunner(Rows):
 class Released:
     """A store without rows, for caches of a model that is closed."""
 
-    capacity = 0
+    capacity, uncommitted = 0, 0
 
     def commit(self, start: int, slots: Tokens[int]) -> None:
         """Keep nothing, since there are no rows."""
@@ -119,11 +130,18 @@ class Released:
 
 
 class Cache:
-    """The committed rows of a store, each with the token that it belongs to. Rows past the end are scratch."""
+    """The committed rows of a store, each with the token that it belongs to. Rows past the end are scratch.
+
+    Attributes:
+        store: the rows of keys and values.
+        tokens: the token of each committed row.
+        states: what trained heads read of each committed row, [capacity, size] by the name of the head.
+    """
 
     def __init__(self, store: KVStore, tokens: Tokens[int] = ()) -> None:
         self.store = store
         self.tokens = list(tokens)
+        self.states: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -153,17 +171,30 @@ class Cache:
         copied = self.store.copy(source.store, rows)
         if copied:
             self.tokens[:] = source.tokens[:copied]
+            for name, states in source.states.items():
+                self._states(name, states)[:copied] = states[:copied]
         return copied
 
-    def commit(self, tokens: Tokens[int], slots: Tokens[int]) -> None:
+    def commit(self, tokens: Tokens[int], slots: Tokens[int], outputs: Outputs | None = None) -> None:
         """Commit rows of the last run over this cache.
 
         Args:
             tokens: the tokens that ran, one a slot.
             slots: the slots to commit, in ascending order. Their rows move to the end of the committed ones.
+            outputs: those of the run. The states among them are kept with the rows.
         """
-        self.store.commit(len(self.tokens), slots)
+        start = len(self.tokens)
+        self.store.commit(start, slots)
         self.tokens += [tokens[slot] for slot in slots]
+        if outputs is not None and outputs.states:
+            for name, states in outputs.states.items():
+                self._states(name, states)[start : start + len(slots)] = states[list(slots)]
+
+    def _states(self, name: str, like: np.ndarray) -> np.ndarray:
+        """Return the array of a head's states, and make it if it is not there, with rows like those of `like`."""
+        if name not in self.states:
+            self.states[name] = np.zeros((self.store.capacity, like.shape[-1]), like.dtype)
+        return self.states[name]
 
 
 class Caches(dict[str, Cache]):
@@ -227,10 +258,15 @@ class Sequence:
         processed = self.processing.of(outputs, draft) if self.processing else None
         return Verified(outputs, self.sampling, draft.tree, len(self.tokens), processed)
 
-    def append(self, draft: Draft, accepted: Accepted) -> None:
+    def append(self, draft: Draft, accepted: Accepted, outputs: Outputs | None = None) -> None:
         """Commit the accepted slots of `draft`: their rows, their tokens, and the target's token after them.
 
         The target must have run `draft` over this cache as its last run.
+
+        Args:
+            draft: the draft.
+            accepted: what was accepted of it.
+            outputs: those of the run, with the states that trained heads read.
         """
-        self.cache.commit(draft.tokens, accepted.slots)
+        self.cache.commit(draft.tokens, accepted.slots, outputs)
         self.tokens += [*(draft.tokens[slot] for slot in accepted.slots[1:]), accepted.token]

@@ -218,16 +218,16 @@ class Session(UsesShared):
         if processing or not sampling.greedy:
             check_logits(self.bundle.manifest, method.recipe)
         seq = Sequence(tokens, self.lane.caches, sampling, len(tokens) + limit, processing)
-        manifest, backend, width = self.bundle.manifest, self.engines.backend, ""
+        manifest, backend, exact_engine = self.bundle.manifest, self.engines.backend, ""
         if exact:
             source = self.bundle.recipe(exact).name if isinstance(exact, str) else ""
-            width = one_width(manifest, method.recipe, backend, source)
-        near = not width and is_near(manifest, method.recipe, backend)
+            exact_engine = one_width(manifest, method.recipe, backend, source)
+        near = not exact_engine and is_near(manifest, method.recipe, backend)
         stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
         guard = guard and method.keeps_tokens(sampling) and not near
         recorder = processing.logprobs if processing else None
-        decoding = self._prepare(seq, method, stats, guard, width)
-        decoder = Decoder(self.shared, decoding, method, width, self._lane_for, limited=guard)
+        decoding = self._prepare(seq, method, stats, guard, exact_engine)
+        decoder = Decoder(self.shared, decoding, method, exact_engine, self._lane_for, limited=guard)
         return Stream(decoder, self.text, stats, ending, tuple(tokens), self._lock, recorder)
 
     def _check_open(self) -> None:
@@ -236,8 +236,10 @@ class Session(UsesShared):
         if self._closed:
             raise SpeccError("this session is closed; open another with model.session()")
 
-    def _prepare(self, seq: Sequence, method: RunnableMethod, stats: Stats, guarded: bool, width: str) -> Decoding:
-        """Load what a request needs, and return it as the loop takes it. `width` names its only engine, or is empty."""
+    def _prepare(
+        self, seq: Sequence, method: RunnableMethod, stats: Stats, guarded: bool, exact_engine: str
+    ) -> Decoding:
+        """Load what a request needs, and return it as the loop takes it. An exact one has one engine, named here."""
         with self.shared.lock:
             guard = self.shared.guarded_drafter(method)
             verifiers = [self.engines[name] for name in method.recipe.verify]
@@ -249,8 +251,8 @@ class Session(UsesShared):
                 drafting = guard.drafter.open(seq)
             if guarded and verifiers[0].slots > 1:
                 verifiers.insert(0, self.engines.prefill(1))  # For steps without a draft.
-            if width:
-                verifiers = [self.engines[width]]
+            if exact_engine:
+                verifiers = [self.engines[exact_engine]]
         looks_ahead = seq.processing is not None and seq.processing.looks_ahead
         if looks_ahead and verifiers[-1].slots > 1 and not method.accept.needs_draft_logits:
             drafting = ForcedTokens(drafting, verifiers, method.accept.needs_draft_probs)

@@ -19,7 +19,7 @@ LanesFor = Callable[[Engine], LanesEngine | None]
 
 
 @dataclass(frozen=True)
-class Turn(Generic[T]):
+class RequestStep(Generic[T]):
     """One step of one request.
 
     Attributes:
@@ -31,17 +31,17 @@ class Turn(Generic[T]):
     charge: Callable[[float], object]
 
 
-def run_together(turns: Items[Turn[T]], lanes_for: LanesFor) -> list[T | Exception]:
+def run_together(requests: Items[RequestStep[T]], lanes_for: LanesFor) -> list[T | Exception]:
     """Take one step of each request, and return what each gives, or the error that ended it.
 
     Calls that no engine with lanes takes run first, each alone. Those of drafters are among them. So the calls that
     verify come together, even if some requests draft by engines and others do not.
 
     Args:
-        turns: the steps of requests with caches of their own.
+        requests: the steps of requests with caches of their own.
         lanes_for: returns the engine with lanes that takes the calls of an engine, or None.
     """
-    steps = _Steps(turns)
+    steps = _Steps(requests)
     while steps.calls:
         alone = [index for index, call in steps.calls.items() if lanes_for(call.engine) is None]
         for index in alone:
@@ -49,7 +49,7 @@ def run_together(turns: Items[Turn[T]], lanes_for: LanesFor) -> list[T | Excepti
         if not alone:
             for engine, indices in list(_batches(steps.calls, lanes_for)):
                 steps.run_batch(engine, indices)
-    return [steps.results[index] for index in range(len(turns))]
+    return [steps.results[index] for index in range(len(requests))]
 
 
 class _Steps(Generic[T]):
@@ -60,23 +60,23 @@ class _Steps(Generic[T]):
         results: what each finished step gave, or its error.
     """
 
-    def __init__(self, turns: Items[Turn[T]]) -> None:
+    def __init__(self, requests: Items[RequestStep[T]]) -> None:
         """Begin all steps."""
-        self._turns = turns
+        self._requests = requests
         self.calls: dict[int, Call] = {}
         self.results: dict[int, T | Exception] = {}
-        for index, turn in enumerate(turns):
-            self._advance(index, partial(next, turn.calls))
+        for index, request in enumerate(requests):
+            self._advance(index, partial(next, request.calls))
 
     def run_alone(self, index: int) -> None:
         """Run the call of one request by its own engine. A failure goes to that request."""
-        turn = self._turns[index]
+        request = self._requests[index]
         try:
-            outputs = self.calls[index].run(turn.charge)
+            outputs = self.calls[index].run(request.charge)
         except Exception as e:  # Its step may have something to clear up.
-            self._advance(index, partial(turn.calls.throw, e))
+            self._advance(index, partial(request.calls.throw, e))
             return
-        self._advance(index, partial(turn.calls.send, outputs))
+        self._advance(index, partial(request.calls.send, outputs))
 
     def run_batch(self, engine: LanesEngine, indices: Items[int]) -> None:
         """Run the calls of several requests in one run, or each alone if that run fails, to fail the guilty one only.
@@ -95,9 +95,9 @@ class _Steps(Generic[T]):
             return
         seconds = engine.seconds - before
         for index, outputs in zip(indices, answers, strict=True):
-            turn = self._turns[index]
-            turn.charge(seconds)
-            self._advance(index, partial(send, turn, self.calls[index], outputs))
+            request = self._requests[index]
+            request.charge(seconds)
+            self._advance(index, partial(send, request, self.calls[index], outputs))
 
     def _advance(self, index: int, go_on: Callable[[], Call]) -> None:
         """Let a step go on, and keep its next call, or its result or error."""
@@ -110,14 +110,14 @@ class _Steps(Generic[T]):
             self.results[index] = e
 
 
-def send(turn: Turn[T], call: Call, outputs: Outputs) -> Call:
+def send(request: RequestStep[T], call: Call, outputs: Outputs) -> Call:
     """Hand the outputs of a call to its step, and return the next call of the step.
 
     What may run while the call runs has not run, since the engine ran calls of several requests. So it runs first.
     """
     if call.meanwhile is not None:
-        finish(call.meanwhile, turn.charge)
-    return turn.calls.send(outputs)
+        finish(call.meanwhile, request.charge)
+    return request.calls.send(outputs)
 
 
 def _batches(calls: dict[int, Call], lanes_for: LanesFor) -> Iterator[tuple[LanesEngine, list[int]]]:

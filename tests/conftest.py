@@ -28,6 +28,7 @@ settings.register_profile("specc", derandomize=True, deadline=None)
 settings.register_profile("quick", settings.get_profile("specc"), max_examples=12)  # of `make quick`
 settings.load_profile("specc")
 
+HAS_KERNELS = find_spec("specc_kernels") is not None
 SHARED = ("demo", "bundle")  # fixtures that take long to make
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
 
@@ -69,7 +70,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> Generator[None, None, Non
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say that tests were skipped because nobody built specc-kernels."""
-    if not find_spec("specc_kernels"):
+    if not HAS_KERNELS:
         terminalreporter.write_line("specc-kernels is not installed, so its tests were skipped; pip install ./kernels")
 
 

@@ -19,7 +19,10 @@ from specc.recipes import METHODS
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors")
-HEAVY_FILES = ("huggingface/*.py", "compiler/*.py", "exactness/reference.py", "backends/*.py", "bench/peers/*.py")
+HEAVY_FILES = (
+    *("huggingface/*.py", "compiler/*.py", "heads/*.py", "training/*.py"),
+    *("exactness/reference.py", "backends/*.py", "bench/peers/*.py"),
+)
 FAMILIES = re.compile(
     "bloom|codegen|cohere|deepseek|diffllama|doge|ernie|exaone|falcon|gemma|glm|gpt|gptj|granite|helium|internlm|llama|"
     "mistral|mixtral|mpt|nemotron|neox|olmo|opt|persimmon|phi|pythia|qwen|smollm|stablelm|starcoder"
@@ -117,6 +120,7 @@ def test_torch_is_where_models_are_and_nowhere_else(file: Path) -> None:
     if not any(fnmatch(name(file), f"specc/{pattern}") for pattern in HEAVY_FILES):
         assert [m for m in imports(file) if under(m, *HEAVY)] == []
         heavy = ("specc.passes", "specc.huggingface", "specc.compiler", "specc.exactness.reference", "specc.backends")
+        heavy += ("specc.heads", "specc.training")
         assert [m for m in at_import(file) if under(m, *heavy)] == []
 
 

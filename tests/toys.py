@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from specc.recipes import METHODS, Facts, Method, prefill
+from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.call import finish
@@ -35,6 +35,8 @@ from specc.runtime.stats import Stats
 from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
+STATE_SIZE = 2
+HEADS = {"eagle3": HeadFacts(), "medusa": HeadFacts(stack=3, recurrent=False)}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.
@@ -65,6 +67,8 @@ def successors(vocabulary: int) -> np.ndarray:
 class ToyKV:
     """The rows of one cache: one number for each layer and token."""
 
+    uncommitted = 0
+
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self.rows_LC = np.zeros((LAYERS, capacity), np.uint64)
@@ -89,6 +93,7 @@ class Toy:
 
     def __init__(self, block: Block, rows: ToyKV, vocabulary: int) -> None:
         self.block, self.rows, self.vocabulary = block, rows, vocabulary
+        self.stack = HEADS[block.model].stack if block.model in HEADS else 1
         self.inputs = self._make_inputs()
         self.outputs = self._make_outputs()
         self.embedding_V = random_uint64(vocabulary, seed=len(block.model))
@@ -106,19 +111,23 @@ class Toy:
         if isinstance(topology, Frontier):
             inputs["mask"] = np.zeros((slots, topology.span), bool)
             inputs["depth"] = np.zeros(slots, np.int64)
-        return inputs
+        return inputs | {name: np.zeros((1, slots, STATE_SIZE), np.float32) for name in self.block.inputs}
 
     def _make_outputs(self) -> dict[str, np.ndarray]:
         rows = 1 if self.block.last_row else self.block.slots
         outputs = {}
         for output in self.block.outputs:
             kind, _, count = output.partition(":")
+            stack = () if self.stack == 1 else (self.stack,)
             if kind == "ids":
                 outputs["ids"] = np.zeros((1, rows), np.int64)
             elif kind == "top_k":
                 ranks = min(int(count), self.vocabulary)
-                outputs["top_ids"] = np.zeros((1, rows, ranks), np.int64)
-                outputs["top_logprobs"] = np.zeros((1, rows, ranks), np.float32)
+                outputs["top_ids"] = np.zeros((1, rows, *stack, ranks), np.int64)
+                outputs["top_logprobs"] = np.zeros((1, rows, *stack, ranks), np.float32)
+            elif "state" in kind:
+                name = output.replace("state:", "state_")
+                outputs[name] = np.zeros((1, self.block.slots, STATE_SIZE), np.float32)
             else:
                 outputs[kind] = np.zeros((1, rows, self.vocabulary), np.float32)
         return outputs
@@ -141,6 +150,8 @@ class Toy:
         first = past + n - visible_NT.shape[1]  # Every slot sees the rows before it.
         token_N = self.inputs["input_ids"][0]
         x_N = self.embedding_V[token_N]
+        if "state" in self.inputs:
+            x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
         place_N = self.position_C[position_N]
         for layer in range(LAYERS if block.layers.exit_after is None else block.layers.exit_after):
             if layer not in block.layers.skip_attention:
@@ -149,6 +160,9 @@ class Toy:
                 x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum())
             if layer not in block.layers.skip_mlp:
                 x_N = mix(x_N ^ self.layer_L[layer])
+        for name in self.outputs:
+            if "state" in name:  # float32 has whole numbers of 24 bits
+                self.outputs[name][0] = (x_N >> np.uint64(40))[:, None]
         self.head(token_N, x_N)
 
     def head(self, token_N: np.ndarray, x_N: np.ndarray) -> None:
@@ -156,6 +170,9 @@ class Toy:
         if self.block.last_row:
             row = self.inputs["row"]
             token_N, x_N = token_N[row], x_N[row]
+        if self.stack > 1:
+            self.stacked(token_N)
+            return
         noise_NV = (mix(x_N[:, None] ^ self.token_V) >> np.uint64(11)) * 2.0**-53
         logits_NV = (self.table_VV[token_N] + self.noise * noise_NV).astype(np.float32)
         self.outputs["ids"][0] = logits_NV.argmax(-1)
@@ -166,6 +183,13 @@ class Toy:
             total_N1 = np.log(np.exp(logits_NV).sum(-1, keepdims=True))
             self.outputs["top_ids"][0] = best_NK
             self.outputs["top_logprobs"][0] = np.take_along_axis(logits_NV, best_NK, -1) - total_N1
+
+    def stacked(self, token_N: np.ndarray) -> None:
+        """Write the tokens of stacked heads: the likeliest successors, those of the likeliest one, and so on."""
+        for head in range(self.stack):
+            best_NV = np.argsort(-self.table_VV[token_N], -1, kind="stable")
+            self.outputs["top_ids"][0, :, head] = best_NV[:, : self.outputs["top_ids"].shape[-1]]
+            token_N = best_NV[:, 0]
 
 
 class Circle(Toy):
@@ -203,7 +227,7 @@ def write_corpus(tokens: list[int], directory: Path) -> Path:
 
 def toy_facts(method: Method, vocabulary: int, assistant: bool) -> Facts:
     """Return the facts of a toy model."""
-    return Facts(LAYERS, vocabulary, assistant, LAYERS if assistant else 0, "corpus" in method.needs)
+    return Facts(LAYERS, vocabulary, assistant, HEADS, LAYERS if assistant else 0, "corpus" in method.needs)
 
 
 class World:
@@ -216,7 +240,7 @@ class World:
         self.stores: defaultdict[str, ToyKV] = defaultdict(rows)
         self.caches = Caches(self.stores.__getitem__)
         self.cache = self.caches["target"]
-        self.prefill = self.engine(prefill())
+        self.prefill = self.engine(committing(prefill(), HEADS))
 
     def engine(self, block: Block) -> Engine:
         """Make an engine of a block over the rows of its cache name."""
@@ -248,7 +272,8 @@ class World:
         for argument in arguments.keys() & set(drafter_class.files):
             arguments[argument] = corpus(self.vocabulary)
         drafter = drafter_class(**engines, **arguments, **options)
-        return Decoder(self, drafter, [self.engine(block) for block in blocks.verify], accept)
+        verifiers = [self.engine(committing(block, HEADS)) for block in blocks.verify]
+        return Decoder(self, drafter, verifiers, accept)
 
 
 class Decoder:

@@ -6,13 +6,12 @@ All randomness of a rule comes from `verified.rng` and `verified.choose`, so a t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import partial, update_wrapper
 from typing import Any, Protocol, cast, runtime_checkable
 
 from ..draft import Accepted, Draft, Verified
-from ..errors import RecipeError
+from ..errors import RecipeError, nearest
 from ..tree import Tree
 
 Range = tuple[float, float]  # The least and the largest value of a parameter.
@@ -114,8 +113,7 @@ def with_parameters(acceptance: Acceptance, parameters: Mapping[str, Any]) -> Ac
     """
     for name, value in parameters.items():
         if name not in acceptance.ranges:
-            near = get_close_matches(name, acceptance.ranges, 1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(acceptance.ranges) or 'none'}"
+            remedy = nearest(name, acceptance.ranges, f"it has {', '.join(acceptance.ranges) or 'none'}")
             raise RecipeError(f"acceptance {acceptance.__name__} has no parameter {name!r}; {remedy}")
         least, most = acceptance.ranges[name]
         if type(value) not in (int, float) or not least <= value <= most:

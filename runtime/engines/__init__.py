@@ -252,9 +252,11 @@ class Engines:
         if not _backend(self.backend).many_caches(self.device):
             raise BackendError(f"backend {self.backend} runs over one cache; requests take turns")
         free = memory.free_memory()
-        if free is not None and spec.bytes > free:
+        promised = sum(store.uncommitted for store in self._stores.values())
+        if free is not None and spec.bytes + promised > free:
             raise BackendError(
-                f"the rows of one more request take {spec.bytes >> 20} MiB, and {free >> 20} MiB are free; "
+                f"the rows of one more request take {spec.bytes >> 20} MiB, and {free >> 20} MiB are free, of which "
+                f"{len(self._stores)} caches may still fill {promised >> 20} MiB; "
                 "use fewer requests at once, or compile with a smaller --max-seq-len"
             )
 

@@ -26,14 +26,14 @@ class Stored(NamedTuple):
 def tensors(file: Path) -> dict[str, Stored]:
     """Map a file (github.com/huggingface/safetensors) and return each tensor by name.
 
-    Pages are read when they are used, and are never written back.
+    Pages are read when they are used, and are never written back. The file's metadata has further names of tensors.
     """
     data = np.memmap(file, np.uint8, "c")
     size = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:size].tobytes())
-    header.pop("__metadata__", None)
+    names = header.pop("__metadata__", {})
     mapped = {}
     for name, entry in header.items():
         start, end = entry["data_offsets"]
         mapped[name] = Stored(entry["dtype"], tuple(entry["shape"]), data[size + start : size + end])
-    return mapped
+    return mapped | {name: mapped[other] for name, other in names.items() if other in mapped}

@@ -61,8 +61,9 @@ class HostKV(Rows):
             for i, name in enumerate(names):
                 self.values[name] = ort.OrtValue.ortvalue_from_numpy(array.values[i : i + 1])
         self.arrays = [array.values for array in self._memory]
-        pages = sum(array.separate for array in self._memory)
-        self._separate, self._share = pages > 0, pages / (JOINED_OVER * spec.capacity)
+        self._filled = 0  # The most rows that were ever filled.
+        self._pages = sum(array.separate for array in self._memory)
+        self._separate, self._share = self._pages > 0, self._pages / (JOINED_OVER * spec.capacity)
 
     def commit(self, start: int, slots: Sequence[int]) -> None:
         """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
@@ -71,7 +72,9 @@ class HostKV(Rows):
                 for to, slot in enumerate(slots):
                     if to != slot:
                         array[:, :, start + to] = array[:, :, start + slot]
-        if self._separate and start + len(slots) > self._small:
+        end = start + len(slots)
+        self._filled = max(self._filled, end)
+        if self._separate and end > self._small:
             self._join_pages(len(slots))
 
     def copy(self, source: KVStore, rows: int) -> int:
@@ -80,7 +83,14 @@ class HostKV(Rows):
             return 0
         for array, other in zip(self.arrays, source.arrays, strict=True):
             array[:, :, :rows] = other[:, :, :rows]
+        self._filled = max(self._filled, rows)
         return rows
+
+    @property
+    def uncommitted(self) -> int:
+        """Bytes of rows that were never filled and lie in small pages. Scratch rows count as if they were not there."""
+        pages = sum(array.separate for array in self._memory) / self._pages if self._pages else 1.0
+        return int(self.spec.bytes * pages * (1 - self._filled / self.capacity))
 
     def _join_pages(self, rows: int) -> None:
         """Join as many small pages as the share of `rows` new rows."""

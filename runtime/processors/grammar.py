@@ -61,10 +61,7 @@ class Grammar(Processor):
             logits_V.fill(-np.inf)
             logits_V[ends] = numbers
         elif self._goes_to(path):  # No rule can accept another path, so nothing needs to be said after it.
-            allowed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
-            self._check()
-            forbidden_V = np.unpackbits(~allowed, count=self.size, bitorder="little")
-            logits_V[forbidden_V.view(np.bool_)] = -np.inf
+            logits_V[~self._allowed()] = -np.inf
 
     def allows(self, path: Sequence[int], token: int) -> bool:
         if self._ended or not self.eos.isdisjoint(path):
@@ -77,6 +74,19 @@ class Grammar(Processor):
             return False
         forced = self._forced_after(path)  # Of the ways to write what is forced, a mask allows the tokenizer's own.
         return not forced or token == forced[0]
+
+    def likeliest(self, path: Sequence[int], logits_V: np.ndarray, token: int) -> int | None:
+        forced = self._rest_of_forced(path)
+        if forced:
+            token = forced[0]  # It is the only one.
+        elif not self.allows(path, token):
+            if self._ended or not self.eos.isdisjoint(path):
+                return super().likeliest(path, logits_V, token)
+            ids = np.flatnonzero(self._allowed())  # Mostly few, so that the logits need no copy.
+            if not len(ids):
+                return None
+            token = int(ids[logits_V[ids].argmax()])
+        return None if logits_V[token] == -np.inf else token
 
     def commit(self, tokens: Sequence[int]) -> None:
         for count, token in enumerate(tokens):
@@ -95,8 +105,11 @@ class Grammar(Processor):
             return 0
         unknown = next((i for i, token in enumerate(tokens) if not 0 <= token < self.size), len(tokens))
         end = next((i for i, token in enumerate(tokens[:unknown]) if token in self.eos), unknown)
-        self._goes_to(())
-        count = int(self.matcher.validate_tokens(list(tokens[:end])))
+        if self._forced and end and list(tokens[:end]) == self._forced[:end]:
+            count = end
+        else:
+            self._goes_to(())
+            count = int(self.matcher.validate_tokens(list(tokens[:end])))
         # The target decides about an end. It is at most one slot, and llguidance knows only the first end here.
         return count + 1 if count == end < unknown else count
 
@@ -122,11 +135,26 @@ class Grammar(Processor):
         self._path += rest[:count]
         return count == len(rest)
 
+    def _allowed(self) -> np.ndarray:
+        """Return which tokens may follow the path that the matcher is at the end of: [V] bool."""
+        bits = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
+        self._check()
+        return np.unpackbits(bits, count=self.size, bitorder="little").view(np.bool_)
+
+    def _rest_of_forced(self, path: Sequence[int]) -> Sequence[int]:
+        """Return the tokens that must follow a path, if what follows the text is forced further than that.
+
+        Where the path ends with all of the forced tokens, more may be forced by the last of them.
+        """
+        if self._forced and (not path or path == self._forced[: len(path)]):
+            return self._forced[len(path) :]
+        return ()
+
     def _forced_after(self, path: Sequence[int]) -> Sequence[int]:
         """Return the tokens that must follow a path, at whose end the matcher is."""
-        if self._forced is not None and (not path or path == self._forced[: len(path)] != self._forced):
-            return self._forced[len(path) :]
-        return self.matcher.compute_ff_tokens()
+        if self._forced is not None and not path:
+            return self._forced
+        return self._rest_of_forced(path) or self.matcher.compute_ff_tokens()
 
     def _check(self) -> None:
         """Raise PromptError if the library has failed, as it does at a limit of its own."""

@@ -124,7 +124,13 @@ class _Exporter:
 def examples(graph: GraphModule, block: Block) -> tuple[Tensor, ...]:
     """Return inputs of the block's shapes, in the graph's order; the first one is `input_ids`."""
     _, *others = [node for node in nodes(graph) if node.op == "placeholder"]
-    return torch.zeros(1, block.slots, dtype=torch.long), *(node.meta["val"] for node in others)
+    return torch.zeros(1, block.slots, dtype=torch.long), *(_example(node, block) for node in others)
+
+
+def _example(node: Node, block: Block) -> Tensor:
+    """Return an example of an input. What a block reads beside each token has a row for each slot."""
+    value: Tensor = node.meta["val"]
+    return value.new_zeros(1, block.slots, value.shape[-1]) if node.name in block.inputs else value
 
 
 def traced(graph: GraphModule, block: Block) -> ExportedProgram:
@@ -164,10 +170,22 @@ def public(name: str) -> str:
 
 
 def read_header(weights: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a safetensors file, and the offset in bytes at which its data begins."""
+    """Return the header of a safetensors file, and the offset in bytes at which its data begins.
+
+    A tensor of several names has an entry for each.
+    """
     with weights.open("rb") as f:
         size = int.from_bytes(f.read(8), "little")
-        return json.loads(f.read(size)), 8 + size
+        header: dict[str, Any] = json.loads(f.read(size))
+    names = header.pop("__metadata__", {})
+    return header | {name: header[other] for name, other in names.items() if other in header}, 8 + size
+
+
+def stored_names(weights: Path) -> dict[str, str]:
+    """Return for each name of a tensor in a safetensors file the name under which it is stored."""
+    header, _ = read_header(weights)
+    first: dict[tuple[int, int], str] = {}
+    return {name: first.setdefault(tuple(entry["data_offsets"]), name) for name, entry in header.items()}
 
 
 @contextlib.contextmanager

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from specc.recipes.entry import nearest
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, nearest
 from specc.runtime.manifest import Manifest
 from specc.runtime.method import load_acceptance
 from specc.runtime.recipe import Recipe

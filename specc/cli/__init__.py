@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from specc import __version__
-from specc.cli import bench, cache, compile, console, doctor, generate, golden, recipes, show, test, tune
+from specc.cli import bench, cache, compile, console, doctor, export, generate, golden, recipes, show, test, train, tune
 from specc.cli.arguments import examples, flag
 from specc.cli.panels import PanelCommand
 from specc.runtime import panics
@@ -105,7 +105,9 @@ app.command("show", epilog=show.EXAMPLES)(show.command)
 app.add_typer(recipes.app, name="recipes")
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
 app.command("bench", cls=PanelCommand, epilog=bench.EXAMPLES)(bench.command)
+app.command("train", cls=PanelCommand, epilog=train.EXAMPLES)(train.command)
 app.command("tune", epilog=tune.EXAMPLES)(tune.command)
+app.command("export", epilog=export.EXAMPLES)(export.command)
 app.add_typer(golden.app, name="golden")
 app.add_typer(cache.app, name="cache")
 

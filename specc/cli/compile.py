@@ -48,6 +48,7 @@ RECIPE = (
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes show NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
 CORPUS = "A folder of text files. Recipes that retrieve look up drafts in it; it becomes a part of the bundle."
+HEAD = "The directory of a trained head for this model, which 'specc train' wrote. May be repeated."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
 EXIT_LAYERS = "The number of layers that an early exit runs."
 COPIED_TOKENS = "The largest number of tokens that prompt lookup copies."
@@ -102,6 +103,7 @@ def command(
     set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set", rich_help_panel="Drafts")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Drafts")] = None,
     corpus: Annotated[OptionalPath, option("DIR", CORPUS, rich_help_panel="Drafts")] = None,
+    head: Annotated[StrList, option("DIR", HEAD, rich_help_panel="Drafts")] = None,
     num_speculative_tokens: Annotated[
         OptionalInt, option("N", SPECULATIVE_TOKENS, min=1, rich_help_panel="Drafts")
     ] = None,
@@ -151,7 +153,7 @@ def command(
         tree=values.parse_tree(tree),
         skip_layers=values.parse_layers("--skip-layers", skip_layers),
     )
-    check_ranges(choose(recipes, parameters, available(assistant_model, corpus)), parameters)
+    check_ranges(choose(recipes, parameters, available(assistant_model, corpus), None if head else ()), parameters)
     if corpus:
         corpus_files(corpus)
     with console.loading("torch"):
@@ -167,6 +169,7 @@ def command(
                 parameters=parameters,
                 assistant_model=assistant_model,
                 corpus=corpus,
+                heads=head or (),
                 revision=revision,
                 adapter=adapter,
                 trust_remote_code=trust_remote_code,

@@ -37,7 +37,7 @@ def summary(bundle: Bundle, total_bytes: int) -> RenderableType:
     for word, names in recipes_by_exactness(manifest).items():
         table.add_row(word, ", ".join(names))
     code = f"native code by {', '.join(native)} runs only with --allow-native-code" if native else "no native code"
-    table.add_row("engines", f"{len(manifest.engines)} by {backends}; {code}")
+    table.add_row("engines", f"{len(manifest.engines)} by {backends}, {_lanes(manifest)}; {code}")
     table.add_row("golden", f"{_golden_cases(bundle)}, near-tie tolerance {manifest.near_tie_tolerance:g}")
     table.add_row("compiled", _compiled(bundle))
     title = console.text(str(bundle.path), "bold").append(f"  {console.size(total_bytes)}", "")
@@ -71,6 +71,12 @@ def recipes_by_exactness(manifest: Manifest) -> dict[str, list[str]]:
         word = "near" if recipe.lossless and is_near(manifest, recipe) else "lossless"
         groups[word if recipe.lossless else "lossy"].append(recipe.name)
     return {word: names for word, names in groups.items() if names}
+
+
+def _lanes(manifest: Manifest) -> str:
+    """Say how many requests one run takes at most."""
+    most = max(engine.block.lanes for engine in manifest.engines)
+    return _count(most, "lane") if most > 1 else "no lanes"
 
 
 def _weights(bundle: Bundle) -> str:

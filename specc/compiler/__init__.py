@@ -6,19 +6,21 @@ import gc
 import resource
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
-from specc.compiler.graphs import pack_graphs, prepare, quantize_graphs
+from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
+from specc.compiler.heads import TargetHead, fit_heads, graft, load_heads, prepare_head
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
+from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
@@ -29,12 +31,18 @@ from specc.compiler.stages import Extent, Stages, expected_seconds
 from specc.corpus import read_corpus
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
+from specc.heads import Head
 from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.huggingface.gguf import read_once
 from specc.recipes import Facts, Method
+from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
 from specc.runtime.errors import SpeccWarning
+from specc.runtime.manifest import ModelSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Options", "Report", "compile_bundle"]
 
@@ -58,9 +66,11 @@ def compile_bundle(options: Options) -> Report:
 
 
 def _compile(options: Options) -> Bundle:
-    check(options.backends, options.dtype, options.lanes)
+    check(options.backends, options.dtype, min(options.lanes, MOST_LANES))
+    check_lanes(options)
     options = with_lowering(options)
-    methods = choose_methods(options)
+    heads = load_heads(options.heads)
+    methods = choose_methods(options, heads)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
     text = perplexity.read(Path(options.text)) if options.text else None
     extent = Extent(
@@ -74,7 +84,7 @@ def _compile(options: Options) -> Bundle:
     stages = Stages(options.stage, expected_seconds(extent))
     with written_whole(Path(options.output), options.overwrite) as directory:
         with _libraries_uncollected():
-            is_rounded = _write_bundle(options, methods, prompts, text, directory, stages, extent)
+            is_rounded = _write_bundle(options, methods, heads, prompts, text, directory, stages, extent)
         gc.collect()  # the model and its graphs, which refer to one another, are freed before recipes are measured
         measure_recipes(directory, options, stages, is_rounded)
         stages.finish()
@@ -84,6 +94,7 @@ def _compile(options: Options) -> Bundle:
 def _write_bundle(
     options: Options,
     methods: list[Method],
+    heads: Mapping[str, Head],
     prompts: list[str],
     text: perplexity.Text | None,
     directory: Path,
@@ -105,13 +116,17 @@ def _write_bundle(
     spec = describe(model, options.model, options.max_seq_len)
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
     assistant = load_assistant(options.assistant_model, options, spec) if options.assistant_model else None
-    stages.weigh(expected_seconds(replace(extent, parameters=sum(p.numel() for p in model.parameters()))))
+    target_heads = fit_heads(heads, model, spec)
+    parameters = sum(p.numel() for p in model.parameters())
+    stages.weigh(expected_seconds(replace(extent, parameters=parameters, widens=bool(rounding(model)))))
+    head_facts = {head.name: head.facts for head in target_heads}
     facts = Facts(
         spec.layers,
         spec.vocab_size,
         assistant=assistant is not None,
-        corpus=options.corpus is not None,
+        heads=head_facts,
         assistant_layers=describe(assistant, options.assistant_model or "").layers if assistant is not None else 0,
+        corpus=options.corpus is not None,
     )
     if options.corpus:
         stages.begin("load", "index the corpus")
@@ -120,17 +135,7 @@ def _write_bundle(
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 
-    stages.begin("golden", "decode the golden prompts in transformers")
-    count = min(options.golden_tokens, spec.context // 2)
-    done = iter(range(1, len(prompts) + 1))
-    cases = reference(
-        model,
-        encode_prompts(prompts, tokenizer, spec.context),
-        count,
-        spec.eos_token_ids,
-        lambda: stages.advance(next(done), len(prompts)),
-    )
-    golden.write_cases(cases, directory / golden.FILE)
+    cases = _write_golden(options, model, spec, encode_prompts(prompts, tokenizer, spec.context), directory, stages)
     extra: dict[str, Any] = {ROUNDING: rounding(model)} if rounding(model) else {}
     rounded = rounded_matrices(model, options)
     if rounded:
@@ -145,19 +150,16 @@ def _write_bundle(
         rows = perplexities(model, perplexity.samples(cases, text, tokenizer.encode, spec.context))
         extra |= {perplexity.KEY: rows} if rows else {}
 
-    stages.begin("capture", f"capture {options.model}")
-    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"))}
-    if assistant is not None:
-        stages.begin("assistant", f"capture {options.assistant_model}")
-        graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
-
+    graphs = _capture(options, model, assistant, target_heads, capacity, stages)
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
-    names = name_blocks(plans, options.lanes)
-    requests = engine_requests(names, options)
+    names = name_blocks(plans, options.lanes, head_facts)
+    requests = engine_requests(names, options, head_facts)
     blocks = [request.block for request in requests]
-    stages.begin("weights", "quantise and write the weights" if extent.quantises else "write the weights")
+    if extent.quantises:
+        stages.begin("quantise", "quantise the weights")
     graphs = quantize_graphs(graphs, blocks, stages.advance)
+    stages.begin("weights", "write the weights")
     if options.build.lowering == KERNELS:
         graphs = pack_graphs(graphs, blocks, rounds=bool(rounded))
     requests = settle_widths(requests, graphs, options)
@@ -167,6 +169,42 @@ def _write_bundle(
     engines = build_engines(requests, graphs, site, stages)
     write_manifest(directory, assemble(spec, plans, names, engines, extra))
     return is_rounded
+
+
+def _write_golden(
+    options: Options,
+    model: PreTrainedModel,
+    spec: ModelSpec,
+    prompts: Sequence[tuple[str, list[int]]],
+    directory: Path,
+    stages: Stages,
+) -> list[golden.Case]:
+    """Decode the golden prompts by the original model, and write the cases."""
+    stages.begin("golden", "decode the golden prompts in transformers")
+    count, done = min(options.golden_tokens, spec.context // 2), iter(range(1, len(prompts) + 1))
+    cases = reference(model, prompts, count, spec.eos_token_ids, lambda: stages.advance(next(done), len(prompts)))
+    golden.write_cases(cases, directory / golden.FILE)
+    return cases
+
+
+def _capture(
+    options: Options,
+    model: PreTrainedModel,
+    assistant: PreTrainedModel | None,
+    heads: Sequence[TargetHead],
+    capacity: int,
+    stages: Stages,
+) -> dict[tuple[str, str], PreparedGraph]:
+    """Capture the target, its heads and the draft model, and return their graphs in fp32."""
+    stages.begin("capture", f"capture {options.model}")
+    grafts = [graft(head) for head in heads]
+    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts)}
+    for head in heads:
+        graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
+    if assistant is not None:
+        stages.begin("assistant", f"capture {options.assistant_model}")
+        graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
+    return graphs
 
 
 def _dump(options: Options, name: str = "") -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +12,14 @@ import torch
 from specc import passes
 from specc.backends import Options as BuildOptions
 from specc.backends import backend
-from specc.backends.export import read_header
+from specc.backends.export import stored_names
 from specc.compiler import weights
 from specc.compiler.fork_pool import call_each
 from specc.compiler.graphs import Graphs, PreparedGraph, graph_key
 from specc.compiler.requests import EngineRequest, without_width
 from specc.compiler.stages import Stages
 from specc.passes.find import sublayers
-from specc.runtime.block import Block, Layers
+from specc.runtime.block import STATE, Block, Layers
 from specc.runtime.environment import threads
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.tree import Tree
@@ -55,8 +55,8 @@ def write_weights(requests: Sequence[EngineRequest], graphs: Graphs, site: Site)
         blocks_by_file.setdefault(_weights_file(request.block, site.options), []).append(request.block)
     for name, blocks in blocks_by_file.items():
         tensors: dict[str, torch.Tensor] = {}
-        for model, kind, layers in dict.fromkeys((*graph_key(graphs, block), block.layers) for block in blocks):
-            tensors |= _tensors_read(graphs[model, kind], layers, weights.prefix_of(model), site.capacity)
+        for block in dict.fromkeys(_narrowest(block) for block in blocks):
+            tensors |= _tensors_read(graphs[graph_key(graphs, block)], block, site.capacity)
         weights.write_type(tensors, site.directory / name, _file_type(blocks[0], site.options))
 
 
@@ -95,14 +95,20 @@ def _file_type(block: Block, options: BuildOptions) -> str:
     return "fp32" if options.lowering == "kernels" else block.weights
 
 
-def _tensors_read(prepared: PreparedGraph, layers: Layers, prefix: str, capacity: int) -> dict[str, torch.Tensor]:
-    """Return the stored tensors that engines of these layers read, by their names in the file."""
-    tensors = weights.collect(prepared.graph, prefix)
-    if layers == Layers():
-        return tensors
+def _tensors_read(prepared: PreparedGraph, block: Block, capacity: int) -> dict[str, torch.Tensor]:
+    """Return the stored tensors that an engine of a block reads, by their names in the file."""
+    prefix = weights.prefix_of(block.model)
+    reads_states = bool(block.inputs) or any(output.startswith(STATE) for output in block.outputs)
+    if block.layers == Layers() and not reads_states:
+        return weights.collect(prepared.graph, prefix)
     graph = passes.fork(prepared.graph)
-    passes.run(passes.pipeline(Block(Tree.chain(1), layers=layers), capacity), graph)
-    return {name: tensors[name] for name in weights.collect(graph, prefix) if name in tensors}
+    passes.run(passes.pipeline(block, capacity, prepared.grafts), graph)
+    return weights.collect(graph, prefix)
+
+
+def _narrowest(block: Block) -> Block:
+    """Return a block of one slot that reads the weights that a block reads."""
+    return replace(block, topology=Tree.chain(1), last_row=False, lanes=1)
 
 
 def _weights_file(block: Block, options: BuildOptions) -> str:
@@ -119,12 +125,12 @@ def _build_file(group: Sequence[EngineRequest], graphs: Graphs, site: Site) -> l
     weights_file = _weights_file(first.block, site.options)
     graph = passes.fork(prepared.graph)
     dump = site.dump / first.name if site.dump else None
-    records = passes.run(passes.pipeline(first.block, site.capacity), graph, dump)
+    records = passes.run(passes.pipeline(first.block, site.capacity, prepared.grafts), graph, dump)
     layers = tuple(sublayers(graph))  # before the backend rewrites the graph
     file = site.directory / f"{first.name}{builder.suffix}"
     prefix = weights.prefix_of(first.block.model)
     built = builder.build(graph, first.block, site.directory / weights_file, prefix, file, site.options)
-    stored, _ = read_header(site.directory / weights_file)
+    names = stored_names(site.directory / weights_file)
     engine = EngineSpec(
         name=first.name,
         backend=first.backend,
@@ -137,7 +143,7 @@ def _build_file(group: Sequence[EngineRequest], graphs: Graphs, site: Site) -> l
         weights=weights_file,
         needs=built.needs,
         commit=built.commit,
-        weight_inputs={t.name: prefix + t.name for t in built.inputs if prefix + t.name in stored},
+        weight_inputs={t.name: names[prefix + t.name] for t in built.inputs if prefix + t.name in names},
     )
     return [engine, *(builder.engine_at(engine, other.name, other.block) for other in others)]
 

@@ -7,7 +7,7 @@ logits [1, slots, vocabulary]. Its weights are the model's own tensors, not copi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,23 +132,12 @@ def capture(model: PreTrainedModel) -> GraphModule:
     Raises:
         CaptureError: torch.export fails, or a slot needs more of earlier ones than their keys and values.
     """
-    slots = torch.export.Dim("slots", min=2, max=MOST_SLOTS)
     example = torch.zeros(1, EXAMPLE_SLOTS, dtype=torch.long), torch.arange(EXAMPLE_SLOTS)[None]
     name = type(model).__name__
-    with quiet(), torch.no_grad(), _exportable(model):
+    with _exportable(model):
         if model.config._attn_implementation != ATTENTION:
             raise CaptureError(UNREACHED.format(name))
-        try:
-            program = torch.export.export(
-                _Logits(model), example, dynamic_shapes=({1: slots}, {1: slots}), strict=False
-            )
-        except CaptureError as e:
-            raise CaptureError(f"{name} cannot be compiled: its {e}") from e
-        except Exception as e:
-            raise CaptureError(f"{name} cannot be compiled: torch.export cannot capture it: {one_line(e)}") from e
-    graph = program.module(check_guards=False)
-    assert isinstance(graph, GraphModule)
-    _name_inputs_and_outputs(graph)
+        graph = export_module(_Logits(model), name, example, ("logits",))
     if not find.calls(graph, find.ATTENTION):
         raise CaptureError(UNREACHED.format(name))
     if _mixes_slots(graph):
@@ -159,13 +148,39 @@ def capture(model: PreTrainedModel) -> GraphModule:
     return graph
 
 
-def _name_inputs_and_outputs(graph: GraphModule) -> None:
-    """Put the inputs first and return the logits by name, so that passes can add inputs and outputs."""
+def export_module(module: nn.Module, name: str, example: tuple[Tensor, ...], outputs: Sequence[str]) -> GraphModule:
+    """Export a module as a graph with inputs and outputs by name.
+
+    Args:
+        module: the module, whose outputs are one tensor or a tuple.
+        name: what the module is, for messages.
+        example: inputs whose second axis is the slots, EXAMPLE_SLOTS of them.
+        outputs: the names of the outputs, in order.
+
+    Raises:
+        CaptureError: torch.export fails.
+    """
+    slots = torch.export.Dim("slots", min=2, max=MOST_SLOTS)
+    with quiet(), torch.no_grad():
+        try:
+            shapes = tuple({1: slots} for _ in example)
+            program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+        except CaptureError as e:
+            raise CaptureError(f"{name} cannot be compiled: its {e}") from e
+        except Exception as e:
+            raise CaptureError(f"{name} cannot be compiled: torch.export cannot capture it: {one_line(e)}") from e
+    graph = program.module(check_guards=False)
+    assert isinstance(graph, GraphModule)
+    _name_inputs_and_outputs(graph, outputs)
+    return graph
+
+
+def _name_inputs_and_outputs(graph: GraphModule, names: Sequence[str]) -> None:
+    """Put the inputs first and return the outputs by name, so that passes can add inputs and outputs."""
     graph.graph.set_codegen(CodeGen())
     output = graph.graph.output_node()
-    results = output.args[0]
-    assert isinstance(results, (list, tuple))
-    output.args = ({"logits": results[0]},)
+    results: Any = output.args[0]
+    output.args = (dict(zip(names, results, strict=True)),)
     for node in reversed(graph.graph.find_nodes(op="placeholder")):
         next(iter(graph.graph.nodes)).prepend(node)
     graph.recompile()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,33 @@ from specc.compiler.capture import capture
 from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.weights import share_tied
+from specc.passes import Graft
 from specc.runtime.block import Block
 from specc.runtime.manifest import PassRecord
 
 
 @dataclass(frozen=True)
 class PreparedGraph:
-    """A model's graph after the passes that every block needs. Engines are made from copies of it."""
+    """A model's graph after the passes that every block needs. Engines are made from copies of it.
+
+    Attributes:
+        graph: the graph.
+        passes: what prepared it.
+        grafts: those of the trained heads whose states the model's blocks may return.
+    """
 
     graph: GraphModule
     passes: tuple[PassRecord, ...]
+    grafts: tuple[Graft, ...] = ()
+
+    def changed(self, graph: GraphModule, records: Sequence[PassRecord]) -> PreparedGraph:
+        """Return what this is after further passes.
+
+        Args:
+            graph: the graph after them.
+            records: the passes.
+        """
+        return PreparedGraph(graph, (*self.passes, *records), self.grafts)
 
 
 Graphs = Mapping[tuple[str, str], PreparedGraph]  # by (model, type of weights), see `graph_key`
@@ -35,13 +52,14 @@ def graph_key(graphs: Graphs, block: Block) -> tuple[str, str]:
     return key if key in graphs else (block.model, "fp32")
 
 
-def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> PreparedGraph:
+def prepare(model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Sequence[Graft] = ()) -> PreparedGraph:
     """Capture a model and run the passes that every block needs.
 
     Args:
         model: the model, in fp32.
         capacity: rows of the cache, which is the number of positions.
         dump: a directory for the graph after each pass.
+        grafts: those of the trained heads whose states the model's blocks may return.
 
     Raises:
         CaptureError: the model cannot be captured.
@@ -50,7 +68,7 @@ def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> Prepare
     graph = capture(model)
     records = passes.run(passes.preparation(capacity), graph, dump)
     share_tied(graph)  # before any copy, so that all copies read a tied weight under one name
-    return PreparedGraph(graph, tuple(records))
+    return PreparedGraph(graph, tuple(records), tuple(grafts))
 
 
 def quantize_graphs(
@@ -71,7 +89,7 @@ def quantize_graphs(
         graph = passes.fork(prepared.graph)
         records = passes.run([QuantizeLinears(BITS[kind], advance=advance)], graph)
         share_tied(graph)
-        variants[model, kind] = PreparedGraph(graph, (*prepared.passes, *records))
+        variants[model, kind] = prepared.changed(graph, records)
     return variants
 
 
@@ -89,5 +107,5 @@ def pack_graphs(graphs: Graphs, blocks: Iterable[Block], rounds: bool) -> dict[t
         graph = passes.fork(prepared.graph)
         records = passes.run([PackPanels(kind == "bf16", rounds)], graph)
         share_tied(graph)
-        variants[model, kind] = PreparedGraph(graph, (*prepared.passes, *records))
+        variants[model, kind] = prepared.changed(graph, records)
     return variants

@@ -24,6 +24,7 @@ class Options:
         output: the bundle, a directory that the compile makes.
         recipes: names of the table; empty means all that need neither a second model nor training.
         parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
+        heads: directories of trained heads, for recipes that draft by one.
         assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
         corpus: a folder of text files, or one file, for recipes that look up drafts in it.
         revision: a branch, tag or commit of the hub's repository.
@@ -49,6 +50,7 @@ class Options:
     output: str | Path
     recipes: Sequence[str] = ()
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    heads: Sequence[str | Path] = ()
     assistant_model: str | None = None
     corpus: str | Path | None = None
     revision: str | None = None

@@ -35,7 +35,7 @@ class PackPanels(Pass):
     A matrix with values that bf16 does not hold stays fp32, unless `rounds` allows to round it.
 
     Given:   y = linear(x, weight, bias);  z = embedding(weight, ids)
-    Result:  y = specc.panel_linear(x, panels, columns) + bias;  z = specc.panel_embedding(ids, panels, columns, k)
+    Result:  y = specc.panel_linear(x, panels, columns, k) + bias;  z = specc.panel_embedding(ids, panels, columns, k)
     """
 
     bf16: bool = False
@@ -81,7 +81,7 @@ class _Packer:
         prefix = "rows_" if has_rows_first else ""  # tells its buffer from that of the matrix's transpose
         value_KxN = value if has_rows_first else value.T
         panels = self._bf16(matrix, value_KxN, prefix) if is_stored_in_bf16 else self._f32(matrix, value_KxN, prefix)
-        product = self.graph.graph.call_function(PANEL_LINEAR, (x, panels, columns))
+        product = self.graph.graph.call_function(PANEL_LINEAR, (x, panels, columns, value_KxN.shape[0]))
         if bias is None:
             return product
         product.meta = dict(node.meta)
@@ -136,6 +136,7 @@ class _Packer:
             packed_value.shape[0],
             bits,
             block_size,
+            columns_of_matrix,
         )
         return self.graph.graph.call_function(PANEL_QUANTIZED, arguments)
 

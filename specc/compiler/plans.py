@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from specc.compiler.layer_search import Advance, skip_if_faster, skip_some
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
-from specc.recipes import Facts, LayerSearch, Method, MethodBlocks
+from specc.recipes import Facts, LayerSearch, Method, MethodBlocks, committing
 from specc.recipes.choice import MARGIN, available, choose, plan, values_of
 from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError, SpeccWarning
@@ -33,8 +33,12 @@ class RecipePlan:
     blocks: MethodBlocks
 
 
-def choose_methods(options: Options) -> list[Method]:
+def choose_methods(options: Options, heads: Collection[str] = ()) -> list[Method]:
     """Return the methods to compile, plain decoding first.
+
+    Args:
+        options: the user's options.
+        heads: the architectures of the trained heads.
 
     Raises:
         RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe, or the type
@@ -42,7 +46,7 @@ def choose_methods(options: Options) -> list[Method]:
     """
     if options.draft_dtype not in DRAFT_DTYPES:
         raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
-    return choose(options.recipes, options.parameters, available(options.assistant_model, options.corpus))
+    return choose(options.recipes, options.parameters, available(options.assistant_model, options.corpus), heads)
 
 
 def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:
@@ -117,7 +121,8 @@ def search_layers(
 def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str) -> RecipePlan:
     blocks = plan(m, values, facts)
     drafts = {role: _with_draft_dtype(block, draft_dtype) for role, block in blocks.engines.items()}
-    return RecipePlan(method=m, values=values, blocks=replace(blocks, engines=drafts))
+    verify = tuple(committing(block, facts.heads) for block in blocks.verify)
+    return RecipePlan(method=m, values=values, blocks=replace(blocks, verify=verify, engines=drafts))
 
 
 def _with_draft_dtype(block: Block, draft_dtype: str) -> Block:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from specc.backends import backend, typed
 from specc.compiler.graphs import Graphs, graph_key
 from specc.compiler.options import Options
 from specc.compiler.plans import RecipePlan
-from specc.recipes import DECODE, prefill
+from specc.recipes import DECODE, committing, prefill
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.block import Block
 from specc.runtime.tree import Tree
@@ -34,15 +34,17 @@ class EngineRequest:
     any_width: bool = False
 
 
-def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1) -> dict[Block, str]:
+def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1, heads: Collection[str] = ()) -> dict[Block, str]:
     """Name each block that a recipe runs, and those with lanes. Recipes with equal blocks share an engine.
 
     Args:
         plans: the recipes.
         lanes: sequences that one call of the blocks with lanes runs. They are chains of the target: one token for each
             sequence, and as many as the widest chain has that a recipe verifies.
+        heads: the trained heads, whose states all blocks of the target return that commit rows.
     """
-    names = {prefill(): "prefill", DECODE: "decode"}
+    decode = committing(DECODE, heads)
+    names = {committing(prefill(), heads): "prefill", decode: "decode"}
 
     def add(block: Block, name: str, recipe: str) -> None:
         if block not in names:
@@ -55,17 +57,23 @@ def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1) -> dict[Block, str]
         for role, block in plan.blocks.engines.items():
             add(block, f"{role}-{recipe}" if block.model == "target" else f"{block.model}-{role}", recipe)
     if lanes > 1:
-        widest = max(block.slots for block in names if (block.is_chain and "verify" in names[block]) or block == DECODE)
-        names[replace(DECODE, lanes=lanes)] = "decode-lanes"
-        names.setdefault(Block(Tree.chain(widest), lanes=lanes), "verify-lanes")
+        widest = max(block.slots for block in names if (block.is_chain and "verify" in names[block]) or block == decode)
+        names[replace(decode, lanes=lanes)] = "decode-lanes"
+        names.setdefault(replace(decode, topology=Tree.chain(widest), lanes=lanes), "verify-lanes")
     return names
 
 
-def engine_requests(names: Mapping[Block, str], options: Options) -> list[EngineRequest]:
-    """Return a request for each block and backend: those that recipes run, then chains of more widths to tune."""
+def engine_requests(names: Mapping[Block, str], options: Options, heads: Collection[str] = ()) -> list[EngineRequest]:
+    """Return a request for each block and backend: those that recipes run, then chains of more widths to tune.
+
+    Args:
+        names: the blocks that recipes run, and those with lanes.
+        options: the user's options.
+        heads: what `name_blocks` was called with.
+    """
     all_names = dict(names)
     for slots in WIDTHS.curve:
-        all_names.setdefault(Block(Tree.chain(slots)), _chain_name(slots))
+        all_names.setdefault(committing(Block(Tree.chain(slots)), heads), _chain_name(slots))
     return [
         EngineRequest(
             name=name,

@@ -1,7 +1,7 @@
 """The stages of a compile, and how far it has come, for whoever shows its progress.
 
-Stages take unlike times, so each has a weight: the seconds that it is expected to take. The weights follow a recorded
-compile of SmolLM2-135M (tests/specc/compiler/test_stages.py has the times). Only their shares matter. A slower machine
+Stages take unlike times, so each has a weight: the seconds that it is expected to take. The weights follow recorded
+compiles of SmolLM2-135M (tests/specc/compiler/test_stages.py has the times). Only their shares matter. A slower machine
 is slower in all stages, so the time left follows from the time that has passed.
 """
 
@@ -25,6 +25,7 @@ class Extent:
         recipes: recipes, plain decoding included.
         searches: whether layers are searched.
         quantises: whether an engine reads 8 or 4 bits.
+        widens: whether the checkpoint has a few bits a weight, as GGUF files do, so that loading it widens them.
         assistant: whether there is a draft model.
         tunes: whether `specc tune` runs at the end.
     """
@@ -34,6 +35,7 @@ class Extent:
     recipes: int
     searches: bool
     quantises: bool
+    widens: bool = False
     assistant: bool = False
     tunes: bool = False
 
@@ -42,12 +44,13 @@ def expected_seconds(extent: Extent) -> dict[str, float]:
     """Return the expected seconds of each stage, in order. A stage that does not run has 0."""
     millions = extent.parameters / 1e6
     return {
-        "load": 0.1 + 0.024 * millions,
+        "load": 0.1 + (0.024 if extent.widens else 0.005) * millions,
         "golden": extent.golden_tokens * (0.007 + 0.00034 * millions),
         "capture": 2.7 + 0.031 * millions,
         "assistant": 3.0 if extent.assistant else 0.0,
         "search": (0.3 + 0.012 * millions) if extent.searches else 0.0,
-        "weights": 1.0 + (0.03 if extent.quantises else 0.01) * millions,
+        "quantise": (0.3 + 0.01 * millions) if extent.quantises else 0.0,
+        "weights": 0.8 + 0.018 * millions,
         "build": extent.recipes * (0.27 + 0.0038 * millions),
         "measure": 0.7 + 0.2 * millions + extent.recipes * (0.05 + 0.0155 * millions),
         "tune": (20.0 + extent.recipes * 0.1 * millions) if extent.tunes else 0.0,

@@ -1,10 +1,15 @@
-"""The bundle's weights files: safetensors, each tensor once, however many engines and names refer to it."""
+"""The bundle's weights files: safetensors, each tensor once, however many engines and names refer to it.
+
+A tensor that two models share, such as the table of embeddings that a trained head reads, is stored under its first
+name. The file's metadata maps each further name to that one.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
@@ -71,18 +76,36 @@ def write_type(tensors: Mapping[str, Tensor], file: Path, kind: str) -> None:
         BundleError: there is no room.
     """
     half = HALF.get(kind)
-    write({n: t.to(half) if half and t.dtype == torch.float32 else t for n, t in tensors.items()}, file)
+    names = _further_names(tensors)
+    stored = {name: tensor for name, tensor in tensors.items() if name not in names}
+    write({n: t.to(half) if half and t.dtype == torch.float32 else t for n, t in stored.items()}, file, names)
 
 
-def write(tensors: dict[str, Tensor], file: Path) -> None:
-    """Write one file, whose data begin at a multiple of ALIGNMENT. Raises BundleError if there is no room."""
+def _further_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return for each tensor that has an earlier name that name."""
+    first: dict[tuple[int, torch.Size, torch.dtype], str] = {}
+    names = {name: first.setdefault((t.data_ptr(), t.shape, t.dtype), name) for name, t in tensors.items()}
+    return {name: earlier for name, earlier in names.items() if name != earlier}
+
+
+def write(tensors: dict[str, Tensor], file: Path, names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write one file, whose data begin at a multiple of ALIGNMENT.
+
+    Args:
+        tensors: the tensors by name.
+        file: the file.
+        names: further names of tensors; for each the name under which the tensor is stored.
+
+    Raises:
+        BundleError: there is no room.
+    """
     try:
-        save_file(tensors, file, {"padding": _padding(tensors)})
+        save_file(tensors, file, {"padding": _padding(tensors, names), **names})
     except SafetensorError as e:
         raise BundleError(f"cannot write {file}: {e}; free some space, or choose another output") from e
 
 
-def _padding(tensors: Mapping[str, Tensor]) -> str:
+def _padding(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> str:
     """Return spaces that bring the header of a safetensors file to a multiple of ALIGNMENT, its length included.
 
     The format (github.com/huggingface/safetensors) is a length of 8 bytes, a header in JSON, and the data. With types
@@ -91,7 +114,7 @@ def _padding(tensors: Mapping[str, Tensor]) -> str:
     if any(tensor.dtype not in TYPES for tensor in tensors.values()):
         return ""
     ranks = {dtype: rank for rank, dtype in enumerate(TYPES)}
-    header: dict[str, object] = {"__metadata__": {"padding": ""}}
+    header: dict[str, object] = {"__metadata__": {"padding": "", **names}}
     end = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (ranks[item[1].dtype], item[0])):
         start, end = end, end + tensor.nbytes

@@ -214,6 +214,21 @@ def _from_pretrained(name: str, source: str, config: Any, options: dict[str, Any
     return model
 
 
+def read_text_config(source: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Read the configuration of the language model without its weights. None for a GGUF file, which has no such part.
+
+    Raises:
+        CaptureError: it cannot be read, or is not that of a decoder-only language model.
+    """
+    path = _local_path(source)
+    if path and find_gguf(path):
+        return None
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    with quiet(), tempfile.TemporaryDirectory(prefix="specc-model-") as scratch:
+        name = str(without_adapter(path, Path(scratch))) if path else source
+        return _read_config(name, source, options | ({} if path else hub_options(source, revision))).get_text_config()
+
+
 def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None) -> ModelSpec:
     """Describe a model for the manifest.
 
@@ -226,6 +241,29 @@ def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None
         CaptureError: the model does not have so many positions.
     """
     config = model.config.get_text_config()
+    return ModelSpec(
+        source=source,
+        revision=getattr(model.config, "_commit_hash", None) or "local",
+        architecture=type(model).__name__,
+        vocab_size=config.vocab_size,
+        layers=config.num_hidden_layers,
+        context=context_of(config, source, max_seq_len),
+        eos_token_ids=_eos_token_ids(model),
+        generation_config=choice_of_tokens(model),
+    )
+
+
+def context_of(config: Any, source: str, max_seq_len: int | None = None) -> int:
+    """Return how many tokens fit, prompt and answer.
+
+    Args:
+        config: the configuration of the language model.
+        source: where it was read from.
+        max_seq_len: the number that a user asks for. None takes the model's own limit, 2048 at most.
+
+    Raises:
+        CaptureError: the model does not have so many positions.
+    """
     positions, unscaled = getattr(config, "max_position_embeddings", None) or CONTEXT, _unscaled_positions(config)
     limit = min(positions, unscaled)
     if max_seq_len is not None and not LEAST_CONTEXT <= max_seq_len <= limit:
@@ -233,16 +271,7 @@ def describe(model: PreTrainedModel, source: str, max_seq_len: int | None = None
         if unscaled < max_seq_len <= positions:
             reason = f" (longrope turns by other angles after {unscaled} tokens, which no cached row would fit)"
         raise CaptureError(f"max_seq_len {max_seq_len} does not fit {source}{reason}; give {LEAST_CONTEXT}..{limit}")
-    return ModelSpec(
-        source=source,
-        revision=getattr(model.config, "_commit_hash", None) or "local",
-        architecture=type(model).__name__,
-        vocab_size=config.vocab_size,
-        layers=config.num_hidden_layers,
-        context=max_seq_len or min(limit, CONTEXT),
-        eos_token_ids=_eos_token_ids(model),
-        generation_config=choice_of_tokens(model),
-    )
+    return max_seq_len or min(limit, CONTEXT)
 
 
 def _unscaled_positions(config: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specc.recipes.blocks import DECODE, prefill
+from specc.recipes.blocks import DECODE, committing, prefill
 from specc.recipes.corpus import RASD
 from specc.recipes.draft_model import (
     BILD,
@@ -22,7 +22,7 @@ from specc.recipes.draft_model import (
     SPECDEC_PLUS_PLUS,
 )
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
-from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values, nearest
+from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.recipes.guesses import (
     FASTCOT,
     GAUSS_SEIDEL_JACOBI,
@@ -32,6 +32,7 @@ from specc.recipes.guesses import (
     SPECULATIVE_JACOBI,
     TR_JACOBI,
 )
+from specc.recipes.heads import EAGLE3, EAGLE3_TREE, MEDUSA
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
 from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE
@@ -47,9 +48,21 @@ from specc.recipes.self_draft import (
     SWIFT,
 )
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, nearest
 
-__all__ = ["DECODE", "METHODS", "Facts", "LayerSearch", "Method", "MethodBlocks", "Parameter", "method", "prefill"]
+__all__ = [
+    "DECODE",
+    "METHODS",
+    "Facts",
+    "HeadFacts",
+    "LayerSearch",
+    "Method",
+    "MethodBlocks",
+    "Parameter",
+    "committing",
+    "method",
+    "prefill",
+]
 
 
 def table(*methods: Method) -> dict[str, Method]:
@@ -125,6 +138,9 @@ METHODS = table(
     RAPID,
     TR_JACOBI,
     RASD,
+    EAGLE3,
+    EAGLE3_TREE,
+    MEDUSA,
 )
 
 

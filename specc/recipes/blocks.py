@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from typing import Any
 
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Parameter, Values
 from specc.runtime.acceptance import with_parameters
-from specc.runtime.block import Block, Frontier, Layers
+from specc.runtime.block import STATE, Block, Frontier, Layers
 from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import RecipeError
 from specc.runtime.lengths import LengthPolicy
@@ -34,6 +35,17 @@ SKIP = {
 def prefill(model: str = "target") -> Block:
     """Return the block that reads a prompt; its logits are those of one row, the last of the prompt."""
     return Block(Tree.chain(WIDTHS.prefill), last_row=True, model=model, cache=model)
+
+
+def committing(block: Block, heads: Iterable[str]) -> Block:
+    """Return a block of the target that commits rows, so that it returns what trained heads read of each row."""
+    return replace(block, outputs=(*block.outputs, *(f"{STATE}{name}" for name in heads)))
+
+
+def head_block(head: str, topology: Tree | Frontier, *, last_row: bool = False) -> Block:
+    """Return a block of a recurrent head, which has rows of its own."""
+    outputs = ("ids", f"top_k:{RANKS}", "next_state")
+    return Block(topology, outputs, last_row=last_row, model=head, cache=head, inputs=("state",))
 
 
 def draft_model(topology: Tree | Frontier) -> dict[str, Block]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from specc.recipes import METHODS, Facts, Method, MethodBlocks, method
@@ -15,22 +15,28 @@ ANY_VOCABULARY = 1 << 17
 Parameters = Mapping[str, Mapping[str, Any]]  # values by recipe and parameter; those under "" are for every recipe
 
 
-def choose(names: Sequence[str], parameters: Parameters, options: set[str]) -> list[Method]:
+def choose(
+    names: Sequence[str], parameters: Parameters, options: set[str], heads: Collection[str] | None = ()
+) -> list[Method]:
     """Return the methods to compile, plain decoding first.
 
     Args:
         names: recipes of the table, or recipe files. Empty means the usual ones.
         parameters: the user's values.
         options: what the compile has of what methods may need.
+        heads: the architectures of the trained heads; None if they are not read yet.
 
     Raises:
         RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe.
     """
-    usual = [m.name for m in METHODS.values() if m.by_default and options.issuperset(m.needs)]
+    usual = [m.name for m in METHODS.values() if m.by_default and not _missing(m, options, heads)]
     methods = list({m.name: m for m in map(method, ("plain", *(names or usual)))}.values())
     for m in methods:
-        if missing := sorted(set(m.needs) - options):
-            raise RecipeError(f"recipe {m.name} needs {NEEDS[missing[0]]}; name one with --{missing[0]}")
+        if missing := _missing(m, options, heads):
+            raise RecipeError(f"recipe {m.name} needs {missing}")
+    for head in sorted(set(heads or ()) - {m.head for m in methods}):
+        recipes = [m.name for m in METHODS.values() if m.head == head]
+        raise RecipeError(f"no chosen recipe drafts by the head {head}; leave it out, or add --recipe {recipes[0]}")
     for name in parameters.keys() - {""}:
         if name not in {m.name for m in methods}:
             raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
@@ -46,7 +52,17 @@ def available(assistant_model: object, corpus: object) -> set[str]:
     return {name for name, value in options.items() if value}
 
 
-NEEDS = {"assistant-model": "a draft model", "corpus": "a corpus", "head": "a trained head"}
+NEEDS = {"assistant-model": "a draft model", "corpus": "a corpus"}
+
+
+def _missing(m: Method, options: set[str], heads: Collection[str] | None) -> str:
+    """Say what a method needs that a compile does not have; empty if it needs nothing more."""
+    for need in m.needs:
+        if need in NEEDS and need not in options:
+            return f"{NEEDS[need]}; name one with --{need}"
+    if m.head and heads is not None and m.head not in heads:
+        return f"a trained head of architecture {m.head}; name its directory with --head"
+    return ""
 
 
 def values_of(m: Method, parameters: Parameters) -> dict[str, Any]:
@@ -77,6 +93,10 @@ def check_ranges(methods: Sequence[Method], parameters: Parameters) -> None:
     """
     for m in methods:
         facts = Facts(
-            MOST_LAYERS, ANY_VOCABULARY, "assistant-model" in m.needs, MOST_LAYERS, corpus="corpus" in m.needs
+            MOST_LAYERS,
+            ANY_VOCABULARY,
+            assistant="assistant-model" in m.needs,
+            assistant_layers=MOST_LAYERS,
+            corpus="corpus" in m.needs,
         )
         plan(m, values_of(m, parameters), facts)

@@ -45,6 +45,8 @@ class DefaultLengths:
     ngram: int = 4
     # N-grams verified in a step, which fill 22 slots with the window. Anew: as for window.
     candidates: int = 3
+    # Tokens of a trained head at most. Anew: tune.
+    head: int = 4
     # Share of the model's layers that an early exit runs. Anew: heldout.
     exit_share: float = 0.25
 
@@ -70,6 +72,10 @@ class DefaultTrees:
     dynamic_nodes: int = 11
     # Levels of that tree at most. Anew: heldout.
     dynamic_depth: int = 5
+    # Nodes of the tree of a trained head at most, which fill 12 slots. Anew: trees.
+    head_nodes: int = 11
+    # Levels of that tree at most. Anew: heldout.
+    head_depth: int = 5
     # Slots of one call of a draft that grows a tree. Anew: steps.
     frontier: int = 4
 

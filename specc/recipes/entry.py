@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
 from specc.runtime.block import Block
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, nearest
 
 Values = Mapping[str, Any]  # a value of each parameter, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadFacts:
+    """A few facts of a trained head on which a plan may depend.
+
+    Attributes:
+        stack: how many tokens it guesses from one state, one after the other.
+        recurrent: whether it returns the state for its own next slot.
+    """
+
+    stack: int = 1
+    recurrent: bool = True
 
 
 class Family(Enum):
@@ -32,9 +44,10 @@ class Facts:
     """A few facts of the model on which a plan may depend.
 
     Attributes:
-        layers: layers of the model.
-        vocab_size: tokens of its vocabulary.
+        layers: how many it has.
+        vocab_size: token ids are below it.
         assistant: whether there is a draft model.
+        heads: the trained heads by their architectures.
         assistant_layers: layers of the draft model; 0 if there is none.
         corpus: whether the bundle has a corpus.
     """
@@ -42,6 +55,7 @@ class Facts:
     layers: int
     vocab_size: int
     assistant: bool = False
+    heads: Mapping[str, HeadFacts] = field(default_factory=dict)
     assistant_layers: int = 0
     corpus: bool = False
 
@@ -101,6 +115,7 @@ class Method:
         by_default: whether `specc compile` without `--recipe` compiles it. A default compile has one method of a kind.
         needs: options of `specc compile` without which the method cannot be compiled.
         search: fills the parameters that name layers to skip.
+        head: the architecture of the trained head that it drafts by; empty for none.
     """
 
     name: str
@@ -120,6 +135,7 @@ class Method:
     by_default: bool = True
     needs: tuple[str, ...] = ()
     search: LayerSearch | None = None
+    head: str = ""
 
     def settle(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the values that a user gives by the defaults.
@@ -131,9 +147,3 @@ class Method:
             if name not in self.parameters:
                 raise RecipeError(f"recipe {self.name} has no parameter {name!r}; {nearest(name, self.parameters)}")
         return {name: values.get(name, p.default) for name, p in self.parameters.items()}
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint for a name that is not among `names`: the nearest of them, or all."""
-    near = get_close_matches(name, names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"

@@ -12,9 +12,9 @@ from typing import Any
 
 from specc.recipes.axes import LENGTHS, RULES, rule_axis, topologies
 from specc.recipes.blocks import length_arguments, rule_parameters
-from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values, nearest
+from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.acceptance import Acceptance, Keeps
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, nearest
 from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter
 from specc.runtime.recipe import Recipe
 

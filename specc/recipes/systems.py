@@ -93,4 +93,7 @@ SYSTEMS = (
     System(58, "Superposed Decoding", "2405.18400"),
 )  # fmt: skip
 # Recipes that are none of these systems: specc's own, and neighbours of the list.
-OTHER_RECIPES = ("plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "draft-and-verify")
+OTHER_RECIPES = (
+    "plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "draft-and-verify",
+    "eagle3", "eagle3-tree", "medusa",
+)  # fmt: skip

@@ -24,9 +24,8 @@ from specc.tuning.policy import DEFAULT_RECIPE, DefaultRecipePolicy
 from specc.tuning.trials import PLAIN, RecipeTrials, Trials, ratio
 
 Advance = Callable[[int, int, str], None]  # The steps that are done, their number, and what the next one runs.
-# What takes about as long as the try-outs of so many recipes: measuring the widths, and a prompt of the rounds.
-STEPS_OF_WIDTHS = 6
-STEPS_OF_A_PROMPT = 2
+# Steps that take about equally long. Anew: benchmarks/bench_time_left.py.
+STEPS_OF_WIDTHS, STEPS_OF_A_TRY_OUT, STEPS_OF_A_PROMPT = 12, 2, 3
 VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED, Verdict.LOSSY)
 
 
@@ -98,14 +97,14 @@ def measure(
     recipes = [recipe.name for recipe in bundle.manifest.recipes if recipe.name != PLAIN]
     steps = _steps(bundle, len(trials.cases))
     for done, recipe in enumerate(recipes):
-        advance(done, steps, recipe)
+        advance(STEPS_OF_A_TRY_OUT * done, steps, recipe)
         trials.try_out(recipe)
     contenders = trials.contenders()
-    number = 0
+    number, begun = 0, STEPS_OF_A_TRY_OUT * len(recipes)
     while trials.run_round(
         contenders,
         number,
-        lambda case: advance(len(recipes) + STEPS_OF_A_PROMPT * case, steps, "the fastest in turns"),
+        lambda case: advance(begun + STEPS_OF_A_PROMPT * case, steps, "the fastest in turns"),
     ):
         number += 1
     rows = [_row(trials, PLAIN)]
@@ -119,7 +118,7 @@ def measure(
 
 def _steps(bundle: Bundle, cases: int) -> int:
     """Return the number of steps of `measure`: the try-outs of all recipes, and the prompts of a round."""
-    return len(bundle.manifest.recipes) - 1 + STEPS_OF_A_PROMPT * cases
+    return STEPS_OF_A_TRY_OUT * (len(bundle.manifest.recipes) - 1) + STEPS_OF_A_PROMPT * cases
 
 
 def _fastest(trials: Trials, contenders: list[str], policy: DefaultRecipePolicy) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 
 from specc.machine import Machine
 from specc.runtime.json_codec import from_json, to_json
-from specc.runtime.manifest import Manifest
+from specc.runtime.manifest import PLAN, Manifest
+from specc.runtime.prices import Prices
 from specc.tuning.acceptance_stats import AcceptanceRates
 from specc.tuning.step_costs import StepCost
-
-KEY = "plan"  # The manifest keeps the plan under this name in `extra`.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +95,7 @@ class TunePlan:
         machine: the machine that the plan is for.
         prompts: how many prompts were run.
         tokens: how many tokens each answer had.
+        prices: the seconds of a run in which requests run together; None if the bundle has no engine with lanes.
     """
 
     recipe: str
@@ -114,6 +114,7 @@ class TunePlan:
     machine: Machine
     prompts: int
     tokens: int
+    prices: Prices | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> TunePlan | None:
@@ -125,7 +126,7 @@ class TunePlan:
         Raises:
             BundleError: the manifest has a plan of another form. The message names the field.
         """
-        data = manifest.extra.get(KEY)
+        data = manifest.extra.get(PLAN)
         return cls.from_json(data) if data else None
 
     @classmethod
@@ -135,7 +136,7 @@ class TunePlan:
         Raises:
             BundleError: the data has another form. The message names the field.
         """
-        return from_json(cls, data, f"manifest.extra.{KEY}")
+        return from_json(cls, data, f"manifest.extra.{PLAN}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data, as `specc tune --json` prints it and the manifest keeps it."""
@@ -144,4 +145,4 @@ class TunePlan:
 
     def stored_in(self, manifest: Manifest) -> Manifest:
         """Return the manifest with this plan in it."""
-        return replace(manifest, extra={**manifest.extra, KEY: self.to_json()})
+        return replace(manifest, extra={**manifest.extra, PLAN: self.to_json()})

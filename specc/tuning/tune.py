@@ -21,7 +21,9 @@ from specc.exactness.golden import Case, Verdict
 from specc.exactness.replay import implied_tolerance
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import check_writable, replace_manifest
+from specc.runtime.engines import Engines
 from specc.runtime.errors import SpeccWarning
+from specc.runtime.prices import Prices
 from specc.runtime.recipe import Recipe
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import open_session
@@ -71,7 +73,7 @@ def tune(
     total = len(texts) + LATER_STAGES
     stage("measure the steps", 0, total)
     job = prepare(bundle, texts, tokens, policy)
-    costs = measure_costs(job)
+    costs, prices = measure_costs(job), measure_prices(job)
     calibrations = calibrate(
         job.session, job.prompts, tokens, job.drafting, lambda done: stage("calibrate", done, total)
     )
@@ -83,7 +85,7 @@ def tune(
     stage("replay the golden outputs", total - 2, total)
     winner = choose_finalist(job, candidates, finalists, cases)
     stage("write the plan", total - 1, total)
-    plan = _plan(job, costs, calibrations, candidates, finalists, winner)
+    plan = _plan(job, costs, prices, calibrations, candidates, finalists, winner)
     write(bundle, job, plan, candidates)
     return plan
 
@@ -91,6 +93,13 @@ def tune(
 def measure_costs(job: Job) -> list[StepCost]:
     """Time a step of every engine that the plan depends on."""
     return step_costs(job.session, job.engines, job.contexts, job.policy.cost_rounds)
+
+
+def measure_prices(job: Job) -> Prices | None:
+    """Time runs of the engine in which requests run together; None if the bundle has no lanes that run here."""
+    engines = Engines(job.bundle)  # Of their own, so that the engine with lanes is unloaded afterwards.
+    lanes = engines.lanes_for(engines.prefill(1))
+    return lanes.measure(job.policy.cost_rounds) if lanes else None
 
 
 def predict(job: Job, calibrations: Mapping[str, Calibration], costs: Sequence[StepCost]) -> list[Candidate]:
@@ -203,6 +212,7 @@ def write(bundle: Bundle, job: Job, plan: TunePlan, candidates: Iterable[Candida
 def _plan(
     job: Job,
     costs: Sequence[StepCost],
+    prices: Prices | None,
     calibrations: Mapping[str, Calibration],
     candidates: Sequence[Candidate],
     finalists: Sequence[Finalist],
@@ -233,6 +243,7 @@ def _plan(
         machine=machine.describe(),
         prompts=len(job.prompts),
         tokens=job.tokens,
+        prices=prices,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from bundle_reader import Bundle, Reader, match
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
-OF_EACH_SCHEMA = pytest.mark.parametrize("bundle", ["schema-1", "schema-2"], indirect=True)
+OF_EACH_SCHEMA = pytest.mark.parametrize("bundle", ["schema-1", "schema-2", "schema-3"], indirect=True)
 CASES = range(4)
 
 

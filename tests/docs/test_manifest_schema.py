@@ -29,7 +29,7 @@ BUNDLES = sorted(file.parent for file in (ROOT / "tests" / "bundles").glob("*/ma
 def newest(bundle: Path) -> dict[str, Any]:
     """Return a bundle's manifest in the words of the newest schema."""
     data: dict[str, Any] = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    return {**translate(data), "schema": SCHEMA} if data["schema"] == 1 else data
+    return {**(translate(data) if data["schema"] == 1 else data), "schema": SCHEMA}
 
 
 def is_valid(data: Any) -> bool:

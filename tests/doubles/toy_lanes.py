@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from toys import Toy, ToyKV
+from toys import STATE_SIZE, Toy, ToyKV
 
 from specc.runtime.block import Block
 from specc.runtime.tree import Tree
@@ -30,6 +30,10 @@ class ToyLanes:
             "ids": np.zeros((1, self.most), np.int64),
             "logits": np.zeros((1, self.most, vocabulary), np.float32),
         }
+        for output in block.outputs:
+            if output.startswith("state:"):
+                name = output.replace("state:", "state_")
+                self.outputs[name] = np.zeros((1, self.most, STATE_SIZE), np.float32)
 
     def bind(self, stores: Sequence[ToyKV | None]) -> None:
         self.stores = [store or self.spare for store in stores]

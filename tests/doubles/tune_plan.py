@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from specc.machine import Machine
+from specc.runtime.prices import Prices
 from specc.tuning.acceptance_stats import AcceptanceRates
 from specc.tuning.plan import CompiledRecipe, CurvePoint, Finalist, TreeProposal, TunePlan
 from specc.tuning.step_costs import StepCost
@@ -35,5 +36,6 @@ def tune_plan(**changes: Any) -> TunePlan:
         ),
         "prompts": 2,
         "tokens": 16,
+        "prices": Prices(run=0.03, lane=0.001, slot=0.002),
     }
     return TunePlan(**fields | changes)

@@ -11,7 +11,7 @@ from shell import copied, edit_golden
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "examples" / "minimal_runtime.py"
-BUNDLE = ROOT / "tests" / "bundles" / "schema-2"
+BUNDLE = ROOT / "tests" / "bundles" / "schema-3"
 LINES = 150  # that are not blank: it is to be read in one go
 
 
@@ -28,7 +28,7 @@ def test_it_replays_the_golden_outputs(monkeypatch: pytest.MonkeyPatch, capsys: 
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert {name for name, verdict in lines.items() if verdict == "4 identical"} == {"plain", "prompt-lookup"}
     assert lines["lookahead"] == "not replayed: this runtime has no drafter 'lookahead'"
-    assert len(lines) == 8
+    assert len(lines) == 11
 
 
 @pytest.mark.model

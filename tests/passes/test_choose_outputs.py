@@ -11,7 +11,7 @@ from small_graphs import Layers, hidden_states, rewrite, small
 from torch import Tensor
 
 from specc.passes.choose_outputs import ChooseOutputs
-from specc.passes.find import outputs, set_outputs
+from specc.passes.find import constant, fork, outputs, set_outputs
 from specc.runtime.block import Block
 from specc.runtime.errors import PassError
 from specc.runtime.tree import Tree
@@ -92,6 +92,52 @@ linear_2 = linear(add_3, self.layers.1.mlp.weight)
 add_4 = add(add_3, linear_2)
 return {hidden_0: add_2, hidden_-1: add_4}""",
     )
+
+
+def test_numbers_of_a_vocabulary_of_some_tokens_become_the_tokens_themselves() -> None:
+    graph = small(double, x=torch.tensor([[1.0, 3.0, 2.0]]))
+    tokens_of_three = constant(graph, "vocabulary", torch.tensor([50, 40, 60]))
+    set_outputs(graph, outputs(graph) | {"vocabulary": tokens_of_three})
+    assert_expected_inline(
+        rewrite(graph, ChooseOutputs(("ids", "top_k:2"))),
+        """\
+inputs x
+mul_1 = mul(x, 2)
+return {logits: mul_1, vocabulary: self.vocabulary}
+--> ChooseOutputs(outputs=('ids', 'top_k:2')) changed 2
+inputs x
+mul_1 = mul(x, 2)
+topk_1 = topk(mul_1, 2)
+item_1 = topk_1[1]
+log_softmax_1 = log_softmax(mul_1, -1)
+gather_1 = gather(log_softmax_1, -1, item_1)
+select_1 = select(item_1, -1, 0)
+index_1 = index(self.vocabulary, [select_1])
+index_2 = index(self.vocabulary, [item_1])
+return {ids: index_1, top_ids: index_2, top_logprobs: gather_1}""",
+    )
+    values = graph(torch.tensor([[1.0, 3.0, 2.0]]))
+    assert (values["ids"].tolist(), values["top_ids"].tolist()) == ([40], [[40, 60]])
+
+
+def test_ranks_of_stacked_heads_stand_side_by_side() -> None:
+    x = torch.tensor([[[[1.0, 3.0, 2.0], [9.0, 7.0, 8.0]]]])  # [1, 1 slot, 2 heads, 3 tokens]
+    graph = small(double, x=x)
+    ChooseOutputs(("ids", "top_k:2"))(graph)
+    graph.recompile()
+    values = graph(x)
+    assert values["top_ids"].tolist() == [[[[1, 2], [0, 2]]]] and values["ids"].tolist() == [[[1, 0]]]
+
+
+def test_states_are_there_if_the_block_asks_for_them() -> None:
+    graph = small(double, x=torch.ones(1, 3))
+    logits = outputs(graph)["logits"]
+    set_outputs(graph, {"logits": logits, "state:a": logits, "state:b": logits, "next_state": logits})
+    twin = fork(graph)
+    ChooseOutputs(("ids", "state:b", "next_state"))(graph)
+    assert list(outputs(graph)) == ["ids", "state_b", "next_state"]
+    with pytest.raises(PassError, match="no output 'state:c'; the graph has logits, state:a, state:b, next_state"):
+        ChooseOutputs(("state:c",))(twin)
 
 
 def test_other_outputs_stay_behind_the_chosen_ones() -> None:

@@ -127,7 +127,7 @@ def test_panels_hold_columns_side_by_side_and_bf16_ones_two_rows_beside_each_oth
     if dtype == torch.bfloat16:
         panels = torch.stack([torch.cat([panels, torch.zeros(2, 1, 32)], 1)[:, i::2] for i in (0, 1)], -1).to(dtype)
     x, ids = random(1, 3, 5, seed=1), torch.tensor([[34, 0, 7]])
-    torch.testing.assert_close(torch.ops.specc.panel_linear(x, panels, 35), x @ matrix)
+    torch.testing.assert_close(torch.ops.specc.panel_linear(x, panels, 35, 5), x @ matrix)
     if dtype == torch.bfloat16:
         assert torch.equal(torch.ops.specc.panel_embedding(ids, panels, 35, 5), matrix.T[ids])
 
@@ -144,7 +144,7 @@ def test_panels_of_few_bits_hold_four_rows_of_sixteen_columns_beside_each_other(
     panels = bytes_of if bits == 8 else bytes_of[..., 0, :] | bytes_of[..., 1, :] << 4
     scales = random(2, 1, 32).abs()
     x, matrix = random(1, 3, 6, seed=1), (numbers - 2 ** (bits - 1)) * scales.reshape(1, 64)[:, :35]
-    result = torch.ops.specc.panel_quantized_linear(x, panels, scales, 35, bits, 8)
+    result = torch.ops.specc.panel_quantized_linear(x, panels, scales, 35, bits, 8, 6)
     torch.testing.assert_close(result, x @ matrix)
 
 
@@ -154,10 +154,10 @@ CASES = {
     "rotary": (Q, random(5, 4), random(5, 4), torch.arange(5)[None], False),
     "rms_norm": (Q, random(8), 1e-5),
     "quantized_linear": (random(1, 3, 5), torch.zeros(3, 2, 2, dtype=torch.uint8), random(3, 2), 5, 4, 4),
-    "panel_linear": (random(1, 3, 5), torch.zeros(2, 5, 32), 35),
+    "panel_linear": (random(1, 3, 5), torch.zeros(2, 5, 32), 35, 5),
     "panel_embedding": (torch.tensor([[3, 4]]), BF16_PANELS, 35, 5),
     "panel_quantized_linear": (
-        random(1, 3, 6), torch.zeros(2, 1, 2, 64, dtype=torch.uint8), random(2, 1, 32), 35, 4, 8,
+        random(1, 3, 6), torch.zeros(2, 1, 2, 64, dtype=torch.uint8), random(2, 1, 32), 35, 4, 8, 6,
     ),
     "cached_attention": (
         *(t[:, :, :2] for t in (Q, K, V)), random(1, 2, 9, 8), random(1, 2, 9, 6), torch.tensor([3]),

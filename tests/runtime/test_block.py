@@ -10,7 +10,10 @@ from specc.runtime.json_codec import to_json
 from specc.runtime.tree import Tree
 
 
-@pytest.mark.parametrize("output", ["id", "top_k", "top_k:0", "top_k:-1", "hidden:", "hidden:-2", "logits ", "ids\n"])
+@pytest.mark.parametrize(
+    "output",
+    ["id", "top_k", "top_k:0", "top_k:-1", "hidden:", "hidden:-2", "logits ", "ids\n", "state:", "state:A", "next"],
+)
 def test_an_output_that_no_block_has_is_named(output: str) -> None:
     with pytest.raises(RecipeError) as e:
         Block(Tree.chain(1), ("ids", output))
@@ -50,3 +53,10 @@ def test_lanes_have_the_slots_of_the_topology_each_and_return_all_rows() -> None
     assert to_json(Block(Tree.chain(3)))["lanes"] == 1 and to_json(block)["lanes"] == 4
     with pytest.raises(RecipeError, match="a block of 2 lanes returns all rows"):
         Block(Tree.chain(3), last_row=True, lanes=2)
+
+
+def test_a_block_of_a_trained_head_reads_a_state_and_others_return_it() -> None:
+    assert Block(Tree.chain(1), ("ids", "state:eagle3")).inputs == ()
+    assert Block(Tree.chain(1), ("ids", "next_state"), inputs=("state",)).inputs == ("state",)
+    with pytest.raises(RecipeError, match="unknown input 'taps'; a block can read state"):
+        Block(Tree.chain(1), inputs=("taps",))

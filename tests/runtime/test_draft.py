@@ -105,3 +105,27 @@ def test_with_processors_tokens_are_chosen_by_the_processed_logits_of_the_slots_
 def test_without_processors_the_logits_are_the_targets_own_and_greedy_choices_need_none() -> None:
     assert np.shares_memory(Verified(outputs(), Sampling()).logits(1), LOGITS)
     assert Verified(Outputs(np.array([7]).data), Sampling()).choose(0) == 7
+
+
+def test_states_are_found_by_the_name_of_their_head() -> None:
+    arrays = {"ids": np.arange(2), "state_eagle3": np.ones((2, 3)), "next_state": np.zeros((2, 3)), "state": np.ones(1)}
+    values = Outputs.of(arrays)
+    assert list(values.states) == ["eagle3"] and values.next_state_NS is arrays["next_state"] and not values.hidden
+
+
+def test_one_row_of_the_outputs_goes_with_the_states_of_its_slot() -> None:
+    """An engine for prompts returns one row of ids, and the states of all slots."""
+    values = Outputs(np.array([7]).data, states={"a": np.arange(4.0)[:, None]}, next_state_NS=np.arange(5.0)[1:, None])
+    one = values.only(0, 3)
+    assert (one.ids_N[0], one.states["a"].tolist()) == (7, [[3.0]])
+    assert one.next_state_NS is not None and one.next_state_NS.tolist() == [[4.0]]
+    assert values.only(0).states["a"].tolist() == [[0.0]]
+
+
+def test_a_copy_of_the_outputs_has_states_of_its_own() -> None:
+    values = Outputs(np.array([7]).data, states={"a": np.ones((1, 2))}, next_state_NS=np.ones((1, 2)))
+    twin = values.copy()
+    values.states["a"][:] = 0
+    assert values.next_state_NS is not None and twin.next_state_NS is not None
+    values.next_state_NS[:] = 0
+    assert twin.states["a"].all() and twin.next_state_NS.all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from specc.runtime.errors import BackendError, backend_errors, first_line
+from specc.runtime.errors import BackendError, backend_errors, first_line, nearest
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ def test_an_interrupt_passes_and_success_is_silent() -> None:
         raise KeyboardInterrupt
     with backend_errors(lambda line: pytest.fail("was called")):
         pass
+
+
+def test_where_no_name_is_near_all_are_listed_or_the_remedy_is_another() -> None:
+    assert nearest("zzz", ["count", "tree"]) == "there are count, tree"
+    assert nearest("zzz", []) == "there are none"
+    assert nearest("zzz", ["count", "tree"], "upgrade specc") == "upgrade specc"
+    assert nearest("tre", iter(["count", "tree"]), "upgrade specc") == "did you mean 'tree'?"

@@ -21,6 +21,7 @@ from specc.runtime.sequence import Released
 from specc.runtime.tree import Tree
 
 VOCABULARY = 5
+OUTPUTS = ("ids", "logits", "state_a")
 
 
 class Runner:
@@ -36,6 +37,7 @@ class Runner:
             "widths": ((block.lanes,), np.int64),
             "ids": ((1, self.most), np.int64),
             "logits": ((1, self.most, VOCABULARY), np.float32),
+            "state_a": ((1, self.most, 1), np.float32),
         }
         if isinstance(block.topology, Parents):
             shapes["parents"] = (self.most,), np.int64
@@ -47,13 +49,14 @@ class Runner:
         self.bound.append(list(stores))
 
     def arrays(self, slots: int) -> dict[str, np.ndarray]:
-        flat = ("input_ids", "ids", "logits")
+        flat = ("input_ids", *OUTPUTS)
         return {name: array[:, :slots] if name in flat else array for name, array in self._arrays.items()}
 
     def run(self, slots: int) -> None:
         arrays = self.arrays(slots)
-        self.runs.append({name: array.tolist() for name, array in arrays.items() if name not in ("ids", "logits")})
+        self.runs.append({name: array.tolist() for name, array in arrays.items() if name not in OUTPUTS})
         arrays["ids"][:] = arrays["input_ids"]
+        arrays["state_a"][..., 0] = arrays["input_ids"]
         arrays["logits"][:] = np.eye(VOCABULARY)[arrays["input_ids"]]
 
 
@@ -180,3 +183,11 @@ def test_an_engine_of_one_row_gets_the_outputs_of_its_last_token() -> None:
     lanes, _ = engine(CHAINS)
     first, second = lanes.run([call(A, 7, [1, 2, 3], last_row=True), call(B, 9, [4, 2])])
     assert (list(first.ids_N), list(second.ids_N)) == ([3], [4, 2])
+
+
+def test_a_call_for_the_last_row_gets_the_states_of_all_its_slots() -> None:
+    """A prompt of a lane commits all of its rows, whose states a trained head reads."""
+    lanes, _ = engine(Block(Tree.chain(4), ("ids", "logits", "state:a"), lanes=2))
+    first, second = lanes.run([call(A, 0, [1, 2, 3], last_row=True), call(B, 0, [4, 0], last_row=True)])
+    assert (list(first.ids_N), list(second.ids_N)) == ([3], [0])
+    assert first.states["a"][:, 0].tolist() == [1, 2, 3] and second.states["a"][:, 0].tolist() == [4, 0]

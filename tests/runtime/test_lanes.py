@@ -40,9 +40,9 @@ def lanes_of(count: int, shares_rows: bool = True) -> tuple[Lanes, Stores]:
     return Lanes(cast(Engines, stores), shares_rows), stores
 
 
-def fill(lane: Lane, tokens: Tokens[int], width: str = "", name: str = "target") -> None:
+def fill(lane: Lane, tokens: Tokens[int], exact_engine: str = "", name: str = "target") -> None:
     """Let a lane hold the rows of a text, which are the tokens themselves."""
-    lane.claim(Sequence([*tokens, 0], lane.caches), width)
+    lane.claim(Sequence([*tokens, 0], lane.caches), exact_engine)
     cache = lane.caches[name]
     cache.sync([])
     rows_of(lane, name)[: len(tokens)] = tokens
@@ -56,10 +56,10 @@ def rows_of(lane: Lane, name: str = "target") -> np.ndarray:
     return cast(np.ndarray, store.rows_LC[0])
 
 
-def ready(lanes: Lanes, tokens: Tokens[int], width: str = "") -> Lane:
+def ready(lanes: Lanes, tokens: Tokens[int], exact_engine: str = "") -> Lane:
     """Take a lane for a prompt, claim it, and reuse what there is."""
     lane = lanes.take(tokens)
-    lane.claim(Sequence(list(tokens), lane.caches), width)
+    lane.claim(Sequence(list(tokens), lane.caches), exact_engine)
     lanes.reuse(lane, tokens[:-1])
     return lane
 
@@ -159,10 +159,10 @@ def test_a_prompt_waits_for_rows_that_another_one_computes() -> None:
     for shares_rows in (True, False):
         lanes, _ = lanes_of(1, shares_rows)
         lane = lanes.take()
-        assert lanes.is_behind(lane, TEXT, [*TEXT[:17], 7]) is shares_rows
-        assert not lanes.is_behind(lane, TEXT, [*TEXT[:16], 7])  # The last row that they share may have to run.
+        assert lanes.should_wait(lane, TEXT, [*TEXT[:17], 7]) is shares_rows
+        assert not lanes.should_wait(lane, TEXT, [*TEXT[:16], 7])  # The last row that they share may have to run.
         fill(lane, TEXT[:30])
-        assert not lanes.is_behind(lane, TEXT, TEXT)
+        assert not lanes.should_wait(lane, TEXT, TEXT)
 
 
 def test_a_model_that_is_closed_has_no_rows_to_copy() -> None:

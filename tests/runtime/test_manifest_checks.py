@@ -17,7 +17,7 @@ from specc.runtime.errors import BundleError, RecipeError
 from specc.runtime.manifest_checks import check_logits
 
 FROZEN = Path(__file__).parents[1] / "bundles/schema-1"
-NEWEST = Path(__file__).parents[1] / "bundles/schema-2"
+NEWEST = Path(__file__).parents[1] / "bundles/schema-3"
 Edit = Callable[[dict[str, Any]], Any]
 HUGE = 10**30
 
@@ -149,6 +149,41 @@ WEIGHT_EDITS: dict[str, tuple[Edit, str]] = {
 def test_an_input_that_is_not_filled_once_is_refused(edit: Edit, named: str, tmp_path: Path) -> None:
     """Schema 1 does not say which inputs are weights."""
     with pytest.raises(BundleError, match=re.escape(f"manifest: {named}; compile the bundle again")):
+        open_bundle(edit_manifest(copied(NEWEST, tmp_path), edit))
+
+
+def resize(name: str, place: str, tensor_name: str, size: int) -> Edit:
+    """Return an edit of the last size of a tensor."""
+    return lambda m: next(t for t in engine(m, name)[place] if t["name"] == tensor_name)["shape"].__setitem__(-1, size)
+
+
+HEAD_EDITS: dict[str, tuple[Edit, str]] = {
+    "states of another size": (
+        resize("eagle3-draft", "inputs", "state", 7),
+        "engine eagle3-draft reads states of [7, 48] numbers, and the target's engines return 'state_eagle3' of [48]",
+    ),
+    "a next state of another size": (resize("eagle3-feed", "outputs", "next_state", 7), "reads states of [7, 48]"),
+    "a target that returns another size": (resize("decode", "outputs", "state_medusa", 7), "'state_medusa' of [7, 48]"),
+    "a state for another number of slots": (
+        lambda m: next(t for t in engine(m, "eagle3-feed")["inputs"] if t["name"] == "state").update(shape=[1, 1, 48]),
+        "engine eagle3-feed: input 'state' is not [1, 5, 'any']",
+    ),
+    "an unknown input of a block": (
+        lambda m: engine(m, "eagle3-draft")["block"].update(inputs=["taps"]),
+        "unknown input 'taps'; a block can read state",
+    ),
+    "guesses in two more dimensions": (
+        lambda m: next(t for t in engine(m, "medusa-draft")["outputs"] if t["name"] == "top_ids").update(
+            shape=[1, 1, 3, 1, 8]
+        ),
+        "engine medusa-draft: output 'top_ids' is not [1, 1, 8]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "named"), HEAD_EDITS.values(), ids=HEAD_EDITS)
+def test_a_head_that_does_not_fit_its_target_is_refused(edit: Edit, named: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=re.escape(named)):
         open_bundle(edit_manifest(copied(NEWEST, tmp_path), edit))
 
 

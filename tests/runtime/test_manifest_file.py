@@ -117,19 +117,19 @@ def test_two_digests_are_refused(file: Path) -> None:
 @pytest.mark.parametrize("schema", [0, -1, True, 1.0, "2", None, [2]])
 def test_a_schema_that_is_no_version_is_refused(file: Path, schema: Any) -> None:
     data = {**json.loads(TEXT), "schema": schema}
-    assert f"schema is {schema!r}, and must be 1 to 2" in refused(file, signed(data))
+    assert f"schema is {schema!r}, and must be 1 to 3" in refused(file, signed(data))
 
 
 def test_a_manifest_without_a_schema_is_refused(file: Path) -> None:
     data = {name: value for name, value in json.loads(TEXT).items() if name != "schema"}
-    assert "schema is None, and must be 1 to 2" in refused(file, signed(data))
+    assert "schema is None, and must be 1 to 3" in refused(file, signed(data))
 
 
 def test_a_newer_schema_is_refused_with_a_remedy(tmp_path: Path, file: Path) -> None:
-    file.write_bytes(signed({**json.loads(TEXT), "schema": 3, "new": 1}))
+    file.write_bytes(signed({**json.loads(TEXT), "schema": 4, "new": 1}))
     with pytest.raises(BundleError) as e:
         read_manifest(file)
-    assert str(e.value) == f"{tmp_path} has schema version 3, newer than 2; upgrade specc"
+    assert str(e.value) == f"{tmp_path} has schema version 4, newer than 3; upgrade specc"
 
 
 def test_a_file_that_is_not_there_is_left_to_the_caller(file: Path) -> None:

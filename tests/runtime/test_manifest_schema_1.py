@@ -78,7 +78,7 @@ def test_a_manifest_that_is_written_again_has_the_newest_schema_and_the_same_con
     opened = open_bundle(copied(FROZEN, tmp_path))
     replace_manifest(opened, opened.manifest)
     again = open_bundle(opened.path)
-    assert (opened.manifest.schema, again.manifest.schema) == (1, 2)
+    assert (opened.manifest.schema, again.manifest.schema) == (1, 3)
     assert again.manifest.engines == opened.manifest.engines and again.manifest.caches == opened.manifest.caches
     content = (opened.path / "manifest.json").read_bytes()
     assert hashlib.sha256(content[:-68] + b"0" * 64 + content[-4:]).hexdigest().encode() == content[-68:-4]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime.drafters import MOST_TOKENS
-from specc.runtime.prices import Bass, ByPrice, Prices, Progress
+from specc.runtime.errors import BundleError
+from specc.runtime.manifest import Manifest
+from specc.runtime.model import Model
+from specc.runtime.prices import Bass, ByPrice, Experience, Prices, Progress, planned_prices
 from specc.runtime.stats import Stats
 
 PRICES = Prices(run=0.030, lane=0.0005, slot=0.0026)  # Of SmolLM2-135M in fp32 on one thread.
@@ -97,3 +102,83 @@ def test_bass_grows_after_a_whole_draft_and_shrinks_faster_after_a_second_failur
 
     assert policy.draft_tokens([Progress()]) == [7]
     assert [step(7, 0), step(9, 1), step(2, 3), step(1, 1), step(1, 6)] == [9, 11, 9, 7, 6]
+
+
+def with_plan(model: Model, plan: object) -> Manifest:
+    """Return the manifest of a model with something where the plan of a tuning stands."""
+    return replace(model.bundle.manifest, extra={"plan": plan})
+
+
+@pytest.mark.parametrize("plan", [None, {}, {"recipe": "plain"}, {"prices": None}, 3])
+def test_a_bundle_may_have_no_prices(toy_model: Model, plan: object) -> None:
+    assert planned_prices(with_plan(toy_model, plan)) is None
+    assert planned_prices(toy_model.bundle.manifest) is None
+
+
+def test_the_prices_of_a_plan_are_read(toy_model: Model) -> None:
+    plan = {"prices": {"run": 0.03, "lane": 0, "slot": 0.002}}
+    assert planned_prices(with_plan(toy_model, plan)) == Prices(run=0.03, slot=0.002)
+
+
+@pytest.mark.parametrize(
+    ("prices", "reason"),
+    [
+        ([], r"plan\.prices: expected dict, found \[\]"),
+        ({"run": "fast"}, r"plan\.prices\.run: expected (float|number), found 'fast'"),
+        ({"run": float("nan")}, r"plan\.prices\.run: nan is not a finite number"),
+        ({"lane": -0.5}, r"plan\.prices: lane is -0\.5 seconds; tune the bundle again"),
+    ],
+)
+def test_prices_of_another_form_are_refused(toy_model: Model, prices: object, reason: str) -> None:
+    with pytest.raises(BundleError, match=reason):
+        planned_prices(with_plan(toy_model, {"prices": prices}))
+
+
+def test_a_new_request_begins_with_what_earlier_ones_of_its_recipe_learned() -> None:
+    """So a recipe that does not pay at this load costs the first requests a few drafts, and the others none."""
+    common, policy = Experience(), ByPrice(PRICES)
+    assert common.begin().rate == Progress().rate and common.begin().slots == Progress().slots
+
+    def drafted_in_vain(seconds: float) -> int:
+        """Return how many tokens a request of 40 steps drafts, of which none is right."""
+        request, stats = common.begin(), Stats(recipe="any")
+        for _ in range(40):
+            length = policy.draft_tokens([request] * 8)[0]
+            stats.drafted += length
+            for run in ([seconds * length] if length else []) + [0.03]:
+                request.charge(run)
+            request.observe(stats)
+        return stats.drafted
+
+    tokens = [drafted_in_vain(0.0005) for _ in range(5)]
+    assert tokens[0] > 12 and max(tokens[2:]) <= 3
+    request = common.begin()
+    assert request.rate == pytest.approx(common.rate) and request.draft_seconds == pytest.approx(0.0005)
+    assert request.accepted + request.rejected == pytest.approx(Progress.accepted + Progress.rejected)
+    for _ in range(200):  # Drafts of one that goes well change what the next one expects.
+        common.add(4, 4, 0.0)
+    assert policy.draft_tokens([common.begin()] * 8)[0] > 3
+
+
+def test_a_request_whose_tries_fail_waits_longer_before_each() -> None:
+    request, stats, policy = Progress(), Stats(recipe="any"), ByPrice(PRICES)
+    rests, steps = list[int](), 0
+    while len(rests) < 8:
+        length = policy.draft_tokens([request] * 8)[0]
+        if length and steps:
+            rests.append(steps)
+        steps = 0 if length else steps + 1
+        stats.drafted += length
+        request.observe(stats)
+    assert rests[0] < rests[1] < rests[2] < rests[3] and 8 * rests[0] < rests[-1] < 100
+    assert rests[-1] == pytest.approx(rests[-2], abs=2)  # The longest rest.
+    stats.drafted, stats.accepted = stats.drafted + 4, stats.accepted + 4
+    request.observe(stats)  # One that succeeds ends that.
+    for _ in range(12):
+        stats.drafted += 4
+        request.observe(stats)
+    steps = 0
+    while not policy.draft_tokens([request] * 8)[0]:
+        steps += 1
+        request.observe(stats)
+    assert steps < 100

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
@@ -19,9 +20,11 @@ from thorough import sample
 
 from specc.runtime.acceptance import rule
 from specc.runtime.draft import Accepted, Draft, Verified
-from specc.runtime.errors import BackendError, BusyError, PromptError, RecipeError, SpeccError
+from specc.runtime.errors import BackendError, BundleError, BusyError, PromptError, RecipeError, SpeccError
+from specc.runtime.lane_calls import LanesEngine
 from specc.runtime.lanes import ReusePolicy
 from specc.runtime.model import Model
+from specc.runtime.prices import Prices
 from specc.runtime.scheduler import Scheduler, SchedulerPolicy
 from specc.runtime.sequence import Cache
 
@@ -423,3 +426,35 @@ def test_an_engine_with_lanes_that_does_not_load_ends_the_requests(
         with pytest.raises(BackendError, match="the file is gone"):
             handle.result(60)
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_prices_are_those_of_the_plan_and_are_measured_only_without_one(
+    load: Callable[..., Model], backend: ToyBackend, monkeypatch: pytest.MonkeyPatch, planned: bool
+) -> None:
+    """What is measured is said once."""
+    backend.together = True
+    rounds: list[LanesEngine] = []
+
+    def measure(engine: LanesEngine) -> Prices:
+        rounds.append(engine)
+        return Prices(run=1.0)
+
+    monkeypatch.setattr(LanesEngine, "measure", measure)
+    bundle = load().bundle
+    plan = {"plan": {"prices": {"run": 0.03, "lane": 0.001, "slot": 0.002}}} if planned else {}
+    model = Model(replace(bundle, manifest=replace(bundle.manifest, extra=plan)))
+    with warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            handles = [model.submit(prompt, 8, recipe="prompt-lookup") for prompt in PROMPTS[:3]]
+            assert all(handle.result(60).token_ids for handle in handles)
+    model.close()
+    assert len(rounds) == len(notices) == (0 if planned else 1)
+    assert all("run specc tune once" in str(notice.message) for notice in notices)
+
+
+def test_a_plan_with_prices_of_another_form_is_refused_when_the_bundle_is_loaded(load: Callable[..., Model]) -> None:
+    bundle = load().bundle
+    with pytest.raises(BundleError, match=r"manifest\.extra\.plan\.prices"):
+        Model(replace(bundle, manifest=replace(bundle.manifest, extra={"plan": {"prices": 7}})))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from specc.runtime.draft import Accepted, Draft
+from specc.runtime.draft import Accepted, Draft, Outputs
 from specc.runtime.sequence import (
     Cache,
     Caches,
@@ -28,6 +29,8 @@ tokens = st.lists(st.integers(0, 2), max_size=6)
 
 class Shelf:
     """A store whose rows are the tokens that they belong to. It counts the moves."""
+
+    uncommitted = 0
 
     def __init__(self) -> None:
         self.capacity, self.moves = 1000, 0
@@ -102,6 +105,45 @@ TestCache = CacheMachine.TestCase
 TestCache.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=25)
 
 
+def states_of(*numbers: float) -> Outputs:
+    return Outputs(np.zeros(len(numbers), np.int64).data, states={"eagle3": np.array(numbers, np.float32)[:, None]})
+
+
+def test_states_are_kept_with_the_rows_that_are_committed() -> None:
+    cache = Cache(shelf := Shelf())
+    shelf.run(0, [5, 6, 7])
+    cache.commit([5, 6, 7], [0, 2], states_of(0.5, 0.6, 0.7))
+    shelf.run(2, [8, 9])
+    cache.commit([8, 9], [1], states_of(0.8, 0.9))
+    assert cache.states["eagle3"][:3, 0].tolist() == pytest.approx([0.5, 0.7, 0.9])
+    assert cache.states["eagle3"].shape == (shelf.capacity, 1)
+
+
+def test_rows_that_are_dropped_and_computed_again_have_the_new_states() -> None:
+    cache = Cache(shelf := Shelf())
+    shelf.run(0, [5, 6])
+    cache.commit([5, 6], [0, 1], states_of(0.5, 0.6))
+    assert cache.sync([5, 7]) == [7]
+    shelf.run(1, [7])
+    cache.commit([7], [0], states_of(0.7))
+    assert cache.states["eagle3"][:2, 0].tolist() == pytest.approx([0.5, 0.7])
+
+
+def test_rows_that_are_copied_take_their_states_along() -> None:
+    source, cache = Cache(shelf := Shelf()), Cache(Shelf())
+    shelf.run(0, [5, 6])
+    source.commit([5, 6], [0, 1], states_of(0.5, 0.6))
+    assert cache.copy(source, 1) == 1
+    assert cache.states["eagle3"][:2, 0].tolist() == pytest.approx([0.5, 0.0])
+
+
+def test_a_cache_of_a_bundle_without_heads_keeps_no_states() -> None:
+    cache = Cache(shelf := Shelf())
+    shelf.run(0, [5])
+    cache.commit([5], [0], Outputs(np.zeros(1, np.int64).data))
+    assert cache.states == {}
+
+
 @pytest.mark.parametrize(("slots", "moves"), [([], 0), ([0], 0), ([0, 1, 2], 0), ([1], 1), ([0, 2], 1)])
 def test_first_slots_are_where_they_belong_and_are_not_moved(slots: list[int], moves: int) -> None:
     cache = Cache(shelf := Shelf(), [9])
@@ -132,6 +174,8 @@ def test_a_step_appends_the_accepted_tokens_with_their_rows_and_the_targets_own_
 
 class Snapshots(Shelf):
     """A store that can go back only to every fourth row, as one with a running state would."""
+
+    uncommitted = 0
 
     def rewind(self, rows: int) -> int:
         return rows - rows % 4

@@ -23,7 +23,7 @@ from specc.runtime.loop import Decoding, stepping
 from specc.runtime.rng import SeededRng
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Caches, Sequence
-from specc.runtime.together import Turn, run_together
+from specc.runtime.together import RequestStep, run_together
 
 LANES = 3
 PROMPTS = prompts(8, seed=4)
@@ -76,7 +76,7 @@ class Several(World):
 
     def step(self, requests: list[Decoding]) -> list[Any]:
         """Take a step of each request."""
-        return run_together([Turn(stepping(r), r.stats.charge) for r in requests], self.lanes_for)
+        return run_together([RequestStep(stepping(r), r.stats.charge) for r in requests], self.lanes_for)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])

@@ -9,8 +9,11 @@ from torch.fx import GraphModule, Node
 
 from specc.passes import Pass
 from specc.passes.arguments import node_arg
-from specc.passes.find import aten, calls, nodes, outputs, set_outputs, tensor_value, weight
+from specc.passes.find import after_placeholders, aten, calls, nodes, outputs, set_outputs, tensor_value, weight
+from specc.runtime.block import INPUTS
+from specc.runtime.draft import STATES
 
+WIDE = ("hidden", STATES, "next_state")  # What the names of states begin with that leave as float32.
 READS_LOGITS = (aten.argmax.default, aten.topk.default, aten.log_softmax.int)
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -19,7 +22,8 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 class Half(Pass):
     """A pass that changes weights, caches and what is computed from them to `dtype`.
 
-    Logits and hidden states become float32 before anything is read off them or they leave.
+    Logits and states become float32 before anything is read off them or they leave. States that a trained head reads
+    come as float32.
 
     Given:   logits = linear(hidden, head);  ids = argmax(logits)               all float32
     Result:  logits = linear(hidden, head);  ids = argmax(to(logits, float32))  hidden, head in `dtype`
@@ -37,6 +41,8 @@ class Half(Pass):
             if node.op == "get_attr":
                 _put(graph, str(node.target), weight(graph, node).to(self.dtype))
                 node.meta["val"] = weight(graph, node)
+            elif node.op == "placeholder" and node.name in INPUTS:
+                self._narrow(graph, node)
             elif node.op == "placeholder":
                 node.meta["val"] = value.to(self.dtype)
             else:
@@ -44,11 +50,18 @@ class Half(Pass):
             changed += 1
         return changed
 
+    def _narrow(self, graph: GraphModule, node: Node) -> None:
+        """Insert a cast behind an input that the host fills."""
+        with graph.graph.inserting_before(after_placeholders(graph)):
+            narrow = graph.graph.call_function(aten.to.dtype, (node, self.dtype))
+        narrow.meta = {**node.meta, "val": node.meta["val"].to(self.dtype)}
+        node.replace_all_uses_with(narrow, lambda user: user is not narrow)
+
     def _widen_outputs(self, graph: GraphModule) -> None:
         """Insert casts to float32 behind the logits and the hidden states that are outputs."""
         named = outputs(graph)
         logits = named.get("logits") or _logits(graph)
-        wide_values = {node for name, node in named.items() if name.startswith("hidden")}
+        wide_values = {node for name, node in named.items() if name.startswith(WIDE)}
         if logits is not None:
             wide_values.add(logits)
         readers = [node for node in calls(graph, *READS_LOGITS) if node.args[0] is logits]

@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 import torch
@@ -48,6 +48,7 @@ class GroupQuery(Pass):
 
     slots: int
     any_width: bool = False
+    optional: ClassVar[bool] = True  # A trained head may have no attention.
 
     def __call__(self, graph: GraphModule) -> int:
         attentions = calls(graph, CACHED)

@@ -62,8 +62,10 @@ def attends(graph: GraphModule) -> bool:
 class PanelLinears(Pass):
     """A pass that rewrites products with weights in panels.
 
-    Given:   y = specc.panel_linear(x, panels, columns)
-    Result:  y = specc.LinearBF16(x, panels, columns=columns), or LinearF32
+    Given:   y = specc.panel_linear(x, panels, columns, k)
+    Result:  y = specc.LinearBF16(x, panels, columns=columns, k=k), or LinearF32
+
+    The operators know k from x. It stands there for tools that unpack the panels.
     """
 
     slots: int
@@ -73,8 +75,8 @@ class PanelLinears(Pass):
         def product(node: Node) -> Node:
             panels = node_arg(node, 1)
             name = "LinearBF16" if panels.meta["val"].dtype == torch.bfloat16 else "LinearF32"
-            size, columns = shape_at(node, self.slots), int_arg(node, 2)
-            return emit(graph.graph, f"{DOMAIN}::{name}", [node_arg(node, 0), panels], size, columns=columns)
+            size, columns, k = shape_at(node, self.slots), int_arg(node, 2), int_arg(node, 3)
+            return emit(graph.graph, f"{DOMAIN}::{name}", [node_arg(node, 0), panels], size, columns=columns, k=k)
 
         return swap_each(graph, torch.ops.specc.panel_linear.default, product)
 
@@ -83,8 +85,8 @@ class PanelLinears(Pass):
 class PanelQuantizedLinears(Pass):
     """A pass that rewrites products with quantised weights in panels. Activations are rounded to 8 bits, row by row.
 
-    Given:   y = specc.panel_quantized_linear(x, panels, scales, columns, bits, block_size)
-    Result:  y = specc.LinearNBits(x, panels, scales, columns=columns, bits=bits, block_size=block_size)
+    Given:   y = specc.panel_quantized_linear(x, panels, scales, columns, bits, block_size, k)
+    Result:  y = specc.LinearNBits(x, panels, scales, columns=columns, k=k, bits=bits, block_size=block_size)
     """
 
     slots: int
@@ -98,6 +100,7 @@ class PanelQuantizedLinears(Pass):
                 [node_arg(node, i) for i in range(3)],
                 shape_at(node, self.slots),
                 columns=int_arg(node, 3),
+                k=int_arg(node, 6),
                 bits=int_arg(node, 4),
                 block_size=int_arg(node, 5),
             )
@@ -137,6 +140,7 @@ class TreeAttentions(Pass):
     """
 
     slots: int
+    optional: ClassVar[bool] = True  # A trained head may have no attention.
 
     def __call__(self, graph: GraphModule) -> int:
         attentions = calls(graph, CACHED, LANES)

@@ -128,6 +128,7 @@ class Scatter(Pass):
     slots: int
     dtype: torch.dtype
     rows: bool = False
+    optional: ClassVar[bool] = True  # A trained head may have no attention.
 
     def __call__(self, graph: GraphModule) -> int:
         attentions = calls(graph, CACHED)

@@ -45,6 +45,7 @@ class Attend(Pass):
 
     slots: int
     in_place: bool = True
+    optional: ClassVar[bool] = True  # A trained head may have no attention.
 
     def __call__(self, graph: GraphModule) -> int:
         attentions = calls(graph, CACHED)

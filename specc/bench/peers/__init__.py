@@ -13,12 +13,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from specc.bench.systems import Run
-from specc.runtime.errors import BackendError, RecipeError
+from specc.runtime.errors import BackendError, RecipeError, nearest
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,7 @@ def source(name: str) -> PeerSource:
         RecipeError: no peer has this name. The message names the nearest, or all.
     """
     if name not in PEERS:
-        near = get_close_matches(name, PEERS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PEERS)}"
-        raise RecipeError(f"no peer {name!r}; {hint}")
+        raise RecipeError(f"no peer {name!r}; {nearest(name, PEERS)}")
     return PEERS[name]
 
 

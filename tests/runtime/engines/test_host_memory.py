@@ -98,9 +98,9 @@ class Counted(HostArray):
 
     def join_pages(self, count: int) -> int:
         """Make some, and keep how many."""
-        made = super().join_pages(count)
-        self.counts.append(made)
-        return made
+        pages = super().join_pages(count)
+        self.counts.append(pages)
+        return pages
 
 
 @ON_LINUX
@@ -114,5 +114,20 @@ def test_a_commit_joins_no_more_pages_than_its_rows_pay_for(width: int, monkeypa
         store.commit(start, range(width))
         if start + width <= SMALL_PAGES * CAPACITY:
             assert not Counted.counts
-    assert all(made <= ceil(share * width) for made in Counted.counts)
+    assert all(count <= ceil(share * width) for count in Counted.counts)
     assert sum(Counted.counts) in (pages - 1, pages)
+
+
+@ON_LINUX
+def test_a_store_knows_how_much_memory_it_has_not_taken() -> None:
+    store = HostKV(CacheSpec(CAPACITY, {str(layer): (HEADS, SIZE) for layer in range(LAYERS)}))
+    whole = store.spec.bytes
+    assert store.uncommitted == whole
+    store.commit(0, range(CAPACITY // 8))
+    assert store.uncommitted == whole * 7 // 8
+    store.commit(0, range(10))  # Another text takes fewer rows of memory that is there.
+    assert store.uncommitted == whole * 7 // 8
+    other = HostKV(store.spec)
+    assert other.copy(store, CAPACITY // 4) and other.uncommitted == whole * 3 // 4
+    store.commit(CAPACITY // 8, range(CAPACITY // 2))
+    assert store.uncommitted == 0  # All pages are joined.

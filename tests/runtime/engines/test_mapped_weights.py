@@ -33,3 +33,14 @@ def test_what_a_session_writes_stays_in_its_own_memory(tmp_path: Path) -> None:
     file.write_bytes(content)
     tensors(file)["bias"].data[:] = 0
     assert file.read_bytes() == content
+
+
+@pytest.mark.torch
+def test_a_tensor_of_two_names_has_one_place(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(
+        {"a": np.ones(3, np.float32)}, tmp_path / "w.safetensors", metadata={"b": "a", "c": "gone", "padding": " "}
+    )
+    mapped = tensors(tmp_path / "w.safetensors")
+    assert set(mapped) == {"a", "b"} and mapped["b"] is mapped["a"]

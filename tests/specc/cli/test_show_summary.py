@@ -43,7 +43,7 @@ def test_it_says_what_the_manifest_says() -> None:
         "context 256 tokens",
         "default prompt-lookup, not measured",
         "lossless plain, prompt-lookup, layer-skip",
-        "engines 21 by onnx; no native code",
+        "engines 21 by onnx, no lanes; no native code",
         "golden 4 cases, near-tie tolerance 0.001",
         "specc 0.1.0, torch 2.13.0+cpu, onnxruntime 1.31.1",
     ):
@@ -54,6 +54,12 @@ def test_the_date_is_that_of_the_compile(tmp_path: Path) -> None:
     frozen = copied(FROZEN, tmp_path)
     edit_manifest(frozen, lambda m: m["extra"].update({COMPILED_AT: "2031-02-03T04:05:06Z"}))
     assert "compiled 2031-02-03 by specc" in text(frozen)
+
+
+def test_it_says_how_many_requests_run_in_one_call() -> None:
+    frozen = FROZEN.with_name("schema-2")
+    lanes = max(engine.block.lanes for engine in open_bundle(frozen).manifest.engines)
+    assert lanes > 1 and f"by onnx, {lanes} lanes; no native code" in text(frozen)
 
 
 @pytest.mark.parametrize(

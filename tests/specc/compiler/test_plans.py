@@ -48,7 +48,33 @@ def test_without_names_the_usual_recipes_are_compiled_whose_needs_are_met() -> N
     usual = {m.name for m in METHODS.values() if m.by_default}
     needy = {m.name for m in METHODS.values() if m.needs}
     assert set(names()) == usual - needy and usual & needy
-    assert set(names(assistant_model="small")) == usual
+    heads = {m.name for m in METHODS.values() if m.head}
+    assert set(names(assistant_model="small")) == usual - heads
+    every = choose_methods(options(assistant_model="small"), ("eagle3", "medusa"))
+    assert {m.name for m in every} == usual and heads <= usual
+
+
+def test_a_head_brings_the_recipes_of_its_architecture_and_no_others() -> None:
+    recipes = {m.name for m in choose_methods(options(), ("medusa",))}
+    assert "medusa" in recipes and "eagle3" not in recipes
+
+
+@pytest.mark.parametrize(
+    ("recipes", "heads", "message"),
+    [
+        (("eagle3",), (), "recipe eagle3 needs a trained head of architecture eagle3; name its directory with --head"),
+        (
+            ("eagle3",),
+            ("eagle3", "medusa"),
+            "no chosen recipe drafts by the head medusa; leave it out, or add --recipe medusa",
+        ),
+    ],
+)
+def test_a_recipe_needs_its_head_and_a_head_its_recipe(
+    recipes: tuple[str, ...], heads: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        choose_methods(options(recipes=recipes), heads)
 
 
 def test_a_model_of_one_layer_has_the_recipes_that_need_no_second_one() -> None:

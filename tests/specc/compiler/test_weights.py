@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.fx import GraphModule, symbolic_trace
 
+from specc.backends.export import read_header, stored_names
 from specc.compiler.weights import (
     ALIGNMENT,
     INLINE,
@@ -111,3 +112,13 @@ def test_data_begin_where_processors_load_whole_lines(length: int, tmp_path: Pat
 def test_types_that_no_engine_reads_are_written_without_padding(tmp_path: Path) -> None:
     write({"a": torch.ones(3, dtype=torch.float64)}, tmp_path / "w.safetensors")
     assert load_file(tmp_path / "w.safetensors")["a"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_tensor_of_two_models_is_stored_under_its_first_name(tmp_path: Path) -> None:
+    table, file = torch.ones(64, 8), tmp_path / "w.safetensors"
+    tensors = {"embed": table, "head.embedding": table, "head.other": table[:32], "twin": table.clone()}
+    write_type(tensors, file, "fp16")
+    assert set(load_file(file)) == {"embed", "head.other", "twin"}
+    header, start = read_header(file)
+    assert header["head.embedding"] == header["embed"] and start % ALIGNMENT == 0
+    assert stored_names(file)["head.embedding"] == "embed"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, nearest
+from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter
 from specc.runtime.errors import RecipeError
 
 
@@ -33,12 +33,6 @@ def test_values_are_completed_by_the_defaults_in_the_order_of_the_parameters() -
 def test_an_unknown_parameter_is_refused_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="recipe entry has no parameter 'cuont'; did you mean 'count'"):
         ENTRY.settle({"cuont": 1})
-
-
-def test_where_no_name_is_near_all_are_listed() -> None:
-    assert nearest("zzz", ["count", "tree"]) == "there are count, tree"
-    assert nearest("zzz", []) == "there are none"
-    assert nearest("tre", ["count", "tree"]) == "did you mean 'tree'?"
 
 
 def test_an_entry_is_written_with_keywords() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from specc.tuning.plan import TunePlan
 KEYS = [
     "recipe", "parameters", "predicted_speedup", "measured_speedup", "tried", "predicted", "verify",
     "single_threaded", "trees", "acceptance", "curve", "step_costs", "compiled", "machine", "prompts", "tokens",
+    "prices",
 ]  # fmt: skip
 
 
@@ -33,7 +35,14 @@ def test_the_json_of_a_plan_holds_plain_data() -> None:
     assert data["acceptance"] == {"early-exit": {"by_depth": [0.5, 0.25], "by_rank": [0.5]}}
     assert data["curve"][1] == {"slots": 4, "context": 64, "milliseconds": 3.0, "ratio": 1.5}
     assert data["step_costs"] == [{"engine": "decode", "slots": 1, "context": 64, "milliseconds": 2.0, "spread": 0.1}]
+    assert data["prices"] == {"run": 0.03, "lane": 0.001, "slot": 0.002}
     assert data["compiled"] == {"plain": {"verify": ["decode"], "parameters": {}}}
+
+
+def test_a_plan_of_an_older_specc_has_no_prices() -> None:
+    data = tune_plan().to_json()
+    del data["prices"]
+    assert TunePlan.from_json(data) == replace(tune_plan(), prices=None)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +51,7 @@ def test_the_json_of_a_plan_holds_plain_data() -> None:
         ({"recipe": 3}, "manifest.extra.plan.recipe: expected str"),
         ({"surprise": 1}, "manifest.extra.plan: unknown field 'surprise'"),
         ({"tried": {}}, "manifest.extra.plan.tried: expected list"),
+        ({"prices": {"run": 1.0}}, "manifest.extra.plan.prices: {'run': 1.0} fits none of Prices"),
         ({"curve": [{"slots": 1}]}, "manifest.extra.plan.curve[0]: field 'context' is missing"),
     ],
 )

@@ -34,25 +34,25 @@ class TestStepCosts:
         assert all(c.milliseconds > 0 <= c.spread for c in costs)
 
     def test_an_engine_that_takes_longer_costs_more(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        session, run = specc.load(bundle).conversation, Engine.run
+        session, run = specc.load(bundle).conversation, Engine.run_one
 
         def slow(engine: Engine, *arguments: Any) -> Any:
             time.sleep(0.02 if engine.name == "decode" else 0)
             return run(engine, *arguments)
 
-        monkeypatch.setattr(Engine, "run", slow)
+        monkeypatch.setattr(Engine, "run_one", slow)
         decode, prefill = step_costs(session, ("decode", "prefill"), (8,), 1)
         assert prefill.milliseconds < 20 < decode.milliseconds < 60
 
     def test_they_take_turns(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        session, run = specc.load(bundle).conversation, Engine.run
+        session, run = specc.load(bundle).conversation, Engine.run_one
         order: list[str] = []
 
         def recording(engine: Engine, *arguments: Any) -> Any:
             order.append(engine.name)
             return run(engine, *arguments)
 
-        monkeypatch.setattr(Engine, "run", recording)
+        monkeypatch.setattr(Engine, "run_one", recording)
         step_costs(session, ("decode", "prefill"), (8,), 2)
         assert order[::5] == ["decode", "prefill"] * 3
 

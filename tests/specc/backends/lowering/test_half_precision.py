@@ -109,3 +109,16 @@ def test_the_graph_that_a_fork_shares_weights_with_keeps_its_types() -> None:
     twin = passes.fork(graph)
     Half(torch.float16)(twin)
     assert graph.get_parameter("model.head.weight").dtype == torch.float32
+
+
+def test_states_come_and_leave_as_float32() -> None:
+    graph = small(nn.Linear(4, 4, bias=False), "logits", state=torch.ones(1, 2, 4))
+    logits = outputs(graph)["logits"]
+    set_outputs(graph, {"logits": logits, "next_state": logits, "state:a": logits})
+    ChooseOutputs(("next_state", "state:a"))(graph)
+    Half(torch.float16)(graph)
+    graph.recompile()
+    assert placeholder(graph, "state").meta["val"].dtype == torch.float32
+    values = graph(torch.ones(1, 2, 4))
+    assert values["next_state"].dtype == values["state_a"].dtype == torch.float32
+    assert graph.get_submodule("model").weight.dtype == torch.float16

@@ -66,14 +66,15 @@ class Product(Buffers):
     """A product with dense panels of 6 columns."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.specc.panel_linear(x, self.panels, 6)  # type: ignore[no-any-return]
+        return torch.ops.specc.panel_linear(x, self.panels, 6, 4)  # type: ignore[no-any-return]
 
 
 class QuantisedProduct(Buffers):
     """A product with panels of 4 bits, 60 rows in blocks of 32 and 6 columns."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.specc.panel_quantized_linear(x, self.panels, self.scales, 6, 4, 32)  # type: ignore[no-any-return]
+        arguments = self.panels, self.scales, 6, 4, 32, 60
+        return torch.ops.specc.panel_quantized_linear(x, *arguments)  # type: ignore[no-any-return]
 
 
 class Rows(Buffers):
@@ -92,7 +93,7 @@ class Rows(Buffers):
 )
 def test_the_type_of_the_panels_names_the_operator(panels: Tensor, name: str) -> None:
     text = rewrite(small(Product(panels), x=torch.ones(1, SLOTS, 4)), PanelLinears(SLOTS))
-    assert f"specc.{name}(x, self.panels, columns=6)" in text
+    assert f"specc.{name}(x, self.panels, columns=6, k=4)" in text
 
 
 def test_products_with_a_quantised_weight() -> None:
@@ -101,11 +102,12 @@ def test_products_with_a_quantised_weight() -> None:
         rewrite(graph, PanelQuantizedLinears(SLOTS)),
         """\
 inputs x
-panel_quantized_linear_1 = specc.panel_quantized_linear(x, self.panels, self.scales, 6, 4, 32)
+panel_quantized_linear_1 = specc.panel_quantized_linear(x, self.panels, self.scales, 6, 4, 32, 60)
 return {logits: panel_quantized_linear_1}
 --> PanelQuantizedLinears(slots=3) changed 1
 inputs x
-linear_n_bits_1 = specc.LinearNBits(x, self.panels, self.scales, columns=6, bits=4, block_size=32)
+linear_n_bits_1 = specc.LinearNBits(x, self.panels, self.scales, columns=6, k=60, bits=4,
+    block_size=32)
 return {logits: linear_n_bits_1}""",
     )
 

@@ -1,0 +1,69 @@
+"""Run a recurrent trained head over the committed text, beside the target's states.
+
+Row i of the head's cache is token i + 1 beside the target's state at token i, as in EAGLE (Li et al. 2024,
+arXiv:2401.15077). The rows of drafted tokens are scratch: they stand on the head's own states, and are run again once
+the target has verified the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from collections.abc import Sequence as Items
+from typing import NamedTuple
+
+from .call import Call
+from .draft import Outputs
+from .engine import Engine
+from .sequence import Cache, Sequence
+from .tree import Tree
+
+
+class HeadRoot(NamedTuple):
+    """The result of the call that ran the pending token.
+
+    Attributes:
+        cache: the head's cache, with a row for each token of the text but the first.
+        outputs: the outputs of the pending token, as those of an engine of one slot.
+    """
+
+    cache: Cache
+    outputs: Outputs
+
+
+def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outputs, HeadRoot | None]:
+    """Yield the calls that run the tokens which the head's cache lacks, and commit them.
+
+    Args:
+        engines: those of one head that run chains, narrowest first.
+        seq: the sequence. Its cache has the target's states.
+
+    Returns:
+        The last row; None if the text has no token with a state before it.
+    """
+    block = engines[0].block
+    cache, keys = seq.caches[block.cache], row_keys(seq.tokens)
+    states = seq.cache.states.get(block.model)
+    if states is None or not keys:
+        return None
+    keys_left = cache.sync(keys[:-1]) + keys[-1:]  # The last row runs in any case, for its outputs.
+    root: Outputs | None = None
+    while keys_left:
+        start = len(cache)
+        engine = next((engine for engine in engines if engine.slots >= len(keys_left)), engines[-1])
+        width = min(engine.slots, len(keys_left))
+        tokens = seq.tokens[start + 1 : start + 1 + width]
+        inputs = {"state": states[start : start + width]}
+        outputs = yield Call(engine, cache, 0, tokens, Tree.chain(width), inputs)
+        cache.commit(keys_left[:width], range(width))
+        keys_left = keys_left[width:]
+        root = outputs.only(0 if engine.block.last_row else width - 1, width - 1)
+    assert root is not None
+    return HeadRoot(cache, root)
+
+
+def row_keys(tokens: Items[int]) -> list[int]:
+    """Return for each row of a head's cache a number. Two texts have equal rows as far as their numbers are equal.
+
+    A row depends on all tokens up to its own. The first row's own token is the second one, so its number holds both.
+    """
+    return [tokens[0] << 32 | tokens[1], *tokens[2:]] if len(tokens) > 1 else []

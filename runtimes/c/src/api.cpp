@@ -1,0 +1,104 @@
+// The C interface: exceptions become numbers and a line of text.
+
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "error.h"
+#include "session.h"
+#include "specc.h"
+
+struct specc_model {
+  specc::Model model;
+  std::vector<std::string> recipes;
+};
+
+struct specc_session {
+  specc::Session session;
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+template <typename Work>
+int Guarded(Work work) {
+  try {
+    work();
+    last_error.clear();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    last_error = "there is too little memory; close other sessions";
+  } catch (const std::exception& e) {
+    last_error = e.what();
+    for (char& c : last_error) {
+      if (c == '\n' || c == '\r') c = ' ';
+    }
+  }
+  return 1;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* specc_version(void) { return SPECC_VERSION; }
+
+const char* specc_error(void) { return last_error.c_str(); }
+
+int specc_open(const char* path, const specc_options* options, specc_model** model) {
+  return Guarded([&] {
+    if (!path || !model) throw specc::Error("specc_open needs a path, and a place for the model");
+    const specc_options defaults{};
+    const specc_options& chosen = options ? *options : defaults;
+    if (chosen.threads < 0) throw specc::Error("threads is " + std::to_string(chosen.threads) + "; give 0 or more");
+    auto* opened = new specc_model{{path, chosen.onnxruntime ? chosen.onnxruntime : "", chosen.threads}, {}};
+    for (const auto& recipe : opened->model.bundle.recipes) {
+      if (specc::Knows(recipe)) opened->recipes.push_back(recipe.name);
+    }
+    *model = opened;
+  });
+}
+
+void specc_close(specc_model* model) { delete model; }
+
+const char* specc_recipe(const specc_model* model, size_t index) {
+  return model && index < model->recipes.size() ? model->recipes[index].c_str() : nullptr;
+}
+
+int specc_session_open(specc_model* model, specc_session** session) {
+  return Guarded([&] {
+    if (!model || !session) throw specc::Error("specc_session_open needs a model, and a place for the session");
+    *session = new specc_session{specc::Session(model->model)};
+  });
+}
+
+void specc_session_close(specc_session* session) { delete session; }
+
+int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
+                   size_t max_new_tokens, specc_on_tokens on_tokens, void* user, specc_stats* stats) {
+  return Guarded([&] {
+    if (!session || (!prompt && prompt_tokens)) throw specc::Error("specc_generate needs a session and a prompt");
+    if (max_new_tokens < 1) throw specc::Error("max_new_tokens is 0; give 1 or more");
+    auto take = [&](const int64_t* tokens, size_t count) { return !on_tokens || on_tokens(user, tokens, count) == 0; };
+    const specc::Tokens tokens(prompt, prompt + prompt_tokens);
+    const specc::Counts counts = session->session.Generate(tokens, recipe ? recipe : "", max_new_tokens, take);
+    if (!stats) return;
+    *stats = {};
+    std::strncpy(stats->recipe, counts.recipe.c_str(), sizeof(stats->recipe) - 1);
+    stats->new_tokens = counts.new_tokens;
+    stats->drafts = counts.drafts;
+    stats->drafted = counts.drafted;
+    stats->accepted = counts.accepted;
+    stats->target_calls = counts.target_calls;
+    stats->prefill_seconds = counts.prefill_seconds;
+    stats->seconds = counts.seconds;
+    stats->mean_acceptance_length = counts.drafts ? 1 + double(counts.accepted) / double(counts.drafts) : 1;
+  });
+}
+
+void specc_cancel(specc_session* session) {
+  if (session) session->session.Cancel();
+}
+
+}  // extern "C"

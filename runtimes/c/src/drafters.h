@@ -1,0 +1,41 @@
+// Drafters: where drafts come from. docs/bundle-format.md specifies each algorithm under its name.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine.h"
+
+namespace specc {
+
+// Tokens in the slots of a tree; the first is the pending token.
+struct Draft {
+  Tokens tokens;
+  std::vector<int64_t> parents;
+
+  static Draft Chain(Tokens tokens);
+};
+
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+  // Begins an answer to another text. What belongs to all texts, such as a table of answers, stays.
+  virtual void Begin() {}
+  // Proposes what may follow a text, `room` tokens deep at most.
+  virtual Draft Propose(const Tokens& text, size_t room) = 0;
+  // Learns from the target's answers in all slots of a draft. `text` ended with the draft's first token.
+  virtual void Observe(const Tokens& text, const Draft& draft, const Engine& target) { (void)text, (void)draft, (void)target; }
+};
+
+using EngineOf = std::function<Engine&(const std::string& name)>;
+
+// Makes the drafter of a recipe; null if this library does not have it.
+std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const EngineOf& engine);
+
+// Whether this library has the drafter and the acceptance rule of a recipe.
+bool Knows(const Recipe& recipe);
+
+}  // namespace specc

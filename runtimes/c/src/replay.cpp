@@ -1,0 +1,101 @@
+// A program that replays a bundle's golden outputs by every recipe that libspecc has.
+//
+//   specc-replay BUNDLE [ROUNDS]
+//
+// It prints a line for each recipe: how its tokens compare with the golden ones, and its speed. The exit status is 1 if a
+// recipe diverged, and 2 if the bundle cannot be used.
+
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "specc.h"
+
+namespace {
+
+using Tokens = std::vector<int64_t>;
+
+struct Case {
+  Tokens prompt, golden;
+  std::vector<double> gaps;
+};
+
+int Fail(const std::string& message) {
+  std::fprintf(stderr, "specc-replay: error: %s\n", message.c_str());
+  return 2;
+}
+
+std::vector<Case> ReadCases(const std::string& path) {
+  std::vector<Case> cases;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    auto data = nlohmann::json::parse(line);
+    cases.push_back({data.at("prompt_ids"), data.at("token_ids"), data.at("gaps")});
+  }
+  return cases;
+}
+
+int Append(void* answer, const int64_t* tokens, size_t count) {
+  static_cast<Tokens*>(answer)->insert(static_cast<Tokens*>(answer)->end(), tokens, tokens + count);
+  return 0;
+}
+
+double ProcessorSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count < 2) return Fail("give a bundle: specc-replay BUNDLE [ROUNDS]");
+  const std::string path = arguments[1];
+  const int rounds = count > 2 ? std::atoi(arguments[2]) : 1;
+  specc_model* model = nullptr;
+  specc_session* session = nullptr;
+  specc_options options{};
+  options.threads = 1;
+  if (specc_open(path.c_str(), &options, &model) || specc_session_open(model, &session)) return Fail(specc_error());
+  std::vector<Case> cases;
+  double tolerance = 0;
+  try {
+    cases = ReadCases(path + "/golden.jsonl");
+    tolerance = nlohmann::json::parse(std::ifstream(path + "/manifest.json")).at("near_tie_tolerance");
+  } catch (const nlohmann::json::exception& e) {
+    return Fail(path + ": " + e.what() + "; compile the bundle again");
+  }
+  if (cases.empty()) return Fail(path + "/golden.jsonl has no golden cases; compile the bundle again");
+  bool diverged = false;
+  for (size_t index = 0; const char* recipe = specc_recipe(model, index); index++) {
+    int identical = 0, near_ties = 0, others = 0;
+    double seconds = 0;
+    size_t tokens = 0;
+    for (int round = 0; round < rounds; round++) {
+      for (const Case& each : cases) {
+        Tokens answer;
+        specc_stats stats;
+        double start = ProcessorSeconds();
+        if (specc_generate(session, each.prompt.data(), each.prompt.size(), recipe, each.golden.size(), Append, &answer, &stats)) {
+          return Fail(specc_error());
+        }
+        seconds += ProcessorSeconds() - start;
+        tokens += answer.size();
+        size_t at = 0;
+        while (at < each.golden.size() && at < answer.size() && answer[at] == each.golden[at]) at++;
+        bool same = at == each.golden.size(), near = !same && at < answer.size() && each.gaps[at] < tolerance;
+        (same ? identical : near ? near_ties : others)++;
+      }
+    }
+    diverged |= others > 0;
+    std::printf("%-22s %d identical, %d near-tie, %d diverged, %.1f tokens per processor second\n", recipe, identical, near_ties,
+                others, double(tokens) / seconds);
+  }
+  specc_session_close(session);
+  specc_close(model);
+  return diverged ? 1 : 0;
+}

@@ -1,0 +1,191 @@
+"""Trained heads: what each reads and returns, whether it is for the target, and its graphs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from transformers import PreTrainedModel
+
+from specc import passes
+from specc.compiler.capture import EXAMPLE_SLOTS, export_module
+from specc.compiler.graphs import PreparedGraph
+from specc.compiler.weights import share_tied
+from specc.heads import Head, digest, load_head
+from specc.passes import find
+from specc.recipes import HeadFacts
+from specc.runtime.errors import RecipeError, SpeccWarning
+from specc.runtime.manifest import ModelSpec
+
+REMEDY = "give a head that was trained for this model: specc train"
+VOCABULARY = "vocabulary"  # The output by which a graph says which tokens its logits are for.
+OUTPUTS = {"logits": "logits", "state": "next_state"}  # By a head's own name of it, the name in its graph.
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetHead:
+    """A trained head that fits the target.
+
+    Attributes:
+        name: its architecture, which is the name of its blocks and of its states.
+        module: the head, which has the target's embeddings.
+        outputs: the names of what its forward returns, in order.
+        facts: what recipes must know.
+        hidden_size: of the states that it reads.
+    """
+
+    name: str
+    module: Head
+    outputs: tuple[str, ...]
+    facts: HeadFacts
+    hidden_size: int
+
+    @property
+    def taps(self) -> Tensor:
+        """An example of the target's states that it reads, side by side."""
+        return _taps(self.module, self.hidden_size)
+
+
+def load_heads(directories: Iterable[str | Path]) -> dict[str, Head]:
+    """Load trained heads.
+
+    Returns:
+        The heads by their architectures.
+
+    Raises:
+        SpeccError: a directory holds no head.
+        RecipeError: two heads have one architecture.
+    """
+    heads: dict[str, Head] = {}
+    sources: dict[str, str | Path] = {}
+    for directory in directories:
+        head = load_head(Path(directory))
+        name = head.config.architecture
+        if name in heads:
+            raise RecipeError(
+                f"{sources[name]} and {directory} are both heads of architecture {name}; give one of them"
+            )
+        heads[name], sources[name] = head, directory
+    return heads
+
+
+def fit_heads(heads: Mapping[str, Head], model: PreTrainedModel, target: ModelSpec) -> list[TargetHead]:
+    """Check that heads are for the target, and give them its table of embeddings.
+
+    Raises:
+        RecipeError: a head was trained for a model of another shape, or reads layers that the target does not have.
+    """
+    return [_fit(name, head, model, target) for name, head in heads.items()]
+
+
+def _fit(name: str, head: Head, model: PreTrainedModel, target: ModelSpec) -> TargetHead:
+    hidden_size: int = model.config.get_text_config().hidden_size
+    trained = head.config.target
+    shapes = {
+        "hidden_size": (trained.hidden_size, hidden_size),
+        "vocab_size": (trained.vocab_size, target.vocab_size),
+        "layers": (trained.layers, target.layers),
+    }
+    for what, (theirs, ours) in shapes.items():
+        if theirs != ours:
+            raise RecipeError(
+                f"head {name} was trained for {trained.name}, whose {what} is {theirs}, and that of {target.source} is "
+                f"{ours}; {REMEDY}"
+            )
+    for tap in head.taps:
+        if not -1 <= tap < target.layers:
+            raise RecipeError(
+                f"head {name}, trained for {trained.name}, reads the states after layer {tap}, and {target.source} has "
+                f"layers 0..{target.layers - 1}; {REMEDY}"
+            )
+    table = model.get_input_embeddings().weight
+    assert isinstance(table, Tensor)
+    if digest(table) != trained.digest:
+        warnings.warn(
+            f"head {name} was trained for {trained.name}, and the embeddings of {target.source} are others: the target "
+            f"may accept few of its tokens; {REMEDY}",
+            SpeccWarning,
+            stacklevel=2,
+        )
+    head.attach(table)
+    ready = head.eval().requires_grad_(False)
+    with torch.no_grad():
+        outputs = ready(*_example(ready, hidden_size))
+    stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
+    facts = HeadFacts(stack=stack, recurrent="state" in outputs)
+    return TargetHead(name=name, module=ready, outputs=tuple(outputs), facts=facts, hidden_size=hidden_size)
+
+
+def _example(head: Head, hidden_size: int) -> tuple[Tensor, ...]:
+    """Return example inputs of a head's forward."""
+    with torch.no_grad():
+        state = head.fuse(_taps(head, hidden_size))
+    ids = torch.zeros(1, EXAMPLE_SLOTS, dtype=torch.long)
+    return ids, torch.arange(EXAMPLE_SLOTS)[None], torch.zeros_like(state)
+
+
+def _taps(head: Head, hidden_size: int) -> Tensor:
+    return torch.zeros(1, EXAMPLE_SLOTS, len(head.taps) * hidden_size)
+
+
+class _Outputs(nn.Module):
+    """A head whose outputs have an order in the place of names."""
+
+    def __init__(self, head: TargetHead) -> None:
+        super().__init__()
+        self.head, self.names = head.module, head.outputs
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.head(input_ids, position_ids, state)
+        return tuple(outputs[name] for name in self.names)
+
+
+class _Fuse(nn.Module):
+    """The part of a head that the target's engines run."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, taps: Tensor) -> tuple[Tensor]:
+        return (self.head.fuse(taps),)
+
+
+def prepare_head(head: TargetHead, capacity: int, dump: Path | None) -> PreparedGraph:
+    """Capture a head and run the passes that every block of it needs.
+
+    Args:
+        head: the head.
+        capacity: rows of the cache, which is the number of positions.
+        dump: a directory for the graph after each pass.
+
+    Raises:
+        CaptureError: the head cannot be captured.
+        PassError: a pass did not find what it rewrites.
+    """
+    outputs = [OUTPUTS[name] for name in head.outputs]
+    graph = export_module(_Outputs(head), f"head {head.name}", _example(head.module, head.hidden_size), outputs)
+    if head.module.vocabulary is not None:
+        tokens = find.constant(graph, VOCABULARY, head.module.vocabulary)
+        find.set_outputs(graph, find.outputs(graph) | {VOCABULARY: tokens})
+    records = passes.run(passes.preparation(capacity), graph, dump)
+    share_tied(graph)
+    return PreparedGraph(graph, tuple(records))
+
+
+def graft(head: TargetHead) -> passes.Graft:
+    """Capture what the target's engines compute for a head.
+
+    Raises:
+        CaptureError: it cannot be captured.
+        PassError: a pass did not find what it rewrites.
+    """
+    title = f"the states of head {head.name}"
+    graph: GraphModule = export_module(_Fuse(head.module), title, (head.taps,), ("state",))
+    passes.run(passes.state_preparation(), graph)
+    return passes.Graft(head.name, tuple(head.module.taps), graph)

@@ -1,0 +1,23 @@
+"""The table of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from specc.heads.eagle3 import Eagle3
+from specc.heads.head import Head, HeadConfig
+from specc.heads.medusa import Medusa
+from specc.runtime.errors import HeadError
+
+ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {"eagle3": Eagle3, "medusa": Medusa}
+
+
+def build_head(config: HeadConfig) -> Head:
+    """Build a head with random weights.
+
+    Raises:
+        HeadError: the architecture is unknown, or its settings are incomplete.
+    """
+    if config.architecture not in ARCHITECTURES:
+        raise HeadError(f"unknown architecture {config.architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[config.architecture](config)

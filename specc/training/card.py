@@ -1,0 +1,115 @@
+"""The card of a head: how it was trained, and what it reaches. card.json for programs, README.md for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from specc.machine import Machine
+from specc.runtime.json_codec import to_json
+from specc.training.acceptance import CHAIN, TREE, Acceptance
+from specc.training.gain import LEAST, Gain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The facts of a trained head.
+
+    Attributes:
+        recipe: how it was trained.
+        architecture: of the head.
+        model: the model that it was trained for.
+        command: the command line.
+        data: the files of prompts; empty for the prompts that ship with specc.
+        recorded_tokens: tokens of recorded text to train on.
+        held_out_tokens: tokens of recorded text to measure on.
+        coverage: the share of the text that the head's vocabulary has.
+        parameters: numbers of the head.
+        bits: in which matrices are stored.
+        minutes: of the updates, without recording and evaluations.
+        updates: of the weights.
+        trained_tokens: tokens that the updates saw.
+        epochs: how often they saw the text.
+        losses: the mean loss at each depth in the last updates.
+        progress: tokens a step of the chain on held-out text, by update.
+        acceptance: on all held-out answers, with the weights as they are stored.
+        gain: the predicted gain, or None if no costs are known.
+        machine: where it was trained.
+        seed: of everything random.
+        torch: the version of torch.
+    """
+
+    recipe: str
+    architecture: str
+    model: str
+    command: str
+    data: tuple[str, ...]
+    recorded_tokens: int
+    held_out_tokens: int
+    coverage: float
+    parameters: int
+    bits: int
+    minutes: float
+    updates: int
+    trained_tokens: int
+    epochs: float
+    losses: tuple[float, ...]
+    progress: dict[str, float]
+    acceptance: Acceptance
+    gain: Gain | None
+    machine: Machine
+    seed: int
+    torch: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as plain data."""
+        data: dict[str, Any] = to_json(self)
+        return data
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Return the files card.json and README.md of a head with this name."""
+        return {"card.json": json.dumps(self.to_json(), indent=2) + "\n", "README.md": self._readme(name)}
+
+    def _readme(self, name: str) -> str:
+        prompts = ", ".join(self.data) or "those that ship with specc (Apache-2.0)"
+        percent = [f"{rate:.1%}" for rate in self.acceptance.by_depth]
+        depths = "\n".join(f"| {depth + 1} | {rate} |" for depth, rate in enumerate(percent))
+        ranks = ", ".join(f"{rate:.1%}" for rate in self.acceptance.by_rank)
+        return f"""# {name}
+
+A head that drafts for {self.model}. It was trained by `specc train`, and it is of no use to another model.
+
+- Architecture: {self.architecture}, {self.parameters / 1e6:.1f} million numbers, stored in {self.bits} bits
+- Text: {self.recorded_tokens:,} tokens, prompts and answers of the model. Prompts: {prompts}
+- Training: {self.updates} updates, {self.trained_tokens:,} tokens ({self.epochs:.1f} epochs), seed {self.seed}
+- Time: {self.minutes:.0f} minutes for the updates, without the recording, on {self._where()}
+- Last losses at depths 1, 2, …: {", ".join(f"{loss:.2f}" for loss in self.losses) or "none"} nats
+- Vocabulary: {self.coverage:.1%} of the text
+
+```sh
+{self.command}
+```
+
+Greedy answers to held-out prompts, {self.acceptance.tokens:,} tokens. The first choice is the model's token, given that
+the tokens before were:
+
+| depth | right |
+| --- | --- |
+{depths}
+
+- At depth 1 the model's token has rank 1, 2, …: {ranks}
+- A chain of {CHAIN} drafted tokens gives {self.acceptance.chain:.2f} tokens a step, the model's own included.
+- The best static tree of {TREE} slots gives {self.acceptance.tree:.2f}.
+- {self.acceptance.unknown:.1%} of the tokens are outside the head's vocabulary.
+- {self._gain()}
+"""
+
+    def _where(self) -> str:
+        return f"{self.machine.cores} cores of {self.machine.cpu}"
+
+    def _gain(self) -> str:
+        if self.gain is None:
+            return "Predicted gain: unknown, since no bundle's costs were named (`--costs`)."
+        verdict = "" if self.gain.useful else f" That is less than {LEAST}: the head is not useful on this machine."
+        return f"Predicted gain: {self.gain.speedup:.2f} x plain decoding with chains of {self.gain.drafted}.{verdict}"

@@ -1,0 +1,22 @@
+"""The table of what can be trained: a recipe's name, and how its head is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from specc.runtime.errors import HeadError
+from specc.training import eagle3, medusa
+from specc.training.course import Course
+
+COURSES: Mapping[str, Course] = {"eagle3": eagle3.COURSE, "medusa": medusa.COURSE}
+
+
+def course_of(recipe: str) -> Course:
+    """Return how the head of a recipe is trained.
+
+    Raises:
+        HeadError: the recipe has no head that can be trained.
+    """
+    if recipe not in COURSES:
+        raise HeadError(f"there is no training for the recipe {recipe!r}; there is one for {', '.join(COURSES)}")
+    return COURSES[recipe]

@@ -1,0 +1,66 @@
+"""Predict how much faster a head makes decoding, from its acceptance and the measured costs of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from specc.heads import Head
+from specc.training.acceptance import CHAIN, Acceptance
+
+LEAST = 1.05  # times as fast as plain decoding: what a head must promise to be called useful
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """The predicted speed of drafting chains with a head.
+
+    Attributes:
+        speedup: times as fast as plain decoding.
+        drafted: the tokens of the chain that gives it.
+        step: the cost of one draft step, as a share of a decode. It is estimated by the bytes that both read.
+        useful: whether the speed-up reaches LEAST.
+    """
+
+    speedup: float
+    drafted: int
+    step: float
+    useful: bool
+
+
+def predict(head: Head, acceptance: Acceptance, costs: Mapping[int, float], parameters: int) -> Gain | None:
+    """Predict the gain of chains.
+
+    Args:
+        head: the head.
+        acceptance: what it reaches on held-out text.
+        costs: the cost of a step of the model by its slots, as a multiple of a decode.
+        parameters: of the model.
+
+    Returns:
+        The gain of the best chain, or None if no cost is known.
+    """
+    step = sum(parameter.numel() for parameter in head.parameters()) / parameters
+    options = [
+        (expected(acceptance, drafted) / (_cost(costs, drafted + 1) + drafted * step), drafted)
+        for drafted in range(1, min(CHAIN, len(acceptance.by_depth)) + 1)
+        if max(costs, default=0) > drafted
+    ]
+    if not options:
+        return None
+    speedup, drafted = max(options)
+    return Gain(speedup=round(speedup, 3), drafted=drafted, step=round(step, 4), useful=speedup >= LEAST)
+
+
+def expected(acceptance: Acceptance, drafted: int) -> float:
+    """Return the tokens of a step with a chain of so many drafted tokens, the model's own included."""
+    tokens = reach = 1.0
+    for rate in acceptance.by_depth[:drafted]:
+        reach *= rate
+        tokens += reach
+    return tokens
+
+
+def _cost(costs: Mapping[int, float], slots: int) -> float:
+    """Return the cost of the narrowest measured width that holds the slots."""
+    return costs[min(width for width in costs if width >= slots)]

@@ -1,0 +1,240 @@
+"""Train a head: prompts, answers, states, updates, evaluation, card."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from specc import machine
+from specc.heads import Head, HeadConfig, build_head, load_head, save_head
+from specc.huggingface import load_model, load_tokenizer
+from specc.runtime.environment import threads
+from specc.runtime.errors import HeadError
+from specc.runtime.json_codec import to_json
+from specc.training.acceptance import measure
+from specc.training.card import Card
+from specc.training.checkpoint import Progress
+from specc.training.course import Course
+from specc.training.courses import course_of
+from specc.training.distillation import Distillation
+from specc.training.gain import predict
+from specc.training.precision import fast_type
+from specc.training.prompts import prompt_tokens
+from specc.training.record import HELD_OUT, RecordingOptions, batches, record
+from specc.training.shards import Recording, read_shard
+from specc.training.teacher import Teacher, teacher_of
+from specc.training.trainer import Sight, Trainer, TrainerOptions
+from specc.training.vocabulary import choose_vocabulary
+
+DEPTHS = 6  # that the last evaluation measures
+SHORT = 8  # tokens; a shorter recording teaches nothing
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `specc train`.
+
+    Attributes:
+        model: a hub id, a directory or a GGUF file.
+        recipe: the recipe whose head is trained.
+        output: the head's directory.
+        data: files of prompts, or of text; none takes the prompts that ship with specc.
+        work: where recordings and checkpoints go.
+        recording: how text is made. Its taps are the course's.
+        recording_minutes: the time after which no more answers are begun.
+        trainer: the options of the loop.
+        draft_vocab_size: tokens that the head knows.
+        bits: 16 or 8 bits for each number of a matrix.
+        costs: the cost of a step by its slots, as a multiple of a decode; empty if unknown.
+        overwrite: whether a head that is there is replaced.
+        command: the command line, for the card.
+        stage: called with the title of a stage, the parts done and the parts in all.
+    """
+
+    model: str
+    recipe: str
+    output: Path
+    data: tuple[Path, ...] = ()
+    work: Path
+    recording: RecordingOptions
+    recording_minutes: float = inf
+    trainer: TrainerOptions
+    draft_vocab_size: int = 8192
+    bits: int = 16
+    costs: Mapping[int, float] = field(default_factory=dict)
+    overwrite: bool = False
+    command: str = ""
+    stage: Callable[[str, int, int], None] = lambda title, done, total: None
+
+
+def train(options: Options) -> Card:
+    """Train a head and write its directory. A run that was interrupted goes on where it stopped.
+
+    Raises:
+        HeadError: the recipe has no head, the output exists, or the loss is not a number.
+        CaptureError: the model does not load.
+        PromptError: a file of prompts is malformed.
+    """
+    course = course_of(options.recipe)
+    if options.output.exists() and not options.overwrite:
+        raise HeadError(f"{options.output} exists; choose another output, or --overwrite")
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads())
+    with _same_random_numbers(options.trainer.seed):
+        options.stage("load the model", 0, 1)
+        teacher, parameters, recordings, held_out = _recorded(options, course)
+        head, coverage = _fresh_head(options, course, teacher, recordings)
+        progress = _train(options, course, teacher, head, recordings, held_out)
+        options.stage("measure the head", 0, 1)
+        stored = _as_stored(head, options)
+        acceptance = measure(stored, course, held_out, _depths(course))
+        count = sum(map(len, recordings))
+        card = Card(
+            recipe=options.recipe,
+            architecture=course.architecture,
+            model=options.model,
+            command=options.command,
+            data=tuple(file.name for file in options.data),
+            recorded_tokens=count,
+            held_out_tokens=sum(map(len, held_out)),
+            coverage=round(coverage, 4),
+            parameters=sum(parameter.numel() for parameter in head.parameters()),
+            bits=options.bits,
+            minutes=round(progress.seconds / 60, 2),
+            updates=progress.updates,
+            trained_tokens=progress.tokens,
+            epochs=round(progress.tokens / count, 2),
+            losses=tuple(progress.losses[max(progress.losses, key=int)]) if progress.losses else (),
+            progress=progress.acceptances,
+            acceptance=acceptance,
+            gain=predict(head, acceptance, options.costs, parameters),
+            machine=machine.describe(),
+            seed=options.trainer.seed,
+            torch=torch.__version__,
+        )
+    save_head(head, options.output, card.texts(options.output.name), options.bits)
+    return card
+
+
+@contextmanager
+def _same_random_numbers(seed: int) -> Iterator[None]:
+    """Seed torch, and leave its random numbers as they were."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Recording], list[Recording]]:
+    """Record what is not yet recorded. The model is freed at the end.
+
+    Returns:
+        The model's tables, the number of its parameters, the text to train on and the held-out text.
+    """
+    model = load_model(options.model)
+    teacher = teacher_of(model, options.model)
+    recording = dataclasses.replace(options.recording, taps=course.taps(teacher.target.layers))
+    tokenizer = load_tokenizer(options.model)
+    prompts = prompt_tokens(
+        options.data, tokenizer, count=recording.prompts, longest=recording.prompt_tokens, seed=recording.seed
+    )
+    todo = batches(prompts, recording)
+    model.to(fast_type())  # type: ignore[arg-type]  # the stubs of transformers want a device
+    files = record(
+        model,
+        teacher.target.digest,
+        todo,
+        options.work,
+        recording,
+        _ends(model),
+        lambda done, tokens: options.stage(f"record states · {tokens:,} tokens", done, len(todo)),
+        options.recording_minutes,
+    )
+    parts: dict[bool, list[Recording]] = {True: [], False: []}
+    for file in files:
+        parts[file.name.startswith(HELD_OUT)] += [text for text in read_shard(file) if len(text) >= SHORT]
+    if not parts[True] or not parts[False]:
+        raise HeadError(f"the answers have fewer than {SHORT} tokens; give longer prompts, or more")
+    return teacher, sum(p.numel() for p in model.parameters()), parts[False], parts[True]
+
+
+def _ends(model: PreTrainedModel) -> list[int]:
+    """Return the tokens that end an answer."""
+    config: Any = getattr(model, "generation_config", None) or model.config
+    ends = config.eos_token_id
+    return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [ends]
+
+
+def _fresh_head(options: Options, course: Course, teacher: Teacher, recordings: list[Recording]) -> tuple[Head, float]:
+    """Build a head that starts from the model. Return the share of the text that its vocabulary has, too."""
+    target = teacher.target
+    size = min(options.draft_vocab_size, target.vocab_size)
+    vocabulary, coverage = choose_vocabulary((text.tokens for text in recordings), size, target.vocab_size)
+    head = build_head(
+        HeadConfig(
+            architecture=course.architecture,
+            target=target,
+            taps=course.taps(target.layers),
+            draft_vocab_size=size,
+            settings=course.settings(teacher.config),
+        )
+    )
+    if head.vocabulary is not None:
+        head.vocabulary.copy_(vocabulary)
+    head.attach(teacher.embedding)
+    options.stage("start in closed form", 0, 1)
+    course.start(head, teacher, recordings)
+    return head, coverage
+
+
+def _train(
+    options: Options,
+    course: Course,
+    teacher: Teacher,
+    head: Head,
+    recordings: list[Recording],
+    held_out: list[Recording],
+) -> Progress:
+    """Run the loop, with its progress shown."""
+    loop = dataclasses.replace(options.trainer, kind=fast_type())
+    settings = {
+        "config": to_json(head.config),
+        "recording": [len(recordings), sum(map(len, recordings))],
+        "trainer": {"learning_rate": loop.learning_rate, "tokens": loop.tokens, "seed": loop.seed},
+    }
+    trainer = Trainer(head, course, Distillation(teacher, head.vocabulary), loop, options.work / CHECKPOINT, settings)
+
+    def show(sight: Sight) -> None:
+        rates = ", ".join(f"{rate:.0%}" for rate in sight.agreement)
+        figures = f"loss {sight.loss:.2f}, right at each depth {rates}, {sight.speed:.0f} tokens/s"
+        options.stage(f"train · {figures}, held-out {sight.chain:.2f} tokens a step", int(1000 * sight.part), 1000)
+
+    return trainer.run(recordings, held_out, show)
+
+
+def _depths(course: Course) -> int:
+    """Return how deep the last evaluation looks: a recurrent head goes on, a stack of heads has an end."""
+    return DEPTHS if course.recurrent else course.steps
+
+
+def _as_stored(head: Head, options: Options) -> Head:
+    """Return the head as the stored numbers make it."""
+    scratch = options.work / "stored"
+    save_head(head, scratch, {}, options.bits)
+    stored = load_head(scratch)
+    shutil.rmtree(scratch)
+    assert head.embedding is not None
+    stored.attach(head.embedding)
+    return stored

@@ -1,0 +1,139 @@
+"""Prompts to train on: those of the user's files, or those that ship with specc, as tokens."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from specc.bounded_read import read_bounded
+from specc.huggingface import quiet
+from specc.messages import Conversation
+from specc.prompts import read_lines
+from specc.runtime.errors import PromptError, first_line
+
+SHIPPED = Path(__file__).with_name("prompts.json")
+LINES = (".jsonl", ".json", ".gz")  # files with one prompt on each line; others are text that the model continues
+ROWS = "rows"  # the slot whose values are rows of several slots
+
+
+def shipped_prompts(count: int, seed: int) -> list[str]:
+    """Compose prompts from the templates that ship with specc.
+
+    Args:
+        count: the number of prompts. All are different.
+        seed: decides which are taken. The groups of templates take turns.
+    """
+    rng = random.Random(seed)
+    groups = json.loads(SHIPPED.read_text(encoding="utf-8"))["groups"]
+    streams = [_compose(group, rng) for group in groups]
+    turns: list[Iterator[str]] = list(streams)
+    prompts: dict[str, None] = {}
+    while turns and len(prompts) < count:
+        for stream in list(turns):
+            text = next(stream, None)
+            if text is None:
+                turns.remove(stream)
+            elif len(prompts) < count:
+                prompts.setdefault(text)
+    return list(prompts)
+
+
+def _compose(group: Mapping[str, Any], rng: random.Random) -> Iterator[str]:
+    """Yield every template of a group with every value of its slots, in random order."""
+    slots: Mapping[str, Sequence[Any]] = group["slots"]
+    sizes = {template: _slots_of(template, slots) for template in group["templates"]}
+    counts = [math.prod(len(slots[name]) for name in names) for names in sizes.values()]
+    order = rng.sample(range(sum(counts)), sum(counts))
+    starts = list(itertools.accumulate(counts, initial=0))
+    templates = list(sizes.items())
+    for number in order:
+        index = next(i for i, start in enumerate(starts[1:]) if number < start)
+        template, names = templates[index]
+        yield _fill(template, names, group, number - starts[index])
+
+
+def _slots_of(template: str, slots: Mapping[str, Sequence[Any]]) -> list[str]:
+    return [name for name in slots if name == ROWS or f"{{{name}}}" in template]
+
+
+def _fill(template: str, names: Sequence[str], group: Mapping[str, Any], number: int) -> str:
+    """Fill the slots of a template with the values that a number stands for."""
+    for name in names:
+        values = group["slots"][name]
+        number, index = divmod(number, len(values))
+        row = dict(zip(group[ROWS], values[index], strict=True)) if name == ROWS else {name: values[index]}
+        for slot, value in row.items():
+            template = template.replace(f"{{{slot}}}", value)
+    return template
+
+
+def prompt_tokens(files: Sequence[Path], tokenizer: Any, *, count: int, longest: int, seed: int) -> list[list[int]]:
+    """Return the prompts to train on, as tokens, in random order.
+
+    Args:
+        files: JSON lines with `prompt`, `turns` (the first counts) or `messages`; or text, which is cut into pieces
+            that the model continues. Without files, prompts that ship with specc are taken.
+        tokenizer: of transformers. If it has a chat template, prompts become the user's first message.
+        count: the largest number of prompts.
+        longest: the largest number of tokens of a prompt. The middle of a longer one is left out.
+        seed: of the order.
+
+    Raises:
+        PromptError: a file cannot be read, a line has another form, or nothing is left.
+    """
+    if files:
+        prompts = [tokens for file in files for tokens in _of_file(file, tokenizer, longest)]
+    else:
+        prompts = [_of_source(text, tokenizer, str(SHIPPED)) for text in shipped_prompts(count, seed)]
+    different = list(dict.fromkeys(tuple(_shorten(tokens, longest)) for tokens in prompts if tokens))
+    if len(different) < 2:
+        raise PromptError(f"{', '.join(map(str, files))}: there are fewer than two different prompts; give more")
+    random.Random(seed).shuffle(different)
+    return [list(tokens) for tokens in different[:count]]
+
+
+def _shorten(tokens: Sequence[int], longest: int) -> Sequence[int]:
+    head = longest // 2
+    return tokens if len(tokens) <= longest else [*tokens[:head], *tokens[len(tokens) - (longest - head) :]]
+
+
+def _of_file(file: Path, tokenizer: Any, longest: int) -> list[list[int]]:
+    """Return the prompts of one file."""
+    if file.suffix in LINES:
+        prompts = []
+        for line in read_lines(file):
+            if isinstance(line.source, PromptError):
+                raise line.source
+            prompts.append(_of_source(line.source, tokenizer, f"{file}, prompt {line.index + 1}"))
+        return prompts
+    try:
+        with file.open("rb") as opened:
+            text = read_bounded(opened, file).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise PromptError(f"cannot read text from {file}: {e}; give UTF-8 text or JSON lines (.jsonl)") from e
+    with quiet():  # transformers warns of a text that is longer than the model's context
+        tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = [tokens[start : start + longest] for start in range(0, len(tokens), longest)]
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _of_source(source: str | Conversation, tokenizer: Any, where: str) -> list[int]:
+    """Turn one prompt into tokens, through the chat template if there is one."""
+    try:
+        if isinstance(source, str) and not getattr(tokenizer, "chat_template", None):
+            raw: list[int] = tokenizer(source)["input_ids"]
+            return raw
+        messages: Any = [{"role": "user", "content": source}] if isinstance(source, str) else source.messages
+        options: dict[str, Any] = {}
+        if isinstance(source, Conversation):
+            options = {"tools": source.tools, "documents": source.documents, **(source.chat_template_kwargs or {})}
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
+        tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
+    except Exception as e:  # templates raise errors of jinja2, of transformers and of Python
+        raise PromptError(f"{where}: the chat template refuses it: {first_line(e)}") from e

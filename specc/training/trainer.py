@@ -1,0 +1,286 @@
+"""The loop that trains a head."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specc.heads import Head
+from specc.runtime.errors import HeadError
+from specc.training.acceptance import CHAIN, measure
+from specc.training.batches import Batch, collate, epoch
+from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from specc.training.course import Course
+from specc.training.distillation import Distillation
+from specc.training.shards import Recording
+
+DEEPER = 0.8  # the weight of a depth's loss, relative to the depth before
+LOW = 0.02  # of the learning rate, at the end
+COMPARED = 128  # rows of a depth whose first choice is compared with the model's, for the display
+RECENT = 25  # updates of which the mean loss is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """The options of the training loop.
+
+    Attributes:
+        minutes: the time of the updates, those before an interrupt included. The evaluations come on top.
+        updates: the number of updates, in place of `minutes`. Then two runs give equal weights.
+        learning_rate: of the layer. Others have a share of it, see `Course.rates`.
+        tokens: of a batch.
+        accumulate: batches of one update.
+        warm_up: updates until the learning rate is reached.
+        share: of the rows that are trained at each depth but the first.
+        clip: the largest norm of the gradient.
+        decay: the weight decay.
+        every: seconds between two checkpoints.
+        evaluations: how often the acceptance is measured on the way.
+        patience: evaluations without a better one before the training stops.
+        held_out: tokens of held-out text that an evaluation on the way reads.
+        kind: the type of numbers in which products run.
+        seed: of the order of the text, and of the rows.
+    """
+
+    minutes: float = 60.0
+    updates: int | None = None
+    learning_rate: float = 8e-4
+    tokens: int = 1536
+    accumulate: int = 1
+    warm_up: int = 40
+    share: float = 0.5
+    clip: float = 1.0
+    decay: float = 0.01
+    every: float = 60.0
+    evaluations: int = 12
+    patience: int = 4
+    held_out: int = 4000
+    kind: torch.dtype = torch.float32
+    seed: int = 0
+
+    def part(self, progress: Progress) -> float:
+        """Return which part of the training is done, from 0 to 1."""
+        if self.updates is not None:
+            return min(1.0, progress.updates / max(1, self.updates))
+        return min(1.0, progress.seconds / max(1e-9, 60 * self.minutes))
+
+    def rate(self, progress: Progress) -> float:
+        """Return the learning rate: it rises over `warm_up` updates and falls as a cosine."""
+        rising = min(1.0, (progress.updates + 1) / max(1, self.warm_up))
+        return self.learning_rate * rising * (LOW + (1 - LOW) * 0.5 * (1 + math.cos(math.pi * self.part(progress))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What the trainer shows while it runs.
+
+    Attributes:
+        part: of the training that is done, from 0 to 1.
+        loss: the recent mean loss at depth 0.
+        agreement: how often the head's first choice was the model's, at each depth.
+        speed: tokens a second.
+        chain: tokens a step on held-out text, at the last evaluation; 0 before the first.
+    """
+
+    part: float
+    loss: float
+    agreement: tuple[float, ...]
+    speed: float
+    chain: float
+
+
+class Trainer:
+    """A training of one head.
+
+    Args:
+        head: the head, with its embedding table.
+        course: how its architecture is trained.
+        loss: compares it with its model.
+        options: of the loop.
+        checkpoint: the file of the state.
+        settings: what a training that resumes must have in common with this one.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        course: Course,
+        loss: Distillation,
+        options: TrainerOptions,
+        checkpoint: Path,
+        settings: dict[str, Any],
+    ) -> None:
+        self.head, self.course, self.loss, self.options = head, course, loss, options
+        self.checkpoint, self.settings = checkpoint, settings
+        self.best_file = checkpoint.with_name("best-" + checkpoint.name)
+        groups = [{"params": [p], "factor": _factor(name, course)} for name, p in head.named_parameters()]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.decay
+        )
+        self.progress = Progress()
+
+    def run(
+        self,
+        recordings: Sequence[Recording],
+        held_out: Sequence[Recording],
+        show: Callable[[Sight], None] = lambda sight: None,
+    ) -> Progress:
+        """Train until the time is over or the acceptance no longer grows. Leave the best weights in the head.
+
+        Args:
+            recordings: text to train on.
+            held_out: text to measure on.
+            show: called after each update.
+
+        Raises:
+            HeadError: the loss is not a number. The checkpoint is the last good state.
+        """
+        progress = load_checkpoint(self.checkpoint, self.head, self.optimizer, self.settings) or self.progress
+        self.progress = progress
+        watched = _cut(held_out, self.options.held_out)
+        if not progress.acceptances:
+            self._evaluate(watched)
+        window: list[list[float]] = []
+        saved = time.monotonic()
+        groups = epoch(recordings, self.options.tokens, self._seed(progress.epoch))
+        while self.options.part(progress) < 1 and not self._stalled():
+            start = time.monotonic()
+            parts = []
+            for _ in range(self.options.accumulate):
+                if progress.batch >= len(groups):
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
+                    groups = epoch(recordings, self.options.tokens, self._seed(progress.epoch))
+                parts.append(collate(groups[progress.batch]))
+                progress.batch += 1
+            window = [*window[-RECENT + 1 :], self._update(parts)]
+            count = sum(int(part.valid.sum()) for part in parts)
+            seconds = time.monotonic() - start
+            progress.seconds += seconds
+            progress.tokens += count
+            show(self._sight(window, count / seconds))
+            self._keep_losses(window)
+            if self._evaluation_is_due():
+                self._evaluate(watched)
+            if time.monotonic() - saved > self.options.every:
+                self.save()
+                saved = time.monotonic()
+        self._evaluate(watched)
+        self.save()
+        self._take_best()
+        return progress
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(self.checkpoint, self.head, self.optimizer, self.progress, self.settings)
+
+    def _seed(self, number: int) -> int:
+        return self.options.seed * 1009 + number
+
+    def _update(self, parts: Sequence[Batch]) -> list[float]:
+        """Change the weights once. Return the loss and the agreement of each depth, in turns."""
+        self.head.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.rate(self.progress) * group["factor"]
+        self.optimizer.zero_grad()
+        figures = torch.zeros(2 * self.course.steps)
+        for number, batch in enumerate(parts):
+            losses, agreements = self._losses(batch, number)
+            total = torch.stack([DEEPER**depth * loss for depth, loss in enumerate(losses)]).sum() / len(parts)
+            if not torch.isfinite(total):
+                raise self._not_finite(total)
+            total.backward()
+            figures[0::2] += torch.stack([loss.detach() for loss in losses]) / len(parts)
+            figures[1::2] += torch.tensor(agreements) / len(parts)
+        norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.options.clip)
+        if not torch.isfinite(norm):
+            raise self._not_finite(norm)
+        self.optimizer.step()
+        self.progress.updates += 1
+        return figures.tolist()
+
+    def _not_finite(self, value: Tensor) -> HeadError:
+        """Keep the state before the update, which is good, and say that training has failed."""
+        self.save()
+        return HeadError(
+            f"the loss of update {self.progress.updates + 1} is {float(value.detach())}; the last good state is in "
+            f"{self.checkpoint}; train again with a lower --learning-rate"
+        )
+
+    def _losses(self, batch: Batch, number: int) -> tuple[list[Tensor], list[float]]:
+        """Return the loss and the agreement at each depth."""
+        generator = torch.Generator().manual_seed((self._seed(0) + self.progress.updates) * 64 + number)
+        losses, agreements = [], []
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.kind == torch.bfloat16):
+            for depth, features in enumerate(self.course.unroll(self.head, batch, self.course.steps)):
+                rows = batch.rows(depth)
+                if depth:
+                    rows &= torch.rand(rows.shape, generator=generator) < self.options.share
+                model_logits = self.loss.logits(batch.final[:, 1:][rows].to(self.options.kind))
+                logits = self.course.product(self.head, depth, features[rows])
+                losses.append(self.loss.loss(logits, model_logits))
+                same = logits[:COMPARED].argmax(-1) == model_logits[:COMPARED].argmax(-1)
+                agreements.append(float(same.float().mean()))
+        return losses, agreements
+
+    def _sight(self, window: Sequence[Sequence[float]], speed: float) -> Sight:
+        means = [sum(column) / len(window) for column in zip(*window, strict=True)]
+        last = max(self.progress.acceptances, key=int, default=None)
+        return Sight(
+            part=self.options.part(self.progress),
+            loss=means[0],
+            agreement=tuple(means[1::2]),
+            speed=speed,
+            chain=self.progress.acceptances[last] if last else 0.0,
+        )
+
+    def _keep_losses(self, window: Sequence[Sequence[float]]) -> None:
+        if self.progress.updates % RECENT == 0:
+            means = [sum(column) / len(window) for column in zip(*window, strict=True)]
+            self.progress.losses[str(self.progress.updates)] = [round(mean, 4) for mean in means[0::2]]
+
+    def _evaluation_is_due(self) -> bool:
+        """Tell whether the part that is done has passed the next multiple of 1 / evaluations."""
+        return self.options.part(self.progress) * self.options.evaluations >= len(self.progress.acceptances)
+
+    def _stalled(self) -> bool:
+        later = [update for update in self.progress.acceptances if int(update) > self.progress.best_update]
+        return len(later) >= self.options.patience
+
+    def _evaluate(self, held_out: Sequence[Recording]) -> None:
+        """Measure the acceptance on held-out text, and keep the weights if they are the best so far."""
+        update = self.progress.updates
+        if str(update) in self.progress.acceptances:
+            return
+        depths = CHAIN if self.course.recurrent else self.course.steps
+        chain = round(measure(self.head, self.course, held_out, depths).chain, 4)
+        self.progress.acceptances[str(update)] = chain
+        if chain > self.progress.best:
+            self.progress.best, self.progress.best_update = chain, update
+            save_checkpoint(self.best_file, self.head, self.optimizer, self.progress, self.settings)
+
+    def _take_best(self) -> None:
+        """Put the best weights into the head."""
+        load_checkpoint(self.best_file, self.head, self.optimizer, self.settings)
+        self.head.eval()
+
+
+def _factor(name: str, course: Course) -> float:
+    """Return the factor of a parameter's learning rate."""
+    return next((factor for prefix, factor in course.rates.items() if name.split(".")[0] == prefix), 1.0)
+
+
+def _cut(recordings: Sequence[Recording], tokens: int) -> list[Recording]:
+    """Return recordings from the start that have so many tokens together, one at least."""
+    result: list[Recording] = []
+    for recording in recordings:
+        if result and sum(map(len, result)) + len(recording) > tokens:
+            break
+        result.append(recording)
+    return result

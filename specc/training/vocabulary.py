@@ -1,0 +1,28 @@
+"""Choose the tokens that a head knows: those that the recorded text has most often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def choose_vocabulary(texts: Iterable[Tensor], size: int, vocab_size: int) -> tuple[Tensor, float]:
+    """Choose the most frequent tokens.
+
+    Args:
+        texts: the tokens of each text.
+        size: the number of tokens to choose.
+        vocab_size: the number of tokens that the model has.
+
+    Returns:
+        The tokens in ascending order, [size] int64, and the share of the text that they make. Of tokens that are
+        equally frequent the smaller ones count first, which byte-pair encodings learned first.
+    """
+    counts = torch.zeros(vocab_size, dtype=torch.float64)
+    for text in texts:
+        counts += torch.bincount(text, minlength=vocab_size)[:vocab_size]
+    order = torch.argsort(counts, descending=True, stable=True)
+    chosen_tokens = order[: min(size, vocab_size)].sort().values
+    return chosen_tokens, float(counts[chosen_tokens].sum() / counts.sum().clamp(min=1))

@@ -1,0 +1,275 @@
+"""libspecc replays golden outputs, and refuses what it cannot use in one line."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libspecc
+import pytest
+from libspecc import LibraryError, Model, Session
+from shell import copied, edit_golden, edit_manifest
+from signing import signed
+
+from specc.exactness.golden import Case, read_cases
+
+ROOT = Path(__file__).parents[2]
+FROZEN = ROOT / "tests" / "bundles" / "schema-3"
+OLD = ROOT / "tests" / "bundles" / "schema-2"
+CASES = read_cases(FROZEN / "golden.jsonl")
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("libspecc")]
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Iterator[Model]:
+    opened = Model(FROZEN)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def session(frozen: Model) -> Iterator[Session]:
+    opened = Session(frozen)
+    yield opened
+    opened.close()
+
+
+def refusal(bundle: Path) -> str:
+    """Return the line by which libspecc refuses a bundle."""
+    with pytest.raises(LibraryError) as error:
+        Model(bundle)
+    return str(error.value)
+
+
+def test_it_names_the_recipes_that_it_has(frozen: Model) -> None:
+    assert frozen.recipes() == ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft"]
+
+
+@pytest.mark.parametrize("recipe", ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft"])
+def test_golden_outputs_are_identical(recipe: str, session: Session) -> None:
+    for case in CASES:
+        answer, stats = session.generate(case.prompt_ids, len(case.token_ids), recipe)
+        assert answer == case.token_ids
+        assert (stats.recipe, stats.new_tokens) == (recipe.encode(), len(answer))
+        assert (stats.mean_acceptance_length > 1) == (stats.accepted > 0)
+
+
+@pytest.mark.model
+def test_every_recipe_of_a_new_bundle_is_identical(model: Path, tmp_path: Path) -> None:
+    from specc.compiler import Options, compile_bundle
+
+    output = tmp_path / "new.specc"
+    recipes = ("prompt-lookup", "recycled-lookup", "token-recycling", "layer-skip", "quantized-self-draft", "cascade")
+    compile_bundle(Options(model=str(model), output=output, recipes=recipes, golden_tokens=24, dtype="fp32"))
+    opened = Model(output)
+    assert opened.recipes() == ["plain", *recipes]
+    session = Session(opened)
+    for recipe in opened.recipes():
+        for case in read_cases(output / "golden.jsonl"):
+            assert session.generate(case.prompt_ids, len(case.token_ids), recipe)[0] == case.token_ids
+    session.close()
+    opened.close()
+
+
+def test_a_bundle_of_schema_2_is_replayed() -> None:
+    opened = Model(OLD)
+    session = Session(opened)
+    for case in read_cases(OLD / "golden.jsonl"):
+        assert session.generate(case.prompt_ids, len(case.token_ids), "prompt-lookup")[0] == case.token_ids
+    session.close()
+    opened.close()
+
+
+def test_a_recipe_without_its_drafter_is_replaced_and_named(session: Session) -> None:
+    answer, stats = session.generate(CASES[0].prompt_ids, 8, "lookahead")
+    assert answer == CASES[0].token_ids[:8]
+    assert stats.recipe != b"lookahead"
+
+
+def test_tokens_come_step_by_step_and_the_callback_can_end_the_answer(session: Session) -> None:
+    steps: list[list[int]] = []
+
+    def take(tokens: list[int]) -> bool:
+        steps.append(tokens)
+        return len(steps) < 3
+
+    answer, stats = session.generate(CASES[1].prompt_ids, 32, "plain", take)
+    assert [len(step) for step in steps] == [1, 1, 1]
+    assert answer == CASES[1].token_ids[:3] and stats.new_tokens == 3
+
+
+def test_another_thread_can_cancel(session: Session) -> None:
+    began = threading.Event()
+
+    def take(tokens: list[int]) -> bool:
+        began.set()
+        return True
+
+    threading.Thread(target=lambda: (began.wait(), session.cancel())).start()
+    answer, _ = session.generate(CASES[1].prompt_ids, 200, "plain", take)
+    assert answer[: len(CASES[1].token_ids)] == CASES[1].token_ids[: len(answer)]
+
+
+def test_sessions_of_one_model_run_at_once(frozen: Model) -> None:
+    answers: dict[int, list[int]] = {}
+
+    def decode(number: int) -> None:
+        session = Session(frozen)
+        answers[number] = session.generate(CASES[number].prompt_ids, 32, "prompt-lookup")[0]
+        session.close()
+
+    threads = [threading.Thread(target=decode, args=(number,)) for number in range(len(CASES))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[number] for number in range(len(CASES))] == [case.token_ids for case in CASES]
+
+
+def test_a_second_turn_uses_the_rows_of_the_first(session: Session) -> None:
+    first, _ = session.generate(CASES[0].prompt_ids, 8, "plain")
+    longer = [*CASES[0].prompt_ids, *first]
+    expected = CASES[0].token_ids[8:16]
+    assert session.generate(longer, 8, "quantized-self-draft")[0] == expected
+    other = Case("", CASES[2].prompt_ids, CASES[2].token_ids, CASES[2].gaps)
+    assert session.generate(other.prompt_ids, 8, "plain")[0] == other.token_ids[:8]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count", "recipe", "message"),
+    [
+        ([], 4, None, "the prompt has 0 tokens; give 1 to "),
+        ([1] * 100000, 4, None, "the prompt has 100000 tokens; give 1 to "),
+        ([-1], 4, None, "the prompt has token -1; the vocabulary has 0 to "),
+        ([1 << 40], 4, None, "the prompt has token 1099511627776; the vocabulary has 0 to "),
+        ([1], 0, None, "max_new_tokens is 0; give 1 or more"),
+        ([1], 4, "plai", "the bundle has no recipe 'plai', only plain, "),
+    ],
+)
+def test_bad_requests_are_one_line(prompt: list[int], count: int, recipe: str, message: str, session: Session) -> None:
+    with pytest.raises(LibraryError) as error:
+        session.generate(prompt, count, recipe)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors", "decode.onnx", "golden.jsonl"])
+def test_a_changed_or_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    file = copied(FROZEN, tmp_path) / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert name in refusal(file.parent)
+    file.unlink()
+    assert name in refusal(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m: m.update(schema=4), "the bundle has schema 4, and this library reads 2 and 3; use a newer library"),
+        (
+            lambda m: m.update(schema=1),
+            "the bundle has schema 1, and this library reads 2 and 3; compile the bundle again",
+        ),
+        (lambda m: m["files"].update({"../x": {"bytes": 1, "sha256": ""}}), "'../x', which is not inside the bundle"),
+        (lambda m: m.update(engines=[]), "the bundle has no engine "),
+        (lambda m: m["engines"][0].update(needs={"specc::Linear": "1"}), "needs specc::Linear, which libspecc has not"),
+        (lambda m: m.pop("caches"), "caches"),
+    ],
+)
+def test_a_manifest_that_it_cannot_use_is_one_line(edit: Any, message: str, tmp_path: Path) -> None:
+    bundle = edit_manifest(copied(FROZEN, tmp_path), edit)
+    try:
+        model = Model(bundle)
+        session = Session(model)
+        session.generate([1], 2)
+    except LibraryError as e:
+        assert message in str(e) and "\n" not in str(e)
+    else:
+        raise AssertionError("the bundle was not refused")
+
+
+def test_a_library_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libspecc, "onnxruntime_library", lambda: "/nowhere/libonnxruntime.so")
+    assert refusal(FROZEN).startswith("cannot open ONNX Runtime at /nowhere/libonnxruntime.so (")
+    monkeypatch.setattr(libspecc, "onnxruntime_library", lambda: "libc.so.6")
+    assert "is not ONNX Runtime's library" in refusal(FROZEN)
+
+
+def test_the_program_replays_and_its_status_says_how(tmp_path: Path) -> None:
+    def replay(bundle: Path) -> subprocess.CompletedProcess[str]:
+        command = [str(libspecc.built() / "specc-replay"), str(bundle)]
+        return subprocess.run(command, env=libspecc.environment(), capture_output=True, text=True)
+
+    whole = replay(FROZEN)
+    assert whole.returncode == 0 and whole.stdout.count("4 identical, 0 near-tie, 0 diverged") == 4
+    other = edit_golden(copied(FROZEN, tmp_path), lambda cases: cases[0]["token_ids"].__setitem__(2, 0))
+    assert replay(other).returncode == 1
+    empty = edit_golden(other, lambda cases: cases.clear())
+    result = replay(empty)
+    assert result.returncode == 2 and result.stderr.endswith("has no golden cases; compile the bundle again\n")
+    assert replay(tmp_path / "nothing").returncode == 2
+
+
+def test_another_program_finds_the_library_by_cmake(tmp_path: Path) -> None:
+    folder, prefix = libspecc.built(), tmp_path / "prefix"
+    subprocess.run(["cmake", "--install", str(folder), "--prefix", str(prefix)], check=True, capture_output=True)
+    (tmp_path / "main.c").write_text(
+        "#include <specc.h>\n#include <stdio.h>\nint main(void) { puts(specc_version()); return 0; }\n"
+    )
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(user C CXX)\nfind_package(specc REQUIRED)\n"
+        "add_executable(user main.c)\ntarget_link_libraries(user specc::specc)\n"
+    )
+    build = ["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "build"), f"-DCMAKE_PREFIX_PATH={prefix}"]
+    subprocess.run(build, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", str(tmp_path / "build")], check=True, capture_output=True)
+    result = subprocess.run([str(tmp_path / "build" / "user")], capture_output=True, text=True)
+    assert result.stdout == "0.1.0\n"
+
+
+def mutated(manifest: bytes, rng: random.Random) -> bytes:
+    """Change a manifest at random, and sign it again in half of the cases."""
+    if rng.random() < 0.5:
+        content = bytearray(manifest)
+        for _ in range(rng.randint(1, 8)):
+            content[rng.randrange(len(content))] = rng.choice(b'{}[]",:0919xe-')
+        return bytes(content)
+    data = json.loads(manifest)
+    for _ in range(rng.randint(1, 3)):
+        place: Any = data
+        while isinstance(place, (dict, list)) and place:
+            key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if not isinstance(place[key], (dict, list)) or rng.random() < 0.2:
+                place[key] = rng.choice([None, -1, 0, 1, 1 << 31, 1 << 62, 0.5, "", "x", "decode", [], {}, [[]], True])
+                break
+            place = place[key]
+    return signed(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_mutated_manifests_crash_nothing_under_sanitizers(seed: int, tmp_path: Path) -> None:
+    fuzz(tmp_path, seed, 1000, libspecc.built("address,undefined"))
+
+
+def test_mutated_manifests_crash_nothing(tmp_path: Path) -> None:
+    fuzz(tmp_path, 0, 40, libspecc.built())
+
+
+def fuzz(directory: Path, seed: int, count: int, folder: Path) -> None:
+    """Replay bundles whose manifests were changed at random: each ends with 0, 1 or 2, and within a minute."""
+    bundle, rng = copied(FROZEN, directory), random.Random(seed)
+    manifest = (bundle / "manifest.json").read_bytes()
+    for _ in range(count):
+        (bundle / "manifest.json").write_bytes(mutated(manifest, rng))
+        command = [str(folder / "specc-replay"), str(bundle)]
+        result = subprocess.run(command, env=libspecc.environment(), capture_output=True, text=True, timeout=60)
+        assert result.returncode in (0, 1, 2), (result.returncode, result.stderr)
+        if result.returncode == 2:
+            assert result.stderr.startswith("specc-replay: error: ") and result.stderr.count("\n") == 1

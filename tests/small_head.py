@@ -1,0 +1,63 @@
+"""Heads and recorded text that are small enough to train in a test."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from specc.heads import Head, HeadConfig, Target, build_head, digest
+from specc.training.shards import Recording
+from specc.training.teacher import Teacher
+
+SIZE, VOCABULARY, LAYERS, KNOWN = 32, 40, 3, 24
+SETTINGS: dict[str, dict[str, float]] = {
+    "eagle3": {"heads": 4, "key_heads": 2, "head_size": 8, "mlp_size": 48, "rope_theta": 1e4, "eps": 1e-6},
+    "medusa": {"heads": 3, "eps": 1e-6},
+}
+TAPS = {"eagle3": (0, 1, -1), "medusa": (-1,)}
+
+
+def tables() -> Tensor:
+    """Return an embedding table [V, d], the same at each call."""
+    return torch.randn(VOCABULARY, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def config(architecture: str, draft_vocab_size: int = KNOWN) -> HeadConfig:
+    target = Target(name="toy", digest=digest(tables()), hidden_size=SIZE, vocab_size=VOCABULARY, layers=LAYERS)
+    return HeadConfig(
+        architecture=architecture,
+        target=target,
+        taps=TAPS[architecture],
+        draft_vocab_size=draft_vocab_size,
+        settings=SETTINGS[architecture],
+    )
+
+
+def head(architecture: str, draft_vocab_size: int = KNOWN) -> Head:
+    """Return a head with random weights, those that start at zero included."""
+    torch.manual_seed(0)
+    module = build_head(config(architecture, draft_vocab_size))
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    module.attach(tables())
+    return module.eval()
+
+
+def teacher() -> Teacher:
+    table = tables()
+    return Teacher(target=config("eagle3").target, embedding=table, product=table, bias=None, config=None)
+
+
+def recordings(count: int, architecture: str = "eagle3", length: int = 20, seed: int = 0) -> list[Recording]:
+    """Return texts of a toy model: the next token is the last one plus one, and the states say so."""
+    generator = torch.Generator().manual_seed(seed)
+    table = tables()
+    texts = []
+    for number in range(count):
+        start = int(torch.randint(KNOWN, (1,), generator=generator))
+        tokens = (start + torch.arange(length + number % 3)) % KNOWN
+        final = table[(tokens + 1) % KNOWN]
+        noise = 0.05 * torch.randn(len(tokens), SIZE, generator=generator)
+        states = torch.cat([table[tokens]] * (len(TAPS[architecture]) - 1) + [final + noise], 1)
+        texts.append(Recording(tokens=tokens, states=states.bfloat16(), final=final.bfloat16(), prompt=4))
+    return texts

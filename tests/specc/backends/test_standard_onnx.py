@@ -1,0 +1,143 @@
+"""Operators of specc-kernels against what takes their place: weights unpacked exactly, attention to the last bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from specc.backends.standard_onnx import dense, has_lanes, numbers, per_block, standardise
+from specc.runtime.engines import kernels
+from specc.runtime.errors import BackendError
+
+pack: Any = pytest.importorskip("specc_kernels.pack", reason="specc-kernels is not built; pip install ./kernels")
+pytestmark = pytest.mark.torch
+
+HEADS, KV_HEADS, SIZE, CAPACITY, PAST, SLOTS = 4, 2, 16, 40, 11, 5
+TREE = np.array([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [1, 0, 1, 0, 1]], bool)
+DEPTHS = np.array([0, 1, 1, 2, 2])
+ELEMENTS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("k", "columns"), [(64, 64), (5, 33), (96, 7)])
+def test_dense_panels_unpack_to_the_matrix(k: int, columns: int) -> None:
+    matrix = random(k, columns)
+    words = pack.to_bf16(matrix)
+    assert np.array_equal(dense(pack.f32(matrix), columns, k), matrix.T)
+    rounded = pack.from_bf16(pack.bf16(words))  # bf16 panels as values
+    assert np.array_equal(dense(rounded, columns, k), pack.from_bf16(words).T)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("block", [32, 64])
+def test_numbers_of_few_bits_unpack_to_those_that_were_packed(bits: int, block: int) -> None:
+    values = np.random.default_rng(0).integers(0, 1 << bits, (2 * block, 35), np.uint8)
+    result = numbers(pack.nbits(values, bits, block), 35, bits)
+    split = np.stack([result & 15, result >> 4], -1).reshape(35, -1) if bits == 4 else result.reshape(35, -1)
+    assert result.shape == (35, 2, block * bits // 8) and np.array_equal(split, values.T)
+
+
+def test_scales_unpack_to_one_for_each_column_and_block() -> None:
+    scales = random(3, 35)
+    assert np.array_equal(per_block(pack.per_block(scales), 35), scales.T)
+
+
+def model_of(inputs: dict[str, np.ndarray | None], rows: dict[str, np.ndarray], **attributes: Any) -> ir.Model:
+    """Return a model of one TreeAttention."""
+    names = [name if value is not None else "" for name, value in inputs.items()]
+    shape_of_rows = [1, KV_HEADS, CAPACITY, SIZE]
+    values = [
+        helper.make_tensor_value_info(name, ELEMENTS[str(value.dtype)], value.shape)
+        for name, value in (inputs | rows).items()
+        if value is not None
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, SLOTS, HEADS * SIZE])]
+    outputs += [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape_of_rows) for n in ("keys", "values")]
+    node = helper.make_node(
+        "TreeAttention", [*names, *rows], ["y", "keys", "values"], domain="specc",
+        num_heads=HEADS, kv_num_heads=KV_HEADS, scale=0.25, **attributes,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("specc", 1)]
+    return ir.from_proto(
+        helper.make_model(helper.make_graph([node], "one", values, outputs), opset_imports=opsets, ir_version=9)
+    )
+
+
+def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    kernels.register(options)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    results: list[np.ndarray] = session.run(None, feeds)
+    return results
+
+
+def inputs_of(mask: np.ndarray | None, rotates: bool, sinks: bool, positions: np.ndarray) -> Any:
+    cos, sin = (random(CAPACITY, SIZE // 2, seed=seed) for seed in (2, 3))
+    return {
+        "packed": random(1, SLOTS, (HEADS + 2 * KV_HEADS) * SIZE),
+        "past_len": np.array([PAST]),
+        "widths": None,
+        "positions": positions[None],
+        "cos": cos if rotates else None,
+        "sin": sin if rotates else None,
+        "mask": mask,
+        "sinks": random(HEADS, seed=4) if sinks else None,
+    }
+
+
+SPAN = np.concatenate([np.tile(np.array([[1, 0, 1]], bool), (SLOTS, 1)), TREE], 1)  # governs three rows before, too
+MASKS = {"chain": None, "tree": TREE, "span": SPAN}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("window", [0, 6])
+@pytest.mark.parametrize("interleaved", [0, 1])
+def test_attention_by_standard_operators_is_that_of_the_kernels(mask: str, window: int, interleaved: int) -> None:
+    depths = np.arange(SLOTS) if mask == "chain" else DEPTHS
+    inputs = inputs_of(MASKS[mask], rotates=True, sinks=not window, positions=PAST + depths)
+    rows = {"past_key": random(1, KV_HEADS, CAPACITY, SIZE, seed=5)}
+    rows["past_value"] = random(1, KV_HEADS, CAPACITY, SIZE, seed=6)
+    attributes: dict[str, Any] = {"local_window_size": window, "rotary_interleaved": interleaved}
+    model = model_of(inputs, rows, softcap=0.0 if window else 3.0, **attributes)
+    feeds = {name: value for name, value in (inputs | rows).items() if value is not None}
+    expected = run(model, feeds)
+    assert standardise(model) == 1 and "specc" not in model.opset_imports
+    assert {node.domain for node in model.graph} <= {"", "com.microsoft"}
+    y, keys, values = run(model, feeds)
+    np.testing.assert_allclose(y, expected[0], atol=2e-5)
+    used = slice(0, PAST + SLOTS)
+    np.testing.assert_allclose(keys[:, :, used], expected[1][:, :, used], atol=1e-6)
+    assert np.array_equal(values[:, :, used], expected[2][:, :, used])
+
+
+def test_a_rotation_that_onnx_runtime_does_not_know_is_refused() -> None:
+    inputs = inputs_of(None, rotates=True, sinks=False, positions=PAST + np.arange(SLOTS))
+    inputs |= {name: inputs[name][:, :3] for name in ("cos", "sin")}
+    rows = {name: random(1, KV_HEADS, CAPACITY, SIZE) for name in ("past_key", "past_value")}
+    with pytest.raises(BackendError, match="6 numbers of each head turn by their position, and ONNX Runtime's"):
+        standardise(model_of(inputs, rows))
+
+
+def test_lanes_are_noticed() -> None:
+    inputs = inputs_of(None, rotates=False, sinks=False, positions=PAST + np.arange(SLOTS))
+    rows = {name: random(1, KV_HEADS, CAPACITY, SIZE) for name in ("past_key", "past_value")}
+    assert not has_lanes(model_of(inputs, rows))
+    assert has_lanes(model_of(inputs | {"widths": np.array([SLOTS])}, rows))
+
+
+def test_an_operator_without_a_counterpart_is_named() -> None:
+    node = helper.make_node("LinearFP8", ["x"], ["y"], domain="specc")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "one", values[:1], values[1:])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("specc", 1)]))
+    with pytest.raises(BackendError, match="the operator specc::LinearFP8 has no standard counterpart; upgrade specc"):
+        standardise(model)

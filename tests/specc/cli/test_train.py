@@ -1,0 +1,50 @@
+"""The verb `train`: its table, its JSON, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shell import refused, specc
+
+SMALL = ("--prompts", 24, "--answer-tokens", 12, "--held-out", 6, "--updates", 2, "--draft-vocab-size", 128)
+
+
+@pytest.mark.torch
+class TestVerb:
+    def test_the_json_is_the_card_and_the_table_says_what_is_next(self, model: Path, tmp_path: Path) -> None:
+        card = specc("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", *SMALL, "--json").json
+        assert card["head"] == str(tmp_path / "h") and card["recipe"] == "eagle3"
+        assert card["updates"] == 2 and card["gain"] is None
+        assert card["command"].startswith("specc train ") and "--updates 2" in card["command"]
+        again = specc("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", *SMALL, "--overwrite")
+        assert f"{card['acceptance']['chain']:.2f} tokens a step on held-out prompts" in again.out
+        assert f"Next: specc compile {model} --head {tmp_path / 'h'} -o model.specc" in " ".join(again.out.split())
+        assert (tmp_path / "h.training" / "checkpoint.safetensors").is_file()
+
+    def test_an_output_that_exists_and_an_unknown_recipe_are_refused(self, model: Path, tmp_path: Path) -> None:
+        (tmp_path / "h").mkdir()
+        assert "exists; choose another output, or --overwrite" in refused(
+            "train", model, "--recipe", "eagle3", "-o", tmp_path / "h"
+        )
+        assert "no training for the recipe 'eagle9'; there is one for eagle3, medusa" in refused(
+            "train", model, "--recipe", "eagle9", "-o", tmp_path / "g"
+        )
+
+    def test_a_malformed_line_is_named(self, model: Path, tmp_path: Path) -> None:
+        file = tmp_path / "p.jsonl"
+        file.write_text('{"prompt": "a"}\n{"prompt": 3}\n')
+        assert "p.jsonl, line 2: expected" in refused(
+            "train", model, "--recipe", "eagle3", "-o", tmp_path / "h", "--data", file
+        )
+
+
+@pytest.mark.model
+def test_costs_want_a_bundle_that_was_tuned(bundle: Path, model: Path, tmp_path: Path) -> None:
+    message = refused("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", "--costs", bundle)
+    assert f"has no measured costs; run: specc tune {bundle}" in message
+
+
+def test_twelve_bits_are_refused(tmp_path: Path) -> None:
+    message = refused("train", tmp_path, "--recipe", "eagle3", "-o", tmp_path / "h", "--bits", 12)
+    assert "numbers are not stored in 12 bits; give 8 or 16" in message

@@ -1,0 +1,111 @@
+"""Trained heads: which ones fit a target, and their graphs. tests/test_heads.py compiles them and decodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_heads import make_head, taps_of
+from transformers import PreTrainedModel
+
+from specc.compiler.heads import fit_heads, graft, load_heads, prepare_head
+from specc.heads import Head, save_head
+from specc.huggingface import describe, load_model
+from specc.passes.find import outputs
+from specc.recipes import HeadFacts
+from specc.runtime.errors import HeadError, RecipeError, SpeccWarning
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def target(model: Path) -> PreTrainedModel:
+    return load_model(str(model))
+
+
+def fit(target: PreTrainedModel, head: Head) -> Any:
+    (one,) = fit_heads({head.config.architecture: head}, target, describe(target, "models/tiny"))
+    return one
+
+
+def saved(head: Head, directory: Path) -> Path:
+    save_head(head, directory, {"card.json": "{}"})
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("hidden_size", "whose hidden_size is 65, and that of models/tiny is 64"),
+        ("vocab_size", "whose vocab_size is 513, and that of models/tiny is 512"),
+        ("layers", "whose layers is 4, and that of models/tiny is 3"),
+    ],
+)
+def test_a_head_of_another_model_is_refused_and_both_are_named(
+    target: PreTrainedModel, field: str, message: str
+) -> None:
+    head = make_head("medusa", target)
+    object.__setattr__(head.config.target, field, getattr(head.config.target, field) + 1)
+    with pytest.raises(
+        RecipeError, match=f"^head medusa was trained for tiny, {message}; give a head that was trained"
+    ):
+        fit(target, head)
+
+
+@pytest.mark.parametrize("tap", [3, -2])
+def test_a_head_that_reads_a_layer_that_is_not_there_is_refused(target: PreTrainedModel, tap: int) -> None:
+    message = rf"reads the states after layer {tap}, and models/tiny has layers 0\.\.2; give a head"
+    with pytest.raises(RecipeError, match=message):
+        fit(target, make_head("eagle3", target, taps=(0, tap)))
+
+
+def test_a_head_of_a_model_with_other_weights_is_taken_with_a_warning(target: PreTrainedModel) -> None:
+    head = make_head("medusa", target)
+    object.__setattr__(head.config.target, "digest", "0" * 16)
+    with pytest.warns(
+        SpeccWarning, match="head medusa was trained for tiny, and the embeddings of models/tiny are oth"
+    ):
+        fit(target, head)
+
+
+def test_two_heads_of_one_architecture_are_refused(target: PreTrainedModel, tmp_path: Path) -> None:
+    directories = [saved(make_head("medusa", target), tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(RecipeError, match=r"a and .*b are both heads of architecture medusa; give one of them"):
+        load_heads(directories)
+    assert list(load_heads(directories[:1])) == ["medusa"]
+
+
+def test_a_directory_without_a_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HeadError, match="there is no head at "):
+        load_heads([tmp_path / "nothing"])
+
+
+def test_recipes_learn_how_many_tokens_a_head_guesses(target: PreTrainedModel) -> None:
+    assert fit(target, make_head("eagle3", target)).facts == HeadFacts(stack=1, recurrent=True)
+    assert fit(target, make_head("medusa", target)).facts == HeadFacts(stack=3, recurrent=False)
+
+
+@torch.no_grad()
+def test_the_graphs_compute_what_the_module_computes(target: PreTrainedModel) -> None:
+    known_tokens = torch.tensor([7, 3, 400, 9])
+    head = make_head("eagle3", target, known_tokens)
+    one = fit(target, head)
+    graph = prepare_head(one, 64, None).graph
+    ids, positions = torch.tensor([[5, 6, 7, 8]]), torch.arange(4)[None]
+    state = head.fuse(taps_of(target, ids, head.taps))
+    expected, values = head(ids, positions, state), graph(ids, positions, state)
+    torch.testing.assert_close(values["logits"], expected["logits"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(values["next_state"], expected["state"], atol=1e-4, rtol=1e-4)
+    assert torch.equal(values["vocabulary"], known_tokens)
+    spliced = graft(one)
+    torch.testing.assert_close(spliced.module(taps_of(target, ids, head.taps))["state"], state, atol=1e-4, rtol=1e-4)
+    assert (spliced.name, spliced.taps, list(outputs(spliced.module))) == ("eagle3", (0, 1, -1), ["state"])
+
+
+def test_the_targets_table_is_not_copied(target: PreTrainedModel) -> None:
+    one = fit(target, make_head("eagle3", target))
+    graph = prepare_head(one, 64, None).graph
+    table: Any = target.get_input_embeddings().weight
+    assert [t.data_ptr() for t in graph.buffers() if t.shape == table.shape] == [table.data_ptr()]

@@ -1,0 +1,59 @@
+"""Methods that draft by a trained head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from specc.recipes.blocks import DECODE, committing
+from specc.recipes.entry import Facts, HeadFacts, MethodBlocks
+from specc.recipes.heads import EAGLE3, EAGLE3_TREE, MEDUSA
+from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.errors import RecipeError
+from specc.runtime.tree import Tree
+
+FACTS = Facts(layers=8, vocab_size=500, heads={"eagle3": HeadFacts(), "medusa": HeadFacts(stack=3, recurrent=False)})
+
+
+def medusa(**values: Any) -> MethodBlocks:
+    return MEDUSA.plan(MEDUSA.settle(values), FACTS)
+
+
+def test_a_chain_has_engines_for_a_token_for_a_step_and_for_a_prompt() -> None:
+    blocks = EAGLE3.plan(EAGLE3.settle({"num_speculative_tokens": 3}), FACTS)
+    assert [block.slots for block in blocks.verify] == [1, 4]
+    assert {role: block.slots for role, block in blocks.engines.items()} == {"draft": 1, "feed": 4, "prefill": 64}
+    for block in blocks.engines.values():
+        assert (block.model, block.cache, block.inputs) == ("eagle3", "eagle3", ("state",))
+        assert "next_state" in block.outputs
+
+
+@pytest.mark.parametrize("depth", [1, 5])
+def test_a_tree_grows_by_a_frontier_that_sees_all_of_it(depth: int) -> None:
+    blocks = EAGLE3_TREE.plan(EAGLE3_TREE.settle({"max_depth": depth}), FACTS)
+    assert blocks.verify == (DECODE, Block(Parents(12)))
+    topology = blocks.engines["draft"].topology
+    assert (
+        isinstance(topology, Frontier) and topology.span == 1 + 4 * depth and blocks.engines["feed"].slots == 1 + depth
+    )
+
+
+def test_medusa_has_a_block_without_rows_of_its_own() -> None:
+    (draft,) = medusa().engines.values()
+    assert (draft.model, draft.cache, draft.inputs, draft.slots) == ("medusa", "target", ("state",), 1)
+
+
+def test_medusas_tree_has_as_many_levels_as_the_head_guesses_tokens() -> None:
+    tree = medusa().verify[1].topology
+    assert isinstance(tree, Tree) and tree.slots == 12 and tree.depth.max() == 3
+    message = "tree has 4 levels; the head guesses 3 tokens: give 3 levels at most"
+    with pytest.raises(RecipeError, match=message):
+        medusa(tree=[(0,), (0, 0), (0, 0, 0), (0, 0, 0, 0)])
+    with pytest.raises(RecipeError, match=r"tree has a child of rank 8; medusa has 8 of each token: use 0\.\.7"):
+        medusa(tree=[(rank,) for rank in range(9)])
+
+
+def test_a_block_that_commits_rows_returns_what_each_head_reads() -> None:
+    assert committing(DECODE, FACTS.heads).outputs == ("ids", "logits", "state:eagle3", "state:medusa")
+    assert committing(DECODE, ()) == DECODE

@@ -1,0 +1,60 @@
+"""Tokens a step, counted from ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_head import head, recordings
+
+from specc.runtime.tree import Tree
+from specc.training.acceptance import UNKNOWN, grow, measure, ranks, tokens_per_step
+from specc.training.eagle3 import COURSE
+
+pytestmark = pytest.mark.torch
+WRONG = 9
+
+
+def test_a_chain_counts_the_right_tokens_up_to_the_first_wrong_one() -> None:
+    # Roots 0 and 3 begin a step: the first draft has two right tokens, the second none.
+    text = np.array([[0, 0, 0, WRONG, 0], [0, 0, 0, 0, 0], [WRONG, 0, 0, 0, 0]])
+    assert tokens_per_step([text], Tree.chain(4)) == 5 / 3
+
+
+def test_a_head_that_is_always_right_fills_the_chain() -> None:
+    assert tokens_per_step([np.zeros((4, 10), dtype=int)], Tree.chain(5)) == 5
+    assert tokens_per_step([np.full((4, 10), WRONG)], Tree.chain(5)) == 1
+
+
+def test_a_tree_takes_the_second_rank() -> None:
+    text = np.array([[1, WRONG, 1, WRONG]])
+    assert tokens_per_step([text], Tree((-1, 0, 0))) == 2
+    assert tokens_per_step([text], Tree((-1, 0))) == 1
+
+
+def test_a_tree_grows_where_the_rates_are_high() -> None:
+    deep = grow([[0.9, 0.05], [0.9, 0.05], [0.9, 0.05]], 4)
+    wide = grow([[0.3, 0.29, 0.28], [0.1, 0.1, 0.1]], 4)
+    assert deep.parents == (-1, 0, 1, 2) and wide.parents == (-1, 0, 0, 0)
+
+
+def test_a_tree_stops_where_no_rate_is_known() -> None:
+    assert grow([[0.5]], 8).parents == (-1, 0)
+
+
+def test_a_token_outside_the_vocabulary_has_no_rank() -> None:
+    module = head("eagle3", 8)
+    acceptance = measure(module, COURSE, recordings(6), 2)
+    assert acceptance.unknown > 0.3
+    known = [text[0] for text in ranks(module, COURSE, recordings(6), 2)]
+    assert all(set(text[text != UNKNOWN]) <= set(range(8)) for text in known)
+
+
+def test_rows_begin_with_the_first_token_of_the_answer() -> None:
+    texts = recordings(3)
+    columns = sorted(text.shape[1] for text in ranks(head("eagle3"), COURSE, texts, 2))
+    assert columns == sorted(len(text) - 2 - (text.prompt - 1) for text in texts)
+
+
+def test_a_text_without_an_answer_cannot_be_measured() -> None:
+    with pytest.raises(ValueError, match="no held-out answer has a token to draft"):
+        measure(head("eagle3"), COURSE, recordings(1, length=4), 2)

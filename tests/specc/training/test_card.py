@@ -1,0 +1,50 @@
+"""The card of a head."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from specc.machine import Machine
+from specc.training.acceptance import Acceptance
+from specc.training.card import Card
+from specc.training.gain import Gain
+
+pytestmark = pytest.mark.torch
+MACHINE = Machine(cpu="Toy 9", cores=2, threads=1, memory_bytes=1, system="Linux", python="3.11", onnxruntime="1.32")
+CARD = Card(
+    recipe="eagle3", architecture="eagle3", model="./toy", command="specc train ./toy", data=("a.jsonl",),
+    recorded_tokens=12345, held_out_tokens=678, coverage=0.912, parameters=2_500_000, bits=8, minutes=10.2, updates=99,
+    trained_tokens=50000, epochs=4.05, losses=(2.5, 3.25), progress={"0": 1.3, "99": 1.6},
+    acceptance=Acceptance(
+        tokens=600, by_depth=(0.4, 0.5), by_rank=(0.4, 0.1), chain=1.66, tree=1.92, unknown=0.08
+    ),
+    gain=None, machine=MACHINE, seed=0, torch="2.13",
+)  # fmt: skip
+
+
+def test_the_page_says_data_time_machine_losses_and_acceptance() -> None:
+    texts = CARD.texts("eagle3-toy")
+    page = texts["README.md"]
+    for words in (
+        "# eagle3-toy\n", "12,345 tokens", "Prompts: a.jsonl", "99 updates, 50,000 tokens (4.0 epochs)", "10 minutes",
+        "2 cores of Toy 9", "2.50, 3.25 nats", "91.2% of the text", "specc train ./toy", "| 1 | 40.0% |\n| 2 | 50.0% |",
+        "1.66 tokens a step", "12 slots gives 1.92", "8.0% of the tokens", "Predicted gain: unknown",
+        "stored in 8 bits",
+    ):  # fmt: skip
+        assert words in page
+    assert json.loads(texts["card.json"])["acceptance"]["by_depth"] == [0.4, 0.5]
+
+
+def test_a_gain_below_the_least_is_called_not_useful() -> None:
+    good = Gain(speedup=1.31, drafted=3, step=0.02, useful=True)
+    page = replace(CARD, gain=good).texts("h")["README.md"]
+    assert "1.31 x plain decoding with chains of 3." in page and "not useful" not in page
+    poor = replace(good, speedup=1.01, useful=False)
+    assert "the head is not useful on this machine" in replace(CARD, gain=poor).texts("h")["README.md"]
+
+
+def test_without_files_the_prompts_are_those_that_ship() -> None:
+    assert "Prompts: those that ship with specc (Apache-2.0)" in replace(CARD, data=()).texts("h")["README.md"]

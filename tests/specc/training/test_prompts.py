@@ -1,0 +1,124 @@
+"""Prompts: those that ship, those of files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import save_model
+
+from specc.huggingface import load_tokenizer
+from specc.runtime.errors import PromptError
+from specc.training.prompts import SHIPPED, prompt_tokens, shipped_prompts
+
+pytestmark = pytest.mark.torch
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tokenizer with a chat template."""
+    return load_tokenizer(str(save_model(tmp_path_factory.mktemp("prompts") / "model")))
+
+
+def tokens(files: list[Path], tokenizer: Any, count: int = 100, longest: int = 400) -> list[list[int]]:
+    return prompt_tokens(files, tokenizer, count=count, longest=longest, seed=0)
+
+
+def written(file: Path, *lines: object) -> Path:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def test_more_than_two_thousand_prompts_ship_and_all_are_different() -> None:
+    prompts = shipped_prompts(2500, seed=0)
+    assert len(set(prompts)) == 2500
+    assert not [prompt for prompt in prompts if re.search(r"\{[a-z]+\}", prompt)]
+
+
+def test_the_groups_of_templates_take_turns() -> None:
+    groups = len(json.loads(SHIPPED.read_text(encoding="utf-8"))["groups"])
+    first = shipped_prompts(groups, seed=0)
+    assert sum("def " in prompt for prompt in first) <= 2 and len(first) == groups
+
+
+def test_the_seed_decides_which_prompts_are_taken() -> None:
+    assert shipped_prompts(50, seed=0) == shipped_prompts(50, seed=0) != shipped_prompts(50, seed=1)
+
+
+def test_no_prompt_of_the_benchmarks_is_trained_on() -> None:
+    lines = (ROOT / "benchmarks" / "real_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    measured = {json.loads(line)["prompt"] for line in lines}
+    assert measured and not measured & set(shipped_prompts(10**6, seed=0))
+
+
+def test_the_chat_template_is_applied_to_each_form(tokenizer: Any, tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "p.jsonl",
+        {"prompt": "one"},
+        {"turns": ["two", "more"]},
+        {"messages": [{"role": "system", "content": "be short"}, {"role": "user", "content": "three"}]},
+    )
+    texts = sorted(tokenizer.decode(prompt) for prompt in tokens([file], tokenizer))
+    assert texts == [
+        "<system>be short\n<user>three\n<assistant>",
+        "<user>one\n<assistant>",
+        "<user>two\n<assistant>",
+    ]
+
+
+def test_without_a_template_a_prompt_is_text(tokenizer: Any, tmp_path: Path) -> None:
+    file = written(tmp_path / "p.jsonl", {"prompt": "one"}, {"prompt": "two"})
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    try:
+        assert sorted(tokenizer.decode(prompt) for prompt in tokens([file], tokenizer)) == ["one", "two"]
+    finally:
+        tokenizer.chat_template = template
+
+
+def test_a_file_of_text_is_cut_into_pieces(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("abc " * 100, encoding="utf-8")
+    pieces = tokens([tmp_path / "book.txt"], tokenizer, longest=30)
+    whole = tokenizer("abc " * 100)["input_ids"]
+    assert {len(piece) for piece in pieces} <= {30, len(whole) % 30}
+
+
+def test_the_middle_of_a_long_prompt_is_left_out(tokenizer: Any, tmp_path: Path) -> None:
+    file = written(tmp_path / "p.jsonl", {"prompt": "first " + "and " * 50 + "last"}, {"prompt": "two"})
+    longest = max(tokens([file], tokenizer, longest=24), key=len)
+    assert len(longest) == 24
+    assert tokenizer.decode(longest).startswith("<user>first") and tokenizer.decode(longest).endswith("<assistant>")
+
+
+def test_a_prompt_that_comes_twice_is_taken_once(tokenizer: Any, tmp_path: Path) -> None:
+    file = written(tmp_path / "p.jsonl", *[{"prompt": "one"}, {"prompt": "two"}] * 3)
+    assert len(tokens([file], tokenizer)) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{}", r"p.jsonl, line 2: expected \{\"prompt\""),
+        ('{"prompt": ""}', "p.jsonl, line 2: expected"),
+        ("[1", "p.jsonl, line 2: this is not JSON"),
+        ('{"messages": []}', "p.jsonl, line 2"),
+    ],
+)
+def test_a_malformed_line_is_named(line: str, message: str, tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(PromptError, match=message):
+        tokens([tmp_path / "p.jsonl"], tokenizer)
+
+
+def test_an_empty_file_one_prompt_and_bytes_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(PromptError, match="holds no prompt"):
+        tokens([tmp_path / "empty.jsonl"], tokenizer)
+    with pytest.raises(PromptError, match="fewer than two different prompts; give more"):
+        tokens([written(tmp_path / "p.jsonl", {"prompt": "a"})], tokenizer)
+    (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PromptError, match=r"cannot read text from .*x.txt.*; give UTF-8 text or JSON lines"):
+        tokens([tmp_path / "x.txt"], tokenizer)

@@ -1,0 +1,39 @@
+"""Shards of recorded text: they appear whole, are read without a copy, and a damaged one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_head import recordings
+
+from specc.runtime.errors import HeadError
+from specc.training.shards import read_notes, read_shard, write_shard
+
+pytestmark = pytest.mark.torch
+
+
+def test_a_shard_holds_what_was_written(tmp_path: Path) -> None:
+    texts = recordings(5)
+    write_shard(tmp_path / "a.safetensors", texts, {"seed": 3})
+    assert read_notes(tmp_path / "a.safetensors") == {"seed": 3}
+    for text, read in zip(texts, read_shard(tmp_path / "a.safetensors"), strict=True):
+        assert torch.equal(text.tokens, read.tokens) and text.prompt == read.prompt
+        assert torch.equal(text.states, read.states) and torch.equal(text.final, read.final)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_shard_that_is_not_there_has_no_notes(tmp_path: Path) -> None:
+    assert read_notes(tmp_path / "a.safetensors") is None
+
+
+def test_a_damaged_shard_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"x" * 40)
+    with pytest.raises(HeadError, match=r"a.safetensors is damaged .*; delete it, and it is recorded again"):
+        read_notes(tmp_path / "a.safetensors")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"absent/a.safetensors: .*; free some space, or choose another place"):
+        write_shard(tmp_path / "absent" / "a.safetensors", recordings(1), {})

@@ -1,0 +1,155 @@
+"""The loop: it learns, it is deterministic, it resumes exactly, and it stops at a loss that is not a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_head import head, recordings, teacher
+from torch import Tensor
+
+from specc.runtime.errors import HeadError
+from specc.training.acceptance import measure
+from specc.training.checkpoint import Progress
+from specc.training.distillation import Distillation
+from specc.training.eagle3 import COURSE
+from specc.training.shards import Recording
+from specc.training.trainer import Sight, Trainer, TrainerOptions
+
+pytestmark = pytest.mark.torch
+OPTIONS = TrainerOptions(updates=6, tokens=200, warm_up=2, every=0.0, evaluations=2, learning_rate=3e-3)
+
+
+def trainer(directory: Path, options: TrainerOptions = OPTIONS) -> Trainer:
+    directory.mkdir(exist_ok=True)
+    module = head("eagle3")
+    loss = Distillation(teacher(), module.vocabulary)
+    return Trainer(module, COURSE, loss, options, directory / "checkpoint.safetensors", {"toy": 1})
+
+
+def state(run: Trainer) -> dict[str, Tensor]:
+    """Return the last weights and the optimizer's moments."""
+    return load_file(run.checkpoint)
+
+
+def assert_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_after(count: int) -> object:
+    """Return a display that interrupts a training after so many updates."""
+    updates: list[Sight] = []
+
+    def show(sight: Sight) -> None:
+        updates.append(sight)
+        if len(updates) == count:
+            raise StopError
+
+    return show
+
+
+def test_the_acceptance_grows(tmp_path: Path) -> None:
+    run = trainer(tmp_path, replace(OPTIONS, updates=60))
+    held_out = recordings(4, seed=9)
+    before = measure(run.head, COURSE, held_out, 3).chain
+    progress = run.run(recordings(30), held_out)
+    assert measure(run.head, COURSE, held_out, 3).chain > before + 0.5
+    assert progress.best == max(progress.acceptances.values())
+    losses = [progress.losses[key][0] for key in sorted(progress.losses, key=int)]
+    assert losses[-1] < losses[0]
+
+
+def test_two_runs_give_equal_weights_and_another_seed_does_not(tmp_path: Path) -> None:
+    runs = [trainer(tmp_path / name, replace(OPTIONS, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    for run in runs:
+        run.run(recordings(12), recordings(2, seed=9))
+    first, second, other = map(state, runs)
+    assert_equal(first, second)
+    assert not torch.equal(first["head.fc.weight"], other["head.fc.weight"])
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_an_interrupted_training_gives_the_weights_of_one_that_was_not(after: int, tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
+    whole.run(recordings(12), recordings(2, seed=9))
+    first = trainer(tmp_path / "parts")
+    with pytest.raises(StopError):
+        first.run(recordings(12), recordings(2, seed=9), stop_after(after))  # type: ignore[arg-type]
+    second = trainer(tmp_path / "parts")
+    progress = second.run(recordings(12), recordings(2, seed=9))
+    assert progress.updates == whole.progress.updates and progress.acceptances == whole.progress.acceptances
+    assert_equal(state(whole), state(second))
+    assert_equal(whole.head.state_dict(), second.head.state_dict())
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path) -> None:
+    trainer(tmp_path).run(recordings(12), recordings(2, seed=9))
+    other = trainer(tmp_path)
+    other.settings = {"toy": 2}
+    updates: list[Sight] = []
+    other.run(recordings(12), recordings(2, seed=9), updates.append)
+    assert len(updates) > 0
+
+
+def test_a_training_that_is_done_makes_no_more_updates(tmp_path: Path) -> None:
+    first = trainer(tmp_path)
+    first.run(recordings(12), recordings(2, seed=9))
+    second = trainer(tmp_path)
+    updates: list[Sight] = []
+    second.run(recordings(12), recordings(2, seed=9), updates.append)
+    assert updates == []
+    assert_equal(first.head.state_dict(), second.head.state_dict())
+
+
+def spoiled(count: int) -> list[Recording]:
+    """Return texts of which the longest has a state that is not a number: it comes late in the first epoch."""
+    texts = recordings(count)
+    texts[-1].final[5] = float("nan")
+    return texts
+
+
+def test_a_loss_that_is_not_a_number_stops_and_the_last_good_state_stays(tmp_path: Path) -> None:
+    run = trainer(tmp_path, replace(OPTIONS, updates=50, evaluations=1))
+    with pytest.raises(HeadError, match=r"the loss of update \d+ is nan; .*; train again with a lower --learning-rate"):
+        run.run(spoiled(12), recordings(2, seed=9))
+    good = run.head.state_dict()
+    assert all(bool(torch.isfinite(tensor.float()).all()) for tensor in good.values())
+    assert_equal({f"head.{name}": tensor for name, tensor in good.items()}, heads(state(run)))
+
+
+def heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint that are the head's."""
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
+
+
+def test_a_training_stops_when_the_acceptance_no_longer_grows(tmp_path: Path) -> None:
+    options = replace(OPTIONS, updates=40, evaluations=20, patience=2, learning_rate=1e-12)
+    progress = trainer(tmp_path, options).run(recordings(12), recordings(2, seed=9))
+    assert progress.updates < 10 and progress.best_update == 0
+
+
+def test_minutes_bound_the_training(tmp_path: Path) -> None:
+    options = replace(OPTIONS, updates=None, minutes=1e-6)
+    assert trainer(tmp_path, options).run(recordings(12), recordings(2, seed=9)).updates == 1
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    run = TrainerOptions(updates=100, warm_up=10, learning_rate=1.0)
+    rates = [run.rate(Progress(updates=update)) for update in range(100)]
+    assert rates.index(max(rates)) == 9 and rates[0] < 0.11 and rates[-1] < 0.05
+
+
+def test_accumulated_batches_are_one_update(tmp_path: Path) -> None:
+    run = trainer(tmp_path, replace(OPTIONS, accumulate=3))
+    progress = run.run(recordings(30), recordings(2, seed=9))
+    assert progress.tokens > 2 * 200 * progress.updates
