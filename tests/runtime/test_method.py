@@ -206,6 +206,10 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("trigram-search", "num_speculative_tokens", []),
     ("trigram-search", "max_depth", []),
     ("trigram-search", "search_iterations", [128]),
+    ("eagle", "num_speculative_tokens", []),
+    ("eagle", "assistant_confidence_threshold", [0, 0.5]),
+    ("eagle-tree", "num_speculative_tokens", []),
+    ("eagle-tree", "max_depth", []),
     ("token-recycling", "tree", []),
     ("token-recycling", "vocab_size", [128]),
     ("token-recycling", "successors", []),
@@ -215,7 +219,7 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
 def make_drafter_of(drafter: str, parameters: Mapping[str, Any]) -> Drafter:
     """Make a drafter as a recipe of a stranger does, over engines that it may not use."""
     takes = inspect.signature(load_drafter(drafter)).parameters
-    engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "prefill") if role in takes}
+    engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "feed", "prefill") if role in takes}
     if "exits" in takes:
         engines["exit_0"] = object()
     required = {

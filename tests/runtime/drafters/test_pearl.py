@@ -12,7 +12,7 @@ from specc.recipes import DECODE
 from specc.runtime.call import Call
 from specc.runtime.draft import Outputs
 from specc.runtime.sequence import Sequence
-from specc.runtime.together import Turn, send
+from specc.runtime.together import RequestStep, send
 from specc.runtime.tree import Tree
 
 PROMPTS = prompts(6, seed=2)
@@ -99,7 +99,7 @@ def test_what_may_run_meanwhile_runs_first_where_requests_share_a_run() -> None:
 
     world = World()
     engine = world.engine(DECODE)
-    call = Call(engine, world.cache, 0, [1], Tree.chain(1), meanwhile())
-    turn = Turn(calls(), lambda seconds: None)
-    next(turn.calls)
-    assert send(turn, call, engine.outputs) is call and events == ["meanwhile", "step"]
+    call = Call(engine, world.cache, 0, [1], Tree.chain(1), meanwhile=meanwhile())
+    request = RequestStep(calls(), lambda seconds: None)
+    next(request.calls)
+    assert send(request, call, engine.outputs) is call and events == ["meanwhile", "step"]
