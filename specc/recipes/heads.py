@@ -35,8 +35,8 @@ EAGLE3 = Method(
     try_when="The answer is new text, and a head was trained for the model by 'specc train'.",
     about=(
         "A trained layer drafts. It reads the model's hidden states of several layers beside the embeddings of tokens. "
-        "For tokens that are only drafted it reads its own state instead. It drafts a chain, one token a call, which the "
-        "model verifies in one step. The same step gives the states for the next draft."
+        "For tokens that are only drafted it reads its own state instead. It drafts a chain, one token a call. The "
+        "model verifies it in one step, which also gives the states for the next draft."
     ),
     paper="EAGLE-3, Li et al. 2025, arXiv:2503.01840",
     departures=("Drafts are chains; eagle3-tree has trees.",),
@@ -74,8 +74,8 @@ EAGLE3_TREE = Method(
     try_when="A head was trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
         "A trained layer drafts, as in eagle3. It grows a tree: each level runs the nodes that are likeliest to be "
-        "reached, by its own probabilities. Then all nodes are ranked once more. The likeliest are the draft. The model "
-        "verifies them in one step."
+        "reached, by its own probabilities. Then all nodes are ranked once more. The likeliest are the draft. The "
+        "model verifies them in one step."
     ),
     paper="EAGLE-2, Li et al. 2024, arXiv:2406.16858; EAGLE-3, Li et al. 2025, arXiv:2503.01840",
     departures=("The tree is smaller, since a step with 60 slots costs much more on a CPU than on a GPU.",),
@@ -109,9 +109,9 @@ MEDUSA = Method(
     title="Medusa's trained heads, on a static tree",
     try_when="Medusa heads were trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
-        "Several trained heads read the model's last hidden state. Each guesses the token one place further than the one "
-        "before it. Their likeliest guesses fill a tree that is fixed when the bundle is compiled. One call of the heads "
-        "gives the whole tree. The model verifies it in one step."
+        "Several trained heads read the model's last hidden state. Each guesses the token one place further than the "
+        "one before it. Their likeliest guesses fill a tree that is fixed when the bundle is compiled. One call of the "
+        "heads gives the whole tree. The model verifies it in one step."
     ),
     paper="Medusa-1, Cai et al. 2024, arXiv:2401.10774",
     departures=(

@@ -191,9 +191,9 @@ def test_requests_that_begin_alike_compute_what_they_share_once(
     rows: list[int] = []
     commit = Cache.commit
 
-    def counted(cache: Cache, tokens: Sequence[int], slots: Sequence[int]) -> None:
+    def counted(cache: Cache, tokens: Sequence[int], slots: Sequence[int], *outputs: Any) -> None:
         rows.append(len(slots))
-        commit(cache, tokens, slots)
+        commit(cache, tokens, slots, *outputs)
 
     monkeypatch.setattr(Cache, "commit", counted)
     model = load(running=3)
