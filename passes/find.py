@@ -154,12 +154,13 @@ def sublayers(graph: GraphModule) -> Iterator[str]:
     """Name what a graph runs, by layer: "3" is a whole layer, "3.attention" and "3.mlp" are parts of one.
 
     A product with a matrix that lies outside the module of its layer's attention is taken for the MLP's. If attention
-    lies in no numbered module, as in a trained head, all layers are whole.
+    lies in no numbered module, or in one itself, as in a trained head, all layers are whole.
     """
-    if not all(any(map(NUMBERED.match, paths(node))) for node in calls(graph, ATTENTION, CACHED, LANES)):
-        yield from (f"{int_arg(node, -1)}" for node in calls(graph, ATTENTION, CACHED, LANES))
+    attentions = calls(graph, ATTENTION, CACHED, LANES)
+    if any(NUMBERED.match(paths(node)[-1]) or not any(map(NUMBERED.match, paths(node))) for node in attentions):
+        yield from (f"{int_arg(node, -1)}" for node in attentions)
         return
-    attention = {int_arg(node, -1): paths(node)[-1] for node in calls(graph, ATTENTION, CACHED, LANES)}
+    attention = {int_arg(node, -1): paths(node)[-1] for node in attentions}
     stems = {match["stem"] for path in layers(graph).values() if (match := NUMBERED.match(path))}
     products: dict[int, list[list[str]]] = {}
     for node in calls(graph, *MATRICES):

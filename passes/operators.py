@@ -342,11 +342,19 @@ def _columns(panels: Tensor) -> Tensor:
 
 @torch.library.custom_op("specc::panel_quantized_linear", mutates_args=())
 def panel_quantized_linear(
-    x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int, k: int
+    x: Tensor,
+    panels: Tensor,
+    scales: Tensor,
+    columns: int,
+    bits: int,
+    block_size: int,
+    k: int,
+    offsets: Tensor | None = None,
 ) -> Tensor:
     """Multiply by a quantised matrix [K, columns] in panels of 32 columns, as specc.LinearNBits reads it.
 
-    A weight is its block's scale times its unsigned number less half the range, 2 ** (bits - 1).
+    A weight is its block's scale times its unsigned number less half the range, 2 ** (bits - 1). With offsets it is its
+    block's scale times its number, plus its block's offset.
 
     Args:
         x: [..., K] float.
@@ -356,6 +364,7 @@ def panel_quantized_linear(
         bits: 4 or 8 bits a weight.
         block_size: The number of weights of a column that share a scale.
         k: The number of rows, K. Zeros fill the last block.
+        offsets: [panels, blocks, 32] float, or None.
 
     Returns:
         [..., columns] float.
@@ -364,11 +373,22 @@ def panel_quantized_linear(
     count, blocks, steps = halves.shape[:3]
     # 64 bytes hold 16 columns with four values of K each; two of them are a panel.
     split = halves.reshape(count, blocks, steps, 2, 16, 4).permute(0, 1, 2, 5, 3, 4)
-    numbers = split.reshape(count, blocks, block_size, 32).to(x.dtype) - (1 << bits - 1)
-    matrix = (numbers * scales[:, :, None].to(x.dtype)).flatten(1, 2).transpose(0, 1).flatten(1)
+    numbers = split.reshape(count, blocks, block_size, 32).to(x.dtype)
+    scales = scales[:, :, None].to(x.dtype)
+    offset = scales * -(2.0 ** (bits - 1)) if offsets is None else offsets[:, :, None]
+    matrix = (numbers * scales + offset).flatten(1, 2).transpose(0, 1).flatten(1)
     return x @ matrix[:k, :columns]
 
 
 @panel_quantized_linear.register_fake
-def _(x: Tensor, panels: Tensor, scales: Tensor, columns: int, bits: int, block_size: int, k: int) -> Tensor:
+def _(
+    x: Tensor,
+    panels: Tensor,
+    scales: Tensor,
+    columns: int,
+    bits: int,
+    block_size: int,
+    k: int,
+    offsets: Tensor | None = None,
+) -> Tensor:
     return x.new_empty(*x.shape[:-1], columns)

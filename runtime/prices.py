@@ -137,8 +137,8 @@ class Experience:
 class Progress(Experience):
     """How the drafts of one request went so far.
 
-    While a request does not draft, its numbers move back to the assumption, so that it tries again after some steps: some
-    4 if its rate is near to one that pays, 50 if all drafts failed. Each try that fails doubles that number, up to
+    While a request does not draft, its numbers move back to the assumption, so that it tries again: after 4 steps if
+    its rate is near to one that pays, after 50 if all drafts failed. Each try that fails doubles that number, up to
     `LONGEST_REST` times.
 
     Attributes:

@@ -76,6 +76,7 @@ LinearNBits::LinearNBits(const Attributes& attributes)
 void LinearNBits::compute(const Call& call) const {
   const Tensor x = call.input(0), w = call.input(1), scales = call.input(2);
   const Tensor zeros = call.inputs() > 3 ? call.input(3) : Tensor{};
+  const Tensor offsets = call.inputs() > 4 ? call.input(4) : Tensor{};
   require_activations(x);
   const int64_t k = x.shape.back(), panels = ceil_div(columns_, kPanel), blocks = ceil_div(k, block_);
   const int64_t steps = block_ / 4;
@@ -83,6 +84,8 @@ void LinearNBits::compute(const Call& call) const {
   require_shape("the scales", scales, {panels, blocks, kPanel});
   require(scales.type == ort::kFloat || scales.type == ort::kFloat16, "the scales must be fp32 or fp16");
   if (zeros.data) require_shape("the zero points", zeros, {panels, blocks, kPanel});
+  if (offsets.data) require_shape("the offsets", offsets, {panels, blocks, kPanel});
+  require(!zeros.data || !offsets.data, "weights have zero points or offsets, not both");
   auto* y = static_cast<float*>(call.output(0, with_last(x.shape, columns_)));
   const int64_t rows = k ? x.size() / k : 0;
   if (!rows) return std::fill_n(y, k ? 0 : x.size() * columns_, 0.0f), void();
@@ -97,15 +100,26 @@ void LinearNBits::compute(const Call& call) const {
   int8_t* const q_data = q.data();  // a worker's own vectors are others
   float* const scale_data = row_scales.data();
   int32_t* const start_data = starts.data();
-  const int factor = zeros.data ? -1 : bits_ == 4 ? -8 : -128;
+  const int factor = offsets.data ? 1 : zeros.data ? -1 : bits_ == 4 ? -8 : -128;
   const int64_t parts = rows * k >= 8192 ? std::min<int64_t>(rows, 8) : 1;
   call.parallel(parts, [&](int64_t part) {
     const int64_t row = rows * part / parts, end = rows * (part + 1) / parts;
     active().quantize(x.as<float>() + row * k, end - row, k, block_, factor, q_data + row * blocks * block_,
                       scale_data + row * blocks, start_data + row * blocks);
   });
-  const NBits n{{q_data, scale_data, start_data}, y,      w.as<uint8_t>(), scales.data, zeros.as<uint8_t>(), rows,
-                columns_,                       blocks, bits_,           block_,      scales.type == ort::kFloat16};
+  NBits n{};
+  n.x = {q_data, scale_data, start_data};
+  n.y = y;
+  n.w = w.as<uint8_t>();
+  n.scales = scales.data;
+  n.zeros = zeros.as<uint8_t>();
+  n.offsets = offsets.as<float>();
+  n.rows = rows;
+  n.columns = columns_;
+  n.blocks = blocks;
+  n.bits = bits_;
+  n.block = block_;
+  n.half_scales = scales.type == ort::kFloat16;
   over_panels(call, panels, w.size() * 2, rows,
               [&](int64_t first, int64_t last) { active().linear_nbits(n, first, last); });
 }

@@ -27,7 +27,7 @@ class LinearNBits {
  public:
   static constexpr const char* kName = "LinearNBits";
   // activations, weights, scales (fp32 or fp16), zero points
-  static constexpr ort::ElementType kInputs[] = {ort::kFloat, ort::kUint8, ort::kUndefined, ort::kUint8};
+  static constexpr ort::ElementType kInputs[] = {ort::kFloat, ort::kUint8, ort::kUndefined, ort::kUint8, ort::kFloat};
   static constexpr ort::ElementType kOutputs[] = {ort::kFloat};
   static constexpr size_t kRequired = 3;
   static constexpr bool kVariadicLast = false;

@@ -1,8 +1,8 @@
 // LinearNBits, for the instruction set that the file is compiled for.
 //
 // Within a block the products are sums of integers, which are exact in any order. Over blocks each result is one chain
-// in ascending order, begun at zero: sum = fma(float(integers) * scale of the weights, scale of the row, sum). So a
-// result depends on its row and its column alone, and all variants give equal bits.
+// in ascending order, begun at zero: sum = fma(float(integers) * scale of the weights, scale of the row, sum), where
+// offsets add fma(offset, sum of the row's integers, ..) to the product. So a result depends on its row and its column alone, and all variants give equal bits.
 #pragma once
 
 #include "simd.h"
@@ -193,7 +193,9 @@ SPECC_INLINE void block_of(const NBits& n, int64_t row, int64_t panel, int64_t b
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     const int32_t start = n.x.starts[(row + m) * n.blocks + b];
-    if (n.zeros) {
+    if (n.offsets) {
+      dots[m][0] = dots[m][1] = iset(0);
+    } else if (n.zeros) {
       dots[m][0] = times(load_zeros(n.zeros + at), start);
       dots[m][1] = times(load_zeros(n.zeros + at + kLanes), start);
     } else {
@@ -222,10 +224,13 @@ SPECC_INLINE void block_of(const NBits& n, int64_t row, int64_t panel, int64_t b
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     const F16 scale = broadcast(n.x.scales + (row + m) * n.blocks + b);
+    const F16 total = all(static_cast<float>(n.x.starts[(row + m) * n.blocks + b]));
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       float* sum = sums + m * kPanel + v * kLanes;
-      store(sum, fma(mul(to_float(dots[m][v]), scales[v]), scale, load(sum)));
+      F16 product = mul(to_float(dots[m][v]), scales[v]);
+      if (n.offsets) product = fma(load(n.offsets + at + v * kLanes), total, product);
+      store(sum, fma(product, scale, load(sum)));
     }
   }
 }

@@ -61,13 +61,14 @@ void linear_nbits(const NBits& n, int64_t first, int64_t last) {
       float sum = 0.0f;
       for (int64_t b = 0; b < n.blocks; ++b) {
         const int64_t at = (panel * n.blocks + b) * kPanel + column % kPanel, in_row = row * n.blocks + b;
-        const int zero = n.zeros ? n.zeros[at] : n.bits == 4 ? 8 : 128;
+        const int zero = n.offsets ? 0 : n.zeros ? n.zeros[at] : n.bits == 4 ? 8 : 128;
         int32_t dot = 0;
         for (int i = 0; i < n.block; ++i)
           dot += (weight_at(n, panel, b, column % kPanel, i) - zero) * n.x.q[in_row * n.block + i];
         const float scale = n.half_scales ? from_half(static_cast<const uint16_t*>(n.scales)[at])
                                           : static_cast<const float*>(n.scales)[at];
-        const float product = static_cast<float>(dot) * scale;
+        float product = static_cast<float>(dot) * scale;
+        if (n.offsets) product = std::fma(n.offsets[at], static_cast<float>(n.x.starts[in_row]), product);
         sum = std::fma(product, n.x.scales[in_row], sum);
       }
       n.y[row * n.columns + column] = sum;

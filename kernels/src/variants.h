@@ -23,7 +23,7 @@ using DenseFn = void (*)(const Dense&, int64_t first, int64_t last);
 
 // The activations of LinearNBits: each row and block has a scale, and the value that its integer sums begin with.
 // That is the sum of the block's 8-bit values times the negative zero point of the weights, or times -1 where each
-// column has a zero point of its own. Either fits in 16 bits but for 8-bit weights without zero points of their own.
+// column has a zero point of its own. With offsets it is the sum itself, and integer sums begin with 0. Either fits in 16 bits but for 8-bit weights without zero points of their own.
 struct Quantized {
   const int8_t* q;        // [rows, blocks * block]
   const float* scales;    // [rows, blocks]
@@ -36,6 +36,7 @@ struct NBits {
   const uint8_t* w;         // 4 bits [panels, blocks, block / 4, 64], 8 bits [panels, blocks, block / 4, 2, 64]
   const void* scales;       // fp32 or fp16 [panels, blocks, 32]
   const uint8_t* zeros;     // [panels, blocks, 32], or null where all are 8 (4 bits) or 128 (8 bits)
+  const float* offsets;     // [panels, blocks, 32], added to each weight where zero points are 0, or null
   int64_t rows;
   int64_t columns;
   int64_t blocks;

@@ -80,7 +80,8 @@ void check_nbits(const Variant& reference, const Variant& variant) {
   n.bits = between(0, 1) ? 4 : 8;
   n.block = between(0, 1) ? 32 : 64;
   n.half_scales = between(0, 1);
-  const bool zeros = between(0, 1);
+  const int64_t kind = between(0, 2);  // of zero points: one for all, of each block and column, or offsets
+  const bool zeros = kind == 1;
   const int64_t k = between(1, 200), columns = between(1, 100), panels = (columns + 31) / 32;
   n.rows = between(1, 30), n.columns = columns, n.blocks = (k + n.block - 1) / n.block;
   const auto x = normal(n.rows * k);
@@ -88,7 +89,9 @@ void check_nbits(const Variant& reference, const Variant& variant) {
   const auto points = words<uint8_t>(panels * n.blocks * 32, 1 << n.bits);
   const auto scales = normal(panels * n.blocks * 32);
   const auto half_scales = words<uint16_t>(panels * n.blocks * 32, 0x7c00);
-  const int factor = zeros ? -1 : n.bits == 4 ? -8 : -128;
+  const auto offsets = normal(panels * n.blocks * 32);
+  n.offsets = kind == 2 ? offsets.data() : nullptr;
+  const int factor = n.offsets ? 1 : zeros ? -1 : n.bits == 4 ? -8 : -128;
   std::vector<float> results[2];
   const Variant* both[] = {&reference, &variant};
   for (int i = 0; i < 2; ++i) {

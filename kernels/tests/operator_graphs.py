@@ -18,13 +18,15 @@ TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": Tenso
 def session(
     operator: str,
     inputs: dict[str, np.ndarray | None],
-    weights: dict[str, np.ndarray],
+    weights: dict[str, np.ndarray | None],
     outputs: list[str],
     threads: int = 1,
     **attributes: Any,
 ) -> ort.InferenceSession:
     """Make a session of one node. `inputs` gives types and, in order with `weights`, names; None stands for absent."""
-    names = [name if value is not None else "" for name, value in inputs.items()] + list(weights)
+    names = [name if value is not None else "" for name, value in inputs.items()] + [
+        name if value is not None else "" for name, value in weights.items()
+    ]
     values = [
         helper.make_tensor_value_info(name, TYPES[str(value.dtype)], [None] * value.ndim)
         for name, value in inputs.items()
@@ -33,6 +35,7 @@ def session(
     constants = [
         helper.make_tensor(name, TYPES[str(value.dtype)], value.shape, value.tobytes(), raw=True)
         for name, value in weights.items()
+        if value is not None
     ]
     graph = helper.make_graph(
         [helper.make_node(operator, names, outputs, domain=specc_kernels.DOMAIN, **attributes)],

@@ -26,7 +26,8 @@ class Weights:
     block: int = 32
     half: bool = False
     zeros: bool = False
-    tensors: dict[str, np.ndarray] = field(init=False)
+    offsets: bool = False
+    tensors: dict[str, np.ndarray | None] = field(init=False)
     matrix: np.ndarray = field(init=False)  # fp32 [k, columns]
 
     def __post_init__(self) -> None:
@@ -40,8 +41,14 @@ class Weights:
         self.tensors = {"w": pack.nbits(quants, self.bits, self.block), "s": pack.per_block(scales)}
         if self.zeros:
             self.tensors["z"] = pack.per_block(points)
+        if self.offsets:  # they stand in the place of zero points
+            points = np.zeros((blocks, self.columns), np.uint8)
+            offsets = rng.standard_normal((blocks, self.columns), np.float32)
+            self.tensors |= {"z": None, "o": pack.per_block(offsets)}
         repeated = [np.repeat(a.astype(np.float32), self.block, 0)[: self.k] for a in (points, scales)]
         self.matrix = (quants - repeated[0]) * repeated[1]
+        if self.offsets:
+            self.matrix += np.repeat(offsets, self.block, 0)[: self.k]
 
     def session(self, threads: int = 1) -> ort.InferenceSession:
         return graphs.linear(
@@ -49,8 +56,13 @@ class Weights:
         )
 
 
-kinds = st.fixed_dictionaries(
-    {"bits": st.sampled_from([4, 8]), "block": st.sampled_from([32, 64]), "half": st.booleans(), "zeros": st.booleans()}
+POINTS = ({}, {"zeros": True}, {"offsets": True})
+kinds = st.builds(
+    lambda points, **kind: kind | points,
+    points=st.sampled_from(POINTS),
+    bits=st.sampled_from([4, 8]),
+    block=st.sampled_from([32, 64]),
+    half=st.booleans(),
 )
 each_kind = pytest.mark.parametrize(
     ("bits", "block", "half", "zeros"),

@@ -77,12 +77,14 @@ class Backend(Protocol):
         types: The types of weights that it builds. The first is taken unless a user asks for another.
         builds_in_parallel: Whether it may build several engines at once. One that times kernels may not.
         has_lanes: Whether it builds blocks that run several sequences in one call.
+        has_heads: Whether it builds blocks of trained heads, and states of the target.
     """
 
     suffix: str
     types: tuple[str, ...]
     builds_in_parallel: bool = False
     has_lanes: bool = False
+    has_heads: bool = False
 
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
@@ -120,16 +122,17 @@ class Backend(Protocol):
         raise BackendError(f"backend {spec.backend} writes a file for each width, so {name} needs a file of its own")
 
 
-def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1) -> None:
+def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1, *, heads: bool = False) -> None:
     """Refuse backends that cannot build here, before any work is done.
 
     Args:
         names: The backends.
         dtype: The type of weights that a user asked for.
         lanes: Sequences that one call shall run.
+        heads: Whether there are trained heads.
 
     Raises:
-        BackendError: A backend is unknown, lacks something on this machine, or does not build that type, or no lanes.
+        BackendError: A backend is unknown, lacks something here, or does not build that type, lanes or heads.
         RecipeError: The number of lanes is out of range.
     """
     for name in names:
@@ -138,6 +141,8 @@ def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1) -> Non
             raise BackendError(
                 f"backend {name} builds no engines with lanes; leave out --lanes, or give --backend onnx"
             )
+        if heads and not builder.has_heads:
+            raise BackendError(f"backend {name} builds no trained heads; leave out --head, or give --backend onnx")
         if missing := builder.requirements():
             raise BackendError(f"backend {name} cannot build here: {missing[0]}")
         if dtype is not None and dtype not in builder.types:

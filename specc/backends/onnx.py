@@ -48,6 +48,7 @@ class Onnx(Backend):
     types: tuple[str, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
     builds_in_parallel: bool = True
     has_lanes: bool = True
+    has_heads: bool = True
 
     def requirements(self) -> list[str]:
         """Return nothing: a machine that can capture a model has what this backend needs."""

@@ -86,6 +86,20 @@ def per_block(panels: np.ndarray, columns: int) -> np.ndarray:
     return np.ascontiguousarray(panels.transpose(0, 2, 1).reshape(-1, panels.shape[1])[:columns])
 
 
+def with_offsets(
+    panels: np.ndarray, scales: np.ndarray, offsets: np.ndarray, columns: int, bits: int, k: int
+) -> np.ndarray:
+    """Widen weights that are their block's scale times a number, plus their block's offset.
+
+    Returns:
+        [columns, k] fp32.
+    """
+    packed = numbers(panels, columns, bits)
+    values = np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], -1) if bits == 4 else packed
+    factors, shifts = (per_block(part.astype(np.float32), columns)[..., None] for part in (scales, offsets))
+    return np.ascontiguousarray((values * factors + shifts).reshape(columns, -1)[:, :k].astype(np.float32))
+
+
 def _joined(values: np.ndarray, bits: int) -> np.ndarray:
     """Join numbers of 4 bits, one a byte, to two a byte along the last axis, the first one low."""
     if bits == 8:
@@ -148,6 +162,8 @@ class _Rewriter:
 
     def _product_of_few_bits(self, node: ir.Node) -> ir.Node:
         columns, bits, block = (_int(node, name) for name in ("columns", "bits", "block_size"))
+        if len(node.inputs) > 4 and node.inputs[4] is not None:
+            return self._widened(node, columns, bits)
         weights = self._weight(node, 1, lambda panels: numbers(panels, columns, bits))
         scales = self._weight(node, 2, lambda panels: per_block(panels.astype(np.float32), columns))
         inputs = [node.inputs[0], weights, scales]
@@ -159,14 +175,18 @@ class _Rewriter:
         attributes = {"K": k, "N": columns, "bits": bits, "block_size": block, "accuracy_level": 4}
         return ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB)
 
+    def _widened(self, node: ir.Node, columns: int, bits: int) -> ir.Node:
+        """Multiply by weights with offsets, widened to fp32: MatMulNBits has whole numbers as zero points only."""
+        panels, scales, offsets = (_stored(node, index).numpy() for index in (1, 2, 4))
+        matrix = self._weight(node, 1, lambda _: with_offsets(panels, scales, offsets, columns, bits, _int(node, "k")))
+        return ir.node("FusedMatMul", [node.inputs[0], matrix], {"transB": 1}, domain=CONTRIB)
+
     def _weight(self, node: ir.Node, index: int, unpack: Callable[[np.ndarray], np.ndarray]) -> ir.Value:
         """Return the initializer that holds an input without panels."""
         packed = node.inputs[index]
         assert packed is not None and packed.name is not None
         if packed.name not in self._weights:
-            if packed.const_value is None:
-                raise BackendError(f"the weight {packed.name} is computed, so it cannot be unpacked; compile again")
-            value = unpack(packed.const_value.numpy())
+            value = unpack(_stored(node, index).numpy())
             name = _unpacked_name(packed.name)
             if name in self.graph.initializers:
                 name = f"{name}.unpacked"
@@ -256,6 +276,14 @@ class _Rewriter:
         new = ir.node(operator, inputs, attributes)
         self.graph.insert_before(before, new)
         return new.outputs[0]
+
+
+def _stored(node: ir.Node, index: int) -> ir.TensorProtocol:
+    """Return the tensor that is an input."""
+    value = node.inputs[index]
+    if value is None or value.const_value is None:
+        raise BackendError(f"input {index} of {node.op_type} is not a stored weight, so it stays packed; compile again")
+    return value.const_value
 
 
 def _unpacked_name(name: str) -> str:

@@ -17,6 +17,7 @@ from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
+from specc.compiler.gguf_weights import KeepBlocks, with_gguf_blocks
 from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
 from specc.compiler.heads import TargetHead, fit_heads, graft, load_heads, prepare_head
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
@@ -34,6 +35,7 @@ from specc.exactness.reference import perplexities, reference
 from specc.heads import Head
 from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.huggingface.gguf import read_once
+from specc.huggingface.gguf_blocks import BlockIndex
 from specc.recipes import Facts, Method
 from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
@@ -66,7 +68,8 @@ def compile_bundle(options: Options) -> Report:
 
 
 def _compile(options: Options) -> Bundle:
-    check(options.backends, options.dtype, min(options.lanes, MOST_LANES))
+    options, gguf_parts = with_gguf_blocks(options)
+    check(options.backends, options.dtype, min(options.lanes, MOST_LANES), heads=bool(options.heads))
     check_lanes(options)
     options = with_lowering(options)
     heads = load_heads(options.heads)
@@ -84,7 +87,7 @@ def _compile(options: Options) -> Bundle:
     stages = Stages(options.stage, expected_seconds(extent))
     with written_whole(Path(options.output), options.overwrite) as directory:
         with _libraries_uncollected():
-            is_rounded = _write_bundle(options, methods, heads, prompts, text, directory, stages, extent)
+            is_rounded = _write_bundle(options, methods, heads, prompts, text, directory, stages, extent, gguf_parts)
         gc.collect()  # the model and its graphs, which refer to one another, are freed before recipes are measured
         measure_recipes(directory, options, stages, is_rounded)
         stages.finish()
@@ -100,6 +103,7 @@ def _write_bundle(
     directory: Path,
     stages: Stages,
     extent: Extent,
+    gguf_parts: Sequence[Path],
 ) -> bool:
     """Fill the directory: tokenizer, golden cases, weights, engines and manifest.
 
@@ -158,7 +162,8 @@ def _write_bundle(
     blocks = [request.block for request in requests]
     if extent.quantises:
         stages.begin("quantise", "quantise the weights")
-    graphs = quantize_graphs(graphs, blocks, stages.advance)
+    stored = {str(options.dtype): KeepBlocks(BlockIndex(gguf_parts))} if gguf_parts else {}
+    graphs = quantize_graphs(graphs, blocks, stages.advance, stored)
     stages.begin("weights", "write the weights")
     if options.build.lowering == KERNELS:
         graphs = pack_graphs(graphs, blocks, rounds=bool(rounded))

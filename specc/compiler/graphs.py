@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from torch.fx import GraphModule
 from transformers import PreTrainedModel
@@ -72,7 +73,10 @@ def prepare(model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Se
 
 
 def quantize_graphs(
-    graphs: Graphs, blocks: Iterable[Block], advance: Callable[[int, int], None] = lambda done, count: None
+    graphs: Graphs,
+    blocks: Iterable[Block],
+    advance: Callable[[int, int], None] = lambda done, count: None,
+    stored: Mapping[str, passes.Pass] = MappingProxyType({}),
 ) -> dict[tuple[str, str], PreparedGraph]:
     """Add a graph for each model and each quantised type in which a block of that model reads its weights.
 
@@ -80,6 +84,7 @@ def quantize_graphs(
         graphs: the prepared graphs.
         blocks: the blocks of all engines.
         advance: called with the products of a graph that are quantised, and with their number.
+        stored: for types of the target's weights that its checkpoint has already, the pass that takes them from there.
     """
     variants = dict(graphs)
     for model, kind in sorted({(block.model, block.weights) for block in blocks}):
@@ -87,7 +92,8 @@ def quantize_graphs(
             continue
         prepared = graphs[model, "fp32"]
         graph = passes.fork(prepared.graph)
-        records = passes.run([QuantizeLinears(BITS[kind], advance=advance)], graph)
+        step = stored.get(kind) if model == "target" else None
+        records = passes.run([step or QuantizeLinears(BITS[kind], advance=advance)], graph)
         share_tied(graph)
         variants[model, kind] = prepared.changed(graph, records)
     return variants

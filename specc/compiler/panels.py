@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from specc.huggingface.gguf_blocks import Rows
 from specc.passes import Pass
 from specc.passes.arguments import int_arg, node_arg, optional_node
 from specc.passes.find import ADD, aten, calls, weight
@@ -40,6 +41,7 @@ class PackPanels(Pass):
 
     bf16: bool = False
     rounds: bool = False
+    optional: ClassVar[bool] = True  # blocks of a GGUF file stand in panels before
 
     def __call__(self, graph: GraphModule) -> int:
         packer = _Packer(graph, self)
@@ -149,6 +151,17 @@ class _Packer:
         node = self.graph.graph.get_attr(f"{path}.{buffer}" if path else buffer)
         node.meta["val"] = weight(self.graph, node)
         return node
+
+
+def pack_numbers(rows: Rows, block: int) -> Rows:
+    """Lay the blocks of a matrix [columns, K] out in panels, as specc.LinearNBits reads them."""
+    pack: Any = importlib.import_module("specc_kernels.pack")
+    return Rows(
+        pack.nbits(rows.numbers.T, rows.bits, block),
+        pack.per_block(rows.scales.T),
+        None if rows.offsets is None else pack.per_block(rows.offsets.T),
+        rows.bits,
+    )
 
 
 def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class QuantizeLinears(Pass):
 
     def __call__(self, graph: GraphModule) -> int:
         buffers: dict[tuple[str, bool], tuple[str, str]] = {}
-        products = [product for product in map(_Product.of, calls(graph, *PRODUCTS)) if product.matrix.op == "get_attr"]
+        products = [product for product in map(Product.of, calls(graph, *PRODUCTS)) if product.matrix.op == "get_attr"]
         for number, product in enumerate(products):
             self.advance(number, len(products))
             key = str(product.matrix.target), product.transposed
@@ -74,7 +74,7 @@ class QuantizeLinears(Pass):
         packed, scales, _ = quantizers.DefaultWeightOnlyQuantizer(config).qbits_block_quant(columns_first)
         return torch.from_numpy(packed), torch.from_numpy(scales)
 
-    def _register(self, graph: GraphModule, product: _Product) -> tuple[str, str]:
+    def _register(self, graph: GraphModule, product: Product) -> tuple[str, str]:
         """Store a product's quantised weight beside the original, as two buffers, and return their names."""
         path, _, name = str(product.matrix.target).rpartition(".")
         matrix = weight(graph, product.matrix)
@@ -85,7 +85,7 @@ class QuantizeLinears(Pass):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Product:
+class Product:
     """A call that multiplies by a matrix. `transposed`: the matrix is [columns, rows], as in addmm."""
 
     node: Node
@@ -95,7 +95,7 @@ class _Product:
     transposed: bool
 
     @classmethod
-    def of(cls, node: Node) -> _Product:
+    def of(cls, node: Node) -> Product:
         """Read the arguments of a call. The bias of addmm is its first argument."""
         if node.target is aten.addmm.default:
             x, matrix = node_arg(node, 1), node_arg(node, 2)

@@ -22,10 +22,9 @@ from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
 from specc.runtime.engines import kernels
 from specc.runtime.errors import BackendError
-from specc.runtime.manifest import EngineSpec
+from specc.runtime.manifest import PLAN, EngineSpec
 from specc.runtime.session import open_session
 from specc.tuning import default_recipe
-from specc.tuning.plan import KEY as PLAN
 
 Stage = Callable[[str, int, int], None]
 STAGES = ("rewrite the engines", "replay the golden outputs", "measure the recipes")

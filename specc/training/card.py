@@ -106,7 +106,8 @@ the tokens before were:
 """
 
     def _where(self) -> str:
-        return f"{self.machine.cores} cores of {self.machine.cpu}"
+        threads = self.machine.threads
+        return f"{threads} {'thread' if threads == 1 else 'threads'} of {self.machine.cpu}"
 
     def _gain(self) -> str:
         if self.gain is None:

@@ -144,7 +144,8 @@ def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Reco
         The model's tables, the number of its parameters, the text to train on and the held-out text.
     """
     model = load_model(options.model)
-    teacher = teacher_of(model, options.model)
+    path = Path(options.model)
+    teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
     recording = dataclasses.replace(options.recording, taps=course.taps(teacher.target.layers))
     tokenizer = load_tokenizer(options.model)
     prompts = prompt_tokens(
@@ -209,8 +210,10 @@ def _train(
 ) -> Progress:
     """Run the loop, with its progress shown."""
     loop = dataclasses.replace(options.trainer, kind=fast_type())
+    config = to_json(head.config)
+    del config["target"]["name"]  # A model that was moved is the same model.
     settings = {
-        "config": to_json(head.config),
+        "config": config,
         "recording": [len(recordings), sum(map(len, recordings))],
         "trainer": {"learning_rate": loop.learning_rate, "tokens": loop.tokens, "seed": loop.seed},
     }

@@ -59,7 +59,7 @@ class TrainerOptions:
     clip: float = 1.0
     decay: float = 0.01
     every: float = 60.0
-    evaluations: int = 12
+    evaluations: int = 10
     patience: int = 4
     held_out: int = 4000
     kind: torch.dtype = torch.float32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from graphs import prepared
-from small_graphs import Layer, Layers, ParallelLayer, graph_text, hidden_states, small
+from small_graphs import Attend, Layer, Layers, ParallelLayer, graph_text, hidden_states, small
 from torch import Tensor, nn
 
 from specc.passes import find
@@ -93,6 +93,22 @@ def test_attention_in_no_numbered_module_is_named() -> None:
 
     with pytest.raises(PassError, match=r"attention lies in no numbered module, but in \['', 'model'\]"):
         find.layers(small(Bare(), x=hidden_states()))
+
+
+class Numbered(torch.nn.Module):
+    """A layer of a trained head, whose attention and product lie in the numbered module itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList([Attend(4)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers[0](x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("module", [Attend(4), Numbered()], ids=["in no numbered module", "in the numbered module"])
+def test_a_layer_that_cannot_be_told_from_its_attention_is_whole(module: torch.nn.Module) -> None:
+    assert list(find.sublayers(small(module, x=hidden_states()))) == ["4"]
 
 
 def test_sublayers_are_named_by_what_is_left_of_a_layer() -> None:

@@ -16,7 +16,7 @@ from doubles.calls import call
 from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.call import Call, Growth
 from specc.runtime.errors import BackendError, RecipeError
-from specc.runtime.lane_calls import LanesEngine
+from specc.runtime.lane_calls import MOST_RUNS, LanesEngine
 from specc.runtime.sequence import Released
 from specc.runtime.tree import Tree
 
@@ -160,6 +160,22 @@ def test_prices_are_those_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     prices = lanes.measure()
     assert (prices.run, prices.lane, prices.slot) == pytest.approx((0.010, 0.002, 0.001))
     assert runner.bound == [[None, None, None]]
+
+
+def test_prices_of_several_rounds_are_those_of_the_quietest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process takes half of the machine in the first round."""
+    lanes, runner = engine(CHAINS)
+    now, runs = [0.0], [0]
+
+    def run(slots: int) -> None:
+        runs[0] += 1
+        busy = runs[0] <= 2 * MOST_RUNS
+        now[0] += (0.005 + 0.001 * sum(runner.arrays(slots)["widths"] > 0) + 0.001 * slots) * (1 + busy * slots)
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    prices = lanes.measure(rounds=2)
+    assert (prices.run, prices.lane, prices.slot) == pytest.approx((0.005, 0.001, 0.001))
 
 
 def test_runs_of_one_width_have_one_price() -> None:

@@ -19,7 +19,7 @@ from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
 from thorough import sample
 
 from specc.runtime.acceptance import rule
-from specc.runtime.draft import Accepted, Draft, Verified
+from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.errors import BackendError, BundleError, BusyError, PromptError, RecipeError, SpeccError
 from specc.runtime.lane_calls import LanesEngine
 from specc.runtime.lanes import ReusePolicy
@@ -191,9 +191,9 @@ def test_requests_that_begin_alike_compute_what_they_share_once(
     rows: list[int] = []
     commit = Cache.commit
 
-    def counted(cache: Cache, tokens: Sequence[int], slots: Sequence[int], *outputs: Any) -> None:
+    def counted(cache: Cache, tokens: Sequence[int], slots: Sequence[int], outputs: Outputs) -> None:
         rows.append(len(slots))
-        commit(cache, tokens, slots, *outputs)
+        commit(cache, tokens, slots, outputs)
 
     monkeypatch.setattr(Cache, "commit", counted)
     model = load(running=3)

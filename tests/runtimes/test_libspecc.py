@@ -16,7 +16,9 @@ from libspecc import LibraryError, Model, Session
 from shell import copied, edit_golden, edit_manifest
 from signing import signed
 
+import specc
 from specc.exactness.golden import Case, read_cases
+from specc.runtime.sampling_defaults import PLAIN_GREEDY
 
 ROOT = Path(__file__).parents[2]
 FROZEN = ROOT / "tests" / "bundles" / "schema-3"
@@ -47,10 +49,10 @@ def refusal(bundle: Path) -> str:
 
 
 def test_it_names_the_recipes_that_it_has(frozen: Model) -> None:
-    assert frozen.recipes() == ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft"]
+    assert frozen.recipes() == ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft", "eagle3"]
 
 
-@pytest.mark.parametrize("recipe", ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft"])
+@pytest.mark.parametrize("recipe", ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft", "eagle3"])
 def test_golden_outputs_are_identical(recipe: str, session: Session) -> None:
     for case in CASES:
         answer, stats = session.generate(case.prompt_ids, len(case.token_ids), recipe)
@@ -83,6 +85,18 @@ def test_a_bundle_of_schema_2_is_replayed() -> None:
         assert session.generate(case.prompt_ids, len(case.token_ids), "prompt-lookup")[0] == case.token_ids
     session.close()
     opened.close()
+
+
+@pytest.mark.parametrize("recipe", ["prompt-lookup", "layer-skip", "quantized-self-draft", "eagle3"])
+def test_drafts_are_those_of_the_python_runtime(recipe: str, session: Session) -> None:
+    """Counts of whole answers agree: as many drafts, drafted tokens and accepted ones."""
+    conversation = specc.load(FROZEN).conversation
+    for case in CASES:
+        _, stats = session.generate(case.prompt_ids, len(case.token_ids), recipe)
+        expected = conversation.generate(
+            case.prompt_ids, len(case.token_ids), recipe=recipe, guard=False, **PLAIN_GREEDY
+        ).stats
+        assert (stats.drafts, stats.drafted, stats.accepted) == (expected.drafts, expected.drafted, expected.accepted)
 
 
 def test_a_recipe_without_its_drafter_is_replaced_and_named(session: Session) -> None:
@@ -207,7 +221,7 @@ def test_the_program_replays_and_its_status_says_how(tmp_path: Path) -> None:
         return subprocess.run(command, env=libspecc.environment(), capture_output=True, text=True)
 
     whole = replay(FROZEN)
-    assert whole.returncode == 0 and whole.stdout.count("4 identical, 0 near-tie, 0 diverged") == 4
+    assert whole.returncode == 0 and whole.stdout.count("4 identical, 0 near-tie, 0 diverged") == 5
     other = edit_golden(copied(FROZEN, tmp_path), lambda cases: cases[0]["token_ids"].__setitem__(2, 0))
     assert replay(other).returncode == 1
     empty = edit_golden(other, lambda cases: cases.clear())

@@ -49,11 +49,6 @@ json ParseManifest(const std::string& path) {
   std::string content = ReadFile(path);
   if (content.size() < kDigest + kAfterDigest) throw Error(path + " is too short; compile the bundle again");
   size_t start = content.size() - kDigest - kAfterDigest;
-  std::string digits = content.substr(start, kDigest);
-  content.replace(start, kDigest, kDigest, '0');
-  Sha256 digest;
-  digest.Add(content.data(), content.size());
-  bool unchanged = digest.Finish() == digits;
   json manifest;
   try {
     bool too_deep = false;
@@ -65,12 +60,19 @@ json ParseManifest(const std::string& path) {
   } catch (const json::exception&) {
     throw Error(path + " is not JSON; compile the bundle again");
   }
-  int schema = manifest.value("schema", 0);
+  if (!manifest.is_object() || !manifest.contains("schema") || !manifest["schema"].is_number_integer()) {
+    throw Error(path + " is not a manifest; compile the bundle again");
+  }
+  int64_t schema = manifest["schema"];
   if (schema < kOldestSchema || schema > kSchema) {
     throw Error("the bundle has schema " + std::to_string(schema) + ", and this library reads 2 and 3; " +
                 (schema > kSchema ? "use a newer library" : "compile the bundle again"));
   }
-  if (!unchanged) throw Error(path + " was changed; compile the bundle again");
+  std::string digits = content.substr(start, kDigest);
+  content.replace(start, kDigest, kDigest, '0');
+  Sha256 digest;
+  digest.Add(content.data(), content.size());
+  if (digest.Finish() != digits) throw Error(path + " was changed; compile the bundle again");
   return manifest;
 }
 

@@ -157,8 +157,8 @@ class TokenRecycling : public Drafter {
 // A chain by an engine over the target's rows, such as the target in 4 bits or with fewer layers.
 class LayerSkip : public Drafter {
  public:
-  LayerSkip(const Recipe& recipe, const EngineOf& engine)
-      : engine_(engine(recipe.engines.at("draft"))), count_(Number(recipe, "num_speculative_tokens")),
+  LayerSkip(const Recipe& recipe, const Context& context)
+      : engine_(context.engine(recipe.engines.at("draft"))), count_(Number(recipe, "num_speculative_tokens")),
         threshold_(recipe.parameters.value("assistant_confidence_threshold", 0.0)) {}
 
   Draft Propose(const Tokens& text, size_t room) override {
@@ -180,8 +180,8 @@ class LayerSkip : public Drafter {
 // Prompt lookup; where it finds nothing, one token of an engine, and lookup again.
 class Cascade : public Drafter {
  public:
-  Cascade(const Recipe& recipe, const EngineOf& engine)
-      : engine_(engine(recipe.engines.at("draft"))), count_(Number(recipe, "num_speculative_tokens")),
+  Cascade(const Recipe& recipe, const Context& context)
+      : engine_(context.engine(recipe.engines.at("draft"))), count_(Number(recipe, "num_speculative_tokens")),
         copied_(Number(recipe, "prompt_lookup_num_tokens")), shortest_(Number(recipe, "min_matching_ngram_size")),
         threshold_(recipe.parameters.value("assistant_confidence_threshold", 0.0)), index_(Number(recipe, "max_matching_ngram_size")) {}
 
@@ -207,26 +207,76 @@ class Cascade : public Drafter {
   NgramIndex index_;
 };
 
-using Maker = std::unique_ptr<Drafter> (*)(const Recipe&, const EngineOf&);
+// A chain by a trained head (EAGLE, Li et al. 2024). Row i of its cache is token i + 1 beside the target's state at token i.
+// Rows of drafted tokens stand on the head's own states, and are run again once the target has verified the tokens.
+class Eagle : public Drafter {
+ public:
+  Eagle(const Recipe& recipe, const Context& context)
+      : draft_(context.engine(recipe.engines.at("draft"))), feed_(context.engine(recipe.engines.at("feed"))),
+        prefill_(context.engine(recipe.engines.at("prefill"))), count_(Number(recipe, "num_speculative_tokens")),
+        threshold_(recipe.parameters.value("assistant_confidence_threshold", 0.0)), states_(*context.states),
+        text_((*context.head_texts)[draft_.spec.cache]) {}
+
+  Draft Propose(const Tokens& text, size_t room) override {
+    auto found = states_.find(draft_.spec.model);
+    const size_t pending = text.size() - 1;
+    if (!room || !pending || found == states_.end()) return Draft::Chain({text.back()});
+    const std::vector<float>& states = found->second;
+    const size_t size = states.size() / pending;
+    // A row depends on all tokens up to its own. The last row runs in any case, for its outputs.
+    size_t same = size_t(std::mismatch(text_.begin(), text_.end(), text.begin(), text.end()).first - text_.begin());
+    size_t row = std::min(same ? same - 1 : 0, pending - 1);
+    Engine* engine = nullptr;
+    size_t width = 0;
+    for (; row < pending; row += width) {
+      engine = pending - row <= feed_.spec.slots() ? &feed_ : &prefill_;
+      width = std::min(engine->spec.slots(), pending - row);
+      engine->Run(&text[row + 1], width, row, &states[row * size]);
+    }
+    text_ = text;
+    Tokens tokens{text.back()};
+    size_t slot = engine->last_row() ? 0 : width - 1;
+    std::vector<float> state(engine->NextState(width - 1), engine->NextState(width - 1) + size);
+    while (true) {
+      tokens.push_back(engine->Likeliest(slot));
+      if (tokens.size() > std::min(count_, room) || (threshold_ > 0 && std::exp(engine->Logprob(slot)) < threshold_)) break;
+      engine = &draft_;
+      slot = 0;
+      draft_.Run(&tokens.back(), 1, pending + tokens.size() - 2, state.data());
+      state.assign(draft_.NextState(0), draft_.NextState(0) + size);
+    }
+    return Draft::Chain(std::move(tokens));
+  }
+
+ private:
+  Engine &draft_, &feed_, &prefill_;
+  size_t count_;
+  double threshold_;
+  const std::map<std::string, std::vector<float>>& states_;
+  Tokens& text_;
+};
+
+using Maker = std::unique_ptr<Drafter> (*)(const Recipe&, const Context&);
 
 template <typename T>
-std::unique_ptr<Drafter> FromText(const Recipe& recipe, const EngineOf&) {
+std::unique_ptr<Drafter> FromText(const Recipe& recipe, const Context&) {
   return std::make_unique<T>(recipe);
 }
 
 template <typename T>
-std::unique_ptr<Drafter> WithEngines(const Recipe& recipe, const EngineOf& engine) {
-  return std::make_unique<T>(recipe, engine);
+std::unique_ptr<Drafter> WithEngines(const Recipe& recipe, const Context& context) {
+  return std::make_unique<T>(recipe, context);
 }
 
 const std::map<std::string, Maker>& Makers() {
   static const std::map<std::string, Maker> makers = {
-      {"plain", [](const Recipe&, const EngineOf&) -> std::unique_ptr<Drafter> { return std::make_unique<Plain>(); }},
+      {"plain", [](const Recipe&, const Context&) -> std::unique_ptr<Drafter> { return std::make_unique<Plain>(); }},
       {"prompt-lookup", FromText<PromptLookup>},
       {"recycled-lookup", FromText<RecycledLookup>},
       {"token-recycling", FromText<TokenRecycling>},
       {"layer-skip", WithEngines<LayerSkip>},
       {"cascade", WithEngines<Cascade>},
+      {"eagle", WithEngines<Eagle>},
   };
   return makers;
 }
@@ -239,8 +289,8 @@ Draft Draft::Chain(Tokens tokens) {
   return draft;
 }
 
-std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const EngineOf& engine) {
-  return Makers().at(recipe.drafter)(recipe, engine);
+std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const Context& context) {
+  return Makers().at(recipe.drafter)(recipe, context);
 }
 
 bool Knows(const Recipe& recipe) { return Makers().count(recipe.drafter) && recipe.acceptance == "match"; }

@@ -30,10 +30,17 @@ class Drafter {
   virtual void Observe(const Tokens& text, const Draft& draft, const Engine& target) { (void)text, (void)draft, (void)target; }
 };
 
-using EngineOf = std::function<Engine&(const std::string& name)>;
+// What a drafter may use of its conversation.
+struct Context {
+  std::function<Engine&(const std::string& name)> engine;
+  // What a trained head reads of each committed row of the target, [rows, size] by the name of the head.
+  const std::map<std::string, std::vector<float>>* states;
+  // The text whose rows each cache of a head has.
+  std::map<std::string, Tokens>* head_texts;
+};
 
-// Makes the drafter of a recipe; null if this library does not have it.
-std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const EngineOf& engine);
+// Makes the drafter of a recipe that this library has.
+std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const Context& context);
 
 // Whether this library has the drafter and the acceptance rule of a recipe.
 bool Knows(const Recipe& recipe);

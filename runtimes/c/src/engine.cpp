@@ -24,6 +24,8 @@ size_t Count(const std::vector<int64_t>& shape) {
   return count;
 }
 
+constexpr const char* kStates = "state_";  // The names of outputs that trained heads read begin with it.
+
 bool Begins(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
 }  // namespace
@@ -148,6 +150,10 @@ Engine::Engine(Model& model, const EngineSpec& spec, Rows& rows)
     : spec(spec), rows(rows), model_(model), session_(model.Session(spec)) {
   model.ort.Call<OrtSession*, OrtIoBinding**>(kCreateIoBinding, session_, &binding_);
   model.ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, &cpu_);
+  auto floats = [&](const Tensor& tensor, bool is_input, std::vector<float>& values) {
+    values.assign(Count(tensor.shape), 0);
+    Bind(tensor, is_input, values.data(), values.size() * sizeof(float), ElementType::kFloat);
+  };
   auto integers = [&](const Tensor& tensor, bool is_input, std::vector<int64_t>& values) {
     values.assign(Count(tensor.shape), 0);
     Bind(tensor, is_input, values.data(), values.size() * sizeof(int64_t), ElementType::kInt64);
@@ -174,8 +180,14 @@ Engine::Engine(Model& model, const EngineSpec& spec, Rows& rows)
         integers(tensor, false, top_ids_);
         ranks_ = size_t(tensor.shape.at(2));
       } else if (name == "top_logprobs") {
-        top_logprobs_.assign(Count(tensor.shape), 0);
-        Bind(tensor, false, top_logprobs_.data(), top_logprobs_.size() * sizeof(float), ElementType::kFloat);
+        floats(tensor, false, top_logprobs_);
+      } else if (name == "state" && is_input) {
+        floats(tensor, true, state_);
+        state_size_ = size_t(tensor.shape.at(2));
+      } else if (name == "next_state") {
+        floats(tensor, false, next_state_);
+      } else if (Begins(name, kStates)) {
+        floats(tensor, false, states_[name.substr(std::string(kStates).size())]);
       } else if (is_input) {
         throw Error("engine " + spec.name + " has an input " + name + ", which libspecc does not fill");
       }  // Other outputs, such as logits, are not fetched.
@@ -199,7 +211,7 @@ void Engine::Bind(const Tensor& tensor, bool is_input, void* data, size_t bytes,
                                                                tensor.name.c_str(), value);
 }
 
-void Engine::Run(const int64_t* tokens, size_t count, size_t past_len) {
+void Engine::Run(const int64_t* tokens, size_t count, size_t past_len, const float* states) {
   if (count > input_ids_.size() || past_len + input_ids_.size() > rows.capacity) {
     throw Error("engine " + spec.name + " has no room for " + std::to_string(count) + " tokens behind " +
                 std::to_string(past_len) + " rows; ask for fewer tokens");
@@ -207,6 +219,8 @@ void Engine::Run(const int64_t* tokens, size_t count, size_t past_len) {
   std::copy_n(tokens, count, input_ids_.begin());
   past_len_[0] = int64_t(past_len);
   if (!row_.empty()) row_[0] = int64_t(count) - 1;
+  if (state_.empty() != (states == nullptr)) throw Error("engine " + spec.name + " and its recipe do not fit; compile the bundle again");
+  if (states) std::copy_n(states, count * state_size_, state_.begin());
   model_.ort.Call<OrtSession*, const void*, const OrtIoBinding*>(kRunWithBinding, session_, nullptr, binding_);
 }
 

@@ -64,8 +64,9 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Runs tokens, one in each of the first slots, behind `past_len` rows.
-  void Run(const int64_t* tokens, size_t count, size_t past_len);
+  // Runs tokens, one in each of the first slots, behind `past_len` rows. `states` has the states that a trained head
+  // reads beside them, a row a token; null for other engines.
+  void Run(const int64_t* tokens, size_t count, size_t past_len, const float* states = nullptr);
 
   // The likeliest token after a slot.
   int64_t Likeliest(size_t slot) const { return output_ids_[slot]; }
@@ -76,6 +77,10 @@ class Engine {
   size_t ranks() const { return ranks_; }
   // Whether the outputs have one row, that of the last token.
   bool last_row() const { return !row_.empty(); }
+  // The states [slots, size] that the engine returns for trained heads, by the name of the head.
+  const std::map<std::string, std::vector<float>>& states() const { return states_; }
+  // The state that a head returns for the slot behind one of its own.
+  const float* NextState(size_t slot) const { return next_state_.data() + slot * state_size_; }
 
   const EngineSpec& spec;
   Rows& rows;
@@ -89,8 +94,9 @@ class Engine {
   OrtMemoryInfo* cpu_ = nullptr;
   std::vector<OrtValue*> bound_;
   std::vector<int64_t> input_ids_, past_len_, row_, output_ids_, top_ids_;
-  std::vector<float> top_logprobs_;
-  size_t ranks_ = 0;
+  std::vector<float> top_logprobs_, state_, next_state_;
+  std::map<std::string, std::vector<float>> states_;
+  size_t ranks_ = 0, state_size_ = 0;
 };
 
 }  // namespace specc

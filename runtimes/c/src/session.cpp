@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 #include "error.h"
 
@@ -65,14 +66,29 @@ Engine& Session::EngineNamed(const std::string& name) {
 int64_t Session::Prefill(const Tokens& prompt) {
   size_t rows = size_t(std::mismatch(committed_.begin(), committed_.end(), prompt.begin(), prompt.end()).first - committed_.begin());
   rows = std::min(rows, prompt.size() - 1);  // The last token runs again, since its outputs are wanted.
+  for (auto& [name, states] : states_) states.resize(committed_.empty() ? 0 : states.size() / committed_.size() * rows);
   committed_.resize(rows);
   Engine& engine = EngineNamed(prompt.size() - rows == 1 ? "decode" : "prefill");
   while (true) {
     size_t count = std::min(engine.spec.slots(), prompt.size() - rows);
     engine.Run(&prompt[rows], count, rows);
-    committed_.insert(committed_.end(), prompt.begin() + std::ptrdiff_t(rows), prompt.begin() + std::ptrdiff_t(rows + count));
+    std::vector<size_t> all(count);
+    std::iota(all.begin(), all.end(), size_t{0});
+    Commit(engine, &prompt[rows], all);
     rows += count;
     if (rows == prompt.size()) return engine.Likeliest(engine.last_row() ? 0 : count - 1);
+  }
+}
+
+void Session::Commit(Engine& target, const int64_t* tokens, const std::vector<size_t>& path) {
+  target.rows.Commit(committed_.size(), path);
+  for (size_t slot : path) committed_.push_back(tokens[slot]);
+  for (const auto& [name, states] : target.states()) {
+    const size_t size = states.size() / target.spec.slots();
+    for (size_t slot : path) {
+      auto row = states.begin() + std::ptrdiff_t(slot * size);
+      states_[name].insert(states_[name].end(), row, row + std::ptrdiff_t(size));
+    }
   }
 }
 
@@ -97,7 +113,9 @@ Counts Session::Generate(const Tokens& prompt, const std::string& recipe_name, s
   cancelled_ = false;
   const Recipe& recipe = Choose(recipe_name);
   auto& drafter = drafters_[recipe.name];
-  if (!drafter) drafter = MakeDrafter(recipe, [this](const std::string& name) -> Engine& { return EngineNamed(name); });
+  if (!drafter) {
+    drafter = MakeDrafter(recipe, {[this](const std::string& name) -> Engine& { return EngineNamed(name); }, &states_, &head_texts_});
+  }
   drafter->Begin();
   Counts counts;
   counts.recipe = recipe.name;
@@ -126,10 +144,9 @@ Counts Session::Generate(const Tokens& prompt, const std::string& recipe_name, s
     counts.target_calls++;
     auto [path, token] = Accept(draft, target);
     drafter->Observe(text, draft, target);
-    target.rows.Commit(pending, path);
+    Commit(target, draft.tokens.data(), path);
     step.clear();
     for (size_t slot : path) {
-      committed_.push_back(draft.tokens[slot]);
       if (slot) step.push_back(draft.tokens[slot]);
     }
     step.push_back(token);

@@ -25,7 +25,7 @@ from specc.backends.lowering.emit import (
 )
 from specc.backends.lowering.masks import is_causal
 from specc.passes import Pass
-from specc.passes.arguments import CachedAttentionCall, LanesAttentionCall, RotaryCall, int_arg, node_arg
+from specc.passes.arguments import CachedAttentionCall, LanesAttentionCall, RotaryCall, int_arg, node_arg, optional_node
 from specc.passes.find import CACHED, LANES, ROTARY, calls
 
 DOMAIN = "specc"
@@ -33,7 +33,7 @@ SINCE = {  # the version of specc-kernels that brought each operator as it is us
     "GatherBF16": "0.1.0",
     "LinearBF16": "0.1.0",
     "LinearF32": "0.1.0",
-    "LinearNBits": "0.1.0",
+    "LinearNBits": "0.2.0",
     "TreeAttention": "0.1.0",
 }
 HEAD_MULTIPLE = 16  # sizes of a head: TreeAttention takes no others
@@ -87,6 +87,7 @@ class PanelQuantizedLinears(Pass):
 
     Given:   y = specc.panel_quantized_linear(x, panels, scales, columns, bits, block_size, k)
     Result:  y = specc.LinearNBits(x, panels, scales, columns=columns, k=k, bits=bits, block_size=block_size)
+             with the inputs x, panels, scales, "", offsets if weights have offsets in the place of zero points
     """
 
     slots: int
@@ -94,10 +95,11 @@ class PanelQuantizedLinears(Pass):
 
     def __call__(self, graph: GraphModule) -> int:
         def product(node: Node) -> Node:
+            offsets = optional_node(node, 7)
             return emit(
                 graph.graph,
                 f"{DOMAIN}::LinearNBits",
-                [node_arg(node, i) for i in range(3)],
+                [*(node_arg(node, i) for i in range(3)), *([] if offsets is None else [None, offsets])],
                 shape_at(node, self.slots),
                 columns=int_arg(node, 3),
                 k=int_arg(node, 6),

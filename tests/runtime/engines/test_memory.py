@@ -80,6 +80,19 @@ class TestBundle:
             memory.check(opened, [spec], [])
         memory.check(opened, [spec], [opened.engine("decode")])
 
+    def test_a_further_request_leaves_room_for_what_others_may_still_fill(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engines = package.load(bundle).engines
+        rows = open_bundle(bundle).manifest.caches["target"].bytes
+        monkeypatch.setattr(memory, "free_memory", lambda: 2 * rows)
+        store = engines.store("target", 1)
+        assert isinstance(store, HostKV) and engines.store("target").uncommitted == store.uncommitted == rows
+        with pytest.raises(BackendError, match=r"one more request take .* 2 caches may still fill .*; use fewer"):
+            engines.store("target", 2)
+        store.commit(0, range(store.capacity))
+        assert engines.store("target", 2)
+
     def test_a_machine_that_does_not_say_what_is_free_refuses_nothing(
         self, bundle: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -107,16 +120,3 @@ def test_what_was_freed_below_a_part_that_lives_goes_back_to_the_system() -> Non
     before = resident()
     memory.trim()
     assert before - resident() > 50e6 and len(last) == 10_000
-
-    def test_a_further_request_leaves_room_for_what_others_may_still_fill(
-        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        engines = package.load(bundle).engines
-        rows = open_bundle(bundle).manifest.caches["target"].bytes
-        monkeypatch.setattr(memory, "free_memory", lambda: 2 * rows)
-        store = engines.store("target", 1)
-        assert isinstance(store, HostKV) and engines.store("target").uncommitted == store.uncommitted == rows
-        with pytest.raises(BackendError, match=r"one more request take .* 2 caches may still fill .*; use fewer"):
-            engines.store("target", 2)
-        store.commit(0, range(store.capacity))
-        assert engines.store("target", 2)

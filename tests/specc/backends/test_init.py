@@ -118,6 +118,14 @@ def test_a_block_gets_weights_of_a_type_that_its_backend_builds(
     assert typed(Block(Tree.chain(1), weights=weights), name, names, dtype, options).weights == expected
 
 
+def test_trained_heads_are_refused_by_name_where_a_backend_has_none() -> None:
+    check(["onnx"], heads=True)
+    with pytest.raises(
+        BackendError, match="backend inductor builds no trained heads; leave out --head, or give --back"
+    ):
+        check(["onnx", "inductor"], heads=True)
+
+
 def test_lanes_are_refused_by_name_where_a_backend_has_none_and_out_of_range() -> None:
     check(["onnx"], lanes=8)
     with pytest.raises(BackendError, match="backend inductor builds no engines with lanes; leave out --lanes"):

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from specc.backends.standard_onnx import dense, has_lanes, numbers, per_block, standardise
+from specc.backends.standard_onnx import dense, has_lanes, numbers, per_block, standardise, with_offsets
 from specc.runtime.engines import kernels
 from specc.runtime.errors import BackendError
 
@@ -48,6 +48,17 @@ def test_numbers_of_few_bits_unpack_to_those_that_were_packed(bits: int, block: 
 def test_scales_unpack_to_one_for_each_column_and_block() -> None:
     scales = random(3, 35)
     assert np.array_equal(per_block(pack.per_block(scales), 35), scales.T)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_with_offsets_widen_to_scale_times_number_plus_offset(bits: int) -> None:
+    values = np.random.default_rng(0).integers(0, 1 << bits, (60, 35), np.uint8)
+    scales, offsets = random(2, 35), random(2, 35, seed=1)
+    result = with_offsets(
+        pack.nbits(values, bits, 32), pack.per_block(scales), pack.per_block(offsets), columns=35, bits=bits, k=60
+    )
+    factors, shifts = (np.repeat(part, 32, 0)[:60] for part in (scales, offsets))
+    np.testing.assert_array_equal(result, (values * factors + shifts).T)
 
 
 def model_of(inputs: dict[str, np.ndarray | None], rows: dict[str, np.ndarray], **attributes: Any) -> ir.Model:

@@ -15,6 +15,7 @@ from specc.compiler import compile_bundle, lanes_memory
 from specc.compiler.lanes_memory import check_lanes, row_bytes
 from specc.compiler.options import Options
 from specc.compiler.plans import MARGIN
+from specc.huggingface import read_text_config
 from specc.runtime.errors import CaptureError, RecipeError
 from specc.runtime.sequence import TARGET
 
@@ -36,7 +37,7 @@ class TestModel:
     ) -> None:
         """It counts what the rows of a bundle take."""
         options = Options(model=str(model), output=tmp_path / "out.specc", lanes=6, max_seq_len=64)
-        config = lanes_memory.read_text_config(str(model))
+        config = read_text_config(str(model))
         lane = (64 + MARGIN) * row_bytes(config, half=False)
         monkeypatch.setattr(lanes_memory, "free_memory", lambda: 6 * lane)
         check_lanes(options)
@@ -45,7 +46,7 @@ class TestModel:
         monkeypatch.setattr(compiler, "load_model", lambda *_: pytest.fail("the model was loaded"))
         with pytest.raises(RecipeError, match=r"^lanes is 6, and 5 fit \(a lane of 64 tokens .*; give at most 5, or"):
             compile_bundle(options)
-        assert not options.output.exists()
+        assert not Path(options.output).exists()
 
     def test_lanes_beyond_what_a_block_may_have_are_refused_with_that_number(
         self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -66,4 +67,4 @@ class TestModel:
         with package.load(bundle) as instance:
             spec = instance.bundle.manifest.caches[TARGET]
             source = instance.bundle.manifest.model.source
-        assert spec.bytes == spec.capacity * row_bytes(lanes_memory.read_text_config(source), half=False)
+        assert spec.bytes == spec.capacity * row_bytes(read_text_config(source), half=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,70 +12,13 @@ import torch
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
 
+from gguf_file import KIND, LAYERS, WORDS, tensors, write  # noqa: E402
+
 from specc.huggingface import load_model, load_tokenizer, rounding  # noqa: E402
 from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once  # noqa: E402
 from specc.runtime.errors import CaptureError  # noqa: E402
 
 pytestmark = pytest.mark.torch
-
-HIDDEN, HEADS, KV_HEADS, LAYERS, INNER = 64, 2, 1, 2, 128
-WORDS = ["<unk>", "<s>", "</s>", *(chr(c) for c in range(33, 127)), *(f"w{i}" for i in range(31))]
-KIND = gguf.GGMLQuantizationType
-
-
-def tensors(seed: int = 0) -> dict[str, np.ndarray]:
-    """Make random weights of a small Llama, under GGUF's names."""
-    rng = np.random.default_rng(seed)
-    size = HIDDEN // HEADS
-    shapes = {"token_embd.weight": (len(WORDS), HIDDEN), "output_norm.weight": (HIDDEN,)}
-    for i in range(LAYERS):
-        shapes |= {
-            f"blk.{i}.attn_q.weight": (HIDDEN, HIDDEN),
-            f"blk.{i}.attn_k.weight": (KV_HEADS * size, HIDDEN),
-            f"blk.{i}.attn_v.weight": (KV_HEADS * size, HIDDEN),
-            f"blk.{i}.attn_output.weight": (HIDDEN, HIDDEN),
-            f"blk.{i}.ffn_gate.weight": (INNER, HIDDEN),
-            f"blk.{i}.ffn_up.weight": (INNER, HIDDEN),
-            f"blk.{i}.ffn_down.weight": (HIDDEN, INNER),
-            f"blk.{i}.attn_norm.weight": (HIDDEN,),
-            f"blk.{i}.ffn_norm.weight": (HIDDEN,),
-        }
-    return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def write(file: Path, kind: Any = KIND.F32, names: Iterable[str] | None = None, header: bool = True) -> Path:
-    """Write a GGUF file with the tensors that `names` names, all by default."""
-    writer = gguf.GGUFWriter(file, "llama")
-    if header:
-        writer.add_context_length(128)
-        writer.add_embedding_length(HIDDEN)
-        writer.add_block_count(LAYERS)
-        writer.add_feed_forward_length(INNER)
-        writer.add_head_count(HEADS)
-        writer.add_head_count_kv(KV_HEADS)
-        writer.add_layer_norm_rms_eps(1e-5)
-        writer.add_rope_freq_base(10000.0)
-        writer.add_vocab_size(len(WORDS))
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("default")
-        writer.add_token_list(WORDS)
-        writer.add_token_types([3, 3, 3] + [1] * (len(WORDS) - 3))
-        writer.add_token_merges(["w 1"])
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(2)
-        writer.add_unk_token_id(0)
-    for name, value in tensors().items():
-        if names is not None and name not in names:
-            continue
-        if value.ndim == 1 or kind == KIND.F32:
-            writer.add_tensor(name, value)
-        else:
-            writer.add_tensor(name, gguf.quants.quantize(value, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file
 
 
 def split(directory: Path) -> list[Path]:

@@ -30,7 +30,7 @@ def test_the_page_says_data_time_machine_losses_and_acceptance() -> None:
     page = texts["README.md"]
     for words in (
         "# eagle3-toy\n", "12,345 tokens", "Prompts: a.jsonl", "99 updates, 50,000 tokens (4.0 epochs)", "10 minutes",
-        "2 cores of Toy 9", "2.50, 3.25 nats", "91.2% of the text", "specc train ./toy", "| 1 | 40.0% |\n| 2 | 50.0% |",
+        "1 thread of Toy 9", "2.50, 3.25 nats", "91.2% of the text", "specc train ./toy", "| 1 | 40.0% |\n| 2 | 50.0% |",
         "1.66 tokens a step", "12 slots gives 1.92", "8.0% of the tokens", "Predicted gain: unknown",
         "stored in 8 bits",
     ):  # fmt: skip

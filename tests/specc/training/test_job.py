@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def test_a_second_run_records_nothing_again(model: Path, tmp_path: Path) -> None
     second = train(replace(options(model, tmp_path / "h"), overwrite=True))
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work").glob("*-0*.safetensors")} == before
     assert second.acceptance == first.acceptance
+
+
+def test_a_training_goes_on_after_its_model_was_moved(model: Path, tmp_path: Path) -> None:
+    train(options(model, tmp_path / "h"))
+    stages: list[str] = []
+    moved = shutil.copytree(model, tmp_path / "moved")
+    choice = replace(options(moved, tmp_path / "h"), overwrite=True, stage=lambda title, *parts: stages.append(title))
+    assert train(choice).updates == 3
+    assert not [stage for stage in stages if stage.startswith("train")]
 
 
 def test_an_output_that_exists_is_kept(model: Path, tmp_path: Path) -> None:

@@ -189,3 +189,11 @@ def test_an_interrupted_tune_leaves_the_bundle_as_it_was(
     with pytest.raises(KeyboardInterrupt):
         tune(copy, tokens=4, limit=1)
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+
+
+def test_prices_of_runs_together_are_measured_where_a_bundle_has_lanes(bundle: Path) -> None:
+    policy = replace(TUNING, cost_rounds=2)
+    several = open_bundle(Path(__file__).parents[2] / "bundles/schema-2")
+    prices = module.measure_prices(job_module.prepare(several, ["def"], 8, policy))
+    assert prices is not None and prices.run > 0
+    assert module.measure_prices(job_module.prepare(open_bundle(bundle), ["def"], 8, policy)) is None
