@@ -17,9 +17,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from specc.recipes import METHODS, Method
+from specc.recipes.axes import LENGTHS, LengthAxis
 from specc.recipes.systems import SYSTEMS, System
 from specc.runtime.json_schema import json_schema
 from specc.runtime.manifest import SCHEMA, Manifest
+from specc.runtime.method import load_drafter
 
 ROOT = Path(__file__).resolve().parents[1]
 README_RECIPES = (
@@ -50,8 +52,10 @@ def readme_recipes() -> str:
 
 def recipe_summary() -> str:
     """Format one row for each method."""
-    rows = ([f"[`{m.name}`](#{m.name})", m.title, m.topology, m.acceptance, needs(m)] for m in METHODS.values())
-    return table(("recipe", "method", "topology", "acceptance", "needs"), rows)
+    rows = (
+        [f"[`{m.name}`](#{m.name})", m.title, m.topology, m.length, m.acceptance, needs(m)] for m in METHODS.values()
+    )
+    return table(("recipe", "method", "topology", "length", "acceptance", "needs"), rows)
 
 
 def recipe_details() -> str:
@@ -65,24 +69,47 @@ def section(m: Method) -> str:
         "paper": m.paper or "none",
         "drafter": f"`{m.drafter}`",
         "topology": m.topology,
+        "length of a draft": m.length,
         "acceptance": f"`{m.acceptance}`",
         "lossless": "yes" if m.lossless else "no",
         "needs": needs(m),
         "compiled without `--recipe`": "yes" if m.by_default else "no",
+        "departures from the paper": " ".join(m.departures) or "none",
     }
     lines = [
         f"### {m.name}",
         "",
         f"{m.title}.",
         "",
+        m.about,
+        "",
         f"Try it when: {m.try_when}",
         "",
         *(f"- {name}: {value}" for name, value in facts.items()),
     ]
     if m.parameters:
-        rows = ([f"`{n}`", "" if p.default is None else f"`{p.default}`", p.help] for n, p in m.parameters.items())
-        lines += ["", table(("parameter", "default", "meaning"), rows)]
+        rows = (
+            [f"`{n}`", "" if p.default is None else f"`{p.default}`", p.paper, p.help] for n, p in m.parameters.items()
+        )
+        lines += ["", table(("parameter", "default", "in the paper", "meaning"), rows)]
     return "\n".join(lines)
+
+
+def lengths() -> str:
+    """Format one row for each length of a draft."""
+    rows = (
+        [f"`{word}`", axis.help, ", ".join(f"`{name}`" for name in axis.parameters or ()), any_drafter(axis)]
+        for word, axis in LENGTHS.items()
+    )
+    return table(("length", "a draft goes on", "parameters", "in a recipe file, for the drafters"), rows)
+
+
+def any_drafter(axis: LengthAxis) -> str:
+    """Say whether a recipe file may choose a length, and for which drafters."""
+    if axis.parameters is None:
+        return "no"
+    drafters = [m.drafter for m in METHODS.values() if load_drafter(m.drafter).takes_length]
+    return ", ".join(dict.fromkeys(f"`{name}`" for name in drafters))
 
 
 def systems() -> str:
@@ -126,6 +153,7 @@ PARTS = {
     ROOT / "docs" / "recipes.md": {
         "recipe-summary": recipe_summary,
         "systems": systems,
+        "lengths": lengths,
         "recipe-details": recipe_details,
     },
 }

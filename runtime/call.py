@@ -72,6 +72,8 @@ class Call(NamedTuple):
         tokens: one token for each slot that is used.
         tree: how the slots stand below those rows: a tree that fits the block, or a part of one that grows.
         inputs: what the slots read besides tokens, a row for each token; a trained head reads `state`.
+        meanwhile: yields calls of other engines over other caches that may run while this call runs; None if there are
+            none. They have all run when the call's outputs are there.
     """
 
     engine: Engine
@@ -80,6 +82,7 @@ class Call(NamedTuple):
     tokens: Tokens[int]
     tree: Tree | Growth
     inputs: Inputs = NO_INPUTS
+    meanwhile: Generator[Call, Outputs, None] | None = None
 
     def run(self, charge: Callable[[float], object] | None = None) -> Outputs:
         """Run this call alone, and return its outputs as views that the engine's next run overwrites.
@@ -87,11 +90,19 @@ class Call(NamedTuple):
         Args:
             charge: is called with the seconds of the run.
         """
-        if charge is None:
+        if charge is None and self.meanwhile is None:
             return self.engine.run_one(self)
         before = self.engine.seconds
-        outputs = self.engine.run_one(self)
-        charge(self.engine.seconds - before)
+        if self.meanwhile is None:
+            outputs = self.engine.run_one(self)
+        else:
+            pending = self.engine.start((self,))
+            try:
+                finish(self.meanwhile, charge)
+            finally:
+                outputs = pending.wait()[0]
+        if charge is not None:
+            charge(self.engine.seconds - before)
         return outputs
 
 

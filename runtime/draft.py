@@ -5,7 +5,7 @@ N  slots      V  vocabulary      K  ranks of a top-k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,6 +17,7 @@ from .sampling import Sampling
 from .tree import Tree
 
 if TYPE_CHECKING:
+    from .call import Call
     from .engine import Engine
 
 ONE_SLOT = Tree.chain(1)
@@ -33,6 +34,7 @@ class Draft(NamedTuple):
         probs: by slot, the distribution [V] that its children were drawn from; empty if the drafter did not sample.
         logits: by slot, the logits [V] of the drafter's model for the token after it; empty if no rule asked for them.
         by: the engine of the target that verifies the draft; None is the narrowest one of the recipe that it fits.
+        meanwhile: yields calls of the drafter's engines that may run while the target verifies the draft.
     """
 
     tokens: tuple[int, ...]
@@ -40,6 +42,7 @@ class Draft(NamedTuple):
     probs: Mapping[int, np.ndarray] = NONE
     logits: Mapping[int, np.ndarray] = NONE
     by: Engine | None = None
+    meanwhile: Generator[Call, Outputs, None] | None = None
 
     @classmethod
     def chain(

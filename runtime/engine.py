@@ -148,7 +148,7 @@ class Engine:
         Raises:
             BackendError: the runner fails.
         """
-        _, cache, rows, tokens, tree, inputs = call
+        _, cache, rows, tokens, tree, inputs, _ = call
         if binding.parents is not None:
             assert isinstance(tree, Tree)
             _fill(binding.parents, tree.parents)

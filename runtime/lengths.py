@@ -1,15 +1,17 @@
 """Length policies: how many tokens a drafter of chains drafts in a step.
 
 A policy has two parts. A `Schedule` says how many tokens the next draft has at most, and learns from the steps. `Stop`s
-end a draft early, by what the engine says of its tokens.
+end a draft early, by what the engine says of its tokens. `LengthPolicy` makes both from the parameters of a recipe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
 from math import ceil
 
 from .draft import Outputs
+from .drafters import check_counts, check_probability
 from .errors import RecipeError
 
 
@@ -115,6 +117,14 @@ class Stop:
         """
         return True
 
+    def observe(self, drafted: int, accepted: int) -> None:
+        """Learn from a step. By default a stop learns nothing.
+
+        Args:
+            drafted: the tokens of the draft, one at least.
+            accepted: how many of them were accepted.
+        """
+
 
 class Confidence(Stop):
     """A stop after a token to which the engine gave a smaller probability than a threshold."""
@@ -126,6 +136,33 @@ class Confidence(Stop):
 
     def goes_on(self, probability: float) -> bool:
         return probability >= self.threshold
+
+
+class Adaptive(Confidence):
+    """The adaptive threshold of Draft & Verify (Zhang et al. 2024, arXiv:2309.08168).
+
+    It is a stop by confidence whose threshold moves. If too few drafted tokens were accepted of late, the threshold
+    rises, so that drafts become shorter. If enough were accepted, it falls. Both the share of accepted tokens and the
+    threshold are smoothed over the steps.
+    """
+
+    KEEPS_SHARE, KEEPS_THRESHOLD, STEP = 0.5, 0.9, 0.01  # beta 1, beta 2 and epsilon of the paper
+
+    def __init__(self, threshold: float, aim: float) -> None:
+        """Begin with a threshold.
+
+        Args:
+            threshold: the first threshold, gamma in the paper.
+            aim: the share of accepted tokens that is enough, alpha in the paper.
+        """
+        super().__init__(threshold)
+        self.aim, self.share = aim, aim
+
+    def observe(self, drafted: int, accepted: int) -> None:
+        self.share = self.KEEPS_SHARE * self.share + (1 - self.KEEPS_SHARE) * accepted / drafted
+        moved = self.threshold + (self.STEP if self.share <= self.aim else -self.STEP)
+        smooth = self.KEEPS_THRESHOLD * self.threshold + (1 - self.KEEPS_THRESHOLD) * moved
+        self.threshold = min(1.0, max(0.0, smooth))
 
 
 class Cumulative(Stop):
@@ -163,6 +200,21 @@ class Fallback(Stop):
         return bool(outputs.top(0)[1][0] >= self.threshold)
 
 
+class Margin(Stop):
+    """The second router of FS-GEN (Zhang et al. 2024, arXiv:2406.12295): refuse a token if two of them are close.
+
+    Half of the distance between the engine's two largest probabilities decides.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def takes(self, outputs: Outputs) -> bool:
+        _, probs = outputs.top(0)
+        second = probs[1] if len(probs) > 1 else 0.0
+        return bool((probs[0] - second) / 2 >= self.threshold)
+
+
 class Length:
     """A length policy of one request: a schedule, and stops of which each can end a draft.
 
@@ -171,7 +223,7 @@ class Length:
     """
 
     def __init__(self, schedule: Schedule, stops: Items[Stop] = ()) -> None:
-        self.schedule, self.stops = schedule, stops
+        self.schedule, self.stops = schedule, tuple(stops)
         self.reads_probability = any(stop.reads_probability for stop in stops)
 
     def begin(self) -> int:
@@ -192,10 +244,63 @@ class Length:
         """Learn from a step: how many tokens were drafted, and how many of them were accepted."""
         if drafted:
             self.schedule.observe(drafted, accepted)
+            for stop in self.stops:
+                stop.observe(drafted, accepted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthPolicy:
+    """The length policy of a recipe, by its parameters. The constructor raises RecipeError for one out of range.
+
+    Attributes:
+        num_speculative_tokens: drafted tokens a step at most.
+        num_assistant_tokens_schedule: the schedule of that number, one of `SCHEDULES`.
+        assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller probability.
+        target_acceptance_rate: the share of accepted tokens towards which that threshold moves; 0 leaves it as it is.
+        rejection_threshold: drafting stops once the probability that a token is rejected exceeds this, by the engine's
+            own probabilities. 1 never stops.
+        fallback_threshold: drafting stops before a token if the engine's largest probability is smaller.
+        margin_threshold: drafting stops before a token if half of the distance between the engine's two largest
+            probabilities is smaller.
+    """
+
+    num_speculative_tokens: int = 4
+    num_assistant_tokens_schedule: str = "constant"
+    assistant_confidence_threshold: float = 0.0
+    target_acceptance_rate: float = 0.0
+    rejection_threshold: float = 1.0
+    fallback_threshold: float = 0.0
+    margin_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_counts(num_speculative_tokens=self.num_speculative_tokens)
+        check_probability(
+            assistant_confidence_threshold=self.assistant_confidence_threshold,
+            target_acceptance_rate=self.target_acceptance_rate,
+            rejection_threshold=self.rejection_threshold,
+            fallback_threshold=self.fallback_threshold,
+            margin_threshold=self.margin_threshold,
+        )
+        schedule_of(self.num_assistant_tokens_schedule)
+
+    def open(self) -> Length:
+        """Return the length policy of a new request."""
+        stops: list[Stop] = []
+        if self.target_acceptance_rate:
+            stops.append(Adaptive(self.assistant_confidence_threshold, self.target_acceptance_rate))
+        elif self.assistant_confidence_threshold:
+            stops.append(Confidence(self.assistant_confidence_threshold))
+        if self.rejection_threshold < 1:
+            stops.append(Cumulative(self.rejection_threshold))
+        if self.fallback_threshold:
+            stops.append(Fallback(self.fallback_threshold))
+        if self.margin_threshold:
+            stops.append(Margin(self.margin_threshold))
+        return Length(schedule_of(self.num_assistant_tokens_schedule)(self.num_speculative_tokens), stops)
 
 
 def schedule_of(name: str) -> type[Schedule]:
     """Return a schedule by its name, which a manifest gives. Raises RecipeError if there is none."""
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise RecipeError(f"num_assistant_tokens_schedule is {name!r}; choose one of {', '.join(SCHEDULES)}")
     return SCHEDULES[name]

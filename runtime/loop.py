@@ -64,7 +64,7 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
     if processing:
         draft = processing.cut(draft, request.verifiers)
     engine = draft.by or narrowest(request.verifiers, draft.tree)
-    outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree)
+    outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree, meanwhile=draft.meanwhile)
     stats.target_calls += 1
     verified = seq.verified(outputs, draft)
     try:

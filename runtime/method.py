@@ -8,7 +8,8 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from .acceptance import Acceptance, Keeps, with_parameters
 from .drafters import Drafter
@@ -25,6 +26,16 @@ OPTIONS = {
 }
 
 
+class DrafterClass(Protocol):
+    """A class of drafters. Its attributes are those of `Drafter`."""
+
+    takes_length: bool
+    files: tuple[str, ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Drafter:
+        """Make a drafter from its engines and parameters."""
+
+
 @dataclass(frozen=True)
 class RunnableMethod:
     """A recipe's method as code: the class of its drafter, and an acceptance rule that this drafter can serve.
@@ -33,7 +44,7 @@ class RunnableMethod:
     """
 
     recipe: Recipe
-    drafter: Callable[..., Drafter]
+    drafter: DrafterClass
     accept: Acceptance
 
     def __post_init__(self) -> None:
@@ -69,15 +80,23 @@ class RunnableMethod:
         """Tell whether the tokens of a request are those of plain decoding, whatever is drafted."""
         return self.accept.keeps == Keeps.TOKENS or (self.accept.keeps == Keeps.DISTRIBUTION and sampling.greedy)
 
-    def make_drafter(self, engines: Mapping[str, Engine]) -> Drafter:
+    def make_drafter(self, engines: Mapping[str, Engine], file: Callable[[str], Path] = Path) -> Drafter:
         """Make the drafter over `engines`, which are keyed as `recipe.engines` is.
+
+        Args:
+            engines: the engines.
+            file: returns the path of a file of the bundle by its name.
 
         Raises:
             RecipeError: the drafter does not take these engines or parameters, which come from a manifest.
         """
         options = dict.fromkeys(self.drafter_options, True)
         try:
-            return self.drafter(**engines, **self.recipe.parameters, **options)
+            parameters = dict(self.recipe.parameters)
+            for name in self.drafter.files:
+                if parameters.get(name) is not None:
+                    parameters[name] = file(str(parameters[name]))
+            return self.drafter(**engines, **parameters, **options)
         except (RecipeError, TreeError) as e:
             raise RecipeError(f"recipe {self.recipe.name}: {e}") from e
         except SpeccError:
@@ -116,13 +135,13 @@ def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> R
     return RunnableMethod(recipe, load_drafter(recipe.drafter), accept)
 
 
-def load_drafter(name: str) -> Callable[..., Drafter]:
+def load_drafter(name: str) -> DrafterClass:
     """Import the class in `drafters/` that has this name: prompt-lookup is PromptLookup in prompt_lookup.py.
 
     Raises:
         RecipeError: there is no such drafter.
     """
-    drafter: Callable[..., Drafter] = _load("drafters", name, "".join(p.capitalize() for p in re.split("[-_]", name)))
+    drafter: DrafterClass = _load("drafters", name, "".join(p.capitalize() for p in re.split("[-_]", name)))
     return drafter
 
 

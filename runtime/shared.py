@@ -60,7 +60,7 @@ class Shared:
         self.engines.load(*method.recipe.engine_names)
         if method.key not in self.drafters:
             engines = {role: self.engines[name] for role, name in method.recipe.engines.items()}
-            self.drafters[method.key] = Guard(method.make_drafter(engines))
+            self.drafters[method.key] = Guard(method.make_drafter(engines, self.bundle.file))
         return self.drafters[method.key]
 
     def release(self, recipe: Recipe, keep: Recipe) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from .call import Call
+from .call import Call, finish
 from .draft import Outputs
 from .engine import Engine
 from .errors import BackendError
@@ -97,7 +97,7 @@ class _Steps(Generic[T]):
         for index, outputs in zip(indices, answers, strict=True):
             request = self._requests[index]
             request.charge(seconds)
-            self._advance(index, partial(request.calls.send, outputs))
+            self._advance(index, partial(send, request, self.calls[index], outputs))
 
     def _advance(self, index: int, go_on: Callable[[], Call]) -> None:
         """Let a step go on, and keep its next call, or its result or error."""
@@ -108,6 +108,16 @@ class _Steps(Generic[T]):
             self.results[index] = end.value
         except Exception as e:  # It ends this request alone.
             self.results[index] = e
+
+
+def send(request: RequestStep[T], call: Call, outputs: Outputs) -> Call:
+    """Hand the outputs of a call to its step, and return the next call of the step.
+
+    What may run while the call runs has not run, since the engine ran calls of several requests. So it runs first.
+    """
+    if call.meanwhile is not None:
+        finish(call.meanwhile, request.charge)
+    return request.calls.send(outputs)
 
 
 def _batches(calls: dict[int, Call], lanes_for: LanesFor) -> Iterator[tuple[LanesEngine, list[int]]]:

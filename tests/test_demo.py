@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Sessio
     output = tmp_path_factory.mktemp("demo") / "demo.specc"
     assistant, prompts = str(EXAMPLES / "pycode-1m"), EXAMPLES / "prompts.jsonl"
     model = str(EXAMPLES / "pycode-10m")
-    options = Options(model=model, output=output, recipes=tuple(METHODS), assistant_model=assistant, prompts=prompts)
-    compile_bundle(replace(options, dtype="fp32"))  # also where specc-kernels would make it bf16
+    options = Options(
+        model=model,
+        output=output,
+        recipes=tuple(METHODS),
+        assistant_model=assistant,
+        corpus=EXAMPLES.parent / "runtime" / "drafters",
+        prompts=prompts,
+        dtype="fp32",  # also where specc-kernels would make it bf16
+    )
+    compile_bundle(options)
     return specc.load(output).conversation
 
 

@@ -12,15 +12,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Tokens
 from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from specc.recipes import METHODS, Facts, HeadFacts, committing, prefill
+from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.call import finish
+from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.draft import Accepted, Draft
 from specc.runtime.drafters import Drafting
 from specc.runtime.engine import Engine
@@ -37,7 +40,8 @@ HEADS = {"eagle3": HeadFacts(), "medusa": HeadFacts(stack=3, recurrent=False)}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.
-SETTINGS: dict[str, dict[str, Any]] = {"layer-skip": {"skip_layers": [1], "skip_mlp": [2]}}
+SKIPS: dict[str, Any] = {"skip_layers": [1], "skip_mlp": [2]}
+SETTINGS = {"layer-skip": SKIPS, "draft-and-verify": SKIPS, "swift": SKIPS}
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -204,6 +208,28 @@ def step(request: Decoding) -> tuple[Draft, Accepted]:
     return finish(stepping(request), request.stats.charge)
 
 
+@cache
+def corpus(vocabulary: int) -> Path:
+    """Write the index of a text in which likely successors follow one another, and return its file."""
+    rng, best = np.random.default_rng(5), np.argsort(-successors(vocabulary))
+    tokens = [0]
+    for rank in rng.choice(2, size=600, p=[0.7, 0.3]):
+        tokens.append(int(best[tokens[-1], rank]))
+    return write_corpus(tokens, Path(mkdtemp()))
+
+
+def write_corpus(tokens: list[int], directory: Path) -> Path:
+    """Write the index of a text, by sorting its suffixes, and return its file."""
+    suffixes = sorted(range(len(tokens)), key=lambda start: tokens[start:])
+    np.save(directory / CORPUS_FILE, np.array([tokens, suffixes], np.int32))
+    return directory / CORPUS_FILE
+
+
+def toy_facts(method: Method, vocabulary: int, assistant: bool) -> Facts:
+    """Return the facts of a toy model."""
+    return Facts(LAYERS, vocabulary, assistant, HEADS, LAYERS if assistant else 0, "corpus" in method.needs)
+
+
 class World:
     """A toy bundle: engines by block, rows by cache name. What drafters learn and what the cache holds lasts."""
 
@@ -232,7 +258,7 @@ class World:
         """
         method = METHODS[name]
         values = method.settle(SETTINGS.get(name, {}) | parameters)
-        blocks = method.plan(values, Facts(LAYERS, self.vocabulary, assistant, HEADS))
+        blocks = method.plan(values, toy_facts(method, self.vocabulary, assistant))
         accept = with_parameters(load_acceptance(acceptance or method.acceptance), {} if acceptance else blocks.rule)
         wishes = {
             "sample": accept.needs_draft_probs,
@@ -241,7 +267,11 @@ class World:
         }
         options = {name: True for name, wish in wishes.items() if wish}
         engines = {role: self.engine(block) for role, block in blocks.engines.items()}
-        drafter = load_drafter(method.drafter)(**engines, **blocks.arguments, **options)
+        drafter_class = load_drafter(method.drafter)
+        arguments = dict(blocks.arguments)
+        for argument in arguments.keys() & set(drafter_class.files):
+            arguments[argument] = corpus(self.vocabulary)
+        drafter = drafter_class(**engines, **arguments, **options)
         verifiers = [self.engine(committing(block, HEADS)) for block in blocks.verify]
         return Decoder(self, drafter, verifiers, accept)
 
@@ -302,7 +332,7 @@ def prompts(count: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[lis
 
 def cases() -> Mapping[str, dict[str, Any]]:
     """Return the arguments of `World.method` for each lossless method, twice if a draft model is possible."""
-    both = {"dynamic-tree with a draft model": {"name": "dynamic-tree", "assistant": True}}
+    both = {f"{name} with a draft model": {"name": name, "assistant": True} for name in ("dynamic-tree", "rasd")}
     lossless = {name: m for name, m in METHODS.items() if m.lossless}
     return {name: {"name": name, "assistant": "assistant-model" in m.needs} for name, m in lossless.items()} | both
 

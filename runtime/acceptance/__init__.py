@@ -36,6 +36,7 @@ class Acceptance(Protocol):
             needs a drafter that can keep them.
         needs_replacement: whether it needs siblings that were drawn independently, with replacement. Rules that read
             `draft.probs` otherwise need siblings that were drawn without it.
+        needs_chain: whether it is for chains alone, and refuses trees.
         keeps: what it keeps of plain decoding.
         obeys_processors: whether it accepts no token that a processor forbids, such as a grammar.
         ranges: the rule's parameters: keyword arguments of the function that are numbers, and their ranges.
@@ -45,6 +46,7 @@ class Acceptance(Protocol):
     needs_draft_probs: bool
     needs_draft_logits: bool
     needs_replacement: bool
+    needs_chain: bool
     keeps: Keeps
     obeys_processors: bool
     ranges: Mapping[str, Range]
@@ -58,6 +60,7 @@ def rule(
     needs_draft_probs: bool = False,
     needs_draft_logits: bool = False,
     needs_replacement: bool = False,
+    needs_chain: bool = False,
     keeps: Keeps = Keeps.NOTHING,
     obeys_processors: bool = True,
     **ranges: Range,
@@ -68,6 +71,7 @@ def rule(
         needs_draft_probs: whether the function reads `draft.probs`.
         needs_draft_logits: whether it reads `draft.logits`.
         needs_replacement: whether it needs siblings that were drawn with replacement.
+        needs_chain: whether it is for chains alone, and refuses trees.
         keeps: what it keeps of plain decoding. A rule that says nothing keeps nothing.
         obeys_processors: whether it accepts no token that a processor forbids.
         ranges: the range of each keyword argument that a recipe may set. The function has a default for each.
@@ -76,7 +80,7 @@ def rule(
     def mark(function: Callable[..., Accepted]) -> Acceptance:
         acceptance = cast(Acceptance, function)
         acceptance.needs_draft_probs, acceptance.needs_draft_logits = needs_draft_probs, needs_draft_logits
-        acceptance.needs_replacement = needs_replacement
+        acceptance.needs_replacement, acceptance.needs_chain = needs_replacement, needs_chain
         acceptance.keeps, acceptance.ranges = keeps, ranges
         acceptance.obeys_processors = obeys_processors
         return acceptance

@@ -9,7 +9,7 @@ from ..errors import RecipeError
 from . import rule
 
 
-@rule(needs_draft_logits=True, obeys_processors=False, threshold=(0.0, 1.0))
+@rule(needs_draft_logits=True, needs_chain=True, obeys_processors=False, threshold=(0.0, 1.0))
 def confidence(draft: Draft, verified: Verified, *, threshold: float = 1.0) -> Accepted:
     """Accept the drafted tokens that were guessed with a probability above `threshold`, whatever the target says now.
 

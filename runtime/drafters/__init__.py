@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..call import Call
 from ..draft import Accepted, Draft, Outputs, Verified
@@ -48,7 +48,14 @@ class Drafter(ABC):
     """A source of drafts. It holds what all requests share: parameters, engines, and what it learned.
 
     A model makes each drafter once, from its engines and parameters by name, and uses it for all requests.
+
+    Attributes:
+        takes_length: whether it takes the parameters of any `lengths.LengthPolicy`.
+        files: the parameters that name files of the bundle. The constructor gets their paths.
     """
+
+    takes_length: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def open(self, seq: Sequence) -> Drafting[Any]:

@@ -31,6 +31,8 @@ class EntropyAdaptive(DraftModel):
     draft, so a long run of the small model costs a call of the target for every `num_speculative_tokens` + 1 tokens.
     """
 
+    takes_length = False  # Its own rule says how long a draft is.
+
     def __init__(
         self,
         draft: Engine,
@@ -55,7 +57,7 @@ class EntropyAdaptive(DraftModel):
         Raises:
             RecipeError: a parameter is out of range.
         """
-        super().__init__(draft, prefill, sample, num_speculative_tokens, keep_logits=True)
+        super().__init__(draft, prefill, sample, keep_logits=True, num_speculative_tokens=num_speculative_tokens)
         check_counts(entropy_window=entropy_window, least_tokens=least_tokens)
         if type(entropy_threshold) not in (int, float) or not 0 <= entropy_threshold <= MOST_ENTROPY:
             raise RecipeError(f"entropy_threshold is {entropy_threshold!r}; give bits from 0 to {MOST_ENTROPY:g}")
@@ -103,7 +105,7 @@ class EntropyAdaptiveDrafting(DraftModelDrafting):
     def __init__(self, drafter: EntropyAdaptive, seq: Sequence) -> None:
         super().__init__(drafter, seq)
         self.switch = ModelSwitch(drafter.threshold, drafter.window, drafter.least)
-        self.length = Length(Schedule(drafter.count), [self.switch])
+        self.length = Length(Schedule(drafter.length.num_speculative_tokens), [self.switch])
 
     def propose(self, room: int) -> Proposal:
         if self.switch.large:

@@ -5,11 +5,14 @@ Draft & Verify (Zhang et al. 2024, arXiv:2309.08168); LayerSkip (Elhoushi et al.
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..draft import Accepted, Draft, Verified
 from ..draft_chain import draft_chain
 from ..engine import Engine
-from ..lengths import Confidence, Length, Schedule
+from ..lengths import LengthPolicy
 from ..sequence import Sequence
-from . import Drafter, Drafting, Proposal, check_counts, check_probability
+from . import Drafter, Drafting, Proposal
 
 
 class LayerSkip(Drafter):
@@ -18,45 +21,42 @@ class LayerSkip(Drafter):
     The engine reads the target's committed rows. It writes scratch rows past their end, which verify overwrites.
     """
 
-    def __init__(
-        self,
-        draft: Engine,
-        sample: bool = False,
-        num_speculative_tokens: int = 4,
-        assistant_confidence_threshold: float = 0.0,
-        keep_logits: bool = False,
-    ) -> None:
+    takes_length = True
+
+    def __init__(self, draft: Engine, sample: bool = False, keep_logits: bool = False, **length: Any) -> None:
         """Keep the engine and the parameters.
 
         Args:
             draft: an engine of one slot over the target's cache.
             sample: sample the drafted tokens if the request samples.
-            num_speculative_tokens: drafted tokens a step at most.
-            assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller
-                probability.
             keep_logits: keep the logits of each slot in the draft, for a rule that asks for them.
+            **length: the parameters of `LengthPolicy`.
         """
-        check_counts(num_speculative_tokens=num_speculative_tokens)
-        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
         self.engine, self.sample, self.keep_logits = draft, sample, keep_logits
-        self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
+        self.length = LengthPolicy(**length)
 
     def open(self, seq: Sequence) -> LayerSkipDrafting:
         return LayerSkipDrafting(self, seq)
 
 
 class LayerSkipDrafting(Drafting[LayerSkip]):
-    """Calls over the target's cache of one request."""
+    """Calls over the target's cache of one request, and how long its drafts are."""
+
+    def __init__(self, drafter: LayerSkip, seq: Sequence) -> None:
+        super().__init__(drafter, seq)
+        self.length = drafter.length.open()
 
     def propose(self, room: int) -> Proposal:
         drafter = self.drafter
-        stops = [Confidence(drafter.threshold)] if drafter.threshold else []
         return draft_chain(
             drafter.engine,
             self.seq,
             self.seq.cache,
             room=room,
-            length=Length(Schedule(drafter.count), stops),
+            length=self.length,
             sample=drafter.sample,
             keep_logits=drafter.keep_logits,
         )
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        self.length.observe(len(draft.tokens) - 1, len(accepted.slots) - 1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import log, sqrt
+from pathlib import Path
 from random import Random
 
+from ..corpus_index import CorpusIndex
 from ..draft import Draft
 from ..sequence import Sequence
 from ..tree import Tree
-from . import Drafter, Drafting, check_counts
+from . import MOST_VOCABULARY, Drafter, Drafting, check_counts
 
 # The constants of the paper's code.
 SUCCESSORS = 12  # tokens that may follow two others, likeliest first
@@ -25,23 +27,35 @@ class TrigramSearch(Drafter):
 
     The search is a Monte Carlo tree search by the rule of PUCT. The most visited paths become a tree.
 
-    It departs from the paper in what fills the table. The paper counts the trigrams of a large corpus, and adapts them
-    to the text. Here the table holds the trigrams of the request's own text alone: each occurrence counts one. A corpus
-    needs a file of counts in the bundle, by the ids of its tokenizer. The manifest must list it, and a drafter must get
-    it as it gets an engine.
+    The table begins with the trigrams of a corpus, if the bundle has one: each with its share of all tokens that follow
+    the two others. Each occurrence in the request's own text counts one, besides the paper's small weights for recent
+    tokens. So the search also works without a corpus.
     """
 
-    def __init__(self, num_speculative_tokens: int = 23, max_depth: int = 4, search_iterations: int = 150) -> None:
-        """Keep the parameters.
+    files = ("corpus",)
+
+    def __init__(
+        self,
+        num_speculative_tokens: int = 23,
+        max_depth: int = 4,
+        search_iterations: int = 150,
+        corpus: Path | None = None,
+        vocab_size: int = 1,
+    ) -> None:
+        """Keep the parameters, and open the corpus if there is one.
 
         Args:
+            corpus: the index of a corpus; None has none.
+            vocab_size: the token ids of the corpus are below it.
             num_speculative_tokens: nodes of a tree at most, below the pending token.
             max_depth: levels of the search. A path of the tree is one token longer at most.
             search_iterations: paths that a search tries.
         """
         check_counts(num_speculative_tokens=num_speculative_tokens, max_depth=max_depth)
         check_counts(most=MOST_ITERATIONS, search_iterations=search_iterations)
+        check_counts(most=MOST_VOCABULARY, vocab_size=vocab_size)
         self.nodes, self.depth, self.iterations = num_speculative_tokens, max_depth, search_iterations
+        self.corpus = None if corpus is None else CorpusIndex(corpus, vocab_size)
 
     def open(self, seq: Sequence) -> TrigramSearchDrafting:
         return TrigramSearchDrafting(self, seq)
@@ -53,7 +67,7 @@ class TrigramSearchDrafting(Drafting[TrigramSearch]):
     def __init__(self, drafter: TrigramSearch, seq: Sequence) -> None:
         """Make an empty table. A fixed seed makes the searches repeatable."""
         super().__init__(drafter, seq)
-        self.table, self.rng = Trigrams(seq.tokens), Random(0)
+        self.table, self.rng = Trigrams(seq.tokens, drafter.corpus), Random(0)
 
     def draft(self, room: int) -> Draft:
         drafter, tokens = self.drafter, self.seq.tokens
@@ -77,13 +91,14 @@ class TrigramSearchDrafting(Drafting[TrigramSearch]):
 class Trigrams:
     """The weights of the trigrams of a text that grows."""
 
-    def __init__(self, tokens: list[int]) -> None:
+    def __init__(self, tokens: list[int], corpus: CorpusIndex | None = None) -> None:
         """Make an empty table.
 
         Args:
             tokens: the text. Tokens that are appended later are counted too.
+            corpus: says what a row begins with; None begins with nothing.
         """
-        self.tokens = tokens
+        self.tokens, self.corpus = tokens, corpus
         self.weights: dict[tuple[int, int], dict[int, float]] = {}
         self.counted = 2  # The trigrams that end up to here are in the table.
 
@@ -98,12 +113,19 @@ class Trigrams:
     def _add(self, end: int, weight: float) -> None:
         """Add to the weight of the trigram that ends at `end`."""
         a, b, c = self.tokens[end - 3 : end]
-        row = self.weights.setdefault((a, b), {})
+        row = self._row(a, b)
         row[c] = min(CAP, row.get(c, 0.0) + weight)
+
+    def _row(self, a: int, b: int) -> dict[int, float]:
+        """Return the weights of the tokens after two others. A new row begins with those of the corpus."""
+        row = self.weights.get((a, b))
+        if row is None:
+            row = self.weights[a, b] = self.corpus.shares((a, b), SUCCESSORS) if self.corpus else {}
+        return row
 
     def after(self, a: int, b: int) -> Successors:
         """Return the tokens that follow two others, with their probabilities."""
-        row = self.weights.get((a, b))
+        row = self._row(a, b) if self.corpus else self.weights.get((a, b))
         if not row:
             return []
         best = sorted(row.items(), key=lambda item: -item[1])[:SUCCESSORS]

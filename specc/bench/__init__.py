@@ -19,6 +19,7 @@ from specc.bench.summary import Comparison, Row, compare, mode_name, rows
 from specc.bench.synthetic_acceptance import synthetic, without_doubt
 from specc.bench.systems import BASELINE, SpeccSystem, System
 from specc.bench.tasks import Tasks, read_tasks
+from specc.bench.variants import with_variants
 from specc.exactness import golden
 from specc.machine import Machine
 from specc.runtime.bundle import Bundle, open_bundle
@@ -37,6 +38,7 @@ class Options:
     Attributes:
         bundle: the bundle's directory.
         recipes: recipes beside plain decoding; `all` is every recipe. Without any, the bundle's default is run.
+        vary: parameters of recipes with several values each, `RECIPE.PARAMETER=VALUE,VALUE`. Each value is run.
         prompts: a prompts file. None takes the bundle's golden prompts.
         chat: treat each prompt as a user's message, for the model's chat template.
         limit: how many prompts of each category are run at most.
@@ -53,6 +55,7 @@ class Options:
 
     bundle: Path
     recipes: Sequence[str] = ()
+    vary: Sequence[str] = ()
     prompts: Path | None = None
     chat: bool = False
     limit: int | None = None
@@ -194,9 +197,12 @@ def bench(options: Options) -> Report:
     plan = TunePlan.of(bundle.manifest)
     if options.rates:
         bundle = replace(bundle, manifest=without_doubt(bundle.manifest))
+    recipes = _recipes(bundle, options.recipes)
+    manifest, variants = with_variants(bundle.manifest, options.vary)
+    bundle = replace(bundle, manifest=manifest)
     own = SpeccSystem(
         bundle,
-        _recipes(bundle, options.recipes),
+        [*recipes, *variants],
         synthetic(options.rates) if options.rates else None,
         options.device,
         guard=options.guard and not options.rates,

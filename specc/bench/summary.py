@@ -8,6 +8,7 @@ from statistics import median
 
 from specc.bench.systems import BASELINE, Key, Run
 from specc.bench.tasks import Task
+from specc.exactness.divergence import compare_texts
 from specc.tuning.step_costs import median_and_spread
 
 ALL = "all"  # The category of all prompts together.
@@ -33,6 +34,7 @@ class Row:
         end_to_end_speedup: that speed as a multiple of plain decoding's by specc.
         prompts: how many prompts the category has.
         identical: the share of prompts whose tokens are those of plain decoding.
+        changed: the share of tokens that are not those of plain decoding at their place.
     """
 
     system: str
@@ -48,6 +50,7 @@ class Row:
     end_to_end_speedup: float
     prompts: int
     identical: float
+    changed: float
 
 
 def mode_name(row: Row) -> str:
@@ -127,6 +130,8 @@ def _row(runs: Mapping[Key, Rounds], key: Key, category: str, tasks: Sequence[Ta
         end_to_end_speedup=_median_ratio(end_to_end, _rates(plain, prompts, _end_to_end)),
         prompts=len(prompts),
         identical=same / len(prompts),
+        changed=sum(compare_texts(rounds[0][i].token_ids, plain[0][i].token_ids).changed for i in prompts)
+        / len(prompts),
     )
 
 

@@ -102,7 +102,7 @@ app.command("compile", cls=PanelCommand, epilog=compile.EXAMPLES)(compile.comman
 app.command("generate", cls=PanelCommand, epilog=generate.EXAMPLES)(generate.command)
 app.command("test", epilog=test.EXAMPLES)(test.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)
-app.command("recipes", epilog=recipes.EXAMPLES)(recipes.command)
+app.add_typer(recipes.app, name="recipes")
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
 app.command("bench", cls=PanelCommand, epilog=bench.EXAMPLES)(bench.command)
 app.command("train", cls=PanelCommand, epilog=train.EXAMPLES)(train.command)

@@ -57,6 +57,10 @@ CHAT = "Treat each prompt as a user's message, for the model's chat template."
 LIMIT = "The largest number of prompts in each category."
 TOKENS = "The number of tokens of each answer. Answers do not end earlier."
 ROUNDS = "The number of rounds. In each round, every system runs every prompt."
+VARY = (
+    "Also run a recipe with each of these values of a parameter. For a lossy recipe, the column 'changed' says how far "
+    "the answers go from plain decoding. May be repeated."
+)
 RATES = (
     "Accept drafts with fixed probabilities. The n-th number is the probability that the first child at depth n is "
     "accepted, if all above it were. The last number holds for all greater depths. No other child is accepted. Works "
@@ -80,6 +84,7 @@ LEGEND = (
     LENGTH_LINE,
     "same: answers whose tokens are those of plain decoding",
 )
+CHANGED_LINE = "changed: tokens that are not those of plain decoding at their place"
 
 
 def command(
@@ -87,6 +92,7 @@ def command(
     bundle: BundleArgument,
     recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Recipes")] = None,
     recipes: Annotated[StrList, option("NAMES", RECIPES, hidden=True)] = None,
+    vary: Annotated[StrList, option("RECIPE.PARAMETER=V,V", VARY, rich_help_panel="Recipes")] = None,
     prompts: Annotated[OptionalPath, option("FILE", PROMPTS, rich_help_panel="Prompts")] = None,
     chat: Annotated[bool, flag("--chat", CHAT, rich_help_panel="Prompts")] = False,
     limit: Annotated[OptionalInt, option("N", LIMIT, min=1, rich_help_panel="Prompts")] = None,
@@ -126,6 +132,7 @@ def command(
             Options(
                 bundle=bundle,
                 recipes=split_commas([*(recipe or ()), *(recipes or ())]),
+                vary=vary or (),
                 prompts=prompts,
                 chat=chat,
                 limit=limit,
@@ -200,7 +207,8 @@ def _systems(report: Report) -> Table:
     from specc.bench.systems import BASELINE
 
     near = ["lossless"] if any(word != "yes" for word in report.exactness.values()) else []
-    titles = ("tokens/s", "±", "x plain", "in all", LENGTH_TITLE, "same", *near)
+    lossy = ["changed"] if "no" in report.exactness.values() else []
+    titles = ("tokens/s", "±", "x plain", "in all", LENGTH_TITLE, "same", *lossy, *near)
     table = console.table("recipe", *((each, "right") for each in titles))
     fastest: dict[str, float] = {}
     for row in report.overall:
@@ -216,6 +224,7 @@ def _systems(report: Report) -> Table:
             f"{row.end_to_end_speedup:.2f}",
             "-" if length is None else f"{length:.2f}",
             f"{row.identical:.0%}",
+            *([f"{row.changed:.0%}"] if lossy else []),
             *(
                 [report.exactness.get(row.recipe, "-").split(",")[0] if row.system == BASELINE[0] else "-"]
                 if near
@@ -255,7 +264,8 @@ def _costs(report: Report) -> Table:
 def _lines(report: Report) -> list[str]:
     """Write the legend and the other facts of a report, one on each line."""
     settings, machine, plan = report.settings, report.machine, report.plan
-    lines = [*LEGEND, *(f"warning: {line}" for line in report.warnings)]
+    lossy = [CHANGED_LINE] if "no" in report.exactness.values() else []
+    lines = [*LEGEND, *lossy, *(f"warning: {line}" for line in report.warnings)]
     near = {word for word in report.exactness.values() if word.startswith("near")}
     lines += [f"{word}: tokens depend on the width of a step, but not with --exact" for word in sorted(near)]
     for other in report.against:

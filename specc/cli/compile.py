@@ -36,16 +36,18 @@ EXAMPLES = examples(
     "specc compile ./model -o m.specc --recipe prompt-lookup --recipe early-exit",
     "specc compile ./model -o m.specc --set early-exit.assistant_early_exit=4",
     "specc compile ./model -o m.specc --assistant-model ./small",
+    "specc compile ./model -o m.specc --recipe my-recipe.toml",
     'specc compile ./model -o m.specc --tree "[(0,), (1,), (0, 0), (0, 0, 0)]"',
 )
 MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
 OUTPUT = "The directory of the bundle to write."
 RECIPE = (
-    "Compile this recipe, or several with commas. May be repeated. Default: one recipe of each kind that needs "
-    "nothing beyond the other options."
+    "Compile this recipe, or several with commas, or the recipe of a file FILE.toml. May be repeated. Default: one "
+    "recipe of each kind that needs nothing beyond the other options."
 )
-SET = "Set a parameter of one recipe. May be repeated. 'specc recipes NAME' lists the parameters."
+SET = "Set a parameter of one recipe. May be repeated. 'specc recipes show NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
+CORPUS = "A folder of text files. Recipes that retrieve look up drafts in it; it becomes a part of the bundle."
 HEAD = "The directory of a trained head for this model, which 'specc train' wrote. May be repeated."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
 EXIT_LAYERS = "The number of layers that an early exit runs."
@@ -101,6 +103,7 @@ def command(
     recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Drafts")] = None,
     set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set", rich_help_panel="Drafts")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Drafts")] = None,
+    corpus: Annotated[OptionalPath, option("DIR", CORPUS, rich_help_panel="Drafts")] = None,
     head: Annotated[StrList, option("DIR", HEAD, rich_help_panel="Drafts")] = None,
     num_speculative_tokens: Annotated[
         OptionalInt, option("N", SPECULATIVE_TOKENS, min=1, rich_help_panel="Drafts")
@@ -137,15 +140,23 @@ def command(
     measures the recipes on them. The fastest lossless recipe becomes the default of the bundle.
     """
     from specc.cli import values
+    from specc.corpus import corpus_files
+    from specc.recipes import method
+    from specc.recipes.choice import available, check_ranges, choose
 
+    recipes = split_commas(recipe or ())
     parameters = values.parse_settings(
         set_ or (),
+        {m.name: m for m in map(method, recipes)},
         num_speculative_tokens=num_speculative_tokens,
         assistant_early_exit=assistant_early_exit,
         prompt_lookup_num_tokens=prompt_lookup_num_tokens,
         tree=values.parse_tree(tree),
         skip_layers=values.parse_layers("--skip-layers", skip_layers),
     )
+    check_ranges(choose(recipes, parameters, available(assistant_model, corpus), None if head else ()), parameters)
+    if corpus:
+        corpus_files(corpus)
     with console.loading("torch"):
         from specc.backends import Options as BuildOptions
         from specc.compiler import Options, compile_bundle
@@ -155,9 +166,10 @@ def command(
             Options(
                 model=model,
                 output=output,
-                recipes=split_commas(recipe or ()),
+                recipes=recipes,
                 parameters=parameters,
                 assistant_model=assistant_model,
+                corpus=corpus,
                 heads=head or (),
                 revision=revision,
                 adapter=adapter,

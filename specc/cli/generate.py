@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,7 @@ from specc.prompts import read_lines
 from specc.runtime.errors import PromptError, RecipeError
 
 if TYPE_CHECKING:
+    from specc.exactness.divergence import TextDivergence
     from specc.runtime.request import RequestOptions
     from specc.runtime.session import Session
     from specc.runtime.stream import Stream
@@ -48,6 +50,7 @@ EXAMPLES = examples(
     "specc generate model.specc -p 'Describe a person.' --json-schema person.json",
     "specc generate model.specc -p 'Yes?' --regex '(yes|no)' --logprobs 2 --json",
 )
+DIVERGENCE = "Decode plainly too, with one seed, and say how many tokens differ. For lossy recipes."
 STDIN = "Read the prompt from standard input."
 PROMPT_FILE = "A file that holds the prompt."
 MESSAGES = "A JSON file of messages, or an object with messages, tools and documents. - is standard input."
@@ -69,8 +72,8 @@ EXACT = (
     "To decode plainly at the width of a recipe, also give --no-speculation and --recipe NAME."
 )
 ACCEPTANCE = (
-    "The acceptance rule: match, speculative, recursive or kseq (lossless), typical, confidence, distance or "
-    "trust (lossy), or contrastive. Default: the recipe's own."
+    "The acceptance rule: match, speculative, recursive or kseq (lossless), typical, confidence, distance, trust, "
+    "guided or enriched (lossy), or contrastive. Default: the recipe's own."
 )
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
 TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."
@@ -132,6 +135,7 @@ def command(
     lark: Annotated[OptionalPath, option("FILE", LARK, rich_help_panel="Form of the answer")] = None,
     stop: Annotated[StrList, option("S", STOP, rich_help_panel="Decoding")] = None,
     ignore_eos: Annotated[bool, flag("--ignore-eos", IGNORE_EOS, rich_help_panel="Decoding")] = False,
+    divergence: Annotated[bool, flag("--divergence", DIVERGENCE, rich_help_panel="Decoding")] = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
@@ -147,6 +151,8 @@ def command(
     """
     if no_speculation and recipe not in (None, "plain") and not exact:
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
+    if divergence and prompts is not None:
+        raise PromptError("--divergence compares one answer, and --prompts has many; leave out one of them")
     if chat and raw:
         raise PromptError("--chat and --raw exclude each other; give one of them")
     choice = ChatChoice(chat=chat if chat or raw else None, system=system)
@@ -157,7 +163,7 @@ def command(
         "top_p": top_p,
         "top_k": top_k,
         "min_p": min_p,
-        "seed": seed,
+        "seed": secrets.randbits(32) if divergence and seed is None else seed,
         "repetition_penalty": repetition_penalty,
         "frequency_penalty": frequency_penalty,
         "presence_penalty": presence_penalty,
@@ -188,7 +194,7 @@ def command(
     notes = [] if quiet else sampling_notes(session.bundle.manifest.model, options)
     if output is None:
         form = take_form(request, session.text, choice)
-        _answer(session, form, max_new_tokens, options, notes, quiet=quiet, json=json)
+        _answer(session, form, max_new_tokens, options, notes, quiet=quiet, json=json, compare=divergence)
         return
     for line in notes:
         console.note(line)
@@ -209,13 +215,18 @@ def _answer(
     *,
     quiet: bool,
     json: bool,
+    compare: bool,
 ) -> None:
-    """Answer one prompt: print the text or JSON, and the notes around it unless the user wants none."""
+    """Answer one prompt: print the text or JSON, and the notes around it unless the user wants none.
+
+    With `compare`, plain decoding answers it too, and the answers are compared.
+    """
     whole: RequestOptions = {**options, **form.options}
     stream = session.stream(form.prompt, max_new_tokens, **whole)
     for line in (*notes, *([form.note] if form.note and not quiet else [])):
         console.note(line)
     answer = _run(session, stream, show=not json)
+    difference = _difference(session, stream, form, max_new_tokens, whole) if compare else None
     if json:
         ending: dict[str, Any] = {
             "token_ids": stream.token_ids,
@@ -224,14 +235,29 @@ def _answer(
         }
         if stream.logprobs is not None:
             ending["logprobs"] = logprobs_json(stream.logprobs, session.text)
+        if difference is not None:
+            ending["divergence"] = asdict(difference)
         console.emit({"text": answer, **ending, **stream.stats.to_json()})
     if quiet:
         return
     if empty := empty_note(answer, stream.finish_reason, form.chat, session.text.has_chat_template):
         console.note(empty)
+    if difference is not None:
+        console.note(f"{difference.changed:.0%} of the tokens are not those of plain decoding")
     if not json:
         for line in summary(stream, max_new_tokens, session.bundle.manifest.model.context):
             console.note(line)
+
+
+def _difference(
+    session: Session, stream: Stream, form: PromptForm, max_new_tokens: int, options: RequestOptions
+) -> TextDivergence:
+    """Answer a prompt by plain decoding too, and compare the tokens."""
+    from specc.exactness.divergence import compare_texts
+
+    plain: RequestOptions = {**options, "recipe": "plain", "acceptance": None, "exact": False}
+    other = session.generate(form.prompt, max_new_tokens, **plain)
+    return compare_texts(stream.token_ids, other.token_ids)
 
 
 def _run(session: Session, stream: Stream, *, show: bool) -> str:

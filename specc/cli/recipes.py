@@ -1,14 +1,17 @@
-"""The verb `recipes`."""
+"""The verb `recipes`: the recipes that can be compiled, in a list, and one in detail."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from specc.cli import console
-from specc.cli.arguments import JsonOption, OptionalStr, examples
+from specc.cli.arguments import JsonOption, examples
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,94 +19,164 @@ if TYPE_CHECKING:
 
     from specc.recipes import Method
 
-EXAMPLES = examples("specc recipes", "specc recipes prompt-lookup", "specc recipes --json")
-NAME = "One recipe, with its parameters."
+EXAMPLES = examples("specc recipes", "specc recipes show prompt-lookup", "specc recipes --json")
+SHOW_EXAMPLES = examples("specc recipes show cascade", "specc recipes show my-recipe.toml --json")
+AUTHORS = re.compile(r"[A-Z][\w-]*(?: et al\.| & [A-Z]\w*)? \d{4}")  # Kim et al. 2023
+NAME = "A recipe of the list, or a file FILE.toml with a recipe of your own."
 
 
-def command(
-    name: Annotated[OptionalStr, typer.Argument(metavar="NAME", help=NAME, show_default=False)] = None,
-    json: JsonOption = False,
-) -> None:
-    """List the recipes that can be compiled.
+class Recipes(TyperGroup):
+    """A group of commands in which a word that is not a command is the name of a recipe to show."""
 
-    Shows when to try each recipe, what it is, and what it needs. With a name, it shows the paper and the parameters.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the words begin with, or `show`."""
+        words = args if args[0] in self.commands else ["show", *args]
+        return super().resolve_command(ctx, words)
+
+
+app = typer.Typer(
+    cls=Recipes,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    epilog=EXAMPLES,
+)
+
+
+@app.callback()
+def list_recipes(context: typer.Context, json: JsonOption = False) -> None:
+    """List the recipes that can be compiled, or show one of them.
+
+    The list is grouped by where the drafts come from. It names the paper, the drafter, the topology, the length of a
+    draft, the acceptance rule, what a recipe needs, and its engines.
     """
-    from specc.recipes import METHODS, method
+    if context.invoked_subcommand:
+        return
+    from specc.recipes import METHODS
 
-    methods = [method(name)] if name else list(METHODS.values())
     if json:
-        console.emit([method_json(each) for each in methods])
+        console.emit([method_json(each) for each in METHODS.values()])
     else:
-        console.out().print(method_table(methods[0]) if name else methods_table(methods))
+        console.out().print(methods_table(METHODS.values()))
+
+
+@app.command("show", epilog=SHOW_EXAMPLES)
+def show_recipe(name: Annotated[str, typer.Argument(metavar="NAME", help=NAME)], json: JsonOption = False) -> None:
+    """Show one recipe: what it does, its parameters, its engines, and where it departs from the paper.
+
+    A parameter has its default and the value of the paper. The engines are those of the defaults.
+    """
+    from specc.recipes import method
+
+    if json:
+        console.emit(method_json(method(name)))
+    else:
+        console.out().print(method_table(method(name)))
 
 
 def method_json(method: Method) -> dict[str, Any]:
     """Return a method as plain data."""
+    from specc.recipes.engines import default_engines
+
     return {
         "name": method.name,
         "title": method.title,
+        "family": method.family.value,
         "try_when": method.try_when,
+        "about": method.about,
         "paper": method.paper,
+        "departures": list(method.departures),
         "drafter": method.drafter,
-        "acceptance": method.acceptance,
         "topology": method.topology,
+        "length": method.length,
+        "acceptance": method.acceptance,
         "lossless": method.lossless,
         "needs": list(method.needs),
+        "by_default": method.by_default,
         "parameters": [
-            {"name": name, "default": parameter.default, "help": parameter.help}
+            {"name": name, "default": parameter.default, "help": parameter.help, "paper": parameter.paper}
             for name, parameter in method.parameters.items()
+        ],
+        "engines": [
+            {"role": e.role, "model": e.model, "topology": e.topology, "slots": e.slots}
+            for e in default_engines(method)
         ],
     }
 
 
 def methods_table(methods: Iterable[Method]) -> RenderableType:
-    """Draw all methods, grouped by what they need: when to try each one, and what it is."""
-    groups: dict[tuple[str, ...], list[Method]] = {}
+    """Draw all methods, grouped by family."""
+    from specc.recipes.entry import Family
+
+    groups: dict[Family, list[Method]] = {family: [] for family in Family}
     for method in methods:
-        groups.setdefault(method.needs, []).append(method)
+        groups[method.family].append(method)
     parts: list[RenderableType | str] = []
-    for needs, group in sorted(groups.items(), key=lambda item: len(item[0])):
-        parts += [console.text(_needs(needs), "bold"), _group_table(group), ""]
-    hint = "specc recipes NAME shows a recipe's paper and parameters. specc tune measures which one is fastest here."
+    for family, group in groups.items():
+        if group:
+            parts += [console.text(family.value, "bold"), _group_table(group), ""]
+    hint = "specc recipes show NAME has the details. specc tune measures which recipe is fastest here."
     return console.stack(*parts, console.text(hint, "dim"))
-
-
-def _needs(needs: Iterable[str]) -> str:
-    """Write what a group of recipes needs."""
-    options = " and ".join(f"--{need}" for need in needs)
-    return f"Recipes that need {options}:" if options else "Recipes that need nothing but the model:"
 
 
 def _group_table(methods: Iterable[Method]) -> Table:
     """Draw a row for each method of a group."""
-    table = console.table("recipe", "try it when", "method, topology")
+    from specc.recipes.engines import default_engines
+
+    table = console.table(
+        "recipe, paper", "drafter, topology", "length, acceptance", ("keeps, needs", "whole"), "engines"
+    )
     for method in methods:
-        title = console.text(method.title).append(f"\n{method.topology}, {method.acceptance}", "dim")
-        if not method.lossless:
-            title.append(", not lossless", "dim")
-        table.add_row(method.name, method.try_when, title)
+        counts = Counter(engine.model for engine in default_engines(method))
+        authors = ",\n".join(AUTHORS.findall(method.paper))
+        table.add_row(
+            console.text(method.name).append(f"\n{authors}" if authors else "", "dim"),
+            f"{method.drafter}\n{method.topology}",
+            f"{method.length}\n{method.acceptance}",
+            "\n".join(["lossless" if method.lossless else "lossy", *(f"--{need}" for need in method.needs)]),
+            "\n".join(f"{count} {model}" for model, count in counts.items()),
+        )
         table.add_section()
     return table
 
 
 def method_table(method: Method) -> RenderableType:
-    """Draw one method with its parameters."""
+    """Draw one method: what it does, its facts, parameters and engines, and where it departs from the paper."""
     facts = console.facts()
     for title, value in (
         ("title", method.title),
+        ("what it does", method.about),
         ("try it when", method.try_when),
         ("paper", method.paper),
+        ("family", method.family.value),
         ("drafter", method.drafter),
-        ("acceptance", method.acceptance),
         ("topology", method.topology),
+        ("length", method.length),
+        ("acceptance", method.acceptance),
         ("lossless", console.yes_or_no(method.lossless)),
-        ("needs", ", ".join(method.needs) or "nothing beside the model"),
+        ("needs", ", ".join(f"--{need}" for need in method.needs) or "nothing beside the model"),
+        ("departures", "\n".join(method.departures) or "none"),
     ):
         facts.add_row(title, console.text(value or "-"))
-    if not method.parameters:
-        return facts
-    parameters = console.table("parameter", ("default", "right"), "")
+    parts: list[RenderableType | str] = [facts, "", _engines_table(method)]
+    if method.parameters:
+        parts += ["", _parameters_table(method)]
+    return console.stack(*parts)
+
+
+def _parameters_table(method: Method) -> Table:
+    """Draw a row for each parameter."""
+    table = console.table("parameter", ("default", "right"), "paper", "")
     for name, parameter in method.parameters.items():
         default = "-" if parameter.default is None else str(parameter.default)
-        parameters.add_row(name, default, console.text(parameter.help))
-    return console.stack(facts, "", parameters)
+        table.add_row(name, default, parameter.paper or "-", console.text(parameter.help))
+    return table
+
+
+def _engines_table(method: Method) -> Table:
+    """Draw a row for each engine that the defaults compile."""
+    from specc.recipes.engines import default_engines
+
+    table = console.table("engine", "model", "topology", ("slots", "right"))
+    for engine in default_engines(method):
+        table.add_row(engine.role, engine.model, engine.topology, str(engine.slots))
+    return table

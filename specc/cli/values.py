@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specc.recipes import method
+from specc.recipes import Method, method
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
-def parse_settings(settings: Sequence[str], **for_all: Any) -> dict[str, dict[str, Any]]:
+def parse_settings(
+    settings: Sequence[str], own: Mapping[str, Method] | None = None, **for_all: Any
+) -> dict[str, dict[str, Any]]:
     """Parse the values of --set.
 
     Args:
         settings: texts of the form RECIPE.PARAMETER=VALUE.
+        own: the recipes of the user's own files, by name.
         for_all: parameters for every recipe that has them. Those that are None are left out.
 
     Returns:
@@ -31,7 +34,7 @@ def parse_settings(settings: Sequence[str], **for_all: Any) -> dict[str, dict[st
         if not (equals and dot):
             raise RecipeError(f"--set {setting!r} is not RECIPE.PARAMETER=VALUE; see: specc recipes")
         parameters.setdefault(recipe, {})[name] = parse_literal(f"--set {left}", value)
-        method(recipe).settle(parameters[recipe])
+        ((own or {}).get(recipe) or method(recipe)).settle(parameters[recipe])
     return parameters
 
 

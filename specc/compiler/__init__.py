@@ -9,12 +9,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
+from specc.compiler.corpus import write_corpus
 from specc.compiler.gguf_weights import KeepBlocks, with_gguf_blocks
 from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
 from specc.compiler.heads import TargetHead, fit_heads, graft, load_heads, prepare_head
@@ -27,6 +29,7 @@ from specc.compiler.plans import MARGIN, choose_methods, plan_recipes, search_la
 from specc.compiler.quantize import BITS
 from specc.compiler.requests import engine_requests, name_blocks, settle_widths
 from specc.compiler.stages import Extent, Stages, expected_seconds
+from specc.corpus import read_corpus
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.heads import Head
@@ -121,7 +124,18 @@ def _write_bundle(
     parameters = sum(p.numel() for p in model.parameters())
     stages.weigh(expected_seconds(replace(extent, parameters=parameters, widens=bool(rounding(model)))))
     head_facts = {head.name: head.facts for head in target_heads}
-    facts = Facts(spec.layers, spec.vocab_size, assistant=options.assistant_model is not None, heads=head_facts)
+    facts = Facts(
+        spec.layers,
+        spec.vocab_size,
+        assistant=assistant is not None,
+        heads=head_facts,
+        assistant_layers=describe(assistant, options.assistant_model or "").layers if assistant is not None else 0,
+        corpus=options.corpus is not None,
+    )
+    if options.corpus:
+        stages.begin("load", "index the corpus")
+        encode = partial(tokenizer.encode, add_special_tokens=False, verbose=False)
+        write_corpus(read_corpus(Path(options.corpus)), encode, spec.eos_token_ids, directory)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     capacity = spec.context + MARGIN
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specc.compiler.options import Options
+from specc.compiler.plans import choose_methods
 from specc.compiler.separate_process import run_module
 from specc.compiler.stages import Stages
 from specc.exactness import self_reference
@@ -48,10 +49,12 @@ def with_better_trees(options: Options, bundle: Bundle) -> Options | None:
     """Return options that compile the trees that `tune` proposes.
 
     Returns:
-        None if it proposes none, or if the user chose the tree of a recipe for which it does.
+        None if it proposes none, or if the user chose the tree of a recipe for which it does. A recipe whose tree
+        follows from other parameters keeps it.
     """
     plan = TunePlan.of(bundle.manifest)
-    trees = plan.trees if plan else {}
+    with_trees = {m.name for m in choose_methods(options) if "tree" in m.parameters}
+    trees = {name: tree for name, tree in plan.trees.items() if name in with_trees} if plan else {}
     if not trees or any(options.parameters.get(name, {}).get("tree") for name in trees):
         return None
     parameters: dict[str, dict[str, Any]] = {name: dict(values) for name, values in options.parameters.items()}

@@ -26,6 +26,7 @@ class Options:
         parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
         heads: directories of trained heads, for recipes that draft by one.
         assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
+        corpus: a folder of text files, or one file, for recipes that look up drafts in it.
         revision: a branch, tag or commit of the hub's repository.
         adapter: a directory that peft wrote; it is merged into the target's weights before anything else.
         trust_remote_code: run Python code that comes with the model.
@@ -51,6 +52,7 @@ class Options:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     heads: Sequence[str | Path] = ()
     assistant_model: str | None = None
+    corpus: str | Path | None = None
     revision: str | None = None
     adapter: str | Path | None = None
     trust_remote_code: bool = False

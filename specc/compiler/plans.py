@@ -12,12 +12,13 @@ from torch.fx import GraphModule
 from specc.compiler.layer_search import Advance, skip_if_faster, skip_some
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
-from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, committing, method
-from specc.runtime.block import Block, Frontier
+from specc.recipes import Facts, LayerSearch, Method, MethodBlocks, committing
+from specc.recipes.choice import MARGIN, available, choose, plan, values_of
+from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError, SpeccWarning
 
+__all__ = ["MARGIN", "RecipePlan", "choose_methods", "plan_recipes", "search_layers"]
 DRAFT_DTYPES = ("fp32", "int8", "int4")
-MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
 
 Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any], Advance], dict[str, Any]]
 SEARCHES: dict[LayerSearch, Search] = {LayerSearch.SKIP_SOME: skip_some, LayerSearch.SKIP_IF_FASTER: skip_if_faster}
@@ -45,32 +46,7 @@ def choose_methods(options: Options, heads: Collection[str] = ()) -> list[Method
     """
     if options.draft_dtype not in DRAFT_DTYPES:
         raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
-    names = list(options.recipes) or [
-        m.name for m in METHODS.values() if m.by_default and not _missing(m, options, heads)
-    ]
-    methods = [method(name) for name in dict.fromkeys(("plain", *names))]
-    for m in methods:
-        if missing := _missing(m, options, heads):
-            raise RecipeError(f"recipe {m.name} needs {missing}")
-    for head in sorted(set(heads) - {m.head for m in methods}):
-        recipes = [m.name for m in METHODS.values() if m.head == head]
-        raise RecipeError(f"no chosen recipe drafts by the head {head}; leave it out, or add --recipe {recipes[0]}")
-    for name in options.parameters.keys() - {""}:
-        if name not in {m.name for m in methods}:
-            raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
-    for name in options.parameters.get("", {}):
-        if not any(name in m.parameters for m in methods):
-            raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
-    return methods
-
-
-def _missing(m: Method, options: Options, heads: Collection[str]) -> str:
-    """Say what a method needs that the options do not give; empty if it needs nothing more."""
-    if "assistant-model" in m.needs and not options.assistant_model:
-        return "a draft model; name one with --assistant-model"
-    if m.head and m.head not in heads:
-        return f"a trained head of architecture {m.head}; name its directory with --head"
-    return ""
+    return choose(options.recipes, options.parameters, available(options.assistant_model, options.corpus), heads)
 
 
 def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:
@@ -85,12 +61,12 @@ def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> l
     plans = []
     unmet: dict[str, list[str]] = {}  # names of recipes, by the reason
     for m in methods:
-        for_all = {name: v for name, v in options.parameters.get("", {}).items() if name in m.parameters}
-        values = m.settle(for_all | dict(options.parameters.get(m.name, {})))
+        values = values_of(m, options.parameters)
+        names_for_all = set(options.parameters.get("", {})) & m.parameters.keys()
         try:
             plans.append(_plan(m, values, facts, options.draft_dtype))
         except RecipeError as e:
-            if options.recipes or for_all or m.name in options.parameters:
+            if options.recipes or names_for_all or m.name in options.parameters:
                 raise
             unmet.setdefault(str(e), []).append(m.name)
     for reason, names_left_out in unmet.items():
@@ -106,8 +82,8 @@ def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> l
     return plans
 
 
-def _draft_dtypes(plan: RecipePlan) -> set[str]:
-    return {block.weights for block in plan.blocks.engines.values()}
+def _draft_dtypes(recipe: RecipePlan) -> set[str]:
+    return {block.weights for block in recipe.blocks.engines.values()}
 
 
 def search_layers(
@@ -132,23 +108,19 @@ def search_layers(
         All recipes, in the order of `plans`.
     """
     searched = []
-    for plan in plans:
-        if plan.method.search is None:
-            searched.append(plan)
+    for recipe in plans:
+        if recipe.method.search is None:
+            searched.append(recipe)
             continue
-        stages.begin("search", f"search the layers that {plan.method.name} skips")
-        layers = SEARCHES[plan.method.search](graph, tokens, plan.values, stages.advance)
-        searched.append(_plan(plan.method, {**plan.values, **layers}, facts, options.draft_dtype))
+        stages.begin("search", f"search the layers that {recipe.method.name} skips")
+        layers = SEARCHES[recipe.method.search](graph, tokens, recipe.values, stages.advance)
+        searched.append(_plan(recipe.method, {**recipe.values, **layers}, facts, options.draft_dtype))
     return searched
 
 
 def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str) -> RecipePlan:
-    blocks = m.plan(values, facts)
+    blocks = plan(m, values, facts)
     drafts = {role: _with_draft_dtype(block, draft_dtype) for role, block in blocks.engines.items()}
-    for block in (*blocks.verify, *drafts.values()):
-        rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
-        if rows > MARGIN:
-            raise RecipeError(f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft")
     verify = tuple(committing(block, facts.heads) for block in blocks.verify)
     return RecipePlan(method=m, values=values, blocks=replace(blocks, verify=verify, engines=drafts))
 

@@ -7,14 +7,46 @@ runtime/drafters/.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from specc.recipes.blocks import DECODE, committing, prefill
-from specc.recipes.draft_model import BILD, CONTRASTIVE, DRAFT_MODEL, ENTROPY_ADAPTIVE, SPECDEC_PLUS_PLUS
-from specc.recipes.entry import Facts, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
-from specc.recipes.guesses import FASTCOT, GAUSS_SEIDEL_JACOBI, HYBRID_JACOBI, JACOBI, LOOKAHEAD, SPECULATIVE_JACOBI
+from specc.recipes.corpus import RASD
+from specc.recipes.draft_model import (
+    BILD,
+    CONTRASTIVE,
+    COPYSPEC_DRAFT,
+    DRAFT_MODEL,
+    ENTROPY_ADAPTIVE,
+    PEARL,
+    S2D,
+    SPECDEC_PLUS_PLUS,
+)
+from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
+from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
+from specc.recipes.guesses import (
+    FASTCOT,
+    GAUSS_SEIDEL_JACOBI,
+    HYBRID_JACOBI,
+    JACOBI,
+    LOOKAHEAD,
+    SPECULATIVE_JACOBI,
+    TR_JACOBI,
+)
 from specc.recipes.heads import EAGLE3, EAGLE3_TREE, MEDUSA
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
+from specc.recipes.recipe_file import SUFFIX, read_recipe
+from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE
 from specc.recipes.sampled_trees import RSD_C, RSD_S, SPECTR
-from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
+from specc.recipes.self_draft import (
+    CASCADE,
+    DRAFT_AND_VERIFY,
+    LAYER_SKIP,
+    QUANTIZED_SELF_DRAFT,
+    RAPID,
+    SHORT_CONTEXT,
+    STAGED,
+    SWIFT,
+)
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError, nearest
 
@@ -49,8 +81,14 @@ PLAIN = Method(
     name="plain",
     title="Plain decoding",
     try_when="No other recipe is faster. The others are compared with it.",
+    about=(
+        "It decodes one token a step. There is no draft, so nothing is verified. The engine runs one slot. It is the "
+        "measure of every other recipe. The compiler always includes it."
+    ),
+    family=Family.NONE,
     drafter="plain",
     topology="none",
+    length="none",
     plan=_plan_plain,
 )
 
@@ -83,6 +121,23 @@ METHODS = table(
     SPECTR,
     RSD_C,
     RSD_S,
+    SEQUOIA,
+    DYSPEC,
+    DYSPEC_THRESHOLD,
+    DYNAMIC_DEPTH,
+    STAGED_TREE,
+    CAPE,
+    PEARL,
+    COPYSPEC_DRAFT,
+    S2D,
+    FS_GEN,
+    FS_GEN_CONTRASTIVE,
+    DRAFT_AND_VERIFY,
+    SWIFT,
+    SHORT_CONTEXT,
+    RAPID,
+    TR_JACOBI,
+    RASD,
     EAGLE3,
     EAGLE3_TREE,
     MEDUSA,
@@ -90,7 +145,13 @@ METHODS = table(
 
 
 def method(name: str) -> Method:
-    """Look a method up by its name. Raises RecipeError, which names the nearest."""
+    """Return a method of the table by its name, or the one that a recipe file describes.
+
+    Raises:
+        RecipeError: there is no such method; the message names the nearest. Or the file is wrong.
+    """
+    if name.endswith(SUFFIX):
+        return read_recipe(Path(name), METHODS)
     if name not in METHODS:
         raise RecipeError(f"no recipe {name!r}; {nearest(name, METHODS)}")
     return METHODS[name]

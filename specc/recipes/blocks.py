@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
@@ -12,19 +12,13 @@ from specc.runtime.acceptance import with_parameters
 from specc.runtime.block import STATE, Block, Frontier, Layers
 from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import RecipeError
-from specc.runtime.lengths import schedule_of
+from specc.runtime.lengths import LengthPolicy
 from specc.runtime.method import load_acceptance
 from specc.runtime.tree import Tree
 
 DECODE = Block(Tree.chain(1))
 RANKS = 8  # successors of a token that an engine returns, likeliest first
-LENGTH_ARGUMENTS = (
-    "num_speculative_tokens",
-    "assistant_confidence_threshold",
-    "rejection_threshold",
-    "num_assistant_tokens_schedule",
-    "fallback_threshold",
-)
+LENGTH_ARGUMENTS = tuple(field.name for field in fields(LengthPolicy))
 RANKED_OUTPUTS = ("ids", f"top_k:{RANKS}", "logits")
 
 CONFIDENCE = Parameter(0.0, "drafting stops after a token to which the draft gave less probability")
@@ -132,15 +126,11 @@ def skipped_layers(values: Values, facts: Facts) -> Layers:
     return Layers(skip_attention=tuple(sorted(attention)), skip_mlp=tuple(sorted(mlp)))
 
 
-def chain_arguments(values: Values) -> dict[str, Any]:
-    """Return the arguments of a drafter that drafts chains until it doubts."""
-    return {name: values[name] for name in ("num_speculative_tokens", "assistant_confidence_threshold")}
-
-
 def length_arguments(values: Values) -> dict[str, Any]:
-    """Return the arguments of a length policy that are among the values. Raises RecipeError for an unknown schedule."""
-    schedule_of(values.get("num_assistant_tokens_schedule", "constant"))
-    return {name: values[name] for name in LENGTH_ARGUMENTS if name in values}
+    """Return those values that are parameters of a length policy. Raises RecipeError for one out of range."""
+    arguments = {name: values[name] for name in LENGTH_ARGUMENTS if name in values}
+    LengthPolicy(**arguments)
+    return arguments
 
 
 def rule_parameters(acceptance: str, values: Values) -> dict[str, Any]:

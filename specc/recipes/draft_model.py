@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from specc.recipes.blocks import CONFIDENCE, chains, count, draft_model, length_arguments, rule_parameters
+from specc.recipes.blocks import (
+    CONFIDENCE,
+    RANKED_OUTPUTS,
+    chains,
+    check_matches,
+    count,
+    draft_model,
+    length_arguments,
+    prefill,
+    rule_parameters,
+)
 from specc.recipes.defaults import LENGTHS
-from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
+from specc.runtime.block import Block, Layers
+from specc.runtime.drafters import check_probability
+from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
@@ -25,7 +38,17 @@ DRAFT_MODEL = Method(
     name="draft-model",
     title="Speculative decoding with a draft model",
     try_when="A model of a tenth of the size with this tokenizer exists.",
+    about=(
+        "A second, smaller model drafts a few tokens, one a call. The model runs all of them in one step. It keeps the "
+        "tokens up to the first one that it would not have chosen. Its own token follows them. The more alike the two "
+        "models are, the more tokens a step gives."
+    ),
     paper="Leviathan et al. 2023, arXiv:2211.17192",
+    departures=(
+        "Acceptance is by match unless a request asks for speculative, the rule of the paper: then a seed gives the "
+        "tokens of plain decoding.",
+    ),
+    family=Family.SECOND_MODEL,
     drafter="draft-model",
     topology="chain",
     plan=_plan_draft_model,
@@ -43,14 +66,22 @@ SPECDEC_PLUS_PLUS = Method(
     name="specdec-plus-plus",
     title="SpecDec++'s adaptive length, by the draft model's own probabilities",
     try_when="A draft model is right for long at some places and wrong at others.",
+    about=(
+        "A draft model drafts a chain. After each token it estimates the probability that the chain so far is "
+        "accepted. It stops once a rejection is likely enough. So it drafts long where it is sure and short where it "
+        "is not. The model verifies the chain in one step."
+    ),
     paper="SpecDec++, Huang et al. 2024, arXiv:2405.19715: its rule, without the trained head",
+    departures=("The estimate is the draft model's own probability of its tokens; the paper trains a head for it.",),
+    family=Family.SECOND_MODEL,
     drafter="draft-model",
     topology="chain",
+    length="cumulative",
     plan=_plan_draft_model,
     parameters={
-        "num_speculative_tokens": Parameter(20, "tokens a draft at most; 2 to 20 in the paper"),
+        "num_speculative_tokens": Parameter(20, "tokens a draft at most", "2 to 20"),
         "rejection_threshold": Parameter(
-            0.3, "drafting stops once a rejection is likelier than this, h; 0.3 in the authors' example"
+            0.3, "drafting stops once a rejection is likelier than this, h", "0.3 in the authors' example"
         ),
     },
     by_default=False,
@@ -62,16 +93,26 @@ CONTRASTIVE = Method(
     name="contrastive",
     title="Speculative contrastive decoding (another text than the model's: the draft model says what not to choose)",
     try_when="Answers shall be better than the model's own, and a much weaker model with this tokenizer exists.",
+    about=(
+        "The draft model does two things: it drafts, and it says what not to choose. The score of a token is the "
+        "model's logit less a share of the draft model's. Tokens that the model finds unlikely are never chosen. "
+        "Drafts are accepted by speculative sampling against that score. So answers are those of contrastive decoding, "
+        "and not the model's own."
+    ),
     paper="Speculative Contrastive Decoding, Yuan et al. 2024, arXiv:2311.08981",
+    family=Family.SECOND_MODEL,
     drafter="draft-model",
     topology="chain",
+    length="confidence",
     plan=partial(_plan_with_rule, "contrastive"),
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
         "assistant_confidence_threshold": CONFIDENCE,
-        "alpha": Parameter(0.1, "share of the largest probability that a token needs; 0.1 in O'Brien & Lewis 2023"),
+        "alpha": Parameter(0.1, "share of the largest probability that a token needs", "0.1 in O'Brien & Lewis 2023"),
         "beta": Parameter(
-            0.5, "weight of the draft model; 0.5 there. With alpha 0 and beta 0 the text is the model's own"
+            0.5,
+            "weight of the draft model. With alpha 0 and beta 0 the text is the model's own",
+            "0.5 in O'Brien & Lewis 2023",
         ),
     },
     acceptance="contrastive",
@@ -85,17 +126,24 @@ BILD = Method(
     name="bild",
     title="Big Little Decoder (lossy: the model corrects only what it finds very unlikely)",
     try_when="Speed matters more than the model's own words, and a good smaller model with this tokenizer exists.",
+    about=(
+        "A small model writes until it is unsure. Then the large model runs over what it wrote. A token that the large "
+        "model finds very unlikely is replaced, and what follows it is dropped. All others stay, though the large "
+        "model might have chosen otherwise. So the answer may differ from the large model's own."
+    ),
     paper="BiLD, Kim et al. 2023, arXiv:2302.07863",
+    family=Family.ROUTING,
     drafter="draft-model",
     topology="chain",
+    length="fallback",
     plan=partial(_plan_with_rule, "distance"),
     parameters={
-        "num_speculative_tokens": Parameter(10, "tokens of the small model in a row at most; 10 in the paper"),
+        "num_speculative_tokens": Parameter(10, "tokens of the small model in a row at most", "10"),
         "fallback_threshold": Parameter(
-            0.6, "drafting stops before a token if the largest probability is smaller; 0.6 in the paper"
+            0.6, "drafting stops before a token if the largest probability is smaller", "0.6"
         ),
         "rollback_threshold": Parameter(
-            5.0, "lossy: the cross-entropy that a drafted token may have, in nats; 2 to 5 in the paper. 0 is lossless"
+            5.0, "lossy: the cross-entropy that a drafted token may have, in nats. 0 is lossless", "2 to 5"
         ),
     },
     acceptance="distance",
@@ -115,21 +163,147 @@ ENTROPY_ADAPTIVE = Method(
     name="entropy-adaptive",
     title="Entropy Adaptive Decoding (lossy: a draft model writes where the text is easy, and nothing is verified)",
     try_when="Long parts of a text are so easy that a smaller model with this tokenizer can write them alone.",
+    about=(
+        "Two models take turns. The entropy of the last tokens says whether the text is easy or hard at this place. "
+        "The small model writes where it is easy, and nothing is verified. The large model writes where it is hard. So "
+        "the answer is that of both models."
+    ),
     paper="Entropy Adaptive Decoding, Simonds 2025, arXiv:2502.06833",
+    departures=(
+        "The large model runs once for every run of the small one, to catch up on its tokens; the paper catches up "
+        "only when it takes over.",
+    ),
+    family=Family.ROUTING,
     drafter="entropy-adaptive",
     topology="chain",
+    length="entropy",
     plan=_plan_entropy_adaptive,
     parameters={
         "num_speculative_tokens": Parameter(7, "tokens drafted in a step at most"),
         "entropy_threshold": Parameter(
             1.0,
-            "lossy: mean entropy, in bits, from which on the large model writes; 0 is lossless. The paper varies it",
+            "lossy: mean entropy, in bits, from which on the large model writes. 0 is lossless",
+            "varies",
         ),
         "entropy_window": Parameter(5, "number of last tokens in the mean"),
         "least_tokens": Parameter(1, "tokens that one model writes before the other takes over, at least"),
     },
     acceptance="trust",
     lossless=False,
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_pearl(values: Values, facts: Facts) -> MethodBlocks:
+    tokens = count(values, "num_speculative_tokens")
+    return MethodBlocks(chains(1 + tokens), draft_model(Tree.chain(1)), dict(values))
+
+
+PEARL = Method(
+    name="pearl",
+    title="PEARL: a draft model that drafts while the model verifies",
+    try_when="A draft model exists, and two engines at once are faster here than one after the other.",
+    about=(
+        "The draft model and the model run at the same time. While the model runs the pending token, the draft model "
+        "drafts what may follow. If the first drafted token is right, the others are verified in the next step, and "
+        "the draft model goes on behind them meanwhile. If a token is wrong, what was drafted behind it is dropped. So "
+        "drafting costs no time of its own where both fit on the machine."
+    ),
+    paper="PEARL, Liu et al. 2024, arXiv:2408.11850",
+    departures=(
+        "Acceptance is by match and not by min(1, p / q), since the first drafted token is compared before the model "
+        "has run it. A seed then gives the tokens of plain decoding.",
+        "The model's own token after an accepted draft counts too, and the draft goes on only if it agrees.",
+    ),
+    family=Family.SECOND_MODEL,
+    drafter="pearl",
+    topology="chain",
+    plan=_plan_pearl,
+    parameters={"num_speculative_tokens": Parameter(LENGTHS.draft, "tokens drafted while the model runs once, gamma")},
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_copyspec_draft(values: Values, facts: Facts) -> MethodBlocks:
+    check_matches(values)
+    longest = max(count(values, "prompt_lookup_num_tokens"), count(values, "num_speculative_tokens"))
+    return MethodBlocks(chains(1 + longest), draft_model(Tree.chain(1)), dict(values))
+
+
+COPYSPEC_DRAFT = Method(
+    name="copyspec-draft",
+    title="CopySpec over a draft model: copy what occurred before, and draft elsewhere",
+    try_when="A draft model exists, and the answer also repeats long parts of the text.",
+    about=(
+        "It remembers where each run of five tokens first occurred. When the last five tokens occur again, it copies "
+        "the ten tokens that followed them, which costs no call of a model. Otherwise a draft model drafts. The model "
+        "verifies the copy or the draft in one step. The draft model reads copied tokens only when it drafts again."
+    ),
+    paper="Dumitru et al. 2025, arXiv:2502.08923, over speculative decoding",
+    family=Family.SECOND_MODEL,
+    drafter="copy-spec-draft",
+    topology="chain",
+    length="match",
+    plan=_plan_copyspec_draft,
+    parameters={
+        "min_matching_ngram_size": Parameter(5, "tokens that must match, gamma", "5"),
+        "prompt_lookup_num_tokens": Parameter(10, "the largest number of copied tokens", "10"),
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens that the draft model drafts"),
+    },
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+def _plan_s2d(values: Values, facts: Facts) -> MethodBlocks:
+    tokens, exits = count(values, "num_speculative_tokens"), values["exits"]
+    check_probability(exit_threshold=values["exit_threshold"])
+    if exits is None:
+        exits = sorted({max(1, facts.assistant_layers * share // 4) for share in (2, 3, 4)})
+    if not isinstance(exits, (list, tuple)) or not exits or not all(type(layer) is int for layer in exits):
+        raise RecipeError(f"exits is {exits!r}; give the layers of each exit, such as [2, 4]")
+    if sorted(set(exits)) != list(exits) or not 1 <= exits[0] <= exits[-1] <= facts.assistant_layers:
+        raise RecipeError(
+            f"exits is {exits!r}; give rising numbers from 1 to {facts.assistant_layers}, the draft's layers"
+        )
+    engines = {"prefill": prefill("assistant")}
+    for number, layer in enumerate(exits):
+        layers = Layers() if layer == facts.assistant_layers else Layers(exit_after=layer)
+        chain = Tree.chain(1 + tokens if number or len(exits) == 1 else 1)
+        engines[f"exit_{number}"] = Block(chain, RANKED_OUTPUTS, layers, model="assistant", cache="assistant")
+    arguments = {name: value for name, value in values.items() if name != "exits"}
+    return MethodBlocks(chains(1 + tokens), engines, arguments)
+
+
+S2D = Method(
+    name="s2d",
+    title="S2D: a draft model with several exits, of which each token takes the first that is sure",
+    try_when="A draft model has many layers, and most of its tokens are easy.",
+    about=(
+        "A draft model can end after several of its layers. Each token is drafted by the exit with fewest layers. If "
+        "that exit is unsure, the next one drafts the token again, with more layers. So easy tokens cost little, and "
+        "one draft model serves targets of several sizes. The model verifies the chain in one step."
+    ),
+    paper="S2D, Kavehzadeh et al. 2024, arXiv:2407.01955",
+    departures=(
+        "The draft model is as it was trained; the paper trains it with a loss at each exit, without which shallow "
+        "exits are seldom sure.",
+        "A deeper exit runs the layers of the shallower one again, since no engine starts from hidden states.",
+        "The first token of a draft comes from the deepest exit, whose call also completes the rows of the last step.",
+    ),
+    family=Family.SECOND_MODEL,
+    drafter="nested-exits",
+    topology="chain",
+    plan=_plan_s2d,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
+        "exits": Parameter(
+            None, "layers of each exit (default: half, three quarters and all of the draft's)", "6, 9, 12"
+        ),
+        "exit_threshold": Parameter(0.6, "a token with less probability is drafted again by the next exit", "varies"),
+    },
     by_default=False,
     needs=("assistant-model",),
 )

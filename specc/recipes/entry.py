@@ -26,6 +26,19 @@ class HeadFacts:
     recurrent: bool = True
 
 
+class Family(Enum):
+    """A kind of methods, by where their drafts come from. Lists of recipes are grouped by it."""
+
+    NONE = "No drafts"
+    TEXT = "Drafts copied from the text or from a corpus"
+    GUESSES = "Drafts from the model's own last answers"
+    ITSELF = "Drafts by a part or a copy of the model itself"
+    SECOND_MODEL = "Drafts by a second, smaller model"
+    ROUTING = "Two models that take turns, without verification of every token"
+    HEADS = "Drafts by trained heads"
+    OTHER = "Other methods"
+
+
 @dataclass(frozen=True)
 class Facts:
     """A few facts of the model on which a plan may depend.
@@ -35,20 +48,31 @@ class Facts:
         vocab_size: token ids are below it.
         assistant: whether there is a draft model.
         heads: the trained heads by their architectures.
+        assistant_layers: layers of the draft model; 0 if there is none.
+        corpus: whether the bundle has a corpus.
     """
 
     layers: int
     vocab_size: int
     assistant: bool = False
     heads: Mapping[str, HeadFacts] = field(default_factory=dict)
+    assistant_layers: int = 0
+    corpus: bool = False
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a method. A default of None leaves the choice to the method, as `help` says."""
+    """A parameter of a method.
+
+    Attributes:
+        default: its value unless the user gives one. None leaves the choice to the method, as `help` says.
+        help: what it means.
+        paper: its values in the paper or in the authors' code; empty if they say nothing of it.
+    """
 
     default: Any
     help: str
+    paper: str = ""
 
 
 class LayerSearch(Enum):
@@ -81,6 +105,10 @@ class Method:
 
     Attributes:
         try_when: when a user should try it, for a reader who knows no method: one sentence.
+        about: what it does, in five sentences.
+        departures: where it departs from the paper, and why, a sentence or two each.
+        family: where its drafts come from.
+        length: what says how long a draft is; a word of `axes.LENGTHS`.
         drafter: a file in runtime/drafters/, such as "early-exit" for early_exit.py.
         acceptance: a file in runtime/acceptance/.
         plan: turns a value of each parameter into blocks; raises RecipeError for a value out of range.
@@ -93,9 +121,13 @@ class Method:
     name: str
     title: str
     try_when: str = ""
+    about: str = ""
     paper: str = ""
+    departures: tuple[str, ...] = ()
+    family: Family = Family.OTHER
     drafter: str
     topology: str
+    length: str = "fixed"
     plan: Callable[[Values, Facts], MethodBlocks]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     acceptance: str = "match"

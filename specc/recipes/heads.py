@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, TREE, chains, count, head_block, length_arguments
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
-from specc.recipes.entry import Facts, HeadFacts, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -33,9 +33,17 @@ EAGLE3 = Method(
     name="eagle3",
     title="EAGLE-3's trained layer, on chains",
     try_when="The answer is new text, and a head was trained for the model by 'specc train'.",
+    about=(
+        "A trained layer drafts. It reads the model's hidden states of several layers beside the embeddings of tokens. "
+        "For tokens that are only drafted it reads its own state instead. It drafts a chain, one token a call. The "
+        "model verifies it in one step, which also gives the states for the next draft."
+    ),
     paper="EAGLE-3, Li et al. 2025, arXiv:2503.01840",
+    departures=("Drafts are chains; eagle3-tree has trees.",),
+    family=Family.HEADS,
     drafter="eagle",
     topology="chain",
+    length="confidence",
     plan=_plan_eagle3,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most"),
@@ -64,13 +72,21 @@ EAGLE3_TREE = Method(
     name="eagle3-tree",
     title="EAGLE-3's trained layer, on EAGLE-2's dynamic trees",
     try_when="A head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    about=(
+        "A trained layer drafts, as in eagle3. It grows a tree: each level runs the nodes that are likeliest to be "
+        "reached, by its own probabilities. Then all nodes are ranked once more. The likeliest are the draft. The "
+        "model verifies them in one step."
+    ),
     paper="EAGLE-2, Li et al. 2024, arXiv:2406.16858; EAGLE-3, Li et al. 2025, arXiv:2503.01840",
+    departures=("The tree is smaller, since a step with 60 slots costs much more on a CPU than on a GPU.",),
+    family=Family.HEADS,
     drafter="eagle-tree",
     topology="dynamic tree",
+    length="budget",
     plan=_plan_eagle3_tree,
     parameters={
-        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most; 60 in the paper"),
-        "max_depth": Parameter(TREES.head_depth, "levels of the tree at most; 6 in the paper"),
+        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most", "60"),
+        "max_depth": Parameter(TREES.head_depth, "levels of the tree at most", "6"),
     },
     needs=("head",),
     head="eagle3",
@@ -92,12 +108,23 @@ MEDUSA = Method(
     name="medusa",
     title="Medusa's trained heads, on a static tree",
     try_when="Medusa heads were trained for the model, and a step with 12 slots costs little more than one slot.",
+    about=(
+        "Several trained heads read the model's last hidden state. Each guesses the token one place further than the "
+        "one before it. Their likeliest guesses fill a tree that is fixed when the bundle is compiled. One call of the "
+        "heads gives the whole tree. The model verifies it in one step."
+    ),
     paper="Medusa-1, Cai et al. 2024, arXiv:2401.10774",
+    departures=(
+        "The tree is smaller, since a step with 64 slots costs much more on a CPU than on a GPU.",
+        "Acceptance is by match; the paper's typical acceptance is lossy, and a request can ask for it.",
+    ),
+    family=Family.HEADS,
     drafter="medusa",
     topology="static tree",
+    length="budget",
     plan=_plan_medusa,
     parameters={
-        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes; 63 in the paper"),
+        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes", "63"),
         "tree": TREE,
     },
     needs=("head",),

@@ -14,8 +14,9 @@ from specc.recipes.blocks import (
     exit_layers,
 )
 from specc.recipes.defaults import TREES
-from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Parents
+from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.drafters.trigram_search import MOST_ITERATIONS
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -36,9 +37,20 @@ EARLY_EXIT = Method(
     name="early-exit",
     title="Self-speculation by early exit, on a static tree",
     try_when="The model was trained for early exit, such as the LayerSkip checkpoints.",
+    about=(
+        "The model drafts by its first layers, followed by its own norm and head. The likeliest tokens of each level "
+        "fill a tree that is fixed when the bundle is compiled. Each level of the tree costs one short call. The model "
+        "verifies all branches in one step. The exit's rows are those of the model, so no second cache is needed."
+    ),
     paper="LayerSkip, Elhoushi et al. 2024, arXiv:2404.16710; Medusa's trees, Cai et al. 2024, arXiv:2401.10774",
+    departures=(
+        "The model is as it was trained; LayerSkip trains it with early exits, without which few drafts are right.",
+        "Verification runs all layers for each slot; the paper goes on from the exit's hidden states.",
+    ),
+    family=Family.ITSELF,
     drafter="early-exit",
     topology="static tree",
+    length="budget",
     plan=_plan_early_exit,
     parameters={"assistant_early_exit": EXIT, "tree": TREE},
 )
@@ -62,12 +74,21 @@ TOKEN_RECYCLING = Method(
     name="token-recycling",
     title="Token Recycling",
     try_when="A step with 20 or more slots costs little more than one slot, and one session lasts long.",
+    about=(
+        "It keeps a table of the eight likeliest successors of each token, as the model last gave them. The table "
+        "fills a tree below the pending token. The model verifies the tree in one step. In the same step it gives the "
+        "successors of every token of the tree, right or wrong, and the table takes them. It learns in a session, and "
+        "needs no draft model."
+    ),
     paper="Luo et al. 2024, arXiv:2408.08696",
+    departures=("The tree is smaller, since a step with 80 slots costs much more on a CPU than on a GPU.",),
+    family=Family.GUESSES,
     drafter="token-recycling",
     topology="static tree",
+    length="budget",
     plan=_plan_token_recycling,
     parameters={
-        "num_speculative_tokens": Parameter(TREES.recycled_nodes, "tree nodes; 80 in the paper"),
+        "num_speculative_tokens": Parameter(TREES.recycled_nodes, "tree nodes", "80"),
         "tree": TREE,
     },
 )
@@ -87,9 +108,21 @@ DYNAMIC_TREE = Method(
     name="dynamic-tree",
     title="DySpec's tree by a threshold, over early exit or a draft model",
     try_when="A draft model or an early exit has high probabilities at some places and low ones at others.",
+    about=(
+        "A draft grows a tree level by level. A node gets children while the probability to reach them exceeds a "
+        "threshold, one by the number of slots. So sure places give long branches, and unsure places give wide ones. "
+        "The draft is an early exit of the model, or a draft model if the compile has one. The model verifies the tree "
+        "in one step."
+    ),
     paper="DySpec, Xiong et al. 2024, arXiv:2410.11744",
+    departures=(
+        "Children are the likeliest tokens, and acceptance is by match; the recipe dyspec-threshold draws them and "
+        "accepts by their probabilities, as the paper does.",
+    ),
+    family=Family.ITSELF,
     drafter="dynamic-tree",
     topology="dynamic tree",
+    length="budget",
     plan=_plan_dynamic_tree,
     parameters={
         "num_speculative_tokens": Parameter(TREES.dynamic_nodes, "tree nodes at most"),
@@ -103,21 +136,30 @@ def _plan_adaptix(values: Values, facts: Facts) -> MethodBlocks:
     slots = 1 + count(values, "num_speculative_tokens")
     count(values, "max_depth")
     count(values, "search_iterations", most=MOST_ITERATIONS)
-    return MethodBlocks((DECODE, Block(Parents(slots))), {}, dict(values))
+    corpus = {"corpus": CORPUS_FILE, "vocab_size": facts.vocab_size} if facts.corpus else {}
+    return MethodBlocks((DECODE, Block(Parents(slots))), {}, {**values, **corpus})
 
 
 ADAPTIX = Method(
     name="adaptix",
     title="ADED, or Adaptix: a tree search over the trigrams of the text",
     try_when="The text repeats itself with variations, and a step with many slots costs little more than one slot.",
-    paper="Liu et al. 2024, arXiv:2407.12021, without its corpus",
+    about=(
+        "It counts which tokens follow each pair of tokens, in a corpus and in the text. A Monte Carlo tree search "
+        "finds the likely continuations. Its most visited paths become a tree. The model verifies the tree in one "
+        "step. Recent trigrams of the text weigh more with each step."
+    ),
+    paper="Liu et al. 2024, arXiv:2407.12021",
+    departures=("Each occurrence in the text counts one, so that the search works without --corpus too.",),
+    family=Family.TEXT,
     drafter="trigram-search",
     topology="dynamic tree",
+    length="budget",
     plan=_plan_adaptix,
     parameters={
-        "num_speculative_tokens": Parameter(TREES.recycled_nodes, "tree nodes at most; 64 in the paper"),
-        "max_depth": Parameter(4, "levels of the search; 4 in the paper"),
-        "search_iterations": Parameter(150, "paths that a search tries; 150 in the paper"),
+        "num_speculative_tokens": Parameter(TREES.recycled_nodes, "tree nodes at most", "64"),
+        "max_depth": Parameter(4, "levels of the search", "4"),
+        "search_iterations": Parameter(150, "paths that a search tries", "150"),
     },
     by_default=False,
 )

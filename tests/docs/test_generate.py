@@ -8,10 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from pages import ROOT
+from pages import ROOT, CodeBlock, blocks, read
 from scripts import load_script
 
-from specc.recipes import METHODS
+from specc import recipes
+from specc.recipes import METHODS, Facts
+from specc.recipes.axes import LENGTHS
 from specc.recipes.systems import SYSTEMS
 
 SCRIPT = ROOT / "docs" / "generate.py"
@@ -70,3 +72,18 @@ def test_every_method_has_a_row_and_a_section_with_its_parameters(generate: Modu
         section = details.partition(f"### {name}\n")[2].partition("\n### ")[0]
         assert method.title in section and method.paper in section
         assert all(f"| `{p}` |" in section for p in method.parameters)
+
+
+def test_every_length_has_a_row_that_says_who_has_it(generate: ModuleType) -> None:
+    rows = generate.lengths().splitlines()[2:]
+    assert [row.split("|")[1].strip(" `") for row in rows] == list(LENGTHS)
+    for row, axis in zip(rows, LENGTHS.values(), strict=True):
+        assert ("| no |" in row) == (axis.parameters is None) != ("`layer-skip`" in row)
+
+
+@pytest.mark.parametrize("block", blocks(read(ROOT / "docs" / "recipes.md"), "toml"), ids=lambda block: block.title)
+def test_the_recipe_files_of_the_page_are_recipes(block: CodeBlock, tmp_path: Path) -> None:
+    file = tmp_path / block.title.removeprefix('title="').removesuffix('"')
+    file.write_text(block.text, encoding="utf-8")
+    own = recipes.method(str(file))
+    assert own.name == file.stem and own.plan(own.settle({}), Facts(8, 500, "assistant-model" in own.needs)).verify

@@ -89,7 +89,7 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
             eos_token_ids=(VOCABULARY - 1,),
         ),
         engines=tuple(specs),
-        caches={"target": CacheSpec(capacity=CONTEXT + 128, layers={})},
+        caches={name: CacheSpec(capacity=CONTEXT + 128, layers={}) for name in sorted({b.cache for b in blocks})},
         recipes=tuple(recipes),
         default_recipe="plain",
         versions={},

@@ -11,7 +11,20 @@ from toys import World, prompts
 
 from specc.runtime.draft import Outputs
 from specc.runtime.errors import RecipeError
-from specc.runtime.lengths import Bass, Confidence, Cumulative, Fallback, Heuristic, Length, Schedule, Stop, schedule_of
+from specc.runtime.lengths import (
+    Adaptive,
+    Bass,
+    Confidence,
+    Cumulative,
+    Fallback,
+    Heuristic,
+    Length,
+    LengthPolicy,
+    Margin,
+    Schedule,
+    Stop,
+    schedule_of,
+)
 
 PROMPTS = prompts(6, seed=2)
 
@@ -69,6 +82,55 @@ def test_a_fallback_refuses_a_token_if_even_the_likeliest_is_unlikely() -> None:
         ids, logprobs = np.array([[4, 2]]), np.log(np.array([[top, 1 - top]]))
         assert length.takes(Outputs(np.array([4]).data, None, ids, logprobs)) is takes
     assert length.goes_on(0.0) and not length.reads_probability
+
+
+def test_the_threshold_of_draft_and_verify_follows_the_share_of_accepted_tokens() -> None:
+    """By hand from the paper's rule, with beta 0.5 and 0.9 and steps of 0.01."""
+    stop = Adaptive(0.6, aim=0.9)
+    stop.observe(4, 2)  # a share of 0.5 * 0.9 + 0.5 * 0.5 = 0.7, which is too few
+    assert stop.share == pytest.approx(0.7) and stop.threshold == pytest.approx(0.601)
+    for _ in range(3):  # shares of 0.85, 0.925, 0.9625
+        stop.observe(5, 5)
+    assert stop.threshold == pytest.approx(0.601 + 0.001 - 0.001 - 0.001)
+    for _ in range(10_000):
+        stop.observe(1, 0)
+    assert stop.threshold == 1 and not stop.goes_on(0.99)
+
+
+def test_a_margin_refuses_a_token_if_the_second_one_is_close() -> None:
+    stop = Margin(0.2)
+    for top, takes in ((0.69, False), (0.71, True)):
+        ids, logprobs = np.array([[4, 2]]), np.log(np.array([[top, 1 - top]]))
+        assert stop.takes(Outputs(np.array([4]).data, None, ids, logprobs)) is takes
+    one = Outputs(np.array([4]).data, None, np.array([[4]]), np.log(np.array([[0.5]])))
+    assert stop.takes(one)
+
+
+def test_a_policy_makes_what_its_parameters_say() -> None:
+    everything = LengthPolicy(
+        num_speculative_tokens=9,
+        num_assistant_tokens_schedule="bass",
+        assistant_confidence_threshold=0.5,
+        target_acceptance_rate=0.8,
+        rejection_threshold=0.4,
+        fallback_threshold=0.3,
+        margin_threshold=0.1,
+    ).open()
+    assert isinstance(everything.schedule, Bass) and everything.schedule.most == 9
+    assert [type(stop) for stop in everything.stops] == [Adaptive, Cumulative, Fallback, Margin]
+    assert LengthPolicy().open().stops == ()
+    (stop,) = LengthPolicy(assistant_confidence_threshold=0.5).open().stops
+    assert type(stop) is Confidence
+
+
+def test_a_length_lets_its_stops_learn_from_steps_that_drafted() -> None:
+    length = LengthPolicy(assistant_confidence_threshold=0.5, target_acceptance_rate=0.9).open()
+    (stop,) = length.stops
+    assert isinstance(stop, Adaptive)
+    length.observe(0, 0)
+    assert stop.threshold == 0.5
+    length.observe(4, 0)
+    assert stop.threshold > 0.5
 
 
 def test_any_stop_ends_a_draft() -> None:

@@ -12,11 +12,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import toys
 
 from specc.recipes import METHODS, Method
 from specc.runtime import acceptance, drafters
 from specc.runtime.acceptance.match import match
 from specc.runtime.drafters import Drafter
+from specc.runtime.drafters.prompt_lookup import PromptLookup
 from specc.runtime.errors import BackendError, RecipeError
 from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter, load_method
 from specc.runtime.recipe import Recipe
@@ -126,7 +128,8 @@ def test_a_drafter_gets_its_engines_and_parameters_and_samples_for_a_rule_that_a
     recipe = Recipe(name="c", drafter="layer-skip", verify=(), parameters={"num_speculative_tokens": 9})
     for rule, sample in (("match", False), ("speculative", True)):
         drafter: Any = load_method(recipe, rule).make_drafter({"draft": engine})
-        assert (drafter.engine, drafter.count, drafter.sample) == (engine, 9, sample)
+        count = drafter.length.num_speculative_tokens
+        assert (drafter.engine, count, drafter.sample) == (engine, 9, sample)
 
 
 ODD: list[Any] = [None, True, -1, 0, 128, 10**30, 0.5, math.nan, math.inf, "3", [], {"a": 1}]
@@ -150,7 +153,41 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("entropy-adaptive", "entropy_window", []),
     ("entropy-adaptive", "least_tokens", []),
     ("layer-skip", "assistant_confidence_threshold", [0, 0.5]),
+    ("layer-skip", "target_acceptance_rate", [0, 0.5]),
+    ("draft-model", "margin_threshold", [0, 0.5]),
     ("dynamic-tree", "num_speculative_tokens", []),
+    ("heap-tree", "num_speculative_tokens", []),
+    ("heap-tree", "max_depth", []),
+    ("comb", "siblings", []),
+    ("comb", "num_speculative_tokens", []),
+    ("comb", "max_depth", []),
+    ("comb", "assistant_confidence_threshold", [0, 0.5]),
+    ("ranked-tree", "num_speculative_tokens", []),
+    ("ranked-tree", "beams", []),
+    ("ranked-tree", "max_depth", []),
+    ("ranked-tree", "mass_threshold", [0, 0.5]),
+    ("ranked-tree", "mass_depths", [[]]),
+    ("staged-tree", "num_speculative_tokens", []),
+    ("staged-tree", "max_depth", []),
+    ("staged-tree", "max_matching_ngram_size", []),
+    ("staged-tree", "min_matching_ngram_size", []),
+    ("tr-jacobi", "template", []),
+    ("tr-jacobi", "retrieved_tokens", []),
+    ("tr-jacobi", "max_matching_ngram_size", []),
+    ("copy-spec-draft", "min_matching_ngram_size", []),
+    ("copy-spec-draft", "prompt_lookup_num_tokens", []),
+    ("retrieval-tree", "vocab_size", [128]),
+    ("retrieval-tree", "num_speculative_tokens", []),
+    ("retrieval-tree", "retrieved_tokens", []),
+    ("retrieval-tree", "max_matching_ngram_size", []),
+    ("retrieval-tree", "max_depth", []),
+    ("retrieval-tree", "beams", []),
+    ("trigram-search", "vocab_size", [128]),
+    ("pearl", "num_speculative_tokens", []),
+    ("short-context", "context_tokens", [128]),
+    ("short-context", "chunk_tokens", [128]),
+    ("nested-exits", "num_speculative_tokens", []),
+    ("nested-exits", "exit_threshold", [0, 0.5]),
     ("dynamic-tree", "max_depth", []),
     ("early-exit", "tree", []),
     ("copy-spec", "min_matching_ngram_size", []),
@@ -169,6 +206,10 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("trigram-search", "num_speculative_tokens", []),
     ("trigram-search", "max_depth", []),
     ("trigram-search", "search_iterations", [128]),
+    ("eagle", "num_speculative_tokens", []),
+    ("eagle", "assistant_confidence_threshold", [0, 0.5]),
+    ("eagle-tree", "num_speculative_tokens", []),
+    ("eagle-tree", "max_depth", []),
     ("token-recycling", "tree", []),
     ("token-recycling", "vocab_size", [128]),
     ("token-recycling", "successors", []),
@@ -178,8 +219,16 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
 def make_drafter_of(drafter: str, parameters: Mapping[str, Any]) -> Drafter:
     """Make a drafter as a recipe of a stranger does, over engines that it may not use."""
     takes = inspect.signature(load_drafter(drafter)).parameters
-    engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "prefill") if role in takes}
-    required = {"tree": [-1, 0], "vocab_size": 8}
+    engines: dict[str, Any] = {role: object() for role in ("draft", "wide", "feed", "prefill") if role in takes}
+    if "exits" in takes:
+        engines["exit_0"] = object()
+    required = {
+        "tree": [-1, 0],
+        "template": [-1, 0, *range(1, 6)],
+        "vocab_size": 8,
+        "siblings": [[0, 2]],
+        "corpus": toys.corpus(8),
+    }
     whole = {name: value for name, value in required.items() if name in takes} | dict(parameters)
     return load_method(Recipe(name="odd", drafter=drafter, verify=(), parameters=whole)).make_drafter(engines)
 
@@ -207,8 +256,7 @@ def test_every_parameter_of_a_method_is_tried() -> None:
     numbers = {(d, p.name) for d, ps in counts.items() for p in ps.values() if p.annotation in ("int", "float")}
     inherited = {("recycled-lookup", "prompt_lookup_num_tokens")}
     twice = {("staged", "prompt_lookup_num_tokens"), ("staged", "max_matching_ngram_size")}
-    twice |= {("cascade", "max_matching_ngram_size"), ("draft-model", "assistant_confidence_threshold")}
-    twice |= {("layer-skip", "num_speculative_tokens")}
+    twice |= {("cascade", "max_matching_ngram_size")}
     assert numbers - {(d, p) for d, p, _ in PARAMETERS} == inherited | twice
 
 
@@ -218,10 +266,11 @@ ERRORS = [TypeError("no"), IndexError("no"), AssertionError(), ZeroDivisionError
 def method_that_raises(error: Exception) -> RunnableMethod:
     """Return a method whose drafter cannot be made."""
 
-    def make(**options: object) -> Drafter:
-        raise error
+    class Broken(PromptLookup):
+        def __init__(self, **options: object) -> None:
+            raise error
 
-    return replace(load_method(COPIES), drafter=make)
+    return replace(load_method(COPIES), drafter=Broken)
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -244,5 +293,7 @@ def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
 def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, remedy: str) -> None:
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
-    rules = "only confidence, contrastive, distance, kseq, match, recursive, speculative, trust, typical"
+    rules = (
+        "only confidence, contrastive, distance, enriched, guided, kseq, match, recursive, speculative, trust, typical"
+    )
     assert rules in str(e.value) and remedy in str(e.value)

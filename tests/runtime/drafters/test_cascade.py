@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Tokens
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,11 @@ class Successor:
         self.rows, self.probability = rows, probability
         self.fed: list[int] = []
 
-    def run(self, calls: Tokens[Call]) -> list[Outputs]:
-        (call,) = calls
+    def run_one(self, call: Call) -> Outputs:
         assert len(call.cache) + call.rows == self.rows + len(self.fed)
         self.fed += call.tokens
         answer = np.array([call.tokens[-1] + 1])
-        return [Outputs(answer.data, None, answer[None], np.log([[self.probability]]))]
+        return Outputs(answer.data, None, answer[None], np.log([[self.probability]]))
 
 
 def draft(tokens: list[int], probability: float = 1.0, **parameters: Any) -> tuple[list[int], list[int]]:

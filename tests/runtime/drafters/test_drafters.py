@@ -73,6 +73,18 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
         {"name": "dynamic-tree", "assistant": True, "num_speculative_tokens": 2, "max_depth": 2},
     ),
     "dynamic-tree": ("recursive", {"name": "dynamic-tree", "num_speculative_tokens": 3}),
+    "sequoia": ("recursive", {"name": "sequoia", "assistant": True, "tree": [(0,), (1,), (0, 0)]}),
+    "dyspec": ("recursive", {"name": "dyspec", "assistant": True, "num_speculative_tokens": 2, "max_depth": 2}),
+    "dyspec-threshold": (
+        "recursive",
+        {"name": "dyspec-threshold", "assistant": True, "num_speculative_tokens": 2, "max_depth": 2},
+    ),
+    "s2d": (
+        "speculative",
+        {"name": "s2d", "assistant": True, "num_speculative_tokens": 2, "exits": [1, 3], "exit_threshold": 0.5},
+    ),
+    "short-context": ("speculative", {"name": "short-context", "num_speculative_tokens": 2, "context_tokens": 2}),
+    "draft-and-verify": ("speculative", {"name": "draft-and-verify", "num_speculative_tokens": 2}),
 }
 
 # Methods with trees, and their rule for sampled drafts.
@@ -82,6 +94,9 @@ SAMPLED_TREES = {
     "spectr": "kseq",
     "rsd-c": "recursive",
     "rsd-s": "recursive",
+    "sequoia": "recursive",
+    "dyspec": "recursive",
+    "dyspec-threshold": "recursive",
 }
 
 

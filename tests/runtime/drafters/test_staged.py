@@ -29,7 +29,7 @@ class Successor:
             assert len(tokens) <= slots and (slots == 1 or len(tokens) > 1) and rows + slots <= capacity
             return [self.answer(rows, tokens)]
 
-        return SimpleNamespace(slots=slots, run=run)
+        return SimpleNamespace(slots=slots, run=run, run_one=lambda call: run([call])[0])
 
     def answer(self, rows: int, tokens: list[int]) -> SimpleNamespace:
         """Return the next number after each token."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
-from toys import Circle, ToyKV, World, propose
+from toys import LAYERS, VOCABULARY, Circle, Decoder, ToyKV, World, corpus, prompts, propose, write_corpus
 
+from specc.recipes import METHODS, Facts
+from specc.runtime.corpus_index import CorpusIndex
 from specc.runtime.drafters.trigram_search import CAP, Node, Search, Trigrams, TrigramSearch, merged
+from specc.runtime.method import load_acceptance
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.tree import Tree
 
@@ -115,3 +119,34 @@ def test_a_search_takes_less_than_five_percent_of_a_verify_step(branching: int) 
         drafting.draft(50)
         seconds.append(time.process_time() - start)
     assert sum(seconds) / len(seconds) < 0.05 * 0.0328
+
+
+def test_aded_begins_with_the_trigrams_of_its_corpus_and_adapts_them_to_the_text(tmp_path: Path) -> None:
+    index = CorpusIndex(write_corpus([1, 2, 3, 1, 2, 3, 1, 2, 4, 1, 2, 3], tmp_path), 10)
+    tokens = [8, 1, 2]
+    table = Trigrams(tokens, index)
+    table.update()
+    assert dict(table.after(1, 2)) == pytest.approx({3: 0.75, 4: 0.25})
+    assert table.after(9, 9) == []
+    tokens += [5, 8, 1, 2, 5, 8, 1, 2]
+    for _ in range(3):
+        table.update()
+    assert table.after(1, 2)[0][0] == 5  # the text's own weighs more, and the corpus stays
+    assert {3, 4, 5} == {token for token, _ in table.after(1, 2)}
+
+
+def test_aded_takes_more_tokens_a_step_with_a_corpus_of_such_text_than_without() -> None:
+    """And without one more than 1 on a text that repeats itself."""
+    method, accepted = METHODS["adaptix"], {}
+    for has_corpus in (True, False):
+        blocks = method.plan(method.settle({}), Facts(LAYERS, VOCABULARY, corpus=has_corpus))
+        arguments = dict(blocks.arguments) | ({"corpus": corpus(VOCABULARY)} if has_corpus else {})
+        world = World()
+        engines = [world.engine(block) for block in blocks.verify]
+        decoder = Decoder(world, TrigramSearch(**arguments), engines, load_acceptance("match"))
+        accepted[has_corpus] = sum(decoder.run(prompt, 40)[1] for prompt in prompts(3, seed=7))
+        if not has_corpus:
+            decoder = Decoder(World(9, Circle), decoder.drafter, [], decoder.accept)
+            decoder.verifiers = [decoder.world.engine(block) for block in blocks.verify]
+            assert decoder.run([*range(9)] * 2, 40)[1] > 20
+    assert accepted[True] > accepted[False]

@@ -46,6 +46,36 @@ def test_json(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--recipe", "jacobi", "--set", "jacobi.num_speculative_tokens=0"), "give a whole number from 1 to 127"),
+        (("--recipe", "jacobi", "--num-speculative-tokens", "200"), "give a whole number from 1 to 127"),
+        (("--recipe", "bild", "--assistant-model", "m", "--set", "bild.fallback_threshold=3"), "number from 0 to 1"),
+        (("--recipe", "early-exit", "--set", "early-exit.tree=[(1,)]"), "path [1] needs path [0]; add it"),
+        (("--recipe", "early-exi"), "no recipe 'early-exi'; did you mean 'early-exit'?"),
+        (("--recipe", "draft-model"), "needs a draft model; name one with --assistant-model"),
+        (("--recipe", "none.toml"), "none.toml: No such file or directory"),
+        (("--recipe", "cascade", "--set", "cascade.prompt_lookup_num_tokens=126"), "needs 130 slots; 128 is the most"),
+    ],
+)
+def test_what_no_model_can_have_is_refused_before_torch_is_loaded(
+    options: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "loading", lambda what: pytest.fail(f"{what} is loaded"))
+    assert message in refused("compile", "model", "-o", tmp_path / "m.specc", *options)
+
+
+def test_a_recipe_file_is_compiled_under_its_own_name(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sure.toml"
+    file.write_text("base = 'layer-skip'\nlength = 'cumulative'\nacceptance = 'speculative'\n", encoding="utf-8")
+    argv = ["--recipe", file, "--set", "sure.rejection_threshold=0.5", "--set", "sure.skip_layers=[1]"]
+    specc("compile", model, "-o", tmp_path / "m.specc", *argv, "--golden-tokens", 4, "--max-seq-len", 64, "--json")
+    (recipe,) = [r for r in open_bundle(tmp_path / "m.specc").manifest.recipes if r.name == "sure"]
+    assert (recipe.drafter, recipe.acceptance, recipe.lossless) == ("layer-skip", "speculative", True)
+    assert recipe.parameters == {"num_speculative_tokens": 3, "rejection_threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (("--recipe", "early-exi"), "no recipe 'early-exi'; did you mean 'early-exit'?"),
         (("--recipe", "draft-model"), "needs a draft model; name one with --assistant-model"),
         (("--recipe", "prompt-lookup", "--set", "early-exit.tree=None"), "add --recipe early-exit"),

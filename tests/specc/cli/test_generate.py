@@ -57,6 +57,15 @@ def test_the_summary_says_that_an_answer_is_lossy(bundle: Path) -> None:
         assert (lossy in specc(*argv).err) == expected
 
 
+def test_an_answer_says_how_far_it_is_from_plain_decoding(bundle: Path) -> None:
+    argv = ("generate", bundle, "--prompt", PROMPT, "-n", 20, "--recipe", "early-exit", "--divergence")
+    assert specc(*argv, "--json").json["divergence"] == {"changed": 0.0, "first": None}
+    assert specc(*argv, "--temperature", 0.9, "--json").json["divergence"]["changed"] == 0
+    assert "0% of the tokens are not those of plain decoding" in specc(*argv).err
+    refusal = refused("generate", bundle, "--prompts", "a.jsonl", "--output", "b.jsonl", "--divergence")
+    assert refusal == "--divergence compares one answer, and --prompts has many; leave out one of them"
+
+
 @pytest.mark.parametrize("recipe", ["plain", "prompt-lookup", "early-exit"])
 def test_every_recipe_gives_the_tokens_of_no_speculation(recipe: str, bundle: Path) -> None:
     argv = ("generate", bundle, "--prompt", PROMPT * 3, "--max-new-tokens", 40, "--json")

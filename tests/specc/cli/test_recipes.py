@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from shell import fits, refused, specc
 
 from specc.recipes import METHODS
+from specc.recipes.entry import Family
 
 
 def test_recipes_are_those_of_the_table() -> None:
     report = specc("recipes", "--json").json
     keys = {
-        "name",
-        "title",
-        "try_when",
-        "paper",
-        "drafter",
-        "acceptance",
-        "topology",
-        "lossless",
-        "needs",
-        "parameters",
+        *("name", "title", "family", "try_when", "about", "paper", "departures", "drafter", "topology", "length"),
+        *("acceptance", "lossless", "needs", "by_default", "parameters", "engines"),
     }
     assert all(r.keys() == keys for r in report)
     assert [r["name"] for r in report] == list(METHODS)
     for r in report:
         assert [p["name"] for p in r["parameters"]] == list(METHODS[r["name"]].parameters)
-        assert all(p.keys() == {"name", "default", "help"} for p in r["parameters"])
+        assert all(p.keys() == {"name", "default", "help", "paper"} for p in r["parameters"])
+        assert all(e.keys() == {"role", "model", "topology", "slots"} for e in r["engines"])
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_recipe_is_shown_with_all_that_it_takes(name: str) -> None:
-    result = specc("recipes", name)
+    result = specc("recipes", "show", name)
     assert result.status == 0
-    assert METHODS[name].title in " ".join(result.out.split())  # a long title takes two lines
-    assert all(parameter in result.out for parameter in METHODS[name].parameters)
-    assert specc("recipes", name, "--json").json == [r for r in specc("recipes", "--json").json if r["name"] == name]
+    words = " ".join(result.out.split())  # a long text takes several lines
+    method = METHODS[name]
+    assert method.title in words and method.about in words and method.try_when in words
+    assert all(departure in words for departure in method.departures)
+    assert all(parameter in result.out for parameter in method.parameters)
+    assert specc("recipes", name).out == result.out
+    assert specc("recipes", "show", name, "--json").json in specc("recipes", "--json").json
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_recipe_says_in_five_sentences_what_it_does(name: str) -> None:
+    about = METHODS[name].about
+    assert about.endswith(".") and about.count(". ") == 4
+
+
+def test_a_recipe_file_is_shown_as_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("base = 'layer-skip'\nlength = 'cumulative'\n", encoding="utf-8")
+    report = specc("recipes", "show", file, "--json").json
+    assert (report["name"], report["length"], report["lossless"]) == ("mine", "cumulative", True)
+    file.write_text("base = 'layer-skip'\nlength = 'culumative'\n", encoding="utf-8")
+    assert refused("recipes", "show", file) == f"{file}: length is 'culumative'; did you mean 'cumulative'?"
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
-    assert refused("recipes", "prompt-lokup") == "no recipe 'prompt-lokup'; did you mean 'prompt-lookup'?"
+    for words in (("show", "prompt-lokup"), ("prompt-lokup",)):
+        assert refused("recipes", *words) == "no recipe 'prompt-lokup'; did you mean 'prompt-lookup'?"
 
 
 @pytest.mark.parametrize("columns", [80, 140])
@@ -60,10 +75,19 @@ def test_each_recipe_says_when_to_try_it() -> None:
     assert f"try it when {METHODS['prompt-lookup'].try_when}" in out
 
 
-def test_recipes_are_grouped_by_what_they_need() -> None:
+def test_recipes_are_grouped_by_where_their_drafts_come_from() -> None:
     out = specc("recipes").out
-    heading = "Recipes that need --assistant-model:"
-    first, second = out.split(heading)
-    assert first.startswith("Recipes that need nothing but the model:")
+    groups = re.split("|".join(re.escape(family.value) for family in Family), out)[1:]
+    families = [family for family in Family if family.value in out]
+    assert len(groups) == len(families) == len({m.family for m in METHODS.values()})
     for name, method in METHODS.items():
-        assert re.search(rf"^{name} ", second if method.needs else first, re.M)
+        assert re.search(rf"^{name} ", groups[families.index(method.family)], re.M)
+
+
+def test_a_row_of_the_list_says_what_the_recipe_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    rows = specc("recipes").out.split("\n\n")
+    (row,) = [text for text in rows if re.search("^bild ", text, re.M)]
+    words = " ".join(row.split())
+    for word in ("Kim et al. 2023", "draft-model", "chain", "fallback", "distance", "lossy", "--assistant-model"):
+        assert word in words

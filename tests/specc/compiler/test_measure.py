@@ -102,6 +102,13 @@ def test_proposed_trees_are_compiled_over_the_bundle() -> None:
     assert parameters["early-exit"] == {"assistant_early_exit": 2}  # the user's own stay as they are
 
 
+def test_a_tree_is_not_proposed_to_a_recipe_whose_tree_follows_from_other_parameters() -> None:
+    trees = dict.fromkeys(("early-exit", "rsd-c"), TREES["early-exit"])
+    choice = options(recipes=("rsd-c", "early-exit"), assistant_model="small")
+    retuned = with_better_trees(choice, bundle_with(trees))
+    assert retuned is not None and retuned.parameters.keys() == {"early-exit"}
+
+
 def test_a_second_compile_is_the_last() -> None:
     """The options of the second name the trees, so that its proposals lead to no third."""
     retuned = with_better_trees(options(), bundle_with(TREES))

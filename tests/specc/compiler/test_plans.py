@@ -21,7 +21,13 @@ from specc.runtime.errors import RecipeError, SpeccWarning
 pytestmark = pytest.mark.torch
 
 FACTS = Facts(layers=3, vocab_size=100)
-UNBOUNDED = ("max_depth", "parallel_tokens", "search_iterations")  # They count what fills no memory.
+UNBOUNDED = (  # They count what fills no memory.
+    "max_depth",
+    "parallel_tokens",
+    "search_iterations",
+    "context_tokens",
+    "chunk_tokens",
+)
 
 
 def options(**changes: Any) -> Options:

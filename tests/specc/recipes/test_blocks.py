@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from specc.recipes.blocks import chain_arguments, chains, count, draft_frontier, exit_layers, skipped_layers
+from specc.recipes.blocks import chains, count, draft_frontier, exit_layers, length_arguments, skipped_layers
 from specc.recipes.entry import Facts
 from specc.runtime.block import Frontier, Layers
 from specc.runtime.errors import RecipeError
@@ -70,6 +70,19 @@ def test_a_layer_that_the_model_does_not_have_is_refused_by_name(name: str) -> N
         skipped_layers({**values, name: [8]}, FACTS)
 
 
-def test_a_chain_drafter_gets_its_length_and_its_threshold_alone() -> None:
+def test_a_chain_drafter_gets_the_parameters_of_its_length_alone() -> None:
     values = {"num_speculative_tokens": 4, "assistant_confidence_threshold": 0.2, "skip_layers": None}
-    assert chain_arguments(values) == {"num_speculative_tokens": 4, "assistant_confidence_threshold": 0.2}
+    assert length_arguments(values) == {"num_speculative_tokens": 4, "assistant_confidence_threshold": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rejection_threshold": 1.5}, "rejection_threshold is 1.5; give a number from 0 to 1"),
+        ({"num_assistant_tokens_schedule": "bas"}, "choose one of constant, heuristic, bass"),
+        ({"num_assistant_tokens_schedule": ["bass"]}, "choose one of constant, heuristic, bass"),
+    ],
+)
+def test_a_length_out_of_range_is_refused_while_it_is_planned(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        length_arguments(values)

@@ -11,7 +11,7 @@ from specc.recipes.blocks import DECODE
 from specc.runtime.errors import RecipeError
 from specc.runtime.method import load_acceptance, load_drafter
 
-FACTS = Facts(layers=8, vocab_size=500)
+FACTS = Facts(layers=8, vocab_size=500, assistant_layers=6)
 ENTRIES = pytest.mark.parametrize("m", METHODS.values(), ids=METHODS)
 
 
@@ -45,7 +45,7 @@ def test_a_parameter_without_default_says_what_is_chosen_instead(m: Method) -> N
 
 @ENTRIES
 def test_the_defaults_plan_a_recipe_that_begins_with_its_narrowest_block(m: Method) -> None:
-    blocks = m.plan(m.settle({}), replace(FACTS, assistant="assistant-model" in m.needs))
+    blocks = m.plan(m.settle({}), replace(FACTS, assistant="assistant-model" in m.needs, corpus="corpus" in m.needs))
     widths = [block.slots for block in blocks.verify]
     assert widths and widths == sorted(widths)
     assert all("logits" in block.outputs for block in blocks.verify)

@@ -1,0 +1,102 @@
+"""The choice of recipes to compile and of their values, checked without torch and before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from specc.recipes import METHODS, Facts, Method, MethodBlocks, method
+from specc.runtime.block import Frontier
+from specc.runtime.errors import RecipeError
+
+MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
+MOST_LAYERS = 1 << 12
+ANY_VOCABULARY = 1 << 17
+Parameters = Mapping[str, Mapping[str, Any]]  # values by recipe and parameter; those under "" are for every recipe
+
+
+def choose(
+    names: Sequence[str], parameters: Parameters, options: set[str], heads: Collection[str] | None = ()
+) -> list[Method]:
+    """Return the methods to compile, plain decoding first.
+
+    Args:
+        names: recipes of the table, or recipe files. Empty means the usual ones.
+        parameters: the user's values.
+        options: what the compile has of what methods may need.
+        heads: the architectures of the trained heads; None if they are not read yet.
+
+    Raises:
+        RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe.
+    """
+    usual = [m.name for m in METHODS.values() if m.by_default and not _missing(m, options, heads)]
+    methods = list({m.name: m for m in map(method, ("plain", *(names or usual)))}.values())
+    for m in methods:
+        if missing := _missing(m, options, heads):
+            raise RecipeError(f"recipe {m.name} needs {missing}")
+    for head in sorted(set(heads or ()) - {m.head for m in methods}):
+        recipes = [m.name for m in METHODS.values() if m.head == head]
+        raise RecipeError(f"no chosen recipe drafts by the head {head}; leave it out, or add --recipe {recipes[0]}")
+    for name in parameters.keys() - {""}:
+        if name not in {m.name for m in methods}:
+            raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
+    for name in parameters.get("", {}):
+        if not any(name in m.parameters for m in methods):
+            raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
+    return methods
+
+
+def available(assistant_model: object, corpus: object) -> set[str]:
+    """Return what a compile has of what methods may need, by the names of the options that give it."""
+    options = {"assistant-model": assistant_model, "corpus": corpus}
+    return {name for name, value in options.items() if value}
+
+
+NEEDS = {"assistant-model": "a draft model", "corpus": "a corpus"}
+
+
+def _missing(m: Method, options: set[str], heads: Collection[str] | None) -> str:
+    """Say what a method needs that a compile does not have; empty if it needs nothing more."""
+    for need in m.needs:
+        if need in NEEDS and need not in options:
+            return f"{NEEDS[need]}; name one with --{need}"
+    if m.head and heads is not None and m.head not in heads:
+        return f"a trained head of architecture {m.head}; name its directory with --head"
+    return ""
+
+
+def values_of(m: Method, parameters: Parameters) -> dict[str, Any]:
+    """Return a value of each parameter of a method: the user's, or the default."""
+    for_all = {name: value for name, value in parameters.get("", {}).items() if name in m.parameters}
+    return m.settle(for_all | dict(parameters.get(m.name, {})))
+
+
+def plan(m: Method, values: Mapping[str, Any], facts: Facts) -> MethodBlocks:
+    """Plan a method.
+
+    Raises:
+        RecipeError: a value is out of range, or the blocks have more slots than a cache has scratch rows.
+    """
+    blocks = m.plan(values, facts)
+    for block in (*blocks.verify, *blocks.engines.values()):
+        rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
+        if rows > MARGIN:
+            raise RecipeError(f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft")
+    return blocks
+
+
+def check_ranges(methods: Sequence[Method], parameters: Parameters) -> None:
+    """Check all values, as far as they do not depend on the model.
+
+    Raises:
+        RecipeError: a value is out of range for any model.
+    """
+    for m in methods:
+        facts = Facts(
+            MOST_LAYERS,
+            ANY_VOCABULARY,
+            assistant="assistant-model" in m.needs,
+            assistant_layers=MOST_LAYERS,
+            corpus="corpus" in m.needs,
+        )
+        plan(m, values_of(m, parameters), facts)

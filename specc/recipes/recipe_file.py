@@ -1,0 +1,168 @@
+"""Recipe files: a user's own point on the axes, as TOML. It names words of the table and numbers, and never code."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from specc.recipes.axes import LENGTHS, RULES, rule_axis, topologies
+from specc.recipes.blocks import length_arguments, rule_parameters
+from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+from specc.runtime.acceptance import Acceptance, Keeps
+from specc.runtime.errors import RecipeError, nearest
+from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter
+from specc.runtime.recipe import Recipe
+
+SUFFIX = ".toml"
+KEYS = ("name", "title", "base", "drafter", "topology", "length", "acceptance", "parameters")
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What a recipe file says, with the recipe that it starts from.
+
+    Attributes:
+        base: the recipe whose blocks and drafter are taken.
+        length: a word of `LENGTHS`.
+        rule: the acceptance rule.
+        parameters: all parameters, with the file's values as defaults.
+    """
+
+    base: Method
+    length: str
+    rule: Acceptance
+    parameters: Mapping[str, Parameter]
+
+
+def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
+    """Read a recipe file, and return it as a method.
+
+    Args:
+        path: the file.
+        methods: the table, from which the file takes its words.
+
+    Raises:
+        RecipeError: the file cannot be read, is not TOML, or says something that no method can be.
+    """
+    data = _read(path)
+    for key, value in data.items():
+        if key not in KEYS:
+            raise RecipeError(f"{path}: no key {key!r}; {nearest(key, KEYS)}")
+        kind = dict if key == "parameters" else str
+        if not isinstance(value, kind):
+            raise RecipeError(f"{path}: {key} is {value!r}; give {'a table' if kind is dict else 'a text'}")
+    name = data.get("name", path.stem)
+    if not NAME.fullmatch(name) or name in methods:
+        reason = "is a recipe of the table" if name in methods else "is not a name of small letters, digits and hyphens"
+        raise RecipeError(f"{path}: {name!r} {reason}; give another name = '…'")
+    try:
+        point = _point(data, methods)
+        return _method(point, name, data.get("title", f"The recipe of {path.name}"))
+    except RecipeError as e:
+        raise RecipeError(f"{path}: {e}") from e
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises RecipeError if it cannot be read, is too long, or is not TOML."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as e:
+        raise RecipeError(f"{path}: {e.strerror}; name a recipe of the table, or a file that exists") from e
+    if len(content) > MOST_BYTES:
+        raise RecipeError(f"{path} has more than {MOST_BYTES} bytes; a recipe file has some lines of TOML")
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise RecipeError(
+            f"{path} is not TOML: {str(e).splitlines()[0]}; write lines such as: base = 'layer-skip'"
+        ) from e
+
+
+def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
+    """Find the recipe that a file starts from, and put the file's words in the place of its own."""
+    base = _base(data, methods)
+    rule = load_acceptance(_word("acceptance", data.get("acceptance", base.acceptance), RULES))
+    length = _word("length", data.get("length", base.length), LENGTHS)
+    policy = LENGTHS[length].parameters
+    parameters = dict(base.parameters)
+    if length != base.length:
+        if policy is None or not load_drafter(base.drafter).takes_length:
+            raise RecipeError(f"drafter {base.drafter} has the length {base.length} alone; leave out length")
+        others = {name for axis in LENGTHS.values() for name in axis.parameters or ()}
+        parameters = {name: p for name, p in base.parameters.items() if name not in others} | dict(policy)
+    if rule.__name__ != base.acceptance:
+        own = load_acceptance(base.acceptance).ranges
+        parameters = {name: p for name, p in parameters.items() if name not in own} | rule_axis(rule)
+    for name, value in data.get("parameters", {}).items():
+        if name not in parameters:
+            raise RecipeError(f"no parameter {name!r}; {nearest(name, parameters)}")
+        parameters[name] = replace(parameters[name], default=value)
+    return Point(base=base, length=length, rule=rule, parameters=parameters)
+
+
+def _base(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Method:
+    """Return the recipe that a file names, or the first one of the drafter and the topology that it names."""
+    if "base" in data:
+        base = methods[_word("base", data["base"], methods)]
+        for axis, own in (("drafter", base.drafter), ("topology", base.topology)):
+            if data.get(axis, own) != own:
+                raise RecipeError(
+                    f"{axis} is {data[axis]!r}, and base {base.name} has {own!r}; leave out one of the two"
+                )
+        return base
+    if "drafter" not in data:
+        raise RecipeError("it names no drafter and no base; write one, such as: base = 'layer-skip'")
+    drafter = _word("drafter", data["drafter"], dict.fromkeys(m.drafter for m in methods.values()))
+    shapes = topologies(methods, drafter)
+    topology = _word(f"topology of drafter {drafter}", data.get("topology", shapes[0]), shapes)
+    return next(m for m in methods.values() if (m.drafter, m.topology) == (drafter, topology))
+
+
+def _word(axis: str, word: str, words: Iterable[str]) -> str:
+    """Return a word if it is one of an axis. Raises RecipeError, which names the nearest."""
+    if word not in words:
+        raise RecipeError(f"{axis} is {word!r}; {nearest(word, words)}")
+    return word
+
+
+def _method(point: Point, name: str, title: str) -> Method:
+    """Return a point as a method, whose drafter serves its rule."""
+    base, rule = point.base, point.rule
+    if rule.needs_chain and base.topology not in ("chain", "none"):
+        raise RecipeError(f"acceptance {rule.__name__} is for chains, and the topology is a {base.topology}; use match")
+    recipe = Recipe(name=name, drafter=base.drafter, verify=(), acceptance=rule.__name__)
+    RunnableMethod(recipe, load_drafter(base.drafter), rule)
+    return replace(
+        base,
+        name=name,
+        title=title,
+        about=f"It has the blocks of {base.name}, the length {point.length} and the rule {rule.__name__}.",
+        departures=(),
+        length=point.length,
+        acceptance=rule.__name__,
+        plan=partial(_plan, point),
+        parameters=point.parameters,
+        lossless=rule.keeps != Keeps.NOTHING,
+        by_default=False,
+    )
+
+
+def _plan(point: Point, values: Values, facts: Facts) -> MethodBlocks:
+    """Plan the blocks of the base, and give the drafter its length policy and the rule its parameters."""
+    base = point.base
+    blocks = base.plan(base.settle({name: v for name, v in values.items() if name in base.parameters}), facts)
+    arguments, rule = dict(blocks.arguments), blocks.rule
+    if point.length != base.length:
+        others = {name for axis in LENGTHS.values() for name in axis.parameters or ()}
+        arguments = {name: v for name, v in arguments.items() if name not in others} | length_arguments(values)
+    if point.rule.__name__ != base.acceptance:
+        rule = rule_parameters(point.rule.__name__, values)
+    return replace(blocks, arguments=arguments, rule=rule)

@@ -1,0 +1,53 @@
+"""What is compiled, checked before torch is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from specc.recipes import METHODS
+from specc.recipes.choice import check_ranges, choose, values_of
+from specc.runtime.errors import RecipeError
+
+BOTH = {"assistant-model"}
+
+
+def test_the_usual_methods_are_in_range_for_any_model() -> None:
+    check_ranges(list(METHODS.values()), {})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "message"),
+    [
+        ("jacobi", {"num_speculative_tokens": 0}, "num_speculative_tokens is 0; give a whole number from 1 to 127"),
+        ("draft-model", {"rejection_threshold": -1}, "rejection_threshold is -1; give a number from 0 to 1"),
+        (
+            "bild",
+            {"rollback_threshold": 1e9},
+            "rollback_threshold of acceptance distance is 1000000000.0; give 0 to 100",
+        ),
+        ("early-exit", {"assistant_early_exit": 0}, "assistant_early_exit is 0; the model has"),
+        ("early-exit", {"tree": [(1,)]}, r"path \[1\] needs path \[0\]"),
+        ("fastcot", {"confidence_threshold": 2}, "confidence_threshold is 2; give a number from 0 to 1"),
+    ],
+)
+def test_a_value_that_fits_no_model_is_refused(recipe: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        check_ranges(choose([recipe], {recipe: values}, BOTH), {recipe: values})
+
+
+def test_what_depends_on_the_model_waits_for_it() -> None:
+    check_ranges(choose(["early-exit"], {}, set()), {"early-exit": {"assistant_early_exit": 31}})
+
+
+def test_a_value_for_one_recipe_wins_over_a_value_for_all() -> None:
+    parameters: dict[str, dict[str, Any]] = {"": {"num_speculative_tokens": 2}, "jacobi": {"num_speculative_tokens": 7}}
+    assert values_of(METHODS["jacobi"], parameters) == {"num_speculative_tokens": 7}
+    assert values_of(METHODS["layer-skip"], parameters)["num_speculative_tokens"] == 2
+
+
+def test_a_recipe_lacks_what_the_compile_does_not_have() -> None:
+    with pytest.raises(RecipeError, match="recipe bild needs a draft model; name one with --assistant-model"):
+        choose(["bild"], {}, set())
+    assert [m.name for m in choose(["bild"], {}, BOTH)] == ["plain", "bild"]

@@ -1,0 +1,134 @@
+"""A recipe of the user's own: words of the table and numbers, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specc.recipes import METHODS, Facts, Method, method
+from specc.recipes.axes import LENGTHS, RULES
+from specc.runtime.errors import RecipeError
+
+FACTS = Facts(8, 500, assistant=True, assistant_layers=4)
+
+
+def write(directory: Path, text: str, name: str = "mine.toml") -> str:
+    file = directory / name
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def plan(m: Method, **values: Any) -> Any:
+    return m.plan(m.settle(values), FACTS)
+
+
+def test_a_file_that_names_a_base_alone_is_that_recipe_under_the_file_s_name(tmp_path: Path) -> None:
+    own = method(write(tmp_path, "base = 'layer-skip'"))
+    base = METHODS["layer-skip"]
+    assert (own.name, own.drafter, own.lossless, own.by_default) == ("mine", "layer-skip", True, False)
+    assert own.parameters == base.parameters and plan(own) == plan(base)
+
+
+def test_a_length_and_a_rule_bring_their_parameters(tmp_path: Path) -> None:
+    text = """
+        name = "sure-words"
+        title = "Drafts while it is sure"
+        drafter = "draft-model"
+        topology = "chain"
+        length = "cumulative"
+        acceptance = "typical"
+        [parameters]
+        num_speculative_tokens = 9
+        rejection_threshold = 0.4
+        epsilon = 0.2
+    """
+    own = method(write(tmp_path, text))
+    assert (own.name, own.title, own.lossless) == ("sure-words", "Drafts while it is sure", False)
+    assert own.parameters.keys() == {"num_speculative_tokens", "rejection_threshold", "epsilon", "delta"}
+    blocks = plan(own)
+    assert blocks.arguments == {"num_speculative_tokens": 9, "rejection_threshold": 0.4}
+    assert blocks.rule == {"epsilon": 0.2, "delta": 0.3} and blocks.verify[-1].slots == 10
+    assert plan(own, rejection_threshold=0.1).arguments["rejection_threshold"] == 0.1
+
+
+@pytest.mark.parametrize("length", [word for word, axis in LENGTHS.items() if axis.parameters is not None])
+def test_every_length_with_parameters_goes_with_a_drafter_of_chains(length: str, tmp_path: Path) -> None:
+    own = method(write(tmp_path, f"base = 'layer-skip'\nlength = '{length}'"))
+    assert set(LENGTHS[length].parameters or ()) <= plan(own).arguments.keys() and own.lossless
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_goes_with_a_drafter_that_can_serve_it(rule: str, tmp_path: Path) -> None:
+    own = method(write(tmp_path, f"base = 'draft-model'\nacceptance = '{rule}'")) if rule != "kseq" else None
+    assert own is None or (own.acceptance == rule and plan(own))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base = 'layer-skp'", "base is 'layer-skp'; did you mean 'layer-skip'?"),
+        ("drafter = 'draft-modle'", "drafter is 'draft-modle'; did you mean 'draft-model'?"),
+        ("drafter = 'os.system'", "drafter is 'os.system'; there are plain, "),
+        (
+            "drafter = 'draft-model'\ntopology = 'chian'",
+            "topology of drafter draft-model is 'chian'; did you mean 'chain'",
+        ),
+        ("base = 'bild'\nlength = 'confidnce'", "length is 'confidnce'; did you mean 'confidence'?"),
+        ("base = 'jacobi'\nlength = 'bass'", "drafter jacobi has the length fixed alone; leave out length"),
+        (
+            "base = 'layer-skip'\nlength = 'match'",
+            "drafter layer-skip has the length confidence alone; leave out length",
+        ),
+        ("base = 'bild'\nacceptance = 'mach'", "acceptance is 'mach'; did you mean 'match'?"),
+        (
+            "base = 'bild'\nacceptance = 'match.__globals__'",
+            "acceptance is 'match.__globals__'; there are confidence, ",
+        ),
+        ("base = 'jacobi'\nacceptance = 'kseq'", "needs a drafter that draws siblings with replacement"),
+        ("base = 'prompt-lookup'\nacceptance = 'speculative'", "needs a drafter that samples"),
+        ("base = 'dynamic-tree'\nacceptance = 'speculative'", "is for chains, and the topology is a dynamic tree; use"),
+        ("base = 'bild'\ndrafter = 'jacobi'", "drafter is 'jacobi', and base bild has 'draft-model'; leave out one of"),
+        ("title = 'nothing'", "it names no drafter and no base; write one, such as: base = 'layer-skip'"),
+        ("base = 'bild'\ncode = 'x'", "no key 'code'; "),
+        ("base = 3", "base is 3; give a text"),
+        ("base = 'bild'\nparameters = 4", "parameters is 4; give a table"),
+        (
+            "base = 'bild'\nname = '../x'",
+            "'../x' is not a name of small letters, digits and hyphens; give another name",
+        ),
+        ("base = 'bild'\nname = 'jacobi'", "'jacobi' is a recipe of the table; give another name"),
+        (
+            "base = 'bild'\n[parameters]\nfallback_treshold = 1",
+            "no parameter 'fallback_treshold'; did you mean 'fallback",
+        ),
+        ("base = ", "is not TOML: "),
+        ("import os", "is not TOML: "),
+    ],
+)
+def test_what_is_no_recipe_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as e:
+        method(write(tmp_path, text))
+    assert message in str(e.value) and str(e.value).isprintable() and "mine.toml" in str(e.value)
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"none.toml: No such file or directory; name a recipe of the table, or a file"
+    ):
+        method(str(tmp_path / "none.toml"))
+    with pytest.raises(RecipeError, match="Is a directory"):
+        (tmp_path / "d.toml").mkdir()
+        method(str(tmp_path / "d.toml"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        method(str(tmp_path / "binary.toml"))
+    with pytest.raises(RecipeError, match="has more than 65536 bytes"):
+        method(write(tmp_path, "#" * (1 << 16) + "\n"))
+
+
+def test_a_value_out_of_range_is_refused_when_it_is_planned(tmp_path: Path) -> None:
+    own = method(write(tmp_path, "base = 'bild'\n[parameters]\nfallback_threshold = 1.5"))
+    with pytest.raises(RecipeError, match=r"fallback_threshold is 1\.5; give a number from 0 to 1"):
+        plan(own)
