@@ -12,7 +12,7 @@ import numpy as np
 
 HIDDEN, HEADS, KV_HEADS, LAYERS, INNER = 64, 2, 1, 2, 128
 WORDS = ["<unk>", "<s>", "</s>", *(chr(c) for c in range(33, 127)), *(f"w{i}" for i in range(31))]
-KIND = gguf.GGMLQuantizationType
+KIND: Any = gguf.GGMLQuantizationType
 
 
 def tensors(seed: int = 0) -> dict[str, np.ndarray]:

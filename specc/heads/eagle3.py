@@ -77,7 +77,7 @@ class Layer(nn.Module):
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        return torch.unflatten(x, -1, (-1, self.head_size)).transpose(1, 2)
 
 
 class Eagle3(Head):
@@ -97,12 +97,12 @@ class Eagle3(Head):
         self.head = linear(size, config.draft_vocab_size)
 
     def fuse(self, taps: Tensor) -> Tensor:
-        states = rms_norm(taps.unflatten(-1, (len(self.taps), -1)), None, self.eps)
+        states = rms_norm(torch.unflatten(taps, -1, (len(self.taps), -1)), None, self.eps)
         state: Tensor = self.fc(states.flatten(-2))
         return state
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
-        x = self.run_layers(input_ids, position_ids, state, [layer.attend for layer in self.layers])
+        x = self.run_layers(input_ids, position_ids, state, [layer.attend for layer in self.decoder_layers()])
         return {"logits": self.logits(x), "state": self.next_state(x)}
 
     def run_layers(self, input_ids: Tensor, position_ids: Tensor, state: Tensor, attention: list[Attend]) -> Tensor:
@@ -114,11 +114,16 @@ class Eagle3(Head):
             state: see `forward`.
             attention: that of each layer. The trainer has its own, which lets drafts stand on drafts.
         """
+        assert self.embedding is not None, "no table was attached"
         embeddings = functional.embedding(input_ids, self.embedding)
         x = state + self.token(rms_norm(embeddings, None, self.eps))
-        for layer, attend in zip(self.layers, attention, strict=True):
+        for layer, attend in zip(self.decoder_layers(), attention, strict=True):
             x = layer(embeddings, x, position_ids, attend)
         return x
+
+    def decoder_layers(self) -> list[Layer]:
+        """Return the layers. The list of modules gives each a number in its path, which the passes look for."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [B, N, V'] of the residual stream."""

@@ -34,7 +34,7 @@ PARTIAL = ".partial"
 def digest(embedding: Tensor) -> str:
     """Return 16 hexadecimal digits that tell a model by its embedding table."""
     rows = embedding.detach().float().contiguous()
-    return hashlib.sha256(memoryview(rows.numpy()).cast("B")).hexdigest()[:16]
+    return hashlib.sha256(rows.numpy().data.cast("B")).hexdigest()[:16]
 
 
 def save_head(head: Head, directory: Path, texts: Mapping[str, str], bits: int = 16) -> None:
@@ -142,7 +142,7 @@ def _quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return whole numbers [rows, columns] int8, and scales [rows, groups] bf16."""
     columns = weight.shape[1]
     padded = torch.nn.functional.pad(weight, (0, -columns % GROUP))
-    groups = padded.unflatten(1, (-1, GROUP))
+    groups = torch.unflatten(padded, 1, (-1, GROUP))
     scales = (groups.abs().amax(-1) / LARGEST).clamp(min=1e-12).bfloat16()
     numbers = (groups / scales.float()[..., None]).round().clamp(-LARGEST, LARGEST).to(torch.int8)
     return numbers.flatten(1)[:, :columns].contiguous(), scales

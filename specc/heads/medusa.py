@@ -36,3 +36,7 @@ class Medusa(Head):
     def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
         pairs = zip(self.blocks, self.heads, strict=True)
         return {"logits": torch.stack([head(state + functional.silu(block(state))) for block, head in pairs], -2)}
+
+    def products(self) -> list[nn.Linear]:
+        """Return the last product of each head."""
+        return [product for product in self.heads if isinstance(product, nn.Linear)]

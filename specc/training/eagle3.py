@@ -52,7 +52,7 @@ def _start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> Non
     head.own.weight.copy_(fit.own)
     head.head.weight.copy_(teacher.product if head.vocabulary is None else teacher.product[head.vocabulary])
     head.norm.fill_(fit.scale)
-    for layer in head.layers:
+    for layer in head.decoder_layers():
         layer.output.weight.zero_()
         layer.down.weight.zero_()
 

@@ -34,7 +34,7 @@ def _start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> Non
     recording = max(recordings, key=len)
     normed, final = rms_norm(recording.states.float(), None, head.eps), recording.final.float()
     head.norm.copy_((normed * final).sum(0) / normed.pow(2).sum(0).clamp(min=1e-9))
-    for last in head.heads:
+    for last in head.products():
         last.weight.copy_(teacher.product if head.vocabulary is None else teacher.product[head.vocabulary])
 
 

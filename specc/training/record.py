@@ -122,7 +122,8 @@ def record(
         The files, in the order of the batches.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    files, tokens, begin = [], 0, time.monotonic()
+    files: list[Path] = []
+    tokens, begin = 0, time.monotonic()
     for done, batch in enumerate(batches):
         file = directory / f"{batch.name}.safetensors"
         notes = _notes(batch, digest, options)

@@ -39,7 +39,8 @@ def teacher_of(model: PreTrainedModel, name: str) -> Teacher:
     """
     config = model.config.get_text_config()
     inputs: Any = model.get_input_embeddings()
-    outputs: Any = model.get_output_embeddings()
+    untyped: Any = model  # The method for the head has no types in transformers.
+    outputs: Any = untyped.get_output_embeddings()
     embedding, product = inputs.weight.detach().float(), outputs.weight.detach().float()
     if embedding.shape[1] != config.hidden_size or product.shape[1] != config.hidden_size:
         raise HeadError(

@@ -195,7 +195,7 @@ class Trainer:
             total = torch.stack([DEEPER**depth * loss for depth, loss in enumerate(losses)]).sum() / len(parts)
             if not torch.isfinite(total):
                 raise self._not_finite(total)
-            total.backward()
+            torch.autograd.backward(total)
             figures[0::2] += torch.stack([loss.detach() for loss in losses]) / len(parts)
             figures[1::2] += torch.tensor(agreements) / len(parts)
         norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.options.clip)

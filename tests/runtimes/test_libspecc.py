@@ -124,7 +124,11 @@ def test_another_thread_can_cancel(session: Session) -> None:
         began.set()
         return True
 
-    threading.Thread(target=lambda: (began.wait(), session.cancel())).start()
+    def cancel() -> None:
+        began.wait()
+        session.cancel()
+
+    threading.Thread(target=cancel).start()
     answer, _ = session.generate(CASES[1].prompt_ids, 200, "plain", take)
     assert answer[: len(CASES[1].token_ids)] == CASES[1].token_ids[: len(answer)]
 

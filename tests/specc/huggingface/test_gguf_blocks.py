@@ -31,7 +31,7 @@ def block_bytes(kind: str, rows: int, blocks: int) -> np.ndarray:
     data[..., 1] &= 0x3B
     if kind in ("Q4_1", "Q4_K"):
         data[..., 3] &= 0x3B
-    return data.reshape(rows, -1)
+    return np.asarray(data.reshape(rows, -1))
 
 
 @pytest.mark.parametrize("kind", UNPACK)

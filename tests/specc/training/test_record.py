@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_a_second_run_records_what_is_missing(model: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("change", [{"answer_tokens": 9}, {"taps": (1, -1)}, {"temperature": 0.9}])
-def test_recordings_of_other_options_are_made_again(change: dict[str, int], model: Path, tmp_path: Path) -> None:
+def test_recordings_of_other_options_are_made_again(change: dict[str, Any], model: Path, tmp_path: Path) -> None:
     target, todo = load_model(str(model)), batches(PROMPTS, OPTIONS)[1:2]
     before = stamps(record(target, "d", todo, tmp_path, OPTIONS, ()))
     assert stamps(record(target, "d", todo, tmp_path, replace(OPTIONS, **change), ())) != before
