@@ -116,7 +116,7 @@ class Eagle3(Head):
         """
         assert self.embedding is not None, "no table was attached"
         embeddings = functional.embedding(input_ids, self.embedding)
-        x = state + self.token(rms_norm(embeddings, None, self.eps))
+        x: Tensor = state + self.token(rms_norm(embeddings, None, self.eps))
         for layer, attend in zip(self.decoder_layers(), attention, strict=True):
             x = layer(embeddings, x, position_ids, attend)
         return x

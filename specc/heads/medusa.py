@@ -24,9 +24,10 @@ class Medusa(Head):
         size, count = config.target.hidden_size, int(setting(config, "heads"))
         self.eps = setting(config, "eps")
         self.norm = nn.Parameter(torch.ones(size))
-        self.blocks = nn.ModuleList(nn.Linear(size, size) for _ in range(count))
+        blocks = [nn.Linear(size, size) for _ in range(count)]
+        self.blocks = nn.ModuleList(blocks)
         self.heads = nn.ModuleList(linear(size, config.draft_vocab_size) for _ in range(count))
-        for block in self.blocks:
+        for block in blocks:
             nn.init.zeros_(block.weight)
             nn.init.zeros_(block.bias)
 

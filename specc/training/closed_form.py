@@ -49,7 +49,7 @@ def solve(recordings: Sequence[Recording], embedding: Tensor, taps: int, eps: fl
             break
         final = recording.final.float()
         tokens = rms_norm(embedding[recording.tokens[1:]], None, eps)
-        states = rms_norm(recording.states[:-1].float().unflatten(-1, (taps, size)), None, eps).flatten(1)
+        states = rms_norm(torch.unflatten(recording.states[:-1].float(), -1, (taps, size)), None, eps).flatten(1)
         wide.add(torch.cat([states, tokens], 1), final[1:])
         narrow.add(torch.cat([rms_norm(final[:-1], None, eps), tokens], 1), final[1:])
         total += float(final[1:].pow(2).sum())
@@ -84,4 +84,5 @@ class _Squares:
 
 def _ridge(left: Tensor, right: Tensor) -> Tensor:
     penalty = RIDGE * float(left.diagonal().mean()) + 1e-9
-    return torch.linalg.solve(left + penalty * torch.eye(len(left)), right)
+    solution: Tensor = torch.linalg.solve(left + penalty * torch.eye(len(left)), right)
+    return solution

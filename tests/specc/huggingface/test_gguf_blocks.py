@@ -21,7 +21,7 @@ def widened(rows: Rows) -> np.ndarray:
     shape = (*rows.scales.shape, BLOCK)
     offsets = rows.scales * -(2.0 ** (rows.bits - 1)) if rows.offsets is None else rows.offsets
     values = rows.numbers.reshape(shape).astype(np.float32) * rows.scales[..., None] + offsets[..., None]
-    return values.reshape(rows.numbers.shape).astype(np.float32)
+    return np.asarray(values.reshape(rows.numbers.shape), np.float32)
 
 
 def block_bytes(kind: str, rows: int, blocks: int) -> np.ndarray:
