@@ -4,6 +4,7 @@
     SPECC_CACHE_SIZE          bytes that all caches may take together, such as 8G. Default: 20G
     SPECC_THREADS             threads of one engine, 1 to 1024. Default: the processors that this process may use
     SPECC_CUDA_GRAPHS         off runs engines on a GPU without captured graphs. Default: on
+    SPECC_KERNELS_DISABLE     variants of specc-kernels that it does not use, with commas (read by the library itself)
     SPECC_TELEMETRY           1 leaves ONNX Runtime's telemetry on. Default: it is off (engines/onnx_runtime.py)
     SPECC_OPENVINO_PRECISION  f32 or bf16, in which OpenVINO's plug-in computes. Default: f32
 

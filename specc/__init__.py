@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         BundleError,
         BusyError,
         CaptureError,
+        HeadError,
         PassError,
         PromptError,
         RecipeError,
@@ -48,6 +49,7 @@ __all__ = [
     "Device",
     "Generation",
     "Handle",
+    "HeadError",
     "Model",
     "PassError",
     "PromptError",
@@ -135,7 +137,9 @@ def compile(
     *,
     recipes: Sequence[str] = (),
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    heads: Sequence[str | Path] = (),
     assistant_model: str | None = None,
+    corpus: str | Path | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
     trust_remote_code: bool = False,
@@ -160,7 +164,9 @@ def compile(
         output: the bundle, a directory that the compile makes.
         recipes: names of the table; empty means all that need neither a second model nor training.
         parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
+        heads: directories that `specc train` wrote for the model, for recipes that draft by them.
         assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
+        corpus: a file or a folder of text, for recipes that look up drafts in it.
         revision: a branch, tag or commit of the hub's repository.
         adapter: a directory that peft wrote; it is merged into the weights before anything else.
         trust_remote_code: run Python code that comes with the model.
@@ -200,7 +206,9 @@ def compile(
         output=output,
         recipes=recipes,
         parameters=parameters or {},
+        heads=heads,
         assistant_model=assistant_model,
+        corpus=corpus,
         revision=revision,
         adapter=adapter,
         trust_remote_code=trust_remote_code,

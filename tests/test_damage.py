@@ -50,7 +50,7 @@ def test_the_command_line_says_which_file(verb: str, name: str, bundle: Path, tm
 
 def test_a_newer_schema_asks_for_a_newer_specc(bundle: Path, tmp_path: Path) -> None:
     newer = edit_manifest(copied(bundle, tmp_path), lambda m: m.update(schema=99))
-    assert refused("show", newer).endswith("has schema version 99, newer than 2; upgrade specc")
+    assert refused("show", newer).endswith("has schema version 99, newer than 3; upgrade specc")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PROMPTS
 from safetensors import safe_open
 from toy_heads import save_fitted, taps_of
 from transformers import PreTrainedModel
@@ -36,6 +35,7 @@ from specc.runtime.tree import Tree
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 
+PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
 RECIPES = ("eagle3", "eagle3-tree", "medusa")
 LONG = [i % 400 for i in range(150)]  # longer than the engine that reads prompts
 

@@ -53,7 +53,7 @@ def with_better_trees(options: Options, bundle: Bundle) -> Options | None:
         follows from other parameters keeps it.
     """
     plan = TunePlan.of(bundle.manifest)
-    with_trees = {m.name for m in choose_methods(options) if "tree" in m.parameters}
+    with_trees = {m.name for m in choose_methods(options, None) if "tree" in m.parameters}
     trees = {name: tree for name, tree in plan.trees.items() if name in with_trees} if plan else {}
     if not trees or any(options.parameters.get(name, {}).get("tree") for name in trees):
         return None

@@ -33,12 +33,12 @@ class RecipePlan:
     blocks: MethodBlocks
 
 
-def choose_methods(options: Options, heads: Collection[str] = ()) -> list[Method]:
+def choose_methods(options: Options, heads: Collection[str] | None = ()) -> list[Method]:
     """Return the methods to compile, plain decoding first.
 
     Args:
         options: the user's options.
-        heads: the architectures of the trained heads.
+        heads: the architectures of the trained heads; None if they are not read.
 
     Raises:
         RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe, or the type

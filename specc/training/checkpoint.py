@@ -59,8 +59,7 @@ def save_checkpoint(
         settings: what a training that resumes must have in common with this one.
     """
     tensors = {f"head.{name}": tensor.contiguous() for name, tensor in head.state_dict().items()}
-    for (name, parameter), group in zip(head.named_parameters(), optimizer.param_groups, strict=True):
-        assert group["params"][0] is parameter
+    for name, parameter in head.named_parameters():
         for key, value in optimizer.state[parameter].items():
             tensors[f"optimizer.{name}.{key}"] = value.contiguous()
     partial = file.with_name(file.name + PARTIAL)

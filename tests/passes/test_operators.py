@@ -145,7 +145,7 @@ def test_panels_of_few_bits_hold_four_rows_of_sixteen_columns_beside_each_other(
     scales = random(2, 1, 32).abs()
     x, matrix = random(1, 3, 6, seed=1), (numbers - 2 ** (bits - 1)) * scales.reshape(1, 64)[:, :35]
     result = torch.ops.specc.panel_quantized_linear(x, panels, scales, 35, bits, 8, 6)
-    torch.testing.assert_close(result, x @ matrix)
+    torch.testing.assert_close(result, x @ matrix, atol=1e-4, rtol=1e-5)  # Values reach 127 times the scale.
 
 
 BF16_PANELS = torch.zeros(2, 3, 32, 2, dtype=torch.bfloat16)

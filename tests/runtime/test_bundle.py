@@ -69,7 +69,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: (p / "manifest.json").write_text((p / "manifest.json").read_text().replace("a/model", "b/model")),
         "was altered",
     ),
-    "newer": (lambda p: alter(p, schema=99), "has schema version 99, newer than 2; upgrade specc"),
+    "newer": (lambda p: alter(p, schema=99), "has schema version 99, newer than 3; upgrade specc"),
     "a field too many": (lambda p: alter(p, colour="red"), "unknown field 'colour'"),
     "a name of nothing": (lambda p: alter(p, default_recipe="medusa"), "there is no 'medusa'"),
     "an engine elsewhere": (lambda p: alter(p, weights="../../etc/passwd"), "there is no '../../etc/passwd'"),
