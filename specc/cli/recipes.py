@@ -165,7 +165,7 @@ def method_table(method: Method) -> RenderableType:
 
 def _parameters_table(method: Method) -> Table:
     """Draw a row for each parameter."""
-    table = console.table("parameter", ("default", "right"), "paper", "")
+    table = console.table("parameter", ("default", "fold"), "paper", "")
     for name, parameter in method.parameters.items():
         default = "-" if parameter.default is None else str(parameter.default)
         table.add_row(name, default, parameter.paper or "-", console.text(parameter.help))
