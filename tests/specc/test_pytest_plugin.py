@@ -10,6 +10,7 @@ import pytest
 from shell import copied, edit_golden
 
 FROZEN = Path(__file__).parents[1] / "bundles" / "schema-2"
+pytestmark = pytest.mark.process
 
 
 def run(directory: Path, *argv: object) -> subprocess.CompletedProcess[str]:
