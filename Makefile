@@ -2,7 +2,7 @@
 # make real         a real model: compile it, chat, replay its golden outputs, measure it; prints README's first table
 # make real-short   make real with few recipes and few tokens, as CI runs it
 # make test         the tests, but the slow ones
-# make quick        a sample of the tests that need neither torch nor a model, in half a minute
+# make quick        a sample of the tests that need neither torch nor a model, in 45 s
 # make lint         style and types
 # make sanitize     the kernels' parity tests under the address and the undefined-behaviour sanitizer
 # make docs         the site, into build/docs/site; a broken link fails
