@@ -65,9 +65,7 @@ class BundleFile(pytest.File):
 
         try:
             bundle = open_bundle(self.path.parent)
-            bundle.check()
-            cases = golden.read_cases(bundle.file(golden.FILE))
-            golden.check_cases(cases, bundle.manifest.model)
+            cases = golden.checked_cases(bundle)
             names = self.config.getoption("--specc-recipe") or [recipe.name for recipe in bundle.manifest.recipes]
             names = [bundle.recipe(name).name for name in names]
         except SpeccError as e:

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-sys.path.insert(0, str(Path(__file__).parent))  # where operator_graphs.py lies
+sys.path.insert(0, str(Path(__file__).parent))  # operator_graphs.py lies in this folder
 
 from collections.abc import Iterator
 from importlib.util import find_spec

@@ -17,7 +17,7 @@ from .onnx_runtime import ort
 from .versions import numbers
 
 PACKAGE, MODULE, DOMAIN = "specc-kernels", "specc_kernels", "specc::"
-REFERENCE = "scalar"  # the variant that every processor runs
+REFERENCE = "scalar"  # every processor can run this variant of the kernels
 SLOW = (
     f"only the variant {REFERENCE} is in use, which is many times slower; unset SPECC_KERNELS_DISABLE, or use a "
     "processor with AVX2 or NEON"

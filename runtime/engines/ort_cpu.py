@@ -26,8 +26,8 @@ SPIN_MICROSECONDS = 80
 # 1.26 times after 1024.
 # Measure anew: python benchmarks/bench_memory.py BUNDLE.
 SMALL_PAGES = 0.25
-# All pages are joined while so large a share of the rows is filled after that. Joining is spread over these rows, since
-# the whole of SmolLM2-135M takes up to 0.25 s, and other requests wait meanwhile.
+# While this share of the rows is filled next, small pages become huge ones, a part in each step. To join all pages of a
+# cache of SmolLM2-135M in one step takes up to 0.25 s, and the other requests would wait so long.
 JOINED_OVER = 0.125
 
 

@@ -58,7 +58,7 @@ def add(
         changed = add_cases(
             bundle, prompts, golden_tokens, reference, allow_native_code, lambda done, count: stage(title, done, count)
         )
-    count = len(golden.read_cases(changed.file(golden.FILE)))
+    count = len(golden.cases_of(changed))
     if json:
         console.emit({"bundle": str(bundle), "cases": count})
     else:

@@ -143,7 +143,7 @@ def _check_golden(directory: Path) -> None:
         BackendError: the tokens of one are others.
     """
     bundle = open_bundle(directory)
-    cases = golden.read_cases(bundle.file(golden.FILE))
+    cases = golden.cases_of(bundle)
     results = golden.replay(open_session(bundle), cases, ["plain"], bundle.manifest.near_tie_tolerance)
     for number, result in enumerate(results):
         if result.verdict is golden.Verdict.DIVERGED:

@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 
 from specc import prompts
+from specc.runtime.bundle import Bundle
 from specc.runtime.errors import BundleError, first_line
 from specc.runtime.manifest import ModelSpec
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
@@ -118,6 +119,23 @@ def read_cases(file: Path) -> list[Case]:
         except (ValueError, TypeError, RecursionError) as e:
             reason = first_line(e)
             raise BundleError(f"{file}, line {number}: not a golden case ({reason}); compile the bundle again") from e
+    return cases
+
+
+def cases_of(bundle: Bundle) -> list[Case]:
+    """Read the golden cases of an opened bundle. Raises BundleError as `read_cases` does."""
+    return read_cases(bundle.file(FILE))
+
+
+def checked_cases(bundle: Bundle) -> list[Case]:
+    """Compare the SHA-256 of each file of a bundle with its manifest, and return the golden cases.
+
+    Raises:
+        BundleError: a file was changed, or the cases are not of this model, or there are none.
+    """
+    bundle.check()
+    cases = cases_of(bundle)
+    check_cases(cases, bundle.manifest.model)
     return cases
 
 

@@ -62,9 +62,8 @@ def add_cases(
     """
     texts = golden.read_prompts(prompts_file)
     bundle = open_bundle(path, allow_native_code)
-    bundle.check()
+    cases, model = golden.checked_cases(bundle), bundle.manifest.model
     session = open_session(bundle)
-    model, cases = bundle.manifest.model, golden.read_cases(bundle.file(golden.FILE))
     encoded = [(text, session.text.encode(text)) for text in texts]
     present = {tuple(case.prompt_ids) for case in cases}
     for text, ids in encoded:

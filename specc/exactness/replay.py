@@ -231,9 +231,7 @@ def prove(
     limit = implied_tolerance(manifest) if tolerance is None else tolerance
     check_tolerance(manifest, limit, "the tolerance")
     names = list(dict.fromkeys(bundle.recipe(name).name for name in recipes or _replayable(bundle, device, exact)))
-    bundle.check()
-    golden_cases = cases = golden.read_cases(bundle.file(golden.FILE))
-    golden.check_cases(cases, manifest.model)
+    golden_cases = cases = golden.checked_cases(bundle)
     session = open_session(bundle, device)
     sample = perplexity.from_prompts(cases)
     if content:

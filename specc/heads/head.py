@@ -1,4 +1,4 @@
-"""What a head is: a small torch module that drafts from the states of a model.
+"""The base class of heads. A head is a small torch module that drafts from the states of a model.
 
 B  sequences, one in an engine      N  slots      T  taps      d  the model's hidden size      s  size of a state
 V'  tokens that the head knows

@@ -17,7 +17,7 @@ THRESHOLD = "drafting stops after a token to which the draft gave less probabili
 
 @dataclass(frozen=True)
 class LengthAxis:
-    """What says how long a draft is.
+    """A rule that ends drafts, as recipes and recipe files name it.
 
     Attributes:
         help: what it means.

@@ -26,7 +26,7 @@ MOST_BYTES = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What a recipe file says, with the recipe that it starts from.
+    """A recipe of a user: the recipe that its file names as the base, and what the file changes.
 
     Attributes:
         base: the recipe whose blocks and drafter are taken.

@@ -21,7 +21,7 @@ from specc.training.batches import collate, epoch
 from specc.training.course import Course
 from specc.training.shards import Recording
 
-UNKNOWN = 1 << 20  # the rank of a token that the head does not know
+UNKNOWN = 1 << 20  # stands for the rank of a token outside the head's vocabulary
 RANKS = 8
 CHAIN, TREE = 4, 12  # drafted tokens of the chain, and slots of the tree, that a card tells
 TOKENS = 2048  # of a batch

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "specc-answers"  # the name of our attention in transformers' registries
+ATTENTION = "specc-answers"  # transformers' registry of attention functions has ours under this name
 HIDDEN = -1e9  # a score that softmax turns into zero
 TOP = 50  # tokens that a sampled answer chooses from
 FEW = 0.15  # of the lanes; when so few still write, their answers end, too

@@ -1,4 +1,4 @@
-"""What the trainer must know of an architecture. Each has a file with one value of this class."""
+"""A description of how an architecture is trained. Each architecture has a file with one value of `Course`."""
 
 from __future__ import annotations
 

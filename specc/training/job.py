@@ -152,7 +152,7 @@ def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Reco
         options.data, tokenizer, count=recording.prompts, longest=recording.prompt_tokens, seed=recording.seed
     )
     todo = batches(prompts, recording)
-    model.to(fast_type())  # type: ignore[arg-type]  # the stubs of transformers want a device
+    model.to(fast_type())  # type: ignore[arg-type]  # transformers' types demand a device here
     files = record(
         model,
         teacher.target.digest,

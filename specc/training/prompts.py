@@ -18,7 +18,7 @@ from specc.runtime.errors import PromptError, first_line
 
 SHIPPED = Path(__file__).with_name("prompts.json")
 LINES = (".jsonl", ".json", ".gz")  # files with one prompt on each line; others are text that the model continues
-ROWS = "rows"  # the slot whose values are rows of several slots
+ROWS = "rows"  # a placeholder of a template; each of its values fills several placeholders at once
 
 
 def shipped_prompts(count: int, seed: int) -> list[str]:

@@ -63,7 +63,7 @@ def choose_default(
         choose(bundle, CPU)
     except BackendError:
         return
-    cases = golden.read_cases(bundle.file(golden.FILE))
+    cases = golden.cases_of(bundle)
     steps = STEPS_OF_WIDTHS + _steps(bundle, len(cases))
     advance(0, steps, "every width beside decode")
     invariance = width_invariance.measure(open_session(bundle), cases)

@@ -70,7 +70,7 @@ def read_texts(bundle: Bundle, file: Path | None) -> list[str]:
     """Return the texts of a prompts file, or the bundle's golden prompts without one."""
     if file:
         return [prompt.text for prompt in prompts.read(file)]
-    return [case.prompt for case in golden.read_cases(bundle.file(golden.FILE))]
+    return [case.prompt for case in golden.cases_of(bundle)]
 
 
 def prepare(bundle: Bundle, texts: Sequence[str], tokens: int, policy: TuningPolicy) -> Job:

@@ -129,7 +129,7 @@ class Trials:
     def __init__(self, bundle: Bundle, policy: DefaultRecipePolicy) -> None:
         self.bundle, self.policy = bundle, policy
         self.session = open_session(bundle)
-        self.cases = golden.read_cases(bundle.file(golden.FILE))
+        self.cases = golden.cases_of(bundle)
         self.tried: dict[str, RecipeTrials] = {}
         self.plain_beside: dict[str, RecipeTrials] = {}
         self.rounds: dict[str, RecipeTrials] = {}

@@ -67,7 +67,7 @@ def tune(
     """
     bundle = open_bundle(path, allow_native_code)
     check_writable(path)
-    cases = golden.read_cases(bundle.file(golden.FILE))
+    cases = golden.cases_of(bundle)
     golden.check_cases(cases, bundle.manifest.model)
     texts = read_texts(bundle, file)[:limit]
     total = len(texts) + LATER_STAGES
