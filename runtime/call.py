@@ -90,19 +90,17 @@ class Call(NamedTuple):
         Args:
             charge: is called with the seconds of the run.
         """
-        if charge is None and self.meanwhile is None:
-            return self.engine.run_one(self)
-        before = self.engine.seconds
+        engine = self.engine
         if self.meanwhile is None:
-            outputs = self.engine.run_one(self)
+            outputs = engine.run_one(self)
         else:
-            pending = self.engine.start((self,))
+            pending = engine.start((self,))
             try:
                 finish(self.meanwhile, charge)
             finally:
                 outputs = pending.wait()[0]
         if charge is not None:
-            charge(self.engine.seconds - before)
+            charge(engine.last_seconds)
         return outputs
 
 
@@ -129,9 +127,9 @@ def finish(calls: Generator[Call, Outputs, T], charge: Callable[[float], object]
         charge: is called with the seconds of each run.
     """
     try:
-        call = next(calls)
+        call, send = next(calls), calls.send
         while True:
-            call = calls.send(call.run(charge))
+            call = send(call.run(charge))
     except StopIteration as end:
         result: T = end.value
         return result

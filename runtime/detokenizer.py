@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from .errors import BundleError
-from .panics import LibraryErrors
+from .panics import call_library
 
 CONTEXT = 8  # Tokens of a prompt that are decoded with its answer.
 KEPT = 4096  # Texts of short runs of tokens that are kept.
@@ -45,8 +45,7 @@ class Decoder:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of all these tokens."""
-        with LibraryErrors(_failed):
-            text = str(self.tokenizer.decode(list(tokens)))
+        text: str = call_library(_failed, self.tokenizer.decode, list(tokens))
         if self.clean_up:
             for spaced in CLEANED:
                 text = text.replace(spaced, spaced.strip() if spaced != " ' " else "'")

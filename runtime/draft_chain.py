@@ -13,8 +13,8 @@ from .lengths import Length
 from .rng import Use
 from .sequence import Cache, Sequence
 
-# Yields the calls that run a token in a slot of the chain, and returns their outputs as those of an engine of one slot.
-Run = Callable[[int, int], Generator[Call, Outputs, Outputs]]
+# Makes the call that runs a token in a slot of the chain, from the slot, the token and the outputs of the slot before.
+MakeCall = Callable[[int, int, Outputs | None], Call]
 
 
 def draft_chain(
@@ -45,29 +45,31 @@ def draft_chain(
         The draft.
     """
 
-    def run(slot: int, token: int) -> Generator[Call, Outputs, Outputs]:
-        return (yield Call(engine, cache, slot, [token], ONE_SLOT))
+    def make_call(slot: int, token: int, before: Outputs | None) -> Call:
+        return Call(engine, cache, slot, (token,), ONE_SLOT)
 
     room = min(room, cache.store.capacity - len(seq.tokens) - 1)
-    return chaining(run, seq, room=room, length=length, sample=sample, keep_logits=keep_logits)
+    return chaining(make_call, seq, room=room, length=length, sample=sample, keep_logits=keep_logits)
 
 
 def chaining(
-    run: Run,
+    make_call: MakeCall,
     seq: Sequence,
     *,
     room: int,
     length: Length,
+    first: Outputs | None = None,
     sample: bool = False,
     keep_logits: bool = False,
 ) -> Generator[Call, Outputs, Draft]:
     """Yield the calls that draft tokens after the pending one, until the length policy ends the draft.
 
     Args:
-        run: runs the pending token in slot 0, and each drafted token in the slot after.
+        make_call: makes the call of an engine of one slot. The pending token is in slot 0, drafted ones come after it.
         seq: the sequence.
         room: how many tokens are worth drafting, and have room.
         length: the policy.
+        first: the outputs of slot 0, if it has run.
         sample: sample the tokens if the request samples, and state the distributions in the draft; otherwise take the
             likeliest token.
         keep_logits: keep the logits of each slot in the draft. It takes a further call, for the last slot.
@@ -77,11 +79,13 @@ def chaining(
     """
     tokens, probs, logits, sampling = [seq.pending], {}, {}, seq.sampling
     sample = sample and not sampling.greedy
+    outputs, stops = first, bool(length.stops)
     for slot in range(min(length.begin(), room)):
-        outputs = yield from run(slot, tokens[-1])
+        if slot or outputs is None:
+            outputs = yield make_call(slot, tokens[-1], outputs)
         if keep_logits:
             logits[slot] = _logits(outputs)
-        if not length.takes(outputs):
+        if stops and not length.takes(outputs):
             break
         if sample:
             assert outputs.logits_NV is not None
@@ -92,10 +96,10 @@ def chaining(
         else:
             tokens.append(outputs.ids_N[0])
             probability = outputs.top(0)[1][0] if length.reads_probability else 1.0
-        if not length.goes_on(probability):
+        if stops and not length.goes_on(probability):
             break
     if keep_logits and len(tokens) - 1 not in logits:
-        outputs = yield from run(len(tokens) - 1, tokens[-1])
+        outputs = yield make_call(len(tokens) - 1, tokens[-1], outputs)
         logits[len(tokens) - 1] = _logits(outputs)
     return Draft.chain(tokens, probs, logits)
 

@@ -54,6 +54,7 @@ class Engine:
         runner: the runner over `store`.
         calls: runs so far.
         seconds: time spent in runners so far.
+        last_seconds: the part of it that the last run took.
         outputs: the outputs of the last run.
     """
 
@@ -69,7 +70,7 @@ class Engine:
         """
         self.name, self.block, self.store, self.runner = name, block, store, runner
         self.slots = block.slots
-        self.calls, self.seconds = 0, 0.0
+        self.calls, self.seconds, self.last_seconds = 0, 0.0, 0.0
         self._bind = bind
         self._bindings: dict[KVStore, _Binding] = {store: _Binding(block, runner)}
         self._thread: ThreadPoolExecutor | None = None  # For `start`.
@@ -93,13 +94,41 @@ class Engine:
         bindings = [self._binding(call.cache.store) for call in calls]
         outputs = []
         for binding, call in zip(bindings, calls, strict=True):
-            views = self._run(binding, call)
+            views = self.run_one(call)
             outputs.append(views.copy() if bindings.count(binding) > 1 else views)
         return outputs
 
     def run_one(self, call: Call) -> Outputs:
         """Run one call, as `run` does, and return its outputs."""
-        return self._run(self._bindings.get(call.cache.store) or self._binding(call.cache.store), call)
+        _, cache, rows, tokens, tree, inputs, _ = call
+        binding = self._bindings.get(cache.store) or self._binding(cache.store)
+        if binding.parents is not None:
+            assert isinstance(tree, Tree)
+            _fill(binding.parents, tree.parents)
+        elif binding.mask is not None and binding.depth is not None:
+            growth = Growth.chain(tree.slots) if isinstance(tree, Tree) else tree
+            span = len(binding.mask) // self.slots
+            binding.mask[:], depth = frontier_inputs(self.slots, span, growth.rows, growth.visible)
+            _fill(binding.depth, depth)
+        _fill(binding.input_ids, tokens)
+        binding.past_len[0] = len(cache.tokens) + rows
+        if binding.row is not None:
+            binding.row[0] = len(tokens) - 1
+        if inputs:
+            for name, values in inputs.items():
+                binding.runner.inputs[name][0, : len(values)] = values
+        start = time.perf_counter()
+        try:
+            binding.runner.run()
+        except SpeccError:
+            raise
+        except Exception as e:
+            raise _failure(self.name, e) from e
+        self.last_seconds = seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.calls += 1
+        self.outputs = binding.outputs
+        return binding.outputs
 
     def start(self, calls: Tokens[Call]) -> Pending:
         """Start a run in another thread, and return at once. The engine must not run anything else until it ends.
@@ -142,32 +171,6 @@ class Engine:
             binding = self._bindings[store] = _Binding(self.block, runner)
         return binding
 
-    def _run(self, binding: _Binding, call: Call) -> Outputs:
-        """Write the inputs of a call, run it, and return its outputs.
-
-        Raises:
-            BackendError: the runner fails.
-        """
-        _, cache, rows, tokens, tree, inputs, _ = call
-        if binding.parents is not None:
-            assert isinstance(tree, Tree)
-            _fill(binding.parents, tree.parents)
-        elif binding.mask is not None and binding.depth is not None:
-            growth = Growth.chain(tree.slots) if isinstance(tree, Tree) else tree
-            span = len(binding.mask) // self.slots
-            binding.mask[:], depth = frontier_inputs(self.slots, span, growth.rows, growth.visible)
-            _fill(binding.depth, depth)
-        _fill(binding.input_ids, tokens)
-        binding.past_len[0] = len(cache.tokens) + rows
-        if binding.row is not None:
-            binding.row[0] = len(tokens) - 1
-        for name, values in inputs.items():
-            binding.runner.inputs[name][0, : len(values)] = values
-        self.seconds += run_timed(self.name, binding.runner.run)
-        self.calls += 1
-        self.outputs = binding.outputs
-        return binding.outputs
-
 
 class _Binding:
     """A runner with flat views of its inputs, and its outputs. An input is None if the block has none such."""
@@ -198,9 +201,14 @@ def run_timed(name: str, run: Callable[[], object]) -> float:
         run()
     except SpeccError:
         raise
-    except Exception as e:  # Libraries raise classes of their own that have no common base.
-        raise BackendError(f"engine {name} cannot run: {first_line(e)}; compile the bundle again") from e
+    except Exception as e:
+        raise _failure(name, e) from e
     return time.perf_counter() - start
+
+
+def _failure(name: str, error: Exception) -> BackendError:
+    """Return the error of a runner as one of specc. Libraries raise classes of their own that have no common base."""
+    return BackendError(f"engine {name} cannot run: {first_line(error)}; compile the bundle again")
 
 
 def extending(engine: Engine, cache: Cache, tokens: Tokens[int]) -> Generator[Call, Outputs, tuple[Outputs, int]]:
@@ -233,7 +241,7 @@ def narrowest(engines: Collection[Engine], tree: Tree) -> Engine:
         RecipeError: none can.
     """
     for engine in engines:
-        if engine.block.fits(tree):
+        if engine.block.topology.fits(tree):
             return engine
     raise RecipeError(
         f"a draft has {tree.slots} slots, and its tree fits none of the recipe's engines "

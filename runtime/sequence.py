@@ -245,7 +245,7 @@ class Sequence:
     @property
     def pending(self) -> int:
         """The last token, which is chosen and has no row yet."""
-        assert len(self.tokens) == len(self.cache) + 1
+        assert len(self.tokens) == len(self.cache.tokens) + 1
         return self.tokens[-1]
 
     @property

@@ -266,7 +266,8 @@ class Session(UsesShared):
             PromptError: a later request has the conversation.
             SpeccError: the model or the session was closed.
         """
-        self._check_open()
+        if self._closed or self.engines.closed:
+            self._check_open()
         if not decoder.started:
             self._current = decoder.decoding.stats
         if self._current is not decoder.decoding.stats:

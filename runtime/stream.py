@@ -225,7 +225,8 @@ class Stream:
             elif token in ending.stop_token_ids:
                 self.finish_reason, self.stop_reason, self.ended = "stop", token, True
             else:
-                pieces.append(self._cut(self._detokenizer.add(token), token))
+                piece = self._detokenizer.add(token)
+                pieces.append(self._cut(piece, token) if ending.stop else piece)
                 if len(token_ids) == ending.max_new_tokens:
                     self.ended = True
             if self.ended:
@@ -234,7 +235,7 @@ class Stream:
             self.stop()
             rest = "" if isinstance(self.stop_reason, str) else self._detokenizer.finish()
             if rest:
-                pieces.append(self._cut(rest, token_ids[-1]))
+                pieces.append(self._cut(rest, token_ids[-1]) if ending.stop else rest)
             pieces.append("".join(compress(self._text, self._shown)))
         return [piece for piece in pieces if piece]
 
@@ -251,8 +252,6 @@ class Stream:
             piece: text that was completed, or nothing.
             token: the token that completed it. If it is special it may be a part of a stop string.
         """
-        if not self._ending.stop:
-            return piece
         special = "" if piece else self._special.get(token, "")
         text, stops = self._text + piece + special, self._ending.stop
         flags = [*self._shown, *[True] * len(piece), *[False] * len(special)]

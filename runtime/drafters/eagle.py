@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 from ..call import Call
 from ..draft import ONE_SLOT, Accepted, Draft, Outputs, Verified
 from ..draft_chain import chaining
-from ..draft_head import HeadRoot, running_head
+from ..draft_head import running_head
 from ..engine import Engine
 from ..lengths import Confidence, Length, Schedule
 from ..sequence import Sequence
@@ -47,21 +45,6 @@ class Eagle(Drafter):
         return EagleDrafting(self, seq)
 
 
-class _Rows:
-    """The rows of one chain. Each stands on the state that the head returned for it one slot before."""
-
-    def __init__(self, engine: Engine, root: HeadRoot) -> None:
-        self.engine, self.cache, self.outputs = engine, root.cache, root.outputs
-
-    def run(self, slot: int, token: int) -> Generator[Call, Outputs, Outputs]:
-        """Yield the call that runs a token, and return its outputs. The pending token, in slot 0, ran already."""
-        if slot:
-            state = self.outputs.next_state_NS
-            assert state is not None
-            self.outputs = yield Call(self.engine, self.cache, slot - 1, [token], ONE_SLOT, {"state": state})
-        return self.outputs
-
-
 class EagleDrafting(Drafting[Eagle]):
     """The drafts of one request."""
 
@@ -74,8 +57,14 @@ class EagleDrafting(Drafting[Eagle]):
         root = (yield from running_head(self.drafter.engines, seq)) if room else None
         if root is None:
             return Draft.chain([seq.pending])
-        room = min(room, root.cache.store.capacity - len(seq.tokens) - 1)
-        return (yield from chaining(_Rows(self.drafter.engine, root).run, seq, room=room, length=self.length))
+        engine, cache = self.drafter.engine, root.cache
+
+        def make_call(slot: int, token: int, before: Outputs | None) -> Call:
+            assert before is not None and before.next_state_NS is not None
+            return Call(engine, cache, slot - 1, (token,), ONE_SLOT, {"state": before.next_state_NS})
+
+        room = min(room, cache.store.capacity - len(seq.tokens) - 1)
+        return (yield from chaining(make_call, seq, room=room, length=self.length, first=root.outputs))
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         self.length.observe(len(draft.tokens) - 1, len(accepted.slots) - 1)

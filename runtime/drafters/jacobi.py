@@ -65,16 +65,16 @@ class JacobiDrafting(Drafting[Jacobi]):
         guess: the guessed tokens.
         rows: the distributions that they were drawn from, each [V]; empty if they were not drawn.
         logits: the logits that they come from, each [V]; empty if nobody asked for them.
+        samples: whether guesses are drawn at random: if the rule asks for it, and the request samples.
     """
 
     guess: tuple[int, ...] = ()
     rows: tuple[np.ndarray, ...] = ()
     logits: tuple[np.ndarray, ...] = ()
 
-    @property
-    def samples(self) -> bool:
-        """Tell whether guesses are drawn at random: if the rule asks for it, and the request samples."""
-        return self.drafter.sample and not self.seq.sampling.greedy
+    def __init__(self, drafter: Jacobi, seq: Sequence) -> None:
+        super().__init__(drafter, seq)
+        self.samples = drafter.sample and not seq.sampling.greedy
 
     def draft(self, room: int) -> Draft:
         missing = self.drafter.count - len(self.guess)

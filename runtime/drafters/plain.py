@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..draft import Draft
+from ..draft import ONE_SLOT, Draft
 from ..sequence import Sequence
 from . import Drafter, Drafting
 
@@ -18,4 +18,4 @@ class PlainDrafting(Drafting[Plain]):
     """Nothing but the pending token of one request."""
 
     def draft(self, room: int) -> Draft:
-        return Draft.chain([self.seq.pending])
+        return Draft((self.seq.pending,), ONE_SLOT)

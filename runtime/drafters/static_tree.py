@@ -69,22 +69,36 @@ class StaticTreeDrafting(Drafting[StaticTree]):
         if drafter.tree.slots == 1:
             return Draft(tuple(tokens), drafter.tree)
         root = yield from running_root(engine, drafter.prefill, seq, cache, drafter.root)
-        self._fill(tokens, probs, root.outputs, root.row, 0)
+        fill = self._sample if drafter.sample and not seq.sampling.greedy else self._rank
+        fill(tokens, probs, root.outputs, root.row, (0,))
         for growth in drafter.growths:
             outputs = yield growth.call(engine, cache, tokens, root.committed)
-            for row, slot in enumerate(growth.slots):
-                self._fill(tokens, probs, outputs, row, slot)
+            fill(tokens, probs, outputs, 0, growth.slots)
         return Draft(tuple(tokens), drafter.tree, probs)
 
-    def _fill(self, tokens: list[int], probs: dict[int, np.ndarray], outputs: Outputs, row: int, slot: int) -> None:
-        """Give the children of a slot their tokens, from a row of the draft's outputs."""
+    def _rank(
+        self, tokens: list[int], probs: dict[int, np.ndarray], outputs: Outputs, start: int, slots: Tokens[int]
+    ) -> None:
+        """Give the children of some slots the likeliest tokens, from the draft's outputs from row `start` on."""
+        children = self.drafter.tree.children
+        ranks, top_ids, _ = outputs.ranked()
+        for row, slot in enumerate(slots, start):
+            for rank, child in enumerate(children[slot][:ranks]):
+                tokens[child] = top_ids[row, rank]
+
+    def _sample(
+        self, tokens: list[int], probs: dict[int, np.ndarray], outputs: Outputs, start: int, slots: Tokens[int]
+    ) -> None:
+        """Draw the tokens of the children of some slots, and keep the distributions."""
+        for row, slot in enumerate(slots, start):
+            self._sample_children(tokens, probs, outputs, row, slot)
+
+    def _sample_children(
+        self, tokens: list[int], probs: dict[int, np.ndarray], outputs: Outputs, row: int, slot: int
+    ) -> None:
+        """Draw the tokens of a slot's children, from a row of the draft's outputs."""
         drafter, sampling = self.drafter, self.seq.sampling
         children = drafter.tree.children[slot]
-        if not drafter.sample or sampling.greedy:
-            ranks, top_ids, _ = outputs.ranked()
-            for rank, child in enumerate(children[:ranks]):
-                tokens[child] = top_ids[row, rank]
-            return
         assert outputs.logits_NV is not None
         probs[slot] = sampling.probs(outputs.logits_NV[row])
         position = len(self.seq.tokens) + int(drafter.tree.depth[slot])
