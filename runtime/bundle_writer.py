@@ -109,7 +109,7 @@ def _is_manifest(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def written_whole(path: Path, overwrite: bool = False, mark: str = MANIFEST) -> Iterator[Path]:
     """Yield a directory to fill. It becomes `path` when the block ends, and vanishes if the block fails.
 
     If the process is killed, the directory stays beside `path` until the next call for that `path` removes it.
@@ -117,6 +117,7 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
     Args:
         path: where the bundle will be.
         overwrite: replace a bundle that is there. Nothing but a bundle is ever replaced.
+        mark: the file by which a directory is known as one that may be replaced.
 
     Raises:
         BundleError: `path` exists and may not be replaced, its parent cannot be written, or another process writes
@@ -127,8 +128,9 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
         raise BundleError(f"another process writes {path} now; wait for it, or choose another output")
     if path.exists() and not overwrite:
         raise BundleError(f"{path} exists; choose another output, or replace it with --overwrite")
-    if path.exists() and not (path / MANIFEST).exists():
-        raise BundleError(f"{path} exists and is not a bundle; choose another output")
+    if path.exists() and not (path / mark).exists():
+        kind = "is not a bundle" if mark == MANIFEST else f"has no {mark}"
+        raise BundleError(f"{path} exists and {kind}; choose another output")
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,6 +250,15 @@ def _replace(path: Path, new: Path, overwrite: bool) -> None:
             raise BundleError(f"another process wrote {path} in the meantime; choose another output") from e
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def link(source: Path, file: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links. What a symbolic link names is taken."""
+    source = source.resolve()
+    try:
+        os.link(source, file)
+    except OSError:
+        shutil.copy2(source, file)
 
 
 def _umask() -> int:

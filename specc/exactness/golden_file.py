@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from specc.exactness import golden
 from specc.exactness.golden import Case, Replayed
 from specc.exactness.self_reference import decode_plainly
 from specc.runtime.bundle import Bundle, open_bundle
-from specc.runtime.bundle_writer import write_manifest, written_whole
+from specc.runtime.bundle_writer import link, write_manifest, written_whole
 from specc.runtime.errors import BundleError, PromptError
 from specc.runtime.session import open_session
 
@@ -135,17 +133,9 @@ def _rewrite(bundle: Bundle, cases: Sequence[Case]) -> None:
         for name in manifest.files:
             if name != golden.FILE:
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
-                _link((bundle.path / name).resolve(), directory / name)
+                link(bundle.path / name, directory / name)
         golden.write_cases(cases, directory / golden.FILE)
         files = {name: file for name, file in manifest.files.items() if name != golden.FILE}
         write_manifest(directory, replace(manifest, files=files))
         if open_bundle(bundle.path).manifest != manifest:
             raise BundleError(f"the bundle at {bundle.path} was changed while this process worked on it; start again")
-
-
-def _link(source: Path, file: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links."""
-    try:
-        os.link(source, file)
-    except OSError:
-        shutil.copy2(source, file)

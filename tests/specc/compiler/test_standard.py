@@ -84,7 +84,3 @@ def test_golden_outputs_that_would_change_leave_no_bundle(source: Path, tmp_path
 def test_a_bundle_that_is_standard_already_is_refused(bundle: Path, tmp_path: Path) -> None:
     line = refused("export", "--standard", bundle, "-o", tmp_path / "x.specc")
     assert "has no operators of specc-kernels, so it is standard already; copy it" in line
-
-
-def test_export_without_a_form_is_refused(bundle: Path, tmp_path: Path) -> None:
-    assert "give --standard" in refused("export", bundle, "-o", tmp_path / "x.specc")
