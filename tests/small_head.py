@@ -13,8 +13,9 @@ SIZE, VOCABULARY, LAYERS, KNOWN = 32, 40, 3, 24
 SETTINGS: dict[str, dict[str, float]] = {
     "eagle3": {"heads": 4, "key_heads": 2, "head_size": 8, "mlp_size": 48, "rope_theta": 1e4, "eps": 1e-6},
     "medusa": {"heads": 3, "eps": 1e-6},
+    "blockwise": {"heads": 3, "hidden": 48, "eps": 1e-5},
 }
-TAPS = {"eagle3": (0, 1, -1), "medusa": (-1,)}
+TAPS = {"eagle3": (0, 1, -1), "medusa": (-1,), "blockwise": (-1,)}
 
 
 def tables() -> Tensor:

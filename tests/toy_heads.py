@@ -19,8 +19,9 @@ PROMPT, TOKENS = 24, 56  # of a text
 SETTINGS: dict[str, dict[str, float]] = {
     "eagle3": {"heads": 4, "key_heads": 2, "head_size": 16, "mlp_size": 96, "rope_theta": 1e4, "eps": 1e-5},
     "medusa": {"heads": 3, "eps": 1e-5},
+    "blockwise": {"heads": 3, "hidden": 48, "eps": 1e-5},
 }
-TAPS = {"eagle3": (0, 1, -1), "medusa": (-1,)}
+TAPS = {"eagle3": (0, 1, -1), "medusa": (-1,), "blockwise": (-1,)}
 
 
 def target_of(model: PreTrainedModel) -> Target:

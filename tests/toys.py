@@ -36,7 +36,8 @@ from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
 STATE_SIZE = 2
-HEADS = {"eagle3": HeadFacts(), "medusa": HeadFacts(stack=3, recurrent=False)}
+STACKED = HeadFacts(stack=3, recurrent=False, attends=False)
+HEADS = {"blockwise": STACKED, "eagle3": HeadFacts(), "medusa": STACKED}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.

@@ -24,7 +24,7 @@ EXAMPLES = examples(
     "specc train ./model --recipe eagle3 -o head --costs model.specc --json",
 )
 MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
-RECIPE = "The recipe whose head is trained: eagle3 or medusa."
+RECIPE = "The recipe whose head is trained, such as eagle3 or medusa; a wrong name lists them all."
 OUTPUT = "The directory of the head to write."
 DATA = (
     "A file of prompts that the model answers: JSON lines with prompt, turns or messages, plain or .gz. A file that "

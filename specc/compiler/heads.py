@@ -117,7 +117,7 @@ def _fit(name: str, head: Head, model: PreTrainedModel, target: ModelSpec) -> Ta
     with torch.no_grad():
         outputs = ready(*_example(ready, hidden_size))
     stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
-    facts = HeadFacts(stack=stack, recurrent="state" in outputs)
+    facts = HeadFacts(stack=stack, recurrent="state" in outputs, attends=ready.attends)
     return TargetHead(name=name, module=ready, outputs=tuple(outputs), facts=facts, hidden_size=hidden_size)
 
 

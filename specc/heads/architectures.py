@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from specc.heads.blockwise import Blockwise
 from specc.heads.eagle3 import Eagle3
 from specc.heads.head import Head, HeadConfig
 from specc.heads.medusa import Medusa
 from specc.runtime.errors import HeadError
 
-ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {"eagle3": Eagle3, "medusa": Medusa}
+ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
+    "eagle3": Eagle3,
+    "medusa": Medusa,
+    "blockwise": Blockwise,
+}
 
 
 def build_head(config: HeadConfig) -> Head:

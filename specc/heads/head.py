@@ -62,10 +62,12 @@ class Head(nn.Module):
         config: the configuration.
         vocabulary: the token of each of the head's V' outputs, [V'] int64; None if the head knows all tokens.
         recurrent: whether `forward` returns a state for its own next slot.
+        attends: whether `forward` attends to the tokens before, so that its blocks need rows of their own.
         embedding: the model's table [V, d] after `attach`. It is not saved with the head.
     """
 
     recurrent = False
+    attends = True
     vocabulary: Tensor | None
     embedding: Tensor | None
 
@@ -124,6 +126,23 @@ class Head(nn.Module):
             `state` [B, N, s], with which the next slot of a draft starts.
         """
         raise NotImplementedError
+
+
+class LastStateHead(Head):
+    """A head that reads the model's last state after its norm.
+
+    Attributes:
+        eps: of the norm, the setting `eps`.
+        norm: the weight of the norm, [d]. It starts as the model's own.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        self.eps = setting(config, "eps")
+        self.norm = nn.Parameter(torch.ones(config.target.hidden_size))
+
+    def fuse(self, taps: Tensor) -> Tensor:
+        return rms_norm(taps, self.norm, self.eps)
 
 
 def setting(config: HeadConfig, name: str) -> float:

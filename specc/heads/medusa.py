@@ -5,14 +5,15 @@ Head k is a residual block and a product. Its block starts at zero and its produ
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specc.heads.head import Head, HeadConfig, linear, rms_norm, setting
+from specc.heads.eagle3 import Attend
+from specc.heads.head import HeadConfig, linear
+from specc.heads.stacked import Stacked
 
 
-class Medusa(Head):
+class Medusa(Stacked):
     """K heads, each with a residual block, over the model's last state after its norm.
 
     Args:
@@ -21,23 +22,19 @@ class Medusa(Head):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
-        size, count = config.target.hidden_size, int(setting(config, "heads"))
-        self.eps = setting(config, "eps")
-        self.norm = nn.Parameter(torch.ones(size))
-        blocks = [nn.Linear(size, size) for _ in range(count)]
-        self.blocks = nn.ModuleList(blocks)
+        size, count = config.target.hidden_size, self.count
+        self.blocks = nn.ModuleList(nn.Linear(size, size) for _ in range(count))
         self.heads = nn.ModuleList(linear(size, config.draft_vocab_size) for _ in range(count))
-        for block in blocks:
-            nn.init.zeros_(block.weight)
-            nn.init.zeros_(block.bias)
+        for parameter in self.added():
+            nn.init.zeros_(parameter)
 
-    def fuse(self, taps: Tensor) -> Tensor:
-        return rms_norm(taps, self.norm, self.eps)
+    def features(self, input_ids: Tensor, position_ids: Tensor, state: Tensor, attention: list[Attend]) -> list[Tensor]:
+        return [state + functional.silu(block(state)) for block in self.blocks]
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
-        pairs = zip(self.blocks, self.heads, strict=True)
-        return {"logits": torch.stack([head(state + functional.silu(block(state))) for block, head in pairs], -2)}
+    def added(self) -> list[nn.Parameter]:
+        return list(self.blocks.parameters())
 
-    def products(self) -> list[nn.Linear]:
-        """Return the last product of each head."""
-        return [product for product in self.heads if isinstance(product, nn.Linear)]
+    def product(self, depth: int) -> nn.Linear:
+        head = self.heads[depth]
+        assert isinstance(head, nn.Linear)
+        return head

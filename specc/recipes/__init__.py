@@ -32,7 +32,7 @@ from specc.recipes.guesses import (
     SPECULATIVE_JACOBI,
     TR_JACOBI,
 )
-from specc.recipes.heads import EAGLE3, EAGLE3_TREE, MEDUSA
+from specc.recipes.heads import EAGLE3, EAGLE3_TREE
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
 from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE
@@ -47,6 +47,7 @@ from specc.recipes.self_draft import (
     STAGED,
     SWIFT,
 )
+from specc.recipes.stacked_heads import BLOCKWISE, MEDUSA
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError, nearest
 
@@ -141,6 +142,7 @@ METHODS = table(
     EAGLE3,
     EAGLE3_TREE,
     MEDUSA,
+    BLOCKWISE,
 )
 
 

@@ -20,10 +20,12 @@ class HeadFacts:
     Attributes:
         stack: how many tokens it guesses from one state, one after the other.
         recurrent: whether it returns the state for its own next slot.
+        attends: whether it attends to the tokens before, so that it has rows of its own.
     """
 
     stack: int = 1
     recurrent: bool = True
+    attends: bool = True
 
 
 class Family(Enum):

@@ -1,12 +1,11 @@
-"""Methods that draft by a trained head: a small module that reads the target's hidden states."""
+"""Methods that draft by a recurrent trained head: a small layer that reads the target's hidden states, then its own."""
 
 from __future__ import annotations
 
-from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, TREE, chains, count, head_block, length_arguments
+from specc.recipes.blocks import CONFIDENCE, DECODE, chains, count, head_block, length_arguments
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
-from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
-from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
@@ -90,43 +89,4 @@ EAGLE3_TREE = Method(
     },
     needs=("head",),
     head="eagle3",
-)
-
-
-def _plan_medusa(values: Values, facts: Facts) -> MethodBlocks:
-    slots, heads = 1 + count(values, "num_speculative_tokens"), facts.heads.get("medusa", HeadFacts()).stack
-    tree = Tree.best_first(TREES.rates, slots, heads) if values["tree"] is None else Tree.from_paths(values["tree"])
-    if (deepest := int(tree.depth.max())) > heads:
-        raise RecipeError(f"tree has {deepest} levels; the head guesses {heads} tokens: give {heads} levels at most")
-    if (widest := max(tree.rank)) >= RANKS:
-        raise RecipeError(f"tree has a child of rank {widest}; medusa has {RANKS} of each token: use 0..{RANKS - 1}")
-    draft = Block(Tree.chain(1), (f"top_k:{RANKS}",), model="medusa", inputs=("state",))
-    return MethodBlocks((DECODE, Block(tree)), {"draft": draft}, {"tree": tree.parents})
-
-
-MEDUSA = Method(
-    name="medusa",
-    title="Medusa's trained heads, on a static tree",
-    try_when="Medusa heads were trained for the model, and a step with 12 slots costs little more than one slot.",
-    about=(
-        "Several trained heads read the model's last hidden state. Each guesses the token one place further than the "
-        "one before it. Their likeliest guesses fill a tree that is fixed when the bundle is compiled. One call of the "
-        "heads gives the whole tree. The model verifies it in one step."
-    ),
-    paper="Medusa-1, Cai et al. 2024, arXiv:2401.10774",
-    departures=(
-        "The tree is smaller, since a step with 64 slots costs much more on a CPU than on a GPU.",
-        "Acceptance is by match; the paper's typical acceptance is lossy, and a request can ask for it.",
-    ),
-    family=Family.HEADS,
-    drafter="medusa",
-    topology="static tree",
-    length="budget",
-    plan=_plan_medusa,
-    parameters={
-        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes", "63"),
-        "tree": TREE,
-    },
-    needs=("head",),
-    head="medusa",
 )

@@ -33,7 +33,7 @@ class System(NamedTuple):
 SYSTEMS = (
     System(1, "Speculative Decoding (Leviathan et al.)", "2211.17192", ("draft-model",)),
     System(2, "SpecDec (Xia et al.)", "2203.16487"),
-    System(3, "Blockwise Parallel Decoding", "1811.03115"),
+    System(3, "Blockwise Parallel Decoding", "1811.03115", ("blockwise",)),
     System(4, "Aggressive Decoding, IAD and GAD", "2106.04970, 2205.10350", ("aggressive-decoding",), "GAD"),
     System(5, "Jacobi, GS-Jacobi and Hybrid (Santilli et al.)", "2305.10427",
            ("jacobi", "gauss-seidel-jacobi", "hybrid-jacobi")),

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from specc.runtime.errors import HeadError
-from specc.training import eagle3, medusa
+from specc.training import blockwise, eagle3, medusa
 from specc.training.course import Course
 
-COURSES: Mapping[str, Course] = {"eagle3": eagle3.COURSE, "medusa": medusa.COURSE}
+COURSES: Mapping[str, Course] = {
+    "eagle3": eagle3.COURSE,
+    "medusa": medusa.COURSE,
+    "blockwise": blockwise.COURSE,
+}
 
 
 def course_of(recipe: str) -> Course:

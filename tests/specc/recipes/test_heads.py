@@ -1,23 +1,15 @@
-"""Methods that draft by a trained head."""
+"""Methods that draft by a recurrent trained head."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from specc.recipes.blocks import DECODE, committing
-from specc.recipes.entry import Facts, HeadFacts, MethodBlocks
-from specc.recipes.heads import EAGLE3, EAGLE3_TREE, MEDUSA
+from specc.recipes.entry import Facts, HeadFacts
+from specc.recipes.heads import EAGLE3, EAGLE3_TREE
 from specc.runtime.block import Block, Frontier, Parents
-from specc.runtime.errors import RecipeError
-from specc.runtime.tree import Tree
 
 FACTS = Facts(layers=8, vocab_size=500, heads={"eagle3": HeadFacts(), "medusa": HeadFacts(stack=3, recurrent=False)})
-
-
-def medusa(**values: Any) -> MethodBlocks:
-    return MEDUSA.plan(MEDUSA.settle(values), FACTS)
 
 
 def test_a_chain_has_engines_for_a_token_for_a_step_and_for_a_prompt() -> None:
@@ -37,21 +29,6 @@ def test_a_tree_grows_by_a_frontier_that_sees_all_of_it(depth: int) -> None:
     assert (
         isinstance(topology, Frontier) and topology.span == 1 + 4 * depth and blocks.engines["feed"].slots == 1 + depth
     )
-
-
-def test_medusa_has_a_block_without_rows_of_its_own() -> None:
-    (draft,) = medusa().engines.values()
-    assert (draft.model, draft.cache, draft.inputs, draft.slots) == ("medusa", "target", ("state",), 1)
-
-
-def test_medusas_tree_has_as_many_levels_as_the_head_guesses_tokens() -> None:
-    tree = medusa().verify[1].topology
-    assert isinstance(tree, Tree) and tree.slots == 12 and tree.depth.max() == 3
-    message = "tree has 4 levels; the head guesses 3 tokens: give 3 levels at most"
-    with pytest.raises(RecipeError, match=message):
-        medusa(tree=[(0,), (0, 0), (0, 0, 0), (0, 0, 0, 0)])
-    with pytest.raises(RecipeError, match=r"tree has a child of rank 8; medusa has 8 of each token: use 0\.\.7"):
-        medusa(tree=[(rank,) for rank in range(9)])
 
 
 def test_a_block_that_commits_rows_returns_what_each_head_reads() -> None:
