@@ -42,7 +42,8 @@ SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy convert
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.
 SKIPS: dict[str, Any] = {"skip_layers": [1], "skip_mlp": [2]}
-SETTINGS = {"layer-skip": SKIPS, "draft-and-verify": SKIPS, "swift": SKIPS}
+SETS = {"skip_sets": [[[1], [1, 2]], [[2], [2]], [[], [1]]]}
+SETTINGS = {"layer-skip": SKIPS, "draft-and-verify": SKIPS, "swift": SETS}
 
 
 def mix(x: np.ndarray) -> np.ndarray:

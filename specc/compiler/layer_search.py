@@ -54,6 +54,33 @@ def skip_if_faster(
     return _search(graph, tokens, values, (0.0, *SHARES), advance)
 
 
+def skip_sets(
+    graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], advance: Advance = lambda done, count: None
+) -> dict[str, Any]:
+    """Choose several sets of as many sublayers, among which a drafter searches while it decodes.
+
+    The first is that of `skip_some`. Each other one has the sublayers that matter least in another part of the text.
+    If two parts agree, the start of SWIFT (Xia et al. 2025, arXiv:2410.06916), every second layer, takes the place of
+    one.
+
+    Returns:
+        A value for the parameter skip_sets; none if the user named layers or sets.
+    """
+    if values["skip_sets"] is not None:
+        return {}
+    first = skip_some(graph, tokens, values, advance)
+    if not first:
+        return {}
+    size, count = sum(map(len, first.values())), values["candidates"]
+    length = max(1, len(tokens) // max(1, count - 1))
+    parts = [tokens[start : start + length] for start in range(0, len(tokens), length)][: count - 1]
+    ranks = [_ranking(graph, tuple(part))[:size] for part in parts]
+    every_second = sorted(_ranking(graph, tuple(tokens)), key=lambda sublayer: sublayer[1] % 2 == 0)
+    sets = [_values(sublayers) for sublayers in (*ranks, every_second[:size])]
+    distinct = [s for number, s in enumerate([first, *sets]) if s not in [first, *sets][:number]]
+    return {"skip_sets": [[s["skip_attention"], s["skip_mlp"]] for s in distinct[:count]]}
+
+
 def _search(
     graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], shares: Sequence[float], advance: Advance
 ) -> dict[str, Any]:
@@ -69,7 +96,11 @@ def _search(
         return expected / (count * DRAFT_COST * (1 - share) + VERIFY_COST)
 
     share = max(shares, key=speed)
-    skipped = _first(ranked, share, graph) if share else []
+    return _values(_first(ranked, share, graph) if share else [])
+
+
+def _values(skipped: Sequence[Sublayer]) -> dict[str, Any]:
+    """Return sublayers as values of the parameters skip_attention and skip_mlp."""
     return {f"skip_{kind}": sorted(layer for k, layer in skipped if k == kind) for kind in KINDS}
 
 
@@ -87,11 +118,9 @@ def _ranked(graph: GraphModule, tokens: tuple[int, ...], advance: Advance) -> tu
         The sublayers, the one with the least influence first, and for each share how often the model without that share
         of them chooses the token that the whole model chooses.
     """
-    inputs = torch.tensor([list(tokens)]), torch.arange(len(tokens))[None]
-    every = sorted(layers(graph))
-    influence = _Influence(graph, every[1:-1] or every)
-    target = influence.run(*inputs)["logits"][0].argmax(-1)
-    ranked = sorted(influence.of, key=influence.of.__getitem__)
+    inputs = _inputs(tokens)
+    ranked = _ranking(graph, tokens)
+    target = graph(*inputs)["logits"][0].argmax(-1)
     rates = {0.0: 1.0}
     for done, share in enumerate(SHARES):
         advance(done, len(SHARES))
@@ -100,6 +129,21 @@ def _ranked(graph: GraphModule, tokens: tuple[int, ...], advance: Advance) -> tu
         passes.run([SkipSublayers(attention, mlp)], twin)
         rates[share] = float((twin(*inputs)["logits"][0].argmax(-1) == target).float().mean())
     return ranked, rates
+
+
+@cache
+@torch.no_grad()
+def _ranking(graph: GraphModule, tokens: tuple[int, ...]) -> list[Sublayer]:
+    """Return the sublayers, the one with the least influence on these tokens first."""
+    every = sorted(layers(graph))
+    influence = _Influence(graph, every[1:-1] or every)
+    influence.run(*_inputs(tokens))
+    return sorted(influence.of, key=influence.of.__getitem__)
+
+
+def _inputs(tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the inputs of a graph: tokens and their positions, each [1, number of tokens]."""
+    return torch.tensor([list(tokens)]), torch.arange(len(tokens))[None]
 
 
 class _Influence(Interpreter):

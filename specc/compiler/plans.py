@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from specc.compiler.layer_search import Advance, skip_if_faster, skip_some
+from specc.compiler.layer_search import Advance, skip_if_faster, skip_sets, skip_some
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
 from specc.recipes import Facts, LayerSearch, Method, MethodBlocks, committing
@@ -21,7 +21,11 @@ __all__ = ["MARGIN", "RecipePlan", "choose_methods", "plan_recipes", "search_lay
 DRAFT_DTYPES = ("fp32", "int8", "int4")
 
 Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any], Advance], dict[str, Any]]
-SEARCHES: dict[LayerSearch, Search] = {LayerSearch.SKIP_SOME: skip_some, LayerSearch.SKIP_IF_FASTER: skip_if_faster}
+SEARCHES: dict[LayerSearch, Search] = {
+    LayerSearch.SKIP_SOME: skip_some,
+    LayerSearch.SKIP_SETS: skip_sets,
+    LayerSearch.SKIP_IF_FASTER: skip_if_faster,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -213,9 +213,8 @@ def comb_values(values: Values) -> tuple[Block, dict[str, Any]]:
     """Return the block that verifies a comb, and the arguments of its drafter. Raises RecipeError."""
     count(values, "max_depth")
     check_siblings(values["siblings"])
-    arguments = {
-        name: value for name, value in values.items() if name not in ("skip_layers", "skip_attention", "skip_mlp")
-    }
+    names = ("num_speculative_tokens", "max_depth", "siblings", "assistant_confidence_threshold")
+    arguments = {name: values[name] for name in names if name in values}
     return Block(Parents(1 + count(values, "num_speculative_tokens"))), arguments
 
 

@@ -81,6 +81,7 @@ class LayerSearch(Enum):
     """A way to choose the layers that a draft skips, where the user names none. The compiler runs it."""
 
     SKIP_SOME = "skip the sublayers without which chains are fastest, one at least"
+    SKIP_SETS = "find several sets of such sublayers, among which the drafter chooses while it decodes"
     SKIP_IF_FASTER = "skip the sublayers without which chains are fastest, or none"
 
 

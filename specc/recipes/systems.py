@@ -62,7 +62,7 @@ SYSTEMS = (
     System(27, "RAPID", "2502.20330", ("rapid", "short-context")),
     System(28, "S2D", "2407.01955", ("s2d",), "the training of the exits"),
     System(29, "Kangaroo", "2404.18911"),
-    System(30, "SWIFT", "2410.06916", ("swift", "layer-skip"), "the search while it decodes"),
+    System(30, "SWIFT", "2410.06916", ("swift", "layer-skip")),
     System(31, "S3D", "2405.20314"),
     System(32, "M2R2", "2502.02040"),
     System(33, "QuantSpec", "2502.10424", ("quantized-self-draft",), "keys and values in two halves of 4 bits"),

@@ -12,6 +12,7 @@ from specc.runtime.drafters.comb import Comb, check_siblings
 from specc.runtime.errors import RecipeError
 
 PROMPTS = prompts(8, seed=4)
+ONE_SET: dict[str, Any] = {"skip_sets": [[[1], [1, 2]]]}  # of swift, whose drafter then has one engine
 
 
 def comb(**parameters: Any) -> Comb:
@@ -29,7 +30,8 @@ def test_swift_proposes_three_to_ten_tokens_and_stops_where_it_is_unsure() -> No
     siblings = METHODS["swift"].parameters["siblings"].default
     assert [comb(siblings=siblings).width(p) for p in (0.96, 0.9, 0.6, 0.2)] == [3, 5, 8, 10]
     always, never = (
-        list(World().method("swift", assistant_confidence_threshold=t).drafts(PROMPTS[0], 20)) for t in (0, 1)
+        list(World().method("swift", assistant_confidence_threshold=t, **ONE_SET).drafts(PROMPTS[0], 20))
+        for t in (0, 1)
     )
     assert {calls for _, calls in never} == {1}  # No token has all of the probability, and the first stands anyway.
     assert max(calls for _, calls in always) > 1
@@ -38,7 +40,8 @@ def test_swift_proposes_three_to_ten_tokens_and_stops_where_it_is_unsure() -> No
 @pytest.mark.parametrize(("name", "assistant"), [("cape", True), ("swift", False)])
 def test_a_comb_has_one_chain_whose_nodes_alone_have_children(name: str, assistant: bool) -> None:
     nodes = 15
-    for draft, calls in World().method(name, assistant, num_speculative_tokens=nodes).drafts(PROMPTS[1], 25):
+    sets = ONE_SET if name == "swift" else {}
+    for draft, calls in World().method(name, assistant, num_speculative_tokens=nodes, **sets).drafts(PROMPTS[1], 25):
         assert draft.tree.slots <= 1 + nodes
         with_children = [slot for slot, children in enumerate(draft.tree.children) if children]
         assert all(draft.tree.rank[slot] == 0 for slot in with_children)

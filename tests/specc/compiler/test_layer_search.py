@@ -9,7 +9,7 @@ from graphs import prepared, tokens
 
 from specc import passes
 from specc.compiler import layer_search
-from specc.compiler.layer_search import Sublayer, skip_if_faster, skip_some
+from specc.compiler.layer_search import Sublayer, skip_if_faster, skip_sets, skip_some
 from specc.passes.exit_after import ExitAfter
 
 pytestmark = pytest.mark.torch
@@ -56,3 +56,18 @@ def test_as_many_as_make_chains_fastest(
     assert {(name.removeprefix("skip_"), i) for name in NAMES for i in matches[name]} == set(ranked[:skipped])
     better = skip_if_faster(prepared("llama"), TOKENS, values)
     assert better == ({name: [] for name in NAMES} if none_is_faster else matches)
+
+
+def test_sets_are_distinct_of_one_size_and_begin_with_the_one_of_the_whole_text() -> None:
+    values = {**UNNAMED, "num_speculative_tokens": 3, "skip_sets": None, "candidates": 3}
+    sets = skip_sets(prepared("llama"), TOKENS, values)["skip_sets"]
+    first = skip_some(prepared("llama"), TOKENS, values)
+    assert sets[0] == [first["skip_attention"], first["skip_mlp"]]
+    assert 1 <= len(sets) <= 3 and len({sum(map(len, pair)) for pair in sets}) == 1
+    assert all(sets.count(pair) == 1 for pair in sets)
+
+
+@pytest.mark.parametrize("named", [{"skip_sets": [[[1], [1]]]}, {"skip_layers": (1,)}])
+def test_sets_that_the_user_names_are_not_searched_for(named: dict[str, Any]) -> None:
+    values = {**UNNAMED, "num_speculative_tokens": 3, "skip_sets": None, "candidates": 3, **named}
+    assert skip_sets(prepared("llama"), TOKENS, values) == {}
