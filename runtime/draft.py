@@ -32,7 +32,8 @@ class Draft(NamedTuple):
         tokens: one token a slot; `tokens[0]` is the pending token.
         tree: where the slots stand.
         probs: by slot, the distribution [V] that its children were drawn from; empty if the drafter did not sample.
-        logits: by slot, the logits [V] of the drafter's model for the token after it; empty if no rule asked for them.
+        logits: by slot, the logits [V] of the drafter's model for the token after it, or those of one of its models
+            less those of another; empty if no rule asked for them.
         by: the engine of the target that verifies the draft; None is the narrowest one of the recipe that it fits.
         meanwhile: yields calls of the drafter's engines that may run while the target verifies the draft.
     """

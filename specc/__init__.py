@@ -139,6 +139,7 @@ def compile(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     heads: Sequence[str | Path] = (),
     assistant_model: str | None = None,
+    untuned_model: str | None = None,
     corpus: str | Path | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
@@ -166,6 +167,7 @@ def compile(
         parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
         heads: directories that `specc train` wrote for the model, for recipes that draft by them.
         assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
+        untuned_model: the model `assistant_model` as it was before its tuning, for recipes that compare the two.
         corpus: a file or a folder of text, for recipes that look up drafts in it.
         revision: a branch, tag or commit of the hub's repository.
         adapter: a directory that peft wrote; it is merged into the weights before anything else.
@@ -208,6 +210,7 @@ def compile(
         parameters=parameters or {},
         heads=heads,
         assistant_model=assistant_model,
+        untuned_model=untuned_model,
         corpus=corpus,
         revision=revision,
         adapter=adapter,

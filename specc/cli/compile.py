@@ -47,6 +47,7 @@ RECIPE = (
 )
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes show NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
+UNTUNED = "The small model of --assistant-model as it was before its tuning. It must have the same tokenizer."
 CORPUS = "A folder of text files. Recipes that retrieve look up drafts in it; it becomes a part of the bundle."
 HEAD = "The directory of a trained head for this model, which 'specc train' wrote. May be repeated."
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
@@ -103,6 +104,7 @@ def command(
     recipe: Annotated[StrList, option("NAME", RECIPE, rich_help_panel="Drafts")] = None,
     set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set", rich_help_panel="Drafts")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Drafts")] = None,
+    untuned_model: Annotated[OptionalStr, option("MODEL", UNTUNED, rich_help_panel="Drafts")] = None,
     corpus: Annotated[OptionalPath, option("DIR", CORPUS, rich_help_panel="Drafts")] = None,
     head: Annotated[StrList, option("DIR", HEAD, rich_help_panel="Drafts")] = None,
     num_speculative_tokens: Annotated[
@@ -154,7 +156,8 @@ def command(
         tree=values.parse_tree(tree),
         skip_layers=values.parse_layers("--skip-layers", skip_layers),
     )
-    check_ranges(choose(recipes, parameters, available(assistant_model, corpus), None if head else ()), parameters)
+    has = available(assistant_model=assistant_model, untuned_model=untuned_model, corpus=corpus)
+    check_ranges(choose(recipes, parameters, has, None if head else ()), parameters)
     if corpus:
         corpus_files(corpus)
     with console.loading("torch"):
@@ -169,6 +172,7 @@ def command(
                 recipes=recipes,
                 parameters=parameters,
                 assistant_model=assistant_model,
+                untuned_model=untuned_model,
                 corpus=corpus,
                 heads=head or (),
                 revision=revision,

@@ -25,7 +25,7 @@ from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
-from specc.compiler.plans import MARGIN, choose_methods, plan_recipes, search_layers
+from specc.compiler.plans import MARGIN, choose_methods, plan_recipes, search_layers, warn_of_unused
 from specc.compiler.quantize import BITS
 from specc.compiler.requests import engine_requests, name_blocks, settle_widths
 from specc.compiler.stages import Extent, Stages, expected_seconds
@@ -113,13 +113,14 @@ def _write_bundle(
     stages.begin("load", f"load {options.model}")
     with read_once():
         tokenizer = load_tokenizer(options, directory)
-        if options.assistant_model:
-            check_assistant_tokenizer(options, tokenizer, prompts)
+        for source in options.small_models.values():
+            check_assistant_tokenizer(source, options, tokenizer, prompts)
         model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
     options = with_checkpoint_dtype(options, model)
     spec = describe(model, options.model, options.max_seq_len)
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
-    assistant = load_assistant(options.assistant_model, options, spec) if options.assistant_model else None
+    small = {name: load_assistant(source, options, spec) for name, source in options.small_models.items()}
+    assistant = small.get("assistant")
     target_heads = fit_heads(heads, model, spec)
     parameters = sum(p.numel() for p in model.parameters())
     stages.weigh(expected_seconds(replace(extent, parameters=parameters, widens=bool(rounding(model)))))
@@ -137,6 +138,7 @@ def _write_bundle(
         encode = partial(tokenizer.encode, add_special_tokens=False, verbose=False)
         write_corpus(read_corpus(Path(options.corpus)), encode, spec.eos_token_ids, directory)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
+    warn_of_unused(plans, options.small_models)
     capacity = spec.context + MARGIN
 
     cases = _write_golden(options, model, spec, encode_prompts(prompts, tokenizer, spec.context), directory, stages)
@@ -154,7 +156,7 @@ def _write_bundle(
         rows = perplexities(model, perplexity.samples(cases, text, tokenizer.encode, spec.context))
         extra |= {perplexity.KEY: rows} if rows else {}
 
-    graphs = _capture(options, model, assistant, target_heads, capacity, stages)
+    graphs = _capture(options, model, small, target_heads, capacity, stages)
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
     names = name_blocks(plans, options.lanes, head_facts)
@@ -195,20 +197,20 @@ def _write_golden(
 def _capture(
     options: Options,
     model: PreTrainedModel,
-    assistant: PreTrainedModel | None,
+    small: Mapping[str, PreTrainedModel],
     heads: Sequence[TargetHead],
     capacity: int,
     stages: Stages,
 ) -> dict[tuple[str, str], PreparedGraph]:
-    """Capture the target, its heads and the draft model, and return their graphs in fp32."""
+    """Capture the target, its heads and the smaller models, and return their graphs in fp32."""
     stages.begin("capture", f"capture {options.model}")
     grafts = [graft(head) for head in heads]
     graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts)}
     for head in heads:
         graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
-    if assistant is not None:
-        stages.begin("assistant", f"capture {options.assistant_model}")
-        graphs["assistant", "fp32"] = prepare(assistant, capacity, _dump(options, "assistant-prepared"))
+    for name, small_model in small.items():
+        stages.begin("assistant", f"capture {options.small_models[name]}")
+        graphs[name, "fp32"] = prepare(small_model, capacity, _dump(options, f"{name}-prepared"))
     return graphs
 
 

@@ -47,18 +47,18 @@ def load_tokenizer(options: Options, directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def check_assistant_tokenizer(options: Options, target: Tokenizer, prompts: Sequence[str]) -> None:
-    """Check that the draft model has the target's tokenizer. Equal sizes do not tell.
+def check_assistant_tokenizer(source: str, options: Options, target: Tokenizer, prompts: Sequence[str]) -> None:
+    """Check that a draft model has the target's tokenizer. Equal sizes do not tell.
 
     Args:
-        options: name the draft model.
+        source: the draft model.
+        options: name the target.
         target: the target's tokenizer.
         prompts: texts that both must encode alike.
 
     Raises:
         RecipeError: the tokenizers differ.
     """
-    source = str(options.assistant_model)
     draft: Tokenizer = huggingface.load_tokenizer(source, trust_remote_code=options.trust_remote_code)
     ours, theirs = target.get_vocab(), draft.get_vocab()
     if ours != theirs:

@@ -26,6 +26,7 @@ class Options:
         parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
         heads: directories of trained heads, for recipes that draft by one.
         assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
+        untuned_model: the model `assistant_model` as it was before its tuning, for recipes that compare the two.
         corpus: a folder of text files, or one file, for recipes that look up drafts in it.
         revision: a branch, tag or commit of the hub's repository.
         adapter: a directory that peft wrote; it is merged into the target's weights before anything else.
@@ -52,6 +53,7 @@ class Options:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     heads: Sequence[str | Path] = ()
     assistant_model: str | None = None
+    untuned_model: str | None = None
     corpus: str | Path | None = None
     revision: str | None = None
     adapter: str | Path | None = None
@@ -69,6 +71,12 @@ class Options:
     dump_graphs: str | Path | None = None
     tune: bool = False
     stage: Callable[[str, int, int], None] = field(default_factory=lambda: _show_nothing)
+
+    @property
+    def small_models(self) -> dict[str, str]:
+        """Return the hub ids or directories of the smaller models, by the names that blocks have for them."""
+        names = {"assistant": self.assistant_model, "untuned": self.untuned_model}
+        return {name: source for name, source in names.items() if source}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from specc.recipes.choice import MARGIN, available, choose, plan, values_of
 from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError, SpeccWarning
 
-__all__ = ["MARGIN", "RecipePlan", "choose_methods", "plan_recipes", "search_layers"]
+__all__ = ["MARGIN", "RecipePlan", "choose_methods", "plan_recipes", "search_layers", "warn_of_unused"]
 DRAFT_DTYPES = ("fp32", "int8", "int4")
 
 Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any], Advance], dict[str, Any]]
@@ -50,7 +50,8 @@ def choose_methods(options: Options, heads: Collection[str] | None = ()) -> list
     """
     if options.draft_dtype not in DRAFT_DTYPES:
         raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
-    return choose(options.recipes, options.parameters, available(options.assistant_model, options.corpus), heads)
+    has = available(assistant_model=options.assistant_model, untuned_model=options.untuned_model, corpus=options.corpus)
+    return choose(options.recipes, options.parameters, has, heads)
 
 
 def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> list[RecipePlan]:
@@ -84,6 +85,23 @@ def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> l
             stacklevel=2,
         )
     return plans
+
+
+def warn_of_unused(plans: Sequence[RecipePlan], small_models: Mapping[str, str]) -> None:
+    """Warn of smaller models that no recipe runs.
+
+    Args:
+        plans: the recipes.
+        small_models: hub ids or directories, by the names that blocks have for them.
+    """
+    names = {block.model for recipe in plans for block in recipe.blocks.engines.values()}
+    for name in small_models.keys() - names:
+        warnings.warn(
+            f"no chosen recipe runs {small_models[name]} as the {name} model; leave it out, or add a recipe that "
+            "needs it: specc recipes",
+            SpeccWarning,
+            stacklevel=2,
+        )
 
 
 def _draft_dtypes(recipe: RecipePlan) -> set[str]:

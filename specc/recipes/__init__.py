@@ -35,7 +35,7 @@ from specc.recipes.guesses import (
 from specc.recipes.heads import EAGLE3, EAGLE3_TREE
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
-from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE
+from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE, FS_GEN_PROXY
 from specc.recipes.sampled_trees import RSD_C, RSD_S, SPECTR
 from specc.recipes.self_draft import (
     CASCADE,
@@ -133,6 +133,7 @@ METHODS = table(
     S2D,
     FS_GEN,
     FS_GEN_CONTRASTIVE,
+    FS_GEN_PROXY,
     DRAFT_AND_VERIFY,
     SWIFT,
     SHORT_CONTEXT,

@@ -46,13 +46,16 @@ def choose(
     return methods
 
 
-def available(assistant_model: object, corpus: object) -> set[str]:
-    """Return what a compile has of what methods may need, by the names of the options that give it."""
-    options = {"assistant-model": assistant_model, "corpus": corpus}
-    return {name for name, value in options.items() if value}
+def available(**options: object) -> set[str]:
+    """Return what a compile has of what methods may need: the names of the options that have a value."""
+    return {name.replace("_", "-") for name, value in options.items() if value}
 
 
-NEEDS = {"assistant-model": "a draft model", "corpus": "a corpus"}
+NEEDS = {
+    "assistant-model": "a draft model",
+    "untuned-model": "a small model as it was before its tuning",
+    "corpus": "a corpus",
+}
 
 
 def _missing(m: Method, options: set[str], heads: Collection[str] | None) -> str:

@@ -18,7 +18,7 @@ class DefaultEngine:
 
     Attributes:
         role: `verify`, or the name of the drafter's argument.
-        model: whose weights it reads: `target` or `assistant`.
+        model: whose weights it reads: `target`, `assistant` or `untuned`.
         topology: `chain`, `static tree`, `any tree`, or `growing tree`.
         slots: how many tokens one call runs.
     """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from specc.recipes.blocks import chains, count, draft_model, length_arguments, rule_parameters
+from specc.recipes.blocks import chains, count, draft_model, length_arguments, prefill, rule_parameters
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
+from specc.runtime.block import Block
 from specc.runtime.tree import Tree
 
 ROUTERS = {
@@ -69,7 +70,6 @@ FS_GEN_CONTRASTIVE = Method(
         "both models."
     ),
     paper="FS-GEN, Zhang et al. 2024, arXiv:2406.12295: its routers with contrastive decoding",
-    departures=("Proxy tuning needs the logits of a third model, and a bundle has two.",),
     family=Family.ROUTING,
     drafter="draft-model",
     topology="chain",
@@ -84,4 +84,43 @@ FS_GEN_CONTRASTIVE = Method(
     lossless=False,
     by_default=False,
     needs=("assistant-model",),
+)
+
+
+def _plan_proxy(values: Values, facts: Facts) -> MethodBlocks:
+    blocks = _plan_oracle(values, facts)
+    chain = Block(blocks.verify[-1].topology, model=UNTUNED, cache=UNTUNED)
+    engines = {**blocks.engines, "base": chain, "base_prefill": prefill(UNTUNED)}
+    return replace(blocks, engines=engines, rule=rule_parameters("proxy", values))
+
+
+UNTUNED = "untuned"
+FS_GEN_PROXY = Method(
+    name="fs-gen-proxy",
+    title="FS-GEN with proxy tuning (lossy: what tuning changed in a small model is added to the large one)",
+    try_when="A small model is tuned and the large one is not, and answers shall be those of a tuned large model.",
+    about=(
+        "Three models have one tokenizer: a large one that is not tuned, and a small one before and after its tuning. "
+        "The tuned small model writes token after token, as in fs-gen. Where the router finds it unsure, the logits of "
+        "the large model choose, moved by what the tuning changed in the small one. So the answer is that of all "
+        "three. Nothing is verified."
+    ),
+    paper="FS-GEN, Zhang et al. 2024, arXiv:2406.12295: its routers with proxy tuning",
+    departures=(
+        "The large model chooses one token after each run of the small one, also where the router did not ask, since "
+        "it must run to catch up on the tokens.",
+    ),
+    family=Family.ROUTING,
+    drafter="proxy-tuning",
+    topology="chain",
+    length="margin",
+    plan=_plan_proxy,
+    parameters={
+        **ROUTERS,
+        "alpha": Parameter(1.0, "weight of what the tuning changed; 0 leaves the choice to the model", "1"),
+    },
+    acceptance="proxy",
+    lossless=False,
+    by_default=False,
+    needs=("assistant-model", "untuned-model"),
 )

@@ -68,7 +68,7 @@ def test_a_draft_model_with_other_padding_gets_as_many_rows(rows: int, model: Pa
 
 def test_a_draft_model_with_the_same_tokenizer_is_accepted(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(options(model), tmp_path)
-    check_assistant_tokenizer(replace(options(model), assistant_model=str(model)), tokenizer, ["import os"])
+    check_assistant_tokenizer(str(model), options(model), tokenizer, ["import os"])
 
 
 def test_a_draft_model_with_another_tokenizer_of_equal_size_is_refused(model: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_draft_model_with_another_tokenizer_of_equal_size_is_refused(model: Pa
     (other / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
     tokenizer = load_tokenizer(options(model), tmp_path)
     with pytest.raises(RecipeError, match=r"has another tokenizer than .*; a draft model must share") as error:
-        check_assistant_tokenizer(replace(options(model), assistant_model=str(other)), tokenizer, [])
+        check_assistant_tokenizer(str(other), options(model), tokenizer, [])
     assert "\n" not in str(error.value)
 
 
