@@ -197,17 +197,40 @@ def layer_output(graph: GraphModule, path: str) -> Node:
 
 
 def layer_outputs(graph: GraphModule, indices: Sequence[int]) -> list[Node]:
-    """Return the hidden states after layers; -1 is the last one, before the final norm.
+    """Return the hidden states after layers.
+
+    Args:
+        graph: The graph.
+        indices: The layers. -1 is the last one, before the final norm; the number of layers is what the head reads.
 
     Raises:
         PassError: The graph has no such layer.
     """
     path_by_layer = layers(graph)
-    numbers = [max(path_by_layer) if index == -1 else index for index in indices]
+    last = max(path_by_layer)
+    numbers = [last if index == -1 else index for index in indices]
     for index in numbers:
-        if index not in path_by_layer:
+        if index not in path_by_layer and index != last + 1:
             raise PassError(f"no layer {index}; the graph has {sorted(path_by_layer)}")
-    return [layer_output(graph, path_by_layer[index]) for index in numbers]
+    return [
+        path_to_head(graph)[-1].all_input_nodes[0] if index > last else layer_output(graph, path_by_layer[index])
+        for index in numbers
+    ]
+
+
+def path_to_head(graph: GraphModule) -> list[Node]:
+    """Return the nodes from the logits back to the product that makes them, which is the last of the list.
+
+    Raises:
+        PassError: The logits do not come from a product alone.
+    """
+    path = [outputs(graph)["logits"]]
+    while path[-1].target not in LINEARS:
+        inputs = [node for node in path[-1].all_input_nodes if node.op == "call_function"]
+        if len(inputs) != 1:
+            raise PassError(f"the logits come from {path[-1].name}, and no linear head leads to it")
+        path += inputs
+    return path
 
 
 def computed_from(graph: GraphModule, sources: Collection[Node]) -> set[Node]:

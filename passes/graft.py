@@ -22,7 +22,8 @@ class Graft(Pass):
 
     Attributes:
         name: The head. Its weights get this name in the graph.
-        taps: The layers after which the module reads the model's states; -1 is the last one, before the final norm.
+        taps: The layers after which the module reads the model's states. -1 is the last one, before the final norm;
+            the number of layers is the state behind that norm.
         module: The graph of the module, whose one input is the states side by side, [1, slots, taps * size].
     """
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule
 
-from specc.runtime.errors import PassError
-
-from .find import LINEARS, aten, new_input, outputs
+from .find import aten, new_input, path_to_head
 from .protocol import Pass
 
 
@@ -22,14 +20,8 @@ class KeepRow(Pass):
     """
 
     def __call__(self, graph: GraphModule) -> int:
-        head = outputs(graph)["logits"]
-        cut = [head]  # the nodes that have one row from now on
-        while head.target not in LINEARS:
-            inputs = [node for node in head.all_input_nodes if node.op == "call_function"]
-            if len(inputs) != 1:
-                raise PassError(f"the logits come from {head.name}, and no linear head leads to it")
-            (head,) = inputs
-            cut.append(head)
+        cut = path_to_head(graph)  # the nodes that have one row from now on
+        head = cut[-1]
         row, hidden = new_input(graph, "row", torch.zeros(1, dtype=torch.long)), head.all_input_nodes[0]
         with graph.graph.inserting_before(head):
             head.replace_input_with(hidden, graph.graph.call_function(aten.index_select.default, (hidden, 1, row)))

@@ -37,7 +37,13 @@ from specc.runtime.tree import Tree
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
 STATE_SIZE = 2
 STACKED = HeadFacts(stack=3, recurrent=False, attends=False)
-HEADS = {"blockwise": STACKED, "eagle3": HeadFacts(), "medusa": STACKED}
+HEADS = {
+    "blockwise": STACKED,
+    "eagle": HeadFacts(),
+    "eagle3": HeadFacts(),
+    "medusa": STACKED,
+    "mtp": HeadFacts(),
+}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return.

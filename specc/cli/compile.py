@@ -49,7 +49,10 @@ SET = "Set a parameter of one recipe. May be repeated. 'specc recipes show NAME'
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
 UNTUNED = "The small model of --assistant-model as it was before its tuning. It must have the same tokenizer."
 CORPUS = "A folder of text files. Recipes that retrieve look up drafts in it; it becomes a part of the bundle."
-HEAD = "The directory of a trained head for this model, which 'specc train' wrote. May be repeated."
+HEAD = (
+    "The directory, or the hub id, of a trained head for this model: one that 'specc train' wrote, or one in the "
+    "format of EAGLE, EAGLE-3, Medusa, speculators, or of a model with MTP. May be repeated."
+)
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
 EXIT_LAYERS = "The number of layers that an early exit runs."
 COPIED_TOKENS = "The largest number of tokens that prompt lookup copies."

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from specc import passes
 from specc.compiler.capture import EXAMPLE_SLOTS, export_module
 from specc.compiler.graphs import PreparedGraph
 from specc.compiler.weights import share_tied
-from specc.heads import Head, digest, load_head
+from specc.heads import Checkpoint, Head, Target, digest, open_head
+from specc.huggingface.hub import local_head
 from specc.passes import find
 from specc.recipes import HeadFacts
 from specc.runtime.errors import RecipeError, SpeccWarning
@@ -51,21 +53,24 @@ class TargetHead:
         return _taps(self.module, self.hidden_size)
 
 
-def load_heads(directories: Iterable[str | Path]) -> dict[str, Head]:
+def load_heads(directories: Iterable[str | Path]) -> dict[str, Head | Checkpoint]:
     """Load trained heads.
+
+    Args:
+        directories: their directories, or ids on the hub.
 
     Returns:
         The heads by their architectures.
 
     Raises:
-        SpeccError: a directory holds no head.
+        SpeccError: a directory holds no head, or the hub has none of that id.
         RecipeError: two heads have one architecture.
     """
-    heads: dict[str, Head] = {}
+    heads: dict[str, Head | Checkpoint] = {}
     sources: dict[str, str | Path] = {}
     for directory in directories:
-        head = load_head(Path(directory))
-        name = head.config.architecture
+        head = open_head(local_head(str(directory)))
+        name = head.architecture
         if name in heads:
             raise RecipeError(
                 f"{sources[name]} and {directory} are both heads of architecture {name}; give one of them"
@@ -74,7 +79,7 @@ def load_heads(directories: Iterable[str | Path]) -> dict[str, Head]:
     return heads
 
 
-def fit_heads(heads: Mapping[str, Head], model: PreTrainedModel, target: ModelSpec) -> list[TargetHead]:
+def fit_heads(heads: Mapping[str, Head | Checkpoint], model: PreTrainedModel, target: ModelSpec) -> list[TargetHead]:
     """Check that heads are for the target, and give them its table of embeddings.
 
     Raises:
@@ -83,8 +88,17 @@ def fit_heads(heads: Mapping[str, Head], model: PreTrainedModel, target: ModelSp
     return [_fit(name, head, model, target) for name, head in heads.items()]
 
 
-def _fit(name: str, head: Head, model: PreTrainedModel, target: ModelSpec) -> TargetHead:
+def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: ModelSpec) -> TargetHead:
+    table, product = _tables(model)
     hidden_size: int = model.config.get_text_config().hidden_size
+    facts_of_target = Target(
+        name=target.source,
+        digest=digest(table),
+        hidden_size=hidden_size,
+        vocab_size=target.vocab_size,
+        layers=target.layers,
+    )
+    head = source.head(facts_of_target, table) if isinstance(source, Checkpoint) else source
     trained = head.config.target
     shapes = {
         "hidden_size": (trained.hidden_size, hidden_size),
@@ -98,27 +112,33 @@ def _fit(name: str, head: Head, model: PreTrainedModel, target: ModelSpec) -> Ta
                 f"{ours}; {REMEDY}"
             )
     for tap in head.taps:
-        if not -1 <= tap < target.layers:
+        if not -1 <= tap <= target.layers:
             raise RecipeError(
                 f"head {name}, trained for {trained.name}, reads the states after layer {tap}, and {target.source} has "
                 f"layers 0..{target.layers - 1}; {REMEDY}"
             )
-    table = model.get_input_embeddings().weight
-    assert isinstance(table, Tensor)
-    if digest(table) != trained.digest:
+    if facts_of_target.digest != trained.digest:
         warnings.warn(
             f"head {name} was trained for {trained.name}, and the embeddings of {target.source} are others: the target "
             f"may accept few of its tokens; {REMEDY}",
             SpeccWarning,
             stacklevel=2,
         )
-    head.attach(table)
+    head.attach(table, product)
     ready = head.eval().requires_grad_(False)
     with torch.no_grad():
         outputs = ready(*_example(ready, hidden_size))
     stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
     facts = HeadFacts(stack=stack, recurrent="state" in outputs, attends=ready.attends)
     return TargetHead(name=name, module=ready, outputs=tuple(outputs), facts=facts, hidden_size=hidden_size)
+
+
+def _tables(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Return the target's embeddings, and the matrix that makes its logits."""
+    untyped: Any = model  # The method for the matrix has no types in transformers.
+    embedding, product = model.get_input_embeddings().weight, untyped.get_output_embeddings().weight
+    assert isinstance(embedding, Tensor) and isinstance(product, Tensor)
+    return embedding, product
 
 
 def _example(head: Head, hidden_size: int) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from specc.heads.blockwise import Blockwise
+from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
 from specc.heads.head import Head, HeadConfig
 from specc.heads.medusa import Medusa
@@ -14,6 +15,8 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "eagle3": Eagle3,
     "medusa": Medusa,
     "blockwise": Blockwise,
+    "eagle": Eagle,
+    "mtp": Eagle,
 }
 
 

@@ -84,6 +84,16 @@ def load_head(directory: Path) -> Head:
     return head.eval().requires_grad_(False)
 
 
+def is_own(directory: Path) -> bool:
+    """Tell whether a directory's config.json is that of a head which 'specc train' wrote."""
+    try:
+        with (directory / CONFIG).open("rb") as opened:
+            config = json.loads(read_bounded(opened, directory / CONFIG))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and {"architecture", "target"} <= config.keys()
+
+
 def _not_a_head(directory: Path) -> HeadError:
     """Say why a directory is no head."""
     if not directory.is_dir():

@@ -41,7 +41,8 @@ class HeadConfig:
     Attributes:
         architecture: a key of `specc.heads.ARCHITECTURES`.
         target: the model that the head was trained for.
-        taps: the layers after which the head reads the model's states. -1 is the last one, before the final norm.
+        taps: the layers after which the head reads the model's states. -1 is the last one, before the final norm. The
+            number of layers stands for the state behind that norm, which the model's last product reads.
         draft_vocab_size: tokens that the head knows; `vocab_size` of the target for all.
         settings: numbers of the architecture.
     """
@@ -64,12 +65,16 @@ class Head(nn.Module):
         recurrent: whether `forward` returns a state for its own next slot.
         attends: whether `forward` attends to the tokens before, so that its blocks need rows of their own.
         embedding: the model's table [V, d] after `attach`. It is not saved with the head.
+        borrows_product: whether the head makes logits by the model's last product.
+        product: its rows for the head's tokens, [V', d], after `attach` to a head that borrows them. Not saved.
     """
 
     recurrent = False
     attends = True
+    borrows_product = False
     vocabulary: Tensor | None
     embedding: Tensor | None
+    product: Tensor | None
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -77,6 +82,12 @@ class Head(nn.Module):
         is_pruned = config.draft_vocab_size < config.target.vocab_size
         self.register_buffer("vocabulary", torch.arange(config.draft_vocab_size) if is_pruned else None)
         self.register_buffer("embedding", None, persistent=False)
+        self.register_buffer("product", None, persistent=False)
+
+    @property
+    def architecture(self) -> str:
+        """The architecture, a key of `specc.heads.ARCHITECTURES`."""
+        return self.config.architecture
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -88,19 +99,28 @@ class Head(nn.Module):
         """The number of numbers, s, that a cache keeps of each committed token."""
         return self.config.target.hidden_size
 
-    def attach(self, embedding: Tensor) -> None:
-        """Give the head the model's embedding table, [V, d].
+    def attach(self, embedding: Tensor, product: Tensor | None = None) -> None:
+        """Give the head the model's tables.
+
+        Args:
+            embedding: [V, d]: the embeddings.
+            product: [V, d]: the matrix that makes logits; None if it is the embeddings.
 
         Raises:
-            HeadError: the table has another shape.
+            HeadError: a table has another shape.
         """
         shape = (self.config.target.vocab_size, self.config.target.hidden_size)
-        if tuple(embedding.shape) != shape:
-            raise HeadError(
-                f"the head was trained for {self.config.target.name}, whose embedding table has the shape {shape}; "
-                f"this model's has {tuple(embedding.shape)}: name a head that was trained for this model"
-            )
+        tables = {"embedding": embedding, "output": embedding if product is None else product}
+        for name, table in tables.items():
+            if tuple(table.shape) != shape:
+                raise HeadError(
+                    f"the head was trained for {self.config.target.name}, whose {name} table has the shape {shape}; "
+                    f"this model's has {tuple(table.shape)}: name a head that was trained for this model"
+                )
         self.embedding = embedding.detach()
+        if self.borrows_product:
+            rows = tables["output"].detach()
+            self.product = rows if self.vocabulary is None else rows[self.vocabulary]
 
     def fuse(self, taps: Tensor) -> Tensor:
         """Make the states that a cache keeps.
@@ -133,16 +153,20 @@ class LastStateHead(Head):
 
     Attributes:
         eps: of the norm, the setting `eps`.
-        norm: the weight of the norm, [d]. It starts as the model's own.
+        norm: the weight of the norm, [d]. It starts as the model's own. None if the tap lies behind the model's norm,
+            as the optional setting `norm` says by 0.
     """
+
+    norm: nn.Parameter | None
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
         self.eps = setting(config, "eps")
-        self.norm = nn.Parameter(torch.ones(config.target.hidden_size))
+        weight = nn.Parameter(torch.ones(config.target.hidden_size)) if option(config, "norm", 1) else None
+        self.register_parameter("norm", weight)
 
     def fuse(self, taps: Tensor) -> Tensor:
-        return rms_norm(taps, self.norm, self.eps)
+        return taps if self.norm is None else rms_norm(taps, self.norm, self.eps)
 
 
 def setting(config: HeadConfig, name: str) -> float:
@@ -159,6 +183,11 @@ def setting(config: HeadConfig, name: str) -> float:
         ) from None
 
 
+def option(config: HeadConfig, name: str, default: float) -> float:
+    """Return a number of the architecture that a configuration may leave out."""
+    return config.settings.get(name, default)
+
+
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Divide by the root of the mean square of the last axis (Zhang & Sennrich 2019, arXiv:1910.07467).
 
@@ -168,8 +197,10 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return normed if weight is None else normed * weight
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Make a product without a bias, with small random weights."""
-    product = nn.Linear(inputs, outputs, bias=False)
+def linear(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
+    """Make a product with small random weights. Its bias, if it has one, is zero."""
+    product = nn.Linear(inputs, outputs, bias=bias)
     nn.init.normal_(product.weight, std=0.02)
+    if bias:
+        nn.init.zeros_(product.bias)
     return product

@@ -17,7 +17,7 @@ class Medusa(Stacked):
     """K heads, each with a residual block, over the model's last state after its norm.
 
     Args:
-        config: its settings are `heads` and `eps`.
+        config: its settings are `heads` and `eps`. An optional one is `norm` (0: the tap lies behind the model's norm).
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -34,7 +34,7 @@ class Medusa(Stacked):
     def added(self) -> list[nn.Parameter]:
         return list(self.blocks.parameters())
 
-    def product(self, depth: int) -> nn.Linear:
+    def product_of(self, depth: int) -> nn.Linear:
         head = self.heads[depth]
         assert isinstance(head, nn.Linear)
         return head

@@ -39,7 +39,7 @@ class Stacked(LastStateHead):
         """
 
     @abstractmethod
-    def product(self, depth: int) -> nn.Linear:
+    def product_of(self, depth: int) -> nn.Linear:
         """Return the product that makes the logits of a guess."""
 
     @abstractmethod
@@ -48,7 +48,7 @@ class Stacked(LastStateHead):
 
     def products(self) -> list[nn.Linear]:
         """Return the products that make logits, each once."""
-        return list(dict.fromkeys(self.product(depth) for depth in range(self.count)))
+        return list(dict.fromkeys(self.product_of(depth) for depth in range(self.count)))
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
         features = self.features(input_ids, position_ids, state, self.attention())
@@ -60,7 +60,7 @@ class Stacked(LastStateHead):
 
     def logits(self, features: list[Tensor]) -> Tensor:
         """Return the logits [B, N, K, V'] of what `features` returned."""
-        return torch.stack([self.product(depth)(rows) for depth, rows in enumerate(features)], -2)
+        return torch.stack([self.product_of(depth)(rows) for depth, rows in enumerate(features)], -2)
 
 
 class SharedProduct(Stacked):
@@ -70,7 +70,7 @@ class SharedProduct(Stacked):
         super().__init__(config)
         self.head = linear(config.target.hidden_size, config.draft_vocab_size)
 
-    def product(self, depth: int) -> nn.Linear:
+    def product_of(self, depth: int) -> nn.Linear:
         return self.head
 
     def logits(self, features: list[Tensor]) -> Tensor:

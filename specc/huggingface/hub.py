@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from specc.runtime.errors import CaptureError
@@ -42,3 +43,25 @@ def hub_options(source: str, revision: str | None) -> dict[str, Any]:
     raise CaptureError(
         f"{source} is not in the local cache, and {reason}; connect, or name a directory that holds the checkpoint"
     )
+
+
+def local_head(source: str) -> Path:
+    """Return the directory of a trained head, which is copied from the hub if `source` is an id and no path.
+
+    Raises:
+        CaptureError: the hub cannot be reached, or has no such head.
+    """
+    path = Path(source).expanduser()
+    if path.exists() or source.count("/") != 1 or source.startswith((".", "~", "/")):
+        return path
+    import huggingface_hub
+
+    try:
+        options = hub_options(source, None)
+        files = ["config.json", "*.safetensors"]  # and no pickle
+        return Path(huggingface_hub.snapshot_download(source, allow_patterns=files, **options))
+    except CaptureError as e:
+        raise CaptureError(f"there is no directory {source}, and as an id on the hub: {e}") from e
+    except (huggingface_hub.errors.HfHubHTTPError, OSError) as e:
+        reason = next(iter(str(e).splitlines()), type(e).__name__)
+        raise CaptureError(f"{source} is no directory here, and the hub does not give it: {reason}") from e

@@ -32,7 +32,7 @@ from specc.recipes.guesses import (
     SPECULATIVE_JACOBI,
     TR_JACOBI,
 )
-from specc.recipes.heads import EAGLE3, EAGLE3_TREE
+from specc.recipes.heads import EAGLE, EAGLE2, EAGLE3, EAGLE3_TREE, MTP
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
 from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE, FS_GEN_PROXY
@@ -144,6 +144,9 @@ METHODS = table(
     EAGLE3_TREE,
     MEDUSA,
     BLOCKWISE,
+    EAGLE,
+    EAGLE2,
+    MTP,
 )
 
 

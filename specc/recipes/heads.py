@@ -24,6 +24,92 @@ def _reading_blocks(head: str, slots: int) -> dict[str, Block]:
     }
 
 
+def _plan_eagle(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_chain("eagle", values, facts)
+
+
+_CHAIN = {
+    "num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most"),
+    "assistant_confidence_threshold": CONFIDENCE,
+}
+_NODES = {
+    "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most", "60"),
+    "max_depth": Parameter(TREES.head_depth, "levels of the tree at most", "6"),
+}
+EAGLE = Method(
+    name="eagle",
+    title="EAGLE's trained layer, on chains",
+    try_when="An EAGLE head was trained for the model, by others or by 'specc train'; eagle3 learns more from text.",
+    about=(
+        "A trained layer drafts. It reads the last token beside the state that the model's last product read before. "
+        "It guesses the next such state, and the model's own product turns it into a token. It drafts a chain, one "
+        "token a call. The model verifies it in one step."
+    ),
+    paper="EAGLE, Li et al. 2024, arXiv:2401.15077",
+    departures=("Drafts are chains, and the paper's are a tree of fixed shape; eagle2 has trees.",),
+    family=Family.HEADS,
+    drafter="eagle",
+    topology="chain",
+    length="confidence",
+    plan=_plan_eagle,
+    parameters=_CHAIN,
+    needs=("head",),
+    head="eagle",
+)
+
+
+def _plan_eagle2(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_tree("eagle", values, facts)
+
+
+EAGLE2 = Method(
+    name="eagle2",
+    title="EAGLE's trained layer, on EAGLE-2's dynamic trees",
+    try_when="An EAGLE head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    about=(
+        "A trained layer drafts, as in eagle. It grows a tree: each level runs the nodes that are likeliest to be "
+        "reached, by its own probabilities. Then all nodes are ranked once more. The likeliest are the draft. The "
+        "model verifies them in one step."
+    ),
+    paper="EAGLE-2, Li et al. 2024, arXiv:2406.16858",
+    departures=("The tree is smaller, since a step with 60 slots costs much more on a CPU than on a GPU.",),
+    family=Family.HEADS,
+    drafter="eagle-tree",
+    topology="dynamic tree",
+    length="budget",
+    plan=_plan_eagle2,
+    parameters=_NODES,
+    needs=("head",),
+    head="eagle",
+)
+
+
+def _plan_mtp(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_chain("mtp", values, facts)
+
+
+MTP = Method(
+    name="mtp",
+    title="A module for multi-token prediction, on chains",
+    try_when="The model came with such a module, as DeepSeek-V3's kin do, or 'specc train' made one.",
+    about=(
+        "A trained layer drafts. It norms the last token's embedding and the model's last state, and multiplies both "
+        "by one matrix. Its output makes a token by the model's own product, and is the state of the next call. It "
+        "drafts a chain, one token a call. The model verifies it in one step."
+    ),
+    paper="DeepSeek-V3, DeepSeek-AI 2024, arXiv:2412.19437; FastMTP, Cai et al. 2025, arXiv:2509.18362",
+    departures=("One module is run for each token, as in FastMTP; DeepSeek-V3 trains a module for each depth.",),
+    family=Family.HEADS,
+    drafter="eagle",
+    topology="chain",
+    length="confidence",
+    plan=_plan_mtp,
+    parameters=_CHAIN,
+    needs=("head",),
+    head="mtp",
+)
+
+
 def _plan_eagle3(values: Values, facts: Facts) -> MethodBlocks:
     return _plan_chain("eagle3", values, facts)
 
@@ -44,10 +130,7 @@ EAGLE3 = Method(
     topology="chain",
     length="confidence",
     plan=_plan_eagle3,
-    parameters={
-        "num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most"),
-        "assistant_confidence_threshold": CONFIDENCE,
-    },
+    parameters=_CHAIN,
     needs=("head",),
     head="eagle3",
 )
@@ -83,10 +166,7 @@ EAGLE3_TREE = Method(
     topology="dynamic tree",
     length="budget",
     plan=_plan_eagle3_tree,
-    parameters={
-        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most", "60"),
-        "max_depth": Parameter(TREES.head_depth, "levels of the tree at most", "6"),
-    },
+    parameters=_NODES,
     needs=("head",),
     head="eagle3",
 )

@@ -36,6 +36,7 @@ def start_as_the_model(
         recordings: text with states.
     """
     recording = max(recordings, key=len)
+    assert head.norm is not None, "a head that is trained has a norm of its own"
     last = recording.states[:, -len(head.norm) :].float()
     normed, final = rms_norm(last, None, head.eps), recording.final.float()
     head.norm.copy_((normed * final).sum(0) / normed.pow(2).sum(0).clamp(min=1e-9))
@@ -66,5 +67,5 @@ def unroll(head: Head, batch: Batch, steps: int) -> list[Tensor]:
 def product(head: Head, depth: int, rows: Tensor) -> Tensor:
     """Return the logits [M, V'] of a guess from rows [M, d] of what `unroll` returned."""
     assert isinstance(head, Stacked)
-    logits: Tensor = head.product(depth)(rows)
+    logits: Tensor = head.product_of(depth)(rows)
     return logits

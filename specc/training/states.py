@@ -28,7 +28,8 @@ def read_states(
     Args:
         model: the model, in the type in which it shall compute.
         sequences: tokens.
-        taps: the indexes of the layers after which states are read. -1 is the last layer, before the final norm.
+        taps: the indexes of the layers after which states are read. -1 is the last layer, before the final norm; the
+            number of layers is what the last product reads.
 
     Yields:
         [N, T * D]: the taps' states side by side; and [N, D]: what the model's last product reads. Both in bf16.
@@ -70,8 +71,8 @@ def check_taps(taps: Sequence[int], layers: int) -> None:
         HeadError: a tap is outside the layers, or there is none.
     """
     for tap in taps:
-        if not -layers <= tap < layers:
-            raise HeadError(f"the tap {tap} names no layer of {layers}; give -{layers}..{layers - 1}")
+        if not -layers <= tap <= layers:
+            raise HeadError(f"the tap {tap} names no layer of {layers}; give -{layers}..{layers}")
     if not taps:
         raise HeadError("there is no tap; name the layers whose states the head reads")
 
@@ -93,8 +94,9 @@ def _hooked(model: PreTrainedModel, taps: Sequence[int]) -> Iterator[dict[Any, T
 
     def keep_final(module: nn.Module, args: Any, output: Any) -> None:
         values["final"] = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
+        values[len(layers)] = values["final"]
 
-    hooks = [layers[tap].register_forward_hook(keep(tap)) for tap in taps]
+    hooks = [layers[tap].register_forward_hook(keep(tap)) for tap in taps if tap < len(layers)]
     hooks.append(backbone.register_forward_hook(keep_final))
     try:
         yield values

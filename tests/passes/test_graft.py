@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from specc import passes
+from specc.passes.find import outputs, path_to_head
 from specc.passes.graft import Graft
 from specc.runtime.errors import PassError
 
@@ -79,8 +80,14 @@ def test_a_later_pass_does_not_change_the_weights_of_the_heads_own_graph() -> No
 
 
 def test_a_layer_that_the_model_lacks_is_refused() -> None:
-    with pytest.raises(PassError, match=r"no layer 2; the graph has \[0, 1\]"):
-        passes.run([Graft("a", (2,), fuse(4))], small(Layers(), x=hidden_states()))
+    with pytest.raises(PassError, match=r"no layer 3; the graph has \[0, 1\]"):
+        passes.run([Graft("a", (3,), fuse(4))], small(Layers(), x=hidden_states()))
+
+
+def test_the_number_of_layers_is_what_the_models_last_product_reads() -> None:
+    graph = small(Layers(), x=hidden_states())
+    passes.run([Graft("a", (2,), fuse(4))], graph)
+    assert path_to_head(graph)[-1].all_input_nodes[0] in outputs(graph)["state:a"].all_input_nodes
 
 
 @torch.no_grad()

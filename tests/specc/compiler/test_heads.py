@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import published_heads
 import pytest
 import torch
 from toy_heads import make_head, taps_of
@@ -54,7 +55,7 @@ def test_a_head_of_another_model_is_refused_and_both_are_named(
         fit(target, head)
 
 
-@pytest.mark.parametrize("tap", [3, -2])
+@pytest.mark.parametrize("tap", [4, -2])  # 3 is the state behind the final norm
 def test_a_head_that_reads_a_layer_that_is_not_there_is_refused(target: PreTrainedModel, tap: int) -> None:
     message = rf"reads the states after layer {tap}, and models/tiny has layers 0\.\.2; give a head"
     with pytest.raises(RecipeError, match=message):
@@ -109,3 +110,40 @@ def test_the_targets_table_is_not_copied(target: PreTrainedModel) -> None:
     graph = prepare_head(one, 64, None).graph
     table: Any = target.get_input_embeddings().weight
     assert [t.data_ptr() for t in graph.buffers() if t.shape == table.shape] == [table.data_ptr()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"hidden_size": 32}, "whose hidden_size is 32, and that of models/tiny is 64"),
+        ({"vocab_size": 40}, "whose vocab_size is 40, and that of models/tiny is 512"),
+    ],
+)
+def test_a_head_of_others_is_fitted_or_refused_with_both_numbers(
+    target: PreTrainedModel, change: dict[str, int], message: str | None, tmp_path: Path
+) -> None:
+    config = published_heads.CONFIG | {"hidden_size": 64, "vocab_size": 512} | change
+    size = config["hidden_size"]
+    weights = {name: torch.ones(()).expand(shape) for name, shape in _eagle_shapes(size).items()}
+    source = load_heads([published_heads.write(tmp_path, weights, config)])
+    if message:
+        with pytest.raises(RecipeError, match=f"^head eagle was trained for the model of its checkpoint, {message}"):
+            fit_heads(source, target, describe(target, "models/tiny"))
+    else:
+        (one,) = fit_heads(source, target, describe(target, "models/tiny"))
+        table: Any = target.get_input_embeddings().weight
+        assert one.module.product is not None and one.module.product.data_ptr() == table.data_ptr()
+
+
+def _eagle_shapes(size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a head in EAGLE's format, of a hidden size."""
+    shapes: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys((f"layers.0.self_attn.{n}_proj.weight" for n in "qo"), (size, size)),
+        **dict.fromkeys((f"layers.0.self_attn.{n}_proj.weight" for n in "kv"), (size // 2, size)),
+        **dict.fromkeys((f"layers.0.mlp.{n}_proj.weight" for n in ("gate", "up")), (48, size)),
+        "layers.0.mlp.down_proj.weight": (size, 48),
+        "layers.0.post_attention_layernorm.weight": (size,),
+        "fc.weight": (size, 2 * size),
+    }
+    return shapes

@@ -32,15 +32,20 @@ def test_the_last_tap_lies_before_the_final_norm(model: Path) -> None:
     torch.testing.assert_close(norm(states.float()), final.float(), atol=3e-2, rtol=3e-2)
 
 
+def test_the_number_of_layers_is_the_state_behind_the_final_norm(model: Path) -> None:
+    for states, final in read_states(load_model(str(model)), TEXTS, (3, 0)):
+        assert torch.equal(states[:, : final.shape[1]], final)
+
+
 def test_no_hook_stays(model: Path) -> None:
     target = load_model(str(model))
     list(read_states(target, TEXTS, (0,)))
     assert not any(module._forward_hooks for module in target.modules())
 
 
-@pytest.mark.parametrize("tap", [3, -4])
+@pytest.mark.parametrize("tap", [4, -4])
 def test_a_tap_that_names_no_layer_is_refused(tap: int, model: Path) -> None:
-    message = rf"the tap {tap} names no layer of 3; give -3..2"
+    message = rf"the tap {tap} names no layer of 3; give -3..3"
     with pytest.raises(HeadError, match=message):
         check_taps((0, tap), 3)
     with pytest.raises(HeadError, match=message):

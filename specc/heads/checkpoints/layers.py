@@ -1,0 +1,123 @@
+"""From a checkpoint's words for decoder layers to a head's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specc.heads.checkpoints.format import Parts
+from specc.heads.checkpoints.source import CONFIG, EPS, Source
+from specc.heads.head import HeadConfig, Target
+from specc.runtime.errors import HeadError
+
+ROPE_THETA = 10000.0
+
+
+def layer_parts(
+    source: Source,
+    config: Mapping[str, Any],
+    target: Target,
+    *,
+    architecture: str,
+    taps: tuple[int, ...],
+    weights: dict[str, Tensor],
+    settings: Mapping[str, float],
+) -> Parts:
+    """Make a head of decoder layers.
+
+    Args:
+        source: the checkpoint.
+        config: the part of its configuration that describes the layers.
+        target: the model that the head was trained for.
+        architecture: of the head.
+        taps: the layers that it reads.
+        weights: its tensors by the architecture's names. `vocabulary` is the distance from each of the head's tokens to
+            the model's token, as EAGLE-3 stores it.
+        settings: those that the format decides.
+
+    Raises:
+        HeadError: the configuration describes a layer that specc does not have.
+    """
+    size = weights["head.weight"].shape[0] if "head.weight" in weights else target.vocab_size
+    distances = weights.pop("vocabulary", None)
+    if distances is not None and size < target.vocab_size:
+        weights["vocabulary"] = distances + torch.arange(size)
+    query, gate = (_tensor(source, weights, name) for name in ("layers.0.query.weight", "layers.0.gate.weight"))
+    everything = _layer_settings(source, config, query, gate) | _optional(weights) | dict(settings)
+    return Parts(
+        config=HeadConfig(
+            architecture=architecture, target=target, taps=taps, draft_vocab_size=size, settings=everything
+        ),
+        weights=weights,
+        frequencies=_frequencies(source, config, int(everything["head_size"])),
+    )
+
+
+def _tensor(source: Source, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in weights:
+        raise HeadError(f"{source.directory} lacks what becomes {name} of a head; name a head with a gated MLP a layer")
+    return weights[name]
+
+
+def _optional(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the settings that tell which optional tensors a head has."""
+    names = {
+        "bias": "layers.0.query.bias",
+        "head_norm": "layers.0.query_norm",
+        "fusion_bias": "fc.bias",
+        "input_norm": "layers.0.state_norm",
+        "own_product": "head.weight",
+        "token_norm": "token_norm",
+        "state_norm": "state_norm",
+    }
+    settings: dict[str, float] = {option: 1 for option, name in names.items() if name in weights}
+    return settings | {"final_norm": 1 if "norm" in weights else 0}
+
+
+def _layer_settings(source: Source, config: Mapping[str, Any], query: Tensor, gate: Tensor) -> dict[str, float]:
+    """Return the settings of `specc.heads.layer.Layer`, from a matrix of queries and one of an MLP's gate."""
+    activation = config.get("hidden_act", "silu")
+    if activation != "silu":
+        raise HeadError(f"{source.directory / CONFIG} says hidden_act is {activation!r}; specc runs heads with 'silu'")
+    heads = source.number(config, "num_attention_heads")
+    return {
+        "heads": heads,
+        "key_heads": config.get("num_key_value_heads") or heads,
+        "head_size": query.shape[0] // heads,
+        "mlp_size": gate.shape[0],
+        "rope_theta": float(_rope(config).get("rope_theta") or config.get("rope_theta") or ROPE_THETA),
+        "eps": float(config.get("rms_norm_eps", EPS)),
+    }
+
+
+def _frequencies(source: Source, config: Mapping[str, Any], head_size: int) -> Tensor | None:
+    """Return the frequencies of a scaled rotary embedding, [head_size / 2]; None if it is not scaled."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rope = _rope(config)
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind == "default":
+        return None
+    if kind not in ("linear", "llama3"):
+        raise HeadError(f"{source.directory / CONFIG} scales its positions by {kind!r}; specc knows linear and llama3")
+    theta = rope.get("rope_theta") or config.get("rope_theta") or ROPE_THETA
+    parameters = {**rope, "rope_type": kind, "rope_theta": theta}
+    size = source.number(config, "hidden_size")
+    whole: Any = LlamaConfig(
+        hidden_size=size,
+        num_attention_heads=max(1, size // head_size),
+        head_dim=head_size,
+        max_position_embeddings=config.get("max_position_embeddings", 2048),
+        rope_parameters=parameters,
+    )
+    compute: Callable[..., tuple[Tensor, float]] = ROPE_INIT_FUNCTIONS[kind]
+    return compute(whole, torch.device("cpu"))[0]
+
+
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a configuration says of its rotary embedding, by its old name or its new one."""
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}

@@ -1,0 +1,106 @@
+"""The checkpoints of speculators (vLLM): its kinds `eagle`, `eagle3`, `peagle` and `mtp`.
+
+Its config.json names the kind as `speculators_model_type`, and describes the layers as `transformer_layer_config`. A
+head of EAGLE-3's kind that names layer i reads what goes into the model's layer i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specc.heads.checkpoints.eagle import PAPER, authors_taps
+from specc.heads.checkpoints.format import Format, Parts
+from specc.heads.checkpoints.layers import layer_parts
+from specc.heads.checkpoints.names import NARROW, WIDE, layer_names, rename
+from specc.heads.checkpoints.source import CONFIG, Source
+from specc.heads.eagle3 import EACH, TOGETHER
+from specc.heads.head import Target
+from specc.heads.layer_head import NORM
+from specc.runtime.errors import HeadError
+
+KIND = "speculators_model_type"
+
+
+def _is(kind: str) -> Callable[[Source], bool]:
+    return lambda source: source.config.get(KIND) == kind
+
+
+def _layer_config(source: Source) -> Mapping[str, Any]:
+    """Return what the configuration says of the layers.
+
+    Raises:
+        HeadError: it says nothing.
+    """
+    config = source.config.get("transformer_layer_config")
+    if not isinstance(config, dict):
+        raise HeadError(f"{source.directory / CONFIG} has no transformer_layer_config; download it again")
+    return config
+
+
+def _convert_eagle(source: Source, model: Target) -> Parts:
+    config = _layer_config(source)
+    table = {
+        "fusion_fc.": "fc.",
+        "embedding_layernorm.weight": "token_norm",
+        "pre_lm_head_layernorm.weight": "norm",
+        **layer_names("transformer.", 0, NARROW),
+    }
+    return layer_parts(
+        source,
+        config,
+        source.target(config, model),
+        architecture="eagle",
+        taps=(model.layers,),
+        weights=rename(source, source.files, table),
+        settings={},
+    )
+
+
+def _convert_eagle3(source: Source, model: Target) -> Parts:
+    config = _layer_config(source)
+    count = config.get("num_hidden_layers", 1)
+    table = {
+        "fc.": "fc.",
+        "fc_norm.": "fc_norm.",
+        "input_norm.weight": "input_norm",
+        "norm.weight": "norm",
+        "lm_head.": "head.",
+        "d2t": "vocabulary",
+    }
+    for index in range(count):
+        table |= layer_names(f"layers.{index}.", index, WIDE if index == 0 else NARROW)
+    weights = rename(source, source.files, table)
+    inputs = source.config.get("eagle_aux_hidden_state_layer_ids")
+    settings = PAPER | {"layers": count, "tap_norm": _fold_norms(weights)}
+    if source.config.get("norm_before_residual"):
+        settings["residual_norm"] = 1
+    if source.config.get("norm_output"):
+        settings["next_state"] = NORM
+    return layer_parts(
+        source,
+        config,
+        source.target(config, model),
+        architecture="eagle3",
+        taps=authors_taps(model.layers) if inputs is None else tuple(number - 1 for number in inputs),
+        weights=weights,
+        settings=settings,
+    )
+
+
+def _fold_norms(weights: dict[str, Tensor]) -> int:
+    """Multiply the weights of norms before `fc` into it, and return which norm is left."""
+    each = [weights.pop(name) for name in sorted(name for name in weights if name.startswith("fc_norm."))]
+    together = weights.pop("input_norm", None)
+    scale = torch.cat(each) if each else together
+    if scale is None:
+        return 0
+    weights["fc.weight"] = weights["fc.weight"] * scale
+    return EACH if each else TOGETHER
+
+
+EAGLE = Format(name="speculators' eagle", architecture="eagle", recognises=_is("eagle"), convert=_convert_eagle)
+EAGLE3 = Format(name="speculators' eagle3", architecture="eagle3", recognises=_is("eagle3"), convert=_convert_eagle3)
