@@ -67,6 +67,24 @@ class NgramIndex:
             shortest: tokens that must match at least.
             whole: copy as many tokens after a shorter match too.
         """
+        size, end = self._find(drafted, shortest)
+        if not size:
+            return []
+        if not whole:
+            count = max(1, count // (1 + self.longest - size))
+        return self._copy(end, count, drafted)
+
+    def longest_match(self, count: int) -> tuple[int, list[int]]:
+        """Return how many of the last tokens occur earlier, and what followed them there; 0 and nothing if none do.
+
+        Args:
+            count: tokens to copy, after a match of any length.
+        """
+        size, end = self._find()
+        return size, self._copy(end, count) if size else []
+
+    def _find(self, drafted: Tokens[int] = (), shortest: int = 1) -> tuple[int, int]:
+        """Return the length of the longest match at the end of the text and `drafted`, and where it ended last."""
         tokens, longest = self.tokens, self.longest
         # Without drafted tokens the last n-gram of the text is the one to look up. It must not find itself.
         self._index(len(tokens) if drafted else len(tokens) - 1)
@@ -74,10 +92,12 @@ class NgramIndex:
         for size in range(min(longest, len(tail)), shortest - 1, -1):
             end = self.last_end.get(tuple(tail[-size:]))
             if end:
-                if not whole:
-                    count = max(1, count // (1 + longest - size))
-                return list(islice(cycle([*tokens[end : end + count], *drafted]), count))
-        return []
+                return size, end
+        return 0, 0
+
+    def _copy(self, end: int, count: int, drafted: Tokens[int] = ()) -> list[int]:
+        """Return `count` tokens from a place of the text on. A copy that reaches its end goes on with itself."""
+        return list(islice(cycle([*self.tokens[end : end + count], *drafted]), count))
 
     def _index(self, end: int) -> None:
         """Add the n-grams that end at `end` or before."""

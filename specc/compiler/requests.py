@@ -11,7 +11,7 @@ from specc.compiler.options import Options
 from specc.compiler.plans import RecipePlan
 from specc.recipes import DECODE, committing, prefill
 from specc.recipes.defaults import WIDTHS
-from specc.runtime.block import Block
+from specc.runtime.block import Block, Parents
 from specc.runtime.tree import Tree
 
 
@@ -53,7 +53,7 @@ def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1, heads: Collection[s
     for plan in plans:
         recipe = plan.method.name
         for block in plan.blocks.verify:
-            add(block, _chain_name(block.slots) if block.is_chain else f"verify-{recipe}", recipe)
+            add(block, _verify_name(block, recipe), recipe)
         for role, block in plan.blocks.engines.items():
             add(block, f"{role}-{recipe}" if block.model == "target" else f"{block.model}-{role}", recipe)
     if lanes > 1:
@@ -103,6 +103,13 @@ def settle_widths(requests: Iterable[EngineRequest], graphs: Graphs, options: Op
 def without_width(block: Block) -> Block:
     """Return what blocks that differ in width alone have in common, as the narrowest of them."""
     return replace(block, topology=Tree.chain(1))
+
+
+def _verify_name(block: Block, recipe: str) -> str:
+    """Name a block that verifies the drafts of a recipe. Chains and trees of any shape may serve other recipes too."""
+    if isinstance(block.topology, Parents):
+        return f"verify-tree-{block.slots}"
+    return _chain_name(block.slots) if block.is_chain else f"verify-{recipe}"
 
 
 def _chain_name(slots: int) -> str:

@@ -76,6 +76,11 @@ class DefaultTrees:
     head_nodes: int = 11
     # Levels of that tree at most. Anew: heldout.
     head_depth: int = 5
+    # Levels of that tree at most where lookup drafts too. Anew: heldout.
+    head_depth_beside_lookup: int = 3
+    # Share of copies whose first token is right, by how many tokens match. Anew: heldout; "Copies by the length of
+    # their match" in the log.
+    match_rates: tuple[float, ...] = (0.15, 0.4, 0.7, 0.8, 0.85, 0.9)
     # Slots of one call of a draft that grows a tree. Anew: steps.
     frontier: int = 4
 
@@ -88,6 +93,13 @@ class WidthPolicy:
     prefill: int = 64
     # Slots of chains narrower than a recipe's own. Anew: tune; "Chains of 6 slots, not 8" in the log.
     below: tuple[int, ...] = (4, 6)
+    # Slots of dynamic trees narrower than a recipe's own. Anew: as for below.
+    trees: tuple[int, ...] = (4, 6, 8)
+    # Share of a step with one slot that a step with more slots costs beside them. Anew: tune, which puts the measured
+    # costs of all widths in its place.
+    wide_step: float = 0.09
+    # Share of such a step that each slot after the first costs. Anew: as for wide_step.
+    slot: float = 0.034
     # Slots of the chains that `specc tune` measures and may choose. Anew: the curve of `specc tune BUNDLE`.
     curve: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 

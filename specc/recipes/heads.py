@@ -6,6 +6,8 @@ from specc.recipes.blocks import CONFIDENCE, DECODE, chains, count, head_block, 
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.drafters.eagle_lookup import check_match_rates
+from specc.runtime.node_budget import NodeBudget, check_step_costs
 from specc.runtime.tree import Tree
 
 
@@ -32,9 +34,15 @@ _CHAIN = {
     "num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most"),
     "assistant_confidence_threshold": CONFIDENCE,
 }
+STEP_COSTS = Parameter(
+    None,
+    "pairs of slots and the cost of a step; these widths are compiled, and as many nodes are drafted as pay; [] drafts "
+    "whole trees (default: 4, 6, 8 and all slots)",
+)
 _NODES = {
     "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most", "60"),
     "max_depth": Parameter(TREES.head_depth, "levels of the tree at most", "6"),
+    "step_costs": STEP_COSTS,
 }
 EAGLE = Method(
     name="eagle",
@@ -139,11 +147,21 @@ EAGLE3 = Method(
 def _plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan trees by a recurrent head. A call runs some nodes of a level, which see those above them in the tree."""
     slots, depth = 1 + count(values, "num_speculative_tokens"), count(values, "max_depth")
+    costs = step_costs(slots) if values["step_costs"] is None else check_step_costs(values["step_costs"])
+    arguments = dict(values) | {"step_costs": tuple(costs)}
+    NodeBudget(slots - 1, costs)
     width = TREES.frontier
     frontier = Frontier(width, 1 + width * depth)
-    engines = {"draft": head_block(head, frontier), **_reading_blocks(head, 1 + depth)}
-    verify = (DECODE, Block(Parents(slots)))
-    return MethodBlocks(verify, engines, {name: values[name] for name in ("num_speculative_tokens", "max_depth")})
+    longest = slots if "match_rates" in values else 1 + depth
+    engines = {"draft": head_block(head, frontier), **_reading_blocks(head, longest)}
+    widths = [n for n, _ in costs if 1 < n < slots]
+    return MethodBlocks((DECODE, *(Block(Parents(n)) for n in (*widths, slots))), engines, arguments)
+
+
+def step_costs(slots: int) -> list[tuple[int, float]]:
+    """Return the widths of a dynamic tree of so many slots, and what a step of each costs until it is measured."""
+    widths = [*(width for width in WIDTHS.trees if width < slots), slots]
+    return [(1, 1.0), *((width, round(1 + WIDTHS.wide_step + WIDTHS.slot * (width - 1), 3)) for width in widths)]
 
 
 def _plan_eagle3_tree(values: Values, facts: Facts) -> MethodBlocks:
@@ -156,17 +174,54 @@ EAGLE3_TREE = Method(
     try_when="A head was trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
         "A trained layer drafts, as in eagle3. It grows a tree: each level runs the nodes that are likeliest to be "
-        "reached, by its own probabilities. Then all nodes are ranked once more. The likeliest are the draft. The "
-        "model verifies them in one step."
+        "reached, by its own probabilities. Then all nodes are ranked once more. As many of the likeliest are the "
+        "draft as pay by the costs of a step. The model verifies them in one step."
     ),
     paper="EAGLE-2, Li et al. 2024, arXiv:2406.16858; EAGLE-3, Li et al. 2025, arXiv:2503.01840",
-    departures=("The tree is smaller, since a step with 60 slots costs much more on a CPU than on a GPU.",),
+    departures=(
+        "The tree is smaller, since a step with 60 slots costs much more on a CPU than on a GPU.",
+        "Trees have as many nodes as pay; the paper's always have their full size.",
+    ),
     family=Family.HEADS,
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
     plan=_plan_eagle3_tree,
     parameters=_NODES,
+    needs=("head",),
+    head="eagle3",
+)
+
+
+def _plan_eagle3_lookup(values: Values, facts: Facts) -> MethodBlocks:
+    check_match_rates(values["match_rates"])
+    return _plan_tree("eagle3", values, facts)
+
+
+EAGLE3_LOOKUP = Method(
+    name="eagle3-lookup",
+    title="EAGLE-3's trained layer and prompt lookup, in one tree",
+    try_when="A head was trained for the model, and answers repeat the prompt or themselves here and there.",
+    about=(
+        "It looks for the last few tokens at an earlier place of the text. What followed them there is one path of the "
+        "tree. The longer the match, the likelier the path. A trained layer gives the other nodes, as in eagle3-tree, "
+        "and nodes of one path are one node. As many of the likeliest are the draft as pay by the costs of a step."
+    ),
+    paper="EAGLE-3, Li et al. 2025, arXiv:2503.01840; Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding",
+    departures=("It is specc's own combination of the two. Neither of them has chances by the length of a match.",),
+    family=Family.HEADS,
+    drafter="eagle-lookup",
+    topology="dynamic tree",
+    length="budget",
+    plan=_plan_eagle3_lookup,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most, copied ones included"),
+        "max_depth": Parameter(TREES.head_depth_beside_lookup, "levels at most that the head drafts"),
+        "step_costs": STEP_COSTS,
+        "match_rates": Parameter(
+            TREES.match_rates, "how often a copy's first token is right, by how many tokens match: 1, 2, …"
+        ),
+    },
     needs=("head",),
     head="eagle3",
 )

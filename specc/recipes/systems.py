@@ -95,5 +95,5 @@ SYSTEMS = (
 # Recipes that are none of these systems: specc's own, and neighbours of the list.
 OTHER_RECIPES = (
     "plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "draft-and-verify",
-    "eagle3", "eagle3-tree", "medusa", "eagle", "eagle2", "mtp",
+    "eagle3", "eagle3-tree", "eagle3-lookup", "medusa", "eagle", "eagle2", "mtp",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from specc.compiler.graphs import PreparedGraph
 from specc.compiler.options import Options
 from specc.compiler.plans import choose_methods, plan_recipes
 from specc.compiler.requests import EngineRequest, engine_requests, name_blocks, settle_widths, without_width
-from specc.recipes import Facts
+from specc.recipes import Facts, HeadFacts
 from specc.recipes.defaults import WIDTHS
 from specc.runtime.block import Block, Layers
 from specc.runtime.tree import Tree
@@ -44,6 +44,14 @@ def test_blocks_are_named_after_what_they_do() -> None:
         "assistant-prefill",
         "draft-layer-skip",
     ]
+
+
+def test_trees_of_any_shape_are_named_by_their_slots_since_recipes_share_them() -> None:
+    choice = options("eagle3-tree", "eagle3-lookup")
+    facts = Facts(layers=4, vocab_size=100, heads={"eagle3": HeadFacts()})
+    plans = plan_recipes(choose_methods(choice, ["eagle3"]), facts, choice)
+    verify = [name for name in name_blocks(plans, heads=facts.heads).values() if name.startswith("verify")]
+    assert verify == ["verify-tree-4", "verify-tree-6", "verify-tree-8", "verify-tree-12"]
 
 
 def test_lanes_decode_and_verify_as_widely_as_a_recipe_does() -> None:

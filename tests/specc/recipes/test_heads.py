@@ -24,7 +24,7 @@ def test_a_chain_has_engines_for_a_token_for_a_step_and_for_a_prompt() -> None:
 @pytest.mark.parametrize("depth", [1, 5])
 def test_a_tree_grows_by_a_frontier_that_sees_all_of_it(depth: int) -> None:
     blocks = EAGLE3_TREE.plan(EAGLE3_TREE.settle({"max_depth": depth}), FACTS)
-    assert blocks.verify == (DECODE, Block(Parents(12)))
+    assert blocks.verify == (DECODE, *(Block(Parents(slots)) for slots in (4, 6, 8, 12)))
     topology = blocks.engines["draft"].topology
     assert (
         isinstance(topology, Frontier) and topology.span == 1 + 4 * depth and blocks.engines["feed"].slots == 1 + depth
