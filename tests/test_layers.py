@@ -229,7 +229,7 @@ def test_a_second_copy_under_another_name_is_refused() -> None:
 # Our own invariants, which no input can break. `python -O` removes every assert, so none may guard input.
 INVARIANTS = {
     "runtime/engines/tensorrt.py": "self.inputs['past_len'][0] == start",
-    "runtime/sequence.py": "len(self.tokens) == len(self.cache) + 1",
+    "runtime/sequence.py": "len(self.tokens) == len(self.cache.tokens) + 1",
 }
 
 

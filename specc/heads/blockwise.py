@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specc.heads.eagle3 import Attend
 from specc.heads.head import HeadConfig, setting
+from specc.heads.layer import Attend
 from specc.heads.stacked import SharedProduct
 
 

@@ -10,8 +10,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from specc.heads.eagle3 import Attend
 from specc.heads.head import HeadConfig, LastStateHead, linear, setting
+from specc.heads.layer import Attend
 
 
 class Stacked(LastStateHead):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specc.heads import Head
-from specc.heads.eagle3 import Attend
 from specc.heads.head import LastStateHead, rms_norm
+from specc.heads.layer import Attend
 from specc.heads.stacked import Stacked
 from specc.training.batches import Batch
 from specc.training.eagle3 import DraftAttention

@@ -40,15 +40,15 @@ def eagle_weights(bias: bool = False) -> dict[str, Tensor]:
     return weights | layer("layers.0.", input_norm=False)
 
 
-def eagle3_weights(known: int = KNOWN) -> dict[str, Tensor]:
+def eagle3_weights(size: int = KNOWN) -> dict[str, Tensor]:
     weights = {
         "fc.weight": random(SIZE, 3 * SIZE, seed=52),
         "norm.weight": random(SIZE, seed=53),
-        "lm_head.weight": random(known, SIZE, seed=54),
+        "lm_head.weight": random(size, SIZE, seed=54),
     }
-    if known < VOCABULARY:
-        tokens = torch.arange(known) + (torch.arange(known) > 9) * 3  # the model's tokens 0..9 and 13..26
-        weights["d2t"] = tokens - torch.arange(known)
+    if size < VOCABULARY:
+        tokens = torch.arange(size) + (torch.arange(size) > 9) * 3  # the model's tokens 0..9 and 13..26
+        weights["d2t"] = tokens - torch.arange(size)
         weights["t2d"] = torch.zeros(VOCABULARY, dtype=torch.bool).index_fill(0, tokens, True)
     return weights | layer("midlayer.", wide=True)
 
@@ -67,10 +67,10 @@ def test_eagle_makes_the_next_state_of_the_token_beside_the_last_state(bias: boo
     torch.testing.assert_close(outputs["logits"], state @ product.T, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("known", [KNOWN, VOCABULARY])
-def test_eagle3_attends_to_the_token_beside_the_states_of_three_layers(known: int, tmp_path: Path) -> None:
-    weights = eagle3_weights(known)
-    head = loaded(write(tmp_path, weights, CONFIG | {"draft_vocab_size": known}))
+@pytest.mark.parametrize("size", [KNOWN, VOCABULARY])
+def test_eagle3_attends_to_the_token_beside_the_states_of_three_layers(size: int, tmp_path: Path) -> None:
+    weights = eagle3_weights(size)
+    head = loaded(write(tmp_path, weights, CONFIG | {"draft_vocab_size": size}))
     outputs = run(head)
     tokens, _, states = inputs()
     x = states[:, [1, 3, 4]].flatten(1) @ weights["fc.weight"].T  # what goes into the layers 2, 8 // 2 and 8 - 3
@@ -79,7 +79,7 @@ def test_eagle3_attends_to_the_token_beside_the_states_of_three_layers(known: in
     assert (head.architecture, head.taps) == ("eagle3", (1, 3, 4))
     torch.testing.assert_close(outputs["state"], state, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(outputs["logits"], logits, atol=1e-4, rtol=1e-4)
-    if known == VOCABULARY:
+    if size == VOCABULARY:
         assert head.vocabulary is None
     else:
         assert head.vocabulary is not None
