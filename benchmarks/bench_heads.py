@@ -36,6 +36,7 @@ DEPTHS = 4
 
 
 def main() -> None:
+    """Train each kind of head, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("recipes", nargs="*", help="default: all that can be trained")
