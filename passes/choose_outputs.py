@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from math import inf
 
+import torch
 from torch.fx import GraphModule, Node
 
 from specc.runtime.block import STATE
@@ -24,7 +26,8 @@ class ChooseOutputs(Pass):
              log_softmax(logits)[top_ids]} for "top_k:k". With both, the ids are the first of the top ids.
              The outputs "logits" and "hidden" stay as they are, and so do "state:NAME" and "next_state", if asked for.
              With an output `vocabulary` [tokens] int64, the graph knows some of the model's tokens only: ids become
-             vocabulary[ids].
+             vocabulary[ids], and logits become gather(cat(logits, -inf), places). `places` [the model's tokens] int64
+             has the number of each token in the vocabulary, or that behind the last.
     """
 
     outputs: tuple[str, ...]
@@ -55,14 +58,22 @@ class ChooseOutputs(Pass):
                 else:
                     raise PassError(f"no output {output!r}; the graph has {', '.join(named)}")
             if "vocabulary" in named:
-                _map_back(graph, values, named["vocabulary"])
+                _map_back(graph, values, named)
         rows = {name: node for name, node in named.items() if name.startswith("present")}
         set_outputs(graph, values | rows)
         return len(self.outputs)
 
 
-def _map_back(graph: GraphModule, values: dict[str, Node], vocabulary: Node) -> None:
-    """Replace the numbers of tokens in a vocabulary of some tokens by the tokens themselves."""
+def _map_back(graph: GraphModule, values: dict[str, Node], named: dict[str, Node]) -> None:
+    """Replace the numbers of tokens in a vocabulary of some tokens by the tokens themselves, and spread the logits."""
+    call = graph.graph.call_function
     for name in ("ids", "top_ids"):
         if name in values:
-            values[name] = graph.graph.call_function(aten.index.Tensor, (vocabulary, [values[name]]))
+            values[name] = call(aten.index.Tensor, (named["vocabulary"], [values[name]]))
+    if "logits" in values:
+        padded = call(aten.constant_pad_nd.default, (values["logits"], [0, 1], -inf))
+        # The index of `gather` needs a row for each slot. To index by one row alone takes seven times as long.
+        row = call(
+            aten.zeros_like.default, (call(aten.slice.Tensor, (values["logits"], -1, 0, 1)),), {"dtype": torch.int64}
+        )
+        values["logits"] = call(aten.gather.default, (padded, -1, call(aten.add.Tensor, (row, named["places"]))))

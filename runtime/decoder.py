@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .call import Call, finish
 from .draft import Draft, Outputs
+from .draft_head import draft_rows
 from .engine import Engine
 from .errors import CODE_ERRORS, SpeccError
 from .lanes import Lane
@@ -69,6 +70,7 @@ class Decoder:
         self._shared, self._method, self._exact_engine, self._lane_for = shared, method, exact_engine, lane_for
         self._prompt = len(decoding.seq.tokens)
         self._reader: Engine | None = None  # The engine that runs the tokens without rows.
+        self._begins = True  # Whether the next step that drafts is the first one on these rows.
 
     def advance(self) -> list[int]:
         """Take a step alone, and return its new tokens. While the prompt is read, a step has none.
@@ -86,9 +88,11 @@ class Decoder:
         seq, lane = self.decoding.seq, self._lane_for(self)
         if not self.started or lane.current is not seq or seq.caches is not lane.caches:
             lane.claim(seq, self._exact_engine)
-            self.started, self.reads, self._reader = True, True, None
+            self.started, self.reads, self._begins, self._reader = True, True, True, None
         if self.reads:
             return (yield from self._read(limits.prompt_tokens))
+        if self._begins:
+            self._reuse_draft_rows(lane)
         try:
             _, accepted = yield from stepping(self.decoding, limits.draft_tokens)
         except SpeccError:
@@ -101,6 +105,13 @@ class Decoder:
         """Count a run of an engine for the step under way. Those that read the prompt do not count."""
         if not self.reads:
             self.decoding.stats.charge(seconds)
+
+    def _reuse_draft_rows(self, lane: Lane) -> None:
+        """Copy the rows of the drafter's own caches that other requests have, now that they are needed."""
+        engines = [self._shared.engines[name] for name in self._method.recipe.engines.values()]
+        for name, keys in draft_rows(engines, self.decoding.seq.tokens).items():
+            self._shared.lanes.reuse(lane, keys, name)
+        self._begins = False
 
     def _read(self, most: int) -> Generator[Call, Outputs, list[int]]:
         """Run tokens that have no row, as many as one call takes. At the prompt's end choose the next token."""

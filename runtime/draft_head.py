@@ -7,14 +7,14 @@ the target has verified the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
 from .call import Call
 from .draft import Outputs
 from .engine import Engine
-from .sequence import Cache, Sequence
+from .sequence import TARGET, Cache, Sequence
 from .tree import Tree
 
 
@@ -59,6 +59,17 @@ def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outpu
         root = outputs.only(0 if engine.block.last_row else width - 1, width - 1)
     assert root is not None
     return HeadRoot(cache, root)
+
+
+def draft_rows(engines: Iterable[Engine], tokens: Items[int]) -> dict[str, list[int]]:
+    """Return the numbers of the rows that a drafter's own caches shall have of a text, by the name of the cache.
+
+    Args:
+        engines: the drafter's engines.
+        tokens: the text. Its last token runs in any case.
+    """
+    blocks = [engine.block for engine in engines if engine.block.cache != TARGET]
+    return {block.cache: (row_keys(tokens) if block.inputs else list(tokens))[:-1] for block in blocks}
 
 
 def row_keys(tokens: Items[int]) -> list[int]:

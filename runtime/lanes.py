@@ -112,25 +112,26 @@ class Lanes:
         rows = common_prefix(tokens, prompt)
         return rows if rows >= len(tokens) * self.policy.min_share else 0
 
-    def reuse(self, lane: Lane, tokens: Tokens[int]) -> None:
-        """Copy rows of a text to its lane from lanes that have more of them, whether they are in use or not.
+    def reuse(self, lane: Lane, tokens: Tokens[int], name: str = TARGET) -> None:
+        """Copy rows of a text to its lane from the lane that has most of them, whether that one is in use or not.
 
         The caller holds the lock of the model, so that nobody writes rows. It may ask again after each call of prefill:
         then requests that begin alike compute what they share once, even if they came at once.
 
         Args:
             lane: that of the text, which claimed it.
-            tokens: the text without its last token, which runs in any case.
+            tokens: the text without its last token, which runs in any case; of another cache than the target's, the
+                numbers of its rows, as it has them.
+            name: the cache.
         """
         if not (self._shares_rows or lane.exact_engine):
             return
         others = [other for other in tuple(self._all) if other is not lane and other.exact_engine == lane.exact_engine]
-        for name, cache in lane.caches.items():
-            rows = common_prefix(cache.tokens, tokens)
-            sources = {common_prefix(o.caches[name].tokens, tokens): o.caches[name] for o in others if name in o.caches}
-            most = max(sources, default=0)
-            if most >= rows + self.policy.min_copied_rows:
-                cache.copy(sources[most], most)
+        rows = common_prefix(lane.caches[name].tokens, tokens) if name in lane.caches else 0
+        sources = {common_prefix(o.caches[name].tokens, tokens): o.caches[name] for o in others if name in o.caches}
+        most = max(sources, default=0)
+        if most >= rows + self.policy.min_copied_rows:
+            lane.caches[name].copy(sources[most], most)
 
     def give_back(self, lane: Lane) -> None:
         """Let others take a lane."""

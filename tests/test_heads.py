@@ -36,7 +36,7 @@ from specc.runtime.tree import Tree
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
-RECIPES = ("eagle3", "eagle3-tree", "medusa")
+RECIPES = ("eagle3", "eagle3-tree", "eagle3-lookup", "medusa")
 ALL_RECIPES = (*RECIPES, "blockwise")
 LONG = [i % 400 for i in range(150)]  # longer than the engine that reads prompts
 
@@ -197,6 +197,34 @@ def _drafts(
     return [(text, draft) for text, draft in drafts if draft.tree.slots > 1]
 
 
+def test_logits_are_the_heads_and_minus_infinity_for_tokens_that_it_does_not_know(
+    compiled: Compiled, runner: Model
+) -> None:
+    head, session = compiled.heads["eagle3"], runner.session()
+    assert head.vocabulary is not None
+    session.generate(LONG, 2, recipe="eagle3", guard=False, ignore_eos=True)
+    states, tokens = session.cache.states["eagle3"][:9].copy(), LONG[1:10]
+    cache = Cache(session.engines["eagle3-prefill"].store)
+    call = Call(session.engines["eagle3-prefill"], cache, 0, tokens, Tree.chain(9), {"state": states})
+    logits_NV = call.run().logits_NV
+    assert logits_NV is not None
+    with torch.no_grad():
+        logits = head(torch.tensor([tokens]), torch.arange(9)[None], torch.from_numpy(states)[None])["logits"][0, -1]
+    expected = np.full(logits_NV.shape[1], -np.inf, np.float32)
+    expected[head.vocabulary.numpy()] = logits.numpy()
+    np.testing.assert_allclose(logits_NV[0], expected, atol=1e-3)
+
+
+def test_a_request_can_sample_its_drafts(runner: Model) -> None:
+    options: dict[str, Any] = {"temperature": 0.7, "ignore_eos": True, "guard": False}
+    answers = [
+        runner.session().generate(PROMPTS[0], 24, recipe="eagle3", acceptance="speculative", seed=seed, **options)
+        for seed in (1, 1, 2)
+    ]
+    assert answers[0].token_ids == answers[1].token_ids != answers[2].token_ids
+    assert sum(answer.stats.accepted for answer in answers) > 0 and all(answer.stats.lossless for answer in answers)
+
+
 def test_medusas_tree_is_filled_from_the_last_state(
     compiled: Compiled, runner: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +256,23 @@ def test_lanes_keep_states_too(compiled: Compiled) -> None:
         assert together is not None and together.calls > 0
         for seq in sequences:
             _same_states(compiled, seq.cache)
+
+
+@pytest.mark.parametrize("recipe", ["eagle3", "eagle3-tree"])
+def test_a_request_copies_the_heads_rows_of_one_that_begins_alike(compiled: Compiled, recipe: str) -> None:
+    """Its tokens and accepted drafts are those of a request that is alone, and the head does not read its prompt."""
+    ours, other = [*LONG, 7], [*LONG, 8]
+    answers, calls = [], []
+    for texts in ([ours], [other, ours]):
+        with specc.load(compiled.bundle) as model:
+            for text in texts:
+                before = model.engines["eagle3-prefill"].calls
+                answer = model.submit(text, 24, recipe=recipe, ignore_eos=True).result(120)
+            calls.append(model.engines["eagle3-prefill"].calls - before)
+            answers.append(answer)
+    lone, second = answers
+    assert calls == [3, 0] and second.token_ids == lone.token_ids
+    assert second.stats.mean_acceptance_length == lone.stats.mean_acceptance_length > 1
 
 
 def _same_states(compiled: Compiled, cache: Cache) -> None:

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..call import Call
 from ..draft import ONE_SLOT, Accepted, Draft, Outputs, Verified
 from ..draft_chain import chaining
 from ..draft_head import running_head
 from ..engine import Engine
-from ..lengths import Confidence, Length, Schedule
+from ..errors import RecipeError
+from ..lengths import LengthPolicy
 from ..sequence import Sequence
-from . import Drafter, Drafting, Proposal, check_counts, check_probability
+from . import Drafter, Drafting, Proposal
 
 
 class Eagle(Drafter):
     """A drafter of chains by a head that reads the target's states, and then its own."""
 
-    def __init__(
-        self,
-        draft: Engine,
-        feed: Engine,
-        prefill: Engine,
-        num_speculative_tokens: int = 4,
-        assistant_confidence_threshold: float = 0.0,
-    ) -> None:
+    takes_length = True
+
+    def __init__(self, draft: Engine, feed: Engine, prefill: Engine, sample: bool = False, **length: Any) -> None:
         """Keep the engines and the parameters.
 
         Args:
             draft: an engine of the head with one slot.
             feed: an engine of the head for the tokens of a step.
             prefill: an engine of the head for many tokens.
-            num_speculative_tokens: tokens of a draft at most.
-            assistant_confidence_threshold: drafting stops after a token to which the head gave a smaller probability.
-        """
-        check_counts(num_speculative_tokens=num_speculative_tokens)
-        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
-        self.engine, self.engines = draft, (draft, feed, prefill)
-        self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
+            sample: sample the drafted tokens if the request samples. Tokens that the head does not know have the
+                probability 0.
+            **length: the parameters of `LengthPolicy`.
 
-    def length(self) -> Length:
-        """Make the length policy of one request."""
-        return Length(Schedule(self.count), [Confidence(self.threshold)] if self.threshold else [])
+        Raises:
+            RecipeError: a parameter is out of range, or the head returns no logits to sample from.
+        """
+        self.engine, self.engines = draft, (draft, feed, prefill)
+        self.sample, self.length = sample, LengthPolicy(**length)
+        if sample and not all("logits" in engine.block.outputs for engine in self.engines):
+            raise RecipeError("the head returns no probabilities to sample drafts from; compile the bundle again")
 
     def open(self, seq: Sequence) -> EagleDrafting:
         return EagleDrafting(self, seq)
@@ -50,7 +48,7 @@ class EagleDrafting(Drafting[Eagle]):
 
     def __init__(self, drafter: Eagle, seq: Sequence) -> None:
         super().__init__(drafter, seq)
-        self.length = drafter.length()
+        self.length = drafter.length.open()
 
     def propose(self, room: int) -> Proposal:
         seq = self.seq
@@ -64,7 +62,8 @@ class EagleDrafting(Drafting[Eagle]):
             return Call(engine, cache, slot - 1, (token,), ONE_SLOT, {"state": before.next_state_NS})
 
         room = min(room, cache.store.capacity - len(seq.tokens) - 1)
-        return (yield from chaining(make_call, seq, room=room, length=self.length, first=root.outputs))
+        sample, first = self.drafter.sample, root.outputs
+        return (yield from chaining(make_call, seq, room=room, length=self.length, first=first, sample=sample))
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         self.length.observe(len(draft.tokens) - 1, len(accepted.slots) - 1)

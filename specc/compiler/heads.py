@@ -17,7 +17,7 @@ from specc import passes
 from specc.compiler.capture import EXAMPLE_SLOTS, export_module
 from specc.compiler.graphs import PreparedGraph
 from specc.compiler.weights import share_tied
-from specc.heads import Checkpoint, Head, Target, digest, open_head
+from specc.heads import Checkpoint, Head, HeadConfig, Target, digest, open_head
 from specc.huggingface.hub import local_head
 from specc.passes import find
 from specc.recipes import HeadFacts
@@ -26,6 +26,7 @@ from specc.runtime.manifest import ModelSpec
 
 REMEDY = "give a head that was trained for this model: specc train"
 VOCABULARY = "vocabulary"  # The output by which a graph says which tokens its logits are for.
+PLACES = "places"  # The output that says for each of the target's tokens which logit is its own.
 OUTPUTS = {"logits": "logits", "state": "next_state"}  # By a head's own name of it, the name in its graph.
 
 
@@ -191,11 +192,19 @@ def prepare_head(head: TargetHead, capacity: int, dump: Path | None) -> Prepared
     outputs = [OUTPUTS[name] for name in head.outputs]
     graph = export_module(_Outputs(head), f"head {head.name}", _example(head.module, head.hidden_size), outputs)
     if head.module.vocabulary is not None:
-        tokens = find.constant(graph, VOCABULARY, head.module.vocabulary)
-        find.set_outputs(graph, find.outputs(graph) | {VOCABULARY: tokens})
+        tables = {VOCABULARY: head.module.vocabulary, PLACES: _places(head.module.vocabulary, head.module.config)}
+        nodes = {name: find.constant(graph, name, table) for name, table in tables.items()}
+        find.set_outputs(graph, find.outputs(graph) | nodes)
     records = passes.run(passes.preparation(capacity), graph, dump)
     share_tied(graph)
     return PreparedGraph(graph, tuple(records))
+
+
+def _places(vocabulary: Tensor, config: HeadConfig) -> Tensor:
+    """Return for each of the target's tokens, [V], its number in the head's vocabulary, or that behind the last."""
+    places = torch.full((config.target.vocab_size,), len(vocabulary))
+    places[vocabulary] = torch.arange(len(vocabulary))
+    return places
 
 
 def graft(head: TargetHead) -> passes.Graft:

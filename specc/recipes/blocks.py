@@ -42,9 +42,16 @@ def committing(block: Block, heads: Iterable[str]) -> Block:
     return replace(block, outputs=(*block.outputs, *(f"{STATE}{name}" for name in heads)))
 
 
-def head_block(head: str, topology: Tree | Frontier, *, last_row: bool = False) -> Block:
-    """Return a block of a recurrent head, which has rows of its own."""
-    outputs = ("ids", f"top_k:{RANKS}", "next_state")
+def head_block(head: str, topology: Tree | Frontier, *, last_row: bool = False, logits: bool = False) -> Block:
+    """Return a block of a recurrent head, which has rows of its own.
+
+    Args:
+        head: the head's architecture.
+        topology: how many slots there are, and which see which.
+        last_row: whether only the last slot's token is guessed.
+        logits: whether it returns logits, from which drafts are sampled.
+    """
+    outputs = ("ids", f"top_k:{RANKS}", *(("logits",) if logits else ()), "next_state")
     return Block(topology, outputs, last_row=last_row, model=head, cache=head, inputs=("state",))
 
 

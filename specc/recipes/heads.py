@@ -14,15 +14,18 @@ from specc.runtime.tree import Tree
 def _plan_chain(head: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan chains by a recurrent head. After a step, one call runs the accepted tokens beside the target's states."""
     slots = 1 + count(values, "num_speculative_tokens")
-    engines = {"draft": head_block(head, Tree.chain(1)), **_reading_blocks(head, slots)}
+    engines = {"draft": head_block(head, Tree.chain(1), logits=True), **_reading_blocks(head, slots)}
     return MethodBlocks(chains(slots), engines, length_arguments(values))
 
 
 def _reading_blocks(head: str, slots: int) -> dict[str, Block]:
-    """Return the blocks of a head that run accepted tokens: those of a step of so many slots, and of a prompt."""
+    """Return the blocks of a head that run accepted tokens: those of a step of so many slots, and of a prompt.
+
+    Recipes with trees have them with logits too, so that they share them with chains, whose drafts can be sampled.
+    """
     return {
-        "feed": head_block(head, Tree.chain(slots), last_row=True),
-        "prefill": head_block(head, Tree.chain(WIDTHS.prefill), last_row=True),
+        "feed": head_block(head, Tree.chain(slots), last_row=True, logits=True),
+        "prefill": head_block(head, Tree.chain(WIDTHS.prefill), last_row=True, logits=True),
     }
 
 
@@ -129,7 +132,8 @@ EAGLE3 = Method(
     about=(
         "A trained layer drafts. It reads the model's hidden states of several layers beside the embeddings of tokens. "
         "For tokens that are only drafted it reads its own state instead. It drafts a chain, one token a call. The "
-        "model verifies it in one step, which also gives the states for the next draft."
+        "model verifies it in one step, which also gives the states for the next draft. With --acceptance "
+        "speculative a request that samples has sampled drafts."
     ),
     paper="EAGLE-3, Li et al. 2025, arXiv:2503.01840",
     departures=("Drafts are chains; eagle3-tree has trees.",),

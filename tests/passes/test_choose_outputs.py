@@ -120,6 +120,21 @@ return {ids: index_1, top_ids: index_2, top_logprobs: gather_1}""",
     assert (values["ids"].tolist(), values["top_ids"].tolist()) == ([40], [[40, 60]])
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+def test_logits_of_tokens_outside_the_vocabulary_are_minus_infinity(slots: int) -> None:
+    x = torch.randn(1, slots, 3)
+    graph = small(double, x=x)
+    tables = {"vocabulary": torch.tensor([5, 0, 3]), "places": torch.tensor([1, 3, 3, 2, 3, 0])}
+    nodes = {name: constant(graph, name, table) for name, table in tables.items()}
+    set_outputs(graph, outputs(graph) | nodes)
+    ChooseOutputs(("ids", "logits"))(graph)
+    graph.recompile()
+    values = graph(x)
+    expected = torch.full((1, slots, 6), -torch.inf)
+    expected[..., tables["vocabulary"]] = x * 2
+    assert torch.equal(values["logits"], expected) and torch.equal(values["ids"], expected.argmax(-1))
+
+
 def test_ranks_of_stacked_heads_stand_side_by_side() -> None:
     x = torch.tensor([[[[1.0, 3.0, 2.0], [9.0, 7.0, 8.0]]]])  # [1, 1 slot, 2 heads, 3 tokens]
     graph = small(double, x=x)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from toys import HEADS, World, prompts
 
-from specc.recipes import DECODE, committing
+from specc.recipes import DECODE, committing, prefill
 from specc.recipes.blocks import head_block
 from specc.runtime.call import finish
 from specc.runtime.draft import Outputs
-from specc.runtime.draft_head import HeadRoot, row_keys, running_head
+from specc.runtime.draft_head import HeadRoot, draft_rows, row_keys, running_head
 from specc.runtime.engine import Engine
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.tree import Tree
@@ -94,6 +94,13 @@ def test_rows_of_a_target_that_returns_no_states_are_not_read() -> None:
 def test_numbers_of_rows_tell_texts_apart_from_the_first_token_on() -> None:
     assert row_keys([1, 2, 3]) != row_keys([9, 2, 3]) and row_keys([1, 2, 3])[1:] == [3]
     assert row_keys([1]) == row_keys([]) == []
+
+
+def test_rows_of_a_text_have_the_numbers_by_which_each_cache_has_them() -> None:
+    world = World()
+    engines = [*engines_of(world, 1, 4), world.engine(DECODE), world.engine(prefill("assistant"))]
+    tokens = [5, 6, 7, 8]
+    assert draft_rows(engines, tokens) == {"eagle3": row_keys(tokens)[:-1], "assistant": [5, 6, 7]}
 
 
 def test_states_of_all_heads_are_kept_whichever_head_drafts() -> None:

@@ -115,10 +115,22 @@ def test_rows_are_copied_from_a_lane_in_use_as_far_as_the_texts_agree() -> None:
     _ = free.caches["draft"]
     lanes.give_back(free)
     prompt = [*TEXT[:25], 7, 7, 7]
-    assert ready(lanes, prompt) is free
+    assert ready(lanes, prompt) is free and not free.caches["draft"].tokens
+    lanes.reuse(free, prompt, "draft")
     for name in ("target", "draft"):
         assert free.caches[name].tokens == TEXT[:25] == rows_of(free, name)[:25].tolist()
     assert busy.caches["target"].tokens == TEXT
+
+
+def test_a_lane_gets_a_cache_for_rows_that_are_copied_and_none_if_there_are_none() -> None:
+    lanes, _ = lanes_of(2)
+    busy, lane = lanes.take(), lanes.take()
+    fill(busy, TEXT, name="draft")
+    lanes.reuse(lane, TEXT, "other")
+    lanes.reuse(lane, TEXT[:15], "draft")
+    assert set(lane.caches) == {"target"}
+    lanes.reuse(lane, TEXT, "draft")
+    assert lane.caches["draft"].tokens == TEXT
 
 
 def test_the_last_token_of_a_prompt_runs_although_its_row_is_there() -> None:

@@ -84,6 +84,12 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
         {"name": "s2d", "assistant": True, "num_speculative_tokens": 2, "exits": [1, 3], "exit_threshold": 0.5},
     ),
     "short-context": ("speculative", {"name": "short-context", "num_speculative_tokens": 2, "context_tokens": 2}),
+    "eagle3, 1": ("speculative", {"name": "eagle3", "num_speculative_tokens": 1}),
+    "eagle3, 2": ("speculative", {"name": "eagle3", "num_speculative_tokens": 2}),
+    "eagle3, threshold": (
+        "speculative",
+        {"name": "eagle3", "num_speculative_tokens": 2, "assistant_confidence_threshold": 0.4},
+    ),
     "draft-and-verify": ("speculative", {"name": "draft-and-verify", "num_speculative_tokens": 2}),
 }
 
