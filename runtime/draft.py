@@ -36,6 +36,7 @@ class Draft(NamedTuple):
             less those of another; empty if no rule asked for them.
         by: the engine of the target that verifies the draft; None is the narrowest one of the recipe that it fits.
         meanwhile: yields calls of the drafter's engines that may run while the target verifies the draft.
+        values: by slot, the chance that the slot is accepted, as the drafter sees it; empty if it does not say.
     """
 
     tokens: tuple[int, ...]
@@ -44,6 +45,7 @@ class Draft(NamedTuple):
     logits: Mapping[int, np.ndarray] = NONE
     by: Engine | None = None
     meanwhile: Generator[Call, Outputs, None] | None = None
+    values: tuple[float, ...] = ()
 
     @classmethod
     def chain(
@@ -65,6 +67,7 @@ class Draft(NamedTuple):
             tree=chain if parents == chain.parents else Tree(parents),
             probs={place[slot]: probs_V for slot, probs_V in self.probs.items() if slot in place},
             logits={place[slot]: logits_V for slot, logits_V in self.logits.items() if slot in place},
+            values=tuple([self.values[slot] for slot in slots]) if self.values else (),
         )
 
 

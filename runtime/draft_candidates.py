@@ -75,7 +75,8 @@ class Candidates:
         nodes = [0, *sorted(self._budget.best(self.values))]
         slot = {node: i for i, node in enumerate(nodes)}
         parents = tuple([slot.get(self.parents[node], -1) for node in nodes])
-        return Draft(tuple([self.tokens[node] for node in nodes]), Tree(parents))
+        values = tuple([self.values[node] for node in nodes])
+        return Draft(tuple([self.tokens[node] for node in nodes]), Tree(parents), values=values)
 
     def _add(self, parent: int, token: int, value: float) -> int:
         """Add a node, or add to the value of the one that is there, and return it."""

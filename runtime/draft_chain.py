@@ -77,9 +77,9 @@ def chaining(
     Returns:
         The draft.
     """
-    tokens, probs, logits, sampling = [seq.pending], {}, {}, seq.sampling
+    tokens, values, probs, logits, sampling = [seq.pending], [1.0], {}, {}, seq.sampling
     sample = sample and not sampling.greedy
-    outputs, stops = first, bool(length.stops)
+    outputs, stops, reads = first, bool(length.stops), length.reads_probability
     for slot in range(min(length.begin(), room)):
         if slot or outputs is None:
             outputs = yield make_call(slot, tokens[-1], outputs)
@@ -95,13 +95,16 @@ def chaining(
             probability = probs[slot][tokens[-1]]
         else:
             tokens.append(outputs.ids_N[0])
-            probability = outputs.top(0)[1][0] if length.reads_probability else 1.0
+            probability = outputs.top(0)[1][0] if reads else 1.0
+        if reads:
+            values.append(values[-1] * float(probability))
         if stops and not length.goes_on(probability):
             break
     if keep_logits and len(tokens) - 1 not in logits:
         outputs = yield make_call(len(tokens) - 1, tokens[-1], outputs)
         logits[len(tokens) - 1] = _logits(outputs)
-    return Draft.chain(tokens, probs, logits)
+    draft = Draft.chain(tokens, probs, logits)
+    return draft._replace(values=tuple(values)) if reads else draft
 
 
 def _logits(outputs: Outputs) -> np.ndarray:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from shell import copied
+from shell import specc as command
 from toy_heads import save_fitted, taps_of
 from transformers import PreTrainedModel
 
@@ -32,6 +34,8 @@ from specc.runtime.scheduler import SchedulerPolicy
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
+from specc.tuning.policy import TUNING
+from specc.tuning.tune import tune
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 
@@ -273,6 +277,21 @@ def test_a_request_copies_the_heads_rows_of_one_that_begins_alike(compiled: Comp
     lone, second = answers
     assert calls == [3, 0] and second.token_ids == lone.token_ids
     assert second.stats.mean_acceptance_length == lone.stats.mean_acceptance_length > 1
+
+
+def test_tuning_chooses_the_size_of_a_heads_drafts(compiled: Compiled, tmp_path: Path) -> None:
+    copy = copied(compiled.bundle, tmp_path)
+    plan = tune(copy, tokens=10, limit=1)
+    tuned = {recipe.name: recipe.parameters for recipe in open_bundle(copy).manifest.recipes}
+    assert plan.predicted.keys() == plan.acceptance.keys() == set(RECIPES)
+    assert len(plan.acceptance["eagle3"].by_depth) == 4 and len(plan.acceptance["eagle3-tree"].by_rank) > 1
+    assert tuned["eagle3"]["assistant_confidence_threshold"] in TUNING.thresholds
+    for name in ("eagle3-tree", "eagle3-lookup"):
+        widths = [slots for slots, _ in tuned[name]["step_costs"]]
+        assert widths == [1, 4, 6, 8, 12] and tuned[name]["step_costs"][0][1] == 1.0
+    assert 1 <= tuned["eagle3-tree"]["max_depth"] <= 5 and tuned["eagle3-lookup"]["max_depth"] == 3
+    assert all(max(map(len, proposal.tree)) <= 3 for name, proposal in plan.trees.items() if name == "medusa")
+    assert command("test", copy).status == 0
 
 
 def _same_states(compiled: Compiled, cache: Cache) -> None:

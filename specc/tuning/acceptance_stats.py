@@ -15,6 +15,7 @@ from specc.runtime.recipe import Recipe
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
 from specc.runtime.session import Session
 from specc.runtime.stats import Stats
+from specc.tuning.draft_replay import DraftRecord
 from specc.tuning.policy import CALIBRATION, CalibrationPolicy
 
 
@@ -28,12 +29,14 @@ class Step:
         draft_calls: mean calls of each draft engine for a draft of this request; empty if the step drafted nothing.
         ranks: one pair for each slot of the accepted path. The first item is the rank of the child that was accepted,
             or None if none was. The second is the number of children.
+        record: the draft, if its drafter said how likely each slot is; else None.
     """
 
     drafted: int
     accepted: int
     draft_calls: Mapping[str, float]
     ranks: tuple[tuple[int | None, int], ...]
+    record: DraftRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,8 @@ def _recording(rule: Acceptance, steps: list[Step]) -> Acceptance:
             (None if child is None else draft.tree.rank[child], len(draft.tree.children[slot]))
             for slot, child in zip(accepted.slots, children, strict=True)
         )
-        steps.append(Step(draft.tree.slots - 1, len(accepted.slots) - 1, {}, ranks))
+        record = DraftRecord.of(draft, accepted.slots)
+        steps.append(Step(draft.tree.slots - 1, len(accepted.slots) - 1, {}, ranks, record))
         return accepted
 
     return recording

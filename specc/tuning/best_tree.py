@@ -17,7 +17,7 @@ class Costs:
     Attributes:
         widths: the cost of one verification, by how many slots it has.
         call: the cost of one call of the drafter's engine; 0 if the drafter has no engine.
-        slots: how many tokens of one level a call of the drafter's engine takes.
+        slots: how many tokens of one level a call of the drafter's engine takes; 0 if one call drafts the whole tree.
     """
 
     widths: Mapping[int, float]
@@ -32,7 +32,9 @@ class Costs:
         return self.widths[min(width for width in self.widths if width >= slots)]
 
     def draft(self, tree: Tree) -> float:
-        """Return the cost of drafting a tree: each level's tokens that have children run together."""
+        """Return the cost of drafting a tree: each level's tokens that have children run together, or all at once."""
+        if not self.slots:
+            return self.call
         parents = Counter(int(tree.depth[slot]) for slot in range(tree.slots) if tree.children[slot])
         return self.call * sum(ceil(count / self.slots) for count in parents.values())
 

@@ -14,6 +14,7 @@ from specc.runtime.recipe import Recipe
 from specc.runtime.session import Session, open_session
 from specc.runtime.width_invariance import is_lossless
 from specc.tuning.chain_widths import chains, with_all_widths
+from specc.tuning.draft_replay import opened
 from specc.tuning.plan import TunePlan
 from specc.tuning.policy import TuningPolicy
 from specc.tuning.step_costs import faster_on_one_thread
@@ -26,8 +27,8 @@ class Job:
     """A bundle that is tuned, and what to tune it on.
 
     Attributes:
-        bundle: the bundle as it was compiled, but its recipes verify with all widths, and small drafts run on one
-            thread.
+        bundle: the bundle as it was compiled, but its recipes verify with all widths, drafts are as large as they can
+            be, and small drafts run on one thread.
         compiled: its manifest as it was compiled.
         session: a session on `bundle`.
         chains: the target's engines that verify chains, by their slots.
@@ -89,6 +90,7 @@ def prepare(bundle: Bundle, texts: Sequence[str], tokens: int, policy: TuningPol
     single_threaded = faster_on_one_thread(replace(bundle, manifest=compiled), drafts, contexts[0])
     widths = chains(compiled)
     manifest = with_single_threads(with_all_widths(compiled, widths), single_threaded)
+    manifest = replace(manifest, recipes=tuple(opened(recipe) for recipe in manifest.recipes))
     tuned = replace(bundle, manifest=manifest)
     session = open_session(tuned)
     return Job(

@@ -56,6 +56,8 @@ class TuningPolicy:
     least_speedup: float = 1.05
     # Levels of a proposed tree. Anew: acceptance by depth in `specc tune BUNDLE --json`.
     tree_depth: int = 8
+    # Probabilities below which a chain may end. Anew: predicted against measured in `specc tune BUNDLE`.
+    thresholds: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     # Share of its speed that a recipe may lose when a width is left out. Anew: `specc tune BUNDLE` with 0, and
     # benchmarks/bench_engines.py for the load time and the memory that a width costs.
     width_slack: float = 0.01

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from specc.runtime.recipe import Recipe
 from specc.tuning.acceptance_stats import Calibration, Step
+from specc.tuning.draft_replay import COSTS, DEPTH, NEVER, RATES, THRESHOLD, cut, ends_by_confidence
 from specc.tuning.policy import TUNING
 from specc.tuning.step_costs import StepCost
 
@@ -55,27 +56,51 @@ def rank_candidates(
     def speedup(candidate: Recipe) -> float:
         return predict(candidate, recipe, calibration.steps, calls, calibration.outside)
 
-    recipes = [drop_widths(candidate, speedup, slack) for candidate in candidates(recipe, calls)]
+    recipes = [
+        candidate if COSTS in candidate.parameters else drop_widths(candidate, speedup, slack)
+        for candidate in candidates(recipe, calls)
+    ]
     return sorted((Candidate(r, speedup(r)) for r in recipes), key=lambda candidate: -candidate.speedup)
 
 
 def candidates(recipe: Recipe, calls: Mapping[str, Call]) -> list[Recipe]:
     """List the recipe with every draft length up to its own.
 
-    A recipe whose draft has another shape, or whose length is not one parameter, is returned as it is. A shorter draft
-    keeps no engine that is wider than it needs.
+    A chain that ends by confidence alone gets every threshold besides. A tree that knows the costs of steps gets every
+    depth besides, and the measured costs if it has none. A recipe whose draft has another shape, or whose length is
+    not one parameter, is returned as it is. A shorter draft keeps no engine that is wider than it needs.
     """
+    if COSTS in recipe.parameters:
+        return _trees(recipe, calls)
     lengths = [name for name in LENGTHS if name in recipe.parameters]
     if len(lengths) != 1 or SHAPES & recipe.parameters.keys():
         return [recipe]
     parameter = lengths[0]
 
-    def with_length(length: int) -> Recipe:
+    thresholds: list[Mapping[str, float]] = [{}]
+    if ends_by_confidence(recipe.parameters) and recipe.parameters[THRESHOLD] <= NEVER:
+        thresholds = [{THRESHOLD: threshold} for threshold in TUNING.thresholds]
+
+    def with_length(length: int, threshold: Mapping[str, float]) -> Recipe:
         enough = next(i for i, name in enumerate(recipe.verify, 1) if calls[name].slots > length)
-        parameters = {**recipe.parameters, parameter: length}
+        parameters = {**recipe.parameters, parameter: length, **threshold}
         return replace(recipe, parameters=parameters, verify=recipe.verify[:enough])
 
-    return [with_length(length) for length in range(1, recipe.parameters[parameter] + 1)]
+    every = range(1, recipe.parameters[parameter] + 1)
+    return [with_length(length, threshold) for length in every for threshold in thresholds]
+
+
+def _trees(recipe: Recipe, calls: Mapping[str, Call]) -> list[Recipe]:
+    """List the recipe with the measured costs of its steps and every depth of the head's tree.
+
+    A copy of the text is not bounded by the depth. Then the depth stays, since a record does not tell copies apart.
+    """
+    one, *others = sorted(calls[name] for name in recipe.verify)
+    measured_costs = tuple((call.slots, round(call.cost / one.cost, 3)) for call in (one, *others))
+    costs = recipe.parameters[COSTS] or measured_costs
+    deepest = recipe.parameters[DEPTH]
+    depths = [deepest] if RATES in recipe.parameters else range(1, deepest + 1)
+    return [replace(recipe, parameters={**recipe.parameters, COSTS: costs, DEPTH: depth}) for depth in depths]
 
 
 def predict(
@@ -94,15 +119,26 @@ def predict(
     unchanged = recipe.parameters == original.parameters
     verifiers = sorted(calls[name] for name in recipe.verify)
 
-    def cut(count: float) -> float:
+    def at_most(count: float) -> float:
         return count if unchanged else min(count, longest)
 
     tokens = cost = 0.0
     for step in steps:
-        drafted = cut(step.drafted)
+        draft_calls: Mapping[str, float]
+        if step.record and not unchanged:
+            smaller = cut(step.record, recipe.parameters, original.parameters)
+            drafted, accepted = float(smaller.drafted), float(min(step.accepted, smaller.accepted))
+            draft = recipe.engines.get("draft", "")
+            draft_calls = {
+                name: max(0.0, count - smaller.fewer_calls) if name == draft else count
+                for name, count in step.draft_calls.items()
+            }
+        else:
+            drafted, accepted = at_most(step.drafted), at_most(step.accepted)
+            draft_calls = {name: at_most(count) for name, count in step.draft_calls.items()}
         verify = next((call for call in verifiers if call.slots > drafted), verifiers[-1])
-        drafting = sum(calls[name].cost * cut(count) for name, count in step.draft_calls.items())
-        tokens += 1 + cut(step.accepted)
+        drafting = sum(calls[name].cost * count for name, count in draft_calls.items())
+        tokens += 1 + accepted
         cost += drafting + verify.cost + outside
     return tokens / cost
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from specc.runtime.manifest import Manifest
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
 from specc.tuning.acceptance_stats import Calibration, acceptance_rates
@@ -38,13 +39,20 @@ def _better_tree(
     if not rates:
         return None
     widths = {costs[name].slots: costs[name].milliseconds for name in (*recipe.verify, *job.chains.values())}
-    tree_costs = Costs(widths)
+    tree_costs, depth = Costs(widths), job.policy.tree_depth
     if "draft" in recipe.engines:
-        draft = costs[recipe.engines["draft"]]
-        tree_costs = Costs(widths, draft.milliseconds, draft.slots)
+        draft, stack = costs[recipe.engines["draft"]], _stack(job.bundle.manifest, recipe.engines["draft"])
+        tree_costs = Costs(widths, draft.milliseconds, 0 if stack else draft.slots)
+        depth = min(depth, stack or depth)
     present = Tree(tuple(recipe.parameters["tree"]))
-    better = best_tree(rates, tree_costs, job.policy.tree_depth)
+    better = best_tree(rates, tree_costs, depth)
     gain = speed(better, rates, tree_costs) / speed(present, rates, tree_costs)
     if gain < job.policy.least_speedup:
         return None
     return TreeProposal(tree=tuple(tuple(path) for path in better.paths), predicted_gain=round(gain, 3))
+
+
+def _stack(manifest: Manifest, name: str) -> int:
+    """Return how many tokens one call of an engine guesses, one after another; 0 if it guesses one from each slot."""
+    shapes = [t.shape for e in manifest.engines if e.name == name for t in e.outputs if t.name == "top_ids"]
+    return next((shape[2] for shape in shapes if len(shape) == 4), 0)

@@ -8,6 +8,8 @@ import pytest
 
 from specc.runtime.recipe import Recipe
 from specc.tuning.acceptance_stats import Calibration, Step
+from specc.tuning.draft_replay import NEVER, DraftRecord
+from specc.tuning.policy import TUNING
 from specc.tuning.speedup_model import Call, candidates, drop_widths, predict, rank_candidates
 from specc.tuning.step_costs import StepCost
 
@@ -40,6 +42,51 @@ def test_lengths_are_tried_if_one_parameter_says_all_of_a_draft() -> None:
     parameters = {"tree": [-1, 0, 0], "num_speculative_tokens": 2}
     tree = Recipe(name="tree", drafter="tree", verify=("wide",), parameters=parameters)
     assert candidates(tree, CALLS) == [tree]
+
+
+CONFIDENT = replace(CHAIN, parameters={"num_speculative_tokens": 2, "assistant_confidence_threshold": NEVER})
+TREE = Recipe(
+    name="tree",
+    drafter="tree",
+    verify=("decode", "two", "wide"),
+    engines={"draft": "draft"},
+    parameters={"num_speculative_tokens": 3, "max_depth": 2, "step_costs": ()},
+)
+
+
+def test_a_chain_that_ends_by_confidence_is_tried_with_every_threshold() -> None:
+    options = [tuple(c.parameters.values()) for c in candidates(CONFIDENT, CALLS)]
+    assert options == [(length, threshold) for length in (1, 2) for threshold in TUNING.thresholds]
+
+
+def test_an_unlikely_token_is_worth_a_threshold() -> None:
+    record = DraftRecord((-1, 0, 1), (1.0, 0.2, 0.1), (0,))
+    steps = [Step(2, 0, {"draft": 2.0}, (), record)] * 9
+    shorter = replace(CONFIDENT, parameters={"num_speculative_tokens": 2, "assistant_confidence_threshold": 0.3})
+    assert predict(shorter, CONFIDENT, steps, CALLS, 0.0) == pytest.approx(1 / (2.0 + 15.0))
+
+
+def test_a_tree_gets_the_measured_costs_of_its_steps_and_every_depth() -> None:
+    costs = ((1, 1.0), (2, 1.1), (4, 1.5))
+    assert [(c.parameters["max_depth"], c.parameters["step_costs"]) for c in candidates(TREE, CALLS)] == [
+        (1, costs),
+        (2, costs),
+    ]
+    copies = replace(TREE, parameters={**TREE.parameters, "match_rates": (0.5,)})
+    assert [c.parameters["max_depth"] for c in candidates(copies, CALLS)] == [2]
+    chosen = replace(TREE, parameters={**TREE.parameters, "step_costs": ((1, 1.0), (4, 1.4))})
+    assert {c.parameters["step_costs"] for c in candidates(chosen, CALLS)} == {((1, 1.0), (4, 1.4))}
+
+
+def test_a_smaller_tree_saves_slots_and_calls_and_loses_what_it_would_not_have_drafted() -> None:
+    record = DraftRecord((-1, 0, 0, 1), (1.0, 0.5, 0.1, 0.05), (0, 1, 3))
+    steps = [Step(3, 2, {"draft": 1.0}, (), record)]
+    calls = CALLS | {"two": Call(2, 11.0)}
+    whole, pruned = candidates(TREE, calls)[1], candidates(TREE, calls)[0]
+    # Of the values 0.5, 0.1, 0.05 only the first is worth more than it costs.
+    assert predict(whole, TREE, steps, calls, 0.0) == pytest.approx(2 / (2.0 + 11.0))
+    assert predict(pruned, TREE, steps, calls, 0.0) == pytest.approx(2 / 11.0)
+    assert predict(TREE, TREE, steps, calls, 0.0) == pytest.approx(3 / (2.0 + 15.0))
 
 
 def test_a_shorter_draft_needs_no_wider_engine_than_holds_it() -> None:
