@@ -38,6 +38,7 @@ from .out_of_place import OutOfPlace
 from .pad_heads import PadHeads
 from .parents_input import ParentsInput
 from .protocol import Miss, Pass
+from .quantized_rows import QuantizedRows
 from .skip_sublayers import SkipSublayers
 
 __all__ = ["Graft", "Miss", "Pass", "fork", "pipeline", "preparation", "run", "state_preparation"]
@@ -88,6 +89,8 @@ def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[
     if layers.skip_attention or layers.skip_mlp:
         passes.append(SkipSublayers(layers.skip_attention, layers.skip_mlp))
     passes.append(LowerAttention(capacity))
+    if block.quantized_group:
+        passes.append(QuantizedRows(block.quantized_group))
     if block.lanes > 1:
         passes.append(Lanes(block.lanes, topology))
     if isinstance(topology, Parents):

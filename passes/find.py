@@ -12,7 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from . import operators  # noqa: F401  torch.ops.specc has its operators only after this import
+from . import operators, row_operators  # noqa: F401  torch.ops.specc has its operators only after this import
 from .arguments import int_arg
 
 aten = torch.ops.aten
@@ -21,6 +21,8 @@ CACHED = torch.ops.specc.cached_attention.default
 LANES = torch.ops.specc.lanes_attention.default
 RMS_NORM = torch.ops.specc.rms_norm.default
 ROTARY = torch.ops.specc.rotary.default
+DEQUANTIZED_ROWS = torch.ops.specc.dequantized_rows.default
+WRITE_ROWS = torch.ops.specc.write_rows.default
 ADD = aten.add.Tensor
 MUL = aten.mul.Tensor
 PANEL_LINEARS = (torch.ops.specc.panel_linear.default, torch.ops.specc.panel_quantized_linear.default)

@@ -15,6 +15,7 @@ STATE = "state:"
 WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
 INPUTS = ("state",)  # What a block can read in each slot besides a token.
 MOST_LANES = 256
+MOST_GROUP = 1 << 16  # rows
 OUTPUT = re.compile(rf"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)|{STATE}[a-z][a-z0-9_]*|next_state")
 
 
@@ -77,6 +78,8 @@ class Block:
         lanes: how many sequences one call runs, each over rows of its own. The tokens of all lanes stand in one line,
             lane after lane; each lane's slots have the topology.
         inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head.
+        quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 bits, in
+            groups of so many rows; see runtime/quantized_rows.py.
     """
 
     topology: Tree | Parents | Frontier
@@ -89,6 +92,7 @@ class Block:
     cache: str = "target"
     lanes: int = 1
     inputs: tuple[str, ...] = ()
+    quantized_group: int = 0
 
     def __post_init__(self) -> None:
         for output in self.outputs:
@@ -103,6 +107,10 @@ class Block:
             raise RecipeError(f"unknown type of weights {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
         if not 1 <= self.lanes <= MOST_LANES:
             raise RecipeError(f"lanes is {self.lanes}; give 1 to {MOST_LANES}")
+        if not 0 <= self.quantized_group <= MOST_GROUP:
+            raise RecipeError(f"quantized_group is {self.quantized_group}; give 0 to {MOST_GROUP}")
+        if self.lanes > 1 and self.quantized_group:
+            raise RecipeError(f"a block of {self.lanes} lanes reads all rows as they are; leave out quantized_group")
         if self.lanes > 1 and self.last_row:
             raise RecipeError(f"a block of {self.lanes} lanes returns all rows; leave out last_row, or lanes")
 

@@ -22,7 +22,7 @@ COMPILED_AT = "compiled_at"  # `Manifest.extra` has the time of the compile unde
 MOST = 2**31 - 1  # No size is larger. Products of sizes are compared with the machine's memory.
 MOST_THREADS = 4096
 # Bytes of one element, by the type's name in a manifest: of tensors and of caches.
-SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "int32": 4, "int64": 8}
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "uint8": 1, "int32": 4, "int64": 8}
 Dtype = Annotated[str, tuple(SIZES)]
 
 
@@ -32,7 +32,7 @@ class Tensor:
 
     Attributes:
         name: as the engine's file has it.
-        dtype: float32, float16, bfloat16, bool, int32 or int64.
+        dtype: float32, float16, bfloat16, bool, uint8, int32 or int64.
         shape: every dimension a number, at the width that the engine of the manifest has.
     """
 

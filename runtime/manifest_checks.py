@@ -13,6 +13,7 @@ from .draft import STATES
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
 from .manifest_notes import check_notes
+from .quantized_rows import COUNT, PARTS, part_shapes
 from .recipe import Recipe
 
 TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
@@ -212,6 +213,8 @@ def _inputs(engine: EngineSpec) -> Mapping[str, Expected]:
         shapes["parents"] = ("int64",), (slots,)
     if isinstance(block.topology, Frontier):
         shapes |= {"mask": (("bool",), (slots, block.topology.span)), "depth": (("int64",), (slots,))}
+    if block.quantized_group:
+        shapes[COUNT] = ("int64",), (1,)
     return shapes | dict.fromkeys(block.inputs, (FLOATS, (1, slots, ANY)))
 
 
@@ -241,10 +244,23 @@ def _check_cached(engine: EngineSpec, tensor: Tensor, cache: CacheSpec) -> None:
     lane = "0"
     if engine.block.lanes > 1:
         lane, _, row = row.partition(".")
-    layer, _, part = row.rpartition(".")
+    layer, kind, part = _cached_name(row)
     heads, size = cache.layers.get(layer, (0, 0)) if lane in map(str, range(engine.block.lanes)) else (0, 0)
-    if part not in ("key", "value") or tensor.shape != (1, heads, cache.capacity, size):
+    if part:
+        group = engine.block.quantized_group
+        shapes = part_shapes(kind, heads, cache.capacity, size, group) if group and size else {}
+        fits = shapes.get(part) == (tensor.dtype, tensor.shape) and tensor.name.startswith(CACHED[0])
+    else:
+        fits = tensor.shape == (1, heads, cache.capacity, size)
+    if kind not in ("key", "value") or not fits:
         raise BundleError(
             f"manifest: engine {engine.name}: {tensor.name!r} is {list(tensor.shape)}, which is not in cache "
             f"{engine.block.cache}; {AGAIN}"
         )
+
+
+def _cached_name(row: str) -> tuple[str, str, str]:
+    """Split the name of a tensor in a cache, such as 0.key or 0.key.codes, in layer, kind, and part of the copy."""
+    head, _, last = row.rpartition(".")
+    layer, _, kind = head.rpartition(".")
+    return (layer, kind, last) if last in PARTS else (head, last, "")

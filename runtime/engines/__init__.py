@@ -232,7 +232,7 @@ class Engines:
         if (cache, lane) not in self._stores:
             backend, spec = _backend(self.backend), self.bundle.manifest.caches[cache]
             tensors = (t for e in self.specs() if e.block.cache == cache for t in e.inputs)
-            dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values."))
+            dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values.") and t.name.endswith(".key"))
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
             if lane:
                 self._check_lane(spec)

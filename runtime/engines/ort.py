@@ -79,6 +79,11 @@ def load(
             f"engine {spec.name} has operators of {kernels.PACKAGE}, which run on ONNX Runtime's own CPU provider and "
             f"not on {device.provider}; leave out --execution-provider, or compile with --lowering fast"
         )
+    if spec.block.quantized_group and not many_caches(device):
+        raise BackendError(
+            f"engine {spec.name} reads rows in 4 bits, which ONNX Runtime's own CPU provider alone keeps; "
+            "leave out --device and --execution-provider, or take another recipe"
+        )
     file = bundle.file(spec.file)
     with backend_errors(
         lambda error: f"ONNX Runtime {ort.__version__} cannot load {file}{free(device.device)}: {error}"

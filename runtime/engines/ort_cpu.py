@@ -10,12 +10,13 @@ import numpy as np
 
 from ..device import CPU, Device
 from ..manifest import CacheSpec, EngineSpec
+from ..quantized_rows import COUNT, QuantizedRows
 from ..sequence import KVStore, Rows, displaced
 from .host_memory import HostArray
 from .onnx_runtime import FATAL, ort
 
 DTYPES = {"int64": np.int64, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
-          "float16": np.float16}  # fmt: skip
+          "float16": np.float16, "uint8": np.uint8}  # fmt: skip
 # How long a thread waits awake for work before it sleeps: about what passes between two steps. ONNX Runtime's own 50 ms
 # take a core from whoever runs next; with 0 every step wakes the threads anew.
 # Measured on two cores of a Xeon (AVX-512), ONNX Runtime 1.31; benchmarks/LOG.md has other values.
@@ -55,12 +56,15 @@ class HostKV(Rows):
         self._memory: list[HostArray] = []
         self._small = int(spec.capacity * SMALL_PAGES)  # Until so many rows are filled, pages are small.
         self.values: dict[str, ort.OrtValue] = {}
+        self._names = list(by_shape.values())
         for (heads, size), names in by_shape.items():
             array = memory((len(names), heads, spec.capacity, size), DTYPES[spec.dtype])
             self._memory.append(array)
             for i, name in enumerate(names):
                 self.values[name] = ort.OrtValue.ortvalue_from_numpy(array.values[i : i + 1])
         self.arrays = [array.values for array in self._memory]
+        self._committed = 0
+        self._copies: dict[int, list[QuantizedRows]] = {}  # By the rows of a group, those of each shape.
         self._filled = 0  # The most rows that were ever filled.
         self._pages = sum(array.separate for array in self._memory)
         self._separate, self._share = self._pages > 0, self._pages / (JOINED_OVER * spec.capacity)
@@ -73,6 +77,8 @@ class HostKV(Rows):
                     if to != slot:
                         array[:, :, start + to] = array[:, :, start + slot]
         end = start + len(slots)
+        self.rewind(start)
+        self._committed = end
         self._filled = max(self._filled, end)
         if self._separate and end > self._small:
             self._join_pages(len(slots))
@@ -83,8 +89,38 @@ class HostKV(Rows):
             return 0
         for array, other in zip(self.arrays, source.arrays, strict=True):
             array[:, :, :rows] = other[:, :, :rows]
+        self.rewind(0)
+        self._committed = rows
         self._filled = max(self._filled, rows)
         return rows
+
+    def rewind(self, rows: int) -> int:
+        """Return `rows`: the rows behind them become scratch as they are, and have no codes any more."""
+        self._committed = min(self._committed, rows)
+        for copies in self._copies.values():
+            for copy in copies:
+                copy.rewind(rows)
+        return rows
+
+    def add_copy(self, group: int) -> dict[str, ort.OrtValue]:
+        """Keep a copy in 4 bits beside the rows, and return its tensors by names such as 0.key.codes.
+
+        Args:
+            group: rows of a group.
+        """
+        if group not in self._copies:
+            pairs = zip(self._names, self.arrays, strict=True)
+            self._copies[group] = [QuantizedRows(names, rows, group) for names, rows in pairs]
+        return {
+            f"{name}.{part}": ort.OrtValue.ortvalue_from_numpy(array)
+            for copy in self._copies[group]
+            for name, parts in copy.values.items()
+            for part, array in parts.items()
+        }
+
+    def follow(self, group: int) -> int:
+        """Round the committed rows that are due in a copy, and return how many have codes."""
+        return max([copy.follow(self._committed) for copy in self._copies[group]], default=0)
 
     @property
     def uncommitted(self) -> int:
@@ -106,6 +142,8 @@ class OrtRunner:
     def __init__(self, session: ort.InferenceSession, spec: EngineSpec, store: HostKV) -> None:
         self.session = session
         self._store = store  # What is bound are views of its arrays, which do not keep the arrays alive.
+        self._group = spec.block.quantized_group
+        rows = store.values | (store.add_copy(self._group) if self._group else {})
         self.binding = session.io_binding()
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
@@ -117,7 +155,7 @@ class OrtRunner:
             for tensor in tensors:
                 prefix, _, row = tensor.name.partition(".")
                 if prefix in ("past_key_values", "present"):
-                    bind(tensor.name, store.values[row])
+                    bind(tensor.name, rows[row])
                     continue
                 arrays[tensor.name] = np.zeros(tensor.shape, DTYPES[tensor.dtype])
                 value = ort.OrtValue.ortvalue_from_numpy(arrays[tensor.name])
@@ -126,6 +164,8 @@ class OrtRunner:
 
     def run(self) -> None:
         """Read the inputs, update the rows in place, write the outputs."""
+        if self._group:
+            self.inputs[COUNT][0] = self._store.follow(self._group)
         self.session.run_with_iobinding(self.binding)
 
 

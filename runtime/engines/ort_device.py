@@ -23,7 +23,7 @@ from .onnx_runtime import ort
 
 # By a type's name: ONNX's number for it, and the numpy type that carries its bytes on the host.
 TYPES: dict[str, tuple[int, Any]] = {
-    "float32": (1, np.float32), "int32": (6, np.int32), "int64": (7, np.int64),
+    "float32": (1, np.float32), "uint8": (2, np.uint8), "int32": (6, np.int32), "int64": (7, np.int64),
     "bool": (9, np.bool_), "float16": (10, np.float16), "bfloat16": (16, np.uint16),
 }  # fmt: skip
 # By provider: the run option that names a captured graph. A provider ignores the options of another.

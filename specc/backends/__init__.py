@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -78,6 +78,7 @@ class Backend(Protocol):
         builds_in_parallel: Whether it may build several engines at once. One that times kernels may not.
         has_lanes: Whether it builds blocks that run several sequences in one call.
         has_heads: Whether it builds blocks of trained heads, and states of the target.
+        has_quantized_rows: Whether it builds blocks that read rows in 4 bits.
     """
 
     suffix: str
@@ -85,6 +86,7 @@ class Backend(Protocol):
     builds_in_parallel: bool = False
     has_lanes: bool = False
     has_heads: bool = False
+    has_quantized_rows: bool = False
 
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
@@ -148,6 +150,22 @@ def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1, *, hea
         if dtype is not None and dtype not in builder.types:
             raise BackendError(f"backend {name} has no {dtype}; it has {', '.join(builder.types)}")
     Block(Tree.chain(1), lanes=lanes)  # refuses a number out of range
+
+
+def check_blocks(names: Sequence[str], recipe: str, blocks: Iterable[Block]) -> None:
+    """Refuse backends that cannot build the blocks of a recipe.
+
+    Raises:
+        BackendError: a backend does not build one of them.
+    """
+    if not any(block.quantized_group for block in blocks):
+        return
+    for name in names:
+        if not backend(name).has_quantized_rows:
+            raise BackendError(
+                f"recipe {recipe} reads rows in 4 bits, and backend {name} builds no such engines; "
+                "leave the recipe out, or give --backend onnx"
+            )
 
 
 def typed(block: Block, name: str, all_names: Sequence[str], dtype: str | None, options: Options = DEFAULT) -> Block:

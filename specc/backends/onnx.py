@@ -20,7 +20,14 @@ from specc import passes
 from specc.backends import DEFAULT, Backend, Built, Options
 from specc.backends.commit_graph import commit, moves
 from specc.backends.export import export, public, quiet, read_header
-from specc.backends.lowering import any_width, onnx_fast, onnx_group_query, onnx_kernels, onnx_portable
+from specc.backends.lowering import (
+    any_width,
+    onnx_fast,
+    onnx_group_query,
+    onnx_kernels,
+    onnx_portable,
+    onnx_quantized_rows,
+)
 from specc.backends.lowering.half_precision import TYPES, Half
 from specc.backends.onnx_needs import needs
 from specc.passes.find import nodes
@@ -32,6 +39,7 @@ from specc.runtime.manifest import EngineSpec, Tensor
 # The oldest versions that have what a lowering uses: ONNX Runtime 1.20 reads opset 18 in IR 9.
 OPSETS = {"fast": 18, "portable": 24, "kernels": 18}
 IR_VERSIONS = {"fast": 9, "kernels": 9}
+ROWS_OPSET = 24  # has TensorScatter, which blocks need that read rows in 4 bits
 CAPACITY = "capacity"
 INLINE = 1024  # bytes: a smaller tensor stands in the file
 LARGEST_CONSTANT = 1 << 20  # bytes: the most that an engine may hold of its own, such as a tree's mask
@@ -49,6 +57,7 @@ class Onnx(Backend):
     builds_in_parallel: bool = True
     has_lanes: bool = True
     has_heads: bool = True
+    has_quantized_rows: bool = True
 
     def requirements(self) -> list[str]:
         """Return nothing: a machine that can capture a model has what this backend needs."""
@@ -120,6 +129,8 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         BackendError: The lowering has no weights of the block's type, or torch.onnx cannot translate the graph.
     """
     open_width = False
+    if block.quantized_group and block.weights in ("fp16", "bf16"):
+        raise BackendError(f"rows in 4 bits stand beside rows in fp32, and not in {block.weights}; take --dtype fp32")
     if lowering != "portable":
         _check_type(block, lowering)
         open_width = _fits_any_width(graph, block)
@@ -132,12 +143,15 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         dtype = TYPES[block.weights]
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
-        passes.run(onnx_portable.lowering(block.slots, dtype, rows), graph)
-    model = _translated(export(graph, block), OPSETS[lowering])
+        rows_in_codes = onnx_quantized_rows.lowering(dtype, slices=False)
+        passes.run([*rows_in_codes, *onnx_portable.lowering(block.slots, dtype, rows)], graph)
+    opset = ROWS_OPSET if block.quantized_group else OPSETS[lowering]
+    model = _translated(export(graph, block), opset)
     rename_inputs_and_outputs(model, graph)
     if open_width:
         any_width.name_slots(model)
-    model.ir_version = IR_VERSIONS.get(lowering, model.ir_version)
+    if opset < ROWS_OPSET:
+        model.ir_version = IR_VERSIONS.get(lowering, model.ir_version)
     if lowering == "portable":
         name_nodes_after_modules(model)
     drop_metadata(model)
@@ -168,7 +182,7 @@ def _fast_passes(graph: GraphModule, block: Block, open_width: bool, lowering: s
     if lowering == "kernels":
         products = onnx_kernels.lowering(slots)
         attention = onnx_kernels.TreeAttentions(slots) if onnx_kernels.attends(graph) else attention
-    steps = [attention, *products, *onnx_fast.lowering(slots)]
+    steps = [*onnx_quantized_rows.lowering(slices=True), attention, *products, *onnx_fast.lowering(slots)]
     return [*steps, any_width.AnyWidth()] if open_width else steps
 
 
@@ -237,7 +251,7 @@ def name_capacity(model: ir.Model) -> None:
     """
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.name is not None and value.shape is not None
-        if value.name.startswith(("past_key_values.", "present.")):
+        if value.name.startswith(("past_key_values.", "present.")) and value.name.endswith((".key", ".value")):
             value.shape = ir.Shape([*value.shape[:2], CAPACITY, *value.shape[3:]])
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specc.backends import check
+from specc.backends import check, check_blocks
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
@@ -139,6 +139,8 @@ def _write_bundle(
         write_corpus(read_corpus(Path(options.corpus)), encode, spec.eos_token_ids, directory)
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     warn_of_unused(plans, options.small_models)
+    for each in plans:
+        check_blocks(options.backends, each.method.name, (*each.blocks.verify, *each.blocks.engines.values()))
     capacity = spec.context + MARGIN
 
     cases = _write_golden(options, model, spec, encode_prompts(prompts, tokenizer, spec.context), directory, stages)

@@ -21,7 +21,7 @@ from specc.recipes.blocks import (
 from specc.recipes.defaults import LENGTHS
 from specc.recipes.draft_trees import comb_values
 from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values
-from specc.runtime.block import Block, Frontier, Layers
+from specc.runtime.block import MOST_GROUP, Block, Frontier, Layers
 from specc.runtime.drafters import check_probability
 from specc.runtime.drafters.short_context import MOST_CONTEXT
 from specc.runtime.errors import RecipeError
@@ -78,8 +78,7 @@ QUANTIZED_SELF_DRAFT = Method(
     ),
     paper="QuantSpec, Tiwari et al. 2025, arXiv:2502.10424: the half of it that is weights",
     departures=(
-        "Keys and values keep their type; the paper halves them too, into 4 bits for drafts and 8 for the target. ONNX "
-        "Runtime's attention for the CPU has no such rows.",
+        "Keys and values keep their type; the recipe quantspec has the paper's rows in 4 bits.",
         "Acceptance is by match and not by min(1, p / q), so that a seed gives the tokens of plain decoding.",
     ),
     family=Family.ITSELF,
@@ -94,6 +93,42 @@ QUANTIZED_SELF_DRAFT = Method(
         "skip_mlp": Parameter((), "layers whose MLP to skip"),
         "assistant_confidence_threshold": replace(CONFIDENCE, default=LENGTHS.copy_confidence),
     },
+)
+
+
+def _plan_quantspec(values: Values, facts: Facts) -> MethodBlocks:
+    group = count(values, "group_rows", most=MOST_GROUP)
+    draft = Block(Tree.chain(1), RANKED_OUTPUTS, weights="int4", quantized_group=group)
+    return MethodBlocks(chains(1 + count(values, "num_speculative_tokens")), {"draft": draft}, length_arguments(values))
+
+
+QUANTSPEC = Method(
+    name="quantspec",
+    title="QuantSpec: the model drafts with weights, keys and values of 4 bits",
+    try_when="Texts are long, and the machine reads rows of 4 bits at the speed of its memory. A CPU does not yet.",
+    about=(
+        "The model drafts by a copy of itself whose weights have 4 bits. The draft reads the model's older rows in 4 "
+        "bits too: keys channel by channel within a group of rows, values row by row. The newest rows stay as they "
+        "are, so a rejected token never touches the rounded ones. The model verifies the chain over its exact rows. "
+        "So the answer is the model's own."
+    ),
+    paper="QuantSpec, Tiwari et al. 2025, arXiv:2502.10424",
+    departures=(
+        "The model verifies over exact rows, so that it stays itself; the paper's reads rows in 8 bits, of which the "
+        "draft's 4 are the upper half. So memory grows by a sixth, and does not shrink.",
+        "ONNX Runtime has no attention over such groups, so the engine widens the rows first. On a CPU that costs more "
+        "time than it saves.",
+        "Acceptance is by match and not by min(1, p / q), so that a seed gives the tokens of plain decoding.",
+    ),
+    family=Family.ITSELF,
+    drafter="layer-skip",
+    topology="chain",
+    plan=_plan_quantspec,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.copy, "tokens a draft"),
+        "group_rows": Parameter(64, "rows that are rounded together; the newest one to two groups are exact"),
+    },
+    by_default=False,
 )
 
 

@@ -121,7 +121,8 @@ def test_the_page_shows_how_the_digest_is_checked(tmp_path: Path, monkeypatch: p
 def test_the_page_names_every_type_with_its_size_and_what_onnx_and_safetensors_call_it() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d) \| (\w+) \| (\w+) \|$", PAGE, re.MULTILINE)
     assert {name: int(size) for name, size, _, _ in rows} == manifest.SIZES
-    numbers = {"FLOAT": 1, "INT32": 6, "INT64": 7, "BOOL": 9, "FLOAT16": 10, "BFLOAT16": 16}  # TensorProto.DataType
+    # The numbers of TensorProto.DataType.
+    numbers = {"FLOAT": 1, "UINT8": 2, "INT32": 6, "INT64": 7, "BOOL": 9, "FLOAT16": 10, "BFLOAT16": 16}
     assert {name: numbers[onnx] for name, _, onnx, _ in rows} == {name: number for name, (number, _) in TYPES.items()}
     assert all(DTYPES[stored] == name for name, _, _, stored in rows if stored in DTYPES)
 

@@ -28,9 +28,9 @@ SHAPED = {aten.view.default, aten.reshape.default}
 def possible(graph: GraphModule, block: Block) -> bool:
     """Tell whether a file of any width can run the block.
 
-    It must be a chain of which all rows are asked for, and nothing but views may count the slots.
+    It must be a chain of which all rows are asked for, over exact rows, and nothing but views may count the slots.
     """
-    if not block.is_chain or block.last_row:
+    if not block.is_chain or block.last_row or block.quantized_group:
         return False
     return all(_counts_once(user) for size in _sizes(graph) for user in size.users)
 

@@ -88,3 +88,36 @@ def test_an_engine_that_copies_its_cache_computes_what_one_in_place_computes(bun
             one.run()
         assert np.abs(runner.outputs["logits"]).max() > 0
         np.testing.assert_array_equal(runner.outputs["logits"], copying.outputs["logits"])
+
+
+def test_a_copy_in_4_bits_follows_the_committed_rows() -> None:
+    """Rows that were dropped or replaced lose their codes, and a store without copies rounds nothing."""
+    store = HostKV(CacheSpec(24, {"0": (2, 4), "7": (1, 6)}))
+    values = store.add_copy(4)
+    assert set(values) == {
+        f"{layer}.{kind}.{part}" for layer in "07" for kind in ("key", "value") for part in ("codes", "scales", "least")
+    }
+    for array in store.arrays:
+        array[:] = np.arange(24.0)[:, None]
+    store.commit(0, range(14))
+    assert store.follow(4) == 8
+    assert values["0.key.least"].numpy()[0, 0, :, 0, 0].tolist() == [0, 4, 0, 0, 0, 0]
+    assert values["7.value.least"].numpy()[0, 0, :2, :, 0].ravel().tolist() == list(range(8))
+    assert store.rewind(7) == 7 and store.follow(4) == 0
+    store.commit(7, range(9))
+    assert store.follow(4) == 12
+    other = HostKV(store.spec)
+    other.add_copy(4)
+    assert other.copy(store, 9) == 9 and other.follow(4) == 4
+
+
+def test_a_commit_over_other_rows_drops_their_codes() -> None:
+    store = HostKV(CacheSpec(24, {"0": (1, 2)}))
+    least = store.add_copy(4)["0.value.least"].numpy()
+    store.arrays[0][:] = 1
+    store.commit(0, range(16))
+    assert store.follow(4) == 12 and (least[0, 0, :3] == 1).all()
+    store.arrays[0][:] = 2
+    store.commit(4, range(12))
+    assert store.follow(4) == 12
+    assert least[0, 0, :3, 0, 0].tolist() == [2, 2, 2]

@@ -1,0 +1,48 @@
+"""The operators over rows of a cache that passes put into graphs, each with its meaning in torch.
+
+G  heads of keys and values      N  slots      C  capacity of the cache      D  size of a head
+R  rows that can have codes, the whole groups in C
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.library.custom_op("specc::dequantized_rows", mutates_args=())
+def dequantized_rows(past: Tensor, codes: Tensor, scales: Tensor, least: Tensor, quantized_rows: Tensor) -> Tensor:
+    """Return a cache with the first rows replaced by what their codes in 4 bits say; see runtime/quantized_rows.py.
+
+    Args:
+        past: [1, G, C, D] float: the cache.
+        codes: [1, G, R, D / 2] uint8: two numbers in a byte, number i in the low bits and number i + D / 2 above it.
+        scales: [1, G, groups, 1, D] or [1, G, groups, rows of a group, 1] float.
+        least: As `scales`; added to the codes times the scales.
+        quantized_rows: [1] int64: the number of rows that have codes.
+
+    Returns:
+        [1, G, C, D] float.
+    """
+    count, (_, heads, groups, *_), size = int(quantized_rows), scales.shape, past.shape[3]
+    numbers = torch.cat([codes & 15, codes >> 4], -1).to(past.dtype)
+    rows = (numbers.reshape(1, heads, groups, -1, size) * scales + least).flatten(2, 3)
+    return torch.cat([rows[:, :, :count], past[:, :, count:]], 2)
+
+
+@dequantized_rows.register_fake
+def _(past: Tensor, codes: Tensor, scales: Tensor, least: Tensor, quantized_rows: Tensor) -> Tensor:
+    return torch.empty_like(past)
+
+
+@torch.library.custom_op("specc::write_rows", mutates_args=())
+def write_rows(past: Tensor, new: Tensor, past_len: Tensor) -> Tensor:
+    """Return a cache [1, G, C, D] with `new` [1, G, N, D] in the rows from `past_len` [1] int64 on."""
+    rows, first = past.clone(), int(past_len)
+    rows[:, :, first : first + new.shape[2]] = new
+    return rows
+
+
+@write_rows.register_fake
+def _(past: Tensor, new: Tensor, past_len: Tensor) -> Tensor:
+    return torch.empty_like(past)
