@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
-from specc.runtime.block import STATE, Block, Frontier, Parents
+from specc.runtime.block import MIXTURE, STATE, Block, Frontier, Parents
 from specc.runtime.errors import PassError, SpeccWarning
 from specc.runtime.manifest import PassRecord
 
@@ -34,6 +34,7 @@ from .lanes import Lanes
 from .lower_attention import LowerAttention
 from .mask_input import MaskInput
 from .merge_projections import MergeProjections
+from .mix_slots import MixSlots
 from .out_of_place import OutOfPlace
 from .pad_heads import PadHeads
 from .parents_input import ParentsInput
@@ -99,6 +100,8 @@ def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[
         passes.append(MaskInput(block.slots, topology.span))
     elif block.lanes == 1 or not block.is_chain:  # With lanes, `Lanes` computes the mask of chains.
         passes.append(BakeTree(topology))
+    if MIXTURE in block.inputs:
+        passes.append(MixSlots(block.slots))
     if block.last_row:
         passes.append(KeepRow())
     passes.append(ChooseOutputs(block.outputs))

@@ -13,7 +13,8 @@ from .tree import Tree
 
 STATE = "state:"
 WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
-INPUTS = ("state",)  # What a block can read in each slot besides a token.
+MIXTURE = "mixture"
+INPUTS = ("state", MIXTURE)  # What a block can read in each slot besides a token.
 MOST_LANES = 256
 MOST_GROUP = 1 << 16  # rows
 OUTPUT = re.compile(rf"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)|{STATE}[a-z][a-z0-9_]*|next_state")
@@ -77,7 +78,8 @@ class Block:
         cache: the name of the rows. Blocks with one cache name share rows.
         lanes: how many sequences one call runs, each over rows of its own. The tokens of all lanes stand in one line,
             lane after lane; each lane's slots have the topology.
-        inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head.
+        inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head; `mixture`,
+            which says how much the token of each slot counts in this one, as slots may take sums of embeddings.
         quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 bits, in
             groups of so many rows; see runtime/quantized_rows.py.
     """

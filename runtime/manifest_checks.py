@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
-from .block import STATE, Frontier, Layers, Parents
+from .block import MIXTURE, STATE, Frontier, Layers, Parents
 from .draft import STATES
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
@@ -41,7 +41,7 @@ def check_manifest(manifest: Manifest) -> None:
     check_tolerance(manifest, manifest.near_tie_tolerance, "manifest.near_tie_tolerance")
     _check_engines(manifest)
     for engine in manifest.engines:
-        if engine.block.inputs and engine.inputs:
+        if "state" in engine.block.inputs and engine.inputs:
             _check_states(manifest, engine)
     for recipe in manifest.recipes:
         _check_verify(manifest, recipe)
@@ -159,7 +159,7 @@ def _check_tensors(engine: EngineSpec, cache: CacheSpec, vocabulary: int) -> Non
 
 def _fits(shape: tuple[int, ...], expected: tuple[int, ...], engine: EngineSpec) -> bool:
     """Tell whether a shape is the expected one. A trained head may have a row for each token that it guesses."""
-    if engine.block.inputs and len(shape) == len(expected) + 1:
+    if "state" in engine.block.inputs and len(shape) == len(expected) + 1:
         shape = (*shape[:2], *shape[3:])
     return len(shape) == len(expected) and all(wish in (ANY, size) for size, wish in zip(shape, expected, strict=True))
 
@@ -215,7 +215,8 @@ def _inputs(engine: EngineSpec) -> Mapping[str, Expected]:
         shapes |= {"mask": (("bool",), (slots, block.topology.span)), "depth": (("int64",), (slots,))}
     if block.quantized_group:
         shapes[COUNT] = ("int64",), (1,)
-    return shapes | dict.fromkeys(block.inputs, (FLOATS, (1, slots, ANY)))
+    sizes = {MIXTURE: slots}
+    return shapes | {name: (FLOATS, (1, slots, sizes.get(name, ANY))) for name in block.inputs}
 
 
 def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, Expected]:

@@ -30,6 +30,7 @@ class DrafterClass(Protocol):
     """A class of drafters. Its attributes are those of `Drafter`."""
 
     takes_length: bool
+    suggests: bool
     files: tuple[str, ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Drafter:

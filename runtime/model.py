@@ -7,6 +7,7 @@ from typing import Unpack
 
 from .bundle import Bundle
 from .device import CPU, Device
+from .drafters import Suggestion
 from .errors import PromptError
 from .handle import Handle, Task, seconds
 from .request import RequestOptions
@@ -68,6 +69,10 @@ class Model(UsesShared):
     ) -> Generation:
         """Decode to the end, as `Session.generate` does, which describes the arguments."""
         return self.conversation.generate(prompt, max_new_tokens, **options)
+
+    def suggest(self, prompt: Prompt, max_new_tokens: int = 10, *, recipe: str | None = None) -> list[Suggestion]:
+        """Return several texts that may follow a prompt. `Session.suggest` describes the arguments."""
+        return self.conversation.suggest(prompt, max_new_tokens, recipe=recipe)
 
     def stream(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]) -> Stream:
         """Return an iterator over pieces of the answer's text, as `Session.stream` does."""

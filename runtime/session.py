@@ -10,11 +10,12 @@ from typing import Any, Unpack
 
 from .acceptance import Acceptance
 from .bundle import Bundle
+from .call import finish
 from .chat import ChatOptions
 from .decoder import Decoder
 from .device import CPU, Device
-from .drafters import Drafting
-from .errors import BackendError, PromptError, SpeccError
+from .drafters import MOST_TOKENS, Drafter, Drafting, Suggestion
+from .errors import BackendError, PromptError, RecipeError, SpeccError
 from .forced_tokens import ForcedTokens
 from .lanes import Lane
 from .loop import Decoding
@@ -229,6 +230,48 @@ class Session(UsesShared):
         decoding = self._prepare(seq, method, stats, guard, exact_engine)
         decoder = Decoder(self.shared, decoding, method, exact_engine, self._lane_for, limited=guard)
         return Stream(decoder, self.text, stats, ending, tuple(tokens), self._lock, recorder)
+
+    def suggest(self, prompt: Prompt, max_new_tokens: int = 10, *, recipe: str | None = None) -> list[Suggestion]:
+        """Return several texts that may follow a prompt, likeliest first, each from one pass for all of them. Lossy.
+
+        Args:
+            prompt: text, token ids, or messages for the model's chat template.
+            max_new_tokens: tokens of a text at most. The scratch rows of the caches have room for about 120.
+            recipe: a recipe that suggests, such as superposed; None is the first one that the bundle has.
+
+        Raises:
+            PromptError: the prompt or the number of tokens is out of range.
+            RecipeError: the recipe gives one answer only, or the bundle has none that gives several.
+        """
+        self._check_open()
+        model = self.bundle.manifest.model
+        tokens = self.text.encode(prompt, ChatOptions(), model.context)
+        model.check(tokens)
+        count = token_limit(max_new_tokens, MOST_TOKENS)
+        if count < 1:
+            raise PromptError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
+        drafter = self._suggesting(recipe)
+        with self._lock, self.shared.lock:
+            self._current = None  # No stream that is under way may go on with these rows.
+            seq = Sequence(tokens, self.lane.caches)
+            self.lane.claim(seq, "")
+            feed = seq.cache.sync(tokens[:-1])
+            self.engines.prefill(len(feed)).extend(seq.cache, feed)
+            return finish(drafter.open(seq).suggest(count))
+
+    def _suggesting(self, recipe: str | None) -> Drafter:
+        """Return the drafter of a recipe that suggests. Raises RecipeError if it does not, or if there is none."""
+        names = [r.name for r in self.bundle.manifest.recipes] if recipe is None else [recipe]
+        for name in names:
+            method = load_method(self.bundle.recipe(name))
+            if method.drafter.suggests:
+                with self.shared.lock:
+                    return self.shared.guarded_drafter(method).drafter
+        raise RecipeError(
+            f"recipe {recipe} gives one answer; leave it out"
+            if recipe
+            else "no recipe of this bundle gives several suggestions; compile it with --recipe superposed --corpus DIR"
+        )
 
     def _check_open(self) -> None:
         """Raise a SpeccError if the model or the session is closed."""

@@ -119,7 +119,8 @@ class Toy:
         if isinstance(topology, Frontier):
             inputs["mask"] = np.zeros((slots, topology.span), bool)
             inputs["depth"] = np.zeros(slots, np.int64)
-        return inputs | {name: np.zeros((1, slots, STATE_SIZE), np.float32) for name in self.block.inputs}
+        sizes = {"mixture": slots}
+        return inputs | {n: np.zeros((1, slots, sizes.get(n, STATE_SIZE)), np.float32) for n in self.block.inputs}
 
     def _make_outputs(self) -> dict[str, np.ndarray]:
         rows = 1 if self.block.last_row else self.block.slots
@@ -158,6 +159,9 @@ class Toy:
         first = past + n - visible_NT.shape[1]  # Every slot sees the rows before it.
         token_N = self.inputs["input_ids"][0]
         x_N = self.embedding_V[token_N]
+        if "mixture" in self.inputs:  # The likeliest token of a slot is all that it reads.
+            token_N = token_N[self.inputs["mixture"][0].argmax(-1)]
+            x_N = self.embedding_V[token_N]
         if "state" in self.inputs:
             x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
         place_N = self.position_C[position_N]

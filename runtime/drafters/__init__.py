@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ..call import Call
 from ..draft import Accepted, Draft, Outputs, Verified
@@ -52,14 +52,28 @@ class Drafter(ABC):
     Attributes:
         takes_length: whether it takes the parameters of any `lengths.LengthPolicy`.
         files: the parameters that name files of the bundle. The constructor gets their paths.
+        suggests: whether `Drafting.suggest` returns texts.
     """
 
     takes_length: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
+    suggests: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, seq: Sequence) -> Drafting[Any]:
         """Return the drafting of one request. What belongs to the request alone lives there."""
+
+
+class Suggestion(NamedTuple):
+    """A text that may follow a prompt, without verification.
+
+    Attributes:
+        tokens: its tokens.
+        score: how likely the drafter finds it, a logarithm.
+    """
+
+    tokens: tuple[int, ...]
+    score: float
 
 
 class Drafting(Generic[D]):
@@ -96,6 +110,14 @@ class Drafting(Generic[D]):
             room: how many tokens are worth drafting. Levels of the tree below that earn nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} overrides neither draft nor propose")
+
+    def suggest(self, count: int) -> Generator[Call, Outputs, list[Suggestion]]:
+        """Yield the calls that several texts need, and return the texts, likeliest first.
+
+        Args:
+            count: tokens of a text.
+        """
+        raise NotImplementedError(f"{type(self).__name__} suggests no texts")
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         """Learn from a step. By default a drafting learns nothing.

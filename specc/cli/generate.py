@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +31,7 @@ from specc.cli.arguments import (
 from specc.cli.generate_batch import answer_all
 from specc.cli.generate_notes import empty_note, sampling_notes, summary
 from specc.cli.generate_processors import logprobs_json, parse_biases, read_schema, read_text
+from specc.cli.generate_suggestions import show_suggestions
 from specc.cli.prompt_source import ChatChoice, PromptForm, read_source, take_form
 from specc.prompts import read_lines
 from specc.runtime.errors import PromptError, RecipeError
@@ -47,6 +50,7 @@ EXAMPLES = examples(
     "specc generate model.specc --messages chat.json --temperature 0.8 --seed 7",
     "specc generate model.specc --prompts in.jsonl --output out.jsonl",
     'specc generate model.specc -p "def f(" --no-speculation --json',
+    "specc generate model.specc -p 'The tree' --raw --suggestions 3 -n 10",
     "specc generate model.specc -p 'Describe a person.' --json-schema person.json",
     "specc generate model.specc -p 'Yes?' --regex '(yes|no)' --logprobs 2 --json",
 )
@@ -73,7 +77,7 @@ EXACT = (
 )
 ACCEPTANCE = (
     "The acceptance rule: match, speculative, recursive or kseq (lossless), typical, confidence, distance, trust, "
-    "guided or enriched (lossy), or contrastive. Default: the recipe's own."
+    "guided, proxy or enriched (lossy), or contrastive. Default: the recipe's own."
 )
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
 TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."
@@ -96,6 +100,7 @@ LARK = "Answer by this grammar, a file in llguidance's dialect of Lark. Needs ll
 SEED = "The seed of the rng. With the same seed, sampling gives the same tokens."
 STOP = "End the answer before this text. May be repeated."
 IGNORE_EOS = "Do not end the answer at an end-of-sequence token."
+SUGGESTIONS = "Give up to N short texts that may follow, one a line. Lossy. Needs a recipe such as superposed."
 QUIET = "Write only the text: no summary and no notes."
 
 
@@ -136,6 +141,7 @@ def command(
     stop: Annotated[StrList, option("S", STOP, rich_help_panel="Decoding")] = None,
     ignore_eos: Annotated[bool, flag("--ignore-eos", IGNORE_EOS, rich_help_panel="Decoding")] = False,
     divergence: Annotated[bool, flag("--divergence", DIVERGENCE, rich_help_panel="Decoding")] = False,
+    suggestions: Annotated[OptionalInt, option("N", SUGGESTIONS, min=1, rich_help_panel="Decoding")] = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
@@ -151,8 +157,7 @@ def command(
     """
     if no_speculation and recipe not in (None, "plain") and not exact:
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
-    if divergence and prompts is not None:
-        raise PromptError("--divergence compares one answer, and --prompts has many; leave out one of them")
+    _check_one_answer(prompts, {"--divergence": divergence, "--suggestions": suggestions is not None})
     if chat and raw:
         raise PromptError("--chat and --raw exclude each other; give one of them")
     choice = ChatChoice(chat=chat if chat or raw else None, system=system)
@@ -194,6 +199,9 @@ def command(
     notes = [] if quiet else sampling_notes(session.bundle.manifest.model, options)
     if output is None:
         form = take_form(request, session.text, choice)
+        if suggestions is not None:
+            show_suggestions(session, form.prompt, suggestions, max_new_tokens, recipe, json=json)
+            return
         _answer(session, form, max_new_tokens, options, notes, quiet=quiet, json=json, compare=divergence)
         return
     for line in notes:
@@ -204,6 +212,17 @@ def command(
     elif not quiet:
         console.note(report.line())
     raise typer.Exit(1 if report.failed else 0)
+
+
+def _check_one_answer(prompts: Path | None, options: Mapping[str, bool]) -> None:
+    """Refuse options that are for one answer beside a file of prompts.
+
+    Args:
+        prompts: the file; None if there is none.
+        options: whether the user gave each of them, by its name.
+    """
+    for name in [name for name, wish in options.items() if wish and prompts is not None]:
+        raise PromptError(f"{name} is for one answer, and --prompts has many; leave out one of them")
 
 
 def _answer(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import DECODE, check_matches, count, draft_frontier, draft_model
+from specc.recipes.blocks import DECODE, chains, check_matches, count, draft_frontier, draft_model
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
-from specc.runtime.block import Block, Parents
+from specc.runtime.block import MIXTURE, Block, Parents
 from specc.runtime.corpus_index import CORPUS_FILE
+from specc.runtime.drafters import check_probability
+from specc.runtime.tree import Tree
 
 
 def _plan_rasd(values: Values, facts: Facts) -> MethodBlocks:
@@ -46,6 +48,51 @@ RASD = Method(
         "retrieved_tokens": Parameter(8, "those of them from the corpus at most, if there is a draft model"),
         "max_matching_ngram_size": Parameter(8, "tokens of the end of the text that is looked up, at most"),
         "max_depth": Parameter(5, "levels of the trees at most"),
+    },
+    by_default=False,
+    needs=("corpus",),
+)
+
+
+def _plan_superposed(values: Values, facts: Facts) -> MethodBlocks:
+    texts, tokens = count(values, "suggestions", most=MOST_TEXTS), count(values, "num_speculative_tokens")
+    check_probability(alpha=values["alpha"])
+    mixture = Block(Tree.chain(texts), ("ids", f"top_k:{TEXT_RANKS}"), inputs=(MIXTURE,))
+    own = {"num_speculative_tokens": tokens, "alpha": values["alpha"]}
+    arguments = {**own, "corpus": CORPUS_FILE, "vocab_size": facts.vocab_size}
+    return MethodBlocks(chains(1 + tokens), {"mixture": mixture}, arguments)
+
+
+MOST_TEXTS = 16
+TEXT_RANKS = 9
+SUPERPOSED = Method(
+    name="superposed",
+    title="Superposed Decoding: several suggestions from one pass for each token (suggestions are lossy)",
+    try_when="Users choose among several short continuations, as in a field that completes what they type.",
+    about=(
+        "It writes several texts at once. The model reads the weighted sum of the embeddings of their last tokens in "
+        "one slot, so a pass gives one token of every text. The n-grams of a corpus say which token goes with which "
+        "text. `specc generate --suggestions N` and `Session.suggest` give the texts, which nothing verifies. Where "
+        "one answer is asked for, the best text is a draft, and the model verifies it."
+    ),
+    paper="Superposed Decoding, Shen et al. 2024, arXiv:2405.18400",
+    departures=(
+        "The n-grams are those of the corpus of the bundle, found by its index; the paper has tables of 2 to 6 tokens "
+        "from a large corpus.",
+        "One answer is verified by match; the paper gives suggestions alone.",
+        "The pass has a slot for each text, of which the first one holds the sum; the others run unused.",
+    ),
+    family=Family.OTHER,
+    drafter="superposed",
+    topology="superposed",
+    length="fixed",
+    plan=_plan_superposed,
+    parameters={
+        "suggestions": Parameter(3, "texts at once", "3"),
+        "num_speculative_tokens": Parameter(10, "tokens of a text, where it becomes a draft", "10"),
+        "alpha": Parameter(
+            0.54, "weight of the n-grams; with 0 and one suggestion the text is that of greedy decoding", "0.54"
+        ),
     },
     by_default=False,
     needs=("corpus",),

@@ -91,7 +91,7 @@ SYSTEMS = (
     System(55, "Token Recycling", "2408.08696", ("token-recycling",)),
     System(56, "ADED, or Adaptix", "2407.12021", ("adaptix",)),
     System(57, "CopySpec", "2502.08923", ("copyspec", "copyspec-draft")),
-    System(58, "Superposed Decoding", "2405.18400"),
+    System(58, "Superposed Decoding", "2405.18400", ("superposed",)),
 )  # fmt: skip
 # Recipes that are none of these systems: specc's own, and neighbours of the list.
 OTHER_RECIPES = (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer
+from toys import LAYERS, SETTINGS, Toy, ToyKV, tokenizer, write_corpus
 
 from doubles.toy_lanes import ToyLanes
 from specc.recipes import DECODE, METHODS, Facts, prefill
@@ -51,13 +52,19 @@ class ToyBackend:
         return ToyKV(spec.capacity)
 
 
-def write_bundle(path: Path, backend: str = "toy") -> None:
-    """Write a bundle of every method that needs no second model, as the compiler would."""
+def write_bundle(path: Path, backend: str = "toy", options: Collection[str] = ()) -> None:
+    """Write a bundle of methods, as the compiler would.
+
+    Args:
+        path: the bundle.
+        backend: the name of the backend that runs the engines.
+        options: what the compile has of what methods may need. Without any, methods that need nothing are there.
+    """
     blocks: dict[Block, str] = {prefill(): "prefill", DECODE: "decode"}
     recipes = []
     for m in METHODS.values():
-        if not m.needs:
-            plan = m.plan(m.settle(SETTINGS.get(m.name, {})), Facts(LAYERS, VOCABULARY))
+        if set(m.needs) <= set(options):
+            plan = m.plan(m.settle(SETTINGS.get(m.name, {})), Facts(LAYERS, VOCABULARY, corpus="corpus" in options))
             recipe = Recipe(
                 name=m.name,
                 drafter=m.drafter,
@@ -71,6 +78,8 @@ def write_bundle(path: Path, backend: str = "toy") -> None:
             recipes.append(recipe)
     blocks[Block(Tree.chain(16), lanes=LANES)] = "verify-lanes"
     path.mkdir()
+    if "corpus" in options:
+        write_corpus(list(b"the quick brown fox jumps over the lazy dog, and the quick fox is brown" * 3), path)
     (path / "all.toy").write_text("toys")
     tokenizer().save(str(path / "tokenizer.json"))
     specs = (

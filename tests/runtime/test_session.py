@@ -76,6 +76,29 @@ def test_a_second_turn_runs_only_what_is_new(session: Session) -> None:
     assert second.token_ids == fresh.token_ids
 
 
+def test_a_session_suggests_several_texts_and_goes_on_with_its_conversation(
+    tmp_path: Path, backend: ToyBackend
+) -> None:
+    write_bundle(tmp_path / "toy.specc", options=("corpus",))
+    session = open_session(open_bundle(tmp_path / "toy.specc"))
+    plain = session.generate(PROMPT, 20, recipe="plain").token_ids
+    texts = session.suggest(PROMPT, 6)
+    assert len({text.tokens for text in texts}) == 3 and {len(text.tokens) for text in texts} == {6}
+    assert session.suggest(PROMPT, 6, recipe="superposed") == texts
+    assert session.generate(PROMPT, 20, recipe="plain").token_ids == plain
+    for options, message in (
+        ({"recipe": "plain"}, "recipe plain gives one answer; leave it out"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; give 1 or more"),
+    ):
+        with pytest.raises(SpeccError, match=message):
+            session.suggest(PROMPT, **options)
+
+
+def test_a_bundle_without_such_a_recipe_suggests_nothing(session: Session) -> None:
+    with pytest.raises(RecipeError, match="no recipe of this bundle gives several suggestions; compile it with"):
+        session.suggest(PROMPT)
+
+
 def test_a_request_that_was_given_up_leaves_nothing_behind(session: Session) -> None:
     expected = session.generate(PROMPT, 40, ignore_eos=True).text
     for _ in zip(range(5), session.stream("the lazy dog", 40, recipe="early-exit", ignore_eos=True), strict=False):

@@ -16,7 +16,7 @@ from specc.backends.lowering.emit import count_slots, emit, shape, swap
 from specc.passes import Pass
 from specc.passes.arguments import argument
 from specc.passes.find import aten, calls, constant, nodes
-from specc.runtime.block import Block
+from specc.runtime.block import MIXTURE, Block
 from specc.runtime.manifest import EngineSpec, Tensor
 from specc.runtime.tree import Tree
 
@@ -28,9 +28,10 @@ SHAPED = {aten.view.default, aten.reshape.default}
 def possible(graph: GraphModule, block: Block) -> bool:
     """Tell whether a file of any width can run the block.
 
-    It must be a chain of which all rows are asked for, over exact rows, and nothing but views may count the slots.
+    It must be a chain of which all rows are asked for, over exact rows, and nothing but views may count the slots. A
+    mixture has a column for each slot.
     """
-    if not block.is_chain or block.last_row or block.quantized_group:
+    if not block.is_chain or block.last_row or block.quantized_group or MIXTURE in block.inputs:
         return False
     return all(_counts_once(user) for size in _sizes(graph) for user in size.users)
 

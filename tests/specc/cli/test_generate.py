@@ -63,7 +63,7 @@ def test_an_answer_says_how_far_it_is_from_plain_decoding(bundle: Path) -> None:
     assert specc(*argv, "--temperature", 0.9, "--json").json["divergence"]["changed"] == 0
     assert "0% of the tokens are not those of plain decoding" in specc(*argv).err
     refusal = refused("generate", bundle, "--prompts", "a.jsonl", "--output", "b.jsonl", "--divergence")
-    assert refusal == "--divergence compares one answer, and --prompts has many; leave out one of them"
+    assert refusal == "--divergence is for one answer, and --prompts has many; leave out one of them"
 
 
 @pytest.mark.parametrize("recipe", ["plain", "prompt-lookup", "early-exit"])
@@ -257,6 +257,8 @@ def test_a_prompt_that_fills_the_cache(bundle: Path) -> None:
         (("--prompt", "a", "--recipe", "early-exit", "--no-speculation"), "exclude each other"),
         (("--prompt", "a", "--acceptance", "greedy"), "this runtime has no 'greedy' in acceptance/, only "),
         (("--prompt", "a", "--recipe", "prompt-lookup", "--acceptance", "speculative"), "needs a drafter that"),
+        (("--prompt", "a", "--suggestions", "2"), "no recipe of this bundle gives several suggestions; compile it"),
+        (("--prompt", "a", "--suggestions", "2", "--recipe", "plain"), "recipe plain gives one answer; leave it out"),
         (("--prompt", "a", "--temperature", "-1"), "temperature -1.0 is not a finite number of 0 or more"),
         (("--prompt", "a", "--top-p", "0"), "top_p 0.0 is not in (0, 1]"),
         (("--prompt", "a", "--top-k", "-1"), "top_k -1 is negative"),
