@@ -22,7 +22,7 @@ ON_TOKENS = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(c_int64), c_size_t)
 class Options(ctypes.Structure):
     """`specc_options` of specc.h."""
 
-    _fields_ = [("onnxruntime", c_char_p), ("threads", c_int)]
+    _fields_ = [("onnxruntime", c_char_p), ("threads", c_int), ("error", c_char_p), ("error_size", c_size_t)]
 
 
 class Stats(ctypes.Structure):
@@ -32,6 +32,7 @@ class Stats(ctypes.Structure):
         ("recipe", c_char * 64),
         *((name, c_size_t) for name in ("new_tokens", "drafts", "drafted", "accepted", "target_calls")),
         *((name, c_double) for name in ("prefill_seconds", "seconds", "mean_acceptance_length")),
+        ("error", c_char * 512),
     ]
 
 

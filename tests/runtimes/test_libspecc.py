@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import random
 import subprocess
@@ -173,6 +174,17 @@ def test_bad_requests_are_one_line(prompt: list[int], count: int, recipe: str, m
     with pytest.raises(LibraryError) as error:
         session.generate(prompt, count, recipe)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_the_reason_is_written_where_a_caller_on_another_thread_reads_it(session: Session) -> None:
+    stats, prompt, nothing = libspecc.Stats(), (ctypes.c_int64 * 1)(1), libspecc.ON_TOKENS(lambda *_: 0)
+    arguments = (session.handle, prompt, 1, b"plai", 4, nothing, None, stats)
+    assert libspecc.library().specc_generate(*arguments) != 0
+    assert stats.error.startswith(b"the bundle has no recipe 'plai', only plain, ")
+    reason, handle = ctypes.create_string_buffer(16), ctypes.c_void_p()
+    options = libspecc.Options(None, 1, ctypes.cast(reason, ctypes.c_char_p), len(reason))
+    assert libspecc.library().specc_open(b"/nowhere", options, handle) != 0
+    assert reason.value == b"cannot read /no"
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors", "decode.onnx", "golden.jsonl"])

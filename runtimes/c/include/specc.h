@@ -29,6 +29,8 @@ typedef struct specc_session specc_session; /* A conversation: its rows of keys 
 typedef struct specc_options {
   const char* onnxruntime; /* The path of ONNX Runtime's library. Default: $SPECC_ONNXRUNTIME, or libonnxruntime.so. */
   int threads;             /* Threads of one engine. Default: those that the bundle names, or all processors. */
+  char* error;             /* Where to write why the bundle cannot be opened, or NULL; for callers whose calls run on */
+  size_t error_size;       /* another thread than the one that reads. Its size in bytes, the last 0 included. */
 } specc_options;
 
 /* What happened in a request. */
@@ -42,6 +44,7 @@ typedef struct specc_stats {
   double prefill_seconds;       /* Time up to the first token. */
   double seconds;               /* Time of the tokens after it. */
   double mean_acceptance_length; /* 1 + accepted / drafts, or 1 without a draft. */
+  char error[512];              /* Why the request failed; empty if it did not. It may be cut. */
 } specc_stats;
 
 /* Is called with the tokens of each step. `user` is the caller's. Any other return value than 0 ends the answer. */

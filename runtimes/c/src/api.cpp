@@ -1,6 +1,5 @@
 // The C interface: exceptions become numbers and a line of text.
 
-#include <cstring>
 #include <new>
 #include <string>
 
@@ -20,6 +19,12 @@ struct specc_session {
 namespace {
 
 thread_local std::string last_error;
+
+// Copies text into a buffer of so many bytes, cut if need be. The buffer may be null.
+void CopyText(const std::string& text, char* buffer, size_t size) {
+  if (!buffer || !size) return;
+  buffer[text.copy(buffer, size - 1)] = 0;
+}
 
 template <typename Work>
 int Guarded(Work work) {
@@ -47,10 +52,10 @@ const char* specc_version(void) { return SPECC_VERSION; }
 const char* specc_error(void) { return last_error.c_str(); }
 
 int specc_open(const char* path, const specc_options* options, specc_model** model) {
-  return Guarded([&] {
+  const specc_options defaults{};
+  const specc_options& chosen = options ? *options : defaults;
+  const int status = Guarded([&] {
     if (!path || !model) throw specc::Error("specc_open needs a path, and a place for the model");
-    const specc_options defaults{};
-    const specc_options& chosen = options ? *options : defaults;
     if (chosen.threads < 0) throw specc::Error("threads is " + std::to_string(chosen.threads) + "; give 0 or more");
     auto* opened = new specc_model{{path, chosen.onnxruntime ? chosen.onnxruntime : "", chosen.threads}, {}};
     for (const auto& recipe : opened->model.bundle.recipes) {
@@ -58,6 +63,8 @@ int specc_open(const char* path, const specc_options* options, specc_model** mod
     }
     *model = opened;
   });
+  CopyText(last_error, chosen.error, chosen.error_size);
+  return status;
 }
 
 void specc_close(specc_model* model) { delete model; }
@@ -77,15 +84,15 @@ void specc_session_close(specc_session* session) { delete session; }
 
 int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
                    size_t max_new_tokens, specc_on_tokens on_tokens, void* user, specc_stats* stats) {
-  return Guarded([&] {
+  if (stats) *stats = {};
+  const int status = Guarded([&] {
     if (!session || (!prompt && prompt_tokens)) throw specc::Error("specc_generate needs a session and a prompt");
     if (max_new_tokens < 1) throw specc::Error("max_new_tokens is 0; give 1 or more");
     auto take = [&](const int64_t* tokens, size_t count) { return !on_tokens || on_tokens(user, tokens, count) == 0; };
     const specc::Tokens tokens(prompt, prompt + prompt_tokens);
     const specc::Counts counts = session->session.Generate(tokens, recipe ? recipe : "", max_new_tokens, take);
     if (!stats) return;
-    *stats = {};
-    std::strncpy(stats->recipe, counts.recipe.c_str(), sizeof(stats->recipe) - 1);
+    CopyText(counts.recipe, stats->recipe, sizeof(stats->recipe));
     stats->new_tokens = counts.new_tokens;
     stats->drafts = counts.drafts;
     stats->drafted = counts.drafted;
@@ -95,6 +102,8 @@ int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_
     stats->seconds = counts.seconds;
     stats->mean_acceptance_length = counts.drafts ? 1 + double(counts.accepted) / double(counts.drafts) : 1;
   });
+  if (stats) CopyText(last_error, stats->error, sizeof(stats->error));
+  return status;
 }
 
 void specc_cancel(specc_session* session) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.torch
 FROZEN = Path(__file__).parents[2] / "bundles" / "schema-3"
 
 
-def names(values: list[ir.Value]) -> set[str]:
+def names(values: Iterable[ir.Value]) -> set[str]:
     return {value.name or "" for value in values}
 
 

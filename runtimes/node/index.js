@@ -1,0 +1,204 @@
+// Bundles of specc compile in Node, over libspecc. index.d.ts describes what is exported.
+
+import { load } from "./library.js";
+import { Text } from "./text.js";
+
+const DEFAULT_LIBRARY = "libspecc.so.0";
+
+/**
+ * Opens a bundle. Its files are checked on another thread.
+ * @type {typeof import("./index.d.ts").open}
+ */
+export async function open(bundle, { library, onnxruntime, threads = 0 } = {}) {
+  const loaded = load(library ?? process.env.SPECC_LIBRARY ?? DEFAULT_LIBRARY);
+  return new Model(loaded, await loaded.openModel(bundle, onnxruntime ?? null, threads), bundle);
+}
+
+class Model {
+  /** @type {Set<Session>} */
+  #sessions = new Set();
+  /** @type {Promise<Text> | undefined} */
+  #text;
+  /** @type {any} */
+  #handle;
+  #library;
+  #bundle;
+
+  /**
+   * @param {import("./library.js").Library} library
+   * @param {unknown} handle
+   * @param {string} bundle
+   */
+  constructor(library, handle, bundle) {
+    this.#library = library;
+    this.#handle = handle;
+    this.#bundle = bundle;
+    this.recipes = [];
+    for (let name; (name = library.recipe(handle, this.recipes.length)); ) this.recipes.push(name);
+  }
+
+  session() {
+    if (!this.#handle) throw new Error("the model is closed; open the bundle again");
+    const session = new Session(this.#library, this.#library.openSession(this.#handle), this);
+    this.#sessions.add(session);
+    return session;
+  }
+
+  text() {
+    return (this.#text ??= Text.open(this.#bundle));
+  }
+
+  async close() {
+    const handle = this.#handle;
+    this.#handle = null;
+    for (const session of this.#sessions) await session.close();
+    if (handle) this.#library.closeModel(handle);
+  }
+
+  /** @param {Session} session */
+  forget(session) {
+    this.#sessions.delete(session);
+  }
+}
+
+class Session {
+  /** @type {Promise<any> | null} */
+  #request = null;
+  /** @type {any} */
+  #handle;
+  #library;
+  #model;
+
+  /**
+   * @param {import("./library.js").Library} library
+   * @param {unknown} handle
+   * @param {Model} model
+   */
+  constructor(library, handle, model) {
+    this.#library = library;
+    this.#handle = handle;
+    this.#model = model;
+  }
+
+  /**
+   * @param {number[]} prompt
+   * @param {import("./index.d.ts").Options} [options]
+   */
+  async generate(prompt, options) {
+    /** @type {number[]} */
+    const tokens = [];
+    const stats = await this.#start(prompt, options, (step) => {
+      tokens.push(...step);
+      return true;
+    });
+    return { tokens, stats };
+  }
+
+  /**
+   * @param {number[]} prompt
+   * @param {import("./index.d.ts").Options} [options]
+   * @returns {AsyncGenerator<number[], import("./index.d.ts").Stats, void>}
+   */
+  async *stream(prompt, options) {
+    /** @type {number[][]} */
+    const steps = [];
+    let wanted = true;
+    let wake = () => {};
+    const request = this.#start(prompt, options, (step) => {
+      steps.push(step);
+      wake();
+      return wanted;
+    });
+    let ended = false;
+    const end = () => {
+      ended = true;
+      wake();
+    };
+    request.then(end, end);
+    try {
+      while (!ended || steps.length) {
+        if (!steps.length) await new Promise((resolve) => (wake = () => resolve(undefined)));
+        yield* steps.splice(0);
+      }
+    } finally {
+      wanted = false;
+      if (!ended) this.#library.cancel(this.#handle);
+      await request.catch(() => {});
+    }
+    return await request;
+  }
+
+  /**
+   * @param {string} prompt
+   * @param {import("./index.d.ts").Options} [options]
+   * @returns {AsyncGenerator<string, import("./index.d.ts").Stats, void>}
+   */
+  async *streamText(prompt, options) {
+    const text = await this.#model.text();
+    const ids = text.encode(prompt);
+    const writer = text.stream(ids);
+    const steps = this.stream(ids, options);
+    try {
+      for (;;) {
+        const { done, value } = await steps.next();
+        const piece = done ? writer.end() : writer.push(/** @type {number[]} */ (value));
+        if (piece) yield piece;
+        if (done) return /** @type {import("./index.d.ts").Stats} */ (value);
+      }
+    } finally {
+      await steps.return(/** @type {any} */ (undefined));
+    }
+  }
+
+  cancel() {
+    if (this.#handle) this.#library.cancel(this.#handle);
+  }
+
+  async close() {
+    const handle = this.#handle;
+    if (!handle) return;
+    this.cancel();
+    this.#handle = null;
+    await this.#request?.catch(() => {});
+    this.#library.closeSession(handle);
+    this.#model.forget(this);
+  }
+
+  /**
+   * @param {number[]} prompt
+   * @param {import("./index.d.ts").Options} [options]
+   * @param {(step: number[]) => boolean} onTokens
+   */
+  #start(prompt, { maxNewTokens = 128, recipe } = {}, onTokens) {
+    if (!this.#handle) throw new Error("the session is closed; open another one");
+    if (this.#request) throw new Error("this session decodes another answer; wait for its end, or open another session");
+    if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
+      throw new Error(`maxNewTokens is ${maxNewTokens}; give a whole number of 1 or more`);
+    }
+    const ids = BigInt64Array.from(prompt, (id) => BigInt(id));
+    this.#request = this.#library
+      .generate(this.#handle, ids, recipe ?? null, maxNewTokens, onTokens)
+      .then(statistics)
+      .finally(() => (this.#request = null));
+    return this.#request;
+  }
+}
+
+/**
+ * Returns what happened in a request, by the names of this module.
+ * @param {any} counts
+ * @returns {import("./index.d.ts").Stats}
+ */
+function statistics(counts) {
+  return {
+    recipe: counts.recipe,
+    newTokens: Number(counts.new_tokens),
+    drafts: Number(counts.drafts),
+    drafted: Number(counts.drafted),
+    accepted: Number(counts.accepted),
+    targetCalls: Number(counts.target_calls),
+    prefillSeconds: counts.prefill_seconds,
+    seconds: counts.seconds,
+    meanAcceptanceLength: counts.mean_acceptance_length,
+  };
+}

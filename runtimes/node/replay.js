@@ -1,0 +1,71 @@
+#!/usr/bin/env node
+// Replays a bundle's golden outputs by every recipe that libspecc has:
+//
+//   node replay.js BUNDLE [--json]
+//
+// It prints a line for each recipe, or with --json a line for each case with its tokens. The exit status is 1 if a recipe
+// diverged, and 2 if the bundle cannot be used. One thread, so that processor seconds compare.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { open } from "./index.js";
+
+/**
+ * Reads the golden cases of a bundle, and how near two logits are for either to be right.
+ * @param {string} bundle
+ */
+function readGolden(bundle) {
+  const lines = readFileSync(join(bundle, "golden.jsonl"), "utf8").split("\n");
+  const cases = lines.filter((line) => line.trim()).map((line) => JSON.parse(line));
+  if (!cases.length) throw new Error(`${join(bundle, "golden.jsonl")} has no golden cases; compile the bundle again`);
+  return { cases, tolerance: JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8")).near_tie_tolerance };
+}
+
+function processorSeconds() {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
+/**
+ * Replays a bundle.
+ * @param {string} bundle
+ * @param {boolean} json
+ */
+async function replay(bundle, json) {
+  const model = await open(bundle, { threads: 1 });
+  const { cases, tolerance } = readGolden(bundle);
+  const session = model.session();
+  let diverged = false;
+  for (const recipe of model.recipes) {
+    const counts = { identical: 0, "near-tie": 0, diverged: 0 };
+    let seconds = 0;
+    let tokens = 0;
+    for (const [number, { prompt_ids, token_ids, gaps }] of cases.entries()) {
+      const start = processorSeconds();
+      /** @type {number[]} */
+      const answer = [];
+      for await (const step of session.stream(prompt_ids, { maxNewTokens: token_ids.length, recipe })) answer.push(...step);
+      seconds += processorSeconds() - start;
+      tokens += answer.length;
+      const at = token_ids.findIndex((/** @type {number} */ token, /** @type {number} */ i) => token !== answer[i]);
+      const verdict = at < 0 ? "identical" : at < answer.length && gaps[at] < tolerance ? "near-tie" : "diverged";
+      counts[verdict]++;
+      if (json) console.log(JSON.stringify({ recipe, case: number, token_ids: answer }));
+    }
+    diverged ||= counts.diverged > 0;
+    const verdicts = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`);
+    const speed = `${(tokens / seconds).toFixed(1)} tokens per processor second`;
+    if (!json) console.log(`${recipe.padEnd(22)} ${verdicts.join(", ")}, ${speed}`);
+  }
+  await model.close();
+  return diverged ? 1 : 0;
+}
+
+const [bundle, option] = process.argv.slice(2);
+try {
+  if (!bundle) throw new Error("give a bundle: node replay.js BUNDLE [--json]");
+  process.exitCode = await replay(bundle, option === "--json");
+} catch (error) {
+  console.error(`specc-replay-node: error: ${/** @type {Error} */ (error).message.split("\n")[0]}`);
+  process.exitCode = 2;
+}

@@ -1,0 +1,201 @@
+"""Node over libspecc: it replays golden outputs, streams off the event loop, and refuses bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import libspecc
+import pytest
+from shell import copied, edit_golden
+
+from specc.exactness.golden import read_cases
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "runtimes" / "node"
+BUILD = ROOT / "build" / "node"
+FROZEN = ROOT / "tests" / "bundles" / "schema-3"
+CASES = read_cases(FROZEN / "golden.jsonl")
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("libspecc")]
+
+Script = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """Copy the package and install what it needs. Without node, or without a registry, the tests are skipped.
+
+    In continuous integration a registry is demanded, since a skipped test would go unseen.
+    """
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    lock = (SOURCE / "package-lock.json").read_bytes()
+    installed = BUILD / "installed-lock.json"
+    for file in SOURCE.iterdir():
+        if file.is_file():
+            shutil.copy(file, BUILD)
+    if not installed.exists() or installed.read_bytes() != lock:
+        # koffi brings compiled files for each platform, so its script need not run.
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        result = subprocess.run(command, cwd=BUILD, capture_output=True, text=True, timeout=300)
+        if result.returncode and not os.environ.get("CI"):
+            pytest.skip("npm cannot install koffi here")
+        assert result.returncode == 0, result.stderr
+        installed.write_bytes(lock)
+    return BUILD
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    return libspecc.environment() | {"SPECC_LIBRARY": str(libspecc.built() / "libspecc.so")}
+
+
+@pytest.fixture(scope="module")
+def script(package: Path, environment: dict[str, str]) -> Script:
+    """Return a function that runs statements with a model and a session, and returns what they return."""
+
+    def run(statements: str) -> Any:
+        program = (
+            'import { open } from "./index.js";\n'
+            f"const model = await open({json.dumps(str(FROZEN))}, {{ threads: 1 }});\n"
+            f"const cases = {json.dumps([[case.prompt_ids, case.token_ids] for case in CASES])};\n"
+            "const session = model.session();\n"
+            "const refusal = async (work) => { try { await work(); } catch (e) { return e.message; } };\n"
+            f"const result = await (async () => {{ {statements} }})();\n"
+            "await model.close();\n"
+            "console.log(JSON.stringify(result));\n"
+        )
+        command = ["node", "--input-type=module", "--eval", program]
+        result = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return run
+
+
+def replay(package: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["node", "replay.js", *arguments]
+    return subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_golden_outputs_are_identical_by_every_recipe(package: Path, environment: dict[str, str]) -> None:
+    result = replay(package, environment, str(FROZEN), "--json")
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    recipes = ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft", "eagle3"]
+    assert [(answer["recipe"], answer["case"]) for answer in answers] == [(r, i) for r in recipes for i in range(4)]
+    assert all(answer["token_ids"] == CASES[answer["case"]].token_ids for answer in answers)
+
+
+def test_a_golden_output_that_differs_is_status_1(package: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    bundle = edit_golden(copied(FROZEN, tmp_path), lambda cases: cases[0]["token_ids"].__setitem__(2, 0))
+    result = replay(package, environment, str(bundle))
+    assert result.returncode == 1 and result.stdout.count("3 identical, 0 near-tie, 1 diverged") == 5
+
+
+@pytest.mark.parametrize(
+    ("bundle", "library", "message"),
+    [
+        ("/nowhere", None, "cannot read /nowhere/manifest.json; name a bundle that specc compile wrote"),
+        (None, None, "give a bundle: node replay.js BUNDLE [--json]"),
+        (str(FROZEN), "/nowhere/libspecc.so", "cannot load libspecc at /nowhere/libspecc.so ("),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_status_2(
+    bundle: str | None, library: str | None, message: str, package: Path, environment: dict[str, str]
+) -> None:
+    variables = environment | ({"SPECC_LIBRARY": library} if library else {})
+    result = replay(package, variables, *([bundle] if bundle else []))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"specc-replay-node: error: {message}")
+
+
+def test_an_answer_and_its_stream_agree_and_the_event_loop_goes_on(script: Script) -> None:
+    result = script("""
+        const [prompt, golden] = cases[1];
+        let turns = 0;
+        const timer = setInterval(() => turns++, 0);
+        const { tokens, stats } = await session.generate(prompt, { maxNewTokens: golden.length, recipe: "plain" });
+        clearInterval(timer);
+        const steps = [];
+        for await (const step of session.stream(prompt, { maxNewTokens: golden.length, recipe: "prompt-lookup" }))
+            steps.push(step);
+        return { turns, tokens, stats, steps };
+    """)
+    assert result["tokens"] == CASES[1].token_ids == [token for step in result["steps"] for token in step]
+    assert result["turns"] > 0 and len(result["steps"]) < len(result["tokens"])
+    assert result["stats"]["recipe"] == "plain" and result["stats"]["newTokens"] == len(result["tokens"])
+
+
+def test_leaving_the_loop_ends_the_answer_and_the_session_goes_on(script: Script) -> None:
+    result = script("""
+        const [prompt, golden] = cases[0];
+        const first = [];
+        for await (const step of session.stream(prompt, { maxNewTokens: 200, recipe: "plain" })) {
+            first.push(...step);
+            if (first.length === 3) break;
+        }
+        const again = await session.generate(prompt, { maxNewTokens: golden.length });
+        return [first, again.tokens];
+    """)
+    assert result == [CASES[0].token_ids[:3], CASES[0].token_ids]
+
+
+def test_sessions_decode_at_once(script: Script) -> None:
+    result = script("""
+        const work = cases.map(([prompt, golden]) => model.session().generate(prompt, { maxNewTokens: golden.length }));
+        return (await Promise.all(work)).map((answer) => answer.tokens);
+    """)
+    assert result == [case.token_ids for case in CASES]
+
+
+def test_bad_requests_are_one_line(script: Script) -> None:
+    result = script("""
+        const slow = session.generate(cases[0][0], { maxNewTokens: 64, recipe: "plain" });
+        const busy = await refusal(() => session.generate([1], {}));
+        await slow;
+        const empty = await refusal(() => session.generate([], {}));
+        const recipe = await refusal(() => session.generate([1], { recipe: "plai" }));
+        const count = await refusal(() => session.generate([1], { maxNewTokens: 0 }));
+        await session.close();
+        const closed = await refusal(() => session.generate([1], {}));
+        return [busy, empty, recipe, count, closed];
+    """)
+    beginnings = [
+        "this session decodes another answer; wait",
+        "the prompt has 0 tokens; give 1 to ",
+        "the bundle has no recipe 'plai', only plain, ",
+        "maxNewTokens is 0; give a whole number of 1 or more",
+        "the session is closed; open another one",
+    ]
+    assert [message.startswith(start) for message, start in zip(result, beginnings, strict=True)] == [True] * 5, result
+
+
+def test_text_is_that_of_the_tokens(script: Script) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(FROZEN / "tokenizer.json"))
+    result = script("""
+        const text = await model.text();
+        const pieces = [];
+        for await (const piece of session.streamText("Ünïcode: def wrap(", { maxNewTokens: 24 })) pieces.push(piece);
+        const ids = text.encode("Ünïcode: def wrap(");
+        const { tokens } = await model.session().generate(ids, { maxNewTokens: 24 });
+        return { ids, tokens, text: pieces.join(""), pieces: pieces.length };
+    """)
+    prompt: list[int] = tokenizer.encode("Ünïcode: def wrap(").ids
+    assert result["ids"] == prompt
+    assert "Ünïcode: def wrap(" + result["text"] == tokenizer.decode([*prompt, *result["tokens"]])
+    assert result["pieces"] > 1
+
+
+@pytest.mark.slow
+def test_the_types_are_those_of_the_functions(package: Path) -> None:
+    result = subprocess.run(["npm", "run", "types"], cwd=package, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
