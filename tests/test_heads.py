@@ -34,6 +34,7 @@ from specc.runtime.scheduler import SchedulerPolicy
 from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 from specc.runtime.tree import Tree
+from specc.tuning.plan import TunePlan
 from specc.tuning.policy import TUNING
 from specc.tuning.tune import tune
 
@@ -283,6 +284,7 @@ def test_tuning_chooses_the_size_of_a_heads_drafts(compiled: Compiled, tmp_path:
     copy = copied(compiled.bundle, tmp_path)
     plan = tune(copy, tokens=10, limit=1)
     tuned = {recipe.name: recipe.parameters for recipe in open_bundle(copy).manifest.recipes}
+    assert TunePlan.of(open_bundle(copy).manifest) == plan
     assert plan.predicted.keys() == plan.acceptance.keys() == set(RECIPES)
     assert len(plan.acceptance["eagle3"].by_depth) == 4 and len(plan.acceptance["eagle3-tree"].by_rank) > 1
     assert tuned["eagle3"]["assistant_confidence_threshold"] in TUNING.thresholds

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from specc.cli import console
 from specc.cli.arguments import (
@@ -46,9 +47,9 @@ def command(
     """Choose the recipe that pays on this machine.
 
     Measures a step of every engine, and runs every recipe on the prompts. Predicts the speed of each recipe with
-    drafts of every length, and runs the best recipes again in turns with plain decoding. Then it writes the plan into
-    the bundle: the default recipe, and the parameters of all recipes. If no recipe is clearly faster than plain
-    decoding, the plan is plain decoding.
+    drafts of every length, depth and confidence, and runs the best recipes again in turns with plain decoding. Then
+    it writes the plan into the bundle: the default recipe, and the parameters of all recipes. If no recipe is clearly
+    faster than plain decoding, the plan is plain decoding.
     """
     from specc.tuning.tune import tune
 
@@ -68,10 +69,19 @@ def plan_table(plan: TunePlan) -> RenderableType:
         title = f"{name} *" if name == plan.recipe else name
         lengths, measured = "", ""
         if finalist := finalists.get(name):
-            counts = [str(value) for key, value in finalist.parameters.items() if key.endswith("_tokens")]
-            lengths, measured = " + ".join(counts), f"{finalist.measured_speedup:.2f}"
+            lengths, measured = _sizes(finalist.parameters), f"{finalist.measured_speedup:.2f}"
         table.add_row(title, lengths, f"{predicted:.2f}", measured)
     return console.stack(table, console.text("\n".join(_notes(plan))), "", _curve(plan))
+
+
+def _sizes(parameters: Mapping[str, Any]) -> str:
+    """Say how large drafts are: their tokens, the levels of a tree, and the confidence below which a chain ends."""
+    sizes = " + ".join(str(value) for key, value in parameters.items() if key.endswith("_tokens"))
+    if depth := parameters.get("max_depth"):
+        sizes += f", {depth} deep"
+    if threshold := parameters.get("assistant_confidence_threshold"):
+        sizes += f", sure to {threshold:g}"
+    return sizes
 
 
 def _notes(plan: TunePlan) -> list[str]:

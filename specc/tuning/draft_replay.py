@@ -64,7 +64,7 @@ class Cut:
 
 def opened(recipe: Recipe) -> Recipe:
     """Return a recipe with drafts as large as they can be, which say of each slot how likely it is."""
-    changes: dict[str, Any] = {COSTS: ()} if COSTS in recipe.parameters else {}
+    changes: dict[str, Any] = {COSTS: []} if COSTS in recipe.parameters else {}
     if ends_by_confidence(recipe.parameters) and not recipe.parameters[THRESHOLD]:
         changes[THRESHOLD] = NEVER
     return replace(recipe, parameters={**recipe.parameters, **changes}) if changes else recipe

@@ -96,7 +96,7 @@ def _trees(recipe: Recipe, calls: Mapping[str, Call]) -> list[Recipe]:
     A copy of the text is not bounded by the depth. Then the depth stays, since a record does not tell copies apart.
     """
     one, *others = sorted(calls[name] for name in recipe.verify)
-    measured_costs = tuple((call.slots, round(call.cost / one.cost, 3)) for call in (one, *others))
+    measured_costs = [[call.slots, round(call.cost / one.cost, 3)] for call in (one, *others)]  # As JSON has it.
     costs = recipe.parameters[COSTS] or measured_costs
     deepest = recipe.parameters[DEPTH]
     depths = [deepest] if RATES in recipe.parameters else range(1, deepest + 1)

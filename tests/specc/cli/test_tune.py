@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_a_plan_is_drawn_with_its_choice_and_its_curve() -> None:
     assert "A compile with --tune would give early-exit another tree." in lines
     assert "These engines run faster on one thread: draft-early-exit." in lines
     assert "4 3.00 ms 1.50 x" in lines
+
+
+def test_a_finalist_says_how_large_its_drafts_are() -> None:
+    def sizes(**parameters: float) -> str:
+        best = replace(tune_plan().tried[0], parameters=parameters)
+        return printed(plan_table(tune_plan(tried=(best,))))[2]
+
+    assert (
+        sizes(num_speculative_tokens=4, assistant_confidence_threshold=0.3) == "early-exit * 4, sure to 0.3 1.50 1.25"
+    )
+    assert sizes(num_speculative_tokens=11, max_depth=2) == "early-exit * 11, 2 deep 1.50 1.25"
 
 
 def test_plain_decoding_is_explained() -> None:

@@ -83,7 +83,7 @@ def test_a_recipe_is_opened_so_that_its_drafts_are_whole_and_say_how_likely_they
     confident = {"num_speculative_tokens": 3, "assistant_confidence_threshold": 0.0}
     assert parameters(**confident) == confident | {"assistant_confidence_threshold": NEVER}
     assert parameters(**confident | {"assistant_confidence_threshold": 0.3})["assistant_confidence_threshold"] == 0.3
-    assert parameters(step_costs=[(1, 1.0)])["step_costs"] == ()
+    assert parameters(step_costs=[[1, 1.0]])["step_costs"] == []
     assert parameters(tree=[-1, 0]) == {"tree": [-1, 0]}
     assert not ends_by_confidence(confident | {"prompt_lookup_num_tokens": 3})
 
