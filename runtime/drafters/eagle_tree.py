@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class EagleTree(Drafter):
         self.engine, self.engines = draft, sorted((draft, feed, prefill), key=lambda engine: engine.slots)
         self.budget, self.depth = NodeBudget(num_speculative_tokens, step_costs), max_depth
 
-    def open(self, seq: Sequence) -> EagleTreeDrafting[EagleTree]:
+    def open(self, seq: Sequence) -> EagleTreeDrafting[Any]:
         return EagleTreeDrafting(self, seq)
 
 

@@ -98,12 +98,14 @@ def test_tokens_that_the_head_does_not_know_are_never_drafted_and_have_the_proba
 
 def test_a_head_without_logits_is_refused_where_a_rule_needs_its_probabilities() -> None:
     world = World()
-    engines = [world.engine(head_block("eagle3", Tree.chain(1), logits=logits)) for logits in (True, True, False)]
+    draft, feed, prefill = (
+        world.engine(head_block("eagle3", Tree.chain(1), logits=logits)) for logits in (True, True, False)
+    )
     with pytest.raises(
         RecipeError, match="the head returns no probabilities to sample drafts from; compile the bundle"
     ):
-        Eagle(*engines, sample=True)
-    Eagle(*engines)
+        Eagle(draft, feed, prefill, sample=True)
+    Eagle(draft, feed, prefill)
 
 
 @pytest.mark.parametrize(
