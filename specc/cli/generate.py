@@ -76,8 +76,8 @@ EXACT = (
     "To decode plainly at the width of a recipe, also give --no-speculation and --recipe NAME."
 )
 ACCEPTANCE = (
-    "The acceptance rule: match, speculative, recursive or kseq (lossless), typical, confidence, distance, trust, "
-    "guided, proxy or enriched (lossy), or contrastive. Default: the recipe's own."
+    "The acceptance rule: match, speculative, recursive or kseq (lossless), typical, top_beta, confidence, distance, "
+    "trust, guided, proxy or enriched (lossy), or contrastive. Default: the recipe's own."
 )
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
 TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."

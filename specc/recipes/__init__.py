@@ -19,6 +19,7 @@ from specc.recipes.draft_model import (
     ENTROPY_ADAPTIVE,
     PEARL,
     S2D,
+    SPECDEC,
     SPECDEC_PLUS_PLUS,
 )
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
@@ -118,6 +119,7 @@ METHODS = table(
     ADAPTIX,
     CONTRASTIVE,
     SPECDEC_PLUS_PLUS,
+    SPECDEC,
     BILD,
     ENTROPY_ADAPTIVE,
     SPECTR,

@@ -43,7 +43,8 @@ DRAFT_MODEL = Method(
         "tokens up to the first one that it would not have chosen. Its own token follows them. The more alike the two "
         "models are, the more tokens a step gives."
     ),
-    paper="Leviathan et al. 2023, arXiv:2211.17192",
+    paper="Leviathan et al. 2023, arXiv:2211.17192; for requests that run together BASS, Qian et al. 2024, "
+    "arXiv:2404.15778",
     departures=(
         "Acceptance is by match unless a request asks for speculative, the rule of the paper: then a seed gives the "
         "tokens of plain decoding.",
@@ -116,6 +117,37 @@ CONTRASTIVE = Method(
         ),
     },
     acceptance="contrastive",
+    lossless=False,
+    by_default=False,
+    needs=("assistant-model",),
+)
+
+
+SPECDEC = Method(
+    name="specdec",
+    title="SpecDec's rule: drafted tokens that the model ranks high stay (lossy)",
+    try_when="Speed matters more than the model's own words, and a draft model names good tokens in another order.",
+    about=(
+        "A draft model drafts a long chain. The model runs the chain in one step, as for speculative decoding. A "
+        "drafted token stays if it is among the model's likeliest ones and not much less likely than the first. The "
+        "first token that is not ends the draft, and the model's own follows. So the answer may differ from the "
+        "model's own, unless beta is 1."
+    ),
+    paper="SpecDec, Xia et al. 2023, arXiv:2203.16487: its rule, over a draft model",
+    departures=(
+        "The draft is an independent model; the paper trains a decoder that fills a block of 25 tokens in one pass, "
+        "behind the encoder of a model that has one.",
+    ),
+    family=Family.SECOND_MODEL,
+    drafter="draft-model",
+    topology="chain",
+    plan=partial(_plan_with_rule, "top_beta"),
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.copy, "tokens a draft", "25"),
+        "beta": Parameter(5, "lossy: the number of likeliest tokens among which a token must be; 1 is lossless", "5"),
+        "gap": Parameter(3.0, "by how much its log-probability may be smaller than that of the first, in nats", "3"),
+    },
+    acceptance="top_beta",
     lossless=False,
     by_default=False,
     needs=("assistant-model",),

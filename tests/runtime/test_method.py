@@ -294,7 +294,7 @@ def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, rem
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
     rules = (
-        "only confidence, contrastive, distance, enriched, guided, kseq, match, proxy, recursive, speculative, trust, "
-        "typical"
+        "only confidence, contrastive, distance, enriched, guided, kseq, match, proxy, recursive, speculative, "
+        "top_beta, trust, typical"
     )
     assert rules in str(e.value) and remedy in str(e.value)

@@ -14,9 +14,11 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from chance import chi_square_rejects, distribution
 from doubles.requests import PROMPT, PROMPTS, stalled
 from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
 from thorough import sample
+from toys import World
 
 from specc.runtime.acceptance import rule
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
@@ -25,6 +27,7 @@ from specc.runtime.lane_calls import LanesEngine
 from specc.runtime.lanes import ReusePolicy
 from specc.runtime.model import Model
 from specc.runtime.prices import Prices
+from specc.runtime.sampling import Sampling
 from specc.runtime.scheduler import Scheduler, SchedulerPolicy
 from specc.runtime.sequence import Cache
 
@@ -58,6 +61,26 @@ def test_submitted_requests_get_the_answers_that_they_would_get_alone(
         assert (answer.token_ids, answer.text) == (alone.token_ids, alone.text)
         assert (handle.finish_reason, answer.finish_reason) == ("length", "length")
         assert handle.token_ids == answer.token_ids and handle.prompt_tokens == answer.stats.prompt_tokens
+
+
+@pytest.mark.slow
+def test_bass_samples_of_each_row_of_a_batch_have_the_distribution_of_the_target(
+    load: Callable[..., Model], backend: ToyBackend
+) -> None:
+    """The test of BASS: min(1, p / q) in each row, while the length of drafts follows the best row of the batch."""
+    backend.together = True
+    model = load(widths="bass", running=8, waiting=1000)
+    options: dict[str, Any] = {"temperature": 1.0, "top_k": 3, "ignore_eos": True}
+    rows = [
+        model.submit(PROMPT, 3, recipe="layer-skip", acceptance="speculative", seed=seed, **options)
+        for seed in range(900)
+    ]
+    answers = [row.result(300) for row in rows]
+    assert sum(answer.stats.accepted for answer in answers) > 100
+    plain = World(VOCABULARY).method("plain")
+    prompt = model.conversation.text.encode(PROMPT)
+    exact = distribution(lambda rng: tuple(plain.run(prompt, 3, Sampling(1.0, top_k=3, rng=rng))[0]))
+    assert not chi_square_rejects(Counter(tuple(answer.token_ids) for answer in answers), exact)
 
 
 def test_a_step_of_all_requests_is_one_run(load: Callable[..., Model], backend: ToyBackend) -> None:

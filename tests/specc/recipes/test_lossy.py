@@ -18,6 +18,7 @@ EXACT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fs-gen": ({"fallback_threshold": 1}, {"fallback_threshold": 0}),
     "fs-gen-contrastive": ({"fallback_threshold": 1, "alpha": 0, "beta": 1}, {"fallback_threshold": 0.5, "beta": 5}),
     "fs-gen-proxy": ({"fallback_threshold": 1, "alpha": 0}, {"fallback_threshold": 0.5, "alpha": 5}),
+    "specdec": ({"beta": 1}, {"beta": 20, "gap": 50}),
     "rapid": ({"eta": 0}, {"eta": 50, "context_tokens": 8}),
     "fastcot": ({"confidence_threshold": 1}, {"confidence_threshold": 0}),
     "contrastive": ({"alpha": 0, "beta": 0}, {"alpha": 0, "beta": 3}),
