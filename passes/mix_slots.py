@@ -9,7 +9,8 @@ from torch.fx import GraphModule
 
 from specc.runtime.errors import PassError
 
-from .find import aten, calls, new_input, placeholder
+from .arguments import node_arg
+from .find import SAME_VALUES, aten, calls, new_input, placeholder
 from .protocol import Pass
 
 EMBEDDINGS = (aten.embedding.default, torch.ops.specc.panel_embedding.default)
@@ -29,8 +30,10 @@ class MixSlots(Pass):
     slots: int
 
     def __call__(self, graph: GraphModule) -> int:
-        ids = placeholder(graph, "input_ids")
-        tables = [node for node in calls(graph, *EMBEDDINGS) if ids in node.all_input_nodes]
+        ids = {placeholder(graph, "input_ids")}
+        for view in calls(graph, *SAME_VALUES):
+            ids |= {view} if node_arg(view, 0) in ids else set()
+        tables = [node for node in calls(graph, *EMBEDDINGS) if not ids.isdisjoint(node.all_input_nodes)]
         if not tables:
             raise PassError("no embedding reads input_ids")
         mixture = new_input(graph, "mixture", torch.eye(self.slots)[None])

@@ -11,6 +11,7 @@ from language import (
     deviation,
     independent_tree,
     language,
+    likeliest,
     sampled_chain,
     sampled_tree,
     with_replacement,
@@ -98,6 +99,17 @@ def test_a_draft_that_ran_out_of_tokens_is_not_divided_by_nothing() -> None:
     with np.errstate(all="raise"):
         accepted = recursive(draft, Verified(Outputs(logits.argmax(-1).data, logits), Sampling(1.0, rng=Reject())))
     assert accepted == Accepted((0,), 2)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_it_is_biased_for_likeliest_tokens_and_so_the_enumeration_can_fail(count: int) -> None:
+    assert max(deviation(recursive, likeliest(count, language(100 + s)), language(s)) for s in range(20)) > 0.2
+
+
+def test_it_is_biased_for_siblings_drawn_independently_so_that_it_asks_for_others() -> None:
+    tree = Tree((-1, 0, 0, 0))
+    worst = max(deviation(recursive, independent_tree(tree, language(100 + s)), language(s)) for s in range(10))
+    assert worst > 0.01 and not recursive.needs_replacement
 
 
 def test_it_needs_draft_probs() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from language import accepted_share, deviation, language, sampled_chain, verify
+from language import accepted_share, deviation, language, likeliest, sampled_chain, verify
 
 from specc.runtime.acceptance.speculative import speculative
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
@@ -42,6 +42,11 @@ def test_it_refuses_a_tree() -> None:
     draft = Draft((0, 1, 2), Tree((-1, 0, 0)), {0: language(1)(())})
     with pytest.raises(RecipeError, match="'speculative' is for chains, and this draft is a tree; use recursive"):
         speculative(draft, verify(draft, language(0), Sampling(1.0)))
+
+
+def test_it_is_biased_for_the_likeliest_token_and_so_the_enumeration_can_fail() -> None:
+    """A draft that was not sampled from the distribution that it states: the known trap."""
+    assert max(deviation(speculative, likeliest(1, language(100 + s)), language(s)) for s in range(20)) > 0.2
 
 
 def test_it_needs_draft_probs() -> None:

@@ -53,7 +53,7 @@ def test_no_more_is_guessed_than_is_worth_drafting() -> None:
     assert propose(GaussSeidel(6).open(seq)).tokens == (5, 5)
 
 
-@pytest.mark.parametrize("name", ["gauss-seidel-jacobi", "hybrid-jacobi"])
+@pytest.mark.parametrize("name", ["jacobi", "gauss-seidel-jacobi", "hybrid-jacobi"])
 def test_text_that_repeats_takes_fewer_than_nine_steps_for_ten_tokens(name: str) -> None:
     """The honest test of methods.md. A text of four words repeats much. No prompt takes more steps than tokens."""
     world, steps = World(4), []

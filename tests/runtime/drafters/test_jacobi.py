@@ -78,7 +78,7 @@ def test_sampled_guesses_save_steps() -> None:
     assert accepted > 40
 
 
-def test_at_temperature_zero_it_is_jacobi_decoding() -> None:
+def test_speculative_jacobi_at_temperature_zero_is_jacobi_decoding() -> None:
     for prompt in prompts(5):
         assert World().method("speculative-jacobi").run(prompt, 60) == World().method("jacobi").run(prompt, 60)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from toys import ToyKV, propose
+from toys import ToyKV, World, prompts, propose
 
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.drafters.lookahead import Lookahead, LookaheadDrafting
@@ -62,3 +62,12 @@ def test_another_text_is_read_from_its_beginning() -> None:
     propose(drafter.open(sequence(1, 2, 3, 4)))
     draft = propose(drafter.open(sequence(7, 8, 9, 0, 0, 0, 7)))
     assert (8, 9) in parts(draft)[1]
+
+
+def test_lookahead_takes_more_than_1_2_tokens_a_step_where_the_text_repeats() -> None:
+    """A text of four words repeats much. Guesses of the pool are accepted after some steps."""
+    world, steps = World(4), 0
+    for prompt in prompts(3, vocabulary=4):
+        tokens, accepted = world.method("lookahead").run(prompt, 120)
+        steps += len(tokens) - accepted
+    assert 1.2 * steps < 3 * 120

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from toys import ToyKV, propose
+from toys import VOCABULARY, ToyKV, World, prompts, propose
 
 from specc.runtime.draft import Accepted, Outputs, Verified
 from specc.runtime.drafters.token_recycling import TokenRecycling
@@ -25,3 +25,12 @@ def test_every_slot_refreshes_its_tokens_row_and_rows_fill_the_tree_by_rank() ->
     drafting.observe(first, Verified(outputs, Sampling()), Accepted((0,), 4))
     assert propose(drafting).tokens == (4, 5, 6, 0)
     assert propose(drafter.open(Sequence([0], {"target": Cache(ToyKV())}))).tokens == (0, 3, 2, 0)
+
+
+def test_token_recycling_accepts_more_once_its_table_is_warm() -> None:
+    """The second answer has more tokens a step than the first; the table has eight successors of each token."""
+    decoder = World().method("token-recycling")
+    prompt, other = prompts(2, seed=5)
+    cold, warm = decoder.run(prompt, 100)[1], decoder.run(other, 100)[1]
+    assert warm > cold and {len(row) for row in decoder.drafter.table} == {8}
+    assert len(decoder.drafter.table) == VOCABULARY

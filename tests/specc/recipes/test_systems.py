@@ -3,11 +3,47 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from specc.recipes import METHODS
 from specc.recipes.systems import OTHER_RECIPES, SYSTEMS, System
+
+# The test of each system that works in whole or in part, in addition to those of all lossless recipes: plain decoding's
+# tokens on toys and on compiled models, and the enumeration of their rules.
+OWN_TESTS = {
+    1: "test_leviathan_accepts_the_whole_draft_where_the_draft_model_is_the_target",
+    2: "test_tokens_stay_that_rank_high_and_are_near_the_first",
+    4: "test_a_text_that_is_written_unchanged_takes_more_than_five_tokens_a_step",
+    5: "test_text_that_repeats_takes_fewer_than_nine_steps_for_ten_tokens",
+    6: "test_lookahead_takes_more_than_1_2_tokens_a_step_where_the_text_repeats",
+    7: "test_guesses_kept_unverified_save_steps_and_change_tokens",
+    8: "test_speculative_jacobi_at_temperature_zero_is_jacobi_decoding",
+    9: "test_bild_asks_the_big_model_less_and_diverges_more_as_the_rollback_threshold_rises",
+    10: "test_the_share_of_the_large_model_falls_as_the_threshold_rises_and_the_answers_diverge",
+    11: "test_fs_gen_combines_logits_as_its_reference_does",
+    12: "test_samples_have_the_distribution_of_contrastive_decoding",
+    14: "test_three_chains_have_more_accepted_than_one",
+    15: "test_siblings_drawn_without_replacement_are_accepted_at_least_as_often_as_independent_ones",
+    16: "test_the_accepted_length_that_sequoia_predicts_is_that_of_the_toys",
+    17: "test_as_much_is_accepted_as_the_values_of_the_nodes_say_if_the_draft_is_the_target",
+    18: "test_staged_drafting_costs_fewer_calls_than_tokens_where_the_text_repeats",
+    19: "test_bass_samples_of_each_row_of_a_batch_have_the_distribution_of_the_target",
+    23: "test_specdec_rejects_fewer_tokens_than_a_fixed_length_that_has_as_many_accepted",
+    24: "test_pearl_drafts_while_the_target_verifies",
+    26: "test_both_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text",
+    27: "test_rapid_with_eta_0_has_the_distribution_of_the_target",
+    28: "test_the_mean_exit_of_s2d_is_not_the_deepest_and_rises_with_the_threshold",
+    30: "test_swift",
+    46: "test_dynamic_depth_accepts_more_for_each_call_than_a_fixed_depth",
+    48: "test_cape_proposes_more_tokens_where_the_draft_is_less_sure",
+    53: "test_the_retrieved_branch_alone_is_accepted_on_text_that_repeats",
+    55: "test_token_recycling_accepts_more_once_its_table_is_warm",
+    56: "test_aded_takes_more_tokens_a_step_with_a_corpus_of_such_text_than_without",
+    57: "test_a_text_that_is_repeated_takes_more_than_four_tokens_a_step",
+    58: "test_superposed_decoding",
+}
 
 
 def test_there_are_58_systems_numbered_from_one() -> None:
@@ -32,6 +68,15 @@ def test_a_system_works_in_part_if_something_is_missing() -> None:
     assert System(1, "a", "b").state == "not yet"
     assert System(1, "a", "b", ("plain",)).state == "works"
     assert System(1, "a", "b", ("plain",), "much").state == "in part"
+
+
+def test_each_system_that_works_has_a_test_of_its_own() -> None:
+    """Whoever brings a system names its test in OWN_TESTS."""
+    files = Path(__file__).parents[2].rglob("test_*.py")
+    tests = {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.M)}
+    assert {s.number for s in SYSTEMS if s.state == "works"} <= OWN_TESTS.keys()
+    assert set(OWN_TESTS.values()) <= tests
+    assert all(SYSTEMS[number - 1].recipes for number in OWN_TESTS)
 
 
 @pytest.mark.parametrize("system", [s for s in SYSTEMS if s.state == "works"], ids=lambda s: s.name)
