@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 from specc.cli import console
-from specc.cli.arguments import BundleArgument, JsonOption, OptionalStr, examples, flag, option
+from specc.cli.arguments import BundleArgument, JsonOption, OptionalPath, OptionalStr, examples, flag, option
 from specc.cli.compile import provisional_line
 from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 
@@ -32,9 +32,13 @@ EXAMPLES = examples(
     "specc show model.specc --all",
     "specc show model.specc --engine prefill",
     "specc show model.specc --json",
+    "specc show model.specc --html model.html",
+    "specc show model.specc --engine verify-token-recycling --svg tree.svg",
 )
 ALL = "Show every cache, engine, recipe and file."
 ENGINE = "Show this engine alone: its passes, tensors, tree and mask."
+HTML = "Write a page to this file: layers, trees and masks drawn, sizes, recipes and the plan. It needs no other file."
+SVG = "Write the tree of --engine to this file, as a drawing."
 LARGEST_MASK = 96  # Masks of more slots are wider than most terminals, so they are not drawn.
 LONG_VALUE = 8  # A list of more items is shown by its length.
 
@@ -43,6 +47,8 @@ def command(
     bundle: BundleArgument,
     all_: Annotated[bool, flag("--all", ALL)] = False,
     engine: Annotated[OptionalStr, option("NAME", ENGINE)] = None,
+    html: Annotated[OptionalPath, option("FILE", HTML)] = None,
+    svg: Annotated[OptionalPath, option("FILE", SVG)] = None,
     json: JsonOption = False,
 ) -> None:
     """Show what is inside a bundle.
@@ -53,8 +59,17 @@ def command(
     from specc.runtime.bundle import open_bundle
 
     opened, out = open_bundle(bundle), console.out()
+    if html or svg:
+        from specc.cli import show_page
+
+        if html:
+            show_page.write(opened, _total_bytes(opened), html)
+        if svg:
+            show_page.write_tree(opened, engine, svg)
     if json:
         console.emit(describe_engine(opened, engine) if engine else describe(opened))
+    elif html or svg:
+        out.print(console.text("\n".join(f"wrote {file}" for file in (html, svg) if file)))
     elif engine:
         out.print(engine_tables(opened, engine))
         for part in engine_drawing(opened, engine):
