@@ -10,9 +10,12 @@ from typing import Any
 import gguf
 import numpy as np
 
-HIDDEN, HEADS, KV_HEADS, LAYERS, INNER = 64, 2, 1, 2, 128
+HIDDEN, HEADS, KV_HEADS, LAYERS, INNER = 64, 2, 1, 2, 256
 WORDS = ["<unk>", "<s>", "</s>", *(chr(c) for c in range(33, 127)), *(f"w{i}" for i in range(31))]
 KIND: Any = gguf.GGMLQuantizationType
+# where the numbers of fp16 stand in a block; in other types at 0 alone
+HALVES_AT = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+SUPER_BLOCK = 256  # numbers of a block of the types Q4_K to Q6_K, which the package gguf does not write
 
 
 def tensors(seed: int = 0) -> dict[str, np.ndarray]:
@@ -33,6 +36,35 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray]:
             f"blk.{i}.ffn_norm.weight": (HIDDEN,),
         }
     return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def random_blocks(kind: str, rows: int, k: int, scale: float = 1.0) -> np.ndarray:
+    """Make random blocks of a type.
+
+    Args:
+        kind: the type.
+        rows: of the matrix.
+        k: numbers of a row.
+        scale: the largest of the blocks' numbers in fp16. The least is half of it.
+
+    Returns:
+        [rows, bytes] uint8.
+    """
+    rng = np.random.default_rng(0)
+    numbers, size = gguf.GGML_QUANT_SIZES[KIND[kind]]
+    data = rng.integers(0, 256, (rows, k // numbers, size), np.uint8)
+    for at in HALVES_AT.get(kind, (0,)):
+        halves = rng.uniform(scale / 2, scale, (*data.shape[:2], 1)).astype(np.float16)
+        data[..., at : at + 2] = halves.view(np.uint8)
+    return np.asarray(data.reshape(rows, -1))
+
+
+def encoded(value: np.ndarray, kind: Any) -> np.ndarray:
+    """Return a matrix in blocks of a type: its own numbers, or random ones in a type that gguf does not write."""
+    if gguf.GGML_QUANT_SIZES[kind][0] == SUPER_BLOCK:
+        return random_blocks(kind.name, *value.shape, scale=1e-4)
+    blocks: np.ndarray = gguf.quants.quantize(value, kind)
+    return blocks
 
 
 def write(
@@ -69,7 +101,7 @@ def write(
         if value.ndim == 1 or own == KIND.F32:
             writer.add_tensor(name, value)
         else:
-            writer.add_tensor(name, gguf.quants.quantize(value, own), raw_dtype=own)
+            writer.add_tensor(name, encoded(value, own), raw_dtype=own)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -70,7 +70,8 @@ LinearNBits::LinearNBits(const Attributes& attributes)
       block_(static_cast<int>(attributes.integer("block_size"))) {
   require_columns(columns_);
   require(bits_ == 4 || bits_ == 8, "the attribute bits is " + std::to_string(bits_) + "; give 4 or 8");
-  require(block_ == 32 || block_ == 64, "the attribute block_size is " + std::to_string(block_) + "; give 32 or 64");
+  require(block_ == 32 || block_ == 64 || (block_ == 16 && bits_ == 8),
+          "the attribute block_size is " + std::to_string(block_) + "; give 32 or 64, or 16 with 8 bits");
 }
 
 void LinearNBits::compute(const Call& call) const {

@@ -269,6 +269,7 @@ void nbits_block(const NBits& n, int64_t first, int64_t last) {
 
 void nbits(const NBits& n, int64_t first, int64_t last) {
   if (n.bits == 4) return n.block == 32 ? nbits_block<4, 32>(n, first, last) : nbits_block<4, 64>(n, first, last);
+  if (n.block == 16) return nbits_block<8, 16>(n, first, last);
   n.block == 32 ? nbits_block<8, 32>(n, first, last) : nbits_block<8, 64>(n, first, last);
 }
 

@@ -71,6 +71,7 @@ inline void quantize_rows(const float* x, int64_t rows, int64_t k, int factor, i
 
 void quantize(const float* x, int64_t rows, int64_t k, int block, int factor, int8_t* q, float* scales,
               int32_t* starts) {
+  if (block == 16) return quantize_rows<16>(x, rows, k, factor, q, scales, starts);
   if (block == 32) return quantize_rows<32>(x, rows, k, factor, q, scales, starts);
   quantize_rows<64>(x, rows, k, factor, q, scales, starts);
 }

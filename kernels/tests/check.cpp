@@ -78,7 +78,7 @@ void check_dense(const Variant& reference, const Variant& variant, bool half) {
 void check_nbits(const Variant& reference, const Variant& variant) {
   specc::NBits n{};
   n.bits = between(0, 1) ? 4 : 8;
-  n.block = between(0, 1) ? 32 : 64;
+  n.block = 16 << between(n.bits == 8 ? 0 : 1, 2);
   n.half_scales = between(0, 1);
   const int64_t kind = between(0, 2);  // of zero points: one for all, of each block and column, or offsets
   const bool zeros = kind == 1;

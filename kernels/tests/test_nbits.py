@@ -57,16 +57,16 @@ class Weights:
 
 
 POINTS = ({}, {"zeros": True}, {"offsets": True})
+SIZES = [{"bits": bits, "block": block} for bits, block in ((4, 32), (4, 64), (8, 16), (8, 32), (8, 64))]
 kinds = st.builds(
-    lambda points, **kind: kind | points,
+    lambda points, sizes, **kind: kind | sizes | points,
     points=st.sampled_from(POINTS),
-    bits=st.sampled_from([4, 8]),
-    block=st.sampled_from([32, 64]),
+    sizes=st.sampled_from(SIZES),
     half=st.booleans(),
 )
 each_kind = pytest.mark.parametrize(
     ("bits", "block", "half", "zeros"),
-    [(4, 32, False, False), (4, 64, True, True), (8, 32, True, False), (8, 64, False, True)],
+    [(4, 32, False, False), (4, 64, True, True), (8, 32, True, False), (8, 64, False, True), (8, 16, False, False)],
 )
 
 
@@ -149,7 +149,10 @@ def test_blocks_of_zeros_and_of_tiny_values_give_zeros(variant: str) -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "message"),
-    [({"bits": 5, "block_size": 32}, "bits is 5; give 4 or 8"), ({"bits": 4, "block_size": 16}, "block_size is 16")],
+    [
+        ({"bits": 5, "block_size": 32}, "bits is 5; give 4 or 8"),
+        ({"bits": 4, "block_size": 16}, "block_size is 16; give 32 or 64, or 16 with 8 bits"),
+    ],
 )
 def test_other_kinds_of_weights_are_refused(attributes: dict[str, int], message: str) -> None:
     with pytest.raises(Exception, match=message):

@@ -33,8 +33,10 @@ def needs(model: ir.Model) -> dict[str, str]:
             name, version = f"{node.domain}::{node.op_type}", _since(node)
             least[name] = _newer(least.get(name, OLDEST), version)
             least[RUNTIME] = _newer(least[RUNTIME], version)
-    own = (node.op_type for node in model.graph if node.domain == onnx_kernels.DOMAIN)
-    return {name: least[name] for name in sorted(least)} | onnx_kernels.needs(own)
+        elif node.domain == onnx_kernels.DOMAIN:
+            name, version = f"{node.domain}::{node.op_type}", onnx_kernels.since(node)
+            least[name] = _newer(least.get(name, version), version)
+    return {name: least[name] for name in sorted(least)}
 
 
 def _since(node: ir.Node) -> str:

@@ -96,7 +96,7 @@ def with_offsets(
     """
     packed = numbers(panels, columns, bits)
     values = np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], -1) if bits == 4 else packed
-    factors, shifts = (per_block(part.astype(np.float32), columns)[..., None] for part in (scales, offsets))
+    factors, shifts = (per_block(part.astype(np.float64), columns)[..., None] for part in (scales, offsets))
     return np.ascontiguousarray((values * factors + shifts).reshape(columns, -1)[:, :k].astype(np.float32))
 
 

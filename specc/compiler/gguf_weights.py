@@ -15,7 +15,7 @@ from specc.compiler.options import Options
 from specc.compiler.panels import pack_numbers
 from specc.compiler.quantize import PRODUCTS, Product
 from specc.huggingface.gguf import find_gguf, read_gguf
-from specc.huggingface.gguf_blocks import BITS_OF, BLOCK, BlockIndex, Rows
+from specc.huggingface.gguf_blocks import BITS_OF, BlockIndex, Rows
 from specc.passes import Pass
 from specc.passes.find import ADD, calls, weight
 from specc.runtime.engines import kernels
@@ -63,7 +63,7 @@ class KeepBlocks(Pass):
     """A pass that gives products the blocks of a GGUF file, bit for bit. Others keep their widened weights.
 
     Given:   y = linear(x, weight, bias), each row of the weight being one of the file
-    Result:  y = specc.panel_quantized_linear(x, panels, scales, columns, bits, 32, k, offsets) + bias
+    Result:  y = specc.panel_quantized_linear(x, panels, scales, columns, bits, block, k, offsets) + bias
     """
 
     index: BlockIndex = field(repr=False, compare=False)
@@ -106,7 +106,7 @@ def _swap(graph: GraphModule, product: Product, blocks: Rows) -> None:
         return node
 
     columns, k = blocks.numbers.shape
-    panels = pack_numbers(blocks, BLOCK)
+    panels = pack_numbers(blocks)
     with graph.graph.inserting_before(product.node):
         arguments = (
             product.x,
@@ -114,7 +114,7 @@ def _swap(graph: GraphModule, product: Product, blocks: Rows) -> None:
             stored("scales_panels", panels.scales),
             columns,
             blocks.bits,
-            BLOCK,
+            blocks.block,
             k,
             None if panels.offsets is None else stored("offsets_panels", panels.offsets),
         )

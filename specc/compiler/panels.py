@@ -153,14 +153,15 @@ class _Packer:
         return node
 
 
-def pack_numbers(rows: Rows, block: int) -> Rows:
+def pack_numbers(rows: Rows) -> Rows:
     """Lay the blocks of a matrix [columns, K] out in panels, as specc.LinearNBits reads them."""
     pack: Any = importlib.import_module("specc_kernels.pack")
     return Rows(
-        pack.nbits(rows.numbers.T, rows.bits, block),
+        pack.nbits(rows.numbers.T, rows.bits, rows.block),
         pack.per_block(rows.scales.T),
         None if rows.offsets is None else pack.per_block(rows.offsets.T),
         rows.bits,
+        rows.block,
     )
 
 

@@ -50,7 +50,7 @@ def nbits(weights_KxN: npt.NDArray[np.uint8], bits: int, block: int) -> npt.NDAr
     Args:
         weights_KxN: values from 0 to 2**bits - 1.
         bits: 4 or 8.
-        block: 32 or 64 values of k that share a scale; a last block that is not full is filled with zeros.
+        block: how many values of k share a scale: 32 or 64, or 16 if they have 8 bits. Zeros fill the last block.
 
     Returns:
         4 bits: [panels, blocks, block / 4, 64]; a byte holds a weight of the first 16 columns in its lower half and

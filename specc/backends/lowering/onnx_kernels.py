@@ -6,10 +6,10 @@ The operators are described in kernels/README.md. The other nodes are those of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import onnx_ir as ir
 import torch
 from torch.fx import GraphModule, Node
 
@@ -36,6 +36,7 @@ SINCE = {  # the version of specc-kernels that brought each operator as it is us
     "LinearNBits": "0.2.0",
     "TreeAttention": "0.1.0",
 }
+SMALL_BLOCK, SMALL_BLOCKS_SINCE = 16, "0.3.0"  # a block_size that LinearNBits takes only since that version
 HEAD_MULTIPLE = 16  # sizes of a head: TreeAttention takes no others
 
 
@@ -48,9 +49,10 @@ def lowering(slots: int) -> list[Pass]:
     return [PanelLinears(slots), PanelQuantizedLinears(slots), PanelEmbeddings(slots)]
 
 
-def needs(operators: Iterable[str]) -> dict[str, str]:
-    """Return what the manifest says of an engine with these operators: the least version of specc-kernels for each."""
-    return {f"{DOMAIN}::{name}": SINCE[name] for name in sorted(set(operators))}
+def since(node: ir.Node) -> str:
+    """Return the version of specc-kernels that brought an operator of it with these attributes."""
+    has_small_blocks = node.attributes.get_int("block_size", 0) == SMALL_BLOCK
+    return SMALL_BLOCKS_SINCE if has_small_blocks else SINCE[node.op_type]
 
 
 def attends(graph: GraphModule) -> bool:

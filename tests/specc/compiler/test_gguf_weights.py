@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from shell import refused
 
 gguf = pytest.importorskip("gguf")
 
-from gguf_file import KIND, LAYERS, write  # noqa: E402
+from gguf_file import INNER, KIND, LAYERS, write  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from specc.compiler import Options, compile_bundle  # noqa: E402
 from specc.compiler.gguf_weights import with_gguf_blocks  # noqa: E402
 from specc.exactness import golden  # noqa: E402
 from specc.huggingface import load_model  # noqa: E402
+from specc.huggingface.gguf_blocks import SMALL_BLOCK  # noqa: E402
 from specc.runtime.bundle import open_bundle  # noqa: E402
 from specc.runtime.errors import BackendError, CaptureError, SpeccWarning  # noqa: E402
 from specc.runtime.sequence import Cache  # noqa: E402
@@ -78,9 +80,31 @@ def test_a_target_keeps_the_blocks_of_the_file(kind: str, weights: str, tmp_path
 
 
 @needs_library
+def test_blocks_of_many_types_stand_beside_each_other(tmp_path: Path) -> None:
+    """The types are those of a file that llama.cpp calls Q4_K_M, where some matrices do not have rows of 256 n."""
+    others = {
+        "blk.0.attn_v.weight": KIND.Q8_0,
+        "blk.1.attn_v.weight": KIND.Q5_1,
+        "blk.0.ffn_down.weight": KIND.Q6_K,
+        "blk.1.ffn_down.weight": KIND.Q4_K,
+    }
+    file = write(tmp_path / "m.gguf", KIND.Q5_0, others=others)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SpeccWarning)
+        bundle = compiled(file, "gguf")
+    stored = load_file(bundle / "weights.safetensors")
+    panels = stored["model.model.layers.0.mlp.down_proj.weight_gguf_panels"]
+    assert panels.shape[1:3] == (INNER // SMALL_BLOCK, SMALL_BLOCK // 4)
+    decode = open_bundle(bundle).engine("decode")
+    assert decode.needs["specc::LinearNBits"] == "0.3.0"
+    expected = load_model(str(file))(torch.tensor([PROMPT])).logits[0, -1].numpy()
+    assert np.abs(logits(bundle) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@needs_library
 def test_products_of_other_types_are_named_and_stay_fp32(tmp_path: Path) -> None:
-    """The file has Q5_0 in one matrix of each layer."""
-    file = write(tmp_path / "m.gguf", KIND.Q4_0, others={"blk.0.ffn_down.weight": KIND.Q5_0})
+    """The file has F16 in one matrix."""
+    file = write(tmp_path / "m.gguf", KIND.Q4_0, others={"blk.0.ffn_down.weight": KIND.F16})
     with pytest.warns(SpeccWarning, match=r"1 of \d+ products have rows in blocks of other types than Q4_0, Q4_1"):
         bundle = compiled(file, "gguf")
     names = load_file(bundle / "weights.safetensors")
@@ -98,8 +122,8 @@ def test_a_model_that_is_not_a_gguf_file_is_refused(model: Path) -> None:
 
 def test_a_file_without_blocks_that_can_be_kept_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("specc.runtime.engines.kernels.library", lambda: None)
-    file = write(tmp_path / "m.gguf", KIND.Q5_0)
-    line = r"m\.gguf has tensors of type F32, Q5_0, and --dtype gguf keeps blocks of Q4_0, Q4_1, Q8_0, Q4_K; quantise"
+    file = write(tmp_path / "m.gguf", KIND.F16)
+    line = r"m\.gguf has tensors of type F16, F32, and --dtype gguf keeps blocks of Q4_0, Q4_1, Q5_0, .*; quantise"
     with pytest.raises(CaptureError, match=line):
         with_gguf_blocks(options(file))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from engine_bench import CAPACITY, FULL, KINDS, Bench, logits_of, path_to, run_blocks
@@ -28,8 +29,9 @@ from torch.fx import GraphModule
 
 from specc import passes
 from specc.backends import Options
-from specc.backends.lowering.onnx_kernels import PanelEmbeddings, PanelLinears, PanelQuantizedLinears, needs
+from specc.backends.lowering.onnx_kernels import DOMAIN, PanelEmbeddings, PanelLinears, PanelQuantizedLinears, since
 from specc.backends.onnx import ONNX
+from specc.backends.onnx_needs import needs as model_needs
 from specc.compiler.capture import capture
 from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
@@ -127,11 +129,21 @@ return {logits: gather_bf16_1}""",
     )
 
 
-def test_an_engine_needs_each_operator_once_with_its_domain() -> None:
-    assert needs(["TreeAttention", "LinearF32", "TreeAttention"]) == {
-        "specc::LinearF32": "0.1.0",
-        "specc::TreeAttention": "0.1.0",
-    }
+def node_of(operator: str, **attributes: int) -> ir.Node:
+    return ir.node(operator, [], attributes, domain=DOMAIN)
+
+
+def test_an_operator_needs_the_version_that_brought_it_with_its_attributes() -> None:
+    assert since(node_of("TreeAttention")) == "0.1.0"
+    assert since(node_of("LinearNBits", block_size=32)) == "0.2.0"
+    assert since(node_of("LinearNBits", block_size=16)) == "0.3.0"
+
+
+def test_an_engine_needs_each_operator_once_by_its_newest_use() -> None:
+    nodes = [node_of("LinearNBits", block_size=size) for size in (16, 32)] + [node_of("TreeAttention")]
+    graph = ir.Graph([], [], nodes=nodes, opset_imports={"": 18})
+    of_library = {name: version for name, version in model_needs(ir.Model(graph, ir_version=9)).items() if "::" in name}
+    assert of_library == {"specc::LinearNBits": "0.3.0", "specc::TreeAttention": "0.1.0"}
 
 
 def with_rounded_matrices(graph: GraphModule) -> GraphModule:
