@@ -1,5 +1,9 @@
 #include "operator.h"
 
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace specc {
 namespace {
 
@@ -16,6 +20,22 @@ void check(ort::Status* status) {
   call<void>(ort::kReleaseStatus, status);
   throw std::runtime_error(message);
 }
+
+// A loop over ONNX Runtime's threads. Its bodies run after it begins and before it ends. ONNX Runtime sees to that, and
+// the thread sanitizer has to be told, since ONNX Runtime is not built with it.
+struct Loop {
+  void (*body)(void*, size_t);
+  void* data;
+  char begin = 0, end = 0;
+};
+
+#if defined(__SANITIZE_THREAD__)
+void release(char& event) { __tsan_release(&event); }
+void acquire(char& event) { __tsan_acquire(&event); }
+#else
+void release(char&) {}
+void acquire(char&) {}
+#endif
 
 }  // namespace
 
@@ -63,8 +83,17 @@ void* Call::output(size_t index, const Shape& shape) const {
 }
 
 void Call::for_each(int64_t count, void (*body)(void*, size_t), void* data) const {
-  check(call<ort::Status*>(ort::kParallelFor, static_cast<const ort::KernelContext*>(context_), body,
-                           static_cast<size_t>(count), size_t{0}, data));
+  Loop loop{body, data};
+  void (*const part)(void*, size_t) = [](void* all, size_t i) {
+    auto& of = *static_cast<Loop*>(all);
+    acquire(of.begin);
+    of.body(of.data, i);
+    release(of.end);
+  };
+  release(loop.begin);
+  check(call<ort::Status*>(ort::kParallelFor, static_cast<const ort::KernelContext*>(context_), part,
+                           static_cast<size_t>(count), size_t{0}, static_cast<void*>(&loop)));
+  acquire(loop.end);
 }
 
 int64_t Attributes::integer(const char* name) const {

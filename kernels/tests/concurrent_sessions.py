@@ -1,0 +1,67 @@
+"""Two sessions of ONNX Runtime that four threads run at once: `concurrent_sessions.py [shared]`.
+
+Each session has an operator with loops over its own two threads. Every answer must have the bits of the session alone.
+With `shared` two threads write to one output, which is a race that a sanitizer must report.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import numpy as np
+import onnxruntime as ort
+import operator_graphs as graphs
+from specc_kernels import pack
+
+ROWS, K, COLUMNS, RUNS = 16, 576, 512, 3
+
+
+def sessions() -> list[ort.InferenceSession]:
+    """Make a session of LinearNBits and one of LinearBF16, each large enough for loops over threads."""
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, 256, (K, COLUMNS), np.uint8)
+    scales = rng.random((K // 32, COLUMNS), np.float32)
+    weights = {"w": pack.nbits(numbers, 8, 32), "s": pack.per_block(scales)}
+    few_bits = graphs.linear("LinearNBits", K, COLUMNS, weights, threads=2, bits=8, block_size=32)
+    return [few_bits, graphs.bf16(rng.standard_normal((K, COLUMNS), np.float32), threads=2)]
+
+
+def run_often(session: ort.InferenceSession, x: np.ndarray, expected: np.ndarray, different: list[str]) -> None:
+    """Run a session some times, and note answers that differ."""
+    for _ in range(RUNS):
+        if not graphs.same_bits(graphs.run(session, x), expected):
+            different.append("an answer beside others has other bits")
+
+
+def write_to(session: ort.InferenceSession, x: np.ndarray, output: ort.OrtValue) -> None:
+    """Run a session with an output that may be shared."""
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", x)
+    binding.bind_ortvalue_output("y", output)
+    for _ in range(RUNS):
+        session.run_with_iobinding(binding)
+
+
+def main() -> None:
+    """Run all threads. The exit status is 1 if an answer was wrong."""
+    inputs = [np.random.default_rng(i).standard_normal((ROWS, K), np.float32) for i in range(2)]
+    both, different = sessions(), list[str]()
+    if sys.argv[1:] == ["shared"]:
+        output = ort.OrtValue.ortvalue_from_numpy(np.zeros((ROWS, COLUMNS), np.float32))
+        threads = [threading.Thread(target=write_to, args=(session, inputs[0], output)) for session in both]
+    else:
+        threads = [
+            threading.Thread(target=run_often, args=(session, x, graphs.run(session, x), different))
+            for session in both
+            for x in inputs
+        ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.exit(different[0] if different else 0)
+
+
+if __name__ == "__main__":
+    main()
