@@ -112,11 +112,11 @@ def verify_seconds(bundle: Path) -> Callable[[int], float]:
     model = specc.load(bundle)
     specs = [spec for spec in model.engines.specs() if spec.block.is_chain and spec.block.model == "target"]
     own = sorted((s for s in specs if s.block.lanes == 1 and s.block.cache == "target"), key=lambda s: s.block.slots)
-    known: dict[str, float] = {}
+    seconds_of: dict[str, float] = {}
 
     def seconds(slots: int) -> float:
         name = next((spec.name for spec in own if spec.block.slots >= slots), own[-1].name)
-        if name not in known:
+        if name not in seconds_of:
             engine, cache = model.engines[name], model.conversation.cache
             call = Call(engine, Cache(cache.store), 0, [1] * engine.slots, Tree.chain(engine.slots))
             runs = []
@@ -124,8 +124,8 @@ def verify_seconds(bundle: Path) -> Callable[[int], float]:
                 start = time.process_time()
                 call.run()
                 runs.append(time.process_time() - start)
-            known[name] = median(runs)
-        return known[name]
+            seconds_of[name] = median(runs)
+        return seconds_of[name]
 
     return seconds
 

@@ -47,9 +47,9 @@ from specc.recipes.self_draft import (
     RAPID,
     SHORT_CONTEXT,
     STAGED,
-    SWIFT,
 )
 from specc.recipes.stacked_heads import BLOCKWISE, MEDUSA
+from specc.recipes.swift import SWIFT
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError, nearest
 

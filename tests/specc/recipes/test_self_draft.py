@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from specc.recipes.entry import Facts, LayerSearch, Method, MethodBlocks
-from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED, SWIFT
-from specc.runtime.block import Frontier, Layers
-from specc.runtime.errors import RecipeError
+from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
+from specc.runtime.block import Layers
 
 FACTS = Facts(layers=8, vocab_size=500)
 
@@ -51,22 +48,6 @@ def test_the_copy_of_a_staged_draft_has_a_call_of_one_slot_and_one_for_its_guess
     assert widths(blocks)[-1] == 10 and blocks.arguments == STAGED.settle(
         {"prompt_lookup_num_tokens": 2, "num_speculative_tokens": 9}
     )
-
-
-def test_each_set_of_swift_is_a_draft_and_a_block_that_compares() -> None:
-    engines = plan(SWIFT, skip_sets=[[[1], [2]], [[3], []]], context_tokens=8).engines
-    assert [*engines] == ["draft_0", "check_0", "draft_1", "check_1"]
-    assert engines["draft_1"].layers == engines["check_1"].layers == Layers(skip_attention=(3,))
-    assert engines["draft_0"].slots == 1 and engines["check_0"].topology == Frontier(8, 16)
-    assert [*plan(SWIFT, skip_layers=(2,)).engines] == ["draft_0"]
-
-
-@pytest.mark.parametrize("sets", [[], 3, [[1]], [[[1], 2]], [[[1], [9]]], [[[1], []]] * 17])
-def test_sets_that_are_no_pairs_of_layers_are_refused(sets: object) -> None:
-    with pytest.raises(RecipeError, match=r"skip_sets is|names layer 9"):
-        plan(SWIFT, skip_sets=sets)
-    with pytest.raises(RecipeError, match="leave out one of the two"):
-        plan(SWIFT, skip_sets=sets, skip_mlp=(1,))
 
 
 def test_searches_are_named_where_layers_are_left_open() -> None:

@@ -74,8 +74,8 @@ def test_a_tree_gets_the_measured_costs_of_its_steps_and_every_depth() -> None:
     ]
     copies = replace(TREE, parameters={**TREE.parameters, "match_rates": (0.5,)})
     assert [c.parameters["max_depth"] for c in candidates(copies, CALLS)] == [2]
-    chosen = replace(TREE, parameters={**TREE.parameters, "step_costs": [[1, 1.0], [4, 1.4]]})
-    assert all(c.parameters["step_costs"] == [[1, 1.0], [4, 1.4]] for c in candidates(chosen, CALLS))
+    recipe = replace(TREE, parameters={**TREE.parameters, "step_costs": [[1, 1.0], [4, 1.4]]})
+    assert all(c.parameters["step_costs"] == [[1, 1.0], [4, 1.4]] for c in candidates(recipe, CALLS))
 
 
 def test_a_smaller_tree_saves_slots_and_calls_and_loses_what_it_would_not_have_drafted() -> None:
