@@ -23,3 +23,13 @@ def test_only_the_tokens_that_the_head_knows_share_the_probability() -> None:
     vocabulary, final = torch.tensor([3, 1, 8]), torch.randn(4, tables().shape[1])
     logits = Distillation(teacher(), vocabulary).logits(final)
     torch.testing.assert_close(logits, (final @ tables().T)[:, vocabulary])
+
+
+@pytest.mark.parametrize("rows", [5, 70])
+def test_the_slopes_are_those_of_autograd(rows: int) -> None:
+    model = torch.randn(rows, 9, generator=torch.Generator().manual_seed(1))
+    ours = torch.randn(rows, 9, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    truth = ours.detach().clone().requires_grad_()
+    (3 * Distillation.loss(ours, model)).backward()  # type: ignore[no-untyped-call]  # torch has no types
+    (3 * functional.cross_entropy(truth, model.softmax(-1))).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(ours.grad, truth.grad)
