@@ -15,6 +15,7 @@ from specc.runtime.errors import PromptError, check_unicode
 
 IDS = ("id", "question_id", "task_id")  # Of specc, Spec-Bench and HumanEval.
 MESSAGES = '{"messages": [{"role": "user", "content": "…"}]}'
+SHOWN = 60  # characters of a wrong value in an error message
 FORMS = '{"prompt": "…"} or {"turns": ["…"]}'
 
 
@@ -39,11 +40,13 @@ class PromptLine:
         index: the number of the prompt in the file, from 0.
         id: the line's `id`, `question_id` or `task_id`; None if it has none.
         source: text, a conversation, or the error that says why the line has neither.
+        later: the user's turns after the first, which only training reads; or the error of one that is no text.
     """
 
     index: int
     id: str | int | None
     source: str | Conversation | PromptError
+    later: tuple[str, ...] | PromptError = ()
 
 
 def read_lines(file: Path) -> list[PromptLine]:
@@ -72,6 +75,7 @@ def _parse_line(index: int, line: str, where: str) -> PromptLine:
     """Parse a line that a model answers."""
     prompt_id: str | int | None = None
     source: str | Conversation | PromptError
+    later: tuple[str, ...] | PromptError = ()
     try:
         data = _load(line, where)
         if not isinstance(data, dict):
@@ -79,10 +83,26 @@ def _parse_line(index: int, line: str, where: str) -> PromptLine:
         prompt_id = next((data[key] for key in IDS if _is_id(data.get(key))), None)
         if "messages" in data and data.keys() & {"prompt", "turns"}:
             raise PromptError(f"{where}: there are messages and a prompt; keep one of them")
-        source = conversation_of(data, where) if "messages" in data else _parse(line, where, "").text
+        if "messages" in data:
+            source = conversation_of(data, where)
+        else:
+            source, later = _parse(line, where, "").text, _later_turns(data, where)
     except PromptError as e:
         source = e
-    return PromptLine(index=index, id=prompt_id, source=source)
+    return PromptLine(index=index, id=prompt_id, source=source, later=later)
+
+
+def _later_turns(data: dict[str, Any], where: str) -> tuple[str, ...] | PromptError:
+    """Return the turns after the first, which `_parse` has checked."""
+    turns = [] if "prompt" in data else data["turns"][1:]
+    try:
+        for number, turn in enumerate(turns, 2):
+            if not isinstance(turn, str) or not turn:
+                raise PromptError(f"{where}: turn {number} is {json.dumps(turn)[:SHOWN]}; give text")
+            check_unicode(turn, f"{where}: turn {number}")
+    except PromptError as e:
+        return e
+    return tuple(turns)
 
 
 def _is_id(value: object) -> bool:

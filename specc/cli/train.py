@@ -37,7 +37,11 @@ RECORDING_MINUTES = (
 )
 MINUTES = "The minutes of training. Recording, which comes before, is not counted."
 UPDATES = "The number of updates, in place of --minutes. Two runs then give equal weights on one machine."
-PROMPTS = "The largest number of prompts."
+PROMPTS = "The largest number of prompts of the files, or of those that ship with specc."
+SELF_PROMPTS = (
+    "The number of prompts that the model writes itself, besides. Default: as many as --prompts, or none if there is "
+    "--data."
+)
 ANSWER = "The largest number of tokens of an answer."
 HELD_OUT = "The number of prompts that are kept for the evaluation."
 VOCABULARY = "The number of tokens that the head knows: the most frequent ones."
@@ -58,6 +62,7 @@ def command(
     output: Annotated[Path, option("OUT", OUTPUT, "-o", "--output", rich_help_panel="Output")],
     data: Annotated[list[Path] | None, option("FILE", DATA, rich_help_panel="Text")] = None,
     prompts: Annotated[int, option("N", PROMPTS, min=2, rich_help_panel="Text")] = 2500,
+    self_prompts: Annotated[OptionalInt, option("N", SELF_PROMPTS, min=0, rich_help_panel="Text")] = None,
     answer_tokens: Annotated[int, option("N", ANSWER, min=8, rich_help_panel="Text")] = 160,
     recording_minutes: Annotated[float | None, option("M", RECORDING_MINUTES, min=0.0, rich_help_panel="Text")] = None,
     held_out: Annotated[int, option("N", HELD_OUT, min=1, rich_help_panel="Text")] = 64,
@@ -97,6 +102,7 @@ def command(
                 recording=RecordingOptions(
                     taps=(), prompts=prompts, answer_tokens=answer_tokens, held_out=held_out, seed=seed
                 ),
+                self_prompts=(0 if data else prompts) if self_prompts is None else self_prompts,
                 recording_minutes=math.inf if recording_minutes is None else recording_minutes,
                 trainer=TrainerOptions(minutes=minutes, updates=updates, learning_rate=learning_rate, seed=seed),
                 draft_vocab_size=draft_vocab_size,

@@ -85,10 +85,20 @@ def measure(head: Head, course: Course, recordings: Sequence[Recording], depths:
     Raises:
         ValueError: no answer is long enough.
     """
-    texts = [text for text in ranks(head, course, recordings, depths) if text.shape[1]]
+    return summary(ranks(head, course, recordings, depths))
+
+
+def summary(ranked: Sequence[np.ndarray]) -> Acceptance:
+    """Sum up the ranks of texts, [K, R] each.
+
+    Raises:
+        ValueError: no answer is long enough.
+    """
+    texts = [text for text in ranked if text.shape[1]]
     if not texts:
         raise ValueError("no held-out answer has a token to draft")
     everything = np.concatenate(texts, 1)
+    depths = len(everything)
     return Acceptance(
         tokens=everything.shape[1],
         by_depth=tuple(_given_the_path(texts, depth) for depth in range(depths)),

@@ -33,7 +33,9 @@ class Card:
         epochs: how often they saw the text.
         losses: the mean loss at each depth in the last updates.
         progress: tokens a step of the chain on held-out text, by update.
+        progress_by_source: those on the held-out text of each source, by source and update.
         acceptance: on all held-out answers, with the weights as they are stored.
+        by_source: on the held-out answers of each source of prompts, `given` and `self`.
         gain: the predicted gain, or None if no costs are known.
         machine: where it was trained.
         seed: of everything random.
@@ -56,7 +58,9 @@ class Card:
     epochs: float
     losses: tuple[float, ...]
     progress: dict[str, float]
+    progress_by_source: dict[str, dict[str, float]]
     acceptance: Acceptance
+    by_source: dict[str, Acceptance]
     gain: Gain | None
     machine: Machine
     seed: int
@@ -101,9 +105,18 @@ the tokens before were:
 - At depth 1 the model's token has rank 1, 2, …: {ranks}
 - A chain of {CHAIN} drafted tokens gives {self.acceptance.chain:.2f} tokens a step, the model's own included.
 - The best static tree of {TREE} slots gives {self.acceptance.tree:.2f}.
-- {self.acceptance.unknown:.1%} of the tokens are outside the head's vocabulary.
+{self._sources()}- {self.acceptance.unknown:.1%} of the tokens are outside the head's vocabulary.
 - {self._gain()}
 """
+
+    def _sources(self) -> str:
+        """Return a line for each source of prompts, if there are several."""
+        if len(self.by_source) < 2:
+            return ""
+        return "".join(
+            f"- Prompts `{source}`, {value.tokens:,} tokens: chain {value.chain:.2f}, tree {value.tree:.2f}.\n"
+            for source, value in self.by_source.items()
+        )
 
     def _where(self) -> str:
         threads = self.machine.threads

@@ -33,6 +33,7 @@ class Progress:
         best_update: the update after which that was.
         losses: mean losses at each depth, by the update that they end with.
         acceptances: tokens a step of the chain on held-out text, by update.
+        by_source: those on the held-out text of each source, by source and update.
     """
 
     updates: int = 0
@@ -44,6 +45,7 @@ class Progress:
     best_update: int = 0
     losses: dict[str, list[float]] = field(default_factory=dict)
     acceptances: dict[str, float] = field(default_factory=dict)
+    by_source: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -20,7 +20,7 @@ from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
 from specc.runtime.json_codec import to_json
-from specc.training.acceptance import measure
+from specc.training.acceptance import ranks, summary
 from specc.training.card import Card
 from specc.training.checkpoint import Progress
 from specc.training.course import Course
@@ -28,8 +28,9 @@ from specc.training.courses import course_of
 from specc.training.distillation import Distillation
 from specc.training.gain import predict
 from specc.training.precision import fast_type
-from specc.training.prompts import prompt_tokens
-from specc.training.record import HELD_OUT, RecordingOptions, batches, record
+from specc.training.prompts import Prompt, read_prompts, text_prompts
+from specc.training.record import RecordingOptions, batches, mixed, record
+from specc.training.self_prompts import self_prompts
 from specc.training.shards import Recording, read_shard
 from specc.training.teacher import Teacher, teacher_of
 from specc.training.trainer import Sight, Trainer, TrainerOptions
@@ -37,6 +38,7 @@ from specc.training.vocabulary import choose_vocabulary
 
 DEPTHS = 6  # that the last evaluation measures
 SHORT = 8  # tokens; a shorter recording teaches nothing
+GIVEN, SELF_WRITTEN = "given", "self"  # sources of prompts: of files or with specc; of the model
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -51,6 +53,7 @@ class Options:
         data: files of prompts, or of text; none takes the prompts that ship with specc.
         work: where recordings and checkpoints go.
         recording: how text is made. Its taps are the course's.
+        self_prompts: how many prompts the model writes itself, besides those of `data`.
         recording_minutes: the time after which no more answers are begun.
         trainer: the options of the loop.
         draft_vocab_size: tokens that the head knows.
@@ -68,6 +71,7 @@ class Options:
     work: Path
     recording: RecordingOptions
     recording_minutes: float = inf
+    self_prompts: int = 0
     trainer: TrainerOptions
     draft_vocab_size: int = 8192
     bits: int = 16
@@ -97,7 +101,8 @@ def train(options: Options) -> Card:
         progress = _train(options, course, teacher, head, recordings, held_out)
         options.stage("measure the head", 0, 1)
         stored = _as_stored(head, options)
-        acceptance = measure(stored, course, held_out, _depths(course))
+        ranked = {source: ranks(stored, course, texts, _depths(course)) for source, texts in held_out.items()}
+        acceptance = summary([text for texts in ranked.values() for text in texts])
         count = sum(map(len, recordings))
         card = Card(
             recipe=options.recipe,
@@ -106,7 +111,7 @@ def train(options: Options) -> Card:
             command=options.command,
             data=tuple(file.name for file in options.data),
             recorded_tokens=count,
-            held_out_tokens=sum(map(len, held_out)),
+            held_out_tokens=sum(len(text) for texts in held_out.values() for text in texts),
             coverage=round(coverage, 4),
             parameters=sum(parameter.numel() for parameter in head.parameters()),
             bits=options.bits,
@@ -116,7 +121,9 @@ def train(options: Options) -> Card:
             epochs=round(progress.tokens / count, 2),
             losses=tuple(progress.losses[max(progress.losses, key=int)]) if progress.losses else (),
             progress=progress.acceptances,
+            progress_by_source=progress.by_source,
             acceptance=acceptance,
+            by_source={source: summary(texts) for source, texts in ranked.items()},
             gain=predict(head, acceptance, options.costs, parameters),
             machine=machine.describe(),
             seed=options.trainer.seed,
@@ -137,38 +144,63 @@ def _same_random_numbers(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Recording], list[Recording]]:
+def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Recording], dict[str, list[Recording]]]:
     """Record what is not yet recorded. The model is freed at the end.
 
     Returns:
-        The model's tables, the number of its parameters, the text to train on and the held-out text.
+        The model's tables, the number of its parameters, the text to train on, and the held-out text by its source.
     """
     model = load_model(options.model)
     path = Path(options.model)
     teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
     recording = dataclasses.replace(options.recording, taps=course.taps(teacher.target.layers))
     tokenizer = load_tokenizer(options.model)
-    prompts = prompt_tokens(
+    ends = _ends(model)
+    prompts = read_prompts(
         options.data, tokenizer, count=recording.prompts, longest=recording.prompt_tokens, seed=recording.seed
     )
-    todo = batches(prompts, recording)
     model.to(fast_type())  # type: ignore[arg-type]  # transformers' types demand a device here
+    written = _self_prompts(options, model, tokenizer, ends, teacher.target.digest)
+    todo = mixed(batches(prompts, recording), batches(written, recording, SELF_WRITTEN) if written else [])
     files = record(
         model,
         teacher.target.digest,
         todo,
         options.work,
         recording,
-        _ends(model),
+        ends,
         lambda done, tokens: options.stage(f"record states · {tokens:,} tokens", done, len(todo)),
         options.recording_minutes,
     )
-    parts: dict[bool, list[Recording]] = {True: [], False: []}
-    for file in files:
-        parts[file.name.startswith(HELD_OUT)] += [text for text in read_shard(file) if len(text) >= SHORT]
-    if not parts[True] or not parts[False]:
+    recordings: list[Recording] = []
+    held_out: dict[str, list[Recording]] = {}
+    for batch, file in zip(todo, files, strict=True):
+        if file is not None:
+            texts = held_out.setdefault(batch.source or GIVEN, []) if batch.greedy else recordings
+            texts += [text for text in read_shard(file) if len(text) >= SHORT]
+    if not recordings or not all(held_out.values()):
         raise HeadError(f"the answers have fewer than {SHORT} tokens; give longer prompts, or more")
-    return teacher, sum(p.numel() for p in model.parameters()), parts[False], parts[True]
+    return teacher, sum(p.numel() for p in model.parameters()), recordings, held_out
+
+
+def _self_prompts(
+    options: Options, model: PreTrainedModel, tokenizer: Any, ends: list[int], digest: str
+) -> list[Prompt]:
+    """Return the prompts that the model writes itself."""
+    if not options.self_prompts:
+        return []
+    texts = self_prompts(
+        model,
+        tokenizer,
+        count=options.self_prompts,
+        seed=options.recording.seed,
+        digest=digest,
+        ends=ends,
+        directory=options.work,
+        advance=lambda count: options.stage("write prompts", count, options.self_prompts),
+    )
+    longest, seed = options.recording.prompt_tokens, options.recording.seed
+    return text_prompts(texts, tokenizer, longest=longest, seed=seed)
 
 
 def _ends(model: PreTrainedModel) -> list[int]:
@@ -206,7 +238,7 @@ def _train(
     teacher: Teacher,
     head: Head,
     recordings: list[Recording],
-    held_out: list[Recording],
+    held_out: Mapping[str, list[Recording]],
 ) -> Progress:
     """Run the loop, with its progress shown."""
     loop = dataclasses.replace(options.trainer, kind=fast_type())

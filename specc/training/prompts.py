@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,21 @@ from specc.runtime.errors import PromptError, first_line
 
 SHIPPED = Path(__file__).with_name("prompts.json")
 LINES = (".jsonl", ".json", ".gz")  # files with one prompt on each line; others are text that the model continues
+MARK = "specc-marks-a-message"  # stands where a message goes in the chat template
 ROWS = "rows"  # a placeholder of a template; each of its values fills several placeholders at once
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt to train on.
+
+    Attributes:
+        tokens: what the model answers first.
+        later: the tokens that come behind each answer: its end, the user's next turn, the start of the next answer.
+    """
+
+    tokens: tuple[int, ...]
+    later: tuple[tuple[int, ...], ...] = ()
 
 
 def shipped_prompts(count: int, seed: int) -> list[str]:
@@ -72,44 +87,60 @@ def _fill(template: str, names: Sequence[str], group: Mapping[str, Any], number:
     return template
 
 
-def prompt_tokens(files: Sequence[Path], tokenizer: Any, *, count: int, longest: int, seed: int) -> list[list[int]]:
+def read_prompts(files: Sequence[Path], tokenizer: Any, *, count: int, longest: int, seed: int) -> list[Prompt]:
     """Return the prompts to train on, as tokens, in random order.
 
     Args:
-        files: JSON lines with `prompt`, `turns` (the first counts) or `messages`; or text, which is cut into pieces
-            that the model continues. Without files, prompts that ship with specc are taken.
+        files: JSON lines with `prompt`, `turns` or `messages`; or text, which is cut into pieces that the model
+            continues. Without files, prompts that ship with specc are taken.
         tokenizer: of transformers. If it has a chat template, prompts become the user's first message.
         count: the largest number of prompts.
-        longest: the largest number of tokens of a prompt. The middle of a longer one is left out.
+        longest: the largest number of tokens of a prompt, or of a later turn. The middle of a longer one is left out.
         seed: of the order.
 
     Raises:
         PromptError: a file cannot be read, a line has another form, or nothing is left.
     """
     if files:
-        prompts = [tokens for file in files for tokens in _of_file(file, tokenizer, longest)]
+        prompts = [prompt for file in files for prompt in _of_file(file, tokenizer, longest)]
     else:
-        prompts = [_of_source(text, tokenizer, str(SHIPPED)) for text in shipped_prompts(count, seed)]
-    different = list(dict.fromkeys(tuple(_shorten(tokens, longest)) for tokens in prompts if tokens))
+        prompts = [Prompt(_of_source(text, tokenizer, str(SHIPPED))) for text in shipped_prompts(count, seed)]
+    different = list(dict.fromkeys(_shorten(prompt, longest) for prompt in prompts if prompt.tokens))
     if len(different) < 2:
         raise PromptError(f"{', '.join(map(str, files))}: there are fewer than two different prompts; give more")
     random.Random(seed).shuffle(different)
-    return [list(tokens) for tokens in different[:count]]
+    return different[:count]
 
 
-def _shorten(tokens: Sequence[int], longest: int) -> Sequence[int]:
+def text_prompts(texts: Sequence[str], tokenizer: Any, *, longest: int, seed: int) -> list[Prompt]:
+    """Make prompts of texts, in random order. The other arguments are those of `read_prompts`."""
+    prompts = [_shorten(Prompt(_of_source(text, tokenizer, "a prompt")), longest) for text in texts]
+    random.Random(seed).shuffle(prompts)
+    return prompts
+
+
+def _shorten(prompt: Prompt, longest: int) -> Prompt:
+    """Leave out the middle of what is too long."""
     head = longest // 2
-    return tokens if len(tokens) <= longest else [*tokens[:head], *tokens[len(tokens) - (longest - head) :]]
+
+    def cut(tokens: tuple[int, ...]) -> tuple[int, ...]:
+        return tokens if len(tokens) <= longest else tokens[:head] + tokens[len(tokens) - (longest - head) :]
+
+    return Prompt(cut(prompt.tokens), tuple(cut(turn) for turn in prompt.later))
 
 
-def _of_file(file: Path, tokenizer: Any, longest: int) -> list[list[int]]:
+def _of_file(file: Path, tokenizer: Any, longest: int) -> list[Prompt]:
     """Return the prompts of one file."""
     if file.suffix in LINES:
         prompts = []
         for line in read_lines(file):
             if isinstance(line.source, PromptError):
                 raise line.source
-            prompts.append(_of_source(line.source, tokenizer, f"{file}, prompt {line.index + 1}"))
+            if isinstance(line.later, PromptError):
+                raise line.later
+            where = f"{file}, prompt {line.index + 1}"
+            later = tuple(_later(turn, tokenizer, where) for turn in line.later)
+            prompts.append(Prompt(_of_source(line.source, tokenizer, where), later))
         return prompts
     try:
         with file.open("rb") as opened:
@@ -119,21 +150,35 @@ def _of_file(file: Path, tokenizer: Any, longest: int) -> list[list[int]]:
     with quiet():  # transformers warns of a text that is longer than the model's context
         tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     pieces = [tokens[start : start + longest] for start in range(0, len(tokens), longest)]
-    return [piece for piece in pieces if len(piece) > 1]
+    return [Prompt(tuple(piece)) for piece in pieces if len(piece) > 1]
 
 
-def _of_source(source: str | Conversation, tokenizer: Any, where: str) -> list[int]:
+def _later(turn: str, tokenizer: Any, where: str) -> tuple[int, ...]:
+    """Turn a later turn into the tokens that come behind the model's answer."""
+    text = f"\n{turn}\n"
+    if getattr(tokenizer, "chat_template", None):
+        messages = [("user", MARK), ("assistant", MARK), ("user", turn)]
+        whole = _apply([{"role": role, "content": content} for role, content in messages], tokenizer, where)
+        text = whole.rpartition(MARK)[2]
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _of_source(source: str | Conversation, tokenizer: Any, where: str) -> tuple[int, ...]:
     """Turn one prompt into tokens, through the chat template if there is one."""
+    if isinstance(source, str) and not getattr(tokenizer, "chat_template", None):
+        return tuple(tokenizer(source)["input_ids"])
+    messages: Any = [{"role": "user", "content": source}] if isinstance(source, str) else source.messages
+    options: dict[str, Any] = {}
+    if isinstance(source, Conversation):
+        options = {"tools": source.tools, "documents": source.documents, **(source.chat_template_kwargs or {})}
+    text = _apply(messages, tokenizer, where, **options)
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _apply(messages: Any, tokenizer: Any, where: str, **options: Any) -> str:
+    """Apply the chat template."""
     try:
-        if isinstance(source, str) and not getattr(tokenizer, "chat_template", None):
-            raw: list[int] = tokenizer(source)["input_ids"]
-            return raw
-        messages: Any = [{"role": "user", "content": source}] if isinstance(source, str) else source.messages
-        options: dict[str, Any] = {}
-        if isinstance(source, Conversation):
-            options = {"tools": source.tools, "documents": source.documents, **(source.chat_template_kwargs or {})}
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
-        tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return tokens
+        text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
+        return text
     except Exception as e:  # templates raise errors of jinja2, of transformers and of Python
         raise PromptError(f"{where}: the chat template refuses it: {first_line(e)}") from e

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import random
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -15,9 +17,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from specc.training.answers import answer
+from specc.training.answers import Answer, answer
+from specc.training.prompts import Prompt
 from specc.training.shards import Recording, read_notes, read_shard, write_shard
-from specc.training.states import read_states
 
 TRAIN, HELD_OUT = "train", "heldout"
 SORTED = 4  # batches whose prompts are sorted by length together
@@ -31,6 +33,7 @@ class RecordingOptions:
         taps: the layers after which states are kept.
         answer_tokens: the largest number of tokens of an answer.
         prompt_tokens: the largest number of tokens of a prompt.
+        conversation_tokens: the largest number of tokens of the prompt of a later turn, all before included.
         prompts: the largest number of prompts.
         held_out: how many prompts are kept for the evaluation.
         lanes: how many prompts are answered at once.
@@ -41,6 +44,7 @@ class RecordingOptions:
     taps: tuple[int, ...]
     answer_tokens: int = 160
     prompt_tokens: int = 320
+    conversation_tokens: int = 960
     prompts: int = 2500
     held_out: int = 64
     lanes: int = 192
@@ -54,43 +58,61 @@ class Batch:
 
     Attributes:
         name: of the file, without its ending.
-        prompts: tokens of each.
+        prompts: what is answered.
         seed: of the samples.
-        greedy: whether all answers are greedy.
+        greedy: whether all answers are greedy: those of held-out prompts.
+        source: where the prompts come from.
     """
 
     name: str
-    prompts: list[list[int]]
+    prompts: list[Prompt]
     seed: int
     greedy: bool
+    source: str = ""
 
 
-def batches(prompts: Sequence[list[int]], options: RecordingOptions) -> list[Batch]:
+def batches(prompts: Sequence[Prompt], options: RecordingOptions, source: str = "") -> list[Batch]:
     """Split prompts into the held-out ones and those to train on, and both into batches.
 
     Args:
-        prompts: tokens of each, in random order.
+        prompts: the prompts, in random order.
         options: how many are held out, and how many a batch has.
+        source: names where the prompts come from, if there are several sources. It begins the names of the batches.
 
     Returns:
         The held-out batches first, so that a recording that is cut short has them.
     """
     held_out = min(options.held_out, max(1, len(prompts) // 5))
+    first = options.seed * 100003 + zlib.crc32(source.encode())
+    prefix = f"{source}-" if source else ""
     result: list[Batch] = []
     for split, part in ((HELD_OUT, prompts[:held_out]), (TRAIN, prompts[held_out:])):
-        groups = list(_groups(part, options))
-        for number, group in enumerate(groups):
-            seed = options.seed * 100003 + len(result)
-            result.append(Batch(f"{split}-{number:04}", group, seed, split == HELD_OUT))
+        for number, group in enumerate(_groups(part, options)):
+            name = f"{prefix}{split}-{number:04}"
+            result.append(Batch(name, group, first + len(result), split == HELD_OUT, source))
     return result
 
 
-def _groups(prompts: Sequence[list[int]], options: RecordingOptions) -> Iterator[list[list[int]]]:
+def mixed(*sources: Sequence[Batch]) -> list[Batch]:
+    """Mix the batches of several sources, so that each prefix has about as much of each.
+
+    Returns:
+        All held-out batches, then those to train on.
+    """
+    parts = [
+        (not batch.greedy, (number + 1) / len(batches), order, batch)
+        for order, batches in enumerate(sources)
+        for number, batch in enumerate(batches)
+    ]
+    return [batch for *_, batch in sorted(parts, key=lambda part: part[:3])]
+
+
+def _groups(prompts: Sequence[Prompt], options: RecordingOptions) -> Iterator[list[Prompt]]:
     """Yield groups of prompts of like length. The order of their lengths is random."""
     window = SORTED * options.lanes
     rng = random.Random(options.seed)
     for start in range(0, len(prompts), window):
-        ordered = sorted(prompts[start : start + window], key=len)
+        ordered = sorted(prompts[start : start + window], key=lambda prompt: len(prompt.tokens))
         groups = [ordered[i : i + options.lanes] for i in range(0, len(ordered), options.lanes)]
         rng.shuffle(groups)
         yield from groups
@@ -105,7 +127,7 @@ def record(
     ends: Sequence[int],
     advance: Callable[[int, int], None] = lambda done, tokens: None,
     minutes: float = inf,
-) -> list[Path]:
+) -> list[Path | None]:
     """Answer and record each batch. A batch whose file is there is left as it is.
 
     Args:
@@ -119,19 +141,21 @@ def record(
         minutes: after this time no batch is begun, but those that are needed: the held-out ones and one more.
 
     Returns:
-        The files, in the order of the batches.
+        The file of each batch; None where the time did not suffice.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    files: list[Path] = []
-    tokens, begin = 0, time.monotonic()
+    files: list[Path | None] = []
+    tokens, trained, begin = 0, False, time.monotonic()
     for done, batch in enumerate(batches):
         file = directory / f"{batch.name}.safetensors"
         notes = _notes(batch, digest, options)
         if read_notes(file) != notes:
-            if time.monotonic() - begin > 60 * minutes and any(f.name.startswith(TRAIN) for f in files):
+            if time.monotonic() - begin > 60 * minutes and not batch.greedy and trained:
+                files.append(None)
                 continue
             recordings = _record_batch(model, batch, options, ends)
             write_shard(file, recordings, notes)
+        trained |= not batch.greedy
         tokens += sum(len(recording) for recording in read_shard(file))
         advance(done + 1, tokens)
         files.append(file)
@@ -141,19 +165,34 @@ def record(
 def _record_batch(
     model: PreTrainedModel, batch: Batch, options: RecordingOptions, ends: Sequence[int]
 ) -> list[Recording]:
-    answers = answer(
-        model,
-        batch.prompts,
-        count=options.answer_tokens,
-        ends=ends,
-        temperature=0.0 if batch.greedy else options.temperature,
-        seed=batch.seed,
-    )
-    states = read_states(model, [a.tokens for a in answers], options.taps)
+    """Answer the prompts, then the later turns of those that have some. A conversation is recorded when it is over."""
+    temperature = 0.0 if batch.greedy else options.temperature
+    texts: dict[int, Answer] = {}
+    prompts = {lane: list(prompt.tokens) for lane, prompt in enumerate(batch.prompts)}
+    for turn in itertools.count():
+        answers = answer(
+            model,
+            list(prompts.values()),
+            count=options.answer_tokens,
+            ends=ends,
+            temperatures=[temperature * (lane % 2) for lane in prompts],
+            seed=batch.seed + 7919 * turn,
+            taps=options.taps,
+        )
+        texts |= dict(zip(prompts, answers, strict=True))
+        later = {lane: batch.prompts[lane].later[turn] for lane in prompts if len(batch.prompts[lane].later) > turn}
+        longer = {lane: [*_without_end(texts[lane].tokens, ends), *tokens] for lane, tokens in later.items()}
+        prompts = {lane: tokens for lane, tokens in longer.items() if len(tokens) <= options.conversation_tokens}
+        if not prompts:
+            break
     return [
-        Recording(tokens=torch.tensor(a.tokens), states=tapped, final=final, prompt=a.prompt)
-        for a, (tapped, final) in zip(answers, states, strict=True)
+        Recording(tokens=torch.tensor(a.tokens), states=a.states, final=a.final, prompt=a.prompt)
+        for a in texts.values()
     ]
+
+
+def _without_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    return tokens[:-1] if tokens[-1] in ends else tokens
 
 
 def _notes(batch: Batch, digest: str, options: RecordingOptions) -> dict[str, Any]:
@@ -169,5 +208,8 @@ def _notes(batch: Batch, digest: str, options: RecordingOptions) -> dict[str, An
     }
 
 
-def _digest_of(prompts: Sequence[Sequence[int]]) -> str:
-    return hashlib.sha256(repr(prompts).encode()).hexdigest()[:16]
+def _digest_of(prompts: Sequence[Prompt]) -> str:
+    parts: list[object] = [[list(prompt.tokens) for prompt in prompts]]
+    if any(prompt.later for prompt in prompts):
+        parts.append([prompt.later for prompt in prompts])
+    return hashlib.sha256("".join(map(repr, parts)).encode()).hexdigest()[:16]

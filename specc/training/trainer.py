@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from specc.heads import Head
 from specc.runtime.errors import HeadError
-from specc.training.acceptance import CHAIN, measure
+from specc.training.acceptance import CHAIN, ranks, summary
 from specc.training.batches import Batch, collate, epoch
 from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from specc.training.course import Course
@@ -23,7 +23,7 @@ from specc.training.shards import Recording
 
 DEEPER = 0.8  # the weight of a depth's loss, relative to the depth before
 LOW = 0.02  # of the learning rate, at the end
-COMPARED = 128  # rows of a depth whose first choice is compared with the model's, for the display
+COMPARED = 64  # rows of a depth whose first choice is compared with the model's, for the display
 RECENT = 25  # updates of which the mean loss is kept
 
 
@@ -44,7 +44,7 @@ class TrainerOptions:
         every: seconds between two checkpoints.
         evaluations: how often the acceptance is measured on the way.
         patience: evaluations without a better one before the training stops.
-        held_out: tokens of held-out text that an evaluation on the way reads.
+        held_out: tokens of held-out text that an evaluation on the way reads from each source.
         kind: the type of numbers in which products run.
         seed: of the order of the text, and of the rows.
     """
@@ -129,14 +129,14 @@ class Trainer:
     def run(
         self,
         recordings: Sequence[Recording],
-        held_out: Sequence[Recording],
+        held_out: Mapping[str, Sequence[Recording]],
         show: Callable[[Sight], None] = lambda sight: None,
     ) -> Progress:
         """Train until the time is over or the acceptance no longer grows. Leave the best weights in the head.
 
         Args:
             recordings: text to train on.
-            held_out: text to measure on.
+            held_out: text to measure on, by its source. All sources together decide which weights are best.
             show: called after each update.
 
         Raises:
@@ -144,7 +144,7 @@ class Trainer:
         """
         progress = load_checkpoint(self.checkpoint, self.head, self.optimizer, self.settings) or self.progress
         self.progress = progress
-        watched = _cut(held_out, self.options.held_out)
+        watched = {source: _cut(texts, self.options.held_out) for source, texts in held_out.items()}
         if not progress.acceptances:
             self._evaluate(watched)
         window: list[list[float]] = []
@@ -225,7 +225,7 @@ class Trainer:
                 model_logits = self.loss.logits(batch.final[:, 1:][rows].to(self.options.kind))
                 logits = self.course.product(self.head, depth, features[rows])
                 losses.append(self.loss.loss(logits, model_logits))
-                same = logits[:COMPARED].argmax(-1) == model_logits[:COMPARED].argmax(-1)
+                same = _first_choices(logits) == _first_choices(model_logits)
                 agreements.append(float(same.float().mean()))
         return losses, agreements
 
@@ -253,13 +253,16 @@ class Trainer:
         later = [update for update in self.progress.acceptances if int(update) > self.progress.best_update]
         return len(later) >= self.options.patience
 
-    def _evaluate(self, held_out: Sequence[Recording]) -> None:
+    def _evaluate(self, held_out: Mapping[str, Sequence[Recording]]) -> None:
         """Measure the acceptance on held-out text, and keep the weights if they are the best so far."""
         update = self.progress.updates
         if str(update) in self.progress.acceptances:
             return
         depths = CHAIN if self.course.recurrent else self.course.steps
-        chain = round(measure(self.head, self.course, held_out, depths).chain, 4)
+        ranked = {source: ranks(self.head, self.course, texts, depths) for source, texts in held_out.items()}
+        for source, texts in ranked.items():
+            self.progress.by_source.setdefault(source, {})[str(update)] = round(summary(texts).chain, 4)
+        chain = round(summary([text for texts in ranked.values() for text in texts]).chain, 4)
         self.progress.acceptances[str(update)] = chain
         if chain > self.progress.best:
             self.progress.best, self.progress.best_update = chain, update
@@ -274,6 +277,11 @@ class Trainer:
 def _factor(name: str, course: Course) -> float:
     """Return the factor of a parameter's learning rate."""
     return next((factor for prefix, factor in course.rates.items() if name.split(".")[0] == prefix), 1.0)
+
+
+def _first_choices(logits: Tensor) -> Tensor:
+    """Return the likeliest tokens of the first rows. `max` is faster than `argmax` in torch."""
+    return logits[:COMPARED].max(-1).indices
 
 
 def _cut(recordings: Sequence[Recording], tokens: int) -> list[Recording]:

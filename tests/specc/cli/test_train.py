@@ -7,7 +7,20 @@ from pathlib import Path
 import pytest
 from shell import refused, specc
 
-SMALL = ("--prompts", 24, "--answer-tokens", 12, "--held-out", 6, "--updates", 2, "--draft-vocab-size", 128)
+SMALL = (
+    "--prompts",
+    24,
+    "--self-prompts",
+    0,
+    "--answer-tokens",
+    12,
+    "--held-out",
+    6,
+    "--updates",
+    2,
+    "--draft-vocab-size",
+    128,
+)
 
 
 @pytest.mark.torch

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from families import tiny
-from torch import nn
-from transformers import AttentionInterface
 
 from specc.huggingface import load_model
-from specc.passes import operators  # noqa: F401  registers specc::attention
-from specc.training.answers import ATTENTION, Answer, answer
+from specc.training.answers import Answer, answer, largest
+from specc.training.lanes import Lanes
+from specc.training.states import tapped
 
 pytestmark = pytest.mark.torch
 PROMPTS = [[5, 9, 3], [7, 1, 8, 2, 6, 4, 11], [3, 3], [12, 5, 9, 13, 2]]
 
 
 def answers(model: Path, ends: tuple[int, ...] = (), temperature: float = 0.0, seed: int = 0) -> list[Answer]:
-    return answer(load_model(str(model)), PROMPTS, count=9, ends=ends, temperature=temperature, seed=seed)
+    temperatures = [0.0, temperature] * 2
+    return answer(load_model(str(model)), PROMPTS, count=9, ends=ends, temperatures=temperatures, seed=seed)
+
+
+def tokens(results: list[Answer]) -> list[list[int]]:
+    return [result.tokens for result in results]
 
 
 def test_padding_changes_no_answer(model: Path) -> None:
@@ -32,9 +37,12 @@ def test_padding_changes_no_answer(model: Path) -> None:
         assert result.tokens == truth[0].tolist() and result.prompt == len(prompt)
 
 
-def test_every_second_answer_is_sampled(model: Path) -> None:
-    greedy, first, other = answers(model), answers(model, temperature=3.0), answers(model, temperature=3.0, seed=1)
-    assert first == answers(model, temperature=3.0)
+def test_an_answer_is_sampled_at_its_temperature(model: Path) -> None:
+    greedy, first, other = (
+        tokens(answers(model, temperature=temperature, seed=seed))
+        for temperature, seed in ((0.0, 0), (3.0, 0), (3.0, 1))
+    )
+    assert first == tokens(answers(model, temperature=3.0))
     assert [first[i] == greedy[i] for i in range(4)] == [True, False, True, False]
     assert first[1] != other[1]
 
@@ -48,25 +56,41 @@ def test_an_answer_ends_with_the_token_that_ends_it(model: Path) -> None:
         assert cut.tokens == whole.tokens[: whole.prompt + length]
 
 
-@pytest.mark.parametrize(("softcap", "has_sinks"), [(0.0, False), (2.0, False), (0.0, True), (2.0, True)])
-def test_caps_and_sinks_are_those_of_the_operator(softcap: float, has_sinks: bool) -> None:
-    query, key, value = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
-    sinks = torch.randn(4) if has_sinks else None
-    truth = torch.ops.specc.attention(query, key, value, sinks, 0.5, 0, softcap, 0).transpose(1, 2)
-    attend = AttentionInterface()[ATTENTION]
-    module = nn.Module()
-    module.num_key_value_groups = 2  # type: ignore[assignment]  # torch's attention in transformers reads it
-    visible = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
-    for mask, slots in ((visible, slice(0, 6)), (None, slice(0, 6)), (visible[:, :, 5:], slice(5, 6))):
-        out, _ = attend(module, query[:, :, slots], key, value, mask, scaling=0.5, softcap=softcap or None, s_aux=sinks)
-        torch.testing.assert_close(out, truth[:, slots])
+def test_lanes_that_have_ended_are_let_go_and_change_nothing(model: Path) -> None:
+    free = answers(model)
+    end = free[0].tokens[free[0].prompt]
+    with mock.patch.object(Lanes, "keep", autospec=True, side_effect=Lanes.keep) as let_go:
+        cut = answers(model, ends=(end,))
+    assert let_go.called
+    for whole, part in zip(free, cut, strict=True):
+        assert part.tokens == whole.tokens[: len(part.tokens)]
+
+
+def test_the_states_are_those_of_the_text_read_at_once(model: Path) -> None:
+    target = load_model(str(model))
+    end = answers(model)[1].tokens[-4]
+    results = answer(target, PROMPTS, count=9, ends=(end,), temperatures=[0.0] * 4, seed=0, taps=(0, -1))
+    for result in results:
+        with tapped(target, (0, -1)) as values:
+            target(torch.tensor([result.tokens]))
+        truth = torch.cat([values[0], values[-1]], -1)[0]
+        torch.testing.assert_close(result.states.float(), truth, atol=2e-2, rtol=2e-2)
+        torch.testing.assert_close(result.final.float(), values["final"][0], atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(("size", "count"), [(40, 5), (64, 50), (1000, 50), (200, 1)])
+def test_the_largest_logits_are_those_that_topk_finds(size: int, count: int) -> None:
+    logits = torch.randn(7, size, generator=torch.Generator().manual_seed(size))
+    chosen, values = largest(logits, count)
+    truth = logits.topk(min(count, size))
+    assert torch.equal(values, truth.values) and torch.equal(chosen, truth.indices)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "mistral"])
 def test_layers_with_caps_and_windows_answer_as_they_do_alone(family: str) -> None:
     model = tiny(family)
     prompts = [[5, 9, 3], [7, 1, 8, 2]]
-    together = answer(model, prompts, count=12, ends=(), temperature=0.0, seed=0)
+    together = answer(model, prompts, count=12, ends=(), temperatures=[0.0, 0.0], seed=0)
     for prompt, result in zip(prompts, together, strict=True):
-        (alone,) = answer(model, [prompt], count=12, ends=(), temperature=0.0, seed=0)
-        assert alone == result
+        (alone,) = answer(model, [prompt], count=12, ends=(), temperatures=[0.0], seed=0)
+        assert alone.tokens == result.tokens

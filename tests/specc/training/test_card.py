@@ -14,13 +14,12 @@ from specc.training.gain import Gain
 
 pytestmark = pytest.mark.torch
 MACHINE = Machine(cpu="Toy 9", cores=2, threads=1, memory_bytes=1, system="Linux", python="3.11", onnxruntime="1.32")
+ACCEPTANCE = Acceptance(tokens=600, by_depth=(0.4, 0.5), by_rank=(0.4, 0.1), chain=1.66, tree=1.92, unknown=0.08)
 CARD = Card(
     recipe="eagle3", architecture="eagle3", model="./toy", command="specc train ./toy", data=("a.jsonl",),
     recorded_tokens=12345, held_out_tokens=678, coverage=0.912, parameters=2_500_000, bits=8, minutes=10.2, updates=99,
     trained_tokens=50000, epochs=4.05, losses=(2.5, 3.25), progress={"0": 1.3, "99": 1.6},
-    acceptance=Acceptance(
-        tokens=600, by_depth=(0.4, 0.5), by_rank=(0.4, 0.1), chain=1.66, tree=1.92, unknown=0.08
-    ),
+    progress_by_source={"given": {"0": 1.3, "99": 1.6}}, acceptance=ACCEPTANCE, by_source={"given": ACCEPTANCE},
     gain=None, machine=MACHINE, seed=0, torch="2.13",
 )  # fmt: skip
 
@@ -49,3 +48,13 @@ def test_a_gain_below_the_least_is_called_not_useful() -> None:
 
 def test_without_files_the_prompts_are_those_that_ship() -> None:
     assert "Prompts: those that ship with specc (Apache-2.0)" in replace(CARD, data=()).texts("h")["README.md"]
+
+
+def test_several_sources_of_prompts_have_a_line_each() -> None:
+    other = replace(ACCEPTANCE, chain=1.4, tree=1.75, tokens=1500)
+    page = replace(CARD, by_source={"given": ACCEPTANCE, "self": other}).texts("h")["README.md"]
+    assert (
+        "- Prompts `given`, 600 tokens: chain 1.66, tree 1.92.\n- Prompts `self`, 1,500 tokens: chain 1.40, tree 1.75."
+        in page
+    )
+    assert "Prompts `given`" not in CARD.texts("h")["README.md"]

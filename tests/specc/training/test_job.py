@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from author import Author
 
 from specc.heads import digest, load_head
-from specc.huggingface import load_model
+from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.errors import HeadError, PromptError
 from specc.training.job import Options, train
 from specc.training.record import RecordingOptions
@@ -31,6 +32,21 @@ def options(model: Path, output: Path, recipe: str = "eagle3") -> Options:
         draft_vocab_size=128,
         costs={1: 1.0, 2: 1.1, 4: 1.2, 8: 1.6},
     )
+
+
+def test_prompts_of_the_model_are_a_source_of_their_own(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specc.training.self_prompts.answer", Author(load_tokenizer(str(model))))
+    stages: list[str] = []
+    choice = replace(
+        options(model, tmp_path / "h"), self_prompts=10, stage=lambda title, done, total: stages.append(title)
+    )
+    card = train(choice)
+    assert card.by_source.keys() == card.progress_by_source.keys() == {"given", "self"}
+    assert sum(part.tokens for part in card.by_source.values()) == card.acceptance.tokens
+    assert "write prompts" in stages and list((tmp_path / "work").glob("self-train-*"))
+    assert "Prompts `self`" in (tmp_path / "h" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("recipe", ["eagle3", "medusa"])

@@ -12,7 +12,7 @@ from tiny import save_model
 
 from specc.huggingface import load_tokenizer
 from specc.runtime.errors import PromptError
-from specc.training.prompts import SHIPPED, prompt_tokens, shipped_prompts
+from specc.training.prompts import SHIPPED, Prompt, read_prompts, shipped_prompts, text_prompts
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[3]
@@ -25,7 +25,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def tokens(files: list[Path], tokenizer: Any, count: int = 100, longest: int = 400) -> list[list[int]]:
-    return prompt_tokens(files, tokenizer, count=count, longest=longest, seed=0)
+    return [list(prompt.tokens) for prompt in prompts(files, tokenizer, count, longest)]
+
+
+def prompts(files: list[Path], tokenizer: Any, count: int = 100, longest: int = 400) -> list[Prompt]:
+    return read_prompts(files, tokenizer, count=count, longest=longest, seed=0)
 
 
 def written(file: Path, *lines: object) -> Path:
@@ -68,6 +72,26 @@ def test_the_chat_template_is_applied_to_each_form(tokenizer: Any, tmp_path: Pat
         "<user>one\n<assistant>",
         "<user>two\n<assistant>",
     ]
+
+
+def test_later_turns_come_behind_the_answers(tokenizer: Any, tmp_path: Path) -> None:
+    file = written(tmp_path / "p.jsonl", {"turns": ["one", "two", "three"]}, {"prompt": "alone"})
+    later = [[tokenizer.decode(turn) for turn in prompt.later] for prompt in prompts([file], tokenizer)]
+    assert sorted(later) == [[], ["\n<user>two\n<assistant>", "\n<user>three\n<assistant>"]]
+
+
+@pytest.mark.parametrize("turn", [3, "", None])
+def test_a_later_turn_that_is_no_text_is_named(turn: object, tokenizer: Any, tmp_path: Path) -> None:
+    file = written(tmp_path / "p.jsonl", {"prompt": "a"}, {"turns": ["one", turn]})
+    with pytest.raises(PromptError, match=r"p.jsonl, line 2: turn 2 is .*; give text"):
+        prompts([file], tokenizer)
+
+
+def test_texts_become_prompts_in_random_order(tokenizer: Any) -> None:
+    texts = [f"number {number}" for number in range(9)]
+    first, other = (text_prompts(texts, tokenizer, longest=99, seed=seed) for seed in (0, 1))
+    assert set(first) == set(other) and first != other
+    assert max(len(prompt.tokens) for prompt in text_prompts(texts, tokenizer, longest=9, seed=0)) == 9
 
 
 def test_without_a_template_a_prompt_is_text(tokenizer: Any, tmp_path: Path) -> None:

@@ -10,26 +10,32 @@ from torch import nn
 
 from specc.huggingface import load_model
 from specc.runtime.errors import HeadError
-from specc.training.states import check_taps, layers_of, read_states
+from specc.training.states import check_taps, layers_of, tapped
 
 pytestmark = pytest.mark.torch
-TEXTS = [[5, 9, 3, 8], [7, 1, 8, 2, 6, 4, 11], [3, 3]]
+TOKENS = torch.tensor([[5, 9, 3, 8]])
 
 
-def test_states_are_the_hidden_states_of_the_layers_whatever_the_padding(model: Path) -> None:
+def test_states_are_the_hidden_states_of_the_layers(model: Path) -> None:
     target = load_model(str(model))
-    for tokens, (states, final) in zip(TEXTS, read_states(target, TEXTS, (0, -1)), strict=True):
-        hidden = target(torch.tensor([tokens]), output_hidden_states=True).hidden_states
-        assert states.dtype == final.dtype == torch.bfloat16
-        torch.testing.assert_close(states[:, : hidden[1].shape[-1]].float(), hidden[1][0], atol=2e-2, rtol=2e-2)
-        torch.testing.assert_close(final.float(), hidden[-1][0], atol=2e-2, rtol=2e-2)
+    with tapped(target, (0, -1)) as values:
+        hidden = target(TOKENS, output_hidden_states=True).hidden_states
+    assert torch.equal(values[0], hidden[1]) and torch.equal(values["final"], hidden[-1])
 
 
 def test_the_last_tap_lies_before_the_final_norm(model: Path) -> None:
     target = load_model(str(model))
-    (states, final), *_ = read_states(target, TEXTS, (-1,))
+    with tapped(target, (-1,)) as values:
+        target(TOKENS)
     norm: nn.Module = target.get_submodule("model.norm")
-    torch.testing.assert_close(norm(states.float()), final.float(), atol=3e-2, rtol=3e-2)
+    torch.testing.assert_close(norm(values[-1]), values["final"])
+
+
+def test_without_taps_nothing_is_collected(model: Path) -> None:
+    target = load_model(str(model))
+    with tapped(target, ()) as values:
+        target(TOKENS)
+    assert not values
 
 
 def test_the_number_of_layers_is_the_state_behind_the_final_norm(model: Path) -> None:
@@ -39,7 +45,8 @@ def test_the_number_of_layers_is_the_state_behind_the_final_norm(model: Path) ->
 
 def test_no_hook_stays(model: Path) -> None:
     target = load_model(str(model))
-    list(read_states(target, TEXTS, (0,)))
+    with tapped(target, (0,)):
+        assert any(module._forward_hooks for module in target.modules())
     assert not any(module._forward_hooks for module in target.modules())
 
 
@@ -48,8 +55,8 @@ def test_a_tap_that_names_no_layer_is_refused(tap: int, model: Path) -> None:
     message = rf"the tap {tap} names no layer of 3; give -3..3"
     with pytest.raises(HeadError, match=message):
         check_taps((0, tap), 3)
-    with pytest.raises(HeadError, match=message):
-        list(read_states(load_model(str(model)), TEXTS, (tap,)))
+    with pytest.raises(HeadError, match=message), tapped(load_model(str(model)), (tap,)):
+        pass
 
 
 def test_no_tap_is_refused() -> None:

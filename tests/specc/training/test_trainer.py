@@ -22,6 +22,7 @@ from specc.training.trainer import Sight, Trainer, TrainerOptions
 
 pytestmark = pytest.mark.torch
 OPTIONS = TrainerOptions(updates=6, tokens=200, warm_up=2, every=0.0, evaluations=2, learning_rate=3e-3)
+HELD_OUT = {"toy": recordings(2, seed=9)}
 
 
 def trainer(directory: Path, options: TrainerOptions = OPTIONS) -> Trainer:
@@ -62,7 +63,7 @@ def test_the_acceptance_grows(tmp_path: Path) -> None:
     run = trainer(tmp_path, replace(OPTIONS, updates=60))
     held_out = recordings(4, seed=9)
     before = measure(run.head, COURSE, held_out, 3).chain
-    progress = run.run(recordings(30), held_out)
+    progress = run.run(recordings(30), {"toy": held_out})
     assert measure(run.head, COURSE, held_out, 3).chain > before + 0.5
     assert progress.best == max(progress.acceptances.values())
     losses = [progress.losses[key][0] for key in sorted(progress.losses, key=int)]
@@ -72,7 +73,7 @@ def test_the_acceptance_grows(tmp_path: Path) -> None:
 def test_two_runs_give_equal_weights_and_another_seed_does_not(tmp_path: Path) -> None:
     runs = [trainer(tmp_path / name, replace(OPTIONS, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     for run in runs:
-        run.run(recordings(12), recordings(2, seed=9))
+        run.run(recordings(12), HELD_OUT)
     first, second, other = map(state, runs)
     assert_equal(first, second)
     assert not torch.equal(first["head.fc.weight"], other["head.fc.weight"])
@@ -81,32 +82,32 @@ def test_two_runs_give_equal_weights_and_another_seed_does_not(tmp_path: Path) -
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_an_interrupted_training_gives_the_weights_of_one_that_was_not(after: int, tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole")
-    whole.run(recordings(12), recordings(2, seed=9))
+    whole.run(recordings(12), HELD_OUT)
     first = trainer(tmp_path / "parts")
     with pytest.raises(StopError):
-        first.run(recordings(12), recordings(2, seed=9), stop_after(after))  # type: ignore[arg-type]
+        first.run(recordings(12), HELD_OUT, stop_after(after))  # type: ignore[arg-type]
     second = trainer(tmp_path / "parts")
-    progress = second.run(recordings(12), recordings(2, seed=9))
+    progress = second.run(recordings(12), HELD_OUT)
     assert progress.updates == whole.progress.updates and progress.acceptances == whole.progress.acceptances
     assert_equal(state(whole), state(second))
     assert_equal(whole.head.state_dict(), second.head.state_dict())
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path) -> None:
-    trainer(tmp_path).run(recordings(12), recordings(2, seed=9))
+    trainer(tmp_path).run(recordings(12), HELD_OUT)
     other = trainer(tmp_path)
     other.settings = {"toy": 2}
     updates: list[Sight] = []
-    other.run(recordings(12), recordings(2, seed=9), updates.append)
+    other.run(recordings(12), HELD_OUT, updates.append)
     assert len(updates) > 0
 
 
 def test_a_training_that_is_done_makes_no_more_updates(tmp_path: Path) -> None:
     first = trainer(tmp_path)
-    first.run(recordings(12), recordings(2, seed=9))
+    first.run(recordings(12), HELD_OUT)
     second = trainer(tmp_path)
     updates: list[Sight] = []
-    second.run(recordings(12), recordings(2, seed=9), updates.append)
+    second.run(recordings(12), HELD_OUT, updates.append)
     assert updates == []
     assert_equal(first.head.state_dict(), second.head.state_dict())
 
@@ -121,7 +122,7 @@ def spoiled(count: int) -> list[Recording]:
 def test_a_loss_that_is_not_a_number_stops_and_the_last_good_state_stays(tmp_path: Path) -> None:
     run = trainer(tmp_path, replace(OPTIONS, updates=50, evaluations=1))
     with pytest.raises(HeadError, match=r"the loss of update \d+ is nan; .*; train again with a lower --learning-rate"):
-        run.run(spoiled(12), recordings(2, seed=9))
+        run.run(spoiled(12), HELD_OUT)
     good = run.head.state_dict()
     assert all(bool(torch.isfinite(tensor.float()).all()) for tensor in good.values())
     assert_equal({f"head.{name}": tensor for name, tensor in good.items()}, heads(state(run)))
@@ -134,13 +135,13 @@ def heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def test_a_training_stops_when_the_acceptance_no_longer_grows(tmp_path: Path) -> None:
     options = replace(OPTIONS, updates=40, evaluations=20, patience=2, learning_rate=1e-12)
-    progress = trainer(tmp_path, options).run(recordings(12), recordings(2, seed=9))
+    progress = trainer(tmp_path, options).run(recordings(12), HELD_OUT)
     assert progress.updates < 10 and progress.best_update == 0
 
 
 def test_minutes_bound_the_training(tmp_path: Path) -> None:
     options = replace(OPTIONS, updates=None, minutes=1e-6)
-    assert trainer(tmp_path, options).run(recordings(12), recordings(2, seed=9)).updates == 1
+    assert trainer(tmp_path, options).run(recordings(12), HELD_OUT).updates == 1
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -151,5 +152,14 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 def test_accumulated_batches_are_one_update(tmp_path: Path) -> None:
     run = trainer(tmp_path, replace(OPTIONS, accumulate=3))
-    progress = run.run(recordings(30), recordings(2, seed=9))
+    progress = run.run(recordings(30), HELD_OUT)
     assert progress.tokens > 2 * 200 * progress.updates
+
+
+def test_each_source_of_held_out_text_is_measured(tmp_path: Path) -> None:
+    sources = {"near": recordings(2, seed=9), "far": recordings(3, seed=4)}
+    progress = trainer(tmp_path).run(recordings(12), sources)
+    assert progress.by_source.keys() == sources.keys()
+    for update, chain in progress.acceptances.items():
+        parts = [progress.by_source[source][update] for source in sources]
+        assert min(parts) <= chain <= max(parts)
