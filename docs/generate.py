@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from specc.recipes import METHODS, Method
-from specc.recipes.axes import LENGTHS, LengthAxis
+from specc.recipes.axes import LENGTHS, LengthAxis, caches
 from specc.recipes.systems import SYSTEMS, System
 from specc.runtime.json_schema import json_schema
 from specc.runtime.manifest import SCHEMA, Manifest
@@ -70,6 +70,8 @@ def section(m: Method) -> str:
         "drafter": f"`{m.drafter}`",
         "topology": m.topology,
         "length of a draft": m.length,
+        "schedule": m.schedule,
+        "caches of the draft": ", ".join(caches(m)) or "none",
         "acceptance": f"`{m.acceptance}`",
         "lossless": "yes" if m.lossless else "no",
         "needs": needs(m),

@@ -75,6 +75,7 @@ def show_recipe(name: Annotated[str, typer.Argument(metavar="NAME", help=NAME)],
 
 def method_json(method: Method) -> dict[str, Any]:
     """Return a method as plain data."""
+    from specc.recipes.axes import caches
     from specc.recipes.engines import default_engines
 
     return {
@@ -88,6 +89,8 @@ def method_json(method: Method) -> dict[str, Any]:
         "drafter": method.drafter,
         "topology": method.topology,
         "length": method.length,
+        "schedule": method.schedule,
+        "caches": list(caches(method)),
         "acceptance": method.acceptance,
         "lossless": method.lossless,
         "needs": list(method.needs),
@@ -141,6 +144,8 @@ def _group_table(methods: Iterable[Method]) -> Table:
 
 def method_table(method: Method) -> RenderableType:
     """Draw one method: what it does, its facts, parameters and engines, and where it departs from the paper."""
+    from specc.recipes.axes import caches
+
     facts = console.facts()
     for title, value in (
         ("title", method.title),
@@ -151,6 +156,8 @@ def method_table(method: Method) -> RenderableType:
         ("drafter", method.drafter),
         ("topology", method.topology),
         ("length", method.length),
+        ("schedule", method.schedule),
+        ("caches of the draft", ", ".join(caches(method)) or "none"),
         ("acceptance", method.acceptance),
         ("lossless", console.yes_or_no(method.lossless)),
         ("needs", ", ".join(f"--{need}" for need in method.needs) or "nothing beside the model"),

@@ -92,6 +92,7 @@ PLAIN = Method(
     drafter="plain",
     topology="none",
     length="none",
+    schedule="plain",
     plan=_plan_plain,
 )
 

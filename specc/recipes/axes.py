@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from specc.recipes.engines import VERIFY, default_engines
 from specc.recipes.entry import Method, Parameter
 from specc.runtime import acceptance
 from specc.runtime.acceptance import Acceptance
@@ -29,6 +30,21 @@ class LengthAxis:
     parameters: Mapping[str, Parameter] | None = None
 
 
+SCHEDULES = {
+    "plain": "nothing is drafted",
+    "serial": "a draft, then its verification",
+    "fused": "the run that verifies a draft also gives what the next one is made of",
+    "staged": "the draft is itself sped up by a drafter of its own",
+    "union": "several drafters, each where it is better, or their drafts joined",
+    "parallel": "the draft model runs while the model verifies",
+    "routed": "two models take turns, and not every token is verified",
+}
+CACHES = {
+    "target": "the rows of the model, which the draft shares",
+    "assistant": "rows of the draft model",
+    "untuned": "rows of the untuned model",
+    "short": "rows of the model for a shortened prompt",
+}  # and rows of a trained head, by its architecture
 LENGTHS = {
     "none": LengthAxis("nothing is drafted"),
     "fixed": LengthAxis("a number of tokens", {}),
@@ -80,6 +96,15 @@ def rule_axis(rule: Acceptance) -> dict[str, Parameter]:
         name: Parameter(defaults[name], f"of the rule {rule.__name__}: {least:g} to {most:g}")
         for name, (least, most) in rule.ranges.items()
     }
+
+
+def caches(method: Method) -> tuple[str, ...]:
+    """Return the caches that a drafter's engines read with the method's defaults, in order; none if it has no engine.
+
+    Raises:
+        RecipeError: a default is out of range, as it may be in a recipe file.
+    """
+    return tuple(dict.fromkeys(e.cache for e in default_engines(method) if e.role != VERIFY))
 
 
 def topologies(methods: Mapping[str, Method], drafter: str) -> list[str]:

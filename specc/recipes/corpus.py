@@ -42,6 +42,7 @@ RASD = Method(
     drafter="retrieval-tree",
     topology="dynamic tree",
     length="budget",
+    schedule="union",
     plan=_plan_rasd,
     parameters={
         "num_speculative_tokens": Parameter(15, "tree nodes at most"),

@@ -168,6 +168,7 @@ BILD = Method(
     drafter="draft-model",
     topology="chain",
     length="fallback",
+    schedule="routed",
     plan=partial(_plan_with_rule, "distance"),
     parameters={
         "num_speculative_tokens": Parameter(10, "tokens of the small model in a row at most", "10"),
@@ -209,6 +210,7 @@ ENTROPY_ADAPTIVE = Method(
     drafter="entropy-adaptive",
     topology="chain",
     length="entropy",
+    schedule="routed",
     plan=_plan_entropy_adaptive,
     parameters={
         "num_speculative_tokens": Parameter(7, "tokens drafted in a step at most"),
@@ -251,6 +253,7 @@ PEARL = Method(
     family=Family.SECOND_MODEL,
     drafter="pearl",
     topology="chain",
+    schedule="parallel",
     plan=_plan_pearl,
     parameters={"num_speculative_tokens": Parameter(LENGTHS.draft, "tokens drafted while the model runs once, gamma")},
     by_default=False,
@@ -278,6 +281,7 @@ COPYSPEC_DRAFT = Method(
     drafter="copy-spec-draft",
     topology="chain",
     length="match",
+    schedule="union",
     plan=_plan_copyspec_draft,
     parameters={
         "min_matching_ngram_size": Parameter(5, "tokens that must match, gamma", "5"),

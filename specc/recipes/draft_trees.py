@@ -197,6 +197,7 @@ STAGED_TREE = Method(
     drafter="staged-tree",
     topology="dynamic tree",
     length="budget",
+    schedule="staged",
     plan=_plan_staged_tree,
     parameters={
         "num_speculative_tokens": Parameter(TREES.dynamic_nodes, "tree nodes at most"),

@@ -12,6 +12,9 @@ USUAL = Facts(
 )  # a model of SmolLM2-135M's size, with a draft model of 12 layers
 
 
+VERIFY = "verify"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DefaultEngine:
     """An engine of a method.
@@ -19,12 +22,14 @@ class DefaultEngine:
     Attributes:
         role: `verify`, or the name of the drafter's argument.
         model: whose weights it reads: `target`, `assistant` or `untuned`.
+        cache: whose rows it reads and writes, a word of `axes.CACHES`.
         topology: `chain`, `static tree`, `any tree`, or `growing tree`.
         slots: how many tokens one call runs.
     """
 
     role: str
     model: str
+    cache: str
     topology: str
     slots: int
 
@@ -37,9 +42,9 @@ def default_engines(method: Method) -> list[DefaultEngine]:
     """
     facts = replace(USUAL, assistant="assistant-model" in method.needs, corpus="corpus" in method.needs)
     blocks = method.plan(method.settle({}), facts)
-    roles = [*(("verify", block) for block in blocks.verify), *blocks.engines.items()]
+    roles = [*((VERIFY, block) for block in blocks.verify), *blocks.engines.items()]
     return [
-        DefaultEngine(role=role, model=block.model, topology=_topology(block), slots=block.slots)
+        DefaultEngine(role=role, model=block.model, cache=block.cache, topology=_topology(block), slots=block.slots)
         for role, block in roles
     ]
 

@@ -112,6 +112,7 @@ class Method:
         departures: where it departs from the paper, and why, a sentence or two each.
         family: where its drafts come from.
         length: what says how long a draft is; a word of `axes.LENGTHS`.
+        schedule: how drafting and verifying take turns; a word of `axes.SCHEDULES`.
         drafter: a file in runtime/drafters/, such as "early-exit" for early_exit.py.
         acceptance: a file in runtime/acceptance/.
         plan: turns a value of each parameter into blocks; raises RecipeError for a value out of range.
@@ -131,6 +132,7 @@ class Method:
     drafter: str
     topology: str
     length: str = "fixed"
+    schedule: str = "serial"
     plan: Callable[[Values, Facts], MethodBlocks]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     acceptance: str = "match"

@@ -33,6 +33,7 @@ JACOBI = Method(
     family=Family.GUESSES,
     drafter="jacobi",
     topology="chain",
+    schedule="fused",
     plan=_plan_jacobi,
     parameters={"num_speculative_tokens": Parameter(LENGTHS.jacobi, "tokens guessed a step")},
 )
@@ -54,6 +55,7 @@ SPECULATIVE_JACOBI = Method(
     family=Family.GUESSES,
     drafter="jacobi",
     topology="chain",
+    schedule="fused",
     plan=_plan_jacobi,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.jacobi, "tokens guessed a step, the window", "16 and more")
@@ -83,6 +85,7 @@ GAUSS_SEIDEL_JACOBI = Method(
     family=Family.GUESSES,
     drafter="gauss-seidel",
     topology="chain",
+    schedule="fused",
     plan=_plan_gauss_seidel,
     parameters={"block_size": BLOCK_SIZE},
     by_default=False,
@@ -101,6 +104,7 @@ HYBRID_JACOBI = Method(
     family=Family.GUESSES,
     drafter="gauss-seidel",
     topology="chain",
+    schedule="fused",
     plan=_plan_gauss_seidel,
     parameters={
         "block_size": BLOCK_SIZE,
@@ -136,6 +140,7 @@ FASTCOT = Method(
     family=Family.GUESSES,
     drafter="jacobi",
     topology="chain",
+    schedule="fused",
     plan=_plan_fastcot,
     parameters={
         "num_speculative_tokens": Parameter(
@@ -173,6 +178,7 @@ LOOKAHEAD = Method(
     family=Family.GUESSES,
     drafter="lookahead",
     topology="window",
+    schedule="fused",
     plan=_plan_lookahead,
     parameters={
         "window_size": Parameter(LENGTHS.window, "columns of the window, W", "7 to 20 for 7B models"),
@@ -211,6 +217,7 @@ TR_JACOBI = Method(
     drafter="tr-jacobi",
     topology="static tree",
     length="budget",
+    schedule="union",
     plan=_plan_tr_jacobi,
     parameters={
         "num_speculative_tokens": Parameter(15, "nodes of the tree of guesses", "67 with the copied branch"),

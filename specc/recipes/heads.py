@@ -217,6 +217,7 @@ EAGLE3_LOOKUP = Method(
     drafter="eagle-lookup",
     topology="dynamic tree",
     length="budget",
+    schedule="union",
     plan=_plan_eagle3_lookup,
     parameters={
         "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most, copied ones included"),

@@ -53,6 +53,7 @@ RECYCLED_LOOKUP = Method(
     drafter="recycled-lookup",
     topology="chain",
     length="match",
+    schedule="union",
     plan=_plan_lookup,
     parameters={
         "prompt_lookup_num_tokens": Parameter(LENGTHS.lookup, "tokens copied or recycled at most"),

@@ -46,6 +46,7 @@ FS_GEN = Method(
     drafter="draft-model",
     topology="chain",
     length="margin",
+    schedule="routed",
     plan=_plan_oracle,
     parameters=ROUTERS,
     acceptance="trust",
@@ -74,6 +75,7 @@ FS_GEN_CONTRASTIVE = Method(
     drafter="draft-model",
     topology="chain",
     length="margin",
+    schedule="routed",
     plan=_plan_guided,
     parameters={
         **ROUTERS,
@@ -114,6 +116,7 @@ FS_GEN_PROXY = Method(
     drafter="proxy-tuning",
     topology="chain",
     length="margin",
+    schedule="routed",
     plan=_plan_proxy,
     parameters={
         **ROUTERS,

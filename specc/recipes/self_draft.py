@@ -152,6 +152,7 @@ CASCADE = Method(
     drafter="cascade",
     topology="chain",
     length="confidence",
+    schedule="union",
     plan=_plan_cascade,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.copy_after_lookup, "tokens that the copy drafts at most"),
@@ -189,6 +190,7 @@ STAGED = Method(
     family=Family.ITSELF,
     drafter="staged",
     topology="chain",
+    schedule="staged",
     plan=_plan_staged,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.copy, "tokens a draft"),

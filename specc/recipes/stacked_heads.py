@@ -54,6 +54,7 @@ MEDUSA = Method(
     drafter="medusa",
     topology="static tree",
     length="budget",
+    schedule="fused",
     plan=_plan_medusa,
     parameters={
         "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes", "63"),
@@ -89,6 +90,7 @@ BLOCKWISE = Method(
     family=Family.HEADS,
     drafter="medusa",
     topology="chain",
+    schedule="fused",
     plan=_plan_blockwise,
     parameters={
         "num_speculative_tokens": Parameter(None, "tokens a draft (default: as many as the head guesses)", "1 to 9"),

@@ -86,6 +86,7 @@ TOKEN_RECYCLING = Method(
     drafter="token-recycling",
     topology="static tree",
     length="budget",
+    schedule="fused",
     plan=_plan_token_recycling,
     parameters={
         "num_speculative_tokens": Parameter(TREES.recycled_nodes, "tree nodes", "80"),

@@ -16,7 +16,7 @@ def test_recipes_are_those_of_the_table() -> None:
     report = specc("recipes", "--json").json
     keys = {
         *("name", "title", "family", "try_when", "about", "paper", "departures", "drafter", "topology", "length"),
-        *("acceptance", "lossless", "needs", "by_default", "parameters", "engines"),
+        *("schedule", "caches", "acceptance", "lossless", "needs", "by_default", "parameters", "engines"),
     }
     assert all(r.keys() == keys for r in report)
     assert [r["name"] for r in report] == list(METHODS)

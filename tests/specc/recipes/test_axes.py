@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from specc.recipes import METHODS, Method
-from specc.recipes.axes import LENGTHS, RULES, rule_axis, topologies
+from specc.recipes.axes import CACHES, LENGTHS, RULES, SCHEDULES, caches, rule_axis, topologies
 from specc.recipes.blocks import LENGTH_ARGUMENTS
+from specc.recipes.entry import Family
 from specc.runtime.lengths import LengthPolicy
 from specc.runtime.method import load_acceptance
 
@@ -17,6 +18,24 @@ def test_the_words_of_a_method_are_on_the_axes(m: Method) -> None:
     axis = LENGTHS[m.length].parameters
     if axis and m.length not in ("confidence", "heuristic", "bass"):
         assert axis.keys() <= m.parameters.keys()
+
+
+@pytest.mark.parametrize("m", METHODS.values(), ids=METHODS)
+def test_the_schedule_and_the_caches_of_a_method_are_on_the_axes(m: Method) -> None:
+    assert m.schedule in SCHEDULES
+    assert set(caches(m)) <= {*CACHES, *(method.head for method in METHODS.values())}
+    assert (m.schedule == "routed") == (m.family is Family.ROUTING)
+
+
+def test_the_caches_of_a_draft_follow_from_its_engines() -> None:
+    assert caches(METHODS["prompt-lookup"]) == ()
+    assert caches(METHODS["swift"]) == ("target",)
+    assert caches(METHODS["short-context"]) == ("short",)
+    assert caches(METHODS["fs-gen-proxy"]) == ("assistant", "untuned")
+
+
+def test_every_word_of_the_schedules_is_one_of_a_method() -> None:
+    assert {m.schedule for m in METHODS.values()} == SCHEDULES.keys()
 
 
 @pytest.mark.parametrize("word", LENGTHS)

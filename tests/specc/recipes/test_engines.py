@@ -20,7 +20,7 @@ def test_the_engines_of_a_draft_model_are_chains_of_two_models() -> None:
 
 def test_trees_say_what_may_change() -> None:
     verify, draft = default_engines(METHODS["dynamic-tree"])
-    assert verify == DefaultEngine(role="verify", model="target", topology="any tree", slots=12)
+    assert verify == DefaultEngine(role="verify", model="target", cache="target", topology="any tree", slots=12)
     assert (draft.topology, draft.slots) == ("growing tree", 4)
     assert default_engines(METHODS["early-exit"])[0].topology == "static tree"
 
