@@ -48,9 +48,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = options.recipes or list(COURSES)
-    layers = sorted({tap for name in COURSES for tap in COURSES[name].taps(_layers(options.model))})
+    count = _layers(options.model)
+    layers = sorted({tap for name in COURSES for tap in COURSES[name].taps(count)})
     recording = RecordingOptions(
-        taps=(*[layer for layer in layers if layer >= 0], -1),
+        taps=(
+            *[layer for layer in layers if 0 <= layer < count],
+            -1,
+        ),  # The state behind the final norm is there anyway.
         prompts=options.prompts,
         answer_tokens=options.answer_tokens,
     )
@@ -116,7 +120,7 @@ def _train(
     head = build_head(config)
     if head.vocabulary is not None:
         head.vocabulary.copy_(vocabulary)
-    head.attach(teacher.embedding)
+    head.attach(teacher.embedding, teacher.product)
     course.start(head, teacher, ours)
     loop = TrainerOptions(minutes=options.seconds / 60, evaluations=4, every=1e9, kind=fast_type())
     checkpoint = options.work / f"{name}.safetensors"
@@ -134,11 +138,14 @@ def _train(
 
 def _with_taps(texts: Sequence[Recording], taps: Sequence[int], course: Course, teacher: Teacher) -> list[Recording]:
     """Return recordings with the states of a course's taps alone."""
-    size, places = teacher.target.hidden_size, [list(taps).index(tap) for tap in course.taps(teacher.target.layers)]
+    size, layers = teacher.target.hidden_size, teacher.target.layers
+
+    def states(text: Recording, tap: int) -> torch.Tensor:
+        start = list(taps).index(tap) * size if tap < layers else 0
+        return text.final if tap == layers else text.states[:, start : start + size]
+
     return [
-        dataclasses.replace(
-            text, states=torch.cat([text.states[:, place * size : (place + 1) * size] for place in places], 1)
-        )
+        dataclasses.replace(text, states=torch.cat([states(text, tap) for tap in course.taps(layers)], 1))
         for text in texts
     ]
 

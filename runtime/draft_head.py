@@ -11,6 +11,8 @@ from collections.abc import Generator, Iterable
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
+import numpy as np
+
 from .call import Call
 from .draft import Outputs
 from .engine import Engine
@@ -30,6 +32,22 @@ class HeadRoot(NamedTuple):
     outputs: Outputs
 
 
+class HeadRows(NamedTuple):
+    """Tokens that the head's cache lacks.
+
+    Attributes:
+        cache: the head's cache.
+        keys: the number of each row, by `row_keys`.
+        tokens: the tokens, of which the last one is pending.
+        states: the target's states at the tokens before them, [tokens, S].
+    """
+
+    cache: Cache
+    keys: list[int]
+    tokens: list[int]
+    states: np.ndarray
+
+
 def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outputs, HeadRoot | None]:
     """Yield the calls that run the tokens which the head's cache lacks, and commit them.
 
@@ -40,25 +58,42 @@ def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outpu
     Returns:
         The last row; None if the text has no token with a state before it.
     """
+    left = yield from feeding_head(engines, seq, engines[-1].slots)
+    if left is None:
+        return None
+    width = len(left.keys)
+    engine = next(engine for engine in engines if engine.slots >= width)
+    outputs = yield Call(engine, left.cache, 0, left.tokens, Tree.chain(width), {"state": left.states})
+    left.cache.commit(left.keys, range(width))
+    return HeadRoot(left.cache, outputs.only(0 if engine.block.last_row else width - 1, width - 1))
+
+
+def feeding_head(engines: Items[Engine], seq: Sequence, most: int) -> Generator[Call, Outputs, HeadRows | None]:
+    """Yield the calls that run tokens which the head's cache lacks, and commit them, until few are left.
+
+    Args:
+        engines: those of one head that run chains, narrowest first.
+        seq: the sequence. Its cache has the target's states.
+        most: the number of tokens that may be left, one at least.
+
+    Returns:
+        The tokens that are left, the pending one at least; None if the text has no token with a state before it.
+    """
     block = engines[0].block
     cache, keys = seq.caches[block.cache], row_keys(seq.tokens)
     states = seq.cache.states.get(block.model)
     if states is None or not keys:
         return None
-    keys_left = cache.sync(keys[:-1]) + keys[-1:]  # The last row runs in any case, for its outputs.
-    root: Outputs | None = None
-    while keys_left:
-        start = len(cache)
-        engine = next((engine for engine in engines if engine.slots >= len(keys_left)), engines[-1])
-        width = min(engine.slots, len(keys_left))
+    keys_left = [*cache.sync(keys[:-1]), keys[-1]]  # The last row runs in any case, for its outputs.
+    while len(keys_left) > most:
+        start, width = len(cache), min(engines[-1].slots, len(keys_left) - 1)
+        engine = next(engine for engine in engines if engine.slots >= width)
         tokens = seq.tokens[start + 1 : start + 1 + width]
-        inputs = {"state": states[start : start + width]}
-        outputs = yield Call(engine, cache, 0, tokens, Tree.chain(width), inputs)
+        yield Call(engine, cache, 0, tokens, Tree.chain(width), {"state": states[start : start + width]})
         cache.commit(keys_left[:width], range(width))
         keys_left = keys_left[width:]
-        root = outputs.only(0 if engine.block.last_row else width - 1, width - 1)
-    assert root is not None
-    return HeadRoot(cache, root)
+    start = len(cache)
+    return HeadRows(cache, keys_left, seq.tokens[start + 1 :], states[start : start + len(keys_left)])
 
 
 def draft_rows(engines: Iterable[Engine], tokens: Items[int]) -> dict[str, list[int]]:

@@ -15,7 +15,25 @@ SETTINGS: dict[str, dict[str, float]] = {
     "medusa": {"heads": 3, "eps": 1e-6},
     "blockwise": {"heads": 3, "hidden": 48, "eps": 1e-5},
 }
-TAPS = {"eagle3": (0, 1, -1), "medusa": (-1,), "blockwise": (-1,)}
+SETTINGS |= {
+    "eagle": SETTINGS["eagle3"] | {"final_norm": 0},
+    "mtp": SETTINGS["eagle3"] | {"token_norm": 1, "state_norm": 1, "input_norm": 1},
+    "peagle": SETTINGS["eagle3"],
+    "adaeagle": SETTINGS["eagle3"],
+    "fspad": SETTINGS["eagle3"] | {"final_norm": 0},
+    "falcon": SETTINGS["eagle3"] | {"final_norm": 0},
+}
+TAPS = {
+    "eagle3": (0, 1, -1),
+    "medusa": (-1,),
+    "blockwise": (-1,),
+    "eagle": (LAYERS,),
+    "mtp": (LAYERS,),
+    "peagle": (0, 1, -1),
+    "adaeagle": (0, 1, -1),
+    "fspad": (LAYERS,),
+    "falcon": (LAYERS,),
+}
 
 
 def tables() -> Tensor:

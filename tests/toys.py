@@ -43,6 +43,10 @@ HEADS = {
     "eagle3": HeadFacts(),
     "medusa": STACKED,
     "mtp": HeadFacts(),
+    "peagle": HeadFacts(recurrent=False),
+    "adaeagle": HeadFacts(),
+    "fspad": HeadFacts(),
+    "falcon": HeadFacts(stack=2),
 }
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]

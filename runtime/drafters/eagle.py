@@ -7,7 +7,7 @@ from typing import Any
 from ..call import Call
 from ..draft import ONE_SLOT, Accepted, Draft, Outputs, Verified
 from ..draft_chain import chaining
-from ..draft_head import running_head
+from ..draft_head import HeadRoot, running_head
 from ..engine import Engine
 from ..errors import RecipeError
 from ..lengths import LengthPolicy
@@ -61,9 +61,13 @@ class EagleDrafting(Drafting[Eagle]):
             assert before is not None and before.next_state_NS is not None
             return Call(engine, cache, slot - 1, (token,), ONE_SLOT, {"state": before.next_state_NS})
 
-        room = min(room, cache.store.capacity - len(seq.tokens) - 1)
+        room = min(self.most(root, room), cache.store.capacity - len(seq.tokens) - 1)
         sample, first = self.drafter.sample, root.outputs
         return (yield from chaining(make_call, seq, room=room, length=self.length, first=first, sample=sample))
+
+    def most(self, root: HeadRoot, room: int) -> int:
+        """Return how many tokens are worth drafting, `room` at most, from the outputs of the pending token."""
+        return room
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         self.length.observe(len(draft.tokens) - 1, len(accepted.slots) - 1)

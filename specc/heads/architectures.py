@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from specc.heads.adaeagle import AdaEagle
 from specc.heads.blockwise import Blockwise
 from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
+from specc.heads.falcon import Falcon
+from specc.heads.fspad import Fspad
 from specc.heads.head import Head, HeadConfig
 from specc.heads.medusa import Medusa
+from specc.heads.peagle import Peagle
 from specc.runtime.errors import HeadError
 
 ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
@@ -17,6 +21,10 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "blockwise": Blockwise,
     "eagle": Eagle,
     "mtp": Eagle,
+    "peagle": Peagle,
+    "adaeagle": AdaEagle,
+    "fspad": Fspad,
+    "falcon": Falcon,
 }
 
 

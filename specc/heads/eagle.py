@@ -21,18 +21,19 @@ class Eagle(LayerHead):
         config: its settings are those of `LayerHead`. Optional ones are `token_norm` and `state_norm` (1: that part is
             normed before the product), `input_norm` (1: the layer's attention reads the norm of the stream),
             `fusion_bias` (1: the product has a bias) and `own_product` (1: the head has a matrix for its logits).
+        next_state: what the next slot takes as its state, if the settings do not say.
     """
 
     token_norm: nn.Parameter | None
     state_norm: nn.Parameter | None
 
-    def __init__(self, config: HeadConfig) -> None:
+    def __init__(self, config: HeadConfig, next_state: int = STREAM) -> None:
         super().__init__(
             config,
             wide=False,
             input_norm=bool(option(config, "input_norm", 0)),
             own_product=bool(option(config, "own_product", 0)),
-            next_state=STREAM,
+            next_state=next_state,
         )
         size = config.target.hidden_size
         for name in ("token_norm", "state_norm"):

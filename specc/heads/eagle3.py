@@ -29,10 +29,11 @@ class Eagle3(LayerHead):
     Args:
         config: its settings are those of `LayerHead`. Optional ones are `tap_norm` (NOTHING, EACH or TOGETHER) and
             `token` (0: the token does not enter the residual stream).
+        next_state: what the next slot takes as its state, if the settings do not say.
     """
 
-    def __init__(self, config: HeadConfig) -> None:
-        super().__init__(config, wide=True, input_norm=True, own_product=True, next_state=PRODUCT)
+    def __init__(self, config: HeadConfig, next_state: int = PRODUCT) -> None:
+        super().__init__(config, wide=True, input_norm=True, own_product=True, next_state=next_state)
         size = config.target.hidden_size
         self.tap_norm = int(option(config, "tap_norm", EACH))
         self.fc = linear(len(config.taps) * size, size)

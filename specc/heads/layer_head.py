@@ -56,12 +56,16 @@ class LayerHead(Head):
             state: see `forward`.
             attention: that of each layer. The trainer has its own, which lets drafts stand on drafts.
         """
-        assert self.embedding is not None, "no table was attached"
-        embeddings = functional.embedding(input_ids, self.embedding)
+        embeddings, state = self.inputs(input_ids, state)
         x = self.join(embeddings, state)
         for layer, attend in zip(self.decoder_layers(), attention, strict=True):
             x = layer(embeddings, x, position_ids, attend)
         return x
+
+    def inputs(self, input_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings [B, N, d] and the states [B, N, d] that the layers read."""
+        assert self.embedding is not None, "no table was attached"
+        return functional.embedding(input_ids, self.embedding), state
 
     def decoder_layers(self) -> list[Layer]:
         """Return the layers. The list of modules gives each a number in its path, which the passes look for."""

@@ -33,7 +33,7 @@ from specc.recipes.guesses import (
     SPECULATIVE_JACOBI,
     TR_JACOBI,
 )
-from specc.recipes.heads import EAGLE, EAGLE2, EAGLE3, EAGLE3_LOOKUP, EAGLE3_TREE, MTP
+from specc.recipes.heads import ADAEAGLE, EAGLE, EAGLE2, EAGLE3, EAGLE3_LOOKUP, EAGLE3_TREE, FALCON, FSPAD, MTP, PEAGLE
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
 from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE, FS_GEN_PROXY
@@ -154,6 +154,10 @@ METHODS = table(
     EAGLE,
     EAGLE2,
     MTP,
+    PEAGLE,
+    ADAEAGLE,
+    FSPAD,
+    FALCON,
 )
 
 

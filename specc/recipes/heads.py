@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import CONFIDENCE, DECODE, chains, count, head_block, length_arguments
+from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, chains, count, head_block, length_arguments
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
@@ -118,6 +118,132 @@ MTP = Method(
     parameters=_CHAIN,
     needs=("head",),
     head="mtp",
+)
+
+
+def _plan_peagle(values: Values, facts: Facts) -> MethodBlocks:
+    """Plan chains that one call drafts: accepted tokens come first, then a slot for each further guess."""
+    most = count(values, "num_speculative_tokens")
+    draft = Block(Tree.chain(2 * most), ("ids",), model="peagle", cache="peagle", inputs=("state",))
+    prefill = Block(
+        Tree.chain(WIDTHS.prefill), ("ids",), last_row=True, model="peagle", cache="peagle", inputs=("state",)
+    )
+    return MethodBlocks(chains(1 + most), {"draft": draft, "prefill": prefill}, {"num_speculative_tokens": most})
+
+
+PEAGLE = Method(
+    name="peagle",
+    title="P-EAGLE's trained layer, which drafts a chain in one call",
+    try_when="Such a head was trained for the model, and a call with twice as many slots costs little more.",
+    about=(
+        "A trained layer drafts, as in eagle3, but a whole chain in one call. Behind the accepted tokens stand slots "
+        "without a token. Each has a learned embedding and a learned state, and guesses the token of its position. The "
+        "model verifies the chain in one step."
+    ),
+    paper="P-EAGLE, Hui et al. 2026, arXiv:2602.01469",
+    departures=("The head has one layer by default, and the paper's has four.",),
+    family=Family.HEADS,
+    drafter="peagle",
+    topology="chain",
+    plan=_plan_peagle,
+    parameters={"num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most")},
+    needs=("head",),
+    head="peagle",
+)
+
+
+def _plan_adaeagle(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_chain("adaeagle", values, facts)
+
+
+ADAEAGLE = Method(
+    name="adaeagle",
+    title="AdaEAGLE: a trained layer that also says how much to draft",
+    try_when="Such a head was trained for the model, and drafts are accepted now wholly, now not at all.",
+    about=(
+        "A trained layer drafts, as in eagle3. A small network reads the pending token and the last state, and guesses "
+        "how many drafted tokens will be accepted. So many are drafted, one token a call, or none. The number is known "
+        "before the first call that only drafts. The model verifies the chain in one step."
+    ),
+    paper="AdaEAGLE, Zhang et al. 2024, arXiv:2412.18910",
+    departures=(
+        "The network reads the state that the layer reads, and both are trained together.",
+        "It stands on EAGLE-3's layer, and the paper's on EAGLE's.",
+    ),
+    family=Family.HEADS,
+    drafter="ada-eagle",
+    topology="chain",
+    length="predicted",
+    plan=_plan_adaeagle,
+    parameters=_CHAIN,
+    needs=("head",),
+    head="adaeagle",
+)
+
+
+def _plan_fspad(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_tree("fspad", values, facts)
+
+
+FSPAD = Method(
+    name="fspad",
+    title="FSPAD: EAGLE's layer over states that the token samples",
+    try_when="Such a head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    about=(
+        "A trained layer drafts, as in eagle. Before it runs, the token's embedding gates the last state. What the "
+        "next slot reads is not what makes the logits, so each is trained for its own aim. It grows a tree as eagle2 "
+        "does. The model verifies the tree in one step."
+    ),
+    paper="FSPAD, Gui et al. 2024, arXiv:2408.15562",
+    departures=("The gate and the split of the two outputs are our reading of the paper's abstract.",),
+    family=Family.HEADS,
+    drafter="eagle-tree",
+    topology="dynamic tree",
+    length="budget",
+    plan=_plan_fspad,
+    parameters=_NODES,
+    needs=("head",),
+    head="fspad",
+)
+
+
+def _plan_falcon(values: Values, facts: Facts) -> MethodBlocks:
+    """Plan chains by a recurrent head that makes two tokens a call."""
+    slots = 1 + count(values, "num_speculative_tokens")
+    outputs = (f"top_k:{RANKS}", "next_state")
+
+    def block(width: int, *, last_row: bool = False) -> Block:
+        return Block(Tree.chain(width), outputs, last_row=last_row, model="falcon", cache="falcon", inputs=("state",))
+
+    engines = {
+        "draft": block(2),
+        "feed": block(slots, last_row=True),
+        "prefill": block(WIDTHS.prefill, last_row=True),
+    }
+    return MethodBlocks(chains(slots), engines, {"num_speculative_tokens": slots - 1})
+
+
+FALCON = Method(
+    name="falcon",
+    title="Falcon: a trained layer that makes two tokens a call",
+    try_when="Such a head was trained for the model, and a call of the head costs much beside a step of the model.",
+    about=(
+        "A trained layer drafts, as in eagle. One call makes two tokens, and the states behind both. The second state "
+        "is coupled to the first. The next call runs both tokens at once, so a draft takes half as many calls. The "
+        "model verifies it in one step."
+    ),
+    paper="Falcon, Gao et al. 2024, arXiv:2412.12639",
+    departures=(
+        "Drafts are chains, and the paper's are a tree of fixed shape.",
+        "One slot makes both states; in the paper two LSTM layers, and two slots that see one another, make them.",
+    ),
+    family=Family.HEADS,
+    drafter="falcon",
+    topology="chain",
+    plan=_plan_falcon,
+    parameters={"num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most")},
+    needs=("head",),
+    head="falcon",
 )
 
 

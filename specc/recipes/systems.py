@@ -78,10 +78,11 @@ SYSTEMS = (
     System(39, "Recurrent Drafter", "2403.09919"),
     System(40, "Amphista", "2406.13170"),
     System(41, "Chimera", "2402.15758"),
-    System(42, "FSPAD", "2408.15562"),
-    System(43, "Falcon", "2412.12639"),
+    System(42, "FSPAD", "2408.15562", ("fspad",), "the authors' own gate and losses; the abstract alone was at hand"),
+    System(43, "Falcon", "2412.12639", ("falcon",),
+           "the LSTM layers, slots that see one another, trees, and training by glancing"),
     System(44, "Jakiro", "2502.06282"),
-    System(45, "AdaEAGLE", "2412.18910"),
+    System(45, "AdaEAGLE", "2412.18910", ("adaeagle",)),
     System(46, "Dynamic Depth Decoding", "2409.00142", ("dynamic-depth",)),
     System(47, "Mixture of Attentions", "2410.03804"),
     System(48, "GliDe with CaPE", "2402.02082", ("cape",), "GliDe, a trained draft model"),
@@ -99,5 +100,5 @@ SYSTEMS = (
 # Recipes that are none of these systems: specc's own, and neighbours of the list.
 OTHER_RECIPES = (
     "plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "draft-and-verify",
-    "eagle3", "eagle3-tree", "eagle3-lookup", "medusa", "eagle", "eagle2", "mtp",
+    "eagle3", "eagle3-tree", "eagle3-lookup", "medusa", "eagle", "eagle2", "mtp", "peagle",
 )  # fmt: skip

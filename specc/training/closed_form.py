@@ -42,7 +42,7 @@ def solve(recordings: Sequence[Recording], embedding: Tensor, taps: int, eps: fl
         eps: of the norm.
     """
     size = embedding.shape[1]
-    wide, narrow = _Squares((taps + 1) * size, size), _Squares(2 * size, size)
+    wide, narrow = Squares((taps + 1) * size, size), Squares(2 * size, size)
     total, rows = 0.0, 0
     for recording in recordings:
         if rows > ROWS:
@@ -66,7 +66,7 @@ def solve(recordings: Sequence[Recording], embedding: Tensor, taps: int, eps: fl
     )
 
 
-class _Squares:
+class Squares:
     """Sums of products of inputs with inputs, and with outputs."""
 
     def __init__(self, inputs: int, outputs: int) -> None:

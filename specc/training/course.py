@@ -30,6 +30,7 @@ class Course:
         steps: the depths that are trained.
         recurrent: whether drafts may be deeper than that.
         rates: a factor of the learning rate for parameters whose names begin with the key.
+        besides: a loss that is added to the comparison with the model's probabilities, from what `unroll` returned.
     """
 
     architecture: str
@@ -41,3 +42,4 @@ class Course:
     steps: int
     recurrent: bool
     rates: Mapping[str, float] = field(default_factory=dict)
+    besides: Callable[[Head, Batch, list[Tensor]], Tensor] | None = None

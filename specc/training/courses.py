@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from specc.runtime.errors import HeadError
-from specc.training import blockwise, eagle3, medusa
+from specc.training import adaeagle, blockwise, eagle, eagle3, falcon, fspad, medusa, peagle
 from specc.training.course import Course
 
 COURSES: Mapping[str, Course] = {
     "eagle3": eagle3.COURSE,
     "medusa": medusa.COURSE,
     "blockwise": blockwise.COURSE,
+    "eagle": eagle.EAGLE,
+    "mtp": eagle.MTP,
+    "peagle": peagle.COURSE,
+    "adaeagle": adaeagle.COURSE,
+    "fspad": fspad.COURSE,
+    "falcon": falcon.COURSE,
 }
 
 

@@ -100,7 +100,7 @@ def train(options: Options) -> Card:
         head, coverage = _fresh_head(options, course, teacher, recordings)
         progress = _train(options, course, teacher, head, recordings, held_out)
         options.stage("measure the head", 0, 1)
-        stored = _as_stored(head, options)
+        stored = _as_stored(head, options, teacher)
         ranked = {source: ranks(stored, course, texts, _depths(course)) for source, texts in held_out.items()}
         acceptance = summary([text for texts in ranked.values() for text in texts])
         count = sum(map(len, recordings))
@@ -226,7 +226,7 @@ def _fresh_head(options: Options, course: Course, teacher: Teacher, recordings: 
     )
     if head.vocabulary is not None:
         head.vocabulary.copy_(vocabulary)
-    head.attach(teacher.embedding)
+    head.attach(teacher.embedding, teacher.product)
     options.stage("start in closed form", 0, 1)
     course.start(head, teacher, recordings)
     return head, coverage
@@ -264,12 +264,11 @@ def _depths(course: Course) -> int:
     return DEPTHS if course.recurrent else course.steps
 
 
-def _as_stored(head: Head, options: Options) -> Head:
+def _as_stored(head: Head, options: Options, teacher: Teacher) -> Head:
     """Return the head as the stored numbers make it."""
     scratch = options.work / "stored"
     save_head(head, scratch, {}, options.bits)
     stored = load_head(scratch)
     shutil.rmtree(scratch)
-    assert head.embedding is not None
-    stored.attach(head.embedding)
+    stored.attach(teacher.embedding, teacher.product)
     return stored

@@ -16,9 +16,9 @@ from specc.heads.head import LastStateHead, rms_norm
 from specc.heads.layer import Attend
 from specc.heads.stacked import Stacked
 from specc.training.batches import Batch
-from specc.training.eagle3 import DraftAttention
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
+from specc.training.unroll import DraftAttention
 
 HEADS = 4
 

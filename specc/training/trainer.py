@@ -191,8 +191,9 @@ class Trainer:
         self.optimizer.zero_grad()
         figures = torch.zeros(2 * self.course.steps)
         for number, batch in enumerate(parts):
-            losses, agreements = self._losses(batch, number)
-            total = torch.stack([DEEPER**depth * loss for depth, loss in enumerate(losses)]).sum() / len(parts)
+            losses, agreements, besides = self._losses(batch, number)
+            weighted = [DEEPER**depth * loss for depth, loss in enumerate(losses)]
+            total = torch.stack(weighted + besides).sum() / len(parts)
             if not torch.isfinite(total):
                 raise self._not_finite(total)
             torch.autograd.backward(total)
@@ -213,12 +214,14 @@ class Trainer:
             f"{self.checkpoint}; train again with a lower --learning-rate"
         )
 
-    def _losses(self, batch: Batch, number: int) -> tuple[list[Tensor], list[float]]:
-        """Return the loss and the agreement at each depth."""
+    def _losses(self, batch: Batch, number: int) -> tuple[list[Tensor], list[float], list[Tensor]]:
+        """Return the loss and the agreement at each depth, and the course's other losses."""
         generator = torch.Generator().manual_seed((self._seed(0) + self.progress.updates) * 64 + number)
         losses, agreements = [], []
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.kind == torch.bfloat16):
-            for depth, features in enumerate(self.course.unroll(self.head, batch, self.course.steps)):
+            unrolled = self.course.unroll(self.head, batch, self.course.steps)
+            besides = [] if self.course.besides is None else [self.course.besides(self.head, batch, unrolled)]
+            for depth, features in enumerate(unrolled):
                 rows = batch.rows(depth)
                 if depth:
                     rows &= torch.rand(rows.shape, generator=generator) < self.options.share
@@ -227,7 +230,7 @@ class Trainer:
                 losses.append(self.loss.loss(logits, model_logits))
                 same = _first_choices(logits) == _first_choices(model_logits)
                 agreements.append(float(same.float().mean()))
-        return losses, agreements
+        return losses, agreements, besides
 
     def _sight(self, window: Sequence[Sequence[float]], speed: float) -> Sight:
         means = [sum(column) / len(window) for column in zip(*window, strict=True)]

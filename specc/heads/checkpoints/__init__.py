@@ -16,7 +16,7 @@ from specc.heads.head import Head, Target
 from specc.heads.layer_head import LayerHead
 from specc.runtime.errors import HeadError, SpeccWarning
 
-FORMATS = (speculators.EAGLE, speculators.EAGLE3, eagle.EAGLE, eagle.EAGLE3, medusa.MEDUSA, mtp.MTP)
+FORMATS = (speculators.EAGLE, speculators.EAGLE3, speculators.PEAGLE, eagle.EAGLE, eagle.EAGLE3, medusa.MEDUSA, mtp.MTP)
 CLOSE = 1e-2  # of the largest embedding: what rounding to 16 bits may change
 
 

@@ -16,9 +16,9 @@ from specc.heads.checkpoints.eagle import PAPER, authors_taps
 from specc.heads.checkpoints.format import Format, Parts
 from specc.heads.checkpoints.layers import layer_parts
 from specc.heads.checkpoints.names import NARROW, WIDE, layer_names, rename
-from specc.heads.checkpoints.source import CONFIG, Source
+from specc.heads.checkpoints.source import CONFIG, EPS, Source
 from specc.heads.eagle3 import EACH, TOGETHER
-from specc.heads.head import Target
+from specc.heads.head import Target, rms_norm
 from specc.heads.layer_head import NORM
 from specc.runtime.errors import HeadError
 
@@ -61,6 +61,14 @@ def _convert_eagle(source: Source, model: Target) -> Parts:
 
 
 def _convert_eagle3(source: Source, model: Target) -> Parts:
+    return _convert_layers(source, model, "eagle3")
+
+
+def _convert_peagle(source: Source, model: Target) -> Parts:
+    return _convert_layers(source, model, "peagle")
+
+
+def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
     config = _layer_config(source)
     count = config.get("num_hidden_layers", 1)
     table = {
@@ -70,12 +78,15 @@ def _convert_eagle3(source: Source, model: Target) -> Parts:
         "norm.weight": "norm",
         "lm_head.": "head.",
         "d2t": "vocabulary",
+        "mask_hidden": "mask_hidden",
     }
     for index in range(count):
         table |= layer_names(f"layers.{index}.", index, WIDE if index == 0 else NARROW)
     weights = rename(source, source.files, table)
     inputs = source.config.get("eagle_aux_hidden_state_layer_ids")
     settings = PAPER | {"layers": count, "tap_norm": _fold_norms(weights)}
+    if "mask_hidden" in weights:
+        weights |= _pseudo_slot(source, weights, settings["tap_norm"], config.get("rms_norm_eps", EPS))
     if source.config.get("norm_before_residual"):
         settings["residual_norm"] = 1
     if source.config.get("norm_output"):
@@ -84,7 +95,7 @@ def _convert_eagle3(source: Source, model: Target) -> Parts:
         source,
         config,
         source.target(config, model),
-        architecture="eagle3",
+        architecture=architecture,
         taps=authors_taps(model.layers) if inputs is None else tuple(number - 1 for number in inputs),
         weights=weights,
         settings=settings,
@@ -102,5 +113,26 @@ def _fold_norms(weights: dict[str, Tensor]) -> int:
     return EACH if each else TOGETHER
 
 
+def _pseudo_slot(source: Source, weights: dict[str, Tensor], tap_norm: int, eps: float) -> dict[str, Tensor]:
+    """Return what a slot without a token stands on: the mask token's embedding, and the product of learned states.
+
+    Raises:
+        HeadError: the checkpoint has no embeddings, or names no mask token among them.
+    """
+    table, token = source.table(), source.config.get("mask_token_id")
+    if table is None or not isinstance(token, int) or not 0 <= token < len(table):
+        raise HeadError(
+            f"{source.directory} has no embedding of a mask token (mask_token_id is {token!r} in {CONFIG}); download "
+            "it again, with embed_tokens"
+        )
+    taps = weights.pop("mask_hidden").flatten()
+    if tap_norm == EACH:
+        taps = rms_norm(taps.unflatten(0, (-1, len(weights["fc.weight"]))), None, eps).flatten()
+    elif tap_norm == TOGETHER:
+        taps = rms_norm(taps, None, eps)
+    return {"pseudo_token": table[token], "pseudo_state": weights["fc.weight"] @ taps}
+
+
 EAGLE = Format(name="speculators' eagle", architecture="eagle", recognises=_is("eagle"), convert=_convert_eagle)
 EAGLE3 = Format(name="speculators' eagle3", architecture="eagle3", recognises=_is("eagle3"), convert=_convert_eagle3)
+PEAGLE = Format(name="speculators' peagle", architecture="peagle", recognises=_is("peagle"), convert=_convert_peagle)

@@ -23,19 +23,22 @@ class Fuse(nn.Module):
         return self.owner.fuse(taps)
 
 
-def inputs(slots: int) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(slots: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(slots)
     tokens = torch.randint(VOCABULARY, (1, slots), generator=generator)
-    return tokens, torch.arange(slots)[None], torch.randn(1, slots, SIZE, generator=generator)
+    return tokens, torch.arange(slots)[None], torch.randn(1, slots, size, generator=generator)
 
 
 @ARCHITECTURES
 def test_forward_is_captured_for_any_number_of_slots(architecture: str) -> None:
     module = head(architecture).requires_grad_(False)
     slots = {1: torch.export.Dim("slots", min=2, max=1 << 16)}
-    graph = torch.export.export(module, inputs(7), dynamic_shapes=(slots, slots, slots), strict=False).module()
+    graph = torch.export.export(
+        module, inputs(7, module.state_size), dynamic_shapes=(slots, slots, slots), strict=False
+    ).module()
     for count in (2, 11):
-        result, truth = graph(*inputs(count)), module(*inputs(count))
+        example = inputs(count, module.state_size)
+        result, truth = graph(*example), module(*example)
         assert result.keys() == truth.keys()
         for name, value in truth.items():
             torch.testing.assert_close(result[name], value)

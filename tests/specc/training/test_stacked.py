@@ -14,7 +14,9 @@ from specc.training.courses import COURSES
 
 pytestmark = pytest.mark.torch
 STACKED = pytest.mark.parametrize(
-    "course", [course for course in COURSES.values() if not course.recurrent], ids=lambda course: course.architecture
+    "course",
+    [course for course in COURSES.values() if isinstance(head(course.architecture), Stacked)],
+    ids=lambda course: course.architecture,
 )
 
 

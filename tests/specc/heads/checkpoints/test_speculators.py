@@ -98,6 +98,35 @@ def test_eagle3_has_the_options_of_its_configuration(option: str, tmp_path: Path
     torch.testing.assert_close(outputs["logits"], normed @ weights["lm_head.weight"].T, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("fc_norm", [False, True])
+def test_peagle_guesses_from_slots_of_the_mask_token(fc_norm: bool, tmp_path: Path) -> None:
+    weights = eagle3_weights(1) | {"mask_hidden": random(1, 1, 3 * SIZE, seed=81), "embed_tokens.weight": tables()[0]}
+    weights |= {f"fc_norm.{i}.weight": random(SIZE, seed=60 + i) for i in range(3)} if fc_norm else {}
+    more = {"eagle_aux_hidden_state_layer_ids": [3, 5, 8], "mask_token_id": 7, "fc_norm": fc_norm}
+    head = loaded(write(tmp_path, weights, config("peagle", **more)))
+    tokens, positions, states = inputs()
+    guesses = 2  # the last slots, which stand on no token
+    taps = [torch.cat([states[:-guesses, i], weights["mask_hidden"][0].chunk(3, -1)[n].expand(guesses, -1)])
+            for n, i in enumerate((2, 4, 7))]  # fmt: skip
+    if fc_norm:
+        taps = [norm(tap, weights[f"fc_norm.{n}.weight"]) for n, tap in enumerate(taps)]
+    x = torch.cat(taps, -1) @ weights["fc.weight"].T
+    token = torch.cat([tables()[0][tokens[0, :-guesses]], tables()[0][7].expand(guesses, -1)])
+    x = wide_layer(weights, "layers.0.", token, x, x)
+    logits = norm(x, weights["norm.weight"]) @ weights["lm_head.weight"].T
+    fused = head.fuse(torch.cat([states[:, tap] for tap in head.taps], -1)[None])
+    fused[:, -guesses:] = 0
+    outputs = head(tokens, positions, fused)
+    assert head.architecture == "peagle" and set(outputs) == {"logits"}
+    torch.testing.assert_close(outputs["logits"][0], logits, atol=1e-4, rtol=1e-4)
+
+
+def test_peagle_without_a_mask_token_is_refused(tmp_path: Path) -> None:
+    weights = eagle3_weights(1) | {"mask_hidden": random(1, 1, 3 * SIZE, seed=81)}
+    with pytest.raises(HeadError, match=r"no embedding of a mask token \(mask_token_id is 7 in config.json\)"):
+        loaded(write(tmp_path, weights, config("peagle", mask_token_id=7)))
+
+
 def test_a_configuration_without_its_layers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HeadError, match="has no transformer_layer_config; download it again"):
         loaded(write(tmp_path, eagle3_weights(1), {"speculators_model_type": "eagle3"}))

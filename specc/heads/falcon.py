@@ -1,0 +1,51 @@
+"""A layer that makes two tokens in one call (Falcon, Gao et al. 2024, arXiv:2412.12639).
+
+A slot guesses the state behind its token, and from it the state one place further. The second state is coupled to the
+first by a gated product. The next call runs both tokens at once, in two slots that stand on these two states.
+
+It departs from the paper in one point. There two LSTM layers, and attention among the slots of a block in both
+directions, let two slots make two states. Here one slot makes both, so that rows can be cached one by one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from specc.heads.eagle import Eagle
+from specc.heads.head import HeadConfig, linear
+
+
+class Falcon(Eagle):
+    """A head that makes two tokens, and the states of the slots behind them, side by side.
+
+    Args:
+        config: its settings are those of `Eagle`.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        self.size = config.target.hidden_size
+        self.gate, self.up, self.down = (linear(self.size, self.size) for _ in range(3))
+
+    @property
+    def state_size(self) -> int:
+        return 2 * self.size
+
+    def fuse(self, taps: Tensor) -> Tensor:
+        return functional.pad(taps, (0, self.size))
+
+    def inputs(self, input_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return super().inputs(input_ids, state[..., : self.size])
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
+        x = self.run_layers(input_ids, position_ids, state, [layer.attend for layer in self.decoder_layers()])
+        pair = (x, self.second(x))
+        logits = torch.stack([self.logits(part) for part in pair], -2)
+        return {"logits": logits, "state": torch.cat([self.next_state(part) for part in pair], -1)}
+
+    def second(self, x: Tensor) -> Tensor:
+        """Return the residual stream one place further, [B, N, d]."""
+        out: Tensor = x + self.down(functional.silu(self.gate(x)) * self.up(x))
+        return out

@@ -1,0 +1,108 @@
+"""Train heads that guess the next state from a product of the token and the last state.
+
+EAGLE (Li et al. 2024, arXiv:2401.15077) compares states, and probabilities with a tenth of that weight. It reads the
+model's states with noise, and never its own in training. A module for multi-token prediction (DeepSeek-V3,
+arXiv:2412.19437) is compared by probabilities alone, and is run again on its own output for each depth, as in FastMTP
+(arXiv:2509.18362).
+
+Both depart from their papers in these points: the product starts from a closed form, the layer starts at zero, and the
+text is the model's own answers, whose probabilities are learned in place of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from specc.heads import Head
+from specc.heads.eagle import Eagle
+from specc.heads.head import rms_norm
+from specc.training.batches import Batch
+from specc.training.closed_form import ROWS, Squares
+from specc.training.course import Course
+from specc.training.eagle3 import layer_settings
+from specc.training.shards import Recording
+from specc.training.teacher import Teacher
+from specc.training.unroll import layer_logits, unroll
+
+FEATURES = 10.0  # the weight of the states' loss, which is ten times that of the probabilities
+NOISE = 0.1  # the largest number that is added to one of a state, or taken away
+
+
+def _settings_of_eagle(config: Any) -> dict[str, float]:
+    return layer_settings(config) | {"final_norm": 0}
+
+
+def _settings_of_mtp(config: Any) -> dict[str, float]:
+    return layer_settings(config) | {"token_norm": 1, "state_norm": 1, "input_norm": 1}
+
+
+@torch.no_grad()
+def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
+    """Start the product at the best linear guess of the next state, and the layer at zero."""
+    assert isinstance(head, Eagle)
+    size = teacher.embedding.shape[1]
+    squares, total, rows = Squares(2 * size, size), 0.0, 0
+    for recording in recordings:
+        if rows > ROWS:
+            break
+        final = recording.final.float()
+        token, state = teacher.embedding[recording.tokens[1:]], head.fuse(recording.states[:-1].float())
+        token = token if head.token_norm is None else rms_norm(token, None, head.eps)
+        state = state if head.state_norm is None else rms_norm(state, None, head.eps)
+        squares.add(torch.cat([token, state[..., :size]], 1), final[1:])
+        total, rows = total + float(final[1:].pow(2).sum()), rows + len(final) - 1
+    head.fc.weight.copy_(squares.solve().T)
+    for weight in (head.token_norm, head.state_norm):
+        if weight is not None:
+            weight.fill_(1.0)
+    if head.norm is not None:
+        head.norm.fill_((total / max(1, rows * size)) ** 0.5)
+    for layer in head.decoder_layers():
+        layer.output.weight.zero_()
+        layer.down.weight.zero_()
+
+
+def unroll_with_noise(head: Head, batch: Batch, steps: int) -> list[Tensor]:
+    """Run the layer, in training on states with noise. The noise depends on the batch alone."""
+    if head.training:
+        generator = torch.Generator().manual_seed(int(batch.tokens.sum()))
+        noise = (2 * torch.rand(batch.states.shape, generator=generator) - 1) * NOISE
+        batch = replace(batch, states=batch.states.float() + noise)
+    return unroll(head, batch, steps)
+
+
+def feature_loss(states: Tensor, batch: Batch, depth: int = 0) -> Tensor:
+    """Return how far states [B, N, D] are from those that the model's last product reads, in the smooth L1 norm."""
+    rows = batch.rows(depth)
+    return FEATURES * functional.smooth_l1_loss(states[rows], batch.final[:, 1:][rows].float())
+
+
+EAGLE = Course(
+    architecture="eagle",
+    taps=lambda layers: (layers,),
+    settings=_settings_of_eagle,
+    start=start,
+    unroll=unroll_with_noise,
+    product=layer_logits,
+    steps=1,
+    recurrent=True,
+    rates={"fc": 0.15},
+    besides=lambda head, batch, streams: feature_loss(streams[0], batch),
+)
+MTP = Course(
+    architecture="mtp",
+    taps=lambda layers: (layers,),
+    settings=_settings_of_mtp,
+    start=start,
+    unroll=unroll,
+    product=layer_logits,
+    steps=3,
+    recurrent=True,
+    rates={"fc": 0.15, "norm": 0.1, "token_norm": 0.1, "state_norm": 0.1},
+)
