@@ -39,8 +39,11 @@ def test_without_taps_nothing_is_collected(model: Path) -> None:
 
 
 def test_the_number_of_layers_is_the_state_behind_the_final_norm(model: Path) -> None:
-    for states, final in read_states(load_model(str(model)), TEXTS, (3, 0)):
-        assert torch.equal(states[:, : final.shape[1]], final)
+    target = load_model(str(model))
+    layers = len(layers_of(target))
+    with tapped(target, (layers, 0)) as values:
+        target(TOKENS)
+    assert torch.equal(values[layers], values["final"])
 
 
 def test_no_hook_stays(model: Path) -> None:
