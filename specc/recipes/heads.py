@@ -79,11 +79,14 @@ EAGLE2 = Method(
     try_when="An EAGLE head was trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
         "A trained layer drafts, as in eagle. It grows a tree: each level runs the nodes that are likeliest to be "
-        "reached, by its own probabilities. Then all nodes are ranked once more. The likeliest are the draft. The "
-        "model verifies them in one step."
+        "reached, by its own probabilities. Then all nodes are ranked once more. As many of the likeliest are the "
+        "draft as pay by the costs of a step. The model verifies them in one step."
     ),
     paper="EAGLE-2, Li et al. 2024, arXiv:2406.16858",
-    departures=("The tree is smaller, since a step with 60 slots costs much more on a CPU than on a GPU.",),
+    departures=(
+        "The tree is smaller, since a step with 60 slots costs much more on a CPU than on a GPU.",
+        "Trees have as many nodes as pay; the paper's always have their full size.",
+    ),
     family=Family.HEADS,
     drafter="eagle-tree",
     topology="dynamic tree",
