@@ -12,7 +12,7 @@ from specc.recipes.blocks import (
 from specc.recipes.draft_trees import comb_values
 from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Layers
-from specc.runtime.drafters import check_probability
+from specc.runtime.drafters import MOST_TOKENS, check_probability
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
@@ -21,6 +21,8 @@ def _plan_swift(values: Values, facts: Facts) -> MethodBlocks:
     verify, arguments = comb_values(values)
     outputs = ("ids", f"top_k:{SWIFT_RANKS}", "logits")
     window, sets = count(values, "context_tokens"), _layer_sets(values, facts)
+    if 2 * window > 1 + MOST_TOKENS:
+        raise RecipeError(f"context_tokens is {window}; give 64 or less, since a comparison reads twice as many rows")
     for name in ("candidates", "patience"):
         count(values, name)
     check_probability(target_matchness=values["target_matchness"])

@@ -28,3 +28,8 @@ def test_sets_that_are_no_pairs_of_layers_are_refused(sets: object) -> None:
         plan(skip_sets=sets)
     with pytest.raises(RecipeError, match="leave out one of the two"):
         plan(skip_sets=sets, skip_mlp=(1,))
+
+
+def test_a_comparison_that_has_no_room_is_refused_before_the_search() -> None:
+    with pytest.raises(RecipeError, match="context_tokens is 65; give 64 or less"):
+        plan(context_tokens=65)
