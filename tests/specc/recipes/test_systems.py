@@ -15,6 +15,7 @@ from specc.recipes.systems import OTHER_RECIPES, SYSTEMS, System
 OWN_TESTS = {
     1: "test_leviathan_accepts_the_whole_draft_where_the_draft_model_is_the_target",
     2: "test_tokens_stay_that_rank_high_and_are_near_the_first",
+    3: "test_blockwise_drafts_a_chain_of_as_many_tokens_as_the_head_guesses",
     4: "test_a_text_that_is_written_unchanged_takes_more_than_five_tokens_a_step",
     5: "test_text_that_repeats_takes_fewer_than_nine_steps_for_ten_tokens",
     6: "test_lookahead_takes_more_than_1_2_tokens_a_step_where_the_text_repeats",
@@ -36,6 +37,8 @@ OWN_TESTS = {
     27: "test_rapid_with_eta_0_has_the_distribution_of_the_target",
     28: "test_the_mean_exit_of_s2d_is_not_the_deepest_and_rises_with_the_threshold",
     30: "test_swift",
+    42: "test_fspad_takes_no_fewer_tokens_than_eagle",
+    45: "test_guessed_lengths_are_nearer_than_the_best_fixed_one",
     46: "test_dynamic_depth_accepts_more_for_each_call_than_a_fixed_depth",
     48: "test_cape_proposes_more_tokens_where_the_draft_is_less_sure",
     53: "test_the_retrieved_branch_alone_is_accepted_on_text_that_repeats",
