@@ -148,6 +148,7 @@ def main() -> None:
         for temperature in (0.0, 1.0):
             slots, seconds = host_seconds(name, temperature, arguments.steps)
             rows.append((name, temperature, slots, 1e3 * seconds, seconds / reference(slots)))
+            print(f"{name} at temperature {temperature:g}: {rows[-1][-1]:.1%}", file=sys.stderr)
     titles = ("recipe", "temperature", "slots", "host, ms", "share")
     if arguments.json:
         print(json.dumps([dict(zip(titles, row, strict=True)) for row in rows]))
