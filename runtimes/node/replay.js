@@ -3,8 +3,9 @@
 //
 //   node replay.js BUNDLE [--json]
 //
-// It prints a line for each recipe, or with --json a line for each case with its tokens. The exit status is 1 if a recipe
-// diverged, and 2 if the bundle cannot be used. One thread, so that processor seconds compare.
+// It prints a line for each recipe, or with --json a line for each recipe and case, as specc test --runtime reads them.
+// The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used. Engines have one thread, so that
+// processor seconds compare.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -44,13 +45,18 @@ async function replay(bundle, json) {
       const start = processorSeconds();
       /** @type {number[]} */
       const answer = [];
-      for await (const step of session.stream(prompt_ids, { maxNewTokens: token_ids.length, recipe })) answer.push(...step);
+      const steps = session.stream(prompt_ids, { maxNewTokens: token_ids.length, recipe });
+      let step = await steps.next();
+      for (; !step.done; step = await steps.next()) answer.push(...step.value);
       seconds += processorSeconds() - start;
       tokens += answer.length;
       const at = token_ids.findIndex((/** @type {number} */ token, /** @type {number} */ i) => token !== answer[i]);
       const verdict = at < 0 ? "identical" : at < answer.length && gaps[at] < tolerance ? "near-tie" : "diverged";
       counts[verdict]++;
-      if (json) console.log(JSON.stringify({ recipe, case: number, token_ids: answer }));
+      if (!json) continue;
+      const { seconds: time, meanAcceptanceLength } = step.value;
+      const line = { recipe, case: number, token_ids: answer, seconds: time, mean_acceptance_length: meanAcceptanceLength };
+      console.log(JSON.stringify(line));
     }
     diverged ||= counts.diverged > 0;
     const verdicts = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`);

@@ -39,6 +39,7 @@ EXAMPLES = examples(
     "specc test model.specc --text book.txt",
     "specc test model.specc --exact",
     "specc test model.specc --junit report.xml",
+    "specc test model.specc --runtime c",
 )
 REFERENCE = "Compute the expected tokens anew with this model, in transformers."
 TEXT = "Report perplexity on this text file. Default: the texts of the golden prompts."
@@ -47,6 +48,7 @@ EXACT = (
     "Decode each recipe at one width, and demand the tokens of plain decoding at that width. Recipes that verify trees "
     "are left out."
 )
+RUNTIME = "What decodes: python, c, node, or a program that prints answers. Another runtime replays the recipes it has."
 JUNIT = "Write a JUnit report to this file, too: a suite for each recipe, a test for each golden case."
 TOLERANCE = "A divergence is a near-tie if the gap of the logits is below this. Default: the bundle's tolerance."
 
@@ -59,6 +61,7 @@ def command(
     tolerance: Annotated[float | None, option("T", TOLERANCE, min=0.0)] = None,
     exact: Annotated[bool, flag("--exact", EXACT)] = False,
     junit: Annotated[OptionalPath, option("FILE", JUNIT)] = None,
+    runtime: Annotated[str, option("NAME", RUNTIME)] = "python",
     device: DeviceOption = "cpu",
     execution_provider: ProviderOption = None,
     backend: BackendOption = None,
@@ -87,6 +90,7 @@ def command(
             text,
             allow_native_code,
             exact,
+            runtime,
         )
     if junit:
         from specc.exactness.junit import write_report
@@ -137,9 +141,9 @@ def _notes(proof: Proof) -> list[Text]:
 
 
 def _divergences(divergences: Iterable[Divergence]) -> Table:
-    """Draw a row for each divergence: where it is, both tokens, the gap of the reference's logits, and the engine."""
+    """Draw a row for each divergence: its place, both tokens, the reference's gap, the engine, the bundle's logits."""
     columns = [(title, "right") for title in ("case", "token", "expected", "got", "gap")]
-    table = console.table("divergence", *columns, "verdict", "engine")
+    table = console.table("divergence", *columns, "verdict", "engine", "two best logits")
     for row in divergences:
         table.add_row(
             row.recipe,
@@ -150,6 +154,7 @@ def _divergences(divergences: Iterable[Divergence]) -> Table:
             f"{row.gap:.6f}",
             row.verdict,
             row.engine,
+            ", ".join(f"{token}: {logit:.4f}" for token, logit in row.best),
         )
     return table
 

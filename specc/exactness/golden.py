@@ -9,11 +9,14 @@ from enum import StrEnum
 from math import inf
 from pathlib import Path
 
+import numpy as np
+
 from specc import prompts
 from specc.runtime.bundle import Bundle
 from specc.runtime.errors import BundleError, first_line
 from specc.runtime.manifest import ModelSpec
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
+from specc.runtime.sequence import Cache
 from specc.runtime.session import Session
 
 FILE = "golden.jsonl"
@@ -72,6 +75,7 @@ class Replayed:
         mean_acceptance_length: tokens a step.
         plain_seconds: time of plain decoding through the same engine, where tokens were compared with that.
         engine: the engine that made the token that differs, empty if no token differs or nobody knows.
+        best: where a token differs: the two likeliest tokens by the bundle's own decode engine, with their logits.
     """
 
     recipe: str
@@ -87,6 +91,7 @@ class Replayed:
     mean_acceptance_length: float = 1.0
     plain_seconds: float = 0.0
     engine: str = ""
+    best: tuple[tuple[int, float], ...] = ()
 
     def explanation(self) -> str:
         """Say where the tokens differ, and how sure the reference was there. Empty if no token differs."""
@@ -94,10 +99,11 @@ class Replayed:
             return ""
         token = "the end" if self.token is None else f"token {self.token}"
         engine = f" by engine {self.engine}" if self.engine else ""
+        own = " and ".join(f"{logit:.6f} of token {best}" for best, logit in self.best)
         return (
             f"token {self.at} of {self.tokens} is {self.expected}, and {self.recipe} gave {token}{engine}; "
             f"the reference's two best logits differ by {self.gap:.6f} there"
-        )
+        ) + (f", and the bundle's are {own}" if own else "")
 
 
 def read_cases(file: Path) -> list[Case]:
@@ -253,6 +259,28 @@ def _engine_of(session: Session, case: Case, result: Replayed) -> str:
         if len(stream.token_ids) > at:
             return next(engine.name for engine, before in zip(engines, calls, strict=True) if engine.calls > before)
     return ""
+
+
+def add_best_logits(session: Session, cases: Sequence[Case], results: Iterable[Replayed]) -> list[Replayed]:
+    """Return results with the two best logits where a token differs. The session forgets its conversation's rows."""
+    complete = [
+        result if result.at is None else replace(result, best=_two_best(session, cases[result.case], result.at))
+        for result in results
+    ]
+    session.cache.sync([])
+    return complete
+
+
+def _two_best(session: Session, case: Case, at: int) -> tuple[tuple[int, float], ...]:
+    """Return the two likeliest tokens after the golden ones before `at`, with their logits, the best first."""
+    tokens = [*case.prompt_ids, *case.token_ids[:at]]
+    engine = session.engines.prefill(len(tokens))
+    row = engine.extend(Cache(session.cache.store), tokens)
+    if engine.outputs.logits_NV is None:
+        return ()
+    logits_V = engine.outputs.logits_NV[row]
+    best = np.argsort(-logits_V, kind="stable")[:2]
+    return tuple((int(token), round(float(logits_V[token]), 6)) for token in best)
 
 
 def judge(name: str, number: int, token_ids: Sequence[int], case: Case, tolerance: float) -> Replayed:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from specc.exactness import golden, perplexity
+from specc.exactness import golden, other_runtime, perplexity
 from specc.exactness.golden import Case, Replayed, Verdict
 from specc.exactness.perplexity import Sample
 from specc.runtime.bundle import Bundle, open_bundle
@@ -84,7 +85,10 @@ class RecipeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """A replay whose tokens differ from the golden ones. `at` is the index of the first that does, made by `engine`."""
+    """A replay whose tokens differ from the golden ones. `at` is the index of the first that does, made by `engine`.
+
+    `best` has the two likeliest tokens there by the bundle's own decode engine, with their logits.
+    """
 
     recipe: str
     case: int
@@ -95,6 +99,7 @@ class Divergence:
     gap: float | None
     verdict: Verdict
     engine: str
+    best: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,7 @@ class Proof:
         golden: how the bundle's golden file compares with the reference, a result for each case.
         perplexity: None if there was no text to predict.
         exact: whether each recipe was compared with plain decoding through its own engine, and not with the cases.
+        runtime: what decoded the cases: python for specc itself, the name of another runtime, or a program.
     """
 
     bundle: Bundle
@@ -120,6 +126,7 @@ class Proof:
     golden: Sequence[Replayed] = ()
     perplexity: MeasuredPerplexity | None = None
     exact: bool = False
+    runtime: str = other_runtime.PYTHON
 
     @property
     def passed(self) -> bool:
@@ -158,6 +165,7 @@ class Proof:
                 gap=r.gap,
                 verdict=r.verdict,
                 engine=r.engine,
+                best=r.best,
             )
             for r in (*self.replayed, *self.golden)
             if r.at is not None
@@ -170,6 +178,7 @@ class Proof:
             golden_row = {**asdict(self.golden_counts), "agrees": all(r.at is None for r in self.golden)}
         return {
             "bundle": str(self.bundle.path),
+            "runtime": self.runtime,
             "exact": self.exact,
             "cases": len(self.cases),
             "tokens": self.tokens,
@@ -206,6 +215,7 @@ def prove(
     text: Path | None = None,
     allow_native_code: bool = False,
     exact: bool = False,
+    runtime: str = other_runtime.PYTHON,
 ) -> Proof:
     """Check the hash of every file of a bundle, then replay its golden cases.
 
@@ -221,6 +231,8 @@ def prove(
         allow_native_code: run engines that are native code.
         exact: decode each recipe through one engine, and demand the tokens of plain decoding through that engine. If no
             recipes are named, those that verify chains are taken.
+        runtime: what decodes the cases: python for specc itself, c, node, or the path of a program. Another runtime
+            replays the recipes that it has, and no perplexity is measured.
 
     Raises:
         SpeccError: the bundle, a recipe, the reference or the text cannot be used.
@@ -230,7 +242,11 @@ def prove(
     manifest = bundle.manifest
     limit = implied_tolerance(manifest) if tolerance is None else tolerance
     check_tolerance(manifest, limit, "the tolerance")
-    names = list(dict.fromkeys(bundle.recipe(name).name for name in recipes or _replayable(bundle, device, exact)))
+    own = runtime == other_runtime.PYTHON
+    if exact and not own:
+        raise RecipeError(f"exact: the runtime {runtime} has no exact decoding; leave out --exact or --runtime")
+    replayable = recipes or (_replayable(bundle, device, exact) if own else ())
+    names = list(dict.fromkeys(bundle.recipe(name).name for name in replayable))
     golden_cases = cases = golden.checked_cases(bundle)
     session = open_session(bundle, device)
     sample = perplexity.from_prompts(cases)
@@ -245,12 +261,13 @@ def prove(
     return Proof(
         bundle=bundle,
         cases=cases,
-        replayed=_replay(session, cases, names, None if exact else limit, stage),
+        replayed=_replay(session, cases, names, None if exact else limit, stage, runtime),
         tolerance=0.0 if exact else limit,
         exact=exact,
+        runtime=runtime,
         reference=reference,
         golden=_compare(golden_cases, cases, limit) if reference else [],
-        perplexity=_measure(session, sample, original, stage) if sample.tokens else None,
+        perplexity=_measure(session, sample, original, stage) if sample.tokens and own else None,
     )
 
 
@@ -279,16 +296,27 @@ def _replayable(bundle: Bundle, device: Device, exact: bool) -> list[str]:
 
 
 def _replay(
-    session: Session, cases: Sequence[Case], names: Sequence[str], tolerance: float | None, stage: Stage
+    session: Session,
+    cases: Sequence[Case],
+    names: Sequence[str],
+    tolerance: float | None,
+    stage: Stage,
+    runtime: str = other_runtime.PYTHON,
 ) -> list[Replayed]:
     """Replay the cases by the recipes, and report each replay. Without a tolerance, replay them exactly."""
+    if runtime != other_runtime.PYTHON:
+        title, done = f"replay {len(cases)} cases by {runtime}", count()
+        bundle, limit = session.bundle, tolerance or 0.0
+        total = len(cases) * len(names or bundle.manifest.recipes)
+        results = other_runtime.replay(runtime, bundle, cases, names, limit, lambda: stage(title, next(done), total))
+        return golden.add_best_logits(session, cases, results)
     title, total = f"replay {len(cases)} cases by {len(names)} recipes", len(cases) * len(names)
-    done = iter(range(1, total + 1))
+    done = count(1)
     stage(title, 0, total)
     if tolerance is None:
         return golden.replay_exactly(session, cases, names, lambda: stage(title, next(done), total))
     results = golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
-    return golden.name_engines(session, cases, results)
+    return golden.add_best_logits(session, cases, golden.name_engines(session, cases, results))
 
 
 def _speed(results: Sequence[Replayed], seconds: float) -> float:

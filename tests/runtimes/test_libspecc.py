@@ -19,6 +19,7 @@ from signing import signed
 
 import specc
 from specc.exactness.golden import Case, read_cases
+from specc.exactness.replay import prove
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
 
 ROOT = Path(__file__).parents[2]
@@ -250,6 +251,12 @@ def test_the_program_replays_and_its_status_says_how(tmp_path: Path) -> None:
     result = replay(empty)
     assert result.returncode == 2 and result.stderr.endswith("has no golden cases; compile the bundle again\n")
     assert replay(tmp_path / "nothing").returncode == 2
+
+
+def test_specc_test_runs_it() -> None:
+    proof = prove(FROZEN, runtime=str(libspecc.built() / "specc-replay"))
+    assert proof.passed and len(proof.replayed) == 5 * len(CASES)
+    assert {row.recipe: row.mean_acceptance_length > 1 for row in proof.rows()}["prompt-lookup"]
 
 
 def test_another_program_finds_the_library_by_cmake(tmp_path: Path) -> None:

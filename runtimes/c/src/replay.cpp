@@ -1,8 +1,9 @@
 // A program that replays a bundle's golden outputs by every recipe that libspecc has.
 //
-//   specc-replay BUNDLE [ROUNDS]
+//   specc-replay BUNDLE [ROUNDS | --json]
 //
-// It prints a line for each recipe: how its tokens compare with the golden ones, and its speed. The exit status is 1 if a
+// It prints a line for each recipe: how its tokens compare with the golden ones, and its speed. With --json it prints a line
+// for each recipe and case, with its tokens, as `specc test --runtime` reads them. The exit status is 1 if a
 // recipe diverged, and 2 if the bundle cannot be used.
 
 #include <cstdio>
@@ -53,9 +54,12 @@ double ProcessorSeconds() {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 2) return Fail("give a bundle: specc-replay BUNDLE [ROUNDS]");
+  if (count < 2) return Fail("give a bundle: specc-replay BUNDLE [ROUNDS | --json]");
   const std::string path = arguments[1];
-  const int rounds = count > 2 ? std::atoi(arguments[2]) : 1;
+  const std::string option = count > 2 ? arguments[2] : "1";
+  const bool json = option == "--json";
+  const int rounds = json ? 1 : std::atoi(option.c_str());
+  if (rounds < 1) return Fail("ROUNDS is " + option + "; give a number of 1 or more, or --json");
   specc_model* model = nullptr;
   specc_session* session = nullptr;
   specc_options options{};
@@ -76,7 +80,8 @@ int main(int count, char** arguments) {
     double seconds = 0;
     size_t tokens = 0;
     for (int round = 0; round < rounds; round++) {
-      for (const Case& each : cases) {
+      for (size_t number = 0; number < cases.size(); number++) {
+        const Case& each = cases[number];
         Tokens answer;
         specc_stats stats;
         double start = ProcessorSeconds();
@@ -89,9 +94,17 @@ int main(int count, char** arguments) {
         while (at < each.golden.size() && at < answer.size() && answer[at] == each.golden[at]) at++;
         bool same = at == each.golden.size(), near = !same && at < answer.size() && each.gaps[at] < tolerance;
         (same ? identical : near ? near_ties : others)++;
+        if (!json) continue;
+        const nlohmann::json line = {{"recipe", recipe},
+                                     {"case", number},
+                                     {"token_ids", answer},
+                                     {"seconds", stats.seconds},
+                                     {"mean_acceptance_length", stats.mean_acceptance_length}};
+        std::printf("%s\n", line.dump().c_str());
       }
     }
     diverged |= others > 0;
+    if (json) continue;
     std::printf("%-22s %d identical, %d near-tie, %d diverged, %.1f tokens per processor second\n", recipe, identical, near_ties,
                 others, double(tokens) / seconds);
   }

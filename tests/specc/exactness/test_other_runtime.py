@@ -1,0 +1,96 @@
+"""`specc test --runtime`: another runtime's answers, compared with the golden ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import refused, specc
+
+from specc.exactness.golden import Verdict, read_cases
+from specc.exactness.replay import prove
+
+FROZEN = Path(__file__).parents[2] / "bundles" / "schema-3"
+CASES = read_cases(FROZEN / "golden.jsonl")
+RECIPES = ("plain", "lookahead")
+pytestmark = pytest.mark.process
+
+Lines = list[dict[str, Any]]
+
+
+def program(directory: Path, edit: Callable[[Lines], Any] = lambda lines: None, end: str = "") -> Path:
+    """Write a program that prints the golden outputs by two recipes, edited, and then runs `end`."""
+    lines: Lines = [
+        {"recipe": recipe, "case": number, "token_ids": list(case.token_ids), "seconds": 0.5}
+        for recipe in RECIPES
+        for number, case in enumerate(CASES)
+    ]
+    edit(lines)
+    (directory / "answers").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = directory / "runtime"
+    file.write_text(f'#!/bin/sh\n[ "$1 $2" = "{FROZEN} --json" ] || exit 3\ncat {directory}/answers\n{end}\n')
+    file.chmod(0o755)
+    return file
+
+
+def test_the_recipes_that_a_runtime_has_are_compared(tmp_path: Path) -> None:
+    runtime = str(program(tmp_path))
+    proof = prove(FROZEN, runtime=runtime)
+    assert proof.passed and proof.perplexity is None and proof.to_json()["runtime"] == runtime
+    assert [(row.recipe, row.counts.identical) for row in proof.rows()] == [(name, 4) for name in RECIPES]
+    assert proof.rows()[0].tokens_per_second == pytest.approx(31 / 0.5)
+
+
+def test_a_token_that_differs_is_named_with_the_bundles_two_best_logits(tmp_path: Path) -> None:
+    def change(lines: Lines) -> None:
+        lines[6]["token_ids"][3] ^= 1
+        lines[6]["token_ids"][9] = 0
+        lines[7]["token_ids"].pop()
+
+    runtime = str(program(tmp_path, change))
+    first, second = prove(FROZEN, ["lookahead"], runtime=runtime).divergences()
+    assert (first.recipe, first.case, first.at, first.verdict) == ("lookahead", 2, 3, Verdict.DIVERGED)
+    assert (second.case, second.at, second.got) == (3, 31, None)
+    for divergence in (first, second):
+        case = CASES[divergence.case]
+        (token, best), (_, other) = divergence.best
+        assert token == case.token_ids[divergence.at]
+        assert best - other == pytest.approx(case.gaps[divergence.at], abs=1e-4)
+    result = specc("test", FROZEN, "--runtime", runtime, "--junit", tmp_path / "report.xml")
+    assert result.status == 1 and "2 diverged" in result.out
+    assert f"and the bundle's are {first.best[0][1]:.6f} of token " in (tmp_path / "report.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("edit", "end", "message"),
+    [
+        (lambda lines: lines.clear(), "", "has no recipe ; of this bundle it has none"),
+        (lambda lines: lines.pop(), "", "replayed the cases [0, 1, 2] by lookahead, not each of the 4 once"),
+        (lambda lines: lines[0].update(recipe="x"), "", "this bundle has no recipe 'x'"),
+        (lambda lines: lines[0].update(token_ids=["x"]), "", "token_ids are not whole numbers"),
+        (lambda lines: lines[0].pop("case"), "", "it must print an object with recipe, case and token_ids"),
+        (lambda lines: None, "echo words", "printed 'words', which is not an answer"),
+        (lambda lines: None, "echo too little memory >&2; exit 2", "cannot replay"),
+    ],
+)
+def test_a_runtime_that_does_not_answer_is_one_line(
+    edit: Callable[[Lines], Any], end: str, message: str, tmp_path: Path
+) -> None:
+    line = refused("test", FROZEN, "--runtime", program(tmp_path, edit, end))
+    assert message in line and (end.startswith("echo too") == ("too little memory" in line))
+
+
+def test_a_recipe_or_an_option_that_a_runtime_lacks_is_refused(tmp_path: Path) -> None:
+    runtime = program(tmp_path)
+    line = refused("test", FROZEN, "--runtime", runtime, "--recipe", "medusa")
+    assert "has no recipe medusa; of this bundle it has plain, lookahead" in line
+    assert "leave out --exact or --runtime" in refused("test", FROZEN, "--runtime", runtime, "--exact")
+
+
+def test_a_runtime_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "the program specc-replay, which is not on PATH" in refused("test", FROZEN, "--runtime", "c")
+    assert "no program, and none of python, c, node" in refused("test", FROZEN, "--runtime", "rust")
