@@ -99,7 +99,7 @@ class Divergence:
     gap: float | None
     verdict: Verdict
     engine: str
-    best: tuple[tuple[int, float], ...] = ()
+    best: list[list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class Proof:
                 gap=r.gap,
                 verdict=r.verdict,
                 engine=r.engine,
-                best=r.best,
+                best=[[token, logit] for token, logit in r.best],
             )
             for r in (*self.replayed, *self.golden)
             if r.at is not None

@@ -63,7 +63,17 @@ def test_the_report_counts_replays_and_sums_up_recipes() -> None:
     lossy = bundle_with_a_lossy_recipe().manifest.recipes[1].name
     report = proof(
         outcome("plain", 0, Verdict.IDENTICAL, seconds=2.0, mean_acceptance_length=1.0),
-        outcome(lossy, 0, Verdict.LOSSY, 1, token=9, gap=0.2, seconds=0.5, mean_acceptance_length=3.0),
+        outcome(
+            lossy,
+            0,
+            Verdict.LOSSY,
+            1,
+            token=9,
+            gap=0.2,
+            seconds=0.5,
+            mean_acceptance_length=3.0,
+            best=((6, 1.5), (9, 1.25)),
+        ),
         outcome("plain", 1, Verdict.IDENTICAL, seconds=0.0, mean_acceptance_length=2.0),
         outcome(lossy, 1, Verdict.NEAR_TIE, 0, token=None, gap=0.4, seconds=0.5, mean_acceptance_length=1.0),
     ).to_json()
@@ -78,8 +88,18 @@ def test_the_report_counts_replays_and_sums_up_recipes() -> None:
     assert (other["recipe"], other["lossless"], other["lossy"], other["near_ties"]) == (lossy, False, 1, 1)
     assert (other["tokens_per_second"], other["mean_acceptance_length"]) == (2 / 1.0, 2.0)
     common = {"recipe": lossy, "engine": ""}
-    first = {"case": 0, "prompt": "a", "at": 1, "expected": 6, "got": 9, "gap": 0.2, "verdict": "lossy"}
-    second = {"case": 1, "prompt": "b", "at": 0, "expected": 8, "got": None, "gap": 0.4, "verdict": "near-tie"}
+    best = [[6, 1.5], [9, 1.25]]
+    first = {"best": best, "case": 0, "prompt": "a", "at": 1, "expected": 6, "got": 9, "gap": 0.2, "verdict": "lossy"}
+    second = {
+        "best": [],
+        "case": 1,
+        "prompt": "b",
+        "at": 0,
+        "expected": 8,
+        "got": None,
+        "gap": 0.4,
+        "verdict": "near-tie",
+    }
     assert report["divergences"] == [{**common, **first}, {**common, **second}]
     assert json.loads(json.dumps(report)) == report
 
