@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 import pytest
 import specc_kernels
@@ -57,6 +58,13 @@ def test_a_damaged_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("SPECC_KERNELS_LIBRARY", str(damaged))
     with pytest.raises(OSError, match=r"damaged\.so is damaged or not a shared library; install specc-kernels again"):
         specc_kernels.library_path()
+
+
+def test_a_foreign_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECC_KERNELS_LIBRARY", np.random.mtrand.__file__)
+    specc_kernels.library.cache_clear()
+    with pytest.raises(OSError, match=r"mtrand.*\.so is not the library of specc-kernels; install specc-kernels again"):
+        specc_kernels.library()
 
 
 def test_one_library_registers_with_many_sessions() -> None:

@@ -22,6 +22,7 @@ SLOW = (
     f"only the variant {REFERENCE} is in use, which is many times slower; unset SPECC_KERNELS_DISABLE, or use a "
     "processor with AVX2 or NEON"
 )
+REWRITE = "or rewrite the bundle: specc export --standard BUNDLE -o OUT"
 INSTALL = "pip install specc-compiler[kernels], or from a clone of specc: pip install ./kernels"
 
 
@@ -76,6 +77,18 @@ def library() -> Library:
     )
 
 
+def usable() -> Library:
+    """Load the library, and check that a variant of it is in use that is faster than the reference.
+
+    Raises:
+        BackendError: it is not installed or damaged, or this processor runs the reference alone.
+    """
+    here = library()
+    if here.active == REFERENCE:
+        raise BackendError(f"{PACKAGE} {here.version} was built for {', '.join(here.built)}, and {SLOW}")
+    return here
+
+
 def check() -> None:
     """Check that the library is there and that this ONNX Runtime takes it.
 
@@ -89,15 +102,16 @@ def require(spec: EngineSpec) -> None:
     """Check that the library has the operators of an engine. Nothing happens for an engine that has none of them.
 
     Raises:
-        BackendError: the library is missing, damaged, or older than the engine needs.
+        BackendError: the library is missing, damaged, or older than the engine needs, or has no variant for this
+            processor.
     """
     least = {name.removeprefix(DOMAIN): oldest for name, oldest in spec.needs.items() if name.startswith(DOMAIN)}
     if not least:
         return
     try:
-        here = library()
+        here = usable()
     except BackendError as e:
-        raise BackendError(f"engine {spec.name} has operators of {PACKAGE} ({', '.join(least)}): {e}") from e
+        raise BackendError(f"engine {spec.name} has operators of {PACKAGE} ({', '.join(least)}): {e}; {REWRITE}") from e
     for name, oldest in least.items():
         if name not in here.operators or numbers(here.version) < numbers(oldest):
             raise BackendError(

@@ -184,7 +184,7 @@ def _examine_kernels() -> Finding:
     from specc.runtime.engines import ONNX_RUNTIME
     from specc.runtime.errors import BackendError
 
-    missing, warnings, notes = [], [], []
+    missing, notes = [], []
     if not _onnx_runtime():
         missing.append(f"ONNX Runtime is not installed; {ONNX_RUNTIME}")
     else:
@@ -197,7 +197,7 @@ def _examine_kernels() -> Finding:
             notes.append(f"version {library.version}, built for {built}")
             notes.append(f"this processor runs {runs}; {library.active} is in use")
             if library.active == kernels.REFERENCE:
-                warnings.append(kernels.SLOW)
+                missing.append(kernels.SLOW)
         except BackendError as e:
             missing.append(str(e))
     works = not missing
@@ -208,7 +208,6 @@ def _examine_kernels() -> Finding:
         build=works,
         run=works,
         missing=tuple(missing),
-        warnings=tuple(warnings),
         notes=tuple(notes),
     )
 

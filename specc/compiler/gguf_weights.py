@@ -46,7 +46,7 @@ def with_gguf_blocks(options: Options) -> tuple[Options, tuple[Path, ...]]:
         raise BackendError("--dtype gguf is for --backend onnx and --lowering kernels; leave others out")
     if options.adapter is not None:
         raise CaptureError("an adapter changes the weights, so --dtype gguf cannot keep them; give --dtype int4")
-    kernels.library()
+    kernels.usable()
     types = read_gguf(parts).types
     bits = {BITS_OF[name] for name in types if name in BITS_OF}
     if not bits:

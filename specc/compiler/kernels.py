@@ -31,7 +31,7 @@ def with_lowering(options: Options) -> Options:
             raise BackendError(
                 f"--lowering kernels is for --backend onnx alone, not for {names}; leave one of them out"
             )
-        kernels.library()
+        kernels.usable()
         return options
     if options.dtype not in CHOSEN_FOR or not _free_to_take(options, options.dtype):
         return options
@@ -60,11 +60,11 @@ def rounded_matrices(model: PreTrainedModel, options: Options) -> list[str]:
 
 
 def _free_to_take(options: Options, dtype: str) -> bool:
-    """Tell whether the library is here and the user's options leave the lowering of such weights open."""
+    """Tell whether the library is here and pays, and the user's options leave the lowering of such weights open."""
     if options.build.lowering or set(options.backends) != {"onnx"} or (dtype == "bf16" and _has_gpu()):
         return False
     try:
-        kernels.library()
+        kernels.usable()
     except BackendError:
         return False
     return True

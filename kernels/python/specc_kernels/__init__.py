@@ -15,6 +15,7 @@ from typing import NamedTuple
 __all__ = ["DOMAIN", "Description", "describe", "library_path", "limit", "operators", "variants"]
 
 DOMAIN = "specc"
+REMEDY = "install specc-kernels again, or unset SPECC_KERNELS_LIBRARY"
 
 
 class Description(NamedTuple):
@@ -35,11 +36,10 @@ def library_path() -> str:
         OSError: the file is not a whole shared library.
     """
     path = Path(os.environ.get("SPECC_KERNELS_LIBRARY") or Path(__file__).with_name("specc_kernels.so"))
-    remedy = "install specc-kernels again, or unset SPECC_KERNELS_LIBRARY"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+        raise FileNotFoundError(f"{path} does not exist; {REMEDY}")
     if not _is_whole(path):
-        raise OSError(f"{path} is damaged or not a shared library; {remedy}")
+        raise OSError(f"{path} is damaged or not a shared library; {REMEDY}")
     return str(path)
 
 
@@ -71,8 +71,16 @@ def limit(name: str) -> None:
 
 @cache
 def library() -> ctypes.CDLL:
-    """Load the shared library. ONNX Runtime's copy of it is the same one, so `limit` reaches the operators."""
-    handle = ctypes.CDLL(library_path())
+    """Load the shared library. ONNX Runtime's copy of it is the same one, so `limit` reaches the operators.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the file is not a whole shared library, or not that of specc-kernels.
+    """
+    path = library_path()
+    handle = ctypes.CDLL(path)
+    if not hasattr(handle, "specc_kernels_operators"):
+        raise OSError(f"{path} is not the library of specc-kernels; {REMEDY}")
     handle.specc_kernels_operators.restype = ctypes.c_char_p
     handle.specc_kernels_variants.restype = ctypes.c_char_p
     handle.specc_kernels_active.restype = ctypes.c_char_p

@@ -87,10 +87,12 @@ def test_the_library_of_operators_is_named_with_its_version_and_variants(monkeyp
     )
 
 
-def test_a_processor_that_runs_the_reference_alone_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_that_runs_the_reference_alone_lacks_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     install_kernels(monkeypatch, active="scalar")
-    (warning,) = findings()["library specc-kernels"].warnings
-    assert "only the variant scalar is in use" in warning and "unset SPECC_KERNELS_DISABLE" in warning
+    finding = findings()["library specc-kernels"]
+    (line,) = finding.missing
+    assert "only the variant scalar is in use" in line and "unset SPECC_KERNELS_DISABLE" in line
+    assert not finding.run and not finding.build
 
 
 @pytest.mark.parametrize("problem", ["specc-kernels is not installed; pip install specc-kernels", "it does not fit"])

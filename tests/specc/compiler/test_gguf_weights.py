@@ -121,7 +121,7 @@ def test_a_model_that_is_not_a_gguf_file_is_refused(model: Path) -> None:
 
 
 def test_a_file_without_blocks_that_can_be_kept_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specc.runtime.engines.kernels.library", lambda: None)
+    monkeypatch.setattr("specc.runtime.engines.kernels.usable", lambda: None)
     file = write(tmp_path / "m.gguf", KIND.F16)
     line = r"m\.gguf has tensors of type F16, F32, and --dtype gguf keeps blocks of Q4_0, Q4_1, Q5_0, .*; quantise"
     with pytest.raises(CaptureError, match=line):

@@ -48,7 +48,7 @@ def missing() -> None:
 def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Install the library, or take it away; there is no GPU."""
     look: Callable[[], None] = (lambda: None) if request.param else missing
-    monkeypatch.setattr(kernels, "library", look)
+    monkeypatch.setattr(kernels, "usable", look)
     monkeypatch.setattr(chosen, "_has_gpu", lambda: False)
     return bool(request.param)
 

@@ -13,6 +13,7 @@ gguf = pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
 
 from gguf_file import KIND, LAYERS, WORDS, tensors, write  # noqa: E402
+from shell import refused  # noqa: E402
 
 from specc.huggingface import load_model, load_tokenizer, rounding  # noqa: E402
 from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once  # noqa: E402
@@ -100,6 +101,8 @@ def test_a_type_that_is_not_read_names_the_nearest(tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(CaptureError, match=r"tensors of type IQ4_NL, which specc does not read; the nearest .* Q4_K"):
         read_gguf((file,))
+    line = refused("compile", file, "-o", tmp_path / "m.specc", "--dtype", "gguf")
+    assert "m.gguf has tensors of type IQ4_NL" in line and line.endswith("Q4_K: quantise the model to that")
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\3\0\0\0", b"not gguf at all"])
