@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -104,12 +104,12 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
 
     session = specc.load(bundle).conversation
     prompt = np.random.default_rng(0).integers(1, 4000, LONG).tolist()
-    caches = {}
-    for context in (CONTEXT, LONG):  # They share a store: the rows of the shorter are the first of the longer.
-        caches[context] = Cache(session.cache.store)
-        session.engines["prefill"].extend(caches[context], prompt[:context])
+    caches: dict[int, Cache] = {}  # They share a store: the rows of the shorter are the first of the longer.
     while (order := pipe.recv()) != "stop":
         name, tokens, context = order
+        if context not in caches:
+            caches[context] = Cache(session.cache.store)
+            session.engines["prefill"].extend(caches[context], prompt[:context])
         engine = session.engines[name]
         topology = engine.block.topology
         tree = topology if isinstance(topology, Tree) and tokens == engine.slots else Tree.chain(tokens)
@@ -138,19 +138,25 @@ def genai_worker(pipe: Connection, directory: str) -> None:
         pipe.send(milliseconds(generator.generate_next_token))
 
 
-def llama_worker(pipe: Connection, gguf: str) -> None:
-    """Answer each width with the milliseconds of a batch of so many tokens of llama.cpp, in f32 all through."""
+def llama_worker(pipe: Connection, gguf: str, rows: str = "F32") -> None:
+    """Answer each width with the milliseconds of a batch of so many tokens of llama.cpp.
+
+    Args:
+        pipe: brings the orders.
+        gguf: the model's file.
+        rows: the type of keys and values, as ggml names it.
+    """
     import llama_cpp
     import numpy as np
 
-    threads, f32 = int(os.environ["SPECC_THREADS"]), llama_cpp.GGML_TYPE_F32
+    threads, row_type = int(os.environ["SPECC_THREADS"]), getattr(llama_cpp, f"GGML_TYPE_{rows}")
     model = llama_cpp.Llama(
         gguf,
         n_ctx=2048,
         n_threads=threads,
         n_threads_batch=threads,
-        type_k=f32,
-        type_v=f32,
+        type_k=row_type,
+        type_v=row_type,
         logits_all=True,
         verbose=False,
     )
@@ -199,8 +205,8 @@ class Workers:
         self.context = get_context("spawn")
         self.pipes: dict[str, Connection] = {}
 
-    def start(self, name: str, target: Callable[[Connection, str], None], argument: Path) -> None:
-        """Start a process under a name."""
+    def start(self, name: str, target: Callable[[Connection, str], None], argument: Path | int) -> None:
+        """Start a process under a name. It gets its argument as text."""
         self.pipes[name], other_end = self.context.Pipe()
         self.context.Process(target=target, args=(other_end, str(argument)), daemon=True).start()
 
@@ -312,10 +318,18 @@ def to_gguf(model: Path) -> Path:
     return file
 
 
-def export(model: Path, directory: Path, precision: str, threads: int) -> Path:
-    """Build the model with onnxruntime-genai's own builder, once, and return its directory."""
+def export(model: Path, directory: Path, precision: str, threads: int, more: Sequence[str] = ()) -> Path:
+    """Build the model with onnxruntime-genai's own builder, once, and return its directory.
+
+    Args:
+        model: a Hugging Face directory.
+        directory: where the model is written.
+        precision: the builder's name of the weights' type.
+        threads: how many the model runs on.
+        more: further options of the builder.
+    """
     if not directory.exists():
-        options = ["-m", str(model), "-o", str(directory), "-p", precision, "-e", "cpu"]
+        options = ["-m", str(model), "-o", str(directory), "-p", precision, "-e", "cpu", *more]
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         config = directory / "genai_config.json"

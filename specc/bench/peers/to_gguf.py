@@ -139,6 +139,9 @@ def write_vocabulary(writer: Any, model: Path, config: Mapping[str, Any]) -> Non
     size = config["vocab_size"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
+    template = model / "chat_template.jinja"
+    if template.exists():
+        writer.add_chat_template(template.read_text(encoding="utf-8"))
     writer.add_token_list([words.get(i, f"[PAD{i}]") for i in range(size)])
     writer.add_token_types([token_type(i) for i in range(size)])
     merges = tokenizer["model"]["merges"]
