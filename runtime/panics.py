@@ -8,7 +8,8 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 from .errors import SpeccError, first_line
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 STDERR = 2  # The number of the file descriptor of standard error.
 
 _null: list[int] = []  # The number of the null device, if what a panic prints by itself goes there.

@@ -21,7 +21,7 @@ from specc.training.batches import collate
 from specc.training.course import Course
 from specc.training.courses import COURSES
 from specc.training.distillation import Distillation
-from specc.training.prompts import prompt_tokens
+from specc.training.prompts import read_prompts
 from specc.training.record import HELD_OUT, RecordingOptions, batches, record
 from specc.training.shards import Recording, read_shard
 from specc.training.teacher import Teacher, teacher_of
@@ -51,10 +51,10 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     model = load_model(str(DEMO))
     teacher = teacher_of(model, "demo")
     options = RecordingOptions(taps=TAPS, prompts=240, answer_tokens=48, held_out=48)
-    prompts = prompt_tokens([source], load_tokenizer(str(DEMO)), count=240, longest=320, seed=0)
+    prompts = read_prompts([source], load_tokenizer(str(DEMO)), count=240, longest=320, seed=0)
     files = record(model, teacher.target.digest, batches(prompts, options), directory, options, [0])
     parts: dict[bool, list[Recording]] = {True: [], False: []}
-    for file in files:
+    for file in filter(None, files):
         parts[file.name.startswith(HELD_OUT)] += read_shard(file)
     return Text(teacher, parts[False], parts[True])
 
@@ -83,7 +83,7 @@ def trained(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
         course.start(head, text.teacher, ours)
         options = TrainerOptions(updates=UPDATES, evaluations=3, every=1e9)
         loss = Distillation(text.teacher, None)
-        progress = Trainer(head, course, loss, options, directory / f"{name}.safetensors", {}).run(ours, theirs)
+        progress = Trainer(head, course, loss, options, directory / f"{name}.safetensors", {}).run(ours, {"text": theirs})
         return head, measure(head, course, theirs, CHAIN), progress.acceptances["0"]
 
     return train

@@ -32,7 +32,7 @@ from specc.compiler.stages import Extent, Stages, expected_seconds
 from specc.corpus import read_corpus
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
-from specc.heads import Head
+from specc.heads import Checkpoint, Head
 from specc.huggingface import ROUNDING, describe, load_model, rounding
 from specc.huggingface.gguf import read_once
 from specc.huggingface.gguf_blocks import BlockIndex
@@ -97,7 +97,7 @@ def _compile(options: Options) -> Bundle:
 def _write_bundle(
     options: Options,
     methods: list[Method],
-    heads: Mapping[str, Head],
+    heads: Mapping[str, Head | Checkpoint],
     prompts: list[str],
     text: perplexity.Text | None,
     directory: Path,
