@@ -20,6 +20,11 @@ from torch import Tensor
 from specc.runtime.errors import HeadError
 
 PARTIAL = ".partial"
+TYPES = {
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+}  # safetensors' names of the types that are used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +88,23 @@ def read_notes(file: Path) -> dict[str, Any] | None:
         raise HeadError(f"{file} is damaged ({e}); delete it, and it is recorded again") from e
 
 
+def _mapped(file: Path) -> dict[str, Tensor]:
+    """Map the tensors of a file. `safe_open` would copy them, and the text of a training can be larger than memory."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+    header.pop("__metadata__", None)
+    data = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)[8 + size :]
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors[name] = data[begin:end].view(TYPES[entry["dtype"]]).view(entry["shape"])
+    return tensors
+
+
 def read_shard(file: Path) -> Iterator[Recording]:
     """Yield the recordings of a shard. Their tensors are views of the mapped file, so that they take no memory."""
-    with safe_open(file, "pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no dictionary
+    tensors = _mapped(file)
     lengths = tensors["lengths"].tolist()
     parts = [tensors[name].split(lengths) for name in ("tokens", "states", "final")]
     for tokens, states, final, prompt in zip(*parts, tensors["prompts"].tolist(), strict=True):

@@ -37,3 +37,10 @@ def test_a_damaged_shard_is_named_with_the_remedy(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"absent/a.safetensors: .*; free some space, or choose another place"):
         write_shard(tmp_path / "absent" / "a.safetensors", recordings(1), {})
+
+
+def test_tensors_are_views_of_the_mapped_file(tmp_path: Path) -> None:
+    file = tmp_path / "s.safetensors"
+    write_shard(file, recordings(3), {})
+    for text in read_shard(file):
+        assert text.states.untyped_storage().nbytes() == text.final.untyped_storage().nbytes() == file.stat().st_size
