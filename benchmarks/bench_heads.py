@@ -25,7 +25,7 @@ from specc.training.course import Course
 from specc.training.courses import COURSES
 from specc.training.distillation import Distillation
 from specc.training.precision import fast_type
-from specc.training.prompts import prompt_tokens
+from specc.training.prompts import read_prompts
 from specc.training.record import HELD_OUT, RecordingOptions, batches, record
 from specc.training.shards import Recording, read_shard
 from specc.training.teacher import Teacher, teacher_of
@@ -85,14 +85,14 @@ def _record(
     work.mkdir(parents=True, exist_ok=True)
     model = load_model(source)
     teacher = teacher_of(model, Path(source).name)
-    prompts = prompt_tokens(
+    prompts = read_prompts(
         data, load_tokenizer(source), count=options.prompts, longest=options.prompt_tokens, seed=options.seed
     )
     model.to(fast_type())  # type: ignore[arg-type]  # transformers' types demand a device here
     ends = [model.config.eos_token_id] if isinstance(model.config.eos_token_id, int) else []
     files = record(model, teacher.target.digest, batches(prompts, options), work, options, ends)
     parts: dict[bool, list[Recording]] = {True: [], False: []}
-    for file in files:
+    for file in filter(None, files):
         parts[file.name.startswith(HELD_OUT)] += read_shard(file)
     return teacher, parts[False], parts[True]
 
@@ -124,7 +124,9 @@ def _train(
     course.start(head, teacher, ours)
     loop = TrainerOptions(minutes=options.seconds / 60, evaluations=4, every=1e9, kind=fast_type())
     checkpoint = options.work / f"{name}.safetensors"
-    progress = Trainer(head, course, Distillation(teacher, head.vocabulary), loop, checkpoint, {}).run(ours, theirs)
+    progress = Trainer(head, course, Distillation(teacher, head.vocabulary), loop, checkpoint, {}).run(
+        ours, {"held out": theirs}
+    )
     return {
         "parameters": sum(parameter.numel() for parameter in head.parameters()),
         "updates": progress.updates,

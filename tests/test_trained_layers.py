@@ -83,7 +83,9 @@ def trained(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
         course.start(head, text.teacher, ours)
         options = TrainerOptions(updates=UPDATES, evaluations=3, every=1e9)
         loss = Distillation(text.teacher, None)
-        progress = Trainer(head, course, loss, options, directory / f"{name}.safetensors", {}).run(ours, {"text": theirs})
+        progress = Trainer(head, course, loss, options, directory / f"{name}.safetensors", {}).run(
+            ours, {"demo": theirs}
+        )
         return head, measure(head, course, theirs, CHAIN), progress.acceptances["0"]
 
     return train

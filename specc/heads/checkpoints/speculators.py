@@ -127,7 +127,7 @@ def _pseudo_slot(source: Source, weights: dict[str, Tensor], tap_norm: int, eps:
         )
     taps = weights.pop("mask_hidden").flatten()
     if tap_norm == EACH:
-        taps = rms_norm(taps.unflatten(0, (-1, len(weights["fc.weight"]))), None, eps).flatten()
+        taps = rms_norm(torch.unflatten(taps, 0, (-1, len(weights["fc.weight"]))), None, eps).flatten()
     elif tap_norm == TOGETHER:
         taps = rms_norm(taps, None, eps)
     return {"pseudo_token": table[token], "pseudo_state": weights["fc.weight"] @ taps}

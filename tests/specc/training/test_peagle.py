@@ -29,6 +29,7 @@ def test_each_depth_has_the_logits_of_a_slot_without_a_token() -> None:
 def test_the_learned_state_is_trained() -> None:
     module = head("peagle").train()
     streams = COURSE.unroll(module, collate(recordings(2, "peagle")), 2)
-    streams[1].sum().backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(streams[1].sum())
     for name in ("pseudo_state", "pseudo_token"):
-        assert module.get_parameter(name).grad is not None and module.get_parameter(name).grad.abs().max() > 0
+        gradient = module.get_parameter(name).grad
+        assert gradient is not None and gradient.abs().max() > 0

@@ -102,7 +102,7 @@ def test_eagle3_has_the_options_of_its_configuration(option: str, tmp_path: Path
 def test_peagle_guesses_from_slots_of_the_mask_token(fc_norm: bool, tmp_path: Path) -> None:
     weights = eagle3_weights(1) | {"mask_hidden": random(1, 1, 3 * SIZE, seed=81), "embed_tokens.weight": tables()[0]}
     weights |= {f"fc_norm.{i}.weight": random(SIZE, seed=60 + i) for i in range(3)} if fc_norm else {}
-    more = {"eagle_aux_hidden_state_layer_ids": [3, 5, 8], "mask_token_id": 7, "fc_norm": fc_norm}
+    more: dict[str, Any] = {"eagle_aux_hidden_state_layer_ids": [3, 5, 8], "mask_token_id": 7, "fc_norm": fc_norm}
     head = loaded(write(tmp_path, weights, config("peagle", **more)))
     tokens, positions, states = inputs()
     guesses = 2  # the last slots, which stand on no token
