@@ -37,6 +37,7 @@ from .merge_projections import MergeProjections
 from .mix_slots import MixSlots
 from .out_of_place import OutOfPlace
 from .pad_heads import PadHeads
+from .parallel_layers import ParallelLayers
 from .parents_input import ParentsInput
 from .protocol import Miss, Pass
 from .quantized_rows import QuantizedRows
@@ -87,6 +88,8 @@ def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[
     layers, topology = block.layers, block.topology
     if layers.exit_after is not None:
         passes.append(ExitAfter(layers.exit_after))
+    if layers.parallel_group > 1:
+        passes.append(ParallelLayers(layers.parallel_group))
     if layers.skip_attention or layers.skip_mlp:
         passes.append(SkipSublayers(layers.skip_attention, layers.skip_mlp))
     passes.append(LowerAttention(capacity))

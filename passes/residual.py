@@ -77,7 +77,7 @@ def _streams(leaves: Sequence[_Leaf], path: str) -> list[Node]:
     outside = [leaf.value for leaf in leaves if path not in paths(leaf.value)]
     if outside:
         return outside
-    upstream = {leaf.value: _upstream(leaf.value, path) for leaf in leaves}
+    upstream = {leaf.value: upstream(leaf.value, path) for leaf in leaves}
     return [value for value in upstream if all(value in nodes for nodes in upstream.values())]
 
 
@@ -85,7 +85,7 @@ def _role(leaf: _Leaf, streams: Collection[Node], borders: Collection[Node], pat
     """Classify an addend as the layer's "input", the "stream" between two sums, "attention" or "mlp"."""
     if leaf.value in streams:
         return "stream" if path in paths(leaf.value) else "input"
-    attends = any(node.target is ATTENTION for node in _upstream(leaf.value, path, borders))
+    attends = any(node.target is ATTENTION for node in upstream(leaf.value, path, borders))
     return "attention" if attends else "mlp"
 
 
@@ -128,7 +128,7 @@ def _adds(node: Node, path: str) -> bool:
     return _is_own(node, path) and node.target is ADD and len(operands(node)) == 2
 
 
-def _upstream(node: Node, path: str, stop: Collection[Node] = ()) -> set[Node]:
+def upstream(node: Node, path: str, stop: Collection[Node] = ()) -> set[Node]:
     """Return the nodes that `node` is computed from, itself included, up to those that enter the layer or `stop`."""
     reached: set[Node] = set()
     todo = [node]

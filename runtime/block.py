@@ -49,17 +49,23 @@ class Frontier:
 
 @dataclass(frozen=True)
 class Layers:
-    """What a block leaves out of the model.
+    """What a block leaves out of the model, or runs in another order.
 
     Attributes:
         skip_attention: the layers whose attention is left out.
         skip_mlp: the layers whose MLP is left out.
         exit_after: how many layers run before the final norm and the head; None runs all.
+        parallel_group: attention reads what enters the first of so many layers; 1 reads what enters its own layer.
     """
 
     skip_attention: tuple[int, ...] = ()
     skip_mlp: tuple[int, ...] = ()
     exit_after: int | None = None
+    parallel_group: int = 1
+
+    def __post_init__(self) -> None:
+        if self.parallel_group < 1:
+            raise RecipeError(f"parallel_group is {self.parallel_group}; give 1 or more")
 
 
 @dataclass(frozen=True)

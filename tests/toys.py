@@ -170,9 +170,11 @@ class Toy:
             x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
         place_N = self.position_C[position_N]
         for layer in range(LAYERS if block.layers.exit_after is None else block.layers.exit_after):
+            if layer % block.layers.parallel_group == 0:
+                read_N = x_N
             if layer not in block.layers.skip_attention:
                 row_S = self.rows.rows_LC[layer, : past + n]
-                row_S[past:] = mix(x_N + place_N + self.layer_L[layer])
+                row_S[past:] = mix(read_N + place_N + self.layer_L[layer])
                 x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum())
             if layer not in block.layers.skip_mlp:
                 x_N = mix(x_N ^ self.layer_L[layer])

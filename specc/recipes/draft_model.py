@@ -343,3 +343,48 @@ S2D = Method(
     by_default=False,
     needs=("assistant-model",),
 )
+
+
+def _plan_easyspec(values: Values, facts: Facts) -> MethodBlocks:
+    group, longest = count(values, "parallel_layers"), 1 + count(values, "num_speculative_tokens")
+    if group > max(1, facts.assistant_layers):
+        raise RecipeError(
+            f"parallel_layers is {group}, and the draft model has {facts.assistant_layers} layers; give fewer"
+        )
+    exact = draft_model(Tree.chain(1))
+    engines = {
+        **exact,
+        "draft": replace(exact["draft"], layers=Layers(parallel_group=group)),
+        "calibrate": replace(exact["draft"], topology=Tree.chain(longest)),
+    }
+    return MethodBlocks(chains(longest), engines, length_arguments(values))
+
+
+EASYSPEC = Method(
+    name="easyspec",
+    title="EasySpec: a draft model whose layers run in parallel groups, with exact rows",
+    try_when="The draft model has many layers, and the machine can run several of them at the same time.",
+    about=(
+        "Within a group of layers of the draft model, the attention of each layer reads what enters the group. So "
+        "these layers wait for each other less. The tokens that it drafts so are not quite the draft model's. After "
+        "each step the exact draft model runs the accepted tokens once, which puts its rows right and gives the first "
+        "drafted token. The model verifies the chain in one step."
+    ),
+    paper="EasySpec, Wu et al. 2025, arXiv:2502.02493",
+    departures=(
+        "The layers of a group run one after another here: one CPU has no devices to spread them over. So nothing is "
+        "gained in time, and the draft is only shorter on its longest way.",
+        "Acceptance is by match unless a request asks for speculative, the rule of the paper.",
+        "Drafts are chains; the paper drafts trees too.",
+    ),
+    family=Family.SECOND_MODEL,
+    drafter="easy-spec",
+    topology="chain",
+    plan=_plan_easyspec,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
+        "parallel_layers": Parameter(2, "layers of a group; 1 drafts by the exact draft model", "4"),
+    },
+    by_default=False,
+    needs=("assistant-model",),
+)

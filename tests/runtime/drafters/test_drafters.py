@@ -83,6 +83,10 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
         "speculative",
         {"name": "s2d", "assistant": True, "num_speculative_tokens": 2, "exits": [1, 3], "exit_threshold": 0.5},
     ),
+    "easyspec": (
+        "speculative",
+        {"name": "easyspec", "assistant": True, "num_speculative_tokens": 2, "parallel_layers": 4},
+    ),
     "short-context": ("speculative", {"name": "short-context", "num_speculative_tokens": 2, "context_tokens": 2}),
     "eagle3, 1": ("speculative", {"name": "eagle3", "num_speculative_tokens": 1}),
     "eagle3, 2": ("speculative", {"name": "eagle3", "num_speculative_tokens": 2}),
