@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
-from specc.runtime.block import MIXTURE, STATE, Block, Frontier, Parents
+from specc.runtime.block import MIXTURE, STATE, Block, Frontier, Layers, Parents
 from specc.runtime.errors import PassError, SpeccWarning
 from specc.runtime.manifest import PassRecord
 
@@ -42,6 +42,7 @@ from .parents_input import ParentsInput
 from .protocol import Miss, Pass
 from .quantized_rows import QuantizedRows
 from .skip_sublayers import SkipSublayers
+from .start_after import StartAfter
 
 __all__ = ["Graft", "Miss", "Pass", "fork", "pipeline", "preparation", "run", "state_preparation"]
 
@@ -85,13 +86,8 @@ def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[
         grafts: Those of the trained heads whose states the block may return.
     """
     passes: list[Pass] = [graft for graft in grafts if f"{STATE}{graft.name}" in block.outputs]
-    layers, topology = block.layers, block.topology
-    if layers.exit_after is not None:
-        passes.append(ExitAfter(layers.exit_after))
-    if layers.parallel_group > 1:
-        passes.append(ParallelLayers(layers.parallel_group))
-    if layers.skip_attention or layers.skip_mlp:
-        passes.append(SkipSublayers(layers.skip_attention, layers.skip_mlp))
+    topology = block.topology
+    passes += _layers(block.layers)
     passes.append(LowerAttention(capacity))
     if block.quantized_group:
         passes.append(QuantizedRows(block.quantized_group))
@@ -108,6 +104,20 @@ def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[
     if block.last_row:
         passes.append(KeepRow())
     passes.append(ChooseOutputs(block.outputs))
+    return passes
+
+
+def _layers(layers: Layers) -> list[Pass]:
+    """Return the passes that choose which of the model's layers run, and in which order."""
+    passes: list[Pass] = []
+    if layers.exit_after is not None:
+        passes.append(ExitAfter(layers.exit_after))
+    if layers.start_after is not None:
+        passes.append(StartAfter(layers.start_after))
+    if layers.parallel_group > 1:
+        passes.append(ParallelLayers(layers.parallel_group))
+    if layers.skip_attention or layers.skip_mlp:
+        passes.append(SkipSublayers(layers.skip_attention, layers.skip_mlp))
     return passes
 
 

@@ -13,8 +13,9 @@ from .tree import Tree
 
 STATE = "state:"
 WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
+HIDDEN = "hidden"  # The input of a block that starts after a layer.
 MIXTURE = "mixture"
-INPUTS = ("state", MIXTURE)  # What a block can read in each slot besides a token.
+INPUTS = ("state", HIDDEN, MIXTURE)  # What a block can read in each slot besides a token.
 MOST_LANES = 256
 MOST_GROUP = 1 << 16  # rows
 OUTPUT = re.compile(rf"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)|{STATE}[a-z][a-z0-9_]*|next_state")
@@ -55,12 +56,15 @@ class Layers:
         skip_attention: the layers whose attention is left out.
         skip_mlp: the layers whose MLP is left out.
         exit_after: how many layers run before the final norm and the head; None runs all.
+        start_after: how many layers the block leaves out at the start, since it reads their hidden states; None reads
+            tokens.
         parallel_group: attention reads what enters the first of so many layers; 1 reads what enters its own layer.
     """
 
     skip_attention: tuple[int, ...] = ()
     skip_mlp: tuple[int, ...] = ()
     exit_after: int | None = None
+    start_after: int | None = None
     parallel_group: int = 1
 
     def __post_init__(self) -> None:
@@ -84,8 +88,9 @@ class Block:
         cache: the name of the rows. Blocks with one cache name share rows.
         lanes: how many sequences one call runs, each over rows of its own. The tokens of all lanes stand in one line,
             lane after lane; each lane's slots have the topology.
-        inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head; `mixture`,
-            which says how much the token of each slot counts in this one, as slots may take sums of embeddings.
+        inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head; `hidden`,
+            the states after a layer, in blocks that start there; `mixture`, which says how much the token of each slot
+            counts in this one, as slots may take sums of embeddings.
         quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 bits, in
             groups of so many rows; see runtime/quantized_rows.py.
     """
@@ -111,12 +116,20 @@ class Block:
         for name in self.inputs:
             if name not in INPUTS:
                 raise RecipeError(f"unknown input {name!r}; a block can read {', '.join(INPUTS)}")
+        if (HIDDEN in self.inputs) != (self.layers.start_after is not None):
+            raise RecipeError("a block reads hidden states if it starts after a layer, and only then; give both")
         if self.weights not in WEIGHTS:
             raise RecipeError(f"unknown type of weights {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
-        if not 1 <= self.lanes <= MOST_LANES:
-            raise RecipeError(f"lanes is {self.lanes}; give 1 to {MOST_LANES}")
         if not 0 <= self.quantized_group <= MOST_GROUP:
             raise RecipeError(f"quantized_group is {self.quantized_group}; give 0 to {MOST_GROUP}")
+        self._check_lanes()
+
+    def _check_lanes(self) -> None:
+        """Refuse lanes of blocks that run one sequence only. Raises RecipeError."""
+        if not 1 <= self.lanes <= MOST_LANES:
+            raise RecipeError(f"lanes is {self.lanes}; give 1 to {MOST_LANES}")
+        if self.lanes > 1 and HIDDEN in self.inputs:
+            raise RecipeError(f"a block of {self.lanes} lanes reads tokens; leave out start_after, or lanes")
         if self.lanes > 1 and self.quantized_group:
             raise RecipeError(f"a block of {self.lanes} lanes reads all rows as they are; leave out quantized_group")
         if self.lanes > 1 and self.last_row:

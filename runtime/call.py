@@ -10,12 +10,11 @@ from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from .draft import Outputs
+from .draft import NO_INPUTS, Outputs
 from .sequence import Cache
 from .tree import Tree
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Inputs = Mapping[str, np.ndarray]  # Rows [tokens, size] of a block's further inputs, by name.
-NO_INPUTS: Inputs = MappingProxyType({})
 
 
 @dataclass(frozen=True)

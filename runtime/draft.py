@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ONE_SLOT = Tree.chain(1)
 NONE: Mapping[int, np.ndarray] = MappingProxyType({})  # Of a draft that has no probs, or no logits.
+NO_INPUTS: Mapping[str, np.ndarray] = MappingProxyType({})  # Of a draft whose engine reads tokens alone.
 STATES = "state_"  # What the names of outputs begin with that trained heads read.
 
 
@@ -37,6 +38,7 @@ class Draft(NamedTuple):
         by: the engine of the target that verifies the draft; None is the narrowest one of the recipe that it fits.
         meanwhile: yields calls of the drafter's engines that may run while the target verifies the draft.
         values: by slot, the chance that the slot is accepted, as the drafter sees it; empty if it does not say.
+        inputs: what the engine `by` reads in each slot besides a token, a row for each slot, by the name of the input.
     """
 
     tokens: tuple[int, ...]
@@ -46,6 +48,7 @@ class Draft(NamedTuple):
     by: Engine | None = None
     meanwhile: Generator[Call, Outputs, None] | None = None
     values: tuple[float, ...] = ()
+    inputs: Mapping[str, np.ndarray] = NO_INPUTS
 
     @classmethod
     def chain(
@@ -68,6 +71,7 @@ class Draft(NamedTuple):
             probs={place[slot]: probs_V for slot, probs_V in self.probs.items() if slot in place},
             logits={place[slot]: logits_V for slot, logits_V in self.logits.items() if slot in place},
             values=tuple([self.values[slot] for slot in slots]) if self.values else (),
+            inputs={name: rows[list(slots)] for name, rows in self.inputs.items()},
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .acceptance import Acceptance
 from .call import Call
-from .draft import Accepted, Draft, Outputs
+from .draft import NO_INPUTS, Accepted, Draft, Outputs
 from .drafters import Drafting
 from .engine import Engine, narrowest
 from .errors import CODE_ERRORS, RecipeError, SpeccError, first_line
@@ -29,6 +29,7 @@ class Decoding:
         verifiers: the target's engines, narrowest first. The first one that a draft fits runs it.
         accept: the acceptance rule.
         stats: the counts of the request. Each step adds to them.
+        one_width: whether `verifiers` run every step, also if a drafter names another engine of the target.
     """
 
     seq: Sequence
@@ -36,6 +37,7 @@ class Decoding:
     verifiers: Engines[Engine]
     accept: Acceptance
     stats: Stats
+    one_width: bool = False
 
 
 def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Call, Outputs, tuple[Draft, Accepted]]:
@@ -63,8 +65,11 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
         draft = Draft.chain([seq.pending])
     if processing:
         draft = processing.cut(draft, request.verifiers)
-    engine = draft.by or narrowest(request.verifiers, draft.tree)
-    outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree, meanwhile=draft.meanwhile)
+    if draft.by is None or request.one_width:
+        engine, inputs = narrowest(request.verifiers, draft.tree), NO_INPUTS
+    else:
+        engine, inputs = draft.by, draft.inputs
+    outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree, inputs, draft.meanwhile)
     stats.target_calls += 1
     verified = seq.verified(outputs, draft)
     try:

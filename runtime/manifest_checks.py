@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
-from .block import MIXTURE, STATE, Frontier, Layers, Parents
+from .block import HIDDEN, MIXTURE, STATE, Frontier, Layers, Parents
 from .draft import STATES
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
@@ -43,6 +43,8 @@ def check_manifest(manifest: Manifest) -> None:
     for engine in manifest.engines:
         if "state" in engine.block.inputs and engine.inputs:
             _check_states(manifest, engine)
+        if HIDDEN in engine.block.inputs and engine.inputs:
+            _check_hidden(manifest, engine)
     for recipe in manifest.recipes:
         _check_verify(manifest, recipe)
     check_notes(manifest)
@@ -179,6 +181,25 @@ def _check_states(manifest: Manifest, head: EngineSpec) -> None:
         raise BundleError(
             f"manifest: engine {head.name} reads states of {sorted(own)} numbers, and the target's engines return "
             f"{output!r} of {sorted(returned)}; {AGAIN}"
+        )
+
+
+def _check_hidden(manifest: Manifest, deep: EngineSpec) -> None:
+    """Check that an engine which starts after a layer reads states of the size that another one returns there.
+
+    Raises:
+        BundleError: the sizes differ, or no engine of the target's weights returns such states.
+    """
+    start = deep.block.layers.start_after
+    assert start is not None
+    output = f"hidden_{start - 1}"
+    engines = [e for e in manifest.engines if (e.backend, e.block.model) == (deep.backend, deep.block.model)]
+    returned = {tensor.shape[-1] for engine in engines for tensor in engine.outputs if tensor.name == output}
+    own = {tensor.shape[-1] for tensor in deep.inputs if tensor.name == HIDDEN}
+    if not own <= returned:
+        raise BundleError(
+            f"manifest: engine {deep.name} reads states of {sorted(own)} numbers, and others return {output!r} of "
+            f"{sorted(returned)}; {AGAIN}"
         )
 
 

@@ -189,6 +189,9 @@ class Cache:
         if outputs is not None and outputs.states:
             for name, states in outputs.states.items():
                 self._states(name, states)[start : start + len(slots)] = states[list(slots)]
+        else:  # A trained head that reads these rows drafts badly, and not by another text's states.
+            for own in self.states.values():
+                own[start : start + len(slots)] = 0
 
     def _states(self, name: str, like: np.ndarray) -> np.ndarray:
         """Return the array of a head's states, and make it if it is not there, with rows like those of `like`."""

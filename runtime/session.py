@@ -300,7 +300,14 @@ class Session(UsesShared):
         if looks_ahead and verifiers[-1].slots > 1 and not method.accept.needs_draft_logits:
             drafting = ForcedTokens(drafting, verifiers, method.accept.needs_draft_probs)
         stats.prompt_tokens = len(seq.tokens)
-        return Decoding(seq=seq, drafting=drafting, verifiers=verifiers, accept=method.accept, stats=stats)
+        return Decoding(
+            seq=seq,
+            drafting=drafting,
+            verifiers=verifiers,
+            accept=method.accept,
+            stats=stats,
+            one_width=bool(exact_engine),
+        )
 
     def _lane_for(self, decoder: Decoder) -> Lane:
         """Return the lane for the next step of a request. The first step of a request ends the one before.

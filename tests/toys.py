@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
-from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.block import HIDDEN, Block, Frontier, Parents
 from specc.runtime.call import finish
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.draft import Accepted, Draft
@@ -36,6 +36,7 @@ from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
 STATE_SIZE = 2
+HALVES = np.arange(0, 64, 16, dtype=np.uint64)  # float32 has whole numbers of 24 bits, so a state is four of 16.
 STACKED = HeadFacts(stack=3, recurrent=False, attends=False)
 HEADS = {
     "blockwise": STACKED,
@@ -123,8 +124,8 @@ class Toy:
         if isinstance(topology, Frontier):
             inputs["mask"] = np.zeros((slots, topology.span), bool)
             inputs["depth"] = np.zeros(slots, np.int64)
-        sizes = {"mixture": slots}
-        return inputs | {n: np.zeros((1, slots, sizes.get(n, STATE_SIZE)), np.float32) for n in self.block.inputs}
+        sizes = {"state": STATE_SIZE, HIDDEN: len(HALVES), "mixture": slots}
+        return inputs | {name: np.zeros((1, slots, sizes[name]), np.float32) for name in self.block.inputs}
 
     def _make_outputs(self) -> dict[str, np.ndarray]:
         rows = 1 if self.block.last_row else self.block.slots
@@ -138,6 +139,8 @@ class Toy:
                 ranks = min(int(count), self.vocabulary)
                 outputs["top_ids"] = np.zeros((1, rows, *stack, ranks), np.int64)
                 outputs["top_logprobs"] = np.zeros((1, rows, *stack, ranks), np.float32)
+            elif kind == "hidden":
+                outputs[f"hidden_{count}"] = np.zeros((1, rows, len(HALVES)), np.float32)
             elif "state" in kind:
                 name = output.replace("state:", "state_")
                 outputs[name] = np.zeros((1, self.block.slots, STATE_SIZE), np.float32)
@@ -168,8 +171,11 @@ class Toy:
             x_N = self.embedding_V[token_N]
         if "state" in self.inputs:
             x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
-        place_N = self.position_C[position_N]
-        for layer in range(LAYERS if block.layers.exit_after is None else block.layers.exit_after):
+        if HIDDEN in self.inputs:
+            x_N = (self.inputs[HIDDEN][0].astype(np.uint64) << HALVES).sum(-1, dtype=np.uint64)
+        read_N, place_N = x_N, self.position_C[position_N]
+        first_layer = block.layers.start_after or 0
+        for layer in range(first_layer, LAYERS if block.layers.exit_after is None else block.layers.exit_after):
             if layer % block.layers.parallel_group == 0:
                 read_N = x_N
             if layer not in block.layers.skip_attention:
@@ -178,6 +184,8 @@ class Toy:
                 x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum())
             if layer not in block.layers.skip_mlp:
                 x_N = mix(x_N ^ self.layer_L[layer])
+            if f"hidden_{layer}" in self.outputs:
+                self.outputs[f"hidden_{layer}"][0] = (x_N[:, None] >> HALVES) & np.uint64(0xFFFF)
         for name in self.outputs:
             if "state" in name:  # float32 has whole numbers of 24 bits
                 self.outputs[name][0] = (x_N >> np.uint64(40))[:, None]

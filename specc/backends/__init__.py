@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from torch.fx import GraphModule
 
-from specc.runtime.block import Block
+from specc.runtime.block import HIDDEN, Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec, Tensor
 from specc.runtime.tree import Tree
@@ -77,7 +77,7 @@ class Backend(Protocol):
         types: The types of weights that it builds. The first is taken unless a user asks for another.
         builds_in_parallel: Whether it may build several engines at once. One that times kernels may not.
         has_lanes: Whether it builds blocks that run several sequences in one call.
-        has_heads: Whether it builds blocks of trained heads, and states of the target.
+        has_heads: Whether it builds blocks of trained heads, states of the target, and blocks that start from states.
         has_quantized_rows: Whether it builds blocks that read rows in 4 bits.
     """
 
@@ -152,18 +152,23 @@ def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1, *, hea
     Block(Tree.chain(1), lanes=lanes)  # refuses a number out of range
 
 
-def check_blocks(names: Sequence[str], recipe: str, blocks: Iterable[Block]) -> None:
+def check_blocks(names: Sequence[str], recipe: str, blocks: Sequence[Block]) -> None:
     """Refuse backends that cannot build the blocks of a recipe.
 
     Raises:
         BackendError: a backend does not build one of them.
     """
-    if not any(block.quantized_group for block in blocks):
-        return
+    quantized = any(block.quantized_group for block in blocks)
+    hidden = any(HIDDEN in block.inputs for block in blocks)
     for name in names:
-        if not backend(name).has_quantized_rows:
+        refused = ""
+        if quantized and not backend(name).has_quantized_rows:
+            refused = "reads rows in 4 bits"
+        elif hidden and not backend(name).has_heads:
+            refused = "starts from hidden states"
+        if refused:
             raise BackendError(
-                f"recipe {recipe} reads rows in 4 bits, and backend {name} builds no such engines; "
+                f"recipe {recipe} {refused}, and backend {name} builds no such engines; "
                 "leave the recipe out, or give --backend onnx"
             )
 

@@ -105,7 +105,8 @@ def warn_of_unused(plans: Sequence[RecipePlan], small_models: Mapping[str, str])
 
 
 def _draft_dtypes(recipe: RecipePlan) -> set[str]:
-    return {block.weights for block in recipe.blocks.engines.values()}
+    blocks = recipe.blocks
+    return {block.weights for role, block in blocks.engines.items() if role not in blocks.parts}
 
 
 def search_layers(
@@ -142,7 +143,10 @@ def search_layers(
 
 def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str) -> RecipePlan:
     blocks = plan(m, values, facts)
-    drafts = {role: _with_draft_dtype(block, draft_dtype) for role, block in blocks.engines.items()}
+    drafts = {
+        role: block if role in blocks.parts else _with_draft_dtype(block, draft_dtype)
+        for role, block in blocks.engines.items()
+    }
     verify = tuple(committing(block, facts.heads) for block in blocks.verify)
     return RecipePlan(method=m, values=values, blocks=replace(blocks, verify=verify, engines=drafts))
 

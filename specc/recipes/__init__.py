@@ -25,6 +25,7 @@ from specc.recipes.draft_model import (
 )
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
 from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
+from specc.recipes.exits import KANGAROO, LAYERSKIP
 from specc.recipes.guesses import (
     FASTCOT,
     GAUSS_SEIDEL_JACOBI,
@@ -142,6 +143,8 @@ METHODS = table(
     FS_GEN_PROXY,
     DRAFT_AND_VERIFY,
     SWIFT,
+    LAYERSKIP,
+    KANGAROO,
     QUANTSPEC,
     SHORT_CONTEXT,
     RAPID,

@@ -94,12 +94,14 @@ class MethodBlocks:
         engines: the drafter's blocks, by the name of its argument.
         arguments: the drafter's other arguments.
         rule: parameters of the acceptance rule that differ from its defaults.
+        parts: those of `engines` that are parts of the target. They commit rows, so --draft-dtype does not apply.
     """
 
     verify: tuple[Block, ...]
     engines: Mapping[str, Block] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     rule: Mapping[str, Any] = field(default_factory=dict)
+    parts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,7 @@ SYSTEMS = (
     System(26, "RASD", "2503.03434", ("rasd",), "EAGLE-2's head as the draft; the retrieval and the fusion work"),
     System(27, "RAPID", "2502.20330", ("rapid", "short-context")),
     System(28, "S2D", "2407.01955", ("s2d",), "the training of the exits"),
-    System(29, "Kangaroo", "2404.18911"),
+    System(29, "Kangaroo", "2404.18911", ("kangaroo",), "the adapter behind the exit, which is trained"),
     System(30, "SWIFT", "2410.06916", ("swift", "layer-skip")),
     System(31, "S3D", "2405.20314"),
     System(32, "M2R2", "2502.02040"),
@@ -99,6 +99,6 @@ SYSTEMS = (
 )  # fmt: skip
 # Recipes that are none of these systems: specc's own, and neighbours of the list.
 OTHER_RECIPES = (
-    "plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "draft-and-verify",
+    "plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "layerskip", "draft-and-verify",
     "eagle3", "eagle3-tree", "eagle3-lookup", "medusa", "eagle", "eagle2", "mtp", "peagle",
 )  # fmt: skip

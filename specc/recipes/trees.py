@@ -45,7 +45,7 @@ EARLY_EXIT = Method(
     paper="LayerSkip, Elhoushi et al. 2024, arXiv:2404.16710; Medusa's trees, Cai et al. 2024, arXiv:2401.10774",
     departures=(
         "The model is as it was trained; LayerSkip trains it with early exits, without which few drafts are right.",
-        "Verification runs all layers for each slot; the paper goes on from the exit's hidden states.",
+        "Verification runs all layers for each slot; the recipe layerskip goes on from the exit's hidden states.",
     ),
     family=Family.ITSELF,
     drafter="early-exit",

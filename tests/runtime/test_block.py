@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.block import Block, Frontier, Layers, Parents
 from specc.runtime.errors import RecipeError
 from specc.runtime.json_codec import to_json
 from specc.runtime.tree import Tree
@@ -60,3 +63,30 @@ def test_a_block_of_a_trained_head_reads_a_state_and_others_return_it() -> None:
     assert Block(Tree.chain(1), ("ids", "next_state"), inputs=("state",)).inputs == ("state",)
     with pytest.raises(RecipeError, match="unknown input 'taps'; a block can read state"):
         Block(Tree.chain(1), inputs=("taps",))
+
+
+def test_a_block_reads_hidden_states_if_it_starts_after_a_layer() -> None:
+    half = Block(Tree.chain(2), layers=Layers(start_after=1), inputs=("hidden",))
+    for layers, inputs in ((Layers(), ("hidden",)), (Layers(start_after=1), ())):
+        with pytest.raises(RecipeError, match="a block reads hidden states if it starts after a layer, and only then"):
+            replace(half, layers=layers, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layers": Layers(start_after=1), "inputs": ("hidden",)}, "a block of 2 lanes reads tokens"),
+        ({"quantized_group": 4}, "a block of 2 lanes reads all rows as they are"),
+    ],
+)
+def test_what_lanes_do_not_run_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+    Block(Tree.chain(2), **values)
+    with pytest.raises(RecipeError, match=message):
+        Block(Tree.chain(2), lanes=2, **values)
+
+
+def test_groups_out_of_range_are_refused() -> None:
+    with pytest.raises(RecipeError, match="quantized_group is -1; give 0 to 65536"):
+        Block(Tree.chain(1), quantized_group=-1)
+    with pytest.raises(RecipeError, match="parallel_group is 0; give 1 or more"):
+        Layers(parallel_group=0)

@@ -129,3 +129,10 @@ def test_a_copy_of_the_outputs_has_states_of_its_own() -> None:
     assert values.next_state_NS is not None and twin.next_state_NS is not None
     values.next_state_NS[:] = 0
     assert twin.states["a"].all() and twin.next_state_NS.all()
+
+
+def test_some_slots_of_a_draft_keep_what_they_read_besides_tokens() -> None:
+    states = np.arange(6.0).reshape(3, 2)
+    draft = Draft.chain([4, 5, 6])._replace(inputs={"hidden": states})
+    assert np.array_equal(draft.only([0, 1]).inputs["hidden"], states[:2])
+    assert not Draft.chain([4, 5]).only([0]).inputs

@@ -137,6 +137,18 @@ def test_rows_that_are_copied_take_their_states_along() -> None:
     assert cache.states["eagle3"][:2, 0].tolist() == pytest.approx([0.5, 0.0])
 
 
+def test_rows_of_a_run_without_states_do_not_keep_those_of_another_text() -> None:
+    """The deep half of the target returns none, and a head must not depend on what was decoded before."""
+    cache = Cache(shelf := Shelf())
+    shelf.run(0, [5, 6])
+    cache.commit([5, 6], [0, 1], states_of(0.5, 0.6))
+    cache.sync([5])
+    assert cache.sync([5, 7]) == [7]
+    shelf.run(1, [7])
+    cache.commit([7], [0], Outputs(np.zeros(1, np.int64).data))
+    assert cache.states["eagle3"][:2, 0].tolist() == pytest.approx([0.5, 0.0])
+
+
 def test_a_cache_of_a_bundle_without_heads_keeps_no_states() -> None:
     cache = Cache(shelf := Shelf())
     shelf.run(0, [5])

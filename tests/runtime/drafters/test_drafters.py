@@ -83,6 +83,7 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
         "speculative",
         {"name": "s2d", "assistant": True, "num_speculative_tokens": 2, "exits": [1, 3], "exit_threshold": 0.5},
     ),
+    "layerskip": ("speculative", {"name": "layerskip", "num_speculative_tokens": 2}),
     "easyspec": (
         "speculative",
         {"name": "easyspec", "assistant": True, "num_speculative_tokens": 2, "parallel_layers": 4},

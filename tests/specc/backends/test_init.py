@@ -8,8 +8,8 @@ import pytest
 from graphs import prepared
 from torch.fx import GraphModule
 
-from specc.backends import BACKENDS, DEFAULT, Backend, Built, Options, backend, check, typed
-from specc.runtime.block import Block
+from specc.backends import BACKENDS, DEFAULT, Backend, Built, Options, backend, check, check_blocks, typed
+from specc.runtime.block import Block, Layers
 from specc.runtime.errors import BackendError, RecipeError
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.tree import Tree
@@ -132,3 +132,20 @@ def test_lanes_are_refused_by_name_where_a_backend_has_none_and_out_of_range() -
         check(["onnx", "inductor"], lanes=2)
     with pytest.raises(RecipeError, match="lanes is 0; give 1 to 256"):
         check(["onnx"], lanes=0)
+
+
+@pytest.mark.parametrize("name", ["inductor", "tensorrt-rtx"])
+@pytest.mark.parametrize(
+    ("block", "what"),
+    [
+        (Block(Tree.chain(1), quantized_group=8), "reads rows in 4 bits"),
+        (Block(Tree.chain(1), layers=Layers(start_after=2), inputs=("hidden",)), "starts from hidden states"),
+    ],
+)
+def test_a_backend_without_a_kind_of_block_is_refused_by_the_name_of_the_recipe(
+    name: str, block: Block, what: str
+) -> None:
+    check_blocks([name], "early-exit", [Block(Tree.chain(1), layers=Layers(exit_after=2))])
+    check_blocks(["onnx"], "mine", [block])
+    with pytest.raises(BackendError, match=f"recipe mine {what}, and backend {name} builds no such engines; leave"):
+        check_blocks(["onnx", name], "mine", [block])

@@ -1,0 +1,83 @@
+"""Methods that draft by the model's first layers, and verify by the other layers alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from specc.recipes.blocks import CONFIDENCE, EXIT, RANKED_OUTPUTS, chains, count, exit_layers, length_arguments
+from specc.recipes.defaults import LENGTHS
+from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
+from specc.runtime.block import HIDDEN, Block, Layers
+from specc.runtime.tree import Tree
+
+
+def _plan_halves(values: Values, facts: Facts) -> MethodBlocks:
+    layers = exit_layers(values, facts)
+    assert layers.exit_after is not None
+    whole = chains(1 + count(values, "num_speculative_tokens"))
+    shallow = Block(Tree.chain(1), (*RANKED_OUTPUTS, f"hidden:{layers.exit_after - 1}"), layers)
+    rest = Layers(start_after=layers.exit_after)
+    deep = {f"deep_{i}": replace(block, layers=rest, inputs=(HIDDEN,)) for i, block in enumerate(whole)}
+    return MethodBlocks(
+        whole, {"shallow": shallow, **deep}, length_arguments(values), parts=frozenset(["shallow", *deep])
+    )
+
+
+LAYERSKIP = Method(
+    name="layerskip",
+    title="LayerSkip's self-speculation: an early exit drafts, and the model goes on from there",
+    try_when="The model was trained for early exit, such as the LayerSkip checkpoints.",
+    about=(
+        "The model drafts a chain by its first layers, followed by its own norm and head. What these layers computed "
+        "stays: their keys and values, and their hidden states. To verify, the model runs its other layers alone, on "
+        "the hidden states of all drafted tokens in one step. So a drafted token passes each layer once."
+    ),
+    paper="LayerSkip, Elhoushi et al. 2024, arXiv:2404.16710",
+    departures=(
+        "The model is as it was trained; the paper trains it with early exits, without which few drafts are right.",
+        "Acceptance is by match unless a request asks for speculative, so that a seed gives the tokens of plain "
+        "decoding.",
+    ),
+    family=Family.ITSELF,
+    drafter="shared-exit",
+    topology="chain",
+    length="confidence",
+    plan=_plan_halves,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
+        "assistant_early_exit": EXIT,
+        "assistant_confidence_threshold": CONFIDENCE,
+    },
+    by_default=False,
+)
+
+
+KANGAROO = Method(
+    name="kangaroo",
+    title="Kangaroo's double early exit, without its adapter",
+    try_when="The model was trained for early exit, and its first two or three layers say much about the next token.",
+    about=(
+        "The model drafts by very few of its first layers, followed by its own norm and head. It stops after a token "
+        "that it doubts, which is the second exit; that token is verified too. To verify, the model runs its other "
+        "layers alone, from the hidden states of the first ones. So a drafted token passes each layer once."
+    ),
+    paper="Kangaroo, Liu et al. 2024, arXiv:2404.18911: its split and its two exits",
+    departures=(
+        "There is no adapter between the exit and the head. The paper trains one; without it few drafts are right.",
+        "The last token of a draft runs in the first layers too, so that a draft that is right as a whole gives one "
+        "more token.",
+    ),
+    family=Family.ITSELF,
+    drafter="shared-exit",
+    topology="chain",
+    length="confidence",
+    plan=_plan_halves,
+    parameters={
+        "num_speculative_tokens": Parameter(6, "tokens a draft at most", "6"),
+        "assistant_early_exit": Parameter(2, "layers that the draft runs", "2 for a model of 7B, 3 for one of 13B"),
+        "assistant_confidence_threshold": Parameter(
+            0.6, "drafting stops after a token to which the draft gave less probability", "0.6"
+        ),
+    },
+    by_default=False,
+)
