@@ -157,6 +157,18 @@ class Toy:
             topology = Tree((-1, *(int(p) for p in self.inputs["parents"][1:])))
         return topology.mask, topology.depth
 
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token of each slot, and what the first layer reads."""
+        token_N = self.inputs["input_ids"][0]
+        if "mixture" in self.inputs:  # The likeliest token of a slot is all that it reads.
+            token_N = token_N[self.inputs["mixture"][0].argmax(-1)]
+        x_N = self.embedding_V[token_N]
+        if "state" in self.inputs:
+            x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
+        if HIDDEN in self.inputs:
+            x_N = (self.inputs[HIDDEN][0].astype(np.uint64) << HALVES).sum(-1, dtype=np.uint64)
+        return token_N, x_N
+
     def run(self) -> None:
         block, past, n = self.block, int(self.inputs["past_len"][0]), self.block.slots
         mask_NT, depth_N = self.topology()
@@ -164,15 +176,7 @@ class Toy:
         assert min(position_N.tolist()) >= 0 and max(*position_N.tolist(), past + n - 1) < self.rows.capacity
         visible_NT = mask_NT[:, -(past + n) :].astype(np.uint64)
         first = past + n - visible_NT.shape[1]  # Every slot sees the rows before it.
-        token_N = self.inputs["input_ids"][0]
-        x_N = self.embedding_V[token_N]
-        if "mixture" in self.inputs:  # The likeliest token of a slot is all that it reads.
-            token_N = token_N[self.inputs["mixture"][0].argmax(-1)]
-            x_N = self.embedding_V[token_N]
-        if "state" in self.inputs:
-            x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
-        if HIDDEN in self.inputs:
-            x_N = (self.inputs[HIDDEN][0].astype(np.uint64) << HALVES).sum(-1, dtype=np.uint64)
+        token_N, x_N = self.read()
         read_N, place_N = x_N, self.position_C[position_N]
         first_layer = block.layers.start_after or 0
         for layer in range(first_layer, LAYERS if block.layers.exit_after is None else block.layers.exit_after):
