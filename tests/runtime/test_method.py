@@ -245,7 +245,7 @@ def test_a_parameter_that_a_drafter_cannot_have_is_one_line(drafter: str, name: 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(drafters.__path__)])
 def test_a_parameter_or_an_engine_that_a_drafter_does_not_have_is_one_line(module: str) -> None:
     for name in ("surprise", "self", "seq"):
-        with pytest.raises(RecipeError, match="does not go with its engines and parameters") as e:
+        with pytest.raises(RecipeError, match=r"does not go with its engines and parameters|engines are \w+; give") as e:
             make_drafter_of(module.replace("_", "-"), {name: 1})
         assert str(e.value).isprintable()
 
