@@ -58,7 +58,7 @@ def save_head(head: Head, directory: Path, texts: Mapping[str, str], bits: int =
             shutil.rmtree(directory)
         os.replace(partial, directory)
     except SafetensorError as e:  # a full disk, among others
-        raise OSError(f"{directory}: {first_line(e)}; free some space, or choose another place") from e
+        raise HeadError(f"cannot write {directory}: {first_line(e)}; free some space, or choose another place") from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -70,7 +70,7 @@ def save_checkpoint(
         save_file(tensors, partial, metadata=notes)
         os.replace(partial, file)
     except SafetensorError as e:  # a full disk, among others
-        raise OSError(f"{file}: {first_line(e)}; free some space, or choose another place") from e
+        raise HeadError(f"cannot write {file}: {first_line(e)}; free some space, or choose another place") from e
     finally:
         partial.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from specc.runtime.errors import HeadError
 from specc.training.answers import answer
 from specc.training.prompts import MARK
 
@@ -161,12 +162,18 @@ def _turns(
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all.
+
+    Raises:
+        HeadError: it cannot be written.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, file)
+    except OSError as e:
+        raise HeadError(f"cannot write {file}: {e.strerror}; free some space, or choose another place") from e
     finally:
         partial.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from specc.runtime.errors import HeadError
+from specc.runtime.errors import HeadError, first_line
 
 PARTIAL = ".partial"
 TYPES = {
@@ -54,6 +54,9 @@ def write_shard(file: Path, recordings: Sequence[Recording], notes: dict[str, An
         file: the shard.
         recordings: what it holds.
         notes: facts of the recording, by which a later run knows whether the file is of use to it.
+
+    Raises:
+        HeadError: the file cannot be written.
     """
     tensors = {
         "tokens": torch.cat([recording.tokens for recording in recordings]).int(),
@@ -67,7 +70,7 @@ def write_shard(file: Path, recordings: Sequence[Recording], notes: dict[str, An
         save_file(tensors, partial, metadata={"specc": json.dumps(notes, sort_keys=True)})
         os.replace(partial, file)
     except SafetensorError as e:  # a full disk, among others
-        raise OSError(f"{file}: {e}; free some space, or choose another place") from e
+        raise HeadError(f"cannot write {file}: {first_line(e)}; free some space, or choose another place") from e
     finally:
         partial.unlink(missing_ok=True)
 

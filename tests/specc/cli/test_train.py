@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from author import Author
 from shell import refused, specc
+
+from specc.huggingface import load_tokenizer
 
 SMALL = (
     "--prompts",
@@ -50,6 +56,41 @@ class TestVerb:
         assert "p.jsonl, line 2: expected" in refused(
             "train", model, "--recipe", "eagle3", "-o", tmp_path / "h", "--data", file
         )
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.torch
+def test_a_disk_that_is_full_while_recording_is_one_line_and_the_next_run_goes_on(model: Path, tmp_path: Path) -> None:
+    arguments = ("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", *SMALL)
+    with largest_file(300_000):
+        message = refused(*arguments)
+    assert "train-0000.safetensors: " in message and "free some space, or choose another place" in message
+    (shard,) = (tmp_path / "h.training").iterdir()
+    stamp = shard.stat().st_mtime_ns
+    assert shard.name == "heldout-0000.safetensors" and not (tmp_path / "h").exists()
+    assert specc(*arguments, "--json").json["updates"] == 2
+    assert shard.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.torch
+def test_a_disk_that_is_full_while_prompts_are_written_is_one_line(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specc.training.self_prompts.answer", Author(load_tokenizer(str(model))))
+    arguments = ("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", *SMALL, "--self-prompts", 20)
+    with largest_file(500):
+        message = refused(*arguments)
+    assert "prompts-0000.json" in message and not list((tmp_path / "h.training").iterdir())
 
 
 @pytest.mark.model

@@ -35,7 +35,9 @@ def test_a_damaged_shard_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"absent/a.safetensors: .*; free some space, or choose another place"):
+    with pytest.raises(
+        HeadError, match=r"cannot write .*absent/a.safetensors: .*; free some space, or choose another place"
+    ):
         write_shard(tmp_path / "absent" / "a.safetensors", recordings(1), {})
 
 
