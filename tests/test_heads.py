@@ -119,7 +119,7 @@ def test_a_second_turn_gives_the_tokens_of_a_new_session(runner: Model, recipe: 
 
 
 def test_requests_in_lanes_get_the_answers_that_each_gets_alone(compiled: Compiled) -> None:
-    prompts = [[*LONG, 7], [*LONG, 8, 9], [3, 4, 5] * 9, [*LONG, 7, 7]]
+    prompts = [[*LONG, 7], [*LONG, 8, 9], [3, 4, 5] * 9, [*LONG, 7, 7], [6, 7] * 9]
     options: list[dict[str, Any]] = [
         {"recipe": recipe, "temperature": 0.8 * (number % 2), "seed": number, "ignore_eos": True}
         for number, recipe in enumerate((*RECIPES, "plain"))
