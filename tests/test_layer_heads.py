@@ -88,8 +88,8 @@ def runner(heads: dict[str, Head], model: Path, tmp_path_factory: pytest.TempPat
         draft_dtype="fp32",
     )
     compile_bundle(options)
-    with specc.load(directory / "b.specc") as loaded:
-        yield loaded
+    with specc.load(directory / "b.specc") as bundle:
+        yield bundle
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

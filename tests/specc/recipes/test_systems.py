@@ -38,6 +38,7 @@ OWN_TESTS = {
     28: "test_the_mean_exit_of_s2d_is_not_the_deepest_and_rises_with_the_threshold",
     30: "test_swift",
     42: "test_fspad_takes_no_fewer_tokens_than_eagle",
+    43: "test_a_draft_takes_half_as_many_calls_as_it_has_tokens",
     45: "test_guessed_lengths_are_nearer_than_the_best_fixed_one",
     46: "test_dynamic_depth_accepts_more_for_each_call_than_a_fixed_depth",
     48: "test_cape_proposes_more_tokens_where_the_draft_is_less_sure",
