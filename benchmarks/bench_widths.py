@@ -281,7 +281,7 @@ def measure_steps(
     return results
 
 
-def step_figures(rounds: list[Milliseconds], copies: Mapping[str, int]) -> Iterator[tuple[Aim, float]]:
+def step_figures(rounds: list[Milliseconds]) -> Iterator[tuple[Aim, float]]:
     """Compute the ratios of steps, and of bandwidths, of all rounds."""
     for (dividend, divisor), aim in STEP_AIMS.items():
         if {dividend, divisor} <= rounds[0].keys():
@@ -363,7 +363,7 @@ def main() -> None:
     memory = {name: measure_memory(bundles[name]) for name in ("bf16", "fp32")}
     made = time.perf_counter()
     rounds = measure_steps(bundles, files, genai, copies, args.long, args.rounds)
-    figures = list(step_figures(rounds, copies))
+    figures = list(step_figures(rounds))
     figures.append((SIZE, bundle_size(bundles["bf16"]) / bundle_size(bundles["fp32"])))
     figures.append((MEMORY, memory["bf16"] / memory["fp32"]))
     if args.prompt_rounds:
