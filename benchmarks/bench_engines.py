@@ -34,7 +34,7 @@ STEPS, WARM_UP_STEPS = 15, 3  # In each measurement.
 # By title: the name of an engine, its tokens, and the rows before them.
 ENGINES = {
     "decode": ("decode", 1, CONTEXT), "decode int4": ("draft-quantized-self-draft", 1, CONTEXT),
-    "verify(8)": ("verify-chain-12", 8, CONTEXT), "verify(12)": ("verify-chain-12", 12, CONTEXT),
+    "verify(8)": ("verify-chain-8", 8, CONTEXT), "verify(12)": ("verify-chain-12", 12, CONTEXT),
     "verify(16)": ("verify-token-recycling", 16, CONTEXT), "chain(16)": ("verify-chain-16", 16, CONTEXT),
     "decode after 1024": ("decode", 1, LONG), "verify(16) after 1024": ("verify-token-recycling", 16, LONG),
     "chain(16) after 1024": ("verify-chain-16", 16, LONG),
@@ -99,6 +99,7 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
     import numpy as np
 
     import specc
+    from specc.runtime.call import Call
     from specc.runtime.sequence import Cache
     from specc.runtime.tree import Tree
 
@@ -113,7 +114,7 @@ def specc_worker(pipe: Connection, bundle: str) -> None:
         engine = session.engines[name]
         topology = engine.block.topology
         tree = topology if isinstance(topology, Tree) and tokens == engine.slots else Tree.chain(tokens)
-        pipe.send(milliseconds(partial(engine.run, caches[context], prompt[:tokens], tree)))
+        pipe.send(milliseconds(Call(engine, caches[context], 0, prompt[:tokens], tree).run))
 
 
 def proportional_set_size() -> int:

@@ -54,10 +54,10 @@ TYPES = {
 }  # of GGUF files, with llama.cpp's name
 WIDTHS = (4, 8, 16)
 WIDE = 15  # speculative tokens of a chain and of a tree of 16 slots
-CHAIN, TREE = "verify-chain-16", "verify-token-recycling"
+CHAIN, TREE = "verify-chain-{}", "verify-token-recycling"  # an engine runs all its slots, however few are used
 STEP_RECIPES = [f"--recipe={name}" for name in ("jacobi", "token-recycling")]
 WIDE_STEPS = [f"--set={name}.num_speculative_tokens={WIDE}" for name in ("jacobi", "token-recycling")]
-LOADED = ("prefill", "decode", CHAIN)  # engines whose memory is measured
+LOADED = ("prefill", "decode", CHAIN.format(16))  # engines whose memory is measured
 CONTENDERS = 3  # recipes that run on the prompts, the fastest of the compile
 COPY_ORDERS = 2  # reads and writes of a copy, by its bytes
 Milliseconds = Mapping[str, float]
@@ -233,10 +233,10 @@ def step_orders(long: int) -> Iterator[tuple[str, str, tuple[str, int, int]]]:
     for name, bundle in (("bf16", "bf16"), ("int4", "int4 widths")):
         yield f"{name} decode", bundle, ("decode", 1, CONTEXT)
         for width in WIDTHS:
-            yield f"{name} verify({width})", bundle, (CHAIN, width, CONTEXT)
+            yield f"{name} verify({width})", bundle, (CHAIN.format(width), width, CONTEXT)
     yield "bf16 tree(16)", "bf16", (TREE, WIDE + 1, CONTEXT)
     yield "bf16 decode, long", "bf16", ("decode", 1, long)
-    yield "bf16 verify(16), long", "bf16", (CHAIN, 16, long)
+    yield "bf16 verify(16), long", "bf16", (CHAIN.format(16), 16, long)
     yield "bf16 tree(16), long", "bf16", (TREE, WIDE + 1, long)
 
 
