@@ -87,7 +87,7 @@ def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[
     """
     passes: list[Pass] = [graft for graft in grafts if f"{STATE}{graft.name}" in block.outputs]
     topology = block.topology
-    passes += _layers(block.layers)
+    passes += _layers(block.layers, reads_states=bool(block.inputs))
     passes.append(LowerAttention(capacity))
     if block.quantized_group:
         passes.append(QuantizedRows(block.quantized_group))
@@ -107,7 +107,7 @@ def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[
     return passes
 
 
-def _layers(layers: Layers) -> list[Pass]:
+def _layers(layers: Layers, reads_states: bool) -> list[Pass]:
     """Return the passes that choose which of the model's layers run, and in which order."""
     passes: list[Pass] = []
     if layers.exit_after is not None:
@@ -117,7 +117,7 @@ def _layers(layers: Layers) -> list[Pass]:
     if layers.parallel_group > 1:
         passes.append(ParallelLayers(layers.parallel_group))
     if layers.skip_attention or layers.skip_mlp:
-        passes.append(SkipSublayers(layers.skip_attention, layers.skip_mlp))
+        passes.append(SkipSublayers(layers.skip_attention, layers.skip_mlp, reads_states))
     return passes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch.fx import GraphModule, Node
 
@@ -26,6 +26,8 @@ class SkipSublayers(Pass):
 
     attention: tuple[int, ...] = ()
     mlp: tuple[int, ...] = ()
+    # Whether the graph has an input with what the layers said of the past. Then none of them needs to attend.
+    reads_states: bool = field(default=False, repr=False)
 
     def __call__(self, graph: GraphModule) -> int:
         path_by_layer = layers(graph)
@@ -47,5 +49,5 @@ class SkipSublayers(Pass):
         absent = [i for i in (*self.attention, *self.mlp) if i not in path_by_layer]
         if absent:
             raise PassError(f"no layer {absent[0]}; the graph has {min(path_by_layer)}..{max(path_by_layer)}")
-        if set(self.attention) >= path_by_layer.keys():
+        if set(self.attention) >= path_by_layer.keys() and not self.reads_states:
             raise PassError("nothing would be left that attends to the past; keep one layer's attention")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .call import Call
-from .draft import Outputs
+from .draft import ONE_SLOT, Outputs
 from .engine import Engine
 from .sequence import TARGET, Cache, Sequence
 from .tree import Tree
@@ -24,7 +24,8 @@ class HeadRoot(NamedTuple):
     """The result of the call that ran the pending token.
 
     Attributes:
-        cache: the head's cache, with a row for each token of the text but the first.
+        cache: the head's cache, with a row for each token of the text but the first. It is the target's if the head
+            does not attend, and so has no rows.
         outputs: the outputs of the pending token, as those of an engine of one slot.
     """
 
@@ -48,6 +49,17 @@ class HeadRows(NamedTuple):
     states: np.ndarray
 
 
+def reading_engines(draft: Engine, *readers: Engine) -> list[Engine]:
+    """Return the engines that can run the tokens of the text, narrowest first.
+
+    Args:
+        draft: the engine of drafts. It is left out if it leaves out layers, which only the tokens of the text run.
+        readers: the other engines of the head.
+    """
+    engines = (draft, *readers) if draft.block.layers == readers[0].block.layers else readers
+    return sorted(engines, key=lambda engine: engine.slots)
+
+
 def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outputs, HeadRoot | None]:
     """Yield the calls that run the tokens which the head's cache lacks, and commit them.
 
@@ -58,6 +70,14 @@ def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outpu
     Returns:
         The last row; None if the text has no token with a state before it.
     """
+    block = engines[0].block
+    if block.cache == TARGET:  # The head has no rows, so the pending token alone runs.
+        states, rows = seq.cache.states.get(block.model), len(seq.tokens) - 1
+        if states is None or not rows:
+            return None
+        inputs = {"state": states[rows - 1 : rows]}
+        last = yield Call(engines[0], seq.cache, 0, seq.tokens[rows:], ONE_SLOT, inputs)
+        return HeadRoot(seq.cache, last.only(0))
     left = yield from feeding_head(engines, seq, engines[-1].slots)
     if left is None:
         return None
@@ -80,10 +100,10 @@ def feeding_head(engines: Items[Engine], seq: Sequence, most: int) -> Generator[
         The tokens that are left, the pending one at least; None if the text has no token with a state before it.
     """
     block = engines[0].block
-    cache, keys = seq.caches[block.cache], row_keys(seq.tokens)
-    states = seq.cache.states.get(block.model)
-    if states is None or not keys:
+    states, rows = seq.cache.states.get(block.model), len(seq.tokens) - 1
+    if states is None or not rows:
         return None
+    cache, keys = seq.caches[block.cache], row_keys(seq.tokens)
     keys_left = [*cache.sync(keys[:-1]), keys[-1]]  # The last row runs in any case, for its outputs.
     while len(keys_left) > most:
         start, width = len(cache), min(engines[-1].slots, len(keys_left) - 1)

@@ -10,10 +10,17 @@ from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 
 SIZE, VOCABULARY, LAYERS, KNOWN = 32, 40, 3, 24
+LAYER: dict[str, float] = {"heads": 4, "key_heads": 2, "head_size": 8, "mlp_size": 48, "rope_theta": 1e4, "eps": 1e-6}
 SETTINGS: dict[str, dict[str, float]] = {
-    "eagle3": {"heads": 4, "key_heads": 2, "head_size": 8, "mlp_size": 48, "rope_theta": 1e4, "eps": 1e-6},
+    "eagle3": LAYER,
     "medusa": {"heads": 3, "eps": 1e-6},
     "blockwise": {"heads": 3, "hidden": 48, "eps": 1e-5},
+    "hydra": {"depths": 3, "hidden": 32, "eps": 1e-5},
+    "hydra_plus_plus": {**LAYER, "depths": 3, "hidden": 32, "layers": 1, "mlp_layers": 2},
+    "recurrent_drafter": {"recurrent": 24, "hidden": 48, "eps": 1e-5},
+    "clover": {**LAYER, "layers": 1, "parts": 4},
+    "clover_2": {**LAYER, "layers": 2, "parts": 4, "cosine": 1, "hidden": 32},
+    "amphista": {**LAYER, "guesses": 3, "parts": 4, "hidden": 48},
 }
 SETTINGS |= {
     "eagle": SETTINGS["eagle3"] | {"final_norm": 0},
@@ -34,6 +41,7 @@ TAPS = {
     "fspad": (LAYERS,),
     "falcon": (LAYERS,),
 }
+TAPS |= {name: (-1,) for name in SETTINGS if name not in TAPS}
 
 
 def tables() -> Tensor:

@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.model]
 
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
 RECIPES = ("eagle3", "eagle3-tree", "eagle3-lookup", "medusa")
-ALL_RECIPES = (*RECIPES, "blockwise")
+ALL_RECIPES = (*RECIPES, "blockwise", "hydra", "hydra-plus-plus", "recurrent-drafter", "clover", "clover-2", "amphista")
 LONG = [i % 400 for i in range(150)]  # longer than the engine that reads prompts
 
 

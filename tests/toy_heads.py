@@ -14,14 +14,23 @@ from transformers import PreTrainedModel
 
 from specc.heads import Head, HeadConfig, Target, build_head, digest, save_head
 from specc.heads.eagle3 import Eagle3
+from specc.heads.sequential import Sequential
+from specc.heads.stacked import Stacked
 
 PROMPT, TOKENS = 24, 56  # of a text
+LAYER: dict[str, float] = {"heads": 4, "key_heads": 2, "head_size": 16, "mlp_size": 96, "rope_theta": 1e4, "eps": 1e-5}
 SETTINGS: dict[str, dict[str, float]] = {
-    "eagle3": {"heads": 4, "key_heads": 2, "head_size": 16, "mlp_size": 96, "rope_theta": 1e4, "eps": 1e-5},
+    "eagle3": LAYER,
     "medusa": {"heads": 3, "eps": 1e-5},
     "blockwise": {"heads": 3, "hidden": 48, "eps": 1e-5},
+    "hydra": {"depths": 3, "hidden": 32, "eps": 1e-5},
+    "hydra_plus_plus": {**LAYER, "depths": 3, "hidden": 32, "layers": 1, "mlp_layers": 2},
+    "recurrent_drafter": {"recurrent": 24, "hidden": 48, "eps": 1e-5},
+    "clover": {**LAYER, "layers": 1, "parts": 4},
+    "clover_2": {**LAYER, "layers": 2, "parts": 4, "cosine": 1, "hidden": 32},
+    "amphista": {**LAYER, "guesses": 3, "parts": 4, "hidden": 48},
 }
-TAPS = {"eagle3": (0, 1, -1), "medusa": (-1,), "blockwise": (-1,)}
+TAPS = {name: (0, 1, -1) if name == "eagle3" else (-1,) for name in SETTINGS}
 
 
 def target_of(model: PreTrainedModel) -> Target:
@@ -99,8 +108,12 @@ def _logits(head: Head, ids: Tensor, positions: Tensor, state: Tensor) -> Tensor
     """Run a head's forward with attention that has gradients."""
     if isinstance(head, Eagle3):
         return head.logits(head.run_layers(ids, positions, state, [_attend] * len(head.layers)))
-    logits: Tensor = head(ids, positions, state)["logits"]
-    return logits
+    if isinstance(head, Sequential):
+        x, _ = head.step(ids, head.run_layers(positions, state, [_attend] * head.context_layers))
+        return head.logits(x)
+    if isinstance(head, Stacked):
+        return head.logits(head.features(ids, positions, state, [_attend] * len(head.attention())))
+    raise TypeError(f"{type(head).__name__} has no way to be fitted")
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -39,15 +39,21 @@ STATE_SIZE = 2
 HALVES = np.arange(0, 64, 16, dtype=np.uint64)  # float32 has whole numbers of 24 bits, so a state is four of 16.
 STACKED = HeadFacts(stack=3, recurrent=False, attends=False)
 HEADS = {
+    "amphista": HeadFacts(stack=3, recurrent=False),
     "blockwise": STACKED,
+    "clover": HeadFacts(context_layers=1),
+    "clover_2": HeadFacts(context_layers=2),
     "eagle": HeadFacts(),
     "eagle3": HeadFacts(),
+    "hydra": HeadFacts(attends=False),
+    "hydra_plus_plus": HeadFacts(context_layers=1),
     "medusa": STACKED,
     "mtp": HeadFacts(),
     "peagle": HeadFacts(recurrent=False),
     "adaeagle": HeadFacts(),
     "fspad": HeadFacts(),
     "falcon": HeadFacts(stack=2),
+    "recurrent_drafter": HeadFacts(attends=False),
 }
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]

@@ -7,7 +7,7 @@ from typing import Any
 from ..call import Call
 from ..draft import ONE_SLOT, Accepted, Draft, Outputs, Verified
 from ..draft_chain import chaining
-from ..draft_head import HeadRoot, running_head
+from ..draft_head import HeadRoot, reading_engines, running_head
 from ..engine import Engine
 from ..errors import RecipeError
 from ..lengths import LengthPolicy
@@ -34,9 +34,9 @@ class Eagle(Drafter):
         Raises:
             RecipeError: a parameter is out of range, or the head returns no logits to sample from.
         """
-        self.engine, self.engines = draft, (draft, feed, prefill)
+        self.engine, self.engines = draft, reading_engines(draft, feed, prefill)
         self.sample, self.length = sample, LengthPolicy(**length)
-        if sample and not all("logits" in engine.block.outputs for engine in self.engines):
+        if sample and not all("logits" in engine.block.outputs for engine in (draft, feed, prefill)):
             raise RecipeError("the head returns no probabilities to sample drafts from; compile the bundle again")
 
     def open(self, seq: Sequence) -> EagleDrafting:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..draft import Draft
 from ..draft_candidates import Candidates
-from ..draft_head import running_head
+from ..draft_head import reading_engines, running_head
 from ..engine import Engine
 from ..node_budget import NodeBudget, StepCosts
 from ..sequence import Sequence
@@ -48,7 +48,7 @@ class EagleTree(Drafter):
             step_costs: see `NodeBudget`.
         """
         check_counts(max_depth=max_depth)
-        self.engine, self.engines = draft, sorted((draft, feed, prefill), key=lambda engine: engine.slots)
+        self.engine, self.engines = draft, reading_engines(draft, feed, prefill)
         self.budget, self.depth = NodeBudget(num_speculative_tokens, step_costs), max_depth
 
     def open(self, seq: Sequence) -> EagleTreeDrafting[Any]:

@@ -130,7 +130,9 @@ def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: M
     with torch.no_grad():
         outputs = ready(*_example(ready, hidden_size))
     stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
-    facts = HeadFacts(stack=stack, recurrent="state" in outputs, attends=ready.attends)
+    facts = HeadFacts(
+        stack=stack, recurrent="state" in outputs, attends=ready.attends, context_layers=ready.context_layers
+    )
     return TargetHead(name=name, module=ready, outputs=tuple(outputs), facts=facts, hidden_size=hidden_size)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from specc.heads.adaeagle import AdaEagle
+from specc.heads.amphista import Amphista
 from specc.heads.blockwise import Blockwise
+from specc.heads.clover import Clover
 from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
 from specc.heads.falcon import Falcon
 from specc.heads.fspad import Fspad
 from specc.heads.head import Head, HeadConfig
+from specc.heads.hydra import Hydra
 from specc.heads.medusa import Medusa
 from specc.heads.peagle import Peagle
+from specc.heads.recurrent_drafter import RecurrentDrafter
 from specc.runtime.errors import HeadError
 
 ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
@@ -25,6 +29,12 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "adaeagle": AdaEagle,
     "fspad": Fspad,
     "falcon": Falcon,
+    "hydra": Hydra,
+    "hydra_plus_plus": Hydra,
+    "recurrent_drafter": RecurrentDrafter,
+    "clover": Clover,
+    "clover_2": Clover,
+    "amphista": Amphista,
 }
 
 

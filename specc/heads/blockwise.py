@@ -21,7 +21,7 @@ class Blockwise(SharedProduct):
     """
 
     def __init__(self, config: HeadConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, int(setting(config, "heads")))
         size = config.target.hidden_size
         self.hidden = nn.Linear(size, int(setting(config, "hidden")))
         self.parts = nn.Linear(self.hidden.out_features, self.count * size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specc.heads.head import HeadConfig, linear
+from specc.heads.head import HeadConfig, linear, setting
 from specc.heads.layer import Attend
 from specc.heads.stacked import Stacked
 
@@ -21,7 +21,7 @@ class Medusa(Stacked):
     """
 
     def __init__(self, config: HeadConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, int(setting(config, "heads")))
         size, count = config.target.hidden_size, self.count
         self.blocks = nn.ModuleList(nn.Linear(size, size) for _ in range(count))
         self.heads = nn.ModuleList(linear(size, config.draft_vocab_size) for _ in range(count))

@@ -10,7 +10,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from specc.heads.head import HeadConfig, LastStateHead, linear, setting
+from specc.heads.head import HeadConfig, LastStateHead, linear
 from specc.heads.layer import Attend
 
 
@@ -18,14 +18,14 @@ class Stacked(LastStateHead):
     """A head with K guesses for a state, each of the token one place further than the guess before it.
 
     Attributes:
-        count: K, the setting `heads`.
+        count: K.
     """
 
     attends = False
 
-    def __init__(self, config: HeadConfig) -> None:
+    def __init__(self, config: HeadConfig, count: int) -> None:
         super().__init__(config)
-        self.count = int(setting(config, "heads"))
+        self.count = count
 
     @abstractmethod
     def features(self, input_ids: Tensor, position_ids: Tensor, state: Tensor, attention: list[Attend]) -> list[Tensor]:
@@ -66,8 +66,8 @@ class Stacked(LastStateHead):
 class SharedProduct(Stacked):
     """A head whose guesses go through one product, which starts as the model's own."""
 
-    def __init__(self, config: HeadConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: HeadConfig, count: int) -> None:
+        super().__init__(config, count)
         self.head = linear(config.target.hidden_size, config.draft_vocab_size)
 
     def product_of(self, depth: int) -> nn.Linear:

@@ -50,7 +50,8 @@ from specc.recipes.self_draft import (
     SHORT_CONTEXT,
     STAGED,
 )
-from specc.recipes.stacked_heads import BLOCKWISE, MEDUSA
+from specc.recipes.sequential_heads import CLOVER, CLOVER_2, HYDRA, HYDRA_PLUS_PLUS, RECURRENT_DRAFTER
+from specc.recipes.stacked_heads import AMPHISTA, BLOCKWISE, MEDUSA
 from specc.recipes.swift import SWIFT
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
 from specc.runtime.errors import RecipeError, nearest
@@ -163,6 +164,12 @@ METHODS = table(
     ADAEAGLE,
     FSPAD,
     FALCON,
+    HYDRA,
+    HYDRA_PLUS_PLUS,
+    RECURRENT_DRAFTER,
+    CLOVER,
+    CLOVER_2,
+    AMPHISTA,
 )
 
 

@@ -7,17 +7,19 @@ from dataclasses import fields, replace
 from typing import Any
 
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
-from specc.recipes.entry import Facts, Parameter, Values
+from specc.recipes.entry import Facts, HeadFacts, Parameter, Values
 from specc.runtime.acceptance import with_parameters
 from specc.runtime.block import STATE, Block, Frontier, Layers
 from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import RecipeError
 from specc.runtime.lengths import LengthPolicy
 from specc.runtime.method import load_acceptance
+from specc.runtime.sequence import TARGET
 from specc.runtime.tree import Tree
 
 DECODE = Block(Tree.chain(1))
 RANKS = 8  # successors of a token that an engine returns, likeliest first
+ANY_HEAD = HeadFacts()
 LENGTH_ARGUMENTS = tuple(field.name for field in fields(LengthPolicy))
 RANKED_OUTPUTS = ("ids", f"top_k:{RANKS}", "logits")
 
@@ -42,17 +44,35 @@ def committing(block: Block, heads: Iterable[str]) -> Block:
     return replace(block, outputs=(*block.outputs, *(f"{STATE}{name}" for name in heads)))
 
 
-def head_block(head: str, topology: Tree | Frontier, *, last_row: bool = False, logits: bool = False) -> Block:
-    """Return a block of a recurrent head, which has rows of its own.
+def head_block(
+    head: str,
+    topology: Tree | Frontier,
+    facts: HeadFacts = ANY_HEAD,
+    *,
+    last_row: bool = False,
+    logits: bool = False,
+    drafts: bool = False,
+) -> Block:
+    """Return a block of a recurrent head, which has rows of its own if it attends.
 
     Args:
         head: the head's architecture.
         topology: how many slots there are, and which see which.
+        facts: of the head.
         last_row: whether only the last slot's token is guessed.
         logits: whether it returns logits, from which drafts are sampled.
+        drafts: whether it runs drafted tokens alone, which need no layers that read the text.
     """
-    outputs = ("ids", f"top_k:{RANKS}", *(("logits",) if logits else ()), "next_state")
-    return Block(topology, outputs, last_row=last_row, model=head, cache=head, inputs=("state",))
+    skipped = tuple(range(facts.context_layers)) if drafts else ()
+    return Block(
+        topology,
+        ("ids", f"top_k:{RANKS}", *(("logits",) if logits else ()), "next_state"),
+        Layers(skip_attention=skipped, skip_mlp=skipped),
+        last_row=last_row,
+        model=head,
+        cache=head if facts.attends else TARGET,
+        inputs=("state",),
+    )
 
 
 def draft_model(topology: Tree | Frontier) -> dict[str, Block]:

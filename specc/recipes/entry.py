@@ -21,11 +21,13 @@ class HeadFacts:
         stack: how many tokens it guesses from one state, one after the other.
         recurrent: whether it returns the state for its own next slot.
         attends: whether it attends to the tokens before, so that it has rows of its own.
+        context_layers: how many layers the tokens of the text run, and drafts do not.
     """
 
     stack: int = 1
     recurrent: bool = True
     attends: bool = True
+    context_layers: int = 0
 
 
 class Family(Enum):

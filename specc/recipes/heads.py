@@ -4,33 +4,46 @@ from __future__ import annotations
 
 from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, chains, count, head_block, length_arguments
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
-from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.drafters.eagle_lookup import check_match_rates
 from specc.runtime.node_budget import NodeBudget, check_step_costs
 from specc.runtime.tree import Tree
 
 
-def _plan_chain(head: str, values: Values, facts: Facts) -> MethodBlocks:
+def plan_chain(head: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan chains by a recurrent head. After a step, one call runs the accepted tokens beside the target's states."""
     slots = 1 + count(values, "num_speculative_tokens")
-    engines = {"draft": head_block(head, Tree.chain(1), logits=True), **_reading_blocks(head, slots)}
+    engines = drafting_blocks(head, Tree.chain(1), slots, facts)
     return MethodBlocks(chains(slots), engines, length_arguments(values))
 
 
-def _reading_blocks(head: str, slots: int) -> dict[str, Block]:
-    """Return the blocks of a head that run accepted tokens: those of a step of so many slots, and of a prompt.
+def drafting_blocks(head: str, topology: Tree | Frontier, slots: int, facts: Facts) -> dict[str, Block]:
+    """Return the blocks of a recurrent head: one that drafts, and those that run accepted tokens.
 
-    Recipes with trees have them with logits too, so that they share them with chains, whose drafts can be sampled.
+    Those that run accepted tokens have logits for trees too, so that trees share them with chains, whose drafts can be
+    sampled.
+
+    Args:
+        head: its name.
+        topology: that of a call that drafts.
+        slots: accepted tokens of a step at most.
+        facts: of the model and its heads.
     """
+    head_facts = facts.heads.get(head, HeadFacts())
+    draft = head_block(head, topology, head_facts, logits=isinstance(topology, Tree), drafts=True)
+    if not head_facts.attends:  # It needs the last token alone, so one block reads steps and prompts.
+        last = head_block(head, Tree.chain(1), head_facts, logits=True)
+        return {"draft": draft, "feed": last, "prefill": last}
     return {
-        "feed": head_block(head, Tree.chain(slots), last_row=True, logits=True),
-        "prefill": head_block(head, Tree.chain(WIDTHS.prefill), last_row=True, logits=True),
+        "draft": draft,
+        "feed": head_block(head, Tree.chain(slots), head_facts, last_row=True, logits=True),
+        "prefill": head_block(head, Tree.chain(WIDTHS.prefill), head_facts, last_row=True, logits=True),
     }
 
 
 def _plan_eagle(values: Values, facts: Facts) -> MethodBlocks:
-    return _plan_chain("eagle", values, facts)
+    return plan_chain("eagle", values, facts)
 
 
 _CHAIN = {
@@ -70,7 +83,7 @@ EAGLE = Method(
 
 
 def _plan_eagle2(values: Values, facts: Facts) -> MethodBlocks:
-    return _plan_tree("eagle", values, facts)
+    return plan_tree("eagle", values, facts)
 
 
 EAGLE2 = Method(
@@ -99,7 +112,7 @@ EAGLE2 = Method(
 
 
 def _plan_mtp(values: Values, facts: Facts) -> MethodBlocks:
-    return _plan_chain("mtp", values, facts)
+    return plan_chain("mtp", values, facts)
 
 
 MTP = Method(
@@ -156,7 +169,7 @@ PEAGLE = Method(
 
 
 def _plan_adaeagle(values: Values, facts: Facts) -> MethodBlocks:
-    return _plan_chain("adaeagle", values, facts)
+    return plan_chain("adaeagle", values, facts)
 
 
 ADAEAGLE = Method(
@@ -185,7 +198,7 @@ ADAEAGLE = Method(
 
 
 def _plan_fspad(values: Values, facts: Facts) -> MethodBlocks:
-    return _plan_tree("fspad", values, facts)
+    return plan_tree("fspad", values, facts)
 
 
 FSPAD = Method(
@@ -251,7 +264,7 @@ FALCON = Method(
 
 
 def _plan_eagle3(values: Values, facts: Facts) -> MethodBlocks:
-    return _plan_chain("eagle3", values, facts)
+    return plan_chain("eagle3", values, facts)
 
 
 EAGLE3 = Method(
@@ -277,7 +290,7 @@ EAGLE3 = Method(
 )
 
 
-def _plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
+def plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan trees by a recurrent head. A call runs some nodes of a level, which see those above them in the tree."""
     slots, depth = 1 + count(values, "num_speculative_tokens"), count(values, "max_depth")
     costs = step_costs(slots) if values["step_costs"] is None else check_step_costs(values["step_costs"])
@@ -286,7 +299,7 @@ def _plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
     width = TREES.frontier
     frontier = Frontier(width, 1 + width * depth)
     longest = slots if "match_rates" in values else 1 + depth
-    engines = {"draft": head_block(head, frontier), **_reading_blocks(head, longest)}
+    engines = drafting_blocks(head, frontier, longest, facts)
     widths = [n for n, _ in costs if 1 < n < slots]
     return MethodBlocks((DECODE, *(Block(Parents(n)) for n in (*widths, slots))), engines, arguments)
 
@@ -298,7 +311,7 @@ def step_costs(slots: int) -> list[tuple[int, float]]:
 
 
 def _plan_eagle3_tree(values: Values, facts: Facts) -> MethodBlocks:
-    return _plan_tree("eagle3", values, facts)
+    return plan_tree("eagle3", values, facts)
 
 
 EAGLE3_TREE = Method(
@@ -328,7 +341,7 @@ EAGLE3_TREE = Method(
 
 def _plan_eagle3_lookup(values: Values, facts: Facts) -> MethodBlocks:
     check_match_rates(values["match_rates"])
-    return _plan_tree("eagle3", values, facts)
+    return plan_tree("eagle3", values, facts)
 
 
 EAGLE3_LOOKUP = Method(

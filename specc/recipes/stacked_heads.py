@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from specc.recipes.blocks import DECODE, RANKS, TREE, count
-from specc.recipes.defaults import TREES
+from specc.recipes.defaults import TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError
+from specc.runtime.sequence import TARGET
 from specc.runtime.tree import Tree
 
 
-def _plan(head: str, tree: Tree) -> MethodBlocks:
+def _plan(head: str, tree: Tree, facts: Facts) -> MethodBlocks:
     """Plan drafts of one tree, which one call of the heads fills."""
-    draft = Block(Tree.chain(1), (f"top_k:{RANKS}",), model=head, inputs=("state",))
-    return MethodBlocks((DECODE, Block(tree)), {"draft": draft}, {"tree": tree.parents})
+    attends = head in facts.heads and facts.heads[head].attends
+    draft = Block(Tree.chain(1), (f"top_k:{RANKS}",), model=head, cache=head if attends else TARGET, inputs=("state",))
+    engines = {"draft": draft}
+    if attends:
+        slots = {"feed": 1 + int(tree.depth.max()), "prefill": WIDTHS.prefill}
+        engines |= {role: replace(draft, topology=Tree.chain(count), last_row=True) for role, count in slots.items()}
+    return MethodBlocks((DECODE, Block(tree)), engines, {"tree": tree.parents})
 
 
 def _guesses(head: str, facts: Facts) -> int:
@@ -29,7 +37,7 @@ def _plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
         raise RecipeError(f"tree has {deepest} levels; the head guesses {heads} tokens: give {heads} levels at most")
     if (widest := max(tree.rank)) >= RANKS:
         raise RecipeError(f"tree has a child of rank {widest}; {head} has {RANKS} of each token: use 0..{RANKS - 1}")
-    return _plan(head, tree)
+    return _plan(head, tree, facts)
 
 
 def _plan_medusa(values: Values, facts: Facts) -> MethodBlocks:
@@ -68,7 +76,7 @@ MEDUSA = Method(
 def _plan_blockwise(values: Values, facts: Facts) -> MethodBlocks:
     most = _guesses("blockwise", facts)
     length = most if values["num_speculative_tokens"] is None else count(values, "num_speculative_tokens", most=most)
-    return _plan("blockwise", Tree.chain(1 + length))
+    return _plan("blockwise", Tree.chain(1 + length), facts)
 
 
 BLOCKWISE = Method(
@@ -97,4 +105,37 @@ BLOCKWISE = Method(
     },
     needs=("head",),
     head="blockwise",
+)
+
+
+def _plan_amphista(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_tree("amphista", values, facts)
+
+
+AMPHISTA = Method(
+    name="amphista",
+    title="Amphista's trained guesses, which attend to each other, on a static tree",
+    try_when="An Amphista head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    about=(
+        "Two trained layers adapt the model's hidden states to drafting. Then a slot is made for each token ahead. "
+        "Each slot attends to all of them, the later ones too. One call gives all guesses. They fill a tree that is "
+        "fixed when the bundle is compiled. The model verifies it in one step."
+    ),
+    paper="Amphista, Li et al. 2024, arXiv:2406.13170",
+    departures=(
+        "The slots correct a linear guess, which starts from a closed form; the paper's make the whole guess.",
+        "The tree is smaller, since a step with 64 slots costs much more on a CPU than on a GPU.",
+        "Acceptance is by match; the paper's typical acceptance is lossy, and a request can ask for it.",
+    ),
+    family=Family.HEADS,
+    drafter="medusa",
+    topology="static tree",
+    length="budget",
+    plan=_plan_amphista,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes", "63"),
+        "tree": TREE,
+    },
+    needs=("head",),
+    head="amphista",
 )

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from specc.runtime.errors import HeadError
-from specc.training import adaeagle, blockwise, eagle, eagle3, falcon, fspad, medusa, peagle
+from specc.training import (
+    adaeagle,
+    amphista,
+    blockwise,
+    clover,
+    eagle,
+    eagle3,
+    falcon,
+    fspad,
+    hydra,
+    medusa,
+    peagle,
+    recurrent_drafter,
+)
 from specc.training.course import Course
 
 COURSES: Mapping[str, Course] = {
@@ -18,6 +31,12 @@ COURSES: Mapping[str, Course] = {
     "adaeagle": adaeagle.COURSE,
     "fspad": fspad.COURSE,
     "falcon": falcon.COURSE,
+    "hydra": hydra.COURSE,
+    "hydra-plus-plus": hydra.PLUS_PLUS,
+    "recurrent-drafter": recurrent_drafter.COURSE,
+    "clover": clover.COURSE,
+    "clover-2": clover.CLOVER_2,
+    "amphista": amphista.COURSE,
 }
 
 

@@ -55,6 +55,13 @@ def test_a_parallel_layer_that_is_skipped_whole_hands_its_input_on() -> None:
     torch.testing.assert_close(graph(x)["logits"], model.head(model.layers[1](x)))
 
 
+def test_a_graph_that_reads_states_may_leave_out_all_attention() -> None:
+    model, x = Layers(), hidden_states()
+    graph = small(model, x=x)
+    passes.run([SkipSublayers((0, 1), (0, 1), reads_states=True)], graph)
+    torch.testing.assert_close(graph(x)["logits"], model.head(x))
+
+
 @pytest.mark.parametrize(
     ("attention", "mlp", "error"),
     [

@@ -9,7 +9,7 @@ from specc.recipes import DECODE, committing, prefill
 from specc.recipes.blocks import head_block
 from specc.runtime.call import finish
 from specc.runtime.draft import Outputs
-from specc.runtime.draft_head import HeadRoot, draft_rows, row_keys, running_head
+from specc.runtime.draft_head import HeadRoot, draft_rows, reading_engines, row_keys, running_head
 from specc.runtime.engine import Engine
 from specc.runtime.sequence import Cache, Sequence
 from specc.runtime.tree import Tree
@@ -89,6 +89,24 @@ def test_rows_of_a_target_that_returns_no_states_are_not_read() -> None:
     seq = Sequence(list(PROMPT), world.caches)
     world.engine(DECODE).extend(seq.cache, seq.tokens[:-1])
     assert finish(running_head(engines_of(world, 1), seq)) is None
+
+
+def test_a_head_without_rows_runs_the_last_token_alone_and_leaves_the_targets_rows() -> None:
+    world = World()
+    seq = text_of(world, PROMPT)
+    engine = world.engine(head_block("hydra", Tree.chain(1), HEADS["hydra"]))
+    root = root_of([engine], seq)
+    assert root.cache is seq.cache and len(seq.cache) == len(PROMPT) - 1 and engine.calls == 1
+    assert engine.runner.inputs["state"][0, 0, 0] == seq.cache.states["hydra"][len(PROMPT) - 2, 0]
+
+
+def test_an_engine_that_leaves_out_layers_does_not_read_the_text() -> None:
+    world, facts = World(), HEADS["clover"]
+    draft = world.engine(head_block("clover", Tree.chain(1), facts, drafts=True))
+    feed, prefill = (world.engine(head_block("clover", Tree.chain(count), facts, last_row=True)) for count in (4, 64))
+    assert reading_engines(draft, prefill, feed) == [feed, prefill]
+    whole = world.engine(head_block("eagle3", Tree.chain(1)))
+    assert reading_engines(whole, prefill, feed) == [whole, feed, prefill]
 
 
 def test_numbers_of_rows_tell_texts_apart_from_the_first_token_on() -> None:

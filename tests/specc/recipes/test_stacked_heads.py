@@ -8,13 +8,14 @@ import pytest
 
 from specc.recipes.blocks import DECODE
 from specc.recipes.entry import Facts, HeadFacts, MethodBlocks
-from specc.recipes.stacked_heads import BLOCKWISE, MEDUSA
+from specc.recipes.stacked_heads import AMPHISTA, BLOCKWISE, MEDUSA
 from specc.runtime.block import Block
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 HEAD = HeadFacts(stack=3, recurrent=False, attends=False)
-FACTS = Facts(layers=8, vocab_size=500, heads={"medusa": HEAD, "blockwise": HEAD})
+ATTENDING = HeadFacts(stack=3, recurrent=False)
+FACTS = Facts(layers=8, vocab_size=500, heads={"medusa": HEAD, "blockwise": HEAD, "amphista": ATTENDING})
 
 
 def medusa(**values: Any) -> MethodBlocks:
@@ -51,3 +52,9 @@ def test_blockwise_drafts_a_chain_of_as_many_tokens_as_the_head_guesses() -> Non
 def test_blockwise_refuses_longer_chains_than_the_head_guesses() -> None:
     with pytest.raises(RecipeError, match="num_speculative_tokens is 4; give a whole number from 1 to 3"):
         blockwise(num_speculative_tokens=4)
+
+
+def test_amphista_has_rows_and_blocks_that_read_the_text() -> None:
+    blocks = AMPHISTA.plan(AMPHISTA.settle({}), FACTS)
+    assert {role: block.slots for role, block in blocks.engines.items()} == {"draft": 1, "feed": 4, "prefill": 64}
+    assert {block.cache for block in blocks.engines.values()} == {"amphista"}

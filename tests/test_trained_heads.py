@@ -1,0 +1,176 @@
+"""Heads that are trained on the demo model: what the papers claim of each kind, on held-out text of the model.
+
+Each head makes equally many updates. The model was trained on the files that the prompts come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from demo import EXAMPLES
+from torch import Tensor
+
+from specc.heads import Head, HeadConfig, build_head
+from specc.huggingface import load_model, load_tokenizer
+from specc.training.acceptance import measure, ranks
+from specc.training.batches import Batch, collate
+from specc.training.course import Course
+from specc.training.courses import COURSES
+from specc.training.distillation import Distillation
+from specc.training.prompts import prompt_tokens
+from specc.training.record import HELD_OUT, RecordingOptions, batches, record
+from specc.training.shards import Recording, read_shard
+from specc.training.teacher import Teacher, teacher_of
+from specc.training.trainer import Trainer, TrainerOptions
+
+pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
+MODEL = EXAMPLES / "pycode-10m"
+SOURCES = (argparse, ast, inspect)
+DEPTHS = 4
+UPDATES = 150
+
+
+@dataclass(frozen=True)
+class Text:
+    """Recorded text of the demo model."""
+
+    teacher: Teacher
+    train: list[Recording]
+    held_out: list[Recording]
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    directory = tmp_path_factory.mktemp("text")
+    model = load_model(str(MODEL))
+    options = RecordingOptions(taps=(-1,), prompts=200, answer_tokens=48, held_out=40)
+    files = [Path(inspect.getfile(module)) for module in SOURCES]
+    prompts = prompt_tokens(files, load_tokenizer(str(MODEL)), count=200, longest=64, seed=0)
+    teacher = teacher_of(model, "pycode-10m")
+    shards = record(model, teacher.target.digest, batches(prompts, options), directory, options, [])
+    parts: dict[bool, list[Recording]] = {True: [], False: []}
+    for file in shards:
+        parts[file.name.startswith(HELD_OUT)] += read_shard(file)
+    return Text(teacher, parts[False], parts[True], directory)
+
+
+@pytest.fixture(scope="module")
+def trained(text: Text) -> Callable[[str], Head]:
+    """Return a function that trains the head of a recipe, once."""
+    return cache(lambda name: train(text, COURSES[name], name))
+
+
+def train(text: Text, course: Course, name: str, **changes: float) -> Head:
+    """Train a head, with some of its settings changed."""
+    torch.manual_seed(0)
+    config = HeadConfig(
+        architecture=course.architecture,
+        target=text.teacher.target,
+        taps=course.taps(text.teacher.target.layers),
+        draft_vocab_size=text.teacher.target.vocab_size,
+        settings={**course.settings(text.teacher.config), **changes},
+    )
+    head = build_head(config)
+    head.attach(text.teacher.embedding)
+    course.start(head, text.teacher, text.train)
+    options = TrainerOptions(updates=UPDATES, evaluations=3, every=1e9, learning_rate=2e-3)
+    loss = Distillation(text.teacher, None)
+    Trainer(head, course, loss, options, text.directory / f"{name}.safetensors", {}).run(text.train, text.held_out)
+    return head
+
+
+def chain(text: Text, name: str, head: Head) -> float:
+    """Return the tokens that a step of greedy decoding gives with a chain of DEPTHS drafted tokens."""
+    return measure(head, COURSES[name], text.held_out, DEPTHS).chain
+
+
+def rates(text: Text, name: str, head: Head) -> list[float]:
+    """Return how often the first choice at each depth is the model's token, whatever the tokens before were."""
+    found = ranks(head, COURSES[name], text.held_out, DEPTHS)
+    return [
+        float(np.concatenate([ranked[depth, : -depth or None] == 0 for ranked in found]).mean())
+        for depth in range(DEPTHS)
+    ]
+
+
+def unigram(text: Text) -> float:
+    """Return how often the most frequent token of the training text is right in the held-out answers."""
+    best = torch.cat([recording.tokens for recording in text.train]).bincount().argmax()
+    answers = torch.cat([recording.tokens[recording.prompt :] for recording in text.held_out])
+    return float((answers == best).float().mean())
+
+
+def test_blockwise_guesses_get_worse_with_depth_and_save_a_sixth_of_the_passes(
+    text: Text, trained: Callable[[str], Head]
+) -> None:
+    head = trained("blockwise")
+    by_depth = rates(text, "blockwise", head)
+    assert by_depth == sorted(by_depth, reverse=True) and by_depth[0] > by_depth[-1]
+    assert min(by_depth[:2]) > unigram(text)
+    assert chain(text, "blockwise", head) > 1.2  # tokens a pass
+
+
+@pytest.mark.parametrize("name", ["hydra", "hydra-plus-plus", "recurrent-drafter", "clover", "clover-2"])
+def test_heads_that_read_drafted_tokens_beat_medusas(name: str, text: Text, trained: Callable[[str], Head]) -> None:
+    assert chain(text, name, trained(name)) > chain(text, "medusa", trained("medusa"))
+
+
+@pytest.mark.parametrize("name", ["clover", "clover-2", "hydra"])
+def test_the_second_guess_needs_the_first_token(name: str, text: Text, trained: Callable[[str], Head]) -> None:
+    """With shuffled tokens in the draft, the second guess is right less often."""
+    head, course = trained(name), COURSES[name]
+    right, wrong = (second_guess(head, course, text.held_out, shuffle) for shuffle in (False, True))
+    assert right > 1.2 * wrong
+
+
+@torch.no_grad()
+def second_guess(head: Head, course: Course, texts: list[Recording], shuffle: bool) -> float:
+    """Return how often the second guess is the text's token, with the text's token or another one drafted before it."""
+    generator = torch.Generator().manual_seed(0)
+    hits: list[Tensor] = []
+    for recording in texts:
+        batch = collate([recording])
+        tokens = (
+            batch.tokens[:, torch.randperm(batch.tokens.shape[1], generator=generator)] if shuffle else batch.tokens
+        )
+        rows = unroll_with(head, course, batch, tokens)[0, recording.prompt : -1]
+        hits.append(course.product(head, 1, rows).argmax(-1) == recording.tokens[recording.prompt + 2 :])
+    return float(torch.cat(hits).float().mean())
+
+
+def unroll_with(head: Head, course: Course, batch: Batch, tokens: Tensor) -> Tensor:
+    """Return what the second guess reads, [1, N, D], if the first guess saw the text and `tokens` were drafted."""
+    from specc.heads.sequential import Sequential
+    from specc.training.unroll import DraftAttention
+
+    assert isinstance(head, Sequential)
+    positions = torch.arange(batch.slots)[None]
+    attention = [DraftAttention() for _ in head.layers]
+    state = head.run_layers(positions, head.fuse(batch.states[:, :-1].float()), [*attention])
+    _, state = head.step(batch.tokens[:, 1:], state)
+    later = torch.nn.functional.pad(state[:, :-1], (0, 0, 1, 0))
+    x, _ = head.step(tokens[:, 1:], later)
+    return x
+
+
+def test_amphistas_slots_guess_better_if_they_see_later_ones(text: Text, trained: Callable[[str], Head]) -> None:
+    """The control sees earlier slots alone."""
+    control = train(text, COURSES["amphista"], "causal", causal=1)
+    ours, theirs = (sum(rates(text, "amphista", head)) for head in (trained("amphista"), control))
+    assert ours > theirs
+
+
+def test_the_control_of_amphista_differs_in_the_mask_alone(text: Text) -> None:
+    course = COURSES["amphista"]
+    settings = course.settings(text.teacher.config)
+    assert "causal" not in settings and replace(course).architecture == "amphista"
