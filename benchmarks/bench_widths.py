@@ -361,14 +361,14 @@ def main() -> None:
     bundles = make_bundles(args.model, args.directory, files)
     copies = {f"copy of {name}": read_bytes(bundles[name]) for name in BANDWIDTH}
     memory = {name: measure_memory(bundles[name]) for name in ("bf16", "fp32")}
-    made = time.perf_counter()
+    middle = time.perf_counter()
     rounds = measure_steps(bundles, files, genai, copies, args.long, args.rounds)
     figures = list(step_figures(rounds))
     figures.append((SIZE, bundle_size(bundles["bf16"]) / bundle_size(bundles["fp32"])))
     figures.append((MEMORY, memory["bf16"] / memory["fp32"]))
     if args.prompt_rounds:
         figures += plan_figures(measure_plans(bundles["int4"], files.get("Q4_0"), args.prompt_rounds))
-    seconds = {"to make files": made - start, "to measure": time.perf_counter() - made}
+    seconds = {"to make files": middle - start, "to measure": time.perf_counter() - middle}
     steps = {title: round(median(row[title] for row in rounds), 2) for title in rounds[0]}
     Console(soft_wrap=True).print(draw(figures))
     print(f"milliseconds of steps: {json.dumps(steps)}")

@@ -96,9 +96,9 @@ def chain(text: Text, name: str, head: Head) -> float:
 
 def rates(text: Text, name: str, head: Head) -> list[float]:
     """Return how often the first choice at each depth is the model's token, whatever the tokens before were."""
-    found = ranks(head, COURSES[name], text.held_out, DEPTHS)
+    texts = ranks(head, COURSES[name], text.held_out, DEPTHS)
     return [
-        float(np.concatenate([ranked[depth, : -depth or None] == 0 for ranked in found]).mean())
+        float(np.concatenate([ranked[depth, : -depth or None] == 0 for ranked in texts]).mean())
         for depth in range(DEPTHS)
     ]
 

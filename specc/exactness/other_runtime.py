@@ -88,9 +88,9 @@ def _program(runtime: str) -> str:
     name = PROGRAMS.get(runtime, runtime)
     program = shutil.which(name)
     if program is None:
-        known = ", ".join((PYTHON, *PROGRAMS))
+        names = ", ".join((PYTHON, *PROGRAMS))
         where = (
-            f"the program {name}, which is not on PATH" if runtime in PROGRAMS else f"no program, and none of {known}"
+            f"the program {name}, which is not on PATH" if runtime in PROGRAMS else f"no program, and none of {names}"
         )
         raise BackendError(f"the runtime {runtime} is {where}; give the path of a program that replays bundles")
     return program

@@ -40,9 +40,9 @@ class Hydra(Sequential):
         state = state + (1 - flags[..., :1]) * last  # Of the root, the state is the last one itself.
         tokens = torch.cat([token, before], -1)
         reached = functional.pad(flags, (1, 0), value=1.0)
-        chosen = reached - functional.pad(flags, (0, 1))  # 1 at the depth of the slot
+        at_depth = reached - functional.pad(flags, (0, 1))  # 1 at the depth of the slot
         hidden = torch.unflatten(functional.silu(self.first(torch.cat([state, tokens], -1))), -1, (self.depths, -1))
-        y = self.second((hidden * chosen[..., None]).flatten(-2))
+        y = self.second((hidden * at_depth[..., None]).flatten(-2))
         for layer in self.more:
             y = y + functional.silu(layer(y))
         return x + y, [reached[..., :-1], state, tokens[..., : -x.shape[-1]]]

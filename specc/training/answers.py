@@ -124,8 +124,8 @@ def largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if size % BLOCK:
         logits = functional.pad(logits, (0, -size % BLOCK), value=-torch.inf)
     blocks = logits.unflatten(1, (-1, BLOCK))
-    chosen = blocks.amax(-1).topk(min(count, blocks.shape[1]), sorted=False).indices
-    candidates = blocks.gather(1, chosen[..., None].expand(-1, -1, BLOCK)).flatten(1)
-    tokens = (chosen[..., None] * BLOCK + torch.arange(BLOCK)).flatten(1)
+    indices = blocks.amax(-1).topk(min(count, blocks.shape[1]), sorted=False).indices
+    candidates = blocks.gather(1, indices[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    tokens = (indices[..., None] * BLOCK + torch.arange(BLOCK)).flatten(1)
     values, places = candidates.float().topk(min(count, size))
     return tokens.gather(1, places), values

@@ -49,9 +49,9 @@ class Lanes:
         for lane, prompt in enumerate(prompts):
             self._tokens[lane, self._padding[lane] : self.start] = torch.tensor(prompt)
         size = model.config.get_text_config().hidden_size
-        kept = (len(prompts), self.columns if taps else 0)
-        self._states = torch.empty(*kept, len(taps) * size, dtype=torch.bfloat16)
-        self._final = torch.empty(*kept, size, dtype=torch.bfloat16)
+        shape = (len(prompts), self.columns if taps else 0)
+        self._states = torch.empty(*shape, len(taps) * size, dtype=torch.bfloat16)
+        self._final = torch.empty(*shape, size, dtype=torch.bfloat16)
         self._cache: Any = None
 
     def read_prompts(self) -> Tensor:

@@ -21,9 +21,9 @@ def widths() -> Iterator[Any]:
 
 
 def test_each_aim_of_a_step_has_its_orders(widths: Any) -> None:
-    made = {title for title, _, _ in widths.step_orders(1024)}
+    titles = {title for title, _, _ in widths.step_orders(1024)}
     peers = {"llama.cpp bf16", "llama.cpp Q4_0", "llama.cpp Q4_K_M", "genai int4"}
-    assert {title for pair in widths.STEP_AIMS for title in pair} == made | peers
+    assert {title for pair in widths.STEP_AIMS for title in pair} == titles | peers
 
 
 def test_an_aim_is_reached_at_its_bound_from_the_right_side(widths: Any) -> None:

@@ -213,6 +213,20 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("token-recycling", "tree", []),
     ("token-recycling", "vocab_size", [128]),
     ("token-recycling", "successors", []),
+    ("eagle-lookup", "num_speculative_tokens", []),
+    ("eagle-lookup", "max_depth", []),
+    ("falcon", "num_speculative_tokens", []),
+    ("head-beam", "beams", []),
+    ("head-beam", "max_depth", []),
+    ("layer-sets", "num_speculative_tokens", []),
+    ("layer-sets", "max_depth", []),
+    ("layer-sets", "assistant_confidence_threshold", [0, 0.5]),
+    ("layer-sets", "target_matchness", [0, 0.5]),
+    ("layer-sets", "patience", []),
+    ("peagle", "num_speculative_tokens", []),
+    ("superposed", "vocab_size", [128]),
+    ("superposed", "num_speculative_tokens", []),
+    ("superposed", "alpha", [0, 0.5]),
 ]
 
 
@@ -245,7 +259,7 @@ def test_a_parameter_that_a_drafter_cannot_have_is_one_line(drafter: str, name: 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(drafters.__path__)])
 def test_a_parameter_or_an_engine_that_a_drafter_does_not_have_is_one_line(module: str) -> None:
     for name in ("surprise", "self", "seq"):
-        with pytest.raises(RecipeError, match=r"does not go with its engines and parameters|engines are \w+; give") as e:
+        with pytest.raises(RecipeError, match=r"does not go with its engines|engines are \w+; give") as e:
             make_drafter_of(module.replace("_", "-"), {name: 1})
         assert str(e.value).isprintable()
 

@@ -81,9 +81,9 @@ def test_the_states_are_those_of_the_text_read_at_once(model: Path) -> None:
 @pytest.mark.parametrize(("size", "count"), [(40, 5), (64, 50), (1000, 50), (200, 1)])
 def test_the_largest_logits_are_those_that_topk_finds(size: int, count: int) -> None:
     logits = torch.randn(7, size, generator=torch.Generator().manual_seed(size))
-    chosen, values = largest(logits, count)
+    tokens, values = largest(logits, count)
     truth = logits.topk(min(count, size))
-    assert torch.equal(values, truth.values) and torch.equal(chosen, truth.indices)
+    assert torch.equal(values, truth.values) and torch.equal(tokens, truth.indices)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "mistral"])

@@ -48,10 +48,10 @@ def test_no_prompt_is_both_held_out_and_trained_on() -> None:
 
 
 def test_sources_are_mixed_evenly_and_their_names_and_seeds_differ() -> None:
-    mine = batches(PROMPTS, OPTIONS)
+    shipped = batches(PROMPTS, OPTIONS)
     own = batches([Prompt((number,)) for number in range(30)], replace(OPTIONS, held_out=6), "self")
-    result = mixed(mine, own)
-    assert sorted(result, key=id) == sorted([*mine, *own], key=id)
+    result = mixed(shipped, own)
+    assert sorted(result, key=id) == sorted([*shipped, *own], key=id)
     held_out = sorted(batch.name for batch in result[:3])
     assert held_out == ["heldout-0000", "self-heldout-0000", "self-heldout-0001"] and not any(
         b.greedy for b in result[3:]

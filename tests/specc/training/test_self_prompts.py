@@ -18,61 +18,61 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def loaded(model: Path) -> tuple[PreTrainedModel, Any]:
+def parts(model: Path) -> tuple[PreTrainedModel, Any]:
     return load_model(str(model)), load_tokenizer(str(model))
 
 
 @pytest.fixture
-def author(loaded: tuple[PreTrainedModel, Any], monkeypatch: pytest.MonkeyPatch) -> Author:
+def author(parts: tuple[PreTrainedModel, Any], monkeypatch: pytest.MonkeyPatch) -> Author:
     """A model that writes turns which `Filter` lets through, where the tiny model writes noise."""
-    author = Author(loaded[1])
+    author = Author(parts[1])
     monkeypatch.setattr("specc.training.self_prompts.answer", author)
     return author
 
 
-def written(loaded: tuple[PreTrainedModel, Any], directory: Path, **others: Any) -> list[str]:
+def write(parts: tuple[PreTrainedModel, Any], directory: Path, **others: Any) -> list[str]:
     options = {"count": 12, "seed": 0, "digest": "d", "ends": [0], "directory": directory} | others
-    return self_prompts(*loaded, **options)
+    return self_prompts(*parts, **options)
 
 
 def test_prompts_are_different_and_the_seed_decides_which(
-    loaded: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
+    parts: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
 ) -> None:
-    first = written(loaded, tmp_path / "a")
+    first = write(parts, tmp_path / "a")
     assert len(set(first)) == 12
-    assert first == written(loaded, tmp_path / "b") != written(loaded, tmp_path / "c", seed=1)
+    assert first == write(parts, tmp_path / "b") != write(parts, tmp_path / "c", seed=1)
 
 
 def test_a_second_run_writes_what_is_missing_or_of_other_options(
-    loaded: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
+    parts: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
 ) -> None:
-    first = written(loaded, tmp_path)
+    first = write(parts, tmp_path)
     (file,) = tmp_path.iterdir()
-    assert written(loaded, tmp_path) == first and author.calls == 1
+    assert write(parts, tmp_path) == first and author.calls == 1
     file.write_text("{", encoding="utf-8")
-    assert written(loaded, tmp_path) == first and author.calls == 2
-    written(loaded, tmp_path, digest="another")
+    assert write(parts, tmp_path) == first and author.calls == 2
+    write(parts, tmp_path, digest="another")
     assert author.calls == 3
 
 
 def test_writing_ends_when_there_are_enough_prompts_or_when_too_many_are_refused(
-    loaded: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("specc.training.self_prompts.LANES", 4)
     steps: list[int] = []
-    assert len(written(loaded, tmp_path / "a", advance=steps.append)) == 12
+    assert len(write(parts, tmp_path / "a", advance=steps.append)) == 12
     assert steps == [4, 8, 12]
     author.words = ["well"] * 9
     steps.clear()
-    assert len(written(loaded, tmp_path / "b", advance=steps.append)) < 12
+    assert len(write(parts, tmp_path / "b", advance=steps.append)) < 12
     assert len(steps) == 6
 
 
 def test_a_turn_begins_with_its_opening_and_lacks_the_token_that_ends_it(
-    loaded: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
+    parts: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
 ) -> None:
     openings = {opening.strip() for role in roles() for opening in role["openings"]}
-    prompts = written(loaded, tmp_path)
+    prompts = write(parts, tmp_path)
     assert any(prompt.startswith(opening) for prompt in prompts for opening in openings if opening)
     assert not [prompt for prompt in prompts if "<assistant>" in prompt or "<user>" in prompt or "<end>" in prompt]
     assert all(start.startswith(("<system>", "<user>")) for start in author.starts)
@@ -80,41 +80,41 @@ def test_a_turn_begins_with_its_opening_and_lacks_the_token_that_ends_it(
 
 
 def test_a_turn_that_did_not_end_is_cut_behind_a_sentence(
-    loaded: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
+    parts: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
 ) -> None:
     author.tail = ". And then"
     author.end = []
-    assert all(prompt.endswith(".") for prompt in written(loaded, tmp_path))
+    assert all(prompt.endswith(".") for prompt in write(parts, tmp_path))
 
 
 def test_without_a_template_the_model_writes_on_from_its_first_token(
-    loaded: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
+    parts: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
 ) -> None:
-    _, tokenizer = loaded
+    _, tokenizer = parts
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
-        prompts = written(loaded, tmp_path)
+        prompts = write(parts, tmp_path)
     finally:
         tokenizer.chat_template = template
     assert len(prompts) == 12 and set(author.starts) == {"<end>"}
 
 
 def test_a_template_that_refuses_a_system_message_is_asked_without_one(
-    loaded: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
+    parts: tuple[PreTrainedModel, Any], author: Author, tmp_path: Path
 ) -> None:
-    _, tokenizer = loaded
+    _, tokenizer = parts
     template = tokenizer.chat_template
     refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     tokenizer.chat_template = refusal + template
     try:
-        assert len(written(loaded, tmp_path)) == 12
+        assert len(write(parts, tmp_path)) == 12
     finally:
         tokenizer.chat_template = template
     assert all(start.startswith("<user>") for start in author.starts)
 
 
-def test_a_real_model_writes_what_is_kept_in_a_file(loaded: tuple[PreTrainedModel, Any], tmp_path: Path) -> None:
-    assert written(loaded, tmp_path, count=2) == written(loaded, tmp_path, count=2)
+def test_a_real_model_writes_what_is_kept_in_a_file(parts: tuple[PreTrainedModel, Any], tmp_path: Path) -> None:
+    assert write(parts, tmp_path, count=2) == write(parts, tmp_path, count=2)
     (file,) = tmp_path.iterdir()
     assert len(json.loads(file.read_text(encoding="utf-8"))["turns"]) == 4
 
