@@ -1,4 +1,4 @@
-"""Measure what specc-kernels is for, on one model: each figure of the aims in docs/measurements.md, in one run.
+"""Measure what specc-kernels is for, on one model: each figure that it aims at, in one run.
 
     pip install ./kernels '.[compile,cpu]' gguf llama-cpp-python     # the last one may be left out, with its lines
     pip install --no-deps onnxruntime-genai                          # so may this one
