@@ -77,6 +77,8 @@ class Card:
 
     def _readme(self, name: str) -> str:
         prompts = ", ".join(self.data) or "those that ship with specc (Apache-2.0)"
+        if "self" in self.by_source:
+            prompts += ", and those that the model wrote"
         percent = [f"{rate:.1%}" for rate in self.acceptance.by_depth]
         depths = "\n".join(f"| {depth + 1} | {rate} |" for depth, rate in enumerate(percent))
         ranks = ", ".join(f"{rate:.1%}" for rate in self.acceptance.by_rank)
