@@ -38,8 +38,10 @@ class MixSlots(Pass):
             raise PassError("no embedding reads input_ids")
         mixture = new_input(graph, "mixture", torch.eye(self.slots)[None])
         for node in tables:
+            users = list(node.users)
             with graph.graph.inserting_after(node):
                 mixed = graph.graph.call_function(aten.matmul.default, (mixture, node))
             mixed.meta["val"] = node.meta["val"]
-            node.replace_all_uses_with(mixed, lambda user, mixed=mixed: user is not mixed)
+            for user in users:
+                user.replace_input_with(node, mixed)
         return len(tables)
