@@ -26,6 +26,10 @@ OPTIONS = {
 }
 
 
+# The versions of the algorithms that this runtime has. A name that is not here has version 1.
+VERSIONS: Mapping[str, int] = {}
+
+
 class DrafterClass(Protocol):
     """A class of drafters. Its attributes are those of `Drafter`."""
 
@@ -124,8 +128,11 @@ def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> R
         acceptance: a rule or its name; None is the recipe's own rule.
 
     Raises:
-        RecipeError: the drafter or the rule does not exist, or the drafter cannot serve the rule.
+        RecipeError: the drafter or the rule is not there or has another version, or the drafter cannot serve the rule.
     """
+    _check_version(recipe, "drafter", recipe.drafter, recipe.drafter_version)
+    if acceptance is None:
+        _check_version(recipe, "acceptance rule", recipe.acceptance, recipe.acceptance_version)
     accept = recipe.acceptance if acceptance is None else acceptance
     if isinstance(accept, str):
         accept = load_acceptance(accept)
@@ -134,6 +141,20 @@ def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> R
     elif not isinstance(accept, Acceptance):
         raise RecipeError(f"{accept!r} is not an acceptance rule; mark it with specc.runtime.acceptance.rule")
     return RunnableMethod(recipe, load_drafter(recipe.drafter), accept)
+
+
+def _check_version(recipe: Recipe, kind: str, name: str, version: int) -> None:
+    """Check that this runtime has the version of an algorithm that a recipe names.
+
+    Raises:
+        RecipeError: it has another one.
+    """
+    own = VERSIONS.get(name, 1)
+    if version != own:
+        raise RecipeError(
+            f"recipe {recipe.name} needs version {version} of the {kind} {name}, and this specc has version {own}; "
+            "choose another recipe, such as plain, or install the specc that compiled the bundle"
+        )
 
 
 def load_drafter(name: str) -> DrafterClass:

@@ -20,6 +20,8 @@ class Recipe:
         engines: the drafter's engines by the name of its argument, such as {"draft": "draft.layer-skip"}.
         parameters: the drafter's other arguments.
         rule_parameters: those of the acceptance rule that differ from its defaults.
+        drafter_version: the version of the drafter's algorithm, as docs/bundle-format.md describes it.
+        acceptance_version: the version of the acceptance rule's algorithm.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Recipe:
     engines: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     rule_parameters: Mapping[str, Any] = field(default_factory=dict)
+    drafter_version: int = 1
+    acceptance_version: int = 1
 
     @property
     def engine_names(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -312,3 +313,15 @@ def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, rem
         "top_beta, trust, typical"
     )
     assert rules in str(e.value) and remedy in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [("drafter_version", "drafter plain"), ("acceptance_version", "acceptance rule match")],
+)
+def test_a_version_of_an_algorithm_that_this_runtime_lacks_is_refused(field: str, words: str) -> None:
+    recipe = Recipe(name="plain", drafter="plain", verify=("decode",))
+    load_method(recipe)
+    message = f"recipe plain needs version 2 of the {words}, and this specc has version 1; choose another recipe"
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_method(replace(recipe, **{field: 2}))

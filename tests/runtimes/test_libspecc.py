@@ -107,6 +107,15 @@ def test_a_recipe_without_its_drafter_is_replaced_and_named(session: Session) ->
     assert stats.recipe != b"lookahead"
 
 
+def test_a_version_of_a_drafter_that_it_lacks_is_another_drafter(tmp_path: Path) -> None:
+    def renew(manifest: dict[str, Any]) -> None:
+        manifest["recipes"][1]["drafter_version"] = 2
+
+    opened = Model(edit_manifest(copied(FROZEN, tmp_path), renew))
+    assert "prompt-lookup" not in opened.recipes() and "layer-skip" in opened.recipes()
+    opened.close()
+
+
 def test_tokens_come_step_by_step_and_the_callback_can_end_the_answer(session: Session) -> None:
     steps: list[list[int]] = []
 

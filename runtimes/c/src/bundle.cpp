@@ -158,6 +158,8 @@ Bundle::Bundle(const std::string& path) : path(path) {
     }
     for (const json& each : manifest.at("recipes")) {
       Recipe recipe{each.at("name"), each.at("drafter"), each.at("acceptance"), each.at("verify"), each.at("engines"), each.at("parameters")};
+      recipe.drafter_version = each.value("drafter_version", 1);
+      recipe.acceptance_version = each.value("acceptance_version", 1);
       for (const json& row : manifest.at("measured")) {
         if (row.value("recipe", "") == recipe.name) recipe.speed_up = row.value("speedup", 0.0);
       }

@@ -37,6 +37,7 @@ struct Recipe {
   std::map<std::string, std::string> engines;  // The drafter's, by its own name for each.
   nlohmann::json parameters;
   double speed_up = 0;  // As the compiler measured it; 0 if it did not.
+  int drafter_version = 1, acceptance_version = 1;  // Of their algorithms.
 };
 
 struct Bundle {

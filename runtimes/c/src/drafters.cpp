@@ -293,6 +293,10 @@ std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const Context& contex
   return Makers().at(recipe.drafter)(recipe, context);
 }
 
-bool Knows(const Recipe& recipe) { return Makers().count(recipe.drafter) && recipe.acceptance == "match"; }
+// The library has version 1 of each algorithm.
+bool Knows(const Recipe& recipe) {
+  return Makers().count(recipe.drafter) && recipe.acceptance == "match" && recipe.drafter_version == 1 &&
+         recipe.acceptance_version == 1;
+}
 
 }  // namespace specc
