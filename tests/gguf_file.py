@@ -62,7 +62,7 @@ def random_blocks(kind: str, rows: int, k: int, scale: float = 1.0) -> np.ndarra
 def encoded(value: np.ndarray, kind: Any) -> np.ndarray:
     """Return a matrix in blocks of a type: its own numbers, or random ones in a type that gguf does not write."""
     if gguf.GGML_QUANT_SIZES[kind][0] == SUPER_BLOCK:
-        return random_blocks(kind.name, *value.shape, scale=1e-4)
+        return random_blocks(kind.name, value.shape[0], value.shape[1], scale=1e-4)
     blocks: np.ndarray = gguf.quants.quantize(value, kind)
     return blocks
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from demo import EXAMPLES
 from torch import Tensor
 
 from specc.heads import Head, HeadConfig, build_head
@@ -26,14 +25,14 @@ from specc.training.batches import Batch, collate
 from specc.training.course import Course
 from specc.training.courses import COURSES
 from specc.training.distillation import Distillation
-from specc.training.prompts import prompt_tokens
+from specc.training.prompts import read_prompts
 from specc.training.record import HELD_OUT, RecordingOptions, batches, record
 from specc.training.shards import Recording, read_shard
 from specc.training.teacher import Teacher, teacher_of
 from specc.training.trainer import Trainer, TrainerOptions
 
 pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
-MODEL = EXAMPLES / "pycode-10m"
+MODEL = Path(__file__).parents[1] / "examples" / "pycode-10m"
 SOURCES = (argparse, ast, inspect)
 DEPTHS = 4
 UPDATES = 150
@@ -55,11 +54,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     model = load_model(str(MODEL))
     options = RecordingOptions(taps=(-1,), prompts=200, answer_tokens=48, held_out=40)
     files = [Path(inspect.getfile(module)) for module in SOURCES]
-    prompts = prompt_tokens(files, load_tokenizer(str(MODEL)), count=200, longest=64, seed=0)
+    prompts = read_prompts(files, load_tokenizer(str(MODEL)), count=200, longest=64, seed=0)
     teacher = teacher_of(model, "pycode-10m")
     shards = record(model, teacher.target.digest, batches(prompts, options), directory, options, [])
     parts: dict[bool, list[Recording]] = {True: [], False: []}
-    for file in shards:
+    for file in filter(None, shards):
         parts[file.name.startswith(HELD_OUT)] += read_shard(file)
     return Text(teacher, parts[False], parts[True], directory)
 
@@ -85,7 +84,9 @@ def train(text: Text, course: Course, name: str, **changes: float) -> Head:
     course.start(head, text.teacher, text.train)
     options = TrainerOptions(updates=UPDATES, evaluations=3, every=1e9, learning_rate=2e-3)
     loss = Distillation(text.teacher, None)
-    Trainer(head, course, loss, options, text.directory / f"{name}.safetensors", {}).run(text.train, text.held_out)
+    Trainer(head, course, loss, options, text.directory / f"{name}.safetensors", {}).run(
+        text.train, {"text": text.held_out}
+    )
     return head
 
 

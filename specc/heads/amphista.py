@@ -60,7 +60,8 @@ class Amphista(SharedProduct):
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         if self.causal:
             scores = scores.masked_fill(torch.ones(self.count, self.count, dtype=torch.bool).triu(1), -1e9)
-        return (scores.softmax(-1) @ value).transpose(-2, -3).flatten(-2)
+        result: Tensor = (scores.softmax(-1) @ value).transpose(-2, -3).flatten(-2)
+        return result
 
     def _split(self, y: Tensor) -> Tensor:
         """Turn [B, N, K, d] into [B, N, parts, K, d / parts]."""
@@ -74,5 +75,6 @@ class Amphista(SharedProduct):
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def added(self) -> list[nn.Parameter]:
-        layers = [product.weight for layer in self.decoder_layers() for product in (layer.output, layer.down)]
-        return [*layers, *self.slots.parameters(), self.output.weight, self.down.weight]
+        products = [product for layer in self.decoder_layers() for product in (layer.output, layer.down)]
+        modules = [*products, self.slots, self.output, self.down]
+        return [parameter for module in modules for parameter in module.parameters()]

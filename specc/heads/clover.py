@@ -44,17 +44,19 @@ class Clover(Sequential):
         """Attend to the guess and to the token. Return [B, N, parts, d / parts]."""
         scale = query.shape[-1] ** -0.5
         scores = [(query * self._split(self.key(y))).sum(-1, keepdim=True) * scale for y in (guess, token)]
-        own, other = torch.cat(scores, -1).softmax(-1).split([1, 1], -1)
+        own, other = torch.split(torch.cat(scores, -1).softmax(-1), [1, 1], -1)
         return own * self._split(self.value(guess)) + other * self._split(self.value(token))
 
     def _by_cosine(self, query: Tensor, guess: Tensor, token: Tensor) -> Tensor:
         """Weight what the token says by the cosine of query and key. Return [B, N, parts, d / parts]."""
         key = self._split(self.key(token))
         weight = (rms_norm(query, None, self.eps) * rms_norm(key, None, self.eps)).mean(-1, keepdim=True)
-        return weight * self._split(self.value(token))
+        result: Tensor = weight * self._split(self.value(token))
+        return result
 
     def _split(self, y: Tensor) -> Tensor:
         return torch.unflatten(y, -1, (self.parts, -1))
 
     def added(self) -> list[nn.Parameter]:
-        return [self.output.weight, *([] if self.down is None else [self.down.weight])]
+        products = [self.output] if self.down is None else [self.output, self.down]
+        return [parameter for product in products for parameter in product.parameters()]

@@ -48,4 +48,4 @@ class Hydra(Sequential):
         return x + y, [reached[..., :-1], state, tokens[..., : -x.shape[-1]]]
 
     def added(self) -> list[nn.Parameter]:
-        return [self.second.weight]
+        return list(self.second.parameters())

@@ -37,4 +37,4 @@ class RecurrentDrafter(Sequential):
         return x, [torch.ones_like(flag), state, s]
 
     def added(self) -> list[nn.Parameter]:
-        return [self.second.weight]
+        return list(self.second.parameters())

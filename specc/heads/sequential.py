@@ -85,7 +85,7 @@ class Sequential(Head):
             state: see `forward`.
             attention: that of each layer.
         """
-        x, *memory = state.split(self.parts_of_state, -1)
+        x, *memory = torch.split(state, self.parts_of_state, -1)
         for layer, attend in zip(self.decoder_layers(), attention, strict=True):
             x = layer(x, x, position_ids, attend)
         return torch.cat([x, *memory], -1) if attention else state
@@ -94,7 +94,7 @@ class Sequential(Head):
         """Draft a token. Return what `logits` reads, [B, N, d], and the state [B, N, d + m] for the next slot."""
         assert self.embedding is not None, "no table was attached"
         token = rms_norm(functional.embedding(input_ids, self.embedding), None, self.eps)
-        last, *memory = state.split(self.parts_of_state, -1)
+        last, *memory = torch.split(state, self.parts_of_state, -1)
         x, memory = self.correct(last + self.token(token), token, last, memory)
         return x, torch.cat([self.own(rms_norm(x, None, self.eps)), *memory], -1)
 

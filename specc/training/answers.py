@@ -123,7 +123,7 @@ def largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     size = logits.shape[1]
     if size % BLOCK:
         logits = functional.pad(logits, (0, -size % BLOCK), value=-torch.inf)
-    blocks = logits.unflatten(1, (-1, BLOCK))
+    blocks = torch.unflatten(logits, 1, (-1, BLOCK))
     indices = blocks.amax(-1).topk(min(count, blocks.shape[1]), sorted=False).indices
     candidates = blocks.gather(1, indices[..., None].expand(-1, -1, BLOCK)).flatten(1)
     tokens = (indices[..., None] * BLOCK + torch.arange(BLOCK)).flatten(1)

@@ -58,7 +58,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, model_logits: Tensor) -> Tensor:
         slopes, total = torch.empty_like(logits), torch.zeros(())
-        parts = (rows.split(ROWS) for rows in (logits, model_logits, slopes))
+        parts = (torch.split(rows, ROWS) for rows in (logits, model_logits, slopes))
         for part, model_part, slope in zip(*parts, strict=True):
             log_probs, model_probs = part.float().log_softmax(-1), model_part.float().softmax(-1)
             total -= torch.dot(model_probs.flatten(), log_probs.flatten())

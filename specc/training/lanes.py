@@ -62,7 +62,7 @@ class Lanes:
         """
         at_once = max(1, SLICE // self.start)
         caches, logits = [], []
-        for lanes in self.lanes.split(at_once):
+        for lanes in torch.split(self.lanes, at_once):
             cache: Any = StaticCache(config=self._model.config, max_cache_len=self.columns)
             logits.append(self._run(lanes, cache, 0, self.start))
             caches.append(cache)

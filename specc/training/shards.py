@@ -109,6 +109,6 @@ def read_shard(file: Path) -> Iterator[Recording]:
     """Yield the recordings of a shard. Their tensors are views of the mapped file, so that they take no memory."""
     tensors = _mapped(file)
     lengths = tensors["lengths"].tolist()
-    parts = [tensors[name].split(lengths) for name in ("tokens", "states", "final")]
+    parts = [torch.split(tensors[name], lengths) for name in ("tokens", "states", "final")]
     for tokens, states, final, prompt in zip(*parts, tensors["prompts"].tolist(), strict=True):
         yield Recording(tokens=tokens.long(), states=states, final=final, prompt=prompt)

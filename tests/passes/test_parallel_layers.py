@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from expecttest import assert_expected_inline
@@ -47,7 +49,8 @@ add_4 = add(add_3, linear_2)
 linear_3 = linear(add_4, self.head.weight)
 return {logits: linear_3}""",
     )
-    first, second = model.layers
+    layers: Any = model.layers
+    first, second = layers
     middle = first(x)
     stream = middle + second.self_attn(x)
     torch.testing.assert_close(graph(x)["logits"], model.head(stream + second.mlp(stream)))
@@ -66,7 +69,8 @@ def test_the_mlp_of_a_layer_that_runs_both_at_once_reads_what_it_did() -> None:
     model, x = Layers(ParallelLayer(0), ParallelLayer(1)), hidden_states()
     graph = small(model, x=x)
     passes.run([ParallelLayers(2)], graph)
-    first, second = model.layers
+    layers: Any = model.layers
+    first, second = layers
     middle = first(x)
     torch.testing.assert_close(graph(x)["logits"], model.head(middle + second.self_attn(x) + second.mlp(middle)))
 

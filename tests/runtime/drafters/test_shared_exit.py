@@ -98,7 +98,8 @@ def test_halves_that_do_not_meet_are_refused() -> None:
     blocks = LAYERSKIP.plan(LAYERSKIP.settle({"assistant_early_exit": 2}), Facts(LAYERS, 24)).engines
     other = LAYERSKIP.plan(LAYERSKIP.settle({"assistant_early_exit": 3}), Facts(LAYERS, 24)).engines
     shallow, deep = world.engine(blocks["shallow"]), world.engine(other["deep_1"])
-    for engines in ({"deep_0": deep}, {}):
+    none: dict[str, Any] = {}
+    for engines in ({"deep_0": deep}, none):
         with pytest.raises(RecipeError, match="the halves of the target do not meet at one layer"):
             SharedExit(shallow, **engines)
 

@@ -44,7 +44,8 @@ def logprob(tokens: tuple[int, ...]) -> float:
     world.prefill.extend(world.cache, PROMPT[:-1])
     for before, token in zip((PROMPT[-1], *tokens), tokens, strict=False):
         engine.extend(world.cache, [before])
-        logits_V = np.float64(engine.outputs.logits_NV[0])  # type: ignore[index]
+        assert engine.outputs.logits_NV is not None
+        logits_V = engine.outputs.logits_NV[0].astype(np.float64)
         total += float(logits_V[token] - np.log(np.exp(logits_V).sum()))
     return total / len(tokens)
 
@@ -58,7 +59,7 @@ def test_one_text_without_n_grams_is_greedy_decoding() -> None:
 def test_the_slot_reads_the_texts_by_their_probabilities() -> None:
     _, drafting = opened(World(), suggestions=3)
     call = drafting._call(4, [5, 7], [0.0, -log(3)])
-    assert np.allclose(call.inputs["mixture"], [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 1]])
+    assert np.allclose(call.inputs["mixture"], np.array([[0.75, 0.25, 0], [0, 1, 0], [0, 0, 1]]))
     assert (call.rows, list(call.tokens)) == (4, [5, 7, 5])
 
 

@@ -31,7 +31,7 @@ def author(parts: tuple[PreTrainedModel, Any], monkeypatch: pytest.MonkeyPatch) 
 
 
 def write(parts: tuple[PreTrainedModel, Any], directory: Path, **others: Any) -> list[str]:
-    options = {"count": 12, "seed": 0, "digest": "d", "ends": [0], "directory": directory} | others
+    options: dict[str, Any] = {"count": 12, "seed": 0, "digest": "d", "ends": [0], "directory": directory} | others
     return self_prompts(*parts, **options)
 
 
