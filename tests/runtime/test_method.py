@@ -322,6 +322,7 @@ def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, rem
 def test_a_version_of_an_algorithm_that_this_runtime_lacks_is_refused(field: str, words: str) -> None:
     recipe = Recipe(name="plain", drafter="plain", verify=("decode",))
     load_method(recipe)
+    changes: dict[str, Any] = {field: 2}
     message = f"recipe plain needs version 2 of the {words}, and this specc has version 1; choose another recipe"
     with pytest.raises(RecipeError, match=re.escape(message)):
-        load_method(replace(recipe, **{field: 2}))
+        load_method(replace(recipe, **changes))
