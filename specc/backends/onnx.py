@@ -240,8 +240,20 @@ def rename_inputs_and_outputs(model: ir.Model, graph: GraphModule) -> None:
     for value in model.graph.inputs:
         assert value.name is not None
         value.name = public(value.name)
-    for value, name in zip(model.graph.outputs, graph_outputs(graph), strict=True):
-        value.name = name
+    outputs = model.graph.outputs
+    for index, name in enumerate(graph_outputs(graph)):
+        if outputs[index] in outputs[:index]:  # Two heads that read one state name it twice, and ONNX has one name.
+            outputs[index] = _copy(model.graph, outputs[index])
+        outputs[index].name = name
+
+
+def _copy(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """Append a node that copies a value, and return the copy."""
+    node = ir.node("Identity", [value])
+    graph.append(node)
+    (copy,) = node.outputs
+    copy.shape, copy.type = value.shape, value.type
+    return copy
 
 
 def name_capacity(model: ir.Model) -> None:

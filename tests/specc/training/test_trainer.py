@@ -60,7 +60,7 @@ def stop_after(count: int) -> object:
 
 
 def test_the_acceptance_grows(tmp_path: Path) -> None:
-    run = trainer(tmp_path, replace(OPTIONS, updates=60))
+    run = trainer(tmp_path, replace(OPTIONS, updates=90))
     held_out = recordings(4, seed=9)
     before = measure(run.head, COURSE, held_out, 3).chain
     progress = run.run(recordings(30), {"toy": held_out})
