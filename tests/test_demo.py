@@ -52,6 +52,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Sessio
         recipes=tuple(COMPILED),
         heads=[HEAD],
         assistant_model=assistant,
+        untuned_model=assistant,
         corpus=EXAMPLES.parent / "runtime" / "drafters",
         prompts=prompts,
         dtype="fp32",  # also where specc-kernels would make it bf16

@@ -159,8 +159,10 @@ def test_a_tree_holds_the_likeliest_paths_of_the_torch_module(
                 below |= {(*path, t): value + p for t, p in zip(tokens, logprobs, strict=True)}
             values |= below
             level = dict(sorted(below.items(), key=lambda item: -item[1])[:4])
-        likeliest = sorted(values, key=lambda path: -values[path])[:11]
-        assert {tuple(draft.tokens[s] for s in _path(draft.tree, slot)) for slot in range(1, 12)} == set(likeliest)
+        slots = draft.tree.slots
+        likeliest = sorted(values, key=lambda path: -values[path])[: slots - 1]
+        paths = {tuple(draft.tokens[s] for s in _path(draft.tree, slot)) for slot in range(1, slots)}
+        assert slots > 1 and paths == set(likeliest)
 
 
 def _path(tree: Tree, slot: int) -> list[int]:
@@ -295,7 +297,7 @@ def test_tuning_chooses_the_size_of_a_heads_drafts(compiled: Compiled, tmp_path:
     plan = tune(copy, tokens=10, limit=1)
     tuned = {recipe.name: recipe.parameters for recipe in open_bundle(copy).manifest.recipes}
     assert TunePlan.of(open_bundle(copy).manifest) == plan
-    assert plan.predicted.keys() == plan.acceptance.keys() == set(RECIPES)
+    assert plan.predicted.keys() == plan.acceptance.keys() >= set(RECIPES)
     assert len(plan.acceptance["eagle3"].by_depth) == 4 and len(plan.acceptance["eagle3-tree"].by_rank) > 1
     assert tuned["eagle3"]["assistant_confidence_threshold"] in TUNING.thresholds
     for name in ("eagle3-tree", "eagle3-lookup"):
