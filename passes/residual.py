@@ -77,8 +77,8 @@ def _streams(leaves: Sequence[_Leaf], path: str) -> list[Node]:
     outside = [leaf.value for leaf in leaves if path not in paths(leaf.value)]
     if outside:
         return outside
-    upstream = {leaf.value: upstream(leaf.value, path) for leaf in leaves}
-    return [value for value in upstream if all(value in nodes for nodes in upstream.values())]
+    above = {leaf.value: upstream(leaf.value, path) for leaf in leaves}
+    return [value for value in above if all(value in nodes for nodes in above.values())]
 
 
 def _role(leaf: _Leaf, streams: Collection[Node], borders: Collection[Node], path: str) -> str:

@@ -6,6 +6,7 @@
     SPECC_CUDA_GRAPHS         off runs engines on a GPU without captured graphs. Default: on
     SPECC_KERNELS_DISABLE     variants of specc-kernels that it does not use, with commas (read by the library itself)
     SPECC_TELEMETRY           1 leaves ONNX Runtime's telemetry on. Default: it is off (engines/onnx_runtime.py)
+    SPECC_ONNXRUNTIME         ONNX Runtime's library for the runtimes in C and Node (read by libspecc itself)
     SPECC_OPENVINO_PRECISION  f32 or bf16, in which OpenVINO's plug-in computes. Default: f32
 
 Variables are read at each call, so a program may change them between two sessions.

@@ -75,6 +75,8 @@ class LanesEngine:
             topology = block.topology
         if not set(block.outputs) <= set(self.block.outputs) or block.topology != topology:
             return False
+        if block.inputs != self.block.inputs or block.layers != self.block.layers or block.quantized_group:
+            return False
         return replace(block, lanes=self.block.lanes, outputs=self.block.outputs, last_row=False) == replace(
             self.block, topology=topology
         )

@@ -26,10 +26,10 @@ def _plan_halves(values: Values, facts: Facts) -> MethodBlocks:
 LAYERSKIP = Method(
     name="layerskip",
     title="LayerSkip's self-speculation: an early exit drafts, and the model goes on from there",
-    try_when="The model was trained for early exit, such as the LayerSkip checkpoints.",
+    try_when="The model was trained for early exit, such as LayerSkip's, and chains are accepted.",
     about=(
         "The model drafts a chain by its first layers, followed by its own norm and head. What these layers computed "
-        "stays: their keys and values, and their hidden states. To verify, the model runs its other layers alone, on "
+        "stays. It is their keys and values, and their hidden states. To verify, the model runs its other layers alone, on "
         "the hidden states of all drafted tokens in one step. So a drafted token passes each layer once."
     ),
     paper="LayerSkip, Elhoushi et al. 2024, arXiv:2404.16710",
@@ -55,10 +55,10 @@ LAYERSKIP = Method(
 KANGAROO = Method(
     name="kangaroo",
     title="Kangaroo's double early exit, without its adapter",
-    try_when="The model was trained for early exit, and its first two or three layers say much about the next token.",
+    try_when="The model was trained for early exit, and its first two or three layers know the next token.",
     about=(
         "The model drafts by very few of its first layers, followed by its own norm and head. It stops after a token "
-        "that it doubts, which is the second exit; that token is verified too. To verify, the model runs its other "
+        "that it doubts, which is the second exit. That token is verified too. To verify, the model runs its other "
         "layers alone, from the hidden states of the first ones. So a drafted token passes each layer once."
     ),
     paper="Kangaroo, Liu et al. 2024, arXiv:2404.18911: its split and its two exits",

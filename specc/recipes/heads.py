@@ -63,7 +63,7 @@ _NODES = {
 EAGLE = Method(
     name="eagle",
     title="EAGLE's trained layer, on chains",
-    try_when="An EAGLE head was trained for the model, by others or by 'specc train'; eagle3 learns more from text.",
+    try_when="An EAGLE head was trained for the model, by others or by 'specc train'; eagle3 learns more.",
     about=(
         "A trained layer drafts. It reads the last token beside the state that the model's last product read before. "
         "It guesses the next such state, and the model's own product turns it into a token. It drafts a chain, one "
@@ -153,7 +153,7 @@ PEAGLE = Method(
     try_when="Such a head was trained for the model, and a call with twice as many slots costs little more.",
     about=(
         "A trained layer drafts, as in eagle3, but a whole chain in one call. Behind the accepted tokens stand slots "
-        "without a token. Each has a learned embedding and a learned state, and guesses the token of its position. The "
+        "without a token. Each has a learned embedding and a learned state. It guesses the token of its position. The "
         "model verifies the chain in one step."
     ),
     paper="P-EAGLE, Hui et al. 2026, arXiv:2602.01469",
@@ -272,7 +272,7 @@ EAGLE3 = Method(
     title="EAGLE-3's trained layer, on chains",
     try_when="The answer is new text, and a head was trained for the model by 'specc train'.",
     about=(
-        "A trained layer drafts. It reads the model's hidden states of several layers beside the embeddings of tokens. "
+        "A trained layer reads the model's hidden states of several layers beside the embeddings of tokens. "
         "For tokens that are only drafted it reads its own state instead. It drafts a chain, one token a call. The "
         "model verifies it in one step, which also gives the states for the next draft. With --acceptance "
         "speculative a request that samples has sampled drafts."

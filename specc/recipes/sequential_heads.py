@@ -54,7 +54,7 @@ HYDRA_PLUS_PLUS = Method(
     try_when="Hydra++ heads were trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
         "As in hydra, each head reads the drafted tokens before it. A decoder layer runs the model's hidden states "
-        "first, so that the heads know more of the text. Only the model's own tokens run it, once each. The heads have "
+        "first. So the heads know more of the text. Only the model's own tokens run it, once each. The heads have "
         "more layers."
     ),
     paper="Hydra++, Ankner et al. 2024, arXiv:2402.05109",
@@ -116,7 +116,7 @@ CLOVER = Method(
     about=(
         "A trained head drafts. Its guess of one token is its state for the next. A small attention chooses what to "
         "take from that state and what from the drafted token. A decoder layer over the model's hidden states comes "
-        "before, which only the model's own tokens run."
+        "before. Only the model's own tokens run it."
     ),
     paper="Clover, Xiao et al. 2024, arXiv:2405.00263",
     departures=(GUESS, "One head is run again for each token; the paper has one for each.", SMALLER, MATCH),
@@ -141,7 +141,7 @@ CLOVER_2 = Method(
     try_when="A Clover-2 head was trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
         "As in clover, the guess of one token is the state for the next. What a drafted token says is weighted by a "
-        "cosine, for each part of the state. An MLP over the state and the token follows. Two decoder layers over the "
+        "cosine. Each part of the state has its own. An MLP over the state and the token follows. Two decoder layers over the "
         "model's hidden states come before."
     ),
     paper="Clover-2, Xiao et al. 2024, arXiv:2408.00264",

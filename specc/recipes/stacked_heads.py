@@ -85,7 +85,7 @@ BLOCKWISE = Method(
     try_when="Blockwise heads were trained for the model, and few slots a step are cheap.",
     about=(
         "A trained layer reads the model's last hidden state. Each part of it, under the model's own last product, "
-        "guesses the token one place further. The guesses are a chain. The model verifies the chain in one step, whose "
+        "guesses the token one place further. The guesses are a chain. The model verifies the chain in one step. Its "
         "last accepted state gives the next guesses."
     ),
     paper="Stern et al. 2018, arXiv:1811.03115",
@@ -115,10 +115,10 @@ def _plan_amphista(values: Values, facts: Facts) -> MethodBlocks:
 AMPHISTA = Method(
     name="amphista",
     title="Amphista's trained guesses, which attend to each other, on a static tree",
-    try_when="An Amphista head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    try_when="An Amphista head was trained for the model, and a step of 12 slots costs little more than one.",
     about=(
         "Two trained layers adapt the model's hidden states to drafting. Then a slot is made for each token ahead. "
-        "Each slot attends to all of them, the later ones too. One call gives all guesses. They fill a tree that is "
+        "Each slot attends to all of them, the later ones too. One call gives all guesses, which fill a tree that is "
         "fixed when the bundle is compiled. The model verifies it in one step."
     ),
     paper="Amphista, Li et al. 2024, arXiv:2406.13170",

@@ -106,11 +106,5 @@ def test_it_is_biased_for_likeliest_tokens_and_so_the_enumeration_can_fail(count
     assert max(deviation(recursive, likeliest(count, language(100 + s)), language(s)) for s in range(20)) > 0.2
 
 
-def test_it_is_biased_for_siblings_drawn_independently_so_that_it_asks_for_others() -> None:
-    tree = Tree((-1, 0, 0, 0))
-    worst = max(deviation(recursive, independent_tree(tree, language(100 + s)), language(s)) for s in range(10))
-    assert worst > 0.01 and not recursive.needs_replacement
-
-
 def test_it_needs_draft_probs() -> None:
     assert recursive.needs_draft_probs

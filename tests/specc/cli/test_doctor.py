@@ -184,6 +184,7 @@ def test_no_extra_brings_a_second_onnx_runtime() -> None:
         "openvino": {"onnxruntime"},
         "nv-tensorrt-rtx": {"onnxruntime"},
         "gpu": {"onnxruntime-gpu"},
+        "genai": {"onnxruntime", "onnxruntime-genai"},
     }
 
 
