@@ -16,6 +16,7 @@ from specc.runtime.acceptance import Keeps
 from specc.runtime.block import Block
 from specc.runtime.call import Call
 from specc.runtime.draft import Outputs
+from specc.runtime.drafters.shared_exit import SharedExit
 from specc.runtime.engine import Engine
 from specc.runtime.errors import BackendError
 from specc.runtime.lane_calls import LanesEngine
@@ -100,7 +101,8 @@ def test_requests_that_step_together_get_the_tokens_of_each_alone(
         del waiting[:1]
     for request, prompt, sampling in zip(requests, PROMPTS, samplings, strict=True):
         assert request.seq.tokens[len(prompt) :][:count] == alone.run(prompt, count, sampling)[0]
-    assert sum(len(widths) > 1 for lanes in world.lanes.values() for widths in lanes.runs)
+    runs = sum(len(widths) > 1 for lanes in world.lanes.values() for widths in lanes.runs)
+    assert runs or isinstance(requests[0].drafting.drafter, SharedExit)  # Halves of the target have no lanes.
 
 
 def test_requests_that_draft_by_an_engine_verify_with_those_that_do_not() -> None:
