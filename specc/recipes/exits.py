@@ -29,8 +29,8 @@ LAYERSKIP = Method(
     try_when="The model was trained for early exit, such as LayerSkip's, and chains are accepted.",
     about=(
         "The model drafts a chain by its first layers, followed by its own norm and head. What these layers computed "
-        "stays. It is their keys and values, and their hidden states. To verify, the model runs its other layers alone, "
-        "on the hidden states of all drafted tokens in one step. So a drafted token passes each layer once."
+        "stays. It is their keys and values, and their hidden states. To verify, the model runs its other layers "
+        "alone, on the hidden states of all drafted tokens in one step. So a drafted token passes each layer once."
     ),
     paper="LayerSkip, Elhoushi et al. 2024, arXiv:2404.16710",
     departures=(

@@ -141,8 +141,8 @@ CLOVER_2 = Method(
     try_when="A Clover-2 head was trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
         "As in clover, the guess of one token is the state for the next. What a drafted token says is weighted by a "
-        "cosine. Each part of the state has its own. An MLP over the state and the token follows. Two decoder layers over "
-        "the model's hidden states come before."
+        "cosine. Each part of the state has its own. An MLP over the state and the token follows. Two decoder layers "
+        "over the model's hidden states come before."
     ),
     paper="Clover-2, Xiao et al. 2024, arXiv:2408.00264",
     departures=(

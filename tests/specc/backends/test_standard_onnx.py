@@ -57,8 +57,8 @@ def test_weights_with_offsets_widen_to_scale_times_number_plus_offset(bits: int)
     result = with_offsets(
         pack.nbits(values, bits, 32), pack.per_block(scales), pack.per_block(offsets), columns=35, bits=bits, k=60
     )
-    factors, shifts = (np.repeat(part, 32, 0)[:60] for part in (scales, offsets))
-    np.testing.assert_array_equal(result, (values * factors + shifts).T)
+    factors, shifts = (np.repeat(part, 32, 0)[:60].astype(np.float64) for part in (scales, offsets))
+    np.testing.assert_array_equal(result, (values * factors + shifts).T.astype(np.float32))
 
 
 def model_of(inputs: dict[str, np.ndarray | None], rows: dict[str, np.ndarray], **attributes: Any) -> ir.Model:
