@@ -29,7 +29,7 @@ settings.register_profile("quick", settings.get_profile("specc"), max_examples=1
 settings.load_profile("specc")
 
 HAS_KERNELS = find_spec("specc_kernels") is not None
-SHARED = ("demo", "bundle")  # fixtures that take long to make
+SHARED = ("demo", "bundle", "compiled")  # fixtures that take long to make
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
 
 

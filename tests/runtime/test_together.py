@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from thorough import sample
 from toys import Decoder, Toy, ToyKV, World, cases, prompts
 
 from specc.runtime.acceptance import Keeps
@@ -81,7 +80,7 @@ class Several(World):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
-@pytest.mark.parametrize("count", sample([12, 40], 1))
+@pytest.mark.parametrize("count", [12, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
 def test_requests_that_step_together_get_the_tokens_of_each_alone(
     case: dict[str, Any], count: int, temperature: float

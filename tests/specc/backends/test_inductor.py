@@ -195,6 +195,7 @@ def test_a_gpu_without_room_is_one_line() -> None:
         runner.if_it_fits(fails, "weights", TorchOnGpu(free_bytes=3 << 20, total_bytes=80 << 30))
 
 
+@pytest.mark.slow
 def test_backends_side_by_side_in_one_bundle(model: Path, tmp_path: Path) -> None:
     """Recipes are unchanged; each backend replays the golden outputs; the first that runs is the default."""
     prompts, output = model.parent / "few.jsonl", tmp_path / "both.specc"

@@ -38,7 +38,8 @@ SAME_ENGINES = {
     "gpt_neox-sequential",
 }  # engines like those of their family, with other tables
 EVERY_BLOCK = ("llama", "gemma2", "gpt_neox", "cohere2", "opt", "qwen3_moe")
-PORTABLE = ("llama", "gemma2", "cohere2", "opt", "deepseek_v3", pytest.param("gpt_oss", marks=pytest.mark.slow))
+LATER = (pytest.param(family, marks=pytest.mark.slow) for family in ("opt", "deepseek_v3", "gpt_oss"))
+PORTABLE = ("llama", "gemma2", "cohere2", *LATER)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in SAME_ENGINES.union(EVERY_BLOCK)])

@@ -118,7 +118,7 @@ def test_without_the_compiler_nothing_builds(monkeypatch: pytest.MonkeyPatch) ->
 MISSING = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')"
 
 
-@pytest.mark.parametrize("left", [MISSING, ""], ids=["none", "a part"])
+@pytest.mark.parametrize("left", [MISSING, pytest.param("", marks=pytest.mark.slow)], ids=["none", "a part"])
 def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Path, tmp_path: Path) -> None:
     """The same holds for a part of it, which is left after one of two distributions was uninstalled."""
     (tmp_path / "onnxruntime").mkdir()

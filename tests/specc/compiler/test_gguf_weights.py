@@ -57,7 +57,10 @@ def logits(bundle: Path) -> np.ndarray:
 
 
 @needs_library
-@pytest.mark.parametrize(("kind", "weights"), [("Q4_1", "int4"), ("Q4_0", "int4"), ("Q8_0", "int8")])
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [("Q4_1", "int4"), pytest.param("Q4_0", "int4", marks=pytest.mark.slow), ("Q8_0", "int8")],
+)
 def test_a_target_keeps_the_blocks_of_the_file(kind: str, weights: str, tmp_path: Path) -> None:
     """All products but those of a second rounding to 4 bits give the file's logits; that rounding is the control."""
     file = write(tmp_path / "m.gguf", KIND[kind])
