@@ -69,7 +69,7 @@ def command(
     if json:
         console.emit(describe_engine(opened, engine) if engine else describe(opened))
     elif html or svg:
-        out.print(console.text("\n".join(f"wrote {file}" for file in (html, svg) if file)))
+        out.print(console.text("\n".join(f"wrote {file}" for file in (html, svg) if file)), soft_wrap=True)
     elif engine:
         out.print(engine_tables(opened, engine))
         for part in engine_drawing(opened, engine):
