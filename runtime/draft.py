@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -56,9 +57,11 @@ class Draft(NamedTuple):
         tokens: Sequence[int],
         probs: Mapping[int, np.ndarray] | None = None,
         logits: Mapping[int, np.ndarray] | None = None,
+        values: Sequence[float] = (),
     ) -> Draft:
         """Make a draft without branches: the pending token, and the tokens that may follow it."""
-        return cls(tuple(tokens), Tree.chain(len(tokens)), probs or NONE, logits or NONE)
+        chances = tuple(values) if values else ()
+        return cls(tuple(tokens), Tree.chain(len(tokens)), probs or NONE, logits or NONE, values=chances)
 
     def only(self, slots: Sequence[int]) -> Draft:
         """Return the draft of some of the slots, in ascending order. The parent of each must be among them."""
@@ -144,6 +147,11 @@ class Outputs:
         """Return K, `top_ids_NK` and `top_logprobs_NK`. A memoryview is faster than numpy for single numbers."""
         assert self.top_ids_NK is not None and self.top_logprobs_NK is not None
         return self.top_ids_NK.shape[1], self.top_ids_NK.data, self.top_logprobs_NK.data
+
+    def best_probability(self, row: int) -> float:
+        """Return the probability of the likeliest token after a row."""
+        assert self.top_logprobs_NK is not None
+        return exp(self.top_logprobs_NK.item(row, 0))
 
     def top(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the K likeliest tokens after a row, likeliest first, and their probabilities."""

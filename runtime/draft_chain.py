@@ -95,7 +95,7 @@ def chaining(
             probability = probs[slot][tokens[-1]]
         else:
             tokens.append(outputs.ids_N[0])
-            probability = outputs.top(0)[1][0] if reads else 1.0
+            probability = outputs.best_probability(0) if reads else 1.0
         if reads:
             values.append(values[-1] * float(probability))
         if stops and not length.goes_on(probability):
@@ -103,8 +103,7 @@ def chaining(
     if keep_logits and len(tokens) - 1 not in logits:
         outputs = yield make_call(len(tokens) - 1, tokens[-1], outputs)
         logits[len(tokens) - 1] = _logits(outputs)
-    draft = Draft.chain(tokens, probs, logits)
-    return draft._replace(values=tuple(values)) if reads else draft
+    return Draft.chain(tokens, probs, logits, values if reads else ())
 
 
 def _logits(outputs: Outputs) -> np.ndarray:

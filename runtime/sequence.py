@@ -189,7 +189,7 @@ class Cache:
         if outputs is not None and outputs.states:
             for name, states in outputs.states.items():
                 self._states(name, states)[start : start + len(slots)] = states[list(slots)]
-        else:  # A trained head that reads these rows drafts badly, and not by another text's states.
+        elif self.states:  # A trained head that reads these rows drafts badly, and not by another text's states.
             for own in self.states.values():
                 own[start : start + len(slots)] = 0
 

@@ -87,13 +87,13 @@ class JacobiDrafting(Drafting[Jacobi]):
         return Draft.chain(tokens, dict(enumerate(rows)), dict(enumerate(self.logits)))
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        slots = range(len(accepted.slots), draft.tree.slots)
         if self.drafter.keep_logits:
             assert verified.outputs.logits_NV is not None
-            self.logits = tuple(verified.outputs.logits_NV[slots.start : slots.stop].copy())
+            self.logits = tuple(verified.outputs.logits_NV[len(accepted.slots) : len(draft.tokens)].copy())
         if not self.samples:
-            self.guess = tuple(verified.outputs.ids_N[slots.start : slots.stop].tolist())
+            self.guess = tuple(verified.outputs.ids_N[len(accepted.slots) : len(draft.tokens)].tolist())
             return
+        slots = range(len(accepted.slots), len(draft.tokens))
         # A place of the text has another slot at each step, so no two draws of it share their random numbers.
         rngs = [self.seq.sampling.rng.at(verified.position + slot, Use.DRAFT, slot) for slot in slots]
         self.rows = tuple([verified.probs(slot) for slot in slots])

@@ -77,7 +77,8 @@ class HostKV(Rows):
                     if to != slot:
                         array[:, :, start + to] = array[:, :, start + slot]
         end = start + len(slots)
-        self.rewind(start)
+        if self._copies:
+            self.rewind(start)
         self._committed = end
         self._filled = max(self._filled, end)
         if self._separate and end > self._small:

@@ -53,7 +53,7 @@ def command(
         console.emit(summary)
         return
     for line in lines:
-        console.out().print(console.text(line))
+        console.out().print(console.text(line), soft_wrap=True)
 
 
 def _standard(bundle: Path, output: Path, overwrite: bool) -> Written:

@@ -62,7 +62,7 @@ def add(
     if json:
         console.emit({"bundle": str(bundle), "cases": count})
     else:
-        console.out().print(console.text(f"{bundle} has {count} golden cases now"))
+        console.out().print(console.text(f"{bundle} has {count} golden cases now"), soft_wrap=True)
 
 
 @app.command("diff", epilog=DIFF_EXAMPLES)
