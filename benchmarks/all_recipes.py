@@ -33,7 +33,7 @@ EXAMPLES = ROOT / "examples"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a model has for the recipes that need something.
+    """The files of a model that recipes may need: other models, a corpus and heads.
 
     Attributes:
         options: options of `specc compile`, by the names that `Method.needs` has for them.

@@ -1,6 +1,6 @@
 """Measure what specc-kernels is for, on one model: each figure that it aims at, in one run.
 
-    pip install ./kernels '.[compile,cpu]' gguf llama-cpp-python     # the last one may be left out, with its lines
+    pip install ./kernels '.[compile,cpu]' gguf llama-cpp-python     # without llama-cpp-python, its lines are missing
     pip install --no-deps onnxruntime-genai                          # so may this one
     python benchmarks/bench_widths.py MODEL build/widths             # MODEL is a directory; minutes
 
@@ -311,7 +311,7 @@ def measure_plans(bundle: Path, file: Path | None, rounds: int) -> dict[str, Any
 def plan_figures(report: Mapping[str, Any]) -> Iterator[tuple[Aim, float]]:
     """Take the best plan's figures out of a report of `specc bench`: by category, over all, against the peer."""
     own = [row for row in report["rows"] if row["system"] == "specc"]
-    whole = own[-1]["category"]  # the last category is all prompts
+    whole = own[-1]["category"]  # the report ends with the rows over all prompts
     best = max((row for row in own if row["category"] == whole), key=lambda row: row["speedup"])
     for row in own:
         if row["recipe"] == best["recipe"]:

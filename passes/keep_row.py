@@ -20,7 +20,7 @@ class KeepRow(Pass):
     """
 
     def __call__(self, graph: GraphModule) -> int:
-        cut = path_to_head(graph)  # the nodes that have one row from now on
+        cut = path_to_head(graph)  # the pass leaves these nodes one row
         head = cut[-1]
         row, hidden = new_input(graph, "row", torch.zeros(1, dtype=torch.long)), head.all_input_nodes[0]
         with graph.graph.inserting_before(head):

@@ -50,7 +50,7 @@ class Frontier:
 
 @dataclass(frozen=True)
 class Layers:
-    """What a block leaves out of the model, or runs in another order.
+    """A choice of layers: those of the model that a block leaves out, and the order of the others.
 
     Attributes:
         skip_attention: the layers whose attention is left out.

@@ -117,7 +117,7 @@ class Engine:
         if inputs:
             for name, values in inputs.items():
                 binding.runner.inputs[name][0, : len(values)] = values
-        start = time.perf_counter()
+        start = time.perf_counter()  # `run_timed` does this too, and would cost each step a further Python call.
         try:
             binding.runner.run()
         except SpeccError:

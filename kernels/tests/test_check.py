@@ -54,7 +54,10 @@ def racing_frames(report: str, library: Path) -> list[str]:
 
 
 def test_two_sessions_with_four_threads_at_once_race_for_nothing(tmp_path: Path) -> None:
-    """What ONNX Runtime orders is told in operator.cpp. The control is a race for an output that two sessions share."""
+    """Two sessions that share an output are the control: the sanitizer must report their race.
+
+    operator.cpp tells the sanitizer in which order ONNX Runtime runs the parts of a product.
+    """
     need("cmake", "c++")
     library = built(tmp_path, "-DSPECC_SANITIZE=thread", target="specc_kernels").with_suffix(".so")
     sanitizer = subprocess.run(["c++", "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True)

@@ -17,9 +17,9 @@ from ..sequence import Sequence
 from . import Proposal, check_counts, check_probability
 from .comb import Comb, CombDrafting, Siblings
 
-NEWEST = 0.5  # the weight of the newest comparison in a draft's matchness
+NEWEST = 0.5  # matchness = NEWEST * that of the newest comparison + (1 - NEWEST) * matchness before
 FALL = 0.2  # how far the share of accepted tokens may fall before the search goes on
-SMOOTH = 0.9  # the weight of the steps before the last one in that share
+SMOOTH = 0.9  # share = SMOOTH * share before + (1 - SMOOTH) * that of the last step
 
 
 class LayerSets(Comb):

@@ -24,7 +24,7 @@ from . import MOST_TOKENS, MOST_VOCABULARY, Drafter, Drafting, Proposal, Suggest
 
 NGRAMS: Mapping[int, float] = {1: 0.01, 2: 0.04, 3: 0.15, 4: 0.18, 5: 0.12}  # The weights of contexts, by their sizes.
 PATTERNS = 1 << 13  # looked-up patterns that are kept
-UNSEEN = -200.0  # the logarithm that stands for the probability of a token that no n-gram has
+UNSEEN = -200.0  # log-probability of a token that follows in no n-gram of the corpus
 
 
 class Superposed(Drafter):

@@ -23,7 +23,7 @@ ALONE = "color-scheme: light dark; color: light-dark(#1c1f24, #e4e6ea)"
 
 
 class Sublayers(NamedTuple):
-    """What an engine runs of one layer.
+    """The halves of one layer: whether an engine runs each.
 
     Attributes:
         attention: whether its attention runs.

@@ -20,7 +20,7 @@ TO = "Write the model in the form of another runtime: onnxruntime-genai."
 DRAFT = "With --to: the recipe whose draft engine goes with the model, or none. Default: that of the fastest recipe."
 OVERWRITE = "Replace the output if it exists."
 
-Written = tuple[dict[str, Any], list[str]]  # what --json prints, and what a person reads
+Written = tuple[dict[str, Any], list[str]]  # the object for --json, and the lines to print without it
 
 
 def command(

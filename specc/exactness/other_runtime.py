@@ -25,7 +25,7 @@ from specc.runtime.width_invariance import is_lossless
 
 PYTHON = "python"  # specc's own runtime, in this process
 PROGRAMS: Mapping[str, str] = {"c": "specc-replay", "node": "specc-replay-node"}
-LIBRARY = "SPECC_ONNXRUNTIME"  # where libspecc looks for ONNX Runtime
+LIBRARY = "SPECC_ONNXRUNTIME"  # this variable names the file of ONNX Runtime for libspecc
 UNUSABLE = 2  # the status of a program that cannot use the bundle
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, chains, count, head_block, length_arguments
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
@@ -42,8 +44,24 @@ def drafting_blocks(head: str, topology: Tree | Frontier, slots: int, facts: Fac
     }
 
 
-def _plan_eagle(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_chain("eagle", values, facts)
+def plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
+    """Plan trees by a recurrent head. A call runs some nodes of a level, which see those above them in the tree."""
+    slots, depth = 1 + count(values, "num_speculative_tokens"), count(values, "max_depth")
+    costs = step_costs(slots) if values["step_costs"] is None else check_step_costs(values["step_costs"])
+    arguments = dict(values) | {"step_costs": tuple(costs)}
+    NodeBudget(slots - 1, costs)
+    width = TREES.frontier
+    frontier = Frontier(width, 1 + width * depth)
+    longest = slots if "match_rates" in values else 1 + depth
+    engines = drafting_blocks(head, frontier, longest, facts)
+    widths = [n for n, _ in costs if 1 < n < slots]
+    return MethodBlocks((DECODE, *(Block(Parents(n)) for n in (*widths, slots))), engines, arguments)
+
+
+def step_costs(slots: int) -> list[tuple[int, float]]:
+    """Return the widths of a dynamic tree of so many slots, and what a step of each costs until it is measured."""
+    widths = [*(width for width in WIDTHS.trees if width < slots), slots]
+    return [(1, 1.0), *((width, round(1 + WIDTHS.wide_step + WIDTHS.slot * (width - 1), 3)) for width in widths)]
 
 
 _CHAIN = {
@@ -75,15 +93,11 @@ EAGLE = Method(
     drafter="eagle",
     topology="chain",
     length="confidence",
-    plan=_plan_eagle,
+    plan=partial(plan_chain, "eagle"),
     parameters=_CHAIN,
     needs=("head",),
     head="eagle",
 )
-
-
-def _plan_eagle2(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_tree("eagle", values, facts)
 
 
 EAGLE2 = Method(
@@ -104,15 +118,11 @@ EAGLE2 = Method(
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
-    plan=_plan_eagle2,
+    plan=partial(plan_tree, "eagle"),
     parameters=_NODES,
     needs=("head",),
     head="eagle",
 )
-
-
-def _plan_mtp(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_chain("mtp", values, facts)
 
 
 MTP = Method(
@@ -130,7 +140,7 @@ MTP = Method(
     drafter="eagle",
     topology="chain",
     length="confidence",
-    plan=_plan_mtp,
+    plan=partial(plan_chain, "mtp"),
     parameters=_CHAIN,
     needs=("head",),
     head="mtp",
@@ -168,10 +178,6 @@ PEAGLE = Method(
 )
 
 
-def _plan_adaeagle(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_chain("adaeagle", values, facts)
-
-
 ADAEAGLE = Method(
     name="adaeagle",
     title="AdaEAGLE: a trained layer that also says how much to draft",
@@ -190,15 +196,11 @@ ADAEAGLE = Method(
     drafter="ada-eagle",
     topology="chain",
     length="predicted",
-    plan=_plan_adaeagle,
+    plan=partial(plan_chain, "adaeagle"),
     parameters=_CHAIN,
     needs=("head",),
     head="adaeagle",
 )
-
-
-def _plan_fspad(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_tree("fspad", values, facts)
 
 
 FSPAD = Method(
@@ -216,7 +218,7 @@ FSPAD = Method(
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
-    plan=_plan_fspad,
+    plan=partial(plan_tree, "fspad"),
     parameters=_NODES,
     needs=("head",),
     head="fspad",
@@ -263,10 +265,6 @@ FALCON = Method(
 )
 
 
-def _plan_eagle3(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_chain("eagle3", values, facts)
-
-
 EAGLE3 = Method(
     name="eagle3",
     title="EAGLE-3's trained layer, on chains",
@@ -283,35 +281,11 @@ EAGLE3 = Method(
     drafter="eagle",
     topology="chain",
     length="confidence",
-    plan=_plan_eagle3,
+    plan=partial(plan_chain, "eagle3"),
     parameters=_CHAIN,
     needs=("head",),
     head="eagle3",
 )
-
-
-def plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
-    """Plan trees by a recurrent head. A call runs some nodes of a level, which see those above them in the tree."""
-    slots, depth = 1 + count(values, "num_speculative_tokens"), count(values, "max_depth")
-    costs = step_costs(slots) if values["step_costs"] is None else check_step_costs(values["step_costs"])
-    arguments = dict(values) | {"step_costs": tuple(costs)}
-    NodeBudget(slots - 1, costs)
-    width = TREES.frontier
-    frontier = Frontier(width, 1 + width * depth)
-    longest = slots if "match_rates" in values else 1 + depth
-    engines = drafting_blocks(head, frontier, longest, facts)
-    widths = [n for n, _ in costs if 1 < n < slots]
-    return MethodBlocks((DECODE, *(Block(Parents(n)) for n in (*widths, slots))), engines, arguments)
-
-
-def step_costs(slots: int) -> list[tuple[int, float]]:
-    """Return the widths of a dynamic tree of so many slots, and what a step of each costs until it is measured."""
-    widths = [*(width for width in WIDTHS.trees if width < slots), slots]
-    return [(1, 1.0), *((width, round(1 + WIDTHS.wide_step + WIDTHS.slot * (width - 1), 3)) for width in widths)]
-
-
-def _plan_eagle3_tree(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_tree("eagle3", values, facts)
 
 
 EAGLE3_TREE = Method(
@@ -332,7 +306,7 @@ EAGLE3_TREE = Method(
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
-    plan=_plan_eagle3_tree,
+    plan=partial(plan_tree, "eagle3"),
     parameters=_NODES,
     needs=("head",),
     head="eagle3",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from specc.recipes.blocks import DECODE, RANKS, count
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
@@ -16,10 +18,6 @@ NODES = {
     "max_depth": Parameter(TREES.head_depth, "levels of the tree at most", "4"),
     "step_costs": STEP_COSTS,
 }
-
-
-def _plan_hydra(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_tree("hydra", values, facts)
 
 
 HYDRA = Method(
@@ -37,15 +35,11 @@ HYDRA = Method(
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
-    plan=_plan_hydra,
+    plan=partial(plan_tree, "hydra"),
     parameters=NODES,
     needs=("head",),
     head="hydra",
 )
-
-
-def _plan_hydra_plus_plus(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_tree("hydra_plus_plus", values, facts)
 
 
 HYDRA_PLUS_PLUS = Method(
@@ -63,7 +57,7 @@ HYDRA_PLUS_PLUS = Method(
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
-    plan=_plan_hydra_plus_plus,
+    plan=partial(plan_tree, "hydra_plus_plus"),
     parameters=NODES,
     needs=("head",),
     head="hydra_plus_plus",
@@ -105,10 +99,6 @@ RECURRENT_DRAFTER = Method(
 )
 
 
-def _plan_clover(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_tree("clover", values, facts)
-
-
 CLOVER = Method(
     name="clover",
     title="Clover's trained head, which attends to the drafted token",
@@ -124,15 +114,11 @@ CLOVER = Method(
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
-    plan=_plan_clover,
+    plan=partial(plan_tree, "clover"),
     parameters=NODES,
     needs=("head",),
     head="clover",
 )
-
-
-def _plan_clover_2(values: Values, facts: Facts) -> MethodBlocks:
-    return plan_tree("clover_2", values, facts)
 
 
 CLOVER_2 = Method(
@@ -156,7 +142,7 @@ CLOVER_2 = Method(
     drafter="eagle-tree",
     topology="dynamic tree",
     length="budget",
-    plan=_plan_clover_2,
+    plan=partial(plan_tree, "clover_2"),
     parameters=NODES,
     needs=("head",),
     head="clover_2",

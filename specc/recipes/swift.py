@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specc.recipes.blocks import (
-    SKIP,
-    count,
-    skipped_layers,
-)
+from specc.recipes.blocks import SKIP, count, skipped_layers
 from specc.recipes.draft_trees import comb_values
 from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Layers

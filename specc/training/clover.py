@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from specc.training.course import Course
 from specc.training.eagle3 import layer_settings
-from specc.training.sequential import RATES, STEPS, last_layer, product, start, unroll
+from specc.training.sequential import course_of
 
 
 def _settings(config: Any) -> dict[str, float]:
@@ -20,25 +19,5 @@ def _settings_2(config: Any) -> dict[str, float]:
     return {**_settings(config), "layers": 2, "cosine": 1, "hidden": config.hidden_size}
 
 
-COURSE = Course(
-    architecture="clover",
-    taps=last_layer,
-    settings=_settings,
-    start=start,
-    unroll=unroll,
-    product=product,
-    steps=STEPS,
-    recurrent=True,
-    rates=RATES,
-)
-CLOVER_2 = Course(
-    architecture="clover_2",
-    taps=last_layer,
-    settings=_settings_2,
-    start=start,
-    unroll=unroll,
-    product=product,
-    steps=STEPS,
-    recurrent=True,
-    rates=RATES,
-)
+COURSE = course_of("clover", _settings)
+CLOVER_2 = course_of("clover_2", _settings_2)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from specc.training.course import Course
 from specc.training.eagle3 import layer_settings
-from specc.training.sequential import RATES, STEPS, eps_of, last_layer, product, start, unroll
+from specc.training.sequential import STEPS, course_of, eps_of
 
 
 def _settings(config: Any) -> dict[str, float]:
@@ -21,25 +20,5 @@ def _plus_plus_settings(config: Any) -> dict[str, float]:
     return {**layer_settings(config), **_settings(config), "layers": 1, "mlp_layers": 4}
 
 
-COURSE = Course(
-    architecture="hydra",
-    taps=last_layer,
-    settings=_settings,
-    start=start,
-    unroll=unroll,
-    product=product,
-    steps=STEPS,
-    recurrent=True,
-    rates=RATES,
-)
-PLUS_PLUS = Course(
-    architecture="hydra_plus_plus",
-    taps=last_layer,
-    settings=_plus_plus_settings,
-    start=start,
-    unroll=unroll,
-    product=product,
-    steps=STEPS,
-    recurrent=True,
-    rates=RATES,
-)
+COURSE = course_of("hydra", _settings)
+PLUS_PLUS = course_of("hydra_plus_plus", _plus_plus_settings)

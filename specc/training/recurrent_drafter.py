@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specc.training.course import Course
-from specc.training.sequential import RATES, STEPS, eps_of, last_layer, product, start, unroll
+from specc.training.sequential import course_of, eps_of
 
 
 def _settings(config: Any) -> dict[str, float]:
@@ -13,14 +12,4 @@ def _settings(config: Any) -> dict[str, float]:
     return {"recurrent": size, "hidden": 2 * size, "eps": eps_of(config)}
 
 
-COURSE = Course(
-    architecture="recurrent_drafter",
-    taps=last_layer,
-    settings=_settings,
-    start=start,
-    unroll=unroll,
-    product=product,
-    steps=STEPS,
-    recurrent=True,
-    rates=RATES,
-)
+COURSE = course_of("recurrent_drafter", _settings)

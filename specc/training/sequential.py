@@ -5,7 +5,7 @@ All learn the model's probabilities, and drafts stand on drafts while they train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from specc.heads import Head
 from specc.heads.sequential import Sequential
 from specc.training.batches import Batch
 from specc.training.closed_form import solve
+from specc.training.course import Course
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 from specc.training.unroll import DraftAttention
@@ -68,3 +69,23 @@ def product(head: Head, depth: int, rows: Tensor) -> Tensor:
     """Return the logits [M, V'] from rows [M, d] of what `unroll` returned."""
     assert isinstance(head, Sequential)
     return head.logits(rows)
+
+
+def course_of(architecture: str, settings: Callable[[Any], dict[str, float]]) -> Course:
+    """Return how heads of this kind are trained. They differ by their layers alone.
+
+    Args:
+        architecture: a key of `specc.heads.ARCHITECTURES`.
+        settings: the numbers of the architecture, by the model's configuration.
+    """
+    return Course(
+        architecture=architecture,
+        taps=last_layer,
+        settings=settings,
+        start=start,
+        unroll=unroll,
+        product=product,
+        steps=STEPS,
+        recurrent=True,
+        rates=RATES,
+    )
