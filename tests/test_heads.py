@@ -344,6 +344,7 @@ def test_the_embeddings_are_stored_once_and_nothing_is_stored_in_vain(compiled: 
         assert any(short in file for file in files), name
 
 
+@pytest.mark.slow
 def test_the_portable_lowering_drafts_the_same(compiled: Compiled, runner: Model, model: Path, tmp_path: Path) -> None:
     bundle = _compile(model, compiled.directories, tmp_path / "p.specc", build=BuildOptions(lowering="portable"))
     with specc.load(bundle) as portable:

@@ -248,7 +248,7 @@ def test_preparation_keeps_the_logits(family: str) -> None:
 UNFUSED = {"FuseRotary": {"gpt_oss", "deepseek_v3"}, "FuseRMSNorm": set()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow) if "-" in f else f for f in FAMILIES])
 def test_a_family_gives_a_warning_only_where_a_rotation_or_norm_stays(family: str) -> None:
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")

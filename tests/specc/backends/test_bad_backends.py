@@ -77,6 +77,7 @@ def test_a_type_that_the_processor_cannot_run(model: Path, prompts: Path, tmp_pa
         assert refused(*verb).endswith(f"{reason} --dtype fp32")
 
 
+@pytest.mark.slow
 def test_half_precision_with_drafts_of_few_bits(model: Path, prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "fp16.specc"
     argv = ("--recipe", "early-exit", "--recipe", "quantized-self-draft", "--dtype", "fp16")

@@ -159,6 +159,7 @@ class TestPeers:
         with pytest.raises(RecipeError, match="no peer 'vllm'; there are transformers, onnxruntime-genai"):
             quick(peers=PeerOptions(names=["vllm"]))
 
+    @pytest.mark.slow
     @pytest.mark.torch
     def test_transformers_gives_the_tokens_of_plain_decoding(self, model: Path, quick: Callable[..., Report]) -> None:
         report = quick(peers=PeerOptions(names=["transformers"], model=str(model)), limit=None, max_new_tokens=12)

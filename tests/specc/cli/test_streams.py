@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_line(verb: str) -> None:
     [
         (b"generate", b"\xff", b"-p", b"a"),
         (b"show", b"\xff\x1b[31m"),
-        pytest.param((b"compile", b"\xff", b"-o", b"\xfe"), marks=pytest.mark.torch),
+        pytest.param((b"compile", b"\xff", b"-o", b"\xfe"), marks=[pytest.mark.torch, pytest.mark.slow]),
     ],
 )
 def test_an_argument_that_is_not_utf_8_is_one_line_of_plain_text(argv: tuple[bytes, ...]) -> None:
