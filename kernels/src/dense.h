@@ -18,6 +18,16 @@ constexpr int kRowsAtOnce = 12;  // 24 sums, 4 of weights
 constexpr int kVectors = 1;
 constexpr int kRowsAtOnce = 4;
 #endif
+constexpr int kFewRows = 5;  // so many rows take one pass: reading the weights takes longer than multiplying
+constexpr int kPasses = kPanel / (kVectors * kLanes);  // passes over a panel for one block of rows
+
+// Rows are done in blocks. The first block brings a panel from memory, and the others find it in the cache. If each
+// block asked for the weights that it is about to use, memory would idle during the others. So the first two passes over
+// a panel each ask for half of the next one. With six rows or more there are two passes at least.
+inline int64_t blocks_of(int64_t rows) {
+  const int64_t blocks = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  return kPasses == 1 && blocks == 1 && rows > kFewRows ? 2 : blocks;
+}
 
 struct BF16Weights {
   static constexpr int kDepth = 2;  // values of k that one load brings
@@ -33,7 +43,8 @@ struct F32Weights {
 SPECC_INLINE const float* row_at(const float* const (&base)[4], int64_t k, int m) { return base[m / 3] + (m % 3) * k; }
 
 template <class Weights, int M, int V>
-__attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns) {
+__attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns,
+                                   const uint8_t* next) {
   F16 sums[M][V];
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
@@ -45,7 +56,12 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
   int64_t i = 0;
   for (; i + Weights::kDepth <= k; i += Weights::kDepth) {
     F16 weights[V][Weights::kDepth];
-    ask_ahead<Weights::kDepth * Weights::kBytes * V * kLanes>(w);
+    if (next) {
+      next = ask_for_next<Weights::kDepth * Weights::kBytes * kPanel / 2>(next);
+      ask_near<Weights::kDepth * Weights::kBytes * V * kLanes>(w);
+    } else {
+      ask_ahead<Weights::kDepth * Weights::kBytes * V * kLanes>(w);
+    }
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       if constexpr (Weights::kDepth == 2) {
@@ -84,25 +100,29 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
 }
 
 template <class Weights, int M>
-SPECC_INLINE void tiles(int64_t rows, const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns) {
-  if (rows == M) return tile<Weights, M, kVectors>(d, row, w, y, columns);
-  if constexpr (M > 1) tiles<Weights, M - 1>(rows, d, row, w, y, columns);
+SPECC_INLINE void tiles(int64_t rows, const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns,
+                        const uint8_t* next) {
+  if (rows == M) return tile<Weights, M, kVectors>(d, row, w, y, columns, next);
+  if constexpr (M > 1) tiles<Weights, M - 1>(rows, d, row, w, y, columns, next);
 }
 
 template <class Weights>
 void dense(const Dense& d, int64_t first, int64_t last) {
   const int64_t deep = (d.k + Weights::kDepth - 1) / Weights::kDepth * Weights::kDepth;
-  const int64_t blocks = (d.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  const int64_t blocks = blocks_of(d.rows), bytes = deep * kPanel * Weights::kBytes;
   for (int64_t panel = first; panel < last; ++panel) {
-    const uint8_t* w = static_cast<const uint8_t*>(d.w) + panel * deep * kPanel * Weights::kBytes;
+    const uint8_t* w = static_cast<const uint8_t*>(d.w) + panel * bytes;
+    int64_t pass = 0;
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t row = d.rows * block / blocks;
       const int64_t rows = d.rows * (block + 1) / blocks - row;
       for (int column = 0; column < kPanel; column += kVectors * kLanes) {
         const int64_t at = panel * kPanel + column;
         if (at >= d.columns) break;
+        const uint8_t* next = blocks * kPasses > 1 && pass < 2 ? w + bytes + pass * bytes / 2 : nullptr;
+        ++pass;
         tiles<Weights, kRowsAtOnce>(rows, d, row, w + column * Weights::kDepth * Weights::kBytes, d.y + at,
-                                    d.columns - at);
+                                    d.columns - at, next);
       }
     }
   }

@@ -235,15 +235,28 @@ SPECC_INLINE float largest_lane(F16 a) {
 #endif
 }
 
+// Asks for Bytes of weights shortly before their use, into the nearest cache.
+template <int Bytes>
+SPECC_INLINE void ask_near(const uint8_t* p) {
+  constexpr int kNear = 1024;
+#pragma GCC unroll 4
+  for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + kNear + i, 0, 3);
+}
+
+// Asks memory for Bytes of weights, and returns where the next ones begin.
+template <int Bytes>
+SPECC_INLINE const uint8_t* ask_for_next(const uint8_t* p) {
+#pragma GCC unroll 4
+  for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+  return p + Bytes;
+}
+
 // Asks for the next Bytes of weights well before their use: a processor's own prefetcher stops where a page ends.
 template <int Bytes>
 SPECC_INLINE void ask_ahead(const uint8_t* p) {
-  constexpr int kNear = 1024, kFar = 8192;
-#pragma GCC unroll 4
-  for (int i = 0; i < Bytes; i += 64) {
-    __builtin_prefetch(p + kNear + i, 0, 3);
-    __builtin_prefetch(p + kFar + i, 0, 2);
-  }
+  constexpr int kFar = 8192;
+  ask_near<Bytes>(p);
+  ask_for_next<Bytes>(p + kFar);
 }
 
 // Writes the first `count` lanes.
