@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from .draws import Draws
 from .rng import Rng, Use
 from .sampling import Sampling
 from .tree import Tree
@@ -71,7 +72,7 @@ class Draft(NamedTuple):
         return self._replace(
             tokens=tuple([self.tokens[slot] for slot in slots]),
             tree=chain if parents == chain.parents else Tree(parents),
-            probs={place[slot]: probs_V for slot, probs_V in self.probs.items() if slot in place},
+            probs={place[slot]: self.probs[slot] for slot in self.probs if slot in place},
             logits={place[slot]: logits_V for slot, logits_V in self.logits.items() if slot in place},
             values=tuple([self.values[slot] for slot in slots]) if self.values else (),
             inputs={name: rows[list(slots)] for name, rows in self.inputs.items()},
@@ -232,6 +233,11 @@ class Verified(NamedTuple):
     def probs(self, slot: int) -> np.ndarray:
         """Return the distribution that plain decoding would sample from after `slot`: [V] float64."""
         return self.sampling.probs(self.logits(slot))
+
+    def draws(self, slot: int) -> Draws:
+        """Return draws from the distribution after `slot`, for a drafter that guesses the next draft by this step."""
+        rng = self.sampling.rng.at(self.position + slot, Use.DRAFT, slot)
+        return self.sampling.draws(self.logits(slot), rng)
 
 
 class Accepted(NamedTuple):

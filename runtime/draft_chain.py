@@ -8,6 +8,7 @@ import numpy as np
 
 from .call import Call
 from .draft import ONE_SLOT, Draft, Outputs
+from .draws import DrawnProbs, Draws
 from .engine import Engine
 from .lengths import Length
 from .rng import Use
@@ -77,7 +78,8 @@ def chaining(
     Returns:
         The draft.
     """
-    tokens, values, probs, logits, sampling = [seq.pending], [1.0], {}, {}, seq.sampling
+    tokens, values, logits, sampling = [seq.pending], [1.0], {}, seq.sampling
+    draws: dict[int, Draws] = {}
     sample = sample and not sampling.greedy
     outputs, stops, reads = first, bool(length.stops), length.reads_probability
     for slot in range(min(length.begin(), room)):
@@ -89,10 +91,10 @@ def chaining(
             break
         if sample:
             assert outputs.logits_NV is not None
-            probs[slot] = sampling.probs(outputs.logits_NV[0])
             rng = sampling.rng.at(len(seq.tokens) + slot, Use.DRAFT)
-            tokens.append(rng.pick(probs[slot]))
-            probability = probs[slot][tokens[-1]]
+            draws[slot] = sampling.draws(outputs.logits_NV[0], rng)
+            tokens.append(draws[slot].pick())
+            probability = draws[slot].probability(tokens[-1])
         else:
             tokens.append(outputs.ids_N[0])
             probability = outputs.best_probability(0) if reads else 1.0
@@ -103,7 +105,7 @@ def chaining(
     if keep_logits and len(tokens) - 1 not in logits:
         outputs = yield make_call(len(tokens) - 1, tokens[-1], outputs)
         logits[len(tokens) - 1] = _logits(outputs)
-    return Draft.chain(tokens, probs, logits, values if reads else ())
+    return Draft.chain(tokens, DrawnProbs(draws), logits, values if reads else ())
 
 
 def _logits(outputs: Outputs) -> np.ndarray:

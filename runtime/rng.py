@@ -49,6 +49,15 @@ class Rng(Protocol):
     def pick(self, probs_V: np.ndarray) -> int:
         """Return an index, each with the probability that `probs_V` gives it. The sum of `probs_V` need not be 1."""
 
+    def place(self, ends_N: np.ndarray) -> int:
+        """Return an index i with probability (ends_N[i] - ends_N[i - 1]) / ends_N[-1]; the sum before the first is 0.
+
+        It takes one number and a binary search, where `pick` takes a number for each index.
+
+        Args:
+            ends_N: running sums of weights, [N] float64.
+        """
+
     def bernoulli(self, probability: float) -> bool:
         """Return True with this probability."""
 
@@ -105,11 +114,24 @@ class SeededRng:
             scores = -np.log1p(-noise[near]) / p[near]
         return int(indices[near[scores.argmin()]])
 
+    def place(self, ends_N: np.ndarray) -> int:
+        total = ends_N[-1]
+        index = int(ends_N.searchsorted(self._uniform() * total, side="right"))
+        if index == len(ends_N):  # The product was rounded up, or the sums are not numbers.
+            index = int((ends_N == total).argmax())
+        return index
+
     def bernoulli(self, probability: float) -> bool:
-        return bool(self._uniforms(_all(1))[0] < probability)
+        return bool(self._uniform() < probability)
 
     def exponential(self) -> float:
-        return float(-np.log1p(-self._uniforms(_all(1))[0]))
+        return float(-np.log1p(-self._uniform()))
+
+    def _uniform(self) -> float:
+        """Return a number in (0, 1), a new one at each call: the first of those that `_uniforms` would return."""
+        key = _number(self._key, self._draws)
+        self._draws += 1
+        return ((_number(key, 0) >> 12) + 0.5) * 2.0**-52
 
     def _uniforms(self, indices: np.ndarray) -> np.ndarray:
         """Return a number in (0, 1) for each index, all of them new at each call."""

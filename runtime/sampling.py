@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from .draws import POOL, Draws
 from .errors import PromptError
-from .rng import Rng, SeededRng, Use
+from .rng import Rng, SeededRng
 
+LEAST_TEMPERATURE = 1e-30  # that float32 can divide by
 SORTED = 1 << 13  # numbers that are sorted at once; to halve as many takes as long
 
 
@@ -85,21 +87,48 @@ class Sampling:
             probs_V /= probs_V.sum()
         return probs_V
 
-    def children(self, probs_V: np.ndarray, count: int, position: int, slot: int) -> list[int]:
-        """Draw up to `count` distinct tokens one after another, without replacement.
+    def draws(self, logits_V: np.ndarray, rng: Rng) -> Draws:
+        """Return draws from the distribution to sample from, for a drafter.
+
+        It is that of `probs` but for the last bits of float32. A token at the edge of a cut may be in one of them and
+        not in the other.
 
         Args:
-            probs_V: the distribution.
-            count: how many tokens.
-            position: the index of these tokens in the text.
-            slot: the slot of the draft whose children they are.
+            logits_V: logits, [V] float32.
+            rng: the source of the draws.
         """
-        rest, rng = probs_V.copy(), self.rng.at(position, Use.DRAFT, slot)
-        tokens: list[int] = []
-        while len(tokens) < count and rest.sum() > 0:
-            tokens.append(rng.pick(rest / rest.sum()))
-            rest[tokens[-1]] = 0
-        return tokens
+        size, ids = len(logits_V), None
+        if 0 < self.top_k < size:
+            ids = np.flatnonzero(~(logits_V < np.partition(logits_V, -self.top_k)[-self.top_k]))
+        weights = POOL.take(size) if ids is None else np.empty(len(ids), np.float32)
+        np.subtract(logits_V if ids is None else logits_V[ids], logits_V.max(), out=weights)
+        if self.temperature != 1:
+            with np.errstate(over="ignore"):  # At a tiny temperature all but the likeliest become -inf.
+                weights /= max(self.temperature, LEAST_TEMPERATURE)
+        np.exp(weights, out=weights)
+        if self.top_p < 1:
+            large, probs = _nucleus(weights, self.top_p)
+            POOL.give(weights)
+            weights, ids = probs, large if ids is None else ids[large]
+        if self.min_p > 0:
+            weights[weights < self.min_p * weights.max()] = 0
+        return Draws(rng, weights, size, ids)
+
+
+def _nucleus(weights: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the larger weights, and their shares, float64: 0 for those outside the smallest set.
+
+    Args:
+        weights: the weights, 0 or more.
+        mass: the share of all weights that the smallest set of largest weights reaches.
+    """
+    total = float(weights.sum(dtype=np.float64))
+    # All that are left out have half of 1 - mass together at most.
+    large = np.flatnonzero(~(weights < (1 - mass) / (2 * len(weights)) * total))
+    shares = weights[large].astype(np.float64)
+    shares /= total
+    _keep_mass(shares, mass)
+    return large, shares
 
 
 def _likeliest(logits_V: np.ndarray, count: int, temperature: float) -> Any:

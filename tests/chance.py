@@ -37,6 +37,9 @@ class Script:
     def pick(self, probs_V: np.ndarray) -> int:
         return self._decide((probs_V / probs_V.sum()).tolist())
 
+    def place(self, ends_N: np.ndarray) -> int:
+        return self._decide((np.diff(ends_N, prepend=0) / ends_N[-1]).tolist())
+
     def bernoulli(self, probability: float) -> bool:
         assert 0 <= probability <= 1
         return bool(self._decide([1 - float(probability), float(probability)]))

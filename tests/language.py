@@ -11,6 +11,7 @@ from chance import distribution, total_variation
 
 from specc.runtime.acceptance import Acceptance, rule
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
+from specc.runtime.draws import Draws
 from specc.runtime.rng import Rng, Use
 from specc.runtime.sampling import Sampling
 from specc.runtime.tree import Tree
@@ -72,9 +73,11 @@ def sampled_tree(tree: Tree, q: Language) -> Propose:
         for slot, children in enumerate(tree.children):
             if children:
                 probs[slot] = q(path_to(Draft(tuple(tokens), tree), slot))
-                draws = sampling.children(probs[slot], len(children), int(tree.depth[slot]), slot)
-                for child, token in zip(children, draws, strict=False):
-                    tokens[child] = token
+                rng = sampling.rng.at(int(tree.depth[slot]), Use.DRAFT, slot)
+                draws = Draws(rng, probs[slot].copy(), VOCABULARY)
+                for child in children:
+                    if not draws.is_empty:
+                        tokens[child] = draws.take()[0]
         return Draft(tuple(tokens), tree, probs)
 
     return propose

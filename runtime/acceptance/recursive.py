@@ -33,21 +33,26 @@ def _try_children(draft: Draft, verified: Verified, slot: int) -> tuple[int | No
     the draft's. A rejection replaces p by its residual max(p - q, 0), and removes x from q.
 
     Returns:
-        The child, or None if all were rejected; and p, [V] float64, what is left of the target's distribution.
+        The child, or None if all were rejected; and p, [V] float64, what is left of the target's distribution. Its sum
+        need not be 1.
     """
     p, rng = verified.probs(slot), verified.rng(slot, Use.ACCEPT)
     children = draft.tree.children[slot]
-    q = draft.probs[slot].copy() if children else p
+    if not children:
+        return None, p
+    q = draft.probs[slot].copy()
+    step, mass, rest, last = np.empty_like(q), 1.0, 1.0, 1.0  # p and q are not divided by their sums, mass and rest.
     for child in children:
         x = draft.tokens[child]
         # The draft had fewer tokens to draw than the tree has slots: this slot and its younger siblings are padding.
         if not q[x] > 0:
             break
-        if rng.bernoulli(min(1.0, p[x] / q[x])):
+        if rng.bernoulli(min(1.0, p[x] * rest / (q[x] * mass))):
             return child, p
-        p = np.maximum(p - q, 0)
-        p /= p.sum()
-        q[x] = 0
-        if q.sum() > 0:
-            q /= q.sum()
+        np.multiply(q, mass / rest, out=step)
+        p -= step
+        np.maximum(p, 0.0, out=p)
+        mass, rest, q[x] = float(p.sum()), rest - float(q[x]), 0
+        if rest < last / 2:  # The difference of numbers of one size has few digits.
+            rest = last = float(q.sum())
     return None, p

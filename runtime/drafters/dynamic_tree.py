@@ -1,19 +1,15 @@
-"""A tree that changes at each step: DySpec (Xiong et al. 2024, arXiv:2410.11744).
-
-V  vocabulary
-"""
+"""A tree that changes at each step: DySpec (Xiong et al. 2024, arXiv:2410.11744)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import exp
 
-import numpy as np
-
 from ..draft import Draft, Outputs
 from ..draft_tree import running_root
+from ..draws import DrawnProbs, Draws
 from ..engine import Engine
-from ..rng import Rng, Use
+from ..rng import Use
 from ..sequence import Sequence
 from ..tree import Tree
 from ..tree_grower import TreeGrower
@@ -60,7 +56,7 @@ class DynamicTreeDrafting(Drafting[DynamicTree]):
         cache = seq.caches[drafter.engine.block.cache]
         engine, most, sample = drafter.engine, drafter.slots, drafter.sample and not seq.sampling.greedy
         grower, tokens, parents = TreeGrower(), [seq.pending], [-1]
-        probs: dict[int, np.ndarray] = {}
+        draws: dict[int, Draws] = {}
         root = grower.grow([0], parents)
         committed, outputs, first_row = yield from running_root(engine, drafter.prefill, seq, cache, root)
         level: list[tuple[float, int]] = [(1.0, 0)]  # Nodes to grow: the value left for children, and the slot.
@@ -73,9 +69,9 @@ class DynamicTreeDrafting(Drafting[DynamicTree]):
                 value = parent_value  # The part of the parent's probability that its further children can have.
                 if sample:
                     assert outputs.logits_NV is not None
-                    probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
                     rng = seq.sampling.rng.at(len(seq.tokens) + depth, Use.DRAFT, slot)
-                    children = sampled(probs[slot].copy(), rng)
+                    draws[slot] = seq.sampling.draws(outputs.logits_NV[row], rng)
+                    children = sampled(draws[slot])
                 else:
                     children = likeliest(outputs, row)
                 for token, share in children:
@@ -88,7 +84,7 @@ class DynamicTreeDrafting(Drafting[DynamicTree]):
             level = sorted((node for node in below if node[0] > 1 / most), reverse=True)[: engine.slots]
             if not level or len(tokens) == most:
                 break
-        return Draft(tuple(tokens), Tree(tuple(parents)), probs)
+        return Draft(tuple(tokens), Tree(tuple(parents)), DrawnProbs(draws))
 
 
 def likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
@@ -101,18 +97,11 @@ def likeliest(outputs: Outputs, row: int) -> Iterator[tuple[int, float]]:
         rest -= probability
 
 
-def sampled(probs_V: np.ndarray, rng: Rng) -> Iterator[tuple[int, float]]:
+def sampled(draws: Draws) -> Iterator[tuple[int, float]]:
     """Yield tokens drawn without replacement, each with its share of the probability that was left before it.
 
     A token is drawn only when the caller asks for it. The rule that accepts it is exact only if that decision does not
     depend on which token comes next.
-
-    Args:
-        probs_V: the distribution; overwritten.
-        rng: the source of the draws.
     """
-    while probs_V.sum() > 0:
-        probs_V /= probs_V.sum()
-        token = rng.pick(probs_V)
-        yield token, float(probs_V[token])
-        probs_V[token] = 0
+    while not draws.is_empty:
+        yield draws.take()

@@ -1,17 +1,13 @@
-"""DySpec's tree by a heap: the likeliest node comes next (Xiong et al. 2024, arXiv:2410.11744).
-
-V  vocabulary
-"""
+"""DySpec's tree by a heap: the likeliest node comes next (Xiong et al. 2024, arXiv:2410.11744)."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
 
-import numpy as np
-
 from ..draft import Draft, Outputs
 from ..draft_tree import running_root
+from ..draws import DrawnProbs, Draws
 from ..rng import Use
 from ..sequence import Sequence
 from ..tree import Tree
@@ -41,16 +37,16 @@ class HeapTreeDrafting(DynamicTreeDrafting):
         drafter, seq = self.drafter, self.seq
         cache = seq.caches[drafter.engine.block.cache]
         grower, tokens, parents, depths = TreeGrower(), [seq.pending], [-1], [0]
-        probs: dict[int, np.ndarray] = {}
+        draws: dict[int, Draws] = {}
         first = grower.grow([0], parents)
         committed, outputs, row = yield from running_root(drafter.engine, drafter.prefill, seq, cache, first)
         # The value of each place, negative for heapq, the slot above it, and the children to come if that slot has run.
-        heap: list[tuple[float, int, Children | None]] = [(-1.0, 0, self._children(outputs, row, 0, 0, probs))]
+        heap: list[tuple[float, int, Children | None]] = [(-1.0, 0, self._children(outputs, row, 0, 0, draws))]
         while heap and heap[0][0] < 0 and len(tokens) < drafter.slots:
             negative, slot, children = heapq.heappop(heap)
             if children is None:
                 outputs = yield grower.grow([slot], parents).call(drafter.engine, cache, tokens, committed)
-                children = self._children(outputs, 0, slot, depths[slot], probs)
+                children = self._children(outputs, 0, slot, depths[slot], draws)
             token, share = next(children, (None, 0.0))
             if token is None or depths[slot] == min(drafter.depth, room):
                 continue
@@ -61,9 +57,9 @@ class HeapTreeDrafting(DynamicTreeDrafting):
             heapq.heappush(heap, (negative * (1 - share), slot, children))
             if depths[child] < min(drafter.depth, room):
                 heapq.heappush(heap, (negative * share, child, None))
-        return Draft(tuple(tokens), Tree(tuple(parents)), probs)
+        return Draft(tuple(tokens), Tree(tuple(parents)), DrawnProbs(draws))
 
-    def _children(self, outputs: Outputs, row: int, slot: int, depth: int, probs: dict[int, np.ndarray]) -> Children:
+    def _children(self, outputs: Outputs, row: int, slot: int, depth: int, draws: dict[int, Draws]) -> Children:
         """Return the children of a slot that has run, drawn one by one, or the likeliest ones.
 
         Args:
@@ -71,12 +67,12 @@ class HeapTreeDrafting(DynamicTreeDrafting):
             row: the slot's row in them.
             slot: the slot.
             depth: its depth in the tree.
-            probs: gets the distribution of the children if they are drawn.
+            draws: gets the distribution of the children if they are drawn.
         """
         seq = self.seq
         if not self.drafter.sample or seq.sampling.greedy:
             return iter(list(likeliest(outputs, row)))
         assert outputs.logits_NV is not None
-        probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
         rng = seq.sampling.rng.at(len(seq.tokens) + depth, Use.DRAFT, slot)
-        return sampled(probs[slot].copy(), rng)
+        draws[slot] = seq.sampling.draws(outputs.logits_NV[row], rng)
+        return sampled(draws[slot])

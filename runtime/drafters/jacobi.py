@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
+from ..draws import DrawnProbs, Draws
 from ..errors import RecipeError
-from ..rng import Use
 from ..sequence import Sequence
 from . import MOST_VOCABULARY, Drafter, Drafting, check_counts
 
@@ -63,13 +63,13 @@ class JacobiDrafting(Drafting[Jacobi]):
 
     Attributes:
         guess: the guessed tokens.
-        rows: the distributions that they were drawn from, each [V]; empty if they were not drawn.
+        draws: what they were drawn from; empty if they were not drawn.
         logits: the logits that they come from, each [V]; empty if nobody asked for them.
         samples: whether guesses are drawn at random: if the rule asks for it, and the request samples.
     """
 
     guess: tuple[int, ...] = ()
-    rows: tuple[np.ndarray, ...] = ()
+    draws: tuple[Draws, ...] = ()
     logits: tuple[np.ndarray, ...] = ()
 
     def __init__(self, drafter: Jacobi, seq: Sequence) -> None:
@@ -81,10 +81,9 @@ class JacobiDrafting(Drafting[Jacobi]):
         tokens = [self.seq.pending, *self.guess, *[self.seq.pending] * missing]
         if not self.samples:
             return Draft.chain(tokens, logits=dict(enumerate(self.logits)) if self.logits else None)
-        certain_V = np.zeros(self.drafter.vocab_size or 0)
-        certain_V[self.seq.pending] = 1
-        rows = [*self.rows, *[certain_V] * missing]
-        return Draft.chain(tokens, dict(enumerate(rows)), dict(enumerate(self.logits)))
+        certain = Draws.certain(self.seq.sampling.rng, self.seq.pending, self.drafter.vocab_size or 0)
+        draws = [*self.draws, *[certain] * missing]
+        return Draft.chain(tokens, DrawnProbs(dict(enumerate(draws))), dict(enumerate(self.logits)))
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         if self.drafter.keep_logits:
@@ -95,6 +94,5 @@ class JacobiDrafting(Drafting[Jacobi]):
             return
         slots = range(len(accepted.slots), len(draft.tokens))
         # A place of the text has another slot at each step, so no two draws of it share their random numbers.
-        rngs = [self.seq.sampling.rng.at(verified.position + slot, Use.DRAFT, slot) for slot in slots]
-        self.rows = tuple([verified.probs(slot) for slot in slots])
-        self.guess = tuple([rng.pick(row_V) for rng, row_V in zip(rngs, self.rows, strict=True)])
+        self.draws = tuple([verified.draws(slot) for slot in slots])
+        self.guess = tuple([draws.pick() for draws in self.draws])

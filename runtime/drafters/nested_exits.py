@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 
-import numpy as np
-
 from ..call import Call
 from ..draft import Draft, Outputs
+from ..draws import DrawnProbs, Draws
 from ..engine import Engine, extending
 from ..errors import RecipeError
 from ..rng import Use
@@ -85,7 +84,7 @@ class NestedExitsDrafting(Drafting[NestedExits]):
             feed = feed[-1:]
         outputs, row = yield from extending(drafter.engine, cache, feed)  # The pending token has a whole row now.
         tokens = [seq.pending]
-        probs: dict[int, np.ndarray] = {}
+        draws: dict[int, Draws] = {}
         rows = [0] * (deepest + 1)  # By exit, how many drafted tokens have rows of its layers.
         most = min(drafter.count, room, cache.store.capacity - len(seq.tokens) - 1)
         level = deepest
@@ -96,11 +95,12 @@ class NestedExitsDrafting(Drafting[NestedExits]):
             self.counts[level] += 1
             if drafter.sample and not seq.sampling.greedy:
                 assert outputs.logits_NV is not None
-                probs[slot] = seq.sampling.probs(outputs.logits_NV[row])
-                tokens.append(seq.sampling.rng.at(len(seq.tokens) + slot, Use.DRAFT).pick(probs[slot]))
+                rng = seq.sampling.rng.at(len(seq.tokens) + slot, Use.DRAFT)
+                draws[slot] = seq.sampling.draws(outputs.logits_NV[row], rng)
+                tokens.append(draws[slot].pick())
             else:
                 tokens.append(int(outputs.ids_N[row]))
-        return Draft.chain(tokens, probs)
+        return Draft.chain(tokens, DrawnProbs(draws))
 
     def _run(self, tokens: list[int], rows: list[int]) -> Generator[Call, Outputs, tuple[int, Outputs, int]]:
         """Yield the calls for the token after a draft, exit by exit, until one is sure.

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
-import numpy as np
-
 from ..call import Growth
 from ..draft import Draft, Outputs
 from ..draft_tree import running_root
+from ..draws import DrawnProbs, Draws
 from ..engine import Engine
 from ..rng import Use
 from ..sequence import Sequence
@@ -65,19 +64,19 @@ class StaticTreeDrafting(Drafting[StaticTree]):
         drafter, seq = self.drafter, self.seq
         engine, cache = drafter.engine, seq.caches[drafter.engine.block.cache]
         tokens = [seq.pending] * drafter.tree.slots
-        probs: dict[int, np.ndarray] = {}
+        draws: dict[int, Draws] = {}
         if drafter.tree.slots == 1:
             return Draft(tuple(tokens), drafter.tree)
         root = yield from running_root(engine, drafter.prefill, seq, cache, drafter.root)
         fill = self._sample if drafter.sample and not seq.sampling.greedy else self._rank
-        fill(tokens, probs, root.outputs, root.row, (0,))
+        fill(tokens, draws, root.outputs, root.row, (0,))
         for growth in drafter.growths:
             outputs = yield growth.call(engine, cache, tokens, root.committed)
-            fill(tokens, probs, outputs, 0, growth.slots)
-        return Draft(tuple(tokens), drafter.tree, probs)
+            fill(tokens, draws, outputs, 0, growth.slots)
+        return Draft(tuple(tokens), drafter.tree, DrawnProbs(draws))
 
     def _rank(
-        self, tokens: list[int], probs: dict[int, np.ndarray], outputs: Outputs, start: int, slots: Tokens[int]
+        self, tokens: list[int], draws: dict[int, Draws], outputs: Outputs, start: int, slots: Tokens[int]
     ) -> None:
         """Give the children of some slots the likeliest tokens, from the draft's outputs from row `start` on."""
         children = self.drafter.tree.children
@@ -87,25 +86,22 @@ class StaticTreeDrafting(Drafting[StaticTree]):
                 tokens[child] = top_ids[row, rank]
 
     def _sample(
-        self, tokens: list[int], probs: dict[int, np.ndarray], outputs: Outputs, start: int, slots: Tokens[int]
+        self, tokens: list[int], draws: dict[int, Draws], outputs: Outputs, start: int, slots: Tokens[int]
     ) -> None:
         """Draw the tokens of the children of some slots, and keep the distributions."""
         for row, slot in enumerate(slots, start):
-            self._sample_children(tokens, probs, outputs, row, slot)
+            self._sample_children(tokens, draws, outputs, row, slot)
 
     def _sample_children(
-        self, tokens: list[int], probs: dict[int, np.ndarray], outputs: Outputs, row: int, slot: int
+        self, tokens: list[int], draws: dict[int, Draws], outputs: Outputs, row: int, slot: int
     ) -> None:
         """Draw the tokens of a slot's children, from a row of the draft's outputs."""
         drafter, sampling = self.drafter, self.seq.sampling
-        children = drafter.tree.children[slot]
         assert outputs.logits_NV is not None
-        probs[slot] = sampling.probs(outputs.logits_NV[row])
-        position = len(self.seq.tokens) + int(drafter.tree.depth[slot])
-        if drafter.replacement:
-            rng = sampling.rng.at(position, Use.DRAFT, slot)
-            draws = [rng.pick(probs[slot]) for _ in children]
-        else:
-            draws = sampling.children(probs[slot], len(children), position, slot)
-        for child, token in zip(children, draws, strict=False):
-            tokens[child] = token
+        rng = sampling.rng.at(len(self.seq.tokens) + int(drafter.tree.depth[slot]), Use.DRAFT, slot)
+        own = draws[slot] = sampling.draws(outputs.logits_NV[row], rng)
+        for child in drafter.tree.children[slot]:
+            if drafter.replacement:
+                tokens[child] = own.pick()
+            elif not own.is_empty:
+                tokens[child] = own.take()[0]

@@ -1,7 +1,4 @@
-"""RSD-S: a tree by stochastic beam search (Jeon et al. 2024, arXiv:2402.14160; Kool et al. 2019, arXiv:1903.06059).
-
-V  vocabulary
-"""
+"""RSD-S: a tree by stochastic beam search (Jeon et al. 2024, arXiv:2402.14160; Kool et al. 2019, arXiv:1903.06059)."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from collections.abc import Sequence as Items
 from math import inf
 from typing import NamedTuple
 
-import numpy as np
-
 from ..draft import Draft, Outputs
 from ..draft_tree import running_root
+from ..draws import DrawnProbs, Draws
 from ..engine import Engine
-from ..rng import Rng, Use
+from ..rng import Use
 from ..sequence import Sequence
 from ..tree import Tree
 from ..tree_grower import TreeGrower
@@ -82,7 +78,7 @@ class StochasticBeamDrafting(Drafting[StochasticBeam]):
         engine, cache = drafter.engine, seq.caches[drafter.engine.block.cache]
         sampling, sample = seq.sampling, drafter.sample and not seq.sampling.greedy
         grower, tokens, parents = TreeGrower(), [seq.pending], [-1]
-        probs: dict[int, np.ndarray] = {}
+        draws: dict[int, Draws] = {}
         level = [Node(0, 1.0, 0.0)]
         root = grower.grow([0], parents)
         committed, outputs, row = yield from running_root(engine, drafter.prefill, seq, cache, root)
@@ -94,9 +90,9 @@ class StochasticBeamDrafting(Drafting[StochasticBeam]):
             for i, node in enumerate(level, row):
                 if sample:
                     assert outputs.logits_NV is not None
-                    probs[node.slot] = sampling.probs(outputs.logits_NV[i])
                     rng = sampling.rng.at(len(seq.tokens) + depth, Use.DRAFT, node.slot)
-                    families.append(SampledFamily(node, probs[node.slot], rng))
+                    draws[node.slot] = sampling.draws(outputs.logits_NV[i], rng)
+                    families.append(SampledFamily(node, draws[node.slot]))
                 else:
                     families.append(LikeliestFamily(node, outputs, i))
             level = []
@@ -106,7 +102,7 @@ class StochasticBeamDrafting(Drafting[StochasticBeam]):
                 parents.append(child.parent)
             if not level:
                 break
-        return Draft(tuple(tokens), Tree(tuple(parents)), probs)
+        return Draft(tuple(tokens), Tree(tuple(parents)), DrawnProbs(draws))
 
 
 class Child(NamedTuple):
@@ -141,18 +137,15 @@ class SampledFamily(Family):
     rule `recursive` is exact whichever times are kept.
     """
 
-    def __init__(self, node: Node, probs_V: np.ndarray, rng: Rng) -> None:
+    def __init__(self, node: Node, draws: Draws) -> None:
         super().__init__(node, node.time)
-        self.rest_V, self.mass, self.rng = probs_V.copy(), 1.0, rng
+        self.draws = draws
 
     def take(self) -> Child:
-        token, time = self.rng.pick(self.rest_V / self.mass), self.time
-        reach = self.node.reach * float(self.rest_V[token])
-        self.rest_V[token] = 0
-        self.mass = float(self.rest_V.sum())
-        rate = self.node.reach * self.mass
-        self.time = time + self.rng.exponential() / rate if rate > 0 else inf
-        return Child(self.node.slot, token, reach, time)
+        (token, _), time = self.draws.take(), self.time
+        rate = self.node.reach * self.draws.left
+        self.time = time + self.draws.rng.exponential() / rate if rate > 0 else inf
+        return Child(self.node.slot, token, self.node.reach * self.draws.probability(token), time)
 
 
 class LikeliestFamily(Family):

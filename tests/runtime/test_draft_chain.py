@@ -71,7 +71,7 @@ def test_a_sampled_chain_states_the_distributions_that_it_was_sampled_from() -> 
             logits_NV = Call(engine, seq.cache, slot, draft.tokens[slot : slot + 1], Tree.chain(1)).run().logits_NV
             assert logits_NV is not None
             if temperature:
-                assert np.array_equal(draft.probs[slot], seq.sampling.probs(logits_NV[0]))
+                assert np.array_equal(draft.probs[slot], seq.sampling.draws(logits_NV[0], SeededRng(0)).probs())
                 assert draft.probs[slot][draft.tokens[slot + 1]] > 0
             else:
                 assert draft.tokens[slot + 1] == logits_NV[0].argmax()

@@ -79,6 +79,20 @@ def test_it_picks_as_often_as_the_probabilities_say_and_never_the_impossible(use
         assert not chi_square_rejects(counts, dict(enumerate(PROBS)))
 
 
+def test_a_place_is_found_as_often_as_its_weight_says_and_never_an_empty_one() -> None:
+    """Over positions of one seed, and over the draws of one place. The sum need not be 1."""
+    ends, draws = (PROBS * 7).cumsum(), SeededRng(3)
+    of_positions = Counter(SeededRng(1).at(position, Use.DRAFT).place(ends) for position in range(5000))
+    of_draws = Counter(draws.place(ends) for _ in range(5000))
+    for counts in (of_positions, of_draws):
+        assert not chi_square_rejects(counts, dict(enumerate(PROBS)))
+
+
+@pytest.mark.parametrize("ends", [[0.0, 1.0, 1.0], [0.0, 5e-324, 5e-324], [np.nan] * 3])
+def test_a_place_is_an_index_also_where_the_product_is_rounded_up(ends: list[float]) -> None:
+    assert SeededRng(0).place(np.array(ends)) == (0 if np.isnan(ends[0]) else 1)
+
+
 def test_it_is_true_as_often_as_the_probability_says() -> None:
     rows = [SeededRng(0).at(position, Use.ACCEPT) for position in range(5000)]
     for counts in (Counter(rng.bernoulli(0.2) for rng in rows), Counter(rng.bernoulli(0.2) for rng in rows)):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import FrozenInstanceError
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
-from chance import distribution
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -260,13 +258,33 @@ def test_only_temperature_zero_is_greedy() -> None:
     assert Sampling().greedy and not Sampling(0.01).greedy
 
 
-def test_children_are_drawn_one_after_another_without_replacement() -> None:
-    """Plackett and Luce's probabilities of an order: each draw in proportion to what is left."""
-    probs = np.array([0.5, 0.3, 0.2, 0.0])
-    expected = {(a, b): probs[a] * probs[b] / (1 - probs[a]) for a, b in permutations(range(3), 2)}
-    assert distribution(lambda rng: tuple(Sampling(1.0, rng=rng).children(probs, 2, 0, 0))) == pytest.approx(expected)
-    assert sorted(Sampling(1.0, rng=SeededRng(0)).children(probs, 9, 0, 0)) == [0, 1, 2]
-    assert probs.tolist() == [0.5, 0.3, 0.2, 0.0]
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 1.5])
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 7}, {"top_p": 0.8}, {"top_k": 50, "top_p": 0.6}, {"min_p": 0.1}])
+def test_a_drafter_draws_from_the_distribution_that_the_target_samples_from(
+    temperature: float, cuts: dict[str, Any]
+) -> None:
+    """But for the last bits of float32."""
+    sampling = Sampling(temperature, **cuts)
+    for seed in range(5):
+        logits_V = np.random.default_rng(seed).normal(scale=3, size=700).astype(np.float32)
+        probs_V = sampling.draws(logits_V, SeededRng(0)).probs()
+        assert np.allclose(probs_V, sampling.probs(logits_V), rtol=1e-5, atol=0)
+        assert probs_V.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.1}])
+def test_a_drafter_draws_some_token_from_logits_that_are_not_numbers(cuts: dict[str, Any]) -> None:
+    for logits_V in ([np.nan] * 5, [1.0, np.nan, 2.0, 0.0, 1.0], [np.inf, 1.0, 2.0, 3.0, 4.0]):
+        assert 0 <= Sampling(1.0, **cuts).draws(np.array(logits_V, np.float32), SeededRng(0)).pick() < 5
+
+
+@pytest.mark.parametrize("temperature", [1e-310, 1e-30, 1e-3])
+def test_a_drafter_draws_the_argmax_at_a_temperature_near_zero(temperature: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draws = Sampling(temperature).draws(np.array([1.0, 3.0, 2.0], np.float32), SeededRng(0))
+    assert draws.probs().tolist() == [0, 1, 0]
 
 
 def test_a_tiny_temperature_is_the_limit_of_greedy_without_a_warning() -> None:

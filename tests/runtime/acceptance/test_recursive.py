@@ -85,6 +85,9 @@ class Reject:
     def pick(self, probs_V: np.ndarray) -> int:
         return int(probs_V.argmax())
 
+    def place(self, ends_N: np.ndarray) -> int:
+        return 0
+
     def bernoulli(self, probability: float) -> bool:
         return False
 

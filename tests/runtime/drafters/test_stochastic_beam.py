@@ -11,7 +11,8 @@ from chance import chi_square_rejects
 from toys import World, prompts
 
 from specc.runtime.drafters.stochastic_beam import Family, Node, SampledFamily, first
-from specc.runtime.rng import SeededRng, Use
+from specc.runtime.draws import Draws
+from specc.runtime.rng import Rng, SeededRng, Use
 from specc.runtime.sampling import Sampling
 
 Texts = tuple[tuple[int, int], ...]  # each of two tokens
@@ -20,15 +21,19 @@ ROOT = np.array([0.5, 0.3, 0.2, 0.0])
 BELOW = np.array([[0.7, 0.2, 0.1, 0], [0.1, 0.1, 0.8, 0], [0.3, 0.3, 0.4, 0]])
 
 
+def draws(probs: np.ndarray, rng: Rng) -> Draws:
+    return Draws(rng, probs.copy(), len(probs))
+
+
 def beam(seed: int, width: int) -> Texts:
     """Return the texts of two tokens that a beam of this width keeps, in the order in which they arrive."""
     rng = SeededRng(seed)
-    level: list[Family] = [SampledFamily(Node(0, 1.0, 0.0), ROOT, rng.at(0, Use.DRAFT))]
+    level: list[Family] = [SampledFamily(Node(0, 1.0, 0.0), draws(ROOT, rng.at(0, Use.DRAFT)))]
     tokens, families = [], list[Family]()
     for i, child in enumerate(first(level, width)):
         tokens.append(child.token)
         node = Node(i, child.reach, child.time)
-        families.append(SampledFamily(node, BELOW[child.token], rng.at(1, Use.DRAFT, 1 + i)))
+        families.append(SampledFamily(node, draws(BELOW[child.token], rng.at(1, Use.DRAFT, 1 + i))))
     return tuple((tokens[child.parent], child.token) for child in first(families, width))
 
 
@@ -44,7 +49,7 @@ def test_a_beam_is_a_sample_of_texts_without_replacement() -> None:
 
 
 def test_a_family_ends_with_its_last_possible_token() -> None:
-    family = SampledFamily(Node(0, 1.0, 0.5), ROOT, SeededRng(1).at(0, Use.DRAFT))
+    family = SampledFamily(Node(0, 1.0, 0.5), draws(ROOT, SeededRng(1).at(0, Use.DRAFT)))
     children = list(first([family], 9))
     assert sorted(child.token for child in children) == [0, 1, 2]
     assert [child.time for child in children] == sorted(child.time for child in children) and children[0].time == 0.5
