@@ -123,3 +123,11 @@ def bundle(model: Path) -> Path:
     output, recipes = model.parent / "tiny.specc", ("plain", "prompt-lookup", "early-exit")
     compile_bundle(Options(model=str(model), output=output, recipes=recipes, prompts=prompts, golden_tokens=24))
     return output
+
+
+@pytest.fixture(scope="session")
+def demo_text(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Recorded text of the demo model, on which slow tests train heads."""
+    from demo_text import record_text
+
+    return record_text(tmp_path_factory.mktemp("text"))

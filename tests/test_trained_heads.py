@@ -1,93 +1,42 @@
 """Heads that are trained on the demo model: what the papers claim of each kind, on held-out text of the model.
 
-Each head makes equally many updates. The model was trained on the files that the prompts come from.
+Each head makes equally many updates.
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from demo_text import Text, train_head
 from torch import Tensor
 
-from specc.heads import Head, HeadConfig, build_head
-from specc.huggingface import load_model, load_tokenizer
+from specc.heads import Head
 from specc.training.acceptance import measure, ranks
 from specc.training.batches import Batch, collate
 from specc.training.course import Course
 from specc.training.courses import COURSES
-from specc.training.distillation import Distillation
-from specc.training.prompts import read_prompts
-from specc.training.record import HELD_OUT, RecordingOptions, batches, record
-from specc.training.shards import Recording, read_shard
-from specc.training.teacher import Teacher, teacher_of
-from specc.training.trainer import Trainer, TrainerOptions
+from specc.training.shards import Recording
+from specc.training.trainer import TrainerOptions
 
 pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
-MODEL = Path(__file__).parents[1] / "examples" / "pycode-10m"
-SOURCES = (argparse, ast, inspect)
 DEPTHS = 4
-UPDATES = 150
-
-
-@dataclass(frozen=True)
-class Text:
-    """Recorded text of the demo model."""
-
-    teacher: Teacher
-    train: list[Recording]
-    held_out: list[Recording]
-    directory: Path
+OPTIONS = TrainerOptions(updates=150, evaluations=3, every=1e9, learning_rate=2e-3)
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
-    directory = tmp_path_factory.mktemp("text")
-    model = load_model(str(MODEL))
-    options = RecordingOptions(taps=(-1,), prompts=200, answer_tokens=48, held_out=40)
-    files = [Path(inspect.getfile(module)) for module in SOURCES]
-    prompts = read_prompts(files, load_tokenizer(str(MODEL)), count=200, longest=64, seed=0)
-    teacher = teacher_of(model, "pycode-10m")
-    shards = record(model, teacher.target.digest, batches(prompts, options), directory, options, [])
-    parts: dict[bool, list[Recording]] = {True: [], False: []}
-    for file in filter(None, shards):
-        parts[file.name.startswith(HELD_OUT)] += read_shard(file)
-    return Text(teacher, parts[False], parts[True], directory)
+def text(demo_text: Text) -> Text:
+    return demo_text.of(COURSES["medusa"])
 
 
 @pytest.fixture(scope="module")
 def trained(text: Text) -> Callable[[str], Head]:
     """Return a function that trains the head of a recipe, once."""
-    return cache(lambda name: train(text, COURSES[name], name))
-
-
-def train(text: Text, course: Course, name: str, **changes: float) -> Head:
-    """Train a head, with some of its settings changed."""
-    torch.manual_seed(0)
-    config = HeadConfig(
-        architecture=course.architecture,
-        target=text.teacher.target,
-        taps=course.taps(text.teacher.target.layers),
-        draft_vocab_size=text.teacher.target.vocab_size,
-        settings={**course.settings(text.teacher.config), **changes},
-    )
-    head = build_head(config)
-    head.attach(text.teacher.embedding)
-    course.start(head, text.teacher, text.train)
-    options = TrainerOptions(updates=UPDATES, evaluations=3, every=1e9, learning_rate=2e-3)
-    loss = Distillation(text.teacher, None)
-    Trainer(head, course, loss, options, text.directory / f"{name}.safetensors", {}).run(
-        text.train, {"text": text.held_out}
-    )
-    return head
+    return cache(lambda name: train_head(text, COURSES[name], name, OPTIONS)[0])
 
 
 def chain(text: Text, name: str, head: Head) -> float:
@@ -166,7 +115,7 @@ def unroll_with(head: Head, course: Course, batch: Batch, tokens: Tensor) -> Ten
 
 def test_amphistas_slots_guess_better_if_they_see_later_ones(text: Text, trained: Callable[[str], Head]) -> None:
     """The control sees earlier slots alone."""
-    control = train(text, COURSES["amphista"], "causal", causal=1)
+    control, _ = train_head(text, COURSES["amphista"], "causal", OPTIONS, causal=1)
     ours, theirs = (sum(rates(text, "amphista", head)) for head in (trained("amphista"), control))
     assert ours > theirs
 
