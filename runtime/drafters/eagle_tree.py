@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..draft import Draft
+from ..call import Call
+from ..draft import Draft, Outputs
 from ..draft_candidates import Candidates
 from ..draft_head import reading_engines, running_head
 from ..engine import Engine
@@ -67,10 +69,22 @@ class EagleTreeDrafting(Drafting[D]):
         return Candidates(self.seq.pending, self.drafter.budget)
 
     def propose(self, room: int) -> Proposal:
+        candidates = yield from self.grow(room)
+        return Draft.chain([self.seq.pending]) if candidates is None else candidates.draft()
+
+    def grow(self, room: int) -> Generator[Call, Outputs, Candidates | None]:
+        """Yield the calls that run the head, and return the nodes that it met.
+
+        Args:
+            room: how many levels are worth drafting.
+
+        Returns:
+            The nodes; None if nothing is worth drafting, or the text has no token with a state before it.
+        """
         drafter, seq = self.drafter, self.seq
         root = (yield from running_head(drafter.engines, seq)) if room else None
         if root is None:
-            return Draft.chain([seq.pending])
+            return None
         candidates, grower = self.candidates(room), TreeGrower()
         grower.grow([0], candidates.parents)  # The root's row is committed.
         level, outputs = [0], root.outputs
@@ -83,4 +97,4 @@ class EagleTreeDrafting(Drafting[D]):
             level = candidates.best_of_last_level(drafter.engine.slots)
             if not level:
                 break
-        return candidates.draft()
+        return candidates

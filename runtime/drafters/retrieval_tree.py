@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Sequence as Items
 from pathlib import Path
 
 from ..corpus_index import CorpusIndex
@@ -11,7 +12,7 @@ from ..draft import Draft
 from ..engine import Engine
 from ..sequence import Sequence
 from . import MOST_VOCABULARY, Drafter, Drafting, Proposal, check_counts
-from .ranked_tree import Candidates, RankedTree, RankedTreeDrafting
+from .ranked_tree import RankedTree, RankedTreeDrafting
 from .trigram_search import merged
 
 OCCURRENCES = 64  # places of the corpus whose continuations become a tree
@@ -52,16 +53,9 @@ class RetrievalTree(Drafter):
             max_depth: levels of both trees at most.
             beams: nodes that the draft model runs in a call.
         """
-        check_counts(most=MOST_VOCABULARY, vocab_size=vocab_size)
-        check_counts(
-            num_speculative_tokens=num_speculative_tokens,
-            retrieved_tokens=retrieved_tokens,
-            max_matching_ngram_size=max_matching_ngram_size,
-            max_depth=max_depth,
-        )
-        self.index = CorpusIndex(corpus, vocab_size)
-        self.nodes, self.retrieved = num_speculative_tokens, retrieved_tokens
-        self.longest, self.depth, self.engine = max_matching_ngram_size, max_depth, draft
+        check_counts(num_speculative_tokens=num_speculative_tokens, retrieved_tokens=retrieved_tokens)
+        self.retrieval = Retrieval(corpus, vocab_size, max_matching_ngram_size, max_depth)
+        self.nodes, self.retrieved, self.engine = num_speculative_tokens, retrieved_tokens, draft
         self.beam = None
         if draft is not None:
             self.beam = RankedTree(draft, prefill, num_speculative_tokens, beams, max_depth)
@@ -78,18 +72,40 @@ class RetrievalTreeDrafting(Drafting[RetrievalTree]):
         self.beam = RankedTreeDrafting(drafter.beam, seq) if drafter.beam else None
 
     def propose(self, room: int) -> Proposal:
-        drafter, pending = self.drafter, self.seq.pending
-        paths = self.retrieve(min(drafter.depth, room))
+        drafter, seq = self.drafter, self.seq
+        paths = drafter.retrieval.paths(seq.tokens, room)
         if self.beam is None:
-            return merged(pending, paths, drafter.nodes)
-        candidates = yield from self.beam.grow(room)
-        return fused(pending, paths, candidates, drafter.retrieved, drafter.nodes)
+            return merged(seq.pending, paths, drafter.nodes)
+        drafted = yield from self.beam.grow(room)
+        return fused(paths, drafted.tokens, drafted.parents, drafted.reach, drafter.retrieved, drafter.nodes)
 
-    def retrieve(self, depth: int) -> list[list[int]]:
-        """Return the paths to the nodes of the retrieved tree, the most frequent first."""
-        drafter, tokens = self.drafter, self.seq.tokens
-        for size in range(min(drafter.longest, len(tokens)), 0, -1):
-            texts = drafter.index.following(tokens[-size:], depth, OCCURRENCES) if depth else []
+
+class Retrieval:
+    """A look-up of what followed the last tokens of a text in a corpus."""
+
+    def __init__(self, corpus: Path, vocab_size: int, longest: int, depth: int) -> None:
+        """Open the index.
+
+        Args:
+            corpus: the index.
+            vocab_size: token ids are below it.
+            longest: tokens of the longest end of the text that is looked up.
+            depth: levels of the tree at most.
+        """
+        check_counts(most=MOST_VOCABULARY, vocab_size=vocab_size)
+        check_counts(max_matching_ngram_size=longest, max_depth=depth)
+        self.index, self.longest, self.depth = CorpusIndex(corpus, vocab_size), longest, depth
+
+    def paths(self, tokens: Items[int], room: int) -> list[list[int]]:
+        """Return the paths to the nodes of the retrieved tree, the most frequent first.
+
+        Args:
+            tokens: the text.
+            room: how many levels are worth drafting.
+        """
+        depth = min(self.depth, room)
+        for size in range(min(self.longest, len(tokens)), 0, -1):
+            texts = self.index.following(tokens[-size:], depth, OCCURRENCES) if depth else []
             if texts:
                 return frequent(texts)
         return []
@@ -101,17 +117,28 @@ def frequent(texts: Iterable[tuple[int, ...]]) -> list[list[int]]:
     return [list(path) for path in sorted(counts, key=lambda path: (-counts[path], len(path), path))]
 
 
-def fused(pending: int, paths: list[list[int]], candidates: Candidates, retrieved: int, nodes: int) -> Draft:
-    """Return the tree of retrieved paths and of the draft model's likeliest nodes.
+def fused(
+    paths: Items[list[int]],
+    tokens: Items[int],
+    parents: Items[int],
+    chances: Items[float],
+    retrieved: int,
+    nodes: int,
+) -> Draft:
+    """Return the tree of retrieved paths and of the likeliest drafted nodes.
 
     Args:
-        pending: the token of slot 0.
         paths: the paths to retrieved nodes, the best first.
-        candidates: the nodes that the draft model met.
+        tokens: the token of each drafted node; that of node 0 is pending.
+        parents: the parent of each drafted node, which comes before it.
+        chances: how likely each drafted node is.
         retrieved: how many retrieved nodes are taken at most.
         nodes: nodes of the tree at most.
     """
-    likely = {candidates.tokens[slot] for slot, parent in enumerate(candidates.parents) if parent == 0}
+    likely = {tokens[node] for node, parent in enumerate(parents) if parent == 0}
     retrieval = [path for path in paths if path[0] in likely][:retrieved]
-    drafted = sorted(range(1, len(candidates.tokens)), key=lambda slot: (-candidates.reach[slot], slot))[:nodes]
-    return merged(pending, retrieval + [candidates.path(slot) for slot in drafted], nodes)
+    drafted_paths: list[list[int]] = [[]]
+    for node in range(1, len(tokens)):
+        drafted_paths.append([*drafted_paths[parents[node]], tokens[node]])
+    best = sorted(range(1, len(tokens)), key=lambda node: (-chances[node], node))[:nodes]
+    return merged(tokens[0], retrieval + [drafted_paths[node] for node in best], nodes)

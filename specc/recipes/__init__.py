@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specc.recipes.blocks import DECODE, committing, prefill
-from specc.recipes.corpus import RASD, SUPERPOSED
+from specc.recipes.corpus import RASD, RASD_EAGLE2, SUPERPOSED
 from specc.recipes.draft_model import (
     BILD,
     CONTRASTIVE,
@@ -151,6 +151,7 @@ METHODS = table(
     RAPID,
     TR_JACOBI,
     RASD,
+    RASD_EAGLE2,
     SUPERPOSED,
     EAGLE3,
     EAGLE3_TREE,

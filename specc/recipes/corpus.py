@@ -5,7 +5,8 @@ from __future__ import annotations
 from specc.recipes.blocks import DECODE, chains, check_matches, count, draft_frontier, draft_model
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
-from specc.runtime.block import MIXTURE, Block, Parents
+from specc.recipes.heads import drafting_blocks
+from specc.runtime.block import MIXTURE, Block, Frontier, Parents
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.drafters import check_probability
 from specc.runtime.tree import Tree
@@ -35,7 +36,7 @@ RASD = Method(
     ),
     paper="RASD, Quan et al. 2025, arXiv:2503.03434",
     departures=(
-        "The draft is an independent model or none; the paper has EAGLE-2's trained head.",
+        "The draft is an independent model or none; the paper has EAGLE-2's trained head, as rasd-eagle2.",
         "A branch is dropped if its first token is not among the draft's eight likeliest ones.",
     ),
     family=Family.TEXT,
@@ -52,6 +53,43 @@ RASD = Method(
     },
     by_default=False,
     needs=("corpus",),
+)
+
+
+def _plan_rasd_eagle2(values: Values, facts: Facts) -> MethodBlocks:
+    check_matches(values)
+    count(values, "retrieved_tokens")
+    frontier = Frontier(TREES.frontier, 1 + TREES.frontier * count(values, "max_depth"))
+    verify = (DECODE, Block(Parents(1 + count(values, "num_speculative_tokens"))))
+    engines = drafting_blocks("eagle", frontier, 1 + values["max_depth"], facts)
+    return MethodBlocks(verify, engines, {**values, "corpus": CORPUS_FILE, "vocab_size": facts.vocab_size})
+
+
+RASD_EAGLE2 = Method(
+    name="rasd-eagle2",
+    title="RASD: a tree that is retrieved from a corpus, fused with that of EAGLE-2's trained layer",
+    try_when="An EAGLE head was trained for the model, and answers resemble texts that you have.",
+    about=(
+        "A trained layer grows a tree, as in eagle2. The longest end of the text that occurs in the corpus of the "
+        "bundle is looked up, and what followed it there becomes another tree. Its branches whose first token the "
+        "layer finds unlikely are dropped. Both trees are fused: nodes with one path become one node. The model "
+        "verifies the tree in one step."
+    ),
+    paper="RASD, Quan et al. 2025, arXiv:2503.03434; EAGLE-2, Li et al. 2024, arXiv:2406.16858",
+    departures=("A branch is dropped if its first token is not among the layer's eight likeliest ones.",),
+    family=Family.HEADS,
+    drafter="retrieval-eagle",
+    topology="dynamic tree",
+    length="budget",
+    schedule="union",
+    plan=_plan_rasd_eagle2,
+    parameters={
+        **RASD.parameters,
+        "retrieved_tokens": Parameter(8, "those of them from the corpus at most"),
+    },
+    by_default=False,
+    needs=("corpus", "head"),
+    head="eagle",
 )
 
 

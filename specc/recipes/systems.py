@@ -61,7 +61,7 @@ SYSTEMS = (
     System(23, "SpecDec++", "2405.19715", ("specdec-plus-plus",), "the trained head; its rule works"),
     System(24, "PEARL", "2408.11850", ("pearl",)),
     System(25, "EasySpec", "2502.02493", ("easyspec",), "the layers of a group at once, on several devices"),
-    System(26, "RASD", "2503.03434", ("rasd",), "EAGLE-2's head as the draft; the retrieval and the fusion work"),
+    System(26, "RASD", "2503.03434", ("rasd-eagle2", "rasd")),
     System(27, "RAPID", "2502.20330", ("rapid", "short-context")),
     System(28, "S2D", "2407.01955", ("s2d",), "the training of the exits"),
     System(29, "Kangaroo", "2404.18911", ("kangaroo",), "the adapter behind the exit, which is trained"),

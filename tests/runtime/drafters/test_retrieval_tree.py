@@ -6,7 +6,6 @@ from pathlib import Path
 
 from toys import World, prompts, propose, write_corpus
 
-from specc.runtime.drafters.ranked_tree import Candidates
 from specc.runtime.drafters.retrieval_tree import RetrievalTree, frequent, fused
 from specc.runtime.sequence import Cache, Sequence
 
@@ -18,8 +17,8 @@ def test_the_longest_end_that_occurs_decides_and_frequent_nodes_come_first(tmp_p
     for text, paths in (([8, 2, 3], [[4], [4, 5], [4, 6], [7], [7, 8]]), ([0, 9, 2, 3], [[4], [4, 6], [7], [7, 8]])):
         cache = Cache(World().cache.store, text[:-1])
         drafting = drafter.open(Sequence(list(text), {"target": cache}))
-        assert sorted(drafting.retrieve(2)) == sorted(paths)
-    assert drafting.retrieve(0) == [] and propose(drafting).tokens[0] == 3
+        assert sorted(drafter.retrieval.paths(text, 2)) == sorted(paths)
+    assert drafter.retrieval.paths(text, 0) == [] and propose(drafting).tokens[0] == 3
 
 
 def test_what_never_occurs_gives_no_draft(tmp_path: Path) -> None:
@@ -34,13 +33,10 @@ def test_a_beginning_comes_before_what_is_longer() -> None:
 
 
 def test_the_fused_tree_has_both_trees_without_unlikely_branches_in_its_budget() -> None:
-    candidates = Candidates(0)
-    candidates.tokens += [1, 2, 3]
-    candidates.parents += [0, 0, 1]
-    candidates.reach += [0.6, 0.3, 0.5]
-    draft = fused(0, [[1], [1, 8], [9], [9, 9]], candidates, retrieved=3, nodes=9)
+    drafted = ([0, 1, 2, 3], [-1, 0, 0, 1], [1.0, 0.6, 0.3, 0.5])
+    draft = fused([[1], [1, 8], [9], [9, 9]], *drafted, retrieved=3, nodes=9)
     assert (draft.tokens, draft.tree.parents) == ((0, 1, 8, 3, 2), (-1, 0, 1, 1, 0))  # [9] is no child of the draft's
-    assert fused(0, [[1], [1, 8]], candidates, retrieved=3, nodes=2).tree.slots == 3
+    assert fused([[1], [1, 8]], *drafted, retrieved=3, nodes=2).tree.slots == 3
 
 
 def test_both_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text() -> None:

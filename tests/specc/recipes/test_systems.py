@@ -34,7 +34,7 @@ OWN_TESTS = {
     23: "test_specdec_rejects_fewer_tokens_than_a_fixed_length_that_has_as_many_accepted",
     24: "test_pearl_drafts_while_the_target_verifies",
     25: "test_the_longest_way_through_a_model_is_shorter",
-    26: "test_both_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text",
+    26: "test_both_trees_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text",
     27: "test_rapid_with_eta_0_has_the_distribution_of_the_target",
     28: "test_the_mean_exit_of_s2d_is_not_the_deepest_and_rises_with_the_threshold",
     29: "test_the_shallow_half_and_the_deep_half_are_the_whole_model",
