@@ -52,7 +52,8 @@ def _object(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         "description": (inspect.getdoc(kind) or "").partition("\n")[0],
         "type": "object",
         "properties": properties,
-        "patternProperties": {f"^{re.escape(IGNORED)}": True},
+        # `re.escape` is not for this: it escapes the hyphen, which regular expressions of JavaScript refuse.
+        "patternProperties": {f"^{IGNORED}": True},
         "additionalProperties": False,
         "required": required,
     }

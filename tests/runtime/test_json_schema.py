@@ -58,6 +58,8 @@ WHOLE: dict[str, Any] = {
 def test_it_is_a_json_schema() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert list(SCHEMA["$defs"]) == ["Leaf", "Twig"]
+    # JSON Schema's regular expressions are those of JavaScript, which refuses an escaped hyphen.
+    assert SCHEMA["patternProperties"] == {"^x-": True}
 
 
 def test_fields_have_their_meaning_and_their_default() -> None:
