@@ -1,0 +1,109 @@
+// What is refused of a bundle, in one line.
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { test } from "node:test";
+
+import { openBundle } from "../../../runtimes/javascript/bundle.js";
+import { FolderSource } from "../../../runtimes/javascript/folder_source.js";
+import { readGolden } from "../../../runtimes/javascript/golden.js";
+import { fault } from "../../../runtimes/javascript/json_text.js";
+import { exampleText } from "./examples.js";
+
+const FROZEN = new URL("../../bundles/schema-3/", import.meta.url).pathname;
+const frozen = new FolderSource(FROZEN);
+const manifest = await frozen.read("manifest.json");
+const accepts = () => null;
+
+/** Returns a manifest with a right digest. */
+function sealed(change) {
+  const data = JSON.parse(new TextDecoder().decode(manifest));
+  change(data);
+  delete data.manifest_sha256;
+  const text = `${JSON.stringify({ ...data, manifest_sha256: "0".repeat(64) }, null, 1)}\n`;
+  const digest = createHash("sha256").update(text).digest("hex");
+  return new TextEncoder().encode(text.replace(`"manifest_sha256": "${"0".repeat(64)}"`, `"manifest_sha256": "${digest}"`));
+}
+
+/** Returns a source like the frozen bundle, with other files. */
+const source = (files) => ({ name: "b", read: async (file) => files[file] ?? frozen.read(file) });
+
+const refusal = (content, validate = accepts) =>
+  openBundle(source({ "manifest.json": content }), validate).then(() => null, (error) => error.message);
+
+test("the frozen bundles of schemas 2 and 3 are read, and that of schema 1 is refused", async () => {
+  for (const schema of [2, 3]) {
+    const bundle = await openBundle(new FolderSource(FROZEN.replace("schema-3", `schema-${schema}`)), accepts);
+    assert.equal((await readGolden(bundle)).length, 4);
+    assert.equal(bundle.engine("decode-lanes"), null);
+  }
+  const old = openBundle(new FolderSource(FROZEN.replace("schema-3", "schema-1")), accepts);
+  await assert.rejects(old, { message: /has schema 1, and this runtime reads 2 and 3; compile the bundle again$/ });
+});
+
+test("example 22: the digest of the manifest", async () => {
+  assert.match(await refusal(new TextEncoder().encode(exampleText(22)), () => "its fields were checked"), /is wrong: its fields were checked/);
+  assert.match(await refusal(new TextEncoder().encode(exampleText(22).replace('"schema": 2', '"schema": 3'))), /was changed; compile/);
+});
+
+test("a manifest that was changed, is newer or is none is refused in one line", async () => {
+  const changed = manifest.slice();
+  changed[changed.indexOf(0x31)] = 0x32;
+  assert.match(await refusal(changed), /^manifest.json of b (was changed|is not JSON|has schema)/);
+  assert.equal(await refusal(sealed((data) => (data.schema = 4))), "manifest.json of b has schema 4, and this runtime reads 2 and 3; use a newer runtime");
+  for (const text of ["", "<!doctype html>", "[]", "{}", '{"schema": "3"}', "\ufeff{}"]) {
+    assert.match(await refusal(new TextEncoder().encode(text)), /; name a bundle that specc compile wrote$/);
+  }
+  assert.equal(await refusal(sealed(() => {})), null);
+});
+
+test("names and numbers that contradict each other are refused", async () => {
+  const cases = [
+    [(d) => (d.default_recipe = "x"), "the default recipe x is not in recipes"],
+    [(d) => (d.engines[0].file = "x.onnx"), "names the file x.onnx, which is not in files"],
+    [(d) => (d.engines[0].block.cache = "x"), "names the cache x, which is not in caches"],
+    [(d) => (d.engines[0].block.topology.parents[1] = 1), "are not a tree"],
+    [(d) => (d.engines[0].inputs[0].shape[0] = 0), "has a size that is not 1 to 2147483647"],
+    [(d) => d.recipes[0].verify.push("x"), "names the engine x, which is not in engines"],
+    [(d) => (d.files["../x"] = d.files["golden.jsonl"]), "the path ../x is not inside the bundle"],
+  ];
+  for (const [change, message] of cases) {
+    const line = await refusal(sealed(change));
+    assert.ok(line?.includes(message) && line.endsWith("; compile the bundle again"), `${line}`);
+  }
+});
+
+test("what the schema refuses is in the message", async () => {
+  const seen = [];
+  const line = await refusal(sealed(() => {}), (data) => (seen.push(data.schema), "engines/0: too many"));
+  assert.deepEqual(seen, [3]);
+  assert.equal(line, "manifest.json of b is wrong: engines/0: too many; compile the bundle again");
+});
+
+test("a name that stands twice, and values that are nested too deep, are faults", () => {
+  assert.equal(fault('{"a": {"b": 1}, "b": [{"b": ":{,"}, {"b": 2}]}'), null);
+  assert.equal(fault('{"a": 1, "b": "\\"", "\\u0061": 2}'), 'an object has the name "a" twice');
+  assert.equal(fault("[".repeat(32) + "]".repeat(32)), null);
+  assert.match(fault("[".repeat(33) + "]".repeat(33)), /nested more than 32 deep/);
+});
+
+test("a file that is missing, cut or changed is refused when it is read", async () => {
+  const golden = await frozen.read("golden.jsonl");
+  const changed = golden.slice();
+  changed[9] ^= 1;
+  const read = async (content) => {
+    const bundle = await openBundle(source({ "golden.jsonl": content }), accepts);
+    return readGolden(bundle).then(() => null, (error) => error.message);
+  };
+  assert.equal(await read(golden), null);
+  assert.match(await read(golden.slice(9)), /^golden.jsonl of b has \d+ bytes, and the manifest says \d+; copy the bundle again$/);
+  assert.equal(await read(changed), "golden.jsonl of b was changed; copy the bundle again");
+  await assert.rejects(new FolderSource("/nowhere").read("a"), { message: "cannot read /nowhere/a; name a bundle that specc compile wrote" });
+});
+
+test("a file without golden cases is refused", async () => {
+  const digest = createHash("sha256").update("\n").digest("hex");
+  const empty = sealed((data) => (data.files["golden.jsonl"] = { bytes: 1, sha256: digest }));
+  const bundle = await openBundle(source({ "manifest.json": empty, "golden.jsonl": new Uint8Array([10]) }), accepts);
+  await assert.rejects(readGolden(bundle), { message: "golden.jsonl of b has no golden cases; compile the bundle again" });
+});
