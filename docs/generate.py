@@ -1,6 +1,6 @@
 """Write the parts of the documentation that come from the code: the table of methods, and the manifest's classes.
 
-    python docs/generate.py            # update docs/recipes.md, docs/manifest.schema.json and README.md
+    python docs/generate.py            # update docs/recipes.md, both manifest.schema.json and README.md
     python docs/generate.py --check    # change nothing; name the files that are out of date and exit with status 1
 
 A page marks such a part with two comments: <!-- generated: NAME --> and <!-- end of NAME -->.
@@ -159,7 +159,9 @@ PARTS = {
         "recipe-details": recipe_details,
     },
 }
-FILES = {ROOT / "docs" / "manifest.schema.json": manifest_schema}
+# The package for JavaScript carries the schema, since it checks manifests by it.
+SCHEMAS = (ROOT / "docs" / "manifest.schema.json", ROOT / "runtimes" / "javascript" / "manifest.schema.json")
+FILES = dict.fromkeys(SCHEMAS, manifest_schema)
 
 
 def updated(text: str, parts: Mapping[str, str]) -> str:

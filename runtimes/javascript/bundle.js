@@ -15,6 +15,7 @@ const MOST_SIZE = 2 ** 31 - 1;
  * @property {string} name what messages call the bundle.
  * @property {(file: string, expected?: FileSpec, progress?: (bytes: number) => void) => Promise<Uint8Array>} read reads a
  *   whole file. `expected` is what the manifest says of it. An error says in one line why the file cannot be had.
+ * @property {(file: string) => Promise<void>} [forget] drops a copy of a file that turned out to be wrong.
  *
  * @typedef {{ bytes: number, sha256: string }} FileSpec
  * @typedef {{ name: string, dtype: string, shape: number[] }} Tensor
@@ -118,10 +119,12 @@ export class Bundle {
     if (!expected) throw new SpeccError(`the bundle ${this.source.name} has no file ${file}; compile it again`);
     const content = await this.source.read(file, expected, progress);
     if (content.length !== expected.bytes) {
+      await this.source.forget?.(file);
       const sizes = `${content.length} bytes, and the manifest says ${expected.bytes}`;
       throw new SpeccError(`${file} of ${this.source.name} has ${sizes}; copy the bundle again`);
     }
     if ((await sha256(content)) !== expected.sha256) {
+      await this.source.forget?.(file);
       throw new SpeccError(`${file} of ${this.source.name} was changed; copy the bundle again`);
     }
     return content;

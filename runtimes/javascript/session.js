@@ -167,7 +167,9 @@ export class Session {
       const fresh = step.tokens.slice(0, last < 0 ? undefined : last + 1).slice(0, end - text.length);
       text.push(...fresh);
       stats.newTokens += fresh.length;
+      const pause = performance.now(); // What the reader of the steps does is not counted.
       yield { ...step, tokens: fresh };
+      start += performance.now() - pause;
       if (last >= 0 || text.length === end) break;
       step = await this.#step(recipe, drafting, text, end - text.length - 1);
       stats.targetCalls++;

@@ -24,7 +24,7 @@ from specc.runtime.errors import BackendError, first_line
 from specc.runtime.width_invariance import is_lossless
 
 PYTHON = "python"  # specc's own runtime, in this process
-PROGRAMS: Mapping[str, str] = {"c": "specc-replay", "node": "specc-replay-node"}
+PROGRAMS: Mapping[str, str] = {"c": "specc-replay", "node": "specc-replay-node", "web": "specc-replay-web"}
 LIBRARY = "SPECC_ONNXRUNTIME"  # this variable names the file of ONNX Runtime for libspecc
 UNUSABLE = 2  # the status of a program that cannot use the bundle
 
@@ -51,7 +51,7 @@ def replay(
     """Let a runtime decode the golden cases, and compare.
 
     Args:
-        runtime: c, node, or the path of a program.
+        runtime: c, node, web, or the path of a program.
         bundle: the bundle.
         cases: its golden cases.
         recipes: names of the recipes to compare; empty means all that the runtime has.

@@ -97,9 +97,10 @@ def unknown_options(text: str) -> list[str]:
 
 @cache
 def sources() -> str:
-    """Return the text of all Python files."""
+    """Return the text of all Python files, and of the modules of JavaScript."""
     folders = ("specc", "passes", "runtime")
-    return "\n".join(read(file) for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+    return "\n".join(map(read, [*files, *sorted((ROOT / "runtimes").glob("*/*.js"))]))
 
 
 def unknown_variables(text: str) -> list[str]:

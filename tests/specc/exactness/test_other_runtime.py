@@ -93,4 +93,4 @@ def test_a_recipe_or_an_option_that_a_runtime_lacks_is_refused(tmp_path: Path) -
 def test_a_runtime_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert "the program specc-replay, which is not on PATH" in refused("test", FROZEN, "--runtime", "c")
-    assert "no program, and none of python, c, node" in refused("test", FROZEN, "--runtime", "rust")
+    assert "no program, and none of python, c, node, web" in refused("test", FROZEN, "--runtime", "rust")

@@ -1,0 +1,22 @@
+#!/usr/bin/env node
+// Serves the page and a bundle, for this machine only, and prints the page's address:
+//
+//   node serve.js BUNDLE [--port N]
+
+import { parseArgs } from "node:util";
+
+import { firstLine } from "../javascript/errors.js";
+import { serve } from "./server.js";
+
+const DEFAULT_PORT = "8080";
+
+try {
+  const options = /** @type {const} */ ({ port: { type: "string", default: DEFAULT_PORT } });
+  const { values, positionals } = parseArgs({ allowPositionals: true, options });
+  if (positionals.length !== 1) throw new Error("give one bundle: node serve.js BUNDLE [--port N]");
+  const { url } = await serve(positionals[0], { port: Number(values.port) });
+  console.log(`${url}/?bundle=bundle`);
+} catch (error) {
+  console.error(`specc-serve-web: error: ${firstLine(error)}`);
+  process.exitCode = 2;
+}

@@ -1,0 +1,176 @@
+"""The browser's runtime: golden outputs in Chromium, the page, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import copied, edit_golden, edit_manifest, specc
+
+from specc.exactness.golden import read_cases
+
+ROOT = Path(__file__).parents[2]
+RUNTIMES = ROOT / "runtimes"
+BUILD = ROOT / "build" / "web"
+DRIVER = Path(__file__).parent / "web" / "page.js"
+FROZEN = ROOT / "tests" / "bundles" / "schema-3"
+CASES = read_cases(FROZEN / "golden.jsonl")
+RECIPES = ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft", "early-exit"]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("web")]
+
+Page = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """Copy the page and the modules, and install what they need. Without a registry the tests are skipped."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    web = BUILD / "web"
+    for name in ("web", "javascript"):
+        (BUILD / name).mkdir(parents=True, exist_ok=True)
+        for file in (RUNTIMES / name).iterdir():
+            if file.is_file():
+                shutil.copy(file, BUILD / name)
+    lock = (web / "package-lock.json").read_bytes()
+    installed = BUILD / "installed-lock.json"
+    if not installed.exists() or installed.read_bytes() != lock:
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        result = subprocess.run(command, cwd=web, capture_output=True, text=True, timeout=600)
+        if result.returncode and not os.environ.get("CI"):
+            pytest.skip("npm cannot install onnxruntime-web here")
+        assert result.returncode == 0, result.stderr
+        installed.write_bytes(lock)
+    return web
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(package: Path, chromium: str) -> Page:
+    """Return a function that drives the page, and returns what a person sees."""
+
+    def drive(action: str, bundle: Path, *arguments: object) -> Any:
+        command = ["node", str(DRIVER), str(package), chromium, action, str(bundle), *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return drive
+
+
+def replay(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the replay program from the repository, where no packages are installed."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    variables = os.environ | ({"PATH": path} if path else {})
+    command = [node, str(RUNTIMES / "web" / "replay.js"), *arguments]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give one bundle: node replay.js BUNDLE [--json] [--recipe NAME] [--threads N]"),
+        ((str(FROZEN),), "there is no Chromium on PATH (chromium, "),
+    ],
+)
+def test_a_machine_without_chromium_and_a_missing_bundle_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = replay(*arguments, path="/nowhere")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"specc-replay-web: error: {message}")
+
+
+@pytest.mark.slow
+def test_golden_outputs_are_identical_by_every_recipe(
+    package: Path, chromium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "specc-replay-web").symlink_to(package / "replay.js")
+    (package / "replay.js").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    result = specc("test", FROZEN, "--runtime", "web", "--json")
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert [(row["recipe"], row["identical"]) for row in report["recipes"]] == [(name, 4) for name in RECIPES]
+    assert all(row["tokens_per_second"] > 0 for row in report["recipes"])
+
+
+@pytest.mark.slow
+def test_a_golden_output_that_differs_is_status_1(package: Path, chromium: str, tmp_path: Path) -> None:
+    bundle = edit_golden(copied(FROZEN, tmp_path), lambda cases: cases[0]["token_ids"].__setitem__(2, 0))
+    command = ["node", "replay.js", str(bundle), "--recipe", "plain"]
+    result = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1 and "3 identical, 0 near-tie, 1 diverged" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_page_streams_text_and_lights_the_accepted_tokens(page: Page) -> None:
+    from tokenizers import Tokenizer
+
+    case = CASES[1]
+    tokens = Tokenizer.from_file(str(FROZEN / "tokenizer.json"))
+    text = tokens.decode([*case.prompt_ids, *case.token_ids]).removeprefix(case.prompt)
+    wide, narrow = page("decode", FROZEN, case.prompt, len(case.token_ids))
+    for view, recipe in ((wide, "early-exit"), (narrow, "prompt-lookup")):
+        assert view["answer"] == text and 0 < len(view["last"]["marks"]) < len(text)
+        assert view["verdict"].endswith(" the speed; both texts are equal") and not view["errors"]
+        assert view["last"]["speeds"] == [f"by {recipe}", "without speculation"]
+        assert view["last"]["isolated"] and not view["last"]["overflow"]
+        for state, number in ((view["first"], 1), (view["last"], view["last"]["steps"])):
+            drafted, accepted = state["nodes"] - 1, state["accepted"]
+            what = f"{drafted} drafted, {accepted} accepted" if drafted else "nothing drafted"
+            assert state["title"] == f"Step {number} of {state['steps']}: {what}"
+    assert wide["last"]["nodes"] == 12
+    assert wide["last"]["backgroundColor"] != narrow["last"]["backgroundColor"]
+
+
+@pytest.mark.slow
+def test_the_weights_are_fetched_once(page: Page) -> None:
+    first, second = page("twice", FROZEN)
+    assert first["status"] == second["status"] and first["status"].startswith("Ready: 5 of 11 recipes")
+    assert (first["weights"], second["weights"]) == (1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "changed", "schema", "operator"])
+def test_a_bundle_that_cannot_be_used_is_one_line_on_the_page(damage: str, page: Page, tmp_path: Path) -> None:
+    bundle = copied(FROZEN, tmp_path)
+    weights = bundle / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    if damage == "cut":
+        weights.write_bytes(content[:-5])
+        message = f"weights.safetensors of http://127.0.0.1:PORT/bundle has {len(content) - 5} bytes, and"
+    elif damage == "changed":
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        message = "weights.safetensors of http://127.0.0.1:PORT/bundle was changed; copy the bundle again"
+    elif damage == "schema":
+        edit_manifest(bundle, lambda manifest: manifest.__setitem__("schema", 9))
+        message = "manifest.json of http://127.0.0.1:PORT/bundle has schema 9, and this runtime reads 2 and 3; use a"
+    else:
+        edit_manifest(bundle, lambda manifest: [e["needs"].update({"specc::Rows": "1"}) for e in manifest["engines"]])
+        message = "no recipe of the bundle can run: prompt-lookup needs specc::Rows, which onnxruntime-web does not"
+    view = page("refuse", bundle)
+    line = re.sub(r"(?<=127\.0\.0\.1:)\d+", "PORT", view["line"])
+    assert line.startswith(message) and "\n" not in line and not view["runs"]
+    assert view["empty"] == "no bundle is named; add ?bundle=URL to this page's address"
+
+
+@pytest.mark.slow
+def test_the_types_are_those_of_the_functions(package: Path) -> None:
+    result = subprocess.run(["npm", "run", "types"], cwd=package, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout

@@ -1,0 +1,106 @@
+// Drives the page in Chromium, and prints what a person would see, as JSON:
+//
+//   node page.js PACKAGE CHROMIUM ACTION BUNDLE [PROMPT TOKENS]
+
+import { pathToFileURL } from "node:url";
+
+const [folder, executablePath, action, bundle, prompt, tokens] = process.argv.slice(2);
+const load = (file) => import(pathToFileURL(`${folder}/${file}`).href);
+const { chromium } = await load("node_modules/playwright-core/index.mjs");
+const { serve } = await load("server.js");
+
+const TIMEOUT = 120_000;
+const server = await serve(bundle);
+const browser = await chromium.launch({ executablePath, args: process.getuid() === 0 ? ["--no-sandbox"] : [] });
+
+/** Waits until the page is done, or shows an error. */
+const settle = (page) =>
+  page.waitForFunction(
+    () => document.querySelector("#status").textContent.startsWith("Ready") || !document.querySelector("#error").hidden,
+    null,
+    { timeout: TIMEOUT },
+  );
+
+/** Opens the page as a person with a colour scheme and a width does. */
+async function open(context, query) {
+  const page = await context.newPage();
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  const requests = [];
+  page.on("request", (request) => requests.push(request.url()));
+  await page.goto(`${server.url}/?${new URLSearchParams(query)}`);
+  await settle(page);
+  return { page, errors, requests };
+}
+
+const text = (page, selector) => page.locator(selector).textContent();
+
+const ACTIONS = {
+  /** Decodes by a recipe and plainly, wide and light, then narrow and dark. */
+  async decode() {
+    const seen = [];
+    for (const [colorScheme, width, recipe] of [
+      ["light", 1280, "early-exit"],
+      ["dark", 360, "prompt-lookup"],
+    ]) {
+      const context = await browser.newContext({ colorScheme, viewport: { width, height: 800 } });
+      const { page, errors } = await open(context, { bundle: "bundle", threads: 1 });
+      await page.selectOption("#recipe", recipe);
+      await page.fill("#prompt", prompt);
+      await page.fill("#count", tokens);
+      await page.click("#run");
+      await page.waitForFunction(() => document.querySelector("#status").textContent === "Ready", null, { timeout: TIMEOUT });
+      const state = () =>
+        page.evaluate(() => {
+          const all = (selector) => [...document.querySelectorAll(selector)].map((each) => each.textContent);
+          const { backgroundColor } = getComputedStyle(document.body);
+          return {
+            title: document.querySelector("#step-title").textContent,
+            nodes: document.querySelectorAll("#tree .node").length,
+            accepted: document.querySelectorAll("#tree .node.accepted").length,
+            overflow: document.documentElement.scrollWidth > innerWidth,
+            marks: all("#answer mark").join(""),
+            speeds: all("#speeds dt"),
+            steps: document.querySelectorAll("#history i").length,
+            isolated: crossOriginIsolated,
+            backgroundColor,
+          };
+        });
+      const last = await state();
+      await page.locator("#step").fill("0");
+      const first = await state();
+      seen.push({ answer: await text(page, "#answer"), verdict: await text(page, "#verdict"), last, first, errors });
+      await context.close();
+    }
+    return seen;
+  },
+
+  /** Opens the page twice, and says how often each file was asked for. */
+  async twice() {
+    const context = await browser.newContext();
+    const asked = [];
+    for (let i = 0; i < 2; i++) {
+      const { page, requests } = await open(context, { bundle: "bundle", threads: 1 });
+      asked.push({ status: await text(page, "#status"), weights: requests.filter((url) => url.includes("weights")).length });
+      await page.close();
+    }
+    return asked;
+  },
+
+  /** Opens a bundle that cannot be used, and another address without a bundle. */
+  async refuse() {
+    const context = await browser.newContext();
+    const { page } = await open(context, { bundle: "bundle", threads: 1 });
+    const line = await text(page, "#error");
+    const runs = await page.locator("#run").isEnabled();
+    const { page: empty } = await open(context, {});
+    return { line, runs, empty: await text(empty, "#error") };
+  },
+};
+
+try {
+  console.log(JSON.stringify(await ACTIONS[action]()));
+} finally {
+  await browser.close();
+  server.close();
+}
