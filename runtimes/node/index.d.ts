@@ -62,7 +62,9 @@ export interface Text {
 
 /** A bundle: engines and weights, which its sessions share. */
 export interface Model {
-  /** The recipes of the bundle that libspecc can run. */
+  /** What decodes: `libspecc 0.1.0`, or `onnxruntime-node 1.30.0`. */
+  readonly runtime: string;
+  /** The recipes of the bundle that this runtime can run. */
   readonly recipes: string[];
   /** Begins a conversation. */
   session(): Session;

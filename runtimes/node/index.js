@@ -1,7 +1,7 @@
-// Bundles of specc compile in Node, over libspecc. index.d.ts describes what is exported.
+// Bundles of specc compile in Node, over libspecc, or without it over onnxruntime-node. index.d.ts describes what is exported.
 
 import { load } from "./library.js";
-import { Text } from "./text.js";
+import { openText } from "./text.js";
 
 const DEFAULT_LIBRARY = "libspecc.so.0";
 
@@ -10,14 +10,29 @@ const DEFAULT_LIBRARY = "libspecc.so.0";
  * @type {typeof import("./index.d.ts").open}
  */
 export async function open(bundle, { library, onnxruntime, threads = 0 } = {}) {
-  const loaded = load(library ?? process.env.SPECC_LIBRARY ?? DEFAULT_LIBRARY);
+  const loaded = await loadLibrary(library ?? process.env.SPECC_LIBRARY);
   return new Model(loaded, await loaded.openModel(bundle, onnxruntime ?? null, threads), bundle);
+}
+
+/**
+ * Loads libspecc. Where nobody names its path and there is none, JavaScript over onnxruntime-node takes its place.
+ * @param {string} [path]
+ * @returns {Promise<import("./library.js").Library>}
+ */
+async function loadLibrary(path) {
+  try {
+    return load(path ?? DEFAULT_LIBRARY);
+  } catch (error) {
+    if (path !== undefined) throw error;
+    const { loadFallback } = await import("./fallback.js");
+    return /** @type {any} */ (await loadFallback(/** @type {Error} */ (error)));
+  }
 }
 
 class Model {
   /** @type {Set<Session>} */
   #sessions = new Set();
-  /** @type {Promise<Text> | undefined} */
+  /** @type {ReturnType<typeof openText> | undefined} */
   #text;
   /** @type {any} */
   #handle;
@@ -33,6 +48,8 @@ class Model {
     this.#library = library;
     this.#handle = handle;
     this.#bundle = bundle;
+    /** What decodes: libspecc or onnxruntime-node, with its version. */
+    this.runtime = library.version();
     this.recipes = [];
     for (let name; (name = library.recipe(handle, this.recipes.length)); ) this.recipes.push(name);
   }
@@ -45,7 +62,7 @@ class Model {
   }
 
   text() {
-    return (this.#text ??= Text.open(this.#bundle));
+    return (this.#text ??= openText(this.#bundle));
   }
 
   async close() {

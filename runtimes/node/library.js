@@ -47,9 +47,10 @@ export function load(path) {
   );
   const openSession = library.func("int specc_session_open(void *model, _Out_ void **session)");
   const error = library.func("const char *specc_error()");
+  const version = library.func("const char *specc_version()");
 
   return {
-    version: library.func("const char *specc_version()"),
+    version: () => `libspecc ${version()}`,
     closeModel: library.func("void specc_close(void *model)"),
     recipe: library.func("const char *specc_recipe(void *model, size_t index)"),
     closeSession: library.func("void specc_session_close(void *session)"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Replays a bundle's golden outputs by every recipe that libspecc has:
+// Replays a bundle's golden outputs by every recipe that libspecc has, or onnxruntime-node where there is no libspecc:
 //
 //   node replay.js BUNDLE [--json]
 //
@@ -34,6 +34,7 @@ function processorSeconds() {
  */
 async function replay(bundle, json) {
   const model = await open(bundle, { threads: 1 });
+  if (!json) console.log(`by ${model.runtime}`);
   const { cases, tolerance } = readGolden(bundle);
   const session = model.session();
   let diverged = false;

@@ -1,92 +1,19 @@
-// Text of tokens: a bundle's tokenizer, by @huggingface/tokenizers, and a stream that never takes a character back.
+// The text of a bundle in a folder: runtimes/javascript over @huggingface/tokenizers.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
 
-const BYTE = /^<0x[0-9A-F]{2}>$/;
-const REPLACEMENT = "\uFFFD";
-const CONTEXT = 8; // Tokens before the new ones that are decoded with them, for spaces between words.
+import { Text } from "../javascript/text.js";
 
-/** A bundle's tokenizer. */
-export class Text {
-  /**
-   * @param {any} tokenizerJson the content of tokenizer.json.
-   * @param {any} config the content of tokenizer_config.json.
-   */
-  constructor(tokenizerJson, config) {
-    this.tokenizer = new Tokenizer(tokenizerJson, config);
-    const decoders = [tokenizerJson.decoder ?? {}, ...(tokenizerJson.decoder?.decoders ?? [])];
-    this.hasByteTokens = decoders.some((decoder) => decoder.type === "ByteFallback");
-  }
+const FILES = ["tokenizer.json", "tokenizer_config.json"];
 
-  /**
-   * Reads a bundle's tokenizer.
-   * @param {string} bundle its directory.
-   */
-  static async open(bundle) {
-    const names = ["tokenizer.json", "tokenizer_config.json"];
-    const [tokenizerJson, config] = await Promise.all(names.map((name) => readFile(join(bundle, name), "utf8")));
-    return new Text(JSON.parse(tokenizerJson), JSON.parse(config));
-  }
-
-  /**
-   * Returns the token ids of a text, with the special tokens that the tokenizer adds itself.
-   * @param {string} text
-   * @returns {number[]}
-   */
-  encode(text) {
-    return this.tokenizer.encode(text).ids;
-  }
-
-  /**
-   * Returns the text of token ids, without special tokens.
-   * @param {number[]} ids
-   * @returns {string}
-   */
-  decode(ids) {
-    return ids.length ? this.tokenizer.decode(ids, { skip_special_tokens: true, clean_up_tokenization_spaces: false }) : "";
-  }
-
-  /**
-   * Begins the text of an answer.
-   * @param {number[]} prompt the tokens before it.
-   */
-  stream(prompt) {
-    return new TextStream(this, prompt);
-  }
-}
-
-/** The text of an answer that grows. What a later token may change is held back. */
-class TextStream {
-  /**
-   * @param {Text} text
-   * @param {number[]} prompt
-   */
-  constructor(text, prompt) {
-    this.text = text;
-    this.ids = prompt.slice(-CONTEXT);
-    this.written = text.decode(this.ids).length;
-  }
-
-  /**
-   * Takes tokens in, and returns the text that has become certain.
-   * @param {number[]} tokens
-   */
-  push(tokens) {
-    this.ids.push(...tokens);
-    const last = this.ids.at(-1);
-    const isByte = this.text.hasByteTokens && last !== undefined && BYTE.test(this.text.tokenizer.id_to_token(last) ?? "");
-    const whole = this.text.decode(this.ids);
-    if (isByte || whole.endsWith(REPLACEMENT)) return "";
-    const piece = whole.slice(this.written);
-    this.ids = this.ids.slice(-CONTEXT);
-    this.written = this.text.decode(this.ids).length;
-    return piece;
-  }
-
-  /** Returns what was held back, with U+FFFD for what is no character. */
-  end() {
-    return this.text.decode(this.ids).slice(this.written);
-  }
+/**
+ * Reads a bundle's tokenizer.
+ * @param {string} bundle its directory.
+ */
+export async function openText(bundle) {
+  const contents = await Promise.all(FILES.map((name) => readFile(join(bundle, name), "utf8")));
+  const [tokenizer, config] = contents.map((content) => JSON.parse(content));
+  return new Text(/** @type {any} */ (new Tokenizer(tokenizer, config)), tokenizer);
 }

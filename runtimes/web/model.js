@@ -1,12 +1,13 @@
 // Opens the bundle of a URL in the browser.
 
+import { Validator } from "./node_modules/@cfworker/json-schema/dist/esm/index.js";
 import { openBundle } from "../javascript/bundle.js";
 import { SpeccError } from "../javascript/errors.js";
 import { Model } from "../javascript/session.js";
 import { Text } from "../javascript/text.js";
+import { validator } from "../javascript/validate.js";
 import { HttpSource } from "./http_source.js";
 import { WasmRuntime } from "./onnxruntime.js";
-import { validator } from "./validate.js";
 
 // Workers have no import maps, so packages are named by their files.
 const ONNXRUNTIME = new URL("./node_modules/onnxruntime-web/", import.meta.url);
@@ -43,7 +44,7 @@ export async function openModel(url, { threads = defaultThreads(), context, prog
   const source = new HttpSource(url);
   const [runtime, bundle] = await Promise.all([
     WasmRuntime.create({ factory, version, threads }),
-    openBundle(source, validator(schema)),
+    openBundle(source, validator(Validator, schema)),
   ]);
   return new Model(bundle, runtime, { context, progress });
 }

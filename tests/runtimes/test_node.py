@@ -40,6 +40,7 @@ def package() -> Path:
     for file in SOURCE.iterdir():
         if file.is_file():
             shutil.copy(file, BUILD)
+    shutil.copytree(SOURCE.parent / "javascript", BUILD.parent / "javascript", dirs_exist_ok=True)
     if not installed.exists() or installed.read_bytes() != lock:
         # koffi brings compiled files for each platform, so its script need not run.
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
@@ -114,6 +115,14 @@ def test_what_cannot_be_used_is_one_line_and_status_2(
     result = replay(package, variables, *([bundle] if bundle else []))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"specc-replay-node: error: {message}")
+
+
+def test_without_libspecc_and_onnxruntime_node_one_line_names_both(package: Path) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "SPECC_LIBRARY"}
+    result = replay(package, variables, str(FROZEN))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    start = "specc-replay-node: error: cannot load libspecc at libspecc.so.0 ("
+    assert result.stderr.startswith(start) and "; or install onnxruntime-node (" in result.stderr
 
 
 def test_an_answer_and_its_stream_agree_and_the_event_loop_goes_on(script: Script) -> None:

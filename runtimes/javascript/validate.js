@@ -1,15 +1,14 @@
-// The fields and types of a manifest, by docs/manifest.schema.json.
-
-import { Validator } from "./node_modules/@cfworker/json-schema/dist/esm/index.js";
+// The fields and types of a manifest, by manifest.schema.json.
 
 const DIALECT = "2020-12";
 
 /**
  * Returns a function that says what in a manifest is not as its schema says, or null.
+ * @param {any} Validator that of @cfworker/json-schema.
  * @param {any} schema the content of manifest.schema.json.
  * @returns {(manifest: any) => string | null}
  */
-export function validator(schema) {
+export function validator(Validator, schema) {
   const checker = new Validator(schema, DIALECT, true);
   return (manifest) => {
     const { valid, errors } = checker.validate(manifest);
