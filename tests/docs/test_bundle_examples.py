@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from specc.runtime.acceptance.match import match
 from specc.runtime.block import Block, Frontier, Parents
 from specc.runtime.bundle import open_bundle
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
+from specc.runtime.drafters.early_exit import EarlyExit
 from specc.runtime.drafters.prompt_lookup import NgramIndex
+from specc.runtime.engine import Engine
 from specc.runtime.engines.onnx_file import parse
 from specc.runtime.errors import BundleError
 from specc.runtime.json_codec import from_json, to_json
@@ -59,7 +62,7 @@ def warm_reader(reader: Reader) -> Reader:
 
 def test_the_examples_are_numbered_and_each_has_a_test() -> None:
     headings = re.findall(r"^### (\d+)\. ", PAGE, re.MULTILINE)
-    assert headings == list(BLOCKS) == [str(number) for number in range(1, 23)]
+    assert headings == list(BLOCKS) == [str(number) for number in range(1, 24)]
     tests = re.findall(r"^def test_(\d+)_", Path(__file__).read_text(encoding="utf-8"), re.MULTILINE)
     assert tests == headings
 
@@ -339,3 +342,15 @@ def test_22_the_digest_is_that_of_the_bytes_with_zeros_for_its_digits() -> None:
     assert json.loads(content)["manifest_sha256"] == digits
     assert content[-90:] == f'\n "manifest_sha256": "{digits}"\n}}\n'.encode()
     assert hashlib.sha256(content[:-68] + b"0" * 64 + content[-4:]).hexdigest() == digits == digest(content)
+
+
+def test_23_a_tree_is_filled_level_by_level() -> None:
+    tree, slots, before, calls = (example(23)[name] for name in ("tree", "slots", "rows_before", "calls"))
+    depth = Tree(tuple(tree)).depth
+    drafter = EarlyExit(cast(Engine, SimpleNamespace(slots=slots)), tree)
+    growths = [drafter.root, *drafter.growths]
+    assert [list(growth.slots) for growth in growths] == [call["slots"] for call in calls]
+    for growth, call in zip(growths, calls, strict=True):
+        assert before + growth.rows == call["past_len"]
+        assert [int(depth[slot]) - growth.rows for slot in growth.slots] == call["depth"]
+        assert [slot for slot, parent in enumerate(tree) if parent in growth.slots] == call["children"]

@@ -186,3 +186,18 @@ test("example 15: golden outputs", () => {
   const { answers, near_tie_tolerance: tolerance, ...golden } = example(15);
   for (const { token_ids: tokens, verdict } of answers) assert.equal(judge(golden, tokens, tolerance), verdict);
 });
+
+test("example 23: a tree, level by level", async () => {
+  const { tree, slots, rows_before: before, calls } = example(23);
+  const seen = [];
+  // Row i of a call gives the tokens 100, 101, … of its slots' children, so that a child's token names its parent and rank.
+  const topIds = (i) => [0, 1, 2].map((rank) => 100 * (seen.at(-1).tokens[i] + 1) + rank);
+  const engine = { slots, run: async (call) => (seen.push(call), { topIds }) };
+  const text = Array(before).fill(5).concat([0]);
+  const { tokens } = await new TreeDraft({ tree }, { draft: engine }).open().propose(text);
+  assert.deepEqual(seen.map((call) => [call.pastLen, call.depths]), calls.map((call) => [call.past_len, call.depth]));
+  assert.deepEqual(seen.map((call) => call.tokens), calls.map((call) => call.slots.map((slot) => tokens[slot])));
+  const ranks = tree.map((parent, slot) => tree.slice(0, slot).filter((other) => other === parent).length);
+  tree.slice(1).forEach((parent, i) => assert.equal(tokens[i + 1], 100 * (tokens[parent] + 1) + ranks[i + 1]));
+  assert.deepEqual(calls.flatMap((call) => call.children), tree.slice(1).map((_, i) => i + 1));
+});
