@@ -16,6 +16,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "libspecc"
+# What libspecc can run of the bundle of schema 3 under tests/bundles.
+RECIPES = (
+    *("plain", "prompt-lookup", "layer-skip", "quantized-self-draft"),
+    *("early-exit", "dynamic-tree", "eagle3", "eagle3-tree", "medusa"),
+)
 ON_TOKENS = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(c_int64), c_size_t)
 
 

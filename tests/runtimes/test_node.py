@@ -89,15 +89,17 @@ def test_golden_outputs_are_identical_by_every_recipe(package: Path, environment
     result = replay(package, environment, str(FROZEN), "--json")
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in result.stdout.splitlines()]
-    recipes = ["plain", "prompt-lookup", "layer-skip", "quantized-self-draft", "eagle3"]
-    assert [(answer["recipe"], answer["case"]) for answer in answers] == [(r, i) for r in recipes for i in range(4)]
+    expected = [(recipe, case) for recipe in libspecc.RECIPES for case in range(len(CASES))]
+    assert [(answer["recipe"], answer["case"]) for answer in answers] == expected
     assert all(answer["token_ids"] == CASES[answer["case"]].token_ids for answer in answers)
 
 
 def test_a_golden_output_that_differs_is_status_1(package: Path, environment: dict[str, str], tmp_path: Path) -> None:
     bundle = edit_golden(copied(FROZEN, tmp_path), lambda cases: cases[0]["token_ids"].__setitem__(2, 0))
     result = replay(package, environment, str(bundle))
-    assert result.returncode == 1 and result.stdout.count("3 identical, 0 near-tie, 1 diverged") == 5
+    assert result.returncode == 1 and result.stdout.count("3 identical, 0 near-tie, 1 diverged") == len(
+        libspecc.RECIPES
+    )
 
 
 @pytest.mark.parametrize(

@@ -113,14 +113,33 @@ EngineSpec ParseEngine(const json& data) {
   spec.threads = data["threads"];
   spec.inputs = Tensors(data.at("inputs"));
   spec.outputs = Tensors(data.at("outputs"));
-  if (block.at("topology").contains("parents")) spec.parents = block["topology"]["parents"].get<std::vector<int64_t>>();
+  spec.layers = block.at("layers");
+  const json& topology = block.at("topology");
+  if (topology.contains("parents")) {
+    spec.parents = topology["parents"].get<std::vector<int64_t>>();
+  } else {
+    spec.topology = topology.contains("span") ? Topology::kFrontier : Topology::kParents;
+  }
+  auto ids = std::find_if(spec.inputs.begin(), spec.inputs.end(), [](const Tensor& tensor) { return tensor.name == "input_ids"; });
+  if (ids == spec.inputs.end() || ids->shape.size() != 2 || ids->shape[0] != 1) {
+    throw Error("engine " + spec.name + " has no input_ids [1, slots]; compile the bundle again");
+  }
+  spec.slots = size_t(ids->shape[1]);
   return spec;
 }
 
 }  // namespace
 
 bool EngineSpec::Fits(const std::vector<int64_t>& draft_parents) const {
-  return draft_parents.size() <= parents.size() && std::equal(draft_parents.begin(), draft_parents.end(), parents.begin());
+  if (draft_parents.size() > slots) return false;
+  if (topology == Topology::kParents) return true;
+  if (topology == Topology::kTree) {
+    return draft_parents.size() <= parents.size() && std::equal(draft_parents.begin(), draft_parents.end(), parents.begin());
+  }
+  for (size_t slot = 0; slot < draft_parents.size(); slot++) {
+    if (draft_parents[slot] != int64_t(slot) - 1) return false;
+  }
+  return true;
 }
 
 Bundle::Bundle(const std::string& path) : path(path) {

@@ -14,15 +14,22 @@ struct Tensor {
   std::vector<int64_t> shape;
 };
 
+// How the slots of an engine can stand: in a tree that is baked in, in any tree, or in a part of a tree that grows.
+enum class Topology { kTree, kParents, kFrontier };
+
+constexpr const char* kTarget = "target";  // The model that is decoded, and its cache.
+
 // An engine of the backend onnx.
 struct EngineSpec {
   std::string name, file, weights, cache, model;
+  size_t slots = 0;
+  Topology topology = Topology::kTree;
   std::vector<int64_t> parents;  // Of a baked tree; empty for other topologies.
   std::vector<Tensor> inputs, outputs;
+  nlohmann::json layers;  // Those that the block leaves out.
   int threads = 0;
 
-  size_t slots() const { return size_t(inputs.at(0).shape.at(1)); }
-  // Whether the engine can verify a draft with these parents.
+  // Whether the engine can run a draft with these parents.
   bool Fits(const std::vector<int64_t>& draft_parents) const;
 };
 

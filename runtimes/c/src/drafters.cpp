@@ -4,6 +4,10 @@
 #include <cmath>
 
 #include "error.h"
+#include "heads.h"
+#include "ngrams.h"
+#include "parameters.h"
+#include "trees.h"
 
 namespace specc {
 
@@ -11,66 +15,15 @@ namespace {
 
 constexpr size_t kMostAnswers = 1 << 17;  // n-grams of the table; a larger one is emptied.
 
-size_t Number(const Recipe& recipe, const char* name) {
-  auto found = recipe.parameters.find(name);
-  if (found == recipe.parameters.end() || !found->is_number_unsigned()) {
-    throw Error("recipe " + recipe.name + " lacks the number " + name + "; compile the bundle again");
-  }
-  return found->get<size_t>();
-}
-
 class Plain : public Drafter {
  public:
   Draft Propose(const Tokens& text, size_t) override { return Draft::Chain({text.back()}); }
 };
 
-// Where each n-gram of a text that grows ended last.
-class NgramIndex {
- public:
-  explicit NgramIndex(size_t longest) : longest_(longest) {}
-
-  void Clear() {
-    indexed_ = 0;
-    last_end_.clear();
-  }
-
-  // Returns what followed the last tokens of a text and a draft where they occur earlier, or nothing. After a match of
-  // fewer tokens than the longest, it copies fewer.
-  Tokens After(const Tokens& text, size_t count, const Tokens& drafted = {}, size_t shortest = 1) {
-    Add(text, drafted.empty() ? text.size() - 1 : text.size());  // The last n-gram must not find itself.
-    Tokens tail(text.end() - std::ptrdiff_t(std::min(longest_, text.size())), text.end());
-    tail.insert(tail.end(), drafted.begin(), drafted.end());
-    for (size_t size = std::min(longest_, tail.size()); size >= shortest && size > 0; size--) {
-      auto found = last_end_.find(Tokens(tail.end() - std::ptrdiff_t(size), tail.end()));
-      if (found == last_end_.end()) continue;
-      count = std::max<size_t>(1, count / (1 + longest_ - size));
-      Tokens source(text.begin() + std::ptrdiff_t(found->second), text.begin() + std::ptrdiff_t(std::min(found->second + count, text.size())));
-      source.insert(source.end(), drafted.begin(), drafted.end());
-      Tokens copy(count);
-      for (size_t i = 0; i < count; i++) copy[i] = source[i % source.size()];
-      return copy;
-    }
-    return {};
-  }
-
- private:
-  void Add(const Tokens& text, size_t end) {
-    for (size_t last = indexed_ + 1; last <= end; last++) {
-      for (size_t size = 1; size <= std::min(longest_, last); size++) {
-        last_end_[Tokens(text.begin() + std::ptrdiff_t(last - size), text.begin() + std::ptrdiff_t(last))] = last;
-      }
-    }
-    indexed_ = std::max(indexed_, end);
-  }
-
-  size_t longest_, indexed_ = 0;
-  std::map<Tokens, size_t> last_end_;
-};
-
 class PromptLookup : public Drafter {
  public:
   explicit PromptLookup(const Recipe& recipe)
-      : count_(Number(recipe, "prompt_lookup_num_tokens")), index_(Number(recipe, "max_matching_ngram_size")) {}
+      : count_(CountOf(recipe, "prompt_lookup_num_tokens")), index_(CountOf(recipe, "max_matching_ngram_size")) {}
 
   void Begin() override { index_.Clear(); }
 
@@ -89,7 +42,7 @@ class PromptLookup : public Drafter {
 class RecycledLookup : public Drafter {
  public:
   explicit RecycledLookup(const Recipe& recipe)
-      : count_(Number(recipe, "prompt_lookup_num_tokens")), longest_(Number(recipe, "max_matching_ngram_size")), index_(longest_) {}
+      : count_(CountOf(recipe, "prompt_lookup_num_tokens")), longest_(CountOf(recipe, "max_matching_ngram_size")), index_(longest_) {}
 
   void Begin() override { index_.Clear(); }
 
@@ -128,7 +81,7 @@ class RecycledLookup : public Drafter {
 // A tree whose nodes get the successors that their parents' tokens had when the target last ran them.
 class TokenRecycling : public Drafter {
  public:
-  explicit TokenRecycling(const Recipe& recipe) : parents_(recipe.parameters.at("tree").get<std::vector<int64_t>>()) {}
+  explicit TokenRecycling(const Recipe& recipe) : parents_(TreeOf(recipe)) {}
 
   Draft Propose(const Tokens& text, size_t) override {
     Draft draft{{text.back()}, parents_};
@@ -158,15 +111,15 @@ class TokenRecycling : public Drafter {
 class LayerSkip : public Drafter {
  public:
   LayerSkip(const Recipe& recipe, const Context& context)
-      : engine_(context.engine(recipe.engines.at("draft"))), count_(Number(recipe, "num_speculative_tokens")),
-        threshold_(recipe.parameters.value("assistant_confidence_threshold", 0.0)) {}
+      : engine_(context.EngineOf(recipe, "draft")), count_(CountOf(recipe, "num_speculative_tokens")),
+        threshold_(ProbabilityOf(recipe, "assistant_confidence_threshold", 0)) {}
 
   Draft Propose(const Tokens& text, size_t room) override {
     Tokens tokens{text.back()};
     while (tokens.size() <= std::min(count_, room)) {
-      engine_.Run(&tokens.back(), 1, text.size() - 1 + tokens.size() - 1);
+      engine_.Run({tokens.back()}, text.size() - 1 + tokens.size() - 1);
       tokens.push_back(engine_.Likeliest(0));
-      if (threshold_ > 0 && std::exp(engine_.Logprob(0)) < threshold_) break;
+      if (threshold_ > 0 && std::exp(engine_.Logprob(0, 0)) < threshold_) break;
     }
     return Draft::Chain(std::move(tokens));
   }
@@ -181,18 +134,18 @@ class LayerSkip : public Drafter {
 class Cascade : public Drafter {
  public:
   Cascade(const Recipe& recipe, const Context& context)
-      : engine_(context.engine(recipe.engines.at("draft"))), count_(Number(recipe, "num_speculative_tokens")),
-        copied_(Number(recipe, "prompt_lookup_num_tokens")), shortest_(Number(recipe, "min_matching_ngram_size")),
-        threshold_(recipe.parameters.value("assistant_confidence_threshold", 0.0)), index_(Number(recipe, "max_matching_ngram_size")) {}
+      : engine_(context.EngineOf(recipe, "draft")), count_(CountOf(recipe, "num_speculative_tokens")),
+        copied_(CountOf(recipe, "prompt_lookup_num_tokens")), shortest_(CountOf(recipe, "min_matching_ngram_size")),
+        threshold_(ProbabilityOf(recipe, "assistant_confidence_threshold", 0)), index_(CountOf(recipe, "max_matching_ngram_size")) {}
 
   void Begin() override { index_.Clear(); }
 
   Draft Propose(const Tokens& text, size_t room) override {
     Tokens tokens{text.back()}, copy = index_.After(text, copied_, {}, shortest_);
     for (size_t i = 0; i < std::min(count_, room) && copy.empty(); i++) {
-      engine_.Run(&tokens.back(), 1, text.size() - 1 + tokens.size() - 1);
+      engine_.Run({tokens.back()}, text.size() - 1 + tokens.size() - 1);
       tokens.push_back(engine_.Likeliest(0));
-      if (threshold_ > 0 && std::exp(engine_.Logprob(0)) < threshold_) break;
+      if (threshold_ > 0 && std::exp(engine_.Logprob(0, 0)) < threshold_) break;
       copy = index_.After(text, copied_, Tokens(tokens.begin() + 1, tokens.end()), shortest_);
     }
     tokens.insert(tokens.end(), copy.begin(), copy.end());
@@ -205,55 +158,6 @@ class Cascade : public Drafter {
   size_t count_, copied_, shortest_;
   double threshold_;
   NgramIndex index_;
-};
-
-// A chain by a trained head (EAGLE, Li et al. 2024). Row i of its cache is token i + 1 beside the target's state at token i.
-// Rows of drafted tokens stand on the head's own states, and are run again once the target has verified the tokens.
-class Eagle : public Drafter {
- public:
-  Eagle(const Recipe& recipe, const Context& context)
-      : draft_(context.engine(recipe.engines.at("draft"))), feed_(context.engine(recipe.engines.at("feed"))),
-        prefill_(context.engine(recipe.engines.at("prefill"))), count_(Number(recipe, "num_speculative_tokens")),
-        threshold_(recipe.parameters.value("assistant_confidence_threshold", 0.0)), states_(*context.states),
-        text_((*context.head_texts)[draft_.spec.cache]) {}
-
-  Draft Propose(const Tokens& text, size_t room) override {
-    auto found = states_.find(draft_.spec.model);
-    const size_t pending = text.size() - 1;
-    if (!room || !pending || found == states_.end()) return Draft::Chain({text.back()});
-    const std::vector<float>& states = found->second;
-    const size_t size = states.size() / pending;
-    // A row depends on all tokens up to its own. The last row runs in any case, for its outputs.
-    size_t same = size_t(std::mismatch(text_.begin(), text_.end(), text.begin(), text.end()).first - text_.begin());
-    size_t row = std::min(same ? same - 1 : 0, pending - 1);
-    Engine* engine = nullptr;
-    size_t width = 0;
-    for (; row < pending; row += width) {
-      engine = pending - row <= feed_.spec.slots() ? &feed_ : &prefill_;
-      width = std::min(engine->spec.slots(), pending - row);
-      engine->Run(&text[row + 1], width, row, &states[row * size]);
-    }
-    text_ = text;
-    Tokens tokens{text.back()};
-    size_t slot = engine->last_row() ? 0 : width - 1;
-    std::vector<float> state(engine->NextState(width - 1), engine->NextState(width - 1) + size);
-    while (true) {
-      tokens.push_back(engine->Likeliest(slot));
-      if (tokens.size() > std::min(count_, room) || (threshold_ > 0 && std::exp(engine->Logprob(slot)) < threshold_)) break;
-      engine = &draft_;
-      slot = 0;
-      draft_.Run(&tokens.back(), 1, pending + tokens.size() - 2, state.data());
-      state.assign(draft_.NextState(0), draft_.NextState(0) + size);
-    }
-    return Draft::Chain(std::move(tokens));
-  }
-
- private:
-  Engine &draft_, &feed_, &prefill_;
-  size_t count_;
-  double threshold_;
-  const std::map<std::string, std::vector<float>>& states_;
-  Tokens& text_;
 };
 
 using Maker = std::unique_ptr<Drafter> (*)(const Recipe&, const Context&);
@@ -276,7 +180,13 @@ const std::map<std::string, Maker>& Makers() {
       {"token-recycling", FromText<TokenRecycling>},
       {"layer-skip", WithEngines<LayerSkip>},
       {"cascade", WithEngines<Cascade>},
-      {"eagle", WithEngines<Eagle>},
+      {"early-exit", MakeStaticTree},
+      {"static-tree", MakeStaticTree},
+      {"dynamic-tree", MakeDynamicTree},
+      {"eagle", MakeEagle},
+      {"eagle-tree", MakeEagleTree},
+      {"eagle-lookup", MakeEagleLookup},
+      {"medusa", MakeMedusa},
   };
   return makers;
 }
@@ -287,6 +197,12 @@ Draft Draft::Chain(Tokens tokens) {
   Draft draft{std::move(tokens), {}};
   for (size_t slot = 0; slot < draft.tokens.size(); slot++) draft.parents.push_back(int64_t(slot) - 1);
   return draft;
+}
+
+Engine& Context::EngineOf(const Recipe& recipe, const std::string& name) const {
+  auto found = recipe.engines.find(name);
+  if (found == recipe.engines.end()) throw Error("recipe " + recipe.name + " names no engine " + name + "; compile the bundle again");
+  return engine(found->second);
 }
 
 std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const Context& context) {

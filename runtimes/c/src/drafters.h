@@ -32,11 +32,16 @@ class Drafter {
 
 // What a drafter may use of its conversation.
 struct Context {
+  // The engine that a recipe names for its drafter. Throws Error if it names none.
+  Engine& EngineOf(const Recipe& recipe, const std::string& name) const;
+  // Whether the recipe names such an engine.
+  bool HasEngine(const Recipe& recipe, const std::string& name) const { return recipe.engines.count(name) > 0; }
+
   std::function<Engine&(const std::string& name)> engine;
   // What a trained head reads of each committed row of the target, [rows, size] by the name of the head.
   const std::map<std::string, std::vector<float>>* states;
-  // The text whose rows each cache of a head has.
-  std::map<std::string, Tokens>* head_texts;
+  // The text whose rows each cache but the target's has, by the name of the cache.
+  std::map<std::string, Tokens>* cached_texts;
 };
 
 // Makes the drafter of a recipe that this library has.

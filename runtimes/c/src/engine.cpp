@@ -24,7 +24,8 @@ size_t Count(const std::vector<int64_t>& shape) {
   return count;
 }
 
-constexpr const char* kStates = "state_";  // The names of outputs that trained heads read begin with it.
+constexpr const char *kPast = "past_key_values.", *kPresent = "present.";  // Rows, by the beginning of the name.
+constexpr const char* kStates = "state_";  // What trained heads read of the target.
 
 bool Begins(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
@@ -51,60 +52,45 @@ struct Model::Weights {
   char *data, *content;
   size_t bytes;
   nlohmann::json header;
-  std::vector<OrtValue*> values;  // Tensors over `content`. Sessions read them as long as they live.
+  std::vector<Owned<OrtValue>> values;  // Tensors over `content`. Sessions read them as long as they live.
 };
 
 Model::Model(const std::string& path, const std::string& onnxruntime, int threads)
-    : bundle(path), ort(onnxruntime), threads_(threads) {
-  ort.Call<int, const char*, OrtEnv**>(kCreateEnv, kErrors, "specc", &env_);
-  ort.Call<const OrtEnv*>(kDisableTelemetryEvents, env_);
-  ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, &cpu_);
-  ort.Call<OrtPrepackedWeights**>(kCreatePrepackedWeights, &packed_);
-}
-
-Model::~Model() {
-  for (auto& [file, session] : sessions_) ort.Release(kReleaseSession, session);
-  for (auto& [file, weights] : weights_) {
-    for (OrtValue* value : weights->values) ort.Release(kReleaseValue, value);
-  }
-  ort.Release(kReleasePrepackedWeights, packed_);
-  ort.Release(kReleaseMemoryInfo, cpu_);
-  ort.Release(kReleaseEnv, env_);
+    : bundle(path), ort(onnxruntime), threads_(threads), env_(ort, kReleaseEnv), cpu_(ort, kReleaseMemoryInfo),
+      packed_(ort, kReleasePrepackedWeights) {
+  ort.Call<int, const char*, OrtEnv**>(kCreateEnv, kErrors, "specc", env_.place());
+  ort.Call<const OrtEnv*>(kDisableTelemetryEvents, env_.get());
+  ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, cpu_.place());
+  ort.Call<OrtPrepackedWeights**>(kCreatePrepackedWeights, packed_.place());
 }
 
 OrtSession* Model::Session(const EngineSpec& engine) {
   std::lock_guard<std::mutex> lock(mutex_);
-  OrtSession*& session = sessions_[engine.file];
-  if (!session) {
-    OrtSessionOptions* options = Options(engine);
+  auto found = sessions_.find(engine.file);
+  if (found == sessions_.end()) {
+    Owned<OrtSessionOptions> options(ort, kReleaseSessionOptions);
+    ort.Call<OrtSessionOptions**>(kCreateSessionOptions, options.place());
+    SetOptions(options.get(), engine);
+    Owned<OrtSession> session(ort, kReleaseSession);
     const std::string path = bundle.path + "/" + engine.file;
-    try {
-      ort.Call<OrtEnv*, const char*, OrtSessionOptions*, OrtPrepackedWeights*, OrtSession**>(
-          kCreateSessionWithPrepackedWeights, env_, path.c_str(), options, packed_, &session);
-    } catch (...) {
-      ort.Release(kReleaseSessionOptions, options);
-      throw;
-    }
-    ort.Release(kReleaseSessionOptions, options);
+    ort.Call<OrtEnv*, const char*, OrtSessionOptions*, OrtPrepackedWeights*, OrtSession**>(
+        kCreateSessionWithPrepackedWeights, env_.get(), path.c_str(), options.get(), packed_.get(), session.place());
+    found = sessions_.emplace(engine.file, std::move(session)).first;
   }
-  return session;
+  return found->second.get();
 }
 
-OrtSessionOptions* Model::Options(const EngineSpec& engine) {
-  OrtSessionOptions* options = nullptr;
-  ort.Call<OrtSessionOptions**>(kCreateSessionOptions, &options);
-  int threads = threads_ ? threads_ : engine.threads;
-  ort.Call<OrtSessionOptions*, int>(kSetIntraOpNumThreads, options, threads);
+void Model::SetOptions(OrtSessionOptions* options, const EngineSpec& engine) {
+  ort.Call<OrtSessionOptions*, int>(kSetIntraOpNumThreads, options, threads_ ? threads_ : engine.threads);
   ort.Call<OrtSessionOptions*, const char*, const char*>(kAddSessionConfigEntry, options,
                                                          "session.intra_op.spin_duration_us", kSpinMicroseconds);
   ShareWeights(options, engine);
-  return options;
 }
 
 // Gives a session the weights in memory, so that all sessions share them and what ONNX Runtime packs of them.
 void Model::ShareWeights(OrtSessionOptions* options, const EngineSpec& engine) {
   auto& weights = weights_[engine.weights];
-  if (!weights) weights = std::make_unique<Weights>(bundle.path + "/" + engine.weights);
+  if (!weights) weights = std::make_shared<Weights>(bundle.path + "/" + engine.weights);
   const std::string prefix = engine.model == "target" ? "" : engine.model + ".";
   for (const auto& [name, tensor] : weights->header.items()) {
     if (name == "__metadata__" || !Begins(name, prefix)) continue;
@@ -113,15 +99,15 @@ void Model::ShareWeights(OrtSessionOptions* options, const EngineSpec& engine) {
     if (dtype != "F32" && dtype != "U8") continue;
     auto shape = tensor.at("shape").get<std::vector<int64_t>>();
     auto offsets = tensor.at("data_offsets").get<std::vector<size_t>>();
-    OrtValue* value = nullptr;
+    Owned<OrtValue> value(ort, kReleaseValue);
     ort.Call<const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, int, OrtValue**>(
-        kCreateTensorWithData, cpu_, weights->content + offsets.at(0), offsets.at(1) - offsets.at(0), shape.data(),
-        shape.size(), int(type), &value);
+        kCreateTensorWithData, cpu_.get(), weights->content + offsets.at(0), offsets.at(1) - offsets.at(0), shape.data(),
+        shape.size(), int(type), value.place());
     for (const char* suffix : {"", ".rows"}) {
       const std::string inside = name.substr(prefix.size()) + suffix;
-      ort.Call<OrtSessionOptions*, const char*, const OrtValue*>(kAddInitializer, options, inside.c_str(), value);
+      ort.Call<OrtSessionOptions*, const char*, const OrtValue*>(kAddInitializer, options, inside.c_str(), value.get());
     }
-    weights->values.push_back(value);
+    weights->values.push_back(std::move(value));
   }
 }
 
@@ -147,81 +133,123 @@ void Rows::Commit(size_t start, const std::vector<size_t>& path) {
 }
 
 Engine::Engine(Model& model, const EngineSpec& spec, Rows& rows)
-    : spec(spec), rows(rows), model_(model), session_(model.Session(spec)) {
-  model.ort.Call<OrtSession*, OrtIoBinding**>(kCreateIoBinding, session_, &binding_);
-  model.ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, &cpu_);
-  auto floats = [&](const Tensor& tensor, bool is_input, std::vector<float>& values) {
-    values.assign(Count(tensor.shape), 0);
-    Bind(tensor, is_input, values.data(), values.size() * sizeof(float), ElementType::kFloat);
-  };
-  auto integers = [&](const Tensor& tensor, bool is_input, std::vector<int64_t>& values) {
-    values.assign(Count(tensor.shape), 0);
-    Bind(tensor, is_input, values.data(), values.size() * sizeof(int64_t), ElementType::kInt64);
-  };
-  for (bool is_input : {true, false}) {
-    for (const Tensor& tensor : is_input ? spec.inputs : spec.outputs) {
-      const std::string& name = tensor.name;
-      const std::string kind = name.substr(0, name.find('.'));
-      if (kind == "past_key_values" || kind == "present") {
-        auto found = rows.buffers.find(name.substr(kind.size() + 1));
-        if (found == rows.buffers.end()) throw Error("engine " + spec.name + " has no rows for " + name);
-        auto& values = found->second.values;
-        if (Count(tensor.shape) != values.size()) throw Error("engine " + spec.name + ": " + name + " has another shape than its cache");
-        Bind(tensor, is_input, values.data(), values.size() * sizeof(float), ElementType::kFloat);
-      } else if (name == "input_ids") {
-        integers(tensor, true, input_ids_);
-      } else if (name == "past_len") {
-        integers(tensor, true, past_len_);
-      } else if (name == "row") {
-        integers(tensor, true, row_);
-      } else if (name == "ids") {
-        integers(tensor, false, output_ids_);
-      } else if (name == "top_ids") {
-        integers(tensor, false, top_ids_);
-        ranks_ = size_t(tensor.shape.at(2));
-      } else if (name == "top_logprobs") {
-        floats(tensor, false, top_logprobs_);
-      } else if (name == "state" && is_input) {
-        floats(tensor, true, state_);
-        state_size_ = size_t(tensor.shape.at(2));
-      } else if (name == "next_state") {
-        floats(tensor, false, next_state_);
-      } else if (Begins(name, kStates)) {
-        floats(tensor, false, states_[name.substr(std::string(kStates).size())]);
-      } else if (is_input) {
-        throw Error("engine " + spec.name + " has an input " + name + ", which libspecc does not fill");
-      }  // Other outputs, such as logits, are not fetched.
-    }
+    : spec(spec), rows(rows), model_(model), session_(model.Session(spec)), cpu_(model.ort, kReleaseMemoryInfo),
+      binding_(model.ort, kReleaseIoBinding) {
+  model.ort.Call<OrtSession*, OrtIoBinding**>(kCreateIoBinding, session_, binding_.place());
+  model.ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, cpu_.place());
+  for (const Tensor& tensor : spec.inputs) Begins(tensor.name, kPast) ? BindRows(tensor, true) : BindInput(tensor);
+  for (const Tensor& tensor : spec.outputs) Begins(tensor.name, kPresent) ? BindRows(tensor, false) : BindOutput(tensor);
+  if (past_len_.empty() || (output_ids_.empty() && top_ids_.empty())) throw Error("engine " + spec.name + " lacks an input or an output");
+  const size_t slots = input_ids_.size();
+  if (parents_.size() != (spec.topology == Topology::kParents ? slots : 0) ||
+      depth_.size() != (spec.topology == Topology::kFrontier ? slots : 0) || mask_.size() < depth_.size() * slots) {
+    throw Error("engine " + spec.name + " lacks the inputs of its tree; compile the bundle again");
   }
-  if (input_ids_.empty() || past_len_.empty() || output_ids_.empty()) throw Error("engine " + spec.name + " lacks an input or an output");
 }
 
-Engine::~Engine() {
-  for (OrtValue* value : bound_) model_.ort.Release(kReleaseValue, value);
-  model_.ort.Release(kReleaseIoBinding, binding_);
-  model_.ort.Release(kReleaseMemoryInfo, cpu_);
+template <typename T>
+void Engine::BindBuffer(const Tensor& tensor, bool is_input, std::vector<T>& values, ElementType type) {
+  values.assign(Count(tensor.shape), 0);
+  Bind(tensor, is_input, values.data(), values.size() * sizeof(T), type);
+}
+
+void Engine::BindRows(const Tensor& tensor, bool is_input) {
+  auto buffer = rows.buffers.find(tensor.name.substr(tensor.name.find('.') + 1));
+  if (buffer == rows.buffers.end()) throw Error("engine " + spec.name + " has no rows for " + tensor.name);
+  auto& values = buffer->second.values;
+  if (Count(tensor.shape) != values.size()) throw Error("engine " + spec.name + ": " + tensor.name + " has another shape than its cache");
+  Bind(tensor, is_input, values.data(), values.size() * sizeof(float), ElementType::kFloat);
+}
+
+void Engine::BindInput(const Tensor& tensor) {
+  const std::map<std::string, std::vector<int64_t>*> integers = {
+      {"input_ids", &input_ids_}, {"past_len", &past_len_}, {"row", &row_}, {"parents", &parents_}, {"depth", &depth_}};
+  auto found = integers.find(tensor.name);
+  if (found != integers.end()) {
+    BindBuffer(tensor, true, *found->second, ElementType::kInt64);
+  } else if (tensor.name == "mask") {
+    BindBuffer(tensor, true, mask_, ElementType::kBool);
+  } else if (tensor.name == "state") {
+    BindBuffer(tensor, true, state_, ElementType::kFloat);
+  } else {
+    throw Error("engine " + spec.name + " has an input " + tensor.name + ", which libspecc does not fill");
+  }
+}
+
+void Engine::BindOutput(const Tensor& tensor) {
+  const std::string& name = tensor.name;
+  if (name == "ids") {
+    BindBuffer(tensor, false, output_ids_, ElementType::kInt64);
+  } else if (name == "top_ids") {
+    BindBuffer(tensor, false, top_ids_, ElementType::kInt64);
+    ranks_ = size_t(tensor.shape.back());
+    if (tensor.shape.size() == 4) guesses_ = size_t(tensor.shape[2]);
+  } else if (name == "top_logprobs") {
+    BindBuffer(tensor, false, top_logprobs_, ElementType::kFloat);
+  } else if (name == "next_state") {
+    BindBuffer(tensor, false, next_state_, ElementType::kFloat);
+  } else if (Begins(name, kStates)) {
+    BindBuffer(tensor, false, states_[name.substr(std::string(kStates).size())], ElementType::kFloat);
+  }  // Other outputs, such as logits, are not fetched.
 }
 
 void Engine::Bind(const Tensor& tensor, bool is_input, void* data, size_t bytes, ElementType type) {
-  OrtValue* value = nullptr;
+  Owned<OrtValue> value(model_.ort, kReleaseValue);
   model_.ort.Call<const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, int, OrtValue**>(
-      kCreateTensorWithData, cpu_, data, bytes, tensor.shape.data(), tensor.shape.size(), int(type), &value);
-  bound_.push_back(value);
-  model_.ort.Call<OrtIoBinding*, const char*, const OrtValue*>(is_input ? kBindInput : kBindOutput, binding_,
-                                                               tensor.name.c_str(), value);
+      kCreateTensorWithData, cpu_.get(), data, bytes, tensor.shape.data(), tensor.shape.size(), int(type), value.place());
+  model_.ort.Call<OrtIoBinding*, const char*, const OrtValue*>(is_input ? kBindInput : kBindOutput, binding_.get(),
+                                                               tensor.name.c_str(), value.get());
+  bound_.push_back(std::move(value));
 }
 
-void Engine::Run(const int64_t* tokens, size_t count, size_t past_len, const float* states) {
-  if (count > input_ids_.size() || past_len + input_ids_.size() > rows.capacity) {
+void Engine::Run(const Tokens& tokens, size_t past_len, const Inputs& inputs) {
+  const size_t count = tokens.size();
+  if (count < 1 || count > input_ids_.size() || past_len + input_ids_.size() > rows.capacity) {
     throw Error("engine " + spec.name + " has no room for " + std::to_string(count) + " tokens behind " +
                 std::to_string(past_len) + " rows; ask for fewer tokens");
   }
-  std::copy_n(tokens, count, input_ids_.begin());
+  std::copy(tokens.begin(), tokens.end(), input_ids_.begin());
   past_len_[0] = int64_t(past_len);
   if (!row_.empty()) row_[0] = int64_t(count) - 1;
-  if (state_.empty() != (states == nullptr)) throw Error("engine " + spec.name + " and its recipe do not fit; compile the bundle again");
-  if (states) std::copy_n(states, count * state_size_, state_.begin());
-  model_.ort.Call<OrtSession*, const void*, const OrtIoBinding*>(kRunWithBinding, session_, nullptr, binding_);
+  FillStates(count, inputs);
+  if (!parents_.empty()) FillParents(count, inputs.parents);
+  if (!depth_.empty()) FillGrowth(inputs.growth ? *inputs.growth : Growth::Chain(count));
+  model_.ort.Call<OrtSession*, const void*, const OrtIoBinding*>(kRunWithBinding, session_, nullptr, binding_.get());
+}
+
+void Engine::FillStates(size_t count, const Inputs& inputs) {
+  if (inputs.floats != count * (state_.size() / input_ids_.size())) {
+    throw Error("engine " + spec.name + " reads other states than its recipe has; compile the bundle again");
+  }
+  if (inputs.floats) std::copy_n(inputs.states, inputs.floats, state_.begin());
+}
+
+void Engine::FillParents(size_t count, const std::vector<int64_t>* parents) {
+  // Slots that are not used hang below the one before.
+  for (size_t slot = 0; slot < parents_.size(); slot++) {
+    parents_[slot] = parents && slot < count ? parents->at(slot) : int64_t(slot) - 1;
+  }
+}
+
+void Engine::FillGrowth(const Growth& growth) {
+  const size_t slots = depth_.size(), span = mask_.size() / slots, used = growth.visible.size();
+  if (used > slots || growth.rows + slots > span) throw Error("engine " + spec.name + " has no room for a draft of its recipe; compile the bundle again");
+  std::fill(mask_.begin(), mask_.end(), uint8_t{1});  // Slots that are not used see all.
+  std::fill(depth_.begin(), depth_.end(), 0);
+  const size_t before = span - slots - growth.rows;  // Columns of committed rows, which every slot sees.
+  for (size_t slot = 0; slot < used; slot++) {
+    const std::vector<uint8_t>& visible = growth.visible[slot];
+    uint8_t* row = mask_.data() + slot * span + before;
+    std::fill(std::copy(visible.begin(), visible.end(), row), row + span - before, uint8_t{0});
+    depth_[slot] = std::count(visible.begin(), visible.end(), 1) - 1 - int64_t(growth.rows);
+  }
+}
+
+std::vector<float> Engine::NextState(size_t slot) const {
+  const size_t size = next_state_.size() / input_ids_.size();
+  if (!size || slot >= input_ids_.size()) throw Error("engine " + spec.name + " returns no state; compile the bundle again");
+  const auto begin = next_state_.begin() + std::ptrdiff_t(slot * size);
+  return {begin, begin + std::ptrdiff_t(size)};
 }
 
 }  // namespace specc

@@ -8,17 +8,24 @@
 #include <vector>
 
 #include "bundle.h"
+#include "growth.h"
 #include "ort.h"
+#include "tokens.h"
 
 namespace specc {
 
-using Tokens = std::vector<int64_t>;
+// What the slots of one call read beside their tokens.
+struct Inputs {
+  const float* states = nullptr;  // What a trained head reads, a row for each token; null for other engines.
+  size_t floats = 0;              // The number of floats in `states`.
+  const Growth* growth = nullptr;  // How the slots stand in a tree that grows; null for a chain, and for other engines.
+  const std::vector<int64_t>* parents = nullptr;  // How they stand in any tree; null for a chain, and for other engines.
+};
 
 // A bundle with ONNX Runtime's sessions, one a file. All conversations share them and the packed weights.
 class Model {
  public:
   Model(const std::string& path, const std::string& onnxruntime, int threads);
-  ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
@@ -29,17 +36,17 @@ class Model {
   const Ort ort;
 
  private:
-  OrtSessionOptions* Options(const EngineSpec& engine);
+  void SetOptions(OrtSessionOptions* options, const EngineSpec& engine);
   void ShareWeights(OrtSessionOptions* options, const EngineSpec& engine);
 
   int threads_;
-  OrtEnv* env_ = nullptr;
-  OrtMemoryInfo* cpu_ = nullptr;
-  OrtPrepackedWeights* packed_ = nullptr;
+  Owned<OrtEnv> env_;
+  Owned<OrtMemoryInfo> cpu_;
+  Owned<OrtPrepackedWeights> packed_;
   std::mutex mutex_;
-  std::map<std::string, OrtSession*> sessions_;
   struct Weights;
-  std::map<std::string, std::unique_ptr<Weights>> weights_;  // By file, read once.
+  std::map<std::string, std::shared_ptr<Weights>> weights_;  // By file, read once.
+  std::map<std::string, Owned<OrtSession>> sessions_;        // By file. They end before the weights that they read.
 };
 
 // The rows of one cache of one conversation.
@@ -60,43 +67,53 @@ struct Rows {
 class Engine {
  public:
   Engine(Model& model, const EngineSpec& spec, Rows& rows);
-  ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Runs tokens, one in each of the first slots, behind `past_len` rows. `states` has the states that a trained head
-  // reads beside them, a row a token; null for other engines.
-  void Run(const int64_t* tokens, size_t count, size_t past_len, const float* states = nullptr);
+  // Runs tokens, one in each of the first slots, behind `past_len` rows. Throws Error if they do not fit.
+  void Run(const Tokens& tokens, size_t past_len, const Inputs& inputs = {});
+
+  // Outputs of the last run. They throw std::out_of_range for a slot or a rank that the engine does not return.
 
   // The likeliest token after a slot.
-  int64_t Likeliest(size_t slot) const { return output_ids_[slot]; }
-  // The token of a rank after a slot, if the engine has `top_k`.
-  int64_t Ranked(size_t slot, size_t rank) const { return top_ids_[slot * ranks_ + rank]; }
-  // The natural logarithm of the probability of the likeliest token after a slot, if the engine has `top_k`.
-  float Logprob(size_t slot) const { return top_logprobs_[slot * ranks_]; }
+  int64_t Likeliest(size_t slot) const { return output_ids_.at(slot); }
+  // The token of a rank after a slot, if the engine has `top_k`. A head that guesses several tokens has ranks for each.
+  int64_t Ranked(size_t slot, size_t rank, size_t guess = 0) const { return top_ids_.at((slot * guesses_ + guess) * ranks_ + rank); }
+  // The natural logarithm of its probability.
+  float Logprob(size_t slot, size_t rank) const { return top_logprobs_.at(slot * guesses_ * ranks_ + rank); }
   size_t ranks() const { return ranks_; }
   // Whether the outputs have one row, that of the last token.
   bool last_row() const { return !row_.empty(); }
   // The states [slots, size] that the engine returns for trained heads, by the name of the head.
   const std::map<std::string, std::vector<float>>& states() const { return states_; }
   // The state that a head returns for the slot behind one of its own.
-  const float* NextState(size_t slot) const { return next_state_.data() + slot * state_size_; }
+  std::vector<float> NextState(size_t slot) const;
 
   const EngineSpec& spec;
   Rows& rows;
 
  private:
   void Bind(const Tensor& tensor, bool is_input, void* data, size_t bytes, ElementType type);
+  // Binds a tensor to a buffer of its own, of zeros.
+  template <typename T>
+  void BindBuffer(const Tensor& tensor, bool is_input, std::vector<T>& values, ElementType type);
+  void BindRows(const Tensor& tensor, bool is_input);
+  void BindInput(const Tensor& tensor);
+  void BindOutput(const Tensor& tensor);
+  void FillStates(size_t count, const Inputs& inputs);
+  void FillParents(size_t count, const std::vector<int64_t>* parents);
+  void FillGrowth(const Growth& growth);
 
   Model& model_;
   OrtSession* session_;
-  OrtIoBinding* binding_ = nullptr;
-  OrtMemoryInfo* cpu_ = nullptr;
-  std::vector<OrtValue*> bound_;
-  std::vector<int64_t> input_ids_, past_len_, row_, output_ids_, top_ids_;
+  Owned<OrtMemoryInfo> cpu_;
+  std::vector<Owned<OrtValue>> bound_;
+  Owned<OrtIoBinding> binding_;
+  std::vector<int64_t> input_ids_, past_len_, row_, parents_, depth_, output_ids_, top_ids_;
+  std::vector<uint8_t> mask_;
   std::vector<float> top_logprobs_, state_, next_state_;
   std::map<std::string, std::vector<float>> states_;
-  size_t ranks_ = 0, state_size_ = 0;
+  size_t guesses_ = 1, ranks_ = 0;
 };
 
 }  // namespace specc

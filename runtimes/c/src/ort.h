@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 namespace specc {
 
@@ -44,6 +45,26 @@ class Ort {
   void Check(OrtStatus* status) const;
 
   const void* const* api_;
+};
+
+// An object of ONNX Runtime, which is released with its owner.
+template <typename T>
+class Owned {
+ public:
+  // `release`: the position of the function that releases it.
+  Owned(const Ort& ort, size_t release) : ort_(&ort), release_(release) {}
+  Owned(Owned&& other) noexcept : ort_(other.ort_), release_(other.release_), object_(std::exchange(other.object_, nullptr)) {}
+  Owned& operator=(Owned&&) = delete;
+  ~Owned() { ort_->Release(release_, object_); }
+
+  T* get() const { return object_; }
+  // Where a function that makes the object writes it.
+  T** place() { return &object_; }
+
+ private:
+  const Ort* ort_;
+  size_t release_;
+  T* object_ = nullptr;
 };
 
 // Positions in the table of function pointers.

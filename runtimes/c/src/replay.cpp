@@ -11,6 +11,7 @@
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,18 @@ std::vector<Case> ReadCases(const std::string& path) {
   return cases;
 }
 
+// Names the recipes of the bundle that libspecc leaves out.
+void PrintOthers(const nlohmann::json& manifest, const specc_model* model) {
+  std::set<std::string> names;
+  for (size_t index = 0; const char* recipe = specc_recipe(model, index); index++) names.insert(recipe);
+  for (const auto& recipe : manifest.at("recipes")) {
+    const std::string name = recipe.at("name"), drafter = recipe.at("drafter"), rule = recipe.at("acceptance");
+    if (names.count(name)) continue;
+    std::printf("%-22s not replayed: libspecc lacks drafter %s, version %d, with rule %s, version %d\n", name.c_str(), drafter.c_str(),
+                recipe.value("drafter_version", 1), rule.c_str(), recipe.value("acceptance_version", 1));
+  }
+}
+
 int Append(void* answer, const int64_t* tokens, size_t count) {
   static_cast<Tokens*>(answer)->insert(static_cast<Tokens*>(answer)->end(), tokens, tokens + count);
   return 0;
@@ -66,10 +79,12 @@ int main(int count, char** arguments) {
   options.threads = 1;
   if (specc_open(path.c_str(), &options, &model) || specc_session_open(model, &session)) return Fail(specc_error());
   std::vector<Case> cases;
+  nlohmann::json manifest;
   double tolerance = 0;
   try {
     cases = ReadCases(path + "/golden.jsonl");
-    tolerance = nlohmann::json::parse(std::ifstream(path + "/manifest.json")).at("near_tie_tolerance");
+    manifest = nlohmann::json::parse(std::ifstream(path + "/manifest.json"));
+    tolerance = manifest.at("near_tie_tolerance");
   } catch (const nlohmann::json::exception& e) {
     return Fail(path + ": " + e.what() + "; compile the bundle again");
   }
@@ -108,6 +123,7 @@ int main(int count, char** arguments) {
     std::printf("%-22s %d identical, %d near-tie, %d diverged, %.1f tokens per processor second\n", recipe, identical, near_ties,
                 others, double(tokens) / seconds);
   }
+  if (!json) PrintOthers(manifest, model);
   specc_session_close(session);
   specc_close(model);
   return diverged ? 1 : 0;

@@ -70,21 +70,22 @@ int64_t Session::Prefill(const Tokens& prompt) {
   committed_.resize(rows);
   Engine& engine = EngineNamed(prompt.size() - rows == 1 ? "decode" : "prefill");
   while (true) {
-    size_t count = std::min(engine.spec.slots(), prompt.size() - rows);
-    engine.Run(&prompt[rows], count, rows);
+    size_t count = std::min(engine.spec.slots, prompt.size() - rows);
+    const Tokens tokens(prompt.begin() + std::ptrdiff_t(rows), prompt.begin() + std::ptrdiff_t(rows + count));
+    engine.Run(tokens, rows);
     std::vector<size_t> all(count);
     std::iota(all.begin(), all.end(), size_t{0});
-    Commit(engine, &prompt[rows], all);
+    Commit(engine, tokens, all);
     rows += count;
     if (rows == prompt.size()) return engine.Likeliest(engine.last_row() ? 0 : count - 1);
   }
 }
 
-void Session::Commit(Engine& target, const int64_t* tokens, const std::vector<size_t>& path) {
+void Session::Commit(Engine& target, const Tokens& tokens, const std::vector<size_t>& path) {
   target.rows.Commit(committed_.size(), path);
   for (size_t slot : path) committed_.push_back(tokens[slot]);
   for (const auto& [name, states] : target.states()) {
-    const size_t size = states.size() / target.spec.slots();
+    const size_t size = states.size() / target.spec.slots;
     for (size_t slot : path) {
       auto row = states.begin() + std::ptrdiff_t(slot * size);
       states_[name].insert(states_[name].end(), row, row + std::ptrdiff_t(size));
@@ -114,7 +115,7 @@ Counts Session::Generate(const Tokens& prompt, const std::string& recipe_name, s
   const Recipe& recipe = Choose(recipe_name);
   auto& drafter = drafters_[recipe.name];
   if (!drafter) {
-    drafter = MakeDrafter(recipe, {[this](const std::string& name) -> Engine& { return EngineNamed(name); }, &states_, &head_texts_});
+    drafter = MakeDrafter(recipe, {[this](const std::string& name) -> Engine& { return EngineNamed(name); }, &states_, &cached_texts_});
   }
   drafter->Begin();
   Counts counts;
@@ -140,11 +141,11 @@ Counts Session::Generate(const Tokens& prompt, const std::string& recipe_name, s
     const size_t pending = text.size() - 1;
     Draft draft = drafter->Propose(text, end - text.size() - 1);
     Engine& target = Verifier(recipe, draft);
-    target.Run(draft.tokens.data(), draft.tokens.size(), pending);
+    target.Run(draft.tokens, pending, {nullptr, 0, nullptr, &draft.parents});
     counts.target_calls++;
     auto [path, token] = Accept(draft, target);
     drafter->Observe(text, draft, target);
-    Commit(target, draft.tokens.data(), path);
+    Commit(target, draft.tokens, path);
     step.clear();
     for (size_t slot : path) {
       if (slot) step.push_back(draft.tokens[slot]);

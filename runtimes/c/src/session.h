@@ -34,7 +34,7 @@ class Session {
   Engine& EngineNamed(const std::string& name);
   int64_t Prefill(const Tokens& prompt);
   // Commits slots of the target's last run: their rows, their tokens, and what trained heads read of them.
-  void Commit(Engine& target, const int64_t* tokens, const std::vector<size_t>& path);
+  void Commit(Engine& target, const Tokens& tokens, const std::vector<size_t>& path);
   Engine& Verifier(const Recipe& recipe, const Draft& draft);
 
   Model& model_;
@@ -43,7 +43,7 @@ class Session {
   std::map<std::string, std::unique_ptr<Drafter>> drafters_;  // By the name of the recipe.
   Tokens committed_;  // The token of each committed row of the target.
   std::map<std::string, std::vector<float>> states_;  // Of these rows, by the name of the head.
-  std::map<std::string, Tokens> head_texts_;          // The text whose rows each cache of a head has.
+  std::map<std::string, Tokens> cached_texts_;        // The text whose rows each other cache has.
   std::atomic<bool> cancelled_{false};
 };
 
