@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch.fx import GraphModule
 
-from specc.runtime.block import MIXTURE, STATE, Block, Frontier, Layers, Parents
+from specc.runtime.block import MIXTURE, STATE, Block, Frontier, GuessTree, Layers, Parents
 from specc.runtime.errors import PassError, SpeccWarning
 from specc.runtime.manifest import PassRecord
 
@@ -29,6 +30,7 @@ from .fold_constants import FoldConstants
 from .fuse_rms_norm import FuseRMSNorm
 from .fuse_rotary import FuseRotary
 from .graft import Graft
+from .guess_slots import GuessSlots
 from .keep_row import KeepRow
 from .lanes import Lanes
 from .lower_attention import LowerAttention
@@ -44,7 +46,7 @@ from .quantized_rows import QuantizedRows
 from .skip_sublayers import SkipSublayers
 from .start_after import StartAfter
 
-__all__ = ["Graft", "Miss", "Pass", "fork", "pipeline", "preparation", "run", "state_preparation"]
+__all__ = ["Graft", "GuessSlots", "Miss", "Pass", "fork", "pipeline", "preparation", "run", "state_preparation"]
 
 if __name__ != "specc.passes":
     raise ImportError(f"import specc.passes, not {__name__}: it is installed under specc")
@@ -77,16 +79,22 @@ def state_preparation() -> list[Pass]:
     return [DropAsserts(), OutOfPlace(), DropNoops(), FoldConstants(), FuseRMSNorm(), MergeProjections(), CoreAten()]
 
 
-def pipeline(block: Block, capacity: int, grafts: Sequence[Graft] = ()) -> list[Pass]:
+def pipeline(
+    block: Block, capacity: int, grafts: Sequence[Graft] = (), guesses: Sequence[GuessSlots] = ()
+) -> list[Pass]:
     """Return the passes that turn a prepared graph into `block`, in order.
 
     Args:
         block: What the engine is to compute.
         capacity: The rows of its cache.
         grafts: Those of the trained heads whose states the block may return.
+        guesses: Those of the trained heads whose guesses may stand in slots of the block.
     """
     passes: list[Pass] = [graft for graft in grafts if f"{STATE}{graft.name}" in block.outputs]
     topology = block.topology
+    if isinstance(topology, GuessTree):
+        passes += [replace(each, topology=topology) for each in guesses if each.name == topology.head]
+        topology = topology.tree
     passes += _layers(block.layers, reads_states=bool(block.inputs))
     passes.append(LowerAttention(capacity))
     if block.quantized_group:

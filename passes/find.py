@@ -198,6 +198,55 @@ def layer_output(graph: GraphModule, path: str) -> Node:
     return leaving[-1]
 
 
+def layer_input(graph: GraphModule, path: str) -> Node:
+    """Return the node that enters a layer with the residual stream: what depends on tokens and has a row a slot.
+
+    Raises:
+        PassError: No node does, or several do.
+    """
+    entering: dict[Node, None] = {}
+    for node in nodes(graph):
+        if path in paths(node):
+            entering |= dict.fromkeys(other for other in node.all_input_nodes if path not in paths(other))
+    fixed = computed_from(
+        graph, [node for node in nodes(graph) if node.op == "placeholder" and node.name != "input_ids"]
+    )
+    size = layer_output(graph, path).meta["val"].shape[-1]
+    streams = [
+        node
+        for node in entering
+        if node not in fixed and (value := tensor_value(node)) is not None and value.shape[2:] == (size,)
+    ]
+    if len(streams) != 1:
+        raise PassError(f"{path}: {len(streams)} values enter it that could be its hidden states")
+    return streams[0]
+
+
+def splice(graph: GraphModule, name: str, module: GraphModule, argument: Node) -> Node:
+    """Copy a module of one input and one output to the insertion point of a graph.
+
+    Args:
+        graph: The graph. It gets a copy of the module's weights under `name`, which later passes may change.
+        name: The prefix of the weights.
+        module: What to copy.
+        argument: Stands for the input.
+
+    Returns:
+        The copy of what the module returns.
+    """
+    graph.add_module(name, fork(module))
+    copies: dict[Node, Node] = {}
+    for node in nodes(module):
+        if node.op == "placeholder":
+            copies[node] = argument
+        elif node.op != "output":
+            copies[node] = graph.graph.node_copy(node, copies.__getitem__)
+        if node.op == "get_attr":
+            copies[node].target = f"{name}.{node.target}"
+    (result,) = outputs(module).values()
+    return copies[result]
+
+
 def layer_outputs(graph: GraphModule, indices: Sequence[int]) -> list[Node]:
     """Return the hidden states after layers.
 

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from specc.runtime.block import STATE
 
-from .find import aten, fork, layer_outputs, nodes, outputs, set_outputs
+from .find import aten, layer_outputs, outputs, set_outputs, splice
 from .protocol import Pass
 
 
@@ -33,24 +33,10 @@ class Graft(Pass):
 
     def __call__(self, graph: GraphModule) -> int:
         states = layer_outputs(graph, self.taps)
-        graph.add_module(self.name, fork(self.module))  # a later pass may change the weights of this copy
         with graph.graph.inserting_before(graph.graph.output_node()):
-            state = self._copy(graph, _side_by_side(graph, states))
+            state = splice(graph, self.name, self.module, _side_by_side(graph, states))
         set_outputs(graph, outputs(graph) | {f"{STATE}{self.name}": state})
         return 1
-
-    def _copy(self, graph: GraphModule, taps: Node) -> Node:
-        """Copy the module's nodes to the graph's insertion point, and return the copy of what it returns."""
-        copies: dict[Node, Node] = {}
-        for node in nodes(self.module):
-            if node.op == "placeholder":
-                copies[node] = taps
-            elif node.op != "output":
-                copies[node] = graph.graph.node_copy(node, copies.__getitem__)
-            if node.op == "get_attr":
-                copies[node].target = f"{self.name}.{node.target}"
-        (state,) = outputs(self.module).values()
-        return copies[state]
 
 
 def _side_by_side(graph: GraphModule, states: Sequence[Node]) -> Node:

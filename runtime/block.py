@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 
-from .errors import RecipeError
+from .errors import RecipeError, TreeError
 from .tree import Tree
 
 STATE = "state:"
@@ -46,6 +47,62 @@ class Frontier:
     def fits(self, tree: Tree) -> bool:
         """Return whether one call can run the whole of `tree`: only a chain, if it has no more slots."""
         return tree.is_chain and tree.slots <= self.slots
+
+
+@dataclass(frozen=True)
+class GuessTree:
+    """A topology of tokens in a tree, with slots behind them that stand on no token and guess the tokens to come.
+
+    Behind a token stands a chain of guesses, or none. A trained head of the model says what these slots read in the
+    place of tokens. They see what a token in their place would see. A draft fills the slots of tokens alone.
+
+    Attributes:
+        parents: the parent of each slot. The slots of tokens come first.
+        tokens: how many slots take tokens.
+        head: the architecture of the head.
+
+    The constructor raises TreeError if this is no tree, or if guesses branch.
+    """
+
+    parents: tuple[int, ...]
+    tokens: int
+    head: str
+
+    def __post_init__(self) -> None:
+        guesses = self.tree.parents[self.tokens :]
+        if not 1 <= self.tokens < self.slots:
+            raise TreeError(f"{self.tokens} of {self.slots} slots take tokens; give 1 to {self.slots - 1}")
+        if len(set(guesses)) < len(guesses):
+            raise TreeError(f"two guesses stand behind one slot in {guesses!r}; give each slot one guess at most")
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are, those of guesses included."""
+        return len(self.parents)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The tree of all slots, whose mask and depths are baked into the graph."""
+        return Tree(self.parents)
+
+    @cached_property
+    def token_tree(self) -> Tree:
+        """The tree of the slots that take tokens."""
+        return Tree(self.parents[: self.tokens])
+
+    @cached_property
+    def guesses(self) -> tuple[tuple[int, ...], ...]:
+        """For each slot that takes a token, the slots of the guesses behind it, in order."""
+        behind: list[list[int]] = [[] for _ in range(self.tokens)]
+        root = dict(enumerate(range(self.tokens)))
+        for slot in range(self.tokens, self.slots):
+            root[slot] = root[self.parents[slot]]
+            behind[root[slot]].append(slot)
+        return tuple(map(tuple, behind))
+
+    def fits(self, tree: Tree) -> bool:
+        """Return whether the slots of tokens can run `tree`."""
+        return self.token_tree.fits(tree)
 
 
 @dataclass(frozen=True)
@@ -95,7 +152,7 @@ class Block:
             groups of so many rows; see runtime/quantized_rows.py.
     """
 
-    topology: Tree | Parents | Frontier
+    topology: Tree | Parents | Frontier | GuessTree
     outputs: tuple[str, ...] = ("ids", "logits")
     layers: Layers = field(default_factory=Layers)
     _: KW_ONLY
@@ -132,6 +189,8 @@ class Block:
             raise RecipeError(f"a block of {self.lanes} lanes reads tokens; leave out start_after, or lanes")
         if self.lanes > 1 and self.quantized_group:
             raise RecipeError(f"a block of {self.lanes} lanes reads all rows as they are; leave out quantized_group")
+        if self.lanes > 1 and isinstance(self.topology, GuessTree):
+            raise RecipeError(f"a block of {self.lanes} lanes has tokens in all slots; leave out guesses, or lanes")
         if self.lanes > 1 and self.last_row:
             raise RecipeError(f"a block of {self.lanes} lanes returns all rows; leave out last_row, or lanes")
 
@@ -139,6 +198,14 @@ class Block:
     def slots(self) -> int:
         """How many slots the block runs, those of all lanes and padding included."""
         return self.topology.slots * self.lanes
+
+    @property
+    def tree(self) -> Tree | None:
+        """The tree that the graph holds for the tokens of a draft; None if an input says how they stand."""
+        topology = self.topology
+        if isinstance(topology, GuessTree):
+            return topology.token_tree
+        return topology if isinstance(topology, Tree) else None
 
     @property
     def is_chain(self) -> bool:

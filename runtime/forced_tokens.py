@@ -34,7 +34,7 @@ class ForcedTokens(Drafting[Any]):
         super().__init__(drafting.drafter, drafting.seq)
         self.drafting, self.sample = drafting, sample
         chains = [Tree.chain(engine.slots) for engine in verifiers if engine.block.fits(Tree.chain(engine.slots))]
-        trees = [e.block.topology for e in verifiers if isinstance(e.block.topology, Tree)]
+        trees = [e.block.tree for e in verifiers if e.block.tree is not None]
         self.tree = max((*chains, *trees), key=lambda tree: int(tree.depth.max()), default=Tree.chain(1))
         self._own = False  # Whether the last draft was of forced tokens.
 

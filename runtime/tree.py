@@ -133,6 +133,33 @@ class Tree:
         return cls(tuple(parents))
 
     @classmethod
+    def by_depth(cls, rates: Sequence[Sequence[float]], slots: int) -> Tree:
+        """Make the tree of the nodes that are most likely to be reached, by rates that differ from level to level.
+
+        Args:
+            rates: `rates[d][r]`: a child of rank r in level d + 1 is accepted so often if its parent is. No node lies
+                deeper than there are rates.
+            slots: slots of the tree; fewer if the rates allow no more.
+        """
+        parents, depths, reach = [-1], [0], [1.0]
+        used: dict[int, int] = {}
+        while len(parents) < slots:
+            options = [
+                (reach[slot] * rates[depths[slot]][used.get(slot, 0)], -slot)
+                for slot in range(len(parents))
+                if depths[slot] < len(rates) and used.get(slot, 0) < len(rates[depths[slot]])
+            ]
+            if not options:
+                break
+            value, negative = max(options)
+            parent = -negative
+            used[parent] = used.get(parent, 0) + 1
+            parents.append(parent)
+            depths.append(depths[parent] + 1)
+            reach.append(value)
+        return cls(tuple(parents))
+
+    @classmethod
     def window(cls, width: int, rows: int, guesses: int) -> Tree:
         """Make the tree of lookahead decoding (Fu et al. 2024, arXiv:2402.02057).
 

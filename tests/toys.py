@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
-from specc.runtime.block import HIDDEN, Block, Frontier, Parents
+from specc.runtime.block import HIDDEN, Block, Frontier, GuessTree, Parents
 from specc.runtime.call import finish
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.draft import Accepted, Draft
@@ -54,13 +54,16 @@ HEADS = {
     "fspad": HeadFacts(),
     "falcon": HeadFacts(stack=2),
     "recurrent_drafter": HeadFacts(attends=False),
+    "ppd": HeadFacts(stack=3, recurrent=False, attends=False, in_model=True),
 }
+READING_HEADS = {name: head for name, head in HEADS.items() if not head.in_model}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
-# What a search for layers to skip would return.
+# What a search for layers to skip would return, and trees that are large enough for all that can happen.
 SKIPS: dict[str, Any] = {"skip_layers": [1], "skip_mlp": [2]}
 SETS = {"skip_sets": [[[1], [1, 2]], [[2], [2]], [[], [1]]]}
-SETTINGS = {"layer-skip": SKIPS, "draft-and-verify": SKIPS, "swift": SETS}
+SIZES: dict[str, Any] = {"num_speculative_tokens": 6, "guess_slots": 12}
+SETTINGS = {"layer-skip": SKIPS, "draft-and-verify": SKIPS, "swift": SETS, "ppd": SIZES}
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -161,6 +164,8 @@ class Toy:
             return self.inputs["mask"], self.inputs["depth"]
         if isinstance(topology, Parents):
             topology = Tree((-1, *(int(p) for p in self.inputs["parents"][1:])))
+        if isinstance(topology, GuessTree):
+            topology = topology.tree
         return topology.mask, topology.depth
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +173,11 @@ class Toy:
         token_N = self.inputs["input_ids"][0]
         if "mixture" in self.inputs:  # The likeliest token of a slot is all that it reads.
             token_N = token_N[self.inputs["mixture"][0].argmax(-1)]
+        topology = self.block.topology
+        if isinstance(topology, GuessTree):  # A guess reads the likeliest successor of what stands before it.
+            token_N = token_N.copy()
+            for slot in range(topology.tokens, topology.slots):
+                token_N[slot] = self.table_VV[token_N[topology.parents[slot]]].argmax()
         x_N = self.embedding_V[token_N]
         if "state" in self.inputs:
             x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
@@ -276,7 +286,7 @@ class World:
         self.stores: defaultdict[str, ToyKV] = defaultdict(rows)
         self.caches = Caches(self.stores.__getitem__)
         self.cache = self.caches["target"]
-        self.prefill = self.engine(committing(prefill(), HEADS))
+        self.prefill = self.engine(committing(prefill(), READING_HEADS))
 
     def engine(self, block: Block) -> Engine:
         """Make an engine of a block over the rows of its cache name."""
@@ -302,14 +312,17 @@ class World:
             "replacement": accept.needs_replacement,
         }
         options = {name: True for name, wish in wishes.items() if wish}
-        engines = {role: self.engine(block) for role, block in blocks.engines.items()}
+        whole = {block: self.engine(committing(block, READING_HEADS)) for block in blocks.verify}
+        parts = {
+            role: whole[block] for role, block in blocks.engines.items() if role in blocks.parts and block in whole
+        }
+        engines = {role: parts.get(role) or self.engine(block) for role, block in blocks.engines.items()}
         drafter_class = load_drafter(method.drafter)
         arguments = dict(blocks.arguments)
         for argument in arguments.keys() & set(drafter_class.files):
             arguments[argument] = corpus(self.vocabulary)
         drafter = drafter_class(**engines, **arguments, **options)
-        verifiers = [self.engine(committing(block, HEADS)) for block in blocks.verify]
-        return Decoder(self, drafter, verifiers, accept)
+        return Decoder(self, drafter, list(whole.values()), accept)
 
 
 class Decoder:

@@ -22,6 +22,7 @@ from specc.bench.tasks import Tasks, read_tasks
 from specc.bench.variants import with_variants
 from specc.exactness import golden
 from specc.machine import Machine
+from specc.runtime.block import GuessTree
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.manifest import EngineSpec
@@ -324,7 +325,9 @@ def _kind(bundle: Bundle, engine: EngineSpec) -> str:
     verifies = any(engine.name in recipe.verify for recipe in bundle.manifest.recipes)
     shape = engine.block.topology
     topology = "dynamic tree"
-    if isinstance(shape, Tree):
+    if isinstance(shape, GuessTree):
+        topology = "tree with guesses"
+    elif isinstance(shape, Tree):
         topology = "chain" if shape.is_chain else "tree"
     if engine.block.lanes > 1:
         return f"{engine.block.lanes} lanes, {topology}"

@@ -188,11 +188,14 @@ def topology(engine: EngineSpec) -> str:
     """Name how an engine's slots depend on each other.
 
     Returns:
-        `chain` or `tree` if that is compiled in; `parents` or `mask` if an input of this kind says it.
+        `chain` or `tree` if that is compiled in, `guesses` if slots that guess stand behind the tokens of a tree;
+        `parents` or `mask` if an input of this kind says it.
     """
-    from specc.runtime.block import Frontier, Parents
+    from specc.runtime.block import Frontier, GuessTree, Parents
 
     shape = engine.block.topology
+    if isinstance(shape, GuessTree):
+        return "guesses"
     if isinstance(shape, Parents):
         return "parents"
     if isinstance(shape, Frontier):
@@ -244,9 +247,13 @@ def _total_bytes(bundle: Bundle) -> int:
 
 def _static_tree(engine: EngineSpec) -> Tree | None:
     """Return the tree that is compiled into an engine, or None if an input says the topology."""
+    from specc.runtime.block import GuessTree
     from specc.runtime.tree import Tree
 
-    return engine.block.topology if isinstance(engine.block.topology, Tree) else None
+    topology = engine.block.topology
+    if isinstance(topology, GuessTree):
+        return topology.tree
+    return topology if isinstance(topology, Tree) else None
 
 
 def _users(bundle: Bundle, engine: EngineSpec) -> list[str]:

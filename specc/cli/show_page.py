@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from specc.cli import drawings
 from specc.cli.console import size
-from specc.runtime.block import Frontier, Parents
+from specc.runtime.block import Frontier, GuessTree, Parents
 from specc.runtime.bundle import Bundle
 from specc.runtime.errors import BundleError
 from specc.runtime.manifest import EngineSpec, Manifest
@@ -160,6 +160,8 @@ def _other_topologies(manifest: Manifest) -> dict[str, list[str]]:
         topology = engine.block.topology
         if isinstance(topology, Parents):
             words = "Any tree, which an input gives"
+        elif isinstance(topology, GuessTree):
+            words = "Trees of tokens, with slots behind them that guess"
         elif isinstance(topology, Frontier):
             words = "Levels of a tree that grows, whose mask is an input"
         elif topology.is_chain:

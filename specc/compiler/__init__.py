@@ -19,7 +19,7 @@ from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
 from specc.compiler.gguf_weights import KeepBlocks, with_gguf_blocks
 from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
-from specc.compiler.heads import TargetHead, fit_heads, graft, load_heads, prepare_head
+from specc.compiler.heads import TargetHead, fit_heads, graft, guess_slots, load_heads, prepare_head
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
@@ -161,8 +161,8 @@ def _write_bundle(
     graphs = _capture(options, model, small, target_heads, capacity, stages)
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
-    names = name_blocks(plans, options.lanes, head_facts)
-    requests = engine_requests(names, options, head_facts)
+    names = name_blocks(plans, options.lanes, facts.reading_heads)
+    requests = engine_requests(names, options, facts.reading_heads)
     blocks = [request.block for request in requests]
     if extent.quantises:
         stages.begin("quantise", "quantise the weights")
@@ -206,9 +206,10 @@ def _capture(
 ) -> dict[tuple[str, str], PreparedGraph]:
     """Capture the target, its heads and the smaller models, and return their graphs in fp32."""
     stages.begin("capture", f"capture {options.model}")
-    grafts = [graft(head) for head in heads]
-    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts)}
-    for head in heads:
+    grafts = [graft(head) for head in heads if not head.facts.in_model]
+    guesses = [guess_slots(head) for head in heads if head.facts.in_model]
+    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts, guesses)}
+    for head in (head for head in heads if not head.facts.in_model):
         graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
     for name, small_model in small.items():
         stages.begin("assistant", f"capture {options.small_models[name]}")

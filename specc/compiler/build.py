@@ -19,7 +19,7 @@ from specc.compiler.graphs import Graphs, PreparedGraph, graph_key
 from specc.compiler.requests import EngineRequest, without_width
 from specc.compiler.stages import Stages
 from specc.passes.find import sublayers
-from specc.runtime.block import STATE, Block, Layers
+from specc.runtime.block import STATE, Block, GuessTree, Layers
 from specc.runtime.environment import threads
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.tree import Tree
@@ -99,16 +99,18 @@ def _tensors_read(prepared: PreparedGraph, block: Block, capacity: int) -> dict[
     """Return the stored tensors that an engine of a block reads, by their names in the file."""
     prefix = weights.prefix_of(block.model)
     reads_states = bool(block.inputs) or any(output.startswith(STATE) for output in block.outputs)
-    if block.layers == Layers() and not reads_states:
+    if block.layers == Layers() and not reads_states and not isinstance(block.topology, GuessTree):
         return weights.collect(prepared.graph, prefix)
     graph = passes.fork(prepared.graph)
-    passes.run(passes.pipeline(block, capacity, prepared.grafts), graph)
+    passes.run(prepared.block_passes(block, capacity), graph)
     return weights.collect(graph, prefix)
 
 
 def _narrowest(block: Block) -> Block:
-    """Return a block of one slot that reads the weights that a block reads."""
-    return replace(block, topology=Tree.chain(1), last_row=False, lanes=1)
+    """Return the smallest block that reads the weights that a block reads: one slot, with a guess behind it if any."""
+    topology = block.topology
+    smallest = GuessTree((-1, 0), 1, topology.head) if isinstance(topology, GuessTree) else Tree.chain(1)
+    return replace(block, topology=smallest, last_row=False, lanes=1)
 
 
 def _weights_file(block: Block, options: BuildOptions) -> str:
@@ -125,7 +127,7 @@ def _build_file(group: Sequence[EngineRequest], graphs: Graphs, site: Site) -> l
     weights_file = _weights_file(first.block, site.options)
     graph = passes.fork(prepared.graph)
     dump = site.dump / first.name if site.dump else None
-    records = passes.run(passes.pipeline(first.block, site.capacity, prepared.grafts), graph, dump)
+    records = passes.run(prepared.block_passes(first.block, site.capacity), graph, dump)
     layers = tuple(sublayers(graph))  # before the backend rewrites the graph
     file = site.directory / f"{first.name}{builder.suffix}"
     prefix = weights.prefix_of(first.block.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ from specc.compiler.capture import capture
 from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.weights import share_tied
-from specc.passes import Graft
+from specc.passes import Graft, GuessSlots, Pass
 from specc.runtime.block import Block
 from specc.runtime.manifest import PassRecord
 
@@ -28,11 +28,13 @@ class PreparedGraph:
         graph: the graph.
         passes: what prepared it.
         grafts: those of the trained heads whose states the model's blocks may return.
+        guesses: those of the trained heads whose guesses may stand in slots of the model's blocks.
     """
 
     graph: GraphModule
     passes: tuple[PassRecord, ...]
     grafts: tuple[Graft, ...] = ()
+    guesses: tuple[GuessSlots, ...] = ()
 
     def changed(self, graph: GraphModule, records: Sequence[PassRecord]) -> PreparedGraph:
         """Return what this is after further passes.
@@ -41,7 +43,11 @@ class PreparedGraph:
             graph: the graph after them.
             records: the passes.
         """
-        return PreparedGraph(graph, (*self.passes, *records), self.grafts)
+        return replace(self, graph=graph, passes=(*self.passes, *records))
+
+    def block_passes(self, block: Block, capacity: int) -> list[Pass]:
+        """Return the passes that turn the graph into a block with so many rows in its cache."""
+        return passes.pipeline(block, capacity, self.grafts, self.guesses)
 
 
 Graphs = Mapping[tuple[str, str], PreparedGraph]  # by (model, type of weights), see `graph_key`
@@ -53,7 +59,13 @@ def graph_key(graphs: Graphs, block: Block) -> tuple[str, str]:
     return key if key in graphs else (block.model, "fp32")
 
 
-def prepare(model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Sequence[Graft] = ()) -> PreparedGraph:
+def prepare(
+    model: PreTrainedModel,
+    capacity: int,
+    dump: Path | None,
+    grafts: Sequence[Graft] = (),
+    guesses: Sequence[GuessSlots] = (),
+) -> PreparedGraph:
     """Capture a model and run the passes that every block needs.
 
     Args:
@@ -61,6 +73,7 @@ def prepare(model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Se
         capacity: rows of the cache, which is the number of positions.
         dump: a directory for the graph after each pass.
         grafts: those of the trained heads whose states the model's blocks may return.
+        guesses: those of the trained heads whose guesses may stand in slots of the model's blocks.
 
     Raises:
         CaptureError: the model cannot be captured.
@@ -69,7 +82,7 @@ def prepare(model: PreTrainedModel, capacity: int, dump: Path | None, grafts: Se
     graph = capture(model)
     records = passes.run(passes.preparation(capacity), graph, dump)
     share_tied(graph)  # before any copy, so that all copies read a tied weight under one name
-    return PreparedGraph(graph, tuple(records), tuple(grafts))
+    return PreparedGraph(graph, tuple(records), tuple(grafts), tuple(guesses))
 
 
 def quantize_graphs(

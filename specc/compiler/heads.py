@@ -18,6 +18,7 @@ from specc.compiler.capture import EXAMPLE_SLOTS, export_module
 from specc.compiler.graphs import PreparedGraph
 from specc.compiler.weights import share_tied
 from specc.heads import Checkpoint, Head, HeadConfig, Target, digest, open_head
+from specc.heads.guess_slots import SlotHead
 from specc.huggingface.hub import local_head
 from specc.passes import find
 from specc.recipes import HeadFacts
@@ -127,6 +128,9 @@ def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: M
         )
     head.attach(table, product)
     ready = head.eval().requires_grad_(False)
+    if isinstance(ready, SlotHead):
+        facts = HeadFacts(stack=ready.count, recurrent=False, attends=False, in_model=True)
+        return TargetHead(name=name, module=ready, outputs=(), facts=facts, hidden_size=hidden_size)
     with torch.no_grad():
         outputs = ready(*_example(ready, hidden_size))
     stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
@@ -179,6 +183,17 @@ class _Fuse(nn.Module):
         return (self.head.fuse(taps),)
 
 
+class _Starts(nn.Module):
+    """What the slots of a head begin with."""
+
+    def __init__(self, head: SlotHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, states: Tensor) -> tuple[Tensor]:
+        return (self.head.starts(states),)
+
+
 def prepare_head(head: TargetHead, capacity: int, dump: Path | None) -> PreparedGraph:
     """Capture a head and run the passes that every block of it needs.
 
@@ -220,3 +235,18 @@ def graft(head: TargetHead) -> passes.Graft:
     graph: GraphModule = export_module(_Fuse(head.module), title, (head.taps,), ("state",))
     passes.run(passes.state_preparation(), graph)
     return passes.Graft(head.name, tuple(head.module.taps), graph)
+
+
+def guess_slots(head: TargetHead) -> passes.GuessSlots:
+    """Capture what slots begin with that guess by a head.
+
+    Raises:
+        CaptureError: it cannot be captured.
+        PassError: a pass did not find what it rewrites.
+    """
+    module = head.module
+    assert isinstance(module, SlotHead)
+    example = torch.zeros(1, EXAMPLE_SLOTS, head.hidden_size)
+    graph = export_module(_Starts(module), f"the slots of head {head.name}", (example,), ("starts",))
+    passes.run(passes.state_preparation(), graph)
+    return passes.GuessSlots(head.name, module.after, module.count, graph)

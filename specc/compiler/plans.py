@@ -143,11 +143,12 @@ def search_layers(
 
 def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str) -> RecipePlan:
     blocks = plan(m, values, facts)
+    verify = tuple(committing(block, facts.reading_heads) for block in blocks.verify)
+    whole = dict(zip(blocks.verify, verify, strict=True))  # A part that verifies drafts is one engine for both.
     drafts = {
-        role: block if role in blocks.parts else _with_draft_dtype(block, draft_dtype)
+        role: whole.get(block, block) if role in blocks.parts else _with_draft_dtype(block, draft_dtype)
         for role, block in blocks.engines.items()
     }
-    verify = tuple(committing(block, facts.heads) for block in blocks.verify)
     return RecipePlan(method=m, values=values, blocks=replace(blocks, verify=verify, engines=drafts))
 
 

@@ -14,6 +14,8 @@ from specc.recipes.defaults import WIDTHS
 from specc.runtime.block import Block, Parents
 from specc.runtime.tree import Tree
 
+MOST_NAMES = 1000  # of blocks that would have one name
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRequest:
@@ -48,7 +50,8 @@ def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1, heads: Collection[s
 
     def add(block: Block, name: str, recipe: str) -> None:
         if block not in names:
-            names[block] = f"{name}-{recipe}" if name in names.values() else name
+            others = (f"{name}-{recipe}", *(f"{name}-{recipe}-{number}" for number in range(2, MOST_NAMES)))
+            names[block] = next(each for each in (name, *others) if each not in names.values())
 
     for plan in plans:
         recipe = plan.method.name

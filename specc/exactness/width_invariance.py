@@ -102,8 +102,7 @@ class _Run:
             padding: the token in the slots that are not on the path; None leaves them out, or repeats the text.
         """
         self.engine: Engine = session.engines[name]
-        topology = self.engine.block.topology
-        self.tree = topology if isinstance(topology, Tree) else Tree.chain(self.engine.slots)
+        self.tree = self.engine.block.tree or Tree.chain(self.engine.slots)
         slot, path = int(np.argmax(self.tree.depth)), []
         while slot >= 0:
             path.append(slot)

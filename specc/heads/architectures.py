@@ -12,6 +12,7 @@ from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
 from specc.heads.falcon import Falcon
 from specc.heads.fspad import Fspad
+from specc.heads.guess_slots import PromptTokens
 from specc.heads.head import Head, HeadConfig
 from specc.heads.hydra import Hydra
 from specc.heads.medusa import Medusa
@@ -35,6 +36,7 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "clover": Clover,
     "clover_2": Clover,
     "amphista": Amphista,
+    "ppd": PromptTokens,
 }
 
 

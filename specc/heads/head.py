@@ -102,6 +102,10 @@ class Head(nn.Module):
         """The number of numbers, s, that a cache keeps of each committed token."""
         return self.config.target.hidden_size
 
+    def step_slots(self, drafted: int) -> int:
+        """Return how many slots a step of the model has that verifies a chain of so many tokens."""
+        return 1 + drafted
+
     def attach(self, embedding: Tensor, product: Tensor | None = None) -> None:
         """Give the head the model's tables.
 

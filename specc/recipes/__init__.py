@@ -26,6 +26,7 @@ from specc.recipes.draft_model import (
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
 from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.recipes.exits import KANGAROO, LAYERSKIP
+from specc.recipes.guess_slots import PPD
 from specc.recipes.guesses import (
     FASTCOT,
     GAUSS_SEIDEL_JACOBI,
@@ -171,6 +172,7 @@ METHODS = table(
     CLOVER,
     CLOVER_2,
     AMPHISTA,
+    PPD,
 )
 
 

@@ -81,6 +81,14 @@ class DefaultTrees:
     # Share of copies whose first token is right, by how many tokens match. Anew: heldout; "Copies by the length of
     # their match" in the log.
     match_rates: tuple[float, ...] = (0.15, 0.4, 0.7, 0.8, 0.85, 0.9)
+    # Share of slots without a token whose guess of rank 0, 1, … is right, by how far ahead they guess. Anew:
+    # `acceptance.rates` in the card.json of a head.
+    guess_rates: tuple[tuple[float, ...], ...] = (
+        (0.4, 0.12, 0.06, 0.04, 0.03, 0.02, 0.02, 0.02),
+        (0.25, 0.09, 0.05, 0.04, 0.03, 0.02, 0.02, 0.02),
+        (0.2, 0.08, 0.05, 0.03, 0.03, 0.02, 0.02, 0.02),
+        (0.15, 0.07, 0.04, 0.03, 0.03, 0.02, 0.02, 0.02),
+    )
     # Slots of one call of a draft that grows a tree. Anew: steps.
     frontier: int = 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from specc.recipes.entry import Facts, Method
-from specc.runtime.block import Block, Frontier, Parents
+from specc.runtime.block import Block, Frontier, GuessTree, Parents
 
 USUAL = Facts(
     layers=30, vocab_size=49152, assistant_layers=12
@@ -23,7 +23,7 @@ class DefaultEngine:
         role: `verify`, or the name of the drafter's argument.
         model: whose weights it reads: `target`, `assistant` or `untuned`.
         cache: whose rows it reads and writes, a word of `axes.CACHES`.
-        topology: `chain`, `static tree`, `any tree`, or `growing tree`.
+        topology: `chain`, `static tree`, `tree with guesses`, `any tree`, or `growing tree`.
         slots: how many tokens one call runs.
     """
 
@@ -55,4 +55,6 @@ def _topology(block: Block) -> str:
         return "any tree"
     if isinstance(block.topology, Frontier):
         return "growing tree"
+    if isinstance(block.topology, GuessTree):
+        return "tree with guesses"
     return "chain" if block.topology.is_chain else "static tree"

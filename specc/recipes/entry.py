@@ -22,12 +22,14 @@ class HeadFacts:
         recurrent: whether it returns the state for its own next slot.
         attends: whether it attends to the tokens before, so that it has rows of its own.
         context_layers: how many layers the tokens of the text run, and drafts do not.
+        in_model: whether its guesses are slots of the model's own run, so that it has no states and no blocks.
     """
 
     stack: int = 1
     recurrent: bool = True
     attends: bool = True
     context_layers: int = 0
+    in_model: bool = False
 
 
 class Family(Enum):
@@ -62,6 +64,11 @@ class Facts:
     heads: Mapping[str, HeadFacts] = field(default_factory=dict)
     assistant_layers: int = 0
     corpus: bool = False
+
+    @property
+    def reading_heads(self) -> tuple[str, ...]:
+        """The heads that read states of the model, which its blocks return where they commit rows."""
+        return tuple(name for name, head in self.heads.items() if not head.in_model)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ SYSTEMS = (
     System(48, "GliDe with CaPE", "2402.02082", ("cape",), "GliDe, a trained draft model"),
     System(49, "Tandem Transformers", "2402.08644"),
     System(50, "Hidden Transfer", "2404.12022"),
-    System(51, "Parallel Prompt Decoding", "2405.18628"),
+    System(51, "Parallel Prompt Decoding", "2405.18628", ("ppd",)),
     System(52, "Speculative Streaming", "2402.11131"),
     System(53, "Make Some Noise, TR-Jacobi", "2406.17404", ("tr-jacobi",), "the training with noise"),
     System(54, "Lexical Unit Decoding", "2405.15208"),

@@ -38,6 +38,7 @@ class Acceptance:
         chain: tokens that a step gives with a chain of CHAIN drafted tokens, the model's own included.
         tree: tokens that a step gives with the best static tree of TREE slots, the pending token's included.
         unknown: the share of tokens outside the head's vocabulary.
+        rates: how often the token of rank 0, 1, … is the model's at each depth, whatever those before are.
     """
 
     tokens: int
@@ -46,6 +47,7 @@ class Acceptance:
     chain: float
     tree: float
     unknown: float
+    rates: tuple[tuple[float, ...], ...] = ()
 
 
 @torch.no_grad()
@@ -106,6 +108,7 @@ def summary(ranked: Sequence[np.ndarray]) -> Acceptance:
         chain=tokens_per_step(texts, Tree.chain(min(CHAIN, depths) + 1)),
         tree=_tree_of_other_half(texts),
         unknown=float((everything[0] == UNKNOWN).mean()),
+        rates=tuple(_by_rank(texts, depth) for depth in range(depths)),
     )
 
 
@@ -118,6 +121,12 @@ def _given_the_path(texts: Sequence[np.ndarray], depth: int) -> float:
         tried += int(path.sum())
         right += int((path & (whole[depth] == 0)).sum())
     return right / max(1, tried)
+
+
+def _by_rank(texts: Sequence[np.ndarray], depth: int) -> tuple[float, ...]:
+    """Return how often the token of each rank is right at a depth. The last roots of a text have none so deep."""
+    choices = np.concatenate([text[depth, : max(0, text.shape[1] - depth)] for text in texts])
+    return tuple(round(float((choices == rank).mean()), 4) if len(choices) else 0.0 for rank in range(RANKS))
 
 
 def tokens_per_step(texts: Sequence[np.ndarray], tree: Tree) -> float:
@@ -143,26 +152,5 @@ def _tree_of_other_half(texts: Sequence[np.ndarray]) -> float:
     for ours, theirs in (halves, halves[::-1]):
         everything = np.concatenate(list(theirs), 1)
         rates = [[float((depth == rank).mean()) for rank in range(RANKS)] for depth in everything]
-        values.append(tokens_per_step(ours, grow(rates, TREE)))
+        values.append(tokens_per_step(ours, Tree.by_depth(rates, TREE)))
     return sum(values) / len(values)
-
-
-def grow(rates: Sequence[Sequence[float]], slots: int) -> Tree:
-    """Grow the tree of so many slots that is accepted most, by the rates of each rank at each depth."""
-    parents, depths, reach = [-1], [0], [1.0]
-    used: dict[int, int] = {}
-    while len(parents) < slots:
-        options = [
-            (reach[slot] * rates[depths[slot]][used.get(slot, 0)], -slot)
-            for slot in range(len(parents))
-            if depths[slot] < len(rates) and used.get(slot, 0) < len(rates[depths[slot]])
-        ]
-        if not options:
-            break
-        value, negative = max(options)
-        parent = -negative
-        used[parent] = used.get(parent, 0) + 1
-        parents.append(parent)
-        depths.append(depths[parent] + 1)
-        reach.append(value)
-    return Tree(tuple(parents))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from specc.heads import Head
 from specc.training.batches import Batch
@@ -30,6 +31,8 @@ class Course:
         steps: the depths that are trained.
         recurrent: whether drafts may be deeper than that.
         rates: a factor of the learning rate for parameters whose names begin with the key.
+        in_model: binds the course to a model, for heads whose guesses are slots of the model's own run. They know all
+            tokens of the model.
         besides: a loss that is added to the comparison with the model's probabilities, from what `unroll` returned.
     """
 
@@ -43,3 +46,4 @@ class Course:
     recurrent: bool
     rates: Mapping[str, float] = field(default_factory=dict)
     besides: Callable[[Head, Batch, list[Tensor]], Tensor] | None = None
+    in_model: Callable[[Course, PreTrainedModel], Course] | None = None

@@ -14,6 +14,7 @@ from specc.training import (
     eagle3,
     falcon,
     fspad,
+    guess_slots,
     hydra,
     medusa,
     peagle,
@@ -37,6 +38,7 @@ COURSES: Mapping[str, Course] = {
     "clover": clover.COURSE,
     "clover-2": clover.CLOVER_2,
     "amphista": amphista.COURSE,
+    "ppd": guess_slots.PPD,
 }
 
 

@@ -42,9 +42,9 @@ def predict(head: Head, acceptance: Acceptance, costs: Mapping[int, float], para
     """
     step = sum(parameter.numel() for parameter in head.parameters()) / parameters
     options = [
-        (expected(acceptance, drafted) / (_cost(costs, drafted + 1) + drafted * step), drafted)
+        (expected(acceptance, drafted) / (_cost(costs, head.step_slots(drafted)) + drafted * step), drafted)
         for drafted in range(1, min(CHAIN, len(acceptance.by_depth)) + 1)
-        if max(costs, default=0) > drafted
+        if max(costs, default=0) >= head.step_slots(drafted)
     ]
     if not options:
         return None

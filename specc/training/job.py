@@ -89,14 +89,14 @@ def train(options: Options) -> Card:
         CaptureError: the model does not load.
         PromptError: a file of prompts is malformed.
     """
-    course = course_of(options.recipe)
+    course_of(options.recipe)
     if options.output.exists() and not options.overwrite:
         raise HeadError(f"{options.output} exists; choose another output, or --overwrite")
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
     with _same_random_numbers(options.trainer.seed):
         options.stage("load the model", 0, 1)
-        teacher, parameters, recordings, held_out = _recorded(options, course)
+        course, teacher, parameters, recordings, held_out = _recorded(options, course_of(options.recipe))
         head, coverage = _fresh_head(options, course, teacher, recordings)
         progress = _train(options, course, teacher, head, recordings, held_out)
         options.stage("measure the head", 0, 1)
@@ -144,16 +144,20 @@ def _same_random_numbers(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Recording], dict[str, list[Recording]]]:
-    """Record what is not yet recorded. The model is freed at the end.
+def _recorded(
+    options: Options, course: Course
+) -> tuple[Course, Teacher, int, list[Recording], dict[str, list[Recording]]]:
+    """Record what is not yet recorded. The model is freed at the end, unless heads of the course run in it.
 
     Returns:
-        The model's tables, the number of its parameters, the text to train on, and the held-out text by its source.
+        The course as heads can be trained by it, the model's tables, the number of its parameters, the text to train
+        on, and the held-out text by its source.
     """
     model = load_model(options.model)
     path = Path(options.model)
     teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
-    recording = dataclasses.replace(options.recording, taps=course.taps(teacher.target.layers))
+    taps = course.taps(teacher.target.layers) or (-1,)  # Without taps nothing is kept, not even the last states.
+    recording = dataclasses.replace(options.recording, taps=taps)
     tokenizer = load_tokenizer(options.model)
     ends = _ends(model)
     prompts = read_prompts(
@@ -180,7 +184,9 @@ def _recorded(options: Options, course: Course) -> tuple[Teacher, int, list[Reco
             texts += [text for text in read_shard(file) if len(text) >= SHORT]
     if not recordings or not all(held_out.values()):
         raise HeadError(f"the answers have fewer than {SHORT} tokens; give longer prompts, or more")
-    return teacher, sum(p.numel() for p in model.parameters()), recordings, held_out
+    if course.in_model is not None:
+        course = course.in_model(course, model)
+    return course, teacher, sum(p.numel() for p in model.parameters()), recordings, held_out
 
 
 def _self_prompts(
@@ -213,7 +219,7 @@ def _ends(model: PreTrainedModel) -> list[int]:
 def _fresh_head(options: Options, course: Course, teacher: Teacher, recordings: list[Recording]) -> tuple[Head, float]:
     """Build a head that starts from the model. Return the share of the text that its vocabulary has, too."""
     target = teacher.target
-    size = min(options.draft_vocab_size, target.vocab_size)
+    size = target.vocab_size if course.in_model is not None else min(options.draft_vocab_size, target.vocab_size)
     vocabulary, coverage = choose_vocabulary((text.tokens for text in recordings), size, target.vocab_size)
     head = build_head(
         HeadConfig(

@@ -140,9 +140,8 @@ def _milliseconds(engine: Engine, cache: Cache, steps: int = STEP_COSTS.steps) -
     Returns:
         The median of `steps` steps, in milliseconds. One more step before them warms up.
     """
-    topology = engine.block.topology
-    tree = topology if isinstance(topology, Tree) else Tree.chain(engine.slots)
-    tokens = [0] * engine.slots
+    tree = engine.block.tree or Tree.chain(engine.slots)
+    tokens = [0] * tree.slots
     seconds = []
     for _ in range(1 + steps):
         start = time.perf_counter()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from specc.runtime.block import Block, Frontier, Layers, Parents
-from specc.runtime.errors import RecipeError
-from specc.runtime.json_codec import to_json
+from specc.runtime.block import Block, Frontier, GuessTree, Layers, Parents
+from specc.runtime.errors import RecipeError, TreeError
+from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.tree import Tree
 
 
@@ -90,3 +90,33 @@ def test_groups_out_of_range_are_refused() -> None:
         Block(Tree.chain(1), quantized_group=-1)
     with pytest.raises(RecipeError, match="parallel_group is 0; give 1 or more"):
         Layers(parallel_group=0)
+
+
+def test_guesses_stand_behind_the_tokens_of_a_tree_and_take_no_tokens() -> None:
+    topology = GuessTree((-1, 0, 0, 0, 2, 3), 3, "ppd")
+    block = Block(topology)
+    assert (block.slots, block.is_chain, block.tree) == (6, False, Tree((-1, 0, 0)))
+    assert topology.guesses == ((3, 5), (), (4,)) and topology.tree == Tree(topology.parents)
+    assert block.fits(Tree.chain(2)) and block.fits(Tree((-1, 0, 0))) and not block.fits(topology.tree)
+    assert from_json(Block, to_json(block)) == block
+
+
+@pytest.mark.parametrize(
+    ("parents", "tokens", "message"),
+    [
+        ((-1, 0), 2, "2 of 2 slots take tokens; give 1 to 1"),
+        ((-1, 0), 0, "0 of 2 slots take tokens; give 1 to 1"),
+        ((-1, 0, 0), 1, r"two guesses stand behind one slot in \(0, 0\); give each slot one guess at most"),
+        ((-1, 2, 0), 1, "not a tree: slot 1 has parent 2"),
+    ],
+)
+def test_guesses_that_branch_and_trees_without_tokens_are_refused(
+    parents: tuple[int, ...], tokens: int, message: str
+) -> None:
+    with pytest.raises(TreeError, match=message):
+        GuessTree(parents, tokens, "ppd")
+
+
+def test_a_block_of_several_lanes_has_no_guesses() -> None:
+    with pytest.raises(RecipeError, match="a block of 2 lanes has tokens in all slots; leave out guesses, or lanes"):
+        Block(GuessTree((-1, 0), 1, "ppd"), lanes=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from toys import HEADS, World, prompts
+from toys import READING_HEADS, World, prompts
 
 from specc.recipes import DECODE, committing, prefill
 from specc.recipes.blocks import head_block
@@ -94,14 +94,14 @@ def test_rows_of_a_target_that_returns_no_states_are_not_read() -> None:
 def test_a_head_without_rows_runs_the_last_token_alone_and_leaves_the_targets_rows() -> None:
     world = World()
     seq = text_of(world, PROMPT)
-    engine = world.engine(head_block("hydra", Tree.chain(1), HEADS["hydra"]))
+    engine = world.engine(head_block("hydra", Tree.chain(1), READING_HEADS["hydra"]))
     root = root_of([engine], seq)
     assert root.cache is seq.cache and len(seq.cache) == len(PROMPT) - 1 and engine.calls == 1
     assert engine.runner.inputs["state"][0, 0, 0] == seq.cache.states["hydra"][len(PROMPT) - 2, 0]
 
 
 def test_an_engine_that_leaves_out_layers_does_not_read_the_text() -> None:
-    world, facts = World(), HEADS["clover"]
+    world, facts = World(), READING_HEADS["clover"]
     draft = world.engine(head_block("clover", Tree.chain(1), facts, drafts=True))
     feed, prefill = (world.engine(head_block("clover", Tree.chain(count), facts, last_row=True)) for count in (4, 64))
     assert reading_engines(draft, prefill, feed) == [feed, prefill]
@@ -124,5 +124,5 @@ def test_rows_of_a_text_have_the_numbers_by_which_each_cache_has_them() -> None:
 def test_states_of_all_heads_are_kept_whichever_head_drafts() -> None:
     world = World()
     seq = text_of(world, PROMPT)
-    world.engine(committing(DECODE, HEADS)).extend(seq.cache, [7])
-    assert isinstance(seq.cache, Cache) and set(seq.cache.states) == set(HEADS)
+    world.engine(committing(DECODE, READING_HEADS)).extend(seq.cache, [7])
+    assert isinstance(seq.cache, Cache) and set(seq.cache.states) == set(READING_HEADS)

@@ -209,3 +209,13 @@ def test_a_tree_is_at_most_64_levels_deep_unless_asked_otherwise() -> None:
 @given(rates, st.integers(1, 20))
 def test_with_rates_that_fall_best_first_is_as_good(probs: list[float], slots: int) -> None:
     assert worth(Tree.best(probs, slots, 64), probs) == pytest.approx(worth(Tree.best_first(probs, slots), probs))
+
+
+def test_a_tree_grows_where_the_rates_are_high() -> None:
+    deep = Tree.by_depth([[0.9, 0.05], [0.9, 0.05], [0.9, 0.05]], 4)
+    wide = Tree.by_depth([[0.3, 0.29, 0.28], [0.1, 0.1, 0.1]], 4)
+    assert deep.parents == (-1, 0, 1, 2) and wide.parents == (-1, 0, 0, 0)
+
+
+def test_a_tree_stops_where_no_rate_is_known() -> None:
+    assert Tree.by_depth([[0.5]], 8).parents == (-1, 0)

@@ -221,7 +221,8 @@ def test_a_wrong_commit_mask_or_depth_is_noticed(name: str, wrong: type[Toy] | t
     decoder = tree_method(world, name)
     if issubclass(wrong, Toy):
         world.runner = wrong
-        decoder.verifiers = [world.engine(e.block) for e in decoder.verifiers]
+        for engine in decoder.verifiers:  # In place, since drafters may name them too.
+            vars(engine).update(vars(world.engine(engine.block)))
     assert all(decoder.run(PROMPTS[prompt], 150)[0] != plain(prompt, 150) for prompt in range(3))
 
 

@@ -7,7 +7,7 @@ import pytest
 from small_head import head, recordings
 
 from specc.runtime.tree import Tree
-from specc.training.acceptance import UNKNOWN, grow, measure, ranks, tokens_per_step
+from specc.training.acceptance import UNKNOWN, measure, ranks, tokens_per_step
 from specc.training.eagle3 import COURSE
 
 pytestmark = pytest.mark.torch
@@ -29,16 +29,6 @@ def test_a_tree_takes_the_second_rank() -> None:
     text = np.array([[1, WRONG, 1, WRONG]])
     assert tokens_per_step([text], Tree((-1, 0, 0))) == 2
     assert tokens_per_step([text], Tree((-1, 0))) == 1
-
-
-def test_a_tree_grows_where_the_rates_are_high() -> None:
-    deep = grow([[0.9, 0.05], [0.9, 0.05], [0.9, 0.05]], 4)
-    wide = grow([[0.3, 0.29, 0.28], [0.1, 0.1, 0.1]], 4)
-    assert deep.parents == (-1, 0, 1, 2) and wide.parents == (-1, 0, 0, 0)
-
-
-def test_a_tree_stops_where_no_rate_is_known() -> None:
-    assert grow([[0.5]], 8).parents == (-1, 0)
 
 
 def test_a_token_outside_the_vocabulary_has_no_rank() -> None:

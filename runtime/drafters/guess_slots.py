@@ -1,0 +1,77 @@
+"""Drafts that the target's own run makes: slots behind its tokens guess what comes (see `block.GuessTree`).
+
+Parallel Prompt Decoding (Chen et al. 2024, arXiv:2405.18628) and its kin differ in what the slots begin with. The run
+that verifies a draft has guesses behind its tokens. Those behind the last accepted token are the next draft.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..block import GuessTree
+from ..draft import Accepted, Draft, Verified
+from ..engine import Engine
+from ..errors import RecipeError
+from ..sequence import Sequence
+from . import Drafter, Drafting
+
+
+class GuessSlots(Drafter):
+    """A drafter with an engine of the target for each number of guesses that a step may leave.
+
+    A child of rank r at depth d gets the r-th likeliest token of guess d.
+    """
+
+    def __init__(self, **steps: Engine) -> None:
+        """Keep the engines.
+
+        Args:
+            **steps: `step_0`, `step_1` and so on: engines of the target that return `top_k`, for a draft made of so
+                many guesses. The tokens and the guesses of each stand in a tree of its own.
+
+        Raises:
+            RecipeError: there is no such engine, or one has no slots for guesses.
+        """
+        names = sorted(steps, key=lambda name: int(name.rpartition("_")[2]) if re.fullmatch(r"step_\d+", name) else -1)
+        if not names or names != [f"step_{number}" for number in range(len(names))]:
+            raise RecipeError(f"the engines are {', '.join(names) or 'none'}; give step_0, step_1 and so on")
+        self.steps: list[tuple[Engine, GuessTree]] = []
+        for engine in (steps[name] for name in names):
+            if not isinstance(engine.block.topology, GuessTree):
+                raise RecipeError(f"engine {engine.name} has no slots for guesses; compile the bundle again")
+            self.steps.append((engine, engine.block.topology))
+        self.engine = self.steps[-1][0]
+
+    def open(self, seq: Sequence) -> GuessSlotsDrafting:
+        return GuessSlotsDrafting(self, seq)
+
+
+class GuessSlotsDrafting(Drafting[GuessSlots]):
+    """The guesses for the next tokens of one request.
+
+    Attributes:
+        guesses: for each place behind the pending token, the likeliest tokens, likeliest first.
+        length: how many tokens the text had when they were made. They are of no use to a longer text.
+    """
+
+    def __init__(self, drafter: GuessSlots, seq: Sequence) -> None:
+        super().__init__(drafter, seq)
+        self.guesses: list[list[int]] = []
+        self.length = len(seq.tokens)
+
+    def draft(self, room: int) -> Draft:
+        steps, seq = self.drafter.steps, self.seq
+        guesses = self.guesses if self.length == len(seq.tokens) else []
+        engine, topology = steps[min(len(guesses), len(steps) - 1)]
+        tree, tokens = topology.token_tree, [seq.pending]
+        for depth, rank in zip(tree.depth.tolist()[1:], tree.rank[1:], strict=True):
+            tokens.append(guesses[depth - 1][rank])
+        return Draft(tuple(tokens), tree, by=engine)
+
+    def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
+        self.guesses, self.length = [], len(self.seq.tokens)
+        top = verified.outputs.top_ids_NK
+        for engine, topology in self.drafter.steps:
+            # A request whose steps all have one width ran another engine.
+            if engine is draft.by and top is not None and len(top) == topology.slots:
+                self.guesses = [top[slot].tolist() for slot in topology.guesses[accepted.slots[-1]]]

@@ -1,0 +1,81 @@
+"""Heads whose guesses are slots of the model's own run: slots that stand on no token, behind each token.
+
+A slot begins with a trained vector, in the place of an embedding or of what the first layers would say. The model's own
+layers and its last product do the rest, so these heads have few weights. The systems differ in where the slots begin
+and in what with:
+
+- Parallel Prompt Decoding (Chen et al. 2024, arXiv:2405.18628): as a trained embedding of its own for each guess.
+
+B  sequences, one in an engine      N  tokens      K  guesses      d  the model's hidden size
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from specc.heads.head import Head, HeadConfig, setting
+
+
+class SlotHead(Head):
+    """A head that says what slots begin with.
+
+    Its taps name the layer after which the slots begin. Without taps they begin before all layers.
+
+    Args:
+        config: its setting is `guesses` (K).
+
+    Attributes:
+        count: K.
+    """
+
+    attends = False
+    borrows_product = True
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        self.count = int(setting(config, "guesses"))
+
+    @property
+    def after(self) -> int | None:
+        """The layer after which the slots begin; None for before all layers."""
+        return self.taps[0] if self.taps else None
+
+    def step_slots(self, drafted: int) -> int:
+        """See `Head`: each token of the chain has as many guesses behind it."""
+        return (1 + drafted) * (1 + drafted)
+
+    @abstractmethod
+    def starts(self, x: Tensor) -> Tensor:
+        """Return what the slots behind tokens begin with, [B, N, K, d].
+
+        Args:
+            x: [B, N, d]: the hidden states of the tokens, where the slots begin.
+        """
+
+    @abstractmethod
+    def begin(self, states: Tensor) -> None:
+        """Set the weights before training.
+
+        Args:
+            states: [M, d]: hidden states of tokens, where the slots begin.
+        """
+
+
+class PromptTokens(SlotHead):
+    """A head with an embedding for each guess, which is the same behind all tokens."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        self.table = nn.Parameter(0.02 * torch.randn(self.count, config.target.hidden_size))
+
+    def starts(self, x: Tensor) -> Tensor:
+        return self.table.expand(*x.shape[:2], *self.table.shape)
+
+    @torch.no_grad()
+    def begin(self, states: Tensor) -> None:
+        """Start near the mean of embeddings, each guess elsewhere."""
+        noise = torch.randn(self.table.shape) * states.std(0)
+        self.table.copy_(states.mean(0) + 0.1 * noise)

@@ -1,0 +1,164 @@
+"""Train heads whose guesses are slots of the model's own run (see `specc.heads.guess_slots`).
+
+The model stays as it is. Its layers run on the slots behind each token of recorded text, and the slopes go through
+them to what the slots begin with. The loss is that of all heads: cross entropy with the model's own probabilities. Its
+weight falls by 0.8 from guess to guess, as in Parallel Prompt Decoding (Chen et al. 2024, arXiv:2405.18628).
+
+B  sequences      N  tokens of a sequence      K  guesses      D  hidden size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedModel
+
+from specc.heads import Head
+from specc.heads.guess_slots import SlotHead
+from specc.runtime.errors import HeadError
+from specc.training.batches import Batch
+from specc.training.course import Course
+from specc.training.lane_attention import ATTENTION
+from specc.training.shards import Recording
+from specc.training.states import layers_of
+from specc.training.teacher import Teacher
+
+GUESSES = 3
+TABLE_RATE = 12.0  # times the learning rate of layers, since an embedding has few numbers
+
+
+def in_model(course: Course, model: PreTrainedModel) -> Course:
+    """Return a course whose heads run in a model, which stays as it is."""
+    model.requires_grad_(False)
+    model.set_attn_implementation(ATTENTION)
+    return replace(course, unroll=partial(_unroll, model), start=partial(_start, model))
+
+
+def unbound(*_: Any) -> Any:
+    """Refuse to run a head without its model. Raises HeadError."""
+    raise HeadError("this head runs in the model's own slots; bind its course to a model with in_model")
+
+
+def product(head: Head, depth: int, rows: Tensor) -> Tensor:
+    """Return the logits [M, V] of rows [M, D] by the model's own product."""
+    assert head.product is not None, "no table was attached"
+    return functional.linear(rows, head.product.to(rows.dtype))
+
+
+def _start(model: PreTrainedModel, head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
+    """Start near the mean of what enters the layers, so that the first updates see states of the usual size."""
+    assert isinstance(head, SlotHead)
+    with torch.no_grad():
+        _, states = _read(model, max(recordings, key=len).tokens[None], head.after)
+    head.begin(states.flatten(0, 1).float())
+
+
+def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> list[Tensor]:
+    """Run the slots behind each token, and return what the last product reads of guess k, so many rows later."""
+    assert isinstance(head, SlotHead)
+    tokens = batch.tokens[:, :-1]
+    with torch.no_grad():
+        cache, states = _read(model, tokens, head.after)
+    starts = head.starts(states.float()).to(states.dtype)
+    rows = _run_slots(model, starts, cache, head.after)
+    return [
+        functional.pad(rows[:, :, depth], (0, 0, depth, 0))[:, : batch.slots] if depth else rows[:, :, 0]
+        for depth in range(min(steps, head.count))
+    ]
+
+
+def _read(model: PreTrainedModel, tokens: Tensor, after: int | None) -> tuple[Any, Tensor]:
+    """Run text [B, N]. Return its keys and values, and the states [B, N, D] where slots begin."""
+    cache: Any = DynamicCache()
+    states: list[Tensor] = []
+    with _at(model, after, states.append):
+        _backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True)
+    return cache, states[0]
+
+
+def _run_slots(model: PreTrainedModel, starts: Tensor, cache: Any, after: int | None) -> Tensor:
+    """Run slots behind tokens that have run. Return what the last product reads of them, [B, N, K, D].
+
+    Args:
+        model: the model.
+        starts: [B, N, K, D]: what they begin with.
+        cache: the keys and values of the tokens. It gets those of the slots, too.
+        after: the layer after which they begin.
+    """
+    lanes, count, guesses, _ = starts.shape
+    token, number = (
+        axis.flatten() for axis in torch.meshgrid(torch.arange(count), torch.arange(guesses), indexing="ij")
+    )
+    chain = (token[:, None] == token) & (number[:, None] >= number)
+    visible = torch.cat([token[:, None] >= torch.arange(count), chain], 1)
+    with _at(model, after, lambda states: starts.flatten(1, 2)):
+        rows = _backbone(model)(
+            input_ids=torch.zeros(lanes, count * guesses, dtype=torch.long),
+            position_ids=(token + 1 + number)[None].expand(lanes, -1),
+            attention_mask=visible[None, None].expand(lanes, 1, -1, -1),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+    result: Tensor = torch.unflatten(rows, 1, (count, guesses))
+    return result
+
+
+def _backbone(model: PreTrainedModel) -> Any:
+    """Return the model without its last product."""
+    return model.base_model
+
+
+@contextmanager
+def _at(model: PreTrainedModel, after: int | None, change: Any) -> Iterator[None]:
+    """Hand the states after a layer, or those that enter the first one, to a function. What it returns replaces them.
+
+    Args:
+        model: the model.
+        after: the layer; None for what enters the first one.
+        change: takes the states; None leaves them.
+    """
+    layers = layers_of(model)
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        states = args[0] if args else kwargs["hidden_states"]
+        new = change(states)
+        if new is None:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+
+    def leave(module: nn.Module, args: Any, output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        new = change(states)
+        if new is None:
+            return None
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    if after is None:
+        handle = layers[0].register_forward_pre_hook(enter, with_kwargs=True)
+    else:
+        handle = layers[after].register_forward_hook(leave)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+PPD = Course(
+    architecture="ppd",
+    taps=lambda layers: (),
+    settings=lambda config: {"guesses": GUESSES},
+    start=unbound,
+    unroll=unbound,
+    product=product,
+    steps=GUESSES,
+    recurrent=False,
+    rates={"table": TABLE_RATE},
+    in_model=in_model,
+)

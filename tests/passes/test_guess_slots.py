@@ -1,0 +1,106 @@
+"""GuessSlots: slots that stand on no token, behind the tokens of a tree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from blocks import CAPACITY, prefilled, run
+from graphs import model, prepared, stack, tokens, truth
+from small_graphs import Layers, hidden_states, small
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from specc import passes
+from specc.passes.guess_slots import GuessSlots
+from specc.runtime.block import Block, GuessTree
+from specc.runtime.errors import PassError
+
+pytestmark = pytest.mark.torch
+
+# Tokens 0 to 2, of which 1 and 2 are siblings; two guesses behind 0, one behind 2.
+TREE = GuessTree((-1, 0, 0, 0, 2, 3), 3, "guess")
+IDS = torch.tensor([[10, 11, 12, 5, 5, 5]])
+PATHS = {3: [0], 4: [0, 2], 5: [0]}  # By guess, the tokens before it.
+NUMBERS = {3: 0, 4: 0, 5: 1}  # By guess, how many guesses of its token stand before it.
+
+
+class Starts(nn.Module):
+    """Two guesses behind a token: what the token's states are, and half of it, with a vector for each."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(2, size, generator=torch.Generator().manual_seed(3)))
+
+    def forward(self, states: Tensor) -> Tensor:
+        return torch.stack([states, 0.5 * states], 2) + self.vectors
+
+
+def module_of(size: int) -> GraphModule:
+    return small(Starts(size), "starts", states=torch.ones(1, 7, size))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("after", [None, 1])
+def test_a_guess_is_what_the_model_says_behind_such_states(family: str, after: int | None) -> None:
+    size = model(family).config.hidden_size
+    graph, starts = prepared(family), Starts(size)
+    guesses = GuessSlots("guess", after, 2, module_of(size))
+    passes.run(passes.pipeline(Block(TREE), CAPACITY, guesses=[guesses]), graph)
+    logits = run(graph, IDS, prefilled(family), tokens().shape[1])["logits"][0]
+    for slot, path in PATHS.items():
+        torch.testing.assert_close(
+            logits[slot], _alone(family, starts, after, path, NUMBERS[slot]), atol=1e-4, rtol=1e-4
+        )
+    plain = torch.cat([tokens(), IDS[:, :2]], 1)  # Tokens are as without guesses.
+    torch.testing.assert_close(logits[1], truth(family, plain)[-1], atol=1e-4, rtol=1e-4)
+
+
+def _alone(family: str, starts: Starts, after: int | None, path: list[int], number: int) -> Tensor:
+    """Return the logits of a guess behind some tokens, by transformers alone."""
+    ids = torch.cat([tokens(), IDS[:, path], torch.zeros(1, number + 1, dtype=torch.long)], 1)
+    end = ids.shape[1] - number - 1
+    _, layers = stack(family)
+
+    def change(states: Tensor) -> Tensor:
+        return torch.cat([states[:, :end], starts(states)[:, end - 1, : number + 1]], 1)
+
+    if after is None:
+
+        def enter(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return change(args[0]), *args[1:]
+
+        hook = layers[0].register_forward_pre_hook(enter)
+    else:
+
+        def leave(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> object:
+            return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+        hook = layers[after].register_forward_hook(leave)
+    try:
+        return truth(family, ids)[-1]
+    finally:
+        hook.remove()
+
+
+def test_what_stands_in_the_slots_of_guesses_counts_for_nothing() -> None:
+    graph = prepared("llama")
+    guesses = GuessSlots("guess", None, 2, module_of(64))
+    passes.run(passes.pipeline(Block(TREE), CAPACITY, guesses=[guesses]), graph)
+    others = torch.cat([IDS[:, :3], IDS[:, 3:] + 7], 1)
+    ours, theirs = (run(graph, ids, {}, 0)["logits"] for ids in (IDS, others))
+    assert torch.equal(ours, theirs)
+
+
+def test_a_tree_with_more_guesses_than_the_head_has_is_refused() -> None:
+    step = GuessSlots("guess", None, 1, module_of(4), TREE)
+    with pytest.raises(PassError, match="guess has 1 guesses for a token, and the tree is GuessTree"):
+        passes.run([step], small(Layers(), x=hidden_states()))
+
+
+def test_a_layer_that_the_model_lacks_is_refused() -> None:
+    step = replace(GuessSlots("guess", 3, 2, module_of(4)), topology=TREE)
+    with pytest.raises(PassError, match=r"no layer 3; the graph has \[0, 1\]"):
+        passes.run([step], small(Layers(), x=hidden_states()))

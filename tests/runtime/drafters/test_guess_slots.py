@@ -1,0 +1,93 @@
+"""Drafts from slots of the target's own run: which guesses become which tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from toys import World, prompts, successors
+
+from specc.recipes.guess_slots import PPD
+from specc.recipes.guess_trees import state_trees
+from specc.runtime.block import Block, GuessTree
+from specc.runtime.drafters.guess_slots import GuessSlots
+from specc.runtime.engine import Engine
+from specc.runtime.errors import RecipeError
+from specc.runtime.sequence import Sequence
+from specc.runtime.tree import Tree
+
+PROMPT = prompts(3)[2]
+SIZE: dict[str, Any] = {"num_speculative_tokens": 6, "guess_slots": 9}
+
+
+def topology_of(engine: Engine) -> GuessTree:
+    topology = engine.block.topology
+    assert isinstance(topology, GuessTree)
+    return topology
+
+
+def test_the_next_step_has_the_state_of_as_many_guesses_as_the_accepted_token_had() -> None:
+    """Parallel Prompt Decoding's states."""
+    world = World()
+    decoder = world.method("ppd", **SIZE)
+    seq, state, states = Sequence(list(PROMPT), world.caches), 0, set()
+    for (draft, accepted), _ in zip(decoder.steps(seq), range(60), strict=False):
+        engine = decoder.drafter.steps[state][0]
+        assert draft.by is engine and engine is not None and draft.tree == topology_of(engine).token_tree
+        state = len(topology_of(engine).guesses[accepted.slots[-1]])
+        states.add(state)
+    assert len(states) > 2
+
+
+def test_a_child_gets_the_token_of_its_rank_of_the_guess_for_its_level() -> None:
+    """A guess of the toy finds the successors of the likeliest successor likeliest, and so on."""
+    ranked = (-successors(24)).argsort(-1, kind="stable")
+    drafts = 0
+    world = World()
+    decoder = world.method("ppd", **SIZE)
+    seq = Sequence(list(PROMPT), world.caches)
+    last = None
+    for (draft, accepted), _ in zip(decoder.steps(seq), range(30), strict=False):
+        if last is not None and draft.tree.slots > 1:
+            guess = ranked[last][0]
+            for slot in range(1, draft.tree.slots):
+                stem = guess
+                for _ in range(int(draft.tree.depth[slot]) - 1):
+                    stem = ranked[stem][0]
+                # Noise moves the ranks of the toy's guesses a little.
+                assert draft.tokens[slot] in ranked[stem][: draft.tree.rank[slot] + 5]
+            drafts += 1
+        last = draft.tokens[accepted.slots[-1]]
+    assert drafts > 10
+
+
+def test_guesses_are_dropped_once_the_text_has_grown_without_them() -> None:
+    world = World()
+    decoder = world.method("ppd", **SIZE)
+    seq = Sequence(list(PROMPT), world.caches)
+    steps = decoder.steps(seq)
+    for _ in range(3):
+        next(steps)
+    drafting = decoder.drafter.open(seq)
+    drafting.guesses = [[1] * 8, [2] * 8]
+    assert drafting.draft(9).tree.slots > 1
+    seq.cache.commit([seq.pending], [0])
+    seq.tokens.append(5)
+    assert drafting.draft(9).tokens == (5,)
+
+
+def test_engines_without_guesses_or_with_other_names_are_refused() -> None:
+    world = World()
+    plain = world.engine(Block(Tree.chain(1)))
+    with pytest.raises(RecipeError, match=r"the engines are none; give step_0, step_1 and so on"):
+        GuessSlots()
+    with pytest.raises(RecipeError, match=r"the engines are step_1; give step_0, step_1 and so on"):
+        GuessSlots(step_1=plain)
+    with pytest.raises(RecipeError, match="engine target has no slots for guesses; compile the bundle again"):
+        GuessSlots(step_0=plain)
+
+
+def test_the_engines_of_a_recipe_are_those_of_its_states() -> None:
+    trees = state_trees([[0.5], [0.5]], 2, 4)
+    assert [tree.topology("ppd").tokens for tree in trees] == [1, 2, 3]
+    assert PPD.drafter == "guess-slots"

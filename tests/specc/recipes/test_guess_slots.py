@@ -1,0 +1,60 @@
+"""Methods whose drafts come from slots of the model's own run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from specc.recipes.entry import Facts, HeadFacts, MethodBlocks
+from specc.recipes.guess_slots import PPD
+from specc.runtime.block import GuessTree
+from specc.runtime.errors import RecipeError
+
+HEAD = HeadFacts(stack=3, recurrent=False, attends=False, in_model=True)
+FACTS = Facts(layers=8, vocab_size=500, heads={"ppd": HEAD, "medusa": HeadFacts()})
+
+
+def ppd(**values: Any) -> MethodBlocks:
+    return PPD.plan(PPD.settle(values), FACTS)
+
+
+def trees(blocks: MethodBlocks) -> list[GuessTree]:
+    topologies = [block.topology for block in blocks.engines.values()]
+    assert all(isinstance(topology, GuessTree) for topology in topologies)
+    return [topology for topology in topologies if isinstance(topology, GuessTree)]
+
+
+def test_there_is_an_engine_for_each_number_of_guesses_and_each_verifies() -> None:
+    blocks = ppd(num_speculative_tokens=6, guess_slots=10)
+    assert list(blocks.engines) == ["step_0", "step_1", "step_2", "step_3"] and blocks.parts == set(blocks.engines)
+    assert set(blocks.engines.values()) <= set(blocks.verify)
+    assert [tree.tokens for tree in trees(blocks)] == [1, 7, 7, 7]
+    assert all(tree.slots <= 17 and tree.head == "ppd" for tree in trees(blocks))
+    assert [block.slots for block in blocks.verify] == sorted(block.slots for block in blocks.verify)
+
+
+def test_the_size_follows_the_costs() -> None:
+    dear, cheap = (
+        max(tree.slots for tree in trees(ppd(step_costs=[[1, 1.0], [8, 1.1], [32, wide]]))) for wide in (3.0, 1.11)
+    )
+    assert dear == 8 and cheap == 32
+
+
+def test_states_are_asked_of_the_heads_that_read_them_alone() -> None:
+    assert FACTS.reading_heads == ("medusa",)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rates": [0.5]}, r"rates is \[0.5\]; give a list for each depth, such as \[\[0.5, 0.1\], \[0.3, 0.1\]\]"),
+        ({"rates": [[0.5]]}, "rates has 1 depths; the head guesses 3 tokens: give so many lists"),
+        ({"rates": [[0.5], [2], [0.5]]}, "rates is 2; give a number from 0 to 1"),
+        ({"step_costs": [[1, 1.0]]}, r"step_costs is \[\]; give the cost of a step of 4 slots or more, too"),
+        ({"guess_slots": 0}, "guess_slots is 0; give a whole number from 1 to 127"),
+    ],
+)
+def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        ppd(**values)

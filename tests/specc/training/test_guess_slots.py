@@ -1,0 +1,133 @@
+"""Slots behind each token of a text: what training runs is what an engine runs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from families import tiny
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from specc.heads import HeadConfig, build_head
+from specc.heads.guess_slots import SlotHead
+from specc.runtime.errors import HeadError
+from specc.training.batches import Batch
+from specc.training.course import Course
+from specc.training.courses import COURSES
+from specc.training.shards import Recording
+from specc.training.states import layers_of
+from specc.training.teacher import Teacher, teacher_of
+
+pytestmark = pytest.mark.torch
+IN_MODEL = {name: course for name, course in COURSES.items() if course.in_model is not None}
+TOKENS = torch.randint(1, 100, (2, 9), generator=torch.Generator().manual_seed(2))
+WHOLE = pytest.mark.parametrize("name", IN_MODEL)
+
+
+@cache
+def model() -> PreTrainedModel:
+    target: PreTrainedModel = tiny("llama").eval()
+    return target
+
+
+@cache
+def teacher() -> Teacher:
+    return teacher_of(model(), "tiny")
+
+
+def bound(name: str) -> Course:
+    course = IN_MODEL[name]
+    assert course.in_model is not None
+    return course.in_model(course, model())
+
+
+def slot_head(name: str) -> SlotHead:
+    course, target = IN_MODEL[name], teacher().target
+    torch.manual_seed(0)
+    head = build_head(
+        HeadConfig(
+            architecture=course.architecture,
+            target=target,
+            taps=course.taps(target.layers),
+            draft_vocab_size=target.vocab_size,
+            settings=course.settings(teacher().config),
+        )
+    )
+    assert isinstance(head, SlotHead)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    head.attach(teacher().embedding, teacher().product)
+    return head
+
+
+def batch() -> Batch:
+    states = torch.zeros(*TOKENS.shape, 1)
+    return Batch(tokens=TOKENS, states=states, final=states, valid=torch.ones_like(TOKENS, dtype=torch.bool))
+
+
+@torch.no_grad()
+def alone(head: SlotHead, tokens: Tensor, count: int) -> Tensor:
+    """Return the logits of the last of some guesses behind a text [1, N], by one run of transformers."""
+    end, layers = tokens.shape[1], layers_of(model())
+    ids = torch.cat([tokens, torch.zeros(1, count, dtype=torch.long)], 1)
+
+    def change(states: Tensor) -> Tensor:
+        return torch.cat([states[:, :end], head.starts(states[:, :end])[:, -1, :count]], 1)
+
+    def enter(module: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return change(args[0]), *args[1:]
+
+    def leave(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
+        return change(output)
+
+    after = head.after
+    hook = layers[0].register_forward_pre_hook(enter) if after is None else layers[after].register_forward_hook(leave)
+    try:
+        logits: Tensor = model()(input_ids=ids).logits[0, -1]
+        return logits
+    finally:
+        hook.remove()
+
+
+@WHOLE
+def test_depth_k_in_row_i_is_guess_k_behind_token_i_minus_k(name: str) -> None:
+    course, head = bound(name), slot_head(name)
+    unrolled = course.unroll(head, batch(), course.steps)
+    assert len(unrolled) == course.steps
+    for depth, rows in enumerate(unrolled):
+        for row in range(depth, TOKENS.shape[1] - 1):
+            ours = course.product(head, depth, rows[1, row])
+            theirs = alone(head, TOKENS[1:, : row - depth + 1], depth + 1)
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@WHOLE
+def test_the_heads_weights_are_trained_and_the_models_are_not(name: str) -> None:
+    course, head = bound(name), slot_head(name)
+    torch.autograd.backward(torch.stack([rows.sum() for rows in course.unroll(head, batch(), course.steps)]).sum())
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in head.parameters())
+    assert all(parameter.grad is None for parameter in model().parameters())
+
+
+@WHOLE
+def test_a_fresh_head_begins_with_states_of_the_usual_size(name: str) -> None:
+    course, head = bound(name), slot_head(name)
+    final = torch.zeros(9, 64)
+    course.start(head, teacher(), [Recording(tokens=TOKENS[0], states=final, final=final, prompt=1)])
+    states: list[Tensor] = []
+    layers = layers_of(model())
+    after = head.after
+    hook = layers[0 if after is None else after + 1].register_forward_pre_hook(lambda _, args: states.append(args[0]))
+    with torch.no_grad():
+        model()(input_ids=TOKENS)
+    hook.remove()
+    usual, ours = states[0].norm(dim=-1).mean(), head.starts(states[0]).detach().norm(dim=-1).mean()
+    assert 0.1 < float(ours / usual) < 2
+
+
+@WHOLE
+def test_without_its_model_a_head_cannot_run(name: str) -> None:
+    with pytest.raises(HeadError, match="this head runs in the model's own slots; bind its course to a model"):
+        IN_MODEL[name].unroll(slot_head(name), batch(), 1)

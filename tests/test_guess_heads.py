@@ -1,0 +1,193 @@
+"""Heads whose guesses are slots of the model's own run, trained for seconds on the demo model, and compiled."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import specc
+from specc.compiler import Options, compile_bundle
+from specc.heads import Head, HeadConfig, build_head, save_head
+from specc.huggingface import load_model, load_tokenizer
+from specc.recipes.guess_trees import expected, state_trees
+from specc.runtime.acceptance import rule
+from specc.runtime.acceptance.match import match
+from specc.runtime.block import GuessTree
+from specc.runtime.draft import Accepted, Draft, Verified
+from specc.runtime.model import Model
+from specc.training.acceptance import measure
+from specc.training.course import Course
+from specc.training.courses import COURSES
+from specc.training.distillation import Distillation
+from specc.training.prompts import read_prompts
+from specc.training.record import HELD_OUT, RecordingOptions, batches, record
+from specc.training.shards import Recording, read_shard
+from specc.training.teacher import Teacher, teacher_of
+from specc.training.trainer import Trainer, TrainerOptions
+
+pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
+MODEL = Path(__file__).parents[1] / "examples" / "pycode-10m"
+SOURCES = (argparse, ast, inspect)
+ANSWER = 48
+SIZES: dict[str, dict[str, Any]] = {"ppd": {"num_speculative_tokens": 5, "guess_slots": 10}}
+UPDATES = 60
+
+
+@dataclass(frozen=True)
+class Text:
+    """Recorded text of the demo model."""
+
+    model: PreTrainedModel
+    teacher: Teacher
+    train: list[Recording]
+    held_out: list[Recording]
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A head after its training, and how often its guesses are right in the first half of the held-out answers."""
+
+    course: Course
+    head: Head
+    rates: list[list[float]]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    directory = tmp_path_factory.mktemp("text")
+    model = load_model(str(MODEL))
+    options = RecordingOptions(taps=(-1,), prompts=200, answer_tokens=ANSWER, held_out=40)
+    files = [Path(inspect.getfile(module)) for module in SOURCES]
+    prompts = read_prompts(files, load_tokenizer(str(MODEL)), count=200, longest=64, seed=0)
+    teacher = teacher_of(model, "pycode-10m")
+    shards = record(model, teacher.target.digest, batches(prompts, options), directory, options, [])
+    parts: dict[bool, list[Recording]] = {True: [], False: []}
+    for file in filter(None, shards):
+        parts[file.name.startswith(HELD_OUT)] += read_shard(file)
+    return Text(model, teacher, parts[False], parts[True], directory)
+
+
+@pytest.fixture(scope="module")
+def trained(text: Text) -> Callable[[str], Trained]:
+    """Return a function that trains the head of a recipe, once."""
+    return cache(lambda name: train(text, name))
+
+
+def train(text: Text, name: str) -> Trained:
+    torch.manual_seed(0)
+    course, target = COURSES[name], text.teacher.target
+    if course.in_model is not None:
+        course = course.in_model(course, text.model)
+    head = build_head(
+        HeadConfig(
+            architecture=course.architecture,
+            target=target,
+            taps=course.taps(target.layers),
+            draft_vocab_size=target.vocab_size,
+            settings=course.settings(text.teacher.config),
+        )
+    )
+    head.attach(text.teacher.embedding, text.teacher.product)
+    course.start(head, text.teacher, text.train)
+    options = TrainerOptions(
+        updates=UPDATES, evaluations=1, every=1e9, learning_rate=2e-3, tokens=256, warm_up=10, held_out=800
+    )
+    loss = Distillation(text.teacher, None)
+    Trainer(head, course, loss, options, text.directory / f"{name}.safetensors", {}).run(
+        text.train, {"text": text.held_out}
+    )
+    rates = measure(head, course, text.held_out[::2], course.steps).rates
+    return Trained(course, head, [list(depth) for depth in rates])
+
+
+@pytest.fixture(scope="module")
+def runner(
+    trained: Callable[[str], Trained], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Model]]:
+    """Return a function that compiles the recipe of a head, once."""
+    directory = tmp_path_factory.mktemp("bundles")
+    models: dict[str, Model] = {}
+
+    def compiled(name: str) -> Model:
+        if name not in models:
+            head = trained(name)
+            save_head(head.head, directory / name, {"card.json": "{}"})
+            prompts = directory / "prompts.jsonl"
+            prompts.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
+            options = Options(
+                model=str(MODEL),
+                output=directory / f"{name}.specc",
+                recipes=(name,),
+                heads=[directory / name],
+                prompts=prompts,
+                golden_tokens=8,
+                parameters={name: SIZES[name] | {"rates": head.rates}},
+            )
+            compile_bundle(options)
+            models[name] = specc.load(directory / f"{name}.specc")
+        return models[name]
+
+    yield compiled
+    for model in models.values():
+        model.close()
+
+
+def prompts(text: Text) -> list[list[int]]:
+    """Return the prompts of the second half of the held-out answers."""
+    return [recording.tokens[: recording.prompt].tolist() for recording in text.held_out[1::2]]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(
+    name: str, text: Text, runner: Callable[[str], Model]
+) -> None:
+    steps = tokens = 0
+    for number, prompt in enumerate(prompts(text)[:8]):
+        for temperature in (0.0, 0.8):
+            options: dict[str, Any] = {"temperature": temperature, "seed": number, "ignore_eos": True}
+            plain = runner(name).session().generate(prompt, 40, recipe="plain", **options)
+            answer = runner(name).session().generate(prompt, 40, recipe=name, guard=False, **options)
+            assert answer.token_ids == plain.token_ids
+            steps, tokens = steps + answer.stats.target_calls, tokens + len(answer.token_ids)
+    assert tokens > 1.1 * steps  # drafts are accepted
+
+
+def test_ppd_has_the_state_of_the_accepted_tokens_guesses_and_predicts_the_tokens_of_a_step(
+    text: Text, trained: Callable[[str], Trained], runner: Callable[[str], Model]
+) -> None:
+    """The states follow one another as the slots say, and the Markov chain's tokens a step are within 10 %."""
+    rates, size = trained("ppd").rates, SIZES["ppd"]
+    predicted = expected(state_trees(rates, size["num_speculative_tokens"], size["guess_slots"]), rates)
+    model, states = runner("ppd"), set()
+    tokens = steps = 0
+    for prompt in prompts(text):
+        path: list[tuple[Draft, Accepted]] = []
+
+        @rule()
+        def noted(draft: Draft, verified: Verified, path: list[tuple[Draft, Accepted]] = path) -> Accepted:
+            accepted = match(draft, verified)
+            path.append((draft, accepted))
+            return accepted
+
+        answer = model.session().generate(prompt, ANSWER, recipe="ppd", acceptance=noted, guard=False, ignore_eos=True)
+        state = 0
+        for draft, accepted in path:
+            assert draft.by is not None and isinstance(draft.by.block.topology, GuessTree)
+            assert int(draft.tree.depth.max()) <= state
+            state = len(draft.by.block.topology.guesses[accepted.slots[-1]])
+            states.add(state)
+        tokens, steps = tokens + len(answer.token_ids) - 1, steps + answer.stats.target_calls
+    assert len(states) > 1
+    assert tokens / steps == pytest.approx(predicted, rel=0.1)
