@@ -69,7 +69,9 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
         engine, inputs = narrowest(request.verifiers, draft.tree), NO_INPUTS
     else:
         engine, inputs = draft.by, draft.inputs
+    before = stats.engine_seconds
     outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree, inputs, draft.meanwhile)
+    stats.verify_seconds += stats.engine_seconds - before
     stats.target_calls += 1
     verified = seq.verified(outputs, draft)
     try:

@@ -40,6 +40,7 @@ class Stats:
         seconds: time of decoding after the first token.
         engine_seconds: the part of `seconds` that was spent inside engines. Calls for other requests that ran with
             those of this one count too.
+        verify_seconds: the part of `engine_seconds` in which the target verified, with the calls that ran meanwhile.
         histogram: for each number of accepted tokens, how many drafts had it.
         guard: what the guard did; None if the request ran without a guard.
     """
@@ -56,6 +57,7 @@ class Stats:
     prefill_seconds: float = 0.0
     seconds: float = 0.0
     engine_seconds: float = 0.0
+    verify_seconds: float = 0.0
     histogram: Counter[int] = field(default_factory=Counter)
     guard: GuardCounts | None = None
 
@@ -98,6 +100,11 @@ class Stats:
         """The share of decoding time that was spent outside the engines."""
         return max(0.0, 1 - self.engine_seconds / self.seconds) if self.seconds else 0.0
 
+    @property
+    def verify_fraction(self) -> float:
+        """The share of decoding time in which the target verified."""
+        return self.verify_seconds / self.seconds if self.seconds else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """Return the counts and rates as plain data, with vLLM's names where vLLM has the same count."""
         return {
@@ -117,5 +124,6 @@ class Stats:
             "target_calls": self.target_calls,
             "draft_calls": self.draft_calls,
             "overhead_fraction": self.overhead_fraction,
+            "verify_fraction": self.verify_fraction,
             "guard": asdict(self.guard) if self.guard else None,
         }

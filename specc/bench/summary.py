@@ -35,6 +35,9 @@ class Row:
         prompts: how many prompts the category has.
         identical: the share of prompts whose tokens are those of plain decoding.
         changed: the share of tokens that are not those of plain decoding at their place.
+        verify_share: the share of decoding time in which the target ran; None if the system does not report it. The
+            engines of the drafter have what it and `host_share` leave.
+        host_share: the share outside engines; None if the system does not report it.
     """
 
     system: str
@@ -51,6 +54,8 @@ class Row:
     prompts: int
     identical: float
     changed: float
+    verify_share: float | None
+    host_share: float | None
 
 
 def mode_name(row: Row) -> str:
@@ -132,7 +137,16 @@ def _row(runs: Mapping[Key, Rounds], key: Key, category: str, tasks: Sequence[Ta
         identical=same / len(prompts),
         changed=sum(compare_texts(rounds[0][i].token_ids, plain[0][i].token_ids).changed for i in prompts)
         / len(prompts),
+        verify_share=_share(everything, lambda run: run.verify_seconds),
+        host_share=_share(everything, lambda run: run.host_seconds),
     )
+
+
+def _share(runs: Sequence[Run], part: Callable[[Run], float | None]) -> float | None:
+    """Return the share of a part of the time of decoding in all of it; None if a run does not report the part."""
+    parts = [seconds for run in runs if (seconds := part(run)) is not None]
+    total = sum(run.seconds for run in runs)
+    return sum(parts) / total if total and len(parts) == len(runs) else None
 
 
 def _rates(rounds: Rounds, prompts: Sequence[int], measure: Callable[[Run], tuple[int, float]]) -> list[float]:

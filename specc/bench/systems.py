@@ -29,6 +29,8 @@ class Run:
         drafts: how many steps drafted; None if the system does not report it.
         accepted: how many drafted tokens were accepted; None if the system does not report it.
         histogram: how many drafts had 0, 1, … tokens accepted; empty if the system does not report it.
+        verify_seconds: the part of `seconds` in which the target ran; None if the system does not report it.
+        host_seconds: the part of `seconds` outside engines; None if the system does not report it.
     """
 
     token_ids: Sequence[int]
@@ -38,6 +40,8 @@ class Run:
     drafts: int | None = None
     accepted: int | None = None
     histogram: Sequence[int] = ()
+    verify_seconds: float | None = None
+    host_seconds: float | None = None
 
 
 class System(Protocol):
@@ -113,6 +117,8 @@ class SpeccSystem:
             drafts=stats.drafts,
             accepted=stats.accepted,
             histogram=tuple(stats.histogram[n] for n in range(deepest + 1)),
+            verify_seconds=stats.verify_seconds,
+            host_seconds=stats.seconds - stats.engine_seconds,
         )
 
     def renew(self) -> None:

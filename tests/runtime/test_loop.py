@@ -47,6 +47,7 @@ def test_time_is_that_of_the_steps_and_of_the_runs_in_them(monkeypatch: pytest.M
     assert stats.seconds == pytest.approx(10.0)
     assert stats.engine_seconds == pytest.approx(8.0)
     assert stats.overhead_fraction == pytest.approx(0.2)
+    assert stats.verify_fraction == pytest.approx(0.2)  # Two of the eight calls verify.
 
 
 def test_a_draft_may_name_the_engine_that_verifies_it() -> None:

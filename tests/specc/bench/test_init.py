@@ -24,6 +24,7 @@ pytestmark = pytest.mark.model
 ROW = {
     "system", "recipe", "category", "tokens_per_second", "speedup", "mean_acceptance_length", "acceptance_per_position",
     "seconds", "spread", "end_to_end_tokens_per_second", "end_to_end_speedup", "prompts", "identical", "changed",
+    "verify_share", "host_share",
 }  # fmt: skip
 REPORT = [
     "date", "specc", "machine", "model", "rows", "step_costs", "plan", "predicted_speedup", "measured_speedup",

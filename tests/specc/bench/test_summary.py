@@ -64,6 +64,14 @@ def test_acceptance_is_reported_by_depth() -> None:
     assert [r.acceptance_per_position for r in table] == [[], [0.75, 0.25, 0.25], None]
 
 
+def test_shares_of_the_time_are_those_of_all_runs_together() -> None:
+    """Three seconds, of which 1.5 in the target and 0.3 outside engines. A peer reports neither."""
+    own = [[run(9, 1.0, verify_seconds=0.5, host_seconds=0.2)], [run(9, 2.0, verify_seconds=1.0, host_seconds=0.1)]]
+    table = rows({("specc", "plain"): own, ("peer", "y"): [[run(9, 1.0)]] * 2}, TASKS[:1])
+    shares = [(row.verify_share, row.host_share) for row in table]
+    assert shares == [(pytest.approx(0.5), pytest.approx(0.1)), (None, None)]
+
+
 def test_answers_are_compared_with_plain_decoding() -> None:
     other = Run([5] * 11, 1, 0.5, 1.0)
     table = rows({("specc", "plain"): PLAIN[:1], ("peer", "x"): [[other, run(11, 1.0), run(11, 1.0)]]}, TASKS)

@@ -26,7 +26,7 @@ GENERATED = {
     "text", "token_ids", "finish_reason", "stop_reason", "recipe", "lossless", "prompt_tokens", "new_tokens",
     "prefill_seconds", "seconds", "tokens_per_second", "mean_acceptance_length", "draft_acceptance_rate",
     "acceptance_histogram", "num_drafts", "num_draft_tokens", "num_accepted_tokens", "target_calls", "draft_calls",
-    "overhead_fraction",
+    "overhead_fraction", "verify_fraction",
 }  # fmt: skip
 
 
