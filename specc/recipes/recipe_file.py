@@ -112,8 +112,10 @@ def _base(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Method:
     """Return the recipe that a file names, or the first one of the drafter and the topology that it names."""
     if "base" in data:
         base = methods[_word("base", data["base"], methods)]
-        for axis, own in (("drafter", base.drafter), ("topology", base.topology)):
-            if data.get(axis, own) != own:
+        drafters = dict.fromkeys(m.drafter for m in methods.values())
+        shapes = dict.fromkeys(m.topology for m in methods.values())
+        for axis, own, words in (("drafter", base.drafter, drafters), ("topology", base.topology, shapes)):
+            if _word(axis, data.get(axis, own), words) != own:
                 raise RecipeError(
                     f"{axis} is {data[axis]!r}, and base {base.name} has {own!r}; leave out one of the two"
                 )

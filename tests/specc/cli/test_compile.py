@@ -50,6 +50,16 @@ def test_json(model: Path, tmp_path: Path) -> None:
         (("--recipe", "jacobi", "--num-speculative-tokens", "200"), "give a whole number from 1 to 127"),
         (("--recipe", "bild", "--assistant-model", "m", "--set", "bild.fallback_threshold=3"), "number from 0 to 1"),
         (("--recipe", "early-exit", "--set", "early-exit.tree=[(1,)]"), "path [1] needs path [0]; add it"),
+        (
+            ("--recipe", "jacobi", "--set", "jacobi.num_speculative_token=2"),
+            "recipe jacobi has no parameter 'num_speculative_token'; did you mean 'num_speculative_tokens'?",
+        ),
+        (
+            ("--recipe", "jacobi", "--set", "jakobi.num_speculative_tokens=2"),
+            "no recipe 'jakobi'; did you mean 'jacobi'",
+        ),
+        (("--recipe", "superposed"), "recipe superposed needs a corpus; name one with --corpus"),
+        (("--recipe", "superposed", "--corpus", "/nowhere"), "no corpus at /nowhere; give a folder of text files"),
         (("--recipe", "early-exi"), "no recipe 'early-exi'; did you mean 'early-exit'?"),
         (("--recipe", "draft-model"), "needs a draft model; name one with --assistant-model"),
         (("--recipe", "none.toml"), "none.toml: No such file or directory"),
@@ -61,6 +71,15 @@ def test_what_no_model_can_have_is_refused_before_torch_is_loaded(
 ) -> None:
     monkeypatch.setattr(console, "loading", lambda what: pytest.fail(f"{what} is loaded"))
     assert message in refused("compile", "model", "-o", tmp_path / "m.specc", *options)
+
+
+def test_an_empty_corpus_is_refused_before_torch_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "loading", lambda what: pytest.fail(f"{what} is loaded"))
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").touch()
+    message = refused("compile", "model", "-o", tmp_path / "m.specc", "--recipe", "superposed", "--corpus", corpus)
+    assert message == f"the corpus {corpus} is empty; give a folder with some text"
 
 
 def test_a_recipe_file_is_compiled_under_its_own_name(model: Path, tmp_path: Path) -> None:
