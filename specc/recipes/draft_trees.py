@@ -79,7 +79,7 @@ def _plan_grown(width: int, values: Values, facts: Facts) -> MethodBlocks:
 
 GROWN = {
     "num_speculative_tokens": Parameter(TREES.dynamic_nodes, "tree nodes at most", "64, or 768 with offloading"),
-    "max_depth": Parameter(TREES.dynamic_depth, "layers of the tree at most", "no bound"),
+    "max_depth": Parameter(TREES.dynamic_depth, "levels of the tree at most", "no bound"),
 }
 DYSPEC = Method(
     name="dyspec",
@@ -112,7 +112,7 @@ DYSPEC_THRESHOLD = Method(
     try_when="The trees of dyspec pay, but a call of the draft model for each node costs too much.",
     about=(
         "A draft model grows a tree level by level. A node gets children while the probability to reach them exceeds a "
-        "threshold, one by the number of slots. So a level costs one call of the draft model. Siblings are drawn "
+        "threshold, one divided by the slots. So a level costs one call of the draft model. Siblings are drawn "
         "without replacement where the request samples, and the model tries them one after another. The answer keeps "
         "the distribution of the model."
     ),

@@ -126,7 +126,7 @@ def _plan_fastcot(values: Values, facts: Facts) -> MethodBlocks:
 FASTCOT = Method(
     name="fastcot",
     title="FastCoT: Jacobi decoding that keeps confident guesses unverified (lossy)",
-    try_when="Answers may differ from the model's own, and a glance at the end of a long text is enough.",
+    try_when="Answers may differ from the model's own, and Jacobi decoding guesses well here.",
     about=(
         "It guesses the next tokens as Jacobi decoding does. A guess of more probability than a threshold is kept "
         "without verification. So a step keeps more tokens, and the answer may differ from the model's own. With the "

@@ -111,7 +111,7 @@ DYNAMIC_TREE = Method(
     try_when="A draft model or an early exit has high probabilities at some places and low ones at others.",
     about=(
         "A draft grows a tree level by level. A node gets children while the probability to reach them exceeds a "
-        "threshold, one by the number of slots. So sure places give long branches, and unsure places give wide ones. "
+        "threshold, one divided by the slots. So sure places give long branches, and unsure places give wide ones. "
         "The draft is an early exit of the model, or a draft model if the compile has one. The model verifies the tree "
         "in one step."
     ),
@@ -127,7 +127,7 @@ DYNAMIC_TREE = Method(
     plan=_plan_dynamic_tree,
     parameters={
         "num_speculative_tokens": Parameter(TREES.dynamic_nodes, "tree nodes at most"),
-        "max_depth": Parameter(TREES.dynamic_depth, "layers of the tree at most"),
+        "max_depth": Parameter(TREES.dynamic_depth, "levels of the tree at most"),
         "assistant_early_exit": EXIT,
     },
 )
