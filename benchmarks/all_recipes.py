@@ -86,7 +86,7 @@ def missing(method: Method, setting: Setting) -> str:
         if need in NEEDS and need not in setting.options:
             return setting.reasons.get(need, f"no --{need}")
     if method.head and method.head not in setting.heads:
-        return f"no head of the architecture {method.head} is trained for it"
+        return "no head of their kinds is trained for the model"
     return ""
 
 
@@ -199,14 +199,14 @@ def bounds(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def bound(row: Mapping[str, Any]) -> str:
-    """Say what a recipe gives and costs a step, and which part of the step is the largest."""
-    tokens = row["mean_acceptance_length"] or 1.0
-    target, draft, host = shares(row)
-    cost = tokens / row["speedup"] if row["speedup"] else float("inf")
-    name = {target: "verification", draft: "the draft's engines", host: "the host"}[max(target, draft, host)]
+    """Say how long a recipe takes beside plain decoding, and in what. The parts add up to the whole."""
+    times = 1 / row["speedup"] if row["speedup"] else float("inf")
+    target, draft, host = (times * share for share in shares(row))
+    largest = {target: "the target's steps", draft: "the draft's engines", host: "the host"}[max(target, draft, host)]
     return (
-        f"- `{row['recipe']}`: a step with a draft gives {tokens:.2f} tokens for the time of {cost:.2f} plain steps, "
-        f"most of it in {name} (target {target:.0%}, draft {draft:.0%}, host {host:.0%})."
+        f"- `{row['recipe']}` takes {times:.2f} times as long as plain decoding, most of it in {largest}: "
+        f"{target:.2f} in the target, {draft:.2f} in the draft's engines, {host:.2f} on the host. "
+        f"A step with a draft gives {row['mean_acceptance_length'] or 1.0:.2f} tokens."
     )
 
 

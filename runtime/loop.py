@@ -71,7 +71,8 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
         engine, inputs = draft.by, draft.inputs
     before = stats.engine_seconds
     outputs = yield Call(engine, seq.cache, 0, draft.tokens, draft.tree, inputs, draft.meanwhile)
-    stats.verify_seconds += stats.engine_seconds - before
+    parallel = draft.meanwhile is not None  # Then others were charged for too.
+    stats.verify_seconds += engine.last_seconds if parallel else stats.engine_seconds - before
     stats.target_calls += 1
     verified = seq.verified(outputs, draft)
     try:

@@ -40,7 +40,7 @@ class Stats:
         seconds: time of decoding after the first token.
         engine_seconds: the part of `seconds` that was spent inside engines. Calls for other requests that ran with
             those of this one count too.
-        verify_seconds: the part of `engine_seconds` in which the target verified, with the calls that ran meanwhile.
+        verify_seconds: the part of `engine_seconds` in which the target verified.
         histogram: for each number of accepted tokens, how many drafts had it.
         guard: what the guard did; None if the request ran without a guard.
     """

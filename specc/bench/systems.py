@@ -118,7 +118,7 @@ class SpeccSystem:
             accepted=stats.accepted,
             histogram=tuple(stats.histogram[n] for n in range(deepest + 1)),
             verify_seconds=stats.verify_seconds,
-            host_seconds=stats.seconds - stats.engine_seconds,
+            host_seconds=max(0.0, stats.seconds - stats.engine_seconds),  # Engines may run at the same time.
         )
 
     def renew(self) -> None:
