@@ -6,6 +6,7 @@ mapped into memory, so a search reads a few pages of it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence as Tokens
 from pathlib import Path
@@ -34,27 +35,25 @@ class CorpusIndex:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
         if table.ndim != 2 or table.shape[0] != 2 or table.dtype != np.int32 or not table.shape[1]:
             raise RecipeError(f"{path.name} is not an index of a corpus; compile the bundle again")
-        self.tokens, self.suffixes = table
+        self.tokens, self.suffixes = table.view(np.ndarray)  # A slice of a memmap takes several times as long.
         for numbers, limit in ((self.tokens, vocab_size), (self.suffixes, len(self.tokens))):
             if numbers.min() < 0 or numbers.max() >= limit:
                 raise RecipeError(f"{path.name} has numbers out of range; compile the bundle again")
 
     def find(self, pattern: Tokens[int]) -> tuple[int, int]:
         """Return the range of the suffixes that begin with some tokens. It is empty if they never occur."""
-        prefix, size = list(pattern), len(pattern)
-        bounds: list[int] = []
-        for beyond in (False, True):
-            low, high = (bounds[0] if bounds else 0), len(self.suffixes)
-            while low < high:
-                middle = (low + high) // 2
-                start = int(self.suffixes[middle])
-                head = self.tokens[start : start + size].tolist()
-                if head < prefix or (beyond and head == prefix):
-                    low = middle + 1
-                else:
-                    high = middle
-            bounds.append(low)
-        return bounds[0], bounds[1]
+        prefix, size, count = list(pattern), len(pattern), len(self.suffixes)
+
+        def head(place: int) -> list[int]:
+            start = self.suffixes[place]
+            tokens: list[int] = self.tokens[start : start + size].tolist()
+            return tokens
+
+        places, reach = range(count), 1
+        first = bisect_left(places, prefix, key=head)
+        while first + reach < count and head(first + reach) == prefix:  # Most patterns are rare.
+            reach *= 2
+        return first, bisect_right(places, prefix, first, min(count, first + reach), key=head)
 
     def following(self, pattern: Tokens[int], count: int, most: int = SAMPLED) -> list[tuple[int, ...]]:
         """Return what follows some tokens where they occur.
@@ -64,14 +63,20 @@ class CorpusIndex:
             count: tokens to return for each occurrence; fewer at the end of the corpus.
             most: occurrences to look at, at most.
         """
-        first, end = self.find(pattern)
-        places = np.linspace(first, end - 1, min(most, end - first)).astype(np.int64)
-        starts = (self.suffixes[places] + len(pattern)).tolist()
-        texts = [tuple(self.tokens[start : start + count].tolist()) for start in starts]
-        return [text for text in texts if text]
+        starts = self._ends(pattern, most).tolist()
+        return [tuple(self.tokens[start : start + count].tolist()) for start in starts]
 
     def shares(self, pattern: Tokens[int], most: int) -> dict[int, float]:
         """Return the tokens that follow some tokens most often, with their shares of all of them."""
-        counts = Counter(text[0] for text in self.following(pattern, 1))
+        counts = Counter(self.tokens[self._ends(pattern, SAMPLED)].tolist())
         total = sum(counts.values())
         return {token: count / total for token, count in counts.most_common(most)}
+
+    def _ends(self, pattern: Tokens[int], most: int) -> np.ndarray:
+        """Return where some tokens end, at `most` of the places where they occur and are followed by a token."""
+        first, end = self.find(pattern)
+        suffixes = self.suffixes[first:end]
+        if len(suffixes) > most:
+            suffixes = suffixes[np.linspace(0, len(suffixes) - 1, most).astype(np.int64)]
+        ends: np.ndarray = suffixes + len(pattern)
+        return ends[ends < len(self.tokens)]
