@@ -113,8 +113,8 @@ def _base(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Method:
     if "base" in data:
         base = methods[_word("base", data["base"], methods)]
         drafters = dict.fromkeys(m.drafter for m in methods.values())
-        shapes = dict.fromkeys(m.topology for m in methods.values())
-        for axis, own, words in (("drafter", base.drafter, drafters), ("topology", base.topology, shapes)):
+        forms = dict.fromkeys(m.topology for m in methods.values())
+        for axis, own, words in (("drafter", base.drafter, drafters), ("topology", base.topology, forms)):
             if _word(axis, data.get(axis, own), words) != own:
                 raise RecipeError(
                     f"{axis} is {data[axis]!r}, and base {base.name} has {own!r}; leave out one of the two"

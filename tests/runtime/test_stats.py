@@ -38,7 +38,8 @@ def test_the_first_token_counts_for_no_speed() -> None:
     """Eleven tokens in two seconds, of which 1.2 in engines; the first one came from prefill."""
     stats = Stats(recipe="any", new_tokens=11, seconds=2.0, engine_seconds=1.2, verify_seconds=0.8)
     assert stats.tokens_per_second == pytest.approx(5.0)
-    assert (stats.overhead_fraction, stats.verify_fraction) == (pytest.approx(0.4), pytest.approx(0.4))
+    assert stats.overhead_fraction == pytest.approx(0.4)
+    assert stats.verify_fraction == pytest.approx(0.4)
 
 
 def test_nothing_is_divided_by_nothing() -> None:
