@@ -10,22 +10,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specc.cli import console
-from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, examples, flag, option
+from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalStr, examples, flag, option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from specc.training.card import Card
+    from specc.training.draft_card import DraftCard
 
 EXAMPLES = examples(
     "specc train HuggingFaceTB/SmolLM2-135M-Instruct --recipe eagle3 -o head",
     "specc train ./model --recipe eagle3 -o head --data prompts.jsonl --minutes 30",
     "specc train ./model --recipe medusa -o head --data book.txt --data code.py",
     "specc train ./model --recipe eagle3 -o head --costs model.specc --json",
+    "specc train ./model --recipe draft-model -o small --draft-layers 3",
 )
 MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
-RECIPE = "The recipe whose head is trained, such as eagle3 or medusa; a wrong name lists them all."
-OUTPUT = "The directory of the head to write."
+RECIPE = (
+    "The recipe whose head is trained, such as eagle3 or medusa, or draft-model for a draft model; a wrong name lists "
+    "them all."
+)
+OUTPUT = "The directory of the head, or of the draft model, to write."
+LAYERS = "The number of layers of a draft model that is cut from the model. It is as wide as the model."
+ASSISTANT = "A draft model to begin with, in place of one that is cut from the model. It must have the same tokenizer."
+DIVERGENCE = "The loss by which a draft model is distilled: forward-kl, reverse-kl, jensen-shannon or total-variation."
+OWN_TEXT = "The share of the text that a draft model writes itself, from 0 to 1. The model writes the rest."
 DATA = (
     "A file of prompts that the model answers: JSON lines with prompt, turns or messages, plain or .gz. A file that "
     "does not end in .jsonl, .json or .gz is text, whose pieces the model continues. May be repeated. Default: "
@@ -71,6 +80,10 @@ def command(
     learning_rate: Annotated[float, option("R", RATE, min=1e-9, rich_help_panel="Training")] = 8e-4,
     seed: Annotated[int, option("S", SEED, min=0, rich_help_panel="Training")] = 0,
     draft_vocab_size: Annotated[int, option("N", VOCABULARY, min=8, rich_help_panel="Head")] = 8192,
+    draft_layers: Annotated[int, option("N", LAYERS, min=1, rich_help_panel="Draft model")] = 2,
+    assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Draft model")] = None,
+    divergence: Annotated[str, option("NAME", DIVERGENCE, rich_help_panel="Draft model")] = "forward-kl",
+    own_text: Annotated[float, option("S", OWN_TEXT, min=0.0, max=1.0, rich_help_panel="Draft model")] = 0.5,
     bits: Annotated[int, option("B", BITS, min=8, max=16, rich_help_panel="Output")] = 16,
     work: Annotated[OptionalPath, option("DIR", WORK, rich_help_panel="Output")] = None,
     costs: Annotated[OptionalPath, option("BUNDLE", COSTS, rich_help_panel="Output")] = None,
@@ -78,19 +91,22 @@ def command(
     json: JsonOption = False,
     context: typer.Context = None,  # type: ignore[assignment]  # typer passes it
 ) -> None:
-    """Train a head that drafts for a model.
+    """Train a head, or a draft model, that drafts for a model.
 
     The model answers prompts, and its states are recorded. The head learns the model's probabilities from them. Then
     its drafts are measured on prompts that it has not seen. A run that was interrupted goes on if it is started again.
+    A draft model learns them from the model's answers and from its own, without recorded states.
     """
     if bits not in (8, 16):
         raise typer.BadParameter(f"numbers are not stored in {bits} bits; give 8 or 16", param_hint="--bits")
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
-        from specc.training.job import Options, train
+        from specc.training.job import DraftChoice, Options
+        from specc.training.jobs import training_of
         from specc.training.record import RecordingOptions
         from specc.training.trainer import TrainerOptions
 
+    train = training_of(recipe)
     with console.stages() as stage:
         card = train(
             Options(
@@ -105,6 +121,9 @@ def command(
                 self_prompts=(0 if data else prompts) if self_prompts is None else self_prompts,
                 recording_minutes=math.inf if recording_minutes is None else recording_minutes,
                 trainer=TrainerOptions(minutes=minutes, updates=updates, learning_rate=learning_rate, seed=seed),
+                draft=DraftChoice(
+                    source=assistant_model or "", layers=draft_layers, divergence=divergence, own_text=own_text
+                ),
                 draft_vocab_size=draft_vocab_size,
                 bits=bits,
                 costs=measured,
@@ -114,7 +133,7 @@ def command(
             )
         )
     if json:
-        console.emit({"head": str(output), **card.to_json()})
+        console.emit({card.kind: str(output), **card.to_json()})
     else:
         console.out().print(card_table(card, output))
 
@@ -139,22 +158,9 @@ def _costs(path: Path) -> Mapping[int, float]:
     return ratios
 
 
-def card_table(card: Card, output: Path) -> RenderableType:
-    """Draw what a head reaches, and what comes next."""
+def card_table(card: Card | DraftCard, output: Path) -> RenderableType:
+    """Draw what a head or a draft model reaches, and what comes next."""
     facts = console.facts()
-    facts.add_row("head", f"{output}, {card.parameters / 1e6:.1f} million numbers in {card.bits} bits")
-    facts.add_row("text", f"{card.recorded_tokens:,} tokens recorded, {card.trained_tokens:,} trained on")
-    facts.add_row("training", f"{card.updates} updates in {card.minutes:.1f} minutes")
-    depths = ", ".join(f"{rate:.0%}" for rate in card.acceptance.by_depth)
-    facts.add_row("right", f"{depths} at depth 1, 2, … if the tokens before were")
-    facts.add_row("chain of 4", f"{card.acceptance.chain:.2f} tokens a step on held-out prompts")
-    facts.add_row("tree of 12", f"{card.acceptance.tree:.2f} tokens a step")
-    facts.add_row("gain", _gain(card))
-    return console.stack(facts, console.text(f"Next: specc compile {card.model} --head {output} -o model.specc"))
-
-
-def _gain(card: Card) -> str:
-    if card.gain is None:
-        return "unknown; name a tuned bundle with --costs to predict it"
-    verdict = "" if card.gain.useful else "; this head is not useful on this machine"
-    return f"{card.gain.speedup:.2f} x plain decoding predicted, with chains of {card.gain.drafted}{verdict}"
+    for title, value in card.summary(str(output)).items():
+        facts.add_row(title, value)
+    return console.stack(facts, console.text(f"Next: {card.next_command(str(output))}"))

@@ -37,17 +37,20 @@ def _plan_with_rule(acceptance: str, values: Values, facts: Facts) -> MethodBloc
 DRAFT_MODEL = Method(
     name="draft-model",
     title="Speculative decoding with a draft model",
-    try_when="A model of a tenth of the size with this tokenizer exists.",
+    try_when="A model of a tenth of the size with this tokenizer exists, or 'specc train' made one.",
     about=(
         "A second, smaller model drafts a few tokens, one a call. The model runs all of them in one step. It keeps the "
         "tokens up to the first one that it would not have chosen. Its own token follows them. The more alike the two "
         "models are, the more tokens a step gives."
     ),
     paper="Leviathan et al. 2023, arXiv:2211.17192; for requests that run together BASS, Qian et al. 2024, "
-    "arXiv:2404.15778",
+    "arXiv:2404.15778; drafts that 'specc train' distils: DistillSpec, Zhou et al. 2023, arXiv:2310.08461; drafts that "
+    "it cuts from the model: Decoding Speculative Decoding, Yan et al. 2024, arXiv:2402.01528",
     departures=(
         "Acceptance is by match unless a request asks for speculative, the rule of the paper: then a seed gives the "
         "tokens of plain decoding.",
+        "A draft that is distilled keeps its tables and its last norm; DistillSpec trains all of it.",
+        "A draft that is cut from the model keeps layers at equal distances; Yan et al. prune by learned masks.",
     ),
     family=Family.SECOND_MODEL,
     drafter="draft-model",

@@ -6,8 +6,9 @@ B  sequences      L  tokens, the longest sequence's      N  L - 1 slots of a hea
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from specc.training.shards import Recording
 
+S = TypeVar("S", bound=Sized)
 JITTER = 24  # tokens by which the order of lengths is disturbed, so that each epoch has other batches
 
 
@@ -57,11 +59,11 @@ def collate(recordings: Sequence[Recording]) -> Batch:
     )
 
 
-def epoch(recordings: Sequence[Recording], tokens: int, seed: int) -> list[list[Recording]]:
+def epoch(recordings: Sequence[S], tokens: int, seed: int) -> list[list[S]]:
     """Group recordings of like length into batches, in random order.
 
     Args:
-        recordings: what to group.
+        recordings: what to group, whose lengths are tokens.
         tokens: the size of a batch, padding included. A longer sequence is a batch of its own.
         seed: of the order.
     """
@@ -72,8 +74,8 @@ def epoch(recordings: Sequence[Recording], tokens: int, seed: int) -> list[list[
     return groups
 
 
-def _groups(ordered: Sequence[Recording], tokens: int) -> Iterator[list[Recording]]:
-    group: list[Recording] = []
+def _groups(ordered: Sequence[S], tokens: int) -> Iterator[list[S]]:
+    group: list[S] = []
     longest = 0
     for recording in ordered:
         longest = max(longest, len(recording))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from specc.machine import Machine
 from specc.runtime.json_codec import to_json
 from specc.training.acceptance import CHAIN, TREE, Acceptance
-from specc.training.gain import LEAST, Gain
+from specc.training.gain import LEAST, Gain, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class Card:
         torch: the version of torch.
     """
 
+    kind: ClassVar[str] = "head"  # the key of the output's path in JSON
+
     recipe: str
     architecture: str
     model: str
@@ -70,6 +72,23 @@ class Card:
         """Return the card as plain data."""
         data: dict[str, Any] = to_json(self)
         return data
+
+    def summary(self, output: str) -> dict[str, str]:
+        """Return what a user reads after the training, by title."""
+        depths = ", ".join(f"{rate:.0%}" for rate in self.acceptance.by_depth)
+        return {
+            "head": f"{output}, {self.parameters / 1e6:.1f} million numbers in {self.bits} bits",
+            "text": f"{self.recorded_tokens:,} tokens recorded, {self.trained_tokens:,} trained on",
+            "training": f"{self.updates} updates in {self.minutes:.1f} minutes",
+            "right": f"{depths} at depth 1, 2, … if the tokens before were",
+            f"chain of {CHAIN}": f"{self.acceptance.chain:.2f} tokens a step on held-out prompts",
+            f"tree of {TREE}": f"{self.acceptance.tree:.2f} tokens a step",
+            "gain": verdict(self.gain, "this head"),
+        }
+
+    def next_command(self, output: str) -> str:
+        """Return the command that compiles the head."""
+        return f"specc compile {self.model} --head {output} -o model.specc"
 
     def texts(self, name: str) -> dict[str, str]:
         """Return the files card.json and README.md of a head with this name."""

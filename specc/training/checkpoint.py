@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from specc.heads import Head
 from specc.runtime.errors import HeadError, first_line
 
 PARTIAL = ".partial"
@@ -49,13 +48,13 @@ class Progress:
 
 
 def save_checkpoint(
-    file: Path, head: Head, optimizer: torch.optim.Optimizer, progress: Progress, settings: dict[str, Any]
+    file: Path, head: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, settings: dict[str, Any]
 ) -> None:
     """Write the head, the optimizer's moments and the progress.
 
     Args:
         file: the checkpoint.
-        head: the head.
+        head: the head, or the layers of a draft model.
         optimizer: AdamW, with one group a parameter, in the order of `head.named_parameters()`.
         progress: how far the training has come.
         settings: what a training that resumes must have in common with this one.
@@ -76,7 +75,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    file: Path, head: Head, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+    file: Path, head: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> Progress | None:
     """Load what `save_checkpoint` wrote into a head and its optimizer.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from specc.heads import Head
+from torch import nn
+
 from specc.training.acceptance import CHAIN, Acceptance
 
 LEAST = 1.05  # times as fast as plain decoding: what a head must promise to be called useful
@@ -28,11 +29,11 @@ class Gain:
     useful: bool
 
 
-def predict(head: Head, acceptance: Acceptance, costs: Mapping[int, float], parameters: int) -> Gain | None:
+def predict(head: nn.Module, acceptance: Acceptance, costs: Mapping[int, float], parameters: int) -> Gain | None:
     """Predict the gain of chains.
 
     Args:
-        head: the head.
+        head: the head, or the draft model.
         acceptance: what it reaches on held-out text.
         costs: the cost of a step of the model by its slots, as a multiple of a decode.
         parameters: of the model.
@@ -50,6 +51,19 @@ def predict(head: Head, acceptance: Acceptance, costs: Mapping[int, float], para
         return None
     speedup, drafted = max(options)
     return Gain(speedup=round(speedup, 3), drafted=drafted, step=round(step, 4), useful=speedup >= LEAST)
+
+
+def verdict(gain: Gain | None, what: str) -> str:
+    """Say in words what a gain means.
+
+    Args:
+        gain: the gain; None if no costs are known.
+        what: names what was trained.
+    """
+    if gain is None:
+        return "unknown; name a tuned bundle with --costs to predict it"
+    doubt = "" if gain.useful else f"; {what} is not useful on this machine"
+    return f"{gain.speedup:.2f} x plain decoding predicted, with chains of {gain.drafted}{doubt}"
 
 
 def expected(acceptance: Acceptance, drafted: int) -> float:

@@ -43,19 +43,37 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
+class DraftChoice:
+    """What only the training of a draft model asks for.
+
+    Attributes:
+        source: a draft model to begin with; empty cuts one from the model.
+        layers: of a draft that is cut.
+        divergence: the loss, a key of `specc.training.divergences.DIVERGENCES`.
+        own_text: the share of the text that the draft writes itself.
+    """
+
+    source: str = ""
+    layers: int = 2
+    divergence: str = "forward-kl"
+    own_text: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of `specc train`.
 
     Attributes:
         model: a hub id, a directory or a GGUF file.
-        recipe: the recipe whose head is trained.
-        output: the head's directory.
+        recipe: the recipe whose head or draft model is trained.
+        output: the directory of the head, or of the draft model.
         data: files of prompts, or of text; none takes the prompts that ship with specc.
         work: where recordings and checkpoints go.
         recording: how text is made. Its taps are the course's.
         self_prompts: how many prompts the model writes itself, besides those of `data`.
         recording_minutes: the time after which no more answers are begun.
         trainer: the options of the loop.
+        draft: what only the training of a draft model asks for.
         draft_vocab_size: tokens that the head knows.
         bits: 16 or 8 bits for each number of a matrix.
         costs: the cost of a step by its slots, as a multiple of a decode; empty if unknown.
@@ -73,6 +91,7 @@ class Options:
     recording_minutes: float = inf
     self_prompts: int = 0
     trainer: TrainerOptions
+    draft: DraftChoice = field(default_factory=DraftChoice)
     draft_vocab_size: int = 8192
     bits: int = 16
     costs: Mapping[int, float] = field(default_factory=dict)
@@ -94,7 +113,7 @@ def train(options: Options) -> Card:
         raise HeadError(f"{options.output} exists; choose another output, or --overwrite")
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
-    with _same_random_numbers(options.trainer.seed):
+    with same_random_numbers(options.trainer.seed):
         options.stage("load the model", 0, 1)
         course, teacher, parameters, recordings, held_out = _recorded(options, course_of(options.recipe))
         head, coverage = _fresh_head(options, course, teacher, recordings)
@@ -134,7 +153,7 @@ def train(options: Options) -> Card:
 
 
 @contextmanager
-def _same_random_numbers(seed: int) -> Iterator[None]:
+def same_random_numbers(seed: int) -> Iterator[None]:
     """Seed torch, and leave its random numbers as they were."""
     state = torch.get_rng_state()
     torch.manual_seed(seed)
@@ -159,7 +178,7 @@ def _recorded(
     taps = course.taps(teacher.target.layers) or (-1,)  # Without taps nothing is kept, not even the last states.
     recording = dataclasses.replace(options.recording, taps=taps)
     tokenizer = load_tokenizer(options.model)
-    ends = _ends(model)
+    ends = ends_of(model)
     prompts = read_prompts(
         options.data, tokenizer, count=recording.prompts, longest=recording.prompt_tokens, seed=recording.seed
     )
@@ -209,7 +228,7 @@ def _self_prompts(
     return text_prompts(texts, tokenizer, longest=longest, seed=seed)
 
 
-def _ends(model: PreTrainedModel) -> list[int]:
+def ends_of(model: PreTrainedModel) -> list[int]:
     """Return the tokens that end an answer."""
     config: Any = getattr(model, "generation_config", None) or model.config
     ends = config.eos_token_id

@@ -31,6 +31,8 @@ OWN_TESTS = {
     17: "test_as_much_is_accepted_as_the_values_of_the_nodes_say_if_the_draft_is_the_target",
     18: "test_staged_drafting_costs_fewer_calls_than_tokens_where_the_text_repeats",
     19: "test_bass_samples_of_each_row_of_a_batch_have_the_distribution_of_the_target",
+    21: "test_distillation_makes_drafts_be_accepted_more_often",
+    22: "test_a_cut_runs_the_layers_that_stay",
     23: "test_specdec_rejects_fewer_tokens_than_a_fixed_length_that_has_as_many_accepted",
     24: "test_pearl_drafts_while_the_target_verifies",
     25: "test_the_longest_way_through_a_model_is_shorter",

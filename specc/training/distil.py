@@ -1,0 +1,232 @@
+"""Distil a draft model: DistillSpec (Zhou et al. 2023, arXiv:2310.08461).
+
+A share of the text is written by the draft itself, as it is at that time, so that it learns where it will stand. The
+rest are answers of the model. On both, the draft's probabilities are drawn to the model's by a divergence.
+
+It departs from the paper in one point: tables and the last norm stay as they are, since a draft that was cut from the
+model has the model's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from specc.runtime.errors import HeadError
+from specc.training.answers import answer
+from specc.training.batches import epoch
+from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from specc.training.divergences import Divergence, acceptance_rates
+from specc.training.prompts import Prompt
+from specc.training.states import layers_of
+from specc.training.trainer import RECENT, TrainerOptions
+
+T = TypeVar("T")
+ROUND = 48  # prompts that are answered together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A prompt with an answer.
+
+    Attributes:
+        tokens: [n] int64.
+        prompt: the number of tokens of the prompt.
+    """
+
+    tokens: Tensor
+    prompt: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def write(
+    model: PreTrainedModel, prompts: Sequence[Prompt], tokens: int, ends: Collection[int], temperature: float, seed: int
+) -> list[Text]:
+    """Let a model answer prompts.
+
+    Args:
+        model: who answers.
+        prompts: the prompts.
+        tokens: of an answer at most.
+        ends: the tokens that end one.
+        temperature: of the samples; 0 is greedy.
+        seed: of the samples.
+    """
+    texts: list[Text] = []
+    for start in range(0, len(prompts), ROUND):
+        part = [prompt.tokens for prompt in prompts[start : start + ROUND]]
+        answers = answer(
+            model, part, count=tokens, ends=ends, temperatures=[temperature] * len(part), seed=seed + start
+        )
+        texts += [Text(tokens=torch.tensor(one.tokens), prompt=one.prompt) for one in answers]
+    return [text for text in texts if len(text) > text.prompt]
+
+
+class Distiller:
+    """A training of a draft model.
+
+    Args:
+        draft: the draft model.
+        model: the model that verifies.
+        divergence: the loss.
+        own: the share of text that the draft writes itself, from 0 to 1.
+        options: of the loop.
+        checkpoint: the file of the state.
+        settings: what a training that resumes must have in common with this one.
+    """
+
+    def __init__(
+        self,
+        draft: PreTrainedModel,
+        model: PreTrainedModel,
+        divergence: Divergence,
+        own: float,
+        options: TrainerOptions,
+        checkpoint: Path,
+        settings: dict[str, Any],
+    ) -> None:
+        self.draft, self.model, self.divergence, self.own = draft, model, divergence, own
+        self.options, self.checkpoint, self.settings = options, checkpoint, settings
+        self.layers = layers_of(draft)
+        draft.requires_grad_(False)
+        self.layers.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            self.layers.parameters(), lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.decay
+        )
+        self.progress = Progress()
+
+    def run(
+        self,
+        answers: Sequence[Text],
+        prompts: Sequence[Prompt],
+        tokens: int,
+        ends: Collection[int],
+        show: Callable[[float, float], None] = lambda part, loss: None,
+    ) -> Progress:
+        """Train until the time or the updates are over.
+
+        Args:
+            answers: those of the model.
+            prompts: what the draft answers.
+            tokens: of an answer at most.
+            ends: the tokens that end an answer.
+            show: called after each update with the part of the training that is done, and the recent mean loss.
+
+        Raises:
+            HeadError: the loss is not a number. The checkpoint is the last good state.
+        """
+        self.progress = load_checkpoint(self.checkpoint, self.layers, self.optimizer, self.settings) or self.progress
+        progress, window, saved = self.progress, [], time.monotonic()
+        while self.options.part(progress) < 1:
+            begin = time.monotonic()
+            groups = epoch(self._round(answers, prompts, tokens, ends), self.options.tokens, progress.epoch)
+            progress.seconds += time.monotonic() - begin
+            for group in groups:
+                if self.options.part(progress) >= 1:
+                    break
+                begin = time.monotonic()
+                window = [*window[-RECENT + 1 :], self._update(group)]
+                progress.seconds += time.monotonic() - begin
+                progress.tokens += sum(map(len, group))
+                if progress.updates % RECENT == 0:
+                    progress.losses[str(progress.updates)] = [round(sum(window) / len(window), 4)]
+                show(self.options.part(progress), sum(window) / len(window))
+            progress.epoch += 1
+            if time.monotonic() - saved > self.options.every:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        self.draft.eval()
+        return progress
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(self.checkpoint, self.layers, self.optimizer, self.progress, self.settings)
+
+    def _round(
+        self, answers: Sequence[Text], prompts: Sequence[Prompt], tokens: int, ends: Collection[int]
+    ) -> list[Text]:
+        """Return the text of a round: answers of the model, and what the draft writes now."""
+        number = self.progress.epoch
+        count = round(ROUND * self.own)
+        texts = list(itertools.islice(_from(answers, number * (ROUND - count)), ROUND - count))
+        if count:
+            part = list(itertools.islice(_from(prompts, number * count), count))
+            seed = (self.options.seed + 1) * 1009 + number * ROUND
+            texts += write(self.draft, part, tokens, ends, temperature=1.0, seed=seed)
+        return texts
+
+    def _update(self, group: Sequence[Text]) -> float:
+        """Change the weights once, and return the loss."""
+        self.draft.train()
+        for one in self.optimizer.param_groups:
+            one["lr"] = self.options.rate(self.progress)
+        self.optimizer.zero_grad()
+        loss = self.divergence(*both_logits(self.draft, self.model, group))
+        if torch.isfinite(loss):
+            torch.autograd.backward(loss)
+            norm = torch.nn.utils.clip_grad_norm_(self.layers.parameters(), self.options.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            self.save()
+            raise HeadError(
+                f"the loss of update {self.progress.updates + 1} is {float(loss.detach())}; the last good state is in "
+                f"{self.checkpoint}; train again with a lower --learning-rate"
+            )
+        self.optimizer.step()
+        self.progress.updates += 1
+        return float(loss.detach())
+
+
+def both_logits(draft: PreTrainedModel, model: PreTrainedModel, group: Sequence[Text]) -> tuple[Tensor, Tensor]:
+    """Return the logits of a draft and of its model in all rows that foretell tokens of answers, [M, V] each."""
+    tokens = pad_sequence([text.tokens for text in group], batch_first=True)
+    columns = torch.arange(tokens.shape[1] - 1)
+    rows = torch.stack([(columns >= text.prompt - 1) & (columns < len(text) - 1) for text in group])
+    for each in (draft, model):
+        each.set_attn_implementation("sdpa")
+    logits = draft(input_ids=tokens[:, :-1], use_cache=False).logits[rows]
+    with torch.no_grad():
+        model_logits = model(input_ids=tokens[:, :-1], use_cache=False).logits[rows]
+    return logits.float(), model_logits.float()
+
+
+@torch.no_grad()
+def alphas(draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text]) -> list[float]:
+    """Return for each text how often speculative sampling accepts a token of the draft, in the mean over its answer."""
+    draft.eval()
+    return [float(acceptance_rates(*both_logits(draft, model, [text])).mean()) for text in texts]
+
+
+@torch.no_grad()
+def ranks(draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text], depths: int) -> list[np.ndarray]:
+    """Return the rank of the text's token among the draft's choices, [depths, R] for each text.
+
+    Column r is the draft whose root is the token before token r + 1 of the answer. The draft reads the text itself, so
+    its rank at a depth is that of the first depth, as many rows later.
+    """
+    draft.eval()
+    results = []
+    for text in texts:
+        logits, _ = both_logits(draft, model, [text])
+        scores = logits.gather(1, text.tokens[text.prompt :, None])
+        rank = (logits > scores).sum(-1)
+        shifted = [torch.nn.functional.pad(rank[depth:], (0, depth)) for depth in range(depths)]
+        results.append(torch.stack(shifted).numpy())
+    return results
+
+
+def _from(items: Sequence[T], start: int) -> Iterator[T]:
+    """Yield items in circles, from the item of a number on."""
+    return (items[(start + index) % len(items)] for index in itertools.count())

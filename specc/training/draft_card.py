@@ -1,0 +1,107 @@
+"""The card of a draft model: how it was distilled, and what it reaches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from specc.machine import Machine
+from specc.runtime.json_codec import to_json
+from specc.training.acceptance import CHAIN, Acceptance
+from specc.training.gain import Gain, verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftCard:
+    """The facts of a distilled draft model.
+
+    Attributes:
+        recipe: how it was trained.
+        model: the model that it drafts for.
+        source: the draft model that it was before; empty if it was cut from the model.
+        layers: the model's layers that it was cut from; empty for a draft model of its own.
+        command: the command line.
+        data: the files of prompts; empty for the prompts that ship with specc.
+        divergence: the loss.
+        own_text: the share of the text that the draft wrote itself.
+        parameters: numbers of the draft model.
+        minutes: of the updates.
+        updates: of the weights.
+        trained_tokens: tokens that the updates saw.
+        losses: the mean loss of the last updates.
+        alpha_before: how often speculative sampling accepted a drafted token before the training, on held-out answers.
+        alpha: how often it does now.
+        acceptance: on greedy answers to held-out prompts.
+        gain: the predicted gain, or None if no costs are known.
+        machine: where it was trained.
+        seed: of everything random.
+        torch: the version of torch.
+    """
+
+    kind: ClassVar[str] = "draft_model"  # the key of the output's path in JSON
+
+    recipe: str
+    model: str
+    source: str
+    layers: tuple[int, ...]
+    command: str
+    data: tuple[str, ...]
+    divergence: str
+    own_text: float
+    parameters: int
+    minutes: float
+    updates: int
+    trained_tokens: int
+    losses: tuple[float, ...]
+    alpha_before: float
+    alpha: float
+    acceptance: Acceptance
+    gain: Gain | None
+    machine: Machine
+    seed: int
+    torch: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as plain data."""
+        data: dict[str, Any] = to_json(self)
+        return data
+
+    def summary(self, output: str) -> dict[str, str]:
+        """Return what a user reads after the training, by title."""
+        depths = ", ".join(f"{rate:.0%}" for rate in self.acceptance.by_depth)
+        return {
+            "draft model": f"{output}, {self.parameters / 1e6:.1f} million numbers, {self._origin()}",
+            "training": f"{self.updates} updates in {self.minutes:.1f} minutes, {self.trained_tokens:,} tokens",
+            "accepted": f"{self.alpha:.1%} of sampled tokens, {self.alpha_before:.1%} before",
+            "right": f"{depths} at depth 1, 2, … if the tokens before were",
+            f"chain of {CHAIN}": f"{self.acceptance.chain:.2f} tokens a step on held-out prompts",
+            "gain": verdict(self.gain, "this draft model"),
+        }
+
+    def next_command(self, output: str) -> str:
+        """Return the command that compiles the draft model."""
+        return f"specc compile {self.model} --assistant-model {output} -o model.specc"
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Return the files card.json and README.md of a draft model with this name."""
+        lines = "\n".join(f"- {title}: {value}" for title, value in self.summary(name).items())
+        prompts = ", ".join(self.data) or "those that ship with specc (Apache-2.0)"
+        readme = f"""# {name}
+
+A model that drafts for {self.model}. It was distilled by `specc train`.
+
+{lines}
+- loss: {self.divergence}; the draft wrote {self.own_text:.0%} of the text itself
+- prompts: {prompts}
+
+```sh
+{self.command}
+```
+"""
+        return {"card.json": json.dumps(self.to_json(), indent=2) + "\n", "README.md": readme}
+
+    def _origin(self) -> str:
+        if self.source:
+            return f"from {self.source}"
+        return f"layers {', '.join(map(str, self.layers))} of the model"

@@ -1,0 +1,67 @@
+"""A whole training of a tiny draft model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from specc.huggingface import load_model
+from specc.runtime.errors import HeadError
+from specc.training.draft_job import train_draft
+from specc.training.job import DraftChoice, Options
+from specc.training.record import RecordingOptions
+from specc.training.trainer import TrainerOptions
+
+pytestmark = pytest.mark.torch
+
+
+def options(model: Path, output: Path) -> Options:
+    return Options(
+        model=str(model),
+        recipe="draft-model",
+        output=output,
+        work=output.with_name("work"),
+        recording=RecordingOptions(taps=(), prompts=24, answer_tokens=8, held_out=4),
+        trainer=TrainerOptions(updates=2, tokens=600),
+        draft=DraftChoice(layers=1),
+        costs={1: 1.0, 2: 1.1, 4: 1.2, 8: 1.6},
+    )
+
+
+def test_a_draft_model_is_written_with_its_card_and_a_second_run_begins_where_the_first_ended(
+    model: Path, tmp_path: Path
+) -> None:
+    card = train_draft(options(model, tmp_path / "d"))
+    draft, whole = load_model(str(tmp_path / "d")), load_model(str(model))
+    assert (draft.config.num_hidden_layers, card.layers, card.updates) == (1, (0,), 2)
+    assert json.loads((tmp_path / "d" / "card.json").read_text()) == json.loads(json.dumps(card.to_json()))
+    assert "1 updates" not in (tmp_path / "d" / "README.md").read_text() and card.gain is not None
+    assert (tmp_path / "d" / "tokenizer.json").is_file()
+    ours, theirs = draft.get_parameter("model.norm.weight"), whole.get_parameter("model.norm.weight")
+    assert torch.equal(ours, theirs)
+    weights = [each.get_parameter("model.layers.0.mlp.up_proj.weight") for each in (draft, whole)]
+    assert not torch.equal(*weights)
+    stages: list[str] = []
+    choice = replace(options(model, tmp_path / "d"), overwrite=True, stage=lambda title, *parts: stages.append(title))
+    assert train_draft(choice).alpha == card.alpha and not [title for title in stages if title.startswith("distil")]
+
+
+def test_a_draft_model_to_begin_with_is_distilled_as_it_is(model: Path, tmp_path: Path) -> None:
+    choice = replace(options(model, tmp_path / "d"), draft=DraftChoice(source=str(model), own_text=0.0))
+    card = train_draft(choice)
+    assert card.layers == () and card.source == str(model)
+    assert card.alpha_before == pytest.approx(1, abs=1e-3)
+
+
+def test_an_output_that_exists_and_too_many_layers_are_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    with pytest.raises(HeadError, match="exists; choose another output, or --overwrite"):
+        train_draft(options(model, tmp_path / "d"))
+    with pytest.raises(HeadError, match=r"give 1\.\.2"):
+        train_draft(replace(options(model, tmp_path / "e"), draft=DraftChoice(layers=3)))
+    with pytest.raises(HeadError, match="unknown divergence"):
+        train_draft(replace(options(model, tmp_path / "e"), draft=DraftChoice(divergence="l2")))
