@@ -47,6 +47,7 @@ HEADS = {
     "eagle3": HeadFacts(),
     "hydra": HeadFacts(attends=False),
     "hydra_plus_plus": HeadFacts(context_layers=1),
+    "judge": HeadFacts(recurrent=False, attends=False),
     "medusa": STACKED,
     "mtp": HeadFacts(),
     "peagle": HeadFacts(recurrent=False),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from specc.training.card import Card
     from specc.training.draft_card import DraftCard
+    from specc.training.judge_job import JudgeCard
 
 EXAMPLES = examples(
     "specc train HuggingFaceTB/SmolLM2-135M-Instruct --recipe eagle3 -o head",
@@ -158,7 +159,7 @@ def _costs(path: Path) -> Mapping[int, float]:
     return ratios
 
 
-def card_table(card: Card | DraftCard, output: Path) -> RenderableType:
+def card_table(card: Card | DraftCard | JudgeCard, output: Path) -> RenderableType:
     """Draw what a head or a draft model reaches, and what comes next."""
     facts = console.facts()
     for title, value in card.summary(str(output)).items():

@@ -15,6 +15,7 @@ from specc.heads.fspad import Fspad
 from specc.heads.guess_slots import PromptTokens
 from specc.heads.head import Head, HeadConfig
 from specc.heads.hydra import Hydra
+from specc.heads.judge import Judge
 from specc.heads.medusa import Medusa
 from specc.heads.peagle import Peagle
 from specc.heads.recurrent_drafter import RecurrentDrafter
@@ -37,6 +38,7 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "clover_2": Clover,
     "amphista": Amphista,
     "ppd": PromptTokens,
+    "judge": Judge,
 }
 
 

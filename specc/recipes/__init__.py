@@ -37,6 +37,7 @@ from specc.recipes.guesses import (
     TR_JACOBI,
 )
 from specc.recipes.heads import ADAEAGLE, EAGLE, EAGLE2, EAGLE3, EAGLE3_LOOKUP, EAGLE3_TREE, FALCON, FSPAD, MTP, PEAGLE
+from specc.recipes.judge import JUDGE
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
 from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE, FS_GEN_PROXY
@@ -125,6 +126,7 @@ METHODS = table(
     CONTRASTIVE,
     SPECDEC_PLUS_PLUS,
     SPECDEC,
+    JUDGE,
     BILD,
     ENTROPY_ADAPTIVE,
     SPECTR,

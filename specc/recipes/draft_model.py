@@ -29,7 +29,7 @@ def _plan_draft_model(values: Values, facts: Facts) -> MethodBlocks:
     return MethodBlocks(verify, draft_model(Tree.chain(1)), length_arguments(values))
 
 
-def _plan_with_rule(acceptance: str, values: Values, facts: Facts) -> MethodBlocks:
+def plan_with_rule(acceptance: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan a draft model, and give the values that belong to the acceptance rule to it."""
     return replace(_plan_draft_model(values, facts), rule=rule_parameters(acceptance, values))
 
@@ -108,7 +108,7 @@ CONTRASTIVE = Method(
     drafter="draft-model",
     topology="chain",
     length="confidence",
-    plan=partial(_plan_with_rule, "contrastive"),
+    plan=partial(plan_with_rule, "contrastive"),
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
         "assistant_confidence_threshold": CONFIDENCE,
@@ -144,7 +144,7 @@ SPECDEC = Method(
     family=Family.SECOND_MODEL,
     drafter="draft-model",
     topology="chain",
-    plan=partial(_plan_with_rule, "top_beta"),
+    plan=partial(plan_with_rule, "top_beta"),
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.copy, "tokens a draft", "25"),
         "beta": Parameter(5, "lossy: the number of likeliest tokens among which a token must be; 1 is lossless", "5"),
@@ -172,7 +172,7 @@ BILD = Method(
     topology="chain",
     length="fallback",
     schedule="routed",
-    plan=partial(_plan_with_rule, "distance"),
+    plan=partial(plan_with_rule, "distance"),
     parameters={
         "num_speculative_tokens": Parameter(10, "tokens of the small model in a row at most", "10"),
         "fallback_threshold": Parameter(

@@ -10,9 +10,14 @@ from specc.training.courses import COURSES
 from specc.training.draft_card import DraftCard
 from specc.training.draft_job import train_draft
 from specc.training.job import Options, train
+from specc.training.judge_job import JudgeCard, train_judge
 
-Training = Callable[[Options], Card | DraftCard]
-TRAININGS: Mapping[str, Training] = {**dict.fromkeys(COURSES, train), "draft-model": train_draft}
+Training = Callable[[Options], Card | DraftCard | JudgeCard]
+TRAININGS: Mapping[str, Training] = {
+    **dict.fromkeys(COURSES, train),
+    "draft-model": train_draft,
+    "judge": train_judge,
+}
 
 
 def training_of(recipe: str) -> Training:
