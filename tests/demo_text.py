@@ -49,7 +49,9 @@ class Text:
         taps, size = course.taps(self.teacher.target.layers), self.teacher.target.hidden_size
 
         def with_taps(one: Recording) -> Recording:
-            states = dict(zip(TAPS, one.states.split(size, -1), strict=True)) | {self.teacher.target.layers: one.final}
+            states = dict(zip(TAPS, torch.split(one.states, size, -1), strict=True)) | {
+                self.teacher.target.layers: one.final
+            }
             return replace(one, states=torch.cat([states[tap] for tap in taps], -1))
 
         return replace(

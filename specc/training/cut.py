@@ -50,4 +50,5 @@ def cut(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
             weights[places[start] + name.removeprefix(start)] = weight
     draft.load_state_dict(weights)
     draft.tie_weights()
-    return draft.eval()
+    draft.train(False)
+    return draft

@@ -128,7 +128,8 @@ class Distiller:
             HeadError: the loss is not a number. The checkpoint is the last good state.
         """
         self.progress = load_checkpoint(self.checkpoint, self.layers, self.optimizer, self.settings) or self.progress
-        progress, window, saved = self.progress, [], time.monotonic()
+        progress, saved = self.progress, time.monotonic()
+        window: list[float] = []
         while self.options.part(progress) < 1:
             begin = time.monotonic()
             groups = epoch(self._round(answers, prompts, tokens, ends), self.options.tokens, progress.epoch)
@@ -148,7 +149,7 @@ class Distiller:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        self.draft.eval()
+        self.draft.train(False)
         return progress
 
     def save(self) -> None:
@@ -205,7 +206,7 @@ def both_logits(draft: PreTrainedModel, model: PreTrainedModel, group: Sequence[
 @torch.no_grad()
 def alphas(draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text]) -> list[float]:
     """Return for each text how often speculative sampling accepts a token of the draft, in the mean over its answer."""
-    draft.eval()
+    draft.train(False)
     return [float(acceptance_rates(*both_logits(draft, model, [text])).mean()) for text in texts]
 
 
@@ -216,7 +217,7 @@ def ranks(draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text],
     Column r is the draft whose root is the token before token r + 1 of the answer. The draft reads the text itself, so
     its rank at a depth is that of the first depth, as many rows later.
     """
-    draft.eval()
+    draft.train(False)
     results = []
     for text in texts:
         logits, _ = both_logits(draft, model, [text])

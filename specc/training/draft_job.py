@@ -20,7 +20,7 @@ from specc.training.cut import cut, kept_layers
 from specc.training.distil import Distiller, alphas, ranks, write
 from specc.training.divergences import divergence_of
 from specc.training.draft_card import DraftCard
-from specc.training.gain import predict
+from specc.training.gain import predict_chains
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
 from specc.training.prompts import read_prompts
 from specc.training.states import layers_of
@@ -77,7 +77,7 @@ def train_draft(options: Options) -> DraftCard:
         options.stage("measure the draft model", 0, 1)
         after = alphas(draft, model, sampled)
         acceptance = summary(ranks(draft, model, greedy, DEPTHS))
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        size, whole = (sum(parameter.numel() for parameter in each.parameters()) for each in (draft, model))
         card = DraftCard(
             recipe=options.recipe,
             model=options.model,
@@ -87,7 +87,7 @@ def train_draft(options: Options) -> DraftCard:
             data=tuple(file.name for file in options.data),
             divergence=choice.divergence,
             own_text=choice.own_text,
-            parameters=sum(parameter.numel() for parameter in draft.parameters()),
+            parameters=size,
             minutes=round(progress.seconds / 60, 2),
             updates=progress.updates,
             trained_tokens=progress.tokens,
@@ -95,7 +95,7 @@ def train_draft(options: Options) -> DraftCard:
             alpha_before=round(sum(before) / len(before), 4),
             alpha=round(sum(after) / len(after), 4),
             acceptance=acceptance,
-            gain=predict(draft, acceptance, options.costs, parameters),
+            gain=predict_chains(size / whole, lambda drafted: drafted + 1, acceptance, options.costs),
             machine=machine.describe(),
             seed=options.trainer.seed,
             torch=torch.__version__,

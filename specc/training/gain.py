@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import nn
-
+from specc.heads import Head
 from specc.training.acceptance import CHAIN, Acceptance
 
 LEAST = 1.05  # times as fast as plain decoding: what a head must promise to be called useful
@@ -29,11 +28,11 @@ class Gain:
     useful: bool
 
 
-def predict(head: nn.Module, acceptance: Acceptance, costs: Mapping[int, float], parameters: int) -> Gain | None:
+def predict(head: Head, acceptance: Acceptance, costs: Mapping[int, float], parameters: int) -> Gain | None:
     """Predict the gain of chains.
 
     Args:
-        head: the head, or the draft model.
+        head: the head.
         acceptance: what it reaches on held-out text.
         costs: the cost of a step of the model by its slots, as a multiple of a decode.
         parameters: of the model.
@@ -42,10 +41,27 @@ def predict(head: nn.Module, acceptance: Acceptance, costs: Mapping[int, float],
         The gain of the best chain, or None if no cost is known.
     """
     step = sum(parameter.numel() for parameter in head.parameters()) / parameters
+    return predict_chains(step, head.step_slots, acceptance, costs)
+
+
+def predict_chains(
+    step: float, slots: Callable[[int], int], acceptance: Acceptance, costs: Mapping[int, float]
+) -> Gain | None:
+    """Predict the gain of chains by what a draft step costs.
+
+    Args:
+        step: the cost of a draft step, as a share of a decode.
+        slots: returns the slots of the step that verifies so many drafted tokens.
+        acceptance: what the drafts reach on held-out text.
+        costs: the cost of a step of the model by its slots, as a multiple of a decode.
+
+    Returns:
+        The gain of the best chain, or None if no cost is known.
+    """
     options = [
-        (expected(acceptance, drafted) / (_cost(costs, head.step_slots(drafted)) + drafted * step), drafted)
+        (expected(acceptance, drafted) / (_cost(costs, slots(drafted)) + drafted * step), drafted)
         for drafted in range(1, min(CHAIN, len(acceptance.by_depth)) + 1)
-        if max(costs, default=0) >= head.step_slots(drafted)
+        if max(costs, default=0) >= slots(drafted)
     ]
     if not options:
         return None

@@ -133,7 +133,7 @@ def fit(states: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
         torch.autograd.backward(total)
         return float(total.detach())
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch has no types here
     own = (weight / scale).detach()
     return own[None], (bias - own @ mean).detach()
 

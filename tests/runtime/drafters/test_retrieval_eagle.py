@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from toys import World, prompts, propose
 
 from specc.runtime.drafters import Drafting
@@ -12,7 +14,7 @@ from specc.runtime.sequence import Sequence
 def test_both_trees_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text() -> None:
     """The fused tree has room for the head's whole tree and for the retrieved nodes."""
     texts = prompts(4, seed=9)
-    recipes = {
+    recipes: dict[str, tuple[str, dict[str, Any]]] = {
         "retrieval": ("rasd", {}),
         "draft": ("eagle2", {"num_speculative_tokens": 11, "step_costs": []}),
         "fused": ("rasd-eagle2", {"num_speculative_tokens": 19, "retrieved_tokens": 8}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,11 +29,11 @@ def test_a_draft_has_fewer_layers_than_the_model(count: int) -> None:
 
 @torch.no_grad()
 def test_a_cut_runs_the_layers_that_stay(model: Path) -> None:
-    whole = load_model(str(model))
-    draft = cut(whole, [0, 2])
+    whole: Any = load_model(str(model))
+    draft: Any = cut(whole, [0, 2])
     ids = torch.arange(9)[None]
     assert draft.config.num_hidden_layers == 2 and draft.config.hidden_size == whole.config.hidden_size
-    layers = whole.get_submodule("model.layers")
+    layers: Any = whole.get_submodule("model.layers")
     del layers[1]
     for index, layer in enumerate(layers):
         layer.self_attn.layer_idx = index
