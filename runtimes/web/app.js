@@ -43,6 +43,7 @@ let results = new Map();
 /** @type {Map<string, string>} */
 let answers = new Map();
 let current = "";
+let runs = 0;
 
 /** @type {Record<string, (message: any) => void>} */
 const ACTIONS = { progress: showProgress, ready, step, end, error };
@@ -105,11 +106,13 @@ function ready({ source, recipes, recipe: name, note, lacking, context, samples 
 }
 
 function start() {
+  runs++;
   find("error").hidden = true;
   results = new Map();
   answers = new Map();
   find("speeds").replaceChildren();
   find("verdict").textContent = "";
+  find("warming").hidden = true;
   queue = recipe.value !== PLAIN && compare.checked ? [PLAIN] : [];
   run.disabled = true;
   stop.disabled = false;
@@ -200,6 +203,8 @@ function showSpeeds() {
   const same = answers.get(recipe.value) === answers.get(PLAIN);
   const ratio = speed(fast) / speed(plain);
   find("verdict").textContent = `${ratio.toFixed(2)} × the speed; ${same ? "both texts are equal" : "the texts differ"}`;
+  // The answer that came first paid for the compilation.
+  find("warming").hidden = runs > 1;
 }
 
 /** @param {{ message: string }} message */

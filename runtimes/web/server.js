@@ -46,7 +46,7 @@ export async function serve(bundle, { port = 0, report } = {}) {
       return;
     }
     if (request.method !== "GET") return refuse(405);
-    send(response, bundle, request.url ?? "/").catch(() => refuse(404));
+    send(request, response, bundle).catch(() => refuse(404));
   });
   await new Promise((resolve, reject) => server.once("error", reject).listen(port, HOST, () => resolve(null)));
   const address = /** @type {import("node:net").AddressInfo} */ (server.address());
@@ -71,16 +71,22 @@ function fileOf(bundle, url) {
 }
 
 /**
+ * Sends a file, or says that the browser's copy is still right. Browsers keep what they compiled of such files, too.
+ * @param {import("node:http").IncomingMessage} request
  * @param {import("node:http").ServerResponse} response
  * @param {string} bundle
- * @param {string} url
  */
-async function send(response, bundle, url) {
-  const file = fileOf(bundle, url);
-  const { size } = await stat(file);
+async function send(request, response, bundle) {
+  const file = fileOf(bundle, request.url ?? "/");
+  const { size, mtimeMs } = await stat(file);
   const type = TYPES[/** @type {keyof typeof TYPES} */ (extname(file))] ?? "application/octet-stream";
+  const headers = { ...HEADERS, "Content-Type": type, "Cache-Control": "no-cache", ETag: `"${size}-${mtimeMs}"` };
+  if (request.headers["if-none-match"] === headers.ETag) {
+    response.writeHead(304, headers).end();
+    return;
+  }
   const stream = createReadStream(file);
   await new Promise((resolve, reject) => stream.once("open", resolve).once("error", reject));
-  response.writeHead(200, { ...HEADERS, "Content-Type": type, "Content-Length": size });
+  response.writeHead(200, { ...headers, "Content-Length": size });
   stream.pipe(response).on("error", () => stream.destroy());
 }
