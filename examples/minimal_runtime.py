@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-DRAFTERS = ("plain", "prompt-lookup", "token-recycling")
+VERSIONS = {"plain": 1, "prompt-lookup": 1, "token-recycling": 1, "match": 1}  # Of the algorithms that are here.
 
 
 class Engine:
     """An engine over the rows of one cache. Its arrays are bound once, and the rows are written in place."""
 
     def __init__(self, spec: dict[str, Any], session: Any, rows: dict[str, np.ndarray]) -> None:
-        self.topology, self.slots, self.rows = spec["block"]["topology"], spec["inputs"][0]["shape"][1], rows
+        self.parents, self.slots, self.rows = spec["block"]["topology"]["parents"], spec["inputs"][0]["shape"][1], rows
         self.arrays: dict[str, np.ndarray] = {}
         self.session, self.binding = session, session.io_binding()
         for tensors, bind in ((spec["inputs"], self.binding.bind_input), (spec["outputs"], self.binding.bind_output)):
@@ -45,40 +45,34 @@ class Engine:
         self.session.run_with_iobinding(self.binding)
         return self.arrays
 
-    def fits(self, parents: list[int]) -> bool:
-        """Tell whether the engine has the tree of a draft baked in."""
-        return bool(self.topology["parents"][: len(parents)] == parents)
-
     def commit(self, past_len: int, path: list[int]) -> None:
         """Move the rows of a path of slots behind the first `past_len` rows."""
-        if path[-1] >= len(path):
-            for rows in self.rows.values():
-                rows[0, :, past_len : past_len + len(path)] = rows[0][:, [past_len + slot for slot in path]]
+        for rows in self.rows.values() if path[-1] >= len(path) else ():
+            rows[0, :, past_len : past_len + len(path)] = rows[0][:, [past_len + slot for slot in path]]
 
 
 class Runtime:
     """A bundle with the caches of one sequence."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        """Check a bundle. The process ends with one line if the bundle was changed."""
+        """Check a bundle. Raise ValueError if it was changed, or is of a schema that this program does not know."""
         content = (path / "manifest.json").read_bytes()
         if hashlib.sha256(content[:-68] + b"0" * 64 + content[-4:]).hexdigest().encode() != content[-68:-4]:
-            sys.exit(f"{path}: the manifest was changed, or its schema is 1; compile the bundle again")
+            raise ValueError(f"{path}: the manifest was changed, or its schema is 1; compile the bundle again")
         self.path, self.manifest = path, json.loads(content)
+        if self.manifest["schema"] not in (2, 3) or not 0 <= self.manifest["near_tie_tolerance"] <= 1:
+            raise ValueError(f"{path}: the schema is not 2 or 3, or the tolerance is not 0 to 1; compile it again")
         for name, file in self.manifest["files"].items():
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != file["sha256"]:
-                sys.exit(f"{path / name} was changed; compile the bundle again")
+                raise ValueError(f"{path / name} was changed; compile the bundle again")
         self.specs = {engine["name"]: engine for engine in self.manifest["engines"] if engine["backend"] == "onnx"}
         self.options = onnxruntime.SessionOptions()
         self.options.intra_op_num_threads = threads
         self.sessions: dict[str, Any] = {}  # By file: several engines are one file.
         self.engines: dict[str, Engine] = {}
-        cache = self.manifest["caches"]["target"]
-        self.rows = {
-            f"{layer}.{kind}": np.zeros((1, heads, cache["capacity"], size), cache["dtype"])
-            for layer, (heads, size) in cache["layers"].items()
-            for kind in ("key", "value")
-        }
+        kv = self.manifest["caches"]["target"]
+        shapes = {f"{name}.{kind}": shape for name, shape in kv["layers"].items() for kind in ("key", "value")}
+        self.rows = {row: np.zeros((1, h, kv["capacity"], size), kv["dtype"]) for row, (h, size) in shapes.items()}
 
     def engine(self, name: str) -> Engine:
         """Return an engine of the target. It is loaded when it is first used."""
@@ -100,7 +94,7 @@ class Runtime:
             tokens += new
             yield from new
             draft, parents = propose(recipe, tokens, successors)
-            engine = next(e for e in map(self.engine, recipe["verify"]) if e.fits(parents))
+            engine = next(e for e in map(self.engine, recipe["verify"]) if e.parents[: len(parents)] == parents)
             outputs = engine.run(draft, len(tokens) - 1)
             ids = outputs["ids"][0].tolist()
             path = accept(draft, parents, ids)
@@ -109,18 +103,23 @@ class Runtime:
                 successors |= dict(zip(draft, outputs["top_ids"][0].tolist(), strict=False))
             new = [*(draft[slot] for slot in path[1:]), ids[path[-1]]]
 
+    def golden_cases(self) -> list[dict[str, Any]]:
+        """Read the golden cases. Raise ValueError if there are none, or if they cannot be of this model."""
+        cases = [json.loads(line) for line in (self.path / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
+        tokens = {token for case in cases for token in case["prompt_ids"] + case["token_ids"]}
+        whole = all(case["prompt_ids"] and 0 < len(case["token_ids"]) == len(case["gaps"]) for case in cases)
+        if not cases or not whole or not tokens <= set(range(self.manifest["model"]["vocab_size"])):
+            raise ValueError("golden.jsonl has no cases, or some that are not of this model; compile the bundle again")
+        return cases
+
     def replay(self, recipe: dict[str, Any]) -> Counter[str]:
         """Decode each golden prompt by a recipe, and count how the tokens compare with the golden ones."""
-        eos, verdicts = self.manifest["model"]["eos_token_ids"], Counter[str]()
-        for line in (self.path / "golden.jsonl").read_text(encoding="utf-8").splitlines():
-            case, verdict = json.loads(line), "identical"
+        verdicts, tolerance = Counter[str](), min(self.manifest["near_tie_tolerance"], 0.001)
+        for case in self.golden_cases():
             answer = self.generate(case["prompt_ids"], recipe)
-            for golden, gap, token in zip(case["token_ids"], case["gaps"], answer, strict=False):
-                if token != golden:
-                    verdict = "near-tie" if gap < self.manifest["near_tie_tolerance"] else "diverged"
-                if token != golden or token in eos:
-                    break
-            verdicts[verdict] += 1
+            triples = zip(case["token_ids"], case["gaps"], answer, strict=False)
+            gap = next((gap for golden, gap, token in triples if token != golden), None)
+            verdicts["identical" if gap is None else "near-tie" if gap < tolerance else "diverged"] += 1
         return verdicts
 
 
@@ -158,19 +157,22 @@ def accept(draft: list[int], parents: list[int], ids: list[int]) -> list[int]:
         paths = longer
 
 
-def main() -> None:
-    """Replay the golden outputs, and print a line for each recipe."""
-    runtime = Runtime(Path(sys.argv[1]))
-    failed = False
+def main() -> bool:
+    """Replay the golden outputs, and print a line for each recipe. Return whether a recipe diverged."""
+    runtime, failed = Runtime(Path(sys.argv[1])), False
     for recipe in runtime.manifest["recipes"]:
-        if recipe["drafter"] in DRAFTERS and recipe["acceptance"] == "match":
-            verdicts = runtime.replay(recipe)
-            failed |= verdicts["diverged"] > 0
-            print(f"{recipe['name']:20}", ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
-        else:
-            print(f"{recipe['name']:20} not replayed: this runtime has no drafter {recipe['drafter']!r}")
-    sys.exit(failed)
+        needs = {recipe[kind]: recipe.get(f"{kind}_version", 1) for kind in ("drafter", "acceptance")}
+        if lacks := [f"{name}, version {version}" for name, version in needs.items() if VERSIONS.get(name) != version]:
+            print(f"{recipe['name']:20} not replayed: this runtime lacks {' and '.join(lacks)}")
+            continue
+        verdicts = runtime.replay(recipe)
+        failed |= verdicts["diverged"] > 0
+        print(f"{recipe['name']:20}", ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except Exception as e:  # Bundles come from strangers. Whatever fails, one line says it.
+        sys.exit(f"{type(e).__name__}: {e}".splitlines()[0])

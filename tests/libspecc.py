@@ -71,7 +71,7 @@ def built(sanitizers: str = "") -> Path:
     options = [f"-DSPECC_JSON_INCLUDE={include}", f"-DSPECC_SANITIZE={sanitizers}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"]
     for command in (
         ["cmake", "-S", str(ROOT / "runtimes" / "c"), "-B", str(folder), "-G", "Ninja", *options],
-        ["cmake", "--build", str(folder), "--parallel", "2"],
+        ["cmake", "--build", str(folder), "--parallel", "2", "--target", "all", "specc-manifests", "specc-stub"],
     ):
         result = subprocess.run(command, env=os.environ | {"PATH": tools}, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr

@@ -7,20 +7,8 @@
 // The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used. Engines have one thread, so that
 // processor seconds compare.
 
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { readGolden } from "./golden.js";
 import { open } from "./index.js";
-
-/**
- * Reads the golden cases of a bundle, and how near two logits are for either to be right.
- * @param {string} bundle
- */
-function readGolden(bundle) {
-  const lines = readFileSync(join(bundle, "golden.jsonl"), "utf8").split("\n");
-  const cases = lines.filter((line) => line.trim()).map((line) => JSON.parse(line));
-  if (!cases.length) throw new Error(`${join(bundle, "golden.jsonl")} has no golden cases; compile the bundle again`);
-  return { cases, tolerance: JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8")).near_tie_tolerance };
-}
 
 function processorSeconds() {
   const { user, system } = process.cpuUsage();

@@ -148,3 +148,31 @@ def test_the_page_names_every_backend_drafter_rule_and_type_of_weights() -> None
     names = {m.drafter for m in METHODS.values()} | {m.acceptance for m in METHODS.values()}
     names |= {f.stem for f in (root / "acceptance").glob("[a-z]*.py")} | set(BACKENDS) | set(block.WEIGHTS)
     assert {name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", PAGE)} == set()
+
+
+def files_of(folder: str) -> list[str]:
+    """Return the names of the modules of a folder of the runtime: each has one drafter, or one rule."""
+    return sorted(file.stem for file in (ROOT / "runtime" / folder).glob("[a-z]*.py"))
+
+
+def rows_of(section: str) -> list[tuple[str, str]]:
+    """Return the first two cells of the rows of a section's table."""
+    text = PAGE.partition(f"### {section}")[2].partition("\n## ")[0].partition("\n### ")[0]
+    return re.findall(r"^\| (`.*?) \| (.*?)\| ", text, re.MULTILINE)
+
+
+def test_the_page_has_each_acceptance_rule_with_its_parameters_and_the_version_that_specc_has() -> None:
+    from specc.runtime.method import VERSIONS, load_acceptance
+
+    expected = {}
+    for name in files_of("acceptance"):
+        rule = load_acceptance(name)
+        defaults = inspect.signature(rule).parameters
+        expected[f"`{name}`"] = ", ".join(f"`{parameter}` {defaults[parameter].default}" for parameter in rule.ranges)
+    assert {name: parameters.strip() for name, parameters in rows_of("Acceptance rules")} == expected
+    assert not VERSIONS, "the page describes version 1 of each drafter and rule; describe the others, too"
+
+
+def test_the_page_has_a_row_for_each_drafter() -> None:
+    names = [name for cell, _ in rows_of("Drafters") for name in re.findall(r"`([\w-]+)`", cell)]
+    assert sorted(name.replace("-", "_") for name in names) == files_of("drafters")

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from shell import copied, edit_golden
+from bad_bundles import KINDS
+from shell import copied, edit_golden, edit_manifest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "examples" / "minimal_runtime.py"
@@ -27,8 +28,16 @@ def test_it_replays_the_golden_outputs(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert run(BUNDLE, monkeypatch) is False
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert {name for name, verdict in lines.items() if verdict == "4 identical"} == {"plain", "prompt-lookup"}
-    assert lines["lookahead"] == "not replayed: this runtime has no drafter 'lookahead'"
+    assert lines["lookahead"] == "not replayed: this runtime lacks lookahead, version 1"
     assert len(lines) == 11
+
+
+def test_a_version_that_it_lacks_is_another_algorithm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = edit_manifest(copied(BUNDLE, tmp_path), lambda m: m["recipes"][1].update(acceptance_version=2))
+    assert run(bundle, monkeypatch) is False
+    assert "prompt-lookup        not replayed: this runtime lacks match, version 2\n" in capsys.readouterr().out
 
 
 @pytest.mark.model
@@ -62,6 +71,15 @@ def test_a_changed_file_is_named(name: str, tmp_path: Path, monkeypatch: pytest.
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     assert "was changed" in str(run(file.parent, monkeypatch))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_that_cannot_be_used_is_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage, reason = KINDS[kind]
+    bundle = copied(BUNDLE, tmp_path)
+    damage(bundle)
+    line = run(bundle, monkeypatch)
+    assert isinstance(line, str) and reason in line and "\n" not in line
 
 
 def test_it_is_short_and_needs_nothing_of_specc() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
-import random
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -15,7 +13,6 @@ import libspecc
 import pytest
 from libspecc import RECIPES, LibraryError, Model, Session
 from shell import copied, edit_golden, edit_manifest
-from signing import signed
 
 import specc
 from specc.exactness.golden import Case, read_cases
@@ -265,7 +262,7 @@ def test_a_manifest_that_it_cannot_use_is_one_line(edit: Any, message: str, tmp_
     try:
         model = Model(bundle)
         session = Session(model)
-        session.generate([1], 2)
+        session.generate([1, 2], 2)
     except LibraryError as e:
         assert message in str(e) and "\n" not in str(e)
     else:
@@ -291,7 +288,7 @@ def test_the_program_replays_and_its_status_says_how(tmp_path: Path) -> None:
     assert replay(other).returncode == 1
     empty = edit_golden(other, lambda cases: cases.clear())
     result = replay(empty)
-    assert result.returncode == 2 and result.stderr.endswith("has no golden cases; compile the bundle again\n")
+    assert result.returncode == 2 and result.stderr.endswith("there are no golden cases; compile the bundle again\n")
     assert replay(tmp_path / "nothing").returncode == 2
 
 
@@ -316,45 +313,3 @@ def test_another_program_finds_the_library_by_cmake(tmp_path: Path) -> None:
     subprocess.run(["cmake", "--build", str(tmp_path / "build")], check=True, capture_output=True)
     result = subprocess.run([str(tmp_path / "build" / "user")], capture_output=True, text=True)
     assert result.stdout == "0.1.0\n"
-
-
-def mutated(manifest: bytes, rng: random.Random) -> bytes:
-    """Change a manifest at random, and sign it again in half of the cases."""
-    if rng.random() < 0.5:
-        content = bytearray(manifest)
-        for _ in range(rng.randint(1, 8)):
-            content[rng.randrange(len(content))] = rng.choice(b'{}[]",:0919xe-')
-        return bytes(content)
-    data = json.loads(manifest)
-    for _ in range(rng.randint(1, 3)):
-        place: Any = data
-        while isinstance(place, (dict, list)) and place:
-            key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
-            if not isinstance(place[key], (dict, list)) or rng.random() < 0.2:
-                place[key] = rng.choice([None, -1, 0, 1, 1 << 31, 1 << 62, 0.5, "", "x", "decode", [], {}, [[]], True])
-                break
-            place = place[key]
-    return signed(data)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_mutated_manifests_crash_nothing_under_sanitizers(seed: int, tmp_path: Path) -> None:
-    fuzz(tmp_path, seed, 1000, libspecc.built("address,undefined"))
-
-
-def test_mutated_manifests_crash_nothing(tmp_path: Path) -> None:
-    fuzz(tmp_path, 0, 40, libspecc.built())
-
-
-def fuzz(directory: Path, seed: int, count: int, folder: Path) -> None:
-    """Replay bundles whose manifests were changed at random: each ends with 0, 1 or 2, and within a minute."""
-    bundle, rng = copied(FROZEN, directory), random.Random(seed)
-    manifest = (bundle / "manifest.json").read_bytes()
-    for _ in range(count):
-        (bundle / "manifest.json").write_bytes(mutated(manifest, rng))
-        command = [str(folder / "specc-replay"), str(bundle)]
-        result = subprocess.run(command, env=libspecc.environment(), capture_output=True, text=True, timeout=60)
-        assert result.returncode in (0, 1, 2), (result.returncode, result.stderr)
-        if result.returncode == 2:
-            assert result.stderr.startswith("specc-replay: error: ") and result.stderr.count("\n") == 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import libspecc
 import pytest
+from bad_bundles import KINDS
 from shell import copied, edit_golden
 
 from specc.exactness.golden import read_cases
@@ -125,6 +126,18 @@ def test_without_libspecc_and_onnxruntime_node_one_line_names_both(package: Path
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     start = "specc-replay-node: error: cannot load libspecc at libspecc.so.0 ("
     assert result.stderr.startswith(start) and "; or install onnxruntime-node (" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_that_cannot_be_used_is_one_line(
+    kind: str, package: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    damage, reason = KINDS[kind]
+    bundle = copied(FROZEN, tmp_path)
+    damage(bundle)
+    result = replay(package, environment, str(bundle))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and reason in result.stderr
 
 
 def test_an_answer_and_its_stream_agree_and_the_event_loop_goes_on(script: Script) -> None:

@@ -17,6 +17,7 @@ constexpr size_t kDigest = 64, kAfterDigest = 4;  // Characters: the digits, and
 constexpr int kMostNesting = 32;
 constexpr int64_t kMostSize = 2147483647;
 constexpr double kMostNumbers = 1e12;  // Of one tensor.
+constexpr double kTolerance = 0.001;   // Of a near-tie in fp32.
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -101,6 +102,16 @@ std::vector<Tensor> Tensors(const json& list) {
   return tensors;
 }
 
+// The gap of two logits below which either token is right. Logits of narrow weights alone are further apart.
+double Tolerance(const json& value, const std::string& weights) {
+  const double most = weights == "fp32" ? kTolerance : 1;
+  if (!value.is_number() || value < 0 || value > most) {
+    throw Error("near_tie_tolerance is " + value.dump() + "; of a target in " + weights + " it is 0 to " + (weights == "fp32" ? "0.001" : "1") +
+                ": compile the bundle again");
+  }
+  return value;
+}
+
 EngineSpec ParseEngine(const json& data) {
   const json& block = data.at("block");
   EngineSpec spec;
@@ -114,6 +125,7 @@ EngineSpec ParseEngine(const json& data) {
   spec.inputs = Tensors(data.at("inputs"));
   spec.outputs = Tensors(data.at("outputs"));
   spec.layers = block.at("layers");
+  spec.needs = data.at("needs");
   const json& topology = block.at("topology");
   if (topology.contains("parents")) {
     spec.parents = topology["parents"].get<std::vector<int64_t>>();
@@ -159,10 +171,8 @@ Bundle::Bundle(const std::string& path) : path(path) {
     for (const json& each : manifest.at("engines")) {
       if (each.at("backend") != "onnx" || each.at("block").at("lanes") != 1) continue;
       if (!manifest["files"].contains(each.at("file"))) throw Error("engine " + each.at("name").get<std::string>() + " has no file");
-      for (const auto& [need, version] : each.at("needs").items()) {
-        if (need.rfind("specc::", 0) == 0) throw Error("an engine needs " + need + ", which libspecc has not; compile with --lowering fast");
-      }
       engines.push_back(ParseEngine(each));
+      if (engines.back().name == "decode") near_tie_tolerance = Tolerance(manifest.at("near_tie_tolerance"), each["block"].at("weights"));
     }
     for (const auto& [name, cache] : manifest.at("caches").items()) {
       if (cache.at("dtype") != "float32") throw Error("cache " + name + " has rows of " + cache["dtype"].get<std::string>() + "; libspecc has float32");

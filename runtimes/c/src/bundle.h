@@ -27,6 +27,7 @@ struct EngineSpec {
   std::vector<int64_t> parents;  // Of a baked tree; empty for other topologies.
   std::vector<Tensor> inputs, outputs;
   nlohmann::json layers;  // Those that the block leaves out.
+  std::map<std::string, std::string> needs;  // The least version of what must be on the machine, by name.
   int threads = 0;
 
   // Whether the engine can run a draft with these parents.
@@ -56,6 +57,7 @@ struct Bundle {
   std::string path, default_recipe;
   std::vector<int64_t> eos;
   size_t context = 0, vocab_size = 0;
+  double near_tie_tolerance = 0;
   std::vector<EngineSpec> engines;
   std::map<std::string, CacheSpec> caches;
   std::vector<Recipe> recipes;

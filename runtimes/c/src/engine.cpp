@@ -14,7 +14,7 @@ namespace specc {
 
 namespace {
 
-constexpr int kErrors = 3;  // ONNX Runtime's severity from which on it logs.
+constexpr int kFatal = 4;  // ONNX Runtime's severity from which on it logs. Errors are thrown, and said once.
 constexpr int kAllocator = 0, kMemory = 0;
 constexpr const char* kSpinMicroseconds = "80";  // Threads that wait longer sleep.
 
@@ -58,7 +58,7 @@ struct Model::Weights {
 Model::Model(const std::string& path, const std::string& onnxruntime, int threads)
     : bundle(path), ort(onnxruntime), threads_(threads), env_(ort, kReleaseEnv), cpu_(ort, kReleaseMemoryInfo),
       packed_(ort, kReleasePrepackedWeights) {
-  ort.Call<int, const char*, OrtEnv**>(kCreateEnv, kErrors, "specc", env_.place());
+  ort.Call<int, const char*, OrtEnv**>(kCreateEnv, kFatal, "specc", env_.place());
   ort.Call<const OrtEnv*>(kDisableTelemetryEvents, env_.get());
   ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, cpu_.place());
   ort.Call<OrtPrepackedWeights**>(kCreatePrepackedWeights, packed_.place());
@@ -68,6 +68,7 @@ OrtSession* Model::Session(const EngineSpec& engine) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto found = sessions_.find(engine.file);
   if (found == sessions_.end()) {
+    ort.CheckNeeds(engine.name, engine.needs);
     Owned<OrtSessionOptions> options(ort, kReleaseSessionOptions);
     ort.Call<OrtSessionOptions**>(kCreateSessionOptions, options.place());
     SetOptions(options.get(), engine);

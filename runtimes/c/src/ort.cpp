@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <sstream>
+#include <vector>
 
 #include "error.h"
 
@@ -14,6 +16,14 @@ struct ApiBase {
   const void* const* (*GetApi)(uint32_t version);
   const char* (*GetVersionString)();
 };
+
+// The numbers of a version. Text behind them does not count.
+std::vector<int> Numbers(const std::string& version) {
+  std::vector<int> numbers;
+  std::istringstream text(version);
+  for (int number = 0; text >> number; text.ignore(1)) numbers.push_back(number);
+  return numbers;
+}
 
 std::string LibraryPath(const std::string& path) {
   if (!path.empty()) return path;
@@ -31,9 +41,21 @@ Ort::Ort(const std::string& path) {
   }
   auto* get_base = reinterpret_cast<const ApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
   if (!get_base) throw Error(name + " is not ONNX Runtime's library; set SPECC_ONNXRUNTIME to it");
+  version_ = get_base()->GetVersionString();
   api_ = get_base()->GetApi(kApiVersion);
   if (!api_) {
-    throw Error(name + " is ONNX Runtime " + get_base()->GetVersionString() + "; libspecc needs 1.17 or newer");
+    throw Error(name + " is ONNX Runtime " + version_ + "; libspecc needs 1.17 or newer");
+  }
+}
+
+void Ort::CheckNeeds(const std::string& engine, const std::map<std::string, std::string>& needs) const {
+  for (const auto& [name, least] : needs) {
+    if (name != "onnxruntime" && name.rfind("com.microsoft::", 0) != 0) {
+      throw Error("engine " + engine + " needs " + name + ", which libspecc has not; compile with --lowering fast");
+    }
+    if (Numbers(version_) < Numbers(least)) {
+      throw Error("engine " + engine + " needs " + name + " of ONNX Runtime " + least + ", and this is " + version_ + "; install a newer one");
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -31,6 +32,9 @@ class Ort {
   // Opens the library. An empty path takes $SPECC_ONNXRUNTIME, or the system's.
   explicit Ort(const std::string& path);
 
+  // Throws Error if an engine needs a newer release of ONNX Runtime, or operators of another library.
+  void CheckNeeds(const std::string& engine, const std::map<std::string, std::string>& needs) const;
+
   template <typename... Types, typename... Arguments>
   void Call(size_t position, Arguments... arguments) const {
     Check(reinterpret_cast<OrtStatus* (*)(Types...)>(api_[position])(arguments...));
@@ -45,6 +49,7 @@ class Ort {
   void Check(OrtStatus* status) const;
 
   const void* const* api_;
+  std::string version_;  // Such as 1.32.0.
 };
 
 // An object of ONNX Runtime, which is released with its owner.

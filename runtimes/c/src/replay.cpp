@@ -6,6 +6,7 @@
 // for each recipe and case, with its tokens, as `specc test --runtime` reads them. The exit status is 1 if a
 // recipe diverged, and 2 if the bundle cannot be used.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -20,6 +21,8 @@
 namespace {
 
 using Tokens = std::vector<int64_t>;
+
+constexpr double kTolerance = 0.001;  // The widest gap of a near-tie, as for specc test.
 
 struct Case {
   Tokens prompt, golden;
@@ -39,6 +42,29 @@ std::vector<Case> ReadCases(const std::string& path) {
     cases.push_back({data.at("prompt_ids"), data.at("token_ids"), data.at("gaps")});
   }
   return cases;
+}
+
+// Why golden cases cannot be those of a model, or an empty text. A test of no case would prove nothing.
+std::string Fault(const std::vector<Case>& cases, const nlohmann::json& model) {
+  if (cases.empty()) return "there are no golden cases";
+  const int64_t context = model.at("context"), vocabulary = model.at("vocab_size");
+  for (size_t number = 0; number < cases.size(); number++) {
+    const Case& each = cases[number];
+    const std::string name = "golden case " + std::to_string(number) + " has ";
+    if (each.prompt.empty() || each.golden.empty() || int64_t(each.prompt.size() + each.golden.size()) > context) {
+      return name + std::to_string(each.prompt.size()) + " and " + std::to_string(each.golden.size()) + " tokens, of a context of " +
+             std::to_string(context);
+    }
+    if (each.gaps.size() != each.golden.size()) {
+      return name + std::to_string(each.gaps.size()) + " gaps for " + std::to_string(each.golden.size()) + " tokens";
+    }
+    for (const Tokens* tokens : {&each.prompt, &each.golden}) {
+      for (int64_t token : *tokens) {
+        if (token < 0 || token >= vocabulary) return name + "token " + std::to_string(token) + ", and the vocabulary has " + std::to_string(vocabulary);
+      }
+    }
+  }
+  return "";
 }
 
 // Names the recipes of the bundle that libspecc leaves out.
@@ -81,14 +107,16 @@ int main(int count, char** arguments) {
   std::vector<Case> cases;
   nlohmann::json manifest;
   double tolerance = 0;
+  std::string fault;
   try {
     cases = ReadCases(path + "/golden.jsonl");
     manifest = nlohmann::json::parse(std::ifstream(path + "/manifest.json"));
-    tolerance = manifest.at("near_tie_tolerance");
+    tolerance = std::min(double(manifest.at("near_tie_tolerance")), kTolerance);
+    fault = Fault(cases, manifest.at("model"));
   } catch (const nlohmann::json::exception& e) {
     return Fail(path + ": " + e.what() + "; compile the bundle again");
   }
-  if (cases.empty()) return Fail(path + "/golden.jsonl has no golden cases; compile the bundle again");
+  if (!fault.empty()) return Fail(path + "/golden.jsonl: " + fault + "; compile the bundle again");
   bool diverged = false;
   for (size_t index = 0; const char* recipe = specc_recipe(model, index); index++) {
     int identical = 0, near_ties = 0, others = 0;

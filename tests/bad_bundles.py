@@ -1,0 +1,87 @@
+"""Bundles that no runtime must use, by the kind of their fault."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shell import edit_golden, edit_manifest
+
+Damage = Callable[[Path], Any]
+
+
+def cut(bundle: Path) -> None:
+    """Cut the weights in half."""
+    file = bundle / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def altered(bundle: Path) -> None:
+    """Change one bit of an engine."""
+    content = bytearray((bundle / "decode.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / "decode.onnx").write_bytes(content)
+
+
+def of_an_operator_that_nobody_has(bundle: Path) -> None:
+    """Let the engines ask for an operator that no runtime has, in the file and in the manifest's words."""
+    names = ("prefill.onnx", "decode.onnx")
+    for name in names:
+        file = bundle / name
+        file.write_bytes(file.read_bytes().replace(b"GroupQueryAttention", b"GroupQueryAttentiom"))
+    digests = {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in names}
+    edit_manifest(bundle, lambda m: [m["files"][name].update(sha256=digest) for name, digest in digests.items()])
+
+
+def of_a_newer_schema(bundle: Path) -> None:
+    """Raise the schema."""
+    edit_manifest(bundle, lambda m: m.update(schema=99))
+
+
+def of_a_wide_tolerance(bundle: Path) -> None:
+    """Call every difference a near-tie."""
+    edit_manifest(bundle, lambda m: m.update(near_tie_tolerance=float("inf")))
+
+
+def without_golden_cases(bundle: Path) -> None:
+    """Empty the golden file."""
+    edit_golden(bundle, lambda cases: cases.clear())
+
+
+def of_shortened_golden_cases(bundle: Path) -> None:
+    """Leave a golden file that compares nothing."""
+    edit_golden(bundle, lambda cases: [case.update(token_ids=[], gaps=[]) for case in cases])
+
+
+def of_shortened_gaps(bundle: Path) -> None:
+    """Leave a golden file whose gaps say nothing of its last tokens."""
+    edit_golden(bundle, lambda cases: [case.update(gaps=case["gaps"][:1]) for case in cases])
+
+
+def with_the_golden_cases_of_another_model(bundle: Path) -> None:
+    """Take golden cases with tokens that the model does not have."""
+    edit_golden(bundle, lambda cases: cases[-1]["token_ids"].__setitem__(-1, 1 << 20))
+
+
+def with_another_golden_file(bundle: Path) -> None:
+    """Take a golden file that is not the one of the manifest."""
+    (bundle / "golden.jsonl").write_text((bundle / "golden.jsonl").read_text().replace("1", "2"))
+
+
+# How to damage a copy of a bundle, and what the line that refuses it names.
+KINDS: dict[str, tuple[Damage, str]] = {
+    "cut": (cut, "weights.safetensors was changed"),
+    "altered": (altered, "decode.onnx was changed"),
+    "missing operator": (of_an_operator_that_nobody_has, "GroupQueryAttentiom"),
+    "newer schema": (of_a_newer_schema, "schema"),
+    "infinite tolerance": (of_a_wide_tolerance, ""),
+    "no golden cases": (without_golden_cases, "golden.jsonl"),
+    "shortened golden cases": (of_shortened_golden_cases, "golden.jsonl"),
+    "shortened gaps": (of_shortened_gaps, "golden.jsonl"),
+    "golden cases of another model": (with_the_golden_cases_of_another_model, "golden.jsonl"),
+    "another golden file": (with_another_golden_file, "golden.jsonl was changed"),
+    "no bundle": (shutil.rmtree, "manifest.json"),
+}
