@@ -255,6 +255,10 @@ def test_a_changed_or_missing_file_is_named(name: str, tmp_path: Path) -> None:
         ),
         (lambda m: m["engines"][0]["inputs"][0].update(shape=[1 << 30] * 3), "input_ids is larger than any memory"),
         (lambda m: m["caches"]["target"].update(capacity=0), "has the size 0; sizes are 1 to"),
+        (
+            lambda m: m["engines"][0]["outputs"].append({"name": "ids", "dtype": "int64", "shape": [1, 1]}),
+            "has ids twice",
+        ),
     ],
 )
 def test_a_manifest_that_it_cannot_use_is_one_line(edit: Any, message: str, tmp_path: Path) -> None:

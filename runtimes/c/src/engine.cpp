@@ -150,6 +150,7 @@ Engine::Engine(Model& model, const EngineSpec& spec, Rows& rows)
 
 template <typename T>
 void Engine::BindBuffer(const Tensor& tensor, bool is_input, std::vector<T>& values, ElementType type) {
+  if (!values.empty()) throw Error("engine " + spec.name + " has " + tensor.name + " twice; compile the bundle again");
   values.assign(Count(tensor.shape), 0);
   Bind(tensor, is_input, values.data(), values.size() * sizeof(T), type);
 }
