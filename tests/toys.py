@@ -38,6 +38,7 @@ LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
 STATE_SIZE = 2
 HALVES = np.arange(0, 64, 16, dtype=np.uint64)  # float32 has whole numbers of 24 bits, so a state is four of 16.
 STACKED = HeadFacts(stack=3, recurrent=False, attends=False)
+SLOTS = HeadFacts(stack=3, recurrent=False, attends=False, in_model=True)
 HEADS = {
     "amphista": HeadFacts(stack=3, recurrent=False),
     "blockwise": STACKED,
@@ -55,7 +56,7 @@ HEADS = {
     "fspad": HeadFacts(),
     "falcon": HeadFacts(stack=2),
     "recurrent_drafter": HeadFacts(attends=False),
-    "ppd": HeadFacts(stack=3, recurrent=False, attends=False, in_model=True),
+    **dict.fromkeys(("ppd", "hidden_transfer", "lexical_units"), SLOTS),
 }
 READING_HEADS = {name: head for name, head in HEADS.items() if not head.in_model}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from ..block import GuessTree
 from ..draft import Accepted, Draft, Verified
 from ..engine import Engine
 from ..errors import RecipeError
 from ..sequence import Sequence
-from . import Drafter, Drafting
+from . import Drafter, Drafting, check_probability
 
 
 class GuessSlots(Drafter):
@@ -22,16 +24,20 @@ class GuessSlots(Drafter):
     A child of rank r at depth d gets the r-th likeliest token of guess d.
     """
 
-    def __init__(self, **steps: Engine) -> None:
-        """Keep the engines.
+    def __init__(self, assistant_confidence_threshold: float = 0.0, keep_logits: bool = False, **steps: Engine) -> None:
+        """Keep the engines and the parameters.
 
         Args:
+            assistant_confidence_threshold: a guess of less probability ends the draft before it.
+            keep_logits: state the logits that each guess comes from.
             **steps: `step_0`, `step_1` and so on: engines of the target that return `top_k`, for a draft made of so
                 many guesses. The tokens and the guesses of each stand in a tree of its own.
 
         Raises:
-            RecipeError: there is no such engine, or one has no slots for guesses.
+            RecipeError: there is no such engine, or one has no slots for guesses; or the threshold is no probability.
         """
+        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
+        self.threshold, self.keep_logits = assistant_confidence_threshold, keep_logits
         names = sorted(steps, key=lambda name: int(name.rpartition("_")[2]) if re.fullmatch(r"step_\d+", name) else -1)
         if not names or names != [f"step_{number}" for number in range(len(names))]:
             raise RecipeError(f"the engines are {', '.join(names) or 'none'}; give step_0, step_1 and so on")
@@ -51,12 +57,14 @@ class GuessSlotsDrafting(Drafting[GuessSlots]):
 
     Attributes:
         guesses: for each place behind the pending token, the likeliest tokens, likeliest first.
+        logits: for each of these places the logits [V], if a rule asks for them.
         length: how many tokens the text had when they were made. They are of no use to a longer text.
     """
 
     def __init__(self, drafter: GuessSlots, seq: Sequence) -> None:
         super().__init__(drafter, seq)
         self.guesses: list[list[int]] = []
+        self.logits: list[np.ndarray] = []
         self.length = len(seq.tokens)
 
     def draft(self, room: int) -> Draft:
@@ -66,12 +74,20 @@ class GuessSlotsDrafting(Drafting[GuessSlots]):
         tree, tokens = topology.token_tree, [seq.pending]
         for depth, rank in zip(tree.depth.tolist()[1:], tree.rank[1:], strict=True):
             tokens.append(guesses[depth - 1][rank])
-        return Draft(tuple(tokens), tree, by=engine)
+        depths = enumerate(tree.depth.tolist()) if self.logits else ()
+        logits = {slot: self.logits[depth] for slot, depth in depths if tree.children[slot]}
+        return Draft(tuple(tokens), tree, logits=logits, by=engine)
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
-        self.guesses, self.length = [], len(self.seq.tokens)
-        top = verified.outputs.top_ids_NK
-        for engine, topology in self.drafter.steps:
-            # A request whose steps all have one width ran another engine.
-            if engine is draft.by and top is not None and len(top) == topology.slots:
-                self.guesses = [top[slot].tolist() for slot in topology.guesses[accepted.slots[-1]]]
+        self.guesses, self.logits, self.length = [], [], len(self.seq.tokens)
+        outputs, drafter = verified.outputs, self.drafter
+        top, logits_NV = outputs.top_ids_NK, outputs.logits_NV
+        topology = next((topology for engine, topology in drafter.steps if engine is draft.by), None)
+        if topology is None or top is None or len(top) != topology.slots:
+            return  # A request whose steps all have one width runs another engine.
+        for slot in topology.guesses[accepted.slots[-1]]:
+            if outputs.best_probability(slot) < drafter.threshold:
+                break
+            self.guesses.append(top[slot].tolist())
+            if drafter.keep_logits and logits_NV is not None:
+                self.logits.append(logits_NV[slot].copy())

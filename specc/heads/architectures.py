@@ -12,7 +12,7 @@ from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
 from specc.heads.falcon import Falcon
 from specc.heads.fspad import Fspad
-from specc.heads.guess_slots import PromptTokens
+from specc.heads.guess_slots import HiddenTransfer, PromptTokens
 from specc.heads.head import Head, HeadConfig
 from specc.heads.hydra import Hydra
 from specc.heads.judge import Judge
@@ -39,6 +39,8 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "amphista": Amphista,
     "ppd": PromptTokens,
     "judge": Judge,
+    "hidden_transfer": HiddenTransfer,
+    "lexical_units": PromptTokens,
 }
 
 

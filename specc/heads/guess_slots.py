@@ -4,7 +4,12 @@ A slot begins with a trained vector, in the place of an embedding or of what the
 layers and its last product do the rest, so these heads have few weights. The systems differ in where the slots begin
 and in what with:
 
-- Parallel Prompt Decoding (Chen et al. 2024, arXiv:2405.18628): as a trained embedding of its own for each guess.
+- Parallel Prompt Decoding (Chen et al. 2024, arXiv:2405.18628): before all layers, with a trained embedding of its own
+  for each guess.
+- Lexical Unit Decoding (Sun et al. 2024, arXiv:2405.15208): before all layers, with one embedding for all guesses,
+  which stands for the paper's padding token. The paper trains the whole model; here the model stays as it is.
+- Hidden Transfer (Wu et al. 2024, arXiv:2404.12022): behind a deep layer, with a product of the token's state there, a
+  matrix for each guess. The paper has guess k begin at a layer of its own; here all begin behind one layer.
 
 B  sequences, one in an engine      N  tokens      K  guesses      d  the model's hidden size
 """
@@ -16,7 +21,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from specc.heads.head import Head, HeadConfig, setting
+from specc.heads.head import Head, HeadConfig, linear, option, setting
 
 
 class SlotHead(Head):
@@ -65,17 +70,39 @@ class SlotHead(Head):
 
 
 class PromptTokens(SlotHead):
-    """A head with an embedding for each guess, which is the same behind all tokens."""
+    """A head with an embedding for each guess, which is the same behind all tokens.
+
+    Args:
+        config: its settings are those of `SlotHead`. An optional one is `shared` (1: all guesses have one embedding).
+    """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
-        self.table = nn.Parameter(0.02 * torch.randn(self.count, config.target.hidden_size))
+        rows = 1 if option(config, "shared", 0) else self.count
+        self.table = nn.Parameter(0.02 * torch.randn(rows, config.target.hidden_size))
 
     def starts(self, x: Tensor) -> Tensor:
-        return self.table.expand(*x.shape[:2], *self.table.shape)
+        return self.table.expand(*x.shape[:2], self.count, self.table.shape[1])
 
     @torch.no_grad()
     def begin(self, states: Tensor) -> None:
         """Start near the mean of embeddings, each guess elsewhere."""
         noise = torch.randn(self.table.shape) * states.std(0)
         self.table.copy_(states.mean(0) + 0.1 * noise)
+
+
+class HiddenTransfer(SlotHead):
+    """A head that makes the state of each guess from the state of its token, by a matrix for each guess."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        size = config.target.hidden_size
+        self.transfer = linear(size, self.count * size)
+
+    def starts(self, x: Tensor) -> Tensor:
+        return torch.unflatten(self.transfer(x), -1, (self.count, -1))
+
+    @torch.no_grad()
+    def begin(self, states: Tensor) -> None:
+        """Start as the token's own state."""
+        self.transfer.weight.copy_(torch.eye(states.shape[-1]).repeat(self.count, 1))

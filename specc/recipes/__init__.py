@@ -26,7 +26,7 @@ from specc.recipes.draft_model import (
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
 from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.recipes.exits import KANGAROO, LAYERSKIP
-from specc.recipes.guess_slots import PPD
+from specc.recipes.guess_slots import HIDDEN_TRANSFER, LEXICAL_UNITS, LEXICAL_UNITS_UNVERIFIED, PPD
 from specc.recipes.guesses import (
     FASTCOT,
     GAUSS_SEIDEL_JACOBI,
@@ -175,6 +175,9 @@ METHODS = table(
     CLOVER_2,
     AMPHISTA,
     PPD,
+    HIDDEN_TRANSFER,
+    LEXICAL_UNITS,
+    LEXICAL_UNITS_UNVERIFIED,
 )
 
 

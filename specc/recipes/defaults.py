@@ -89,6 +89,8 @@ class DefaultTrees:
         (0.2, 0.08, 0.05, 0.03, 0.03, 0.02, 0.02, 0.02),
         (0.15, 0.07, 0.04, 0.03, 0.03, 0.02, 0.02, 0.02),
     )
+    # Nodes of a tree whose tokens have all guesses behind them, which fill 24 slots. Anew: heldout.
+    guess_nodes: int = 5
     # Slots of one call of a draft that grows a tree. Anew: steps.
     frontier: int = 4
 

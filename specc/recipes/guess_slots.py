@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
-from specc.recipes.blocks import DECODE, RANKED_OUTPUTS, RANKS, count
+from specc.recipes.blocks import CONFIDENCE, DECODE, RANKED_OUTPUTS, RANKS, count
 from specc.recipes.defaults import TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.recipes.guess_trees import StateTree, expected, state_trees
@@ -14,6 +15,7 @@ from specc.runtime.block import Block
 from specc.runtime.drafters import check_probability
 from specc.runtime.errors import RecipeError
 from specc.runtime.node_budget import check_step_costs
+from specc.runtime.tree import Tree
 
 SIZES = (8, 12, 16, 24, 32, 48)  # slots of a step
 SHARES = (6, 4, 3, 2)  # One of so many slots takes a drafted token. The others guess.
@@ -59,6 +61,31 @@ def _best_size(rates: tuple[tuple[float, ...], ...], costs: tuple[tuple[int, flo
     return nodes, slots - 1 - nodes
 
 
+def _plan_chains(threshold: str, values: Values, facts: Facts) -> MethodBlocks:
+    """Plan chains of each number of guesses. All tokens of a chain have all guesses behind them.
+
+    Args:
+        threshold: the name of the parameter below whose value a guess ends a draft.
+        values: see `Method`.
+        facts: see `Method`.
+    """
+    guesses = _guesses("lexical_units", facts)
+    check_probability(**{threshold: values[threshold]})
+    states = [StateTree(Tree.chain(1 + state), (guesses,) * (1 + state)) for state in range(1 + guesses)]
+    return replace(_blocks("lexical_units", states), arguments={"assistant_confidence_threshold": values[threshold]})
+
+
+def _plan_unverified(values: Values, facts: Facts) -> MethodBlocks:
+    threshold = "confidence_threshold"
+    return replace(_plan_chains(threshold, values, facts), rule={"threshold": values[threshold]})
+
+
+def _plan_hidden_transfer(values: Values, facts: Facts) -> MethodBlocks:
+    """Plan trees whose tokens have all guesses behind them."""
+    rates, nodes = _rates(values, _guesses("hidden_transfer", facts)), count(values, "num_speculative_tokens")
+    return _blocks("hidden_transfer", state_trees(rates, nodes, (1 + nodes) * len(rates)))
+
+
 def _plan_ppd(values: Values, facts: Facts) -> MethodBlocks:
     """Plan the tree of each state, of the size that pays or of the size that the user names."""
     rates = _rates(values, _guesses("ppd", facts))
@@ -74,6 +101,7 @@ def _plan_ppd(values: Values, facts: Facts) -> MethodBlocks:
     return _blocks("ppd", state_trees(rates, nodes, guess_slots))
 
 
+_RATES = Parameter(None, "how often each guess is right, by depth and rank: `acceptance.rates` of the head's card.json")
 PPD = Method(
     name="ppd",
     title="Parallel Prompt Decoding: trained embeddings behind each token, whose slots draft",
@@ -99,10 +127,7 @@ PPD = Method(
     parameters={
         "num_speculative_tokens": Parameter(None, "tree nodes of a step (default: as many as pay by the costs)"),
         "guess_slots": Parameter(None, "guesses of a step (default: as many as pay by the costs)"),
-        "rates": Parameter(
-            None,
-            "how often each guess is right, by depth and rank, as `acceptance.rates` of the head's card.json has it",
-        ),
+        "rates": _RATES,
         "step_costs": Parameter(
             None,
             "pairs of slots and the cost of a step, of which the best is compiled (default: costs as of a CPU)",
@@ -111,4 +136,87 @@ PPD = Method(
     },
     needs=("head",),
     head="ppd",
+)
+
+
+HIDDEN_TRANSFER = Method(
+    name="hidden-transfer",
+    title="Hidden Transfer: pseudo hidden states behind each token, whose slots draft",
+    try_when="Such a head was trained for the model, and a step with 24 slots costs little more than one slot.",
+    about=(
+        "Behind the tokens of a step stand slots that begin after a deep layer. A trained matrix for each guess makes "
+        "what they begin with, from the token's hidden state there. The layers behind it and the model's own product "
+        "make the guesses. So the step that verifies a draft also makes the next one, and nothing else runs."
+    ),
+    paper="Hidden Transfer, Wu et al. 2024, arXiv:2404.12022",
+    departures=(
+        "All guesses begin behind one layer; in the paper each has a layer of its own.",
+        "The layers before it also run the slots, for nothing.",
+    ),
+    family=Family.HEADS,
+    drafter="guess-slots",
+    topology="static tree",
+    length="budget",
+    schedule="fused",
+    plan=_plan_hidden_transfer,
+    parameters={"num_speculative_tokens": Parameter(TREES.guess_nodes, "tree nodes of a step"), "rates": _RATES},
+    needs=("head",),
+    head="hidden_transfer",
+)
+
+
+LEXICAL_UNITS = Method(
+    name="lexical-units",
+    title="Lexical Unit Decoding: a trained padding token behind each token, whose slots draft",
+    try_when="Such a head was trained for the model, and text has many fixed phrases.",
+    about=(
+        "Behind the tokens of a step stand slots with one trained embedding in the place of a token. They guess the "
+        "next tokens. The guesses are drafted up to the first one of little probability. The model verifies the chain "
+        "in one step, which also makes the next guesses."
+    ),
+    paper="Lexical Unit Decoding, Sun et al. 2024, arXiv:2405.15208",
+    departures=(
+        "The embedding is trained, and the model stays as it is; the paper trains the model.",
+        "Guesses are verified; `lexical-units-unverified` has the paper's own rule, which is lossy.",
+    ),
+    family=Family.HEADS,
+    drafter="guess-slots",
+    topology="chain",
+    length="confidence",
+    schedule="fused",
+    plan=partial(_plan_chains, "assistant_confidence_threshold"),
+    parameters={"assistant_confidence_threshold": CONFIDENCE},
+    needs=("head",),
+    head="lexical_units",
+)
+
+
+LEXICAL_UNITS_UNVERIFIED = Method(
+    name="lexical-units-unverified",
+    title="Lexical Unit Decoding by its own rule: confident guesses are kept unverified (lossy)",
+    try_when="Answers may differ from the model's own.",
+    about=(
+        "It guesses as lexical-units does. The guesses that are more probable than a threshold are kept, whatever the "
+        "model says of them. So a step keeps more tokens, and the answer may differ from the model's own. With the "
+        "threshold 1 nothing is drafted, and the answer is that of plain decoding."
+    ),
+    paper="Lexical Unit Decoding, Sun et al. 2024, arXiv:2405.15208",
+    departures=(
+        "The embedding is trained, and the model stays as it is; the paper trains the model.",
+        "The control of repetitions is left out.",
+    ),
+    family=Family.HEADS,
+    drafter="guess-slots",
+    topology="chain",
+    length="confidence",
+    schedule="fused",
+    plan=_plan_unverified,
+    parameters={
+        "confidence_threshold": Parameter(0.9, "a guess of more probability is kept unverified (lossy); 1 drafts none")
+    },
+    acceptance="confidence",
+    lossless=False,
+    by_default=False,
+    needs=("head",),
+    head="lexical_units",
 )

@@ -39,6 +39,8 @@ COURSES: Mapping[str, Course] = {
     "clover-2": clover.CLOVER_2,
     "amphista": amphista.COURSE,
     "ppd": guess_slots.PPD,
+    "hidden-transfer": guess_slots.HIDDEN_TRANSFER,
+    "lexical-units": guess_slots.LEXICAL_UNITS,
 }
 
 

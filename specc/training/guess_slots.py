@@ -9,7 +9,7 @@ B  sequences      N  tokens of a sequence      K  guesses      D  hidden size
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,7 @@ from specc.training.states import layers_of
 from specc.training.teacher import Teacher
 
 GUESSES = 3
+DEEP = 0.75  # share of the layers behind which pseudo hidden states begin; the paper's are deep, too
 TABLE_RATE = 12.0  # times the learning rate of layers, since an embedding has few numbers
 
 
@@ -150,15 +151,29 @@ def _at(model: PreTrainedModel, after: int | None, change: Any) -> Iterator[None
         handle.remove()
 
 
-PPD = Course(
-    architecture="ppd",
-    taps=lambda layers: (),
-    settings=lambda config: {"guesses": GUESSES},
-    start=unbound,
-    unroll=unbound,
-    product=product,
-    steps=GUESSES,
-    recurrent=False,
-    rates={"table": TABLE_RATE},
-    in_model=in_model,
-)
+def _course(architecture: str, rates: Mapping[str, float], depth: float | None = None, **settings: float) -> Course:
+    """Return the course of an architecture.
+
+    Args:
+        architecture: its name.
+        rates: factors of the learning rate.
+        depth: the share of the layers behind which its slots begin; None for before all layers.
+        **settings: its numbers but K.
+    """
+    return Course(
+        architecture=architecture,
+        taps=lambda layers: () if depth is None else (min(layers - 2, int(depth * layers)),),
+        settings=lambda config: {"guesses": GUESSES, **settings},
+        start=unbound,
+        unroll=unbound,
+        product=product,
+        steps=GUESSES,
+        recurrent=False,
+        rates=rates,
+        in_model=in_model,
+    )
+
+
+PPD = _course("ppd", {"table": TABLE_RATE})
+LEXICAL_UNITS = _course("lexical_units", {"table": TABLE_RATE}, shared=1)
+HIDDEN_TRANSFER = _course("hidden_transfer", {}, depth=DEEP)

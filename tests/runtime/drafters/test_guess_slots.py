@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from toys import World, prompts, successors
 
+from specc.exactness.divergence import compare_texts
 from specc.recipes.guess_slots import PPD
 from specc.recipes.guess_trees import state_trees
 from specc.runtime.block import Block, GuessTree
@@ -59,6 +60,27 @@ def test_a_child_gets_the_token_of_its_rank_of_the_guess_for_its_level() -> None
             drafts += 1
         last = draft.tokens[accepted.slots[-1]]
     assert drafts > 10
+
+
+def test_a_draft_ends_before_a_guess_of_little_probability() -> None:
+    lengths = {}
+    for threshold in (0.0, 0.6, 1.0):
+        decoder = World().method("lexical-units", assistant_confidence_threshold=threshold)
+        lengths[threshold] = [draft.tree.slots - 1 for draft, _ in decoder.drafts(PROMPT, steps=30)]
+    assert set(lengths[0.0][1:]) == {3} and set(lengths[1.0]) == {0}
+    assert 0 < sum(lengths[0.6]) < sum(lengths[0.0])
+
+
+def test_confident_guesses_kept_unverified_diverge_more_the_lower_the_threshold() -> None:
+    """Lexical Unit Decoding by its own rule; where it drafts nothing, it is plain decoding."""
+    plain = World().method("plain")
+    shares = []
+    for threshold in (1.0, 0.6, 0.0):
+        decoder = World().method("lexical-units-unverified", confidence_threshold=threshold)
+        pairs = [(decoder.run(prompt, 60)[0], plain.run(prompt, 60)[0]) for prompt in prompts(3)]
+        shares.append(sum(compare_texts(*pair).changed for pair in pairs) / len(pairs))
+    print(f"changed tokens at the thresholds 1, 0.6 and 0: {shares}")
+    assert shares[0] == 0 < shares[1] <= shares[2]
 
 
 def test_guesses_are_dropped_once_the_text_has_grown_without_them() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from specc.recipes.entry import Facts, HeadFacts, MethodBlocks
-from specc.recipes.guess_slots import PPD
+from specc.recipes.guess_slots import HIDDEN_TRANSFER, LEXICAL_UNITS, LEXICAL_UNITS_UNVERIFIED, PPD
 from specc.runtime.block import GuessTree
 from specc.runtime.errors import RecipeError
 
 HEAD = HeadFacts(stack=3, recurrent=False, attends=False, in_model=True)
-FACTS = Facts(layers=8, vocab_size=500, heads={"ppd": HEAD, "medusa": HeadFacts()})
+NAMES = ("ppd", "hidden_transfer", "lexical_units")
+FACTS = Facts(layers=8, vocab_size=500, heads={**dict.fromkeys(NAMES, HEAD), "medusa": HeadFacts()})
 
 
 def ppd(**values: Any) -> MethodBlocks:
@@ -43,6 +44,21 @@ def test_the_size_follows_the_costs() -> None:
 
 def test_states_are_asked_of_the_heads_that_read_them_alone() -> None:
     assert FACTS.reading_heads == ("medusa",)
+
+
+def test_lexical_units_are_chains_of_as_many_tokens_as_were_guessed() -> None:
+    blocks = LEXICAL_UNITS.plan(LEXICAL_UNITS.settle({}), FACTS)
+    assert [tree.token_tree.slots for tree in trees(blocks)] == [1, 2, 3, 4]
+    assert all(tree.token_tree.is_chain and {len(slots) for slots in tree.guesses} == {3} for tree in trees(blocks))
+    lossy = LEXICAL_UNITS_UNVERIFIED.plan(LEXICAL_UNITS_UNVERIFIED.settle({"confidence_threshold": 0.7}), FACTS)
+    assert lossy.engines == blocks.engines and lossy.rule == {"threshold": 0.7}
+    assert lossy.arguments == {"assistant_confidence_threshold": 0.7}
+
+
+def test_hidden_transfer_has_all_guesses_behind_all_tokens() -> None:
+    blocks = HIDDEN_TRANSFER.plan(HIDDEN_TRANSFER.settle({"num_speculative_tokens": 4}), FACTS)
+    assert all({len(slots) for slots in tree.guesses} == {3} for tree in trees(blocks))
+    assert [tree.tokens for tree in trees(blocks)] == [1, 5, 5, 5]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ EXACT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rapid": ({"eta": 0}, {"eta": 50, "context_tokens": 8}),
     "fastcot": ({"confidence_threshold": 1}, {"confidence_threshold": 0}),
     "judge": ({"threshold": 1}, {"threshold": 0}),
+    "lexical-units-unverified": ({"confidence_threshold": 1}, {"confidence_threshold": 0}),
     "contrastive": ({"alpha": 0, "beta": 0}, {"alpha": 0, "beta": 3}),
 }
 
