@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
-from threading import Lock, get_ident
+from threading import Lock, RLock, get_ident
 
 from .engines import Engines
 from .sequence import TARGET, Caches, Released, Sequence, common_prefix
@@ -84,7 +84,7 @@ class Lanes:
         self.policy = policy or ReusePolicy()
         self.first = self._make(0)
         self._all, self._free = [self.first], [self.first]
-        self._lock = Lock()
+        self._lock = RLock()  # Python may collect a session, which gives its lane back, while this thread holds it.
 
     def take(self, prompt: Tokens[int] = ()) -> Lane:
         """Return a lane that nobody uses, and make one if there is none.

@@ -233,3 +233,22 @@ def test_a_thread_that_takes_a_lock_again_and_again_lets_others_in() -> None:
     for thread in threads:
         thread.join()
     assert min(turns) > 0.25 * sum(turns) > 0
+
+
+def test_a_session_that_is_collected_while_a_lane_is_taken_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may run the finalizer of a session at any allocation, so in a thread that takes a lane too."""
+    lanes, _ = lanes_of(2)
+    first, second = lanes.take(), lanes.take()
+    lanes.give_back(first)
+
+    def collects(lane: Lane, prompt: Tokens[int]) -> int:
+        if second not in lanes._free:
+            lanes.give_back(second)
+        return 0
+
+    monkeypatch.setattr(lanes, "_worth", collects)
+    taker = Thread(target=lanes.take, daemon=True)
+    taker.start()
+    taker.join(10)
+    assert not taker.is_alive()
+    assert lanes._free == [second]
