@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import time
 import warnings
@@ -88,6 +89,7 @@ class Scheduler:
         self._room = max(4, shared.engines.lanes) if policy.running is None else policy.running
         self._experience: defaultdict[str, Experience] = defaultdict(Experience)  # By recipe.
         self._thread: Thread | None = None
+        self._ends = False  # Whether Python ends, so that no step may begin.
         self._warned = False  # Whether the user knows that requests take turns.
 
     def submit(self, task: Task) -> Handle:
@@ -108,6 +110,7 @@ class Scheduler:
             self._waiting.append(handle)
             if self._thread is None:
                 self._thread = Thread(target=self._serve, name="specc scheduler", daemon=True)
+                atexit.register(self._end)
                 self._thread.start()
             self._work.notify_all()
         return handle
@@ -118,6 +121,14 @@ class Scheduler:
             for handle in (*self._running, *self._waiting):
                 handle.unpause()
             self._work.notify_all()
+
+    def _end(self) -> None:
+        """Wait for the end of the step that runs, when Python ends. Python would kill the thread in native code."""
+        with self._lock:
+            self._ends, thread = True, self._thread
+            self.wake()
+        if thread is not None:
+            thread.join()
 
     def _serve(self) -> None:
         """Run requests until there are none. If something else than a request fails, end all, so that nobody waits."""
@@ -131,14 +142,18 @@ class Scheduler:
                     handle.end("error", e)
                 self._waiting.clear()
                 self._thread = None
+                atexit.unregister(self._end)
             raise
 
     def _serve_all(self) -> None:
         while True:
             with self._lock:
+                if self._ends:
+                    return
                 self._admit()
                 if not self._running and not self._waiting:
                     self._thread = None
+                    atexit.unregister(self._end)
                     return
                 ready = [handle for handle in self._running if handle.cancelled or not handle.paused]
                 if not ready:

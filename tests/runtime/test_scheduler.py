@@ -481,3 +481,25 @@ def test_a_plan_with_prices_of_another_form_is_refused_when_the_bundle_is_loaded
     bundle = load().bundle
     with pytest.raises(BundleError, match=r"manifest\.extra\.plan\.prices"):
         Model(replace(bundle, manifest=replace(bundle.manifest, extra={"plan": {"prices": 7}})))
+
+
+def test_no_step_runs_when_python_ends(
+    load: Callable[..., Model], backend: ToyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python stops the thread of the scheduler wherever it is. In native code that aborts the process."""
+    backend.model, model, exits = Slow, load(), list[Callable[[], None]]()
+    monkeypatch.setattr("atexit.register", exits.append)
+    monkeypatch.setattr("atexit.unregister", exits.remove)
+    model.submit(PROMPT, 2).result(60)
+    limit = time.monotonic() + 30
+    while exits:  # The thread ends soon after the last request.
+        assert time.monotonic() < limit, "the thread goes on"
+        time.sleep(0.001)
+    handle = model.submit(PROMPT, 200, ignore_eos=True)
+    next(handle)
+    (end,) = exits
+    end()
+    count = handle.stats.target_calls
+    time.sleep(0.1)
+    assert handle.finish_reason is None
+    assert handle.stats.target_calls == count
