@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -84,9 +85,12 @@ def one_or_several(values: Any, kind: type, name: str) -> tuple[Any, ...]:
         return ()
     if isinstance(values, kind):
         return (values,)
-    if not isinstance(values, Iterable):
-        raise PromptError(f"{name} is {values!r}; give a list")
-    return tuple(values)
+    try:
+        if isinstance(values, Iterable) and not isinstance(values, (bytes, bytearray)):
+            return tuple(values)
+    except TypeError:
+        pass  # An array without a dimension has the methods of an Iterable, and no items.
+    raise PromptError(f"{name} is {values!r}; give a list")
 
 
 def token_limit(max_new_tokens: int | None, room: int) -> int:
@@ -101,9 +105,12 @@ def token_limit(max_new_tokens: int | None, room: int) -> int:
     """
     if max_new_tokens is None:
         return room
-    if isinstance(max_new_tokens, bool) or not hasattr(max_new_tokens, "__index__"):
-        raise PromptError(f"max_new_tokens is {max_new_tokens!r}; give an integer")
-    return min(index(max_new_tokens), room)
+    try:
+        if not isinstance(max_new_tokens, bool):
+            return min(index(max_new_tokens), room)
+    except TypeError:
+        pass
+    raise PromptError(f"max_new_tokens is {max_new_tokens!r}; give an integer")
 
 
 class Stream:
@@ -165,10 +172,9 @@ class Stream:
 
     def __next__(self) -> str:
         with self._lock:
-            while not self._pieces:
-                if self.ended:
-                    raise StopIteration
-                self._pieces.extend(self.advance())
+            self._fill()
+            if not self._pieces:
+                raise StopIteration
             return self._pieces.popleft()
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -177,10 +183,19 @@ class Stream:
     async def __anext__(self) -> str:
         import asyncio  # It takes long to import, and few programs need it.
 
-        piece = await asyncio.to_thread(next, self, None)
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._pieces.popleft()
+            if self.ended:
+                raise StopAsyncIteration
+            # The thread takes no piece: whoever stops waiting for it, at a timeout, loses none.
+            await asyncio.to_thread(self._fill)
+
+    def _fill(self) -> None:
+        """Run steps until a piece waits, or the answer has ended."""
+        with self._lock:
+            while not self._pieces and not self.ended:
+                self._pieces.extend(self.advance())
 
     def rest(self) -> Generation:
         """Run to the end, and return the answer with all text that was not taken yet."""

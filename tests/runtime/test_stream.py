@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -214,3 +217,31 @@ def test_the_limit_of_an_answer_is_an_integer_within_the_context() -> None:
     for wrong in (2.0, "3", True):
         with pytest.raises(PromptError, match=r"max_new_tokens is .*; give an integer"):
             token_limit(wrong, 10)  # type: ignore[arg-type]
+
+
+def test_a_piece_that_a_coroutine_no_longer_waits_for_is_not_lost() -> None:
+    class Slow(Listed):
+        def advance(self) -> list[int]:
+            time.sleep(0.05)
+            return super().advance()
+
+    async def read() -> str:
+        steps = Slow([[token] for token in ids("abc")])
+        answer, pieces = Stream(steps, TEXT, Stats(recipe="any"), Ending(max_new_tokens=3)), list[str]()
+        while not answer.ended or len(pieces) < 3:
+            with contextlib.suppress(asyncio.TimeoutError):
+                pieces.append(await asyncio.wait_for(anext(answer), 0.01))
+        return "".join(pieces)
+
+    assert asyncio.run(asyncio.wait_for(read(), 30)) == "abc"
+
+
+@pytest.mark.parametrize("values", [np.array(1), b"x"])
+def test_stop_values_without_items_are_refused(values: Any) -> None:
+    with pytest.raises(PromptError, match="stop_token_ids is .*; give a list"):
+        one_or_several(values, int, "stop_token_ids")
+
+
+def test_an_array_is_no_limit_of_an_answer() -> None:
+    with pytest.raises(PromptError, match="max_new_tokens is .*; give an integer"):
+        token_limit(np.array([1, 2]), 10)  # type: ignore[arg-type]
