@@ -9,17 +9,19 @@ import json
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import PromptError, SpeccWarning, first_line
+from ..errors import PromptError, SpeccWarning, check_unicode, first_line, printable
 from . import Processor
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 EXTRA = "pip install 'specc-compiler[grammar]'"
+NO_ANSWER = "NoExtensionBias"  # What llguidance says where no token may follow, and the text must not end.
 COMPILED = 8  # Grammars that a bundle's tokenizer keeps, so that a request with a known one starts at once.
 
 
@@ -159,7 +161,7 @@ class Grammar(Processor):
     def _check(self) -> None:
         """Raise PromptError if the library has failed, as it does at a limit of its own."""
         if self.matcher.is_error():
-            raise PromptError(f"{self.option}: {first_line_of(self.matcher)}; simplify it")
+            raise PromptError(f"{self.option}: {reason_of(self.matcher)}; simplify it")
 
 
 class Grammars:
@@ -176,6 +178,7 @@ class Grammars:
         self.json, self.vocab_size, self.eos = tokenizer_json, vocab_size, tuple(eos)
         self._tokenizer: LLTokenizer | None = None
         self._compiled: dict[tuple[Language, str], LLMatcher] = {}
+        self._lock = Lock()  # Guards both. Requests are made by any thread.
 
     def compile(self, language: Language, source: Any) -> Grammar:
         """Compile a grammar.
@@ -188,22 +191,39 @@ class Grammars:
             PromptError: llguidance is not installed, or it refuses the grammar, or the model has no end.
         """
         try:
-            from llguidance import LLMatcher
+            import llguidance  # noqa: F401
         except ImportError as e:
             raise PromptError(f"{language} needs llguidance, which is not installed; {EXTRA}") from e
         if not self.eos:
             raise PromptError(f"{language} needs a model with an end-of-sequence token, and this one has none")
         key = language, _text(language, source)
-        if key not in self._compiled:
-            matcher = LLMatcher(self._take_tokenizer(language), _GRAMMARS[language](LLMatcher, key[1]), log_level=0)
-            if matcher.is_error():
-                raise PromptError(f"{language} is refused: {first_line_of(matcher)}; change it")
-            for warning in matcher.get_grammar_warnings():
-                warnings.warn(f"{language}: {' '.join(warning.split())}", SpeccWarning, stacklevel=2)
-            if len(self._compiled) == COMPILED:
-                del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = matcher
-        return Grammar(language.value, self._compiled[key].deep_copy(), self.vocab_size, self.eos)
+        matcher = self._compiled.get(key)
+        if matcher is None:
+            matcher = self._new_matcher(*key)
+            with self._lock:
+                self._compiled[key] = matcher
+                while len(self._compiled) > COMPILED:
+                    del self._compiled[next(iter(self._compiled))]
+        return Grammar(language.value, matcher.deep_copy(), self.vocab_size, self.eos)
+
+    def _new_matcher(self, language: Language, text: str) -> LLMatcher:
+        """Compile a grammar, and check that it has a first token.
+
+        Raises:
+            PromptError: the library refuses the grammar, or no answer follows it.
+        """
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._take_tokenizer(language), _GRAMMARS[language](LLMatcher, text), log_level=0)
+        if matcher.is_error():
+            raise PromptError(f"{language} is refused: {reason_of(matcher)}; change it")
+        trial = matcher.deep_copy()
+        trial.compute_bitmask()
+        if trial.is_error():
+            raise PromptError(f"{language} is refused: {reason_of(trial)}; change it")
+        for warning in matcher.get_grammar_warnings():
+            warnings.warn(f"{language}: {' '.join(warning.split())}", SpeccWarning, stacklevel=3)
+        return matcher
 
     def _take_tokenizer(self, language: Language) -> LLTokenizer:
         """Return the library's tokenizer, which is made once.
@@ -213,17 +233,18 @@ class Grammars:
         """
         from llguidance import LLTokenizer
 
-        if self._tokenizer is None:
-            try:
-                self._tokenizer = LLTokenizer(self.json(), n_vocab=self.vocab_size, eos_token=list(self.eos))
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as e:  # A panic of the library is not an Exception.
-                remedy = "decode without a grammar"
-                raise PromptError(
-                    f"{language}: llguidance cannot use this tokenizer ({first_line(e)}); {remedy}"
-                ) from e
-        return self._tokenizer
+        with self._lock:
+            if self._tokenizer is None:
+                try:
+                    self._tokenizer = LLTokenizer(self.json(), n_vocab=self.vocab_size, eos_token=list(self.eos))
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as e:  # A panic of the library is not an Exception.
+                    remedy = "decode without a grammar"
+                    raise PromptError(
+                        f"{language}: llguidance cannot use this tokenizer ({first_line(e)}); {remedy}"
+                    ) from e
+            return self._tokenizer
 
 
 _GRAMMARS = {
@@ -250,9 +271,15 @@ def _text(language: Language, source: Any) -> str:
         return text
     if not isinstance(source, str) or not source:
         raise PromptError(f"{language} is {source!r}; give text")
+    check_unicode(source, language)
     return source
 
 
-def first_line_of(matcher: LLMatcher) -> str:
-    """Return the first line of a matcher's error."""
-    return first_line(ValueError(matcher.get_error()))
+def reason_of(matcher: LLMatcher) -> str:
+    """Return a matcher's error in one line: its first line, and what is wrong where that only says where it is."""
+    message = str(matcher.get_error())
+    if message.startswith(NO_ANSWER):
+        return "no answer is possible by it"
+    first = first_line(ValueError(message))
+    details = [line.removeprefix("error: ") for line in message.splitlines() if line.startswith("error: ")]
+    return f"{first} {printable(details[0])}" if first.endswith(":") and details else first

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,12 @@ def test_only_the_last_grammars_are_kept() -> None:
 @pytest.mark.parametrize(
     ("language", "source", "message"),
     [
-        ("regex", "(abc", r"regex is refused: .*invalid regex .*; change it"),
+        ("regex", "(abc", r"regex is refused: .*invalid regex .*: unclosed group; change it"),
+        ("regex", r"[^\s\S]", "regex is refused: no answer is possible by it; change it"),
+        ("lark", "start: start", "lark is refused: no answer is possible by it; change it"),
+        ("json_schema", {"$ref": "#"}, "json_schema is refused: no answer is possible by it; change it"),
+        ("regex", "\ud800", r"regex has the lone surrogate U\+D800 at character 0; give UTF-8 text"),
+        ("lark", "\ud800", r"lark has the lone surrogate U\+D800 at character 0; give UTF-8 text"),
         ("regex", "", "regex is ''; give text"),
         ("regex", 5, "regex is 5; give text"),
         ("lark", "start: missing", r"lark is refused: .*unknown name: \"missing\".*; change it"),
@@ -247,3 +253,10 @@ def test_a_warning_of_the_library_is_passed_on(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("llguidance.LLMatcher", Warns)
     with pytest.warns(SpeccWarning, match="regex: a rule is slow"):
         regex("a")
+
+
+def test_threads_that_compile_grammars_at_once_keep_no_more_of_them() -> None:
+    library = grammars()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: library.compile(Language.REGEX, f"a{number}"), range(200)))
+    assert len(library._compiled) <= COMPILED
