@@ -40,10 +40,13 @@ class Sampling:
     rng: Rng = field(default_factory=SeededRng)
 
     def __post_init__(self) -> None:
-        for name, kind in {"temperature": Real, "top_p": Real, "top_k": Integral, "min_p": Real}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise PromptError(f"{name} {value!r} is not {'an integer' if kind is Integral else 'a number'}")
+        for name in ("temperature", "top_p", "min_p"):
+            number = real(getattr(self, name))
+            if number is None:
+                raise PromptError(f"{name} {getattr(self, name)!r} is not a number")
+            object.__setattr__(self, name, number)  # numpy cannot divide by a Fraction.
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, Integral):
+            raise PromptError(f"top_k {self.top_k!r} is not an integer")
         if not 0 <= self.temperature < inf:
             raise PromptError(
                 f"temperature {self.temperature} is not a finite number of 0 or more; "
@@ -113,6 +116,16 @@ class Sampling:
         if self.min_p > 0:
             weights[weights < self.min_p * weights.max()] = 0
         return Draws(rng, weights, size, ids)
+
+
+def real(value: Any) -> float | None:
+    """Return a number of any type as a float, and as infinity if it is too large for one; None if it is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
 
 
 def _nucleus(weights: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:

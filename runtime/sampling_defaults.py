@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from .sampling import real
+
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # Neutral values of options that sampling has.
 PROCESSORS: dict[str, Any] = {"repetition_penalty": 1.0, "bad_words": (), "min_new_tokens": 0}  # Neutral values.
 CONFIG_NAMES = {"bad_words": "bad_words_ids"}  # The names of transformers, for options that have another name here.
@@ -46,7 +48,7 @@ class SamplingDefaults:
         temperature = passed.get("temperature")
         if temperature is None:
             temperature = self._default("temperature") if self.config.get("do_sample") is True else 0.0
-        options = SAMPLING if temperature == 0 else {name: self._default(name) for name in SAMPLING}
+        options = SAMPLING if real(temperature) == 0 else {name: self._default(name) for name in SAMPLING}
         return {**options, **_present(passed), "temperature": temperature}
 
     def processors(self, **passed: Any) -> dict[str, Any]:

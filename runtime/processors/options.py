@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PromptError, check_unicode
+from ..sampling import real
 from . import Processing, Processor
 from .bad_words import BadWords
 from .grammar import Grammar, Language
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST_BIAS = 100.0  # As in OpenAI's API: it decides against any logits.
 MOST_PENALTY = 2.0  # As in OpenAI's API.
+MOST_DIGITS = 20  # Of a token id that is text. Python refuses to read some thousands.
+MOST_REPETITION = 1000.0  # It decides against any logits, and no logit overflows in float32.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +63,11 @@ class ProcessorOptions:
         """
         size, eos = model.vocab_size, model.eos_token_ids
         repetition = _number("repetition_penalty", self.repetition_penalty, 1.0)
-        if repetition <= 0:
-            raise PromptError(f"repetition_penalty is {repetition}; give a number above 0, where 1 changes nothing")
+        if not 1 / MOST_REPETITION <= repetition <= MOST_REPETITION:
+            raise PromptError(
+                f"repetition_penalty is {repetition:g}; give a number from {1 / MOST_REPETITION:g} to "
+                f"{MOST_REPETITION:g}, where 1 changes nothing"
+            )
         frequency = _bounded("frequency_penalty", self.frequency_penalty, MOST_PENALTY)
         presence = _bounded("presence_penalty", self.presence_penalty, MOST_PENALTY)
         biases, words = _biases(self.logit_bias, size), _words(self.bad_words, text, size)
@@ -77,8 +83,9 @@ class ProcessorOptions:
             processors.append(FrequencyPenalty(frequency, presence, size))
         if words:
             processors.append(BadWords(words, prompt, eos))
-        if least and ends:
-            processors.append(MinNewTokens(least, ends))
+        possible_ends = [token for token in ends if 0 <= token < size]  # Others have no logit.
+        if least and possible_ends:
+            processors.append(MinNewTokens(least, possible_ends))
         if grammar:
             processors.append(grammar)
         if count is not None and count > size:
@@ -108,9 +115,10 @@ def _number(name: str, value: Any, neutral: float) -> float:
     """Return an option that is a finite number; `neutral` if it is None. Raises PromptError."""
     if value is None:
         return neutral
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+    number = real(value)
+    if number is None or not isfinite(number):
         raise PromptError(f"{name} is {value!r}; give a finite number, where {neutral:g} changes nothing")
-    return float(value)
+    return number
 
 
 def _bounded(name: str, value: Any, most: float) -> float:
@@ -145,7 +153,8 @@ def _biases(logit_bias: Any, vocab_size: int) -> dict[int, float]:
 
 def _token(name: str, token: Any, vocab_size: int) -> int:
     """Return a token id, which JSON may have as text. Raises PromptError."""
-    number = int(token) if isinstance(token, str) and token.isdecimal() else token
+    is_digits = isinstance(token, str) and token.isdecimal() and len(token) <= MOST_DIGITS
+    number = int(token) if is_digits else token
     if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= int(number) < vocab_size:
         raise PromptError(f"{name}: {token!r} is not a token id; give 0 to {vocab_size - 1}")
     return int(number)
@@ -159,14 +168,12 @@ def _words(bad_words: Any, text: Text, vocab_size: int) -> list[tuple[int, ...]]
     words = [bad_words] if isinstance(bad_words, str) else bad_words
     if words is None:
         return []
-    if not isinstance(words, Collection):
-        raise PromptError(f"bad_words is {words!r}; give a list of words")
     sequences: list[tuple[int, ...]] = []
-    for word in words:
+    for word in _items(words):
         if isinstance(word, str):
             check_unicode(word, "a bad word")
             variants = [text.word_tokens(variant) for variant in (word, f" {word.lstrip()}" if word else "")]
-        elif isinstance(word, Sequence):
+        elif isinstance(word, Sequence) and not isinstance(word, (bytes, bytearray, memoryview)):
             variants = [[_token("bad_words", token, vocab_size) for token in word]]
         else:
             raise PromptError(f"bad_words has {word!r}; give words, or lists of token ids")
@@ -174,3 +181,13 @@ def _words(bad_words: Any, text: Text, vocab_size: int) -> list[tuple[int, ...]]
             raise PromptError(f"bad_words has {word!r}, which has no tokens; leave it out")
         sequences += [tuple(tokens) for tokens in variants]
     return list(dict.fromkeys(sequences))
+
+
+def _items(words: Any) -> list[Any]:
+    """Return bad words as a list. Raises PromptError."""
+    try:
+        if isinstance(words, Collection):
+            return list(words)
+    except TypeError:
+        pass  # An array without a dimension has the methods of a Collection, and no items.
+    raise PromptError(f"bad_words is {words!r}; give a list of words")

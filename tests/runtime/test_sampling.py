@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -292,3 +293,16 @@ def test_a_tiny_temperature_is_the_limit_of_greedy_without_a_warning() -> None:
         warnings.simplefilter("error")
         probs_V = Sampling(1e-320).probs(np.array([1.0, 3.0, 2.0], np.float32))
     assert probs_V.tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "min_p"])
+def test_a_number_too_large_for_a_float_is_out_of_range(name: str) -> None:
+    options: dict[str, Any] = {"temperature": 1.0, name: 10**400}
+    with pytest.raises(PromptError, match=f"{name} inf is not"):
+        Sampling(**options)
+
+
+def test_a_fraction_is_a_temperature() -> None:
+    temperature: Any = Fraction(1, 2)
+    logits = np.array([0.0, 1.0, 3.0], np.float32)
+    assert np.array_equal(Sampling(temperature).probs(logits), Sampling(0.5).probs(logits))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from specc.runtime.sampling_defaults import PLAIN_GREEDY, PROCESSORS, SAMPLING, SamplingDefaults
@@ -89,3 +90,8 @@ def test_plain_greedy_turns_every_default_off() -> None:
     processors = {name: PLAIN_GREEDY.get(name) for name in PROCESSORS}
     assert defaults.sampling(**sampling) == GREEDY
     assert defaults.processors(**processors) == PROCESSORS
+
+
+@pytest.mark.parametrize("temperature", [np.array([1, 2]), [0]])
+def test_a_temperature_that_is_no_number_is_passed_on_to_the_check(temperature: Any) -> None:
+    assert SamplingDefaults({}).sampling(temperature=temperature)["temperature"] is temperature

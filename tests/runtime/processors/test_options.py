@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,7 +112,14 @@ def test_a_bias_may_have_its_token_as_text_as_in_json() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repetition_penalty": 0}, "repetition_penalty is 0.0; give a number above 0, where 1 changes nothing"),
+        (
+            {"repetition_penalty": 0},
+            "repetition_penalty is 0; give a number from 0.001 to 1000, where 1 changes nothing",
+        ),
+        (
+            {"repetition_penalty": 1e39},
+            "repetition_penalty is 1e+39; give a number from 0.001 to 1000, where 1 changes nothing",
+        ),
         ({"repetition_penalty": True}, "repetition_penalty is True; give a finite number, where 1 changes nothing"),
         ({"repetition_penalty": "2"}, "repetition_penalty is '2'; give a finite number, where 1 changes nothing"),
         ({"frequency_penalty": 2.1}, "frequency_penalty is 2.1; give a number from -2 to 2"),
@@ -128,6 +136,8 @@ def test_a_bias_may_have_its_token_as_text_as_in_json() -> None:
         ({"bad_words": 5}, "bad_words is 5; give a list of words"),
         ({"bad_words": [5]}, "bad_words has 5; give words, or lists of token ids"),
         ({"bad_words": [""]}, "bad_words has '', which has no tokens; leave it out"),
+        ({"bad_words": [b"x"]}, "bad_words has b'x'; give words, or lists of token ids"),
+        ({"bad_words": np.array(1)}, "bad_words is array(1); give a list of words"),
         ({"bad_words": [[]]}, "bad_words has [], which has no tokens; leave it out"),
         ({"bad_words": [[999]]}, "bad_words: 999 is not a token id; give 0 to 257"),
         ({"bad_words": ["\ud800"]}, "a bad word has the lone surrogate U+D800 at character 0; give UTF-8 text"),
@@ -141,3 +151,26 @@ def test_a_bias_may_have_its_token_as_text_as_in_json() -> None:
 def test_a_value_out_of_range_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(PromptError, match=f"^{re.escape(message)}$"):
         make(**options)
+
+
+@pytest.mark.parametrize("number", [10**400, Fraction(10**400)])
+@pytest.mark.parametrize("name", ["repetition_penalty", "frequency_penalty", "presence_penalty"])
+def test_a_number_too_large_for_a_float_is_refused(name: str, number: Any) -> None:
+    with pytest.raises(PromptError, match=f"{name} is .*; give a finite number"):
+        make(**{name: number})
+
+
+def test_a_token_id_of_thousands_of_digits_is_refused() -> None:
+    with pytest.raises(PromptError, match="is not a token id; give 0 to 257"):
+        make(logit_bias={"9" * 5000: 1})
+
+
+@pytest.mark.parametrize("token", [-1, SIZE, 10**30])
+def test_a_stop_token_outside_the_vocabulary_needs_no_least_length(token: int) -> None:
+    """It has no logit. As an index -1 would be the last token of the vocabulary."""
+    processing = ProcessorOptions(min_new_tokens=2).make([1], TEXT, MODEL, (token, EOS))
+    row = np.zeros(SIZE, np.float32)
+    assert processing is not None
+    processing.processors[0]([], row)
+    assert np.flatnonzero(np.isneginf(row)).tolist() == [EOS]
+    assert ProcessorOptions(min_new_tokens=2).make([1], TEXT, MODEL, (token,)) is None
