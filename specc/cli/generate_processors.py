@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specc.cli.arguments import pairs
 from specc.runtime.errors import PromptError
 
 if TYPE_CHECKING:
@@ -21,23 +20,29 @@ def parse_biases(values: Sequence[str]) -> dict[int, float] | None:
         The biases by token; None if there are none.
 
     Raises:
-        PromptError: a token or a bias is not a number.
-        RecipeError: a value is not TOKEN=BIAS.
+        PromptError: a value is not TOKEN=BIAS, or a token or a bias is not a number.
     """
     biases = {}
-    for token, bias in pairs("--logit-bias", values).items():
+    for value in values:
+        token, _, bias = value.partition("=")
         try:
             biases[int(token)] = float(bias)
         except ValueError:
             remedy = "give a token id and a number, such as 42=-5"
-            raise PromptError(f"--logit-bias '{token}={bias}' is not TOKEN=BIAS; {remedy}") from None
+            raise PromptError(f"--logit-bias {value!r} is not TOKEN=BIAS; {remedy}") from None
     return biases or None
 
 
 def read_schema(value: str | None) -> str | None:
-    """Return the text of a JSON schema: `value` itself if it begins with a brace, else that of the file so named."""
+    """Return the text of a JSON schema: `value` itself if it begins with a brace, else that of the file so named.
+
+    Raises:
+        PromptError: it is empty, or the file cannot be read.
+    """
     if value is None or value.lstrip().startswith("{"):
         return value
+    if not value.strip():
+        raise PromptError("--json-schema is empty; give a file or the text of a JSON schema")
     return read_text("--json-schema", Path(value))
 
 
