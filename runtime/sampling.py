@@ -125,7 +125,8 @@ def real(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:
-        return inf if value > 0 else -inf
+        number: Any = value  # The type Real has no comparison with an int.
+        return inf if number > 0 else -inf
 
 
 def _nucleus(weights: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:

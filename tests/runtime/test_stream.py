@@ -238,10 +238,10 @@ def test_a_piece_that_a_coroutine_no_longer_waits_for_is_not_lost() -> None:
 
 @pytest.mark.parametrize("values", [np.array(1), b"x"])
 def test_stop_values_without_items_are_refused(values: Any) -> None:
-    with pytest.raises(PromptError, match="stop_token_ids is .*; give a list"):
+    with pytest.raises(PromptError, match=r"stop_token_ids is .*; give a list"):
         one_or_several(values, int, "stop_token_ids")
 
 
 def test_an_array_is_no_limit_of_an_answer() -> None:
-    with pytest.raises(PromptError, match="max_new_tokens is .*; give an integer"):
+    with pytest.raises(PromptError, match=r"max_new_tokens is .*; give an integer"):
         token_limit(np.array([1, 2]), 10)  # type: ignore[arg-type]
