@@ -21,7 +21,7 @@ class GuessSlots(Pass):
     """A pass that replaces the hidden states of the slots behind the tokens by those that a trained head begins with.
 
     Given:   a = layers.0(x);  b = layers.1(a);  the module: states [1, N, size] -> starts [1, N, guesses, size]
-    Result:  starts = module(a[:, :tokens]);  b = layers.1(cat(a[:, :tokens], starts[its token, its number]))
+    Result:  starts = module(a);  b = layers.1(cat(a[:, :tokens], starts[its token, its number]))
 
     With after=0 the head reads the states after layer 0, and with after=None those that enter layer 0. What the slots
     hold before that counts for nothing.
@@ -59,8 +59,8 @@ class GuessSlots(Pass):
 
         with graph.graph.inserting_before(users[0]):
             tokens = add(aten.slice.Tensor, stream, 1, 0, topology.tokens)
-            starts = splice(graph, self.name, self.module, tokens)
-            flat = add(aten.reshape.default, starts, [1, topology.tokens * self.guesses, -1])
+            starts = splice(graph, self.name, self.module, stream)
+            flat = add(aten.reshape.default, starts, [1, topology.slots * self.guesses, -1])
             joined = add(aten.cat.default, [tokens, add(aten.index_select.default, flat, 1, starts_of)], 1)
         joined.meta["val"] = stream.meta["val"]
         for user in users:

@@ -144,6 +144,48 @@ def runner(
         model.close()
 
 
+def test_random_heads_of_all_kinds_in_one_bundle_leave_the_tokens_of_plain_decoding(
+    model: Path, tmp_path: Path
+) -> None:
+    """Greedy and sampled, on a tiny model. Few of their drafts are accepted."""
+    target = load_model(str(model))
+    teacher = teacher_of(target, "tiny")
+    names = [name for name, course in COURSES.items() if course.in_model is not None]
+    for name in names:
+        course = COURSES[name]
+        torch.manual_seed(1)
+        head = build_head(
+            HeadConfig(
+                architecture=course.architecture,
+                target=teacher.target,
+                taps=course.taps(teacher.target.layers),
+                draft_vocab_size=teacher.target.vocab_size,
+                settings=course.settings(teacher.config),
+            )
+        )
+        save_head(head, tmp_path / name, {"card.json": "{}"})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
+    options = Options(
+        model=str(model),
+        output=tmp_path / "b.specc",
+        recipes=names,
+        heads=[tmp_path / name for name in names],
+        prompts=file,
+        golden_tokens=8,
+    )
+    compile_bundle(options)
+    prompt = [i % 400 for i in range(150)]
+    with specc.load(tmp_path / "b.specc") as runner:
+        for name in names:
+            for temperature in (0.0, 0.8):
+                choice: dict[str, Any] = {"temperature": temperature, "seed": 3, "ignore_eos": True}
+                plain = runner.session().generate(prompt, 40, recipe="plain", **choice)
+                answer = runner.session().generate(prompt, 40, recipe=name, guard=False, **choice)
+                assert answer.token_ids == plain.token_ids
+                assert answer.stats.drafted > 40
+
+
 def prompts(text: Text) -> list[list[int]]:
     """Return the prompts of the second half of the held-out answers."""
     return [recording.tokens[: recording.prompt].tolist() for recording in text.held_out[1::2]]

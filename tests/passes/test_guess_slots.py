@@ -42,7 +42,9 @@ def module_of(size: int) -> GraphModule:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize(
+    "family", ["llama", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemma2", "gpt2"))]
+)
 @pytest.mark.parametrize("after", [None, 1])
 def test_a_guess_is_what_the_model_says_behind_such_states(family: str, after: int | None) -> None:
     size = model(family).config.hidden_size
