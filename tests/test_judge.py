@@ -31,7 +31,7 @@ def test_a_judge_tells_good_tokens_from_wrong_ones_and_more_of_a_draft_stays(
     card = train_judge(
         Options(
             model=str(EXAMPLES / "pycode-10m"),
-            recipe="judge",
+            recipe="judge-decoding",
             output=tmp_path / "judge",
             data=(source,),
             work=tmp_path / "work",
@@ -47,19 +47,19 @@ def test_a_judge_tells_good_tokens_from_wrong_ones_and_more_of_a_draft_stays(
         CompileOptions(
             model=str(EXAMPLES / "pycode-10m"),
             output=tmp_path / "b.specc",
-            recipes=("judge",),
+            recipes=("judge-decoding",),
             assistant_model=str(EXAMPLES / "pycode-1m"),
             heads=[tmp_path / "judge"],
             prompts=prompts,
             golden_tokens=8,
-            parameters={"judge": {"num_speculative_tokens": 6}},
+            parameters={"judge-decoding": {"num_speculative_tokens": 6}},
         )
     )
     figures: dict[str, list[float]] = {"match": [], "judge": [], "changed": []}
     with specc.load(tmp_path / "b.specc") as bundle:
         for prompt in ("def wrap(text, width=70):\n", "class Parser:\n    def __init__(self", "import os\n\ndef main("):
             answers = {
-                rule: bundle.session().generate(prompt, 64, recipe="judge", acceptance=rule, ignore_eos=True)
+                rule: bundle.session().generate(prompt, 64, recipe="judge-decoding", acceptance=rule, ignore_eos=True)
                 for rule in ("match", "judge")
             }
             plain = bundle.session().generate(prompt, 64, recipe="plain", ignore_eos=True)

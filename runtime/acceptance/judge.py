@@ -35,7 +35,9 @@ def judge(draft: Draft, verified: Verified, *, threshold: float = 0.5) -> Accept
         return match(draft, verified)
     scores = verified.outputs.states.get(HEAD)
     if scores is None:
-        raise RecipeError("the bundle has no head that judges tokens; compile it with --recipe judge and --head")
+        raise RecipeError(
+            "the bundle has no head that judges tokens; compile it with --recipe judge-decoding and --head"
+        )
     least = log(threshold / (1 - threshold)) if threshold > 0 else -inf
 
     def takes(slot: int, children: tuple[int, ...]) -> list[int]:

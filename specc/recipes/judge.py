@@ -9,7 +9,7 @@ from specc.recipes.draft_model import plan_with_rule
 from specc.recipes.entry import Family, Method, Parameter
 
 JUDGE = Method(
-    name="judge",
+    name="judge-decoding",
     title="Judge Decoding: drafted tokens stay that a trained head finds good (lossy)",
     try_when="Speed matters more than the model's own words, and a good draft model says the same in other words.",
     about=(

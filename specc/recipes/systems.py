@@ -48,7 +48,7 @@ SYSTEMS = (
     System(11, "FS-GEN", "2406.12295", ("fs-gen", "fs-gen-contrastive", "fs-gen-proxy"),
            "the router that is trained"),
     System(12, "Speculative Contrastive Decoding", "2311.08981", ("contrastive",)),
-    System(13, "Judge Decoding", "2501.19309", ("judge",)),
+    System(13, "Judge Decoding", "2501.19309", ("judge-decoding",)),
     System(14, "SpecTr", "2310.15141", ("spectr",)),
     System(15, "RSD (Recursive)", "2402.14160", ("rsd-c", "rsd-s")),
     System(16, "Sequoia", "2402.12374", ("sequoia",)),

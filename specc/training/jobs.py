@@ -16,7 +16,7 @@ Training = Callable[[Options], Card | DraftCard | JudgeCard]
 TRAININGS: Mapping[str, Training] = {
     **dict.fromkeys(COURSES, train),
     "draft-model": train_draft,
-    "judge": train_judge,
+    "judge-decoding": train_judge,
 }
 
 

@@ -77,7 +77,9 @@ class JudgeCard:
 
     def next_command(self, output: str) -> str:
         """Return the command that compiles the head."""
-        return f"specc compile {self.model} --assistant-model SMALL --head {output} --recipe judge -o model.specc"
+        return (
+            f"specc compile {self.model} --assistant-model SMALL --head {output} --recipe judge-decoding -o model.specc"
+        )
 
     def texts(self, name: str) -> dict[str, str]:
         """Return the files card.json and README.md of a head with this name."""

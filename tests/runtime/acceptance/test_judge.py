@@ -61,7 +61,9 @@ def test_no_token_stays_that_a_processor_forbids() -> None:
 
 
 def test_a_bundle_without_the_head_is_refused() -> None:
-    with pytest.raises(RecipeError, match="the bundle has no head that judges tokens; compile it with --recipe judge"):
+    with pytest.raises(
+        RecipeError, match="the bundle has no head that judges tokens; compile it with --recipe judge-decoding"
+    ):
         judge(CHAIN, verify(CHAIN, language(0), Sampling()))
 
 

@@ -21,7 +21,7 @@ EXACT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "specdec": ({"beta": 1}, {"beta": 20, "gap": 50}),
     "rapid": ({"eta": 0}, {"eta": 50, "context_tokens": 8}),
     "fastcot": ({"confidence_threshold": 1}, {"confidence_threshold": 0}),
-    "judge": ({"threshold": 1}, {"threshold": 0}),
+    "judge-decoding": ({"threshold": 1}, {"threshold": 0}),
     "lexical-units-unverified": ({"confidence_threshold": 1}, {"confidence_threshold": 0}),
     "contrastive": ({"alpha": 0, "beta": 0}, {"alpha": 0, "beta": 3}),
 }
