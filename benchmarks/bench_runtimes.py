@@ -154,9 +154,9 @@ def times(
         for case in cases:
             for recipe in recipes:
                 for name, decode in runtimes.items():
-                    spent = decode(case, recipe)
+                    duration = decode(case, recipe)
                     if number:
-                        seconds[recipe][name].append(spent)
+                        seconds[recipe][name].append(duration)
     return seconds
 
 

@@ -42,8 +42,8 @@ def train_draft(options: Options) -> DraftCard:
         raise HeadError(f"{options.output} exists; choose another output, or --overwrite")
     options.stage("load the model", 0, 1)
     model, tokenizer = load_model(options.model), load_tokenizer(options.model)
-    kept = () if choice.source else tuple(kept_layers(len(layers_of(model)), choice.layers))
-    draft = _draft(options, model, kept)
+    layers = () if choice.source else tuple(kept_layers(len(layers_of(model)), choice.layers))
+    draft = _draft(options, model, layers)
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
@@ -58,7 +58,7 @@ def train_draft(options: Options) -> DraftCard:
         if not answers or not sampled or not greedy:
             raise HeadError("the model's answers are empty; give other prompts")
         settings = {
-            "layers": list(kept),
+            "layers": list(layers),
             "source": choice.source,
             "divergence": choice.divergence,
             "own_text": choice.own_text,
@@ -82,7 +82,7 @@ def train_draft(options: Options) -> DraftCard:
             recipe=options.recipe,
             model=options.model,
             source=choice.source,
-            layers=kept,
+            layers=layers,
             command=options.command,
             data=tuple(file.name for file in options.data),
             divergence=choice.divergence,
@@ -104,14 +104,14 @@ def train_draft(options: Options) -> DraftCard:
     return card
 
 
-def _draft(options: Options, model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+def _draft(options: Options, model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """Return the draft model as it is before the training.
 
     Raises:
         HeadError: its vocabulary is not as large as the model's.
     """
     if not options.draft.source:
-        return cut(model, kept)
+        return cut(model, layers)
     draft = load_model(options.draft.source)
     ours, theirs = (each.config.get_text_config().vocab_size for each in (model, draft))
     if ours != theirs:

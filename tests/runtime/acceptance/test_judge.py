@@ -47,10 +47,10 @@ def test_a_higher_threshold_keeps_less_and_1_is_match_also_where_the_request_sam
     for seed in range(10):
         for sampling in (Sampling(), Sampling(1.0, rng=SeededRng(seed))):
             verified = judged(seed, [0.0, 1.0, 1.0, 9.0], sampling)
-            kept = [
+            tokens_left = [
                 len(with_parameters(judge, {"threshold": share})(CHAIN, verified).slots) for share in (0.0, 0.7, 0.8, 1)
             ]
-            assert kept == sorted(kept, reverse=True) and kept[0] == 4
+            assert tokens_left == sorted(tokens_left, reverse=True) and tokens_left[0] == 4
             assert with_parameters(judge, {"threshold": 1})(CHAIN, verified) == match(CHAIN, verified)
 
 
