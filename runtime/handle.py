@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from threading import TIMEOUT_MAX, Condition
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from .decoder import Decoder
 from .errors import PromptError
@@ -54,7 +54,8 @@ class Handle:
     """A submitted request: an iterator over pieces of its text, for `for` and for `async for`.
 
     A request that is far ahead of its reader pauses, and may lose its turn to others. `result` reads all of it.
-    Any thread may use a handle.
+    A request that nobody reads on keeps its place in the queue: a `with` block cancels it at its end, `cancel` does so
+    at once, and a deadline at its time. Any thread may use a handle.
 
     Attributes:
         token_ids: the new tokens so far.
@@ -131,6 +132,13 @@ class Handle:
             if self._error is not None:
                 raise self._error
             return replace(self.stream.generation("".join(self._text)), finish_reason=str(self._reason))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Cancel the request if it has not ended."""
+        self.cancel()
 
     def __iter__(self) -> Iterator[str]:
         return self

@@ -97,8 +97,11 @@ class Scheduler:
 
         Raises:
             BusyError: the queue is full.
+            SpeccError: Python ends.
         """
         with self._lock:
+            if self._ends:
+                raise SpeccError("the program ends, so no request may begin; submit requests before it does")
             self._waiting = [handle for handle in self._waiting if handle.finish_reason is None]
             if len(self._waiting) >= self.policy.waiting:
                 raise BusyError(f"{len(self._waiting)} requests wait already; submit again when some have ended")

@@ -282,6 +282,9 @@ def test_a_request_is_cancelled_while_it_runs_waits_or_pauses(load: Callable[...
     ended.result(10)
     ended.cancel()
     assert ended.finish_reason == ended.result().finish_reason == "length"
+    with model.submit(PROMPT, 200, ignore_eos=True) as handle:
+        next(handle)
+    assert handle.result(10).finish_reason == "cancelled" and len(handle.token_ids) < 200
 
 
 def test_that_requests_take_turns_is_said_once(load: Callable[..., Model], backend: ToyBackend) -> None:
@@ -503,3 +506,5 @@ def test_no_step_runs_when_python_ends(
     time.sleep(0.1)
     assert handle.finish_reason is None
     assert handle.stats.target_calls == count
+    with pytest.raises(SpeccError, match="the program ends"):
+        model.submit(PROMPT, 2)
