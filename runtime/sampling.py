@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from .draws import POOL, Draws
 from .errors import PromptError
+from .real_number import real
 from .rng import Rng, SeededRng
 
 LEAST_TEMPERATURE = 1e-30  # that float32 can divide by
@@ -116,17 +117,6 @@ class Sampling:
         if self.min_p > 0:
             weights[weights < self.min_p * weights.max()] = 0
         return Draws(rng, weights, size, ids)
-
-
-def real(value: Any) -> float | None:
-    """Return a number of any type as a float, and as infinity if it is too large for one; None if it is no number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        number: Any = value  # The type Real has no comparison with an int.
-        return inf if number > 0 else -inf
 
 
 def _nucleus(weights: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from .sampling import real
+from .real_number import real
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # Neutral values of options that sampling has.
 PROCESSORS: dict[str, Any] = {"repetition_penalty": 1.0, "bad_words": (), "min_new_tokens": 0}  # Neutral values.

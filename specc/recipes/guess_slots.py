@@ -101,7 +101,11 @@ def _plan_ppd(values: Values, facts: Facts) -> MethodBlocks:
     return _blocks("ppd", state_trees(rates, nodes, guess_slots))
 
 
-_RATES = Parameter(None, "how often each guess is right, by depth and rank: `acceptance.rates` of the head's card.json")
+_RATES = Parameter(
+    None,
+    "how often each guess is right, by depth and rank, as `acceptance.rates` of the head's card.json "
+    "(default: rates that are usual)",
+)
 PPD = Method(
     name="ppd",
     title="Parallel Prompt Decoding: trained embeddings behind each token, whose slots draft",
@@ -146,7 +150,8 @@ HIDDEN_TRANSFER = Method(
     about=(
         "Behind the tokens of a step stand slots that begin after a deep layer. A trained matrix for each guess makes "
         "what they begin with, from the token's hidden state there. The layers behind it and the model's own product "
-        "make the guesses. So the step that verifies a draft also makes the next one, and nothing else runs."
+        "make the guesses. A tree of the likeliest ones is the next draft. So the step that verifies a draft also "
+        "makes the next one, and nothing else runs."
     ),
     paper="Hidden Transfer, Wu et al. 2024, arXiv:2404.12022",
     departures=(
@@ -172,7 +177,7 @@ LEXICAL_UNITS = Method(
     about=(
         "Behind the tokens of a step stand slots with one trained embedding in the place of a token. They guess the "
         "next tokens. The guesses are drafted up to the first one of little probability. The model verifies the chain "
-        "in one step, which also makes the next guesses."
+        "in one step. That step also makes the next guesses."
     ),
     paper="Lexical Unit Decoding, Sun et al. 2024, arXiv:2405.15208",
     departures=(
@@ -197,7 +202,7 @@ LEXICAL_UNITS_UNVERIFIED = Method(
     try_when="Answers may differ from the model's own.",
     about=(
         "It guesses as lexical-units does. The guesses that are more probable than a threshold are kept, whatever the "
-        "model says of them. So a step keeps more tokens, and the answer may differ from the model's own. With the "
+        "model says of them. So a step keeps more tokens. The answer may differ from the model's own. With the "
         "threshold 1 nothing is drafted, and the answer is that of plain decoding."
     ),
     paper="Lexical Unit Decoding, Sun et al. 2024, arXiv:2405.15208",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime import block, manifest, recipe, tree
-from specc.runtime.block import WEIGHTS, Block, Frontier, Layers, Parents
+from specc.runtime.block import WEIGHTS, Block, Frontier, GuessTree, Layers, Parents
 from specc.runtime.errors import BundleError
 from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, PassRecord, Tensor
@@ -23,6 +23,7 @@ from specc.runtime.tree import Tree
 BLOCKS = (
     Block(Tree((-1, 0, 0, 1))),
     Block(Parents(12), ("ids", "top_k:8", "hidden:-1")),
+    Block(GuessTree((-1, 0, 1, 2), 2, "any"), ("ids", "top_k:8")),
     Block(Frontier(4, 16), layers=Layers((1,), (2, 3), 5), last_row=True, model="assistant", cache="assistant"),
 )
 PASSES = (
@@ -145,7 +146,7 @@ def objects(data: Any, value: Any) -> Iterator[dict[str, Any]]:
     """Yield the object of each dataclass in a value, out of its plain data."""
     if dataclasses.is_dataclass(value):
         yield data
-        value = vars(value)
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}  # no cached properties
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
     for key, part in pairs:
         yield from objects(data[key], part)

@@ -183,6 +183,12 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("retrieval-tree", "max_matching_ngram_size", []),
     ("retrieval-tree", "max_depth", []),
     ("retrieval-tree", "beams", []),
+    ("retrieval-eagle", "vocab_size", [128]),
+    ("retrieval-eagle", "num_speculative_tokens", []),
+    ("retrieval-eagle", "retrieved_tokens", []),
+    ("retrieval-eagle", "max_matching_ngram_size", []),
+    ("retrieval-eagle", "max_depth", []),
+    ("guess-slots", "assistant_confidence_threshold", [0, 0.5]),
     ("trigram-search", "vocab_size", [128]),
     ("pearl", "num_speculative_tokens", []),
     ("short-context", "context_tokens", [128]),
@@ -309,7 +315,7 @@ def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, rem
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
     rules = (
-        "only confidence, contrastive, distance, enriched, guided, kseq, match, proxy, recursive, speculative, "
+        "only confidence, contrastive, distance, enriched, guided, judge, kseq, match, proxy, recursive, speculative, "
         "top_beta, trust, typical"
     )
     assert rules in str(e.value) and remedy in str(e.value)

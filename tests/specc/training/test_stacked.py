@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_head import head, recordings, teacher
+from small_head import SETTINGS, head, recordings, teacher
 from torch import nn
 
 from specc.heads.stacked import Stacked
@@ -16,7 +16,11 @@ from specc.training.courses import COURSES
 pytestmark = pytest.mark.torch
 STACKED = pytest.mark.parametrize(
     "course",
-    [course for course in COURSES.values() if isinstance(head(course.architecture), Stacked)],
+    [
+        course
+        for course in COURSES.values()
+        if course.architecture in SETTINGS and isinstance(head(course.architecture), Stacked)
+    ],
     ids=lambda course: course.architecture,
 )
 
