@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PromptError, check_unicode
-from ..sampling import real
+from ..real_number import real
 from . import Processing, Processor
 from .bad_words import BadWords
 from .grammar import Grammar, Language
