@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { openBundle } from "../../../runtimes/javascript/bundle.js";
 import { FolderSource } from "../../../runtimes/javascript/folder_source.js";
-import { readGolden } from "../../../runtimes/javascript/golden.js";
+import { nearTie, parseGolden, readGolden } from "../../../runtimes/javascript/golden.js";
 import { fault } from "../../../runtimes/javascript/json_text.js";
 import { exampleText } from "./examples.js";
 
@@ -105,5 +105,20 @@ test("a file without golden cases is refused", async () => {
   const digest = createHash("sha256").update("\n").digest("hex");
   const empty = sealed((data) => (data.files["golden.jsonl"] = { bytes: 1, sha256: digest }));
   const bundle = await openBundle(source({ "manifest.json": empty, "golden.jsonl": new Uint8Array([10]) }), accepts);
-  await assert.rejects(readGolden(bundle), { message: "golden.jsonl of b has no golden cases; compile the bundle again" });
+  await assert.rejects(readGolden(bundle), { message: "golden.jsonl of b: there are no golden cases; compile the bundle again" });
+});
+
+test("golden cases that prove nothing are refused, and a wide tolerance counts as the usual one", () => {
+  const model = { context: 4, vocab_size: 8 };
+  const right = { prompt_ids: [1], token_ids: [2, 3], gaps: [0.5, 0.5] };
+  /** @type {[object, RegExp][]} */
+  const faults = [
+    [{ ...right, token_ids: [] }, /has 1 and 0 tokens, of a context of 4/],
+    [{ ...right, prompt_ids: [1, 1, 1] }, /has 3 and 2 tokens, of a context of 4/],
+    [{ ...right, gaps: [0.5] }, /has 1 gaps for 2 tokens/],
+    [{ ...right, token_ids: [2, 8] }, /has token 8, and the vocabulary has 8/],
+  ];
+  assert.deepEqual(parseGolden(JSON.stringify(right), "f", model), [right]);
+  for (const [golden, fault] of faults) assert.throws(() => parseGolden(JSON.stringify(golden), "f", model), fault);
+  assert.equal(nearTie(Infinity), 0.001);
 });
