@@ -62,7 +62,8 @@ class Bundle:
         Raises:
             RecipeError: there is no such recipe. The message suggests the nearest name.
         """
-        name = name or self.manifest.default_recipe
+        if name is None or (isinstance(name, str) and not name):
+            name = self.manifest.default_recipe
         names = [r.name for r in self.manifest.recipes]
         if not isinstance(name, str):
             raise RecipeError(f"recipe is {name!r}; give a name: {', '.join(names)}")

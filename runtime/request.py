@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .acceptance import Acceptance
+from .errors import PromptError
 
 
 class RequestOptions(TypedDict, total=False):
@@ -38,3 +39,14 @@ class RequestOptions(TypedDict, total=False):
     add_generation_prompt: bool | None
     continue_final_message: bool | str
     chat_template_kwargs: Mapping[str, Any] | None
+
+
+def check_flags(**flags: object) -> None:
+    """Check options that are true or false.
+
+    Raises:
+        PromptError: one is something else, such as an array.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise PromptError(f"{name} is {type(value).__name__}; give True or False")

@@ -22,7 +22,7 @@ from .loop import Decoding
 from .manifest_checks import check_logits
 from .method import RunnableMethod, load_method
 from .processors.options import ProcessorOptions
-from .request import RequestOptions
+from .request import RequestOptions, check_flags
 from .rng import SeededRng
 from .sampling import Sampling
 from .sampling_defaults import SamplingDefaults
@@ -176,6 +176,7 @@ class Session(UsesShared):
             SpeccError: the model or the session is closed.
         """
         self._check_open()
+        check_flags(ignore_eos=ignore_eos, guard=guard, exact=exact if not isinstance(exact, str) else True)
         method = load_method(self.bundle.recipe(recipe), acceptance)
         chat = ChatOptions(
             tools=tools,

@@ -21,6 +21,7 @@ from .processors.grammar import Grammars
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 PREFIX = 8  # Characters for each token that fits, of the first prefix of a long text. A token of English has about 4.
+DEEPEST_BATCH = 2  # Batches of one prompt that may stand in each other, as in an array [1, 1, n].
 Prompt = str | Iterable[int] | Iterable[Message] | Mapping[str, Any]
 
 
@@ -181,12 +182,18 @@ class Text:
             yield token, rest
 
 
-def _items(prompt: Any) -> list[Any]:
+def _items(prompt: Any, depth: int = 0) -> list[Any]:
     """Return a prompt's items as a list: integers of Python for those of an array.
 
+    Args:
+        prompt: items, or a batch of one prompt.
+        depth: how many batches the prompt stands in.
+
     Raises:
-        PromptError: it has no items, or is a batch of prompts.
+        PromptError: it has no items, is a batch of prompts, or stands in batches of batches.
     """
+    if depth > DEEPEST_BATCH:
+        raise PromptError("a prompt is a list of lists of lists; pass token ids as a list or an array [n]")
     if isinstance(prompt, (bytes, bytearray, memoryview)) or not isinstance(prompt, Iterable):
         raise PromptError(f"a prompt is text, token ids or messages, not {type(prompt).__name__}")
     items = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
@@ -196,7 +203,7 @@ def _items(prompt: Any) -> list[Any]:
     if items and all(isinstance(item, (list, tuple)) for item in items):
         if len(items) > 1:
             raise PromptError(f"a prompt is a batch of {len(items)}; pass one prompt at a time")
-        return _items(items[0])
+        return _items(items[0], depth + 1)
     return items
 
 

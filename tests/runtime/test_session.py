@@ -54,6 +54,13 @@ def test_every_recipe_of_a_bundle_gives_the_same_tokens(session: Session) -> Non
         assert got.stats.target_calls <= 59
 
 
+@pytest.mark.parametrize("name", ["recipe", "guard", "exact", "ignore_eos"])
+@pytest.mark.parametrize("value", [np.array([1, 2]), [1], 7], ids=repr)
+def test_an_option_of_another_type_is_one_error(session: Session, name: str, value: Any) -> None:
+    with pytest.raises(SpeccError, match=rf"{name} is .*; give (a name|True or False)"):
+        session.generate(PROMPT, 2, **{name: value})
+
+
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 9, 14, 40])
 def test_nothing_is_drafted_past_what_is_asked_for(session: Session, most: int) -> None:
     """A step gives what it accepts and one token more: of a tree that is always the same, some may be too much."""

@@ -107,6 +107,10 @@ def test_a_tensor_and_what_a_tokenizer_of_transformers_returns_are_prompts(tmp_p
     assert codec.encode(fast("the 日", return_tensors="pt").input_ids) == codec.encode("the 日")
 
 
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
 @pytest.mark.parametrize(
     ("prompt", "line"),
     [
@@ -117,6 +121,8 @@ def test_a_tensor_and_what_a_tokenizer_of_transformers_returns_are_prompts(tmp_p
         (np.array(3), "no dimension"),
         ([[1, 2], [3]], "a batch of 2; pass one prompt at a time"),
         (np.ones((2, 3), int), "a batch of 2"),
+        ([[[[1]]]], "a list of lists of lists"),
+        (LOOP, "a list of lists of lists"),
         ("caf\udce9", r"lone surrogate U\+DCE9 at character 3"),
         ([{"role": "user", "content": "caf\udce9"}], r"lone surrogate U\+DCE9"),
     ],
