@@ -16,6 +16,7 @@ if ! command -v "${compiler%% *}" >/dev/null; then
     exit 0
 fi
 export PATH="$venv/bin:$PATH" UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+unset MAKEFLAGS  # Ninja cannot use the job server of make, and would print an error.
 cmake -S kernels -B "$build" -G Ninja -DSPECC_CHECK=ON -DSPECC_SANITIZE=address,undefined >/dev/null
 cmake --build "$build" >/dev/null
 "$build/specc_kernels_check" 10
