@@ -60,7 +60,7 @@ def model(name: str, dtype: str, weights_file: Path, layers: Layers | None = Non
     return onnx_model, block
 
 
-@pytest.mark.parametrize("dtype", RTX.types)
+@pytest.mark.parametrize("dtype", [pytest.param(t, marks=pytest.mark.slow) if t == "fp16" else t for t in RTX.types])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_builds_for_every_gpu(name: str, dtype: str, trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
     whole_model, block = model(name, dtype, files[dtype])
