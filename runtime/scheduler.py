@@ -30,7 +30,7 @@ class SchedulerPolicy:
     Attributes:
         running: requests that have caches at a time; None is as many as the bundle has lanes, and 4 at least.
         waiting: requests that wait for caches at most.
-        pieces: pieces of text that a request may be ahead of its reader.
+        pieces: from so many pieces of text on that wait for a reader, its request pauses.
         prompt_tokens: tokens of prompts that a step runs at most while other requests decode; None is as many as make
             the step `prompt_share` longer.
         prompt_share: the share by which tokens of prompts may lengthen a step; see `prompt_tokens`.
