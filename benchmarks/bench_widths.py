@@ -311,7 +311,7 @@ def measure_plans(bundle: Path, file: Path | None, rounds: int) -> dict[str, Any
 def plan_figures(report: Mapping[str, Any]) -> Iterator[tuple[Aim, float]]:
     """Take the best plan's figures out of a report of `specc bench`: by category, over all, against the peer."""
     own = [row for row in report["rows"] if row["system"] == "specc"]
-    whole = own[-1]["category"]  # the report ends with the rows over all prompts
+    whole = own[-1]["category"]  # The last rows of the report are over all prompts.
     best = max((row for row in own if row["category"] == whole), key=lambda row: row["speedup"])
     for row in own:
         if row["recipe"] == best["recipe"]:

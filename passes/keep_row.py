@@ -20,11 +20,11 @@ class KeepRow(Pass):
     """
 
     def __call__(self, graph: GraphModule) -> int:
-        cut = path_to_head(graph)  # the pass leaves these nodes one row
-        head = cut[-1]
+        path = path_to_head(graph)  # These nodes have one row afterwards.
+        head = path[-1]
         row, hidden = new_input(graph, "row", torch.zeros(1, dtype=torch.long)), head.all_input_nodes[0]
         with graph.graph.inserting_before(head):
             head.replace_input_with(hidden, graph.graph.call_function(aten.index_select.default, (hidden, 1, row)))
-        for node in cut:
+        for node in path:
             node.meta["val"] = node.meta["val"][:, :1]
         return 1

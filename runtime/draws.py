@@ -87,7 +87,7 @@ class Draws:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no token is left that can be taken."""
+        """Tell whether all tokens that have a probability are taken."""
         return not self._rest > 0
 
     def pick(self) -> int:

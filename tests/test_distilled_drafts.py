@@ -20,7 +20,7 @@ from specc.training.prompts import Prompt, read_prompts
 from specc.training.trainer import TrainerOptions
 
 pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
-SURE = 2.7  # the least t of a paired test of 40 texts and more with p < 0.01 on one side is 2.43
+LEAST_T = 2.7  # A paired test of 40 texts has p < 0.01 on one side from t = 2.43 on.
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_distillation_makes_drafts_be_accepted_more_often(
     distiller.run(answers, prompts[40:], 32, [])
     after = alphas(draft, whole, held_out)
     gains = [b - a for a, b in zip(before, after, strict=True)]
-    assert mean(gains) / (stdev(gains) / len(gains) ** 0.5) > SURE
+    assert mean(gains) / (stdev(gains) / len(gains) ** 0.5) > LEAST_T
 
     save_draft(draft, load_tokenizer(str(model)), tmp_path / "draft", {})
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")

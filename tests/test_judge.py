@@ -68,6 +68,6 @@ def test_a_judge_tells_good_tokens_from_wrong_ones_and_more_of_a_draft_stays(
                 figures[rule].append(answer.stats.mean_acceptance_length)
             figures["changed"].append(compare_texts(answers["judge"].token_ids, plain.token_ids).changed)
     means = {name: sum(values) / len(values) for name, values in figures.items()}
-    record_property("figures", means)  # the length with each rule, and the share of tokens that the judge changes
+    record_property("figures", means)  # Mean lengths by rule, and the share of changed tokens.
     print(means, card.auc)
     assert means["judge"] > means["match"]

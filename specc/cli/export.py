@@ -20,7 +20,7 @@ TO = "Write the model in the form of another runtime: onnxruntime-genai."
 DRAFT = "With --to: the recipe whose draft engine goes with the model, or none. Default: that of the fastest recipe."
 OVERWRITE = "Replace the output if it exists."
 
-Written = tuple[dict[str, Any], list[str]]  # the object for --json, and the lines to print without it
+Report = tuple[dict[str, Any], list[str]]  # what --json prints, and the lines without --json
 
 
 def command(
@@ -56,7 +56,7 @@ def command(
         console.out().print(console.text(line), soft_wrap=True)
 
 
-def _standard(bundle: Path, output: Path, overwrite: bool) -> Written:
+def _standard(bundle: Path, output: Path, overwrite: bool) -> Report:
     """Replace the operators of specc-kernels."""
     from specc.compiler.standard import export_standard
 
@@ -76,7 +76,7 @@ def _standard(bundle: Path, output: Path, overwrite: bool) -> Written:
     return summary, lines
 
 
-def _genai(bundle: Path, output: Path, overwrite: bool, draft: str) -> Written:
+def _genai(bundle: Path, output: Path, overwrite: bool, draft: str) -> Report:
     """Write the model as onnxruntime-genai loads it."""
     from specc.compiler.genai import export_genai
 
@@ -91,4 +91,4 @@ def _genai(bundle: Path, output: Path, overwrite: bool, draft: str) -> Written:
 
 
 # By name: a function of the bundle, the output, whether to replace it, and the recipe with the draft.
-RUNTIMES: Mapping[str, Callable[[Path, Path, bool, str], Written]] = {"onnxruntime-genai": _genai}
+RUNTIMES: Mapping[str, Callable[[Path, Path, bool, str], Report]] = {"onnxruntime-genai": _genai}

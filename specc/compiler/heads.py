@@ -184,7 +184,7 @@ class _Fuse(nn.Module):
 
 
 class _Starts(nn.Module):
-    """What the slots of a head begin with."""
+    """A module that computes the states with which the slots of a head begin."""
 
     def __init__(self, head: SlotHead) -> None:
         super().__init__()

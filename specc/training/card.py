@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from specc.machine import Machine
-from specc.runtime.json_codec import to_json
 from specc.training.acceptance import CHAIN, TREE, Acceptance
 from specc.training.gain import LEAST, Gain, verdict
+from specc.training.training_card import TrainingCard
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class Card(TrainingCard):
     """The facts of a trained head.
 
     Attributes:
@@ -42,7 +41,7 @@ class Card:
         torch: the version of torch.
     """
 
-    kind: ClassVar[str] = "head"  # the key of the output's path in JSON
+    kind: ClassVar[str] = "head"
 
     recipe: str
     architecture: str
@@ -68,11 +67,6 @@ class Card:
     seed: int
     torch: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the card as plain data."""
-        data: dict[str, Any] = to_json(self)
-        return data
-
     def summary(self, output: str) -> dict[str, str]:
         """Return what a user reads after the training, by title."""
         depths = ", ".join(f"{rate:.0%}" for rate in self.acceptance.by_depth)
@@ -90,12 +84,9 @@ class Card:
         """Return the command that compiles the head."""
         return f"specc compile {self.model} --head {output} -o model.specc"
 
-    def texts(self, name: str) -> dict[str, str]:
-        """Return the files card.json and README.md of a head with this name."""
-        return {"card.json": json.dumps(self.to_json(), indent=2) + "\n", "README.md": self._readme(name)}
-
-    def _readme(self, name: str) -> str:
-        prompts = ", ".join(self.data) or "those that ship with specc (Apache-2.0)"
+    def readme(self, name: str) -> str:
+        """Return the page of a head with this name."""
+        prompts = self.prompts()
         if "self" in self.by_source:
             prompts += ", and those that the model wrote"
         percent = [f"{rate:.1%}" for rate in self.acceptance.by_depth]

@@ -22,14 +22,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from specc.runtime.errors import HeadError
 from specc.training.answers import answer
 from specc.training.batches import epoch
 from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from specc.training.divergences import Divergence, acceptance_rates
 from specc.training.prompts import Prompt
 from specc.training.states import layers_of
-from specc.training.trainer import RECENT, TrainerOptions
+from specc.training.trainer import RECENT, TrainerOptions, not_finite
 
 T = TypeVar("T")
 ROUND = 48  # prompts that are answered together
@@ -181,10 +180,7 @@ class Distiller:
             norm = torch.nn.utils.clip_grad_norm_(self.layers.parameters(), self.options.clip)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             self.save()
-            raise HeadError(
-                f"the loss of update {self.progress.updates + 1} is {float(loss.detach())}; the last good state is in "
-                f"{self.checkpoint}; train again with a lower --learning-rate"
-            )
+            raise not_finite(self.progress, loss, self.checkpoint)
         self.optimizer.step()
         self.progress.updates += 1
         return float(loss.detach())

@@ -15,7 +15,7 @@ from torch import Tensor
 from specc.runtime.errors import HeadError
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
-MIXED = 0.5  # the share of p in the mixture of Jensen and Shannon's divergence
+MODEL_SHARE = 0.5  # Jensen and Shannon's divergence compares both with a mixture, of which p has this share.
 
 
 def forward_kl(logits: Tensor, model_logits: Tensor) -> Tensor:
@@ -30,12 +30,12 @@ def reverse_kl(logits: Tensor, model_logits: Tensor) -> Tensor:
 
 
 def jensen_shannon(logits: Tensor, model_logits: Tensor) -> Tensor:
-    """Return the divergence of both from their mixture, MIXED * KL(p, m) + (1 - MIXED) * KL(q, m)."""
+    """Return the divergence of both from their mixture, MODEL_SHARE * KL(p, m) + (1 - MODEL_SHARE) * KL(q, m)."""
     p, q = model_logits.softmax(-1), logits.softmax(-1)
-    log_m = (MIXED * p + (1 - MIXED) * q).clamp(min=1e-30).log()
+    log_m = (MODEL_SHARE * p + (1 - MODEL_SHARE) * q).clamp(min=1e-30).log()
     of_p = (p * (model_logits.log_softmax(-1) - log_m)).sum(-1)
     of_q = (q * (logits.log_softmax(-1) - log_m)).sum(-1)
-    return (MIXED * of_p + (1 - MIXED) * of_q).mean()
+    return (MODEL_SHARE * of_p + (1 - MODEL_SHARE) * of_q).mean()
 
 
 def total_variation(logits: Tensor, model_logits: Tensor) -> Tensor:

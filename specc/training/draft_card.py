@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from specc.machine import Machine
-from specc.runtime.json_codec import to_json
 from specc.training.acceptance import CHAIN, Acceptance
 from specc.training.gain import Gain, verdict
+from specc.training.training_card import TrainingCard
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftCard:
+class DraftCard(TrainingCard):
     """The facts of a distilled draft model.
 
     Attributes:
@@ -39,7 +38,7 @@ class DraftCard:
         torch: the version of torch.
     """
 
-    kind: ClassVar[str] = "draft_model"  # the key of the output's path in JSON
+    kind: ClassVar[str] = "draft_model"
 
     recipe: str
     model: str
@@ -62,11 +61,6 @@ class DraftCard:
     seed: int
     torch: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the card as plain data."""
-        data: dict[str, Any] = to_json(self)
-        return data
-
     def summary(self, output: str) -> dict[str, str]:
         """Return what a user reads after the training, by title."""
         depths = ", ".join(f"{rate:.0%}" for rate in self.acceptance.by_depth)
@@ -83,23 +77,20 @@ class DraftCard:
         """Return the command that compiles the draft model."""
         return f"specc compile {self.model} --assistant-model {output} -o model.specc"
 
-    def texts(self, name: str) -> dict[str, str]:
-        """Return the files card.json and README.md of a draft model with this name."""
-        lines = "\n".join(f"- {title}: {value}" for title, value in self.summary(name).items())
-        prompts = ", ".join(self.data) or "those that ship with specc (Apache-2.0)"
-        readme = f"""# {name}
+    def readme(self, name: str) -> str:
+        """Return the page of a draft model with this name."""
+        return f"""# {name}
 
 A model that drafts for {self.model}. It was distilled by `specc train`.
 
-{lines}
+{self.lines(name)}
 - loss: {self.divergence}; the draft wrote {self.own_text:.0%} of the text itself
-- prompts: {prompts}
+- prompts: {self.prompts()}
 
 ```sh
 {self.command}
 ```
 """
-        return {"card.json": json.dumps(self.to_json(), indent=2) + "\n", "README.md": readme}
 
     def _origin(self) -> str:
         if self.source:

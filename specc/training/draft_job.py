@@ -38,8 +38,7 @@ def train_draft(options: Options) -> DraftCard:
     """
     choice, text = options.draft, options.recording
     divergence = divergence_of(choice.divergence)
-    if options.output.exists() and not options.overwrite:
-        raise HeadError(f"{options.output} exists; choose another output, or --overwrite")
+    options.check_output()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_model(options.model), load_tokenizer(options.model)
     layers = () if choice.source else tuple(kept_layers(len(layers_of(model)), choice.layers))

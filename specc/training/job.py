@@ -44,7 +44,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class DraftChoice:
-    """What only the training of a draft model asks for.
+    """The options that only the training of a draft model has.
 
     Attributes:
         source: a draft model to begin with; empty cuts one from the model.
@@ -99,6 +99,15 @@ class Options:
     command: str = ""
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
 
+    def check_output(self) -> None:
+        """Refuse an output that exists, if it may not be overwritten.
+
+        Raises:
+            HeadError: it exists.
+        """
+        if self.output.exists() and not self.overwrite:
+            raise HeadError(f"{self.output} exists; choose another output, or --overwrite")
+
 
 def train(options: Options) -> Card:
     """Train a head and write its directory. A run that was interrupted goes on where it stopped.
@@ -109,8 +118,7 @@ def train(options: Options) -> Card:
         PromptError: a file of prompts is malformed.
     """
     course_of(options.recipe)
-    if options.output.exists() and not options.overwrite:
-        raise HeadError(f"{options.output} exists; choose another output, or --overwrite")
+    options.check_output()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -15,16 +14,16 @@ from specc.huggingface import load_model, load_tokenizer
 from specc.machine import Machine
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
-from specc.runtime.json_codec import to_json
 from specc.training.distil import write
 from specc.training.job import Options, ends_of, same_random_numbers
 from specc.training.judge import Marked, auc, corrupt, fit, judged_rows, read_marked, split
 from specc.training.prompts import read_prompts
 from specc.training.teacher import teacher_of
+from specc.training.training_card import TrainingCard
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeCard:
+class JudgeCard(TrainingCard):
     """The facts of a head that judges tokens.
 
     Attributes:
@@ -61,11 +60,6 @@ class JudgeCard:
     seed: int
     torch: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the card as plain data."""
-        data: dict[str, Any] = to_json(self)
-        return data
-
     def summary(self, output: str) -> dict[str, str]:
         """Return what a user reads after the training, by title."""
         return {
@@ -81,13 +75,10 @@ class JudgeCard:
             f"specc compile {self.model} --assistant-model SMALL --head {output} --recipe judge-decoding -o model.specc"
         )
 
-    def texts(self, name: str) -> dict[str, str]:
-        """Return the files card.json and README.md of a head with this name."""
-        lines = "\n".join(f"- {title}: {value}" for title, value in self.summary(name).items())
-        readme = (
-            f"# {name}\n\nA head for {self.model}, trained by `specc train`.\n\n{lines}\n\n```sh\n{self.command}\n```\n"
-        )
-        return {"card.json": json.dumps(self.to_json(), indent=2) + "\n", "README.md": readme}
+    def readme(self, name: str) -> str:
+        """Return the page of a head with this name."""
+        about = f"A head for {self.model}, trained by `specc train`."
+        return f"# {name}\n\n{about}\n\n{self.lines(name)}\n\n```sh\n{self.command}\n```\n"
 
 
 def train_judge(options: Options) -> JudgeCard:
@@ -99,8 +90,7 @@ def train_judge(options: Options) -> JudgeCard:
         PromptError: a file is malformed.
     """
     text = options.recording
-    if options.output.exists() and not options.overwrite:
-        raise HeadError(f"{options.output} exists; choose another output, or --overwrite")
+    options.check_output()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_model(options.model), load_tokenizer(options.model)
     teacher = teacher_of(model, options.model)

@@ -209,10 +209,7 @@ class Trainer:
     def _not_finite(self, value: Tensor) -> HeadError:
         """Keep the state before the update, which is good, and say that training has failed."""
         self.save()
-        return HeadError(
-            f"the loss of update {self.progress.updates + 1} is {float(value.detach())}; the last good state is in "
-            f"{self.checkpoint}; train again with a lower --learning-rate"
-        )
+        return not_finite(self.progress, value, self.checkpoint)
 
     def _losses(self, batch: Batch, number: int) -> tuple[list[Tensor], list[float], list[Tensor]]:
         """Return the loss and the agreement at each depth, and the course's other losses."""
@@ -275,6 +272,14 @@ class Trainer:
         """Put the best weights into the head."""
         load_checkpoint(self.best_file, self.head, self.optimizer, self.settings)
         self.head.eval()
+
+
+def not_finite(progress: Progress, value: Tensor, checkpoint: Path) -> HeadError:
+    """Return the error of a loss, or of a gradient's norm, that is not a number. The checkpoint is a good state."""
+    return HeadError(
+        f"the loss of update {progress.updates + 1} is {float(value.detach())}; the last good state is in "
+        f"{checkpoint}; train again with a lower --learning-rate"
+    )
 
 
 def _factor(name: str, course: Course) -> float:

@@ -1,0 +1,46 @@
+"""What the cards of all trainings have: plain data for programs, and files."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from specc.runtime.json_codec import to_json
+
+
+class TrainingCard(ABC):
+    """The facts of a training, a frozen dataclass of which all fields go to card.json.
+
+    Attributes:
+        kind: the name that JSON output gives to the path of what was trained.
+        data: the files of prompts; empty for the prompts that ship with specc.
+    """
+
+    kind: ClassVar[str]
+    data: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as plain data."""
+        data: dict[str, Any] = to_json(self)
+        return data
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Return the files card.json and README.md of a head or a draft model with this name."""
+        return {"card.json": json.dumps(self.to_json(), indent=2) + "\n", "README.md": self.readme(name)}
+
+    def prompts(self) -> str:
+        """Say where the prompts came from."""
+        return ", ".join(self.data) or "those that ship with specc (Apache-2.0)"
+
+    def lines(self, output: str) -> str:
+        """Return the summary as a list in Markdown."""
+        return "\n".join(f"- {title}: {value}" for title, value in self.summary(output).items())
+
+    @abstractmethod
+    def summary(self, output: str) -> dict[str, str]:
+        """Return what a user reads after the training, by title."""
+
+    @abstractmethod
+    def readme(self, name: str) -> str:
+        """Return the page of a head or a draft model with this name."""
