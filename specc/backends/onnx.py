@@ -143,7 +143,7 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         dtype = TYPES[block.weights]
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
-        rows_in_codes = onnx_quantized_rows.lowering(dtype, slices=False)
+        rows_in_codes = onnx_quantized_rows.lowering(dtype)
         passes.run([*rows_in_codes, *onnx_portable.lowering(block.slots, dtype, rows)], graph)
     opset = ROWS_OPSET if block.quantized_group else OPSETS[lowering]
     model = _translated(export(graph, block), opset)
@@ -182,7 +182,7 @@ def _fast_passes(graph: GraphModule, block: Block, open_width: bool, lowering: s
     if lowering == "kernels":
         products = onnx_kernels.lowering(slots)
         attention = onnx_kernels.TreeAttentions(slots) if onnx_kernels.attends(graph) else attention
-    steps = [*onnx_quantized_rows.lowering(slices=True), attention, *products, *onnx_fast.lowering(slots)]
+    steps = [*onnx_quantized_rows.lowering(slots=slots), attention, *products, *onnx_fast.lowering(slots)]
     return [*steps, any_width.AnyWidth()] if open_width else steps
 
 

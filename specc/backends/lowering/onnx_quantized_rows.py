@@ -22,14 +22,15 @@ from specc.passes.arguments import node_arg
 from specc.passes.find import DEQUANTIZED_ROWS, WRITE_ROWS, constant, placeholder
 
 
-def lowering(dtype: torch.dtype = torch.float32, *, slices: bool) -> list[Pass]:
+def lowering(dtype: torch.dtype = torch.float32, *, slots: int = 0) -> list[Pass]:
     """Return the passes of this lowering. A graph without rows in 4 bits stays as it is.
 
     Args:
         dtype: The type of the exact rows.
-        slices: Read only the rows in use, at the price of shapes that are known at run time alone.
+        slots: Read only the rows in use and a place for each of these slots, at the price of shapes that are known at
+            run time alone. 0: read all rows.
     """
-    return [WriteRows(dtype), DequantizedRows(dtype, slices)]
+    return [WriteRows(dtype), DequantizedRows(dtype, slots)]
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,13 @@ class DequantizedRows(Pass):
     Given:   rows = specc.dequantized_rows(past, codes, scales, least, quantized_rows)
     Result:  numbers = Reshape(Cast(Concat(codes & 15, codes >> 4)), [1, heads, groups, G, D])
              old = Where(row < quantized_rows, Reshape(numbers * scales + least), past[:n])
-             rows = Concat(old, past[n:])                   n being R, or with `slices` the rows that have codes
+             rows = Concat(old, past[n:])                   n being R, or with `slots` the rows that have codes
+
+    Attention writes the slots' rows behind the rows in use. So with `slots` the result has a place for each of them.
     """
 
     dtype: torch.dtype
-    slices: bool
+    slots: int
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
@@ -101,15 +104,17 @@ class DequantizedRows(Pass):
     def _ends(self, graph: GraphModule, count: Node, rows: int, group: int, capacity: int) -> tuple[Node, Node, Node]:
         """Return the ends [1] of the rows of which codes are read, of their groups, and of the rows in use.
 
-        With slices one group is read at least, since a view of nothing has no open size.
+        With slots one group is read at least, since a view of nothing has no open size.
         """
-        if not self.slices:
+        if not self.slots:
             ends = {"coded_rows": rows, "coded_groups": rows // group, "all_rows": capacity}
             return tuple(constant(graph, name, torch.tensor([end])) for name, end in ends.items())  # type: ignore[return-value]
         g, size = graph.graph, constant(graph, "group_rows", torch.tensor([group]))
         end = emit(g, "Max", [count, size], [1], torch.long)
         groups = emit(g, "Div", [end, size], [1], torch.long)
-        return end, groups, emit(g, "Max", [placeholder(graph, "past_len"), end], [1], torch.long)
+        new = constant(graph, "new_rows", torch.tensor([self.slots]))
+        used = emit(g, "Add", [placeholder(graph, "past_len"), new], [1], torch.long)
+        return end, groups, emit(g, "Max", [used, end], [1], torch.long)
 
     def _slice(self, graph: GraphModule, x: Node, start: Node, end: Node, dtype: torch.dtype) -> Node:
         """Insert x[:, :, start:end]."""

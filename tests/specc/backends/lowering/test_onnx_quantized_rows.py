@@ -33,11 +33,15 @@ def translated(lowering: str, block: Block = BLOCK) -> ir.Model:
     return translate(graph, block, lowering)
 
 
-@pytest.mark.parametrize("lowering", ["fast", "portable"])
+@pytest.mark.parametrize("lowering", ["fast", "portable", "kernels"])
 def test_an_engine_computes_what_torch_does(lowering: str, tmp_path: Path) -> None:
     """After no rows, after some without codes, and after some with codes, up to the end of the cache."""
     ir.save(translated(lowering), tmp_path / "draft.onnx")
-    session = ort.InferenceSession(tmp_path / "draft.onnx", providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    if lowering == "kernels":
+        kernels = pytest.importorskip("specc_kernels", reason="specc-kernels is not built; pip install ./kernels")
+        options.register_custom_ops_library(kernels.library_path())
+    session = ort.InferenceSession(tmp_path / "draft.onnx", options, providers=["CPUExecutionProvider"])
     graph, rng = build("llama", BLOCK), np.random.default_rng(0)
     feed: dict[str, np.ndarray] = {"input_ids": np.array([[7, 3]])}
     for node in graph.graph.find_nodes(op="placeholder"):
