@@ -9,12 +9,13 @@ from .bundle import Bundle
 from .device import CPU, Device
 from .drafters import Suggestion
 from .errors import PromptError
-from .handle import Handle, Task, seconds
-from .request import RequestOptions
+from .handle import Handle
+from .request import RequestOptions, check_names
 from .scheduler import Scheduler, SchedulerPolicy
 from .session import Session
 from .shared import Shared, UsesShared
 from .stream import Generation, Stream
+from .submission import Task, seconds
 from .text import Prompt
 
 
@@ -68,6 +69,7 @@ class Model(UsesShared):
         self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]
     ) -> Generation:
         """Decode to the end, as `Session.generate` does, which describes the arguments."""
+        check_names("Model.generate", options)
         return self.conversation.generate(prompt, max_new_tokens, **options)
 
     def suggest(self, prompt: Prompt, max_new_tokens: int = 10, *, recipe: str | None = None) -> list[Suggestion]:
@@ -76,6 +78,7 @@ class Model(UsesShared):
 
     def stream(self, prompt: Prompt, max_new_tokens: int | None = 128, **options: Unpack[RequestOptions]) -> Stream:
         """Return an iterator over pieces of the answer's text, as `Session.stream` does."""
+        check_names("Model.stream", options)
         return self.conversation.stream(prompt, max_new_tokens, **options)
 
     def submit(
@@ -108,10 +111,12 @@ class Model(UsesShared):
             PromptError: the prompt or an option is out of range.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
             SpeccError: the model is closed.
+            TypeError: there is no option of such a name.
         """
+        check_names("Model.submit", options, "priority", "deadline")
         session = Session(self.shared, self.shared.lanes.first, together=self._scheduler.together)
         stream = session.stream(prompt, max_new_tokens, **options)
         if type(priority) is not int:
             raise PromptError(f"priority is {priority!r}; give a whole number")
         end = None if deadline is None else time.monotonic() + seconds("deadline", deadline)
-        return self._scheduler.submit(Task(session=session, stream=stream, priority=priority, deadline=end))
+        return Handle(self._scheduler.submit(Task(session=session, stream=stream, priority=priority, deadline=end)))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .acceptance import Acceptance
-from .errors import PromptError
+from .errors import PromptError, nearest
 
 
 class RequestOptions(TypedDict, total=False):
@@ -39,6 +39,24 @@ class RequestOptions(TypedDict, total=False):
     add_generation_prompt: bool | None
     continue_final_message: bool | str
     chat_template_kwargs: Mapping[str, Any] | None
+
+
+def check_names(method: str, options: Collection[str], *others: str) -> None:
+    """Check the names of a request's options, before a method passes them on.
+
+    Args:
+        method: the method that a user called.
+        options: the names.
+        others: options that the method has besides `max_new_tokens` and those of `RequestOptions`.
+
+    Raises:
+        TypeError: there is no option of such a name.
+    """
+    for name in options:
+        if name not in RequestOptions.__annotations__:
+            names = ("max_new_tokens", *others, *RequestOptions.__annotations__)
+            hint = nearest(name, names, "help(specc.Session.stream) describes them")
+            raise TypeError(f"{method} has no option {name!r}; {hint}")
 
 
 def check_flags(**flags: object) -> None:

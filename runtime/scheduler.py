@@ -14,9 +14,9 @@ from threading import TIMEOUT_MAX, Condition, RLock, Thread
 
 from .decoder import StepLimits
 from .errors import BackendError, BusyError, SpeccError, SpeccWarning
-from .handle import Handle, Task
 from .prices import Bass, ByPrice, Experience, Prices, WidthPolicy, planned_prices
 from .shared import Shared
+from .submission import Submission, Task
 from .together import RequestStep, run_together
 
 # The rules for the length of drafts, by the name that `SchedulerPolicy.widths` has.
@@ -81,10 +81,10 @@ class Scheduler:
         self._shared, self._lanes, self.policy = shared, shared.lanes, policy
         self.together = shared.engines.lanes > 1
         self._planned = planned_prices(shared.bundle.manifest)
-        self._lock = RLock()  # Guards the state of all handles too.
+        self._lock = RLock()  # Guards the state of all submissions too.
         self._work = Condition(self._lock)
-        self._waiting: list[Handle] = []
-        self._running: list[Handle] = []
+        self._waiting: list[Submission] = []
+        self._running: list[Submission] = []
         # Lanes that fit at once; fewer once one did not.
         self._room = max(4, shared.engines.lanes) if policy.running is None else policy.running
         self._experience: defaultdict[str, Experience] = defaultdict(Experience)  # By recipe.
@@ -92,7 +92,7 @@ class Scheduler:
         self._ends = False  # Whether Python ends, so that no step may begin.
         self._warned = False  # Whether the user knows that requests take turns.
 
-    def submit(self, task: Task) -> Handle:
+    def submit(self, task: Task) -> Submission:
         """Put a request into the queue.
 
         Raises:
@@ -102,27 +102,27 @@ class Scheduler:
         with self._lock:
             if self._ends:
                 raise SpeccError("the program ends, so no request may begin; submit requests before it does")
-            self._waiting = [handle for handle in self._waiting if handle.finish_reason is None]
+            self._waiting = [submission for submission in self._waiting if submission.finish_reason is None]
             if len(self._waiting) >= self.policy.waiting:
                 raise BusyError(f"{len(self._waiting)} requests wait already; submit again when some have ended")
             if not self.together and self._running and not self._warned:
                 self._warned = True
                 text = "requests take turns, since no engine here runs several at once; compile with --lanes 8"
                 warnings.warn(text, SpeccWarning, stacklevel=3)
-            handle = Handle(task, self._work, Condition(self._lock), self.policy.pieces)
-            self._waiting.append(handle)
+            submission = Submission(task, self._work, Condition(self._lock), self.policy.pieces)
+            self._waiting.append(submission)
             if self._thread is None:
                 self._thread = Thread(target=self._serve, name="specc scheduler", daemon=True)
                 atexit.register(self._end)
                 self._thread.start()
             self._work.notify_all()
-        return handle
+        return submission
 
     def wake(self) -> None:
         """Let the thread look again after the model was closed. Then all requests fail, those that pause too."""
         with self._lock:
-            for handle in (*self._running, *self._waiting):
-                handle.unpause()
+            for submission in (*self._running, *self._waiting):
+                submission.unpause()
             self._work.notify_all()
 
     def _end(self) -> None:
@@ -139,10 +139,10 @@ class Scheduler:
             self._serve_all()
         except BaseException as e:
             with self._lock:
-                for handle in (*self._running, *self._waiting):
-                    if handle.running:
-                        self._leave(handle)
-                    handle.end("error", e)
+                for submission in (*self._running, *self._waiting):
+                    if submission.running:
+                        self._leave(submission)
+                    submission.end("error", e)
                 self._waiting.clear()
                 self._thread = None
                 atexit.unregister(self._end)
@@ -158,7 +158,7 @@ class Scheduler:
                     self._thread = None
                     atexit.unregister(self._end)
                     return
-                ready = [handle for handle in self._running if handle.cancelled or not handle.paused]
+                ready = [submission for submission in self._running if submission.cancelled or not submission.paused]
                 if not ready:
                     self._work.wait(self._seconds_to_deadline())
             self._run(ready)
@@ -173,102 +173,102 @@ class Scheduler:
 
         A request that only waits for its reader gets none.
         """
-        for handle in self._waiting:
-            if handle.cancelled and handle.finish_reason is None:
-                handle.end("cancelled")
-        self._waiting = [handle for handle in self._waiting if handle.finish_reason is None]
-        self._waiting.sort(key=lambda handle: -handle.task.priority)
-        for handle in [handle for handle in self._waiting if not handle.paused]:
+        for submission in self._waiting:
+            if submission.cancelled and submission.finish_reason is None:
+                submission.end("cancelled")
+        self._waiting = [submission for submission in self._waiting if submission.finish_reason is None]
+        self._waiting.sort(key=lambda submission: -submission.task.priority)
+        for submission in [each for each in self._waiting if not each.paused]:
             if len(self._running) >= self._room and not self._evict():
                 return
             try:
-                handle.task.session.lane = self._lanes.take(handle.stream.prompt)
+                submission.task.session.lane = self._lanes.take(submission.stream.prompt)
             except BackendError:
                 self._room = max(1, len(self._running))
                 if self._running:
                     return
-                handle.task.session.lane, handle.shares = self._lanes.first, True
+                submission.task.session.lane, submission.shares = self._lanes.first, True
             except SpeccError as e:  # The model is closed.
-                handle.end("error", e)
+                submission.end("error", e)
                 continue
-            if not handle.stats.target_calls:  # Its first lane.
-                handle.progress = self._experience[handle.stats.recipe].begin()
-            handle.running = True
-            self._waiting.remove(handle)
-            self._running.append(handle)
-        self._waiting = [handle for handle in self._waiting if handle.finish_reason is None]
+            if not submission.stream.stats.target_calls:  # Its first lane.
+                submission.progress = self._experience[submission.stream.stats.recipe].begin()
+            submission.running = True
+            self._waiting.remove(submission)
+            self._running.append(submission)
+        self._waiting = [submission for submission in self._waiting if submission.finish_reason is None]
 
     def _evict(self) -> bool:
         """Take the lane of a request that pauses, which then waits again. Tell whether there was one."""
-        for handle in self._running:
-            if handle.paused:
-                self._leave(handle)
-                self._waiting.append(handle)
+        for submission in self._running:
+            if submission.paused:
+                self._leave(submission)
+                self._waiting.append(submission)
                 return True
         return False
 
-    def _leave(self, handle: Handle) -> None:
+    def _leave(self, submission: Submission) -> None:
         """Take a request off its lane."""
-        self._running.remove(handle)
-        handle.running = False
-        if not handle.shares:
-            self._lanes.give_back(handle.task.session.lane)
+        self._running.remove(submission)
+        submission.running = False
+        if not submission.shares:
+            self._lanes.give_back(submission.task.session.lane)
 
-    def _run(self, handles: list[Handle]) -> None:
+    def _run(self, submissions: list[Submission]) -> None:
         """Run a step of each of some requests, and end those that are cancelled."""
-        for handle in handles:
-            if handle.cancelled:
-                self._finish(handle, "cancelled")
-        active = [handle for handle in handles if handle.running]
+        for submission in submissions:
+            if submission.cancelled:
+                self._finish(submission, "cancelled")
+        active = [submission for submission in submissions if submission.running]
         if self.together:
             self._run_together(active)
             return
-        for handle in active:
-            self._take(handle, handle.stream.advance)
+        for submission in active:
+            self._take(submission, submission.stream.advance)
 
-    def _run_together(self, handles: list[Handle]) -> None:
+    def _run_together(self, submissions: list[Submission]) -> None:
         """Run a step of each of some requests at once."""
         try:
             with self._shared.lock:
-                limits = self._limits(handles)
-                steps = [RequestStep(handle.decoder.step(limit), handle.charge) for handle, limit in limits.items()]
+                limits = self._limits(submissions)
+                steps = [RequestStep(each.decoder.step(limit), each.charge) for each, limit in limits.items()]
                 results = run_together(steps, self._shared.engines.lanes_for)
         except Exception as e:  # The engine with lanes is not to be had, so no request can go on.
-            for handle in handles:
-                self._finish(handle, "error", e)
+            for submission in submissions:
+                self._finish(submission, "error", e)
             return
-        for handle, tokens in zip(limits, results, strict=True):
+        for submission, tokens in zip(limits, results, strict=True):
             if isinstance(tokens, Exception):
-                self._finish(handle, "error", tokens)
+                self._finish(submission, "error", tokens)
             else:
-                handle.progress.observe(handle.stats)
-                self._take(handle, partial(handle.stream.take, tokens))
+                submission.progress.observe(submission.stream.stats)
+                self._take(submission, partial(submission.stream.take, tokens))
 
-    def _limits(self, handles: list[Handle]) -> dict[Handle, StepLimits]:
+    def _limits(self, submissions: list[Submission]) -> dict[Submission, StepLimits]:
         """Share out the tokens of a step. A request that reads its prompt and gets none is left out."""
         engines = self._shared.engines
-        readers = [handle for handle in handles if handle.decoder.reads]
-        writers = [handle for handle in handles if not handle.decoder.reads]
-        for handle in writers:
-            handle.progress.shares = engines.lanes_for(handle.decoder.decoding.verifiers[-1]) is not None
-        lengths = self._widths.draft_tokens([handle.progress for handle in writers])
+        readers = [submission for submission in submissions if submission.decoder.reads]
+        writers = [submission for submission in submissions if not submission.decoder.reads]
+        for submission in writers:
+            submission.progress.shares = engines.lanes_for(submission.decoder.decoding.verifiers[-1]) is not None
+        lengths = self._widths.draft_tokens([submission.progress for submission in writers])
         limits = {
-            handle: StepLimits(draft_tokens=length) if handle.decoder.limited else StepLimits()
-            for handle, length in zip(writers, lengths, strict=True)
+            submission: StepLimits(draft_tokens=length) if submission.decoder.limited else StepLimits()
+            for submission, length in zip(writers, lengths, strict=True)
         }
         if not writers:
-            return {handle: StepLimits() for handle in self._first_of_alike(readers)}
+            return {submission: StepLimits() for submission in self._first_of_alike(readers)}
         if readers:  # One after another, so that the first ones answer soon.
             limits[readers[0]] = StepLimits(prompt_tokens=self._prompt_tokens(len(writers)))
         return limits
 
-    def _first_of_alike(self, readers: list[Handle]) -> list[Handle]:
+    def _first_of_alike(self, readers: list[Submission]) -> list[Submission]:
         """Leave out requests that can copy later what another one computes now."""
-        first: list[Handle] = []
-        for handle in readers:
-            lane, prompt = handle.task.session.lane, handle.stream.prompt
+        first: list[Submission] = []
+        for submission in readers:
+            lane, prompt = submission.task.session.lane, submission.stream.prompt
             if not any(self._lanes.should_wait(lane, prompt, other.stream.prompt) for other in first):
-                first.append(handle)
+                first.append(submission)
         return first
 
     def _prompt_tokens(self, writers: int) -> int:
@@ -289,7 +289,10 @@ class Scheduler:
         lanes = engines.lanes_for(engines.prefill(1))
         if lanes is None:
             return Prices()
-        text = "prices of steps are measured at the first request, since the bundle has none; run specc tune once"
+        text = (
+            "the bundle does not have the times of steps of several requests, so the first request measures them; "
+            f"to write them into the bundle, run specc tune {self._shared.bundle.path}"
+        )
         warnings.warn(text, SpeccWarning, stacklevel=1)
         return lanes.measure()
 
@@ -297,20 +300,20 @@ class Scheduler:
     def _widths(self) -> WidthPolicy:
         return WIDTHS[self.policy.widths](self._prices)
 
-    def _take(self, handle: Handle, take: Callable[[], list[str]]) -> None:
+    def _take(self, submission: Submission, take: Callable[[], list[str]]) -> None:
         """Give a request the text of a step, and end it if that was the last one, or if it fails."""
         try:
             pieces = take()
         except Exception as e:  # It ends this request, and its reader gets it.
-            self._finish(handle, "error", e)
+            self._finish(submission, "error", e)
             return
         with self._lock:
-            handle.put(pieces)
-        if handle.stream.ended:
-            self._finish(handle, handle.stream.finish_reason)
+            submission.put(pieces)
+        if submission.stream.ended:
+            self._finish(submission, submission.stream.finish_reason)
 
-    def _finish(self, handle: Handle, reason: str, error: Exception | None = None) -> None:
+    def _finish(self, submission: Submission, reason: str, error: Exception | None = None) -> None:
         """End a request, and take it off its lane."""
         with self._lock:
-            self._leave(handle)
-            handle.end(reason, error)
+            self._leave(submission)
+            submission.end(reason, error)

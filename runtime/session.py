@@ -22,7 +22,7 @@ from .loop import Decoding
 from .manifest_checks import check_logits
 from .method import RunnableMethod, load_method
 from .processors.options import ProcessorOptions
-from .request import RequestOptions, check_flags
+from .request import RequestOptions, check_flags, check_names
 from .rng import SeededRng
 from .sampling import Sampling
 from .sampling_defaults import SamplingDefaults
@@ -95,6 +95,7 @@ class Session(UsesShared):
             PromptError: the prompt or an option is out of range.
             RecipeError: the recipe or the rule does not exist, or the two do not go together.
         """
+        check_names("Session.generate", options)
         return self.stream(prompt, max_new_tokens, **options).rest()
 
     def stream(

@@ -257,7 +257,7 @@ def test_the_states_of_all_committed_rows_are_those_of_the_torch_module(
 def test_lanes_keep_states_too(compiled: Compiled) -> None:
     with specc.load(compiled.bundle, policy=SchedulerPolicy(running=2)) as model:
         handles = [model.submit([*LONG, n], 64, recipe="eagle3", ignore_eos=True) for n in (7, 8)]
-        sequences = [handle.decoder.decoding.seq for handle in handles]
+        sequences = [handle.submission.decoder.decoding.seq for handle in handles]
         assert [len(handle.result(120).token_ids) for handle in handles] == [64, 64]
         together = model.engines.lanes_for(model.engines["prefill"])
         assert together is not None and together.calls > 0

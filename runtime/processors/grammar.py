@@ -56,6 +56,12 @@ class Grammar(Processor):
         self._path: list[int] = []  # The tokens after the text that the matcher has taken.
         self._forced: Sequence[int] | None = None  # What `forced` returned for this text.
 
+    @property
+    def complete(self) -> bool:
+        """Whether the text is a whole answer."""
+        self._goes_to(())
+        return self._ended or bool(self.matcher.is_accepting())
+
     def __call__(self, path: Sequence[int], logits_V: np.ndarray) -> None:
         if self._ended or not self.eos.isdisjoint(path):
             ends = list(self.eos)

@@ -73,7 +73,7 @@ class ProcessorOptions:
         biases, words = _biases(self.logit_bias, size), _words(self.bad_words, text, size)
         least = _count("min_new_tokens", self.min_new_tokens) or 0
         count = _count("logprobs", self.logprobs)
-        grammar = self._grammar(text)
+        grammar = self.grammar(text)
         processors: list[Processor] = []
         if biases:
             processors.append(LogitBias(biases))
@@ -94,8 +94,11 @@ class ProcessorOptions:
             return None
         return Processing(size, processors, None if count is None else Logprobs(count))
 
-    def _grammar(self, text: Text) -> Grammar | None:
-        """Compile the grammar of the request, if it has one.
+    def grammar(self, text: Text) -> Grammar | None:
+        """Compile the grammar of the request; None if it has none.
+
+        Args:
+            text: the tokenizer.
 
         Raises:
             PromptError: it has several, or the library refuses it.

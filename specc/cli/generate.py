@@ -30,7 +30,14 @@ from specc.cli.arguments import (
 )
 from specc.cli.generate_batch import answer_all
 from specc.cli.generate_notes import empty_note, sampling_notes, summary
-from specc.cli.generate_processors import logprobs_json, parse_biases, read_schema, read_text
+from specc.cli.generate_processors import (
+    cut_warning,
+    logprobs_json,
+    logprobs_lines,
+    parse_biases,
+    read_schema,
+    read_text,
+)
 from specc.cli.generate_suggestions import show_suggestions
 from specc.cli.prompt_source import ChatChoice, PromptForm, read_source, take_form
 from specc.prompts import read_lines
@@ -93,7 +100,9 @@ PRESENCE = "Subtract this from a token's logit if the answer has it, -2 to 2."
 BIAS = "Add a number from -100 to 100 to the logit of a token id. May be repeated."
 BAD_WORDS = "Forbid this word in the answer. May be repeated."
 MIN_TOKENS = "Do not end the answer before it has so many tokens."
-LOGPROBS = "With --json, give each token's log-probability, and those of the N likeliest ones at its place."
+LOGPROBS = (
+    "Give each token's log-probability, and those of the N likeliest ones at its place: after the text, or with --json."
+)
 SCHEMA = "Answer in JSON by this schema, a file or its text. Needs llguidance, the extra `grammar`."
 REGEX = "Answer with text that matches this regular expression as a whole. Needs llguidance."
 LARK = "Answer by this grammar, a file in llguidance's dialect of Lark. Needs llguidance."
@@ -154,12 +163,14 @@ def command(
 
     The text goes to standard output as it comes. A summary goes to standard error: tokens, speed, and why the answer
     ended. With --prompts and --output, many prompts are answered. The exit status is then 1 if a prompt failed.
+    It is also 1 if the length cuts an answer that follows a schema or a grammar.
     """
     if no_speculation and recipe not in (None, "plain") and not exact:
         raise RecipeError(f"--no-speculation and --recipe {recipe} exclude each other; give one of them")
     _check_one_answer(prompts, {"--divergence": divergence, "--suggestions": suggestions is not None})
     if chat and raw:
         raise PromptError("--chat and --raw exclude each other; give one of them")
+    _check_logprobs(logprobs, text_alone=quiet and not json and output is None)
     choice = ChatChoice(chat=chat if chat or raw else None, system=system)
     options: RequestOptions = {
         "recipe": "plain" if no_speculation else recipe,
@@ -225,6 +236,12 @@ def _check_one_answer(prompts: Path | None, options: Mapping[str, bool]) -> None
         raise PromptError(f"{name} is for one answer, and --prompts has many; leave out one of them")
 
 
+def _check_logprobs(count: int | None, *, text_alone: bool) -> None:
+    """Refuse --logprobs where the text alone is written."""
+    if count is not None and text_alone:
+        raise PromptError(f"--quiet leaves out what --logprobs {count} writes; add --json, or leave out --quiet")
+
+
 def _answer(
     session: Session,
     form: PromptForm,
@@ -239,6 +256,9 @@ def _answer(
     """Answer one prompt: print the text or JSON, and the notes around it unless the user wants none.
 
     With `compare`, plain decoding answers it too, and the answers are compared.
+
+    Raises:
+        typer.Exit: the answer was cut before it was whole by its grammar; the status is 1.
     """
     whole: RequestOptions = {**options, **form.options}
     stream = session.stream(form.prompt, max_new_tokens, **whole)
@@ -257,8 +277,27 @@ def _answer(
         if difference is not None:
             ending["divergence"] = asdict(difference)
         console.emit({"text": answer, **ending, **stream.stats.to_json()})
-    if quiet:
-        return
+    if not quiet:
+        _describe(session, stream, form, answer, max_new_tokens, difference, json=json)
+    if warning := cut_warning(stream, whole, session.text):
+        console.note(f"specc: warning: {warning}")
+        raise typer.Exit(1)
+
+
+def _describe(
+    session: Session,
+    stream: Stream,
+    form: PromptForm,
+    answer: str,
+    max_new_tokens: int,
+    difference: TextDivergence | None,
+    *,
+    json: bool,
+) -> None:
+    """Write the notes after an answer; with `json` only those that the JSON does not have."""
+    if stream.logprobs is not None and not json:
+        for line in logprobs_lines(stream.logprobs, session.text):
+            console.note(line)
     if empty := empty_note(answer, stream.finish_reason, form.chat, session.text.has_chat_template):
         console.note(empty)
     if difference is not None:

@@ -10,6 +10,8 @@ from specc.runtime.errors import PromptError
 
 if TYPE_CHECKING:
     from specc.runtime.processors.logprobs import TokenLogprobs
+    from specc.runtime.request import RequestOptions
+    from specc.runtime.stream import Stream
     from specc.runtime.text import Text
 
 
@@ -74,6 +76,44 @@ def logprobs_json(logprobs: Sequence[TokenLogprobs], text: Text) -> list[dict[st
         }
         for entry in logprobs
     ]
+
+
+def logprobs_lines(logprobs: Sequence[TokenLogprobs], text: Text) -> list[str]:
+    """Write log-probabilities as a table: a line for each token, with the likeliest tokens at its place."""
+    rows = [("logprob", "token", "likeliest tokens, if they were asked for")]
+    for entry in logprobs:
+        likeliest = [f"{_name(token, text)} {logprob:.3f}" for token, logprob in entry.top.items()]
+        rows.append((f"{entry.logprob:.3f}", _name(entry.token_id, text), ", ".join(likeliest)))
+    width = max(len(token) for _, token, _ in rows)
+    return [f"{logprob:>8}  {token:{width}}  {likeliest}".rstrip() for logprob, token, likeliest in rows]
+
+
+def cut_warning(stream: Stream, options: RequestOptions, text: Text) -> str:
+    """Say that an answer by a grammar was cut before it was whole; nothing if it is whole, or there is no grammar.
+
+    Args:
+        stream: the request, at its end.
+        options: its options.
+        text: the tokenizer.
+    """
+    from specc.runtime.processors.options import ProcessorOptions
+
+    json_schema, regex, lark = options.get("json_schema"), options.get("regex"), options.get("lark")
+    grammar = ProcessorOptions(json_schema=json_schema, regex=regex, lark=lark).grammar(text)
+    if grammar is None:
+        return ""
+    grammar.commit(stream.token_ids)
+    if grammar.complete:
+        return ""
+    kind = "complete JSON" if json_schema is not None else f"a whole answer by --{grammar.option}"
+    by_length = "give a larger --max-new-tokens, or a shorter prompt if the context is full"
+    remedy = by_length if stream.finish_reason == "length" else "leave out what stops it"
+    return f"the answer was cut after {len(stream.token_ids)} tokens and is not {kind}; {remedy}"
+
+
+def _name(token: int, text: Text) -> str:
+    """Return a token as the tokenizer writes it; its number if the tokenizer has none."""
+    return text.tokenizer.id_to_token(token) or str(token)
 
 
 def _token(token: int, logprob: float, text: Text) -> dict[str, Any]:

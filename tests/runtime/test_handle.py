@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from collections.abc import Callable
 
@@ -47,3 +49,34 @@ def test_waiting_has_an_end_if_one_is_set(load: Callable[..., Model], backend: T
     with pytest.raises(TimeoutError, match=r"not whole after 0\.01 s"):
         handle.result(0.01)
     assert handle.result(60).stats.new_tokens == 200
+
+
+def test_a_handle_says_which_recipe_runs_and_how_far_it_is(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model = Slow
+    model = load(running=1, pieces=2)
+    first, second = (model.submit(PROMPT, 40, recipe="plain", ignore_eos=True) for _ in range(2))
+    assert repr(second) == "<Handle: recipe plain, waiting, 0 tokens>"
+    stalled(first)
+    assert re.fullmatch(r"<Handle: recipe plain, paused, [2-9] tokens>", repr(first))
+    first.result(60)
+    assert repr(first) == "<Handle: recipe plain, length, 40 tokens>"
+    stalled(second)
+    second.cancel()
+    second.result(60)
+    assert second.state == second.finish_reason == "cancelled"
+
+
+def test_the_end_of_a_block_cancels_the_request(load: Callable[..., Model], backend: ToyBackend) -> None:
+    backend.model = Slow
+    model = load()
+    with model.submit(PROMPT, 200, ignore_eos=True) as handle:
+        next(handle)
+    assert handle.result(10).finish_reason == "cancelled"
+
+    async def read_one() -> None:
+        async with model.submit(PROMPT, 200, ignore_eos=True) as other:
+            async for _ in other:
+                break
+        assert other.result(10).finish_reason == "cancelled"
+
+    asyncio.run(asyncio.wait_for(read_one(), 60))

@@ -26,7 +26,8 @@ CLOSED = r"this model is closed; open another with specc\.load"
 def stalled(handle: Handle, running: bool | None = None) -> None:
     """Wait until a request is ahead of its reader as far as it may be, with caches or without if that is said."""
     limit = time.monotonic() + 30
-    while not handle.paused or (running is not None and handle.running != running):
+    request = handle.submission
+    while not request.paused or (running is not None and request.running != running):
         assert time.monotonic() < limit, "the request goes on"
         time.sleep(0.001)
 

@@ -257,7 +257,7 @@ def test_requests_without_readers_give_their_caches_to_others(load: Callable[...
     handles = [model.submit(prompt, 40, **options) for prompt in PROMPTS[:5]]
     for handle in handles:
         stalled(handle)
-    assert sum(handle.running for handle in handles) == 2
+    assert sum(handle.submission.running for handle in handles) == 2
     for handle, text in reversed(list(zip(handles, expected, strict=True))):
         assert "".join(handle) == text
 
@@ -477,7 +477,8 @@ def test_prices_are_those_of_the_plan_and_are_measured_only_without_one(
             assert all(handle.result(60).token_ids for handle in handles)
     model.close()
     assert len(rounds) == len(notices) == (0 if planned else 1)
-    assert all("run specc tune once" in str(notice.message) for notice in notices)
+    remedy = f"to write them into the bundle, run specc tune {bundle.path}"
+    assert all(str(notice.message).endswith(remedy) for notice in notices)
 
 
 def test_a_plan_with_prices_of_another_form_is_refused_when_the_bundle_is_loaded(load: Callable[..., Model]) -> None:

@@ -69,6 +69,45 @@ def test_log_probabilities_are_in_the_json(tmp_path: Path) -> None:
     assert json.loads(output.read_text(encoding="utf-8"))["logprobs"] == answer["logprobs"]
 
 
+def name(entry: dict[str, Any]) -> str:
+    """Return how a token is written: by its number if the tokenizer has no text for it."""
+    return entry["token"] or str(entry["token_id"])
+
+
+def test_log_probabilities_are_a_table_after_the_text_without_json() -> None:
+    *argv, _ = ARGV
+    entries = specc(*ARGV, "--logprobs", 2).json["logprobs"]
+    result = specc(*argv, "--logprobs", 2)
+    assert result.out == specc(*argv).out
+    header, *rows = result.err.splitlines()[: len(entries) + 1]
+    assert header.split() == ["logprob", "token", "likeliest", "tokens,", "if", "they", "were", "asked", "for"]
+    for row, entry in zip(rows, entries, strict=True):
+        first, second = (f"{name(top)} {top['logprob']:.3f}" for top in entry["top_logprobs"])
+        assert row.split()[:2] == [f"{entry['logprob']:.3f}", name(entry)] and row.endswith(f"  {first}, {second}")
+    remedy = "add --json, or leave out --quiet"
+    assert refused(*argv, "--logprobs", 2, "--quiet") == f"--quiet leaves out what --logprobs 2 writes; {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("--json-schema", json.dumps({"type": "string", "minLength": 200}), "complete JSON"),
+        ("--regex", "[a-z]{200}", "a whole answer by --regex"),
+    ],
+)
+def test_an_answer_that_the_length_cuts_is_said_so_and_is_status_1(option: str, value: str, kind: str) -> None:
+    result = specc(*ARGV, option, value, "--quiet")
+    remedy = "give a larger --max-new-tokens, or a shorter prompt if the context is full"
+    assert result.status == 1 and json.loads(result.out)["finish_reason"] == "length"
+    assert result.err == f"specc: warning: the answer was cut after 24 tokens and is not {kind}; {remedy}\n"
+
+
+def test_an_answer_that_is_whole_at_its_last_token_is_not_cut() -> None:
+    *tokens, _ = specc(*ARGV, "--regex", "yes").json["token_ids"]  # The last one is the end-of-sequence token.
+    result = specc(*ARGV, "--regex", "yes", "-n", len(tokens), "--quiet")
+    assert (result.json["text"], result.json["finish_reason"], result.err) == ("yes", "length", "")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
