@@ -98,7 +98,7 @@ def pipeline(
     passes += _layers(block.layers, reads_states=bool(block.inputs))
     passes.append(LowerAttention(capacity))
     if block.quantized_group:
-        passes.append(QuantizedRows(block.quantized_group))
+        passes.append(QuantizedRows(block.quantized_group, block.quantized_bits))
     if block.lanes > 1:
         passes.append(Lanes(block.lanes, topology))
     if isinstance(topology, Parents):

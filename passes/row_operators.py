@@ -9,10 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from specc.runtime.quantized_rows import LOWER_MIDDLE, LOWER_STEPS
+
 
 @torch.library.custom_op("specc::dequantized_rows", mutates_args=())
-def dequantized_rows(past: Tensor, codes: Tensor, scales: Tensor, least: Tensor, quantized_rows: Tensor) -> Tensor:
-    """Return a cache with the first rows replaced by what their codes in 4 bits say; see runtime/quantized_rows.py.
+def dequantized_rows(
+    past: Tensor, codes: Tensor, scales: Tensor, least: Tensor, quantized_rows: Tensor, lower: Tensor | None = None
+) -> Tensor:
+    """Return a cache with the first rows replaced by what their codes say; see runtime/quantized_rows.py.
 
     Args:
         past: [1, G, C, D] float: the cache.
@@ -20,19 +24,29 @@ def dequantized_rows(past: Tensor, codes: Tensor, scales: Tensor, least: Tensor,
         scales: [1, G, groups, 1, D] or [1, G, groups, rows of a group, 1] float.
         least: As `scales`; added to the codes times the scales.
         quantized_rows: [1] int64: the number of rows that have codes.
+        lower: As `codes`: the lower halves of numbers of 8 bits, or None for numbers of 4 bits.
 
     Returns:
         [1, G, C, D] float.
     """
     count, (_, heads, groups, *_), size = int(quantized_rows), scales.shape, past.shape[3]
-    numbers = torch.cat([codes & 15, codes >> 4], -1).to(past.dtype)
+    numbers = _unpacked(codes).to(past.dtype)
+    if lower is not None:
+        numbers = numbers + (_unpacked(lower).to(past.dtype) - LOWER_MIDDLE) / LOWER_STEPS
     rows = (numbers.reshape(1, heads, groups, -1, size) * scales + least).flatten(2, 3)
     return torch.cat([rows[:, :, :count], past[:, :, count:]], 2)
 
 
 @dequantized_rows.register_fake
-def _(past: Tensor, codes: Tensor, scales: Tensor, least: Tensor, quantized_rows: Tensor) -> Tensor:
+def _(
+    past: Tensor, codes: Tensor, scales: Tensor, least: Tensor, quantized_rows: Tensor, lower: Tensor | None = None
+) -> Tensor:
     return torch.empty_like(past)
+
+
+def _unpacked(codes: Tensor) -> Tensor:
+    """Return the two numbers of each byte, all low ones before all others in a row."""
+    return torch.cat([codes & 15, codes >> 4], -1)
 
 
 @torch.library.custom_op("specc::write_rows", mutates_args=())

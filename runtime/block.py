@@ -148,8 +148,9 @@ class Block:
         inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head; `hidden`,
             the states after a layer, in blocks that start there; `mixture`, which says how much the token of each slot
             counts in this one, as slots may take sums of embeddings.
-        quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 bits, in
-            groups of so many rows; see runtime/quantized_rows.py.
+        quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 or 8
+            bits, in groups of so many rows; see runtime/quantized_rows.py.
+        quantized_bits: how many bits of these rows are read: 4, or 8 with their lower halves.
     """
 
     topology: Tree | Parents | Frontier | GuessTree
@@ -163,6 +164,7 @@ class Block:
     lanes: int = 1
     inputs: tuple[str, ...] = ()
     quantized_group: int = 0
+    quantized_bits: int = 4
 
     def __post_init__(self) -> None:
         for output in self.outputs:
@@ -179,6 +181,8 @@ class Block:
             raise RecipeError(f"unknown type of weights {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
         if not 0 <= self.quantized_group <= MOST_GROUP:
             raise RecipeError(f"quantized_group is {self.quantized_group}; give 0 to {MOST_GROUP}")
+        if self.quantized_bits not in (4, 8):
+            raise RecipeError(f"quantized_bits is {self.quantized_bits}; give 4 or 8")
         self._check_lanes()
 
     def _check_lanes(self) -> None:

@@ -13,7 +13,7 @@ from .draft import STATES
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
 from .manifest_notes import check_notes
-from .quantized_rows import COUNT, PARTS, part_shapes
+from .quantized_rows import COUNT, LOWER, PARTS, part_shapes
 from .recipe import Recipe
 
 TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
@@ -269,8 +269,8 @@ def _check_cached(engine: EngineSpec, tensor: Tensor, cache: CacheSpec) -> None:
     layer, kind, part = _cached_name(row)
     heads, size = cache.layers.get(layer, (0, 0)) if lane in map(str, range(engine.block.lanes)) else (0, 0)
     if part:
-        group = engine.block.quantized_group
-        shapes = part_shapes(kind, heads, cache.capacity, size, group) if group and size else {}
+        group, bits = engine.block.quantized_group, engine.block.quantized_bits
+        shapes = part_shapes(kind, heads, cache.capacity, size, group, bits) if group and size else {}
         fits = shapes.get(part) == (tensor.dtype, tensor.shape) and tensor.name.startswith(CACHED[0])
     else:
         fits = tensor.shape == (1, heads, cache.capacity, size)
@@ -285,4 +285,4 @@ def _cached_name(row: str) -> tuple[str, str, str]:
     """Split the name of a tensor in a cache, such as 0.key or 0.key.codes, in layer, kind, and part of the copy."""
     head, _, last = row.rpartition(".")
     layer, _, kind = head.rpartition(".")
-    return (layer, kind, last) if last in PARTS else (head, last, "")
+    return (layer, kind, last) if last in (*PARTS, LOWER) else (head, last, "")

@@ -78,8 +78,8 @@ class RunnableMethod:
     @property
     def lossless(self) -> bool:
         """Tell whether answers have the distribution of plain decoding, with the acceptance rule of this method."""
-        own = self.accept.__name__ == self.recipe.acceptance
-        return self.accept.keeps != Keeps.NOTHING and (self.recipe.lossless or not own)
+        rule_loses = load_acceptance(self.recipe.acceptance).keeps == Keeps.NOTHING  # Else the target itself differs.
+        return self.accept.keeps != Keeps.NOTHING and (self.recipe.lossless or rule_loses)
 
     def keeps_tokens(self, sampling: Sampling) -> bool:
         """Tell whether the tokens of a request are those of plain decoding, whatever is drafted."""

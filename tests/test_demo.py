@@ -19,9 +19,10 @@ from specc.exactness import golden
 from specc.recipes import METHODS
 from specc.runtime.acceptance import Acceptance
 from specc.runtime.acceptance import rule as mark_rule
-from specc.runtime.draft import Accepted, Draft, Verified
+from specc.runtime.call import Call, finish
+from specc.runtime.draft import ONE_SLOT, Accepted, Draft, Verified
 from specc.runtime.drafters import Drafting, Proposal
-from specc.runtime.loop import Decoding
+from specc.runtime.loop import Decoding, stepping
 from specc.runtime.method import load_acceptance, load_method
 from specc.runtime.rng import SeededRng, Use
 from specc.runtime.sampling import Sampling
@@ -82,6 +83,31 @@ def test_what_repeats_the_text_takes_more_than_two_tokens_a_step(demo: Session, 
     cases = golden.read_cases(demo.bundle.file(golden.FILE))
     stats = [demo.generate(c.prompt_ids, 96, recipe=recipe, ignore_eos=True, guard=False).stats for c in cases]
     assert sum(s.new_tokens - 1 for s in stats) / sum(s.target_calls for s in stats) > 2
+
+
+def test_quantspec_s_engines_have_the_tokens_of_plain_steps_over_the_same_rows_of_8_bits(demo: Session) -> None:
+    """The prompt is long enough for rounded rows, and the answer goes beyond the end of a group of them."""
+    recipe = demo.bundle.recipe("quantspec-int8")
+    drafter = demo.shared.guarded_drafter(load_method(recipe, "match")).drafter
+    prompt = demo.text.encode((EXAMPLES.parent / "runtime" / "tree.py").read_text())[:180]
+    texts, rows = [], [demo.engines["decode"], *(demo.engines[name] for name in recipe.verify)]
+    for draft_tokens in (99, 0):
+        seq = Sequence(list(prompt), Caches(demo.engines.store))
+        demo.engines["prefill"].extend(seq.cache, prompt[:-1])
+        request = Decoding(
+            seq=seq,
+            drafting=drafter.open(seq),
+            verifiers=rows[1:],
+            accept=load_acceptance("match"),
+            stats=Stats(recipe=recipe.name),
+        )
+        while len(seq.tokens) < len(prompt) + 40:
+            finish(stepping(request, draft_tokens), request.stats.charge)
+        texts.append(seq.tokens[: len(prompt) + 40])
+    assert texts[0] == texts[1] and request.stats.num_accepted_tokens == 0
+    exact, rounded = (Call(engine, seq.cache, 0, [7], ONE_SLOT).run().logits_NV for engine in rows[:2])
+    assert exact is not None and rounded is not None
+    assert 0 < np.abs(exact - rounded).max() < 0.1  # The control: rounded rows are others, and nearly the same.
 
 
 def test_every_weight_is_stored_once(demo: Session) -> None:

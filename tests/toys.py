@@ -195,7 +195,9 @@ class Toy:
         visible_NT = mask_NT[:, -(past + n) :].astype(np.uint64)
         first = past + n - visible_NT.shape[1]  # Every slot sees the rows before it.
         token_N, x_N = self.read()
-        read_N, place_N = x_N, self.position_C[position_N]
+        read_N, place_N, rounding = x_N, self.position_C[position_N], np.uint64(0)
+        if block.quantized_group:  # Rounded rows are other rows.
+            rounding = np.uint64(max(0, past // block.quantized_group - 1) * block.quantized_bits)
         first_layer = block.layers.start_after or 0
         for layer in range(first_layer, LAYERS if block.layers.exit_after is None else block.layers.exit_after):
             if layer % block.layers.parallel_group == 0:
@@ -203,7 +205,7 @@ class Toy:
             if layer not in block.layers.skip_attention:
                 row_S = self.rows.rows_LC[layer, : past + n]
                 row_S[past:] = mix(read_N + place_N + self.layer_L[layer])
-                x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum())
+                x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum() + rounding)
             if layer not in block.layers.skip_mlp:
                 x_N = mix(x_N ^ self.layer_L[layer])
             if f"hidden_{layer}" in self.outputs:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..block import MOST_GROUP
 from ..draft import Accepted, Draft, Verified
 from ..draft_chain import draft_chain
 from ..engine import Engine
 from ..lengths import LengthPolicy
 from ..sequence import Sequence
-from . import Drafter, Drafting, Proposal
+from . import Drafter, Drafting, Proposal, check_counts
 
 
 class LayerSkip(Drafter):
@@ -23,16 +24,25 @@ class LayerSkip(Drafter):
 
     takes_length = True
 
-    def __init__(self, draft: Engine, sample: bool = False, keep_logits: bool = False, **length: Any) -> None:
+    def __init__(
+        self, draft: Engine, sample: bool = False, keep_logits: bool = False, group_rows: int = 0, **length: Any
+    ) -> None:
         """Keep the engine and the parameters.
 
         Args:
             draft: an engine of one slot over the target's cache.
             sample: sample the drafted tokens if the request samples.
             keep_logits: keep the logits of each slot in the draft, for a rule that asks for them.
+            group_rows: rows that the target rounds together, 0 if it reads all rows as they are. No step goes beyond
+                the row after which the target rounds further ones. So each slot sees the rows that it would see in a
+                step of its own.
             **length: the parameters of `LengthPolicy`.
+
+        Raises:
+            RecipeError: a parameter is out of range.
         """
-        self.engine, self.sample, self.keep_logits = draft, sample, keep_logits
+        check_counts(0, MOST_GROUP, group_rows=group_rows)
+        self.engine, self.sample, self.keep_logits, self.group_rows = draft, sample, keep_logits, group_rows
         self.length = LengthPolicy(**length)
 
     def open(self, seq: Sequence) -> LayerSkipDrafting:
@@ -48,6 +58,8 @@ class LayerSkipDrafting(Drafting[LayerSkip]):
 
     def propose(self, room: int) -> Proposal:
         drafter = self.drafter
+        if group := drafter.group_rows:
+            room = min(room, group - 1 - len(self.seq.cache) % group)
         return draft_chain(
             drafter.engine,
             self.seq,

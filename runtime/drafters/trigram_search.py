@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import log, sqrt
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 
@@ -20,12 +23,15 @@ RECENT, GAIN, CAP = 16, 0.04, 3.0  # each step adds GAIN to the trigrams of the 
 PATHS = 24  # paths of the search that become a tree
 MOST_ITERATIONS = 4096
 Successors = list[tuple[int, float]]  # tokens and their probabilities, likeliest first
+BY_WEIGHT = itemgetter(1)
 
 
 class TrigramSearch(Drafter):
-    """A drafter that searches the continuations of the text, as trigrams give them, and drafts the visited ones.
+    """A drafter that searches the continuations of the text, as trigrams give them, and drafts the best ones.
 
-    The search is a Monte Carlo tree search by the rule of PUCT. The most visited paths become a tree.
+    The paper's search is a Monte Carlo tree search by the rule of PUCT, whose most visited paths become a tree. By
+    default the nodes of the most probable texts become the tree instead. If the trigrams are right, of no other tree
+    with so many nodes more tokens are accepted. A best-first search finds them, and tries no path twice.
 
     The table begins with the trigrams of a corpus, if the bundle has one: each with its share of all tokens that follow
     the two others. Each occurrence in the request's own text counts one, besides the paper's small weights for recent
@@ -38,7 +44,7 @@ class TrigramSearch(Drafter):
         self,
         num_speculative_tokens: int = 23,
         max_depth: int = 4,
-        search_iterations: int = 150,
+        search_iterations: int = 0,
         corpus: Path | None = None,
         vocab_size: int = 1,
     ) -> None:
@@ -49,10 +55,10 @@ class TrigramSearch(Drafter):
             vocab_size: the token ids of the corpus are below it.
             num_speculative_tokens: nodes of a tree at most, below the pending token.
             max_depth: levels of the search. A path of the tree is one token longer at most.
-            search_iterations: paths that a search tries.
+            search_iterations: paths that the paper's search tries; with 0 the search is best-first.
         """
         check_counts(num_speculative_tokens=num_speculative_tokens, max_depth=max_depth)
-        check_counts(most=MOST_ITERATIONS, search_iterations=search_iterations)
+        check_counts(0, MOST_ITERATIONS, search_iterations=search_iterations)
         check_counts(most=MOST_VOCABULARY, vocab_size=vocab_size)
         self.nodes, self.depth, self.iterations = num_speculative_tokens, max_depth, search_iterations
         self.corpus = None if corpus is None else CorpusIndex(corpus, vocab_size)
@@ -74,6 +80,8 @@ class TrigramSearchDrafting(Drafting[TrigramSearch]):
         self.table.update()
         if len(tokens) < 2 or not self.table.after(*tokens[-2:]):
             return Draft.chain(tokens[-1:])
+        if not drafter.iterations:
+            return likeliest(self.table, tokens, drafter.depth, room, drafter.nodes)
         root = Node(tokens[-1], 1.0)
         search = Search(self.table, self.rng)
         for _ in range(drafter.iterations):
@@ -100,6 +108,7 @@ class Trigrams:
         """
         self.tokens, self.corpus = tokens, corpus
         self.weights: dict[tuple[int, int], dict[int, float]] = {}
+        self._after: dict[tuple[int, int], Successors] = {}  # Those of rows that did not change since.
         self.counted = 2  # The trigrams that end up to here are in the table.
 
     def update(self) -> None:
@@ -114,7 +123,10 @@ class Trigrams:
         """Add to the weight of the trigram that ends at `end`."""
         a, b, c = self.tokens[end - 3 : end]
         row = self._row(a, b)
-        row[c] = min(CAP, row.get(c, 0.0) + weight)
+        before = row.get(c, 0.0)
+        if before < CAP:
+            row[c] = min(CAP, before + weight)
+            self._after.pop((a, b), None)
 
     def _row(self, a: int, b: int) -> dict[int, float]:
         """Return the weights of the tokens after two others. A new row begins with those of the corpus."""
@@ -125,12 +137,44 @@ class Trigrams:
 
     def after(self, a: int, b: int) -> Successors:
         """Return the tokens that follow two others, with their probabilities."""
-        row = self._row(a, b) if self.corpus else self.weights.get((a, b))
-        if not row:
-            return []
-        best = sorted(row.items(), key=lambda item: -item[1])[:SUCCESSORS]
-        total = sum(weight for _, weight in best)
-        return [(token, weight / total) for token, weight in best]
+        after = self._after.get((a, b))
+        if after is None:
+            row = self._row(a, b) if self.corpus else self.weights.get((a, b))
+            if not row:
+                return []
+            best = sorted(row.items(), key=BY_WEIGHT, reverse=True)[:SUCCESSORS]
+            total = sum([weight for _, weight in best])
+            after = self._after[a, b] = [(token, weight / total) for token, weight in best]
+        return after
+
+
+def likeliest(table: Trigrams, tokens: Tokens[int], levels: int, room: int, nodes: int) -> Draft:
+    """Return the tree of the nodes whose texts are most probable.
+
+    Args:
+        table: says which tokens follow two others.
+        tokens: the text, two tokens at least. The last one is pending.
+        levels: levels of the search. Below the last one stands one more, with the likeliest token of each text alone.
+        room: levels of the tree at most.
+        nodes: nodes below the pending token at most.
+    """
+    drafted, parents, depth = [tokens[-1]], [-1], [0]
+    after = [table.after(tokens[-2], tokens[-1])]  # By slot, what may follow.
+    # Nodes that could be next: the probability of their text, negative for heapq, their parent's slot and their rank.
+    heap = [(-after[0][0][1], 0, 0)] if room > 0 else []
+    while heap and len(drafted) <= nodes:
+        negative, parent, rank = heappop(heap)
+        siblings, slot, level = after[parent], len(drafted), depth[parent] + 1
+        token, probability = siblings[rank]
+        drafted.append(token)
+        parents.append(parent)
+        depth.append(level)
+        after.append(table.after(drafted[parent], token) if level < min(levels + 1, room) else [])
+        if after[slot]:
+            heappush(heap, (negative * after[slot][0][1], slot, 0))
+        if rank + 1 < len(siblings) and level <= levels:
+            heappush(heap, (negative / probability * siblings[rank + 1][1], parent, rank + 1))
+    return Draft(tuple(drafted), Tree(tuple(parents)))
 
 
 @dataclass(slots=True)

@@ -103,15 +103,19 @@ class HostKV(Rows):
                 copy.rewind(rows)
         return rows
 
-    def add_copy(self, group: int) -> dict[str, ort.OrtValue]:
-        """Keep a copy in 4 bits beside the rows, and return its tensors by names such as 0.key.codes.
+    def add_copy(self, group: int, bits: int) -> dict[str, ort.OrtValue]:
+        """Keep a copy in 4 bits beside the rows, or in 8, and return its tensors by names such as 0.key.codes.
 
         Args:
             group: rows of a group.
+            bits: 4 or 8. One copy serves readers of both.
         """
         if group not in self._copies:
             pairs = zip(self._names, self.arrays, strict=True)
             self._copies[group] = [QuantizedRows(names, rows, group) for names, rows in pairs]
+        if bits == 8:
+            for copy in self._copies[group]:
+                copy.keep_lower()
         return {
             f"{name}.{part}": ort.OrtValue.ortvalue_from_numpy(array)
             for copy in self._copies[group]
@@ -144,7 +148,7 @@ class OrtRunner:
         self.session = session
         self._store = store  # What is bound are views of its arrays, which do not keep the arrays alive.
         self._group = spec.block.quantized_group
-        rows = store.values | (store.add_copy(self._group) if self._group else {})
+        rows = store.values | (store.add_copy(self._group, spec.block.quantized_bits) if self._group else {})
         self.binding = session.io_binding()
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}

@@ -60,7 +60,8 @@ def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1, heads: Collection[s
         for role, block in plan.blocks.engines.items():
             add(block, f"{role}-{recipe}" if block.model == "target" else f"{block.model}-{role}", recipe)
     if lanes > 1:
-        widest = max(block.slots for block in names if (block.is_chain and "verify" in names[block]) or block == decode)
+        exact_chains = [block for block in names if block.is_chain and not block.quantized_group]
+        widest = max(block.slots for block in exact_chains if block == decode or "verify" in names[block])
         names[replace(decode, lanes=lanes)] = "decode-lanes"
         names.setdefault(replace(decode, topology=Tree.chain(widest), lanes=lanes), "verify-lanes")
     return names
@@ -112,7 +113,8 @@ def _verify_name(block: Block, recipe: str) -> str:
     """Name a block that verifies the drafts of a recipe. Chains and trees of any shape may serve other recipes too."""
     if isinstance(block.topology, Parents):
         return f"verify-tree-{block.slots}"
-    return _chain_name(block.slots) if block.is_chain else f"verify-{recipe}"
+    name = _chain_name(block.slots) if block.is_chain else f"verify-{recipe}"
+    return f"{name}-{recipe}" if block.quantized_group else name
 
 
 def _chain_name(slots: int) -> str:

@@ -137,7 +137,7 @@ def _widest_chain(bundle: Bundle) -> str:
     slots: dict[str, int] = {}
     for engine in bundle.manifest.engines:
         topology = engine.block.topology
-        is_chain = isinstance(topology, Tree) and topology.is_chain
+        is_chain = isinstance(topology, Tree) and topology.is_chain and not engine.block.quantized_group
         if engine.name in names and is_chain and "logits" in engine.block.outputs:
             slots[engine.name] = engine.block.slots
     return max(slots, key=lambda name: slots[name])

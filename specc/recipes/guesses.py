@@ -8,9 +8,11 @@ from specc.recipes.blocks import RANKED_OUTPUTS, chains, check_matches, count
 from specc.recipes.defaults import LENGTHS, TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
-from specc.runtime.drafters import check_probability
+from specc.runtime.drafters import MOST_TOKENS, check_probability
+from specc.runtime.drafters.fast_cot import MOST_STEPS, check_tokens
 from specc.runtime.drafters.gauss_seidel import MOST_PARALLEL
 from specc.runtime.drafters.tr_jacobi import with_chain
+from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
@@ -117,28 +119,40 @@ HYBRID_JACOBI = Method(
 
 
 def _plan_fastcot(values: Values, facts: Facts) -> MethodBlocks:
-    threshold = values["confidence_threshold"]
+    threshold, tokens = values["confidence_threshold"], values["answer_tokens"]
     check_probability(confidence_threshold=threshold)
-    guesses = {name: value for name, value in values.items() if name != "confidence_threshold"}
-    return replace(_plan_jacobi(guesses, facts), rule={"threshold": threshold})
+    check_tokens(tokens, facts.vocab_size)
+    count(values, "reasoning_steps", 0, MOST_STEPS)
+    blocks = _plan_jacobi(values, facts)
+    if values["reasoning_steps"] and tokens:
+        slots = blocks.verify[0].slots + len(tokens)
+        if slots > 1 + MOST_TOKENS:
+            most = 1 + MOST_TOKENS - blocks.verify[0].slots
+            raise RecipeError(f"answer_tokens has {len(tokens)} tokens; give at most {most} beside the guesses")
+        blocks = replace(blocks, verify=(*blocks.verify, Block(Tree.chain(slots))))
+    return replace(blocks, rule={"threshold": threshold})
 
 
 FASTCOT = Method(
     name="fastcot",
-    title="FastCoT: Jacobi decoding that keeps confident guesses unverified (lossy)",
+    title="FastCoT: Jacobi decoding that keeps confident guesses unverified, and asks for the answer early (lossy)",
     try_when="Answers may differ from the model's own, and Jacobi decoding guesses well here.",
     about=(
         "It guesses the next tokens as Jacobi decoding does. A guess of more probability than a threshold is kept "
-        "without verification. So a step keeps more tokens, and the answer may differ from the model's own. With the "
-        "threshold 1 every guess is verified. The paper uses it for the reasoning before an answer."
+        "without verification, in every step or only where the reasoning ends. There a text that asks for the answer "
+        "may follow, so the last part of the reasoning is only guessed. The answer may differ from the model's own. "
+        "With the threshold 1 every guess is verified, and the reasoning is not cut."
     ),
     paper="Zhang et al. 2023, arXiv:2311.08263",
     departures=(
-        "The paper reads unconverged tokens at the end of the reasoning alone. Its abstract does not give the schedule "
-        "of its window, nor the test that ends the reasoning.",
+        "By default guesses are kept in every step; the paper's are kept where the reasoning ends alone, which is what "
+        "`reasoning_steps` does.",
+        "The paper's test that ends the reasoning was not at hand. Here it ends after a number of steps, as soon as "
+        "all guesses are likelier than the threshold.",
+        "The window has one size; the paper's varies by the position, in a way that was not at hand.",
     ),
     family=Family.GUESSES,
-    drafter="jacobi",
+    drafter="fast-cot",
     topology="chain",
     schedule="fused",
     plan=_plan_fastcot,
@@ -151,6 +165,10 @@ FASTCOT = Method(
         "confidence_threshold": Parameter(
             0.9, "a guess of more probability is kept unverified (lossy); 1 verifies all, and is lossless"
         ),
+        "reasoning_steps": Parameter(
+            0, "steps before the reasoning may end, where alone guesses are kept; 0 keeps them in every step"
+        ),
+        "answer_tokens": Parameter((), "token ids of the text that asks for the answer, behind the last guesses"),
     },
     acceptance="confidence",
     lossless=False,

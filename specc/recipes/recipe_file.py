@@ -152,7 +152,8 @@ def _method(point: Point, name: str, title: str) -> Method:
         acceptance=rule.__name__,
         plan=partial(_plan, point),
         parameters=point.parameters,
-        lossless=rule.keeps != Keeps.NOTHING,
+        lossless=rule.keeps != Keeps.NOTHING
+        and (base.lossless or load_acceptance(base.acceptance).keeps == Keeps.NOTHING),
         by_default=False,
     )
 

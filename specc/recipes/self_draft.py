@@ -21,6 +21,7 @@ from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import MOST_GROUP, Block
 from specc.runtime.drafters.short_context import MOST_CONTEXT
+from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
@@ -124,6 +125,49 @@ QUANTSPEC = Method(
         "num_speculative_tokens": Parameter(LENGTHS.copy, "tokens a draft"),
         "group_rows": Parameter(64, "rows that are rounded together; the newest one to two groups are exact"),
     },
+    by_default=False,
+)
+
+
+def _plan_quantspec_int8(values: Values, facts: Facts) -> MethodBlocks:
+    blocks = _plan_quantspec(values, facts)
+    if values["row_bits"] not in (0, 8):
+        raise RecipeError(f"row_bits is {values['row_bits']!r}; give 8, or 0 for rows as they are")
+    if not values["row_bits"]:
+        return blocks
+    group = values["group_rows"]
+    widths = (blocks.verify[0], blocks.verify[-1])  # No other recipe shares these engines.
+    verify = tuple(replace(block, quantized_group=group, quantized_bits=8) for block in widths)
+    return replace(blocks, verify=verify, arguments={**blocks.arguments, "group_rows": group})
+
+
+QUANTSPEC_INT8 = Method(
+    name="quantspec-int8",
+    title="QuantSpec as published: the model, too, reads its older rows in 8 bits (lossy)",
+    try_when="Answers may differ a little from the model's own. A machine gains if it reads rows of 8 bits fast.",
+    about=(
+        "Older rows are kept as two halves of 4 bits. The draft, a copy of the model with weights of 4 bits, reads the "
+        "upper halves. The model verifies over both halves, which are rows of 8 bits. The newest rows stay as they "
+        "are, so a rejected token never touches the rounded ones. Answers are those of plain decoding over rows of 8 "
+        "bits, and may differ from those over exact rows."
+    ),
+    paper="QuantSpec, Tiwari et al. 2025, arXiv:2502.10424",
+    departures=(
+        "Exact rows are kept beside the rounded ones, so memory grows and does not shrink.",
+        "ONNX Runtime has no attention over such groups, so engines widen the rows first. On a CPU that costs more "
+        "time than it saves.",
+        "Acceptance is by match and not by min(1, p / q), so that a seed gives the tokens of plain decoding over rows "
+        "of 8 bits.",
+    ),
+    family=Family.ITSELF,
+    drafter="layer-skip",
+    topology="chain",
+    plan=_plan_quantspec_int8,
+    parameters={
+        **QUANTSPEC.parameters,
+        "row_bits": Parameter(8, "lossy: bits in which the model reads older rows; 0 reads them as they are", "8"),
+    },
+    lossless=False,
     by_default=False,
 )
 

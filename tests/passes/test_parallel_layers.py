@@ -85,7 +85,7 @@ def longest_way(graph: GraphModule) -> int:
 
 
 @pytest.mark.parametrize("family", ["llama", "phi", "gemma2", "gpt2"])
-def test_the_longest_way_through_a_model_is_shorter(family: str) -> None:
+def test_easyspec_shortens_the_longest_way_through_a_model(family: str) -> None:
     """EasySpec's own test. The first layer's numbers stay, and so the model's shape of outputs; its logits do not."""
     exact, graph = prepared(family), prepared(family)
     passes.run([ParallelLayers(3)], graph)

@@ -53,7 +53,7 @@ return {logits: linear_2}""",
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "phi", "gpt2"])
 @pytest.mark.parametrize("layer", [1, 2])
-def test_the_shallow_half_and_the_deep_half_are_the_whole_model(family: str, layer: int) -> None:
+def test_kangaroo_s_shallow_half_and_deep_half_are_the_whole_model(family: str, layer: int) -> None:
     """Kangaroo's own test: logits and rows of both halves over one cache are those of a call of the model."""
     topology, past, count = Tree.chain(3), prefilled(family), tokens().shape[1]
     shallow = build(family, Block(topology, ("ids", f"hidden:{layer - 1}"), BlockLayers(exit_after=layer)))

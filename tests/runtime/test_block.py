@@ -88,6 +88,8 @@ def test_what_lanes_do_not_run_is_refused_by_name(values: dict[str, Any], messag
 def test_groups_out_of_range_are_refused() -> None:
     with pytest.raises(RecipeError, match="quantized_group is -1; give 0 to 65536"):
         Block(Tree.chain(1), quantized_group=-1)
+    with pytest.raises(RecipeError, match="quantized_bits is 5; give 4 or 8"):
+        Block(Tree.chain(1), quantized_group=4, quantized_bits=5)
     with pytest.raises(RecipeError, match="parallel_group is 0; give 1 or more"):
         Layers(parallel_group=0)
 

@@ -1,4 +1,4 @@
-"""Lower the reading of rows in 4 bits, and the writing of exact rows beside it, to standard operators of ONNX.
+"""Lower the reading of rows in 4 or 8 bits, and the writing of exact rows beside it, to standard operators of ONNX.
 
 GroupQueryAttention reads rows in 4 bits too, but by one scale a channel for all rows, which is too coarse for a draft:
 docs/measurements.md has the figures.
@@ -20,10 +20,11 @@ from specc.backends.lowering.emit import emit, shape, swap_each
 from specc.passes import Pass
 from specc.passes.arguments import node_arg
 from specc.passes.find import DEQUANTIZED_ROWS, WRITE_ROWS, constant, placeholder
+from specc.runtime.quantized_rows import LOWER_MIDDLE, LOWER_STEPS
 
 
 def lowering(dtype: torch.dtype = torch.float32, *, slots: int = 0) -> list[Pass]:
-    """Return the passes of this lowering. A graph without rows in 4 bits stays as it is.
+    """Return the passes of this lowering. A graph without rows in codes stays as it is.
 
     Args:
         dtype: The type of the exact rows.
@@ -57,8 +58,9 @@ class WriteRows(Pass):
 class DequantizedRows(Pass):
     """A pass that turns codes into rows.
 
-    Given:   rows = specc.dequantized_rows(past, codes, scales, least, quantized_rows)
+    Given:   rows = specc.dequantized_rows(past, codes, scales, least, quantized_rows, lower)
     Result:  numbers = Reshape(Cast(Concat(codes & 15, codes >> 4)), [1, heads, groups, G, D])
+             numbers += (numbers of lower - 7.5) / 16                             if there is `lower`
              old = Where(row < quantized_rows, Reshape(numbers * scales + least), past[:n])
              rows = Concat(old, past[n:])                   n being R, or with `slots` the rows that have codes
 
@@ -80,14 +82,12 @@ class DequantizedRows(Pass):
         end, group_end, used = self._ends(graph, count, rows, group, capacity)
         before = constant(graph, "zero_rows", torch.zeros(1, dtype=torch.long))
         grouped, flat = [1, heads, groups, group, size], [1, heads, rows, size]
-        read = self._slice(graph, codes, before, end, torch.uint8)
-        parts = [
-            emit(g, "BitwiseAnd", [read, _byte(graph, 15)], shape(codes), torch.uint8),
-            emit(g, "BitShift", [read, _byte(graph, 4)], shape(codes), torch.uint8, direction="RIGHT"),
-        ]
-        both = emit(g, "Concat", parts, flat, torch.uint8, axis=3)
-        kind = int(ir.DataType.FLOAT16 if self.dtype == torch.float16 else ir.DataType.FLOAT)
-        numbers = emit(g, "Cast", [both], flat, self.dtype, to=kind)
+        numbers = self._numbers(graph, self._slice(graph, codes, before, end, torch.uint8), flat)
+        if len(node.args) > 5:
+            lower = self._numbers(graph, self._slice(graph, node_arg(node, 5), before, end, torch.uint8), flat)
+            lower = emit(g, "Sub", [lower, self._number(graph, "lower_middle", LOWER_MIDDLE)], flat, self.dtype)
+            lower = emit(g, "Div", [lower, self._number(graph, "lower_steps", LOWER_STEPS)], flat, self.dtype)
+            numbers = emit(g, "Add", [numbers, lower], flat, self.dtype)
         numbers = self._reshape(graph, numbers, grouped)
         scale, offset = (self._slice(graph, part, before, group_end, self.dtype) for part in (scales, least))
         product = emit(g, "Mul", [numbers, scale], grouped, self.dtype)
@@ -100,6 +100,21 @@ class DequantizedRows(Pass):
         old = emit(g, "Where", [coded, old, exact], flat, self.dtype)
         new = self._slice(graph, past, end, used, self.dtype)
         return emit(g, "Concat", [old, new], shape(past), self.dtype, axis=2)
+
+    def _numbers(self, graph: GraphModule, packed: Node, sizes: Sequence[int]) -> Node:
+        """Insert the numbers of bytes that hold two of 4 bits, all low ones before all others in a row."""
+        g, halves = graph.graph, [*sizes[:3], sizes[3] // 2]
+        parts = [
+            emit(g, "BitwiseAnd", [packed, _byte(graph, 15)], halves, torch.uint8),
+            emit(g, "BitShift", [packed, _byte(graph, 4)], halves, torch.uint8, direction="RIGHT"),
+        ]
+        both = emit(g, "Concat", parts, sizes, torch.uint8, axis=3)
+        kind = int(ir.DataType.FLOAT16 if self.dtype == torch.float16 else ir.DataType.FLOAT)
+        return emit(g, "Cast", [both], sizes, self.dtype, to=kind)
+
+    def _number(self, graph: GraphModule, name: str, value: float) -> Node:
+        """Return a constant of the type of the rows."""
+        return constant(graph, name, torch.tensor(value, dtype=self.dtype))
 
     def _ends(self, graph: GraphModule, count: Node, rows: int, group: int, capacity: int) -> tuple[Node, Node, Node]:
         """Return the ends [1] of the rows of which codes are read, of their groups, and of the rows in use.

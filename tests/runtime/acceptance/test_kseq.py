@@ -32,7 +32,7 @@ def test_with_one_chain_it_is_speculative_sampling() -> None:
 
 
 @pytest.mark.thorough
-def test_three_chains_have_more_accepted_than_one() -> None:
+def test_three_chains_of_spectr_have_more_accepted_than_one() -> None:
     for seed in range(25):
         p, q = language(seed), language(100 + seed)
         shares = [accepted_share(kseq, independent_tree(branching_tree([k]), q), p) for k in (1, 2, 3)]

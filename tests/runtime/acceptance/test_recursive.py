@@ -59,7 +59,7 @@ def test_with_all_four_tokens_drafted_the_first_level_is_always_accepted() -> No
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("count", [2, 3])
-def test_siblings_drawn_without_replacement_are_accepted_at_least_as_often_as_independent_ones(count: int) -> None:
+def test_rsd_siblings_without_replacement_are_accepted_at_least_as_often_as_independent_ones(count: int) -> None:
     """The claim of RSD, against recursive rejection of as many independent drafts, which is exact as well."""
     tree = branching_tree([count])
     for seed in range(25):

@@ -25,7 +25,7 @@ def takes(probs: np.ndarray, token: int, beta: float, gap: float) -> bool:
 
 
 @pytest.mark.parametrize(("beta", "gap"), [(2, 100.0), (4, 0.5), (3, 1.0)])
-def test_tokens_stay_that_rank_high_and_are_near_the_first(beta: float, gap: float) -> None:
+def test_specdec_keeps_tokens_that_rank_high_and_are_near_the_first(beta: float, gap: float) -> None:
     accept, lengths = with_parameters(top_beta, {"beta": beta, "gap": gap}), set()
     for seed in range(40):
         target = language(seed)

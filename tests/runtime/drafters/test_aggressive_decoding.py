@@ -75,7 +75,7 @@ def rewritten(runner: type[Toy], text: list[int]) -> float:
     return len(tokens) / (len(tokens) - accepted)
 
 
-def test_a_text_that_is_written_unchanged_takes_more_than_five_tokens_a_step() -> None:
+def test_aggressive_decoding_of_a_text_that_is_written_unchanged_takes_more_than_five_tokens_a_step() -> None:
     """The honest test of methods.md. The text is one turn of a circle, which the answer repeats."""
     assert rewritten(Circle, list(range(120))) > 5
 

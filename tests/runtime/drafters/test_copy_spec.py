@@ -44,7 +44,7 @@ def test_no_more_is_copied_than_is_worth_drafting() -> None:
     assert propose(CopySpec(2).open(seq)).tokens == (2, 3)
 
 
-def test_a_text_that_is_repeated_takes_more_than_four_tokens_a_step() -> None:
+def test_copyspec_takes_more_than_four_tokens_a_step_where_the_text_is_repeated() -> None:
     """The honest test of methods.md, on a toy model whose text runs in a circle."""
     world = World(runner=Circle)
     tokens, accepted = world.method("copyspec").run([3, 1], 200)

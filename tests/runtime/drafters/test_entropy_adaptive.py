@@ -86,7 +86,7 @@ def share_of_the_large_model(threshold: float) -> tuple[float, float]:
 
 
 @pytest.mark.thorough
-def test_the_share_of_the_large_model_falls_as_the_threshold_rises_and_the_answers_diverge() -> None:
+def test_entropy_adaptive_asks_the_large_model_less_as_the_threshold_rises_and_the_answers_diverge() -> None:
     shares = {t: share_of_the_large_model(t) for t in (0, 1.3, 1.5, 1.6, 1.8, 100)}
     large = [share for share, _ in shares.values()]
     assert large == sorted(large, reverse=True) and large[0] == 1 and large[-1] == 0 and len(set(large)) > 4

@@ -54,7 +54,7 @@ def test_no_more_is_guessed_than_is_worth_drafting() -> None:
 
 
 @pytest.mark.parametrize("name", ["jacobi", "gauss-seidel-jacobi", "hybrid-jacobi"])
-def test_text_that_repeats_takes_fewer_than_nine_steps_for_ten_tokens(name: str) -> None:
+def test_jacobi_takes_fewer_than_nine_steps_for_ten_tokens_of_text_that_repeats(name: str) -> None:
     """The honest test of methods.md. A text of four words repeats much. No prompt takes more steps than tokens."""
     world, steps = World(4), []
     for prompt in prompts(10, vocabulary=4):

@@ -44,7 +44,7 @@ def reach(world: World, text: list[int], draft: Draft) -> list[float]:
     return values
 
 
-def test_as_much_is_accepted_as_the_values_of_the_nodes_say_if_the_draft_is_the_target() -> None:
+def test_as_much_of_dyspec_is_accepted_as_the_values_of_its_nodes_say_if_the_draft_is_the_target() -> None:
     """By match at temperature 1: a node is accepted as often as its text comes."""
     world, expected, accepted, variance = World(6), 0.0, 0, 0.0
     decoder = World(6).method("dyspec", assistant=True, acceptance="match")

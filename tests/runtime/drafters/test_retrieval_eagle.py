@@ -11,7 +11,7 @@ from specc.runtime.drafters.retrieval_eagle import RetrievalEagle
 from specc.runtime.sequence import Sequence
 
 
-def test_both_trees_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text() -> None:
+def test_both_trees_of_rasd_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text() -> None:
     """The fused tree has room for the head's whole tree and for the retrieved nodes."""
     texts = prompts(4, seed=9)
     recipes: dict[str, tuple[str, dict[str, Any]]] = {

@@ -12,7 +12,7 @@ from specc.runtime.sequence import Cache, Sequence
 TREE = with_chain((-1, 0, 0, 1), 3)  # two children, one grandchild, and a chain of three
 
 
-def test_the_retrieved_branch_alone_is_accepted_on_text_that_repeats() -> None:
+def test_the_branch_that_tr_jacobi_retrieves_is_accepted_alone_on_text_that_repeats() -> None:
     """With a tree of guesses that is as small as can be."""
     decoder = World(9, Circle).method("tr-jacobi", num_speculative_tokens=1, retrieved_tokens=5)
     tokens, accepted = decoder.run([*range(9), *range(4)], 40)

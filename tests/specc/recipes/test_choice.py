@@ -30,6 +30,12 @@ def test_the_usual_methods_are_in_range_for_any_model() -> None:
         ("early-exit", {"assistant_early_exit": 0}, "assistant_early_exit is 0; the model has"),
         ("early-exit", {"tree": [(1,)]}, r"path \[1\] needs path \[0\]"),
         ("fastcot", {"confidence_threshold": 2}, "confidence_threshold is 2; give a number from 0 to 1"),
+        ("fastcot", {"answer_tokens": [-1]}, r"answer_tokens is \[-1\]; give token ids from 0 to"),
+        (
+            "fastcot",
+            {"reasoning_steps": 1, "answer_tokens": [1] * 127},
+            "answer_tokens has 127 tokens; give at most 122 beside the guesses",
+        ),
     ],
 )
 def test_a_value_that_fits_no_model_is_refused(recipe: str, values: dict[str, Any], message: str) -> None:

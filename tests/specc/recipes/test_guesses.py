@@ -54,6 +54,9 @@ def test_a_lossy_recipe_says_so_where_it_is_read() -> None:
     assert not FASTCOT.lossless and not FASTCOT.by_default
     assert "lossy" in FASTCOT.title and "lossy" in FASTCOT.parameters["confidence_threshold"].help
     blocks = FASTCOT.plan(FASTCOT.settle({"confidence_threshold": 1}), FACTS)
-    assert blocks.rule == {"threshold": 1} and "confidence_threshold" not in blocks.arguments
+    assert blocks.rule == {"threshold": 1} and blocks.arguments["confidence_threshold"] == 1
+    slots = [block.slots for block in FASTCOT.plan(FASTCOT.settle({"answer_tokens": [4, 5]}), FACTS).verify]
+    ending = FASTCOT.plan(FASTCOT.settle({"answer_tokens": [4, 5], "reasoning_steps": 9}), FACTS)
+    assert (slots, [block.slots for block in ending.verify]) == ([6], [6, 8])
     with pytest.raises(RecipeError, match=r"confidence_threshold is 1\.5; give a number from 0 to 1"):
         FASTCOT.plan(FASTCOT.settle({"confidence_threshold": 1.5}), FACTS)

@@ -23,6 +23,7 @@ EXACT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fastcot": ({"confidence_threshold": 1}, {"confidence_threshold": 0}),
     "judge-decoding": ({"threshold": 1}, {"threshold": 0}),
     "lexical-units-unverified": ({"confidence_threshold": 1}, {"confidence_threshold": 0}),
+    "quantspec-int8": ({"row_bits": 0}, {"row_bits": 8, "group_rows": 8}),
     "contrastive": ({"alpha": 0, "beta": 0}, {"alpha": 0, "beta": 3}),
 }
 

@@ -53,6 +53,12 @@ def test_a_length_and_a_rule_bring_their_parameters(tmp_path: Path) -> None:
     assert plan(own, rejection_threshold=0.1).arguments["rejection_threshold"] == 0.1
 
 
+def test_a_base_whose_target_is_not_the_model_s_own_stays_lossy_by_any_rule(tmp_path: Path) -> None:
+    for rule, lossless in (("match", False), ("speculative", False)):
+        assert method(write(tmp_path, f"base = 'quantspec-int8'\nacceptance = '{rule}'")).lossless == lossless
+    assert method(write(tmp_path, "base = 'specdec'\nacceptance = 'match'")).lossless
+
+
 @pytest.mark.parametrize("length", [word for word, axis in LENGTHS.items() if axis.parameters is not None])
 def test_every_length_with_parameters_goes_with_a_drafter_of_chains(length: str, tmp_path: Path) -> None:
     own = method(write(tmp_path, f"base = 'layer-skip'\nlength = '{length}'"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from specc.recipes.entry import Facts, LayerSearch, Method, MethodBlocks
-from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, STAGED
+from specc.recipes.self_draft import CASCADE, LAYER_SKIP, QUANTIZED_SELF_DRAFT, QUANTSPEC, QUANTSPEC_INT8, STAGED
 from specc.runtime.block import Layers
+from specc.runtime.errors import RecipeError
 
 FACTS = Facts(layers=8, vocab_size=500)
 
@@ -48,6 +51,17 @@ def test_the_copy_of_a_staged_draft_has_a_call_of_one_slot_and_one_for_its_guess
     assert widths(blocks)[-1] == 10 and blocks.arguments == STAGED.settle(
         {"prompt_lookup_num_tokens": 2, "num_speculative_tokens": 9}
     )
+
+
+def test_the_model_of_quantspec_reads_both_halves_of_the_rows_of_which_the_draft_reads_one() -> None:
+    blocks = plan(QUANTSPEC_INT8, group_rows=32)
+    assert {(block.quantized_group, block.quantized_bits) for block in blocks.verify} == {(32, 8)}
+    draft = blocks.engines["draft"]
+    assert (draft.quantized_group, draft.quantized_bits, draft.weights) == (32, 4, "int4")
+    assert widths(blocks) == [1, 12] and blocks.arguments["group_rows"] == 32
+    assert plan(QUANTSPEC_INT8, row_bits=0) == plan(QUANTSPEC)
+    with pytest.raises(RecipeError, match="row_bits is 6; give 8, or 0 for rows as they are"):
+        plan(QUANTSPEC_INT8, row_bits=6)
 
 
 def test_searches_are_named_where_layers_are_left_open() -> None:

@@ -14,35 +14,35 @@ from specc.recipes.systems import OTHER_RECIPES, SYSTEMS, System
 # tokens on toys and on compiled models, and the enumeration of their rules.
 OWN_TESTS = {
     1: "test_leviathan_accepts_the_whole_draft_where_the_draft_model_is_the_target",
-    2: "test_tokens_stay_that_rank_high_and_are_near_the_first",
+    2: "test_specdec_keeps_tokens_that_rank_high_and_are_near_the_first",
     3: "test_blockwise_guesses_get_worse_with_depth_and_save_a_sixth_of_the_passes",
-    4: "test_a_text_that_is_written_unchanged_takes_more_than_five_tokens_a_step",
-    5: "test_text_that_repeats_takes_fewer_than_nine_steps_for_ten_tokens",
+    4: "test_aggressive_decoding_of_a_text_that_is_written_unchanged_takes_more_than_five_tokens_a_step",
+    5: "test_jacobi_takes_fewer_than_nine_steps_for_ten_tokens_of_text_that_repeats",
     6: "test_lookahead_takes_more_than_1_2_tokens_a_step_where_the_text_repeats",
-    7: "test_guesses_kept_unverified_save_steps_and_change_tokens",
+    7: "test_fastcot_saves_passes_and_the_answer_after_guessed_reasoning_is_often_that_after_plain_decoding",
     8: "test_speculative_jacobi_at_temperature_zero_is_jacobi_decoding",
     9: "test_bild_asks_the_big_model_less_and_diverges_more_as_the_rollback_threshold_rises",
-    10: "test_the_share_of_the_large_model_falls_as_the_threshold_rises_and_the_answers_diverge",
+    10: "test_entropy_adaptive_asks_the_large_model_less_as_the_threshold_rises_and_the_answers_diverge",
     11: "test_fs_gen_combines_logits_as_its_reference_does",
     12: "test_samples_have_the_distribution_of_contrastive_decoding",
     13: "test_a_judge_tells_good_tokens_from_wrong_ones_and_more_of_a_draft_stays",
-    14: "test_three_chains_have_more_accepted_than_one",
-    15: "test_siblings_drawn_without_replacement_are_accepted_at_least_as_often_as_independent_ones",
+    14: "test_three_chains_of_spectr_have_more_accepted_than_one",
+    15: "test_rsd_siblings_without_replacement_are_accepted_at_least_as_often_as_independent_ones",
     16: "test_the_accepted_length_that_sequoia_predicts_is_that_of_the_toys",
-    17: "test_as_much_is_accepted_as_the_values_of_the_nodes_say_if_the_draft_is_the_target",
+    17: "test_as_much_of_dyspec_is_accepted_as_the_values_of_its_nodes_say_if_the_draft_is_the_target",
     18: "test_staged_drafting_costs_fewer_calls_than_tokens_where_the_text_repeats",
     19: "test_bass_samples_of_each_row_of_a_batch_have_the_distribution_of_the_target",
     21: "test_distillation_makes_drafts_be_accepted_more_often",
     22: "test_a_cut_runs_the_layers_that_stay",
     23: "test_specdec_rejects_fewer_tokens_than_a_fixed_length_that_has_as_many_accepted",
     24: "test_pearl_drafts_while_the_target_verifies",
-    25: "test_the_longest_way_through_a_model_is_shorter",
-    26: "test_both_trees_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text",
+    25: "test_easyspec_shortens_the_longest_way_through_a_model",
+    26: "test_both_trees_of_rasd_together_accept_as_much_as_each_alone_where_the_corpus_has_the_text",
     27: "test_rapid_with_eta_0_has_the_distribution_of_the_target",
     28: "test_the_mean_exit_of_s2d_is_not_the_deepest_and_rises_with_the_threshold",
-    29: "test_the_shallow_half_and_the_deep_half_are_the_whole_model",
+    29: "test_kangaroo_s_shallow_half_and_deep_half_are_the_whole_model",
     30: "test_swift",
-    33: "test_a_rollback_never_touches_the_rounded_rows",
+    33: "test_quantspec_has_the_tokens_of_plain_decoding_over_the_same_rows_of_8_bits",
     36: "test_the_second_guess_needs_the_first_token",
     37: "test_clover_2_weights_what_a_token_says_by_the_cosine_of_query_and_key",
     38: "test_heads_that_read_drafted_tokens_beat_medusas",
@@ -55,10 +55,10 @@ OWN_TESTS = {
     48: "test_cape_proposes_more_tokens_where_the_draft_is_less_sure",
     54: "test_confident_guesses_kept_unverified_diverge_more_the_lower_the_threshold",
     51: "test_ppd_has_the_state_of_the_accepted_tokens_guesses_and_predicts_the_tokens_of_a_step",
-    53: "test_the_retrieved_branch_alone_is_accepted_on_text_that_repeats",
+    53: "test_the_branch_that_tr_jacobi_retrieves_is_accepted_alone_on_text_that_repeats",
     55: "test_token_recycling_accepts_more_once_its_table_is_warm",
     56: "test_aded_takes_more_tokens_a_step_with_a_corpus_of_such_text_than_without",
-    57: "test_a_text_that_is_repeated_takes_more_than_four_tokens_a_step",
+    57: "test_copyspec_takes_more_than_four_tokens_a_step_where_the_text_is_repeated",
     58: "test_superposed_decoding",
 }
 
@@ -94,6 +94,15 @@ def test_each_system_that_works_has_a_test_of_its_own() -> None:
     assert {s.number for s in SYSTEMS if s.state == "works"} <= OWN_TESTS.keys()
     assert set(OWN_TESTS.values()) <= tests
     assert all(SYSTEMS[number - 1].recipes for number in OWN_TESTS)
+
+
+def test_the_test_of_a_system_that_trains_nothing_is_named_after_it() -> None:
+    trained = {s.number for s in SYSTEMS if any(METHODS[name].head for name in s.recipes)} | {21, 22}
+    for number in OWN_TESTS.keys() - trained:
+        system = SYSTEMS[number - 1]
+        names = (*re.findall(r"[\w-]{3,}", system.name), *system.recipes)
+        words = {name.replace("-", "_").lower() for name in names} - {"decoding", "speculative", "draft_model"}
+        assert any(word in OWN_TESTS[number] for word in words), system.name
 
 
 @pytest.mark.parametrize("system", [s for s in SYSTEMS if s.state == "works"], ids=lambda s: s.name)

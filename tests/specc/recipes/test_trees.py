@@ -82,5 +82,5 @@ def test_a_dynamic_tree_drafts_by_an_early_exit_or_by_the_draft_model() -> None:
 def test_a_search_is_verified_by_an_engine_that_takes_any_tree_of_its_nodes() -> None:
     blocks = ADAPTIX.plan(ADAPTIX.settle({"num_speculative_tokens": 9}), FACTS)
     assert blocks.verify == (DECODE, Block(Parents(10))) and not blocks.engines
-    with pytest.raises(RecipeError, match="search_iterations is 0; give a whole number from 1 to 4096"):
-        ADAPTIX.plan(ADAPTIX.settle({"search_iterations": 0}), FACTS)
+    with pytest.raises(RecipeError, match="search_iterations is -1; give a whole number from 0 to 4096"):
+        ADAPTIX.plan(ADAPTIX.settle({"search_iterations": -1}), FACTS)

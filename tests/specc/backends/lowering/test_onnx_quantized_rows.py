@@ -1,7 +1,8 @@
-"""Rows in 4 bits, in ONNX Runtime and in torch."""
+"""Rows in 4 and 8 bits, in ONNX Runtime and in torch."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,26 @@ def translated(lowering: str, block: Block = BLOCK) -> ir.Model:
     return translate(graph, block, lowering)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("lowering", ["fast", "portable", "kernels"])
-def test_an_engine_computes_what_torch_does(lowering: str, tmp_path: Path) -> None:
-    """After no rows, after some without codes, and after some with codes, up to the end of the cache."""
-    ir.save(translated(lowering), tmp_path / "draft.onnx")
+def test_an_engine_computes_what_torch_does(lowering: str, bits: int, tmp_path: Path) -> None:
+    """After no rows, in a step beyond the first group, and after some with codes, up to the end of the cache."""
+    block = replace(BLOCK, quantized_bits=bits)
+    ir.save(translated(lowering, block), tmp_path / "draft.onnx")
     options = ort.SessionOptions()
     if lowering == "kernels":
         kernels = pytest.importorskip("specc_kernels", reason="specc-kernels is not built; pip install ./kernels")
         options.register_custom_ops_library(kernels.library_path())
     session = ort.InferenceSession(tmp_path / "draft.onnx", options, providers=["CPUExecutionProvider"])
-    graph, rng = build("llama", BLOCK), np.random.default_rng(0)
+    graph, rng = build("llama", block), np.random.default_rng(0)
     feed: dict[str, np.ndarray] = {"input_ids": np.array([[7, 3]])}
     for node in graph.graph.find_nodes(op="placeholder"):
         name, value = public(str(node.target)), node.meta["val"]
         if name.startswith("past_key_values."):
-            whole = rng.integers(0, 256, value.shape) if name.endswith("codes") else rng.standard_normal(value.shape)
+            codes = value.dtype == torch.uint8
+            whole = rng.integers(0, 256, value.shape) if codes else rng.standard_normal(value.shape)
             feed[name] = whole.astype(value.numpy().dtype)
-    for past_len, count in ((0, 0), (9, 0), (20, 0), (33, 16), (38, 32)):
+    for past_len, count in ((0, 0), (9, 0), (15, 0), (20, 0), (33, 16), (38, 32)):
         feed |= {"past_len": np.array([past_len]), "quantized_rows": np.array([count])}
         names = [output.name for output in session.get_outputs()]
         got: dict[str, Any] = dict(zip(names, session.run(None, feed), strict=True))
