@@ -16,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "libspecc"
+# Programs that are built for tests only.
+PROGRAMS = ("specc-manifests", "specc-requests", "specc-huge-pages", "specc-stub")
 # What libspecc can run of the bundle of schema 3 under tests/bundles.
 RECIPES = (
     *("plain", "prompt-lookup", "layer-skip", "quantized-self-draft"),
@@ -71,7 +73,7 @@ def built(sanitizers: str = "") -> Path:
     options = [f"-DSPECC_JSON_INCLUDE={include}", f"-DSPECC_SANITIZE={sanitizers}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"]
     for command in (
         ["cmake", "-S", str(ROOT / "runtimes" / "c"), "-B", str(folder), "-G", "Ninja", *options],
-        ["cmake", "--build", str(folder), "--parallel", "2", "--target", "all", "specc-manifests", "specc-stub"],
+        ["cmake", "--build", str(folder), "--parallel", "2", "--target", "all", *PROGRAMS],
     ):
         result = subprocess.run(command, env=os.environ | {"PATH": tools}, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
@@ -90,6 +92,9 @@ def library() -> ctypes.CDLL:
     lib.specc_session_open.argtypes = [c_void_p, POINTER(c_void_p)]
     lib.specc_generate.argtypes = [
         *(c_void_p, POINTER(c_int64), c_size_t, c_char_p, c_size_t, ON_TOKENS, c_void_p, POINTER(Stats))
+    ]
+    lib.specc_generate_all.argtypes = [
+        *(c_void_p, POINTER(c_int64), c_size_t, c_char_p, c_size_t, POINTER(POINTER(c_int64)), POINTER(Stats))
     ]
     return lib
 
@@ -160,6 +165,21 @@ class Session:
         name = None if recipe is None else recipe.encode()
         check(library().specc_generate(self.handle, ids, len(prompt), name, count, ON_TOKENS(take), None, stats))
         return answer, stats
+
+    def generate_all(self, prompt: Sequence[int], count: int, recipe: str) -> list[int]:
+        """Decode an answer without a function that gets tokens.
+
+        Args:
+            prompt: token ids.
+            count: tokens at most.
+            recipe: its name.
+
+        Raises:
+            LibraryError: libspecc refuses the request.
+        """
+        stats, tokens, ids = Stats(), POINTER(c_int64)(), (c_int64 * len(prompt))(*prompt)
+        check(library().specc_generate_all(self.handle, ids, len(prompt), recipe.encode(), count, tokens, stats))
+        return tokens[: stats.new_tokens]
 
     def cancel(self) -> None:
         """End the answer that another thread decodes."""

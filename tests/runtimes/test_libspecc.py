@@ -157,6 +157,13 @@ def test_tokens_come_step_by_step_and_the_callback_can_end_the_answer(session: S
     assert answer == CASES[1].token_ids[:3] and stats.new_tokens == 3
 
 
+def test_an_answer_can_come_in_one_piece(session: Session) -> None:
+    for case in CASES[:2]:
+        assert session.generate_all(case.prompt_ids, 1 << 40, "prompt-lookup")[: len(case.token_ids)] == case.token_ids
+    with pytest.raises(LibraryError, match="the bundle has no recipe 'plai'"):
+        session.generate_all([1], 4, "plai")
+
+
 def test_another_thread_can_cancel(session: Session) -> None:
     began = threading.Event()
 
@@ -300,6 +307,11 @@ def test_specc_test_runs_it() -> None:
     proof = prove(FROZEN, runtime=str(libspecc.built() / "specc-replay"))
     assert proof.passed and len(proof.replayed) == len(RECIPES) * len(CASES)
     assert {row.recipe: row.mean_acceptance_length > 1 for row in proof.rows()}["prompt-lookup"]
+
+
+def test_huge_pages_are_for_memory_that_is_new() -> None:
+    result = subprocess.run([str(libspecc.built() / "specc-huge-pages")], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
 
 
 def test_another_program_finds_the_library_by_cmake(tmp_path: Path) -> None:

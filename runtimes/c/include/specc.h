@@ -80,6 +80,14 @@ SPECC_API void specc_session_close(specc_session* session);
 SPECC_API int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
                              size_t max_new_tokens, specc_on_tokens on_tokens, void* user, specc_stats* stats);
 
+/* Decodes as specc_generate does, without a function: for callers to whom each call back costs time.
+ *
+ * tokens        gets the place of the answer, which is the session's and stays until its next request.
+ * stats         gets what happened; may not be NULL. stats->new_tokens says how many tokens there are.
+ */
+SPECC_API int specc_generate_all(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
+                                 size_t max_new_tokens, const int64_t** tokens, specc_stats* stats);
+
 /* Ends the answer that another thread decodes, after its step. */
 SPECC_API void specc_cancel(specc_session* session);
 

@@ -14,6 +14,7 @@ struct specc_model {
 
 struct specc_session {
   specc::Session session;
+  specc::Tokens answer;  // Of specc_generate_all.
 };
 
 namespace {
@@ -76,7 +77,7 @@ const char* specc_recipe(const specc_model* model, size_t index) {
 int specc_session_open(specc_model* model, specc_session** session) {
   return Guarded([&] {
     if (!model || !session) throw specc::Error("specc_session_open needs a model, and a place for the session");
-    *session = new specc_session{specc::Session(model->model)};
+    *session = new specc_session{specc::Session(model->model), {}};
   });
 }
 
@@ -103,6 +104,19 @@ int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_
     stats->mean_acceptance_length = counts.drafts ? 1 + double(counts.accepted) / double(counts.drafts) : 1;
   });
   if (stats) CopyText(last_error, stats->error, sizeof(stats->error));
+  return status;
+}
+
+int specc_generate_all(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
+                       size_t max_new_tokens, const int64_t** tokens, specc_stats* stats) {
+  auto append = [](void* answer, const int64_t* step, size_t count) {
+    static_cast<specc::Tokens*>(answer)->insert(static_cast<specc::Tokens*>(answer)->end(), step, step + count);
+    return 0;
+  };
+  if (session) session->answer.clear();
+  const int status =
+      specc_generate(session, prompt, prompt_tokens, recipe, max_new_tokens, append, session ? &session->answer : nullptr, stats);
+  if (tokens) *tokens = session ? session->answer.data() : nullptr;
   return status;
 }
 

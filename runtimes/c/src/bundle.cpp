@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "error.h"
+#include "manifest_text.h"
 #include "sha256.h"
 
 namespace specc {
@@ -12,9 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kOldestSchema = 2, kSchema = 3;
-constexpr size_t kDigest = 64, kAfterDigest = 4;  // Characters: the digits, and what follows them at the end of the file.
-constexpr int kMostNesting = 32;
 constexpr int64_t kMostSize = 2147483647;
 constexpr double kMostNumbers = 1e12;  // Of one tensor.
 constexpr double kTolerance = 0.001;   // Of a near-tie in fp32.
@@ -46,37 +44,6 @@ void CheckPath(const std::string& name) {
   if (name.empty() || name[0] == '/' || name.find('\\') != std::string::npos || ("/" + name + "/").find("/../") != std::string::npos) {
     throw Error("the manifest lists the path '" + name + "', which is not inside the bundle; compile it again");
   }
-}
-
-json ParseManifest(const std::string& path) {
-  std::string content = ReadFile(path);
-  if (content.size() < kDigest + kAfterDigest) throw Error(path + " is too short; compile the bundle again");
-  size_t start = content.size() - kDigest - kAfterDigest;
-  json manifest;
-  try {
-    bool too_deep = false;
-    manifest = json::parse(content, [&](int depth, json::parse_event_t, json&) {
-      too_deep |= depth > kMostNesting;
-      return !too_deep;
-    });
-    if (too_deep) throw Error(path + " is nested too deep; compile the bundle again");
-  } catch (const json::exception&) {
-    throw Error(path + " is not JSON; compile the bundle again");
-  }
-  if (!manifest.is_object() || !manifest.contains("schema") || !manifest["schema"].is_number_integer()) {
-    throw Error(path + " is not a manifest; compile the bundle again");
-  }
-  int64_t schema = manifest["schema"];
-  if (schema < kOldestSchema || schema > kSchema) {
-    throw Error("the bundle has schema " + std::to_string(schema) + ", and this library reads 2 and 3; " +
-                (schema > kSchema ? "use a newer library" : "compile the bundle again"));
-  }
-  std::string digits = content.substr(start, kDigest);
-  content.replace(start, kDigest, kDigest, '0');
-  Sha256 digest;
-  digest.Add(content.data(), content.size());
-  if (digest.Finish() != digits) throw Error(path + " was changed; compile the bundle again");
-  return manifest;
 }
 
 // A size, of which no product of a few overflows. Throws Error.
@@ -112,20 +79,23 @@ double Tolerance(const json& value, const std::string& weights) {
   return value;
 }
 
-EngineSpec ParseEngine(const json& data) {
+// `weights`: the file of an engine that names none.
+EngineSpec ParseEngine(const json& data, const std::string& weights) {
   const json& block = data.at("block");
   EngineSpec spec;
   spec.name = data.at("name");
   spec.file = data.at("file");
-  spec.weights = data.at("weights");
-  spec.cache = block.at("cache");
-  spec.model = block.at("model");
-  if (!data.at("threads").is_number_unsigned() || data["threads"] > 4096) throw Error("engine " + spec.name + " has no number of threads");
-  spec.threads = data["threads"];
+  spec.weights = data.value("weights", "");
+  if (spec.weights.empty()) spec.weights = weights;
+  spec.cache = block.value("cache", kTarget);
+  spec.model = block.value("model", kTarget);
+  const json threads = data.value("threads", json(0u));
+  if (!threads.is_number_unsigned() || threads > 4096) throw Error("engine " + spec.name + " has no number of threads");
+  spec.threads = threads;
   spec.inputs = Tensors(data.at("inputs"));
   spec.outputs = Tensors(data.at("outputs"));
-  spec.layers = block.at("layers");
-  spec.needs = data.at("needs");
+  spec.layers = block.value("layers", json::object());
+  spec.needs = data.value("needs", std::map<std::string, std::string>());
   const json& topology = block.at("topology");
   if (topology.contains("parents")) {
     spec.parents = topology["parents"].get<std::vector<int64_t>>();
@@ -155,7 +125,8 @@ bool EngineSpec::Fits(const std::vector<int64_t>& draft_parents) const {
 }
 
 Bundle::Bundle(const std::string& path) : path(path) {
-  const json manifest = ParseManifest(path + "/manifest.json");
+  const std::string file = path + "/manifest.json";
+  const json manifest = ParseManifest(ReadFile(file), file);
   try {
     for (const auto& [name, file] : manifest.at("files").items()) {
       CheckPath(name);
@@ -169,13 +140,14 @@ Bundle::Bundle(const std::string& path) : path(path) {
     vocab_size = size_t(Size(model.at("vocab_size")));
     default_recipe = manifest.at("default_recipe");
     for (const json& each : manifest.at("engines")) {
-      if (each.at("backend") != "onnx" || each.at("block").at("lanes") != 1) continue;
+      if (each.at("backend") != "onnx" || each.at("block").value("lanes", json(1)) != 1) continue;
       if (!manifest["files"].contains(each.at("file"))) throw Error("engine " + each.at("name").get<std::string>() + " has no file");
-      engines.push_back(ParseEngine(each));
-      if (engines.back().name == "decode") near_tie_tolerance = Tolerance(manifest.at("near_tie_tolerance"), each["block"].at("weights"));
+      engines.push_back(ParseEngine(each, manifest.value("weights", "weights.safetensors")));
+      if (engines.back().name == "decode") near_tie_tolerance = Tolerance(manifest.value("near_tie_tolerance", json(kTolerance)), each["block"].value("weights", "fp32"));
     }
     for (const auto& [name, cache] : manifest.at("caches").items()) {
-      if (cache.at("dtype") != "float32") throw Error("cache " + name + " has rows of " + cache["dtype"].get<std::string>() + "; libspecc has float32");
+      const std::string dtype = cache.value("dtype", "float32");
+      if (dtype != "float32") throw Error("cache " + name + " has rows of " + dtype + "; libspecc has float32");
       CacheSpec& spec = caches[name];
       spec.capacity = size_t(Size(cache.at("capacity")));
       for (const auto& [layer, shape] : cache.at("layers").items()) {
@@ -186,10 +158,11 @@ Bundle::Bundle(const std::string& path) : path(path) {
       }
     }
     for (const json& each : manifest.at("recipes")) {
-      Recipe recipe{each.at("name"), each.at("drafter"), each.at("acceptance"), each.at("verify"), each.at("engines"), each.at("parameters")};
+      Recipe recipe{each.at("name"), each.at("drafter"), each.value("acceptance", "match"), each.at("verify"), {}, each.value("parameters", json::object())};
+      recipe.engines = each.value("engines", std::map<std::string, std::string>());
       recipe.drafter_version = each.value("drafter_version", 1);
       recipe.acceptance_version = each.value("acceptance_version", 1);
-      for (const json& row : manifest.at("measured")) {
+      for (const json& row : manifest.value("measured", json::array())) {
         if (row.value("recipe", "") == recipe.name) recipe.speed_up = row.value("speedup", 0.0);
       }
       recipes.push_back(std::move(recipe));

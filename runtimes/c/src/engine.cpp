@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "error.h"
+#include "huge_pages.h"
 
 namespace specc {
 
@@ -49,6 +51,9 @@ struct Model::Weights {
   }
   ~Weights() { munmap(data, bytes); }
 
+  // Gives memory back. What is read again, such as rows of an embedding, comes from the file.
+  void Release() const { madvise(data, bytes, MADV_DONTNEED); }
+
   char *data, *content;
   size_t bytes;
   nlohmann::json header;
@@ -74,8 +79,11 @@ OrtSession* Model::Session(const EngineSpec& engine) {
     SetOptions(options.get(), engine);
     Owned<OrtSession> session(ort, kReleaseSession);
     const std::string path = bundle.path + "/" + engine.file;
+    const HugePages pages;
     ort.Call<OrtEnv*, const char*, OrtSessionOptions*, OrtPrepackedWeights*, OrtSession**>(
         kCreateSessionWithPrepackedWeights, env_.get(), path.c_str(), options.get(), packed_.get(), session.place());
+    pages.Join();
+    weights_.at(engine.weights)->Release();  // Most of them are packed now, and the copy is what runs read.
     found = sessions_.emplace(engine.file, std::move(session)).first;
   }
   return found->second.get();
@@ -112,10 +120,14 @@ void Model::ShareWeights(OrtSessionOptions* options, const EngineSpec& engine) {
   }
 }
 
+Zeros::Zeros(size_t count) : data_(static_cast<float*>(std::calloc(count, sizeof(float))), std::free), size_(count) {
+  if (!data_) throw std::bad_alloc();
+}
+
 Rows::Rows(const CacheSpec& spec) : capacity(spec.capacity) {
   for (const auto& [layer, shape] : spec.layers) {
     for (const char* kind : {".key", ".value"}) {
-      buffers[layer + kind] = {std::vector<float>(size_t(shape.first * shape.second) * capacity), shape.first, shape.second};
+      buffers[layer + kind] = {Zeros(size_t(shape.first * shape.second) * capacity), shape.first, shape.second};
     }
   }
 }

@@ -1,6 +1,7 @@
 // Engines: the sessions of a model, and what one conversation binds to them.
 #pragma once
 
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -49,6 +50,21 @@ class Model {
   std::map<std::string, Owned<OrtSession>> sessions_;        // By file. They end before the weights that they read.
 };
 
+// Floats that are zero at first. A page takes memory when it is first written, so rows that no text reaches take none.
+class Zeros {
+ public:
+  Zeros() = default;
+  // Throws std::bad_alloc.
+  explicit Zeros(size_t count);
+
+  float* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+
+ private:
+  std::unique_ptr<float, void (*)(void*)> data_{nullptr, std::free};
+  size_t size_ = 0;
+};
+
 // The rows of one cache of one conversation.
 struct Rows {
   explicit Rows(const CacheSpec& spec);
@@ -57,7 +73,7 @@ struct Rows {
 
   size_t capacity;
   struct Buffer {
-    std::vector<float> values;
+    Zeros values;
     int64_t heads, size;
   };
   std::map<std::string, Buffer> buffers;  // By "LAYER.key" and "LAYER.value".
