@@ -29,7 +29,6 @@ settings.register_profile("quick", settings.get_profile("specc"), max_examples=1
 settings.load_profile("specc")
 
 HAS_KERNELS = find_spec("specc_kernels") is not None
-SHARED = ("demo", "bundle", "compiled")  # fixtures that take long to make
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
 
 
@@ -55,17 +54,48 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)  # A wrapper begins before xdist reads the marks, which even `tryfirst` does not.
 def pytest_collection_modifyitems(items: list[Any]) -> Generator[None, None, None]:
-    """One of `make test`'s processes runs all that share a bundle or a captured model; the longest come first."""
+    """One of `make test`'s processes runs all tests that share something which takes long to make.
 
-    def shared(item: Any) -> str | None:
-        fixtures = (name for name in SHARED if name in getattr(item, "fixturenames", ()))
-        return next(fixtures, None) or (item.callspec.params.get("family") if hasattr(item, "callspec") else None)
-
+    That is the tiny bundle, a fixture of a module, or a captured model. A module that needs the bundle beside a fixture
+    of its own goes with the bundle. A test with a mark `xdist_group` of its own stays in that group. The tests of the
+    demo model take longest, so they come first.
+    """
+    modules = {item.path for item in items if _uses_bundle(item) and _module_fixtures(item)}
     for item in items:
-        if name := shared(item):
-            item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: shared(item) != SHARED[0])
+        if item.get_closest_marker("xdist_group"):
+            continue
+        own = _module_fixtures(item)
+        if _uses_bundle(item) or (own and item.path in modules):
+            item.add_marker(pytest.mark.xdist_group("bundle"))
+        elif own:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        elif family := _parameters(item).get("family"):
+            item.add_marker(pytest.mark.xdist_group(family))
+    items.sort(key=lambda item: item.path.stem != "test_demo")
     yield
+
+
+def _parameters(item: Any) -> dict[str, Any]:
+    """Return the parameters of a test by name."""
+    parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters
+
+
+def _scopes(item: Any) -> dict[str, str]:
+    """Return the scope of each fixture that a test needs, by name. Parameters of the test are not among them."""
+    parameters = _parameters(item)
+    definitions = item._fixtureinfo.name2fixturedefs.items()  # pytest has no public way to a fixture's scope.
+    return {name: overrides[-1].scope for name, overrides in definitions if overrides and name not in parameters}
+
+
+def _module_fixtures(item: Any) -> list[str]:
+    """Return the fixtures of a test that are made once a module."""
+    return [name for name, scope in _scopes(item).items() if scope == "module"]
+
+
+def _uses_bundle(item: Any) -> bool:
+    """Tell whether a test needs the tiny bundle of this file, not a fixture of that name in its module."""
+    return _scopes(item).get("bundle") == "session"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

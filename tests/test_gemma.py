@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from gemma import SPECIAL, WINDOW, save_gemma, write_gemma_gguf
+from quick_compile import compile_quickly
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import specc
-from specc.compiler import Options, compile_bundle
+from specc.compiler import Options
 from specc.exactness.replay import prove
 from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.bundle import open_bundle
@@ -35,7 +36,7 @@ def compiled(model: Path, **options: Any) -> Path:
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (LONG, "Ü木")), encoding="utf-8")
     output = model.with_suffix(".specc")
     fixed: dict[str, Any] = {"prompts": prompts, "golden_tokens": 12, "max_seq_len": 256, "overwrite": True}
-    compile_bundle(Options(model=str(model), output=output, **fixed | options))
+    compile_quickly(Options(model=str(model), output=output, **fixed | options))
     return output
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from quick_compile import compile_quickly
 from transformers import PreTrainedModel
 
 import specc
-from specc.compiler import Options, compile_bundle
+from specc.compiler import Options
 from specc.heads import Head, HeadConfig, build_head, save_head
 from specc.huggingface import load_model, load_tokenizer
 from specc.recipes.guess_trees import expected, state_trees
@@ -135,7 +136,7 @@ def runner(
                 golden_tokens=8,
                 parameters={name: SIZES[name] | {"rates": head.rates}},
             )
-            compile_bundle(options)
+            compile_quickly(options)
             models[name] = specc.load(directory / f"{name}.specc")
         return models[name]
 
@@ -174,7 +175,7 @@ def test_random_heads_of_all_kinds_in_one_bundle_leave_the_tokens_of_plain_decod
         prompts=file,
         golden_tokens=8,
     )
-    compile_bundle(options)
+    compile_quickly(options)
     prompt = [i % 400 for i in range(150)]
     with specc.load(tmp_path / "b.specc") as runner:
         for name in names:

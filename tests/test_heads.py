@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from quick_compile import compile_quickly
 from safetensors import safe_open
 from shell import copied
 from shell import specc as command
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 
 import specc
 from specc.backends import Options as BuildOptions
-from specc.compiler import Options, compile_bundle
+from specc.compiler import Options
 from specc.heads import Head, load_head
 from specc.huggingface import load_model
 from specc.runtime.bundle import open_bundle
@@ -59,7 +60,7 @@ class Compiled:
 def _compile(model: Path, heads: dict[str, Path], output: Path, **options: Any) -> Path:
     prompts = output.parent / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": PROMPTS[0]}) + "\n", encoding="utf-8")
-    compile_bundle(
+    compile_quickly(
         Options(
             model=str(model),
             output=output,

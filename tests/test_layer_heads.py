@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from quick_compile import compile_quickly
 from toy_heads import taps_of, target_of
 from transformers import PreTrainedModel
 
 import specc
-from specc.compiler import Options, compile_bundle
+from specc.compiler import Options
 from specc.heads import Head, HeadConfig, build_head, save_head
 from specc.heads.adaeagle import AdaEagle
 from specc.huggingface import load_model
@@ -91,7 +92,7 @@ def runner(heads: dict[str, Head], model: Path, tmp_path_factory: pytest.TempPat
         golden_tokens=8,
         draft_dtype="fp32",
     )
-    compile_bundle(options)
+    compile_quickly(options)
     with specc.load(directory / "b.specc") as bundle:
         yield bundle
 

@@ -12,7 +12,7 @@ import specc_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-examples = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +201,7 @@ def test_the_result_is_attention(variant: str, model: Model, past: int, tree: tu
     assert np.abs(result - reference).max() < 2e-5
 
 
+@pytest.mark.parametrize("variant", [v for v in specc_kernels.variants() if v != "scalar"], indirect=True)
 @each_model
 @given(past=pasts, tree=trees)
 @examples

@@ -44,10 +44,12 @@ def test_a_version_that_it_lacks_is_another_algorithm(
 def test_it_replays_trees(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from specc.compiler import Options, compile_bundle
+    from quick_compile import compile_quickly
+
+    from specc.compiler import Options
 
     output = tmp_path / "trees.specc"
-    compile_bundle(Options(model=str(model), output=output, recipes=("token-recycling",), golden_tokens=16))
+    compile_quickly(Options(model=str(model), output=output, recipes=("token-recycling",), golden_tokens=16))
     assert run(output, monkeypatch) is False
     verdicts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert set(verdicts) == {"plain", "token-recycling"}

@@ -104,7 +104,7 @@ def test_a_golden_output_that_differs_is_status_1(package: Path, environment: di
 
 
 @pytest.mark.parametrize(
-    ("bundle", "library", "message"),
+    ("folder", "library", "message"),
     [
         ("/nowhere", None, "cannot read /nowhere/manifest.json; name a bundle that specc compile wrote"),
         (None, None, "give a bundle: node replay.js BUNDLE [--json]"),
@@ -112,10 +112,10 @@ def test_a_golden_output_that_differs_is_status_1(package: Path, environment: di
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_status_2(
-    bundle: str | None, library: str | None, message: str, package: Path, environment: dict[str, str]
+    folder: str | None, library: str | None, message: str, package: Path, environment: dict[str, str]
 ) -> None:
     variables = environment | ({"SPECC_LIBRARY": library} if library else {})
-    result = replay(package, variables, *([bundle] if bundle else []))
+    result = replay(package, variables, *([folder] if folder else []))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"specc-replay-node: error: {message}")
 

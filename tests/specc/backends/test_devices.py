@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_files import build, cache_spec, cpu_session
+from quick_compile import compile_quickly
 
 from specc.backends import Options
 from specc.compiler import Options as CompileOptions
-from specc.compiler import compile_bundle
 from specc.exactness.replay import prove
 from specc.runtime.block import Block
 from specc.runtime.call import Call
@@ -50,6 +50,6 @@ def test_the_portable_lowering_replays_the_golden_outputs(model: Path, tmp_path:
     options = CompileOptions(
         model=str(model), output=output, recipes=recipes, prompts=prompts, golden_tokens=16, build=portable
     )
-    compile_bundle(options)
+    compile_quickly(options)
     assert sorted(f.name for f in output.glob("*.commit.onnx"))
     assert [r.verdict for r in prove(output).replayed] == ["identical"] * 6

@@ -16,9 +16,10 @@ from shell import refused
 gguf = pytest.importorskip("gguf")
 
 from gguf_file import INNER, KIND, LAYERS, write  # noqa: E402
+from quick_compile import compile_quickly  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from specc.compiler import Options, compile_bundle  # noqa: E402
+from specc.compiler import Options  # noqa: E402
 from specc.compiler.gguf_weights import with_gguf_blocks  # noqa: E402
 from specc.exactness import golden  # noqa: E402
 from specc.huggingface import load_model  # noqa: E402
@@ -43,7 +44,7 @@ def compiled(file: Path, dtype: str) -> Path:
     options = Options(
         model=str(file), output=output, recipes=("prompt-lookup",), prompts=prompts, golden_tokens=8, dtype=dtype
     )
-    compile_bundle(options)
+    compile_quickly(options)
     return output
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from quick_compile import compile_quickly
 from safetensors.torch import load_file, save_file
 from shell import refused
 from shell import specc as cli
 
 from specc.backends import Options as BuildOptions
-from specc.compiler import Options, compile_bundle
+from specc.compiler import Options
 from specc.exactness import golden
 from specc.runtime.bundle import open_bundle
 from specc.runtime.bundle_writer import write_manifest
@@ -34,7 +35,7 @@ def source(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = directory / "prompts.jsonl"
     prompts.write_text('{"prompt": "import os, sys\\nimport os,"}\n')
     output = directory / "kernels.specc"
-    compile_bundle(
+    compile_quickly(
         Options(
             model=str(directory / "model"),
             output=output,

@@ -31,6 +31,9 @@ from specc.tuning.tune import tune
 
 pytestmark = pytest.mark.model
 
+# What most tests need to be measured, and no more.
+QUICK = replace(TUNING, contexts=(64,), cost_rounds=1, finalist_rounds=1)
+
 
 def test_it_is_written_with_what_it_rests_on(bundle: Path, tmp_path: Path) -> None:
     copy = copied(bundle, tmp_path)
@@ -84,13 +87,13 @@ def test_a_bundle_that_is_overwritten_while_it_is_tuned_keeps_its_new_manifest(
 
     monkeypatch.setattr(module, "_plan", overwritten)
     with pytest.raises(BundleError, match="was changed while this process worked on it; start again"):
-        tune(copy, tokens=8, limit=1)
+        tune(copy, tokens=8, limit=1, policy=QUICK)
     assert open_bundle(copy).manifest.extra == {"by": "another process"}
 
 
 def test_a_second_plan_begins_with_the_recipes_as_compiled(bundle: Path, tmp_path: Path) -> None:
     copy = copied(bundle, tmp_path)
-    first, second = (tune(copy, tokens=8, limit=2).compiled for _ in range(2))
+    first, second = (tune(copy, tokens=8, limit=1, policy=QUICK).compiled for _ in range(2))
     recipes = open_bundle(bundle).manifest.recipes
     as_compiled = {r.name: CompiledRecipe(verify=r.verify, parameters=r.parameters) for r in recipes}
     assert first == second == as_compiled
@@ -101,7 +104,7 @@ def test_what_one_thread_runs_faster_is_loaded_with_one(
 ) -> None:
     copy = copied(bundle, tmp_path)
     monkeypatch.setattr(job_module, "faster_on_one_thread", lambda bundle, names, context: ["draft-early-exit"])
-    plan = tune(copy, tokens=8, limit=1)
+    plan = tune(copy, tokens=8, limit=1, policy=QUICK)
     assert plan.single_threaded == ("draft-early-exit",)
     assert [e.name for e in open_bundle(copy).manifest.engines if e.threads == 1] == ["draft-early-exit"]
     requests: list[int] = []
@@ -136,7 +139,7 @@ def test_compiling_with_it_measures_more_widths(model: Path, tmp_path: Path) -> 
 
 def test_plain_decoding_is_the_plan_if_nothing_beats_it(bundle: Path, tmp_path: Path) -> None:
     copy = copied(bundle, tmp_path)
-    plan = tune(copy, tokens=8, limit=1, policy=replace(TUNING, least_speedup=1e9))
+    plan = tune(copy, tokens=8, limit=1, policy=replace(QUICK, least_speedup=1e9))
     assert plan.recipe == "plain" == open_bundle(copy).manifest.default_recipe
     assert plan.measured_speedup == 1.0 and plan.tried
 
@@ -154,7 +157,7 @@ def test_a_recipe_that_fails_the_golden_test_is_never_the_plan(bundle: Path, tmp
     unchanged = {name: spec for name, spec in manifest.files.items() if name != golden.FILE}
     write_manifest(copy, replace(manifest, files=unchanged))
     with pytest.warns(SpeccWarning, match=rf"fails the golden test in 1 of {1 + len(others)} cases, so it is not the"):
-        plan = tune(copy, tokens=8, limit=1, policy=replace(TUNING, least_speedup=0.0))
+        plan = tune(copy, tokens=8, limit=1, policy=replace(QUICK, least_speedup=0.0))
     assert plan.recipe == "plain" == open_bundle(copy).manifest.default_recipe
 
 
@@ -170,7 +173,7 @@ def test_the_next_fastest_recipe_takes_the_place_of_one_that_fails(
 
     monkeypatch.setattr(golden, "replay", replay)
     with pytest.warns(SpeccWarning, match="fails the golden test"):
-        plan = tune(copied(bundle, tmp_path), tokens=8, limit=1, policy=replace(TUNING, least_speedup=0.0))
+        plan = tune(copied(bundle, tmp_path), tokens=8, limit=1, policy=replace(QUICK, least_speedup=0.0))
     fastest_first = sorted(plan.tried, key=lambda finalist: -finalist.measured_speedup)
     assert replayed == [finalist.recipe for finalist in fastest_first[:2]]
     assert plan.recipe == replayed[1]
@@ -187,7 +190,7 @@ def test_an_interrupted_tune_leaves_the_bundle_as_it_was(
 
     monkeypatch.setattr(module, "rerun_finalists", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tune(copy, tokens=4, limit=1)
+        tune(copy, tokens=4, limit=1, policy=QUICK)
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
 
 
