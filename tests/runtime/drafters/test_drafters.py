@@ -129,10 +129,10 @@ def plain(prompt: int, count: int, temperature: float = 0.0) -> list[int]:
     return World().method("plain").run(PROMPTS[prompt], count, sampling)[0]
 
 
-LATER = pytest.param(range(9, 36), marks=pytest.mark.slow)
+LATER = pytest.param(range(5, 36), marks=pytest.mark.slow)  # Prompt 0 is the last one too.
 
 
-@pytest.mark.parametrize("batch", [*sample([range(36, 40), range(9)], 1), LATER], ids=str)
+@pytest.mark.parametrize("batch", [*sample([range(36, 40), range(1, 5)], 1), LATER], ids=str)
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
 def test_greedy_tokens_are_those_of_plain_decoding(case: dict[str, Any], batch: range) -> None:
     """150 tokens a prompt; every method but plain has drafts accepted, and the rows left are plain's own."""
@@ -150,7 +150,7 @@ def test_greedy_tokens_are_those_of_plain_decoding(case: dict[str, Any], batch: 
     assert np.array_equal(got, right)
 
 
-@pytest.mark.parametrize("batch", sample([range(3), range(3, 12)], 1), ids=str)
+@pytest.mark.parametrize("batch", [range(3), pytest.param(range(3, 12), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
 def test_sampled_tokens_are_those_of_plain_decoding(case: dict[str, Any], batch: range) -> None:
     """`match` draws one sample a token, in order, so the same seed gives the same tokens with any drafter."""
@@ -223,7 +223,7 @@ def test_a_wrong_commit_mask_or_depth_is_noticed(name: str, wrong: type[Toy] | t
         world.runner = wrong
         for engine in decoder.verifiers:  # In place, since drafters may name them too.
             vars(engine).update(vars(world.engine(engine.block)))
-    assert all(decoder.run(PROMPTS[prompt], 150)[0] != plain(prompt, 150) for prompt in range(3))
+    assert all(decoder.run(PROMPTS[prompt], 75)[0] != plain(prompt, 150)[:75] for prompt in range(3))
 
 
 def test_the_table_has_baked_trees_and_trees_that_change() -> None:
@@ -245,7 +245,11 @@ def plain_distribution(vocabulary: int) -> dict[tuple[int, ...], float]:
     return distribution(lambda rng: two_tokens(decoder, rng))
 
 
-@pytest.mark.parametrize("name", sample(SAMPLED, 6))
+# Three siblings are enumerated by test_kseq.py too.
+OTHERS = [name for name in SAMPLED if name != "spectr, 3"]
+
+
+@pytest.mark.parametrize("name", [*sample(OTHERS, 6), pytest.param("spectr, 3", marks=pytest.mark.slow)])
 def test_every_way_a_sampled_draft_can_fall_adds_up_to_the_target(name: str) -> None:
     acceptance, case = SAMPLED[name]
     decoder = World(3).method(acceptance=acceptance, **case)
@@ -263,9 +267,9 @@ def test_trees_of_two_levels_are_exact_in_a_language_of_two_tokens(name: str) ->
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("name", "acceptance"), SAMPLED_TREES.items(), ids=SAMPLED_TREES)
-def test_a_thousand_seeds_of_the_default_tree_pass_chi_square(name: str, acceptance: str) -> None:
+def test_four_hundred_seeds_of_the_default_tree_pass_chi_square(name: str, acceptance: str) -> None:
     decoder = tree_method(World(6), name, acceptance)
-    counts = Counter(two_tokens(decoder, SeededRng(seed)) for seed in range(1000))
+    counts = Counter(two_tokens(decoder, SeededRng(seed)) for seed in range(400))
     assert not chi_square_rejects(counts, plain_distribution(6))
 
 
