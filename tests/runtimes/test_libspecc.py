@@ -255,7 +255,21 @@ def test_a_changed_or_missing_file_is_named(name: str, tmp_path: Path) -> None:
             "the bundle has schema 1, and this library reads 2 and 3; compile the bundle again",
         ),
         (lambda m: m["files"].update({"../x": {"bytes": 1, "sha256": ""}}), "'../x', which is not inside the bundle"),
-        (lambda m: m.update(engines=[]), "the bundle has no engine "),
+        (
+            lambda m: m.update(engines=[]),
+            "the bundle has no engine 'decode', which recipe plain names; compile it again",
+        ),
+        (lambda m: m["caches"].pop("target"), "the bundle has no cache 'target', which engine "),
+        (lambda m: m["engines"][0].update(weights="w"), "the bundle has no file 'w', which engine "),
+        (
+            lambda m: m.update(default_recipe="x"),
+            "the bundle has no recipe 'x', which default_recipe names; compile it",
+        ),
+        (lambda m: m["recipes"][1].update(verify=["x"]), "the bundle has no engine 'x', which recipe "),
+        (
+            lambda m: m["engines"][0]["block"].update(topology={"parents": [-1, 1]}),
+            "has the parent 1, which makes no tree",
+        ),
         (lambda m: m["engines"][0].update(needs={"specc::Linear": "1"}), "needs specc::Linear, which libspecc has not"),
         (lambda m: m.pop("caches"), "caches"),
         (

@@ -1,6 +1,7 @@
 // The C interface: exceptions become numbers and a line of text.
 
 #include <new>
+#include <stdexcept>
 #include <string>
 
 #include "error.h"
@@ -35,6 +36,8 @@ int Guarded(Work work) {
     return 0;
   } catch (const std::bad_alloc&) {
     last_error = "there is too little memory; close other sessions";
+  } catch (const std::out_of_range&) {
+    last_error = "an engine does not return what its recipe reads; compile the bundle again";
   } catch (const std::exception& e) {
     last_error = e.what();
     for (char& c : last_error) {

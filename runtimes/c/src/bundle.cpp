@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 
 #include "error.h"
 #include "manifest_text.h"
@@ -29,7 +30,7 @@ std::string DigestOfFile(const std::string& path, uint64_t expected_bytes) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(path + " is missing; compile the bundle again");
   Sha256 digest;
-  std::vector<char> buffer(1 << 20);
+  std::vector<char> buffer(1 << 16);
   uint64_t bytes = 0;
   while (file) {
     file.read(buffer.data(), std::streamsize(buffer.size()));
@@ -69,6 +70,26 @@ std::vector<Tensor> Tensors(const json& list) {
   return tensors;
 }
 
+// Throws Error if a part of the manifest names something that is not there.
+void CheckNames(const Bundle& bundle, const json& manifest) {
+  auto check = [](bool is_there, const std::string& what, const std::string& name, const std::string& by) {
+    if (!is_there) throw Error("the bundle has no " + what + " '" + name + "', which " + by + " names; compile it again");
+  };
+  std::set<std::string> engines;  // Of all backends.
+  for (const json& each : manifest.at("engines")) engines.insert(each.at("name").get<std::string>());
+  for (const EngineSpec& engine : bundle.engines) {
+    for (const std::string& file : {engine.file, engine.weights}) check(manifest.at("files").contains(file), "file", file, "engine " + engine.name);
+    check(bundle.caches.count(engine.cache) > 0, "cache", engine.cache, "engine " + engine.name);
+  }
+  bool has_default = false;
+  for (const Recipe& recipe : bundle.recipes) {
+    has_default |= recipe.name == bundle.default_recipe;
+    for (const std::string& name : recipe.verify) check(engines.count(name) > 0, "engine", name, "recipe " + recipe.name);
+    for (const auto& [role, name] : recipe.engines) check(engines.count(name) > 0, "engine", name, "recipe " + recipe.name);
+  }
+  check(has_default, "recipe", bundle.default_recipe, "default_recipe");
+}
+
 // The gap of two logits below which either token is right. Logits of narrow weights alone are further apart.
 double Tolerance(const json& value, const std::string& weights) {
   const double most = weights == "fp32" ? kTolerance : 1;
@@ -99,6 +120,13 @@ EngineSpec ParseEngine(const json& data, const std::string& weights) {
   const json& topology = block.at("topology");
   if (topology.contains("parents")) {
     spec.parents = topology["parents"].get<std::vector<int64_t>>();
+    for (size_t slot = 0; slot < spec.parents.size(); slot++) {
+      const int64_t parent = spec.parents[slot];
+      if (slot ? parent < 0 || parent >= int64_t(slot) : parent != -1) {
+        throw Error("slot " + std::to_string(slot) + " of engine " + spec.name + " has the parent " + std::to_string(parent) +
+                    ", which makes no tree; compile the bundle again");
+      }
+    }
   } else {
     spec.topology = topology.contains("span") ? Topology::kFrontier : Topology::kParents;
   }
@@ -141,7 +169,6 @@ Bundle::Bundle(const std::string& path) : path(path) {
     default_recipe = manifest.at("default_recipe");
     for (const json& each : manifest.at("engines")) {
       if (each.at("backend") != "onnx" || each.at("block").value("lanes", json(1)) != 1) continue;
-      if (!manifest["files"].contains(each.at("file"))) throw Error("engine " + each.at("name").get<std::string>() + " has no file");
       engines.push_back(ParseEngine(each, manifest.value("weights", "weights.safetensors")));
       if (engines.back().name == "decode") near_tie_tolerance = Tolerance(manifest.value("near_tie_tolerance", json(kTolerance)), each["block"].value("weights", "fp32"));
     }
@@ -167,6 +194,7 @@ Bundle::Bundle(const std::string& path) : path(path) {
       }
       recipes.push_back(std::move(recipe));
     }
+    CheckNames(*this, manifest);
   } catch (const json::exception& e) {
     throw Error(path + "/manifest.json: " + e.what() + "; compile the bundle again");
   }
