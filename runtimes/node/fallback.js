@@ -50,6 +50,20 @@ export async function loadFallback(reason) {
     closeModel: (/** @type {Model} */ model) => void model.close(),
 
     /**
+     * Decodes a whole answer.
+     * @param {Handle} handle
+     * @param {BigInt64Array} prompt
+     * @param {string | null} recipe
+     * @param {number} maxNewTokens
+     */
+    async generateAll(handle, prompt, recipe, maxNewTokens) {
+      /** @type {number[]} */
+      const tokens = [];
+      const counts = await this.generate(handle, prompt, recipe, maxNewTokens, (step) => tokens.push(...step) > 0);
+      return { tokens, counts };
+    },
+
+    /**
      * Decodes an answer.
      * @param {Handle} handle
      * @param {BigInt64Array} prompt

@@ -102,13 +102,8 @@ class Session {
    * @param {import("./index.d.ts").Options} [options]
    */
   async generate(prompt, options) {
-    /** @type {number[]} */
-    const tokens = [];
-    const stats = await this.#start(prompt, options, (step) => {
-      tokens.push(...step);
-      return true;
-    });
-    return { tokens, stats };
+    const { tokens, counts } = await this.#start(prompt, options, (...values) => this.#library.generateAll(...values));
+    return { tokens, stats: statistics(counts) };
   }
 
   /**
@@ -121,11 +116,12 @@ class Session {
     const steps = [];
     let wanted = true;
     let wake = () => {};
-    const request = this.#start(prompt, options, (step) => {
+    const onTokens = (/** @type {number[]} */ step) => {
       steps.push(step);
       wake();
       return wanted;
-    });
+    };
+    const request = this.#start(prompt, options, (...values) => this.#library.generate(...values, onTokens));
     let ended = false;
     const end = () => {
       ended = true;
@@ -142,7 +138,7 @@ class Session {
       if (!ended) this.#library.cancel(this.#handle);
       await request.catch(() => {});
     }
-    return await request;
+    return statistics(await request);
   }
 
   /**
@@ -182,22 +178,22 @@ class Session {
   }
 
   /**
+   * @template T
    * @param {number[]} prompt
    * @param {import("./index.d.ts").Options} [options]
-   * @param {(step: number[]) => boolean} onTokens
+   * @param {(session: unknown, prompt: BigInt64Array, recipe: string | null, maxNewTokens: number) => Promise<T>} decode
+   * @returns {Promise<T>}
    */
-  #start(prompt, { maxNewTokens = 128, recipe } = {}, onTokens) {
+  #start(prompt, { maxNewTokens = 128, recipe } = {}, decode) {
     if (!this.#handle) throw new Error("the session is closed; open another one");
     if (this.#request) throw new Error("this session decodes another answer; wait for its end, or open another session");
     if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
       throw new Error(`maxNewTokens is ${maxNewTokens}; give a whole number of 1 or more`);
     }
     const ids = BigInt64Array.from(prompt, (id) => BigInt(id));
-    this.#request = this.#library
-      .generate(this.#handle, ids, recipe ?? null, maxNewTokens, onTokens)
-      .then(statistics)
-      .finally(() => (this.#request = null));
-    return this.#request;
+    const request = decode(this.#handle, ids, recipe ?? null, maxNewTokens).finally(() => (this.#request = null));
+    this.#request = request;
+    return request;
   }
 }
 

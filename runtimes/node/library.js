@@ -45,6 +45,10 @@ export function load(path) {
     "int specc_generate(void *session, const int64_t *prompt, size_t prompt_tokens, const char *recipe, " +
       "size_t max_new_tokens, specc_on_tokens *on_tokens, void *user, _Out_ specc_stats *stats)",
   );
+  const generateAll = library.func(
+    "int specc_generate_all(void *session, const int64_t *prompt, size_t prompt_tokens, const char *recipe, " +
+      "size_t max_new_tokens, _Out_ void **tokens, _Out_ specc_stats *stats)",
+  );
   const openSession = library.func("int specc_session_open(void *model, _Out_ void **session)");
   const error = library.func("const char *specc_error()");
   const version = library.func("const char *specc_version()");
@@ -83,6 +87,23 @@ export function load(path) {
     },
 
     /**
+     * Decodes a whole answer on a thread of its own. Nothing crosses to this thread before its end.
+     * @param {unknown} session
+     * @param {BigInt64Array} prompt
+     * @param {string | null} recipe
+     * @param {number} maxNewTokens
+     */
+    async generateAll(session, prompt, recipe, maxNewTokens) {
+      const tokens = [null];
+      /** @type {any} */
+      const stats = {};
+      if (await asynchronous(generateAll, session, prompt, prompt.length, recipe, maxNewTokens, tokens, stats)) {
+        throw new Error(stats.error);
+      }
+      return { tokens: decoded(tokens[0], stats.new_tokens), counts: stats };
+    },
+
+    /**
      * Decodes an answer on a thread of its own.
      * @param {unknown} session
      * @param {BigInt64Array} prompt
@@ -93,7 +114,7 @@ export function load(path) {
     async generate(session, prompt, recipe, maxNewTokens, onTokens) {
       const callback = koffi.register(
         (/** @type {unknown} */ _user, /** @type {bigint} */ tokens, /** @type {number | bigint} */ count) =>
-          onTokens(Array.from(koffi.decode(tokens, "int64_t", Number(count)), Number)) ? 0 : 1,
+          onTokens(decoded(tokens, count)) ? 0 : 1,
         OnTokens,
       );
       try {
@@ -109,6 +130,16 @@ export function load(path) {
       }
     },
   };
+}
+
+/**
+ * Reads tokens.
+ * @param {any} address
+ * @param {number | bigint} count
+ * @returns {number[]}
+ */
+function decoded(address, count) {
+  return Array.from(koffi.decode(address, "int64_t", Number(count)), Number);
 }
 
 /**
