@@ -20,6 +20,7 @@ from specc.runtime.manifest import PassRecord
 
 from .bake_tree import BakeTree
 from .bound_positions import BoundPositions
+from .bridge import Bridge
 from .choose_outputs import ChooseOutputs
 from .core_aten import CoreAten
 from .drop_asserts import DropAsserts
@@ -46,7 +47,18 @@ from .quantized_rows import QuantizedRows
 from .skip_sublayers import SkipSublayers
 from .start_after import StartAfter
 
-__all__ = ["Graft", "GuessSlots", "Miss", "Pass", "fork", "pipeline", "preparation", "run", "state_preparation"]
+__all__ = [
+    "Bridge",
+    "Graft",
+    "GuessSlots",
+    "Miss",
+    "Pass",
+    "fork",
+    "pipeline",
+    "preparation",
+    "run",
+    "state_preparation",
+]
 
 if __name__ != "specc.passes":
     raise ImportError(f"import specc.passes, not {__name__}: it is installed under specc")
@@ -80,7 +92,11 @@ def state_preparation() -> list[Pass]:
 
 
 def pipeline(
-    block: Block, capacity: int, grafts: Sequence[Graft] = (), guesses: Sequence[GuessSlots] = ()
+    block: Block,
+    capacity: int,
+    grafts: Sequence[Graft] = (),
+    guesses: Sequence[GuessSlots] = (),
+    bridges: Sequence[Bridge] = (),
 ) -> list[Pass]:
     """Return the passes that turn a prepared graph into `block`, in order.
 
@@ -89,6 +105,7 @@ def pipeline(
         capacity: The rows of its cache.
         grafts: Those of the trained heads whose states the block may return.
         guesses: Those of the trained heads whose guesses may stand in slots of the block.
+        bridges: Those of the trained heads that may stand in the place of layers.
     """
     passes: list[Pass] = [graft for graft in grafts if f"{STATE}{graft.name}" in block.outputs]
     topology = block.topology
@@ -96,6 +113,7 @@ def pipeline(
         passes += [replace(each, topology=topology) for each in guesses if each.name == topology.head]
         topology = topology.tree
     passes += _layers(block.layers, reads_states=bool(block.inputs))
+    passes += [bridge for bridge in bridges if bridge.name == block.layers.bridge]
     passes.append(LowerAttention(capacity))
     if block.quantized_group:
         passes.append(QuantizedRows(block.quantized_group, block.quantized_bits))

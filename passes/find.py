@@ -269,6 +269,16 @@ def layer_outputs(graph: GraphModule, indices: Sequence[int]) -> list[Node]:
     ]
 
 
+def side_by_side(graph: GraphModule, states: Sequence[Node]) -> Node:
+    """Join states [1, slots, size] to one, [1, slots, states * size]."""
+    if len(states) == 1:
+        return states[0]
+    joined = graph.graph.call_function(aten.cat.default, (list(states), -1))
+    value = states[0].meta["val"]
+    joined.meta["val"] = value.new_empty((*value.shape[:-1], sum(state.meta["val"].shape[-1] for state in states)))
+    return joined
+
+
 def path_to_head(graph: GraphModule) -> list[Node]:
     """Return the nodes from the logits back to the product that makes them, which is the last of the list.
 

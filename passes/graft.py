@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from specc.runtime.block import STATE
 
-from .find import aten, layer_outputs, outputs, set_outputs, splice
+from .find import layer_outputs, outputs, set_outputs, side_by_side, splice
 from .protocol import Pass
 
 
@@ -34,16 +33,6 @@ class Graft(Pass):
     def __call__(self, graph: GraphModule) -> int:
         states = layer_outputs(graph, self.taps)
         with graph.graph.inserting_before(graph.graph.output_node()):
-            state = splice(graph, self.name, self.module, _side_by_side(graph, states))
+            state = splice(graph, self.name, self.module, side_by_side(graph, states))
         set_outputs(graph, outputs(graph) | {f"{STATE}{self.name}": state})
         return 1
-
-
-def _side_by_side(graph: GraphModule, states: Sequence[Node]) -> Node:
-    """Join states [1, slots, size] to one, [1, slots, states * size]."""
-    if len(states) == 1:
-        return states[0]
-    joined = graph.graph.call_function(aten.cat.default, (list(states), -1))
-    value = states[0].meta["val"]
-    joined.meta["val"] = value.new_empty((*value.shape[:-1], sum(state.meta["val"].shape[-1] for state in states)))
-    return joined

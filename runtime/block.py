@@ -116,6 +116,7 @@ class Layers:
         start_after: how many layers the block leaves out at the start, since it reads their hidden states; None reads
             tokens.
         parallel_group: attention reads what enters the first of so many layers; 1 reads what enters its own layer.
+        bridge: the trained head of which a part stands in the place of layers that are left out; empty for none.
     """
 
     skip_attention: tuple[int, ...] = ()
@@ -123,6 +124,7 @@ class Layers:
     exit_after: int | None = None
     start_after: int | None = None
     parallel_group: int = 1
+    bridge: str = ""
 
     def __post_init__(self) -> None:
         if self.parallel_group < 1:

@@ -21,6 +21,8 @@ SETTINGS: dict[str, dict[str, float]] = {
     "clover": {**LAYER, "layers": 1, "parts": 4},
     "clover_2": {**LAYER, "layers": 2, "parts": 4, "cosine": 1, "hidden": 32},
     "amphista": {**LAYER, "guesses": 3, "parts": 4, "hidden": 48},
+    "m2r2": {"rank": 8, "eps": 1e-6},
+    "s3d": {"guesses": 3, "shared": 1, "first_skipped": 1, "skipped": 1, "mlp_size": 16, "eps": 1e-6},
 }
 SETTINGS |= {
     "eagle": SETTINGS["eagle3"] | {"final_norm": 0},
@@ -29,6 +31,7 @@ SETTINGS |= {
     "adaeagle": SETTINGS["eagle3"],
     "fspad": SETTINGS["eagle3"] | {"final_norm": 0},
     "falcon": SETTINGS["eagle3"] | {"final_norm": 0},
+    "tandem": SETTINGS["eagle3"],
 }
 TAPS = {
     "eagle3": (0, 1, -1),
@@ -40,7 +43,9 @@ TAPS = {
     "adaeagle": (0, 1, -1),
     "fspad": (LAYERS,),
     "falcon": (LAYERS,),
+    "tandem": (0, -1),
 }
+TAPS |= {"s3d": (), "m2r2": (0, 1)}
 TAPS |= {name: (-1,) for name in SETTINGS if name not in TAPS}
 
 

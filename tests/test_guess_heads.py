@@ -1,14 +1,16 @@
-"""Heads whose guesses are slots of the model's own run, trained for seconds on the demo model, and compiled."""
+"""Heads that are a part of the model's own run, trained for seconds on the demo model, and compiled."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import inspect
+import itertools
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from transformers import PreTrainedModel
 import specc
 from specc.compiler import Options
 from specc.heads import Head, HeadConfig, build_head, save_head
+from specc.heads.m2r2 import M2R2
 from specc.huggingface import load_model, load_tokenizer
+from specc.recipes import METHODS
 from specc.recipes.guess_trees import expected, state_trees
 from specc.runtime.acceptance import rule
 from specc.runtime.acceptance.match import match
@@ -31,9 +35,11 @@ from specc.training.acceptance import measure
 from specc.training.course import Course
 from specc.training.courses import COURSES
 from specc.training.distillation import Distillation
+from specc.training.m2r2 import deeper
 from specc.training.prompts import read_prompts
 from specc.training.record import HELD_OUT, RecordingOptions, batches, record
 from specc.training.shards import Recording, read_shard
+from specc.training.states import tapped
 from specc.training.teacher import Teacher, teacher_of
 from specc.training.trainer import Trainer, TrainerOptions
 
@@ -41,7 +47,12 @@ pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
 MODEL = Path(__file__).parents[1] / "examples" / "pycode-10m"
 SOURCES = (argparse, ast, inspect)
 ANSWER = 48
-SIZES: dict[str, dict[str, Any]] = {"ppd": {"num_speculative_tokens": 5, "guess_slots": 10}}
+SIZES: dict[str, dict[str, Any]] = {
+    "ppd": {"num_speculative_tokens": 5, "guess_slots": 10},
+    "s3d": {},
+    "speculative-streaming": {"num_speculative_tokens": 5},
+    "m2r2": {},
+}
 UPDATES = 60
 
 
@@ -83,7 +94,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
 @pytest.fixture(scope="module")
 def trained(text: Text) -> Callable[[str], Trained]:
     """Return a function that trains the head of a recipe, once."""
-    return cache(lambda name: train(text, name))
+    return functools.cache(lambda name: train(text, name))
 
 
 def train(text: Text, name: str) -> Trained:
@@ -127,6 +138,7 @@ def runner(
             save_head(head.head, directory / name, {"card.json": "{}"})
             prompts = directory / "prompts.jsonl"
             prompts.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
+            rates = {"rates": head.rates} if "rates" in METHODS[name].parameters else {}
             options = Options(
                 model=str(MODEL),
                 output=directory / f"{name}.specc",
@@ -134,7 +146,7 @@ def runner(
                 heads=[directory / name],
                 prompts=prompts,
                 golden_tokens=8,
-                parameters={name: SIZES[name] | {"rates": head.rates}},
+                parameters={name: SIZES[name] | rates},
             )
             compile_quickly(options)
             models[name] = specc.load(directory / f"{name}.specc")
@@ -234,3 +246,61 @@ def test_ppd_has_the_state_of_the_accepted_tokens_guesses_and_predicts_the_token
         tokens, steps = tokens + len(answer.token_ids) - 1, steps + answer.stats.target_calls
     assert len(states) > 1
     assert tokens / steps == pytest.approx(predicted, rel=0.1)
+
+
+def bigram_rates(text: Text, depths: int) -> list[float]:
+    """Return how often a table of bigrams is right in the held-out answers, by depth.
+
+    It drafts a chain: the token that most often followed the last one in the text to train on, and so on.
+    """
+    counts: dict[int, Counter[int]] = defaultdict(Counter)
+    for recording in text.train:
+        for token, following in itertools.pairwise(recording.tokens.tolist()):
+            counts[token][following] += 1
+    best = {token: each.most_common(1)[0][0] for token, each in counts.items()}
+    right, tried = [0] * depths, [0] * depths
+    for recording in text.held_out:
+        tokens = recording.tokens.tolist()
+        for place in range(recording.prompt, len(tokens)):
+            guess: int | None = tokens[place]
+            for depth, truth in enumerate(tokens[place + 1 : place + 1 + depths]):
+                guess = best.get(guess) if guess is not None else None
+                right[depth] += guess == truth
+                tried[depth] += 1
+    return [hits / tries for hits, tries in zip(right, tried, strict=True)]
+
+
+def test_s3d_guesses_in_one_call_are_worse_with_depth_and_better_than_bigrams(
+    text: Text, trained: Callable[[str], Trained], runner: Callable[[str], Model]
+) -> None:
+    head = trained("s3d")
+    rates = [depth[0] for depth in measure(head.head, head.course, text.held_out, head.course.steps).rates]
+    bigrams = bigram_rates(text, len(rates))
+    print(f"right at each depth: S3D {rates}, bigrams {bigrams}")
+    assert len(rates) == 4 and rates == sorted(rates, reverse=True)
+    assert all(ours > theirs for ours, theirs in zip(rates, bigrams, strict=True))
+    for prompt in prompts(text)[:8]:
+        stats = runner("s3d").session().generate(prompt, 40, recipe="s3d", guard=False, ignore_eos=True).stats
+        assert stats.draft_calls == stats.drafts > 5
+
+
+def test_the_second_stream_of_m2r2_is_nearer_to_deeper_states_than_the_models_own(
+    text: Text, trained: Callable[[str], Trained]
+) -> None:
+    """M2R2's claim: after layer k it is nearer to the model's stream after layer R * k."""
+    head = trained("m2r2").head
+    assert isinstance(head, M2R2)
+    deep, near = deeper(head), functools.partial(torch.nn.functional.cosine_similarity, dim=-1)
+    ours, models = torch.zeros(len(deep)), torch.zeros(len(deep))
+    for recording in text.held_out:
+        with tapped(text.model, (*head.taps, *deep)) as states, torch.no_grad():
+            text.model(input_ids=recording.tokens[None])
+        slow = [states[tap].float() for tap in head.taps]
+        with torch.no_grad():
+            streams = head.accelerated(torch.cat(slow, -1))
+        for k, fast in enumerate(streams):
+            truth = states[deep[k]].float()
+            ours[k] += near(fast, truth).mean()
+            models[k] += near(slow[k], truth).mean()
+    print(f"cosines with the states after the layers {deep}: M2R2 {ours}, the model's own {models}, both summed")
+    assert len(deep) == 3 and (ours > models).all()

@@ -37,8 +37,9 @@ HEADS: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
     "adaeagle": ((0, 1, -1), {}),
     "fspad": (FINAL, {"final_norm": 0}),
     "falcon": (FINAL, {"final_norm": 0}),
+    "tandem": ((0, -1), {}),
 }
-RECIPES = ("eagle", "eagle2", "mtp", "peagle", "adaeagle", "fspad", "falcon")
+RECIPES = ("eagle", "eagle2", "mtp", "peagle", "adaeagle", "fspad", "falcon", "tandem")
 TEXT = [i % 400 for i in range(150)]
 LONGEST = 4  # tokens of a draft
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Tokens
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
-from specc.runtime.block import HIDDEN, Block, Frontier, GuessTree, Parents
+from specc.runtime.block import HIDDEN, Block, Frontier, GuessTree, Layers, Parents
 from specc.runtime.call import finish
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.draft import Accepted, Draft
@@ -55,8 +56,11 @@ HEADS = {
     "adaeagle": HeadFacts(),
     "fspad": HeadFacts(),
     "falcon": HeadFacts(stack=2),
+    "tandem": HeadFacts(),
     "recurrent_drafter": HeadFacts(attends=False),
-    **dict.fromkeys(("ppd", "hidden_transfer", "lexical_units"), SLOTS),
+    **dict.fromkeys(("ppd", "hidden_transfer", "lexical_units", "speculative_streaming"), SLOTS),
+    "m2r2": HeadFacts(recurrent=False, attends=False, in_model=True, draft_layers=Layers(exit_after=2, bridge="m2r2")),
+    "s3d": replace(SLOTS, draft_layers=Layers(skip_attention=(1, 2), skip_mlp=(1, 2), bridge="s3d")),
 }
 READING_HEADS = {name: head for name, head in HEADS.items() if not head.in_model}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.

@@ -19,7 +19,7 @@ from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
 from specc.compiler.gguf_weights import KeepBlocks, with_gguf_blocks
 from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
-from specc.compiler.heads import TargetHead, fit_heads, graft, guess_slots, load_heads, prepare_head
+from specc.compiler.heads import TargetHead, bridges, fit_heads, graft, guess_slots, load_heads, prepare_head
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
@@ -206,9 +206,10 @@ def _capture(
 ) -> dict[tuple[str, str], PreparedGraph]:
     """Capture the target, its heads and the smaller models, and return their graphs in fp32."""
     stages.begin("capture", f"capture {options.model}")
-    grafts = [graft(head) for head in heads if not head.facts.in_model]
-    guesses = [guess_slots(head) for head in heads if head.facts.in_model]
-    graphs = {("target", "fp32"): prepare(model, capacity, _dump(options, "target-prepared"), grafts, guesses)}
+    grafts = tuple(graft(head) for head in heads if not head.facts.in_model)
+    target = prepare(model, capacity, _dump(options, "target-prepared"))
+    target = replace(target, grafts=grafts, guesses=guess_slots(heads), bridges=bridges(heads))
+    graphs = {("target", "fp32"): target}
     for head in (head for head in heads if not head.facts.in_model):
         graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
     for name, small_model in small.items():

@@ -15,7 +15,7 @@ from specc.compiler.capture import capture
 from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.weights import share_tied
-from specc.passes import Graft, GuessSlots, Pass
+from specc.passes import Bridge, Graft, GuessSlots, Pass
 from specc.runtime.block import Block
 from specc.runtime.manifest import PassRecord
 
@@ -29,12 +29,14 @@ class PreparedGraph:
         passes: what prepared it.
         grafts: those of the trained heads whose states the model's blocks may return.
         guesses: those of the trained heads whose guesses may stand in slots of the model's blocks.
+        bridges: those of the trained heads that may stand in the place of the model's layers.
     """
 
     graph: GraphModule
     passes: tuple[PassRecord, ...]
     grafts: tuple[Graft, ...] = ()
     guesses: tuple[GuessSlots, ...] = ()
+    bridges: tuple[Bridge, ...] = ()
 
     def changed(self, graph: GraphModule, records: Sequence[PassRecord]) -> PreparedGraph:
         """Return what this is after further passes.
@@ -47,7 +49,7 @@ class PreparedGraph:
 
     def block_passes(self, block: Block, capacity: int) -> list[Pass]:
         """Return the passes that turn the graph into a block with so many rows in its cache."""
-        return passes.pipeline(block, capacity, self.grafts, self.guesses)
+        return passes.pipeline(block, capacity, self.grafts, self.guesses, self.bridges)
 
 
 Graphs = Mapping[tuple[str, str], PreparedGraph]  # by (model, type of weights), see `graph_key`
@@ -59,21 +61,13 @@ def graph_key(graphs: Graphs, block: Block) -> tuple[str, str]:
     return key if key in graphs else (block.model, "fp32")
 
 
-def prepare(
-    model: PreTrainedModel,
-    capacity: int,
-    dump: Path | None,
-    grafts: Sequence[Graft] = (),
-    guesses: Sequence[GuessSlots] = (),
-) -> PreparedGraph:
+def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> PreparedGraph:
     """Capture a model and run the passes that every block needs.
 
     Args:
         model: the model, in fp32.
         capacity: rows of the cache, which is the number of positions.
         dump: a directory for the graph after each pass.
-        grafts: those of the trained heads whose states the model's blocks may return.
-        guesses: those of the trained heads whose guesses may stand in slots of the model's blocks.
 
     Raises:
         CaptureError: the model cannot be captured.
@@ -82,7 +76,7 @@ def prepare(
     graph = capture(model)
     records = passes.run(passes.preparation(capacity), graph, dump)
     share_tied(graph)  # before any copy, so that all copies read a tied weight under one name
-    return PreparedGraph(graph, tuple(records), tuple(grafts), tuple(guesses))
+    return PreparedGraph(graph, tuple(records))
 
 
 def quantize_graphs(

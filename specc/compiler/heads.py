@@ -19,6 +19,7 @@ from specc.compiler.graphs import PreparedGraph
 from specc.compiler.weights import share_tied
 from specc.heads import Checkpoint, Head, HeadConfig, Target, digest, open_head
 from specc.heads.guess_slots import SlotHead
+from specc.heads.in_model import InModelHead
 from specc.huggingface.hub import local_head
 from specc.passes import find
 from specc.recipes import HeadFacts
@@ -128,8 +129,14 @@ def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: M
         )
     head.attach(table, product)
     ready = head.eval().requires_grad_(False)
-    if isinstance(ready, SlotHead):
-        facts = HeadFacts(stack=ready.count, recurrent=False, attends=False, in_model=True)
+    if isinstance(ready, InModelHead):
+        facts = HeadFacts(
+            stack=ready.count if isinstance(ready, SlotHead) else 1,
+            recurrent=False,
+            attends=False,
+            in_model=True,
+            draft_layers=ready.draft_layers,
+        )
         return TargetHead(name=name, module=ready, outputs=(), facts=facts, hidden_size=hidden_size)
     with torch.no_grad():
         outputs = ready(*_example(ready, hidden_size))
@@ -194,6 +201,17 @@ class _Starts(nn.Module):
         return (self.head.starts(states),)
 
 
+class _Bridge(nn.Module):
+    """A module that stands in the place of the layers that drafts leave out."""
+
+    def __init__(self, head: InModelHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, states: Tensor) -> tuple[Tensor]:
+        return (self.head.bridge(states),)
+
+
 def prepare_head(head: TargetHead, capacity: int, dump: Path | None) -> PreparedGraph:
     """Capture a head and run the passes that every block of it needs.
 
@@ -237,16 +255,39 @@ def graft(head: TargetHead) -> passes.Graft:
     return passes.Graft(head.name, tuple(head.module.taps), graph)
 
 
-def guess_slots(head: TargetHead) -> passes.GuessSlots:
-    """Capture what slots begin with that guess by a head.
+def guess_slots(heads: Iterable[TargetHead]) -> tuple[passes.GuessSlots, ...]:
+    """Capture what slots begin with that guess by heads.
 
     Raises:
         CaptureError: it cannot be captured.
         PassError: a pass did not find what it rewrites.
     """
-    module = head.module
-    assert isinstance(module, SlotHead)
-    example = torch.zeros(1, EXAMPLE_SLOTS, head.hidden_size)
-    graph = export_module(_Starts(module), f"the slots of head {head.name}", (example,), ("starts",))
+    return tuple(
+        passes.GuessSlots(
+            head.name, head.module.after, head.module.count, _captured(_Starts(head.module), head, "slots", 1)
+        )
+        for head in heads
+        if isinstance(head.module, SlotHead)
+    )
+
+
+def bridges(heads: Iterable[TargetHead]) -> tuple[passes.Bridge, ...]:
+    """Capture what stands in the place of layers that the drafts of heads leave out.
+
+    Raises:
+        CaptureError: it cannot be captured.
+        PassError: a pass did not find what it rewrites.
+    """
+    return tuple(
+        passes.Bridge(head.name, taps, _captured(_Bridge(head.module), head, "bridge", len(taps)))
+        for head in heads
+        if isinstance(head.module, InModelHead) and (taps := head.module.bridge_taps)
+    )
+
+
+def _captured(part: nn.Module, head: TargetHead, title: str, taps: int) -> GraphModule:
+    """Capture a part of a head that reads the target's states after so many layers."""
+    example = torch.zeros(1, EXAMPLE_SLOTS, taps * head.hidden_size)
+    graph = export_module(part, f"the {title} of head {head.name}", (example,), ("states",))
     passes.run(passes.state_preparation(), graph)
-    return passes.GuessSlots(head.name, module.after, module.count, graph)
+    return graph

@@ -12,13 +12,16 @@ from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
 from specc.heads.falcon import Falcon
 from specc.heads.fspad import Fspad
-from specc.heads.guess_slots import HiddenTransfer, PromptTokens
+from specc.heads.guess_slots import HiddenTransfer, PromptTokens, SpeculativeStreams
 from specc.heads.head import Head, HeadConfig
 from specc.heads.hydra import Hydra
 from specc.heads.judge import Judge
+from specc.heads.m2r2 import M2R2
 from specc.heads.medusa import Medusa
 from specc.heads.peagle import Peagle
 from specc.heads.recurrent_drafter import RecurrentDrafter
+from specc.heads.s3d import S3D
+from specc.heads.tandem import Tandem
 from specc.runtime.errors import HeadError
 
 ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
@@ -41,6 +44,10 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "judge": Judge,
     "hidden_transfer": HiddenTransfer,
     "lexical_units": PromptTokens,
+    "s3d": S3D,
+    "speculative_streaming": SpeculativeStreams,
+    "tandem": Tandem,
+    "m2r2": M2R2,
 }
 
 

@@ -10,6 +10,9 @@ and in what with:
   which stands for the paper's padding token. The paper trains the whole model; here the model stays as it is.
 - Hidden Transfer (Wu et al. 2024, arXiv:2404.12022): behind a deep layer, with a product of the token's state there, a
   matrix for each guess. The paper has guess k begin at a layer of its own; here all begin behind one layer.
+- Speculative Streaming (Bhendawade et al. 2024, arXiv:2402.11131): behind a deep layer, with the token's state there,
+  changed by a product of low rank, and a trained vector for each guess. The paper also trains adapters of the layers
+  behind it; here these layers stay as they are. The paper's product is not added to the state.
 
 B  sequences, one in an engine      N  tokens      K  guesses      d  the model's hidden size
 """
@@ -21,10 +24,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from specc.heads.head import Head, HeadConfig, linear, option, setting
+from specc.heads.head import HeadConfig, linear, option, setting
+from specc.heads.in_model import InModelHead
 
 
-class SlotHead(Head):
+class SlotHead(InModelHead):
     """A head that says what slots begin with.
 
     Its taps name the layer after which the slots begin. Without taps they begin before all layers.
@@ -35,9 +39,6 @@ class SlotHead(Head):
     Attributes:
         count: K.
     """
-
-    attends = False
-    borrows_product = True
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
@@ -106,3 +107,26 @@ class HiddenTransfer(SlotHead):
     def begin(self, states: Tensor) -> None:
         """Start as the token's own state."""
         self.transfer.weight.copy_(torch.eye(states.shape[-1]).repeat(self.count, 1))
+
+
+class SpeculativeStreams(SlotHead):
+    """A head whose guesses all begin with one change of the state of their token, each with a vector of its own.
+
+    Args:
+        config: its settings are those of `SlotHead`, and `rank`, that of the product.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        size, rank = config.target.hidden_size, int(setting(config, "rank"))
+        self.down, self.up = linear(size, rank), linear(rank, size)
+        self.table = nn.Parameter(0.02 * torch.randn(self.count, size))
+
+    def starts(self, x: Tensor) -> Tensor:
+        return (x + self.up(self.down(x)))[:, :, None] + self.table
+
+    @torch.no_grad()
+    def begin(self, states: Tensor) -> None:
+        """Start as the token's own state, each guess a little elsewhere."""
+        self.up.weight.zero_()
+        self.table.copy_(0.1 * torch.randn(self.table.shape) * states.std(0))

@@ -106,6 +106,15 @@ class Head(nn.Module):
         """Return how many slots a step of the model has that verifies a chain of so many tokens."""
         return 1 + drafted
 
+    def draft_cost(self, drafted: int, parameters: int) -> float:
+        """Return what a draft of so many tokens costs, as a share of a decode, by the bytes that both read.
+
+        Args:
+            drafted: the tokens.
+            parameters: of the model.
+        """
+        return drafted * sum(parameter.numel() for parameter in self.parameters()) / parameters
+
     def attach(self, embedding: Tensor, product: Tensor | None = None) -> None:
         """Give the head the model's tables.
 

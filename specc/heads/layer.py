@@ -80,7 +80,23 @@ class Layer(nn.Module):
         x = read if self.residual_norm else x
         if self.wide:
             read = torch.cat([rms_norm(token, self.token_norm, self.eps), read], -1)
-        query, key, value = (self._heads(product(read)) for product in (self.query, self.key, self.value))
+        return self.add(x, read, read, position_ids, attend)
+
+    def add(self, x: Tensor, read: Tensor, source: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
+        """Add attention and the MLP to the residual stream.
+
+        Args:
+            x: [B, N, d]: the residual stream.
+            read: what queries are made from.
+            source: what keys and values are made from.
+            position_ids: [B, N].
+            attend: attention among the slots, and to those before.
+
+        Returns:
+            The residual stream, [B, N, d].
+        """
+        query = self._heads(self.query(read))
+        key, value = (self._heads(product(source)) for product in (self.key, self.value))
         if self.query_norm is not None:
             query, key = rms_norm(query, self.query_norm, self.eps), rms_norm(key, self.key_norm, self.eps)
         angles = position_ids[:, None, :, None].float() * torch.cat([self.inverse_frequencies] * 2)

@@ -25,8 +25,14 @@ from specc.recipes.draft_model import (
 )
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
 from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
-from specc.recipes.exits import KANGAROO, LAYERSKIP
-from specc.recipes.guess_slots import HIDDEN_TRANSFER, LEXICAL_UNITS, LEXICAL_UNITS_UNVERIFIED, PPD
+from specc.recipes.exits import KANGAROO, LAYERSKIP, M2R2
+from specc.recipes.guess_slots import (
+    HIDDEN_TRANSFER,
+    LEXICAL_UNITS,
+    LEXICAL_UNITS_UNVERIFIED,
+    PPD,
+    SPECULATIVE_STREAMING,
+)
 from specc.recipes.guesses import (
     FASTCOT,
     GAUSS_SEIDEL_JACOBI,
@@ -36,11 +42,24 @@ from specc.recipes.guesses import (
     SPECULATIVE_JACOBI,
     TR_JACOBI,
 )
-from specc.recipes.heads import ADAEAGLE, EAGLE, EAGLE2, EAGLE3, EAGLE3_LOOKUP, EAGLE3_TREE, FALCON, FSPAD, MTP, PEAGLE
+from specc.recipes.heads import (
+    ADAEAGLE,
+    EAGLE,
+    EAGLE2,
+    EAGLE3,
+    EAGLE3_LOOKUP,
+    EAGLE3_TREE,
+    FALCON,
+    FSPAD,
+    MTP,
+    PEAGLE,
+    TANDEM,
+)
 from specc.recipes.judge import JUDGE
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
 from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE, FS_GEN_PROXY
+from specc.recipes.s3d import S3D
 from specc.recipes.sampled_trees import RSD_C, RSD_S, SPECTR
 from specc.recipes.self_draft import (
     CASCADE,
@@ -170,6 +189,7 @@ METHODS = table(
     ADAEAGLE,
     FSPAD,
     FALCON,
+    TANDEM,
     HYDRA,
     HYDRA_PLUS_PLUS,
     RECURRENT_DRAFTER,
@@ -178,8 +198,11 @@ METHODS = table(
     AMPHISTA,
     PPD,
     HIDDEN_TRANSFER,
+    SPECULATIVE_STREAMING,
     LEXICAL_UNITS,
     LEXICAL_UNITS_UNVERIFIED,
+    S3D,
+    M2R2,
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from specc.runtime.block import Block
+from specc.runtime.block import Block, Layers
 from specc.runtime.errors import RecipeError, nearest
 
 Values = Mapping[str, Any]  # a value of each parameter, by name
@@ -22,7 +22,8 @@ class HeadFacts:
         recurrent: whether it returns the state for its own next slot.
         attends: whether it attends to the tokens before, so that it has rows of its own.
         context_layers: how many layers the tokens of the text run, and drafts do not.
-        in_model: whether its guesses are slots of the model's own run, so that it has no states and no blocks.
+        in_model: whether it is a part of the model's own run, so that it has no states and no blocks.
+        draft_layers: the layers of the model that its drafts run, if it is a part of the model's own run.
     """
 
     stack: int = 1
@@ -30,6 +31,7 @@ class HeadFacts:
     attends: bool = True
     context_layers: int = 0
     in_model: bool = False
+    draft_layers: Layers = field(default_factory=Layers)
 
 
 class Family(Enum):

@@ -6,13 +6,28 @@ from dataclasses import replace
 
 from specc.recipes.blocks import CONFIDENCE, EXIT, RANKED_OUTPUTS, chains, count, exit_layers, length_arguments
 from specc.recipes.defaults import LENGTHS
-from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
+from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import HIDDEN, Block, Layers
 from specc.runtime.tree import Tree
 
 
-def _plan_halves(values: Values, facts: Facts) -> MethodBlocks:
-    layers = exit_layers(values, facts)
+def _plan_exit(values: Values, facts: Facts) -> MethodBlocks:
+    return _plan_halves(exit_layers(values, facts), values)
+
+
+def _plan_m2r2(values: Values, facts: Facts) -> MethodBlocks:
+    """Plan the halves of the model that the head names."""
+    head = facts.heads.get("m2r2", HeadFacts(draft_layers=Layers(exit_after=1, bridge="m2r2")))
+    return _plan_halves(head.draft_layers, values)
+
+
+def _plan_halves(layers: Layers, values: Values) -> MethodBlocks:
+    """Plan a half of the model that drafts, and one that goes on from there.
+
+    Args:
+        layers: those that draft.
+        values: see `Method`.
+    """
     assert layers.exit_after is not None
     whole = chains(1 + count(values, "num_speculative_tokens"))
     shallow = Block(Tree.chain(1), (*RANKED_OUTPUTS, f"hidden:{layers.exit_after - 1}"), layers)
@@ -42,7 +57,7 @@ LAYERSKIP = Method(
     drafter="shared-exit",
     topology="chain",
     length="confidence",
-    plan=_plan_halves,
+    plan=_plan_exit,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
         "assistant_early_exit": EXIT,
@@ -71,7 +86,7 @@ KANGAROO = Method(
     drafter="shared-exit",
     topology="chain",
     length="confidence",
-    plan=_plan_halves,
+    plan=_plan_exit,
     parameters={
         "num_speculative_tokens": Parameter(6, "tokens a draft at most", "6"),
         "assistant_early_exit": Parameter(2, "layers that the draft runs", "2 for a model of 7B, 3 for one of 13B"),
@@ -80,4 +95,34 @@ KANGAROO = Method(
         ),
     },
     by_default=False,
+)
+
+
+M2R2 = Method(
+    name="m2r2",
+    title="M2R2: an early exit by a second residual stream, which runs ahead of the model's own",
+    try_when="Such a head was trained for the model, and memory has no room for a draft model.",
+    about=(
+        "The model drafts by its first layers. Behind each of them, a trained adapter moves a second residual stream "
+        "several layers ahead of the model's own, so that the model's norm and head can read it early. Drafting stops "
+        "after a token that it doubts. To verify, the model runs its other layers alone, from its own stream. So a "
+        "drafted token passes each layer once."
+    ),
+    paper="M2R2, Bhendawade et al. 2025, arXiv:2502.02040: its self-speculative decoding",
+    departures=(
+        "The second stream has no attention of its own.",
+        "The probability of a drafted token decides whether drafting goes on; the paper trains a gate for that.",
+        "Experts of mixtures are not loaded ahead of time.",
+    ),
+    family=Family.HEADS,
+    drafter="shared-exit",
+    topology="chain",
+    length="confidence",
+    plan=_plan_m2r2,
+    parameters={
+        "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft at most"),
+        "assistant_confidence_threshold": CONFIDENCE,
+    },
+    needs=("head",),
+    head="m2r2",
 )

@@ -80,10 +80,10 @@ def _plan_unverified(values: Values, facts: Facts) -> MethodBlocks:
     return replace(_plan_chains(threshold, values, facts), rule={"threshold": values[threshold]})
 
 
-def _plan_hidden_transfer(values: Values, facts: Facts) -> MethodBlocks:
-    """Plan trees whose tokens have all guesses behind them."""
-    rates, nodes = _rates(values, _guesses("hidden_transfer", facts)), count(values, "num_speculative_tokens")
-    return _blocks("hidden_transfer", state_trees(rates, nodes, (1 + nodes) * len(rates)))
+def _plan_trees(head: str, values: Values, facts: Facts) -> MethodBlocks:
+    """Plan trees whose tokens have all guesses of a head behind them."""
+    rates, nodes = _rates(values, _guesses(head, facts)), count(values, "num_speculative_tokens")
+    return _blocks(head, state_trees(rates, nodes, (1 + nodes) * len(rates)))
 
 
 def _plan_ppd(values: Values, facts: Facts) -> MethodBlocks:
@@ -163,10 +163,38 @@ HIDDEN_TRANSFER = Method(
     topology="static tree",
     length="budget",
     schedule="fused",
-    plan=_plan_hidden_transfer,
+    plan=partial(_plan_trees, "hidden_transfer"),
     parameters={"num_speculative_tokens": Parameter(TREES.guess_nodes, "tree nodes of a step"), "rates": _RATES},
     needs=("head",),
     head="hidden_transfer",
+)
+
+
+SPECULATIVE_STREAMING = Method(
+    name="speculative-streaming",
+    title="Speculative Streaming: streams behind each token in the top layers, which draft",
+    try_when="Such a head was trained for the model, and a step with 24 slots costs little more than one slot.",
+    about=(
+        "Behind the tokens of a step stand streams that begin after a deep layer. Each begins with the token's hidden "
+        "state there, changed by a small trained product, and with a vector of its own. The top layers see the token "
+        "and the streams before. Their guesses fill a tree, which is the next draft. So the step that verifies a draft "
+        "also makes the next one, and nothing else runs."
+    ),
+    paper="Speculative Streaming, Bhendawade et al. 2024, arXiv:2402.11131",
+    departures=(
+        "The model stays as it is; the paper also trains adapters of its layers.",
+        "The tree keeps all its nodes; the paper drops some after an early layer of the step.",
+        "The layers before the streams also run their slots, for nothing.",
+    ),
+    family=Family.HEADS,
+    drafter="guess-slots",
+    topology="static tree",
+    length="budget",
+    schedule="fused",
+    plan=partial(_plan_trees, "speculative_streaming"),
+    parameters={"num_speculative_tokens": Parameter(TREES.guess_nodes, "tree nodes of a step"), "rates": _RATES},
+    needs=("head",),
+    head="speculative_streaming",
 )
 
 

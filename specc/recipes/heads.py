@@ -313,6 +313,32 @@ EAGLE3_TREE = Method(
 )
 
 
+TANDEM = Method(
+    name="tandem",
+    title="Tandem: a small model that attends to the states of the model",
+    try_when="Such a head was trained for the model; eagle3 costs less for a token.",
+    about=(
+        "A small model of a few layers drafts. Its layers attend to the tokens that the model has run by the model's "
+        "states of them, each layer to those after one layer of the model. They attend to drafted tokens by states of "
+        "their own. It drafts a chain, one token a call. The model verifies it in one step."
+    ),
+    paper="Tandem Transformers, Aishwarya et al. 2024, arXiv:2402.08644: with speculative decoding",
+    departures=(
+        "The model stays as it is, and the small one is trained from nothing; the paper trains both further.",
+        "A small model attends to no states of the token that it runs, but to those before it.",
+        "A threshold on the confidence ends a draft; the paper trains a router for that.",
+    ),
+    family=Family.HEADS,
+    drafter="eagle",
+    topology="chain",
+    length="confidence",
+    plan=partial(plan_chain, "tandem"),
+    parameters=_CHAIN,
+    needs=("head",),
+    head="tandem",
+)
+
+
 def _plan_eagle3_lookup(values: Values, facts: Facts) -> MethodBlocks:
     check_match_rates(values["match_rates"])
     return plan_tree("eagle3", values, facts)

@@ -16,9 +16,12 @@ from specc.training import (
     fspad,
     guess_slots,
     hydra,
+    m2r2,
     medusa,
     peagle,
     recurrent_drafter,
+    s3d,
+    tandem,
 )
 from specc.training.course import Course
 
@@ -41,6 +44,10 @@ COURSES: Mapping[str, Course] = {
     "ppd": guess_slots.PPD,
     "hidden-transfer": guess_slots.HIDDEN_TRANSFER,
     "lexical-units": guess_slots.LEXICAL_UNITS,
+    "s3d": s3d.COURSE,
+    "speculative-streaming": guess_slots.SPECULATIVE_STREAMING,
+    "tandem": tandem.COURSE,
+    "m2r2": m2r2.COURSE,
 }
 
 

@@ -94,7 +94,9 @@ def train_draft(options: Options) -> DraftCard:
             alpha_before=round(sum(before) / len(before), 4),
             alpha=round(sum(after) / len(after), 4),
             acceptance=acceptance,
-            gain=predict_chains(size / whole, lambda drafted: drafted + 1, acceptance, options.costs),
+            gain=predict_chains(
+                lambda drafted: drafted * size / whole, lambda drafted: drafted + 1, acceptance, options.costs
+            ),
             machine=machine.describe(),
             seed=options.trainer.seed,
             torch=torch.__version__,

@@ -18,7 +18,8 @@ class Gain:
     Attributes:
         speedup: times as fast as plain decoding.
         drafted: the tokens of the chain that gives it.
-        step: the cost of one draft step, as a share of a decode. It is estimated by the bytes that both read.
+        step: the cost of the draft for each of its tokens, as a share of a decode. It is estimated by the bytes that
+            both read.
         useful: whether the speed-up reaches LEAST.
     """
 
@@ -40,17 +41,16 @@ def predict(head: Head, acceptance: Acceptance, costs: Mapping[int, float], para
     Returns:
         The gain of the best chain, or None if no cost is known.
     """
-    step = sum(parameter.numel() for parameter in head.parameters()) / parameters
-    return predict_chains(step, head.step_slots, acceptance, costs)
+    return predict_chains(lambda drafted: head.draft_cost(drafted, parameters), head.step_slots, acceptance, costs)
 
 
 def predict_chains(
-    step: float, slots: Callable[[int], int], acceptance: Acceptance, costs: Mapping[int, float]
+    draft: Callable[[int], float], slots: Callable[[int], int], acceptance: Acceptance, costs: Mapping[int, float]
 ) -> Gain | None:
-    """Predict the gain of chains by what a draft step costs.
+    """Predict the gain of chains by what a draft costs.
 
     Args:
-        step: the cost of a draft step, as a share of a decode.
+        draft: returns what a draft of so many tokens costs, as a share of a decode.
         slots: returns the slots of the step that verifies so many drafted tokens.
         acceptance: what the drafts reach on held-out text.
         costs: the cost of a step of the model by its slots, as a multiple of a decode.
@@ -59,14 +59,15 @@ def predict_chains(
         The gain of the best chain, or None if no cost is known.
     """
     options = [
-        (expected(acceptance, drafted) / (_cost(costs, slots(drafted)) + drafted * step), drafted)
+        (expected(acceptance, drafted) / (_cost(costs, slots(drafted)) + draft(drafted)), drafted)
         for drafted in range(1, min(CHAIN, len(acceptance.by_depth)) + 1)
         if max(costs, default=0) >= slots(drafted)
     ]
     if not options:
         return None
     speedup, drafted = max(options)
-    return Gain(speedup=round(speedup, 3), drafted=drafted, step=round(step, 4), useful=speedup >= LEAST)
+    step = round(draft(drafted) / drafted, 4)
+    return Gain(speedup=round(speedup, 3), drafted=drafted, step=step, useful=speedup >= LEAST)
 
 
 def verdict(gain: Gain | None, what: str) -> str:

@@ -29,9 +29,11 @@ from specc.training.lane_attention import ATTENTION
 from specc.training.shards import Recording
 from specc.training.states import layers_of
 from specc.training.teacher import Teacher
+from specc.training.unroll import later
 
 GUESSES = 3
 DEEP = 0.75  # share of the layers behind which pseudo hidden states begin; the paper's are deep, too
+RANK = 32  # of the product that makes the state of a stream
 TABLE_RATE = 12.0  # times the learning rate of layers, since an embedding has few numbers
 
 
@@ -39,7 +41,7 @@ def in_model(course: Course, model: PreTrainedModel) -> Course:
     """Return a course whose heads run in a model, which stays as it is."""
     model.requires_grad_(False)
     model.set_attn_implementation(ATTENTION)
-    return replace(course, unroll=partial(_unroll, model), start=partial(_start, model))
+    return replace(course, unroll=partial(_unroll, model), start=partial(begin, model))
 
 
 def unbound(*_: Any) -> Any:
@@ -53,11 +55,11 @@ def product(head: Head, depth: int, rows: Tensor) -> Tensor:
     return functional.linear(rows, head.product.to(rows.dtype))
 
 
-def _start(model: PreTrainedModel, head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
+def begin(model: PreTrainedModel, head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
     """Start near the mean of what enters the layers, so that the first updates see states of the usual size."""
     assert isinstance(head, SlotHead)
     with torch.no_grad():
-        _, states = _read(model, max(recordings, key=len).tokens[None], head.after)
+        _, states = read(model, max(recordings, key=len).tokens[None], head.after)
     head.begin(states.flatten(0, 1).float())
 
 
@@ -66,25 +68,22 @@ def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> lis
     assert isinstance(head, SlotHead)
     tokens = batch.tokens[:, :-1]
     with torch.no_grad():
-        cache, states = _read(model, tokens, head.after)
+        cache, states = read(model, tokens, head.after)
     starts = head.starts(states.float()).to(states.dtype)
-    rows = _run_slots(model, starts, cache, head.after)
-    return [
-        functional.pad(rows[:, :, depth], (0, 0, depth, 0))[:, : batch.slots] if depth else rows[:, :, 0]
-        for depth in range(min(steps, head.count))
-    ]
+    rows = run_slots(model, starts, cache, head.after)
+    return [later(rows[:, :, depth], depth) for depth in range(min(steps, head.count))]
 
 
-def _read(model: PreTrainedModel, tokens: Tensor, after: int | None) -> tuple[Any, Tensor]:
+def read(model: PreTrainedModel, tokens: Tensor, after: int | None) -> tuple[Any, Tensor]:
     """Run text [B, N]. Return its keys and values, and the states [B, N, D] where slots begin."""
     cache: Any = DynamicCache()
     states: list[Tensor] = []
-    with _at(model, after, states.append):
-        _backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True)
+    with at_layer(model, after, states.append):
+        backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True)
     return cache, states[0]
 
 
-def _run_slots(model: PreTrainedModel, starts: Tensor, cache: Any, after: int | None) -> Tensor:
+def run_slots(model: PreTrainedModel, starts: Tensor, cache: Any, after: int | None) -> Tensor:
     """Run slots behind tokens that have run. Return what the last product reads of them, [B, N, K, D].
 
     Args:
@@ -99,8 +98,8 @@ def _run_slots(model: PreTrainedModel, starts: Tensor, cache: Any, after: int | 
     )
     chain = (token[:, None] == token) & (number[:, None] >= number)
     visible = torch.cat([token[:, None] >= torch.arange(count), chain], 1)
-    with _at(model, after, lambda states: starts.flatten(1, 2)):
-        rows = _backbone(model)(
+    with at_layer(model, after, lambda states: starts.flatten(1, 2)):
+        rows = backbone(model)(
             input_ids=torch.zeros(lanes, count * guesses, dtype=torch.long),
             position_ids=(token + 1 + number)[None].expand(lanes, -1),
             attention_mask=visible[None, None].expand(lanes, 1, -1, -1),
@@ -111,13 +110,13 @@ def _run_slots(model: PreTrainedModel, starts: Tensor, cache: Any, after: int | 
     return result
 
 
-def _backbone(model: PreTrainedModel) -> Any:
+def backbone(model: PreTrainedModel) -> Any:
     """Return the model without its last product."""
     return model.base_model
 
 
 @contextmanager
-def _at(model: PreTrainedModel, after: int | None, change: Any) -> Iterator[None]:
+def at_layer(model: PreTrainedModel, after: int | None, change: Any) -> Iterator[None]:
     """Hand the states after a layer, or those that enter the first one, to a function. What it returns replaces them.
 
     Args:
@@ -177,3 +176,4 @@ def _course(architecture: str, rates: Mapping[str, float], depth: float | None =
 PPD = _course("ppd", {"table": TABLE_RATE})
 LEXICAL_UNITS = _course("lexical_units", {"table": TABLE_RATE}, shared=1)
 HIDDEN_TRANSFER = _course("hidden_transfer", {}, depth=DEEP)
+SPECULATIVE_STREAMING = _course("speculative_streaming", {"table": TABLE_RATE}, depth=DEEP, rank=RANK)

@@ -190,6 +190,7 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("retrieval-eagle", "max_matching_ngram_size", []),
     ("retrieval-eagle", "max_depth", []),
     ("guess-slots", "assistant_confidence_threshold", [0, 0.5]),
+    ("mask-tokens", "assistant_confidence_threshold", [0, 0.5]),
     ("trigram-search", "vocab_size", [128]),
     ("pearl", "num_speculative_tokens", []),
     ("short-context", "context_tokens", [128]),

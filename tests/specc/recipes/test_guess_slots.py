@@ -6,13 +6,19 @@ from typing import Any
 
 import pytest
 
-from specc.recipes.entry import Facts, HeadFacts, MethodBlocks
-from specc.recipes.guess_slots import HIDDEN_TRANSFER, LEXICAL_UNITS, LEXICAL_UNITS_UNVERIFIED, PPD
+from specc.recipes.entry import Facts, HeadFacts, Method, MethodBlocks
+from specc.recipes.guess_slots import (
+    HIDDEN_TRANSFER,
+    LEXICAL_UNITS,
+    LEXICAL_UNITS_UNVERIFIED,
+    PPD,
+    SPECULATIVE_STREAMING,
+)
 from specc.runtime.block import GuessTree
 from specc.runtime.errors import RecipeError
 
 HEAD = HeadFacts(stack=3, recurrent=False, attends=False, in_model=True)
-NAMES = ("ppd", "hidden_transfer", "lexical_units")
+NAMES = ("ppd", "hidden_transfer", "lexical_units", "speculative_streaming")
 FACTS = Facts(layers=8, vocab_size=500, heads={**dict.fromkeys(NAMES, HEAD), "medusa": HeadFacts()})
 
 
@@ -55,8 +61,10 @@ def test_lexical_units_are_chains_of_as_many_tokens_as_were_guessed() -> None:
     assert lossy.arguments == {"assistant_confidence_threshold": 0.7}
 
 
-def test_hidden_transfer_has_all_guesses_behind_all_tokens() -> None:
-    blocks = HIDDEN_TRANSFER.plan(HIDDEN_TRANSFER.settle({"num_speculative_tokens": 4}), FACTS)
+@pytest.mark.parametrize("method", [HIDDEN_TRANSFER, SPECULATIVE_STREAMING], ids=lambda method: method.name)
+def test_slots_that_begin_in_deep_layers_stand_behind_all_tokens(method: Method) -> None:
+    blocks = method.plan(method.settle({"num_speculative_tokens": 4}), FACTS)
+    assert {tree.head for tree in trees(blocks)} == {method.head}
     assert all({len(slots) for slots in tree.guesses} == {3} for tree in trees(blocks))
     assert [tree.tokens for tree in trees(blocks)] == [1, 5, 5, 5]
 

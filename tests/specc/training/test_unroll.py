@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torch
 STEPS = 4
 
 
-@pytest.mark.parametrize("architecture", ["eagle3", "eagle", "mtp", "adaeagle", "fspad"])
+@pytest.mark.parametrize("architecture", ["eagle3", "eagle", "mtp", "adaeagle", "fspad", "tandem"])
 def test_each_depth_has_the_logits_of_a_draft_from_its_root(architecture: str) -> None:
     """Row i at depth k is slot i of a call whose last k slots stand on the head's own states."""
     module, course = head(architecture), COURSES[architecture]

@@ -1,0 +1,99 @@
+"""A small model that attends to the states of a large one (Tandem Transformers, Aishwarya et al., arXiv:2402.08644).
+
+The model that is decoded is the large one. The head is the small one: some decoder layers with a vocabulary of their
+own. The keys and values of a token that the model has run are made from the model's states of that token: each layer of
+the head reads those after one layer of the model, through a product. Tokens that the model has not run yet, those of
+the draft, have keys and values from the head's own residual stream.
+
+It departs from the paper in these points:
+
+1. The model stays as it is, and the head is trained; the paper trains both.
+2. A product takes the place of the paper's feed-forward layer between the two.
+3. A token does not attend to itself, but to those before it. What it says is in its residual stream.
+
+B  sequences, one in an engine      N  slots      T  taps, and layers of the head      d  the model's hidden size
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from specc.heads.head import HeadConfig, linear, rms_norm
+from specc.heads.layer import Attend, Layer
+from specc.heads.layer_head import STREAM, LayerHead
+
+
+class TandemLayer(Layer):
+    """A decoder layer whose queries read the residual stream, and whose keys and values read other states.
+
+    Args:
+        config: see `Layer`.
+        index: see `Layer`.
+    """
+
+    def __init__(self, config: HeadConfig, index: int) -> None:
+        super().__init__(config, index, wide=False)
+        self.source_norm = nn.Parameter(torch.ones(config.target.hidden_size))
+
+    def forward(self, token: Tensor, x: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
+        """Run the layer. See `Layer`, but for `token`.
+
+        Args:
+            token: [B, N, d]: the states of the tokens before, from which keys and values are made.
+            x: [B, N, d]: the residual stream.
+            position_ids: [B, N].
+            attend: attention among the slots, and to those before.
+        """
+        read = rms_norm(x, self.state_norm, self.eps)
+        return self.add(x, read, rms_norm(token, self.source_norm, self.eps), position_ids, attend)
+
+
+class Tandem(LayerHead):
+    """A recurrent head whose state of a token is what its layers make keys and values from, [B, N, T * d].
+
+    Args:
+        config: its settings are those of `LayerHead`. It has as many layers as taps.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config, wide=False, input_norm=True, own_product=True, next_state=STREAM)
+        size = config.target.hidden_size
+        self.layers = nn.ModuleList([TandemLayer(config, index) for index in range(len(config.taps))])
+        self.projections = nn.ModuleList([linear(size, size) for _ in config.taps])
+
+    @property
+    def state_size(self) -> int:
+        return len(self.taps) * self.config.target.hidden_size
+
+    def fuse(self, taps: Tensor) -> Tensor:
+        parts = taps.chunk(len(self.taps), -1)
+        pairs = zip(self.projections, parts, strict=True)
+        return torch.cat([project(rms_norm(part, None, self.eps)) for project, part in pairs], -1)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
+        attention = [layer.attend for layer in self.decoder_layers()]
+        x, own = self.run_tandem(input_ids, position_ids, state, attention)
+        return {"logits": self.logits(x), "state": own}
+
+    def run_tandem(
+        self, input_ids: Tensor, position_ids: Tensor, state: Tensor, attention: list[Attend]
+    ) -> tuple[Tensor, Tensor]:
+        """Run the layers.
+
+        Args:
+            input_ids: see `forward`.
+            position_ids: see `forward`.
+            state: see `forward`.
+            attention: that of each layer. The trainer has its own, which lets drafts stand on drafts.
+
+        Returns:
+            The residual stream behind the layers [B, N, d], and the head's own states of these tokens [B, N, T * d].
+        """
+        embeddings, _ = self.inputs(input_ids, state)
+        x, own = rms_norm(embeddings, None, self.eps), []
+        sources = state.chunk(len(self.taps), -1)
+        for layer, source, attend in zip(self.decoder_layers(), sources, attention, strict=True):
+            own.append(x)
+            x = layer(source, x, position_ids, attend)
+        return x, torch.cat(own, -1)

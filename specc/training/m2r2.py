@@ -1,0 +1,120 @@
+"""Train a residual stream that runs ahead of the model's own (see `specc.heads.m2r2`).
+
+The model stays as it is. It runs on recorded text, and the second stream is compared with its states R times as deep.
+The last comparison is that of all heads, by probabilities.
+
+B  sequences      N  tokens of a sequence      D  hidden size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from specc.heads import Head
+from specc.heads.m2r2 import M2R2
+from specc.runtime.errors import HeadError
+from specc.training.batches import Batch
+from specc.training.course import Course
+from specc.training.guess_slots import at_layer, backbone, product, unbound
+from specc.training.lane_attention import ATTENTION
+from specc.training.shards import Recording
+from specc.training.states import layers_of, tapped
+from specc.training.teacher import Teacher
+
+RATE = 4  # R: how many layers of the model the second stream passes in one
+RANK = 8  # The hidden size divided by it is the rank of the adapters.
+
+
+def taps_of(layers: int) -> tuple[int, ...]:
+    """Return the first layers, so many that the last of them can be near the model's last.
+
+    Raises:
+        HeadError: the model has one layer.
+    """
+    if layers < 2:
+        raise HeadError(f"the model has {layers} layer, and M2R2 leaves some out; train it for a model of 2 or more")
+    return tuple(range(max(1, layers // RATE)))
+
+
+def settings(config: Any) -> dict[str, float]:
+    """Return the settings for a model."""
+    return {
+        "rank": max(1, config.hidden_size // RANK),
+        "eps": float(getattr(config, "rms_norm_eps", 1e-6)),
+    }
+
+
+def deeper(head: Head) -> tuple[int, ...]:
+    """Return for each of the head's layers the layer of the model whose states its stream is to be near."""
+    rate = head.config.target.layers // len(head.taps)
+    return tuple(rate * (tap + 1) - 1 for tap in head.taps)
+
+
+class _Run:
+    """The run of a model that a head is a part of.
+
+    Attributes:
+        model: the model.
+        distance: how far the second stream was from the model's, after the last call of `unroll`.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self.distance = model, torch.zeros(())
+
+    def unroll(self, head: Head, batch: Batch, steps: int) -> list[Tensor]:
+        """Return what the last product reads of the second stream, [B, N, D], at each depth.
+
+        The depths are equal: if the tokens of a draft are right, its rows of the first layers are the model's own.
+        """
+        assert isinstance(head, M2R2)
+        taps, deep = head.taps, deeper(head)
+        fast: list[Tensor] = []
+
+        def leave(states: Tensor) -> Tensor:
+            fast.extend(head.accelerated(torch.cat([values[tap] for tap in taps], -1).float()))
+            return fast[-1].to(states.dtype)
+
+        last = len(layers_of(self.model)) - 1
+        with tapped(self.model, (*taps, *deep)) as values, at_layer(self.model, last, leave):
+            rows: Tensor = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        near = [1 - functional.cosine_similarity(a, values[b].float(), -1) for a, b in zip(fast, deep, strict=True)]
+        self.distance = torch.stack([each[batch.valid].mean() for each in near]).mean()
+        return [rows[:, 1:]] * steps
+
+    def besides(self, head: Head, batch: Batch, features: list[Tensor]) -> Tensor:
+        """Return how far the second stream is from the model's."""
+        return self.distance
+
+
+def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
+    """Start as the model's own stream."""
+    assert isinstance(head, M2R2)
+    head.begin()
+
+
+def in_model(course: Course, model: PreTrainedModel) -> Course:
+    """Return the course whose heads run in a model, which stays as it is."""
+    model.requires_grad_(False)
+    model.set_attn_implementation(ATTENTION)
+    run = _Run(model)
+    return replace(course, unroll=run.unroll, besides=run.besides)
+
+
+COURSE = Course(
+    architecture="m2r2",
+    taps=taps_of,
+    settings=settings,
+    start=start,
+    unroll=unbound,
+    product=product,
+    steps=1,
+    recurrent=True,
+    in_model=in_model,
+)

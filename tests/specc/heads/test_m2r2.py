@@ -1,0 +1,40 @@
+"""The second stream of M2R2."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_head import LAYERS, SIZE, head
+
+from specc.heads.m2r2 import M2R2
+from specc.runtime.block import Layers
+
+pytestmark = pytest.mark.torch
+STATES = torch.randn(1, 5, 2 * SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def test_fresh_adapters_leave_the_models_own_stream() -> None:
+    module = head("m2r2")
+    assert isinstance(module, M2R2)
+    module.begin()
+    for ours, theirs in zip(module.accelerated(STATES), STATES.chunk(2, -1), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_an_adapter_adds_stays_in_the_stream() -> None:
+    """What the second layer adds is added to the faster stream."""
+    module = head("m2r2")
+    assert isinstance(module, M2R2)
+    last = module.up[1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.zeros_(last.weight)
+    (first, second), (slow, slower) = module.accelerated(STATES), STATES.chunk(2, -1)
+    assert float((first - slow).detach().abs().max()) > 0.1
+    torch.testing.assert_close(second, first + slower - slow)
+    torch.testing.assert_close(module.bridge(STATES), second)
+
+
+def test_drafts_run_the_first_layers_and_cost_as_much_for_each_token() -> None:
+    module = head("m2r2")
+    assert isinstance(module, M2R2) and module.draft_layers == Layers(exit_after=2, bridge="m2r2")
+    assert module.draft_cost(4, 10**9) == pytest.approx(4 * 2 / LAYERS, abs=1e-4)

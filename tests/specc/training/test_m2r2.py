@@ -1,0 +1,102 @@
+"""M2R2's training: what it runs is what a draft runs."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+from families import tiny
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from specc.heads import HeadConfig, build_head
+from specc.heads.m2r2 import M2R2
+from specc.runtime.errors import HeadError
+from specc.training.batches import Batch
+from specc.training.course import Course
+from specc.training.m2r2 import COURSE, deeper, taps_of
+from specc.training.states import layers_of
+from specc.training.teacher import teacher_of
+
+pytestmark = pytest.mark.torch
+TOKENS = torch.randint(1, 100, (2, 8), generator=torch.Generator().manual_seed(2))
+
+
+@cache
+def model() -> PreTrainedModel:
+    target: PreTrainedModel = tiny("llama").eval()
+    return target
+
+
+@cache
+def course() -> Course:
+    assert COURSE.in_model is not None
+    return COURSE.in_model(COURSE, model())
+
+
+@cache
+def head() -> M2R2:
+    teacher = teacher_of(model(), "tiny")
+    torch.manual_seed(0)
+    built = build_head(
+        HeadConfig(
+            architecture="m2r2",
+            target=teacher.target,
+            taps=(0, 1),
+            draft_vocab_size=teacher.target.vocab_size,
+            settings=COURSE.settings(teacher.config),
+        )
+    )
+    assert isinstance(built, M2R2)
+    for parameter in built.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    built.attach(teacher.embedding, teacher.product)
+    return built
+
+
+def batch() -> Batch:
+    states = torch.zeros(*TOKENS.shape, 1)
+    return Batch(tokens=TOKENS, states=states, final=states, valid=torch.ones_like(TOKENS, dtype=torch.bool))
+
+
+def test_each_depth_is_what_the_models_norm_and_product_say_of_the_second_stream() -> None:
+    states: list[Tensor] = []
+
+    def keep(module: nn.Module, args: object, output: Tensor) -> None:
+        states.append(output)
+
+    def leave(module: nn.Module, args: object, output: Tensor) -> Tensor:
+        return head().bridge(torch.cat(states, -1))
+
+    layers = layers_of(model())
+    hooks = [layers[0].register_forward_hook(keep), layers[1].register_forward_hook(keep)]
+    hooks.append(layers[2].register_forward_hook(leave))
+    truth = model()(input_ids=TOKENS).logits[:, 1:].detach()
+    for hook in hooks:
+        hook.remove()
+    for depth, rows in enumerate(course().unroll(head(), batch(), 2)):
+        torch.testing.assert_close(course().product(head(), depth, rows.detach()), truth, atol=1e-4, rtol=1e-4)
+
+
+def test_the_adapters_are_trained_to_come_near_deeper_states_and_the_model_is_not() -> None:
+    features = course().unroll(head(), batch(), 1)
+    assert course().besides is not None
+    course().besides(head(), batch(), features).backward()  # type: ignore[misc]  # it was checked one line above
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in head().parameters())
+    assert all(parameter.grad is None for parameter in model().parameters())
+
+
+@pytest.mark.parametrize(("layers", "taps"), [(2, 1), (3, 1), (12, 3), (30, 7)])
+def test_a_quarter_of_the_layers_draft_and_the_last_one_comes_near_the_end(layers: int, taps: int) -> None:
+    first = taps_of(layers)
+    assert first == tuple(range(taps))
+    stub = SimpleNamespace(taps=first, config=SimpleNamespace(target=SimpleNamespace(layers=layers)))
+    rate = layers // taps
+    assert deeper(stub) == tuple(range(rate - 1, rate * taps, rate))  # type: ignore[arg-type]
+
+
+def test_a_model_of_one_layer_is_refused() -> None:
+    with pytest.raises(HeadError, match="the model has 1 layer, and M2R2 leaves some out"):
+        taps_of(1)
