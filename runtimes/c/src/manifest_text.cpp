@@ -29,9 +29,9 @@ const Names kTensor = {"name", "dtype", "shape"};
 const Names kPass = {"name", "changed", "nodes_before", "nodes_after", "seconds", "note"};
 const Names kCache = {"capacity", "layers", "dtype"};
 const Names kFile = {"bytes", "sha256"};
-const Names kBlock = {"topology", "outputs", "layers", "last_row", "weights", "model", "cache", "lanes", "inputs", "quantized_group"};
+const Names kBlock = {"topology", "outputs", "layers", "last_row", "weights", "model", "cache", "lanes", "inputs", "quantized_group", "quantized_bits"};
 const Names kTopology = {"parents", "slots", "span", "tokens", "head"};
-const Names kLayers = {"skip_attention", "skip_mlp", "exit_after", "start_after", "parallel_group"};
+const Names kLayers = {"skip_attention", "skip_mlp", "exit_after", "start_after", "parallel_group", "bridge"};
 const Names kInvariance = {"backend", "holds", "difference", "changed", "tokens", "slots", "slots_agree"};
 const Names kRecipe = {"name", "drafter", "verify", "acceptance", "lossless", "engines", "parameters", "rule_parameters", "drafter_version",
                        "acceptance_version"};
