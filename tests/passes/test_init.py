@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 from expecttest import assert_expected_inline
-from families import FAMILIES, POSITIONS
+from families import FAMILIES, NEAR_ANOTHER, POSITIONS
 from graphs import EIGHT, captured, logits, operators, prepared, truth
 from small_graphs import Layers as Stack
 from small_graphs import hidden_states, small
@@ -248,7 +248,10 @@ def test_preparation_keeps_the_logits(family: str) -> None:
 UNFUSED = {"FuseRotary": {"gpt_oss", "deepseek_v3"}, "FuseRMSNorm": set()}
 
 
-@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow) if "-" in f else f for f in FAMILIES])
+SLOW = {family for family in FAMILIES if "-" in family} | NEAR_ANOTHER
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow) if f in SLOW else f for f in FAMILIES])
 def test_a_family_gives_a_warning_only_where_a_rotation_or_norm_stays(family: str) -> None:
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")

@@ -192,7 +192,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path)
     def little() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain")
+    argv = command("compile", model, "-o", tmp_path / "m.specc", "--recipe", "plain", "--golden-tokens", 2)
     result = subprocess.run(argv, capture_output=True, text=True, preexec_fn=little)
     assert result.returncode == 2
     assert result.stdout == ""

@@ -101,8 +101,13 @@ def test_a_file_of_one_width_pads_its_lanes(family: str, options: Options, tmp_p
         rig.check(widths)
 
 
-@pytest.mark.parametrize("options", [FAST, PORTABLE], ids=["fast", "portable"])
-@pytest.mark.parametrize("topology", [DEEP, Parents(DEEP.slots), Frontier(DEEP.slots, DEEP.slots + 4)])
+TREES = (DEEP, Parents(DEEP.slots), Frontier(DEEP.slots, DEEP.slots + 4))
+PORTABLE_LATER = [pytest.param(topology, PORTABLE, marks=pytest.mark.slow) for topology in TREES[1:]]  # 4 s each
+
+
+@pytest.mark.parametrize(
+    ("topology", "options"), [*((topology, FAST) for topology in TREES), (DEEP, PORTABLE), *PORTABLE_LATER]
+)
 @pytest.mark.parametrize("family", ["llama", pytest.param("gemma2", marks=pytest.mark.slow)])
 def test_a_tree_in_a_lane_has_the_bits_that_it_has_alone(
     family: str, topology: Tree | Parents | Frontier, options: Options, tmp_path: Path
