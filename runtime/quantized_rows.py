@@ -98,12 +98,12 @@ class QuantizedRows:
         if self.count < due:
             old, groups = slice(self.count, due), slice(self.count // group, due // group)
             for start, (axis, arrays) in enumerate(self._parts):
-                rows = self._rows[start::2, :, old]
-                codes, scales, least = rounded(rows, group, axis)
+                exact = self._rows[start::2, :, old]
+                codes, scales, least = rounded(exact, group, axis)
                 arrays["codes"][:, :, old] = codes
                 arrays["scales"][:, :, groups], arrays["least"][:, :, groups] = scales, least
                 if LOWER in arrays:
-                    arrays[LOWER][:, :, old] = lower_halves(rows, codes, scales, least)
+                    arrays[LOWER][:, :, old] = lower_halves(exact, codes, scales, least)
             self.count = due
         return self.count
 

@@ -103,7 +103,7 @@ class HostKV(Rows):
                 copy.rewind(rows)
         return rows
 
-    def add_copy(self, group: int, bits: int) -> dict[str, ort.OrtValue]:
+    def add_copy(self, group: int, bits: int = 4) -> dict[str, ort.OrtValue]:
         """Keep a copy in 4 bits beside the rows, or in 8, and return its tensors by names such as 0.key.codes.
 
         Args:

@@ -33,7 +33,7 @@ class Reasoning(NamedTuple):
 
 def reason(prompt: list[int], **values: Any) -> Reasoning:
     """Decode until the answer begins."""
-    options = {"reasoning_steps": STEPS, "answer_tokens": ANSWER, "confidence_threshold": 0.0} | values
+    options: dict[str, Any] = {"reasoning_steps": STEPS, "answer_tokens": ANSWER, "confidence_threshold": 0.0} | values
     decoder = World(VOCABULARY).method("fastcot", **options)
     seq = Sequence(list(prompt), decoder.world.caches)
     decoder.world.prefill.extend(seq.cache, prompt[:-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from toys import LAYERS, VOCABULARY, Circle, Decoder, ToyKV, World, corpus, prompts, propose, write_corpus
@@ -85,7 +86,8 @@ def leaves(tree: Tree) -> list[list[int]]:
 
 @SEARCHES
 def test_no_more_is_drafted_than_the_nodes_and_the_room_allow(iterations: int) -> None:
-    rng, options = Random(0), {"search_iterations": iterations}
+    rng = Random(0)
+    options: dict[str, Any] = {"search_iterations": iterations}
     text = [rng.randrange(3) for _ in range(200)]
     assert propose(TrigramSearch(7, **options).open(sequence(text))).tree.slots == 8
     assert propose(TrigramSearch(60, **options).open(sequence(text, limit=len(text) + 3))).tree.depth.max() == 2
@@ -116,7 +118,7 @@ def test_the_nodes_of_the_most_probable_texts_are_drafted(branching: int) -> Non
             if levels > 1:
                 visit(b, token, chance * probability, levels - 1)
 
-    visit(*text[-2:], 1.0, 4)
+    visit(text[-2], text[-1], 1.0, 4)
     draft = likeliest(table, text, 3, 50, 23)
     drafted = [1.0]
     for slot in range(1, draft.tree.slots):
