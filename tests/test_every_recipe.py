@@ -35,11 +35,11 @@ def test_every_lossless_recipe_is_identical_to_the_original_model(model: Path, t
         dtype="fp32",
     )
     compile_quickly(options)
-    with specc.load(options.output) as runner:
-        cases = golden.read_cases(runner.bundle.file(golden.FILE))
+    with specc.load(options.output) as session:
+        cases = golden.read_cases(session.bundle.file(golden.FILE))
         lossless = [name for name in recipes if METHODS[name].lossless]
-        tolerance = runner.bundle.manifest.near_tie_tolerance
-        results = golden.replay(runner.conversation, cases, lossless, tolerance)
+        tolerance = session.bundle.manifest.near_tie_tolerance
+        results = golden.replay(session.conversation, cases, lossless, tolerance)
     assert len(results) == len(PROMPTS) * len(lossless) > 90
     assert [result for result in results if result.verdict != "identical"] == []
     drafting = {result.recipe for result in results if result.mean_acceptance_length > 1}
