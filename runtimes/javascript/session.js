@@ -105,15 +105,13 @@ export class Session {
   }
 
   /**
-   * Loads what a recipe needs, so that its first step does not.
+   * Chooses a recipe, and loads what its first token needs. Other engines are loaded after that token.
    * @param {string} [name]
    * @returns {Promise<{ recipe: import("./bundle.js").Recipe, note: string | null }>}
    */
   async prepare(name) {
     const choice = choose(this.model.bundle, this.model.runtime, name);
     await this.#engine("decode");
-    for (const engine of choice.recipe.verify) await this.#engine(engine);
-    await this.#drafter(choice.recipe);
     return choice;
   }
 
@@ -154,13 +152,14 @@ export class Session {
    */
   async *#decode(prompt, end, ends, name) {
     const { recipe, note } = await this.prepare(name);
-    const drafting = (await this.#drafter(recipe)).open();
     const stats = { recipe: recipe.name, note, newTokens: 0, drafts: 0, drafted: 0, accepted: 0, targetCalls: 0 };
     let start = performance.now();
     const text = [...prompt];
     /** @type {Step} */
     let step = await this.#prefill(prompt);
     const prefillSeconds = (performance.now() - start) / 1000;
+    /** @type {import("./drafters.js").Drafting | undefined} */
+    let drafting;
     start = performance.now();
     for (;;) {
       const last = step.tokens.findIndex((token) => ends.has(token));
@@ -171,6 +170,11 @@ export class Session {
       yield { ...step, tokens: fresh };
       start += performance.now() - pause;
       if (last >= 0 || text.length === end) break;
+      if (!drafting) {
+        drafting = (await this.#drafter(recipe)).open();
+        for (const engine of recipe.verify) await this.#engine(engine);
+        start = performance.now(); // To load engines is no part of a step.
+      }
       step = await this.#step(recipe, drafting, text, end - text.length - 1);
       stats.targetCalls++;
       const drafted = /** @type {Draft} */ (step.draft).tokens.length - 1;

@@ -46,7 +46,7 @@ let current = "";
 let runs = 0;
 
 /** @type {Record<string, (message: any) => void>} */
-const ACTIONS = { progress: showProgress, ready, step, end, error };
+const ACTIONS = { progress: showProgress, ready, kept, step, end, error };
 worker.addEventListener("message", ({ data }) => ACTIONS[data.type](data));
 worker.addEventListener("error", (event) => error({ message: event.message || "this browser cannot run the worker; use a newer one" }));
 
@@ -57,7 +57,8 @@ const url = parameters.get("bundle");
 if (url) {
   say("Reading the bundle …");
   const name = parameters.get("recipe") ?? undefined;
-  worker.postMessage({ type: "open", url, threads: number("threads"), context: number("context"), recipe: name });
+  const options = { threads: number("threads"), context: number("context"), runs: parameters.has("run") };
+  worker.postMessage({ type: "open", url, recipe: name, ...options });
 } else {
   error({ message: "no bundle is named; add ?bundle=URL to this page's address" });
 }
@@ -103,6 +104,11 @@ function ready({ source, recipes, recipe: name, note, lacking, context, samples 
   say(`Ready: ${recipes.length} of ${recipes.length + lacking.length} recipes run here`);
   recipe.disabled = run.disabled = false;
   if (parameters.has("run")) start();
+}
+
+/** Marks that the next visit finds the files in the cache. */
+function kept() {
+  document.body.dataset.kept = "";
 }
 
 function start() {

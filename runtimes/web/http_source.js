@@ -7,6 +7,9 @@ const DIGEST = "sha256"; // the parameter of a URL under which a file is kept
 
 /** A bundle's files behind a URL. */
 export class HttpSource {
+  /** @type {(() => Promise<void>)[]} */
+  #keepers = []; // each writes a file that was read to the cache
+
   /** @param {string} url of the bundle's folder. */
   constructor(url) {
     this.base = new URL(url.endsWith("/") ? url : `${url}/`, globalThis.location?.href);
@@ -28,8 +31,13 @@ export class HttpSource {
     const kept = await cache?.match(key);
     // A download of the file that was cut, or that is old, gives other bytes; what is kept has the digest that the key says.
     const content = await receive(url, kept ?? (await get(url, "no-store")), expected.bytes, progress);
-    if (!kept && cache && content.length === expected.bytes) await keep(cache, key, content);
+    if (!kept && cache && content.length === expected.bytes) this.#keepers.push(() => keep(cache, key, content));
     return content;
+  }
+
+  /** Writes the files that were read to the cache. That takes time, so answers come first. */
+  async keep() {
+    for (const keeper of this.#keepers.splice(0)) await keeper();
   }
 
   /**
@@ -37,6 +45,7 @@ export class HttpSource {
    * @param {string} file
    */
   async forget(file) {
+    await this.keep();
     const cache = await openCache();
     await cache?.delete(new URL(file.split("/").map(encodeURIComponent).join("/"), this.base), { ignoreSearch: true });
   }
@@ -104,7 +113,7 @@ async function openCache() {
 }
 
 /**
- * Keeps a file, and drops what was kept of an older bundle at its URL.
+ * Writes a file to the cache, and drops what was kept of an older bundle at its URL.
  * @param {Cache} cache
  * @param {URL} key
  * @param {Uint8Array} content

@@ -36,17 +36,26 @@ export async function openModel(url, { threads = defaultThreads(), context, prog
     throw new SpeccError(`this page may not use ${threads} threads; serve it with the headers of serve.js, or give threads=1`);
   }
   const json = async (/** @type {URL} */ file) => (await fetch(file)).json();
-  const [schema, { version }, { default: factory }] = await Promise.all([
-    json(SCHEMA),
+  const source = new HttpSource(url);
+  const opening = json(SCHEMA).then((schema) => openBundle(source, validator(Validator, schema)));
+  // The weights come while the browser compiles ONNX Runtime.
+  opening.then((bundle) => fetchFirst(bundle, progress)).catch(() => {});
+  const [{ version }, { default: factory }] = await Promise.all([
     json(new URL("package.json", ONNXRUNTIME)),
     import(new URL("dist/ort-wasm-simd-threaded.mjs", ONNXRUNTIME).href),
   ]);
-  const source = new HttpSource(url);
-  const [runtime, bundle] = await Promise.all([
-    WasmRuntime.create({ factory, version, threads }),
-    openBundle(source, validator(Validator, schema)),
-  ]);
+  const [runtime, bundle] = await Promise.all([WasmRuntime.create({ factory, version, threads }), opening]);
   return new Model(bundle, runtime, { context, progress });
+}
+
+/**
+ * Begins to read the weights that the first token needs.
+ * @param {import("../javascript/bundle.js").Bundle} bundle
+ * @param {import("../javascript/engine.js").Progress} [progress]
+ */
+async function fetchFirst(bundle, progress) {
+  const file = bundle.engine("decode")?.weights;
+  if (file !== undefined) await bundle.weights(file, (bytes) => progress?.(file, bytes, bundle.files[file].bytes));
 }
 
 /**

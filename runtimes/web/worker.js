@@ -26,10 +26,10 @@ self.onmessage = async ({ data }) => {
 };
 
 /**
- * Opens a bundle, and loads what its default recipe needs.
- * @param {{ url: string, threads?: number, context?: number, recipe?: string }} message
+ * Opens a bundle, and loads what the first token needs. `runs`: a request follows at once.
+ * @param {{ url: string, threads?: number, context?: number, recipe?: string, runs: boolean }} message
  */
-async function open({ url, threads, context, recipe: name }) {
+async function open({ url, threads, context, recipe: name, runs }) {
   const progress = (/** @type {string} */ file, /** @type {number} */ bytes, /** @type {number} */ ofBytes) =>
     self.postMessage({ type: "progress", file, bytes, ofBytes });
   model = await openModel(url, { threads, context, progress });
@@ -48,6 +48,7 @@ async function open({ url, threads, context, recipe: name }) {
     note: choice.note,
     lacking: others.map((recipe) => `${recipe.name} needs ${lacking(bundle, recipe, runtime)}`),
   });
+  if (!runs) await keepFiles();
 }
 
 /**
@@ -64,7 +65,7 @@ async function generate({ prompt, recipe, maxNewTokens }) {
     const { done, value } = await steps.next();
     if (done) {
       self.postMessage({ type: "end", stats: value, tail: writer.end(), promptTokens: ids.length });
-      return;
+      return await keepFiles();
     }
     const { tokens, draft, path, engine } = value;
     // The accepted tokens and the target's own are written apart, since the page shows which is which.
@@ -76,9 +77,15 @@ async function generate({ prompt, recipe, maxNewTokens }) {
     if (isStopped) {
       await steps.return(/** @type {any} */ (undefined));
       self.postMessage({ type: "end", stats: null, tail: writer.end(), promptTokens: ids.length });
-      return;
+      return await keepFiles();
     }
   }
+}
+
+/** Keeps what was read for the next visit. */
+async function keepFiles() {
+  await /** @type {import("./http_source.js").HttpSource} */ (model.bundle.source).keep();
+  self.postMessage({ type: "kept" });
 }
 
 const { port1, port2 } = new MessageChannel();

@@ -51,6 +51,15 @@ test("an engine of any width runs as many slots as a draft has", async () => {
   assert.deepEqual(runtime.calls.slice(0, 2).map((call) => [call.width, call.past]), [[8, 0], [3, 8]]);
 });
 
+test("the first token waits for no engine of a draft", async () => {
+  const runtime = new ToyRuntime();
+  const steps = new Model(toyBundle({ open: true }), runtime).session().steps(PROMPT, { recipe: "cascade", maxNewTokens: 9 });
+  await steps.next();
+  assert.deepEqual(runtime.loads, ["decode"]);
+  await steps.next();
+  assert.deepEqual(runtime.loads.toSorted(), ["decode", "draft", "verify-3", "verify-6"]);
+});
+
 test("rows of a prompt that begins alike are used again", async () => {
   const runtime = new ToyRuntime();
   const session = new Model(toyBundle(), runtime).session();

@@ -22,6 +22,7 @@ export class ToyRuntime {
   name = "toy";
   version = "1.30.0";
   calls = [];
+  loads = [];
 
   tensor(dtype, shape) {
     const count = shape.reduce((a, b) => a * b, 1);
@@ -31,6 +32,7 @@ export class ToyRuntime {
 
   async load(bundle, spec) {
     const runtime = this;
+    this.loads.push(spec.name);
     return {
       dimensions: (name) => spec.inputs.find((input) => input.name === name).shape.map((size, axis) => {
         if (spec.open && name === "input_ids" && axis === 1) return "slots";

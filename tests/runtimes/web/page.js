@@ -81,10 +81,25 @@ const ACTIONS = {
     const asked = [];
     for (let i = 0; i < 2; i++) {
       const { page, requests } = await open(context, { bundle: "bundle", threads: 1 });
+      await page.waitForFunction(() => "kept" in document.body.dataset, null, { timeout: TIMEOUT });
       asked.push({ status: await text(page, "#status"), weights: requests.filter((url) => url.includes("weights")).length });
       await page.close();
     }
     return asked;
+  },
+
+  /** Opens the page, which decodes at once, and says after how many seconds its first token came; then with the files cached. */
+  async first() {
+    const context = await browser.newContext();
+    const seconds = [];
+    for (let i = 0; i < 2; i++) {
+      const page = await context.newPage();
+      await page.goto(`${server.url}/?bundle=bundle&run&compare=0&tokens=${tokens}`);
+      await page.waitForFunction(() => "firstToken" in document.body.dataset && "kept" in document.body.dataset, null, { timeout: TIMEOUT });
+      seconds.push(Number(await page.evaluate(() => document.body.dataset.firstToken)));
+      await page.close();
+    }
+    return seconds;
   },
 
   /** Opens a bundle that cannot be used, and another address without a bundle. */
