@@ -123,7 +123,8 @@ class SpeculativeStreams(SlotHead):
         self.table = nn.Parameter(0.02 * torch.randn(self.count, size))
 
     def starts(self, x: Tensor) -> Tensor:
-        return (x + self.up(self.down(x)))[:, :, None] + self.table
+        out: Tensor = (x + self.up(self.down(x)))[:, :, None] + self.table
+        return out
 
     @torch.no_grad()
     def begin(self, states: Tensor) -> None:

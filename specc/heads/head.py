@@ -204,6 +204,12 @@ def option(config: HeadConfig, name: str, default: float) -> float:
     return config.settings.get(name, default)
 
 
+def parts(x: Tensor, count: int) -> list[Tensor]:
+    """Return so many equal parts of the last axis. They are slices, which all backends have, unlike `chunk`."""
+    size = x.shape[-1] // count
+    return [x[..., size * number : size * (number + 1)] for number in range(count)]
+
+
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Divide by the root of the mean square of the last axis (Zhang & Sennrich 2019, arXiv:1910.07467).
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specc.heads.head import HeadConfig, linear, rms_norm, setting
+from specc.heads.head import HeadConfig, linear, parts, rms_norm, setting
 from specc.heads.in_model import InModelHead
 from specc.runtime.block import Layers
 
@@ -55,7 +55,7 @@ class M2R2(InModelHead):
         """
         streams: list[Tensor] = []
         before = fast = None
-        for slow, down, up in zip(states.chunk(len(self.taps), -1), self.down, self.up, strict=True):
+        for slow, down, up in zip(parts(states, len(self.taps)), self.down, self.up, strict=True):
             moved = slow if fast is None or before is None else fast + slow - before
             read = torch.cat([rms_norm(moved, None, self.eps), rms_norm(slow, None, self.eps)], -1)
             before, fast = slow, moved + up(functional.silu(down(read)))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from specc.heads.head import HeadConfig, linear, rms_norm
+from specc.heads.head import HeadConfig, linear, parts, rms_norm
 from specc.heads.layer import Attend, Layer
 from specc.heads.layer_head import STREAM, LayerHead
 
@@ -67,12 +67,11 @@ class Tandem(LayerHead):
         return len(self.taps) * self.config.target.hidden_size
 
     def fuse(self, taps: Tensor) -> Tensor:
-        parts = taps.chunk(len(self.taps), -1)
-        pairs = zip(self.projections, parts, strict=True)
+        pairs = zip(self.projections, parts(taps, len(self.taps)), strict=True)
         return torch.cat([project(rms_norm(part, None, self.eps)) for project, part in pairs], -1)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
-        attention = [layer.attend for layer in self.decoder_layers()]
+        attention: list[Attend] = [layer.attend for layer in self.decoder_layers()]
         x, own = self.run_tandem(input_ids, position_ids, state, attention)
         return {"logits": self.logits(x), "state": own}
 
@@ -92,7 +91,7 @@ class Tandem(LayerHead):
         """
         embeddings, _ = self.inputs(input_ids, state)
         x, own = rms_norm(embeddings, None, self.eps), []
-        sources = state.chunk(len(self.taps), -1)
+        sources = parts(state, len(self.taps))
         for layer, source, attend in zip(self.decoder_layers(), sources, attention, strict=True):
             own.append(x)
             x = layer(source, x, position_ids, attend)

@@ -56,7 +56,6 @@ OWN_TESTS = {
     46: "test_dynamic_depth_accepts_more_for_each_call_than_a_fixed_depth",
     48: "test_cape_proposes_more_tokens_where_the_draft_is_less_sure",
     54: "test_confident_guesses_kept_unverified_diverge_more_the_lower_the_threshold",
-    49: "test_a_small_model_is_right_more_often_if_it_reads_the_large_one",
     51: "test_ppd_has_the_state_of_the_accepted_tokens_guesses_and_predicts_the_tokens_of_a_step",
     53: "test_the_branch_that_tr_jacobi_retrieves_is_accepted_alone_on_text_that_repeats",
     55: "test_token_recycling_accepts_more_once_its_table_is_warm",
