@@ -23,6 +23,7 @@ RMS_NORM = torch.ops.specc.rms_norm.default
 ROTARY = torch.ops.specc.rotary.default
 DEQUANTIZED_ROWS = torch.ops.specc.dequantized_rows.default
 WRITE_ROWS = torch.ops.specc.write_rows.default
+ROWS_ATTENTION = torch.ops.specc.rows_attention.default
 ADD = aten.add.Tensor
 MUL = aten.mul.Tensor
 PANEL_LINEARS = (torch.ops.specc.panel_linear.default, torch.ops.specc.panel_quantized_linear.default)

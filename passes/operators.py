@@ -39,7 +39,7 @@ def attention(
     """
     rows = torch.arange(query.shape[2])
     visible = _near(rows[:, None] >= rows, rows, rows, window)
-    return _attend(query, key, value, visible, sinks, scale, softcap)
+    return attend(query, key, value, visible, sinks, scale, softcap)
 
 
 @attention.register_fake
@@ -104,7 +104,7 @@ def cached_attention(
     if mask.shape[1] == slots:
         rows[past:] = positions[0]
     visible = _near(visible, positions[0], rows, window)
-    out = _attend(query, keys[:, :, :total], values[:, :, :total], visible, sinks, scale, softcap)
+    out = attend(query, keys[:, :, :total], values[:, :, :total], visible, sinks, scale, softcap)
     return out, keys, values
 
 
@@ -209,7 +209,7 @@ def _near(visible: Tensor, positions: Tensor, rows: Tensor, window: int) -> Tens
     return visible & (positions[:, None] - rows < window) if window else visible
 
 
-def _attend(
+def attend(
     query: Tensor, key: Tensor, value: Tensor, visible: Tensor, sinks: Tensor | None, scale: float, softcap: float
 ) -> Tensor:
     """Compute attention under a mask `visible` [N, rows]."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from specc.runtime.quantized_rows import LOWER_MIDDLE, LOWER_STEPS
 
+from .operators import attend
+
 
 @torch.library.custom_op("specc::dequantized_rows", mutates_args=())
 def dequantized_rows(
@@ -60,3 +62,30 @@ def write_rows(past: Tensor, new: Tensor, past_len: Tensor) -> Tensor:
 @write_rows.register_fake
 def _(past: Tensor, new: Tensor, past_len: Tensor) -> Tensor:
     return torch.empty_like(past)
+
+
+@torch.library.custom_op("specc::rows_attention", mutates_args=())
+def rows_attention(
+    query: Tensor, past_key: Tensor, past_value: Tensor, rows: Tensor, positions: Tensor, scale: float
+) -> Tensor:
+    """Attend to rows of a cache that other blocks write. A slot sees the rows before its position, and one at least.
+
+    Args:
+        query: [1, H, N, D] float.
+        past_key: [1, G, C, D] float: the cache; each head serves H / G heads of queries.
+        past_value: [1, G, C, D] float.
+        rows: [1] int64: the number of rows in use. No slot sees one behind them, but for the first.
+        positions: [1, N] int64: the slots' positions.
+        scale: The factor of the scores.
+
+    Returns:
+        [1, H, N, D] float.
+    """
+    limits = positions[0].clamp(max=int(rows)).clamp(min=1)
+    visible = torch.arange(past_key.shape[2]) < limits[:, None]
+    return attend(query, past_key, past_value, visible, None, scale, 0.0)
+
+
+@rows_attention.register_fake
+def _(query: Tensor, past_key: Tensor, past_value: Tensor, rows: Tensor, positions: Tensor, scale: float) -> Tensor:
+    return torch.empty_like(query)

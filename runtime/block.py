@@ -16,7 +16,8 @@ STATE = "state:"
 WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
 HIDDEN = "hidden"  # The input of a block that starts after a layer.
 MIXTURE = "mixture"
-INPUTS = ("state", HIDDEN, MIXTURE)  # What a block can read in each slot besides a token.
+TARGET_ROWS = "target_rows"
+INPUTS = ("state", HIDDEN, MIXTURE, TARGET_ROWS)  # What a block can read besides tokens.
 MOST_LANES = 256
 MOST_GROUP = 1 << 16  # rows
 OUTPUT = re.compile(rf"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)|{STATE}[a-z][a-z0-9_]*|next_state")
@@ -149,7 +150,8 @@ class Block:
             lane after lane; each lane's slots have the topology.
         inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head; `hidden`,
             the states after a layer, in blocks that start there; `mixture`, which says how much the token of each slot
-            counts in this one, as slots may take sums of embeddings.
+            counts in this one, as slots may take sums of embeddings; `target_rows`, how many rows of the target a
+            block sees that reads these. Its own rows stand beside them, in the same store.
         quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 or 8
             bits, in groups of so many rows; see runtime/quantized_rows.py.
         quantized_bits: how many bits of these rows are read: 4, or 8 with their lower halves.
@@ -193,12 +195,19 @@ class Block:
             raise RecipeError(f"lanes is {self.lanes}; give 1 to {MOST_LANES}")
         if self.lanes > 1 and HIDDEN in self.inputs:
             raise RecipeError(f"a block of {self.lanes} lanes reads tokens; leave out start_after, or lanes")
+        if self.lanes > 1 and TARGET_ROWS in self.inputs:
+            raise RecipeError(f"a block of {self.lanes} lanes reads its own rows; leave out target_rows, or lanes")
         if self.lanes > 1 and self.quantized_group:
             raise RecipeError(f"a block of {self.lanes} lanes reads all rows as they are; leave out quantized_group")
         if self.lanes > 1 and isinstance(self.topology, GuessTree):
             raise RecipeError(f"a block of {self.lanes} lanes has tokens in all slots; leave out guesses, or lanes")
         if self.lanes > 1 and self.last_row:
             raise RecipeError(f"a block of {self.lanes} lanes returns all rows; leave out last_row, or lanes")
+
+    @property
+    def store(self) -> str:
+        """The name of the cache whose store has the block's rows: another one's if it reads that one's rows too."""
+        return "target" if TARGET_ROWS in self.inputs else self.cache
 
     @property
     def slots(self) -> int:

@@ -123,7 +123,7 @@ def draft_rows(engines: Iterable[Engine], tokens: Items[int]) -> dict[str, list[
         engines: the drafter's engines.
         tokens: the text. Its last token runs in any case.
     """
-    blocks = [engine.block for engine in engines if engine.block.cache != TARGET]
+    blocks = [engine.block for engine in engines if engine.block.store != TARGET]
     return {block.cache: (row_keys(tokens) if block.inputs else list(tokens))[:-1] for block in blocks}
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .block import Block, Frontier, Parents
+from .block import TARGET_ROWS, Block, Frontier, Parents
 from .call import Call, Growth, Pending, finish
 from .draft import Outputs
 from .errors import BackendError, RecipeError, SpeccError, first_line
@@ -114,6 +114,8 @@ class Engine:
         binding.past_len[0] = len(cache.tokens) + rows
         if binding.row is not None:
             binding.row[0] = len(tokens) - 1
+        if binding.target_rows is not None and cache.target is not None:
+            binding.target_rows[0] = len(cache.target.tokens)
         if inputs:
             for name, values in inputs.items():
                 binding.runner.inputs[name][0, : len(values)] = values
@@ -180,6 +182,7 @@ class _Binding:
         self.runner = runner
         self.input_ids, self.past_len = views["input_ids"], views["past_len"]
         self.row = views["row"] if block.last_row else None
+        self.target_rows = views[TARGET_ROWS] if TARGET_ROWS in block.inputs else None
         self.parents = views["parents"] if isinstance(block.topology, Parents) else None
         self.mask = views["mask"] if isinstance(block.topology, Frontier) else None
         self.depth = views["depth"] if isinstance(block.topology, Frontier) else None

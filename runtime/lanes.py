@@ -131,7 +131,7 @@ class Lanes:
         sources = {common_prefix(o.caches[name].tokens, tokens): o.caches[name] for o in others if name in o.caches}
         most = max(sources, default=0)
         if most >= rows + self.policy.min_copied_rows:
-            lane.caches[name].copy(sources[most], most)
+            lane.caches.copy_rows(name, sources[most], most)
 
     def give_back(self, lane: Lane) -> None:
         """Let others take a lane."""

@@ -274,7 +274,7 @@ def _uses(manifest: Manifest) -> Iterator[tuple[str, str, Container[str]]]:
         for file in (engine.file, engine.weights, engine.commit):
             if file:
                 yield f"engine {engine.name}, file", file, manifest.files
-        yield f"engine {engine.name}, cache", engine.block.cache, manifest.caches
+        yield f"engine {engine.name}, cache", engine.block.store, manifest.caches
     for recipe in manifest.recipes:
         for name in (*recipe.verify, *recipe.engines.values()):
             yield f"recipe {recipe.name}, engine", name, engines

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
-from .block import HIDDEN, MIXTURE, STATE, Frontier, Layers, Parents
+from .block import HIDDEN, MIXTURE, STATE, TARGET_ROWS, Frontier, Layers, Parents
 from .draft import STATES
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
@@ -115,7 +115,7 @@ def _check_engines(manifest: Manifest) -> None:
         if ("decode", backend) not in keys:
             raise BundleError(f"manifest: backend {backend} has no engine 'decode'; {AGAIN}")
     for engine in manifest.engines:
-        topology, cache = engine.block.topology, manifest.caches[engine.block.cache]
+        topology, cache = engine.block.topology, manifest.caches[engine.block.store]
         span = topology.span if isinstance(topology, Frontier) else MOST
         if not 1 <= topology.slots <= span <= MOST:
             slots = f"{topology.slots} slots, of a span of {span}"
@@ -236,8 +236,10 @@ def _inputs(engine: EngineSpec) -> Mapping[str, Expected]:
         shapes |= {"mask": (("bool",), (slots, block.topology.span)), "depth": (("int64",), (slots,))}
     if block.quantized_group:
         shapes[COUNT] = ("int64",), (1,)
+    if TARGET_ROWS in block.inputs:
+        shapes[TARGET_ROWS] = ("int64",), (1,)
     sizes = {MIXTURE: slots}
-    return shapes | {name: (FLOATS, (1, slots, sizes.get(name, ANY))) for name in block.inputs}
+    return {name: (FLOATS, (1, slots, sizes.get(name, ANY))) for name in block.inputs} | shapes
 
 
 def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, Expected]:
@@ -277,7 +279,7 @@ def _check_cached(engine: EngineSpec, tensor: Tensor, cache: CacheSpec) -> None:
     if kind not in ("key", "value") or not fits:
         raise BundleError(
             f"manifest: engine {engine.name}: {tensor.name!r} is {list(tensor.shape)}, which is not in cache "
-            f"{engine.block.cache}; {AGAIN}"
+            f"{engine.block.store}; {AGAIN}"
         )
 
 

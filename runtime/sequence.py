@@ -136,12 +136,17 @@ class Cache:
         store: the rows of keys and values.
         tokens: the token of each committed row.
         states: what trained heads read of each committed row, [capacity, size] by the name of the head.
+        target: the target's cache of the same text, whose rows some blocks read; None if this is the target's.
+        is_beside: whether the rows stand in the target's store, in layers of their own. Then they stay where they are,
+            since only calls of the target move and copy the rows of that store.
     """
 
-    def __init__(self, store: KVStore, tokens: Tokens[int] = ()) -> None:
+    def __init__(self, store: KVStore, tokens: Tokens[int] = (), target: Cache | None = None) -> None:
         self.store = store
         self.tokens = list(tokens)
         self.states: dict[str, np.ndarray] = {}
+        self.target = target
+        self.is_beside = target is not None and target.store is store
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -154,7 +159,9 @@ class Cache:
         """
         rows = len(self.tokens)
         if self.tokens != tokens[:rows]:
-            rows = self.store.rewind(common_prefix(self.tokens, tokens))
+            rows = common_prefix(self.tokens, tokens)
+            if not self.is_beside:
+                rows = self.store.rewind(rows)
             del self.tokens[rows:]
         return tokens[rows:]
 
@@ -168,6 +175,8 @@ class Cache:
         Returns:
             `rows`, or 0 if the store cannot copy from the other one. Then this cache is as it was.
         """
+        if self.is_beside:
+            return 0
         copied = self.store.copy(source.store, rows)
         if copied:
             self.tokens[:] = source.tokens[:copied]
@@ -184,7 +193,8 @@ class Cache:
             outputs: those of the run. The states among them are kept with the rows.
         """
         start = len(self.tokens)
-        self.store.commit(start, slots)
+        if not self.is_beside:
+            self.store.commit(start, slots)
         self.tokens += [tokens[slot] for slot in slots]
         if outputs is not None and outputs.states:
             for name, states in outputs.states.items():
@@ -213,8 +223,22 @@ class Caches(dict[str, Cache]):
         self._make_store = make_store
 
     def __missing__(self, name: str) -> Cache:
-        cache = self[name] = Cache(self._make_store(name))
+        target = None if name == TARGET else self[TARGET]
+        cache = self[name] = Cache(self._make_store(name), target=target)
         return cache
+
+    def copy_rows(self, name: str, source: Cache, rows: int) -> None:
+        """Replace all rows of a cache by the first ones of another text's.
+
+        Args:
+            name: the cache.
+            source: the other text's cache of that name.
+            rows: how many rows to copy, at most as many as it has.
+        """
+        if self[name].copy(source, rows):
+            for cache in self.values():
+                if cache.is_beside and cache.target is self[name]:
+                    cache.tokens.clear()  # The copy has replaced the rows of the whole store.
 
 
 @dataclass

@@ -25,7 +25,7 @@ from specc.training.trainer import Trainer, TrainerOptions
 
 DEMO = Path(__file__).parents[1] / "examples" / "pycode-10m"
 FILES = ("argparse.py", "ast.py", "calendar.py", "difflib.py", "inspect.py", "optparse.py", "tarfile.py", "typing.py")
-TAPS = (2, 5, -1)  # layers whose states are recorded
+TAPS = (1, 2, 3, 5, 7, 9, -1)  # layers whose states are recorded
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Text:
 
     def of(self, course: Course) -> Text:
         """Return the text with the states that a course reads."""
-        taps, size = course.taps(self.teacher.target.layers), self.teacher.target.hidden_size
+        # Without taps nothing is read, and the last states stay, since a recording has some.
+        taps, size = course.taps(self.teacher.target.layers) or (-1,), self.teacher.target.hidden_size
 
         def with_taps(one: Recording) -> Recording:
             states = dict(zip(TAPS, torch.split(one.states, size, -1), strict=True)) | {

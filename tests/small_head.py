@@ -32,6 +32,8 @@ SETTINGS |= {
     "fspad": SETTINGS["eagle3"] | {"final_norm": 0},
     "falcon": SETTINGS["eagle3"] | {"final_norm": 0},
     "tandem": SETTINGS["eagle3"],
+    "mixture_of_attentions": SETTINGS["eagle3"],
+    "glide": SETTINGS["eagle3"],
 }
 TAPS = {
     "eagle3": (0, 1, -1),
@@ -44,6 +46,8 @@ TAPS = {
     "fspad": (LAYERS,),
     "falcon": (LAYERS,),
     "tandem": (0, -1),
+    "mixture_of_attentions": (0, 1, -1),
+    "glide": (),
 }
 TAPS |= {"s3d": (), "m2r2": (0, 1)}
 TAPS |= {name: (-1,) for name in SETTINGS if name not in TAPS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ import specc
 from specc.compiler import Options
 from specc.heads import Head, HeadConfig, build_head, save_head
 from specc.heads.adaeagle import AdaEagle
+from specc.heads.glide import Glide
 from specc.huggingface import load_model
 from specc.runtime.draft import Draft
 from specc.runtime.drafters import Drafting, Proposal
 from specc.runtime.drafters.ada_eagle import AdaEagleDrafting
+from specc.runtime.drafters.draft_model import DraftModelDrafting
+from specc.runtime.drafters.eagle_tree import EagleTreeDrafting
 from specc.runtime.drafters.peagle import PeagleDrafting
 from specc.runtime.model import Model
+from specc.training.glide import model_rows
 
 pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
 
@@ -38,8 +43,13 @@ HEADS: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
     "fspad": (FINAL, {"final_norm": 0}),
     "falcon": (FINAL, {"final_norm": 0}),
     "tandem": ((0, -1), {}),
+    "mixture_of_attentions": ((0, 1, -1), {}),
+    "glide": ((), {}),
 }
-RECIPES = ("eagle", "eagle2", "mtp", "peagle", "adaeagle", "fspad", "falcon", "tandem")
+RECIPES = (
+    "eagle", "eagle2", "mtp", "peagle", "adaeagle", "fspad", "falcon", "tandem", "mixture-of-attentions", "glide",
+    "glide-cape",
+)  # fmt: skip
 TEXT = [i % 400 for i in range(150)]
 LONGEST = 4  # tokens of a draft
 
@@ -81,7 +91,9 @@ def runner(heads: dict[str, Head], model: Path, tmp_path_factory: pytest.TempPat
     for name, head in heads.items():
         save_head(head, directory / name, {"card.json": "{}"})
         # The stored numbers are rounded, and the drafts are compared with those of the head.
-        head.load_state_dict({key: value.bfloat16().float() for key, value in head.state_dict().items()})
+        head.load_state_dict(
+            {key: value.bfloat16().float() if value.ndim == 2 else value for key, value in head.state_dict().items()}
+        )
     prompts = directory / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
     options = Options(
@@ -92,6 +104,8 @@ def runner(heads: dict[str, Head], model: Path, tmp_path_factory: pytest.TempPat
         prompts=prompts,
         golden_tokens=8,
         draft_dtype="fp32",
+        # Random heads are never sure, so that a tree of theirs pays only if steps cost nothing.
+        parameters={"mixture-of-attentions": {"step_costs": []}},
     )
     compile_quickly(options)
     with specc.load(directory / "b.specc") as bundle:
@@ -161,3 +175,72 @@ def test_a_draft_is_as_long_as_the_torch_module_says(
             assert len(draft.tokens) - 1 == min(LONGEST, max(0, round(expected)))
         lengths.add(len(draft.tokens) - 1)
     assert len(lengths) > 1
+
+
+@torch.no_grad()
+def test_a_draft_is_what_the_torch_module_guesses_beside_the_last_state_of_the_model(
+    runner: Model, heads: dict[str, Head], target: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the tree, the path of the likeliest tokens is compared."""
+    head = heads["mixture_of_attentions"]
+    compared = 0
+    for text, draft in _drafts(runner, "mixture-of-attentions", EagleTreeDrafting, monkeypatch):
+        tokens, states = [*text], head.fuse(taps_of(target, torch.tensor([text]), head.taps))[:, :-1]
+        slot = 0
+        while children := draft.tree.children[slot]:
+            positions = torch.arange(len(tokens) - 1)[None]
+            state = torch.cat([states, *[states[:, -1:]] * (len(tokens) - len(text))], 1)
+            best = int(head(torch.tensor([tokens[1:]]), positions, state)["logits"][0, -1].argmax())
+            likeliest = [child for child in children if draft.tokens[child] == best]
+            if not likeliest:
+                assert slot, "the pending token's likeliest child is in every tree"
+                break
+            slot = likeliest[0]
+            tokens.append(best)
+            compared += 1
+    assert compared > 20
+
+
+@torch.no_grad()
+def test_a_draft_is_what_the_torch_module_guesses_over_the_rows_of_the_verified_tokens(
+    runner: Model, heads: dict[str, Head], target: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = heads["glide"]
+    assert isinstance(head, Glide)
+    drafts = _drafts(runner, "glide", DraftModelDrafting, monkeypatch)
+    assert len(drafts) > 5
+    for text, draft in drafts:
+        keys, values = model_rows(target, torch.tensor([text[:-1]]), head.read_layer)
+        tokens = torch.tensor([[*text, *draft.tokens[1:-1]]])
+        positions, rows = torch.arange(tokens.shape[1])[None], torch.tensor([len(text) - 1])
+        logits = head.draft(tokens, positions, rows, keys, values)[0, len(text) - 1 :]
+        of_draft = logits.gather(1, torch.tensor(draft.tokens[1:])[:, None])[:, 0]
+        assert (logits.amax(-1) - of_draft).max() < 1e-3
+
+
+def test_a_draft_binds_the_rows_of_the_target_and_copies_none(runner: Model, target: PreTrainedModel) -> None:
+    """The rows of its own layer are all that the cache of the target has besides the target's."""
+    layers = target.config.get_text_config().num_hidden_layers
+    manifest = runner.shared.bundle.manifest
+    engines = {engine.name: engine for engine in manifest.engines}
+    assert "glide" not in manifest.caches
+    cache = manifest.caches["target"]
+    assert list(cache.layers) == [*map(str, range(layers)), str(layers)]
+    heads, size = cache.layers[str(layers)]
+    assert cache.bytes - replace(cache, layers={k: v for k, v in cache.layers.items() if k != str(layers)}).bytes == (
+        2 * heads * size * cache.capacity * 4
+    )
+    for name in ("glide-draft", "glide-prefill"):
+        read = [tensor.name for tensor in engines[name].inputs if tensor.name.startswith("past_key_values")]
+        written = [tensor.name for tensor in engines[name].outputs if tensor.name.startswith("present")]
+        kinds = ("key", "value")
+        assert set(read) == {f"past_key_values.{n}.{kind}" for n in (layers - 1, layers) for kind in kinds}
+        assert set(written) == {f"present.{layers}.{kind}" for kind in kinds}
+        assert runner.shared.engines[name].store is runner.shared.engines["decode"].store
+
+
+def test_a_second_text_and_a_longer_one_find_the_rows_of_the_first(runner: Model) -> None:
+    options: dict[str, Any] = {"ignore_eos": True}
+    for text in (TEXT, [*TEXT[:40], 7, 9], TEXT, [*TEXT, 5]):
+        plain = runner.session().generate(text, 12, recipe="plain", **options)
+        assert runner.session().generate(text, 12, recipe="glide", guard=False, **options).token_ids == plain.token_ids

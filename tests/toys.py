@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
-from specc.runtime.block import HIDDEN, Block, Frontier, GuessTree, Layers, Parents
+from specc.runtime.block import HIDDEN, TARGET_ROWS, Block, Frontier, GuessTree, Layers, Parents
 from specc.runtime.call import finish
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.draft import Accepted, Draft
@@ -57,12 +57,14 @@ HEADS = {
     "fspad": HeadFacts(),
     "falcon": HeadFacts(stack=2),
     "tandem": HeadFacts(),
+    "mixture_of_attentions": HeadFacts(),
+    "glide": HeadFacts(recurrent=False, reads_rows=True),
     "recurrent_drafter": HeadFacts(attends=False),
     **dict.fromkeys(("ppd", "hidden_transfer", "lexical_units", "speculative_streaming"), SLOTS),
     "m2r2": HeadFacts(recurrent=False, attends=False, in_model=True, draft_layers=Layers(exit_after=2, bridge="m2r2")),
     "s3d": replace(SLOTS, draft_layers=Layers(skip_attention=(1, 2), skip_mlp=(1, 2), bridge="s3d")),
 }
-READING_HEADS = {name: head for name, head in HEADS.items() if not head.in_model}
+READING_HEADS = {name: head for name, head in HEADS.items() if not (head.in_model or head.reads_rows)}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return, and trees that are large enough for all that can happen.
@@ -139,8 +141,11 @@ class Toy:
         if isinstance(topology, Frontier):
             inputs["mask"] = np.zeros((slots, topology.span), bool)
             inputs["depth"] = np.zeros(slots, np.int64)
+        if TARGET_ROWS in self.block.inputs:
+            inputs[TARGET_ROWS] = np.zeros(1, np.int64)
         sizes = {"state": STATE_SIZE, HIDDEN: len(HALVES), "mixture": slots}
-        return inputs | {name: np.zeros((1, slots, sizes[name]), np.float32) for name in self.block.inputs}
+        names = [name for name in self.block.inputs if name in sizes]
+        return inputs | {name: np.zeros((1, slots, sizes[name]), np.float32) for name in names}
 
     def _make_outputs(self) -> dict[str, np.ndarray]:
         rows = 1 if self.block.last_row else self.block.slots

@@ -143,7 +143,7 @@ class Engines:
         if self.device.device == "cpu":
             memory.check(self.bundle, missing, [self.bundle.engine(n, self.backend) for n in self._engines])
         for spec in missing:
-            self.store(spec.block.cache)  # Caches are made here, since the threads below may not make one twice.
+            self.store(spec.block.store)  # Caches are made here, since the threads below may not make one twice.
         by_file: defaultdict[str, list[EngineSpec]] = defaultdict(list)
         for spec in missing:
             by_file[spec.file].append(spec)
@@ -183,7 +183,7 @@ class Engines:
         if spec.name not in self._with_lanes:
             self.check_open()
             self._check_files()
-            store = self.store(spec.block.cache)
+            store = self.store(spec.block.store)
             runner = _backend(self.backend).load(self.bundle, spec, store, self.device, self.sessions)
             self._with_lanes[spec.name] = LanesEngine(spec.name, spec.block, cast(LanesRunner, runner))
         return self._with_lanes[spec.name]
@@ -197,7 +197,7 @@ class Engines:
         """Load engines of one file one after another, so that each can share what the first one loads."""
         backend, engines = _backend(self.backend), {}
         for spec in specs:
-            store = self.store(spec.block.cache)
+            store = self.store(spec.block.store)
             runner = backend.load(self.bundle, spec, store, self.device, self.sessions)
             # An engine must not keep alive what loaded it.
             bind = partial(_bind, weakref.ref(self), spec)
@@ -212,7 +212,7 @@ class Engines:
             BackendError: it cannot be loaded here.
         """
         self.check_open()
-        if not any(own is store for (name, _), own in self._stores.items() if name == spec.block.cache):
+        if not any(own is store for (name, _), own in self._stores.items() if name == spec.block.store):
             return None
         self._check_files()
         return _backend(self.backend).load(self.bundle, spec, store, self.device, self.sessions)
@@ -229,9 +229,10 @@ class Engines:
             BackendError: something is missing on this machine, or the rows do not fit, or the backend has one lane.
         """
         self.check_open()
+        cache = next((e.block.store for e in self.specs() if e.block.cache == cache), cache)
         if (cache, lane) not in self._stores:
             backend, spec = _backend(self.backend), self.bundle.manifest.caches[cache]
-            tensors = (t for e in self.specs() if e.block.cache == cache for t in e.inputs)
+            tensors = (t for e in self.specs() if e.block.store == cache for t in e.inputs)
             dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values.") and t.name.endswith(".key"))
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
             if lane:

@@ -55,7 +55,7 @@ def _files(bundle: Bundle, engines: Sequence[EngineSpec]) -> set[str]:
 
 def _caches(engines: Sequence[EngineSpec]) -> set[str]:
     """Return the names of the engines' caches."""
-    return {e.block.cache for e in engines}
+    return {e.block.store for e in engines}
 
 
 def array_bytes(tensor: Tensor) -> int:

@@ -21,7 +21,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind, Outpu
 from torch.fx import Graph, GraphModule, Node
 
 from specc.passes.find import nodes, outputs
-from specc.runtime.block import Block
+from specc.runtime.block import TARGET_ROWS, Block
 from specc.runtime.manifest import Tensor as Spec
 
 
@@ -130,7 +130,8 @@ def examples(graph: GraphModule, block: Block) -> tuple[Tensor, ...]:
 def _example(node: Node, block: Block) -> Tensor:
     """Return an example of an input. What a block reads beside each token has a row for each slot."""
     value: Tensor = node.meta["val"]
-    return value.new_zeros(1, block.slots, value.shape[-1]) if node.name in block.inputs else value
+    has_rows = node.name in block.inputs and node.name != TARGET_ROWS
+    return value.new_zeros(1, block.slots, value.shape[-1]) if has_rows else value
 
 
 def traced(graph: GraphModule, block: Block) -> ExportedProgram:

@@ -27,6 +27,7 @@ from specc.backends.lowering import (
     onnx_kernels,
     onnx_portable,
     onnx_quantized_rows,
+    onnx_rows,
 )
 from specc.backends.lowering.half_precision import TYPES, Half
 from specc.backends.onnx_needs import needs
@@ -144,7 +145,8 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
         rows_in_codes = onnx_quantized_rows.lowering(dtype)
-        passes.run([*rows_in_codes, *onnx_portable.lowering(block.slots, dtype, rows)], graph)
+        of_others = onnx_rows.RowsAttentions(slices=False, dtype=dtype)
+        passes.run([*rows_in_codes, of_others, *onnx_portable.lowering(block.slots, dtype, rows)], graph)
     opset = ROWS_OPSET if block.quantized_group else OPSETS[lowering]
     model = _translated(export(graph, block), opset)
     rename_inputs_and_outputs(model, graph)
@@ -182,7 +184,9 @@ def _fast_passes(graph: GraphModule, block: Block, open_width: bool, lowering: s
     if lowering == "kernels":
         products = onnx_kernels.lowering(slots)
         attention = onnx_kernels.TreeAttentions(slots) if onnx_kernels.attends(graph) else attention
-    steps = [*onnx_quantized_rows.lowering(slots=slots), attention, *products, *onnx_fast.lowering(slots)]
+    of_others = onnx_rows.RowsAttentions(slices=True)
+    quantized = onnx_quantized_rows.lowering(slots=slots)
+    steps = [*quantized, of_others, attention, *products, *onnx_fast.lowering(slots)]
     return [*steps, any_width.AnyWidth()] if open_width else steps
 
 
@@ -242,7 +246,8 @@ def rename_inputs_and_outputs(model: ir.Model, graph: GraphModule) -> None:
         value.name = public(value.name)
     outputs = model.graph.outputs
     for index, name in enumerate(graph_outputs(graph)):
-        if outputs[index] in outputs[:index]:  # Two heads that read one state name it twice, and ONNX has one name.
+        # Two heads that read one state name it twice, or an output is an input as it came. ONNX has one name.
+        if outputs[index] in (*outputs[:index], *model.graph.inputs):
             outputs[index] = _copy(model.graph, outputs[index])
         outputs[index].name = name
 

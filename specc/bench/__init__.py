@@ -297,7 +297,7 @@ def _costs(own: SpeccSystem, repeats: int) -> list[StepCost]:
             names += [*recipe.verify, *recipe.engines.values()]
     names = list(dict.fromkeys(names))
     engines = [session.bundle.engine(name) for name in names]
-    room = min(manifest.caches[engine.block.cache].capacity - engine.block.slots for engine in engines)
+    room = min(manifest.caches[engine.block.store].capacity - engine.block.slots for engine in engines)
     contexts = sorted({min(context, room) for context in BENCH.contexts})
     return step_costs(session, names, contexts, repeats)
 

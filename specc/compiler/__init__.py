@@ -206,12 +206,13 @@ def _capture(
 ) -> dict[tuple[str, str], PreparedGraph]:
     """Capture the target, its heads and the smaller models, and return their graphs in fp32."""
     stages.begin("capture", f"capture {options.model}")
-    grafts = tuple(graft(head) for head in heads if not head.facts.in_model)
+    grafts = tuple(graft(head) for head in heads if not (head.facts.in_model or head.facts.reads_rows))
     target = prepare(model, capacity, _dump(options, "target-prepared"))
     target = replace(target, grafts=grafts, guesses=guess_slots(heads), bridges=bridges(heads))
     graphs = {("target", "fp32"): target}
     for head in (head for head in heads if not head.facts.in_model):
-        graphs[head.name, "fp32"] = prepare_head(head, capacity, _dump(options, f"{head.name}-prepared"))
+        dump = _dump(options, f"{head.name}-prepared")
+        graphs[head.name, "fp32"] = prepare_head(head, target.graph, capacity, dump)
     for name, small_model in small.items():
         stages.begin("assistant", f"capture {options.small_models[name]}")
         graphs[name, "fp32"] = prepare(small_model, capacity, _dump(options, f"{name}-prepared"))

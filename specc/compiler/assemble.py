@@ -71,8 +71,8 @@ def _caches(engines: Sequence[EngineSpec]) -> dict[str, CacheSpec]:
             if kind == "past_key_values" and rest.endswith(".key"):
                 if engine.block.lanes > 1:  # each lane has rows of its own, shaped as those of one sequence
                     rest = rest.partition(".")[2]
-                _, heads, capacities[engine.block.cache], size = tensor.shape
-                layers.setdefault(engine.block.cache, {})[rest.removesuffix(".key")] = heads, size
+                _, heads, capacities[engine.block.store], size = tensor.shape
+                layers.setdefault(engine.block.store, {})[rest.removesuffix(".key")] = heads, size
     return {name: CacheSpec(capacity, layers[name]) for name, capacity in capacities.items()}
 
 

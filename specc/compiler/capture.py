@@ -148,7 +148,13 @@ def capture(model: PreTrainedModel) -> GraphModule:
     return graph
 
 
-def export_module(module: nn.Module, name: str, example: tuple[Tensor, ...], outputs: Sequence[str]) -> GraphModule:
+def export_module(
+    module: nn.Module,
+    name: str,
+    example: tuple[Tensor, ...],
+    outputs: Sequence[str],
+    fixed: tuple[Tensor, ...] = (),
+) -> GraphModule:
     """Export a module as a graph with inputs and outputs by name.
 
     Args:
@@ -156,6 +162,7 @@ def export_module(module: nn.Module, name: str, example: tuple[Tensor, ...], out
         name: what the module is, for messages.
         example: inputs whose second axis is the slots, EXAMPLE_SLOTS of them.
         outputs: the names of the outputs, in order.
+        fixed: further inputs, whose shapes are fixed.
 
     Raises:
         CaptureError: torch.export fails.
@@ -163,8 +170,8 @@ def export_module(module: nn.Module, name: str, example: tuple[Tensor, ...], out
     slots = torch.export.Dim("slots", min=2, max=MOST_SLOTS)
     with quiet(), torch.no_grad():
         try:
-            shapes = tuple({1: slots} for _ in example)
-            program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+            shapes = (*({1: slots} for _ in example), *(None for _ in fixed))
+            program = torch.export.export(module, (*example, *fixed), dynamic_shapes=shapes, strict=False)
         except CaptureError as e:
             raise CaptureError(f"{name} cannot be compiled: its {e}") from e
         except Exception as e:

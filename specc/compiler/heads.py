@@ -20,8 +20,10 @@ from specc.compiler.weights import share_tied
 from specc.heads import Checkpoint, Head, HeadConfig, Target, digest, open_head
 from specc.heads.guess_slots import SlotHead
 from specc.heads.in_model import InModelHead
+from specc.heads.rows_head import RowsHead
 from specc.huggingface.hub import local_head
 from specc.passes import find
+from specc.passes.arguments import AttentionCall
 from specc.recipes import HeadFacts
 from specc.runtime.errors import RecipeError, SpeccWarning
 from specc.runtime.manifest import ModelSpec
@@ -138,6 +140,9 @@ def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: M
             draft_layers=ready.draft_layers,
         )
         return TargetHead(name=name, module=ready, outputs=(), facts=facts, hidden_size=hidden_size)
+    if isinstance(ready, RowsHead):
+        facts = HeadFacts(recurrent=False, reads_rows=True)
+        return TargetHead(name=name, module=ready, outputs=("logits",), facts=facts, hidden_size=hidden_size)
     with torch.no_grad():
         outputs = ready(*_example(ready, hidden_size))
     stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
@@ -212,11 +217,68 @@ class _Bridge(nn.Module):
         return (self.head.bridge(states),)
 
 
-def prepare_head(head: TargetHead, capacity: int, dump: Path | None) -> PreparedGraph:
+class _Draft(nn.Module):
+    """A head that reads rows of the target."""
+
+    def __init__(self, head: RowsHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, target_rows: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor]:
+        return (self.head.draft(input_ids, position_ids, target_rows, keys, values),)
+
+
+def _capture_head(head: TargetHead) -> GraphModule:
+    outputs = [OUTPUTS[name] for name in head.outputs]
+    return export_module(_Outputs(head), f"head {head.name}", _example(head.module, head.hidden_size), outputs)
+
+
+def _capture_rows_head(head: TargetHead, target: GraphModule, capacity: int) -> GraphModule:
+    """Capture a head with the target's rows among its inputs, under the names that they have in the target.
+
+    Raises:
+        RecipeError: the target's rows have another shape.
+    """
+    module = head.module
+    assert isinstance(module, RowsHead)
+    rows = _rows(head, target, capacity)
+    example = torch.zeros(1, EXAMPLE_SLOTS, dtype=torch.long), torch.arange(EXAMPLE_SLOTS)[None]
+    fixed = torch.ones(1, dtype=torch.long), rows, rows
+    graph = export_module(_Draft(module), f"head {head.name}", example, ("logits",), fixed)
+    for name, kind in (("keys", "key"), ("values", "value")):
+        old = find.placeholder(graph, name)
+        old.replace_all_uses_with(find.new_input(graph, f"past_key_values_{module.read_layer}_{kind}", rows))
+        graph.graph.erase_node(old)
+    return graph
+
+
+def _rows(head: TargetHead, target: GraphModule, capacity: int) -> Tensor:
+    """Return an example of the target's keys that a head reads, [1, heads, capacity, size].
+
+    Raises:
+        RecipeError: they have other heads than the head was trained for.
+    """
+    module = head.module
+    assert isinstance(module, RowsHead)
+    calls = [AttentionCall.of(node) for node in find.calls(target, find.ATTENTION)]
+    shapes = [call.key.meta["val"].shape for call in calls if call.layer == module.read_layer and not call.window]
+    heads, size = module.row_shape
+    if not shapes or shapes[0][1] != heads or shapes[0][3] < size:
+        raise RecipeError(
+            f"head {head.name} reads the rows of layer {module.read_layer}, {heads} heads of {size} numbers, and the "
+            f"target has no such rows there; {REMEDY}"
+        )
+    return torch.zeros(1, heads, capacity, shapes[0][3])
+
+
+def prepare_head(head: TargetHead, target: GraphModule, capacity: int, dump: Path | None) -> PreparedGraph:
     """Capture a head and run the passes that every block of it needs.
 
     Args:
         head: the head.
+        target: the target's prepared graph.
         capacity: rows of the cache, which is the number of positions.
         dump: a directory for the graph after each pass.
 
@@ -224,8 +286,7 @@ def prepare_head(head: TargetHead, capacity: int, dump: Path | None) -> Prepared
         CaptureError: the head cannot be captured.
         PassError: a pass did not find what it rewrites.
     """
-    outputs = [OUTPUTS[name] for name in head.outputs]
-    graph = export_module(_Outputs(head), f"head {head.name}", _example(head.module, head.hidden_size), outputs)
+    graph = _capture_rows_head(head, target, capacity) if isinstance(head.module, RowsHead) else _capture_head(head)
     if head.module.vocabulary is not None:
         tables = {VOCABULARY: head.module.vocabulary, PLACES: _places(head.module.vocabulary, head.module.config)}
         nodes = {name: find.constant(graph, name, table) for name, table in tables.items()}

@@ -12,12 +12,14 @@ from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
 from specc.heads.falcon import Falcon
 from specc.heads.fspad import Fspad
+from specc.heads.glide import Glide
 from specc.heads.guess_slots import HiddenTransfer, PromptTokens, SpeculativeStreams
 from specc.heads.head import Head, HeadConfig
 from specc.heads.hydra import Hydra
 from specc.heads.judge import Judge
 from specc.heads.m2r2 import M2R2
 from specc.heads.medusa import Medusa
+from specc.heads.mixture_of_attentions import MixtureOfAttentions
 from specc.heads.peagle import Peagle
 from specc.heads.recurrent_drafter import RecurrentDrafter
 from specc.heads.s3d import S3D
@@ -48,6 +50,8 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "speculative_streaming": SpeculativeStreams,
     "tandem": Tandem,
     "m2r2": M2R2,
+    "mixture_of_attentions": MixtureOfAttentions,
+    "glide": Glide,
 }
 
 

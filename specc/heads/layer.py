@@ -95,16 +95,27 @@ class Layer(nn.Module):
         Returns:
             The residual stream, [B, N, d].
         """
+        return self.after_mlp(self.after_attention(x, read, source, position_ids, attend))
+
+    def after_attention(self, x: Tensor, read: Tensor, source: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
+        """Return the residual stream [B, N, d] before the MLP. The arguments are those of `add`."""
         query = self._heads(self.query(read))
         key, value = (self._heads(product(source)) for product in (self.key, self.value))
         if self.query_norm is not None:
             query, key = rms_norm(query, self.query_norm, self.eps), rms_norm(key, self.key_norm, self.eps)
-        angles = position_ids[:, None, :, None].float() * torch.cat([self.inverse_frequencies] * 2)
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = self.angles(position_ids)
         attended = attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
-        x = x + self.output(attended.transpose(1, 2).flatten(2))
-        out: Tensor = x + self.mlp(rms_norm(x, self.get_parameter("mlp_norm"), self.eps))
+        out: Tensor = x + self.output(attended.transpose(1, 2).flatten(2))
         return out
+
+    def after_mlp(self, x: Tensor) -> Tensor:
+        """Return the residual stream [B, N, d] behind the MLP."""
+        return x + self.mlp(rms_norm(x, self.get_parameter("mlp_norm"), self.eps))
+
+    def angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cosines and the sines, [B, 1, N, C] each, by which heads turn at positions [B, N]."""
+        angles = position_ids[:, None, :, None].float() * torch.cat([self.inverse_frequencies] * 2)
+        return angles.cos(), angles.sin()
 
     def mlp(self, y: Tensor) -> Tensor:
         """Return what the gated MLP adds to the residual stream, [B, N, d]."""
@@ -118,6 +129,35 @@ class Layer(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, -1, (-1, self.head_size)).transpose(1, 2)
+
+
+class RowsLayer(Layer):
+    """A decoder layer that also reads rows of the model, between its own attention and its MLP.
+
+    Args:
+        config: see `Layer`. The heads are those of the model.
+        index: names the layer's own cache.
+    """
+
+    def __init__(self, config: HeadConfig, index: int) -> None:
+        super().__init__(config, index, wide=False)
+        size = config.target.hidden_size
+        self.rows_norm = nn.Parameter(torch.ones(size))
+        self.rows_query = linear(size, self.heads * self.head_size)
+        self.rows_output = linear(self.heads * self.head_size, size)
+
+    def after_rows(self, x: Tensor, position_ids: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the residual stream [B, N, d] behind the attention to rows of the model.
+
+        Args:
+            x: [B, N, d]: the residual stream.
+            position_ids: [B, N].
+            read: attention to the rows: of queries [B, heads, N, size], which are turned by their positions.
+        """
+        query = self._heads(self.rows_query(rms_norm(x, self.rows_norm, self.eps)))
+        attended = read(_rotate(query, *self.angles(position_ids)))
+        out: Tensor = x + self.rows_output(attended.transpose(1, 2).flatten(2))
+        return out
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

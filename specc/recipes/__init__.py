@@ -11,6 +11,7 @@ from pathlib import Path
 
 from specc.recipes.blocks import DECODE, committing, prefill
 from specc.recipes.corpus import RASD, RASD_EAGLE2, SUPERPOSED
+from specc.recipes.cross_heads import GLIDE, GLIDE_CAPE, MIXTURE_OF_ATTENTIONS
 from specc.recipes.draft_model import (
     BILD,
     CONTRASTIVE,
@@ -203,6 +204,9 @@ METHODS = table(
     LEXICAL_UNITS_UNVERIFIED,
     S3D,
     M2R2,
+    MIXTURE_OF_ATTENTIONS,
+    GLIDE,
+    GLIDE_CAPE,
 )
 
 

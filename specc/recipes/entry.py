@@ -24,6 +24,7 @@ class HeadFacts:
         context_layers: how many layers the tokens of the text run, and drafts do not.
         in_model: whether it is a part of the model's own run, so that it has no states and no blocks.
         draft_layers: the layers of the model that its drafts run, if it is a part of the model's own run.
+        reads_rows: whether it reads the model's rows of keys and values, and no states.
     """
 
     stack: int = 1
@@ -32,6 +33,7 @@ class HeadFacts:
     context_layers: int = 0
     in_model: bool = False
     draft_layers: Layers = field(default_factory=Layers)
+    reads_rows: bool = False
 
 
 class Family(Enum):
@@ -70,7 +72,7 @@ class Facts:
     @property
     def reading_heads(self) -> tuple[str, ...]:
         """The heads that read states of the model, which its blocks return where they commit rows."""
-        return tuple(name for name, head in self.heads.items() if not head.in_model)
+        return tuple(name for name, head in self.heads.items() if not (head.in_model or head.reads_rows))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from specc.training import (
     eagle3,
     falcon,
     fspad,
+    glide,
     guess_slots,
     hydra,
     m2r2,
     medusa,
+    mixture_of_attentions,
     peagle,
     recurrent_drafter,
     s3d,
@@ -48,6 +50,8 @@ COURSES: Mapping[str, Course] = {
     "speculative-streaming": guess_slots.SPECULATIVE_STREAMING,
     "tandem": tandem.COURSE,
     "m2r2": m2r2.COURSE,
+    "mixture-of-attentions": mixture_of_attentions.COURSE,
+    "glide": glide.COURSE,
 }
 
 

@@ -269,3 +269,25 @@ def test_processors_see_the_targets_outputs_and_the_draft() -> None:
     assert plain.verified(outputs, draft).processed is None
     processed: Any = request.verified(outputs, draft).processed
     assert processed == (outputs, draft)
+
+
+def test_rows_beside_the_targets_never_move_nor_drop_those() -> None:
+    """A draft layer's rows stand in the target's store. They are counted alone, and copied by no one."""
+    shelf, other = Shelf(), Shelf()
+    caches, others = (Caches(lambda name, shelf=one: shelf) for one in (shelf, other))
+    target, draft = caches["target"], caches["draft"]
+    assert draft.is_beside and draft.target is target and not target.is_beside
+    shelf.run(0, [1, 2, 3])
+    target.commit([1, 2, 3], range(3))
+    draft.commit([1, 2, 3, 4], range(4))
+    draft.sync([1, 2])
+    assert (target.tokens, draft.tokens, shelf.moves, shelf.rows[:3]) == ([1, 2, 3], [1, 2], 0, [1, 2, 3])
+    assert others["draft"].copy(draft, 2) == 0
+    others["draft"].commit([1, 2], range(2))
+    others.copy_rows("target", target, 3)
+    assert (others["target"].tokens, others["draft"].tokens) == ([1, 2, 3], [])  # The copy replaced the whole store.
+
+
+def test_rows_of_a_store_of_their_own_are_not_beside() -> None:
+    caches = Caches(lambda name: Shelf())
+    assert not caches["draft"].is_beside and caches["draft"].target is caches["target"]

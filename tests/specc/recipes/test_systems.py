@@ -53,6 +53,7 @@ OWN_TESTS = {
     42: "test_fspad_takes_no_fewer_tokens_than_eagle",
     43: "test_a_draft_takes_half_as_many_calls_as_it_has_tokens",
     45: "test_guessed_lengths_are_nearer_than_the_best_fixed_one",
+    47: "test_a_draft_is_what_the_torch_module_guesses_beside_the_last_state_of_the_model",
     46: "test_dynamic_depth_accepts_more_for_each_call_than_a_fixed_depth",
     48: "test_cape_proposes_more_tokens_where_the_draft_is_less_sure",
     54: "test_confident_guesses_kept_unverified_diverge_more_the_lower_the_threshold",
