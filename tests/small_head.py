@@ -95,5 +95,5 @@ def recordings(count: int, architecture: str = "eagle3", length: int = 20, seed:
         final = table[(tokens + 1) % KNOWN]
         noise = 0.05 * torch.randn(len(tokens), SIZE, generator=generator)
         states = torch.cat([table[tokens]] * (len(TAPS[architecture]) - 1) + [final + noise], 1)
-        texts.append(Recording(tokens=tokens, states=states.bfloat16(), final=final.bfloat16(), prompt=4))
+        texts.append(Recording(tokens=tokens, stored_states=states.bfloat16(), stored_final=final.bfloat16(), prompt=4))
     return texts

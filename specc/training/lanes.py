@@ -16,7 +16,30 @@ from transformers import PreTrainedModel, StaticCache
 from specc.training.lane_attention import ATTENTION
 from specc.training.states import tapped
 
+SHARE = 1.5  # of the model's memory, which the rows and states of texts may take
+LEAST = 1 << 28  # bytes that they may take in any case: a small model's own memory is nothing beside torch's
+FEWEST = 16  # texts; products of fewer rows use little of a processor
 SLICE = 1024  # tokens of prompts, padding included, that are read at once; their states fit a processor's cache
+
+
+def lanes_that_fit(model: PreTrainedModel, columns: int, taps: int, most: int) -> int:
+    """Return how many texts may be written at once, so that what is kept of them takes no more memory than allowed.
+
+    Args:
+        model: the model, in the type in which it shall compute.
+        columns: tokens of a text, prompt and answer.
+        taps: the layers after which states are kept.
+        most: the largest number, for models that are large beside their rows.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    weights = [parameter.nbytes for parameter in model.parameters()]
+    number = next(model.parameters()).element_size()
+    rows = 2 * config.num_hidden_layers * heads * size * number
+    states = (taps + 1) * config.hidden_size * torch.bfloat16.itemsize if taps else 0
+    allowed = max(SHARE * sum(weights), LEAST)
+    return max(FEWEST, min(most, int(allowed / (columns * (rows + states)))))
 
 
 class Lanes:

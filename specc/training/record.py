@@ -186,7 +186,7 @@ def _record_batch(
         if not prompts:
             break
     return [
-        Recording(tokens=torch.tensor(a.tokens), states=a.states, final=a.final, prompt=a.prompt)
+        Recording(tokens=torch.tensor(a.tokens), stored_states=a.states, stored_final=a.final, prompt=a.prompt)
         for a in texts.values()
     ]
 

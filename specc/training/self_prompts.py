@@ -23,10 +23,12 @@ from transformers import PreTrainedModel
 
 from specc.runtime.errors import HeadError
 from specc.training.answers import answer
+from specc.training.lanes import lanes_that_fit
 from specc.training.prompts import MARK
 
 OPENINGS = Path(__file__).with_name("self_prompts.json")
-LANES = 192  # turns that are written at once
+LANES = 192  # turns that are written at once at most
+BEGINNING = 64  # tokens before a turn, about: the chat template's
 TOKENS = 128  # the largest number of tokens of a turn, its opening not counted
 TEMPERATURE = 1.0
 SPARE = 2.0  # times as many turns are sampled, at most, as are asked for
@@ -76,8 +78,9 @@ def self_prompts(
     stops = sorted({*ends, *_turn_end(tokenizer)})
     filtered = Filter()
     rng = random.Random(seed)
-    for number in range(-(-int(SPARE * count) // LANES)):
-        starts = [_start(tokenizer, rng) for _ in range(min(LANES, int(SPARE * count)))]
+    lanes = lanes_that_fit(model, TOKENS + BEGINNING, 0, LANES)
+    for number in range(-(-int(SPARE * count) // lanes)):
+        starts = [_start(tokenizer, rng) for _ in range(min(lanes, int(SPARE * count)))]
         file = directory / f"prompts-{number:04}.json"
         for turn in _turns(file, model, tokenizer, starts, stops, digest, seed * 100003 + number):
             filtered.add(turn)

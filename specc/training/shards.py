@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -27,24 +28,59 @@ TYPES = {
 }  # safetensors' names of the types that are used
 
 
+class Place(NamedTuple):
+    """A place of rows in a file.
+
+    Attributes:
+        file: the file.
+        offset: the bytes before the rows.
+        shape: the rows, and the numbers of each.
+        kind: the type of the numbers.
+    """
+
+    file: Path
+    offset: int
+    shape: tuple[int, int]
+    kind: torch.dtype
+
+    def read(self) -> Tensor:
+        """Read the rows."""
+        size = self.shape[0] * self.shape[1] * self.kind.itemsize
+        data = np.fromfile(self.file, np.uint8, size, offset=self.offset)
+        return torch.from_numpy(data).view(self.kind).view(self.shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recording:
     """A recorded text: a prompt and the model's answer.
 
+    The text of a training can be larger than memory. So states that are in a file are read each time they are asked
+    for. A mapped file would do too, but its pages count as the memory of the process.
+
     Attributes:
         tokens: [n] int64.
-        states: [n, T * D]: the states after the taps.
-        final: [n, D]: what the model's last product reads.
+        stored_states: see `states`.
+        stored_final: see `final`.
         prompt: the number of tokens of the prompt.
     """
 
     tokens: Tensor
-    states: Tensor
-    final: Tensor
+    stored_states: Tensor | Place
+    stored_final: Tensor | Place
     prompt: int
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def states(self) -> Tensor:
+        """The states after the taps, [n, T * D]."""
+        return self.stored_states.read() if isinstance(self.stored_states, Place) else self.stored_states
+
+    @property
+    def final(self) -> Tensor:
+        """What the model's last product reads, [n, D]."""
+        return self.stored_final.read() if isinstance(self.stored_final, Place) else self.stored_final
 
 
 def write_shard(file: Path, recordings: Sequence[Recording], notes: dict[str, Any]) -> None:
@@ -91,24 +127,34 @@ def read_notes(file: Path) -> dict[str, Any] | None:
         raise HeadError(f"{file} is damaged ({e}); delete it, and it is recorded again") from e
 
 
-def _mapped(file: Path) -> dict[str, Tensor]:
-    """Map the tensors of a file. `safe_open` would copy them, and the text of a training can be larger than memory."""
-    with file.open("rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(size))
-    header.pop("__metadata__", None)
-    data = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)[8 + size :]
-    tensors = {}
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        tensors[name] = data[begin:end].view(TYPES[entry["dtype"]]).view(entry["shape"])
-    return tensors
-
-
 def read_shard(file: Path) -> Iterator[Recording]:
-    """Yield the recordings of a shard. Their tensors are views of the mapped file, so that they take no memory."""
-    tensors = _mapped(file)
-    lengths = tensors["lengths"].tolist()
-    parts = [torch.split(tensors[name], lengths) for name in ("tokens", "states", "final")]
-    for tokens, states, final, prompt in zip(*parts, tensors["prompts"].tolist(), strict=True):
-        yield Recording(tokens=tokens.long(), states=states, final=final, prompt=prompt)
+    """Yield the recordings of a shard. Their states stay in the file until they are asked for."""
+    with file.open("rb") as opened:
+        start = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(start))
+    places = {
+        name: Place(file, 8 + start + entry["data_offsets"][0], _shape(entry["shape"]), TYPES[entry["dtype"]])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+    tokens, lengths, prompts = (places[name].read()[:, 0].tolist() for name in ("tokens", "lengths", "prompts"))
+    first = 0
+    for length, prompt in zip(lengths, prompts, strict=True):
+        yield Recording(
+            tokens=torch.tensor(tokens[first : first + length]),
+            stored_states=_part(places["states"], first, length),
+            stored_final=_part(places["final"], first, length),
+            prompt=prompt,
+        )
+        first += length
+
+
+def _shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Return a shape of rows. Numbers in a line are rows of one."""
+    return shape[0], shape[1] if len(shape) > 1 else 1
+
+
+def _part(place: Place, first: int, rows: int) -> Place:
+    """Return the place of some of the rows."""
+    columns = place.shape[1]
+    return place._replace(offset=place.offset + first * columns * place.kind.itemsize, shape=(rows, columns))

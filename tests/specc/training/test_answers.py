@@ -11,7 +11,7 @@ from families import tiny
 
 from specc.huggingface import load_model
 from specc.training.answers import Answer, answer, largest
-from specc.training.lanes import Lanes
+from specc.training.lanes import FEWEST, LEAST, Lanes, lanes_that_fit
 from specc.training.states import tapped
 
 pytestmark = pytest.mark.torch
@@ -94,3 +94,15 @@ def test_layers_with_caps_and_windows_answer_as_they_do_alone(family: str) -> No
     for prompt, result in zip(prompts, together, strict=True):
         (alone,) = answer(model, [prompt], count=12, ends=(), temperatures=[0.0], seed=0)
         assert alone.tokens == result.tokens
+
+
+def test_as_many_texts_are_written_at_once_as_their_rows_fit_in_the_memory_allowed(model: Path) -> None:
+    target = load_model(str(model))
+    row = 2 * 3 * 2 * 16 * 4  # keys and values, layers, heads, numbers, bytes
+    states = 3 * 64 * 2
+    assert lanes_that_fit(target, 480, 2, 192) == 192
+    for columns, taps in ((10_000, 0), (10_000, 2)):
+        count = lanes_that_fit(target, columns, taps, 192)
+        kept = columns * (row + (states if taps else 0))
+        assert 16 < count < 192 and count * kept <= LEAST < (count + 1) * kept
+    assert lanes_that_fit(target, 10**7, 2, 192) == FEWEST

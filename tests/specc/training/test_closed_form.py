@@ -21,7 +21,7 @@ def text(taps: torch.Tensor, token: torch.Tensor, table: torch.Tensor, seed: int
     normed = rms_norm(states.unflatten(1, (2, SIZE)), None, EPS).flatten(1)
     final = torch.zeros(60, SIZE)
     final[1:] = normed[:-1] @ taps.T + rms_norm(table[tokens[1:]], None, EPS) @ token.T
-    return Recording(tokens=tokens, states=states, final=final, prompt=1)
+    return Recording(tokens=tokens, stored_states=states, stored_final=final, prompt=1)
 
 
 def test_the_products_that_made_the_text_are_found() -> None:

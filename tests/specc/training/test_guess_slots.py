@@ -116,7 +116,7 @@ def test_the_heads_weights_are_trained_and_the_models_are_not(name: str) -> None
 def test_a_fresh_head_begins_with_states_of_the_usual_size(name: str) -> None:
     course, head = bound(name), slot_head(name)
     final = torch.zeros(9, 64)
-    course.start(head, teacher(), [Recording(tokens=TOKENS[0], states=final, final=final, prompt=1)])
+    course.start(head, teacher(), [Recording(tokens=TOKENS[0], stored_states=final, stored_final=final, prompt=1)])
     states: list[Tensor] = []
     layers = layers_of(model())
     after = head.after

@@ -1,4 +1,4 @@
-"""Shards of recorded text: they appear whole, are read without a copy, and a damaged one is named."""
+"""Shards of recorded text: they appear whole, their states are read when asked for, and a damaged one is named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from small_head import recordings
 
 from specc.runtime.errors import HeadError
-from specc.training.shards import read_notes, read_shard, write_shard
+from specc.training.shards import Place, read_notes, read_shard, write_shard
 
 pytestmark = pytest.mark.torch
 
@@ -41,8 +41,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_shard(tmp_path / "absent" / "a.safetensors", recordings(1), {})
 
 
-def test_tensors_are_views_of_the_mapped_file(tmp_path: Path) -> None:
+def test_states_are_read_when_they_are_asked_for_and_take_no_memory_before(tmp_path: Path) -> None:
     file = tmp_path / "s.safetensors"
-    write_shard(file, recordings(3), {})
-    for text in read_shard(file):
-        assert text.states.untyped_storage().nbytes() == text.final.untyped_storage().nbytes() == file.stat().st_size
+    texts = recordings(3)
+    write_shard(file, texts, {})
+    read = list(read_shard(file))
+    assert all(isinstance(text.stored_states, Place) and isinstance(text.stored_final, Place) for text in read)
+    for text in read:
+        assert text.states.untyped_storage().nbytes() == text.states.nbytes < file.stat().st_size / 2
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        _ = read[0].states
+    assert torch.equal(texts[2].tokens, read[2].tokens)
