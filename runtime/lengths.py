@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, tanh
 
 from .draft import Outputs
 from .drafters import check_counts, check_probability
@@ -169,8 +169,9 @@ class Cumulative(Stop):
     """The rule of SpecDec++ (Huang et al. 2024, arXiv:2405.19715): stop once a rejection is likely enough.
 
     The probability that the whole draft is accepted is the product of those of its tokens. The paper trains a head
-    that estimates each. Here the engine's own probability of the token is the estimate. For a chain this is also the
-    log-sum-exp mass of Dynamic Depth Decoding (Brown et al. 2024, arXiv:2409.00142), whose beam then has one path.
+    that estimates each, as `Foreseen` has it. Here the engine's own probability of the token is the estimate. For a
+    chain this is also the log-sum-exp mass of Dynamic Depth Decoding (Brown et al. 2024, arXiv:2409.00142), whose beam
+    then has one path.
     """
 
     reads_probability = True
@@ -184,6 +185,39 @@ class Cumulative(Stop):
 
     def goes_on(self, probability: float) -> bool:
         self.accepted *= probability
+        return 1 - self.accepted <= self.threshold
+
+
+class Foreseen(Stop):
+    """The rule of SpecDec++ with its trained head (Huang et al. 2024, arXiv:2405.19715).
+
+    The head reads the draft model's state after a drafted token, and its one number is the logit of the probability
+    that the target accepts the token. So the estimate of a token is there when the next one could be taken. The draft
+    ends before that one if a rejection is likely enough.
+    """
+
+    def __init__(self, threshold: float, head: str) -> None:
+        """Begin before the first draft.
+
+        Args:
+            threshold: the largest probability of a rejection at which the draft goes on.
+            head: the name of the head among the states that the engine returns.
+        """
+        self.threshold, self.head = threshold, head
+        self.begin()
+
+    def begin(self) -> None:
+        self.is_pending, self.accepted = True, 1.0
+
+    def takes(self, outputs: Outputs) -> bool:
+        if self.is_pending:  # The engine ran the pending token, which the target itself chose.
+            self.is_pending = False
+            return True
+        if self.head not in outputs.states:
+            raise RecipeError(
+                f"the draft's engine returns no state of the head {self.head!r}; compile the bundle again"
+            )
+        self.accepted *= 0.5 + 0.5 * tanh(0.5 * float(outputs.states[self.head][0, 0]))  # the logistic function
         return 1 - self.accepted <= self.threshold
 
 
@@ -257,8 +291,9 @@ class LengthPolicy:
         num_assistant_tokens_schedule: the schedule of that number, one of `SCHEDULES`.
         assistant_confidence_threshold: drafting stops after a token to which the engine gave a smaller probability.
         target_acceptance_rate: the share of accepted tokens towards which that threshold moves; 0 leaves it as it is.
-        rejection_threshold: drafting stops once the probability that a token is rejected exceeds this, by the engine's
-            own probabilities. 1 never stops.
+        rejection_threshold: drafting stops once the probability that a token is rejected exceeds this. 1 never stops.
+        acceptance_head: the trained head that estimates this probability, by its name among the states of the engine;
+            empty takes the engine's own probabilities.
         fallback_threshold: drafting stops before a token if the engine's largest probability is smaller.
         margin_threshold: drafting stops before a token if half of the distance between the engine's two largest
             probabilities is smaller.
@@ -269,6 +304,7 @@ class LengthPolicy:
     assistant_confidence_threshold: float = 0.0
     target_acceptance_rate: float = 0.0
     rejection_threshold: float = 1.0
+    acceptance_head: str = ""
     fallback_threshold: float = 0.0
     margin_threshold: float = 0.0
 
@@ -281,6 +317,8 @@ class LengthPolicy:
             fallback_threshold=self.fallback_threshold,
             margin_threshold=self.margin_threshold,
         )
+        if not isinstance(self.acceptance_head, str):
+            raise RecipeError(f"acceptance_head is {self.acceptance_head!r}; give the name of a trained head")
         schedule_of(self.num_assistant_tokens_schedule)
 
     def open(self) -> Length:
@@ -291,7 +329,8 @@ class LengthPolicy:
         elif self.assistant_confidence_threshold:
             stops.append(Confidence(self.assistant_confidence_threshold))
         if self.rejection_threshold < 1:
-            stops.append(Cumulative(self.rejection_threshold))
+            threshold, head = self.rejection_threshold, self.acceptance_head
+            stops.append(Foreseen(threshold, head) if head else Cumulative(threshold))
         if self.fallback_threshold:
             stops.append(Fallback(self.fallback_threshold))
         if self.margin_threshold:

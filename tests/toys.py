@@ -50,6 +50,7 @@ HEADS = {
     "hydra": HeadFacts(attends=False),
     "hydra_plus_plus": HeadFacts(context_layers=1),
     "judge": HeadFacts(recurrent=False, attends=False),
+    "kangaroo": HeadFacts(recurrent=False, taps=(1,)),
     "medusa": STACKED,
     "mtp": HeadFacts(),
     "peagle": HeadFacts(recurrent=False),
@@ -64,7 +65,9 @@ HEADS = {
     "m2r2": HeadFacts(recurrent=False, attends=False, in_model=True, draft_layers=Layers(exit_after=2, bridge="m2r2")),
     "s3d": replace(SLOTS, draft_layers=Layers(skip_attention=(1, 2), skip_mlp=(1, 2), bridge="s3d")),
 }
-READING_HEADS = {name: head for name, head in HEADS.items() if not (head.in_model or head.reads_rows)}
+READING_HEADS = {
+    name: head for name, head in HEADS.items() if not (head.in_model or head.reads_rows) and head.reads == "target"
+}
 SHIFTS = [np.array(shift, np.uint64) for shift in (30, 27, 31)]  # numpy converts numbers at each use.
 FACTORS = [np.array(factor, np.uint64) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 # What a search for layers to skip would return, and trees that are large enough for all that can happen.
@@ -92,6 +95,17 @@ def successors(vocabulary: int) -> np.ndarray:
     """Return [V, V] scores of each token after each other one: 0.9 less for each place in a shuffled vocabulary."""
     rng = np.random.default_rng(1)
     return np.array([-0.9 * rng.permutation(vocabulary) for _ in range(vocabulary)])
+
+
+def state_taps(output: str) -> tuple[int, ...]:
+    """Return the layers after which an output is a head's state; none for other outputs, and for any state."""
+    head = output.removeprefix("state_")
+    return HEADS[head].taps if head != output and head in HEADS else ()
+
+
+def state_size(head: str) -> int:
+    """Return the numbers of a state that a head reads: all bits of it if the head says after which layer."""
+    return len(HALVES) if head in HEADS and HEADS[head].taps else STATE_SIZE
 
 
 class ToyKV:
@@ -143,7 +157,7 @@ class Toy:
             inputs["depth"] = np.zeros(slots, np.int64)
         if TARGET_ROWS in self.block.inputs:
             inputs[TARGET_ROWS] = np.zeros(1, np.int64)
-        sizes = {"state": STATE_SIZE, HIDDEN: len(HALVES), "mixture": slots}
+        sizes = {"state": state_size(self.block.model), HIDDEN: len(HALVES), "mixture": slots}
         names = [name for name in self.block.inputs if name in sizes]
         return inputs | {name: np.zeros((1, slots, sizes[name]), np.float32) for name in names}
 
@@ -163,7 +177,8 @@ class Toy:
                 outputs[f"hidden_{count}"] = np.zeros((1, rows, len(HALVES)), np.float32)
             elif "state" in kind:
                 name = output.replace("state:", "state_")
-                outputs[name] = np.zeros((1, self.block.slots, STATE_SIZE), np.float32)
+                size = state_size(output.removeprefix("state:"))
+                outputs[name] = np.zeros((1, self.block.slots, size), np.float32)
             else:
                 outputs[kind] = np.zeros((1, rows, self.vocabulary), np.float32)
         return outputs
@@ -208,6 +223,7 @@ class Toy:
         if block.quantized_group:  # Rounded rows are other rows.
             rounding = np.uint64(max(0, past // block.quantized_group - 1) * block.quantized_bits)
         first_layer = block.layers.start_after or 0
+        self.show(first_layer - 1, x_N)
         for layer in range(first_layer, LAYERS if block.layers.exit_after is None else block.layers.exit_after):
             if layer % block.layers.parallel_group == 0:
                 read_N = x_N
@@ -217,12 +233,17 @@ class Toy:
                 x_N = mix(x_N + visible_NT @ row_S[first:] + row_S[:first].sum() + rounding)
             if layer not in block.layers.skip_mlp:
                 x_N = mix(x_N ^ self.layer_L[layer])
-            if f"hidden_{layer}" in self.outputs:
-                self.outputs[f"hidden_{layer}"][0] = (x_N[:, None] >> HALVES) & np.uint64(0xFFFF)
+            self.show(layer, x_N)
         for name in self.outputs:
-            if "state" in name:  # float32 has whole numbers of 24 bits
+            if "state" in name and not state_taps(name):  # float32 has whole numbers of 24 bits
                 self.outputs[name][0] = (x_N >> np.uint64(40))[:, None]
         self.head(token_N, x_N)
+
+    def show(self, layer: int, x_N: np.ndarray) -> None:
+        """Write the outputs that are states after a layer."""
+        for name in self.outputs:
+            if name == f"hidden_{layer}" or layer in state_taps(name):
+                self.outputs[name][0] = (x_N[:, None] >> HALVES) & np.uint64(0xFFFF)
 
     def head(self, token_N: np.ndarray, x_N: np.ndarray) -> None:
         """Write the outputs that the block has."""

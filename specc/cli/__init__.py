@@ -19,7 +19,22 @@ import typer
 from typer.core import TyperGroup
 
 from specc import __version__
-from specc.cli import bench, cache, compile, console, doctor, export, generate, golden, recipes, show, test, train, tune
+from specc.cli import (
+    bench,
+    cache,
+    compile,
+    console,
+    doctor,
+    export,
+    generate,
+    golden,
+    recipes,
+    show,
+    swap,
+    test,
+    train,
+    tune,
+)
 from specc.cli.arguments import examples, flag
 from specc.cli.panels import PanelCommand
 from specc.runtime import panics
@@ -106,6 +121,7 @@ app.add_typer(recipes.app, name="recipes")
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
 app.command("bench", cls=PanelCommand, epilog=bench.EXAMPLES)(bench.command)
 app.command("train", cls=PanelCommand, epilog=train.EXAMPLES)(train.command)
+app.command("swap", epilog=swap.EXAMPLES)(swap.command)
 app.command("tune", epilog=tune.EXAMPLES)(tune.command)
 app.command("export", epilog=export.EXAMPLES)(export.command)
 app.add_typer(golden.app, name="golden")

@@ -15,9 +15,7 @@ from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from specc.training.card import Card
-    from specc.training.draft_card import DraftCard
-    from specc.training.judge_job import JudgeCard
+    from specc.training.training_card import TrainingCard
 
 EXAMPLES = examples(
     "specc train HuggingFaceTB/SmolLM2-135M-Instruct --recipe eagle3 -o head",
@@ -33,9 +31,23 @@ RECIPE = (
 )
 OUTPUT = "The directory of the head, or of the draft model, to write."
 LAYERS = "The number of layers of a draft model that is cut from the model. It is as wide as the model."
-ASSISTANT = "A draft model to begin with, in place of one that is cut from the model. It must have the same tokenizer."
+ASSISTANT = (
+    "A draft model with the model's tokenizer: the one to begin with, in place of one that is cut from the model; or "
+    "the one whose drafts a head of specdec-plus-plus judges."
+)
 DIVERGENCE = "The loss by which a draft model is distilled: forward-kl, reverse-kl, jensen-shannon or total-variation."
-OWN_TEXT = "The share of the text that a draft model writes itself, from 0 to 1. The model writes the rest."
+OWN_TEXT = (
+    "The share of the text that a draft model writes itself, from 0 to 1. The model writes the rest. Default: 0.5, or "
+    "0 with --online."
+)
+ONLINE = (
+    "Learn from those tokens alone that the draft model did not foresee, and change matrices alone: then 'specc swap' "
+    "puts them into a bundle."
+)
+ANSWERS = (
+    "The answers that 'specc generate --prompts' wrote to the prompts of --data. A draft model then learns from what "
+    "was served. Default: the model answers anew."
+)
 DATA = (
     "A file of prompts that the model answers: JSON lines with prompt, turns or messages, plain or .gz. A file that "
     "does not end in .jsonl, .json or .gz is text, whose pieces the model continues. May be repeated. Default: "
@@ -84,7 +96,9 @@ def command(
     draft_layers: Annotated[int, option("N", LAYERS, min=1, rich_help_panel="Draft model")] = 2,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Draft model")] = None,
     divergence: Annotated[str, option("NAME", DIVERGENCE, rich_help_panel="Draft model")] = "forward-kl",
-    own_text: Annotated[float, option("S", OWN_TEXT, min=0.0, max=1.0, rich_help_panel="Draft model")] = 0.5,
+    own_text: Annotated[float | None, option("S", OWN_TEXT, min=0.0, max=1.0, rich_help_panel="Draft model")] = None,
+    answers: Annotated[OptionalPath, option("FILE", ANSWERS, rich_help_panel="Draft model")] = None,
+    online: Annotated[bool, flag("--online", ONLINE, rich_help_panel="Draft model")] = False,
     bits: Annotated[int, option("B", BITS, min=8, max=16, rich_help_panel="Output")] = 16,
     work: Annotated[OptionalPath, option("DIR", WORK, rich_help_panel="Output")] = None,
     costs: Annotated[OptionalPath, option("BUNDLE", COSTS, rich_help_panel="Output")] = None,
@@ -123,7 +137,12 @@ def command(
                 recording_minutes=math.inf if recording_minutes is None else recording_minutes,
                 trainer=TrainerOptions(minutes=minutes, updates=updates, learning_rate=learning_rate, seed=seed),
                 draft=DraftChoice(
-                    source=assistant_model or "", layers=draft_layers, divergence=divergence, own_text=own_text
+                    source=assistant_model or "",
+                    layers=draft_layers,
+                    divergence=divergence,
+                    own_text=(0.0 if online else 0.5) if own_text is None else own_text,
+                    online=online,
+                    answers=answers,
                 ),
                 draft_vocab_size=draft_vocab_size,
                 bits=bits,
@@ -159,7 +178,7 @@ def _costs(path: Path) -> Mapping[int, float]:
     return ratios
 
 
-def card_table(card: Card | DraftCard | JudgeCard, output: Path) -> RenderableType:
+def card_table(card: TrainingCard, output: Path) -> RenderableType:
     """Draw what a head or a draft model reaches, and what comes next."""
     facts = console.facts()
     for title, value in card.summary(str(output)).items():

@@ -19,7 +19,7 @@ from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
 from specc.compiler.gguf_weights import KeepBlocks, with_gguf_blocks
 from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
-from specc.compiler.heads import TargetHead, bridges, fit_heads, graft, guess_slots, load_heads, prepare_head
+from specc.compiler.heads import TargetHead, bridges, fit_all_heads, graft, guess_slots, load_heads, prepare_head
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
@@ -120,17 +120,17 @@ def _write_bundle(
     spec = describe(model, options.model, options.max_seq_len)
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
     small = {name: load_assistant(source, options, spec) for name, source in options.small_models.items()}
-    assistant = small.get("assistant")
-    target_heads = fit_heads(heads, model, spec)
+    described = {"target": (model, spec)}
+    described |= {name: (each, describe(each, options.small_models[name])) for name, each in small.items()}
+    target_heads = fit_all_heads(heads, described)
     parameters = sum(p.numel() for p in model.parameters())
     stages.weigh(expected_seconds(replace(extent, parameters=parameters, widens=bool(rounding(model)))))
-    head_facts = {head.name: head.facts for head in target_heads}
     facts = Facts(
         spec.layers,
         spec.vocab_size,
-        assistant=assistant is not None,
-        heads=head_facts,
-        assistant_layers=describe(assistant, options.assistant_model or "").layers if assistant is not None else 0,
+        assistant="assistant" in small,
+        heads={head.name: head.facts for head in target_heads},
+        assistant_layers=described["assistant"][1].layers if "assistant" in small else 0,
         corpus=options.corpus is not None,
     )
     if options.corpus:
@@ -206,16 +206,21 @@ def _capture(
 ) -> dict[tuple[str, str], PreparedGraph]:
     """Capture the target, its heads and the smaller models, and return their graphs in fp32."""
     stages.begin("capture", f"capture {options.model}")
-    grafts = tuple(graft(head) for head in heads if not (head.facts.in_model or head.facts.reads_rows))
+    readers = [head for head in heads if not head.facts.in_model]
+    grafts = {
+        name: tuple(graft(head) for head in readers if head.facts.reads == name and not head.facts.reads_rows)
+        for name in ("target", *small)
+    }
     target = prepare(model, capacity, _dump(options, "target-prepared"))
-    target = replace(target, grafts=grafts, guesses=guess_slots(heads), bridges=bridges(heads))
+    target = replace(target, grafts=grafts["target"], guesses=guess_slots(heads), bridges=bridges(heads))
     graphs = {("target", "fp32"): target}
-    for head in (head for head in heads if not head.facts.in_model):
+    for head in (head for head in readers if head.facts.reads == "target"):
         dump = _dump(options, f"{head.name}-prepared")
         graphs[head.name, "fp32"] = prepare_head(head, target.graph, capacity, dump)
     for name, small_model in small.items():
         stages.begin("assistant", f"capture {options.small_models[name]}")
-        graphs[name, "fp32"] = prepare(small_model, capacity, _dump(options, f"{name}-prepared"))
+        graph = prepare(small_model, capacity, _dump(options, f"{name}-prepared"))
+        graphs[name, "fp32"] = replace(graph, grafts=grafts[name])
     return graphs
 
 

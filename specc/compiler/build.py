@@ -54,10 +54,22 @@ def write_weights(requests: Sequence[EngineRequest], graphs: Graphs, site: Site)
     for request in requests:
         blocks_by_file.setdefault(_weights_file(request.block, site.options), []).append(request.block)
     for name, blocks in blocks_by_file.items():
-        tensors: dict[str, torch.Tensor] = {}
-        for block in dict.fromkeys(_narrowest(block) for block in blocks):
-            tensors |= _tensors_read(graphs[graph_key(graphs, block)], block, site.capacity)
+        tensors = stored_tensors(blocks, graphs, site.capacity)
         weights.write_type(tensors, site.directory / name, _file_type(blocks[0], site.options))
+
+
+def stored_tensors(blocks: Sequence[Block], graphs: Graphs, capacity: int) -> dict[str, torch.Tensor]:
+    """Return the tensors that the engines of some blocks read and that are stored, by their names in the file.
+
+    Args:
+        blocks: blocks whose weights lie in one file.
+        graphs: the prepared graphs.
+        capacity: rows of the caches.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for block in dict.fromkeys(_narrowest(block) for block in blocks):
+        tensors |= _tensors_read(graphs[graph_key(graphs, block)], block, capacity)
+    return tensors
 
 
 def build_engines(requests: Sequence[EngineRequest], graphs: Graphs, site: Site, stages: Stages) -> list[EngineSpec]:

@@ -93,6 +93,24 @@ def fit_heads(heads: Mapping[str, Head | Checkpoint], model: PreTrainedModel, ta
     return [_fit(name, head, model, target) for name, head in heads.items()]
 
 
+def fit_all_heads(
+    heads: Mapping[str, Head | Checkpoint], models: Mapping[str, tuple[PreTrainedModel, ModelSpec]]
+) -> list[TargetHead]:
+    """Check that heads are for the models whose states they read, and give them the tables of these models.
+
+    Args:
+        heads: the heads by their architectures.
+        models: each model with its description, by the name that `Head.reads` has for it.
+
+    Raises:
+        RecipeError: a head was trained for a model of another shape, or reads layers that the model does not have.
+    """
+    fitted: list[TargetHead] = []
+    for name, (model, spec) in models.items():
+        fitted += fit_heads({key: head for key, head in heads.items() if head.reads == name}, model, spec)
+    return fitted
+
+
 def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: ModelSpec) -> TargetHead:
     table, product = _tables(model)
     hidden_size: int = model.config.get_text_config().hidden_size
@@ -147,7 +165,12 @@ def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: M
         outputs = ready(*_example(ready, hidden_size))
     stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
     facts = HeadFacts(
-        stack=stack, recurrent="state" in outputs, attends=ready.attends, context_layers=ready.context_layers
+        stack=stack,
+        recurrent="state" in outputs,
+        attends=ready.attends,
+        context_layers=ready.context_layers,
+        reads=ready.reads,
+        taps=ready.taps,
     )
     return TargetHead(name=name, module=ready, outputs=tuple(outputs), facts=facts, hidden_size=hidden_size)
 

@@ -17,12 +17,14 @@ from specc.heads.guess_slots import HiddenTransfer, PromptTokens, SpeculativeStr
 from specc.heads.head import Head, HeadConfig
 from specc.heads.hydra import Hydra
 from specc.heads.judge import Judge
+from specc.heads.kangaroo import Kangaroo
 from specc.heads.m2r2 import M2R2
 from specc.heads.medusa import Medusa
 from specc.heads.mixture_of_attentions import MixtureOfAttentions
 from specc.heads.peagle import Peagle
 from specc.heads.recurrent_drafter import RecurrentDrafter
 from specc.heads.s3d import S3D
+from specc.heads.specdec_plus_plus import AcceptanceHead
 from specc.heads.tandem import Tandem
 from specc.runtime.errors import HeadError
 
@@ -52,6 +54,8 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "m2r2": M2R2,
     "mixture_of_attentions": MixtureOfAttentions,
     "glide": Glide,
+    "kangaroo": Kangaroo,
+    "specdec_plus_plus": AcceptanceHead,
 }
 
 

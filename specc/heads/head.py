@@ -64,6 +64,7 @@ class Head(nn.Module):
         vocabulary: the token of each of the head's V' outputs, [V'] int64; None if the head knows all tokens.
         recurrent: whether `forward` returns a state for its own next slot.
         attends: whether `forward` attends to the tokens before, so that its blocks need rows of their own.
+        reads: the model whose states it reads: `target`, or `assistant` for a draft model.
         context_layers: how many layers, from the first on, run the model's own tokens only. What they said of them is
             in the state of a draft, so that the blocks of drafts leave them out.
         embedding: the model's table [V, d] after `attach`. It is not saved with the head.
@@ -74,6 +75,7 @@ class Head(nn.Module):
     recurrent = False
     attends = True
     borrows_product = False
+    reads = "target"
     context_layers = 0
     vocabulary: Tensor | None
     embedding: Tensor | None

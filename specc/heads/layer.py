@@ -21,9 +21,10 @@ class Layer(nn.Module):
     """A decoder layer. Its attention reads the residual stream, or the token beside the stream, 2 d wide.
 
     Args:
-        config: its settings are `heads`, `key_heads`, `head_size`, `mlp_size`, `rope_theta` and `eps`. Optional ones
-            are `bias` (1: queries, keys and values have a bias), `head_norm` (1: each head of a query or a key is
-            normed) and `residual_norm` (1: the stream goes on from its norm, where attention reads the token too).
+        config: its settings are `heads`, `key_heads`, `head_size`, `mlp_size` (0: the layer has no MLP), `rope_theta`
+            and `eps`. Optional ones are `bias` (1: queries, keys and values have a bias), `head_norm` (1: each head of
+            a query or a key is normed) and `residual_norm` (1: the stream goes on from its norm, where attention reads
+            the token too).
         index: names the layer's cache.
         wide: whether attention reads the token.
         input_norm: whether attention reads the norm of the residual stream.
@@ -43,21 +44,23 @@ class Layer(nn.Module):
         self.head_size, mlp_size = int(setting(config, "head_size")), int(setting(config, "mlp_size"))
         self.wide, self.residual_norm = wide, wide and bool(option(config, "residual_norm", 0))
         inputs, bias = 2 * size if wide else size, bool(option(config, "bias", 0))
-        self._norms(config, size, wide, input_norm)
+        self._norms(config, size, wide, input_norm, mlp_size)
         self.query = linear(inputs, self.heads * self.head_size, bias)
         self.key = linear(inputs, self.key_heads * self.head_size, bias)
         self.value = linear(inputs, self.key_heads * self.head_size, bias)
         self.output = linear(self.heads * self.head_size, size)
-        self.gate, self.up, self.down = linear(size, mlp_size), linear(size, mlp_size), linear(mlp_size, size)
+        self.has_mlp = mlp_size > 0
+        if self.has_mlp:
+            self.gate, self.up, self.down = linear(size, mlp_size), linear(size, mlp_size), linear(mlp_size, size)
         exponents = torch.arange(0, self.head_size, 2) / self.head_size
         self.register_buffer("inverse_frequencies", setting(config, "rope_theta") ** -exponents, persistent=False)
 
-    def _norms(self, config: HeadConfig, size: int, wide: bool, input_norm: bool) -> None:
+    def _norms(self, config: HeadConfig, size: int, wide: bool, input_norm: bool, mlp_size: int) -> None:
         head_norm = bool(option(config, "head_norm", 0))
         sizes = {
             "token_norm": size if wide else 0,
             "state_norm": size if input_norm else 0,
-            "mlp_norm": size,
+            "mlp_norm": size if mlp_size else 0,
             "query_norm": self.head_size if head_norm else 0,
             "key_norm": self.head_size if head_norm else 0,
         }
@@ -109,8 +112,8 @@ class Layer(nn.Module):
         return out
 
     def after_mlp(self, x: Tensor) -> Tensor:
-        """Return the residual stream [B, N, d] behind the MLP."""
-        return x + self.mlp(rms_norm(x, self.get_parameter("mlp_norm"), self.eps))
+        """Return the residual stream [B, N, d] behind the MLP. A layer without one returns it as it is."""
+        return x + self.mlp(rms_norm(x, self.get_parameter("mlp_norm"), self.eps)) if self.has_mlp else x
 
     def angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosines and the sines, [B, 1, N, C] each, by which heads turn at positions [B, N]."""

@@ -22,7 +22,6 @@ from specc.recipes.draft_model import (
     PEARL,
     S2D,
     SPECDEC,
-    SPECDEC_PLUS_PLUS,
 )
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
 from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
@@ -74,6 +73,7 @@ from specc.recipes.self_draft import (
     STAGED,
 )
 from specc.recipes.sequential_heads import CLOVER, CLOVER_2, HYDRA, HYDRA_PLUS_PLUS, RECURRENT_DRAFTER
+from specc.recipes.specdec_plus_plus import SPECDEC_PLUS_PLUS
 from specc.recipes.stacked_heads import AMPHISTA, BLOCKWISE, MEDUSA
 from specc.recipes.swift import SWIFT
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING

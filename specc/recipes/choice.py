@@ -34,8 +34,8 @@ def choose(
     for m in methods:
         if missing := _missing(m, options, heads):
             raise RecipeError(f"recipe {m.name} needs {missing}")
-    for head in sorted(set(heads or ()) - {m.head for m in methods}):
-        recipes = [m.name for m in METHODS.values() if m.head == head]
+    for head in sorted(set(heads or ()) - {name for m in methods for name in (m.head, m.optional_head)}):
+        recipes = [m.name for m in METHODS.values() if head in (m.head, m.optional_head)]
         raise RecipeError(f"no chosen recipe drafts by the head {head}; leave it out, or add --recipe {recipes[0]}")
     for name in parameters.keys() - {""}:
         if name not in {m.name for m in methods}:

@@ -24,14 +24,15 @@ from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
 
-def _plan_draft_model(values: Values, facts: Facts) -> MethodBlocks:
+def plan_draft_model(values: Values, facts: Facts) -> MethodBlocks:
+    """Plan chains by a draft model, whose length a policy decides."""
     verify = chains(1 + count(values, "num_speculative_tokens"))
     return MethodBlocks(verify, draft_model(Tree.chain(1)), length_arguments(values))
 
 
 def plan_with_rule(acceptance: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan a draft model, and give the values that belong to the acceptance rule to it."""
-    return replace(_plan_draft_model(values, facts), rule=rule_parameters(acceptance, values))
+    return replace(plan_draft_model(values, facts), rule=rule_parameters(acceptance, values))
 
 
 DRAFT_MODEL = Method(
@@ -45,50 +46,25 @@ DRAFT_MODEL = Method(
     ),
     paper="Leviathan et al. 2023, arXiv:2211.17192; for requests that run together BASS, Qian et al. 2024, "
     "arXiv:2404.15778; drafts that 'specc train' distils: DistillSpec, Zhou et al. 2023, arXiv:2310.08461; drafts that "
-    "it cuts from the model: Decoding Speculative Decoding, Yan et al. 2024, arXiv:2402.01528",
+    "it cuts from the model: Decoding Speculative Decoding, Yan et al. 2024, arXiv:2402.01528; drafts that learn from "
+    "what was served: Online Speculative Decoding, Liu et al. 2023, arXiv:2310.07177",
     departures=(
         "Acceptance is by match unless a request asks for speculative, the rule of the paper: then a seed gives the "
         "tokens of plain decoding.",
         "A draft that is distilled keeps its tables and its last norm; DistillSpec trains all of it.",
         "A draft that is cut from the model keeps layers at equal distances; Yan et al. prune by learned masks.",
+        "New weights are put into a bundle, which a program loads again; Liu et al. change those of a running model.",
     ),
     family=Family.SECOND_MODEL,
     drafter="draft-model",
     topology="chain",
-    plan=_plan_draft_model,
+    plan=plan_draft_model,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
         "assistant_confidence_threshold": CONFIDENCE,
         "rejection_threshold": Parameter(1.0, "drafting stops once a rejection is likelier than this; 1 never stops"),
         "num_assistant_tokens_schedule": Parameter("constant", "schedule of the length: constant, heuristic or bass"),
     },
-    needs=("assistant-model",),
-)
-
-
-SPECDEC_PLUS_PLUS = Method(
-    name="specdec-plus-plus",
-    title="SpecDec++'s adaptive length, by the draft model's own probabilities",
-    try_when="A draft model is right for long at some places and wrong at others.",
-    about=(
-        "A draft model drafts a chain. After each token it estimates the probability that the chain so far is "
-        "accepted. It stops once a rejection is likely enough. So it drafts long where it is sure and short where it "
-        "is not. The model verifies the chain in one step."
-    ),
-    paper="SpecDec++, Huang et al. 2024, arXiv:2405.19715: its rule, without the trained head",
-    departures=("The estimate is the draft model's own probability of its tokens; the paper trains a head for it.",),
-    family=Family.SECOND_MODEL,
-    drafter="draft-model",
-    topology="chain",
-    length="cumulative",
-    plan=_plan_draft_model,
-    parameters={
-        "num_speculative_tokens": Parameter(20, "tokens a draft at most", "2 to 20"),
-        "rejection_threshold": Parameter(
-            0.3, "drafting stops once a rejection is likelier than this, h", "0.3 in the authors' example"
-        ),
-    },
-    by_default=False,
     needs=("assistant-model",),
 )
 
@@ -192,7 +168,7 @@ BILD = Method(
 def _plan_entropy_adaptive(values: Values, facts: Facts) -> MethodBlocks:
     for name in ("entropy_window", "least_tokens"):
         count(values, name)
-    return replace(_plan_draft_model(values, facts), arguments=dict(values))
+    return replace(plan_draft_model(values, facts), arguments=dict(values))
 
 
 ENTROPY_ADAPTIVE = Method(

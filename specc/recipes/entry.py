@@ -25,6 +25,8 @@ class HeadFacts:
         in_model: whether it is a part of the model's own run, so that it has no states and no blocks.
         draft_layers: the layers of the model that its drafts run, if it is a part of the model's own run.
         reads_rows: whether it reads the model's rows of keys and values, and no states.
+        reads: the model whose states it reads, `target` or `assistant`.
+        taps: the layers after which it reads them.
     """
 
     stack: int = 1
@@ -34,6 +36,8 @@ class HeadFacts:
     in_model: bool = False
     draft_layers: Layers = field(default_factory=Layers)
     reads_rows: bool = False
+    reads: str = "target"
+    taps: tuple[int, ...] = ()
 
 
 class Family(Enum):
@@ -72,7 +76,8 @@ class Facts:
     @property
     def reading_heads(self) -> tuple[str, ...]:
         """The heads that read states of the model, which its blocks return where they commit rows."""
-        return tuple(name for name, head in self.heads.items() if not (head.in_model or head.reads_rows))
+        readers = {name: head for name, head in self.heads.items() if not (head.in_model or head.reads_rows)}
+        return tuple(name for name, head in readers.items() if head.reads == "target")
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class Method:
         needs: options of `specc compile` without which the method cannot be compiled.
         search: fills the parameters that name layers to skip.
         head: the architecture of the trained head that it drafts by; empty for none.
+        optional_head: that of a trained head without which it can be compiled too; empty for none.
     """
 
     name: str
@@ -156,6 +162,7 @@ class Method:
     needs: tuple[str, ...] = ()
     search: LayerSearch | None = None
     head: str = ""
+    optional_head: str = ""
 
     def settle(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the values that a user gives by the defaults.

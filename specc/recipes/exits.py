@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specc.recipes.blocks import CONFIDENCE, EXIT, RANKED_OUTPUTS, chains, count, exit_layers, length_arguments
-from specc.recipes.defaults import LENGTHS
+from specc.recipes.defaults import LENGTHS, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
-from specc.runtime.block import HIDDEN, Block, Layers
+from specc.runtime.block import HIDDEN, STATE, Block, Layers
+from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
+
+EXIT_LAYERS = 2  # of Kangaroo without an adapter, as in the paper for a model of 7B
 
 
 def _plan_exit(values: Values, facts: Facts) -> MethodBlocks:
@@ -67,18 +70,49 @@ LAYERSKIP = Method(
 )
 
 
+ADAPTER = "kangaroo"  # the architecture of the head behind the exit
+
+
+def _plan_kangaroo(values: Values, facts: Facts) -> MethodBlocks:
+    """Plan an exit with an adapter if there is one, where it was trained; otherwise the exit alone."""
+    adapter = facts.heads.get(ADAPTER)
+    if adapter is None or not adapter.taps:
+        chosen = values["assistant_early_exit"]
+        return _plan_exit({**values, "assistant_early_exit": EXIT_LAYERS if chosen is None else chosen}, facts)
+    exit_after = adapter.taps[0] + 1
+    if values["assistant_early_exit"] not in (None, exit_after):
+        raise RecipeError(
+            f"assistant_early_exit is {values['assistant_early_exit']!r}, and the adapter was trained behind "
+            f"{exit_after} layers; give {exit_after}, or leave it out"
+        )
+    blocks = _plan_halves(Layers(exit_after=exit_after), values)
+    # Deep engines commit rows, so they return what the adapter reads of them.
+    halves_of_it = {
+        role: replace(block, outputs=(*block.outputs, f"{STATE}{ADAPTER}")) if block.layers.start_after else block
+        for role, block in blocks.engines.items()
+    }
+    engines = {
+        "adapter": Block(Tree.chain(1), RANKED_OUTPUTS, model=ADAPTER, cache=ADAPTER, inputs=("state",)),
+        "feed": Block(
+            Tree.chain(WIDTHS.prefill), ("ids",), last_row=True, model=ADAPTER, cache=ADAPTER, inputs=("state",)
+        ),
+    }
+    return replace(blocks, engines={**halves_of_it, **engines})
+
+
 KANGAROO = Method(
     name="kangaroo",
-    title="Kangaroo's double early exit, without its adapter",
-    try_when="The model was trained for early exit, and its first two or three layers know the next token.",
+    title="Kangaroo's double early exit, with a trained adapter or without it",
+    try_when="An adapter was trained by 'specc train', or the first two or three layers know the next token.",
     about=(
-        "The model drafts by very few of its first layers, followed by its own norm and head. It stops after a token "
-        "that it doubts, which is the second exit. That token is verified too. To verify, the model runs its other "
-        "layers alone, from the hidden states of the first ones. So a drafted token passes each layer once."
+        "The model drafts by very few of its first layers. A trained adapter, which is one attention layer, and the "
+        "model's own head follow; without an adapter, the model's own norm and head do. It stops after a token that it "
+        "doubts, which is the second exit, and verifies that token too. To verify, the model runs its other layers "
+        "alone, from the hidden states of the first ones. So a drafted token passes each layer once."
     ),
-    paper="Kangaroo, Liu et al. 2024, arXiv:2404.18911: its split and its two exits",
+    paper="Kangaroo, Liu et al. 2024, arXiv:2404.18911",
     departures=(
-        "There is no adapter between the exit and the head. The paper trains one; without it few drafts are right.",
+        "Without `--head` there is no adapter; the paper always has one, without which few drafts are right.",
         "The last token of a draft runs in the first layers too, so that a draft that is right as a whole gives one "
         "more token.",
     ),
@@ -86,15 +120,20 @@ KANGAROO = Method(
     drafter="shared-exit",
     topology="chain",
     length="confidence",
-    plan=_plan_exit,
+    plan=_plan_kangaroo,
     parameters={
         "num_speculative_tokens": Parameter(6, "tokens a draft at most", "6"),
-        "assistant_early_exit": Parameter(2, "layers that the draft runs", "2 for a model of 7B, 3 for one of 13B"),
+        "assistant_early_exit": Parameter(
+            None,
+            "layers that the draft runs (default: those before the adapter; 2 without one)",
+            "2 for a model of 7B, 3 for one of 13B",
+        ),
         "assistant_confidence_threshold": Parameter(
             0.6, "drafting stops after a token to which the draft gave less probability", "0.6"
         ),
     },
     by_default=False,
+    optional_head=ADAPTER,
 )
 
 

@@ -5,6 +5,11 @@ rest are answers of the model. On both, the draft's probabilities are drawn to t
 
 It departs from the paper in one point: tables and the last norm stay as they are, since a draft that was cut from the
 model has the model's own.
+
+Online Speculative Decoding (Liu et al. 2023, arXiv:2310.07177) learns from what was served, and from those tokens alone
+that the model corrected. `online` does so. It departs from that paper in three points: the corrected tokens are found
+anew, as those that are not the draft's likeliest ones; the model's probabilities are computed anew, in the place of
+stored ones; and norms stay as they are too, since a bundle's engines hold small tensors themselves.
 """
 
 from __future__ import annotations
@@ -84,6 +89,7 @@ class Distiller:
         options: of the loop.
         checkpoint: the file of the state.
         settings: what a training that resumes must have in common with this one.
+        online: learn from tokens alone that the draft did not foresee, and change matrices alone.
     """
 
     def __init__(
@@ -95,12 +101,14 @@ class Distiller:
         options: TrainerOptions,
         checkpoint: Path,
         settings: dict[str, Any],
+        online: bool = False,
     ) -> None:
-        self.draft, self.model, self.divergence, self.own = draft, model, divergence, own
+        self.draft, self.model, self.divergence, self.own, self.online = draft, model, divergence, own, online
         self.options, self.checkpoint, self.settings = options, checkpoint, settings
         self.layers = layers_of(draft)
         draft.requires_grad_(False)
-        self.layers.requires_grad_(True)
+        for parameter in self.layers.parameters():
+            parameter.requires_grad_(parameter.ndim > 1 or not online)
         self.optimizer = torch.optim.AdamW(
             self.layers.parameters(), lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.decay
         )
@@ -174,7 +182,7 @@ class Distiller:
         for one in self.optimizer.param_groups:
             one["lr"] = self.options.rate(self.progress)
         self.optimizer.zero_grad()
-        loss = self.divergence(*both_logits(self.draft, self.model, group))
+        loss = self.divergence(*self._rows(group))
         if torch.isfinite(loss):
             torch.autograd.backward(loss)
             norm = torch.nn.utils.clip_grad_norm_(self.layers.parameters(), self.options.clip)
@@ -184,6 +192,15 @@ class Distiller:
         self.optimizer.step()
         self.progress.updates += 1
         return float(loss.detach())
+
+    def _rows(self, group: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        """Return the logits of the draft and of the model in the rows that are learned from, [M, V] each."""
+        logits, model_logits = both_logits(self.draft, self.model, group)
+        if self.online:
+            corrected = logits.argmax(-1) != torch.cat([text.tokens[text.prompt :] for text in group])
+            if corrected.any():
+                logits, model_logits = logits[corrected], model_logits[corrected]
+        return logits, model_logits
 
 
 def both_logits(draft: PreTrainedModel, model: PreTrainedModel, group: Sequence[Text]) -> tuple[Tensor, Tensor]:

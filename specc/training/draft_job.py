@@ -17,12 +17,13 @@ from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError, first_line
 from specc.training.acceptance import summary
 from specc.training.cut import cut, kept_layers
-from specc.training.distil import Distiller, alphas, ranks, write
+from specc.training.distil import Distiller, Text, alphas, ranks, write
 from specc.training.divergences import divergence_of
 from specc.training.draft_card import DraftCard
 from specc.training.gain import predict_chains
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
-from specc.training.prompts import read_prompts
+from specc.training.prompts import Prompt, read_prompts
+from specc.training.served import served_texts
 from specc.training.states import layers_of
 
 PARTIAL = ".partial"
@@ -46,12 +47,9 @@ def train_draft(options: Options) -> DraftCard:
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
-        prompts = read_prompts(options.data, tokenizer, count=text.prompts, longest=text.prompt_tokens, seed=text.seed)
-        count = min(text.held_out, max(1, len(prompts) // 5))
-        held_out, prompts = prompts[:count], prompts[count:]
         ends = ends_of(model)
         options.stage("answer the prompts", 0, 1)
-        answers = write(model, prompts, text.answer_tokens, ends, text.temperature, text.seed)
+        held_out, prompts, answers = _texts(options, model, tokenizer)
         sampled = write(model, held_out, text.answer_tokens, ends, 1.0, text.seed + 1)
         greedy = write(model, held_out, text.answer_tokens, ends, 0.0, text.seed)
         if not answers or not sampled or not greedy:
@@ -61,12 +59,20 @@ def train_draft(options: Options) -> DraftCard:
             "source": choice.source,
             "divergence": choice.divergence,
             "own_text": choice.own_text,
+            "online": choice.online,
             "prompts": [len(prompts), sum(map(len, answers))],
             "trainer": {"learning_rate": options.trainer.learning_rate, "seed": options.trainer.seed},
         }
         before = alphas(draft, model, sampled)
         distiller = Distiller(
-            draft, model, divergence, choice.own_text, options.trainer, options.work / CHECKPOINT, settings
+            draft,
+            model,
+            divergence,
+            choice.own_text,
+            options.trainer,
+            options.work / CHECKPOINT,
+            settings,
+            choice.online,
         )
 
         def show(part: float, loss: float) -> None:
@@ -105,14 +111,41 @@ def train_draft(options: Options) -> DraftCard:
     return card
 
 
+def _texts(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[list[Prompt], list[Prompt], list[Text]]:
+    """Return held-out prompts, those to train on, and answers to the latter: served ones, or new ones of the model.
+
+    Raises:
+        PromptError: a file is malformed.
+    """
+    choice, text = options.draft, options.recording
+    served: list[Text] = []
+    if choice.answers:
+        served = served_texts(options.data, choice.answers, tokenizer, text.seed)
+        prompts = [Prompt(tuple(one.tokens[: one.prompt].tolist())) for one in served]
+    else:
+        prompts = read_prompts(options.data, tokenizer, count=text.prompts, longest=text.prompt_tokens, seed=text.seed)
+    count = min(text.held_out, max(1, len(prompts) // 5))
+    held_out, prompts = prompts[:count], prompts[count:]
+    answers = served[count:] or write(model, prompts, text.answer_tokens, ends_of(model), text.temperature, text.seed)
+    return held_out, prompts, answers
+
+
 def _draft(options: Options, model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """Return the draft model as it is before the training.
 
     Raises:
         HeadError: its vocabulary is not as large as the model's.
     """
-    if not options.draft.source:
-        return cut(model, layers)
+    return load_draft(options, model) if options.draft.source else cut(model, layers)
+
+
+def load_draft(options: Options, model: PreTrainedModel) -> PreTrainedModel:
+    """Load the draft model that the options name.
+
+    Raises:
+        CaptureError: it does not load.
+        HeadError: its vocabulary is not as large as the model's.
+    """
     draft = load_model(options.draft.source)
     ours, theirs = (each.config.get_text_config().vocab_size for each in (model, draft))
     if ours != theirs:

@@ -27,6 +27,7 @@ from specc.training.course import Course
 from specc.training.courses import course_of
 from specc.training.distillation import Distillation
 from specc.training.gain import predict
+from specc.training.lanes import lanes_that_fit
 from specc.training.precision import fast_type
 from specc.training.prompts import Prompt, read_prompts, text_prompts
 from specc.training.record import RecordingOptions, batches, mixed, record
@@ -51,12 +52,16 @@ class DraftChoice:
         layers: of a draft that is cut.
         divergence: the loss, a key of `specc.training.divergences.DIVERGENCES`.
         own_text: the share of the text that the draft writes itself.
+        online: whether it learns from tokens alone that the draft model did not foresee, as it serves.
+        answers: a file of answers of `specc generate` to the prompts of the data; None lets the model answer them.
     """
 
     source: str = ""
     layers: int = 2
     divergence: str = "forward-kl"
     own_text: float = 0.5
+    online: bool = False
+    answers: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +196,9 @@ def _recorded(
         options.data, tokenizer, count=recording.prompts, longest=recording.prompt_tokens, seed=recording.seed
     )
     model.to(fast_type())  # type: ignore[arg-type]  # transformers' types demand a device here
+    conversations = any(prompt.later for prompt in prompts)
+    columns = recording.answer_tokens + (recording.conversation_tokens if conversations else recording.prompt_tokens)
+    recording = dataclasses.replace(recording, lanes=lanes_that_fit(model, columns, len(taps), recording.lanes))
     written = _self_prompts(options, model, tokenizer, ends, teacher.target.digest)
     todo = mixed(batches(prompts, recording), batches(written, recording, SELF_WRITTEN) if written else [])
     files = record(

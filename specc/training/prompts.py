@@ -104,7 +104,7 @@ def read_prompts(files: Sequence[Path], tokenizer: Any, *, count: int, longest: 
     if files:
         prompts = [prompt for file in files for prompt in _of_file(file, tokenizer, longest)]
     else:
-        prompts = [Prompt(_of_source(text, tokenizer, str(SHIPPED))) for text in shipped_prompts(count, seed)]
+        prompts = [Prompt(tokens_of(text, tokenizer, str(SHIPPED))) for text in shipped_prompts(count, seed)]
     different = list(dict.fromkeys(_shorten(prompt, longest) for prompt in prompts if prompt.tokens))
     if len(different) < 2:
         raise PromptError(f"{', '.join(map(str, files))}: there are fewer than two different prompts; give more")
@@ -114,7 +114,7 @@ def read_prompts(files: Sequence[Path], tokenizer: Any, *, count: int, longest: 
 
 def text_prompts(texts: Sequence[str], tokenizer: Any, *, longest: int, seed: int) -> list[Prompt]:
     """Make prompts of texts, in random order. The other arguments are those of `read_prompts`."""
-    prompts = [_shorten(Prompt(_of_source(text, tokenizer, "a prompt")), longest) for text in texts]
+    prompts = [_shorten(Prompt(tokens_of(text, tokenizer, "a prompt")), longest) for text in texts]
     random.Random(seed).shuffle(prompts)
     return prompts
 
@@ -140,7 +140,7 @@ def _of_file(file: Path, tokenizer: Any, longest: int) -> list[Prompt]:
                 raise line.later
             where = f"{file}, prompt {line.index + 1}"
             later = tuple(_later(turn, tokenizer, where) for turn in line.later)
-            prompts.append(Prompt(_of_source(line.source, tokenizer, where), later))
+            prompts.append(Prompt(tokens_of(line.source, tokenizer, where), later))
         return prompts
     try:
         with file.open("rb") as opened:
@@ -163,7 +163,7 @@ def _later(turn: str, tokenizer: Any, where: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _of_source(source: str | Conversation, tokenizer: Any, where: str) -> tuple[int, ...]:
+def tokens_of(source: str | Conversation, tokenizer: Any, where: str) -> tuple[int, ...]:
     """Turn one prompt into tokens, through the chat template if there is one."""
     if isinstance(source, str) and not getattr(tokenizer, "chat_template", None):
         return tuple(tokenizer(source)["input_ids"])

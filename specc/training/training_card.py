@@ -42,5 +42,9 @@ class TrainingCard(ABC):
         """Return what a user reads after the training, by title."""
 
     @abstractmethod
+    def next_command(self, output: str) -> str:
+        """Return the command that compiles what was trained."""
+
+    @abstractmethod
     def readme(self, name: str) -> str:
         """Return the page of a head or a draft model with this name."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import World, prompts
+from toys import HEADS, Toy, World, prompts
 
+from specc.recipes import HeadFacts
 from specc.runtime.draft import Outputs
 from specc.runtime.errors import RecipeError
 from specc.runtime.lengths import (
@@ -17,6 +18,7 @@ from specc.runtime.lengths import (
     Confidence,
     Cumulative,
     Fallback,
+    Foreseen,
     Heuristic,
     Length,
     LengthPolicy,
@@ -74,6 +76,48 @@ def test_specdec_ends_a_draft_when_the_product_of_its_probabilities_says_that_a_
     for _ in range(2):
         length.begin()
         assert [length.goes_on(p) for p in (0.9, 0.9, 0.9, 0.95)] == [True, True, True, False]
+
+
+def test_specdec_with_a_head_ends_a_draft_before_the_token_behind_one_that_is_likely_rejected() -> None:
+    """The pending token's own state says nothing of the draft. Each draft begins anew."""
+    length = LengthPolicy(num_speculative_tokens=9, rejection_threshold=0.3, acceptance_head="probe").open()
+    (stop,) = length.stops
+    assert isinstance(stop, Foreseen) and not length.reads_probability
+    for _ in range(2):
+        length.begin()
+        for probability, goes_on in ((0.01, True), (0.9, True), (0.9, True), (0.8, False)):  # 0.9 * 0.9 * 0.8 < 0.7
+            state = np.array([[np.log(probability / (1 - probability))]], np.float32)
+            assert length.takes(Outputs(np.array([4]).data, states={"probe": state})) is goes_on
+    for logit, goes_on in ((1e9, True), (-1e9, False)):
+        length.begin()
+        length.takes(Outputs(np.array([4]).data))
+        assert length.takes(Outputs(np.array([4]).data, states={"probe": np.array([[logit]])})) is goes_on
+
+
+def test_a_policy_whose_head_the_engine_lacks_is_refused() -> None:
+    stop = Foreseen(0.3, "probe")
+    assert stop.takes(Outputs(np.array([4]).data))
+    with pytest.raises(RecipeError, match="returns no state of the head 'probe'; compile the bundle again"):
+        stop.takes(Outputs(np.array([4]).data))
+    with pytest.raises(RecipeError, match="acceptance_head is 3; give the name of a trained head"):
+        LengthPolicy(acceptance_head=3)  # type: ignore[arg-type]
+
+
+def test_drafts_that_end_by_a_head_leave_the_tokens_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Probe(Toy):
+        """A draft model whose head is sure of some tokens and not of others."""
+
+        def run(self) -> None:
+            super().run()
+            if "state_specdec_plus_plus" in self.outputs:
+                states = self.outputs["state_specdec_plus_plus"]
+                states[:] = states % 8 - 2
+
+    plain = World().method("plain").run(PROMPTS[0], 60)[0]
+    monkeypatch.setitem(HEADS, "specdec_plus_plus", HeadFacts(recurrent=False, attends=False, reads="assistant"))
+    decoder = World(runner=Probe).method("specdec-plus-plus", assistant=True)
+    assert decoder.run(PROMPTS[0], 60)[0] == plain
+    assert len({draft.tree.slots for draft, _ in decoder.drafts(PROMPTS[1])}) > 3
 
 
 def test_a_fallback_refuses_a_token_if_even_the_likeliest_is_unlikely() -> None:

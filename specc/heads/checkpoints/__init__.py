@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -27,7 +28,10 @@ class Checkpoint:
     Attributes:
         source: its configuration and tensors.
         format: the format.
+        reads: the model whose states the head reads, as `Head.reads`.
     """
+
+    reads: ClassVar[str] = "target"
 
     source: Source
     format: Format

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from toys import LAYERS, Decoder, World, prompts, propose, step
 
-from specc.recipes.entry import Facts
+from specc.recipes import prefill
+from specc.recipes.entry import Facts, HeadFacts
 from specc.recipes.exits import KANGAROO, LAYERSKIP
 from specc.runtime.block import Layers
 from specc.runtime.drafters.shared_exit import SharedExit
@@ -113,3 +114,50 @@ def test_the_plan_splits_the_target() -> None:
     assert all(block.layers == Layers(start_after=2) and block.inputs == ("hidden",) for block in deep)
     assert blocks.parts == blocks.engines.keys()
     assert blocks.arguments == {"num_speculative_tokens": 6, "assistant_confidence_threshold": 0.6}
+
+
+def test_the_rows_of_an_adapter_are_those_of_the_text() -> None:
+    """Drafts are those of a request that begins with the whole text, whatever was accepted and rejected before."""
+    method = decoder("kangaroo", assistant_confidence_threshold=0.0)
+    drafter, seq = method.drafter, Sequence(list(PROMPTS[4]), method.world.caches, Sampling())
+    accepted = set()
+    for _, (draft, decision) in zip(range(20), method.steps(seq), strict=False):
+        accepted.add(len(decision.slots) - 1)
+        world = World()
+        other = world.method("kangaroo", assistant_confidence_threshold=0.0)
+        fresh = Sequence(list(seq.tokens), world.caches, Sampling())
+        world.prefill.extend(fresh.cache, fresh.cache.sync(fresh.tokens[:-1]))
+        expected = propose(other.drafter.open(fresh))
+        assert propose(drafter.open(seq)).tokens == expected.tokens
+        assert draft.tokens != expected.tokens
+    assert {0, 1, 6} <= accepted
+
+
+def test_an_adapter_runs_once_for_each_drafted_token_and_for_the_text() -> None:
+    method = decoder("kangaroo", assistant_confidence_threshold=0.0)
+    drafter, seq = method.drafter, Sequence(list(PROMPTS[5]), method.world.caches, Sampling())
+    adapter, feed = drafter.adapter
+    drafted = sum(draft.tree.slots - 1 for _, (draft, _) in zip(range(20), method.steps(seq), strict=False))
+    assert adapter.calls == drafted and 1 <= feed.calls <= 20
+
+
+def test_without_states_an_adapter_drafts_nothing_and_one_engine_of_two_is_refused() -> None:
+    method = decoder("kangaroo")
+    seq = Sequence(list(PROMPTS[1]), method.world.caches, Sampling())
+    method.world.engine(prefill()).extend(seq.cache, seq.cache.sync(seq.tokens[:-1]))
+    assert propose(method.drafter.open(seq)).tokens == (PROMPTS[1][-1],)
+    deep = {f"deep_{number}": engine for number, engine in enumerate(method.drafter.deep)}
+    with pytest.raises(RecipeError, match="needs two, adapter and feed; compile the bundle again"):
+        SharedExit(method.drafter.shallow, adapter=method.drafter.adapter[0], **deep)
+
+
+def test_the_exit_is_where_the_adapter_was_trained() -> None:
+    facts = Facts(layers=8, vocab_size=500, heads={"kangaroo": HeadFacts(recurrent=False, taps=(2,))})
+    blocks = KANGAROO.plan(KANGAROO.settle({}), facts)
+    assert blocks.engines["shallow"].layers == Layers(exit_after=3)
+    assert blocks.engines["deep_0"].layers == Layers(start_after=3)
+    assert "state:kangaroo" in blocks.engines["deep_0"].outputs
+    assert blocks.engines["adapter"].cache == blocks.engines["feed"].cache == "kangaroo"
+    assert KANGAROO.plan(KANGAROO.settle({"assistant_early_exit": 3}), facts) == blocks
+    with pytest.raises(RecipeError, match="is 2, and the adapter was trained behind 3 layers; give 3, or leave it out"):
+        KANGAROO.plan(KANGAROO.settle({"assistant_early_exit": 2}), facts)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import published_heads
 import pytest
 import torch
-from toy_heads import make_head, taps_of
+from toy_heads import make_head, taps_of, target_of
 from transformers import PreTrainedModel
 
-from specc.compiler.heads import fit_heads, graft, load_heads, prepare_head
-from specc.heads import Head, save_head
+from specc.compiler.heads import fit_all_heads, fit_heads, graft, load_heads, prepare_head
+from specc.heads import Head, HeadConfig, save_head
+from specc.heads.specdec_plus_plus import AcceptanceHead
 from specc.huggingface import describe, load_model
 from specc.passes.find import outputs
 from specc.recipes import HeadFacts
 from specc.runtime.errors import HeadError, RecipeError, SpeccWarning
+from specc.training.cut import cut
 
 pytestmark = pytest.mark.torch
 
@@ -55,6 +58,26 @@ def test_a_head_of_another_model_is_refused_and_both_are_named(
         fit(target, head)
 
 
+def test_a_head_of_a_draft_model_is_fitted_to_the_draft_model(target: PreTrainedModel) -> None:
+    draft = cut(target, [0])
+    head = AcceptanceHead(
+        HeadConfig(
+            architecture="specdec_plus_plus",
+            target=replace(target_of(target), layers=1),
+            taps=(1,),
+            draft_vocab_size=512,
+            settings={"blocks": 1},
+        )
+    )
+    models = {"target": (target, describe(target, "big")), "assistant": (draft, describe(draft, "small"))}
+    medusa = make_head("medusa", target)
+    ours, theirs = fit_all_heads({"specdec_plus_plus": head, "medusa": medusa}, models)
+    assert (ours.name, ours.facts.reads) == ("medusa", "target")
+    assert (theirs.name, theirs.facts.reads) == ("specdec_plus_plus", "assistant")
+    with pytest.raises(RecipeError, match="whose layers is 1, and that of big is 3"):
+        fit_all_heads({"specdec_plus_plus": head}, models | {"assistant": models["target"]})
+
+
 @pytest.mark.parametrize("tap", [4, -2])  # 3 is the state behind the final norm
 def test_a_head_that_reads_a_layer_that_is_not_there_is_refused(target: PreTrainedModel, tap: int) -> None:
     message = rf"reads the states after layer {tap}, and models/tiny has layers 0\.\.2; give a head"
@@ -84,8 +107,10 @@ def test_a_directory_without_a_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_recipes_learn_how_many_tokens_a_head_guesses(target: PreTrainedModel) -> None:
-    assert fit(target, make_head("eagle3", target)).facts == HeadFacts(stack=1, recurrent=True)
-    assert fit(target, make_head("medusa", target)).facts == HeadFacts(stack=3, recurrent=False, attends=False)
+    assert fit(target, make_head("eagle3", target)).facts == HeadFacts(stack=1, recurrent=True, taps=(0, 1, -1))
+    assert fit(target, make_head("medusa", target)).facts == HeadFacts(
+        stack=3, recurrent=False, attends=False, taps=(-1,)
+    )
 
 
 @torch.no_grad()

@@ -11,6 +11,9 @@ import torch
 
 from specc.huggingface import load_model
 from specc.runtime.errors import HeadError
+from specc.training.cut import cut
+from specc.training.distil import Distiller, Text, both_logits
+from specc.training.divergences import forward_kl
 from specc.training.draft_job import train_draft
 from specc.training.job import DraftChoice, Options
 from specc.training.record import RecordingOptions
@@ -65,3 +68,37 @@ def test_an_output_that_exists_and_too_many_layers_are_refused(model: Path, tmp_
         train_draft(replace(options(model, tmp_path / "e"), draft=DraftChoice(layers=3)))
     with pytest.raises(HeadError, match="unknown divergence"):
         train_draft(replace(options(model, tmp_path / "e"), draft=DraftChoice(divergence="l2")))
+
+
+def test_online_training_learns_from_what_the_draft_did_not_foresee_and_changes_matrices_alone(
+    model: Path, tmp_path: Path
+) -> None:
+    draft, whole = cut(load_model(str(model)), [0, 1]), load_model(str(model))
+    before = {name: weight.clone() for name, weight in draft.state_dict().items()}
+    text = Text(tokens=torch.arange(40), prompt=10)
+    rows: list[torch.Tensor] = []
+
+    def divergence(logits: torch.Tensor, model_logits: torch.Tensor) -> torch.Tensor:
+        rows.append(logits)
+        return forward_kl(logits, model_logits)
+
+    trainer = TrainerOptions(updates=2, tokens=600, warm_up=1)
+    Distiller(draft, whole, divergence, 0.0, trainer, tmp_path / "c.safetensors", {}, online=True).run(
+        [text], [], 8, []
+    )
+    logits, _ = both_logits(cut(whole, [0, 1]), whole, [text] * 12)
+    foreseen = logits.argmax(-1) == torch.cat([text.tokens[10:]] * 12)
+    assert len(rows[0]) <= 48 * 30 - int(foreseen.sum())
+    for name, weight in draft.state_dict().items():
+        is_trained = weight.ndim > 1 and ".layers." in name
+        assert torch.equal(weight, before[name]) != is_trained, name
+
+
+def test_served_answers_are_learned_from_as_they_are(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "def f{i}"}}\n' for i in range(6)))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"index": i, "id": None, "chat": False, "token_ids": [i, 1, 2]}) + "\n" for i in range(6))
+    )
+    choice = DraftChoice(layers=1, own_text=0.0, online=True, answers=tmp_path / "a.jsonl")
+    card = train_draft(replace(options(model, tmp_path / "d"), data=(tmp_path / "p.jsonl",), draft=choice))
+    assert card.updates == 2
