@@ -43,10 +43,10 @@ def serve(bundle: Path, prompts: Sequence[Sequence[int]]) -> tuple[list[Text], f
     All tokens are plain decoding's.
     """
     texts, drafted, accepted = [], 0, 0
-    with specc.load(bundle) as loaded:
+    with specc.load(bundle) as model:
         for prompt in prompts:
-            answer = loaded.session().generate(list(prompt), TOKENS, recipe="draft-model", guard=False, ignore_eos=True)
-            plain = loaded.session().generate(list(prompt), TOKENS, recipe="plain", ignore_eos=True)
+            answer = model.session().generate(list(prompt), TOKENS, recipe="draft-model", guard=False, ignore_eos=True)
+            plain = model.session().generate(list(prompt), TOKENS, recipe="plain", ignore_eos=True)
             assert answer.token_ids == plain.token_ids
             texts.append(Text(tokens=torch.tensor([*prompt, *answer.token_ids]), prompt=len(prompt)))
             drafted, accepted = drafted + answer.stats.drafted, accepted + answer.stats.accepted
@@ -63,7 +63,7 @@ def learn(draft: str, texts: Sequence[Text], directory: Path) -> str:
     return str(directory)
 
 
-def test_acceptance_rises_over_a_stream_of_one_kind_and_recovers_after_a_shift(
+def test_online_training_raises_the_acceptance_of_a_stream_that_is_new_to_the_draft_model(
     tmp_path: Path, record_property: Any
 ) -> None:
     """The paper's claim, on streams that are prose, then code. The engines are compiled once."""

@@ -77,8 +77,8 @@ def _plan_kangaroo(values: Values, facts: Facts) -> MethodBlocks:
     """Plan an exit with an adapter if there is one, where it was trained; otherwise the exit alone."""
     adapter = facts.heads.get(ADAPTER)
     if adapter is None or not adapter.taps:
-        chosen = values["assistant_early_exit"]
-        return _plan_exit({**values, "assistant_early_exit": EXIT_LAYERS if chosen is None else chosen}, facts)
+        layer = values["assistant_early_exit"]
+        return _plan_exit({**values, "assistant_early_exit": EXIT_LAYERS if layer is None else layer}, facts)
     exit_after = adapter.taps[0] + 1
     if values["assistant_early_exit"] not in (None, exit_after):
         raise RecipeError(

@@ -32,7 +32,7 @@ OWN_TESTS = {
     17: "test_as_much_of_dyspec_is_accepted_as_the_values_of_its_nodes_say_if_the_draft_is_the_target",
     18: "test_staged_drafting_costs_fewer_calls_than_tokens_where_the_text_repeats",
     19: "test_bass_samples_of_each_row_of_a_batch_have_the_distribution_of_the_target",
-    20: "test_acceptance_rises_over_a_stream_of_one_kind_and_recovers_after_a_shift",
+    20: "test_online_training_raises_the_acceptance_of_a_stream_that_is_new_to_the_draft_model",
     21: "test_distillation_makes_drafts_be_accepted_more_often",
     22: "test_a_cut_runs_the_layers_that_stay",
     23: "test_a_head_foresees_acceptance_and_drafts_that_end_by_it_lose_fewer_tokens_than_those_of_a_fixed_length",

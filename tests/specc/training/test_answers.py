@@ -103,6 +103,6 @@ def test_as_many_texts_are_written_at_once_as_their_rows_fit_in_the_memory_allow
     assert lanes_that_fit(target, 480, 2, 192) == 192
     for columns, taps in ((10_000, 0), (10_000, 2)):
         count = lanes_that_fit(target, columns, taps, 192)
-        kept = columns * (row + (states if taps else 0))
-        assert 16 < count < 192 and count * kept <= LEAST < (count + 1) * kept
+        size = columns * (row + (states if taps else 0))
+        assert 16 < count < 192 and count * size <= LEAST < (count + 1) * size
     assert lanes_that_fit(target, 10**7, 2, 192) == FEWEST
