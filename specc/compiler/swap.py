@@ -111,7 +111,8 @@ def _tensors_of(draft: str, bundle: Bundle, engines: Sequence[EngineSpec]) -> di
     """
     options = Options(model=str(bundle.path), output="")
     prompts = [case.prompt for case in golden.cases_of(bundle)]
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(bundle.file(TOKENIZER)))
+    untyped: Any = PreTrainedTokenizerFast
+    tokenizer = untyped(tokenizer_file=str(bundle.file(TOKENIZER)))
     check_assistant_tokenizer(draft, options, tokenizer, prompts)
     model = load_assistant(draft, options, bundle.manifest.model)
     capacity = bundle.manifest.caches[ASSISTANT].capacity

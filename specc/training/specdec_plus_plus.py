@@ -114,7 +114,7 @@ def fit(
     generator = torch.Generator().manual_seed(options.seed)
     best, weights = inf, copy.deepcopy(head.state_dict())
     while options.part(progress) < 1 and failed < options.patience:
-        for rows in torch.randperm(len(states), generator=generator).split(BATCH):
+        for rows in torch.split(torch.randperm(len(states), generator=generator), BATCH):
             if options.part(progress) >= 1:
                 break
             _update(optimizer, weighted_loss(head.fuse(states[rows])[:, 0], accepted[rows]))
@@ -129,7 +129,7 @@ def fit(
         show(options.part(progress), value)
     head.load_state_dict(weights)
     with torch.no_grad():  # The loss made rejections likelier by their weight.
-        head.score.bias += log(REJECTION)
+        head.score.bias.add_(log(REJECTION))
     return progress
 
 

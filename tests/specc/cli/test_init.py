@@ -14,7 +14,7 @@ from shell import command, refused, specc
 from specc import __version__
 
 VERBS = (
-    *("compile", "generate", "test", "show", "recipes", "doctor", "bench", "tune"),
+    *("compile", "generate", "test", "show", "recipes", "doctor", "bench", "tune", "swap"),
     *("golden add", "golden diff", "cache list", "cache clean"),
 )
 
