@@ -13,6 +13,7 @@
 #include "exponential.h"
 #include "simd.h"
 #include "variants.h"
+#include "vector_exponential.h"
 
 namespace specc {
 namespace {
@@ -33,17 +34,6 @@ constexpr int64_t kValueRows = 64;  // rows of values that stay near while all q
 
 SPECC_INLINE F16 load_row(const float* p) { return load(p); }
 SPECC_INLINE F16 load_row(const uint16_t* p) { return widen(p); }
-
-SPECC_INLINE F16 exponential(F16 x) {
-  const F16 shifted = fma(x, all(kLog2E), all(kRoundToInteger));
-  const F16 n = sub(shifted, all(kRoundToInteger));
-  F16 r = fma(n, all(-kLn2High), x);
-  r = fma(n, all(-kLn2Low), r);
-  F16 sum = all(kSeries[0]);
-#pragma GCC unroll 8
-  for (int i = 1; i < 8; ++i) sum = fma(sum, r, all(kSeries[i]));
-  return zero_below(times_power(sum, shifted), x, all(kExpSmallest));
-}
 
 // cap * tanh(x / cap), by tanh(z) = 1 - 2 / (exp(2 z) + 1)
 SPECC_INLINE F16 capped(F16 x, float cap) {
@@ -331,9 +321,9 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
     }
 }
 
-void join(const Attention& a, int64_t chunks, const float* sinks, float* out) {
+void join(const Attention& a, int64_t chunks, const float* sinks, float* out, int64_t first, int64_t last) {
   const int64_t rows = a.slots * a.heads;
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = first; row < last; ++row) {
     float maximum = sinks ? sinks[row % a.heads] : -std::numeric_limits<float>::infinity();
     for (int64_t c = 0; c < chunks; ++c) maximum = std::max(maximum, a.maximum[c * rows + row]);
     float total = sinks ? exponential(sinks[row % a.heads] - maximum) : 0.0f;

@@ -1,20 +1,15 @@
-// The operator TreeAttention.
+// The operators TreeAttention and ProjectedAttention.
 #pragma once
 
+#include "attention_call.h"
 #include "operator.h"
 
 namespace specc {
 
-// Attention of N slots over caches, whose rows from `past_len` on become the slots'.
+// Attention of N slots over caches.
 //
-// Inputs: query, key, value packed [1, N, (heads + 2 kv_heads) size]; past_len [lanes]; widths [lanes], how many
-// slots each lane has, or absent for one lane; positions [1, N], for rotation and windows; cos and sin [.., R / 2] or
-// absent; mask [N, T], true where a slot sees one of the last T rows of its lane, or absent; sinks [heads] or absent;
-// then past keys and past values of each lane, [1, kv_heads, capacity, size].
-// Outputs: [1, N, heads size]; keys and values of each lane, which may be the past's own memory.
-//
-// Without a mask, a lane's slots are those of `tree`, words of 64 bits of which bit j of slot i's says that i sees j,
-// ceil(N / 64) words a slot; without `tree` they are a chain.
+// Inputs: query, key, value packed [1, N, (heads + 2 kv_heads) size], and those of AttentionCall.
+// Outputs: [1, N, heads size]; keys and values of each lane.
 class TreeAttention {
  public:
   static constexpr const char* kName = "TreeAttention";
@@ -28,16 +23,36 @@ class TreeAttention {
   void compute(const Call& call) const;
 
  private:
-  struct Lane;
+  HeadSettings settings_;
+};
 
-  void append(const Lane& lane, const float* packed, const int64_t* positions, const float* cos, const float* sin,
-              int64_t half, float* query) const;
-  void see(Lane& lane, const Tensor& mask, const int64_t* positions) const;
+// Attention with the products around it in one node, and the sum and the norm behind them, as GatedMLP has them.
+//
+// Inputs: x [1, N, k]; residual [1, N, columns] and norm [columns], or both absent; the inputs of a
+// Matrix for the product that gives queries, keys and values, and for the one behind attention; those of AttentionCall.
+// Outputs: out, or the product without a norm, [1, N, columns]; sum [1, N, columns], which may be absent; keys and values
+// of each lane.
+class ProjectedAttention {
+ public:
+  static constexpr const char* kName = "ProjectedAttention";
+  static constexpr ort::ElementType kInputs[] = {
+      ort::kFloat,     ort::kFloat,     ort::kFloat,                            // x, residual, norm
+      ort::kUndefined, ort::kUndefined, ort::kUint8, ort::kFloat, ort::kFloat,  // queries, keys and values
+      ort::kUndefined, ort::kUndefined, ort::kUint8, ort::kFloat, ort::kFloat,  // the product behind attention
+      ort::kInt64,     ort::kInt64,     ort::kInt64, ort::kFloat, ort::kFloat,  // AttentionCall's
+      ort::kBool,      ort::kFloat,     ort::kFloat,
+  };
+  static constexpr ort::ElementType kOutputs[] = {ort::kFloat, ort::kFloat, ort::kFloat};
+  static constexpr size_t kRequired = 1;
+  static constexpr bool kVariadicLast = true;
 
-  int64_t heads_, kv_heads_, window_;
-  float scale_, softcap_;
-  bool interleaved_;
-  std::vector<int64_t> tree_;
+  explicit ProjectedAttention(const Attributes& attributes);
+  void compute(const Call& call) const;
+
+ private:
+  HeadSettings settings_;
+  int64_t size_, columns_;
+  float epsilon_;
 };
 
 }  // namespace specc

@@ -4,6 +4,7 @@
 
 #include "attention_op.h"
 #include "linear.h"
+#include "mlp.h"
 #include "variants.h"
 
 #define SPECC_EXPORT extern "C" __attribute__((visibility("default")))
@@ -15,7 +16,11 @@ const specc::Entry<specc::LinearDense<false>> kLinearF32;
 const specc::Entry<specc::LinearNBits> kLinearNBits;
 const specc::Entry<specc::GatherBF16> kGatherBF16;
 const specc::Entry<specc::TreeAttention> kTreeAttention;
-const ort::CustomOp* const kOperators[] = {&kLinearBF16, &kLinearF32, &kLinearNBits, &kGatherBF16, &kTreeAttention};
+const specc::Entry<specc::ProjectedAttention> kProjectedAttention;
+const specc::Entry<specc::GatedMLP> kGatedMLP;
+const ort::CustomOp* const kOperators[] = {&kLinearBF16, &kLinearF32,     &kLinearNBits,
+                                           &kGatherBF16, &kTreeAttention, &kProjectedAttention,
+                                           &kGatedMLP};
 
 template <class... Args>
 ort::Status* call(const void* const* table, ort::Position position, Args... args) {

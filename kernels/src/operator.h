@@ -77,6 +77,12 @@ inline void require(bool condition, const std::string& message) {
 
 std::string to_string(const Shape& shape);
 
+// Throws std::runtime_error unless a tensor, which `what` names in the plural, has the expected shape.
+inline void require_shape(const char* what, const Tensor& tensor, const Shape& expected) {
+  require(tensor.shape == expected, std::string(what) + " have the shape " + to_string(tensor.shape) + "; " +
+                                        to_string(expected) + " is needed");
+}
+
 // One operator's entry. Op has kName, kInputs and kOutputs (types), kRequired (inputs that may not be absent),
 // kVariadicLast (the last input and output may be repeated), a constructor from Attributes, and compute(const Call&).
 template <class Op>
@@ -93,7 +99,10 @@ struct Entry : ort::CustomOp {
       if (Op::kVariadicLast && i + 1 == sizeof Op::kInputs / sizeof *Op::kInputs) return ort::kVariadic;
       return i < Op::kRequired ? ort::kRequired : ort::kOptional;
     };
-    GetOutputCharacteristic = [](const ort::CustomOp*, size_t i) { return i ? ort::kVariadic : ort::kRequired; };
+    GetOutputCharacteristic = [](const ort::CustomOp*, size_t i) {
+      if (Op::kVariadicLast && i + 1 == sizeof Op::kOutputs / sizeof *Op::kOutputs) return ort::kVariadic;
+      return i == 0 ? ort::kRequired : ort::kOptional;
+    };
     GetInputMemoryType = [](const ort::CustomOp*, size_t) { return 0; };
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const ort::CustomOp*) { return 1; };
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const ort::CustomOp*) { return 1; };

@@ -90,9 +90,9 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
     }
 }
 
-inline void join(const Attention& a, int64_t chunks, const float* sinks, float* out) {
+inline void join(const Attention& a, int64_t chunks, const float* sinks, float* out, int64_t first, int64_t last) {
   const int64_t rows = a.slots * a.heads;
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = first; row < last; ++row) {
     float maximum = sinks ? sinks[row % a.heads] : -std::numeric_limits<float>::infinity();
     for (int64_t c = 0; c < chunks; ++c)
       if (a.maximum[c * rows + row] > maximum) maximum = a.maximum[c * rows + row];

@@ -1,4 +1,5 @@
 #include "attention.h"
+#include "between.h"
 #include "dense.h"
 #include "nbits.h"
 #include "quantize.h"
@@ -7,6 +8,6 @@ namespace specc {
 
 extern const Variant kAvx2;
 const Variant kAvx2 = {"avx2", dense<BF16Weights>, dense<F32Weights>, quantize, nbits,
-    {attend<float>, attend<uint16_t>}, join};
+    {attend<float>, attend<uint16_t>}, join, gate, add_norm};
 
 }  // namespace specc

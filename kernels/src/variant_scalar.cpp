@@ -75,10 +75,34 @@ void linear_nbits(const NBits& n, int64_t first, int64_t last) {
     }
 }
 
+float silu(float x) {
+  const float above = 0.0f > x ? 0.0f : x, below = 0.0f - (0.0f > -x ? 0.0f : 0.0f - x);
+  const float power = exponential(below - above);
+  return std::fma(below, power, above) / (1.0f + power);
+}
+
+void gate(const float* gates, const float* values, float* out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = silu(gates[i]) * values[i];
+}
+
+void add_norm(const float* x, const float* residual, const float* weight, float epsilon, int64_t count, float* sum,
+              float* out) {
+  float squares[kSumLanes] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    sum[i] = x[i] + residual[i];
+    squares[i % kSumLanes] = std::fma(sum[i], sum[i], squares[i % kSumLanes]);
+  }
+  for (int half = kSumLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) squares[i] += squares[i + half];
+  const float factor = 1.0f / std::sqrt(squares[0] / static_cast<float>(count) + epsilon);
+  for (int64_t i = 0; i < count; ++i) out[i] = sum[i] * factor * weight[i];
+}
+
 }  // namespace
 
 extern const Variant kScalar;
 const Variant kScalar = {"scalar",     linear_bf16,  linear_f32, quantize,
-                         linear_nbits, {attend<float>, attend<uint16_t>}, join};
+                         linear_nbits, {attend<float>, attend<uint16_t>}, join,
+                         gate,         add_norm};
 
 }  // namespace specc

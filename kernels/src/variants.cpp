@@ -79,6 +79,8 @@ Variant choose(const char* disabled, const char* limit) {
       for (int i = 0; i < 2; ++i)
         if (v->attend[i]) chosen.attend[i] = v->attend[i];
       if (v->join) chosen.join = v->join;
+      if (v->gate) chosen.gate = v->gate;
+      if (v->add_norm) chosen.add_norm = v->add_norm;
     }
     if (limit && is(*v, limit)) below = false;
   }

@@ -86,8 +86,16 @@ struct Attention {
 // Computes the partial results of one chunk of keys for the queries of one key-value head.
 using AttendFn = void (*)(const Attention&, int64_t kv_head, int64_t chunk);
 
-// Joins the chunks: out [slots, heads, size]. `sinks` [heads] may be null.
-using JoinFn = void (*)(const Attention&, int64_t chunks, const float* sinks, float* out);
+// Joins the chunks of rows `first` to `last` - 1 of [slots, heads]: out [slots, heads, size]. `sinks` [heads] may be null.
+using JoinFn = void (*)(const Attention&, int64_t chunks, const float* sinks, float* out, int64_t first, int64_t last);
+
+// Gates `count` values: out = silu(gate) * value, where silu(x) = x / (1 + exp(-x)). `out` may be `gates`.
+using GateFn = void (*)(const float* gates, const float* values, float* out, int64_t count);
+
+// Adds a row of `count` values to the residual, and normalises it: sum = x + residual, and
+// out = sum / sqrt(mean(sum^2) + epsilon) * weight. `sum` may be `x`.
+using AddNormFn = void (*)(const float* x, const float* residual, const float* weight, float epsilon, int64_t count,
+                           float* sum, float* out);
 
 struct Variant {
   const char* name;
@@ -97,6 +105,8 @@ struct Variant {
   NBitsFn linear_nbits;
   AttendFn attend[2];  // over rows in fp32 and in bf16
   JoinFn join;
+  GateFn gate;
+  AddNormFn add_norm;
 };
 
 // Every variant that was built, slowest first; null members fall back to the variant before.

@@ -145,9 +145,23 @@ void check_attention(const Variant& reference, const Variant& variant) {
     for (int64_t task = 0; task < chunks * a.kv_heads; ++task)
       both[i]->attend[sizeof(Row) == 2](a, task % a.kv_heads, task / a.kv_heads);
     results[i].resize(heads * a.size);
-    both[i]->join(a, chunks, a.slots % 2 ? sinks.data() : nullptr, results[i].data());
+    both[i]->join(a, chunks, a.slots % 2 ? sinks.data() : nullptr, results[i].data(), 0, heads);
   }
   require_equal(results[1], results[0], std::string(variant.name) + " TreeAttention");
+}
+
+void check_between(const Variant& reference, const Variant& variant) {
+  const int64_t count = between(1, 100);
+  const auto x = normal(count), other = normal(count), weight = normal(count);
+  std::vector<float> results[2];
+  const Variant* both[] = {&reference, &variant};
+  for (int i = 0; i < 2; ++i) {
+    results[i].resize(3 * count);
+    float* const out = results[i].data();
+    both[i]->gate(x.data(), other.data(), out, count);
+    both[i]->add_norm(x.data(), other.data(), weight.data(), 1e-5f, count, out + count, out + 2 * count);
+  }
+  require_equal(results[1], results[0], std::string(variant.name) + " gate and norm");
 }
 
 // Compares every variant that runs here with the reference, which stands first.
@@ -161,6 +175,7 @@ void check(const Variant* const* all, size_t count, int rounds, unsigned seed) {
       if (variant.linear_nbits) check_nbits(*all[0], variant);
       if (variant.attend[0]) check_attention<float>(*all[0], variant);
       if (variant.attend[1]) check_attention<uint16_t>(*all[0], variant);
+      if (variant.gate && variant.add_norm) check_between(*all[0], variant);
     }
   }
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -13,6 +13,46 @@ from specc_kernels import pack
 OPSETS = [helper.make_opsetid("", 21), helper.make_opsetid("specc", 1)]
 TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL,
          "uint8": TensorProto.UINT8, "float16": TensorProto.FLOAT16, "uint16": TensorProto.BFLOAT16}  # fmt: skip
+
+
+KINDS = ("fp32", "bf16", "4 bits", "8 bits, zero points", "8 bits, offsets")  # of weights
+
+
+class Matrix(NamedTuple):
+    """Weights as operators of several products take them, and their values in fp32 [k, columns]."""
+
+    inputs: list[np.ndarray | None]  # panels, scales, zero points, offsets, biases
+    values: np.ndarray
+
+    def with_bias(self, bias: np.ndarray) -> Matrix:
+        """Return the matrix with a bias for each column."""
+        return self._replace(inputs=[*self.inputs[:4], bias])
+
+
+def matrix(kind: str, k: int, columns: int, seed: int = 0) -> Matrix:
+    """Make random weights of one of KINDS, of a size that keeps products near one."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((k, columns), np.float32) * np.float32(k**-0.5)
+    if kind == "fp32":
+        return Matrix([pack.f32(values), *[None] * 4], values)
+    if kind == "bf16":
+        words = pack.to_bf16(values)
+        return Matrix([pack.bf16(words), *[None] * 4], pack.from_bf16(words))
+    bits, block = (4, 64) if kind == "4 bits" else (8, 16)
+    blocks = -(-k // block)
+    numbers = rng.integers(0, 2**bits, (k, columns), np.uint8)
+    scales = (rng.random((blocks, columns)) * 2.0 ** (1 - bits) * k**-0.5).astype(np.float32)
+    points = np.full((blocks, columns), 2 ** (bits - 1), np.uint8)
+    offsets = np.zeros((blocks, columns), np.float32)
+    inputs: list[np.ndarray | None] = [pack.nbits(numbers, bits, block), pack.per_block(scales), *[None] * 3]
+    if kind.endswith("zero points"):
+        points = rng.integers(100, 150, (blocks, columns), np.uint8)
+        inputs[2] = pack.per_block(points)
+    if kind.endswith("offsets"):
+        points, offsets = np.zeros_like(points), scales * np.float32(-127)
+        inputs[3] = pack.per_block(offsets)
+    wide = [np.repeat(part.astype(np.float32), block, 0)[:k] for part in (points, scales, offsets)]
+    return Matrix(inputs, (numbers - wide[0]) * wide[1] + wide[2])
 
 
 def session(
@@ -41,7 +81,7 @@ def session(
         [helper.make_node(operator, names, outputs, domain=specc_kernels.DOMAIN, **attributes)],
         "one",
         values,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs if name],
         constants,
     )
     options = ort.SessionOptions()

@@ -24,6 +24,7 @@ from specc.backends.lowering import (
     any_width,
     onnx_fast,
     onnx_group_query,
+    onnx_kernel_layers,
     onnx_kernels,
     onnx_portable,
     onnx_quantized_rows,
@@ -43,6 +44,11 @@ IR_VERSIONS = {"fast": 9, "kernels": 9}
 ROWS_OPSET = 24  # has TensorScatter, which blocks need that read rows in 4 bits
 CAPACITY = "capacity"
 INLINE = 1024  # bytes: a smaller tensor stands in the file
+OPTIONAL_OUTPUTS = {  # those that operators leave out where nothing reads them
+    "SkipSimplifiedLayerNormalization": (1, 2, 3),
+    "GatedMLP": (1,),
+    "ProjectedAttention": (1,),
+}
 LARGEST_CONSTANT = 1 << 20  # bytes: the most that an engine may hold of its own, such as a tree's mask
 
 
@@ -182,7 +188,7 @@ def _fast_passes(graph: GraphModule, block: Block, open_width: bool, lowering: s
         attention = onnx_group_query.GroupQueryLanes(slots)
     products: list[passes.Pass] = []
     if lowering == "kernels":
-        products = onnx_kernels.lowering(slots)
+        products = [*onnx_kernel_layers.lowering(slots), *onnx_kernels.lowering(slots)]
         attention = onnx_kernels.TreeAttentions(slots) if onnx_kernels.attends(graph) else attention
     of_others = onnx_rows.RowsAttentions(slices=True)
     quantized = onnx_quantized_rows.lowering(slots=slots)
@@ -332,10 +338,10 @@ def drop_metadata(model: ir.Model) -> None:
     public_values = {*model.graph.inputs, *model.graph.outputs}
     for node in model.graph:
         node.metadata_props.clear()
-        for value in node.outputs:
+        for index, value in enumerate(node.outputs):
             value.metadata_props.clear()
             is_unused = not value.uses() and value not in public_values
-            if node.op_type == "SkipSimplifiedLayerNormalization" and is_unused:
+            if index in OPTIONAL_OUTPUTS.get(node.op_type, ()) and is_unused:
                 value.name = ""  # an optional output without a name is not computed
             if value not in public_values:
                 value.type = value.shape = None

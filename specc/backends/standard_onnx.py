@@ -21,12 +21,18 @@ from specc.runtime.errors import BackendError
 
 CONTRIB = "com.microsoft"
 SUFFIXES = ("_bf16_panels", "_panels")
-PACKED, PAST_LEN, WIDTHS, POSITIONS, COS, SIN, MASK, SINKS, CACHES = range(9)  # inputs of TreeAttention
+PAST_LEN, WIDTHS, POSITIONS, COS, SIN, MASK, SINKS, CACHES = range(8)  # inputs that all operators of attention have
+# The first of these, by operator. Before them stand queries, keys and values, or what these are computed from.
+ATTENTION = {"TreeAttention": 1, "ProjectedAttention": 13}
+RESIDUAL, NORM = 1, 2  # inputs of operators with a sum and a norm behind their last product
+GATE, UP, DOWN = 3, 8, 13  # inputs of GatedMLP: the panels of its matrices
+FIRST, LAST = 3, 8  # inputs of ProjectedAttention, likewise
 
 
 def has_lanes(model: ir.Model) -> bool:
     """Tell whether an engine runs several sequences in one call, which GroupQueryAttention does not."""
-    return any(node.op_type == "TreeAttention" and node.inputs[WIDTHS] is not None for node in model.graph)
+    attentions = (node for node in model.graph if node.op_type in ATTENTION)
+    return any(node.inputs[ATTENTION[node.op_type] + WIDTHS] is not None for node in attentions)
 
 
 def standardise(model: ir.Model) -> int:
@@ -130,12 +136,14 @@ class _Rewriter:
         self._weights: dict[str, ir.Value] = {}
         self._biases: dict[tuple[str | None, int], ir.Value] = {}
         self._counts: _Counts | None = None
-        self._operators: Mapping[str, Callable[[ir.Node], ir.Node]] = {
-            "LinearBF16": self._product,
-            "LinearF32": self._product,
-            "LinearNBits": self._product_of_few_bits,
+        self._operators: Mapping[str, Callable[[ir.Node], list[ir.Value]]] = {
+            "LinearBF16": self._linear,
+            "LinearF32": self._linear,
+            "LinearNBits": self._linear,
             "GatherBF16": self._gather,
-            "TreeAttention": self._attention,
+            "TreeAttention": self._tree_attention,
+            "ProjectedAttention": self._projected_attention,
+            "GatedMLP": self._gated_mlp,
         }
 
     def rewrite(self, node: ir.Node) -> None:
@@ -146,40 +154,74 @@ class _Rewriter:
         """
         if node.op_type not in self._operators:
             raise BackendError(f"the operator {DOMAIN}::{node.op_type} has no standard counterpart; upgrade specc")
-        new = self._operators[node.op_type](node)
-        results = list(node.outputs)
-        ir.convenience.replace_nodes_and_values(self.graph, node, [node], [new], results, list(new.outputs))
+        results = self._operators[node.op_type](node)
+        pairs = [(old, new) for old, new in zip(node.outputs, results, strict=True) if old.name]
+        old_values, new_values = ([pair[index] for pair in pairs] for index in (0, 1))
+        ir.convenience.replace_nodes_and_values(self.graph, node, [node], [], old_values, new_values)
 
-    def _product(self, node: ir.Node) -> ir.Node:
-        columns, k = _int(node, "columns"), _int_or_none(node, "k")
-        matrix = self._weight(node, 1, lambda panels: dense(panels, columns, k))
-        return ir.node("FusedMatMul", [node.inputs[0], matrix], {"transB": 1}, domain=CONTRIB)
+    def _linear(self, node: ir.Node) -> list[ir.Value]:
+        return [self._product(node, node.inputs[0], 1, _int(node, "columns"), _int_or_none(node, "k"))]
 
-    def _gather(self, node: ir.Node) -> ir.Node:
+    def _product(self, node: ir.Node, x: ir.Value | None, first: int, columns: int, k: int | None) -> ir.Value:
+        """Insert the product of x and the matrix whose panels are the input `first`, and the sum with its bias."""
+        if _stored(node, first).dtype == ir.DataType.UINT8:
+            product = self._product_of_few_bits(node, x, first, columns, k)
+        else:
+            product = self._times(node, x, self._weight(node, first, lambda panels: dense(panels, columns, k)))
+        bias = _input(node, first + 4)
+        return product if bias is None else self._emit(node, "Add", [product, bias])
+
+    def _times(self, node: ir.Node, x: ir.Value | None, matrix: ir.Value) -> ir.Value:
+        """Insert the product of x and the transpose of a matrix."""
+        return self._insert(node, ir.node("FusedMatMul", [x, matrix], {"transB": 1}, domain=CONTRIB))
+
+    def _gather(self, node: ir.Node) -> list[ir.Value]:
         columns, k = _int(node, "columns"), _int(node, "k")
         table = self._weight(node, 1, lambda panels: dense(panels, columns, k))
-        return ir.node("Gather", [table, node.inputs[0]], {"axis": 0})
+        return [self._insert(node, ir.node("Gather", [table, node.inputs[0]], {"axis": 0}))]
 
-    def _product_of_few_bits(self, node: ir.Node) -> ir.Node:
-        columns, bits, block = (_int(node, name) for name in ("columns", "bits", "block_size"))
-        if len(node.inputs) > 4 and node.inputs[4] is not None:
-            return self._widened(node, columns, bits)
-        weights = self._weight(node, 1, lambda panels: numbers(panels, columns, bits))
-        scales = self._weight(node, 2, lambda panels: per_block(panels.astype(np.float32), columns))
-        inputs = [node.inputs[0], weights, scales]
-        if len(node.inputs) > 3 and node.inputs[3] is not None:
-            inputs.append(self._weight(node, 3, lambda panels: _joined(per_block(panels, columns), bits)))
-        assert weights.shape is not None
-        k = _int_or_none(node, "k") or weights.shape.numpy()[1] * block
+    def _product_of_few_bits(
+        self, node: ir.Node, x: ir.Value | None, first: int, columns: int, k: int | None
+    ) -> ir.Value:
+        """Insert the product of x and numbers of few bits: panels, scales, zero points and offsets from `first` on."""
+        zeros, offsets = (_input(node, first + kind) for kind in (2, 3))
+        shape = _stored(node, first).shape.numpy()
+        bits, block = 4 if len(shape) == 4 else 8, shape[2] * 4
+        k = k or shape[1] * block
+        if offsets is not None:
+            return self._widened(node, x, first, columns, bits, k)
+        weights = self._weight(node, first, lambda panels: numbers(panels, columns, bits))
+        scales = self._weight(node, first + 1, lambda panels: per_block(panels.astype(np.float32), columns))
+        inputs = [x, weights, scales]
+        if zeros is not None:
+            inputs.append(self._weight(node, first + 2, lambda panels: _joined(per_block(panels, columns), bits)))
         # The activations are rounded to 8 bits, as LinearNBits does.
         attributes = {"K": k, "N": columns, "bits": bits, "block_size": block, "accuracy_level": 4}
-        return ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB)
+        return self._insert(node, ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB))
 
-    def _widened(self, node: ir.Node, columns: int, bits: int) -> ir.Node:
+    def _widened(self, node: ir.Node, x: ir.Value | None, first: int, columns: int, bits: int, k: int) -> ir.Value:
         """Multiply by weights with offsets, widened to fp32: MatMulNBits has whole numbers as zero points only."""
-        panels, scales, offsets = (_stored(node, index).numpy() for index in (1, 2, 4))
-        matrix = self._weight(node, 1, lambda _: with_offsets(panels, scales, offsets, columns, bits, _int(node, "k")))
-        return ir.node("FusedMatMul", [node.inputs[0], matrix], {"transB": 1}, domain=CONTRIB)
+        panels, scales, offsets = (_stored(node, first + kind).numpy() for kind in (0, 1, 3))
+        matrix = self._weight(node, first, lambda _: with_offsets(panels, scales, offsets, columns, bits, k))
+        return self._times(node, x, matrix)
+
+    def _gated_mlp(self, node: ir.Node) -> list[ir.Value]:
+        hidden, columns, k = (_int(node, name) for name in ("hidden", "columns", "k"))
+        gate, up = (self._product(node, node.inputs[0], at, hidden, k) for at in (GATE, UP))
+        swish = self._insert(node, ir.node("QuickGelu", [gate], {"alpha": 1.0}, domain=CONTRIB))
+        product = self._product(node, self._emit(node, "Mul", [swish, up]), DOWN, columns, hidden)
+        return self._norm_and_sum(node, product)[: len(node.outputs)]
+
+    def _norm_and_sum(self, node: ir.Node, product: ir.Value) -> list[ir.Value]:
+        """Insert the sum of a product and a residual, and its norm, if the node has them. Else return the product."""
+        residual, norm = node.inputs[RESIDUAL], node.inputs[NORM]
+        if norm is None:
+            return [product, product]  # nothing reads the second one
+        attributes = {"epsilon": node.attributes["epsilon"].as_float()}
+        inputs = [residual, product, norm]
+        new = ir.node("SkipSimplifiedLayerNormalization", inputs, attributes, domain=CONTRIB, num_outputs=4)
+        self._insert(node, new)
+        return [new.outputs[0], new.outputs[3]]
 
     def _weight(self, node: ir.Node, index: int, unpack: Callable[[np.ndarray], np.ndarray]) -> ir.Value:
         """Return the initializer that holds an input without panels."""
@@ -196,8 +238,20 @@ class _Rewriter:
             self._weights[packed.name] = self.graph.initializers[name] = stored
         return self._weights[packed.name]
 
-    def _attention(self, node: ir.Node) -> ir.Node:
-        inputs = [*node.inputs, *[None] * (CACHES + 2 - len(node.inputs))]
+    def _tree_attention(self, node: ir.Node) -> list[ir.Value]:
+        return self._attention(node, node.inputs[0])
+
+    def _projected_attention(self, node: ir.Node) -> list[ir.Value]:
+        heads, kv_heads, size = (_int(node, name) for name in ("num_heads", "kv_num_heads", "head_size"))
+        packed = self._product(node, node.inputs[0], FIRST, (heads + 2 * kv_heads) * size, _int(node, "k"))
+        out, *caches = self._attention(node, packed)
+        product = self._product(node, out, LAST, _int(node, "columns"), heads * size)
+        return [*self._norm_and_sum(node, product), *caches]
+
+    def _attention(self, node: ir.Node, packed: ir.Value | None) -> list[ir.Value]:
+        """Insert attention of queries, keys and values, [1, N, width]. Return its output and the caches."""
+        first = ATTENTION[node.op_type]
+        inputs = [*node.inputs[first:], *[None] * (first + CACHES + 2 - len(node.inputs))]
         cos, mask, window = inputs[COS], inputs[MASK], _int_or_none(node, "local_window_size") or 0
         if "tree" in node.attributes:
             raise BackendError("attention with the tree in an attribute has no standard counterpart; compile again")
@@ -210,14 +264,16 @@ class _Rewriter:
             attributes |= {"do_rotary": 1, "rotary_interleaved": _int_or_none(node, "rotary_interleaved") or 0}
         if window and mask is None:
             attributes["local_window_size"] = window
-        counts = self._counts = self._counts or self._count(node, inputs[PACKED], inputs[PAST_LEN])
+        counts = self._counts = self._counts or self._count(node, packed, inputs[PAST_LEN])
         bias = None if mask is None else self._bias(node, counts, mask, inputs[POSITIONS], window)
-        queries = [inputs[PACKED], None, None, inputs[CACHES], inputs[CACHES + 1], counts.last, counts.total, cos]
+        queries = [packed, None, None, inputs[CACHES], inputs[CACHES + 1], counts.last, counts.total, cos]
         queries.append(inputs[SIN])
         queries += [inputs[POSITIONS] if bias is not None else None, bias, inputs[SINKS]]
         while queries[-1] is None:
             queries.pop()
-        return ir.node("GroupQueryAttention", queries, attributes, domain=CONTRIB, num_outputs=3)
+        new = ir.node("GroupQueryAttention", queries, attributes, domain=CONTRIB, num_outputs=3)
+        self._insert(node, new)
+        return list(new.outputs)
 
     def _count(self, node: ir.Node, packed: ir.Value | None, past_len: ir.Value | None) -> _Counts:
         """Insert the counts of slots and rows."""
@@ -273,14 +329,22 @@ class _Rewriter:
 
     def _emit(self, before: ir.Node, operator: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
         """Insert a node of the ONNX standard before another one, and return its output."""
-        new = ir.node(operator, inputs, attributes)
+        return self._insert(before, ir.node(operator, inputs, attributes))
+
+    def _insert(self, before: ir.Node, new: ir.Node) -> ir.Value:
+        """Insert a node before another one, and return its first output."""
         self.graph.insert_before(before, new)
         return new.outputs[0]
 
 
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    """Return an input of a node; None if it is absent, or the node has fewer."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
 def _stored(node: ir.Node, index: int) -> ir.TensorProtocol:
     """Return the tensor that is an input."""
-    value = node.inputs[index]
+    value = _input(node, index)
     if value is None or value.const_value is None:
         raise BackendError(f"input {index} of {node.op_type} is not a stored weight, so it stays packed; compile again")
     return value.const_value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Graph, GraphModule, Node, Proxy
@@ -60,6 +60,27 @@ def emit_several(
     return _node(
         torch.onnx.ops.symbolic_multi_out(op, _proxies(g, inputs), attributes, dtypes=dtypes, shapes=list(shapes))
     )
+
+
+class Emitted(NamedTuple):
+    """An ONNX operator that stands in a graph: its inputs by place, and its attributes, numbers only."""
+
+    inputs: list[Node | None]
+    attributes: dict[str, Any]
+
+
+def emitted(node: Node, op: str) -> Emitted | None:
+    """Return what was given to `emit_several` for a node; None if it is not a call of that operator."""
+    if node.target is not torch.ops.onnx_symbolic._symbolic_multi_out.default:
+        return None
+    details: dict[str, Any] = dict(node.kwargs)
+    domain = details["domain"]
+    if op != (f"{domain}::{node.args[1]}" if domain else node.args[1]):
+        return None
+    stores = {"i": details["attr_ints"], "f": details["attr_floats"]}
+    places = zip(details["attr_keys"], details["attr_types"], details["attr_pos"], strict=True)
+    inputs: Any = node.args[0]
+    return Emitted(list(inputs), {key: stores[kind][start] for key, kind, (start, _) in places})
 
 
 def _proxies(g: Graph, inputs: Sequence[Node | None]) -> list[Any]:

@@ -30,10 +30,12 @@ from specc.passes.find import CACHED, LANES, ROTARY, calls
 
 DOMAIN = "specc"
 SINCE = {  # the version of specc-kernels that brought each operator as it is used here
+    "GatedMLP": "0.4.0",
     "GatherBF16": "0.1.0",
     "LinearBF16": "0.1.0",
     "LinearF32": "0.1.0",
     "LinearNBits": "0.2.0",
+    "ProjectedAttention": "0.4.0",
     "TreeAttention": "0.1.0",
 }
 SMALL_BLOCK, SMALL_BLOCKS_SINCE = 16, "0.3.0"  # a block_size that LinearNBits takes only since that version

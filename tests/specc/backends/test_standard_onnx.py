@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,12 @@ pytestmark = pytest.mark.torch
 HEADS, KV_HEADS, SIZE, CAPACITY, PAST, SLOTS = 4, 2, 16, 40, 11, 5
 TREE = np.array([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [1, 0, 1, 0, 1]], bool)
 DEPTHS = np.array([0, 1, 1, 2, 2])
-ELEMENTS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+ELEMENTS = {
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+    "uint8": TensorProto.UINT8,
+}
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -128,6 +134,105 @@ def test_attention_by_standard_operators_is_that_of_the_kernels(mask: str, windo
     used = slice(0, PAST + SLOTS)
     np.testing.assert_allclose(keys[:, :, used], expected[1][:, :, used], atol=1e-6)
     assert np.array_equal(values[:, :, used], expected[2][:, :, used])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """Weights of one kind as an operator of several products takes them: panels, scales, zero points, offsets, bias."""
+
+    kind: str
+    k: int
+    columns: int
+    seed: int = 0
+
+    def inputs(self) -> list[np.ndarray | None]:
+        """Return the weights, and None for what this kind does not have."""
+        if self.kind == "fp32":
+            return [pack.f32(random(self.k, self.columns, seed=self.seed)), None, None, None, None]
+        blocks = -(-self.k // 32)
+        numbers_KxN = np.random.default_rng(self.seed).integers(0, 16, (self.k, self.columns), np.uint8)
+        scales = pack.per_block(random(blocks, self.columns, seed=self.seed) * np.float32(0.1))
+        bias = random(self.columns, seed=self.seed)
+        return [pack.nbits(numbers_KxN, 4, 32), scales, None, None, bias]
+
+
+def layer_of(operator: str, values: dict[str, np.ndarray | None], outputs: list[str], **attributes: Any) -> ir.Model:
+    """Return a model of one operator of half a layer. What it reads but for x, the residual and caches is stored."""
+    stored = {name: value for name, value in values.items() if value is not None and name not in FED}
+    names = [name if value is not None else "" for name, value in values.items()]
+    inputs = [
+        helper.make_tensor_value_info(name, ELEMENTS[str(value.dtype)], value.shape)
+        for name, value in values.items()
+        if value is not None and name in FED
+    ]
+    constants = [
+        helper.make_tensor(name, ELEMENTS[str(value.dtype)], value.shape, value.tobytes(), raw=True)
+        for name, value in stored.items()
+    ]
+    node = helper.make_node(operator, names, outputs, domain="specc", **attributes)
+    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs if name]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("specc", 1)]
+    graph = helper.make_graph([node], "one", inputs, results, constants)
+    return ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=9))
+
+
+FED = ("x", "residual", "past_key", "past_value")
+K, HIDDEN, COLUMNS = 20, 50, 37
+
+
+def with_sum(has_norm: bool) -> dict[str, np.ndarray | None]:
+    """Return the first inputs of an operator of half a layer."""
+    residual, norm = random(1, SLOTS, COLUMNS, seed=1), random(COLUMNS, seed=2)
+    return {
+        "x": random(1, SLOTS, K),
+        "residual": residual if has_norm else None,
+        "norm": norm if has_norm else None,
+    }
+
+
+def weights_of(*matrices: Matrix) -> dict[str, np.ndarray | None]:
+    return {f"{number}.{kind}": part for number, m in enumerate(matrices) for kind, part in enumerate(m.inputs())}
+
+
+def assert_standard_is_near(model: ir.Model, values: dict[str, np.ndarray | None], tolerance: float) -> None:
+    """Run a model, rewrite it, and run it again."""
+    feeds = {name: value for name, value in values.items() if value is not None and name in FED}
+    expected = run(model, feeds)
+    assert standardise(model) == 1 and "specc" not in model.opset_imports
+    assert {node.domain for node in model.graph} <= {"", "com.microsoft"}
+    for value, original in zip(run(model, feeds), expected, strict=True):
+        used = (slice(None), slice(None), slice(0, PAST + SLOTS)) if value.ndim == 4 else ()
+        np.testing.assert_allclose(value[used], original[used], atol=tolerance * np.abs(original[used]).max())
+
+
+@pytest.mark.parametrize("has_norm", [True, False])
+@pytest.mark.parametrize(("kind", "tolerance"), [("fp32", 1e-5), ("int4", 0.02)])  # int4: another rounding to 8 bits
+def test_a_gated_network_by_standard_operators_is_that_of_the_kernels(
+    kind: str, tolerance: float, has_norm: bool
+) -> None:
+    matrices = [Matrix(kind=kind, k=K, columns=HIDDEN, seed=seed) for seed in (3, 4)]
+    values = with_sum(has_norm) | weights_of(*matrices, Matrix(kind=kind, k=HIDDEN, columns=COLUMNS, seed=5))
+    sizes = {"hidden": HIDDEN, "columns": COLUMNS, "k": K}
+    model = layer_of("GatedMLP", values, ["y", "sum"] if has_norm else ["y"], **sizes, epsilon=1e-5)
+    assert_standard_is_near(model, values, tolerance)
+
+
+@pytest.mark.parametrize("has_norm", [True, False])
+@pytest.mark.parametrize(("kind", "tolerance"), [("fp32", 1e-5), ("int4", 0.05)])  # int4: another rounding to 8 bits
+def test_attention_with_its_products_by_standard_operators_is_that_of_the_kernels(
+    kind: str, tolerance: float, has_norm: bool
+) -> None:
+    width = (HEADS + 2 * KV_HEADS) * SIZE
+    matrices = Matrix(kind=kind, k=K, columns=width, seed=3), Matrix(kind=kind, k=HEADS * SIZE, columns=COLUMNS, seed=4)
+    attention = inputs_of(None, rotates=True, sinks=False, positions=PAST + np.arange(SLOTS))
+    del attention["packed"]
+    values = with_sum(has_norm) | weights_of(*matrices) | attention
+    values |= {name: random(1, KV_HEADS, CAPACITY, SIZE, seed=seed) for seed, name in enumerate(FED[2:], 5)}
+    heads = {"num_heads": HEADS, "kv_num_heads": KV_HEADS, "head_size": SIZE, "scale": 0.25}
+    outputs = ["y", "sum" if has_norm else "", "keys", "values"]
+    model = layer_of("ProjectedAttention", values, outputs, **heads, columns=COLUMNS, k=K, epsilon=1e-5)
+    assert not has_lanes(model)
+    assert_standard_is_near(model, values, tolerance)
 
 
 def test_a_rotation_that_onnx_runtime_does_not_know_is_refused() -> None:

@@ -100,7 +100,7 @@ def test_blocks_of_many_types_stand_beside_each_other(tmp_path: Path) -> None:
     panels = stored["model.model.layers.0.mlp.down_proj.weight_gguf_panels"]
     assert panels.shape[1:3] == (INNER // SMALL_BLOCK, SMALL_BLOCK // 4)
     decode = open_bundle(bundle).engine("decode")
-    assert decode.needs["specc::LinearNBits"] == "0.3.0"
+    assert decode.needs["specc::GatedMLP"] == "0.4.0"  # which multiplies by those blocks of 16
     expected = load_model(str(file))(torch.tensor([PROMPT])).logits[0, -1].numpy()
     assert np.abs(logits(bundle) - expected).max() < 0.02 * np.abs(expected).max()
 

@@ -160,7 +160,7 @@ def test_a_bf16_bundle_of_a_bf16_checkpoint_has_the_tokens_and_golden_outputs_of
     bundle = open_bundle(bf16)
     assert bundle.manifest.near_tie_tolerance == open_bundle(fp32).manifest.near_tie_tolerance
     for engine in bundle.manifest.engines:
-        assert "specc::TreeAttention" in engine.needs and "specc::GatherBF16" in engine.needs
+        assert "specc::ProjectedAttention" in engine.needs and "specc::GatherBF16" in engine.needs
     assert {e.weights for e in bundle.manifest.engines} == {"weights.safetensors"}
     stored = load_file(bf16 / "weights.safetensors")
     assert {t.dtype for n, t in stored.items() if t.ndim > 2 and "int4" not in n} == {torch.bfloat16}
