@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 namespace specc {
 namespace {
 
-constexpr int kSpins = 1000;  // pauses, some 40 microseconds, before a thread lets others have its core
+constexpr int kSpins = 500;  // pauses, some 20 microseconds, before a thread sleeps: the other one has lost its core
 
 // The parts of all stages in one line. Each thread takes the next part, and waits until the stages before it are done.
 // The thread with the first part that is not done never waits. So all go on, however many threads there are.
@@ -20,6 +22,9 @@ struct Line {
   std::vector<int64_t> starts;
   alignas(64) std::atomic<int64_t> next{0};
   alignas(64) std::atomic<int64_t> done{0};
+  std::atomic<int> asleep{0};
+  std::mutex mutex;
+  std::condition_variable stage_done;
 };
 
 void pause() {
@@ -30,8 +35,17 @@ void pause() {
 #endif
 }
 
+// A thread first says that it sleeps and then looks whether the parts are done. Who does the last part counts it first
+// and then looks whether threads sleep. So one of the two sees the other.
+void sleep_until(Line& line, int64_t count) {
+  std::unique_lock<std::mutex> lock(line.mutex);
+  ++line.asleep;
+  line.stage_done.wait(lock, [&] { return line.done.load() >= count; });
+  --line.asleep;
+}
+
 // Waits until the stages before `stage` are done.
-void wait_for(const Line& line, size_t stage, int64_t part, int64_t worker) {
+void wait_for(Line& line, size_t stage, int64_t part, int64_t worker) {
   const int64_t before = line.starts[stage];
   size_t next = stage;
   while (next < line.stages.size() && !line.stages[next].ask) ++next;
@@ -41,10 +55,19 @@ void wait_for(const Line& line, size_t stage, int64_t part, int64_t worker) {
   for (int spins = 0; line.done.load(std::memory_order_acquire) < before;) {
     if (more) {
       more = line.stages[next].ask(part, step++);
+    } else if (++spins < kSpins) {
+      pause();
     } else {
-      ++spins < kSpins ? pause() : std::this_thread::yield();
+      sleep_until(line, before);
     }
   }
+}
+
+// Counts a part as done, and wakes the threads that wait for its stage.
+void finish(Line& line, size_t stage) {
+  if (line.done.fetch_add(1) + 1 != line.starts[stage + 1] || !line.asleep.load()) return;
+  const std::lock_guard<std::mutex> lock(line.mutex);
+  line.stage_done.notify_all();
 }
 
 void work(Line& line, int64_t worker) {
@@ -56,7 +79,7 @@ void work(Line& line, int64_t worker) {
     const int64_t part = item - line.starts[stage];
     wait_for(line, stage, part, worker);
     line.stages[stage].run(part);
-    line.done.fetch_add(1, std::memory_order_acq_rel);
+    finish(line, stage);
   }
 }
 
