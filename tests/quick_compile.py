@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from specc.compiler import Options, Report, compile_bundle, measure
+from specc.compiler.separate_process import run_module
 from specc.tuning import default_recipe
 
 
 def compile_quickly(options: Options) -> Report:
     """Compile a bundle whose default is plain decoding, since nothing says which recipe is fastest."""
-    run_module = measure.run_module
 
     def run_others(module: ModuleType, *arguments: str, **settings: Any) -> None:
         if module is not default_recipe:
