@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -13,14 +12,11 @@ from torch import Tensor
 
 from specc.heads import Head
 from specc.heads.adaeagle import AdaEagle
-from specc.heads.head import rms_norm
-from specc.heads.tandem import Tandem
 from specc.training.acceptance import CHAIN, Acceptance, measure
 from specc.training.adaeagle import accepted_lengths
-from specc.training.batches import Batch, collate
+from specc.training.batches import collate
 from specc.training.courses import COURSES
 from specc.training.trainer import TrainerOptions
-from specc.training.unroll import DraftAttention, later
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 OPTIONS = TrainerOptions(updates=120, evaluations=3, every=1e9)
@@ -40,7 +36,7 @@ def trained(demo_text: Text) -> Callable[[str], tuple[Head, Acceptance, float]]:
     return train
 
 
-@pytest.mark.parametrize("name", ["eagle", "mtp", "peagle", "falcon", "tandem"])
+@pytest.mark.parametrize("name", ["eagle", "mtp", "peagle", "falcon"])
 def test_training_makes_more_tokens_a_step_than_the_closed_form(
     name: str, trained: Callable[[str], tuple[Head, Acceptance, float]]
 ) -> None:
@@ -78,24 +74,3 @@ def test_guessed_lengths_are_nearer_than_the_best_fixed_one(
     assert float((truth - guess).abs().mean()) < fixed
     wasted, wasted_by_all = (guess - truth).clamp(min=0).mean(), (CHAIN - truth).mean()
     assert wasted < 0.7 * wasted_by_all
-
-
-def unroll_alone(head: Head, batch: Batch, steps: int) -> list[Tensor]:
-    """Run the small model of a tandem alone: keys and values from its own residual stream of the tokens before."""
-    assert isinstance(head, Tandem) and head.embedding is not None
-    x, positions = rms_norm(head.embedding[batch.tokens], None, head.eps), torch.arange(batch.tokens.shape[1])[None]
-    for layer in head.decoder_layers():
-        x = layer(later(x, 1), x, positions, DraftAttention())
-    return [x[:, 1:]] * steps
-
-
-def test_a_small_model_is_right_more_often_if_it_reads_the_large_one(
-    demo_text: Text, trained: Callable[[str], tuple[Head, Acceptance, float]]
-) -> None:
-    """Tandem's claim. Both small models have one shape, and are trained on one text for as many updates."""
-    course = replace(COURSES["tandem"], unroll=unroll_alone, steps=1)
-    text = demo_text.of(course)
-    head, _ = train_head(text, course, "alone", OPTIONS)
-    alone, tandem = measure(head, course, text.held_out, CHAIN), trained("tandem")[1]
-    print(f"tandem {tandem.by_depth}, {tandem.chain} tokens a step; alone {alone.by_depth}, {alone.chain}")
-    assert tandem.by_depth[0] > alone.by_depth[0] and tandem.chain > alone.chain
