@@ -268,7 +268,8 @@ def _capture_rows_head(head: TargetHead, target: GraphModule, capacity: int) -> 
     assert isinstance(module, RowsHead)
     rows = _rows(head, target, capacity)
     example = torch.zeros(1, EXAMPLE_SLOTS, dtype=torch.long), torch.arange(EXAMPLE_SLOTS)[None]
-    fixed = torch.ones(1, dtype=torch.long), rows, rows
+    # Two tensors: torch.export takes one tensor that comes twice for one input.
+    fixed = torch.ones(1, dtype=torch.long), rows, torch.zeros_like(rows)
     graph = export_module(_Draft(module), f"head {head.name}", example, ("logits",), fixed)
     for name, kind in (("keys", "key"), ("values", "value")):
         old = find.placeholder(graph, name)

@@ -19,6 +19,7 @@ from specc.backends.onnx import translate
 from specc.compiler.graphs import PreparedGraph
 from specc.compiler.heads import TargetHead, prepare_head
 from specc.heads import HeadConfig, Target, build_head
+from specc.heads.glide import Glide
 from specc.passes import find
 from specc.passes.arguments import AttentionCall
 from specc.recipes import HeadFacts
@@ -31,8 +32,8 @@ VOCABULARY, SIZE = 30, 32
 
 
 @cache
-def prepared_head() -> PreparedGraph:
-    """Return the graph of a head with random weights for a small model."""
+def prepared_head() -> tuple[Glide, PreparedGraph]:
+    """Return a head with random weights for a small model, and its graph."""
     target = prepared("llama")
     calls = [AttentionCall.of(node) for node in find.calls(target, find.ATTENTION)]
     (_, heads, _, head_size), (_, key_heads, _, _) = (node.meta["val"].shape for node in (calls[0].query, calls[0].key))
@@ -52,9 +53,22 @@ def prepared_head() -> PreparedGraph:
         torch.nn.init.normal_(parameter, std=0.3)
     head.attach(torch.randn(VOCABULARY, SIZE))
     module = head.eval().requires_grad_(False)
+    assert isinstance(module, Glide)
     reads = HeadFacts(recurrent=False, reads_rows=True)
     whole = TargetHead(name="glide", module=module, outputs=("logits",), facts=reads, hidden_size=SIZE)
-    return prepare_head(whole, target, CAPACITY, None)
+    return module, prepare_head(whole, target, CAPACITY, None)
+
+
+def test_the_graph_computes_what_the_head_does() -> None:
+    """Keys and values are two inputs, though their examples are alike."""
+    module, prepared_graph = prepared_head()
+    graph = prepared_graph.graph
+    shape = find.placeholder(graph, f"past_key_values_{module.read_layer}_key").meta["val"].shape
+    generator = torch.Generator().manual_seed(0)
+    keys, values = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    ids, positions, rows = torch.arange(3, 9)[None], torch.arange(6)[None], torch.tensor([4])
+    logits = graph(ids, positions, rows, keys, values)["logits"]
+    torch.testing.assert_close(logits, module.draft(ids, positions, rows, keys, values), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("lowering", ["fast", "portable"])
@@ -62,9 +76,9 @@ def prepared_head() -> PreparedGraph:
 def test_an_engine_computes_what_torch_does(lowering: str, slots: int, tmp_path: Path) -> None:
     """Over no rows of the target, as many as the head has, fewer, and all of a cache."""
     block = Block(Tree.chain(slots), ("ids", "logits"), model="glide", cache="glide", inputs=(TARGET_ROWS,))
-    graph, twin = (passes.fork(prepared_head().graph) for _ in range(2))
+    graph, twin = (passes.fork(prepared_head()[1].graph) for _ in range(2))
     for one in (graph, twin):
-        passes.run(prepared_head().block_passes(block, CAPACITY), one)
+        passes.run(prepared_head()[1].block_passes(block, CAPACITY), one)
     ir.save(translate(twin, block, lowering), tmp_path / "draft.onnx")
     session = ort.InferenceSession(tmp_path / "draft.onnx", providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
