@@ -118,7 +118,7 @@ def test_what_repeats_the_text_takes_more_than_two_tokens_a_step(demo: Session, 
 @pytest.mark.slow
 def test_quantspec_s_engines_have_the_tokens_of_plain_steps_over_the_same_rows_of_8_bits(tmp_path: Path) -> None:
     """The prompt is long enough for rounded rows, and the answer goes beyond the end of a group of them."""
-    demo = compiled(tmp_path / "int8.specc", ("quantspec-int8",))
+    demo = compiled(tmp_path / "int8.specc", ("quantspec-int8", "eagle3"))
     recipe = demo.bundle.recipe("quantspec-int8")
     drafter = demo.shared.guarded_drafter(load_method(recipe, "match")).drafter
     prompt = demo.text.encode((EXAMPLES.parent / "runtime" / "tree.py").read_text())[:180]
