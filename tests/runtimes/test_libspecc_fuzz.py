@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -55,7 +56,7 @@ def changed_fields(manifest: bytes, rng: random.Random) -> bytes:
             other, name = rng.choice(spots)
             holder[key] = json.loads(json.dumps(other[name]))
         else:
-            holder[key] = rng.choice(VALUES)
+            holder[key] = copy.deepcopy(rng.choice(VALUES))  # A later change may be made inside it.
     return signed(data)
 
 
