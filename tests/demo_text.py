@@ -53,7 +53,7 @@ class Text:
             states = dict(zip(TAPS, torch.split(one.states, size, -1), strict=True)) | {
                 self.teacher.target.layers: one.final
             }
-            return replace(one, states=torch.cat([states[tap] for tap in taps], -1))
+            return replace(one, stored_states=torch.cat([states[tap] for tap in taps], -1))
 
         return replace(
             self, train=[with_taps(one) for one in self.train], held_out=[with_taps(one) for one in self.held_out]

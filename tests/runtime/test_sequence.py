@@ -274,7 +274,7 @@ def test_processors_see_the_targets_outputs_and_the_draft() -> None:
 def test_rows_beside_the_targets_never_move_nor_drop_those() -> None:
     """A draft layer's rows stand in the target's store. They are counted alone, and copied by no one."""
     shelf, other = Shelf(), Shelf()
-    caches, others = (Caches(lambda name, shelf=one: shelf) for one in (shelf, other))
+    caches, others = Caches(lambda name: shelf), Caches(lambda name: other)
     target, draft = caches["target"], caches["draft"]
     assert draft.is_beside and draft.target is target and not target.is_beside
     shelf.run(0, [1, 2, 3])

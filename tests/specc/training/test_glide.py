@@ -29,7 +29,8 @@ def model() -> LlamaForCausalLM:
         num_attention_heads=int(LAYER["heads"]),
         num_key_value_heads=int(LAYER["key_heads"]),
     )
-    return LlamaForCausalLM(config).eval()
+    model: LlamaForCausalLM = LlamaForCausalLM(config).eval()
+    return model
 
 
 @torch.no_grad()
