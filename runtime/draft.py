@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from .draws import Draws
+from .draws import Draws, DrawnProbs
 from .rng import Rng, Use
 from .sampling import Sampling
 from .tree import Tree
@@ -63,6 +63,12 @@ class Draft(NamedTuple):
         """Make a draft without branches: the pending token, and the tokens that may follow it."""
         chances = tuple(values) if values else ()
         return cls(tuple(tokens), Tree.chain(len(tokens)), probs or NONE, logits or NONE, values=chances)
+
+    def probability(self, slot: int, token: int) -> float:
+        """Return the probability with which a child of a slot was drawn as the token that it has."""
+        if isinstance(self.probs, DrawnProbs):
+            return self.probs.probability(slot, token)
+        return float(self.probs[slot][token])
 
     def only(self, slots: Sequence[int]) -> Draft:
         """Return the draft of some of the slots, in ascending order. The parent of each must be among them."""

@@ -147,6 +147,10 @@ class DrawnProbs(Mapping[int, np.ndarray]):
     def __getitem__(self, slot: int) -> np.ndarray:
         return self._draws[slot].probs()
 
+    def probability(self, slot: int, token: int) -> float:
+        """Return the probability of a token that was drawn, for which the whole distribution is not computed."""
+        return self._draws[slot].probability(token)
+
     def __contains__(self, slot: object) -> bool:
         return slot in self._draws
 

@@ -23,9 +23,11 @@ from specc.runtime.acceptance import Acceptance
 from specc.runtime.acceptance import rule as mark_rule
 from specc.runtime.call import Call, finish
 from specc.runtime.draft import ONE_SLOT, Accepted, Draft, Verified
-from specc.runtime.drafters import Drafting, Proposal
+from specc.runtime.drafters import Drafter, Drafting, Proposal
+from specc.runtime.drafters.easy_spec import EasySpec
 from specc.runtime.loop import Decoding, stepping
 from specc.runtime.method import load_acceptance, load_method
+from specc.runtime.recipe import Recipe
 from specc.runtime.rng import SeededRng, Use
 from specc.runtime.sampling import Sampling
 from specc.runtime.scheduler import SchedulerPolicy
@@ -115,6 +117,39 @@ def test_what_repeats_the_text_takes_more_than_two_tokens_a_step(demo: Session, 
     assert sum(s.new_tokens - 1 for s in stats) / sum(s.target_calls for s in stats) > 2
 
 
+def decoded(
+    demo: Session, recipe: Recipe, drafter: Drafter, prompt: list[int], count: int, draft_tokens: int
+) -> Decoding:
+    """Decode `count` tokens or a few more greedily, with drafts of `draft_tokens` at most, and return the request."""
+    seq = Sequence(list(prompt), Caches(demo.engines.store))
+    demo.engines["prefill"].extend(seq.cache, prompt[:-1])
+    request = Decoding(
+        seq=seq,
+        drafting=drafter.open(seq),
+        verifiers=[demo.engines[name] for name in recipe.verify],
+        accept=load_acceptance("match"),
+        stats=Stats(recipe=recipe.name),
+    )
+    while len(seq.tokens) < len(prompt) + count:
+        finish(stepping(request, draft_tokens), request.stats.charge)
+    return request
+
+
+@pytest.mark.slow
+def test_calibrated_drafts_of_easyspec_are_accepted_more_often_than_uncalibrated_ones(tmp_path: Path) -> None:
+    """EasySpec's own test. Without the exact pass the draft model goes on from rows that it made inexactly."""
+    demo = compiled(tmp_path / "easyspec.specc", ("easyspec", "eagle3"))
+    recipe = demo.bundle.recipe("easyspec")
+    draft, calibrate, prefill = (demo.engines[recipe.engines[name]] for name in ("draft", "calibrate", "prefill"))
+    most, rates = int(recipe.parameters["num_speculative_tokens"]), []
+    for engines in ((draft, calibrate, prefill), (draft, draft, draft)):
+        drafter = EasySpec(*engines, num_speculative_tokens=most)
+        prompts = [case.prompt_ids for case in golden.read_cases(demo.bundle.file(golden.FILE))]
+        stats = [decoded(demo, recipe, drafter, list(prompt), 200, most).stats for prompt in prompts]
+        rates.append(sum(s.accepted for s in stats) / sum(s.drafted for s in stats))
+    assert rates[0] > rates[1] > 0
+
+
 @pytest.mark.slow
 def test_quantspec_s_engines_have_the_tokens_of_plain_steps_over_the_same_rows_of_8_bits(tmp_path: Path) -> None:
     """The prompt is long enough for rounded rows, and the answer goes beyond the end of a group of them."""
@@ -124,19 +159,10 @@ def test_quantspec_s_engines_have_the_tokens_of_plain_steps_over_the_same_rows_o
     prompt = demo.text.encode((EXAMPLES.parent / "runtime" / "tree.py").read_text())[:180]
     texts, rows = [], [demo.engines["decode"], *(demo.engines[name] for name in recipe.verify)]
     for draft_tokens in (99, 0):
-        seq = Sequence(list(prompt), Caches(demo.engines.store))
-        demo.engines["prefill"].extend(seq.cache, prompt[:-1])
-        request = Decoding(
-            seq=seq,
-            drafting=drafter.open(seq),
-            verifiers=rows[1:],
-            accept=load_acceptance("match"),
-            stats=Stats(recipe=recipe.name),
-        )
-        while len(seq.tokens) < len(prompt) + 40:
-            finish(stepping(request, draft_tokens), request.stats.charge)
-        texts.append(seq.tokens[: len(prompt) + 40])
+        request = decoded(demo, recipe, drafter, prompt, 40, draft_tokens)
+        texts.append(request.seq.tokens[: len(prompt) + 40])
     assert texts[0] == texts[1] and request.stats.drafted == 0
+    seq = request.seq
     exact, rounded = (Call(engine, seq.cache, 0, [7], ONE_SLOT).run().logits_NV for engine in rows[:2])
     assert exact is not None and rounded is not None
     assert 0 < np.abs(exact - rounded).max() < 0.1  # The control: rounded rows are others, and nearly the same.

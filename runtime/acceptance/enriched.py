@@ -43,8 +43,9 @@ def enriched(draft: Draft, verified: Verified, *, eta: float = 10.0, alpha: floa
         return match(draft, moved)
     last = draft.tree.slots - 1
     for slot in range(last):
-        p, s, q, x = verified.probs(slot), moved.probs(slot), draft.probs[slot], draft.tokens[slot + 1]
-        if not verified.rng(slot, Use.ACCEPT).bernoulli(min(1.0, s[x] / q[x])):
+        s, x = moved.probs(slot), draft.tokens[slot + 1]
+        if not verified.rng(slot, Use.ACCEPT).bernoulli(min(1.0, s[x] / draft.probability(slot, x))):
+            p, q = verified.probs(slot), draft.probs[slot]
             residual = np.maximum(np.maximum(p - q, p - s), 0)
             rest = residual if residual.sum() > 0 else p
             return Accepted(tuple(range(slot + 1)), verified.rng(slot, Use.TOKEN).pick(rest / rest.sum()))

@@ -90,6 +90,7 @@ def test_probabilities_by_slot_are_a_mapping() -> None:
     probs = DrawnProbs({0: draws(SeededRng(0)), 2: Draws.certain(SeededRng(0), 1, 4)})
     assert list(probs) == [0, 2] and len(probs) == 2 and 2 in probs and 1 not in probs
     assert probs[0].tolist() == [0.5, 0.3, 0.0, 0.2] and probs[2].tolist() == [0, 1, 0, 0]
+    assert [probs.probability(0, token) for token in (0, 1, 3)] == [0.5, 0.3, 0.2] and probs.probability(2, 1) == 1
 
 
 def test_memory_is_used_again_when_the_draws_are_gone() -> None:
