@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from .draws import Draws, DrawnProbs
+from .draws import DrawnProbs, Draws
 from .rng import Rng, Use
 from .sampling import Sampling
 from .tree import Tree

@@ -48,7 +48,9 @@ CACHES = {
 LENGTHS = {
     "none": LengthAxis("nothing is drafted"),
     "fixed": LengthAxis("a number of tokens", {}),
-    "tuned": LengthAxis("the number of tokens that `specc tune` finds fastest on the machine; until then, that given", {}),
+    "tuned": LengthAxis(
+        "the number of tokens that `specc tune` finds fastest on the machine; until then, that given", {}
+    ),
     "confidence": LengthAxis(
         "until a token of little probability", {"assistant_confidence_threshold": Parameter(0.4, THRESHOLD)}
     ),
