@@ -83,6 +83,8 @@ def _parameters(item: Any) -> dict[str, Any]:
 
 def _scopes(item: Any) -> dict[str, str]:
     """Return the scope of each fixture that a test needs, by name. Parameters of the test are not among them."""
+    if not isinstance(item, pytest.Function):
+        return {}  # A golden case of the plugin needs none.
     parameters = _parameters(item)
     definitions = item._fixtureinfo.name2fixturedefs.items()  # pytest has no public way to a fixture's scope.
     return {name: overrides[-1].scope for name, overrides in definitions if overrides and name not in parameters}

@@ -15,7 +15,7 @@ from specc.runtime.tree import Tree
 MIXTURE_OF_ATTENTIONS = Method(
     name="mixture-of-attentions",
     title="Mixture of Attentions: a trained head whose drafts stand on the model's own states",
-    try_when="Such a head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    try_when="Such a head was trained for the model, and drafts of more than a few tokens are often accepted.",
     about=(
         "A trained head drafts. Attention over a token's states after several layers joins them to one, where the "
         "model runs. The head looks at the tokens by self-attention, and at the joined states by cross-attention. A "

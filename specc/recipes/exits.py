@@ -140,7 +140,7 @@ KANGAROO = Method(
 M2R2 = Method(
     name="m2r2",
     title="M2R2: an early exit by a second residual stream, which runs ahead of the model's own",
-    try_when="Such a head was trained for the model, and memory has no room for a draft model.",
+    try_when="Such a head was trained for the model, whose first layers alone draft badly.",
     about=(
         "The model drafts by its first layers. Behind each of them, a trained adapter moves a second residual stream "
         "several layers ahead of the model's own, so that the model's norm and head can read it early. Drafting stops "

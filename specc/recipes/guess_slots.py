@@ -173,7 +173,7 @@ HIDDEN_TRANSFER = Method(
 SPECULATIVE_STREAMING = Method(
     name="speculative-streaming",
     title="Speculative Streaming: streams behind each token in the top layers, which draft",
-    try_when="Such a head was trained for the model, and a step with 24 slots costs little more than one slot.",
+    try_when="Such a head was trained for the model, and guesses from its first layers alone are poor.",
     about=(
         "Behind the tokens of a step stand streams that begin after a deep layer. Each begins with the token's hidden "
         "state there, changed by a small trained product, and with a vector of its own. The top layers see the token "

@@ -39,7 +39,7 @@ def lanes_that_fit(model: PreTrainedModel, columns: int, taps: int, most: int) -
     rows = 2 * config.num_hidden_layers * heads * size * number
     states = (taps + 1) * config.hidden_size * torch.bfloat16.itemsize if taps else 0
     allowed = max(SHARE * sum(weights), LEAST)
-    return max(FEWEST, min(most, int(allowed / (columns * (rows + states)))))
+    return min(most, max(FEWEST, int(allowed / (columns * (rows + states)))))
 
 
 class Lanes:

@@ -186,7 +186,7 @@ def test_the_rule_in_use_says_what_is_lossless_and_where_a_guard_changes_nothing
 
 
 def test_a_lossless_rule_makes_a_lossy_recipe_lossless(session: Session) -> None:
-    lossy = [replace(r, lossless=False) for r in session.bundle.manifest.recipes]
+    lossy = [replace(r, lossless=False, acceptance="trust") for r in session.bundle.manifest.recipes]
     change_manifest(session, recipes=tuple(lossy))
     for acceptance, lossless in ((None, False), ("recursive", True)):
         stats = session.generate(PROMPT, 5, recipe="early-exit", acceptance=acceptance, ignore_eos=True).stats

@@ -8,10 +8,15 @@ from small_head import SIZE, TAPS, VOCABULARY, head, tables
 from torch import Tensor, nn
 
 from specc.heads import Head
+from specc.heads.in_model import InModelHead
+from specc.heads.rows_head import RowsHead
 from specc.runtime.errors import HeadError
 
 pytestmark = pytest.mark.torch
 ARCHITECTURES = pytest.mark.parametrize("architecture", TAPS)
+WITH_STATES = pytest.mark.parametrize(
+    "architecture", [name for name in TAPS if not isinstance(head(name), InModelHead | RowsHead)]
+)
 
 
 class Fuse(nn.Module):
@@ -29,7 +34,7 @@ def inputs(slots: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     return tokens, torch.arange(slots)[None], torch.randn(1, slots, size, generator=generator)
 
 
-@ARCHITECTURES
+@WITH_STATES
 def test_forward_is_captured_for_any_number_of_slots(architecture: str) -> None:
     module = head(architecture).requires_grad_(False)
     slots = {1: torch.export.Dim("slots", min=2, max=1 << 16)}
@@ -44,7 +49,7 @@ def test_forward_is_captured_for_any_number_of_slots(architecture: str) -> None:
             torch.testing.assert_close(result[name], value)
 
 
-@ARCHITECTURES
+@WITH_STATES
 def test_fuse_is_captured_for_any_number_of_slots(architecture: str) -> None:
     module = Fuse(head(architecture).requires_grad_(False))
     taps = torch.randn(1, 11, SIZE * len(TAPS[architecture]))
