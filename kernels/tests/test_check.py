@@ -46,14 +46,16 @@ def test_four_threads_at_once_race_for_nothing(tmp_path: Path) -> None:
 def racing_frames(report: str, library: Path) -> list[str]:
     """Return the innermost frame of each stack in a sanitizer's report, if it lies in the library.
 
-    The sanitizer sees none of ONNX Runtime's atomics, so it reports memory that ONNX Runtime itself hands on.
+    The sanitizer sees none of ONNX Runtime's atomics, so it reports memory that ONNX Runtime itself hands on. Nor does
+    it see that the C library frees the memory of a thread after the thread has ended.
     """
     stacks = re.findall(r"(?:^ +#\d+ .*\n)+", report, re.MULTILINE)
+    stacks = [stack for stack in stacks if "__call_tls_dtors" not in stack]
     frames = [[frame for frame in stack.splitlines() if "(libtsan" not in frame] for stack in stacks]
     return [stack[0] for stack in frames if stack and f"({library.name}+" in stack[0]]
 
 
-def test_two_sessions_with_four_threads_at_once_race_for_nothing(tmp_path: Path) -> None:
+def test_sessions_that_six_threads_run_at_once_race_for_nothing(tmp_path: Path) -> None:
     """Two sessions that share an output are the control: the sanitizer must report their race.
 
     operator.cpp tells the sanitizer in which order ONNX Runtime runs the parts of a product.
