@@ -34,12 +34,30 @@ def adapt(model: ir.Model, layers: Sequence[str]) -> AttentionHeads:
     Raises:
         BackendError: the number of slots is fixed, or the layers' attention differs in its number of heads.
     """
+    heads = _heads(model.graph)
+    take_mask(model, layers, "onnxruntime-genai")
+    return heads
+
+
+def take_mask(model: ir.Model, layers: Sequence[str], runtime: str) -> ir.Value:
+    """Give an engine `attention_mask` instead of `past_len`, layers counted from 0, and logits as its only result.
+
+    Args:
+        model: an engine that runs a chain of any number of slots. It is rewritten in place.
+        layers: the names of the layers whose rows the engine has, in order.
+        runtime: who calls it, for the error message.
+
+    Returns:
+        The number of rows in use before the call, [1] int64.
+
+    Raises:
+        BackendError: the number of slots is fixed.
+    """
     graph = model.graph
     inputs = {value.name: value for value in graph.inputs}
     tokens, past_len = inputs[TOKENS], inputs[PAST_LEN]
     if tokens.shape is None or isinstance(tokens.shape[1], int):
-        raise BackendError("its number of slots is fixed, and onnxruntime-genai runs prompts of any length")
-    heads = _heads(graph)
+        raise BackendError(f"its number of slots is fixed, and {runtime} runs prompts of any length")
     mask = ir.val(MASK, ir.DataType.INT64, ir.Shape([1, "total"]))
     total = ir.node("Shape", [mask], {"start": 1, "end": 2})
     slots = ir.node("Shape", [tokens], {"start": 1, "end": 2})
@@ -52,7 +70,7 @@ def adapt(model: ir.Model, layers: Sequence[str]) -> AttentionHeads:
     for value in [v for v in graph.outputs if v.name != LOGITS and not (v.name or "").startswith("present.")]:
         graph.outputs.remove(value)
     RemoveUnusedNodesPass()(model)
-    return heads
+    return rows.outputs[0]
 
 
 def _heads(graph: ir.Graph) -> AttentionHeads:

@@ -13,11 +13,15 @@ from specc.runtime.errors import BackendError
 EXAMPLES = examples(
     "specc export --standard model.specc -o standard.specc",
     "specc export --to onnxruntime-genai model.specc -o genai",
+    "specc export --to openvino model.specc -o openvino",
 )
 OUTPUT = "The directory to write: of a bundle, or of the model in the other runtime's form."
 STANDARD = "Replace the operators of specc-kernels by ONNX Runtime's own: weights widened, or in the same few bits."
-TO = "Write the model in the form of another runtime: onnxruntime-genai."
-DRAFT = "With --to: the recipe whose draft engine goes with the model, or none. Default: that of the fastest recipe."
+TO = "Write the model in the form of another runtime: onnxruntime-genai or openvino."
+DRAFT = (
+    "With --to onnxruntime-genai: the recipe whose draft engine goes with the model, or none. "
+    "Default: that of the fastest recipe."
+)
 OVERWRITE = "Replace the output if it exists."
 
 Report = tuple[dict[str, Any], list[str]]  # what --json prints, and the lines without --json
@@ -35,7 +39,7 @@ def command(
     """Write a bundle that runs without specc-kernels, or the model in the form of another runtime.
 
     The golden outputs are replayed: if one changes, nothing is written. With --to, that needs the other runtime on this
-    machine; without it, a line says that nothing was replayed.
+    machine. Without onnxruntime-genai, a line says that nothing was replayed. Without OpenVINO, there is an error.
 
     With --standard, the recipes are measured anew, since the engines cost other times. Engines with lanes are left out.
     """
@@ -90,5 +94,20 @@ def _genai(bundle: Path, output: Path, overwrite: bool, draft: str) -> Report:
     return summary, [f"{output}: {model}", replayed]
 
 
+def _openvino(bundle: Path, output: Path, overwrite: bool, draft: str) -> Report:
+    """Write the model for plain decoding as OpenVINO loads it."""
+    if draft not in ("", "none"):
+        raise BackendError(f"--draft {draft} does not go with --to openvino, which writes plain decoding; leave it out")
+    from specc.compiler.openvino import export_openvino
+
+    with console.stages() as stage:
+        cases = export_openvino(bundle, output, overwrite, stage)
+    lines = [f"{output}: plain decoding with a state", f"{cases} golden outputs replayed in OpenVINO"]
+    return {"directory": str(output), "draft": None, "replayed": cases}, lines
+
+
 # By name: a function of the bundle, the output, whether to replace it, and the recipe with the draft.
-RUNTIMES: Mapping[str, Callable[[Path, Path, bool, str], Report]] = {"onnxruntime-genai": _genai}
+RUNTIMES: Mapping[str, Callable[[Path, Path, bool, str], Report]] = {
+    "onnxruntime-genai": _genai,
+    "openvino": _openvino,
+}

@@ -96,10 +96,10 @@ def test_the_draft_is_that_of_the_fastest_recipe_or_none(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --standard, or --to onnxruntime-genai"),
+        ([], "give --standard, or --to onnxruntime-genai or openvino"),
         (["--standard", "--to", "onnxruntime-genai"], "export writes one form at a time"),
         (["--standard", "--draft", "none"], "--draft none goes with --to"),
-        (["--to", "genai"], "--to 'genai' is not a runtime that specc writes for; give onnxruntime-genai"),
+        (["--to", "genai"], "--to 'genai' is not a runtime that specc writes for; give onnxruntime-genai or openvino"),
         (
             ["--to", "onnxruntime-genai", "--draft", "early-exit"],
             "the recipe 'early-exit' has no draft that onnxruntime-genai can run",
