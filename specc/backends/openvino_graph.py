@@ -72,7 +72,7 @@ def _open_shapes(values: Sequence[ir.Value]) -> None:
     for value in values:
         if value.shape is None:
             continue
-        sizes = ["batch", *list(value.shape)[1:]]
+        sizes: list[int | str | ir.SymbolicDim | None] = ["batch", *value.shape[1:]]
         if (value.name or "").startswith(("past_key_values.", "present.")):
             sizes[2] = None
         value.shape = ir.Shape(sizes)
