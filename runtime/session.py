@@ -226,7 +226,8 @@ class Session(UsesShared):
             source = self.bundle.recipe(exact).name if isinstance(exact, str) else ""
             exact_engine = one_width(manifest, method.recipe, backend, source)
         near = not exact_engine and is_near(manifest, method.recipe, backend)
-        stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near)
+        rounded = any(s.block.quantized_group for s in manifest.engines if s.name in method.recipe.verify)
+        stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near and not rounded)
         guard = guard and method.keeps_tokens(sampling) and not near
         recorder = processing.logprobs if processing else None
         decoding = self._prepare(seq, method, stats, guard, exact_engine)

@@ -45,6 +45,7 @@ class TokenRecyclingDrafting(Drafting[TokenRecycling]):
 
     def observe(self, draft: Draft, verified: Verified, accepted: Accepted) -> None:
         top, table = verified.outputs.top_ids_NK, self.drafter.table
-        assert top is not None
+        if top is None:
+            return  # A grammar left one slot of the draft, and the guard's narrow engine ran it.
         for token, likeliest in zip(draft.tokens, top.tolist(), strict=False):
             table[token] = likeliest

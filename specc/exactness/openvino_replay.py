@@ -26,7 +26,8 @@ def decode(directory: Path, cases: Sequence[Case]) -> Iterator[list[int]]:
     request = openvino.compile_model(str(directory / MODEL), "CPU", SETTINGS).create_infer_request()
     for case in cases:
         request.reset_state()
-        tokens, block, rows = [], case.prompt_ids, 0
+        tokens: list[int] = []
+        block, rows = case.prompt_ids, 0
         while len(tokens) < len(case.token_ids):
             total = rows + len(block)
             request.infer(

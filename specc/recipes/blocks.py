@@ -145,8 +145,10 @@ def exit_layers(values: Values, facts: Facts) -> Layers:
 def skipped_layers(values: Values, facts: Facts) -> Layers:
     """Return the layers of a draft that skips some. Raises RecipeError for a layer that the model does not have."""
     for name in ("skip_layers", "skip_attention", "skip_mlp"):
+        if not isinstance(values[name] or (), list | tuple):
+            raise RecipeError(f"{name} is {values[name]!r}; give a list of layers, such as [5]")
         for layer in values[name] or ():
-            if layer not in range(facts.layers):
+            if type(layer) is not int or layer not in range(facts.layers):
                 raise RecipeError(f"{name} names layer {layer!r}; the model has layers 0..{facts.layers - 1}")
     whole = set(values["skip_layers"] or ())
     attention, mlp = whole.union(values["skip_attention"] or ()), whole.union(values["skip_mlp"] or ())

@@ -30,7 +30,7 @@ def choose(
         RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe.
     """
     usual = [m.name for m in METHODS.values() if m.by_default and not _missing(m, options, heads)]
-    methods = list({m.name: m for m in map(method, ("plain", *(names or usual)))}.values())
+    methods = _distinct([method(name) for name in dict.fromkeys(("plain", *(names or usual)))])
     for m in methods:
         if missing := _missing(m, options, heads):
             raise RecipeError(f"recipe {m.name} needs {missing}")
@@ -43,6 +43,15 @@ def choose(
     for name in parameters.get("", {}):
         if not any(name in m.parameters for m in methods):
             raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
+    return methods
+
+
+def _distinct(methods: list[Method]) -> list[Method]:
+    """Return methods whose names differ. Raises RecipeError for two recipe files that give one name."""
+    names = [m.name for m in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"two recipe files give the name {name!r}; write name = '…' into one of them")
     return methods
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,7 @@ def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
         raise RecipeError(f"{path}: {name!r} {reason}; give another name = '…'")
     try:
         point = _point(data, methods)
+        _check_needs(point, [m for m in methods.values() if m.acceptance == point.rule.__name__])
         return _method(point, name, data.get("title", f"The recipe of {path.name}"))
     except RecipeError as e:
         raise RecipeError(f"{path}: {e}") from e
@@ -71,6 +72,8 @@ def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises RecipeError if it cannot be read, is too long, or is not TOML."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # A pipe would be waited for.
+        raise RecipeError(f"{path} is not a regular file; name a recipe of the table, or a file that exists")
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -80,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} has more than {MOST_BYTES} bytes; a recipe file has some lines of TOML")
     try:
         return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:  # ValueError: no TOML, no UTF-8, or a number of too many digits
         raise RecipeError(
             f"{path} is not TOML: {str(e).splitlines()[0]}; write lines such as: base = 'layer-skip'"
         ) from e
@@ -133,6 +136,26 @@ def _word(axis: str, word: str, words: Iterable[str]) -> str:
     if word not in words:
         raise RecipeError(f"{axis} is {word!r}; {nearest(word, words)}")
     return word
+
+
+def _check_needs(point: Point, owners: Sequence[Method]) -> None:
+    """Refuse a rule that reads a model or a head which the blocks of the base lack.
+
+    Args:
+        point: the base and the rule.
+        owners: the recipes of the table that have this rule.
+
+    Raises:
+        RecipeError: each recipe with this rule needs more than the base.
+    """
+    for owner in owners:
+        more = {"untuned-model", "head"}.intersection(owner.needs) - set(point.base.needs)
+        if not more and (owner.head in ("", point.base.head)):
+            return
+    if owners and any({"untuned-model", "head"}.intersection(owner.needs) for owner in owners):
+        raise RecipeError(
+            f"acceptance {point.rule.__name__} reads what {point.base.name} has not; write base = '{owners[0].name}'"
+        )
 
 
 def _method(point: Point, name: str, title: str) -> Method:

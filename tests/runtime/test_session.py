@@ -193,6 +193,21 @@ def test_a_lossless_rule_makes_a_lossy_recipe_lossless(session: Session) -> None
         assert stats.lossless is lossless
 
 
+def test_no_rule_makes_a_recipe_lossless_whose_target_reads_rounded_rows(session: Session) -> None:
+    manifest = session.bundle.manifest
+    verify = {name for recipe in manifest.recipes if recipe.name == "early-exit" for name in recipe.verify}
+    engines = [
+        replace(engine, block=replace(engine.block, quantized_group=8, quantized_bits=8))
+        if engine.name in verify
+        else engine
+        for engine in manifest.engines
+    ]
+    lossy = [replace(r, lossless=False, acceptance="trust") for r in manifest.recipes]
+    change_manifest(session, engines=tuple(engines), recipes=tuple(lossy))
+    stats = session.generate(PROMPT, 5, recipe="early-exit", acceptance="recursive", ignore_eos=True).stats
+    assert not stats.lossless
+
+
 def test_over_a_target_that_depends_on_the_width_nothing_is_lossless_but_plain_decoding(session: Session) -> None:
     """And the guard, which changes widths by the clock, does not work there."""
     measured = WidthInvariance(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from toys import VOCABULARY, ToyKV, World, prompts, propose
 
-from specc.runtime.draft import Accepted, Outputs, Verified
+from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.drafters.token_recycling import TokenRecycling
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
@@ -25,6 +25,16 @@ def test_every_slot_refreshes_its_tokens_row_and_rows_fill_the_tree_by_rank() ->
     drafting.observe(first, Verified(outputs, Sampling()), Accepted((0,), 4))
     assert propose(drafting).tokens == (4, 5, 6, 0)
     assert propose(drafter.open(Sequence([0], {"target": Cache(ToyKV())}))).tokens == (0, 3, 2, 0)
+
+
+def test_a_step_on_an_engine_without_ranks_teaches_nothing() -> None:
+    """The guard's narrow engine runs a draft of which a grammar left one slot."""
+    drafter = TokenRecycling(tree=(-1, 0, 0, 2), vocab_size=10, successors=2)
+    drafting = drafter.open(Sequence([4], {"target": Cache(ToyKV())}))
+    before = [list(row) for row in drafter.table]
+    outputs = Outputs(np.array([5]).data)
+    drafting.observe(Draft.chain([4]), Verified(outputs, Sampling()), Accepted((0,), 5))
+    assert [list(row) for row in drafter.table] == before
 
 
 def test_token_recycling_accepts_more_once_its_table_is_warm() -> None:

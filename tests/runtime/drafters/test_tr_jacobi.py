@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from toys import Circle, World, prompts, propose
 
+from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.drafters.tr_jacobi import TrJacobi, with_chain
 from specc.runtime.errors import RecipeError
+from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Cache, Sequence
 
 TREE = with_chain((-1, 0, 0, 1), 3)  # two children, one grandchild, and a chain of three
@@ -33,6 +36,14 @@ def test_the_chain_is_what_followed_and_the_tree_what_the_target_answered() -> N
     assert draft.tokens[4:] == (6, 7, 8) and set(draft.tokens[1:4]) <= set(tokens)
     drafting.answers = [[1, 2], [3]]
     assert propose(drafting).tokens == (5, 1, 2, 3, 6, 7, 8)
+
+
+def test_a_step_on_an_engine_without_ranks_leaves_no_answers() -> None:
+    """The guard's narrow engine runs a draft of which a grammar left one slot."""
+    drafting = TrJacobi(TREE, retrieved_tokens=3).open(Sequence([4], {"target": Cache(World().cache.store)}))
+    drafting.answers = [[1, 2], [3]]
+    drafting.observe(Draft.chain([4]), Verified(Outputs(np.array([5]).data), Sampling()), Accepted((0,), 5))
+    assert drafting.answers == []
 
 
 def test_a_tree_that_ends_otherwise_is_refused() -> None:

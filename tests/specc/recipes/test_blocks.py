@@ -68,6 +68,10 @@ def test_a_layer_that_the_model_does_not_have_is_refused_by_name(name: str) -> N
     assert skipped_layers({**values, name: [0, 7]}, FACTS) != Layers()
     with pytest.raises(RecipeError, match=rf"{name} names layer 8; the model has layers 0\.\.7"):
         skipped_layers({**values, name: [8]}, FACTS)
+    with pytest.raises(RecipeError, match=rf"{name} names layer 1.0; the model has layers 0\.\.7"):
+        skipped_layers({**values, name: [1.0]}, FACTS)
+    with pytest.raises(RecipeError, match=rf"{name} is 5; give a list of layers, such as \[5\]"):
+        skipped_layers({**values, name: 5}, FACTS)
 
 
 def test_a_chain_drafter_gets_the_parameters_of_its_length_alone() -> None:

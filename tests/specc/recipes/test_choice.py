@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,3 +58,14 @@ def test_a_recipe_lacks_what_the_compile_does_not_have() -> None:
     with pytest.raises(RecipeError, match="recipe bild needs a draft model; name one with --assistant-model"):
         choose(["bild"], {}, set())
     assert [m.name for m in choose(["bild"], {}, BOTH)] == ["plain", "bild"]
+
+
+def test_two_recipe_files_of_one_name_are_refused_and_one_file_twice_is_one_recipe(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "mine.toml" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("base = 'jacobi'", encoding="utf-8")
+    first, second = map(str, files)
+    assert [m.name for m in choose([first, first], {}, set())] == ["plain", "mine"]
+    with pytest.raises(RecipeError, match="two recipe files give the name 'mine'; write name = '…' into one of them"):
+        choose([first, second], {}, set())

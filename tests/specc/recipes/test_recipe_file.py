@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,10 @@ def test_every_length_with_parameters_goes_with_a_drafter_of_chains(length: str,
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_goes_with_a_drafter_that_can_serve_it(rule: str, tmp_path: Path) -> None:
-    own = method(write(tmp_path, f"base = 'draft-model'\nacceptance = '{rule}'")) if rule != "kseq" else None
-    assert own is None or (own.acceptance == rule and plan(own))
+    """Two rules read what the recipes of the table have that come with them."""
+    base = {"judge": "judge-decoding", "proxy": "fs-gen-proxy"}.get(rule, "draft-model")
+    own = method(write(tmp_path, f"base = '{base}'\nacceptance = '{rule}'")) if rule != "kseq" else None
+    assert own is None or (own.acceptance == rule and (rule == "judge" or plan(own)))
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,11 @@ def test_a_rule_goes_with_a_drafter_that_can_serve_it(rule: str, tmp_path: Path)
             "base = 'bild'\n[parameters]\nfallback_treshold = 1",
             "no parameter 'fallback_treshold'; did you mean 'fallback",
         ),
+        (
+            "base = 'draft-model'\nacceptance = 'proxy'",
+            "acceptance proxy reads what draft-model has not; write base = 'fs-gen-proxy'",
+        ),
+        ("base = 'eagle3'\nacceptance = 'judge'", "judge reads what eagle3 has not; write base = 'judge-decoding'"),
         ("base = ", "is not TOML: "),
         ("import os", "is not TOML: "),
     ],
@@ -133,6 +141,11 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="is not TOML"):
         method(str(tmp_path / "binary.toml"))
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(RecipeError, match="is not a regular file"):
+        method(str(tmp_path / "pipe.toml"))
+    with pytest.raises(RecipeError, match="is not TOML"):
+        method(write(tmp_path, f"base = 'bild'\n[parameters]\nnum_speculative_tokens = {'9' * 5000}"))
     with pytest.raises(RecipeError, match="has more than 65536 bytes"):
         method(write(tmp_path, "#" * (1 << 16) + "\n"))
 
