@@ -10,8 +10,21 @@ const DEFAULT_LIBRARY = "libspecc.so.0";
  * @type {typeof import("./index.d.ts").open}
  */
 export async function open(bundle, { library, onnxruntime, threads = 0 } = {}) {
+  checkText("bundle", bundle);
+  checkText("onnxruntime", onnxruntime ?? "");
+  checkText("library", library ?? "");
+  if (!Number.isInteger(threads) || threads < 0) throw new Error(`threads is ${threads}; give a whole number of 0 or more`);
   const loaded = await loadLibrary(library ?? process.env.SPECC_LIBRARY);
   return new Model(loaded, await loaded.openModel(bundle, onnxruntime ?? null, threads), bundle);
+}
+
+/**
+ * Throws if a value is not a text without zeros. libspecc would read another value as an address.
+ * @param {string} name
+ * @param {unknown} value
+ */
+function checkText(name, value) {
+  if (typeof value !== "string" || value.includes("\0")) throw new Error(`${name} is ${JSON.stringify(value)}; give a text`);
 }
 
 /**
@@ -190,6 +203,7 @@ class Session {
     if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
       throw new Error(`maxNewTokens is ${maxNewTokens}; give a whole number of 1 or more`);
     }
+    checkText("recipe", recipe ?? "");
     const ids = BigInt64Array.from(prompt, (id) => BigInt(id));
     const request = decode(this.#handle, ids, recipe ?? null, maxNewTokens).finally(() => (this.#request = null));
     this.#request = request;

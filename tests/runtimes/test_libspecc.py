@@ -159,6 +159,21 @@ def test_tokens_come_step_by_step_and_the_callback_can_end_the_answer(session: S
     assert answer == CASES[1].token_ids[:3] and stats.new_tokens == 3
 
 
+def test_a_session_that_decodes_refuses_another_answer_and_goes_on(session: Session) -> None:
+    refusals: list[str] = []
+
+    def take(tokens: list[int]) -> bool:
+        for generate in (session.generate, session.generate_all):
+            with pytest.raises(LibraryError) as error:
+                generate(CASES[0].prompt_ids, 4, "plain")
+            refusals.append(str(error.value))
+        return True
+
+    answer, _ = session.generate(CASES[1].prompt_ids, 8, "plain", take)
+    assert answer == CASES[1].token_ids[:8] and len(refusals) == 16
+    assert set(refusals) == {"the session decodes another answer; wait for its end, or open another session"}
+
+
 def test_an_answer_can_come_in_one_piece(session: Session) -> None:
     for case in CASES[:2]:
         assert session.generate_all(case.prompt_ids, 1 << 40, "prompt-lookup")[: len(case.token_ids)] == case.token_ids

@@ -187,18 +187,26 @@ def test_bad_requests_are_one_line(script: Script) -> None:
         const empty = await refusal(() => session.generate([], {}));
         const recipe = await refusal(() => session.generate([1], { recipe: "plai" }));
         const count = await refusal(() => session.generate([1], { maxNewTokens: 0 }));
+        const number = await refusal(() => session.generate([1], { recipe: 7 }));
+        const zero = await refusal(() => session.generate([1], { recipe: "plain\\0x" }));
         await session.close();
         const closed = await refusal(() => session.generate([1], {}));
-        return [busy, empty, recipe, count, closed];
+        const path = await refusal(() => open("x", { onnxruntime: 7 }));
+        const threads = await refusal(() => open("x", { threads: "x" }));
+        return [busy, empty, recipe, count, number, zero, closed, path, threads];
     """)
     beginnings = [
         "this session decodes another answer; wait",
         "the prompt has 0 tokens; give 1 to ",
         "the bundle has no recipe 'plai', only plain, ",
         "maxNewTokens is 0; give a whole number of 1 or more",
+        "recipe is 7; give a text",
+        'recipe is "plain\\u0000x"; give a text',
         "the session is closed; open another one",
+        "onnxruntime is 7; give a text",
+        "threads is x; give a whole number of 0 or more",
     ]
-    assert [message.startswith(start) for message, start in zip(result, beginnings, strict=True)] == [True] * 5, result
+    assert [message.startswith(start) for message, start in zip(result, beginnings, strict=True)] == [True] * 9, result
 
 
 def test_text_is_that_of_the_tokens(script: Script) -> None:

@@ -74,7 +74,7 @@ SPECC_API void specc_session_close(specc_session* session);
  * prompt        `prompt_tokens` token ids, at least one.
  * recipe        its name, or NULL for the bundle's default.
  * max_new_tokens  tokens of the answer at most. The context may have room for fewer.
- * on_tokens     is called with the tokens of each step; may be NULL.
+ * on_tokens     is called with the tokens of each step; may be NULL. A session that decodes refuses another answer, also there.
  * stats         gets what happened; may be NULL.
  */
 SPECC_API int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
@@ -82,7 +82,7 @@ SPECC_API int specc_generate(specc_session* session, const int64_t* prompt, size
 
 /* Decodes as specc_generate does, without a function: for callers to whom each call back costs time.
  *
- * tokens        gets the place of the answer, which is the session's and stays until its next request.
+ * tokens        gets the place of the answer, which is the session's and stays until its next request; NULL if it fails.
  * stats         gets what happened; may not be NULL. stats->new_tokens says how many tokens there are.
  */
 SPECC_API int specc_generate_all(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,

@@ -1,8 +1,10 @@
 // The C interface: exceptions become numbers and a line of text.
 
+#include <atomic>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "error.h"
 #include "session.h"
@@ -16,11 +18,28 @@ struct specc_model {
 struct specc_session {
   specc::Session session;
   specc::Tokens answer;  // Of specc_generate_all.
+  std::atomic<bool> decodes{false};
 };
 
 namespace {
 
 thread_local std::string last_error;
+
+// Marks a session as decoding, and throws if it decodes another answer: of another thread, or of its own callback.
+class Decoding {
+ public:
+  explicit Decoding(specc_session& session) : session_(session) {
+    if (session.decodes.exchange(true)) {
+      throw specc::Error("the session decodes another answer; wait for its end, or open another session");
+    }
+  }
+  ~Decoding() { session_.decodes = false; }
+  Decoding(const Decoding&) = delete;
+  Decoding& operator=(const Decoding&) = delete;
+
+ private:
+  specc_session& session_;
+};
 
 // Copies text into a buffer of so many bytes, cut if need be. The buffer may be null.
 void CopyText(const std::string& text, char* buffer, size_t size) {
@@ -92,6 +111,7 @@ int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_
   const int status = Guarded([&] {
     if (!session || (!prompt && prompt_tokens)) throw specc::Error("specc_generate needs a session and a prompt");
     if (max_new_tokens < 1) throw specc::Error("max_new_tokens is 0; give 1 or more");
+    const Decoding decoding(*session);
     auto take = [&](const int64_t* tokens, size_t count) { return !on_tokens || on_tokens(user, tokens, count) == 0; };
     const specc::Tokens tokens(prompt, prompt + prompt_tokens);
     const specc::Counts counts = session->session.Generate(tokens, recipe ? recipe : "", max_new_tokens, take);
@@ -116,10 +136,10 @@ int specc_generate_all(specc_session* session, const int64_t* prompt, size_t pro
     static_cast<specc::Tokens*>(answer)->insert(static_cast<specc::Tokens*>(answer)->end(), step, step + count);
     return 0;
   };
-  if (session) session->answer.clear();
-  const int status =
-      specc_generate(session, prompt, prompt_tokens, recipe, max_new_tokens, append, session ? &session->answer : nullptr, stats);
-  if (tokens) *tokens = session ? session->answer.data() : nullptr;
+  specc::Tokens answer;
+  const int status = specc_generate(session, prompt, prompt_tokens, recipe, max_new_tokens, append, &answer, stats);
+  if (session && (!status || !answer.empty())) session->answer = std::move(answer);
+  if (tokens) *tokens = session && !status ? session->answer.data() : nullptr;
   return status;
 }
 
