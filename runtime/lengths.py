@@ -217,7 +217,8 @@ class Foreseen(Stop):
             raise RecipeError(
                 f"the draft's engine returns no state of the head {self.head!r}; compile the bundle again"
             )
-        self.accepted *= 0.5 + 0.5 * tanh(0.5 * float(outputs.states[self.head][0, 0]))  # the logistic function
+        # The probability is the logistic function of the head's number.
+        self.accepted *= 0.5 + 0.5 * tanh(0.5 * float(outputs.states[self.head][0, 0]))
         return 1 - self.accepted <= self.threshold
 
 

@@ -86,13 +86,13 @@ class Submission:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody cancelled the request, or its deadline has passed."""
+        """Tell whether somebody cancelled the request, or its deadline has passed."""
         deadline = self.task.deadline
         return self._cancelled or (deadline is not None and time.monotonic() >= deadline)
 
     @property
     def paused(self) -> bool:
-        """Whether the request waits for its reader."""
+        """Tell whether the request waits for its reader."""
         return len(self._pieces) >= self._bound and not self._drained and not self._cancelled
 
     def unpause(self) -> None:

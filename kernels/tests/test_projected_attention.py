@@ -135,7 +135,7 @@ def test_it_has_the_bits_of_the_operators_that_it_joins(
 def test_a_row_is_the_same_at_every_width_and_number_of_threads(kind: str, variant: str) -> None:
     half = Half(Model(), kind)
     x, residual = half.rows(24)
-    caches = Caches(half.model, past=250)  # the slots' rows lie in two chunks
+    caches = Caches(half.model, past=250)  # The slots write rows into two chunks.
     whole = half.run(x, residual, [caches])
     for width in (1, 5, 13):
         lane, parts = Caches(half.model, past=250), []

@@ -58,7 +58,7 @@ class Grammar(Processor):
 
     @property
     def complete(self) -> bool:
-        """Whether the text is a whole answer."""
+        """Tell whether the text is a whole answer by the grammar."""
         self._goes_to(())
         return self._ended or bool(self.matcher.is_accepting())
 

@@ -44,7 +44,7 @@ IR_VERSIONS = {"fast": 9, "kernels": 9}
 ROWS_OPSET = 24  # has TensorScatter, which blocks need that read rows in 4 bits
 CAPACITY = "capacity"
 INLINE = 1024  # bytes: a smaller tensor stands in the file
-OPTIONAL_OUTPUTS = {  # those that operators leave out where nothing reads them
+OPTIONAL_OUTPUTS = {  # Operators leave out these outputs if no node reads them.
     "SkipSimplifiedLayerNormalization": (1, 2, 3),
     "GatedMLP": (1,),
     "ProjectedAttention": (1,),

@@ -24,7 +24,7 @@ DRAFT = (
 )
 OVERWRITE = "Replace the output if it exists."
 
-Report = tuple[dict[str, Any], list[str]]  # what --json prints, and the lines without --json
+Report = tuple[dict[str, Any], list[str]]  # `--json` prints the first; without it the second is printed, line by line.
 
 
 def command(

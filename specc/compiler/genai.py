@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from specc.backends.genai_graph import AttentionHeads, adapt
+from specc.compiler.runtime_export import check_answer, check_standard, copy_text_files
 from specc.compiler.separate_process import run_module
 from specc.exactness import genai_replay, golden
 from specc.runtime.bundle import Bundle, open_bundle
@@ -27,7 +27,6 @@ PACKAGE = "onnxruntime_genai"
 CONFIG = "genai_config.json"
 TARGET, NO_DRAFT = "decode", "none"
 DRAFT_TOKENS = 4  # that the replay drafts at a time
-TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 SEARCH: Mapping[str, Any] = {
     "min_length": 0,
     "do_sample": False,
@@ -88,8 +87,7 @@ def export_genai(
         engines = {"decoder": target} | ({"draft": drafting} if drafting else {})
         for name in {engine.weights or bundle.manifest.weights for engine in engines.values()}:
             link(bundle.file(name), directory / name)
-        for name in bundle.manifest.files.keys() & set(TEXT_FILES):
-            shutil.copyfile(bundle.file(name), directory / name)
+        copy_text_files(bundle, directory)
         parts = {role: _write_engine(bundle, engine, role, directory) for role, engine in engines.items()}
         (directory / CONFIG).write_text(json.dumps(_config(bundle.manifest, parts), indent=1) + "\n")
         stage(STAGES[1], 1, len(STAGES))
@@ -137,11 +135,7 @@ def _write_engine(bundle: Bundle, engine: EngineSpec, role: str, directory: Path
     Raises:
         BackendError: genai has no operators or no attention like the engine's.
     """
-    if kernels.needed(engine):
-        raise BackendError(
-            f"the engine {engine.name} has operators of {kernels.PACKAGE}; "
-            f"first run specc export --standard {bundle.path}"
-        )
+    check_standard(bundle, engine)
     model = ir.load(bundle.file(engine.file))
     try:
         heads = adapt(model, engine.layers)
@@ -221,9 +215,5 @@ def _replay(directory: Path, bundle: Bundle, cases: Sequence[golden.Case], lengt
     run_module(genai_replay, *arguments, purpose=purpose, advance=lambda line: answers.append(json.loads(line)))
     runs = [(length, number, case) for length in lengths for number, case in enumerate(cases)]
     for answer, (length, number, case) in zip(answers, runs, strict=True):
-        result = golden.judge("", number, answer, case, bundle.manifest.near_tie_tolerance)
-        if result.verdict is golden.Verdict.DIVERGED:
-            raise BackendError(
-                f"onnxruntime-genai, with drafts of {length} tokens, gives token {result.token} where golden output "
-                f"{number} has token {result.expected} at {result.at}, so nothing is written; report this"
-            )
+        runtime = f"onnxruntime-genai, with drafts of {length} tokens,"
+        check_answer(runtime, number, answer, case, bundle.manifest.near_tie_tolerance)

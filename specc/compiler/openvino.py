@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -12,10 +11,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from specc.backends.openvino_graph import adapt, to_openvino
+from specc.compiler.runtime_export import check_answer, check_standard, copy_text_files
 from specc.exactness import golden, openvino_replay
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import link, written_whole
-from specc.runtime.engines import kernels
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec, Manifest
 
@@ -23,7 +22,6 @@ Stage = Callable[[str, int, int], None]
 STAGES = ("rewrite the engine", "replay the golden outputs")
 PACKAGE = "openvino"
 TARGET = "decode"
-TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def export_openvino(
@@ -55,8 +53,7 @@ def export_openvino(
     with written_whole(output, overwrite, openvino_replay.MODEL) as directory:
         stage(STAGES[0], 0, len(STAGES))
         _write_engine(bundle, engine, directory)
-        for name in bundle.manifest.files.keys() & set(TEXT_FILES):
-            shutil.copyfile(bundle.file(name), directory / name)
+        copy_text_files(bundle, directory)
         _write_ends(bundle.manifest, directory)
         stage(STAGES[1], 1, len(STAGES))
         _replay(directory, bundle, cases)
@@ -70,11 +67,7 @@ def _write_engine(bundle: Bundle, engine: EngineSpec, directory: Path) -> None:
     Raises:
         BackendError: OpenVINO has no operators or no attention like the engine's.
     """
-    if kernels.needed(engine):
-        raise BackendError(
-            f"the engine {engine.name} has operators of {kernels.PACKAGE}; "
-            f"first run specc export --standard {bundle.path}"
-        )
+    check_standard(bundle, engine)
     model = ir.load(bundle.file(engine.file))
     weights = engine.weights or bundle.manifest.weights
     with tempfile.TemporaryDirectory(dir=directory) as work:
@@ -106,9 +99,4 @@ def _replay(directory: Path, bundle: Bundle, cases: Sequence[golden.Case]) -> No
     """
     tolerance = bundle.manifest.near_tie_tolerance
     for number, (answer, case) in enumerate(zip(openvino_replay.decode(directory, cases), cases, strict=True)):
-        result = golden.judge("", number, answer, case, tolerance)
-        if result.verdict is golden.Verdict.DIVERGED:
-            raise BackendError(
-                f"OpenVINO gives token {result.token} where golden output {number} has token {result.expected} at "
-                f"{result.at}, so nothing is written; report this"
-            )
+        check_answer("OpenVINO", number, answer, case, tolerance)

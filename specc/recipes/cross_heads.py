@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from specc.recipes.blocks import CONFIDENCE, RANKED_OUTPUTS, chains, count, length_arguments
-from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
+from specc.recipes.blocks import CONFIDENCE, chains, count, draft_model, length_arguments
+from specc.recipes.defaults import LENGTHS
 from specc.recipes.draft_trees import CAPE, comb_values
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
-from specc.recipes.heads import STEP_COSTS, plan_tree
+from specc.recipes.heads import NODES, plan_tree
 from specc.runtime.block import TARGET_ROWS, Block
 from specc.runtime.tree import Tree
 
@@ -33,11 +34,7 @@ MIXTURE_OF_ATTENTIONS = Method(
     topology="dynamic tree",
     length="budget",
     plan=partial(plan_tree, "mixture_of_attentions"),
-    parameters={
-        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most", "60"),
-        "max_depth": Parameter(TREES.head_depth, "levels of the tree at most", "6"),
-        "step_costs": STEP_COSTS,
-    },
+    parameters=NODES,
     needs=("head",),
     head="mixture_of_attentions",
 )
@@ -45,9 +42,8 @@ MIXTURE_OF_ATTENTIONS = Method(
 
 def rows_head(head: str) -> dict[str, Block]:
     """Return the blocks of a head that reads the target's rows: one drafts, and one reads prompts."""
-    draft = Block(Tree.chain(1), RANKED_OUTPUTS, model=head, cache=head, inputs=(TARGET_ROWS,))
-    prefill = Block(Tree.chain(WIDTHS.prefill), last_row=True, model=head, cache=head, inputs=(TARGET_ROWS,))
-    return {"draft": draft, "prefill": prefill}
+    blocks = draft_model(Tree.chain(1))
+    return {role: replace(block, model=head, cache=head, inputs=(TARGET_ROWS,)) for role, block in blocks.items()}
 
 
 def _plan_glide(values: Values, facts: Facts) -> MethodBlocks:

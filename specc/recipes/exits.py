@@ -70,7 +70,7 @@ LAYERSKIP = Method(
 )
 
 
-ADAPTER = "kangaroo"  # the architecture of the head behind the exit
+ADAPTER = "kangaroo"  # The head behind the exit has this architecture.
 
 
 def _plan_kangaroo(values: Values, facts: Facts) -> MethodBlocks:

@@ -73,7 +73,7 @@ STEP_COSTS = Parameter(
     "pairs of slots and the cost of a step; these widths are compiled, and as many nodes are drafted as pay; [] drafts "
     "whole trees (default: 4, 6, 8 and all slots)",
 )
-_NODES = {
+NODES = {
     "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most", "60"),
     "max_depth": Parameter(TREES.head_depth, "levels of the tree at most", "6"),
     "step_costs": STEP_COSTS,
@@ -119,7 +119,7 @@ EAGLE2 = Method(
     topology="dynamic tree",
     length="budget",
     plan=partial(plan_tree, "eagle"),
-    parameters=_NODES,
+    parameters=NODES,
     needs=("head",),
     head="eagle",
 )
@@ -219,7 +219,7 @@ FSPAD = Method(
     topology="dynamic tree",
     length="budget",
     plan=partial(plan_tree, "fspad"),
-    parameters=_NODES,
+    parameters=NODES,
     needs=("head",),
     head="fspad",
 )
@@ -307,7 +307,7 @@ EAGLE3_TREE = Method(
     topology="dynamic tree",
     length="budget",
     plan=partial(plan_tree, "eagle3"),
-    parameters=_NODES,
+    parameters=NODES,
     needs=("head",),
     head="eagle3",
 )

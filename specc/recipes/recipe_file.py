@@ -148,13 +148,15 @@ def _check_needs(point: Point, owners: Sequence[Method]) -> None:
     Raises:
         RecipeError: each recipe with this rule needs more than the base.
     """
-    for owner in owners:
-        more = {"untuned-model", "head"}.intersection(owner.needs) - set(point.base.needs)
-        if not more and (owner.head in ("", point.base.head)):
-            return
-    if owners and any({"untuned-model", "head"}.intersection(owner.needs) for owner in owners):
+    base = point.base
+
+    def needs_more(owner: Method) -> bool:
+        special = {"untuned-model", "head"}.intersection(owner.needs)
+        return not special <= set(base.needs) or owner.head not in ("", base.head)
+
+    if owners and all(map(needs_more, owners)):
         raise RecipeError(
-            f"acceptance {point.rule.__name__} reads what {point.base.name} has not; write base = '{owners[0].name}'"
+            f"acceptance {point.rule.__name__} reads what {base.name} has not; write base = '{owners[0].name}'"
         )
 
 

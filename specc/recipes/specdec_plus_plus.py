@@ -8,7 +8,7 @@ from specc.recipes.draft_model import plan_draft_model
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import STATE
 
-HEAD = "specdec_plus_plus"  # the architecture of the head that foresees whether a token is accepted
+HEAD = "specdec_plus_plus"  # The head that foresees acceptance has this architecture.
 
 
 def _plan_specdec_plus_plus(values: Values, facts: Facts) -> MethodBlocks:

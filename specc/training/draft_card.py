@@ -79,18 +79,9 @@ class DraftCard(TrainingCard):
 
     def readme(self, name: str) -> str:
         """Return the page of a draft model with this name."""
-        return f"""# {name}
-
-A model that drafts for {self.model}. It was distilled by `specc train`.
-
-{self.lines(name)}
-- loss: {self.divergence}; the draft wrote {self.own_text:.0%} of the text itself
-- prompts: {self.prompts()}
-
-```sh
-{self.command}
-```
-"""
+        about = f"A model that drafts for {self.model}. It was distilled by `specc train`."
+        loss = f"loss: {self.divergence}; the draft wrote {self.own_text:.0%} of the text itself"
+        return self.page(name, about, loss, f"prompts: {self.prompts()}")
 
     def _origin(self) -> str:
         if self.source:

@@ -27,7 +27,7 @@ from specc.training.batches import Batch
 from specc.training.closed_form import ROWS, Squares
 from specc.training.course import Course
 from specc.training.eagle3 import layer_settings
-from specc.training.guess_slots import unbound
+from specc.training.guess_slots import backbone, unbound
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 
@@ -79,8 +79,7 @@ def model_rows(model: PreTrainedModel, tokens: Tensor, layer: int) -> tuple[Tens
         HeadError: the model does not keep the rows of all tokens.
     """
     cache: Any = DynamicCache()
-    backbone: Any = model.base_model
-    backbone(input_ids=tokens, past_key_values=cache, use_cache=True)
+    backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True)
     keys, values = cache.layers[layer].keys.float(), cache.layers[layer].values.float()
     if keys.shape[2] != tokens.shape[1]:
         raise HeadError(

@@ -39,9 +39,14 @@ TABLE_RATE = 12.0  # times the learning rate of layers, since an embedding has f
 
 def in_model(course: Course, model: PreTrainedModel) -> Course:
     """Return a course whose heads run in a model, which stays as it is."""
+    return replace(course, unroll=partial(_unroll, fixed(model)), start=partial(begin, model))
+
+
+def fixed(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model that training does not change, and whose attention takes a mask of any shape."""
     model.requires_grad_(False)
     model.set_attn_implementation(ATTENTION)
-    return replace(course, unroll=partial(_unroll, model), start=partial(begin, model))
+    return model
 
 
 def unbound(*_: Any) -> Any:

@@ -77,8 +77,7 @@ class JudgeCard(TrainingCard):
 
     def readme(self, name: str) -> str:
         """Return the page of a head with this name."""
-        about = f"A head for {self.model}, trained by `specc train`."
-        return f"# {name}\n\n{about}\n\n{self.lines(name)}\n\n```sh\n{self.command}\n```\n"
+        return self.page(name, f"A head for {self.model}, trained by `specc train`.")
 
 
 def train_judge(options: Options) -> JudgeCard:

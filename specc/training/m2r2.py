@@ -22,8 +22,7 @@ from specc.heads.m2r2 import M2R2
 from specc.runtime.errors import HeadError
 from specc.training.batches import Batch
 from specc.training.course import Course
-from specc.training.guess_slots import at_layer, backbone, product, unbound
-from specc.training.lane_attention import ATTENTION
+from specc.training.guess_slots import at_layer, backbone, fixed, product, unbound
 from specc.training.shards import Recording
 from specc.training.states import layers_of, tapped
 from specc.training.teacher import Teacher
@@ -101,9 +100,7 @@ def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None
 
 def in_model(course: Course, model: PreTrainedModel) -> Course:
     """Return the course whose heads run in a model, which stays as it is."""
-    model.requires_grad_(False)
-    model.set_attn_implementation(ATTENTION)
-    run = _Run(model)
+    run = _Run(fixed(model))
     return replace(course, unroll=run.unroll, besides=run.besides)
 
 

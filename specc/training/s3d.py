@@ -24,8 +24,7 @@ from specc.heads.s3d import S3D
 from specc.runtime.errors import HeadError
 from specc.training.batches import Batch
 from specc.training.course import Course
-from specc.training.guess_slots import TABLE_RATE, at_layer, begin, product, read, run_slots, unbound
-from specc.training.lane_attention import ATTENTION
+from specc.training.guess_slots import TABLE_RATE, at_layer, begin, fixed, product, read, run_slots, unbound
 from specc.training.unroll import later
 
 MASKS = 3  # so a draft has four tokens, as many as were best in the paper
@@ -54,9 +53,7 @@ def settings(config: Any) -> dict[str, float]:
 
 def in_model(course: Course, model: PreTrainedModel) -> Course:
     """Return the course whose heads run in a model, which stays as it is."""
-    model.requires_grad_(False)
-    model.set_attn_implementation(ATTENTION)
-    return replace(course, unroll=partial(_unroll, model), start=partial(begin, model))
+    return replace(course, unroll=partial(_unroll, fixed(model)), start=partial(begin, model))
 
 
 def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> list[Tensor]:

@@ -79,7 +79,7 @@ class Recording:
 
     @property
     def final(self) -> Tensor:
-        """What the model's last product reads, [n, D]."""
+        """Return the states that the model's last product reads, [n, D]."""
         return self.stored_final.read() if isinstance(self.stored_final, Place) else self.stored_final
 
 

@@ -30,7 +30,7 @@ from specc.training.distil import Text
 from specc.training.states import layers_of, tapped
 from specc.training.trainer import TrainerOptions
 
-REJECTION = 6.0  # the weight of a rejection, relative to an acceptance
+REJECTION = 6.0  # A rejection weighs so many times as much as an acceptance.
 BATCH = 512  # tokens of an update
 LEAST = 1e-6  # standard deviation of a state by which it is divided
 BINS = 10  # of probabilities, in which estimates are compared with what came true

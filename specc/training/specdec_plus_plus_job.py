@@ -90,7 +90,7 @@ class AcceptanceCard(TrainingCard):
     def readme(self, name: str) -> str:
         """Return the page of a head with this name."""
         about = f"A head for {self.assistant_model}, which drafts for {self.model}, trained by `specc train`."
-        return f"# {name}\n\n{about}\n\n{self.lines(name)}\n- prompts: {self.prompts()}\n\n```sh\n{self.command}\n```\n"
+        return self.page(name, about, f"prompts: {self.prompts()}")
 
 
 def train_acceptance(options: Options) -> AcceptanceCard:

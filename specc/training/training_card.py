@@ -1,4 +1,4 @@
-"""What the cards of all trainings have: plain data for programs, and files."""
+"""The base of the cards that trainings write: it gives the JSON of programs, and the files beside the weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ class TrainingCard(ABC):
 
     Attributes:
         kind: the name that JSON output gives to the path of what was trained.
+        command: the command line.
         data: the files of prompts; empty for the prompts that ship with specc.
     """
 
     kind: ClassVar[str]
+    command: str
     data: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -36,6 +38,17 @@ class TrainingCard(ABC):
     def lines(self, output: str) -> str:
         """Return the summary as a list in Markdown."""
         return "\n".join(f"- {title}: {value}" for title, value in self.summary(output).items())
+
+    def page(self, name: str, about: str, *more: str) -> str:
+        """Return a short page: what it is about, the summary, more lines of that list, and the command.
+
+        Args:
+            name: the title.
+            about: a sentence or two.
+            more: further items of the list, without their hyphens.
+        """
+        items = "\n".join([self.lines(name), *(f"- {item}" for item in more)])
+        return f"# {name}\n\n{about}\n\n{items}\n\n```sh\n{self.command}\n```\n"
 
     @abstractmethod
     def summary(self, output: str) -> dict[str, str]:

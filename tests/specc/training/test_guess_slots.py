@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 import torch
-from families import tiny
+from tiny_heads import batch, bound, model, random_head, teacher
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from specc.heads import HeadConfig, build_head
 from specc.heads.guess_slots import SlotHead
 from specc.runtime.errors import HeadError
-from specc.training.batches import Batch
-from specc.training.course import Course
 from specc.training.courses import COURSES
 from specc.training.guess_slots import in_model
 from specc.training.shards import Recording
 from specc.training.states import layers_of
-from specc.training.teacher import Teacher, teacher_of
 
 pytestmark = pytest.mark.torch
 IN_MODEL = {name: course for name, course in COURSES.items() if course.in_model is in_model}
@@ -27,45 +20,10 @@ TOKENS = torch.randint(1, 100, (2, 9), generator=torch.Generator().manual_seed(2
 WHOLE = pytest.mark.parametrize("name", IN_MODEL)
 
 
-@cache
-def model() -> PreTrainedModel:
-    target: PreTrainedModel = tiny("llama").eval()
-    return target
-
-
-@cache
-def teacher() -> Teacher:
-    return teacher_of(model(), "tiny")
-
-
-def bound(name: str) -> Course:
-    course = IN_MODEL[name]
-    assert course.in_model is not None
-    return course.in_model(course, model())
-
-
 def slot_head(name: str) -> SlotHead:
-    course, target = IN_MODEL[name], teacher().target
-    torch.manual_seed(0)
-    head = build_head(
-        HeadConfig(
-            architecture=course.architecture,
-            target=target,
-            taps=course.taps(target.layers),
-            draft_vocab_size=target.vocab_size,
-            settings=course.settings(teacher().config),
-        )
-    )
+    head = random_head(IN_MODEL[name])
     assert isinstance(head, SlotHead)
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    head.attach(teacher().embedding, teacher().product)
     return head
-
-
-def batch() -> Batch:
-    states = torch.zeros(*TOKENS.shape, 1)
-    return Batch(tokens=TOKENS, states=states, final=states, valid=torch.ones_like(TOKENS, dtype=torch.bool))
 
 
 @torch.no_grad()
@@ -94,8 +52,8 @@ def alone(head: SlotHead, tokens: Tensor, count: int) -> Tensor:
 
 @WHOLE
 def test_depth_k_in_row_i_is_guess_k_behind_token_i_minus_k(name: str) -> None:
-    course, head = bound(name), slot_head(name)
-    unrolled = course.unroll(head, batch(), course.steps)
+    course, head = bound(IN_MODEL[name]), slot_head(name)
+    unrolled = course.unroll(head, batch(TOKENS), course.steps)
     assert len(unrolled) == course.steps
     for depth, rows in enumerate(unrolled):
         for row in range(depth, TOKENS.shape[1] - 1):
@@ -106,15 +64,17 @@ def test_depth_k_in_row_i_is_guess_k_behind_token_i_minus_k(name: str) -> None:
 
 @WHOLE
 def test_the_heads_weights_are_trained_and_the_models_are_not(name: str) -> None:
-    course, head = bound(name), slot_head(name)
-    torch.autograd.backward(torch.stack([rows.sum() for rows in course.unroll(head, batch(), course.steps)]).sum())
+    course, head = bound(IN_MODEL[name]), slot_head(name)
+    torch.autograd.backward(
+        torch.stack([rows.sum() for rows in course.unroll(head, batch(TOKENS), course.steps)]).sum()
+    )
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in head.parameters())
     assert all(parameter.grad is None for parameter in model().parameters())
 
 
 @WHOLE
 def test_a_fresh_head_begins_with_states_of_the_usual_size(name: str) -> None:
-    course, head = bound(name), slot_head(name)
+    course, head = bound(IN_MODEL[name]), slot_head(name)
     final = torch.zeros(9, 64)
     course.start(head, teacher(), [Recording(tokens=TOKENS[0], stored_states=final, stored_final=final, prompt=1)])
     states: list[Tensor] = []
@@ -131,4 +91,4 @@ def test_a_fresh_head_begins_with_states_of_the_usual_size(name: str) -> None:
 @WHOLE
 def test_without_its_model_a_head_cannot_run(name: str) -> None:
     with pytest.raises(HeadError, match="this head runs in the model's own slots; bind its course to a model"):
-        IN_MODEL[name].unroll(slot_head(name), batch(), 1)
+        IN_MODEL[name].unroll(slot_head(name), batch(TOKENS), 1)

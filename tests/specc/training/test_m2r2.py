@@ -7,58 +7,29 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import tiny
+from tiny_heads import batch, bound, model, random_head
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from specc.heads import HeadConfig, build_head
 from specc.heads.m2r2 import M2R2
 from specc.runtime.errors import HeadError
-from specc.training.batches import Batch
 from specc.training.course import Course
 from specc.training.m2r2 import COURSE, deeper, taps_of
 from specc.training.states import layers_of
-from specc.training.teacher import teacher_of
 
 pytestmark = pytest.mark.torch
 TOKENS = torch.randint(1, 100, (2, 8), generator=torch.Generator().manual_seed(2))
 
 
 @cache
-def model() -> PreTrainedModel:
-    target: PreTrainedModel = tiny("llama").eval()
-    return target
-
-
-@cache
 def course() -> Course:
-    assert COURSE.in_model is not None
-    return COURSE.in_model(COURSE, model())
+    return bound(COURSE)
 
 
 @cache
 def head() -> M2R2:
-    teacher = teacher_of(model(), "tiny")
-    torch.manual_seed(0)
-    built = build_head(
-        HeadConfig(
-            architecture="m2r2",
-            target=teacher.target,
-            taps=(0, 1),
-            draft_vocab_size=teacher.target.vocab_size,
-            settings=COURSE.settings(teacher.config),
-        )
-    )
+    built = random_head(COURSE, taps=(0, 1))
     assert isinstance(built, M2R2)
-    for parameter in built.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    built.attach(teacher.embedding, teacher.product)
     return built
-
-
-def batch() -> Batch:
-    states = torch.zeros(*TOKENS.shape, 1)
-    return Batch(tokens=TOKENS, states=states, final=states, valid=torch.ones_like(TOKENS, dtype=torch.bool))
 
 
 def test_each_depth_is_what_the_models_norm_and_product_say_of_the_second_stream() -> None:
@@ -76,14 +47,14 @@ def test_each_depth_is_what_the_models_norm_and_product_say_of_the_second_stream
     truth = model()(input_ids=TOKENS).logits[:, 1:].detach()
     for hook in hooks:
         hook.remove()
-    for depth, rows in enumerate(course().unroll(head(), batch(), 2)):
+    for depth, rows in enumerate(course().unroll(head(), batch(TOKENS), 2)):
         torch.testing.assert_close(course().product(head(), depth, rows.detach()), truth, atol=1e-4, rtol=1e-4)
 
 
 def test_the_adapters_are_trained_to_come_near_deeper_states_and_the_model_is_not() -> None:
-    features = course().unroll(head(), batch(), 1)
+    features = course().unroll(head(), batch(TOKENS), 1)
     assert course().besides is not None
-    course().besides(head(), batch(), features).backward()  # type: ignore[misc]  # it was checked one line above
+    course().besides(head(), batch(TOKENS), features).backward()  # type: ignore[misc]  # it was checked one line above
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in head().parameters())
     assert all(parameter.grad is None for parameter in model().parameters())
 

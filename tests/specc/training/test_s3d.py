@@ -7,58 +7,30 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import tiny
+from tiny_heads import batch, bound, model, random_head
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
-from specc.heads import HeadConfig, build_head
 from specc.heads.s3d import S3D
 from specc.runtime.errors import HeadError
-from specc.training.batches import Batch
 from specc.training.course import Course
 from specc.training.s3d import COURSE, settings
 from specc.training.states import layers_of
-from specc.training.teacher import teacher_of
 
 pytestmark = pytest.mark.torch
 TOKENS = torch.randint(1, 100, (2, 8), generator=torch.Generator().manual_seed(2))
 
 
 @cache
-def model() -> PreTrainedModel:
-    target: PreTrainedModel = tiny("llama").eval()
-    return target
-
-
-@cache
 def course() -> Course:
-    assert COURSE.in_model is not None
-    return COURSE.in_model(COURSE, model())
+    return bound(COURSE)
 
 
 @cache
 def head() -> S3D:
-    teacher = teacher_of(model(), "tiny")
-    torch.manual_seed(0)
-    built = build_head(
-        HeadConfig(
-            architecture="s3d",
-            target=teacher.target,
-            taps=(),
-            draft_vocab_size=teacher.target.vocab_size,
-            settings=COURSE.settings(teacher.config),
-        )
-    )
+    built = random_head(COURSE)
     assert isinstance(built, S3D)
-    for parameter in built.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    built.attach(teacher.embedding, teacher.product)
     return built
-
-
-def batch() -> Batch:
-    states = torch.zeros(*TOKENS.shape, 1)
-    return Batch(tokens=TOKENS, states=states, final=states, valid=torch.ones_like(TOKENS, dtype=torch.bool))
 
 
 @torch.no_grad()
@@ -87,7 +59,7 @@ def alone(tokens: Tensor, masks: int) -> Tensor:
 
 
 def test_depth_k_in_row_i_is_slot_k_of_a_draft_whose_pending_token_is_i_plus_1_minus_k() -> None:
-    unrolled = course().unroll(head(), batch(), COURSE.steps)
+    unrolled = course().unroll(head(), batch(TOKENS), COURSE.steps)
     assert len(unrolled) == COURSE.steps == 1 + head().count
     for depth, rows in enumerate(unrolled):
         for row in range(depth, TOKENS.shape[1] - 1):
@@ -97,7 +69,7 @@ def test_depth_k_in_row_i_is_slot_k_of_a_draft_whose_pending_token_is_i_plus_1_m
 
 
 def test_the_heads_weights_are_trained_and_the_models_are_not() -> None:
-    torch.stack([rows.sum() for rows in course().unroll(head(), batch(), COURSE.steps)]).sum().backward()
+    torch.stack([rows.sum() for rows in course().unroll(head(), batch(TOKENS), COURSE.steps)]).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in head().parameters())
     assert all(parameter.grad is None for parameter in model().parameters())
 
