@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
+from host_time import measure_least
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import Circle, ToyKV, World, propose
@@ -54,13 +55,19 @@ def test_copyspec_takes_more_than_four_tokens_a_step_where_the_text_is_repeated(
 
 def test_where_nothing_repeats_a_draft_costs_less_than_three_percent_of_a_verify_step() -> None:
     """The step is the 10 ms that the demo model takes on one core; the text has 4000 tokens and no repetition."""
-    text = list(range(4000))
-    seq = Sequence(text, {"target": Cache(ToyKV(), text[:-1])})
-    drafting = CopySpec().open(seq)
-    drafting.draft(10)  # It indexes the prompt.
-    start = time.process_time()
-    for token in range(4000, 4400):
-        seq.cache.tokens.append(text[-1])
-        text.append(token)
-        assert drafting.draft(10).tokens == (token,)
-    assert (time.process_time() - start) / 400 < 0.03 * 0.010
+
+    def prepare() -> Callable[[], None]:
+        text = list(range(4000))
+        seq = Sequence(text, {"target": Cache(ToyKV(), text[:-1])})
+        drafting = CopySpec().open(seq)
+        drafting.draft(10)  # It indexes the prompt.
+
+        def work() -> None:
+            for token in range(4000, 4400):
+                seq.cache.tokens.append(text[-1])
+                text.append(token)
+                assert drafting.draft(10).tokens == (token,)
+
+        return work
+
+    assert measure_least(prepare) / 400 < 0.03 * 0.010
