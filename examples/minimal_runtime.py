@@ -30,9 +30,8 @@ class Engine:
         self.session, self.binding = session, session.io_binding()
         for tensors, bind in ((spec["inputs"], self.binding.bind_input), (spec["outputs"], self.binding.bind_output)):
             for tensor in tensors:
-                prefix, _, row = tensor["name"].partition(".")
-                is_row = prefix in ("past_key_values", "present")
-                array = rows[row] if is_row else np.zeros(tensor["shape"], tensor["dtype"])
+                row = tensor["name"].partition(".")[2]  # Empty if the tensor has no rows of a cache.
+                array = rows[row] if row else np.zeros(tensor["shape"], tensor["dtype"])
                 bind(tensor["name"], "cpu", 0, array.dtype, array.shape, array.ctypes.data)
                 self.arrays[tensor["name"]] = array
 
@@ -104,20 +103,21 @@ class Runtime:
             new = [*(draft[slot] for slot in path[1:]), ids[path[-1]]]
 
     def golden_cases(self) -> list[dict[str, Any]]:
-        """Read the golden cases. Raise ValueError if there are none, or if they cannot be of this model."""
+        """Read the golden cases. Raise ValueError if there are none, or if some are not of this model, or no test."""
         cases = [json.loads(line) for line in (self.path / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
         tokens = {token for case in cases for token in case["prompt_ids"] + case["token_ids"]}
         whole = all(case["prompt_ids"] and 0 < len(case["token_ids"]) == len(case["gaps"]) for case in cases)
+        whole &= all(type(gap) in (int, float) and 0 <= gap < np.inf for case in cases for gap in case["gaps"])
+        whole &= all(2 * sum(gap >= 0.001 for gap in case["gaps"]) >= len(case["gaps"]) for case in cases)
         if not cases or not whole or not tokens <= set(range(self.manifest["model"]["vocab_size"])):
-            raise ValueError("golden.jsonl has no cases, or some that are not of this model; compile the bundle again")
+            raise ValueError("golden.jsonl has no cases, or some of another model, or no tests; compile it again")
         return cases
 
     def replay(self, recipe: dict[str, Any]) -> Counter[str]:
         """Decode each golden prompt by a recipe, and count how the tokens compare with the golden ones."""
         verdicts, tolerance = Counter[str](), min(self.manifest["near_tie_tolerance"], 0.001)
         for case in self.golden_cases():
-            answer = self.generate(case["prompt_ids"], recipe)
-            triples = zip(case["token_ids"], case["gaps"], answer, strict=False)
+            triples = zip(case["token_ids"], case["gaps"], self.generate(case["prompt_ids"], recipe), strict=False)
             gap = next((gap for golden, gap, token in triples if token != golden), None)
             verdicts["identical" if gap is None else "near-tie" if gap < tolerance else "diverged"] += 1
         return verdicts

@@ -58,7 +58,6 @@ class BundleFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         """Check the bundle, and yield a test for each recipe and golden case."""
         from specc.exactness import golden
-        from specc.exactness.replay import implied_tolerance
         from specc.runtime.bundle import open_bundle
         from specc.runtime.errors import SpeccError
         from specc.runtime.session import open_session
@@ -70,7 +69,7 @@ class BundleFile(pytest.File):
             names = [bundle.recipe(name).name for name in names]
         except SpeccError as e:
             raise self.CollectError(str(e)) from e
-        self.tolerance = implied_tolerance(bundle.manifest)
+        self.tolerance = golden.implied_tolerance(bundle.manifest)
         self._open = partial(open_session, bundle)
         self._session: Session | None = None
         yield from self._items(names, cases)
@@ -108,7 +107,9 @@ class CaseItem(pytest.Item):
         file = self.parent
         assert isinstance(file, BundleFile)
         session, cases = file.bundle_session, [self.case]
-        (result,) = golden.name_engines(session, cases, golden.replay(session, cases, [self.recipe], file.tolerance))
+        results = golden.name_engines(session, cases, golden.replay(session, cases, [self.recipe], file.tolerance))
+        results = golden.add_best_logits(session, cases, results)
+        (result,) = golden.confirm_near_ties(session.bundle, results)
         self.add_report_section("call", "specc", result.explanation())
         if result.verdict is golden.Verdict.DIVERGED:
             raise AssertionError(result.explanation())

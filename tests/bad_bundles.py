@@ -61,6 +61,36 @@ def of_shortened_gaps(bundle: Path) -> None:
     edit_golden(bundle, lambda cases: [case.update(gaps=case["gaps"][:1]) for case in cases])
 
 
+def of_gaps_of_zero(bundle: Path) -> None:
+    """Call every difference in one case a near-tie."""
+    edit_golden(bundle, lambda cases: cases[1].update(gaps=[0] * len(cases[1]["gaps"])))
+
+
+def of_gaps_that_no_logits_have(bundle: Path) -> None:
+    """Call every difference in one case a near-tie, by numbers that float32 has not."""
+    edit_golden(bundle, lambda cases: cases[1].update(gaps=[1e-300] * len(cases[1]["gaps"])))
+
+
+def of_gaps_below_zero(bundle: Path) -> None:
+    """Call a difference a near-tie, by a distance that is none."""
+    edit_golden(bundle, lambda cases: cases[0]["gaps"].__setitem__(3, -0.5))
+
+
+def of_gaps_that_are_no_number(bundle: Path) -> None:
+    """Leave a golden file with a gap that cannot be compared."""
+    edit_golden(bundle, lambda cases: cases[0]["gaps"].__setitem__(3, float("nan")))
+
+
+def of_gaps_that_are_true(bundle: Path) -> None:
+    """Leave a golden file with a gap of another type."""
+    edit_golden(bundle, lambda cases: cases[0]["gaps"].__setitem__(3, True))
+
+
+def of_tokens_that_are_not_whole(bundle: Path) -> None:
+    """Leave a golden file with a token between two others."""
+    edit_golden(bundle, lambda cases: cases[0]["token_ids"].__setitem__(3, cases[0]["token_ids"][3] + 0.5))
+
+
 def with_the_golden_cases_of_another_model(bundle: Path) -> None:
     """Take golden cases with tokens that the model does not have."""
     edit_golden(bundle, lambda cases: cases[-1]["token_ids"].__setitem__(-1, 1 << 20))
@@ -81,6 +111,12 @@ KINDS: dict[str, tuple[Damage, str]] = {
     "no golden cases": (without_golden_cases, "golden.jsonl"),
     "shortened golden cases": (of_shortened_golden_cases, "golden.jsonl"),
     "shortened gaps": (of_shortened_gaps, "golden.jsonl"),
+    "gaps of zero": (of_gaps_of_zero, "golden.jsonl"),
+    "gaps that no logits have": (of_gaps_that_no_logits_have, "golden.jsonl"),
+    "gaps below zero": (of_gaps_below_zero, "golden.jsonl"),
+    "gaps that are no number": (of_gaps_that_are_no_number, "golden.jsonl"),
+    "gaps that are true": (of_gaps_that_are_true, "golden.jsonl"),
+    "tokens that are not whole": (of_tokens_that_are_not_whole, "golden.jsonl"),
     "golden cases of another model": (with_the_golden_cases_of_another_model, "golden.jsonl"),
     "another golden file": (with_another_golden_file, "golden.jsonl was changed"),
     "no bundle": (shutil.rmtree, "manifest.json"),

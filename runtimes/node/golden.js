@@ -10,6 +10,7 @@ import { nearTie, parseGolden } from "../javascript/golden.js";
  */
 export function readGolden(bundle) {
   const file = join(bundle, "golden.jsonl");
-  const { model, near_tie_tolerance: tolerance } = JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8"));
-  return { cases: parseGolden(readFileSync(file, "utf8"), file, model), tolerance: nearTie(tolerance) };
+  const { model, near_tie_tolerance = Infinity } = JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf8"));
+  const tolerance = nearTie(near_tie_tolerance);
+  return { cases: parseGolden(readFileSync(file, "utf8"), file, model, tolerance), tolerance };
 }

@@ -7,6 +7,7 @@
 // The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used. Engines have one thread, so that
 // processor seconds compare.
 
+import { judge } from "../javascript/golden.js";
 import { readGolden } from "./golden.js";
 import { open } from "./index.js";
 
@@ -30,18 +31,16 @@ async function replay(bundle, json) {
     const counts = { identical: 0, "near-tie": 0, diverged: 0 };
     let seconds = 0;
     let tokens = 0;
-    for (const [number, { prompt_ids, token_ids, gaps }] of cases.entries()) {
+    for (const [number, golden] of cases.entries()) {
       const start = processorSeconds();
       /** @type {number[]} */
       const answer = [];
-      const steps = session.stream(prompt_ids, { maxNewTokens: token_ids.length, recipe });
+      const steps = session.stream(golden.prompt_ids, { maxNewTokens: golden.token_ids.length, recipe });
       let step = await steps.next();
       for (; !step.done; step = await steps.next()) answer.push(...step.value);
       seconds += processorSeconds() - start;
       tokens += answer.length;
-      const at = token_ids.findIndex((/** @type {number} */ token, /** @type {number} */ i) => token !== answer[i]);
-      const verdict = at < 0 ? "identical" : at < answer.length && gaps[at] < tolerance ? "near-tie" : "diverged";
-      counts[verdict]++;
+      counts[judge(golden, answer, tolerance)]++;
       if (!json) continue;
       const { seconds: time, meanAcceptanceLength } = step.value;
       const line = { recipe, case: number, token_ids: answer, seconds: time, mean_acceptance_length: meanAcceptanceLength };

@@ -125,6 +125,7 @@ def difference_table(difference: Difference, first: str, second: str) -> Rendera
     columns = [(title, "right") for title in ("case", "token", "expected", "got", "gap")]
     table = console.table(*columns, "verdict")
     for row in rows:
-        got = "the end" if row.token is None else str(row.token)
-        table.add_row(str(row.case), str(row.at), str(row.expected), got, f"{row.gap:.6f}", row.verdict)
+        expected, got = ("the end" if token is None else str(token) for token in (row.expected, row.token))
+        gap = "" if row.gap is None else f"{row.gap:.6f}"
+        table.add_row(str(row.case), str(row.at), expected, got, gap, row.verdict)
     return console.stack(table, lines)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from specc.exactness import golden
-from specc.exactness.golden import Case, Replayed
+from specc.exactness.golden import Case, Replayed, Verdict
 from specc.exactness.self_reference import decode_plainly
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import link, write_manifest, written_whole
@@ -95,13 +96,16 @@ def compare_files(first: Path, second: Path, tolerance: float) -> Difference:
         tolerance: a gap of logits below which a difference is a near-tie.
 
     Raises:
-        BundleError: a file cannot be read.
+        BundleError: a file cannot be read, or the tolerance is above most gaps of the first.
     """
+    if not 0 <= tolerance < inf:
+        raise BundleError(f"the tolerance is {tolerance:g}; give a number of 0 or more, such as 0.001")
     expected, others = _read(first), _read(second)
+    golden.check_gaps(expected, tolerance, str(first))
     others_by_prompt = {tuple(case.prompt_ids): case for case in others}
     prompts = {tuple(case.prompt_ids) for case in expected}
     compared = [
-        golden.judge(str(second), number, other.token_ids, case, tolerance)
+        _judge(str(second), number, other, case, tolerance)
         for number, case in enumerate(expected)
         if (other := others_by_prompt.get(tuple(case.prompt_ids)))
     ]
@@ -110,6 +114,14 @@ def compare_files(first: Path, second: Path, tolerance: float) -> Difference:
         missing=tuple(case.prompt for case in expected if tuple(case.prompt_ids) not in others_by_prompt),
         new=tuple(case.prompt for case in others if tuple(case.prompt_ids) not in prompts),
     )
+
+
+def _judge(name: str, number: int, other: Case, case: Case, tolerance: float) -> Replayed:
+    """Compare a case with the one that is expected, which must be as long."""
+    result, length = golden.judge(name, number, other.token_ids, case, tolerance), len(case.token_ids)
+    if result.at is None and len(other.token_ids) > length:
+        return replace(result, verdict=Verdict.DIVERGED, at=length, token=other.token_ids[length])
+    return result
 
 
 def _read(path: Path) -> list[Case]:

@@ -16,8 +16,7 @@ from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
 from specc.runtime.engines import choose
 from specc.runtime.errors import RecipeError
-from specc.runtime.manifest import Manifest
-from specc.runtime.manifest_checks import TOLERANCE, check_tolerance
+from specc.runtime.manifest_checks import check_tolerance
 from specc.runtime.session import Session, open_session
 from specc.runtime.width_invariance import exact_engine, is_lossless
 
@@ -240,7 +239,7 @@ def prove(
     content = perplexity.read(text) if text else None
     bundle = open_bundle(path, allow_native_code)
     manifest = bundle.manifest
-    limit = implied_tolerance(manifest) if tolerance is None else tolerance
+    limit = golden.implied_tolerance(manifest) if tolerance is None else tolerance
     check_tolerance(manifest, limit, "the tolerance")
     own = runtime == other_runtime.PYTHON
     if exact and not own:
@@ -248,6 +247,7 @@ def prove(
     replayable = recipes or (_replayable(bundle, device, exact) if own else ())
     names = list(dict.fromkeys(bundle.recipe(name).name for name in replayable))
     golden_cases = cases = golden.checked_cases(bundle)
+    golden.check_gaps(cases, limit, golden.FILE)
     session = open_session(bundle, device)
     sample = perplexity.from_prompts(cases)
     if content:
@@ -269,14 +269,6 @@ def prove(
         golden=_compare(golden_cases, cases, limit) if reference else [],
         perplexity=_measure(session, sample, original, stage) if sample.tokens and own else None,
     )
-
-
-def implied_tolerance(manifest: Manifest) -> float:
-    """Return the tolerance of a test that names none: the bundle's, but never more than that of a near-tie in fp32.
-
-    Bundles of earlier versions with narrow weights have a wider one, which hides that their recipes are only near.
-    """
-    return min(manifest.near_tie_tolerance, TOLERANCE)
 
 
 def _replayable(bundle: Bundle, device: Device, exact: bool) -> list[str]:
@@ -309,14 +301,15 @@ def _replay(
         bundle, limit = session.bundle, tolerance or 0.0
         total = len(cases) * len(names or bundle.manifest.recipes)
         results = other_runtime.replay(runtime, bundle, cases, names, limit, lambda: stage(title, next(done), total))
-        return golden.add_best_logits(session, cases, results)
+        return golden.confirm_near_ties(bundle, golden.add_best_logits(session, cases, results))
     title, total = f"replay {len(cases)} cases by {len(names)} recipes", len(cases) * len(names)
     done = count(1)
     stage(title, 0, total)
     if tolerance is None:
         return golden.replay_exactly(session, cases, names, lambda: stage(title, next(done), total))
     results = golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
-    return golden.add_best_logits(session, cases, golden.name_engines(session, cases, results))
+    results = golden.add_best_logits(session, cases, golden.name_engines(session, cases, results))
+    return golden.confirm_near_ties(session.bundle, results)
 
 
 def _speed(results: Sequence[Replayed], seconds: float) -> float:

@@ -18,7 +18,6 @@ from statistics import median
 from specc import machine
 from specc.exactness import golden
 from specc.exactness.golden import Case, Verdict
-from specc.exactness.replay import implied_tolerance
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import check_writable, replace_manifest
 from specc.runtime.engines import Engines
@@ -69,6 +68,7 @@ def tune(
     check_writable(path)
     cases = golden.cases_of(bundle)
     golden.check_cases(cases, bundle.manifest.model)
+    golden.check_gaps(cases, golden.implied_tolerance(bundle.manifest), golden.FILE)
     texts = read_texts(bundle, file)[:limit]
     total = len(texts) + LATER_STAGES
     stage("measure the steps", 0, total)
@@ -182,7 +182,7 @@ def choose_finalist(
     for finalist in sorted(finalists, key=lambda finalist: -finalist.measured_speedup):
         if finalist.measured_speedup < job.policy.least_speedup:
             break
-        results = golden.replay(session, cases, [finalist.recipe], implied_tolerance(job.compiled))
+        results = golden.replay(session, cases, [finalist.recipe], golden.implied_tolerance(job.compiled))
         diverged = sum(result.verdict is Verdict.DIVERGED for result in results)
         if not diverged:
             return finalist

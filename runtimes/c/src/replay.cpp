@@ -13,6 +13,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -34,18 +35,28 @@ int Fail(const std::string& message) {
   return 2;
 }
 
+// Token ids of a case. nlohmann-json would cut 1.5 to 1.
+Tokens TokenIds(const nlohmann::json& list) {
+  for (const auto& token : list) {
+    if (!token.is_number_integer()) throw std::runtime_error("token " + token.dump() + " is not a whole number");
+  }
+  return list;
+}
+
 std::vector<Case> ReadCases(const std::string& path) {
   std::vector<Case> cases;
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     auto data = nlohmann::json::parse(line);
-    cases.push_back({data.at("prompt_ids"), data.at("token_ids"), data.at("gaps")});
+    cases.push_back({TokenIds(data.at("prompt_ids")), TokenIds(data.at("token_ids")), data.at("gaps")});
   }
   return cases;
 }
 
-// Why golden cases cannot be those of a model, or an empty text. A test of no case would prove nothing.
-std::string Fault(const std::vector<Case>& cases, const nlohmann::json& model) {
+// Why golden cases cannot be those of a model, or an empty text. A test of no case, or of one that any answer passes, would
+// prove nothing.
+std::string Fault(const std::vector<Case>& cases, const nlohmann::json& model, double tolerance) {
   if (cases.empty()) return "there are no golden cases";
   const int64_t context = model.at("context"), vocabulary = model.at("vocab_size");
   for (size_t number = 0; number < cases.size(); number++) {
@@ -62,6 +73,15 @@ std::string Fault(const std::vector<Case>& cases, const nlohmann::json& model) {
       for (int64_t token : *tokens) {
         if (token < 0 || token >= vocabulary) return name + "token " + std::to_string(token) + ", and the vocabulary has " + std::to_string(vocabulary);
       }
+    }
+    size_t ties = 0;
+    for (double gap : each.gaps) {
+      if (!(gap >= 0)) return name + "the gap " + std::to_string(gap) + "; gaps are 0 or more";
+      ties += gap < tolerance;
+    }
+    if (2 * ties > each.gaps.size()) {
+      return name + std::to_string(ties) + " of " + std::to_string(each.gaps.size()) + " gaps below the tolerance of " +
+             std::to_string(tolerance) + ", so nearly any answer would pass";
     }
   }
   return "";
@@ -111,10 +131,10 @@ int main(int count, char** arguments) {
   try {
     cases = ReadCases(path + "/golden.jsonl");
     manifest = nlohmann::json::parse(std::ifstream(path + "/manifest.json"));
-    tolerance = std::min(double(manifest.at("near_tie_tolerance")), kTolerance);
-    fault = Fault(cases, manifest.at("model"));
-  } catch (const nlohmann::json::exception& e) {
-    return Fail(path + ": " + e.what() + "; compile the bundle again");
+    tolerance = std::min(manifest.value("near_tie_tolerance", kTolerance), kTolerance);
+    fault = Fault(cases, manifest.at("model"), tolerance);
+  } catch (const std::exception& e) {
+    return Fail(path + "/golden.jsonl: " + e.what() + "; compile the bundle again");
   }
   if (!fault.empty()) return Fail(path + "/golden.jsonl: " + fault + "; compile the bundle again");
   bool diverged = false;

@@ -117,8 +117,20 @@ test("golden cases that prove nothing are refused, and a wide tolerance counts a
     [{ ...right, prompt_ids: [1, 1, 1] }, /has 3 and 2 tokens, of a context of 4/],
     [{ ...right, gaps: [0.5] }, /has 1 gaps for 2 tokens/],
     [{ ...right, token_ids: [2, 8] }, /has token 8, and the vocabulary has 8/],
+    [{ ...right, token_ids: [2, 1.5] }, /has token 1.5, and the vocabulary has 8/],
+    [{ ...right, token_ids: [2, null] }, /has token null, and the vocabulary has 8/],
+    [{ ...right, gaps: [0.5, -1] }, /has the gap -1; gaps are 0 or more/],
+    [{ ...right, gaps: [0.5, true] }, /has the gap true; gaps are 0 or more/],
+    [{ ...right, gaps: [0.5, null] }, /has the gap null; gaps are 0 or more/],
+    [{ ...right, gaps: [0, 0] }, /has 2 of 2 gaps below the tolerance of 0.001, so nearly any answer would pass/],
+    [{ ...right, gaps: [1e-300, 5e-324] }, /has 2 of 2 gaps below the tolerance of 0.001/],
+    [{ ...right, gaps: undefined }, /has no prompt_ids, token_ids and gaps/],
+    [[3], /has no prompt_ids, token_ids and gaps/],
   ];
-  assert.deepEqual(parseGolden(JSON.stringify(right), "f", model), [right]);
-  for (const [golden, fault] of faults) assert.throws(() => parseGolden(JSON.stringify(golden), "f", model), fault);
+  const parse = (/** @type {string} */ text) => parseGolden(text, "f", model, nearTie(1));
+  for (const each of [right, { ...right, gaps: [0, 0.5] }]) assert.deepEqual(parse(JSON.stringify(each)), [each]);
+  for (const [golden, fault] of faults) assert.throws(() => parse(JSON.stringify(golden)), fault);
+  assert.throws(() => parse('{"gaps": [1e999, NaN'), { message: "f: golden case 0 has no prompt_ids, token_ids and gaps; compile the bundle again" });
+  assert.throws(() => parse(JSON.stringify(right).replace("0.5", "1e999")), /has the gap Infinity; gaps are 0 or more/);
   assert.equal(nearTie(Infinity), 0.001);
 });

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from specc.exactness.golden import (
     Replayed,
     Verdict,
     check_cases,
+    check_gaps,
     compare,
+    confirm_near_ties,
+    implied_tolerance,
     judge,
     name_engines,
     read_cases,
@@ -61,6 +64,12 @@ def test_a_judgement_has_the_place_the_token_and_the_gap_of_the_reference() -> N
         recipe="early-exit", case=4, tokens=3, verdict=NEAR_TIE, at=1, token=9, expected=6, gap=0.0004
     )
     assert judge("plain", 0, [5, 6, 7], CASE, 1e-3) == Replayed(recipe="plain", case=0, tokens=3, verdict=IDENTICAL)
+
+
+@pytest.mark.parametrize(("of_the_bundle", "implied"), [(1e-3, 1e-3), (1e-4, 1e-4), (0.1, 1e-3)])
+def test_no_tolerance_above_that_of_a_near_tie_is_implied(of_the_bundle: float, implied: float) -> None:
+    """Bundles with narrow weights once had 0.1."""
+    assert implied_tolerance(replace(MANIFEST, near_tie_tolerance=of_the_bundle)) == implied
 
 
 def test_a_text_that_ends_early_has_no_token_there() -> None:
@@ -192,7 +201,6 @@ IMPOSSIBLE: dict[str, tuple[list[Case], str]] = {
         "case 1: it has 63 and 2 tokens, of a context of 64",
     ),
     "a token that is too large": ([Case("a", [24], [1], [0.5])], "case 1: token 24 is not in the vocabulary of 24"),
-    "too few gaps": ([Case("a", [1], [1, 2], [0.5])], "case 1: it has 1 gaps for 2 tokens"),
 }
 
 
@@ -200,6 +208,51 @@ IMPOSSIBLE: dict[str, tuple[list[Case], str]] = {
 def test_cases_that_the_model_cannot_have_given_are_refused(cases: list[Case], error: str) -> None:
     with pytest.raises(BundleError, match=f"{error}; compile the bundle again$"):
         check_cases(cases, MODEL)
+
+
+INDIFFERENT: dict[str, tuple[list[float], float, str]] = {
+    "too few gaps": ([0.5], 1e-3, "it has 1 gaps for 3 tokens"),
+    "gaps of zero": (
+        [0, 0, 0],
+        1e-3,
+        "3 of its 3 gaps are below the tolerance of 0.001, so nearly any answer would pass",
+    ),
+    "gaps that no float32 has": ([1e-300, 0.5, 5e-324], 1e-3, "2 of its 3 gaps are below the tolerance of 0.001"),
+    "a wide tolerance": ([0.5, 0.6, 0.9], 0.7, "2 of its 3 gaps are below the tolerance of 0.7"),
+}
+FAR = Case("far", [1], [2], [9.0])
+
+
+@pytest.mark.parametrize(("gaps", "tolerance", "error"), INDIFFERENT.values(), ids=INDIFFERENT)
+def test_cases_that_nearly_any_answer_would_pass_are_refused(gaps: list[float], tolerance: float, error: str) -> None:
+    with pytest.raises(BundleError, match=rf"^golden\.jsonl, case 2: {error}.*; compile the bundle again"):
+        check_gaps([FAR, Case("a", [1], [5, 6, 7], gaps)], tolerance, "golden.jsonl")
+
+
+def test_a_case_half_of_near_ties_passes_and_without_a_tolerance_there_are_none() -> None:
+    check_gaps([CASE, Case("a", [1], [5, 6], [0, 0.5])], 1e-3, "golden.jsonl")
+    check_gaps([Case("a", [1], [5, 6], [0, 0])], 0.0, "golden.jsonl")
+
+
+NEAR = Replayed(recipe="plain", case=0, tokens=3, verdict=NEAR_TIE, at=1, token=9, expected=6, gap=0.0)
+
+
+@pytest.mark.parametrize("recipe", ["plain", "lookahead"])
+def test_a_near_tie_that_the_bundles_own_logits_contradict_is_none(recipe: str) -> None:
+    """Of the recipe that is not lossless the difference is lossy."""
+    bundle = specc.load(FROZEN).bundle
+    recipes = tuple(replace(each, lossless=each.name == "plain") for each in bundle.manifest.recipes)
+    bundle = replace(bundle, manifest=replace(bundle.manifest, recipes=recipes))
+    expected = DIVERGED if recipe == "plain" else Verdict.LOSSY
+    best: dict[tuple[tuple[int, float], ...], Verdict] = {
+        ((6, 1.5), (9, 1.5)): NEAR_TIE,
+        ((9, 1.5), (6, 1.5)): NEAR_TIE,
+        (): NEAR_TIE,  # The engine returns no logits.
+        ((6, 1.5), (7, 1.5)): expected,
+        ((9, 1.5), (7, 1.5)): expected,
+    }
+    results = [replace(NEAR, recipe=recipe, best=pair) for pair in best]
+    assert [result.verdict for result in confirm_near_ties(bundle, results)] == list(best.values())
 
 
 def test_cases_that_just_fit_the_model_pass() -> None:

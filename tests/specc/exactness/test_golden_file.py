@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from math import inf, nan
 from pathlib import Path
 
 import pytest
-from shell import copied, edit_golden
+from shell import copied, edit_golden, specc
 
 from specc.exactness import golden
 from specc.exactness.golden import Verdict
@@ -75,7 +76,36 @@ def test_a_difference_says_where_and_how_near(tmp_path: Path) -> None:
     assert not difference.is_empty
     (result,) = [result for result in difference.compared if result.at is not None]
     assert (result.case, result.at, result.verdict) == (1, 3, Verdict.DIVERGED)
-    assert compare_files(FROZEN, tmp_path / "copy.specc", tolerance=100.0).compared[1].verdict is Verdict.NEAR_TIE
+    near = edit_golden(tmp_path / "copy.specc", lambda cases: cases[1]["gaps"].__setitem__(3, 0.0009))
+    assert compare_files(near, FROZEN, TOLERANCE).compared[1].verdict is Verdict.NEAR_TIE
+
+
+@pytest.mark.parametrize("tolerance", [100.0, inf, nan, -1.0])
+def test_a_tolerance_that_lets_any_difference_pass_is_refused(tolerance: float) -> None:
+    with pytest.raises(BundleError, match=r"the tolerance (is|of) .*; (give a number of 0 or more|compile .* smaller)"):
+        compare_files(FROZEN, FROZEN, tolerance)
+
+
+def test_a_file_that_lets_any_difference_pass_is_refused(tmp_path: Path) -> None:
+    for changes in ({"gaps": [0.0] * 32}, {"gaps": [0.5]}, {"token_ids": [], "gaps": []}):
+        bundle = edit_golden(
+            copied(FROZEN, tmp_path / str(len(str(changes)))), lambda cases, c=changes: cases[2].update(c)
+        )
+        with pytest.raises(BundleError, match="case 3: "):
+            compare_files(bundle / golden.FILE, FROZEN, TOLERANCE)
+
+
+def test_an_answer_that_is_longer_is_a_difference_and_one_that_is_shorter(tmp_path: Path) -> None:
+    def shorten(cases: list[dict[str, list[int]]]) -> None:
+        cases[1].update(token_ids=cases[1]["token_ids"][:8], gaps=cases[1]["gaps"][:8])
+
+    short = edit_golden(copied(FROZEN, tmp_path), shorten)
+    token = golden.read_cases(FROZEN / golden.FILE)[1].token_ids[8]
+    for pair, expected, got in (((FROZEN, short), token, None), ((short, FROZEN), None, token)):
+        result = compare_files(*pair, TOLERANCE).compared[1]
+        assert (result.verdict, result.at, result.expected, result.token) == (Verdict.DIVERGED, 8, expected, got)
+        printed = specc("golden", "diff", *pair)
+        assert printed.status == 1 and "the end" in printed.out
 
 
 def test_prompts_that_only_one_file_has_are_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tiny import save_model
 
 from specc.cli.test import proof_table
 from specc.exactness.golden import Case, Replayed, Verdict, read_cases
-from specc.exactness.replay import MeasuredPerplexity, Proof, implied_tolerance, prove
+from specc.exactness.replay import MeasuredPerplexity, Proof, prove
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.errors import BundleError
 
@@ -123,13 +123,6 @@ def test_the_table_has_the_typed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ("plain at its width" in table) is exact
 
 
-@pytest.mark.parametrize(("of_the_bundle", "implied"), [(1e-3, 1e-3), (1e-4, 1e-4), (0.1, 1e-3)])
-def test_no_tolerance_above_that_of_a_near_tie_is_implied(of_the_bundle: float, implied: float) -> None:
-    """Bundles with narrow weights once had 0.1."""
-    manifest = replace(open_bundle(FROZEN).manifest, near_tie_tolerance=of_the_bundle)
-    assert implied_tolerance(manifest) == implied
-
-
 def test_a_recipe_that_took_no_time_has_no_speed() -> None:
     (row,) = proof(outcome("plain", 0, Verdict.IDENTICAL)).to_json()["recipes"]
     assert row["tokens_per_second"] == 0.0
@@ -211,8 +204,12 @@ class TestCommand:
             assert (divergence["case"], divergence["at"], divergence["verdict"]) == (1, 4, "diverged")
             assert (divergence["expected"], divergence["got"], divergence["gap"]) == (right + 1, right, 0.5)
 
-    def test_a_near_tie_passes(self, bundle: Path, tmp_path: Path) -> None:
+    def test_a_near_tie_passes_where_both_tokens_are_the_bundles_best(self, bundle: Path, tmp_path: Path) -> None:
         altered = edit_golden(copied(bundle, tmp_path), _change_token(case=0, at=2, gap=0.0002))
+        wrong = json.loads(specc("test", altered, "--json").out)
+        assert (wrong["near_ties"], wrong["diverged"]) == (0, 3)
+        second = int(wrong["divergences"][0]["best"][1][0])
+        edit_golden(altered, lambda cases: cases[0]["token_ids"].__setitem__(2, second))
         report = specc("test", altered, "--json").json
         assert (report["near_ties"], report["diverged"]) == (3, 0)
         result = specc("test", altered, "--tolerance", "0.0001")
@@ -268,6 +265,8 @@ GOLDEN_EDITS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
         lambda cases: cases[0]["gaps"].__setitem__(0, float("nan")),
         "line 1: not a golden",
     ),
+    "with gaps of zero": (lambda cases: cases[1].update(gaps=[0] * len(cases[1]["gaps"])), "case 2: 32 of its 32 gaps"),
+    "with gaps below zero": (lambda cases: cases[0]["gaps"].__setitem__(0, -1), "line 1: not a golden"),
     "with gaps without end": (lambda cases: cases[0]["gaps"].__setitem__(0, float("inf")), "line 1: not a golden"),
     "with ids that are no numbers": (lambda cases: cases[0].update(token_ids=["a"]), "line 1: not a golden"),
     "with ids below zero": (lambda cases: cases[0]["prompt_ids"].append(-1), "line 1: not a golden"),
