@@ -68,6 +68,22 @@ function faultOf(golden, number, { context, vocab_size }, tolerance) {
 }
 
 /**
+ * Returns a line of specc test --runtime for each recipe that a runtime leaves out.
+ * @param {{ name: string, drafter: string, drafter_version?: number, acceptance?: string, acceptance_version?: number }[]} recipes
+ *   those of a manifest.
+ * @param {string[]} names those that the runtime has.
+ * @param {string} runtime
+ */
+export function leftOut(recipes, names, runtime) {
+  return recipes
+    .filter(({ name }) => !names.includes(name))
+    .map(({ name, drafter, drafter_version = 1, acceptance = "match", acceptance_version = 1 }) => ({
+      recipe: name,
+      left_out: `${runtime} lacks drafter ${drafter}, version ${drafter_version}, with rule ${acceptance}, version ${acceptance_version}`,
+    }));
+}
+
+/**
  * Reads the golden cases of a bundle.
  * @param {import("./bundle.js").Bundle} bundle
  * @returns {Promise<Case[]>}

@@ -3,11 +3,12 @@
 //
 //   node replay.js BUNDLE [--json]
 //
-// It prints a line for each recipe, or with --json a line for each recipe and case, as specc test --runtime reads them.
+// It prints a line for each recipe. With --json it prints first a line for each recipe that it leaves out, and then one for
+// each recipe and case, as specc test --runtime reads them.
 // The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used. Engines have one thread, so that
 // processor seconds compare.
 
-import { judge } from "../javascript/golden.js";
+import { judge, leftOut } from "../javascript/golden.js";
 import { readGolden } from "./golden.js";
 import { open } from "./index.js";
 
@@ -24,7 +25,9 @@ function processorSeconds() {
 async function replay(bundle, json) {
   const model = await open(bundle, { threads: 1 });
   if (!json) console.log(`by ${model.runtime}`);
-  const { cases, tolerance } = readGolden(bundle);
+  const { cases, tolerance, recipes } = readGolden(bundle);
+  const others = leftOut(recipes, model.recipes, model.runtime);
+  for (const other of json ? others : []) console.log(JSON.stringify(other));
   const session = model.session();
   let diverged = false;
   for (const recipe of model.recipes) {
@@ -51,6 +54,7 @@ async function replay(bundle, json) {
     const speed = `${(tokens / seconds).toFixed(1)} tokens per processor second`;
     if (!json) console.log(`${recipe.padEnd(22)} ${verdicts.join(", ")}, ${speed}`);
   }
+  for (const { recipe, left_out } of json ? [] : others) console.log(`${recipe.padEnd(22)} not replayed: ${left_out}`);
   await model.close();
   return diverged ? 1 : 0;
 }

@@ -119,6 +119,7 @@ def proof_table(proof: Proof) -> RenderableType:
     if proof.exact:
         rule = "exact: each recipe against plain decoding through the recipe's own engine, token for token"
     parts += [count.append_text(_verdicts(proof.counts)), console.text(rule, "dim"), console.text(LENGTH_LINE, "dim")]
+    parts += [console.text(f"{name}: left out by {proof.runtime}: {why}") for name, why in proof.left_out.items()]
     parts += _notes(proof)
     return console.stack(*parts)
 

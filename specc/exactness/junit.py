@@ -13,7 +13,7 @@ PROMPT = 60  # characters of a prompt in the name of a case
 
 
 def write_report(proof: Proof, file: Path) -> None:
-    """Write a report with a suite for each recipe and a test for each golden case.
+    """Write a report with a suite for each recipe, and a test for each golden case, or one that says "skipped".
 
     Raises:
         OSError: the file cannot be written.
@@ -22,6 +22,10 @@ def write_report(proof: Proof, file: Path) -> None:
     for recipe in dict.fromkeys(result.recipe for result in (*proof.replayed, *proof.golden)):
         results = [result for result in (*proof.replayed, *proof.golden) if result.recipe == recipe]
         root.append(_suite(recipe, results, proof))
+    for recipe, reason in proof.left_out.items():
+        suite = ElementTree.SubElement(root, "testsuite", name=recipe, tests="1", failures="0", skipped="1", time="0")
+        case = ElementTree.SubElement(suite, "testcase", classname=recipe, name="left out", time="0")
+        ElementTree.SubElement(case, "skipped", message=reason)
     ElementTree.indent(root)
     ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
 

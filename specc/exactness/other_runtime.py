@@ -1,8 +1,9 @@
 """Replay golden cases by another runtime: a program that decodes them and prints their tokens.
 
 `PROGRAM BUNDLE --json` prints a line for each recipe that it has and each golden case, in any order: an object with
-`recipe`, `case` (an index), `token_ids`, and if it likes `seconds` and `mean_acceptance_length`. Its status is 2 if it
-cannot use the bundle, and the last line on standard error says why. docs/testing-a-bundle.md has an example.
+`recipe`, `case` (an index), `token_ids`, and if it likes `seconds` and `mean_acceptance_length`. First it prints a line
+for each recipe that it leaves out: an object with `recipe` and `left_out`, the reason. Its status is 2 if it cannot use
+the bundle, and the last line on standard error says why. docs/testing-a-bundle.md has an example.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from specc.exactness import golden
 from specc.exactness.golden import Case, Replayed, Verdict
@@ -39,6 +43,35 @@ class Answer:
     seconds: float = 0.0
     mean_acceptance_length: float = 1.0
 
+    def __post_init__(self) -> None:
+        if type(self.recipe) is not str or type(self.case) is not int:
+            raise TypeError("recipe is not text, or case is not a whole number")
+        if type(self.token_ids) is not list or any(type(token) is not int for token in self.token_ids):
+            raise TypeError("token_ids are not whole numbers")
+        if not (0 <= self.seconds < inf and 1 <= self.mean_acceptance_length < inf):
+            raise ValueError("seconds is not a number of 0 or more, or mean_acceptance_length not one of 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A recipe that a runtime leaves out, and why."""
+
+    recipe: str
+    left_out: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """What another runtime decoded.
+
+    Attributes:
+        results: a result for each recipe and case.
+        left_out: the recipes that it left out, with the reasons.
+    """
+
+    results: Sequence[Replayed]
+    left_out: Mapping[str, str]
+
 
 def replay(
     runtime: str,
@@ -47,7 +80,7 @@ def replay(
     recipes: Collection[str],
     tolerance: float,
     advance: Callable[[], None] = lambda: None,
-) -> list[Replayed]:
+) -> Replays:
     """Let a runtime decode the golden cases, and compare.
 
     Args:
@@ -58,17 +91,30 @@ def replay(
         tolerance: a gap of logits below which a difference is a near-tie.
         advance: a function that is called after each answer.
 
-    Returns:
-        A result for each recipe and case.
-
     Raises:
         BackendError: the program is not there, cannot use the bundle, lacks a recipe, or prints something else.
     """
-    answers = _answers(_program(runtime), bundle, advance)
-    missing = [name for name in recipes if name not in {answer.recipe for answer in answers}]
-    if missing or not answers:
-        names = ", ".join(dict.fromkeys(answer.recipe for answer in answers)) or "none"
+    left_out: dict[str, str] = {}
+    answers = []
+    with closing(_lines(find_program(runtime), bundle)) as lines:
+        for line in lines:
+            if isinstance(line, Answer):
+                answers.append(line)
+                advance()
+                continue
+            if line.recipe in recipes:  # The program ends here, before it decodes what nobody will read.
+                raise BackendError(
+                    f"the runtime {runtime} has no recipe {line.recipe}: {line.left_out}; name another one"
+                )
+            left_out[line.recipe] = line.left_out
+    present = list(dict.fromkeys(answer.recipe for answer in answers))
+    missing = [name for name in recipes if name not in present]
+    if not present:
+        raise BackendError(f"the runtime {runtime} replayed no recipe of {bundle.path}; compile it with another recipe")
+    if missing:
+        names = ", ".join(present)
         raise BackendError(f"the runtime {runtime} has no recipe {', '.join(missing)}; of this bundle it has {names}")
+    unknown = {recipe.name: "it gave no answer and no reason" for recipe in bundle.manifest.recipes}
     relevant = [answer for answer in answers if not recipes or answer.recipe in recipes]
     for name in dict.fromkeys(answer.recipe for answer in relevant):
         numbers = sorted(answer.case for answer in relevant if answer.recipe == name)
@@ -76,11 +122,14 @@ def replay(
             raise BackendError(
                 f"the runtime {runtime} replayed the cases {numbers} by {name}, not each of the {len(cases)} once"
             )
-    return [_judged(answer, bundle, cases, tolerance) for answer in relevant]
+    others = {name: reason for name, reason in (unknown | left_out).items() if name not in present}
+    return Replays(
+        results=[_judged(answer, bundle, cases, tolerance) for answer in relevant], left_out={} if recipes else others
+    )
 
 
-def _program(runtime: str) -> str:
-    """Return the path of a runtime's program.
+def find_program(runtime: str) -> str:
+    """Return the path of the program of c, node, web, or of a runtime that is a path itself.
 
     Raises:
         BackendError: there is no such program.
@@ -96,41 +145,48 @@ def _program(runtime: str) -> str:
     return program
 
 
-def _answers(program: str, bundle: Bundle, advance: Callable[[], None]) -> list[Answer]:
-    """Run a program, and return what it printed.
+def _lines(program: str, bundle: Bundle) -> Generator[Answer | LeftOut, None, None]:
+    """Run a program, and yield what it prints. It is killed if nobody reads on.
 
     Raises:
-        BackendError: it cannot use the bundle, or a line is not an answer.
+        BackendError: it does not start, cannot use the bundle, or a line is not an answer.
     """
-    command = [program, str(bundle.path), "--json"]
-    answers = []
-    with subprocess.Popen(
-        command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
+    command = [program, str(bundle.path.absolute()), "--json"]
+    with tempfile.TemporaryFile() as errors:  # A pipe that is full would stop the program.
         try:
-            for line in process.stdout:
-                answers.append(_answer(program, line, bundle))
-                advance()
-        except BaseException:
-            process.kill()
-            raise
-        errors = process.stderr.read().strip().splitlines()
-    if process.returncode not in (0, 1):
-        reason = errors[-1] if errors else f"it ended with status {process.returncode}"
-        raise BackendError(f"{program} cannot replay {bundle.path}: {reason}")
-    return answers
+            process = subprocess.Popen(
+                command, env=_environment(), stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+            )
+        except OSError as e:
+            raise BackendError(f"{program} does not start ({first_line(e)}); give a program of this machine") from e
+        with process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    yield _parse(program, line, bundle)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode not in (0, 1):
+            reason = _last_line(errors) or f"it ended with status {process.returncode}"
+            raise BackendError(f"{program} cannot replay {bundle.path}: {reason}")
 
 
-def _answer(program: str, line: str, bundle: Bundle) -> Answer:
+def _last_line(errors: IO[bytes]) -> str:
+    """Return the last line that is not empty of what a program wrote to standard error, at most 4096 bytes."""
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return "".join(c if c.isprintable() else " " for c in lines[-1]) if lines else ""
+
+
+def _parse(program: str, line: str, bundle: Bundle) -> Answer | LeftOut:
     """Read a line of a program. Raises BackendError if it is not an answer."""
     try:
         data: Any = json.loads(line)
-        answer = Answer(**{name: value for name, value in data.items() if name in Answer.__annotations__})
+        kind = LeftOut if "left_out" in data else Answer
+        answer = kind(**{name: value for name, value in data.items() if name in kind.__annotations__})
         bundle.recipe(answer.recipe)
-        if any(type(token) is not int for token in answer.token_ids):
-            raise TypeError("token_ids are not whole numbers")
-    except (ValueError, TypeError, AttributeError) as e:
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
         raise BackendError(
             f"{program} printed {line.strip()[:60]!r}, which is not an answer ({first_line(e)}); "
             "it must print an object with recipe, case and token_ids"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from specc.exactness import golden, other_runtime, perplexity
 from specc.exactness.golden import Case, Replayed, Verdict
+from specc.exactness.other_runtime import Replays
 from specc.exactness.perplexity import Sample
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.device import CPU, Device
@@ -115,6 +116,7 @@ class Proof:
         perplexity: None if there was no text to predict.
         exact: whether each recipe was compared with plain decoding through its own engine, and not with the cases.
         runtime: what decoded the cases: python for specc itself, the name of another runtime, or a program.
+        left_out: the recipes that the runtime does not have, with the reasons.
     """
 
     bundle: Bundle
@@ -126,6 +128,7 @@ class Proof:
     perplexity: MeasuredPerplexity | None = None
     exact: bool = False
     runtime: str = other_runtime.PYTHON
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -189,6 +192,7 @@ class Proof:
             "perplexity": asdict(self.perplexity) if self.perplexity else None,
             "golden": golden_row,
             "recipes": [row.to_json() for row in self.rows()],
+            "left_out": dict(self.left_out),
             "divergences": [asdict(divergence) for divergence in self.divergences()],
         }
 
@@ -242,6 +246,8 @@ def prove(
     limit = golden.implied_tolerance(manifest) if tolerance is None else tolerance
     check_tolerance(manifest, limit, "the tolerance")
     own = runtime == other_runtime.PYTHON
+    if not own:
+        other_runtime.find_program(runtime)  # The rest takes long.
     if exact and not own:
         raise RecipeError(f"exact: the runtime {runtime} has no exact decoding; leave out --exact or --runtime")
     replayable = recipes or (_replayable(bundle, device, exact) if own else ())
@@ -258,10 +264,12 @@ def prove(
 
         stage(f"decode the golden prompts with {reference}", 0, 1)
         cases, original = recompute(reference, manifest.model, golden_cases, sample)
+    replays = _replay(session, cases, names, None if exact else limit, stage, runtime)
     return Proof(
         bundle=bundle,
         cases=cases,
-        replayed=_replay(session, cases, names, None if exact else limit, stage, runtime),
+        replayed=replays.results,
+        left_out=replays.left_out,
         tolerance=0.0 if exact else limit,
         exact=exact,
         runtime=runtime,
@@ -294,22 +302,24 @@ def _replay(
     tolerance: float | None,
     stage: Stage,
     runtime: str = other_runtime.PYTHON,
-) -> list[Replayed]:
+) -> Replays:
     """Replay the cases by the recipes, and report each replay. Without a tolerance, replay them exactly."""
     if runtime != other_runtime.PYTHON:
         title, done = f"replay {len(cases)} cases by {runtime}", count()
         bundle, limit = session.bundle, tolerance or 0.0
         total = len(cases) * len(names or bundle.manifest.recipes)
-        results = other_runtime.replay(runtime, bundle, cases, names, limit, lambda: stage(title, next(done), total))
-        return golden.confirm_near_ties(bundle, golden.add_best_logits(session, cases, results))
+        replays = other_runtime.replay(runtime, bundle, cases, names, limit, lambda: stage(title, next(done), total))
+        results = golden.add_best_logits(session, cases, replays.results)
+        return replace(replays, results=golden.confirm_near_ties(bundle, results))
     title, total = f"replay {len(cases)} cases by {len(names)} recipes", len(cases) * len(names)
     done = count(1)
     stage(title, 0, total)
     if tolerance is None:
-        return golden.replay_exactly(session, cases, names, lambda: stage(title, next(done), total))
+        results = golden.replay_exactly(session, cases, names, lambda: stage(title, next(done), total))
+        return Replays(results=results, left_out={})
     results = golden.replay(session, cases, names, tolerance, lambda: stage(title, next(done), total))
     results = golden.add_best_logits(session, cases, golden.name_engines(session, cases, results))
-    return golden.confirm_near_ties(session.bundle, results)
+    return Replays(results=golden.confirm_near_ties(session.bundle, results), left_out={})
 
 
 def _speed(results: Sequence[Replayed], seconds: float) -> float:

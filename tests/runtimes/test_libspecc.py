@@ -337,6 +337,10 @@ def test_the_program_replays_and_its_status_says_how(tmp_path: Path) -> None:
 def test_specc_test_runs_it() -> None:
     proof = prove(FROZEN, runtime=str(libspecc.built() / "specc-replay"))
     assert proof.passed and len(proof.replayed) == len(RECIPES) * len(CASES)
+    others = {recipe.name for recipe in proof.bundle.manifest.recipes} - set(RECIPES)
+    assert proof.left_out == {
+        name: f"libspecc lacks drafter {name}, version 1, with rule match, version 1" for name in others
+    }
     assert {row.recipe: row.mean_acceptance_length > 1 for row in proof.rows()}["prompt-lookup"]
 
 

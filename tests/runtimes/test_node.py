@@ -16,6 +16,7 @@ from bad_bundles import KINDS
 from shell import copied, edit_golden
 
 from specc.exactness.golden import read_cases
+from specc.runtime.bundle import open_bundle
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "runtimes" / "node"
@@ -89,7 +90,11 @@ def replay(package: Path, environment: dict[str, str], *arguments: str) -> subpr
 def test_golden_outputs_are_identical_by_every_recipe(package: Path, environment: dict[str, str]) -> None:
     result = replay(package, environment, str(FROZEN), "--json")
     assert result.returncode == 0, result.stderr
-    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    others = [recipe.name for recipe in open_bundle(FROZEN).manifest.recipes if recipe.name not in libspecc.RECIPES]
+    assert others == [line["recipe"] for line in lines[: len(others)]]
+    assert all(f"libspecc 0.1.0 lacks drafter {line['recipe']}, " in line["left_out"] for line in lines[: len(others)])
+    answers = lines[len(others) :]
     expected = [(recipe, case) for recipe in libspecc.RECIPES for case in range(len(CASES))]
     assert [(answer["recipe"], answer["case"]) for answer in answers] == expected
     assert all(answer["token_ids"] == CASES[answer["case"]].token_ids for answer in answers)

@@ -2,9 +2,9 @@
 //
 //   specc-replay BUNDLE [ROUNDS | --json]
 //
-// It prints a line for each recipe: how its tokens compare with the golden ones, and its speed. With --json it prints a line
-// for each recipe and case, with its tokens, as `specc test --runtime` reads them. The exit status is 1 if a
-// recipe diverged, and 2 if the bundle cannot be used.
+// It prints a line for each recipe: how its tokens compare with the golden ones, and its speed. With --json it prints first a
+// line for each recipe that it leaves out, and then one for each recipe and case, with its tokens, as `specc test --runtime`
+// reads them. The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used.
 
 #include <algorithm>
 #include <cstdio>
@@ -15,6 +15,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "specc.h"
@@ -87,16 +88,18 @@ std::string Fault(const std::vector<Case>& cases, const nlohmann::json& model, d
   return "";
 }
 
-// Names the recipes of the bundle that libspecc leaves out.
-void PrintOthers(const nlohmann::json& manifest, const specc_model* model) {
+// The recipes of the bundle that libspecc leaves out: their names, and the reasons.
+std::vector<std::pair<std::string, std::string>> LeftOut(const nlohmann::json& manifest, const specc_model* model) {
   std::set<std::string> names;
   for (size_t index = 0; const char* recipe = specc_recipe(model, index); index++) names.insert(recipe);
+  std::vector<std::pair<std::string, std::string>> recipes;
   for (const auto& recipe : manifest.at("recipes")) {
-    const std::string name = recipe.at("name"), drafter = recipe.at("drafter"), rule = recipe.at("acceptance");
+    const std::string name = recipe.at("name"), drafter = recipe.at("drafter"), rule = recipe.value("acceptance", "match");
     if (names.count(name)) continue;
-    std::printf("%-22s not replayed: libspecc lacks drafter %s, version %d, with rule %s, version %d\n", name.c_str(), drafter.c_str(),
-                recipe.value("drafter_version", 1), rule.c_str(), recipe.value("acceptance_version", 1));
+    recipes.emplace_back(name, "libspecc lacks drafter " + drafter + ", version " + std::to_string(recipe.value("drafter_version", 1)) +
+                                   ", with rule " + rule + ", version " + std::to_string(recipe.value("acceptance_version", 1)));
   }
+  return recipes;
 }
 
 int Append(void* answer, const int64_t* tokens, size_t count) {
@@ -137,6 +140,11 @@ int main(int count, char** arguments) {
     return Fail(path + "/golden.jsonl: " + e.what() + "; compile the bundle again");
   }
   if (!fault.empty()) return Fail(path + "/golden.jsonl: " + fault + "; compile the bundle again");
+  const auto left_out = LeftOut(manifest, model);
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // Who reads the lines learns of each as it comes.
+  for (const auto& [name, reason] : left_out) {
+    if (json) std::printf("%s\n", nlohmann::json({{"recipe", name}, {"left_out", reason}}).dump().c_str());
+  }
   bool diverged = false;
   for (size_t index = 0; const char* recipe = specc_recipe(model, index); index++) {
     int identical = 0, near_ties = 0, others = 0;
@@ -171,7 +179,9 @@ int main(int count, char** arguments) {
     std::printf("%-22s %d identical, %d near-tie, %d diverged, %.1f tokens per processor second\n", recipe, identical, near_ties,
                 others, double(tokens) / seconds);
   }
-  if (!json) PrintOthers(manifest, model);
+  for (const auto& [name, reason] : left_out) {
+    if (!json) std::printf("%-22s not replayed: %s\n", name.c_str(), reason.c_str());
+  }
   specc_session_close(session);
   specc_close(model);
   return diverged ? 1 : 0;
