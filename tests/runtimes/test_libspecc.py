@@ -230,6 +230,7 @@ def test_a_second_turn_uses_the_rows_of_the_first(session: Session) -> None:
         ([-1], 4, None, "the prompt has token -1; the vocabulary has 0 to "),
         ([1 << 40], 4, None, "the prompt has token 1099511627776; the vocabulary has 0 to "),
         ([1], 0, None, "max_new_tokens is 0; give 1 or more"),
+        ([-(2**63)], 4, None, "the prompt has token -9223372036854775808; the vocabulary has 0 to "),
         ([1], 4, "plai", "the bundle has no recipe 'plai', only plain, "),
     ],
 )
@@ -248,6 +249,98 @@ def test_the_reason_is_written_where_a_caller_on_another_thread_reads_it(session
     options = libspecc.Options(None, 1, ctypes.cast(reason, ctypes.c_char_p), len(reason))
     assert libspecc.library().specc_open(b"/nowhere", options, handle) != 0
     assert reason.value == b"cannot read /no"
+
+
+@pytest.mark.parametrize("count", [2**64 - 1, 2**64 - 5, 2**63, 2**31, 300])
+def test_more_tokens_than_the_context_has_fill_it(count: int, session: Session) -> None:
+    prompt, context = CASES[0].prompt_ids, specc.load(FROZEN).bundle.manifest.model.context
+    python = specc.load(FROZEN).generate(prompt, min(count, 2**63), recipe="prompt-lookup", **PLAIN_GREEDY)
+    answer, stats = session.generate(prompt, count, "prompt-lookup")
+    assert answer == python.token_ids == session.generate_all(prompt, count, "plain")
+    assert stats.new_tokens == len(answer) <= context - len(prompt)
+
+
+@pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**61, 2**32])
+def test_a_length_of_a_prompt_beyond_memory_is_refused_before_it_is_read(length: int, session: Session) -> None:
+    stats, prompt, tokens = libspecc.Stats(), (ctypes.c_int64 * 1)(1), ctypes.POINTER(ctypes.c_int64)()
+    arguments = (session.handle, prompt, length, None, 4)
+    for status in (
+        libspecc.library().specc_generate(*arguments, libspecc.ON_TOKENS(lambda *_: 0), None, stats),
+        libspecc.library().specc_generate_all(*arguments, tokens, stats),
+    ):
+        assert status and stats.error.startswith(f"the prompt has {length} tokens; give 1 to ".encode())
+    assert not tokens
+
+
+@pytest.mark.parametrize("threads", [-1, -(2**31), 4097, 2**31 - 1])
+def test_a_number_of_threads_that_no_machine_has_is_refused(threads: int) -> None:
+    with pytest.raises(LibraryError, match=f"^threads is {threads}; give 0 to 4096$"):
+        Model(FROZEN, threads)
+
+
+def test_places_that_are_missing_are_one_line_and_a_failure_leaves_null(frozen: Model, session: Session) -> None:
+    library, nothing, handle = libspecc.library(), libspecc.ON_TOKENS(), ctypes.c_void_p(1)
+    stats, prompt, tokens = libspecc.Stats(), (ctypes.c_int64 * 1)(1), ctypes.POINTER(ctypes.c_int64)()
+    calls = {
+        "specc_open needs a path": library.specc_open(None, None, handle),
+        "specc_session_open needs a model": library.specc_session_open(None, handle),
+    }
+    assert all(calls.values()) and not handle
+    for status, message in (
+        (lambda: library.specc_open(b"x", None, None), "specc_open needs a path"),
+        (lambda: library.specc_session_open(frozen.handle, None), "specc_session_open needs a model"),
+        (lambda: library.specc_generate(None, prompt, 1, None, 4, nothing, None, stats), "specc_generate needs"),
+        (
+            lambda: library.specc_generate(session.handle, None, 1, None, 4, nothing, None, stats),
+            "specc_generate needs",
+        ),
+        (
+            lambda: library.specc_generate_all(session.handle, prompt, 1, None, 4, None, stats),
+            "specc_generate_all needs",
+        ),
+        (
+            lambda: library.specc_generate_all(session.handle, prompt, 1, None, 4, tokens, None),
+            "specc_generate_all needs",
+        ),
+    ):
+        assert status() and library.specc_error().decode().startswith(message)
+    library.specc_session_close(None)
+    library.specc_close(None)
+    library.specc_cancel(None)
+    assert library.specc_recipe(None, 0) is None and library.specc_recipe(frozen.handle, 2**64 - 1) is None
+    assert library.specc_generate(session.handle, prompt, 1, None, 4, nothing, None, None) == 0
+
+
+def test_a_session_that_its_own_callback_closes_lives_until_the_answer_has_ended(frozen: Model) -> None:
+    session = Session(frozen)
+
+    def take(tokens: list[int]) -> bool:
+        session.close()
+        with pytest.raises(LibraryError, match="the session decodes another answer"):
+            session.generate([1], 1)
+        return True
+
+    answer, stats = session.generate(CASES[0].prompt_ids, 32, "plain", take)
+    assert answer == CASES[0].token_ids[:1] and stats.new_tokens == 1
+
+
+def test_closing_a_session_ends_the_answer_of_another_thread_and_waits_for_it(frozen: Model) -> None:
+    session, begun = Session(frozen), threading.Event()
+
+    def take(tokens: list[int]) -> bool:
+        begun.set()
+        return True
+
+    answers: list[list[int]] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(session.generate(CASES[0].prompt_ids, 200, "plain", take)[0])
+    )
+    thread.start()
+    begun.wait()
+    session.close()
+    thread.join()
+    assert 1 <= len(answers[0]) <= 200
+    assert answers[0][:32] == CASES[0].token_ids[: len(answers[0])]
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors", "decode.onnx", "golden.jsonl"])
@@ -352,6 +445,13 @@ def test_huge_pages_are_for_memory_that_is_new() -> None:
 def test_another_program_finds_the_library_by_cmake(tmp_path: Path) -> None:
     folder, prefix = libspecc.built(), tmp_path / "prefix"
     subprocess.run(["cmake", "--install", str(folder), "--prefix", str(prefix)], check=True, capture_output=True)
+    variables = {name: value for name, value in libspecc.environment().items() if name != "LD_LIBRARY_PATH"}
+    for place in (prefix, tmp_path / "moved"):
+        if place != prefix:
+            prefix.rename(place)
+        replay = subprocess.run([place / "bin" / "specc-replay", FROZEN], env=variables, capture_output=True, text=True)
+        assert (replay.returncode, replay.stderr) == (0, "")
+    place.rename(prefix)
     (tmp_path / "main.c").write_text(
         "#include <specc.h>\n#include <stdio.h>\nint main(void) { puts(specc_version()); return 0; }\n"
     )

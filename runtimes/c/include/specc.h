@@ -28,7 +28,7 @@ typedef struct specc_session specc_session; /* A conversation: its rows of keys 
 /* How to open a bundle. Zeros are the defaults. */
 typedef struct specc_options {
   const char* onnxruntime; /* The path of ONNX Runtime's library. Default: $SPECC_ONNXRUNTIME, or libonnxruntime.so. */
-  int threads;             /* Threads of one engine. Default: those that the bundle names, or all processors. */
+  int threads;             /* Threads of one engine, 4096 at most. Default: those that the bundle names, or all processors. */
   char* error;             /* Where to write why the bundle cannot be opened, or NULL; for callers whose calls run on */
   size_t error_size;       /* another thread than the one that reads. Its size in bytes, the last 0 included. */
 } specc_options;
@@ -56,7 +56,7 @@ SPECC_API const char* specc_version(void);
 /* Why the last call of this thread failed. The text is valid until the thread's next call. */
 SPECC_API const char* specc_error(void);
 
-/* Opens a bundle, and checks each of its files. `options` may be NULL. */
+/* Opens a bundle, and checks each of its files. `options` may be NULL. `model` gets NULL if it fails. */
 SPECC_API int specc_open(const char* path, const specc_options* options, specc_model** model);
 
 /* Closes a bundle. Its sessions must be closed before. NULL is fine. */
@@ -67,13 +67,16 @@ SPECC_API const char* specc_recipe(const specc_model* model, size_t index);
 
 /* Begins a conversation. */
 SPECC_API int specc_session_open(specc_model* model, specc_session** session);
+
+/* Ends it. An answer that another thread decodes ends after its step, and the function waits for that. A function that gets
+ * tokens may call it, too: then the session lives until its answer has ended. NULL is fine. */
 SPECC_API void specc_session_close(specc_session* session);
 
 /* Decodes greedily. Rows of an earlier prompt that begins alike are used again.
  *
  * prompt        `prompt_tokens` token ids, at least one.
  * recipe        its name, or NULL for the bundle's default.
- * max_new_tokens  tokens of the answer at most. The context may have room for fewer.
+ * max_new_tokens  tokens of the answer at most, 1 or more. The context may have room for fewer, and SIZE_MAX fills it.
  * on_tokens     is called with the tokens of each step; may be NULL. A session that decodes refuses another answer, also there.
  * stats         gets what happened; may be NULL.
  */
@@ -82,7 +85,8 @@ SPECC_API int specc_generate(specc_session* session, const int64_t* prompt, size
 
 /* Decodes as specc_generate does, without a function: for callers to whom each call back costs time.
  *
- * tokens        gets the place of the answer, which is the session's and stays until its next request; NULL if it fails.
+ * tokens        gets the place of the answer, which is the session's and stays until its next request; NULL if it fails. It may
+ *               not be NULL itself.
  * stats         gets what happened; may not be NULL. stats->new_tokens says how many tokens there are.
  */
 SPECC_API int specc_generate_all(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,

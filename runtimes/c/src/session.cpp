@@ -100,19 +100,35 @@ Engine& Session::Verifier(const Recipe& recipe, const Draft& draft) {
   throw Error("a draft of recipe " + recipe.name + " fits none of its engines; compile the bundle again");
 }
 
-Counts Session::Generate(const Tokens& prompt, const std::string& recipe_name, size_t max_new_tokens,
-                         const std::function<bool(const int64_t*, size_t)>& on_tokens) {
+Counts Session::Generate(const int64_t* prompt, size_t prompt_tokens, const std::string& recipe_name, size_t max_new_tokens,
+                         const OnTokens& on_tokens) {
   const Bundle& bundle = model_.bundle;
-  if (prompt.empty() || prompt.size() >= bundle.context) {
-    throw Error("the prompt has " + std::to_string(prompt.size()) + " tokens; give 1 to " + std::to_string(bundle.context - 1));
+  if (!prompt_tokens || prompt_tokens >= bundle.context) {
+    throw Error("the prompt has " + std::to_string(prompt_tokens) + " tokens; give 1 to " + std::to_string(bundle.context - 1));
   }
-  for (int64_t token : prompt) {
+  const Tokens tokens(prompt, prompt + prompt_tokens);
+  for (int64_t token : tokens) {
     if (token < 0 || size_t(token) >= bundle.vocab_size) {
       throw Error("the prompt has token " + std::to_string(token) + "; the vocabulary has 0 to " + std::to_string(bundle.vocab_size - 1));
     }
   }
-  cancelled_ = false;
   const Recipe& recipe = Choose(recipe_name);
+  try {
+    return Decode(tokens, recipe, prompt_tokens + std::min(max_new_tokens, bundle.context - prompt_tokens), on_tokens);
+  } catch (...) {
+    Forget();  // A row may lack its token, or its state.
+    throw;
+  }
+}
+
+void Session::Forget() {
+  drafters_.clear();
+  committed_.clear();
+  states_.clear();
+  cached_texts_.clear();
+}
+
+Counts Session::Decode(const Tokens& prompt, const Recipe& recipe, size_t end, const OnTokens& on_tokens) {
   auto& drafter = drafters_[recipe.name];
   if (!drafter) {
     drafter = MakeDrafter(recipe, {[this](const std::string& name) -> Engine& { return EngineNamed(name); }, &states_, &cached_texts_});
@@ -121,13 +137,12 @@ Counts Session::Generate(const Tokens& prompt, const std::string& recipe_name, s
   Counts counts;
   counts.recipe = recipe.name;
   Tokens text = prompt;
-  const size_t end = std::min(prompt.size() + max_new_tokens, bundle.context);
   double start = Seconds();
   Tokens step{Prefill(prompt)};
   counts.prefill_seconds = Seconds() - start;
   start = Seconds();
   while (true) {
-    auto last = std::find_first_of(step.begin(), step.end(), bundle.eos.begin(), bundle.eos.end());
+    auto last = std::find_first_of(step.begin(), step.end(), model_.bundle.eos.begin(), model_.bundle.eos.end());
     bool ended = last != step.end();
     step.erase(ended ? last + 1 : last, step.end());
     if (text.size() + step.size() >= end) {

@@ -23,13 +23,24 @@ class Session {
  public:
   explicit Session(Model& model) : model_(model) {}
 
-  // Decodes an answer. `on_tokens` gets the tokens of each step, and ends the answer by returning false.
-  Counts Generate(const Tokens& prompt, const std::string& recipe, size_t max_new_tokens,
-                  const std::function<bool(const int64_t*, size_t)>& on_tokens);
+  // Gets the tokens of each step, and ends the answer by returning false.
+  using OnTokens = std::function<bool(const int64_t*, size_t)>;
 
+  // Decodes an answer of `max_new_tokens` tokens at most; the context may have room for fewer. If it throws, the next answer
+  // begins anew.
+  Counts Generate(const int64_t* prompt, size_t prompt_tokens, const std::string& recipe, size_t max_new_tokens,
+                  const OnTokens& on_tokens);
+
+  // Ends an answer after its step, or the next one if none is decoded.
   void Cancel() { cancelled_ = true; }
+  // Forgets a call of Cancel.
+  void Resume() { cancelled_ = false; }
 
  private:
+  // Decodes an answer to a prompt that fits the model, until the text has `end` tokens.
+  Counts Decode(const Tokens& prompt, const Recipe& recipe, size_t end, const OnTokens& on_tokens);
+  // Forgets all rows, states and tables.
+  void Forget();
   const Recipe& Choose(const std::string& name) const;
   Engine& EngineNamed(const std::string& name);
   int64_t Prefill(const Tokens& prompt);
