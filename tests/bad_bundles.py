@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,16 @@ def of_an_operator_that_nobody_has(bundle: Path) -> None:
         file.write_bytes(file.read_bytes().replace(b"GroupQueryAttention", b"GroupQueryAttentiom"))
     digests = {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in names}
     edit_manifest(bundle, lambda m: [m["files"][name].update(sha256=digest) for name, digest in digests.items()])
+
+
+def of_a_cut_engine(bundle: Path) -> None:
+    """Cut the engines in half, and name the halves in the manifest."""
+    for name in ("prefill.onnx", "decode.onnx"):
+        content = (bundle / name).read_bytes()
+        half = content[: len(content) // 2]
+        (bundle / name).write_bytes(half)
+        message = {"bytes": len(half), "sha256": hashlib.sha256(half).hexdigest()}
+        edit_manifest(bundle, lambda m, n=name, f=message: m["files"].update({n: f}))  # type: ignore[misc]
 
 
 def of_a_newer_schema(bundle: Path) -> None:
@@ -101,11 +112,14 @@ def with_another_golden_file(bundle: Path) -> None:
     (bundle / "golden.jsonl").write_text((bundle / "golden.jsonl").read_text().replace("1", "2"))
 
 
+# What a person can do, at the end of a line that refuses a bundle.
+REMEDY = re.compile(r"[;:] (compile|copy|free|install|make|name|set|take|upgrade|use) ")
 # How to damage a copy of a bundle, and what the line that refuses it names.
 KINDS: dict[str, tuple[Damage, str]] = {
     "cut": (cut, "weights.safetensors was changed"),
     "altered": (altered, "decode.onnx was changed"),
     "missing operator": (of_an_operator_that_nobody_has, "GroupQueryAttentiom"),
+    "cut engine": (of_a_cut_engine, ".onnx"),
     "newer schema": (of_a_newer_schema, "schema"),
     "infinite tolerance": (of_a_wide_tolerance, ""),
     "no golden cases": (without_golden_cases, "golden.jsonl"),

@@ -14,6 +14,7 @@ from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
 from .ort_lanes import OrtLanes
 from .ort_providers import provider_session, require
+from .ort_remedies import remedy
 from .session_cache import SessionCache
 from .versions import numbers
 
@@ -86,7 +87,9 @@ def load(
         )
     file = bundle.file(spec.file)
     with backend_errors(
-        lambda error: f"ONNX Runtime {ort.__version__} cannot load {file}{free(device.device)}: {error}"
+        lambda error: (
+            f"ONNX Runtime {ort.__version__} cannot load {file}{free(device.device)}: {error}; {remedy(error)}"
+        )
     ):
         if not isinstance(store, HostKV):
             return _load_on_device(bundle, spec, store, device)

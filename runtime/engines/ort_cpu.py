@@ -9,11 +9,13 @@ from math import ceil
 import numpy as np
 
 from ..device import CPU, Device
+from ..errors import backend_errors
 from ..manifest import CacheSpec, EngineSpec
 from ..quantized_rows import COUNT, QuantizedRows
 from ..sequence import KVStore, Rows, displaced
 from .host_memory import HostArray
 from .onnx_runtime import FATAL, ort
+from .ort_remedies import refused_call
 
 DTYPES = {"int64": np.int64, "float32": np.float32, "bool": np.bool_, "int32": np.int32,
           "float16": np.float16, "uint8": np.uint8}  # fmt: skip
@@ -171,7 +173,8 @@ class OrtRunner:
         """Read the inputs, update the rows in place, write the outputs."""
         if self._group:
             self.inputs[COUNT][0] = self._store.follow(self._group)
-        self.session.run_with_iobinding(self.binding)
+        with backend_errors(refused_call):
+            self.session.run_with_iobinding(self.binding)
 
 
 class CopyRunner:
@@ -191,7 +194,9 @@ class CopyRunner:
 
     def run(self) -> None:
         """Run the session on the inputs, and copy its outputs and rows to their arrays."""
-        for array, value in zip(self._results, self.session.run(None, self._feed), strict=True):
+        with backend_errors(refused_call):
+            values = self.session.run(None, self._feed)
+        for array, value in zip(self._results, values, strict=True):
             np.copyto(array, value)
 
     @staticmethod

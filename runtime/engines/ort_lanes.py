@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import backend_errors
 from ..manifest import EngineSpec, Tensor
 from .onnx_runtime import ort
 from .ort_cpu import DTYPES, HostKV
+from .ort_remedies import refused_call
 
 Bind = Callable[[str, Any], None]
 
@@ -58,7 +60,8 @@ class OrtLanes:
         bound = self._at(self.most if slots is None else slots)
         for lane, store in enumerate(self._stores):
             bound.bind_lane(lane, store)
-        self.session.run_with_iobinding(bound.binding)
+        with backend_errors(refused_call):
+            self.session.run_with_iobinding(bound.binding)
 
     def _at(self, slots: int) -> _Bound:
         if slots not in self._bound:

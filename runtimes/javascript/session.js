@@ -2,7 +2,7 @@
 
 import { DRAFTERS } from "./drafters.js";
 import { Engine, Rows, fits, lack, slots } from "./engine.js";
-import { SpeccError, firstLine } from "./errors.js";
+import { remedied, SpeccError } from "./errors.js";
 import { choose, runnable } from "./recipes.js";
 import { accept } from "./tree.js";
 
@@ -73,8 +73,7 @@ export class Model {
       return await loading;
     } catch (error) {
       this.#files.delete(spec.file);
-      if (error instanceof SpeccError) throw error;
-      throw new SpeccError(`${this.runtime.name} cannot load ${spec.file}: ${firstLine(error)}`);
+      throw remedied(error, `${this.runtime.name} cannot load ${spec.file}`);
     }
   }
 
@@ -138,6 +137,8 @@ export class Session {
     this.#busy = true;
     try {
       return yield* this.#decode(prompt, Math.min(prompt.length + maxNewTokens, most), new Set(ends), name);
+    } catch (error) {
+      throw remedied(error);
     } finally {
       this.#busy = false;
     }

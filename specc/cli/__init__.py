@@ -65,6 +65,8 @@ def one_line() -> Iterator[None]:
             raise
         part, extra = ("ONNX Runtime", "cpu") if package == "onnxruntime" else ("the compiler", "compile")
         console.fail(f"this needs {part}, and {e.name} is not installed; pip install specc-compiler[{extra}]")
+    except MemoryError:
+        console.fail("there is too little memory; free some, or take a smaller model or a smaller --max-seq-len")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import libspecc
 import pytest
-from bad_bundles import KINDS
+from bad_bundles import KINDS, REMEDY
 from shell import copied
 
 FROZEN = Path(__file__).parents[1] / "bundles" / "schema-3"
@@ -39,6 +39,24 @@ def test_a_bundle_that_cannot_be_used_is_one_line_and_a_failure(kind: str, tmp_p
     result = replay(bundle)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("specc-replay: error: ") and reason in result.stderr
+    assert REMEDY.search(result.stderr), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a bundle: specc-replay BUNDLE [ROUNDS | --json]"),
+        ([FROZEN, "1", "--json"], "give a bundle: specc-replay BUNDLE [ROUNDS | --json]"),
+        *(
+            ([FROZEN, rounds], f"ROUNDS is {rounds}; give a number of 1 or more, or --json")
+            for rounds in ("0", "-1", "1x", "", "99999999999999999999", "--jso")
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], message: str) -> None:
+    command = [str(libspecc.built() / "specc-replay"), *map(str, arguments)]
+    result = subprocess.run(command, env=libspecc.environment(), capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (2, f"specc-replay: error: {message}\n")
 
 
 @pytest.mark.parametrize(
@@ -50,5 +68,5 @@ def test_too_little_memory_is_one_line(megabytes: int) -> None:
     if result.returncode or megabytes < 50:
         assert result.returncode == 2, result
         *others, line = result.stderr.splitlines()
-        assert line.startswith("specc-replay: error: ")
+        assert line.startswith("specc-replay: error: ") and ("; free some" in line or "; close other sessions" in line)
         assert not any("specc-replay" in other for other in others)

@@ -22,7 +22,7 @@ std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error("cannot read " + path + "; name a bundle that specc compile wrote");
   std::string content{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw Error("cannot read " + path);
+  if (file.bad()) throw Error("cannot read " + path + "; copy the bundle again");
   return content;
 }
 
@@ -111,7 +111,7 @@ EngineSpec ParseEngine(const json& data, const std::string& weights) {
   spec.cache = block.value("cache", kTarget);
   spec.model = block.value("model", kTarget);
   const json threads = data.value("threads", json(0u));
-  if (!threads.is_number_unsigned() || threads > 4096) throw Error("engine " + spec.name + " has no number of threads");
+  if (!threads.is_number_unsigned() || threads > 4096) throw Error("engine " + spec.name + " has no number of threads from 0 to 4096; compile the bundle again");
   spec.threads = threads;
   spec.inputs = Tensors(data.at("inputs"));
   spec.outputs = Tensors(data.at("outputs"));
@@ -174,7 +174,7 @@ Bundle::Bundle(const std::string& path) : path(path) {
     }
     for (const auto& [name, cache] : manifest.at("caches").items()) {
       const std::string dtype = cache.value("dtype", "float32");
-      if (dtype != "float32") throw Error("cache " + name + " has rows of " + dtype + "; libspecc has float32");
+      if (dtype != "float32") throw Error("cache " + name + " has rows of " + dtype + ", and libspecc has float32; compile with --lowering fast and --dtype fp32");
       CacheSpec& spec = caches[name];
       spec.capacity = size_t(Size(cache.at("capacity")));
       for (const auto& [layer, shape] : cache.at("layers").items()) {

@@ -152,7 +152,7 @@ Engine::Engine(Model& model, const EngineSpec& spec, Rows& rows)
   model.ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, cpu_.place());
   for (const Tensor& tensor : spec.inputs) Begins(tensor.name, kPast) ? BindRows(tensor, true) : BindInput(tensor);
   for (const Tensor& tensor : spec.outputs) Begins(tensor.name, kPresent) ? BindRows(tensor, false) : BindOutput(tensor);
-  if (past_len_.empty() || (output_ids_.empty() && top_ids_.empty())) throw Error("engine " + spec.name + " lacks an input or an output");
+  if (past_len_.empty() || (output_ids_.empty() && top_ids_.empty())) throw Error("engine " + spec.name + " lacks an input or an output; compile the bundle again");
   const size_t slots = input_ids_.size();
   if (parents_.size() != (spec.topology == Topology::kParents ? slots : 0) ||
       depth_.size() != (spec.topology == Topology::kFrontier ? slots : 0) || mask_.size() < depth_.size() * slots) {
@@ -169,9 +169,9 @@ void Engine::BindBuffer(const Tensor& tensor, bool is_input, std::vector<T>& val
 
 void Engine::BindRows(const Tensor& tensor, bool is_input) {
   auto buffer = rows.buffers.find(tensor.name.substr(tensor.name.find('.') + 1));
-  if (buffer == rows.buffers.end()) throw Error("engine " + spec.name + " has no rows for " + tensor.name);
+  if (buffer == rows.buffers.end()) throw Error("engine " + spec.name + " has no rows for " + tensor.name + "; compile the bundle again");
   auto& values = buffer->second.values;
-  if (Count(tensor.shape) != values.size()) throw Error("engine " + spec.name + ": " + tensor.name + " has another shape than its cache");
+  if (Count(tensor.shape) != values.size()) throw Error("engine " + spec.name + ": " + tensor.name + " has another shape than its cache; compile the bundle again");
   Bind(tensor, is_input, values.data(), values.size() * sizeof(float), ElementType::kFloat);
 }
 
@@ -186,7 +186,7 @@ void Engine::BindInput(const Tensor& tensor) {
   } else if (tensor.name == "state") {
     BindBuffer(tensor, true, state_, ElementType::kFloat);
   } else {
-    throw Error("engine " + spec.name + " has an input " + tensor.name + ", which libspecc does not fill");
+    throw Error("engine " + spec.name + " has an input " + tensor.name + ", which libspecc does not fill; compile with --lowering fast");
   }
 }
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
@@ -113,14 +114,13 @@ double ProcessorSeconds() {
   return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
 }
 
-}  // namespace
-
-int main(int count, char** arguments) {
-  if (count < 2) return Fail("give a bundle: specc-replay BUNDLE [ROUNDS | --json]");
+int Replay(int count, char** arguments) {
+  if (count < 2 || count > 3) return Fail("give a bundle: specc-replay BUNDLE [ROUNDS | --json]");
   const std::string path = arguments[1];
   const std::string option = count > 2 ? arguments[2] : "1";
   const bool json = option == "--json";
-  const int rounds = json ? 1 : std::atoi(option.c_str());
+  const bool is_number = !option.empty() && option.size() < 9 && option.find_first_not_of("0123456789") == std::string::npos;
+  const int rounds = json ? 1 : is_number ? std::atoi(option.c_str()) : 0;
   if (rounds < 1) return Fail("ROUNDS is " + option + "; give a number of 1 or more, or --json");
   specc_model* model = nullptr;
   specc_session* session = nullptr;
@@ -136,6 +136,8 @@ int main(int count, char** arguments) {
     manifest = nlohmann::json::parse(std::ifstream(path + "/manifest.json"));
     tolerance = std::min(manifest.value("near_tie_tolerance", kTolerance), kTolerance);
     fault = Fault(cases, manifest.at("model"), tolerance);
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception& e) {
     return Fail(path + "/golden.jsonl: " + e.what() + "; compile the bundle again");
   }
@@ -185,4 +187,14 @@ int main(int count, char** arguments) {
   specc_session_close(session);
   specc_close(model);
   return diverged ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    return Replay(count, arguments);
+  } catch (const std::bad_alloc&) {
+    return Fail("there is too little memory; free some");
+  }
 }

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_bundles import KINDS as BUNDLES
+from bad_bundles import REMEDY
 from rich.console import Console, RenderableType
 from shell import copied, edit_golden, edit_manifest, refused, specc
 from tiny import save_model
 
 from specc.cli.test import proof_table
+from specc.exactness import golden
 from specc.exactness.golden import Case, Replayed, Verdict, read_cases
 from specc.exactness.replay import MeasuredPerplexity, Proof, prove
 from specc.runtime.bundle import Bundle, open_bundle
@@ -253,6 +256,22 @@ class TestCommand:
         edit_manifest(copy, lossy)
         report = specc("test", copy, "--recipe", "prompt-lookup", "--json").json
         assert report["lossy"] == 1 and report["diverged"] == 0
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_a_bundle_that_cannot_be_used_is_one_line_with_a_remedy(kind: str, tmp_path: Path) -> None:
+    damage, _ = BUNDLES[kind]
+    bundle = copied(FROZEN, tmp_path)
+    damage(bundle)
+    assert REMEDY.search(refused("test", bundle, "--recipe", "plain"))
+
+
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(bundle: Bundle) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(golden, "checked_cases", fail)
+    assert refused("test", FROZEN).startswith("there is too little memory; free some")
 
 
 GOLDEN_EDITS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
