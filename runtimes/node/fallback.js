@@ -47,7 +47,7 @@ export async function loadFallback(reason) {
     openSession: (/** @type {Model} */ model) => ({ session: model.session(), isCancelled: false }),
     closeSession() {},
     cancel: (/** @type {Handle} */ handle) => void (handle.isCancelled = true),
-    closeModel: (/** @type {Model} */ model) => void model.close(),
+    closeModel: (/** @type {Model} */ model) => model.close(),
 
     /**
      * Decodes a whole answer.

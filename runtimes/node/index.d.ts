@@ -4,13 +4,13 @@ export interface OpenOptions {
   library?: string;
   /** The path of ONNX Runtime's library. Default: `SPECC_ONNXRUNTIME` of the environment, or libonnxruntime.so. */
   onnxruntime?: string;
-  /** Threads of one engine. Default: those that the bundle names, or all processors. */
+  /** Threads of one engine, 4096 at most. Default: those that the bundle names, or all processors. */
   threads?: number;
 }
 
 /** What a request may ask for. */
 export interface Options {
-  /** Tokens of the answer at most. Default: 128. The context may have room for fewer. */
+  /** Tokens of the answer at most. Default: 128. The context may have room for fewer; Infinity fills it. */
   maxNewTokens?: number;
   /** A recipe of the bundle. Default: the bundle's own. */
   recipe?: string;

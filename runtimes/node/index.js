@@ -4,6 +4,9 @@ import { load } from "./library.js";
 import { openText } from "./text.js";
 
 const DEFAULT_LIBRARY = "libspecc.so.0";
+const MOST_THREADS = 4096;
+const MOST_TOKENS = 2 ** 31 - 1; // More than any context has, and a number that every call can carry.
+const CANCEL_AGAIN = 5; // Milliseconds. A request that waits for a thread forgets what was called before it began.
 
 /**
  * Opens a bundle. Its files are checked on another thread.
@@ -13,7 +16,9 @@ export async function open(bundle, { library, onnxruntime, threads = 0 } = {}) {
   checkText("bundle", bundle);
   checkText("onnxruntime", onnxruntime ?? "");
   checkText("library", library ?? "");
-  if (!Number.isInteger(threads) || threads < 0) throw new Error(`threads is ${threads}; give a whole number of 0 or more`);
+  if (!Number.isInteger(threads) || threads < 0 || threads > MOST_THREADS) {
+    throw new Error(`threads is ${shown(threads)}; give a whole number of 0 to ${MOST_THREADS}`);
+  }
   const loaded = await loadLibrary(library ?? process.env.SPECC_LIBRARY);
   return new Model(loaded, await loaded.openModel(bundle, onnxruntime ?? null, threads), bundle);
 }
@@ -24,7 +29,28 @@ export async function open(bundle, { library, onnxruntime, threads = 0 } = {}) {
  * @param {unknown} value
  */
 function checkText(name, value) {
-  if (typeof value !== "string" || value.includes("\0")) throw new Error(`${name} is ${JSON.stringify(value)}; give a text`);
+  if (typeof value !== "string" || value.includes("\0")) throw new Error(`${name} is ${shown(value)}; give a text`);
+}
+
+/**
+ * Returns the token ids of a prompt as libspecc reads them.
+ * @param {unknown} prompt
+ */
+function tokenIds(prompt) {
+  const isList = Array.isArray(prompt) || (ArrayBuffer.isView(prompt) && !(prompt instanceof DataView));
+  if (!isList) throw new Error(`the prompt is ${shown(prompt)}; give an array of token ids`);
+  const ids = Array.from(/** @type {ArrayLike<unknown>} */ (prompt));
+  const wrong = ids.find((id) => !(typeof id === "bigint" ? BigInt.asIntN(64, id) === id : Number.isSafeInteger(id)));
+  if (wrong !== undefined || ids.includes(undefined)) throw new Error(`the prompt has token ${shown(wrong)}; give whole numbers`);
+  return BigInt64Array.from(ids, (id) => BigInt(/** @type {number | bigint} */ (id)));
+}
+
+/**
+ * Returns a value as a message shows it.
+ * @param {unknown} value
+ */
+function shown(value) {
+  return typeof value === "string" ? JSON.stringify(value).slice(0, 60) : String(value).slice(0, 60);
 }
 
 /**
@@ -47,6 +73,8 @@ class Model {
   #sessions = new Set();
   /** @type {ReturnType<typeof openText> | undefined} */
   #text;
+  /** @type {Promise<void> | undefined} */
+  #closing;
   /** @type {any} */
   #handle;
   #library;
@@ -78,11 +106,15 @@ class Model {
     return (this.#text ??= openText(this.#bundle));
   }
 
-  async close() {
+  close() {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close() {
     const handle = this.#handle;
     this.#handle = null;
-    for (const session of this.#sessions) await session.close();
-    if (handle) this.#library.closeModel(handle);
+    await Promise.all([...this.#sessions].map((session) => session.close()));
+    await this.#library.closeModel(handle);
   }
 
   /** @param {Session} session */
@@ -94,6 +126,8 @@ class Model {
 class Session {
   /** @type {Promise<any> | null} */
   #request = null;
+  /** @type {Promise<void> | undefined} */
+  #closing;
   /** @type {any} */
   #handle;
   #library;
@@ -148,7 +182,7 @@ class Session {
       }
     } finally {
       wanted = false;
-      if (!ended) this.#library.cancel(this.#handle);
+      if (!ended) this.cancel();
       await request.catch(() => {});
     }
     return statistics(await request);
@@ -177,15 +211,24 @@ class Session {
   }
 
   cancel() {
-    if (this.#handle) this.#library.cancel(this.#handle);
+    const [handle, request] = [this.#handle, this.#request];
+    if (!handle || !request) return;
+    const cancel = () => this.#library.cancel(handle);
+    cancel();
+    const timer = setInterval(cancel, CANCEL_AGAIN);
+    const end = () => clearInterval(timer);
+    request.then(end, end);
   }
 
-  async close() {
-    const handle = this.#handle;
-    if (!handle) return;
+  close() {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close() {
     this.cancel();
+    const [handle, request] = [this.#handle, this.#request];
     this.#handle = null;
-    await this.#request?.catch(() => {});
+    await request?.catch(() => {});
     this.#library.closeSession(handle);
     this.#model.forget(this);
   }
@@ -200,12 +243,12 @@ class Session {
   #start(prompt, { maxNewTokens = 128, recipe } = {}, decode) {
     if (!this.#handle) throw new Error("the session is closed; open another one");
     if (this.#request) throw new Error("this session decodes another answer; wait for its end, or open another session");
-    if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
-      throw new Error(`maxNewTokens is ${maxNewTokens}; give a whole number of 1 or more`);
+    if (!(Number.isInteger(maxNewTokens) || maxNewTokens === Infinity) || maxNewTokens < 1) {
+      throw new Error(`maxNewTokens is ${shown(maxNewTokens)}; give a whole number of 1 or more`);
     }
     checkText("recipe", recipe ?? "");
-    const ids = BigInt64Array.from(prompt, (id) => BigInt(id));
-    const request = decode(this.#handle, ids, recipe ?? null, maxNewTokens).finally(() => (this.#request = null));
+    const most = Math.min(maxNewTokens, MOST_TOKENS);
+    const request = decode(this.#handle, tokenIds(prompt), recipe ?? null, most).finally(() => (this.#request = null));
     this.#request = request;
     return request;
   }

@@ -59,10 +59,12 @@ async function replay(bundle, json) {
   return diverged ? 1 : 0;
 }
 
-const [bundle, option] = process.argv.slice(2);
+const [bundle, ...options] = process.argv.slice(2);
 try {
-  if (!bundle) throw new Error("give a bundle: node replay.js BUNDLE [--json]");
-  process.exitCode = await replay(bundle, option === "--json");
+  if (!bundle || options.length > 1 || (options.length && options[0] !== "--json")) {
+    throw new Error("give a bundle: node replay.js BUNDLE [--json]");
+  }
+  process.exitCode = await replay(bundle, options.length > 0);
 } catch (error) {
   console.error(`specc-replay-node: error: ${/** @type {Error} */ (error).message.split("\n")[0]}`);
   process.exitCode = 2;

@@ -12,7 +12,7 @@ from typing import Any
 
 import libspecc
 import pytest
-from bad_bundles import KINDS
+from bad_bundles import KINDS, REMEDY
 from shell import copied, edit_golden
 
 from specc.exactness.golden import read_cases
@@ -66,7 +66,8 @@ def script(package: Path, environment: dict[str, str]) -> Script:
     def run(statements: str) -> Any:
         program = (
             'import { open } from "./index.js";\n'
-            f"const model = await open({json.dumps(str(FROZEN))}, {{ threads: 1 }});\n"
+            f"const folder = {json.dumps(str(FROZEN))};\n"
+            "const model = await open(folder, { threads: 1 });\n"
             f"const cases = {json.dumps([[case.prompt_ids, case.token_ids] for case in CASES])};\n"
             "const session = model.session();\n"
             "const refusal = async (work) => { try { await work(); } catch (e) { return e.message; } };\n"
@@ -113,6 +114,7 @@ def test_a_golden_output_that_differs_is_status_1(package: Path, environment: di
     [
         ("/nowhere", None, "cannot read /nowhere/manifest.json; name a bundle that specc compile wrote"),
         (None, None, "give a bundle: node replay.js BUNDLE [--json]"),
+        (f"{FROZEN} --jso", None, "give a bundle: node replay.js BUNDLE [--json]"),
         (str(FROZEN), "/nowhere/libspecc.so", "cannot load libspecc at /nowhere/libspecc.so ("),
     ],
 )
@@ -120,7 +122,7 @@ def test_what_cannot_be_used_is_one_line_and_status_2(
     folder: str | None, library: str | None, message: str, package: Path, environment: dict[str, str]
 ) -> None:
     variables = environment | ({"SPECC_LIBRARY": library} if library else {})
-    result = replay(package, variables, *([folder] if folder else []))
+    result = replay(package, variables, *(folder.split() if folder else []))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"specc-replay-node: error: {message}")
 
@@ -143,6 +145,7 @@ def test_a_bundle_that_cannot_be_used_is_one_line(
     damage(bundle)
     result = replay(package, environment, str(bundle))
     assert result.returncode == 2 and result.stderr.count("\n") == 1 and reason in result.stderr
+    assert REMEDY.search(result.stderr), result.stderr
 
 
 def test_an_answer_and_its_stream_agree_and_the_event_loop_goes_on(script: Script) -> None:
@@ -212,6 +215,77 @@ def test_bad_requests_are_one_line(script: Script) -> None:
         "threads is x; give a whole number of 0 or more",
     ]
     assert [message.startswith(start) for message, start in zip(result, beginnings, strict=True)] == [True] * 9, result
+
+
+def test_what_is_no_prompt_and_no_number_is_one_line(script: Script) -> None:
+    result = script("""
+        const lines = [];
+        const tokens = [1.5, "1", undefined, NaN, 2n ** 64n + 5n, 2 ** 60, -1].map((token) => [token]);
+        for (const prompt of [undefined, null, "1", 7, {}, ...tokens])
+            lines.push(await refusal(() => session.generate(prompt, { maxNewTokens: 1 })));
+        for (const maxNewTokens of [-1, 0.5, NaN, "4", null, -Infinity, 4n])
+            lines.push(await refusal(() => session.generate([1], { maxNewTokens })));
+        for (const threads of [4097, 2 ** 31, 2 ** 40, -1, 0.5])
+            lines.push(await refusal(() => open("x", { threads })));
+        return lines;
+    """)
+    prompts, counts, threads = result[:12], result[12:19], result[19:]
+    assert all(
+        line.startswith("the prompt is ") and line.endswith("give an array of token ids") for line in prompts[:5]
+    )
+    assert all(line.startswith("the prompt has token ") and "; " in line for line in prompts[5:])
+    assert all(line.startswith("maxNewTokens is ") and line.endswith("number of 1 or more") for line in counts)
+    assert all(line.endswith("; give a whole number of 0 to 4096") for line in threads)
+
+
+def test_more_tokens_than_the_context_has_fill_it_and_typed_arrays_are_prompts(script: Script) -> None:
+    result = script("""
+        const [prompt] = cases[0];
+        const lengths = [];
+        for (const maxNewTokens of [2 ** 31 - 1, 2 ** 31, 2 ** 53, 1e300, Infinity])
+            lengths.push((await session.generate(prompt, { maxNewTokens, recipe: "prompt-lookup" })).tokens.length);
+        const typed = await session.generate(Int32Array.from(prompt), { maxNewTokens: 4 });
+        const big = await session.generate(BigInt64Array.from(prompt, BigInt), { maxNewTokens: 4 });
+        return [lengths, typed.tokens, big.tokens];
+    """)
+    (length, *others), typed, big = result
+    assert others == [length] * 4 and length > 32
+    assert typed == big == CASES[0].token_ids[:4]
+
+
+def test_an_answer_that_waits_for_a_thread_is_cancelled_too(script: Script) -> None:
+    """Libuv has four threads, so the fifth answer waits."""
+    result = script("""
+        const [prompt] = cases[0];
+        const sessions = cases.concat(cases, cases).map(() => model.session());
+        const work = sessions.map((each) => each.generate(prompt, { maxNewTokens: 200, recipe: "plain" }));
+        for (const each of sessions) each.cancel();
+        const lengths = (await Promise.all(work)).map(({ tokens }) => tokens.length);
+        const again = await sessions[0].generate(prompt, { maxNewTokens: 32 });
+        return [lengths, again.tokens];
+    """)
+    whole = 200
+    assert all(length < whole for length in result[0]) and result[1] == CASES[0].token_ids
+
+
+def test_closing_twice_and_while_an_answer_is_decoded_waits_for_its_step(script: Script) -> None:
+    result = script("""
+        const [prompt] = cases[0];
+        const other = await open(folder, { threads: 1 });
+        const each = other.session();
+        const seen = [];
+        for await (const step of each.stream(prompt, { maxNewTokens: 200, recipe: "plain" })) {
+            seen.push(...step);
+            void each.close();
+        }
+        const answer = other.session().generate(prompt, { maxNewTokens: 200, recipe: "plain" });
+        await Promise.all([other.close(), other.close()]);
+        const { tokens } = await answer;
+        const closed = await refusal(() => other.session());
+        return [seen.length, tokens.length, closed];
+    """)
+    assert result[0] < 200 and result[1] < 200
+    assert result[2] == "the model is closed; open the bundle again"
 
 
 def test_text_is_that_of_the_tokens(script: Script) -> None:
