@@ -115,7 +115,7 @@ def written_whole(path: Path, overwrite: bool = False, mark: str = MANIFEST) -> 
     If the process is killed, the directory stays beside `path` until the next call for that `path` removes it.
 
     Args:
-        path: where the bundle will be.
+        path: where the bundle will be. If that is a symbolic link, it stays, and the bundle is where it leads.
         overwrite: replace a bundle that is there. Nothing but a bundle is ever replaced.
         mark: the file by which a directory is known as one that may be replaced.
 
@@ -123,6 +123,8 @@ def written_whole(path: Path, overwrite: bool = False, mark: str = MANIFEST) -> 
         BundleError: `path` exists and may not be replaced, its parent cannot be written, or another process writes
             `path` at this moment. `path` may also begin to exist while the block runs.
     """
+    if path.is_symlink():
+        path = path.resolve()
     _clear_away(path)
     if any(map(_is_in_use, _partials(path))):
         raise BundleError(f"another process writes {path} now; wait for it, or choose another output")

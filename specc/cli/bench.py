@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +27,7 @@ from specc.cli.arguments import (
     pairs,
     split_commas,
 )
+from specc.cli.output_file import check_file
 from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 from specc.runtime.errors import RecipeError
 
@@ -184,12 +184,7 @@ def _check_page(html: Path) -> None:
     """
     if find_spec("matplotlib") is None:
         raise RecipeError("--html draws with matplotlib, which is not installed; pip install specc-compiler[bench]")
-    if not html.absolute().parent.is_dir():
-        raise RecipeError(f"--html: there is no directory {html.parent}; make it")
-    if html.exists() and not html.is_file():
-        raise RecipeError(f"--html: {html} is not a file; name another one")
-    if not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
-        raise RecipeError(f"--html: {html} cannot be written; name another file")
+    check_file(html, "--html")
 
 
 def _note_problems(report: Report) -> None:

@@ -23,6 +23,7 @@ from specc.cli.arguments import (
     option,
     split_commas,
 )
+from specc.cli.output_file import check_file
 from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def command(
     from specc.exactness.replay import prove
     from specc.runtime.device import Device
 
+    if junit is not None:
+        check_file(junit, "--junit")
+
     with console.stages() as stage:
         proof = prove(
             bundle,
@@ -92,7 +96,7 @@ def command(
             exact,
             runtime,
         )
-    if junit:
+    if junit is not None:
         from specc.exactness.junit import write_report
 
         write_report(proof, junit)

@@ -13,7 +13,7 @@ import numpy as np
 
 from specc import prompts
 from specc.runtime.bundle import Bundle
-from specc.runtime.errors import BundleError, first_line
+from specc.runtime.errors import BundleError, CaptureError, first_line
 from specc.runtime.manifest import Manifest, ModelSpec
 from specc.runtime.manifest_checks import TOLERANCE
 from specc.runtime.sampling_defaults import PLAIN_GREEDY
@@ -173,6 +173,16 @@ def check_cases(cases: Sequence[Case], model: ModelSpec) -> None:
         else:
             continue
         raise BundleError(f"{FILE}, case {number}: {reason}; compile the bundle again")
+
+
+def check_reference(reference: str | None) -> None:
+    """Refuse a reference without a name, such as that of a variable that is not set: the test would prove less.
+
+    Raises:
+        CaptureError: it is empty.
+    """
+    if reference is not None and not reference.strip():
+        raise CaptureError("the reference has no name; name a model directory or a hub id, or leave out --reference")
 
 
 def check_gaps(cases: Sequence[Case], tolerance: float, name: str) -> None:

@@ -59,6 +59,7 @@ def add_cases(
     Raises:
         SpeccError: the bundle, the prompts or the reference cannot be used, or a prompt is a case already.
     """
+    golden.check_reference(reference)
     texts = golden.read_prompts(prompts_file)
     bundle = open_bundle(path, allow_native_code)
     cases, model = golden.checked_cases(bundle), bundle.manifest.model
@@ -66,6 +67,8 @@ def add_cases(
     encoded = [(text, session.text.encode(text)) for text in texts]
     present = {tuple(case.prompt_ids) for case in cases}
     for text, ids in encoded:
+        if not ids:
+            raise PromptError(f"{prompts_file}: the prompt {text[:40]!r} has no tokens; leave it out")
         if tuple(ids) in present:
             raise PromptError(f"{prompts_file}: the bundle has the prompt {text[:40]!r} already; leave it out")
         if len(ids) + tokens > model.context:
@@ -74,7 +77,7 @@ def add_cases(
                 f"of {model.context}; give a shorter prompt, or a smaller --golden-tokens"
             )
         present.add(tuple(ids))
-    if reference:
+    if reference is not None:
         from specc.exactness.reference import decode_with
 
         added = decode_with(reference, model, encoded, tokens, advance)
@@ -83,8 +86,25 @@ def add_cases(
         for number, (text, ids) in enumerate(encoded):
             advance(number, len(encoded))
             added.append(decode_plainly(session, text, ids, tokens, model.eos_token_ids))
+    _check_added(added, golden.implied_tolerance(bundle.manifest), prompts_file)
     _rewrite(bundle, [*cases, *added])
     return open_bundle(path, allow_native_code)
+
+
+def _check_added(cases: Sequence[Case], tolerance: float, prompts_file: Path) -> None:
+    """Refuse cases with which the bundle could not be tested any more.
+
+    Raises:
+        PromptError: nearly any answer to a prompt would pass.
+    """
+    for case in cases:
+        try:
+            golden.check_gaps([case], tolerance, golden.FILE)
+        except BundleError as e:
+            raise PromptError(
+                f"{prompts_file}: after the prompt {case.prompt[:40]!r} more than half of {len(case.token_ids)} tokens "
+                f"are near-ties, closer than {tolerance:g}; leave it out, or give a larger --golden-tokens"
+            ) from e
 
 
 def compare_files(first: Path, second: Path, tolerance: float) -> Difference:

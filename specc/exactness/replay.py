@@ -148,7 +148,7 @@ class Proof:
     @property
     def golden_counts(self) -> Counts | None:
         """How the golden file compares with the reference; None without a reference."""
-        return Counts.of(self.golden) if self.reference else None
+        return Counts.of(self.golden) if self.reference is not None else None
 
     def rows(self) -> list[RecipeRow]:
         """Return a row for each recipe, in the order of the replays."""
@@ -245,6 +245,7 @@ def prove(
     manifest = bundle.manifest
     limit = golden.implied_tolerance(manifest) if tolerance is None else tolerance
     check_tolerance(manifest, limit, "the tolerance")
+    golden.check_reference(reference)
     own = runtime == other_runtime.PYTHON
     if not own:
         other_runtime.find_program(runtime)  # The rest takes long.
@@ -259,7 +260,7 @@ def prove(
     if content:
         sample = perplexity.from_text(content.name, session.text.encode(content.content), manifest.model.context)
     original = perplexity.original(bundle, sample)
-    if reference:
+    if reference is not None:
         from specc.exactness.reference import recompute
 
         stage(f"decode the golden prompts with {reference}", 0, 1)
@@ -274,7 +275,7 @@ def prove(
         exact=exact,
         runtime=runtime,
         reference=reference,
-        golden=_compare(golden_cases, cases, limit) if reference else [],
+        golden=_compare(golden_cases, cases, limit) if reference is not None else [],
         perplexity=_measure(session, sample, original, stage) if sample.tokens and own else None,
     )
 

@@ -88,6 +88,16 @@ def test_a_compile_that_fails_leaves_nothing_and_keeps_the_old_bundle(path: Path
     assert beside(path) == ["demo.specc"]
 
 
+def test_a_bundle_is_replaced_where_a_link_leads_and_the_link_stays(path: Path) -> None:
+    link = path.with_name("link.specc")
+    link.symlink_to(path)
+    before = weights(path)
+    with written_whole(link, overwrite=True) as partial:
+        fill(partial)
+    assert link.is_symlink() and weights(link) == weights(path) == before
+    assert beside(path) == ["demo.specc", "link.specc"]
+
+
 def test_a_rename_that_fails_brings_the_old_bundle_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.rename
 

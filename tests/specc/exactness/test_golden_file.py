@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from shell import copied, edit_golden, specc
 
-from specc.exactness import golden
+from specc.exactness import golden, golden_file
 from specc.exactness.golden import Verdict
 from specc.exactness.golden_file import add_cases, compare_files
 from specc.exactness.replay import prove
 from specc.runtime.bundle import open_bundle
-from specc.runtime.errors import BundleError, PromptError
+from specc.runtime.errors import BundleError, CaptureError, PromptError
 
 FROZEN = Path(__file__).parents[2] / "bundles" / "schema-2"
 TOLERANCE = 1e-3
@@ -54,6 +54,30 @@ def test_a_prompt_that_is_a_case_already_is_refused_and_nothing_changes(tmp_path
     with pytest.raises(PromptError, match="already; leave it out"):
         add_cases(bundle, prompts_file(tmp_path, "new", "new"), tokens=2)
     assert (bundle / "manifest.json").read_bytes() == (FROZEN / "manifest.json").read_bytes()
+
+
+def test_cases_that_any_answer_would_pass_are_refused_and_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = copied(FROZEN, tmp_path)
+    case = golden.Case("two words", [1, 2], [3, 4, 5], [0.0, 0.0, 0.5])
+    monkeypatch.setattr(golden_file, "decode_plainly", lambda *_: case)
+    with pytest.raises(PromptError, match=r"'two words' more than half of 3 tokens are near-ties.*; leave it out"):
+        add_cases(bundle, prompts_file(tmp_path, "two words"), tokens=3)
+    assert (bundle / "manifest.json").read_bytes() == (FROZEN / "manifest.json").read_bytes()
+
+
+def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
+    bundle, link = copied(FROZEN, tmp_path), tmp_path / "link.specc"
+    link.symlink_to(bundle)
+    add_cases(link, prompts_file(tmp_path, "two words"), tokens=2)
+    assert link.is_symlink() and len(golden.read_cases(bundle / golden.FILE)) == 5
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_reference_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match="the reference has no name; name a model directory"):
+        add_cases(FROZEN, prompts_file(tmp_path, "two words"), tokens=2, reference="")
 
 
 def test_cases_that_exceed_the_context_are_refused(tmp_path: Path) -> None:
