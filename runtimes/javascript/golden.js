@@ -69,18 +69,18 @@ function faultOf(golden, number, { context, vocab_size }, tolerance) {
 
 /**
  * Returns a line of specc test --runtime for each recipe that a runtime leaves out.
- * @param {{ name: string, drafter: string, drafter_version?: number, acceptance?: string, acceptance_version?: number }[]} recipes
- *   those of a manifest.
+ * @param {Partial<import("./bundle.js").Recipe>[]} recipes those of a manifest.
  * @param {string[]} names those that the runtime has.
  * @param {string} runtime
  */
 export function leftOut(recipes, names, runtime) {
   return recipes
-    .filter(({ name }) => !names.includes(name))
-    .map(({ name, drafter, drafter_version = 1, acceptance = "match", acceptance_version = 1 }) => ({
-      recipe: name,
-      left_out: `${runtime} lacks drafter ${drafter}, version ${drafter_version}, with rule ${acceptance}, version ${acceptance_version}`,
-    }));
+    .filter(({ name = "" }) => !names.includes(name))
+    .map(({ name = "", drafter, drafter_version = 1, acceptance = "match", acceptance_version = 1, parameters = {} }) => {
+      const values = Object.keys(parameters).join(", ");
+      const kind = `drafter ${drafter}, version ${drafter_version}, with rule ${acceptance}, version ${acceptance_version}`;
+      return { recipe: name, left_out: `${runtime} lacks ${kind}${values && `, and parameters ${values}`}` };
+    });
 }
 
 /**

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 FROZEN = ROOT / "tests" / "bundles" / "schema-3"
 OLD = ROOT / "tests" / "bundles" / "schema-2"
 CASES = read_cases(FROZEN / "golden.jsonl")
+RIGHT = {"num_speculative_tokens": 3, "assistant_confidence_threshold": 0.0}
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("libspecc")]
 
 
@@ -144,6 +145,21 @@ def test_a_version_of_a_drafter_that_it_lacks_is_another_drafter(tmp_path: Path)
 
     opened = Model(edit_manifest(copied(FROZEN, tmp_path), renew))
     assert "prompt-lookup" not in opened.recipes() and "layer-skip" in opened.recipes()
+    opened.close()
+
+
+def test_a_parameter_that_it_lacks_is_another_drafter_unless_its_value_changes_nothing(tmp_path: Path) -> None:
+    for parameters in ({"novelty": 1}, {"rejection_threshold": 0.5}, {"margin_threshold": 0.1}):
+        bundle = edit_manifest(
+            copied(FROZEN, tmp_path / next(iter(parameters))),
+            lambda m, values=parameters: [r["parameters"].update(values) for r in m["recipes"][1:]],  # type: ignore[misc]
+        )
+        opened = Model(bundle)
+        assert opened.recipes() == ["plain"]
+        opened.close()
+    neutral = {"rejection_threshold": 1.0, "num_assistant_tokens_schedule": "constant"}
+    opened = Model(edit_manifest(bundle, lambda m: [r.update(parameters=RIGHT | neutral) for r in m["recipes"][2:3]]))
+    assert opened.recipes() == ["plain", "layer-skip"]
     opened.close()
 
 
@@ -431,9 +447,11 @@ def test_specc_test_runs_it() -> None:
     proof = prove(FROZEN, runtime=str(libspecc.built() / "specc-replay"))
     assert proof.passed and len(proof.replayed) == len(RECIPES) * len(CASES)
     others = {recipe.name for recipe in proof.bundle.manifest.recipes} - set(RECIPES)
-    assert proof.left_out == {
-        name: f"libspecc lacks drafter {name}, version 1, with rule match, version 1" for name in others
-    }
+    assert proof.left_out.keys() == others
+    assert proof.left_out["lookahead"] == (
+        "libspecc lacks drafter lookahead, version 1, with rule match, version 1, "
+        "and parameters max_candidates, ngram_size, window_size"
+    )
     assert {row.recipe: row.mean_acceptance_length > 1 for row in proof.rows()}["prompt-lookup"]
 
 

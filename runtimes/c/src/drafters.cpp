@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "error.h"
 #include "heads.h"
@@ -172,23 +173,47 @@ std::unique_ptr<Drafter> WithEngines(const Recipe& recipe, const Context& contex
   return std::make_unique<T>(recipe, context);
 }
 
-const std::map<std::string, Maker>& Makers() {
-  static const std::map<std::string, Maker> makers = {
-      {"plain", [](const Recipe&, const Context&) -> std::unique_ptr<Drafter> { return std::make_unique<Plain>(); }},
-      {"prompt-lookup", FromText<PromptLookup>},
-      {"recycled-lookup", FromText<RecycledLookup>},
-      {"token-recycling", FromText<TokenRecycling>},
-      {"layer-skip", WithEngines<LayerSkip>},
-      {"cascade", WithEngines<Cascade>},
-      {"early-exit", MakeStaticTree},
-      {"static-tree", MakeStaticTree},
-      {"dynamic-tree", MakeDynamicTree},
-      {"eagle", MakeEagle},
-      {"eagle-tree", MakeEagleTree},
-      {"eagle-lookup", MakeEagleLookup},
-      {"medusa", MakeMedusa},
+// A drafter that the library has, and the parameters that its algorithm has.
+struct Kind {
+  Maker make;
+  std::set<std::string> parameters;
+};
+
+const std::map<std::string, Kind>& Kinds() {
+  const auto plain = [](const Recipe&, const Context&) -> std::unique_ptr<Drafter> { return std::make_unique<Plain>(); };
+  static const std::set<std::string> lookup = {"prompt_lookup_num_tokens", "max_matching_ngram_size"};
+  static const std::set<std::string> chain = {"num_speculative_tokens", "assistant_confidence_threshold"};
+  static const std::map<std::string, Kind> kinds = {
+      {"plain", {plain, {}}},
+      {"prompt-lookup", {FromText<PromptLookup>, lookup}},
+      {"recycled-lookup", {FromText<RecycledLookup>, lookup}},
+      {"token-recycling", {FromText<TokenRecycling>, {"tree", "vocab_size"}}},
+      {"layer-skip", {WithEngines<LayerSkip>, chain}},
+      {"cascade",
+       {WithEngines<Cascade>,
+        {"num_speculative_tokens", "assistant_confidence_threshold", "prompt_lookup_num_tokens", "max_matching_ngram_size",
+         "min_matching_ngram_size"}}},
+      {"early-exit", {MakeStaticTree, {"tree"}}},
+      {"static-tree", {MakeStaticTree, {"tree"}}},
+      {"dynamic-tree", {MakeDynamicTree, {"num_speculative_tokens", "max_depth"}}},
+      {"eagle", {MakeEagle, chain}},
+      {"eagle-tree", {MakeEagleTree, {"num_speculative_tokens", "max_depth", "step_costs"}}},
+      {"eagle-lookup", {MakeEagleLookup, {"num_speculative_tokens", "max_depth", "step_costs", "match_rates"}}},
+      {"medusa", {MakeMedusa, {"tree"}}},
   };
-  return makers;
+  return kinds;
+}
+
+// Whether a parameter that an algorithm lacks has the value that changes nothing.
+bool IsNeutral(const std::string& name, const nlohmann::json& value) {
+  static const std::map<std::string, nlohmann::json> neutral = {{"num_assistant_tokens_schedule", "constant"},
+                                                               {"target_acceptance_rate", 0},
+                                                               {"rejection_threshold", 1},
+                                                               {"acceptance_head", ""},
+                                                               {"fallback_threshold", 0},
+                                                               {"margin_threshold", 0}};
+  const auto found = neutral.find(name);
+  return found != neutral.end() && found->second == value;
 }
 
 }  // namespace
@@ -206,13 +231,21 @@ Engine& Context::EngineOf(const Recipe& recipe, const std::string& name) const {
 }
 
 std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const Context& context) {
-  return Makers().at(recipe.drafter)(recipe, context);
+  return Kinds().at(recipe.drafter).make(recipe, context);
 }
 
-// The library has version 1 of each algorithm.
-bool Knows(const Recipe& recipe) {
-  return Makers().count(recipe.drafter) && recipe.acceptance == "match" && recipe.drafter_version == 1 &&
-         recipe.acceptance_version == 1;
+std::string Lack(const Recipe& recipe) {
+  const auto kind = Kinds().find(recipe.drafter);
+  if (kind == Kinds().end() || recipe.drafter_version != 1) {
+    return "drafter " + recipe.drafter + ", version " + std::to_string(recipe.drafter_version);
+  }
+  if (recipe.acceptance != "match" || recipe.acceptance_version != 1) {
+    return "rule " + recipe.acceptance + ", version " + std::to_string(recipe.acceptance_version);
+  }
+  for (const auto& [name, value] : recipe.parameters.items()) {
+    if (!kind->second.parameters.count(name) && !IsNeutral(name, value)) return "parameter " + name + " of drafter " + recipe.drafter;
+  }
+  return "";
 }
 
 }  // namespace specc

@@ -47,7 +47,9 @@ struct Context {
 // Makes the drafter of a recipe that this library has.
 std::unique_ptr<Drafter> MakeDrafter(const Recipe& recipe, const Context& context);
 
-// Whether this library has the drafter and the acceptance rule of a recipe.
-bool Knows(const Recipe& recipe);
+// What this library lacks of a recipe: its drafter, its acceptance rule or a parameter; empty if it has all. It has version 1 of
+// each algorithm.
+std::string Lack(const Recipe& recipe);
+inline bool Knows(const Recipe& recipe) { return Lack(recipe).empty(); }
 
 }  // namespace specc

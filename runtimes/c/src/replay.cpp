@@ -97,8 +97,14 @@ std::vector<std::pair<std::string, std::string>> LeftOut(const nlohmann::json& m
   for (const auto& recipe : manifest.at("recipes")) {
     const std::string name = recipe.at("name"), drafter = recipe.at("drafter"), rule = recipe.value("acceptance", "match");
     if (names.count(name)) continue;
-    recipes.emplace_back(name, "libspecc lacks drafter " + drafter + ", version " + std::to_string(recipe.value("drafter_version", 1)) +
-                                   ", with rule " + rule + ", version " + std::to_string(recipe.value("acceptance_version", 1)));
+    std::string reason = "libspecc lacks drafter " + drafter + ", version " + std::to_string(recipe.value("drafter_version", 1)) +
+                         ", with rule " + rule + ", version " + std::to_string(recipe.value("acceptance_version", 1));
+    const nlohmann::json parameters = recipe.value("parameters", nlohmann::json::object());
+    std::string names_of_parameters;
+    for (const auto& [parameter, value] : parameters.items()) {
+      names_of_parameters += (names_of_parameters.empty() ? ", and parameters " : ", ") + parameter;
+    }
+    recipes.emplace_back(name, reason + names_of_parameters);
   }
   return recipes;
 }
