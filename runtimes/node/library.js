@@ -26,6 +26,11 @@ koffi.struct("specc_stats", {
 });
 const OnTokens = koffi.pointer(koffi.proto("int specc_on_tokens(void *user, const void *tokens, size_t count)"));
 
+const MOST_CALLS = 64; // koffi refuses more than 256 at once, and most of them would wait for a thread anyway.
+let running = 0;
+/** @type {((value: unknown) => void)[]} */
+const waiting = [];
+
 /** @typedef {ReturnType<typeof load>} Library */
 
 /**
@@ -148,12 +153,19 @@ function decoded(address, count) {
  * @param {unknown[]} values
  * @returns {Promise<number>} what it returns.
  */
-function asynchronous(call, ...values) {
-  return new Promise((resolve, reject) => {
-    call.async(...values, (/** @type {Error | null} */ error, /** @type {number} */ status) =>
-      error ? reject(error) : resolve(status),
-    );
-  });
+async function asynchronous(call, ...values) {
+  while (running >= MOST_CALLS) await new Promise((resolve) => waiting.push(resolve));
+  running++;
+  try {
+    return await new Promise((resolve, reject) => {
+      call.async(...values, (/** @type {Error | null} */ error, /** @type {number} */ status) =>
+        error ? reject(error) : resolve(status),
+      );
+    });
+  } finally {
+    running--;
+    waiting.shift()?.(undefined);
+  }
 }
 
 /**

@@ -187,6 +187,15 @@ def test_sessions_decode_at_once(script: Script) -> None:
     assert result == [case.token_ids for case in CASES]
 
 
+def test_more_answers_at_once_than_calls_may_run_wait_for_each_other(script: Script) -> None:
+    result = script("""
+        const sessions = Array.from({ length: 600 }, () => model.session());
+        const work = sessions.map((each, i) => each.generate(cases[i % 4][0], { maxNewTokens: 2, recipe: "plain" }));
+        return (await Promise.all(work)).map((answer) => answer.tokens);
+    """)
+    assert result == [CASES[number % 4].token_ids[:2] for number in range(600)]
+
+
 def test_bad_requests_are_one_line(script: Script) -> None:
     result = script("""
         const slow = session.generate(cases[0][0], { maxNewTokens: 64, recipe: "plain" });
