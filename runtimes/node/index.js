@@ -12,7 +12,8 @@ const CANCEL_AGAIN = 5; // Milliseconds. A request that waits for a thread forge
  * Opens a bundle. Its files are checked on another thread.
  * @type {typeof import("./index.d.ts").open}
  */
-export async function open(bundle, { library, onnxruntime, threads = 0 } = {}) {
+export async function open(bundle, options) {
+  const { library, onnxruntime, threads = 0 } = options ?? {};
   checkText("bundle", bundle);
   checkText("onnxruntime", onnxruntime ?? "");
   checkText("library", library ?? "");
@@ -29,7 +30,7 @@ export async function open(bundle, { library, onnxruntime, threads = 0 } = {}) {
  * @param {unknown} value
  */
 function checkText(name, value) {
-  if (typeof value !== "string" || value.includes("\0")) throw new Error(`${name} is ${shown(value)}; give a text`);
+  if (typeof value !== "string" || (name !== "the prompt" && value.includes("\0"))) throw new Error(`${name} is ${shown(value)}; give a text`);
 }
 
 /**
@@ -194,6 +195,7 @@ class Session {
    * @returns {AsyncGenerator<string, import("./index.d.ts").Stats, void>}
    */
   async *streamText(prompt, options) {
+    checkText("the prompt", prompt);
     const text = await this.#model.text();
     const ids = text.encode(prompt);
     const writer = text.stream(ids);
@@ -240,7 +242,8 @@ class Session {
    * @param {(session: unknown, prompt: BigInt64Array, recipe: string | null, maxNewTokens: number) => Promise<T>} decode
    * @returns {Promise<T>}
    */
-  #start(prompt, { maxNewTokens = 128, recipe } = {}, decode) {
+  #start(prompt, options, decode) {
+    const { maxNewTokens = 128, recipe } = options ?? {};
     if (!this.#handle) throw new Error("the session is closed; open another one");
     if (this.#request) throw new Error("this session decodes another answer; wait for its end, or open another session");
     if (!(Number.isInteger(maxNewTokens) || maxNewTokens === Infinity) || maxNewTokens < 1) {

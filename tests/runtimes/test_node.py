@@ -236,8 +236,13 @@ def test_what_is_no_prompt_and_no_number_is_one_line(script: Script) -> None:
             lines.push(await refusal(() => session.generate([1], { maxNewTokens })));
         for (const threads of [4097, 2 ** 31, 2 ** 40, -1, 0.5])
             lines.push(await refusal(() => open("x", { threads })));
-        return lines;
+        for (const text of [7, undefined])
+            lines.push(await refusal(() => session.streamText(text).next()));
+        const answer = await session.generate(cases[0][0], null);
+        return [...lines, answer.tokens.length];
     """)
+    assert result.pop() == 128
+    assert [result.pop(), result.pop()] == ["the prompt is undefined; give a text", "the prompt is 7; give a text"]
     prompts, counts, threads = result[:12], result[12:19], result[19:]
     assert all(
         line.startswith("the prompt is ") and line.endswith("give an array of token ids") for line in prompts[:5]

@@ -13,6 +13,7 @@ import pytest
 from shell import copied
 
 from specc.exactness.golden import read_cases
+from specc.runtime.bundle import open_bundle
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ROOT / "runtimes"
@@ -56,7 +57,11 @@ def run(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_golden_outputs_are_identical_by_every_recipe(package: Path) -> None:
     result = run(package, "replay.js", str(FROZEN), "--json")
     assert result.returncode == 0, result.stderr
-    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    answers = [line for line in lines if "left_out" not in line]
+    others = {line["recipe"] for line in lines if "left_out" in line}
+    assert lines[: len(others)] == [line for line in lines if "left_out" in line]
+    assert others == {recipe.name for recipe in open_bundle(FROZEN).manifest.recipes} - set(RECIPES)
     assert [(answer["recipe"], answer["case"]) for answer in answers] == [(r, i) for r in RECIPES for i in range(4)]
     assert all(answer["token_ids"] == CASES[answer["case"]].token_ids for answer in answers)
 
@@ -78,9 +83,12 @@ def test_streams_end_when_the_loop_is_left_and_the_event_loop_goes_on(package: P
         clearInterval(timer);
         const pieces = [];
         for await (const piece of session.streamText("def wrap(", {{ maxNewTokens: 8 }})) pieces.push(piece);
+        const work = session.generate(prompt, {{ maxNewTokens: 200, recipe: "lookahead" }});
+        session.cancel();
+        const cancelled = (await work).stats;
         const refusal = await session.generate([], {{}}).catch((error) => error.message);
         await model.close();
-        console.log(JSON.stringify({{ runtime: model.runtime, first, tokens, stats, turns, pieces, refusal }}));
+        console.log(JSON.stringify({{ runtime: model.runtime, first, tokens, stats, turns, pieces, cancelled, refusal }}));
     """
     result = run(package, "--input-type=module", "--eval", program)
     assert result.returncode == 0, result.stderr
@@ -89,6 +97,9 @@ def test_streams_end_when_the_loop_is_left_and_the_event_loop_goes_on(package: P
     assert values["first"] == CASES[0].token_ids[:3] and values["tokens"] == CASES[0].token_ids
     assert values["stats"]["recipe"] == "prompt-lookup" and values["stats"]["newTokens"] == len(CASES[0].token_ids)
     assert values["turns"] > 0 and len(values["pieces"]) > 1
+    cancelled = values["cancelled"]
+    assert 1 <= cancelled["newTokens"] < 200 and cancelled["recipe"] in RECIPES
+    assert all(value is not None for value in cancelled.values()), "no number is missing"
     assert values["refusal"].startswith("the prompt has 0 tokens; give 1 to ")
 
 
