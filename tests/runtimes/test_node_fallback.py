@@ -88,7 +88,8 @@ def test_streams_end_when_the_loop_is_left_and_the_event_loop_goes_on(package: P
         const cancelled = (await work).stats;
         const refusal = await session.generate([], {{}}).catch((error) => error.message);
         await model.close();
-        console.log(JSON.stringify({{ runtime: model.runtime, first, tokens, stats, turns, pieces, cancelled, refusal }}));
+        const {{ runtime }} = model;
+        console.log(JSON.stringify({{ runtime, first, tokens, stats, turns, pieces, cancelled, refusal }}));
     """
     result = run(package, "--input-type=module", "--eval", program)
     assert result.returncode == 0, result.stderr
