@@ -49,7 +49,7 @@ EXACT = (
     "Decode each recipe at one width, and demand the tokens of plain decoding at that width. Recipes that verify trees "
     "are left out."
 )
-RUNTIME = "What decodes: python, c, node, web, or a program that answers. Another runtime replays the recipes it has."
+RUNTIME = "What decodes: python, c, node, web, or a program that answers. The recipes that another one lacks are named."
 JUNIT = "Write a JUnit report to this file, too: a suite for each recipe, a test for each golden case."
 TOLERANCE = "A divergence is a near-tie if the gap of the logits is below this. Default: the bundle's tolerance."
 
