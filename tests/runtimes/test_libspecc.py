@@ -341,10 +341,10 @@ def test_a_session_that_its_own_callback_closes_lives_until_the_answer_has_ended
 
 
 def test_closing_a_session_ends_the_answer_of_another_thread_and_waits_for_it(frozen: Model) -> None:
-    session, begun = Session(frozen), threading.Event()
+    session, first_step = Session(frozen), threading.Event()
 
     def take(tokens: list[int]) -> bool:
-        begun.set()
+        first_step.set()
         return True
 
     answers: list[list[int]] = []
@@ -352,7 +352,7 @@ def test_closing_a_session_ends_the_answer_of_another_thread_and_waits_for_it(fr
         target=lambda: answers.append(session.generate(CASES[0].prompt_ids, 200, "plain", take)[0])
     )
     thread.start()
-    begun.wait()
+    first_step.wait()
     session.close()
     thread.join()
     assert 1 <= len(answers[0]) <= 200
