@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "specc train HuggingFaceTB/SmolLM2-135M-Instruct --recipe eagle3 -o head",
     "specc train ./model --recipe eagle3 -o head --data prompts.jsonl --minutes 30",
+    "specc train ./model --recipe eagle3 --head head -o better --seed 1 --minutes 30",
     "specc train ./model --recipe medusa -o head --data book.txt --data code.py",
     "specc train ./model --recipe eagle3 -o head --costs model.specc --json",
     "specc train ./model --recipe draft-model -o small --draft-layers 3",
@@ -30,6 +31,10 @@ RECIPE = (
     "them all."
 )
 OUTPUT = "The directory of the head, or of the draft model, to write."
+HEAD = (
+    "A head of 'specc train' to begin with, of the same model and recipe. It keeps its vocabulary. Default: begin in "
+    "closed form."
+)
 LAYERS = "The number of layers of a draft model that is cut from the model. It is as wide as the model."
 ASSISTANT = (
     "A draft model with the model's tokenizer: the one to begin with, in place of one that is cut from the model; or "
@@ -93,6 +98,7 @@ def command(
     learning_rate: Annotated[float, option("R", RATE, min=1e-9, rich_help_panel="Training")] = 8e-4,
     seed: Annotated[int, option("S", SEED, min=0, rich_help_panel="Training")] = 0,
     draft_vocab_size: Annotated[int, option("N", VOCABULARY, min=8, rich_help_panel="Head")] = 8192,
+    head: Annotated[OptionalPath, option("DIR", HEAD, rich_help_panel="Head")] = None,
     draft_layers: Annotated[int, option("N", LAYERS, min=1, rich_help_panel="Draft model")] = 2,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Draft model")] = None,
     divergence: Annotated[str, option("NAME", DIVERGENCE, rich_help_panel="Draft model")] = "forward-kl",
@@ -116,11 +122,16 @@ def command(
         raise typer.BadParameter(f"numbers are not stored in {bits} bits; give 8 or 16", param_hint="--bits")
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
+        from specc.training.courses import COURSES
         from specc.training.job import DraftChoice, Options
         from specc.training.jobs import training_of
         from specc.training.record import RecordingOptions
         from specc.training.trainer import TrainerOptions
 
+    if head is not None and recipe not in COURSES:
+        raise typer.BadParameter(
+            f"the training of {recipe} begins with no head; leave the option out", param_hint="--head"
+        )
     train = training_of(recipe)
     with console.stages() as stage:
         card = train(
@@ -146,6 +157,7 @@ def command(
                 ),
                 draft_vocab_size=draft_vocab_size,
                 bits=bits,
+                head=head,
                 costs=measured,
                 overwrite=overwrite,
                 command=context.obj or "",

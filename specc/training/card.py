@@ -39,6 +39,7 @@ class Card(TrainingCard):
         machine: where it was trained.
         seed: of everything random.
         torch: the version of torch.
+        origin: the name of the head with which the training began; empty for a closed form.
     """
 
     kind: ClassVar[str] = "head"
@@ -66,6 +67,7 @@ class Card(TrainingCard):
     machine: Machine
     seed: int
     torch: str
+    origin: str = ""
 
     def summary(self, output: str) -> dict[str, str]:
         """Return what a user reads after the training, by title."""
@@ -100,6 +102,7 @@ A head that drafts for {self.model}. It was trained by `specc train`, and it is 
 - Text: {self.recorded_tokens:,} tokens, prompts and answers of the model. Prompts: {prompts}
 - Training: {self.updates} updates, {self.trained_tokens:,} tokens ({self.epochs:.1f} epochs), seed {self.seed}
 - Time: {self.minutes:.0f} minutes for the updates, without the recording, on {self._where()}
+- Begun with: {f"the head {self.origin}" if self.origin else "a closed form"}
 - Last losses at depths 1, 2, …: {", ".join(f"{loss:.2f}" for loss in self.losses) or "none"} nats
 - Vocabulary: {self.coverage:.1%} of the text
 

@@ -15,12 +15,13 @@ import torch
 from transformers import PreTrainedModel
 
 from specc import machine
-from specc.heads import Head, HeadConfig, build_head, load_head, save_head
+from specc.heads import Head, load_head, save_head
 from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
 from specc.runtime.json_codec import to_json
 from specc.training.acceptance import ranks, summary
+from specc.training.beginning import begin_anew, begin_with, fingerprint
 from specc.training.card import Card
 from specc.training.checkpoint import Progress
 from specc.training.course import Course
@@ -35,7 +36,6 @@ from specc.training.self_prompts import self_prompts
 from specc.training.shards import Recording, read_shard
 from specc.training.teacher import Teacher, teacher_of
 from specc.training.trainer import Sight, Trainer, TrainerOptions
-from specc.training.vocabulary import choose_vocabulary
 
 DEPTHS = 6  # that the last evaluation measures
 SHORT = 8  # tokens; a shorter recording teaches nothing
@@ -81,6 +81,7 @@ class Options:
         draft: what only the training of a draft model asks for.
         draft_vocab_size: tokens that the head knows.
         bits: 16 or 8 bits for each number of a matrix.
+        head: a head to begin with; None begins in closed form.
         costs: the cost of a step by its slots, as a multiple of a decode; empty if unknown.
         overwrite: whether a head that is there is replaced.
         command: the command line, for the card.
@@ -99,6 +100,7 @@ class Options:
     draft: DraftChoice = field(default_factory=DraftChoice)
     draft_vocab_size: int = 8192
     bits: int = 16
+    head: Path | None = None
     costs: Mapping[int, float] = field(default_factory=dict)
     overwrite: bool = False
     command: str = ""
@@ -129,7 +131,7 @@ def train(options: Options) -> Card:
     with same_random_numbers(options.trainer.seed):
         options.stage("load the model", 0, 1)
         course, teacher, parameters, recordings, held_out = _recorded(options, course_of(options.recipe))
-        head, coverage = _fresh_head(options, course, teacher, recordings)
+        head, coverage = _begin(options, course, teacher, recordings)
         progress = _train(options, course, teacher, head, recordings, held_out)
         options.stage("measure the head", 0, 1)
         stored = _as_stored(head, options, teacher)
@@ -160,6 +162,7 @@ def train(options: Options) -> Card:
             machine=machine.describe(),
             seed=options.trainer.seed,
             torch=torch.__version__,
+            origin="" if options.head is None else options.head.resolve().name,
         )
     save_head(head, options.output, card.texts(options.output.name), options.bits)
     return card
@@ -251,26 +254,13 @@ def ends_of(model: PreTrainedModel) -> list[int]:
     return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [ends]
 
 
-def _fresh_head(options: Options, course: Course, teacher: Teacher, recordings: list[Recording]) -> tuple[Head, float]:
-    """Build a head that starts from the model. Return the share of the text that its vocabulary has, too."""
-    target = teacher.target
-    size = target.vocab_size if course.in_model is not None else min(options.draft_vocab_size, target.vocab_size)
-    vocabulary, coverage = choose_vocabulary((text.tokens for text in recordings), size, target.vocab_size)
-    head = build_head(
-        HeadConfig(
-            architecture=course.architecture,
-            target=target,
-            taps=course.taps(target.layers),
-            draft_vocab_size=size,
-            settings=course.settings(teacher.config),
-        )
-    )
-    if head.vocabulary is not None:
-        head.vocabulary.copy_(vocabulary)
-    head.attach(teacher.embedding, teacher.product)
+def _begin(options: Options, course: Course, teacher: Teacher, recordings: list[Recording]) -> tuple[Head, float]:
+    """Return the head to train, and the share of the text that its vocabulary has."""
+    if options.head is not None:
+        options.stage("load the head", 0, 1)
+        return begin_with(options.head, course, teacher, recordings)
     options.stage("start in closed form", 0, 1)
-    course.start(head, teacher, recordings)
-    return head, coverage
+    return begin_anew(course, teacher, recordings, options.draft_vocab_size)
 
 
 def _train(
@@ -288,6 +278,7 @@ def _train(
     settings = {
         "config": config,
         "recording": [len(recordings), sum(map(len, recordings))],
+        "head": None if options.head is None else fingerprint(options.head),
         "trainer": {"learning_rate": loop.learning_rate, "tokens": loop.tokens, "seed": loop.seed},
     }
     trainer = Trainer(head, course, Distillation(teacher, head.vocabulary), loop, options.work / CHECKPOINT, settings)

@@ -50,6 +50,11 @@ class TestVerb:
             "train", model, "--recipe", "eagle9", "-o", tmp_path / "g"
         )
 
+    def test_a_head_to_begin_with_is_refused_where_the_training_has_none(self, tmp_path: Path) -> None:
+        assert "the training of draft-model begins with no head" in refused(
+            "train", "model", "--recipe", "draft-model", "-o", tmp_path / "d", "--head", tmp_path
+        )
+
     def test_a_malformed_line_is_named(self, model: Path, tmp_path: Path) -> None:
         file = tmp_path / "p.jsonl"
         file.write_text('{"prompt": "a"}\n{"prompt": 3}\n')

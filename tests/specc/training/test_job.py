@@ -11,7 +11,7 @@ import pytest
 import torch
 from author import Author
 
-from specc.heads import digest, load_head
+from specc.heads import digest, load_head, save_head
 from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.errors import HeadError, PromptError
 from specc.training.job import Options, train
@@ -121,3 +121,44 @@ def test_the_random_numbers_of_the_caller_go_on(model: Path, tmp_path: Path) -> 
     torch.manual_seed(5)
     train(options(model, tmp_path / "h"))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_training_begins_with_a_head_and_goes_on_from_its_weights(model: Path, tmp_path: Path) -> None:
+    train(options(model, tmp_path / "h"))
+    first = load_head(tmp_path / "h")
+    for weight in first.parameters():
+        weight.mul_(1.5)  # Now a closed form cannot lead to these weights.
+    save_head(first, tmp_path / "h", {})
+    choice = replace(options(model, tmp_path / "better"), head=tmp_path / "h")
+    card = train(replace(choice, trainer=TrainerOptions(updates=1, tokens=600, learning_rate=1e-9)))
+    second = load_head(tmp_path / "better")
+    assert card.origin == "h" and "Begun with: the head h" in (tmp_path / "better" / "README.md").read_text()
+    for name, weight in first.named_parameters():
+        assert torch.allclose(weight, second.get_parameter(name), rtol=0.02, atol=1e-3)
+
+
+def test_a_training_refuses_to_begin_with_a_head_of_another_architecture(model: Path, tmp_path: Path) -> None:
+    train(options(model, tmp_path / "h", "medusa"))
+    choice = replace(options(model, tmp_path / "other" / "h"), head=tmp_path / "h")
+    with pytest.raises(HeadError, match="h is a head of medusa, and the recipe trains eagle3; give a head of"):
+        train(choice)
+    assert not (tmp_path / "other" / "h").exists()
+
+
+@pytest.mark.parametrize(
+    "key, value, text",
+    [
+        ("digest", "0" * 16, "whose embeddings are not those of"),
+        ("taps", [1, 1, -1], r"reads the states after layers 1, 1, -1, and a training records those after"),
+    ],
+)
+def test_a_training_refuses_to_begin_with_a_head_of_another_model_or_of_other_layers(
+    key: str, value: object, text: str, model: Path, tmp_path: Path
+) -> None:
+    train(options(model, tmp_path / "h"))
+    config = json.loads((tmp_path / "h" / "config.json").read_text())
+    (config["target"] if key in config["target"] else config)[key] = value
+    (tmp_path / "h" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HeadError, match=text):
+        train(replace(options(model, tmp_path / "other" / "h"), head=tmp_path / "h"))
+    assert not (tmp_path / "other" / "h").exists()
