@@ -157,7 +157,7 @@ def command(
     if json:
         console.emit(report.to_json())
     else:
-        console.out().print(report_tables(report))
+        console.show(report_tables(report))
     if html:  # After the tables, which a full disk does not take away.
         from specc.cli import bench_page
 

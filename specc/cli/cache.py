@@ -54,7 +54,7 @@ def list_entries(json: JsonOption = False) -> None:
     if json:
         console.emit(_report(listed))
     else:
-        console.out().print(entries_table(listed))
+        console.show(entries_table(listed))
 
 
 @app.command("clean", epilog=CLEAN_EXAMPLES)

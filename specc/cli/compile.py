@@ -204,7 +204,7 @@ def command(
     if json:
         console.emit(report_json(report))
     else:
-        console.out().print(report_table(report))
+        console.show(report_table(report))
 
 
 def report_json(report: Report) -> dict[str, Any]:

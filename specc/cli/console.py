@@ -42,6 +42,11 @@ def out() -> Console:
     return Console(highlight=False, markup=False)
 
 
+def show(parts: RenderableType) -> None:
+    """Print tables and texts to standard output. A table that is wider than the terminal is not cut."""
+    out().print(parts, crop=False)
+
+
 def emit(data: Any) -> None:
     """Write the one JSON value of `--json`."""
     sys.stdout.write(json.dumps(data) + "\n")
@@ -341,10 +346,11 @@ def table(*columns: str | tuple[str, str], header: bool = True) -> Table:
         header: whether the titles are printed.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+
+    from specc.cli.whole_table import WholeTable
 
     box, padding = (SIMPLE_HEAD, (0, 1, 0, 0)) if header else (None, (0, 2, 0, 0))
-    empty = Table(box=box, padding=padding, show_header=header, show_edge=False, pad_edge=False)
+    empty = WholeTable(box=box, padding=padding, show_header=header, show_edge=False, pad_edge=False)
     for i, column in enumerate(columns):
         title, style = (column, "fold" if i else "whole") if isinstance(column, str) else column
         empty.add_column(title, **STYLES[style])

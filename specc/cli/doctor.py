@@ -34,7 +34,7 @@ def command(json: JsonOption = False) -> None:
     if json:
         console.emit([finding.to_json() for finding in findings])
     else:
-        console.out().print(findings_table(findings))
+        console.show(findings_table(findings))
 
 
 @dataclass(frozen=True, kw_only=True)

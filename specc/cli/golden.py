@@ -85,7 +85,7 @@ def diff(
     if json:
         console.emit(report(difference))
     else:
-        console.out().print(difference_table(difference, str(first), str(second)))
+        console.show(difference_table(difference, str(first), str(second)))
     diverged = any(result.verdict is Verdict.DIVERGED for result in difference.compared)
     raise typer.Exit(1 if diverged or difference.missing or difference.new else 0)
 

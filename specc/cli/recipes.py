@@ -56,7 +56,7 @@ def list_recipes(context: typer.Context, json: JsonOption = False) -> None:
     if json:
         console.emit([method_json(each) for each in METHODS.values()])
     else:
-        console.out().print(methods_table(METHODS.values()))
+        console.show(methods_table(METHODS.values()))
 
 
 @app.command("show", epilog=SHOW_EXAMPLES)
@@ -70,7 +70,7 @@ def show_recipe(name: Annotated[str, typer.Argument(metavar="NAME", help=NAME)],
     if json:
         console.emit(method_json(method(name)))
     else:
-        console.out().print(method_table(method(name)))
+        console.show(method_table(method(name)))
 
 
 def method_json(method: Method) -> dict[str, Any]:
@@ -126,10 +126,11 @@ def _group_table(methods: Iterable[Method]) -> Table:
     from specc.recipes.engines import default_engines
 
     table = console.table(
-        "recipe, paper", "drafter, topology", "length, acceptance", ("keeps, needs", "whole"), "engines"
+        ("recipe, paper", "fold"), "drafter, topology", "length, acceptance", ("keeps, needs", "whole"), "engines"
     )
     for method in methods:
-        counts = Counter(engine.model for engine in default_engines(method))
+        heads = (method.head, method.optional_head)
+        counts = Counter("head" if engine.model in heads else engine.model for engine in default_engines(method))
         authors = ",\n".join(AUTHORS.findall(method.paper))
         table.add_row(
             console.text(method.name).append(f"\n{authors}" if authors else "", "dim"),

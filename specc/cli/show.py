@@ -71,15 +71,15 @@ def command(
     elif html or svg:
         out.print(console.text("\n".join(f"wrote {file}" for file in (html, svg) if file)), soft_wrap=True)
     elif engine:
-        out.print(engine_tables(opened, engine))
+        console.show(engine_tables(opened, engine))
         for part in engine_drawing(opened, engine):
             out.print(part, soft_wrap=isinstance(part, str))  # A wrapped mask cannot be read.
     elif all_:
-        out.print(bundle_tables(opened))
+        console.show(bundle_tables(opened))
     else:
         from specc.cli.show_summary import summary
 
-        out.print(summary(opened, _total_bytes(opened)))
+        console.show(summary(opened, _total_bytes(opened)))
         out.print(console.text("For more: specc show --all, --engine NAME, --json", "dim"))
 
 

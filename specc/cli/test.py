@@ -103,7 +103,7 @@ def command(
     if json:
         console.emit(proof.to_json())
     else:
-        console.out().print(proof_table(proof))
+        console.show(proof_table(proof))
     raise typer.Exit(0 if proof.passed else 1)
 
 

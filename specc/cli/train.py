@@ -167,7 +167,7 @@ def command(
     if json:
         console.emit({card.kind: str(output), **card.to_json()})
     else:
-        console.out().print(card_table(card, output))
+        console.show(card_table(card, output))
 
 
 def _costs(path: Path) -> Mapping[int, float]:

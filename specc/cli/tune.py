@@ -58,7 +58,7 @@ def command(
     if json:
         console.emit(plan.to_json())
     else:
-        console.out().print(plan_table(plan))
+        console.show(plan_table(plan))
 
 
 def plan_table(plan: TunePlan) -> RenderableType:
