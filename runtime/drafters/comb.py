@@ -70,8 +70,8 @@ def check_siblings(siblings: Siblings) -> Siblings:
     if not pairs or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
         raise RecipeError(f"siblings is {siblings!r}; give pairs of a probability and a count: [[0.8, 1], [0, 3]]")
     for bound, count in pairs:
-        check_probability(siblings=bound)
-        check_counts(siblings=count)
+        check_probability(**{"a probability of siblings": bound})
+        check_counts(**{"a count of siblings": count})
     bounds = [bound for bound, _ in pairs]
     if bounds[-1] != 0 or sorted(set(bounds), reverse=True) != bounds:
         raise RecipeError(f"siblings has the probabilities {bounds}; give falling ones, of which the last is 0")

@@ -84,5 +84,5 @@ def check_match_rates(rates: Items[float]) -> tuple[float, ...]:
     if not isinstance(rates, (list, tuple)) or not 1 <= len(rates) <= 16:
         raise RecipeError(f"match_rates is {rates!r}; give 1 to 16 probabilities, such as [0.15, 0.4, 0.7]")
     for rate in rates:
-        check_probability(match_rates=rate)
+        check_probability(**{"a rate of match_rates": rate})
     return tuple(rates)

@@ -59,12 +59,17 @@ class EntropyAdaptive(DraftModel):
         """
         super().__init__(draft, prefill, sample, keep_logits=True, num_speculative_tokens=num_speculative_tokens)
         check_counts(entropy_window=entropy_window, least_tokens=least_tokens)
-        if type(entropy_threshold) not in (int, float) or not 0 <= entropy_threshold <= MOST_ENTROPY:
-            raise RecipeError(f"entropy_threshold is {entropy_threshold!r}; give bits from 0 to {MOST_ENTROPY:g}")
+        check_entropy(entropy_threshold)
         self.threshold, self.window, self.least = entropy_threshold, entropy_window, least_tokens
 
     def open(self, seq: Sequence) -> EntropyAdaptiveDrafting:
         return EntropyAdaptiveDrafting(self, seq)
+
+
+def check_entropy(entropy_threshold: float) -> None:
+    """Check the threshold, which a manifest or a user gives. Raises RecipeError for what is not a number of bits."""
+    if type(entropy_threshold) not in (int, float) or not 0 <= entropy_threshold <= MOST_ENTROPY:
+        raise RecipeError(f"entropy_threshold is {entropy_threshold!r}; give bits from 0 to {MOST_ENTROPY:g}")
 
 
 class ModelSwitch(Stop):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from specc.recipes.literals import read_literal, shorten
 from specc.runtime.errors import RecipeError, nearest
 from specc.runtime.manifest import Manifest
 from specc.runtime.method import load_acceptance
@@ -59,7 +59,4 @@ def _with(recipe: Recipe, parameter: str, value: Any, *, of_rule: bool) -> Recip
 
 def _values(setting: str, text: str) -> list[Any]:
     """Return the values of a setting. Raises RecipeError if they are not literals."""
-    try:
-        return list(literal_eval(f"[{text}]"))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise RecipeError(f"--vary {setting!r}: {text!r} is not a list of numbers; write 0,2,5") from None
+    return list(read_literal(f"--vary {shorten(setting)!r}", f"[{text}]", "write a list of numbers: 0,2,5"))

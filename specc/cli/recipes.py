@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from specc.cli import console
 from specc.cli.arguments import JsonOption, examples
+from specc.runtime.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -175,7 +176,7 @@ def _parameters_table(method: Method) -> Table:
     """Draw a row for each parameter."""
     table = console.table("parameter", ("default", "fold"), "paper", "")
     for name, parameter in method.parameters.items():
-        default = "-" if parameter.default is None else str(parameter.default)
+        default = "-" if parameter.default is None else printable(str(parameter.default))
         table.add_row(name, default, parameter.paper or "-", console.text(parameter.help))
     return table
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specc.recipes import Method, method
+from specc.recipes.literals import check_digits, read_literal, shorten
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
@@ -46,13 +46,9 @@ def parse_literal(option: str, text: str) -> Any:
         text: the text of the literal.
 
     Raises:
-        RecipeError: the text is not a literal.
+        RecipeError: the text is not a literal, or it has a number of too many digits.
     """
-    try:
-        return literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        remedy = 'write a number, True, None, "text" or a list'
-        raise RecipeError(f"{option}: {text!r} is not a Python literal; {remedy}") from None
+    return read_literal(option, text, 'write a number, True, None, "text" or a list')
 
 
 def parse_tree(text: str | None) -> Any:
@@ -88,7 +84,9 @@ def parse_layers(option: str, text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        layers = [int(part) for part in text.split(",")]
     except ValueError:
         remedy = "write their numbers with commas: 3,4"
-        raise RecipeError(f"{option} {text!r} is not a list of layers; {remedy}") from None
+        raise RecipeError(f"{option} {shorten(text)!r} is not a list of layers; {remedy}") from None
+    check_digits(option, layers)
+    return layers

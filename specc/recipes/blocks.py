@@ -11,7 +11,7 @@ from specc.recipes.entry import Facts, HeadFacts, Parameter, Values
 from specc.runtime.acceptance import with_parameters
 from specc.runtime.block import STATE, Block, Frontier, Layers
 from specc.runtime.drafters import MOST_TOKENS
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, TreeError
 from specc.runtime.lengths import LengthPolicy
 from specc.runtime.method import load_acceptance
 from specc.runtime.sequence import TARGET
@@ -102,6 +102,14 @@ def chains(longest: int) -> tuple[Block, ...]:
     return (DECODE, *between, Block(Tree.chain(longest)))
 
 
+def tree_of(paths: Any) -> Tree:
+    """Return the tree of the parameter `tree`. Raises TreeError, which names it, for what is not one."""
+    try:
+        return Tree.from_paths(paths)
+    except TreeError as e:
+        raise TreeError(f"tree: {e}") from e
+
+
 def draft_frontier(width: int, tree_slots: int) -> Frontier:
     """Return the topology of a draft that grows a tree, `width` slots a call.
 
@@ -135,24 +143,27 @@ def exit_layers(values: Values, facts: Facts) -> Layers:
         layer = max(1, int(facts.layers * LENGTHS.exit_share))
     if facts.layers < 2:
         raise RecipeError(f"an early exit needs a model of 2 layers or more, and this one has {facts.layers}")
-    if not isinstance(layer, int) or not 1 <= layer < facts.layers:
-        raise RecipeError(
-            f"assistant_early_exit is {layer!r}; the model has {facts.layers} layers: give 1..{facts.layers - 1}"
-        )
+    if type(layer) is not int or not 1 <= layer < facts.layers:
+        raise RecipeError(f"assistant_early_exit is {layer!r}; give a number of layers from 1 to {facts.layers - 1}")
     return Layers(exit_after=layer)
 
 
 def skipped_layers(values: Values, facts: Facts) -> Layers:
     """Return the layers of a draft that skips some. Raises RecipeError for a layer that the model does not have."""
     for name in ("skip_layers", "skip_attention", "skip_mlp"):
-        if not isinstance(values[name] or (), list | tuple):
-            raise RecipeError(f"{name} is {values[name]!r}; give a list of layers, such as [5]")
-        for layer in values[name] or ():
-            if type(layer) is not int or layer not in range(facts.layers):
-                raise RecipeError(f"{name} names layer {layer!r}; the model has layers 0..{facts.layers - 1}")
+        check_layers(name, () if values[name] is None else values[name], facts)
     whole = set(values["skip_layers"] or ())
     attention, mlp = whole.union(values["skip_attention"] or ()), whole.union(values["skip_mlp"] or ())
     return Layers(skip_attention=tuple(sorted(attention)), skip_mlp=tuple(sorted(mlp)))
+
+
+def check_layers(name: str, layers: Any, facts: Facts) -> None:
+    """Check a list of layers. Raises RecipeError, with the name, for a layer that the model does not have."""
+    if not isinstance(layers, list | tuple):
+        raise RecipeError(f"{name} is {layers!r}; give a list of layers, such as [5]")
+    for layer in layers:
+        if type(layer) is not int or layer not in range(facts.layers):
+            raise RecipeError(f"{name} has {layer!r}; give numbers of layers from 0 to {facts.layers - 1}")
 
 
 def length_arguments(values: Values) -> dict[str, Any]:

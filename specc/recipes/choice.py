@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from specc.recipes import METHODS, Facts, Method, MethodBlocks, method
+from specc.recipes.engines import MOST_LAYERS
 from specc.runtime.block import Frontier
 from specc.runtime.errors import RecipeError
 
 MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
-MOST_LAYERS = 1 << 12
 ANY_VOCABULARY = 1 << 17
 Parameters = Mapping[str, Mapping[str, Any]]  # values by recipe and parameter; those under "" are for every recipe
 

@@ -20,6 +20,7 @@ from specc.recipes.defaults import LENGTHS
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Layers
 from specc.runtime.drafters import check_probability
+from specc.runtime.drafters.entropy_adaptive import check_entropy
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
 
@@ -71,7 +72,7 @@ DRAFT_MODEL = Method(
 
 CONTRASTIVE = Method(
     name="contrastive",
-    title="Speculative contrastive decoding (another text than the model's: the draft model says what not to choose)",
+    title="Speculative contrastive decoding (lossy: the draft model says what not to choose)",
     try_when="Answers shall be better than the model's own, and a much weaker model with this tokenizer exists.",
     about=(
         "The draft model does two things: it drafts, and it says what not to choose. The score of a token is the "
@@ -168,6 +169,7 @@ BILD = Method(
 def _plan_entropy_adaptive(values: Values, facts: Facts) -> MethodBlocks:
     for name in ("entropy_window", "least_tokens"):
         count(values, name)
+    check_entropy(values["entropy_threshold"])
     return replace(plan_draft_model(values, facts), arguments=dict(values))
 
 
@@ -283,12 +285,15 @@ def _plan_s2d(values: Values, facts: Facts) -> MethodBlocks:
         raise RecipeError(
             f"exits is {exits!r}; give rising numbers from 1 to {facts.assistant_layers}, the draft's layers"
         )
+    threshold = values["exit_threshold"]
+    if len(exits) == 1:  # No exit is left to ask again. A copy of one slot drafts, and the wide one reads the text.
+        exits, threshold = [*exits, *exits], 0.0
     engines = {"prefill": prefill("assistant")}
     for number, layer in enumerate(exits):
         layers = Layers() if layer == facts.assistant_layers else Layers(exit_after=layer)
-        chain = Tree.chain(1 + tokens if number or len(exits) == 1 else 1)
+        chain = Tree.chain(1 + tokens if number else 1)
         engines[f"exit_{number}"] = Block(chain, RANKED_OUTPUTS, layers, model="assistant", cache="assistant")
-    arguments = {name: value for name, value in values.items() if name != "exits"}
+    arguments = {"num_speculative_tokens": tokens, "exit_threshold": threshold}
     return MethodBlocks(chains(1 + tokens), engines, arguments)
 
 
@@ -315,7 +320,10 @@ S2D = Method(
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft"),
         "exits": Parameter(
-            None, "layers of each exit (default: half, three quarters and all of the draft's)", "6, 9, 12"
+            None,
+            "layers of each exit (default: half, three quarters and all of the draft's). With one exit it is plain "
+            "drafting by that exit",
+            "6, 9, 12",
         ),
         "exit_threshold": Parameter(0.6, "a token with less probability is drafted again by the next exit", "varies"),
     },

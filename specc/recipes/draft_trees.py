@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from specc.recipes.blocks import RANKS, TREE, check_matches, count, draft_frontier, draft_model
+from specc.recipes.blocks import RANKS, TREE, check_matches, count, draft_frontier, draft_model, tree_of
 from specc.recipes.defaults import LENGTHS, TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
-from specc.runtime.drafters import check_probability
+from specc.runtime.drafters import MOST_TOKENS, check_probability
 from specc.runtime.drafters.comb import check_siblings
 from specc.runtime.errors import RecipeError
 from specc.runtime.tree import Tree
@@ -18,7 +18,7 @@ from specc.runtime.tree import Tree
 def _plan_sequoia(values: Values, facts: Facts) -> MethodBlocks:
     slots, depth = 1 + count(values, "num_speculative_tokens"), count(values, "max_depth")
     if values["tree"] is not None:
-        tree = Tree.from_paths(values["tree"])
+        tree = tree_of(values["tree"])
     else:
         tree = Tree.best(_rates(values["acceptance_rates"]), slots, depth)
     if (widest := max(tree.rank)) >= RANKS:
@@ -33,7 +33,7 @@ def _rates(rates: Any) -> tuple[float, ...]:
     if not isinstance(rates, (list, tuple)) or not 1 <= len(rates) <= RANKS:
         raise RecipeError(f"acceptance_rates is {rates!r}; give 1 to {RANKS} probabilities, such as [0.6, 0.2]")
     for rate in rates:
-        check_probability(acceptance_rates=rate)
+        check_probability(**{"a rate of acceptance_rates": rate})
     return tuple(rates)
 
 
@@ -135,9 +135,9 @@ DYSPEC_THRESHOLD = Method(
 def _plan_dynamic_depth(values: Values, facts: Facts) -> MethodBlocks:
     nodes, beams = count(values, "num_speculative_tokens"), count(values, "beams")
     check_probability(mass_threshold=values["mass_threshold"])
-    depths = values["mass_depths"]
-    if not isinstance(depths, (list, tuple)) or not all(type(depth) is int and depth > 0 for depth in depths):
-        raise RecipeError(f"mass_depths is {depths!r}; give a list of depths, such as [3, 5]")
+    depths, possible = values["mass_depths"], range(1, 1 + MOST_TOKENS)
+    if not isinstance(depths, (list, tuple)) or not all(type(depth) is int and depth in possible for depth in depths):
+        raise RecipeError(f"mass_depths is {depths!r}; give a list of depths from 1 to {MOST_TOKENS}, such as [3, 5]")
     frontier = draft_frontier(beams, 1 + beams * count(values, "max_depth"))
     return MethodBlocks((Block(Parents(1 + nodes)),), draft_model(frontier), dict(values))
 
@@ -214,6 +214,7 @@ def comb_values(values: Values) -> tuple[Block, dict[str, Any]]:
     """Return the block that verifies a comb, and the arguments of its drafter. Raises RecipeError."""
     count(values, "max_depth")
     check_siblings(values["siblings"])
+    check_probability(assistant_confidence_threshold=values.get("assistant_confidence_threshold", 0))
     names = ("num_speculative_tokens", "max_depth", "siblings", "assistant_confidence_threshold")
     arguments = {name: values[name] for name in names if name in values}
     return Block(Parents(1 + count(values, "num_speculative_tokens"))), arguments

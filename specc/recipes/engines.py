@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 from specc.recipes.entry import Facts, Method
 from specc.runtime.block import Block, Frontier, GuessTree, Parents
+from specc.runtime.errors import RecipeError
 
+MOST_LAYERS = 1 << 12
 USUAL = Facts(
     layers=30, vocab_size=49152, assistant_layers=12
 )  # a model of SmolLM2-135M's size, with a draft model of 12 layers
@@ -41,7 +43,10 @@ def default_engines(method: Method) -> list[DefaultEngine]:
         RecipeError: a default is out of range, as it may be in a recipe file.
     """
     facts = replace(USUAL, assistant="assistant-model" in method.needs, corpus="corpus" in method.needs)
-    blocks = method.plan(method.settle({}), facts)
+    try:
+        blocks = method.plan(method.settle({}), facts)
+    except RecipeError:  # A recipe file may name layers that only a larger model has.
+        blocks = method.plan(method.settle({}), replace(facts, layers=MOST_LAYERS, assistant_layers=MOST_LAYERS))
     roles = [*((VERIFY, block) for block in blocks.verify), *blocks.engines.items()]
     return [
         DefaultEngine(role=role, model=block.model, cache=block.cache, topology=_topology(block), slots=block.slots)

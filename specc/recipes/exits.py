@@ -80,9 +80,10 @@ def _plan_kangaroo(values: Values, facts: Facts) -> MethodBlocks:
         layer = values["assistant_early_exit"]
         return _plan_exit({**values, "assistant_early_exit": EXIT_LAYERS if layer is None else layer}, facts)
     exit_after = adapter.taps[0] + 1
-    if values["assistant_early_exit"] not in (None, exit_after):
+    layer = values["assistant_early_exit"]
+    if layer is not None and (type(layer) is not int or layer != exit_after):
         raise RecipeError(
-            f"assistant_early_exit is {values['assistant_early_exit']!r}, and the adapter was trained behind "
+            f"assistant_early_exit is {layer!r}, and the adapter was trained behind "
             f"{exit_after} layers; give {exit_after}, or leave it out"
         )
     blocks = _plan_halves(Layers(exit_after=exit_after), values)

@@ -42,7 +42,7 @@ def _rates(values: Values, guesses: int) -> tuple[tuple[float, ...], ...]:
     if len(rates) < guesses:
         raise RecipeError(f"rates has {len(rates)} depths; the head guesses {guesses} tokens: give so many lists")
     for rate in (rate for row in rates for rate in row):
-        check_probability(rates=rate)
+        check_probability(**{"a rate of rates": rate})
     return tuple(tuple(map(float, row[:RANKS])) for row in rates[:guesses])
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from specc.recipes.axes import LENGTHS, RULES, rule_axis, topologies
 from specc.recipes.blocks import length_arguments, rule_parameters
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
+from specc.recipes.literals import MOST_BITS, check_digits
 from specc.runtime.acceptance import Acceptance, Keeps
-from specc.runtime.errors import RecipeError, nearest
+from specc.runtime.errors import RecipeError, nearest, printable
 from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter
 from specc.runtime.recipe import Recipe
 
@@ -53,19 +54,24 @@ def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
     """
     data = _read(path)
     for key, value in data.items():
+        check_digits(f"{path}: {printable(key)}", value)
         if key not in KEYS:
-            raise RecipeError(f"{path}: no key {key!r}; {nearest(key, KEYS)}")
+            is_parameter = any(key in m.parameters for m in methods.values())
+            remedy = "write it below a line [parameters]" if is_parameter else nearest(key, KEYS)
+            raise RecipeError(f"{path}: no key {key!r}; {remedy}")
         kind = dict if key == "parameters" else str
         if not isinstance(value, kind):
             raise RecipeError(f"{path}: {key} is {value!r}; give {'a table' if kind is dict else 'a text'}")
-    name = data.get("name", path.stem)
+    name, title = data.get("name", path.stem), data.get("title", f"The recipe of {printable(path.name)}")
+    if not title.isprintable():
+        raise RecipeError(f"{path}: title is {title!r}; write one line, without control characters")
     if not NAME.fullmatch(name) or name in methods:
         reason = "is a recipe of the table" if name in methods else "is not a name of small letters, digits and hyphens"
         raise RecipeError(f"{path}: {name!r} {reason}; give another name = '…'")
     try:
         point = _point(data, methods)
         _check_needs(point, [m for m in methods.values() if m.acceptance == point.rule.__name__])
-        return _method(point, name, data.get("title", f"The recipe of {path.name}"))
+        return _method(point, name, title)
     except RecipeError as e:
         raise RecipeError(f"{path}: {e}") from e
 
@@ -83,10 +89,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} has more than {MOST_BYTES} bytes; a recipe file has some lines of TOML")
     try:
         return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as e:  # ValueError: no TOML, no UTF-8, or a number of too many digits
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise RecipeError(
             f"{path} is not TOML: {str(e).splitlines()[0]}; write lines such as: base = 'layer-skip'"
         ) from e
+    except ValueError as e:  # int() refuses thousands of digits.
+        raise RecipeError(f"{path} has a number of thousands of digits; write one of {MOST_BITS} bits") from e
 
 
 def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
@@ -97,8 +105,11 @@ def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
     policy = LENGTHS[length].parameters
     parameters = dict(base.parameters)
     if length != base.length:
-        if policy is None or not load_drafter(base.drafter).takes_length:
-            raise RecipeError(f"drafter {base.drafter} has the length {base.length} alone; leave out length")
+        words = [word for word, axis in LENGTHS.items() if axis.parameters is not None or word == base.length]
+        if not load_drafter(base.drafter).takes_length:
+            words = [base.length]
+        if policy is None or length not in words:
+            raise RecipeError(f"length is {length!r}; drafter {base.drafter} takes {', '.join(words)}")
         others = {name for axis in LENGTHS.values() for name in axis.parameters or ()}
         parameters = {name: p for name, p in base.parameters.items() if name not in others} | dict(policy)
     if rule.__name__ != base.acceptance:
@@ -167,18 +178,20 @@ def _method(point: Point, name: str, title: str) -> Method:
         raise RecipeError(f"acceptance {rule.__name__} is for chains, and the topology is a {base.topology}; use match")
     recipe = Recipe(name=name, drafter=base.drafter, verify=(), acceptance=rule.__name__)
     RunnableMethod(recipe, load_drafter(base.drafter), rule)
+    lossless = rule.keeps != Keeps.NOTHING and (
+        base.lossless or load_acceptance(base.acceptance).keeps == Keeps.NOTHING
+    )
     return replace(
         base,
         name=name,
-        title=title,
+        title=title if lossless or "lossy" in title else f"{title} (lossy)",
         about=f"It has the blocks of {base.name}, the length {point.length} and the rule {rule.__name__}.",
         departures=(),
         length=point.length,
         acceptance=rule.__name__,
         plan=partial(_plan, point),
         parameters=point.parameters,
-        lossless=rule.keeps != Keeps.NOTHING
-        and (base.lossless or load_acceptance(base.acceptance).keeps == Keeps.NOTHING),
+        lossless=lossless,
         by_default=False,
     )
 

@@ -131,7 +131,7 @@ QUANTSPEC = Method(
 
 def _plan_quantspec_int8(values: Values, facts: Facts) -> MethodBlocks:
     blocks = _plan_quantspec(values, facts)
-    if values["row_bits"] not in (0, 8):
+    if type(values["row_bits"]) is not int or values["row_bits"] not in (0, 8):
         raise RecipeError(f"row_bits is {values['row_bits']!r}; give 8, or 0 for rows as they are")
     if not values["row_bits"]:
         return blocks

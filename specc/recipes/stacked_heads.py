@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from specc.recipes.blocks import DECODE, RANKS, TREE, count
+from specc.recipes.blocks import DECODE, RANKS, TREE, count, tree_of
 from specc.recipes.defaults import TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block
@@ -32,7 +32,7 @@ def _guesses(head: str, facts: Facts) -> int:
 def _plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan the tree of the user, or the best one."""
     slots, heads = 1 + count(values, "num_speculative_tokens"), _guesses(head, facts)
-    tree = Tree.best_first(TREES.rates, slots, heads) if values["tree"] is None else Tree.from_paths(values["tree"])
+    tree = Tree.best_first(TREES.rates, slots, heads) if values["tree"] is None else tree_of(values["tree"])
     if (deepest := int(tree.depth.max())) > heads:
         raise RecipeError(f"tree has {deepest} levels; the head guesses {heads} tokens: give {heads} levels at most")
     if (widest := max(tree.rank)) >= RANKS:

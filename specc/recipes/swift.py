@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specc.recipes.blocks import SKIP, count, skipped_layers
+from specc.recipes.blocks import SKIP, check_layers, count, skipped_layers
 from specc.recipes.draft_trees import comb_values
 from specc.recipes.entry import Facts, Family, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Layers
@@ -43,6 +43,9 @@ def _layer_sets(values: Values, facts: Facts) -> list[Layers]:
             f"skip_sets is {pairs!r}; give 1 to {MOST_SETS} pairs of layers without attention and layers without MLP, "
             "such as [[[2, 3], [3]], [[4], [2, 4]]]"
         )
+    for pair in pairs:
+        for layers in pair:
+            check_layers("skip_sets", layers, facts)
     return [
         skipped_layers({"skip_layers": None, "skip_attention": attention, "skip_mlp": mlp}, facts)
         for attention, mlp in pairs

@@ -12,6 +12,7 @@ from specc.recipes.blocks import (
     draft_frontier,
     draft_model,
     exit_layers,
+    tree_of,
 )
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
@@ -26,7 +27,7 @@ def _plan_early_exit(values: Values, facts: Facts) -> MethodBlocks:
     if values["tree"] is None:
         tree = Tree.best_first(TREES.rates[: TREES.exit_ranks], TREES.exit_slots, TREES.exit_depth)
     else:
-        tree = Tree.from_paths(values["tree"])
+        tree = tree_of(values["tree"])
     widest = max(int((tree.depth == level).sum()) for level in range(tree.depth.max() + 1))
     frontier = draft_frontier(min(widest, TREES.frontier), tree.slots)
     draft = Block(frontier, RANKED_OUTPUTS, exit_layers(values, facts))
@@ -61,7 +62,7 @@ def _plan_token_recycling(values: Values, facts: Facts) -> MethodBlocks:
     if values["tree"] is None:
         tree = Tree.best_first(TREES.rates, slots, TREES.recycled_depth)
     else:
-        tree = Tree.from_paths(values["tree"])
+        tree = tree_of(values["tree"])
     if (widest := max(tree.rank)) >= RANKS:
         raise RecipeError(
             f"tree has a child of rank {widest}; token-recycling keeps {RANKS} successors: use ranks 0..{RANKS - 1}"
@@ -98,7 +99,7 @@ TOKEN_RECYCLING = Method(
 def _plan_dynamic_tree(values: Values, facts: Facts) -> MethodBlocks:
     slots = 1 + count(values, "num_speculative_tokens")
     frontier = draft_frontier(TREES.frontier, slots)
-    arguments = {name: values[name] for name in ("num_speculative_tokens", "max_depth")}
+    arguments = {name: count(values, name) for name in ("num_speculative_tokens", "max_depth")}
     if facts.assistant:
         return MethodBlocks((Block(Parents(slots)),), draft_model(frontier), arguments)
     draft = Block(frontier, RANKED_OUTPUTS, exit_layers(values, facts))

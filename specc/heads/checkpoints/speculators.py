@@ -70,7 +70,7 @@ def _convert_peagle(source: Source, model: Target) -> Parts:
 
 def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
     config = _layer_config(source)
-    count = config.get("num_hidden_layers", 1)
+    count = source.number(config, "num_hidden_layers") if "num_hidden_layers" in config else 1
     table = {
         "fc.": "fc.",
         "fc_norm.": "fc_norm.",
@@ -96,10 +96,20 @@ def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
         config,
         source.target(config, model),
         architecture=architecture,
-        taps=authors_taps(model.layers) if inputs is None else tuple(number - 1 for number in inputs),
+        taps=authors_taps(model.layers) if inputs is None else _taps(source, inputs),
         weights=weights,
         settings=settings,
     )
+
+
+def _taps(source: Source, inputs: Any) -> tuple[int, ...]:
+    """Return the layers after which a head reads states. Raises HeadError for what is not a list of numbers."""
+    if not isinstance(inputs, list) or not all(type(number) is int and number >= 0 for number in inputs):
+        raise HeadError(
+            f"{source.directory / CONFIG} says eagle_aux_hidden_state_layer_ids is {inputs!r}; it must be a list of "
+            "whole numbers"
+        )
+    return tuple(number - 1 for number in inputs)
 
 
 def _fold_norms(weights: dict[str, Tensor]) -> int:

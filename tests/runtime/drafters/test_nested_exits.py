@@ -71,6 +71,18 @@ def test_the_rows_of_a_draft_are_those_of_the_tokens_that_ran() -> None:
     assert np.array_equal(rows, right)
 
 
+def test_one_exit_drafts_a_token_by_one_call_of_one_slot() -> None:
+    """Nobody is left to ask again, so the threshold does not count, and only the first token takes a wide call."""
+    for threshold in (0.0, 1.0):
+        decoder = s2d(threshold, exits=(LAYERS,))
+        narrow, wide = decoder.drafter.exits
+        assert (narrow.slots, wide.slots) == (1, 5)
+        for prompt in PROMPTS[:2]:
+            tokens = decoder.run(prompt, 40)[0]
+            assert tokens == World().method("plain").run(prompt, 40)[0]
+        assert 2 * wide.calls < narrow.calls
+
+
 def test_exits_that_the_draft_model_does_not_have_are_refused() -> None:
     for exits, message in (((2, 1), "give rising numbers from 1 to 4"), ((5,), "give rising numbers"), ([], "such as")):
         with pytest.raises(RecipeError, match=message):

@@ -36,7 +36,8 @@ def test_each_value_is_a_recipe_of_its_own(manifest: Manifest) -> None:
         ("rapid=2", "is not RECIPE.PARAMETER=VALUE,VALUE; for example"),
         ("rappid.eta=1", "the bundle has no recipe 'rappid'; did you mean 'rapid'"),
         ("rapid.etta=1", "recipe rapid has no parameter 'etta' to vary; did you mean 'eta'"),
-        ("rapid.eta=x()", "'x\\(\\)' is not a list of numbers; write 0,2,5"),
+        ("rapid.eta=x()", r"'\[x\(\)\]' is not a Python literal; write a list of numbers: 0,2,5"),
+        (f"rapid.eta=0x{'f' * 5000}", "has a whole number of 20000 bits; write one of 63 bits"),
     ],
 )
 def test_what_cannot_be_varied_is_one_line(setting: str, message: str, manifest: Manifest) -> None:

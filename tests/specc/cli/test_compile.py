@@ -99,7 +99,10 @@ def test_a_recipe_file_is_compiled_under_its_own_name(model: Path, tmp_path: Pat
         (("--recipe", "draft-model"), "needs a draft model; name one with --assistant-model"),
         (("--recipe", "prompt-lookup", "--set", "early-exit.tree=None"), "add --recipe early-exit"),
         (("--recipe", "prompt-lookup", "--assistant-early-exit", "2"), "no compiled recipe has a parameter"),
-        (("--recipe", "early-exit", "--assistant-early-exit", "3", "--golden-tokens", "1"), "give 1..2"),
+        (
+            ("--recipe", "early-exit", "--assistant-early-exit", "3", "--golden-tokens", "1"),
+            "of layers from 1 to 2",
+        ),
         (("--prompts", "/nowhere"), "cannot read prompts from /nowhere"),
         (("--max-seq-len", "1000"), "give 16..256"),
     ],

@@ -59,6 +59,17 @@ def test_a_literal_that_is_not_a_tree_is_refused(literal: str, message: str) -> 
     assert message in refused("compile", "model", "-o", "out", "--tree", literal)
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 5000, "0b" + "1" * 20000, "0o" + "7" * 9000, "9" * 20])
+def test_a_number_of_too_many_digits_is_one_short_line(number: str) -> None:
+    argv = ("compile", "model", "-o", "out")
+    for value in (number, f"[1, ({number},)]", f"{{'a': {number}}}"):
+        for words in (("--set", f"jacobi.num_speculative_tokens={value}"), ("--tree", value)):
+            message = refused(*argv, *words)
+            assert len(message) < 250 and ("whole number of" in message or "is not a Python literal" in message)
+    assert len(refused(*argv, "--skip-layers", "9" * 4000)) < 250
+    assert len(refused(*argv, "--skip-layers", "9" * 5000)) < 250
+
+
 def test_layers_that_are_not_numbers_are_refused() -> None:
     assert "--skip-layers '3,x' is not a list of layers" in refused(
         "compile", "model", "-o", "out", "--skip-layers", "3,x"

@@ -28,7 +28,7 @@ def test_the_usual_methods_are_in_range_for_any_model() -> None:
             {"rollback_threshold": 1e9},
             "rollback_threshold of acceptance distance is 1000000000.0; give 0 to 100",
         ),
-        ("early-exit", {"assistant_early_exit": 0}, "assistant_early_exit is 0; the model has"),
+        ("early-exit", {"assistant_early_exit": 0}, "assistant_early_exit is 0; give a number of layers from 1 to"),
         ("early-exit", {"tree": [(1,)]}, r"path \[1\] needs path \[0\]"),
         ("fastcot", {"confidence_threshold": 2}, "confidence_threshold is 2; give a number from 0 to 1"),
         ("fastcot", {"answer_tokens": [-1]}, r"answer_tokens is \[-1\]; give token ids from 0 to"),

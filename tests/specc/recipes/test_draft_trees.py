@@ -102,7 +102,7 @@ def test_a_comb_is_drafted_by_one_slot() -> None:
         (SEQUOIA, {"tree": [(rank,) for rank in range(9)]}, r"a draft ranks 8 tokens: use ranks 0\.\.7"),
         (DYSPEC, {"max_depth": 0}, "max_depth is 0; give a whole number from 1 to 127"),
         (DYNAMIC_DEPTH, {"mass_threshold": 2}, "mass_threshold is 2; give a number from 0 to 1"),
-        (DYNAMIC_DEPTH, {"mass_depths": 3}, r"mass_depths is 3; give a list of depths, such as \[3, 5\]"),
+        (DYNAMIC_DEPTH, {"mass_depths": 3}, r"mass_depths is 3; give a list of depths from 1 to 127, such as \[3, 5\]"),
         (CAPE, {"siblings": [[0.5, 2]]}, "give falling ones, of which the last is 0"),
     ],
 )

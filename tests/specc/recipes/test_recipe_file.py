@@ -10,6 +10,7 @@ import pytest
 
 from specc.recipes import METHODS, Facts, Method, method
 from specc.recipes.axes import LENGTHS, RULES
+from specc.recipes.engines import default_engines
 from specc.runtime.errors import RecipeError
 
 FACTS = Facts(8, 500, assistant=True, assistant_layers=4)
@@ -46,7 +47,7 @@ def test_a_length_and_a_rule_bring_their_parameters(tmp_path: Path) -> None:
         epsilon = 0.2
     """
     own = method(write(tmp_path, text))
-    assert (own.name, own.title, own.lossless) == ("sure-words", "Drafts while it is sure", False)
+    assert (own.name, own.title, own.lossless) == ("sure-words", "Drafts while it is sure (lossy)", False)
     assert own.parameters.keys() == {"num_speculative_tokens", "rejection_threshold", "epsilon", "delta"}
     blocks = plan(own)
     assert blocks.arguments == {"num_speculative_tokens": 9, "rejection_threshold": 0.4}
@@ -85,11 +86,22 @@ def test_a_rule_goes_with_a_drafter_that_can_serve_it(rule: str, tmp_path: Path)
             "topology of drafter draft-model is 'chian'; did you mean 'chain'",
         ),
         ("base = 'bild'\nlength = 'confidnce'", "length is 'confidnce'; did you mean 'confidence'?"),
-        ("base = 'jacobi'\nlength = 'bass'", "drafter jacobi has the length fixed alone; leave out length"),
+        ("base = 'jacobi'\nlength = 'bass'", "length is 'bass'; drafter jacobi takes fixed"),
         (
             "base = 'layer-skip'\nlength = 'match'",
-            "drafter layer-skip has the length confidence alone; leave out length",
+            "length is 'match'; drafter layer-skip takes fixed, tuned, confidence, adaptive, cumulative, ",
         ),
+        ("base = 'jacobi'\ntitle = \"a\\u001b[31mb\"", "title is 'a\\x1b[31mb'; write one line, without control"),
+        ("base = 'jacobi'\ntitle = \"a\\nb\"", "title is 'a\\nb'; write one line, without control characters"),
+        ("base = 'jacobi'\nnum_speculative_tokens = 3", "no key 'num_speculative_tokens'; write it below a line ["),
+        *(
+            (
+                f"base = 'jacobi'\n[parameters]\nnum_speculative_tokens = {number}",
+                "parameters has a whole number of ",
+            )
+            for number in ("0x" + "f" * 5000, "0b" + "1" * 64, "0o" + "7" * 9000, "9" * 20, f"[{'9' * 20}]")
+        ),
+        (f"base = 'jacobi'\n[parameters]\nnum_speculative_tokens = {'9' * 5000}", "a number of thousands of digits;"),
         ("base = 'bild'\nacceptance = 'mach'", "acceptance is 'mach'; did you mean 'match'?"),
         (
             "base = 'bild'\nacceptance = 'match.__globals__'",
@@ -144,8 +156,6 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
     with pytest.raises(RecipeError, match="is not a regular file"):
         method(str(tmp_path / "pipe.toml"))
-    with pytest.raises(RecipeError, match="is not TOML"):
-        method(write(tmp_path, f"base = 'bild'\n[parameters]\nnum_speculative_tokens = {'9' * 5000}"))
     with pytest.raises(RecipeError, match="has more than 65536 bytes"):
         method(write(tmp_path, "#" * (1 << 16) + "\n"))
 
@@ -154,3 +164,26 @@ def test_a_value_out_of_range_is_refused_when_it_is_planned(tmp_path: Path) -> N
     own = method(write(tmp_path, "base = 'bild'\n[parameters]\nfallback_threshold = 1.5"))
     with pytest.raises(RecipeError, match=r"fallback_threshold is 1\.5; give a number from 0 to 1"):
         plan(own)
+
+
+def test_the_title_of_a_lossy_recipe_says_so(tmp_path: Path) -> None:
+    for rule, line, title in (
+        ("typical", "title = 'Mine'", "Mine (lossy)"),
+        ("typical", "title = 'Mine, lossy'", "Mine, lossy"),
+        ("typical", "", "The recipe of mine.toml (lossy)"),
+        ("match", "title = 'Mine'", "Mine"),
+    ):
+        assert method(write(tmp_path, f"base = 'draft-model'\nacceptance = '{rule}'\n{line}")).title == title
+
+
+def test_every_lossy_recipe_of_the_table_says_so_in_its_title() -> None:
+    for m in METHODS.values():
+        assert m.lossless or "lossy" in m.title, m.name
+
+
+def test_layers_that_only_a_large_model_has_are_shown_and_the_range_is_that_of_any_model(tmp_path: Path) -> None:
+    own = method(write(tmp_path, "base = 'layer-skip'\n[parameters]\nskip_layers = [40]"))
+    assert [engine.role for engine in default_engines(own)][-1] == "draft"
+    own = method(write(tmp_path, "base = 'layer-skip'\n[parameters]\nskip_layers = [5000]"))
+    with pytest.raises(RecipeError, match=r"skip_layers has 5000; give numbers of layers from 0 to 4095"):
+        default_engines(own)

@@ -130,3 +130,9 @@ def test_peagle_without_a_mask_token_is_refused(tmp_path: Path) -> None:
 def test_a_configuration_without_its_layers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HeadError, match="has no transformer_layer_config; download it again"):
         loaded(write(tmp_path, eagle3_weights(1), {"speculators_model_type": "eagle3"}))
+
+
+@pytest.mark.parametrize("layers", [[1, 2, "5"], [True, 3, 5], [1.0, 3, 5], 3, [-1, 3, 5]])
+def test_layers_that_are_no_whole_numbers_are_refused(layers: Any, tmp_path: Path) -> None:
+    with pytest.raises(HeadError, match=r"eagle_aux_hidden_state_layer_ids is .*; it must be a list of whole numbers"):
+        loaded(write(tmp_path, eagle3_weights(1), config("eagle3", eagle_aux_hidden_state_layer_ids=layers)))
