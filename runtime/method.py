@@ -75,15 +75,20 @@ class RunnableMethod:
         """The recipe's name and what the rule wants of the drafter: methods with one key can share a drafter."""
         return self.recipe.name, *self.drafter_options
 
-    @property
-    def lossless(self) -> bool:
-        """Tell whether answers have the distribution of plain decoding, with the acceptance rule of this method."""
+    def is_lossless(self, sampling: Sampling) -> bool:
+        """Tell whether the answer to a request has the distribution of plain decoding, with this method's rule."""
         rule_loses = load_acceptance(self.recipe.acceptance).keeps == Keeps.NOTHING  # Else the target itself differs.
-        return self.accept.keeps != Keeps.NOTHING and (self.recipe.lossless or rule_loses)
+        keeps = self.accept.keeps != Keeps.NOTHING or self.is_idle(sampling)
+        return keeps and (self.recipe.lossless or rule_loses)
+
+    def is_idle(self, sampling: Sampling) -> bool:
+        """Tell whether a lossy rule is `match` for a request, so that the rule changes nothing."""
+        return self.accept.keeps == Keeps.NOTHING and self.accept.matches_if_greedy and sampling.greedy
 
     def keeps_tokens(self, sampling: Sampling) -> bool:
         """Tell whether the tokens of a request are those of plain decoding, whatever is drafted."""
-        return self.accept.keeps == Keeps.TOKENS or (self.accept.keeps == Keeps.DISTRIBUTION and sampling.greedy)
+        is_greedy_match = sampling.greedy and (self.accept.keeps == Keeps.DISTRIBUTION or self.is_idle(sampling))
+        return self.accept.keeps == Keeps.TOKENS or is_greedy_match
 
     def make_drafter(self, engines: Mapping[str, Engine], file: Callable[[str], Path] = Path) -> Drafter:
         """Make the drafter over `engines`, which are keyed as `recipe.engines` is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Sequence as Items
@@ -15,7 +16,7 @@ from .chat import ChatOptions
 from .decoder import Decoder
 from .device import CPU, Device
 from .drafters import MOST_TOKENS, Drafter, Drafting, Suggestion
-from .errors import BackendError, PromptError, RecipeError, SpeccError
+from .errors import BackendError, PromptError, RecipeError, SpeccError, SpeccWarning
 from .forced_tokens import ForcedTokens
 from .lanes import Lane
 from .loop import Decoding
@@ -218,6 +219,10 @@ class Session(UsesShared):
                 f"acceptance {method.accept.__name__} accepts tokens that a grammar or a penalty forbids; "
                 "use match, or leave these options out"
             )
+        if method.is_idle(sampling):
+            rule = method.accept.__name__
+            text = f"acceptance {rule} is match at temperature 0, which is lossless; it works only above temperature 0"
+            warnings.warn(text, SpeccWarning, stacklevel=2)
         if processing or not sampling.greedy:
             check_logits(self.bundle.manifest, method.recipe)
         seq = Sequence(tokens, self.lane.caches, sampling, len(tokens) + limit, processing)
@@ -227,7 +232,7 @@ class Session(UsesShared):
             exact_engine = one_width(manifest, method.recipe, backend, source)
         near = not exact_engine and is_near(manifest, method.recipe, backend)
         rounded = any(s.block.quantized_group for s in manifest.engines if s.name in method.recipe.verify)
-        stats = Stats(recipe=method.recipe.name, lossless=method.lossless and not near and not rounded)
+        stats = Stats(recipe=method.recipe.name, lossless=method.is_lossless(sampling) and not (near or rounded))
         guard = guard and method.keeps_tokens(sampling) and not near
         recorder = processing.logprobs if processing else None
         decoding = self._prepare(seq, method, stats, guard, exact_engine)

@@ -39,6 +39,7 @@ class Acceptance(Protocol):
         needs_chain: whether it is for chains alone, and refuses trees.
         keeps: what it keeps of plain decoding.
         obeys_processors: whether it accepts no token that a processor forbids, such as a grammar.
+        matches_if_greedy: whether it is `match` at temperature 0, so that it then keeps the tokens of plain decoding.
         ranges: the rule's parameters: keyword arguments of the function that are numbers, and their ranges.
     """
 
@@ -49,6 +50,7 @@ class Acceptance(Protocol):
     needs_chain: bool
     keeps: Keeps
     obeys_processors: bool
+    matches_if_greedy: bool
     ranges: Mapping[str, Range]
 
     def __call__(self, draft: Draft, verified: Verified) -> Accepted:
@@ -63,6 +65,7 @@ def rule(
     needs_chain: bool = False,
     keeps: Keeps = Keeps.NOTHING,
     obeys_processors: bool = True,
+    matches_if_greedy: bool = False,
     **ranges: Range,
 ) -> Callable[[Callable[..., Accepted]], Acceptance]:
     """Return a decorator that marks a function as an acceptance rule.
@@ -74,6 +77,7 @@ def rule(
         needs_chain: whether it is for chains alone, and refuses trees.
         keeps: what it keeps of plain decoding. A rule that says nothing keeps nothing.
         obeys_processors: whether it accepts no token that a processor forbids.
+        matches_if_greedy: whether it is `match` at temperature 0.
         ranges: the range of each keyword argument that a recipe may set. The function has a default for each.
     """
 
@@ -82,7 +86,7 @@ def rule(
         acceptance.needs_draft_probs, acceptance.needs_draft_logits = needs_draft_probs, needs_draft_logits
         acceptance.needs_replacement, acceptance.needs_chain = needs_replacement, needs_chain
         acceptance.keeps, acceptance.ranges = keeps, ranges
-        acceptance.obeys_processors = obeys_processors
+        acceptance.obeys_processors, acceptance.matches_if_greedy = obeys_processors, matches_if_greedy
         return acceptance
 
     return mark

@@ -15,7 +15,7 @@ from .match import match
 PRECISION = 1e-9  # of rho, which costs that much acceptance at most; the rule is exact for any larger rho
 
 
-@rule(needs_draft_probs=True, needs_replacement=True, keeps=Keeps.DISTRIBUTION)
+@rule(needs_draft_probs=True, needs_replacement=True, keeps=Keeps.DISTRIBUTION, matches_if_greedy=True)
 def kseq(draft: Draft, verified: Verified) -> Accepted:
     """Walk down the tree, and accept at most one token of those that the paths still open suggest.
 

@@ -10,7 +10,7 @@ from . import Keeps, rule
 from .match import match
 
 
-@rule(needs_draft_probs=True, keeps=Keeps.DISTRIBUTION)
+@rule(needs_draft_probs=True, keeps=Keeps.DISTRIBUTION, matches_if_greedy=True)
 def recursive(draft: Draft, verified: Verified) -> Accepted:
     """Walk down the tree, and accept at most one child of each slot by rejection sampling.
 

@@ -11,7 +11,7 @@ from . import Keeps, rule
 from .match import match
 
 
-@rule(needs_draft_probs=True, needs_chain=True, keeps=Keeps.DISTRIBUTION)
+@rule(needs_draft_probs=True, needs_chain=True, keeps=Keeps.DISTRIBUTION, matches_if_greedy=True)
 def speculative(draft: Draft, verified: Verified) -> Accepted:
     """Accept each drafted token x in turn with probability min(1, p(x) / q(x)).
 

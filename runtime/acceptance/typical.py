@@ -9,7 +9,7 @@ from . import longest_path, rule
 from .match import match
 
 
-@rule(epsilon=(0.0, 1.0), delta=(0.0, 1.0))
+@rule(matches_if_greedy=True, epsilon=(0.0, 1.0), delta=(0.0, 1.0))
 def typical(draft: Draft, verified: Verified, *, epsilon: float = 0.09, delta: float = 0.3) -> Accepted:
     """Accept the longest path whose tokens each have a probability above min(epsilon, delta * exp(-H)).
 

@@ -84,7 +84,8 @@ EXACT = (
 )
 ACCEPTANCE = (
     "The acceptance rule: match, speculative, recursive or kseq (lossless), typical, top_beta, confidence, distance, "
-    "trust, guided, proxy or enriched (lossy), or contrastive. Default: the recipe's own."
+    "trust, guided, proxy or enriched (lossy), or contrastive. Default: the recipe's own. "
+    "At temperature 0 the lossless ones and typical are match."
 )
 TEMPERATURE = "The temperature of sampling. 0 is greedy. Default: the model's own, else 0."
 TOP_P = "Sample from the smallest set of tokens that has this probability. Default: the model's own, else 1."

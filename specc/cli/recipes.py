@@ -160,7 +160,7 @@ def method_table(method: Method) -> RenderableType:
         ("length", method.length),
         ("schedule", method.schedule),
         ("caches of the draft", ", ".join(caches(method)) or "none"),
-        ("acceptance", method.acceptance),
+        ("acceptance", _acceptance(method.acceptance)),
         ("lossless", console.yes_or_no(method.lossless)),
         ("needs", ", ".join(f"--{need}" for need in method.needs) or "nothing beside the model"),
         ("departures", "\n".join(method.departures) or "none"),
@@ -170,6 +170,13 @@ def method_table(method: Method) -> RenderableType:
     if method.parameters:
         parts += ["", _parameters_table(method)]
     return console.stack(*parts)
+
+
+def _acceptance(name: str) -> str:
+    """Name an acceptance rule, and say what it is at temperature 0 if it is another one then."""
+    from specc.runtime.method import load_acceptance
+
+    return f"{name}; at temperature 0 it is match" if load_acceptance(name).matches_if_greedy else name
 
 
 def _parameters_table(method: Method) -> Table:

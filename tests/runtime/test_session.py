@@ -175,6 +175,8 @@ def everything(draft: Draft, verified: Verified) -> Accepted:
         ("early-exit", "recursive", 1.0, True, False),
         ("layer-skip", "speculative", 1.0, True, False),
         ("plain", everything, 0.0, False, False),
+        ("jacobi", "typical", 0.0, True, True),
+        ("jacobi", "typical", 1.0, False, False),
     ],
 )
 def test_the_rule_in_use_says_what_is_lossless_and_where_a_guard_changes_nothing(
@@ -183,6 +185,18 @@ def test_the_rule_in_use_says_what_is_lossless_and_where_a_guard_changes_nothing
     got = session.generate(PROMPT, 20, recipe=recipe, acceptance=acceptance, temperature=temperature, ignore_eos=True)
     assert (got.stats.lossless, got.stats.guard is not None) == (lossless, guarded)
     assert got.stats.to_json()["lossless"] is lossless
+
+
+@pytest.mark.parametrize(
+    ("rule", "temperature", "warns"), [("typical", 0.0, 1), ("typical", 1.0, 0), ("match", 0.0, 0)]
+)
+def test_a_lossy_rule_that_changes_nothing_at_temperature_0_says_so(
+    session: Session, rule: str, temperature: float, warns: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    session.generate(PROMPT, 5, recipe="jacobi", acceptance=rule, temperature=temperature)
+    texts = [str(warning.message) for warning in recwarn]
+    assert len(texts) == warns
+    assert all(text.startswith("acceptance typical is match at temperature 0, which is lossless") for text in texts)
 
 
 def test_a_lossless_rule_makes_a_lossy_recipe_lossless(session: Session) -> None:
