@@ -107,6 +107,18 @@ class Backend(Protocol):
         """
         ...
 
+    def check_block(self, block: Block, options: Options = DEFAULT) -> None:
+        """Refuse a block that the backend cannot build, as far as that is known without a model.
+
+        Args:
+            block: The block, with weights of the type that would be built.
+            options: A user's requests.
+
+        Raises:
+            BackendError: It cannot.
+        """
+        return
+
     def requirements(self) -> list[str]:
         """Return what this machine lacks to build with the backend: one line each, with its remedy."""
         ...
@@ -152,8 +164,17 @@ def check(names: Sequence[str], dtype: str | None = None, lanes: int = 1, *, hea
     Block(Tree.chain(1), lanes=lanes)  # refuses a number out of range
 
 
-def check_blocks(names: Sequence[str], recipe: str, blocks: Sequence[Block]) -> None:
+def check_blocks(
+    names: Sequence[str], recipe: str, blocks: Sequence[Block], dtype: str | None = None, options: Options = DEFAULT
+) -> None:
     """Refuse backends that cannot build the blocks of a recipe.
+
+    Args:
+        names: The backends.
+        recipe: The name of the recipe.
+        blocks: The blocks, with weights as the recipe has them.
+        dtype: The type of weights that a user asked for.
+        options: A user's requests.
 
     Raises:
         BackendError: a backend does not build one of them.
@@ -171,6 +192,11 @@ def check_blocks(names: Sequence[str], recipe: str, blocks: Sequence[Block]) -> 
                 f"recipe {recipe} {refused}, and backend {name} builds no such engines; "
                 "leave the recipe out, or give --backend onnx"
             )
+        for block in blocks:
+            try:
+                backend(name).check_block(typed(block, name, names, dtype, options), options)
+            except BackendError as e:
+                raise BackendError(f"recipe {recipe}: {e}") from e
 
 
 def typed(block: Block, name: str, all_names: Sequence[str], dtype: str | None, options: Options = DEFAULT) -> Block:

@@ -49,6 +49,11 @@ class Inductor(Backend):
             missing.append(f"torch {torch.__version__} sees no CUDA GPU; build on a machine that has one")
         return missing
 
+    def check_block(self, block: Block, options: Options = DEFAULT) -> None:
+        """Refuse a lowering of the user's. Raises BackendError."""
+        if options.lowering == "fast":
+            raise BackendError("backend inductor compiles torch's operators; leave out --lowering")
+
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
@@ -59,8 +64,7 @@ class Inductor(Backend):
         Raises:
             BackendError: Inductor cannot compile the graph, or the user asked for another lowering.
         """
-        if options.lowering == "fast":
-            raise BackendError("backend inductor compiles torch's operators; leave out --lowering")
+        self.check_block(block, options)
         dtype = TYPES[block.weights]
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)

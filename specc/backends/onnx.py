@@ -70,6 +70,10 @@ class Onnx(Backend):
         """Return nothing: a machine that can capture a model has what this backend needs."""
         return []
 
+    def check_block(self, block: Block, options: Options = DEFAULT) -> None:
+        """Refuse a block whose weights have a type that the lowering has not, or has not beside rows in few bits."""
+        _check_type(block, _lowering(block, options))
+
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
@@ -136,17 +140,13 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
         BackendError: The lowering has no weights of the block's type, or torch.onnx cannot translate the graph.
     """
     open_width = False
-    if block.quantized_group and block.weights in ("fp16", "bf16"):
-        raise BackendError(f"rows in 4 bits stand beside rows in fp32, and not in {block.weights}; take --dtype fp32")
+    _check_type(block, lowering)
     if lowering != "portable":
-        _check_type(block, lowering)
         open_width = _fits_any_width(graph, block)
         if open_width:
             block = any_width.traced_at(block)
         passes.run(_fast_passes(graph, block, open_width, lowering), graph)
     else:
-        if block.weights not in TYPES:
-            raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
         dtype = TYPES[block.weights]
         if dtype != torch.float32:
             passes.run([Half(dtype)], graph)
@@ -167,11 +167,20 @@ def translate(graph: GraphModule, block: Block, lowering: str, rows: bool = Fals
 
 
 def _check_type(block: Block, lowering: str) -> None:
-    """Refuse half precision where the lowering has none.
+    """Refuse weights of a type that the lowering has not.
 
     Raises:
-        BackendError: The lowering has no weights of the block's type.
+        BackendError: The lowering has no weights of the block's type, or none beside rows in few bits.
     """
+    if block.quantized_group and block.weights in ("fp16", "bf16"):
+        raise BackendError(
+            f"rows in {block.quantized_bits} bits stand beside weights in fp32, and not in {block.weights}; "
+            "take --dtype fp32, or leave the recipe out"
+        )
+    if lowering == "portable":
+        if block.weights not in TYPES:
+            raise BackendError(f"the portable lowering has no {block.weights} weights; take {', '.join(TYPES)}")
+        return
     types = ("fp32", "bf16", "int8", "int4") if lowering == "kernels" else ("fp32", "int8", "int4")
     if block.weights not in types:
         raise BackendError(f"the {lowering} lowering has no {block.weights}; take --lowering portable")

@@ -69,6 +69,11 @@ class TensorRT(Backend):
             return [f"{self.module} does not import ({e}); pip install specc-compiler[{self.name}]"]
         return [] if self.anywhere or gpu_capability() else [no_gpu(self.module)]
 
+    def check_block(self, block: Block, options: Options = DEFAULT) -> None:
+        """Refuse a lowering of the user's. Raises BackendError."""
+        if options.lowering == "fast":
+            raise BackendError(f"backend {self.name} reads standard operators only; take --lowering portable")
+
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
@@ -77,8 +82,7 @@ class TensorRT(Backend):
         Raises:
             BackendError: TensorRT cannot build the graph, or the user asked for another lowering or another GPU.
         """
-        if options.lowering == "fast":
-            raise BackendError(f"backend {self.name} reads standard operators only; take --lowering portable")
+        self.check_block(block, options)
         model = onnx.translate(graph, block, "portable", rows=moves(block))
         if not options.weights_inside:
             make_weights_inputs(model, weights, prefix)

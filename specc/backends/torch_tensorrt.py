@@ -52,6 +52,11 @@ class TorchTensorRT(Backend):
             return [f"torch_tensorrt does not import ({_first_cause(e)}); {remedy}"]
         return [] if tensorrt.gpu_capability() else [tensorrt.no_gpu("torch_tensorrt")]
 
+    def check_block(self, block: Block, options: Options = DEFAULT) -> None:
+        """Refuse a lowering of the user's. Raises BackendError."""
+        if options.lowering == "fast":
+            raise BackendError(f"backend {NAME} compiles torch's operators; leave out --lowering")
+
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
     ) -> Built:
@@ -61,8 +66,7 @@ class TorchTensorRT(Backend):
             BackendError: torch-tensorrt cannot build the graph, or would compute it wrongly, or the user asked for
                 another lowering or another GPU.
         """
-        if options.lowering == "fast":
-            raise BackendError(f"backend {NAME} compiles torch's operators; leave out --lowering")
+        self.check_block(block, options)
         torch_tensorrt = library()
         trt = importlib.import_module("tensorrt")  # torch_tensorrt puts the TensorRT that it uses under this name
         parser = tensorrt.TensorRT(name=NAME, module=trt.__name__, suffix=self.suffix, anywhere=False, types=self.types)

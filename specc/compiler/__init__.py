@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specc.backends import check, check_blocks
+from specc.backends import check
 from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
@@ -25,7 +25,15 @@ from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.measure import measure_recipes, with_better_trees
 from specc.compiler.options import Options, Report
-from specc.compiler.plans import MARGIN, choose_methods, plan_recipes, search_layers, warn_of_unused
+from specc.compiler.plans import (
+    MARGIN,
+    check_early,
+    check_plans,
+    choose_methods,
+    plan_recipes,
+    reads_corpus,
+    search_layers,
+)
 from specc.compiler.quantize import BITS
 from specc.compiler.requests import engine_requests, name_blocks, settle_widths
 from specc.compiler.stages import Extent, Stages, expected_seconds
@@ -33,7 +41,7 @@ from specc.corpus import read_corpus
 from specc.exactness import golden, perplexity
 from specc.exactness.reference import perplexities, reference
 from specc.heads import Checkpoint, Head
-from specc.huggingface import ROUNDING, describe, load_model, rounding
+from specc.huggingface import ROUNDING, context_of, describe, load_model, read_text_config, rounding
 from specc.huggingface.gguf import read_once
 from specc.huggingface.gguf_blocks import BlockIndex
 from specc.recipes import Facts, Method
@@ -74,6 +82,10 @@ def _compile(options: Options) -> Bundle:
     options = with_lowering(options)
     heads = load_heads(options.heads)
     methods = choose_methods(options, heads)
+    config = read_text_config(options.model, options.revision, options.trust_remote_code)
+    if config is not None:
+        context_of(config, options.model, options.max_seq_len)
+    check_early(methods, options, config)
     prompts = golden.read_prompts(Path(options.prompts or Path(__file__).with_name("golden_prompts.jsonl")))
     text = perplexity.read(Path(options.text)) if options.text else None
     extent = Extent(
@@ -116,7 +128,6 @@ def _write_bundle(
         for source in options.small_models.values():
             check_assistant_tokenizer(source, options, tokenizer, prompts)
         model = load_model(options.model, options.revision, options.trust_remote_code, options.adapter)
-    options = with_checkpoint_dtype(options, model)
     spec = describe(model, options.model, options.max_seq_len)
     # Loaded before the target is decoded and captured, so that one that cannot draft for it is refused at once.
     small = {name: load_assistant(source, options, spec) for name, source in options.small_models.items()}
@@ -133,14 +144,13 @@ def _write_bundle(
         assistant_layers=described["assistant"][1].layers if "assistant" in small else 0,
         corpus=options.corpus is not None,
     )
-    if options.corpus:
+    plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
+    options = with_checkpoint_dtype(options, model, [block for each in plans for block in each.blocks.all])
+    check_plans(plans, options)
+    if options.corpus and reads_corpus(plans):
         stages.begin("load", "index the corpus")
         encode = partial(tokenizer.encode, add_special_tokens=False, verbose=False)
         write_corpus(read_corpus(Path(options.corpus)), encode, spec.eos_token_ids, directory)
-    plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
-    warn_of_unused(plans, options.small_models)
-    for each in plans:
-        check_blocks(options.backends, each.method.name, (*each.blocks.verify, *each.blocks.engines.values()))
     capacity = spec.context + MARGIN
 
     cases = _write_golden(options, model, spec, encode_prompts(prompts, tokenizer, spec.context), directory, stages)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from transformers import PreTrainedModel
 
 from specc.compiler.options import Options
 from specc.compiler.panels import is_bf16
+from specc.runtime.block import Block
 from specc.runtime.engines import kernels
 from specc.runtime.engines.onnx_runtime import ort
 from specc.runtime.errors import BackendError
@@ -38,14 +40,15 @@ def with_lowering(options: Options) -> Options:
     return replace(options, build=replace(options.build, lowering=KERNELS))
 
 
-def with_checkpoint_dtype(options: Options, model: PreTrainedModel) -> Options:
+def with_checkpoint_dtype(options: Options, model: PreTrainedModel, blocks: Iterable[Block] = ()) -> Options:
     """Return the options with weights in bf16, if the user chose no type and that costs the model nothing.
 
     Args:
         options: the options after `with_lowering`.
         model: the target, in fp32. bf16 must hold every value of its matrices, as where the checkpoint was in bf16.
+        blocks: those that recipes run. Weights in bf16 do not stand beside rows in few bits.
     """
-    if options.dtype is not None:
+    if options.dtype is not None or any(block.quantized_group and block.weights == "fp32" for block in blocks):
         return options
     bf16 = replace(options, dtype="bf16", build=replace(options.build, lowering=KERNELS))
     is_free = options.build.lowering == KERNELS or _free_to_take(options, "bf16")

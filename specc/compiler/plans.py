@@ -5,19 +5,31 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch.fx import GraphModule
 
+from specc.backends import check_blocks
 from specc.compiler.layer_search import Advance, skip_if_faster, skip_sets, skip_some
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
-from specc.recipes import Facts, LayerSearch, Method, MethodBlocks, committing
-from specc.recipes.choice import MARGIN, available, choose, plan, values_of
+from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, committing
+from specc.recipes.choice import MARGIN, available, check_ranges, choose, plan, values_of
+from specc.recipes.engines import any_facts, plan_for_any
 from specc.runtime.block import Block
-from specc.runtime.errors import RecipeError, SpeccWarning
+from specc.runtime.errors import RecipeError, SpeccWarning, TreeError
 
-__all__ = ["MARGIN", "RecipePlan", "choose_methods", "plan_recipes", "search_layers", "warn_of_unused"]
+__all__ = [
+    "MARGIN",
+    "RecipePlan",
+    "check_early",
+    "check_plans",
+    "choose_methods",
+    "plan_recipes",
+    "reads_corpus",
+    "search_layers",
+]
 DRAFT_DTYPES = ("fp32", "int8", "int4")
 
 Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any], Advance], dict[str, Any]]
@@ -67,11 +79,10 @@ def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> l
     unmet: dict[str, list[str]] = {}  # names of recipes, by the reason
     for m in methods:
         values = values_of(m, options.parameters)
-        names_for_all = set(options.parameters.get("", {})) & m.parameters.keys()
         try:
             plans.append(_plan(m, values, facts, options.draft_dtype))
         except RecipeError as e:
-            if options.recipes or names_for_all or m.name in options.parameters:
+            if _is_asked_for(m, options):
                 raise
             unmet.setdefault(str(e), []).append(m.name)
     for reason, names_left_out in unmet.items():
@@ -87,21 +98,67 @@ def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> l
     return plans
 
 
-def warn_of_unused(plans: Sequence[RecipePlan], small_models: Mapping[str, str]) -> None:
-    """Warn of smaller models that no recipe runs.
+def check_early(methods: Sequence[Method], options: Options, config: Any = None) -> None:
+    """Refuse what can be known before a model is loaded, and warn of options that no recipe uses.
 
     Args:
-        plans: the recipes.
-        small_models: hub ids or directories, by the names that blocks have for them.
+        methods: the recipes.
+        options: the user's options.
+        config: the configuration of the target's language model; None if it cannot be read alone.
+
+    Raises:
+        RecipeError: a value is out of range for any model, or for this one.
+        BackendError: a backend cannot build a recipe.
     """
-    names = {block.model for recipe in plans for block in recipe.blocks.engines.values()}
-    for name in small_models.keys() - names:
-        warnings.warn(
-            f"no chosen recipe runs {small_models[name]} as the {name} model; leave it out, or add a recipe that "
-            "needs it: specc recipes",
-            SpeccWarning,
-            stacklevel=2,
-        )
+    check_ranges(methods, options.parameters)
+    plans = []
+    for m in methods:
+        has = {"assistant": options.assistant_model is not None, "corpus": options.corpus is not None}
+        choices = [replace(facts, **has) for facts in any_facts(m)]
+        if config is not None:
+            choices = [replace(c, layers=config.num_hidden_layers, vocab_size=config.vocab_size) for c in choices]
+        values = values_of(m, options.parameters)
+        try:
+            plans.append(plan_for_any(partial(_plan, m, values, draft_dtype=options.draft_dtype), choices))
+        except (RecipeError, TreeError):
+            if _is_asked_for(m, options):
+                raise
+    check_plans(plans, options)
+    _warn_of_unused(plans, options)
+
+
+def check_plans(plans: Sequence[RecipePlan], options: Options) -> None:
+    """Refuse backends that cannot build what recipes run. Raises BackendError."""
+    for each in plans:
+        check_blocks(options.backends, each.method.name, each.blocks.all, options.dtype, options.build)
+
+
+def reads_corpus(plans: Sequence[RecipePlan]) -> bool:
+    """Tell whether a recipe looks up drafts in a corpus."""
+    return any("corpus" in each.blocks.arguments for each in plans)
+
+
+def _warn_of_unused(plans: Sequence[RecipePlan], options: Options) -> None:
+    """Warn of smaller models, of a corpus, and of a type of drafts that no recipe uses."""
+    models = {block.model for each in plans for block in each.blocks.engines.values()}
+    unused = {f"{name}-model": source for name, source in options.small_models.items() if name not in models}
+    if options.corpus and not reads_corpus(plans):
+        unused["corpus"] = str(options.corpus)
+    texts = {}
+    for need, value in unused.items():
+        users = [m.name for m in METHODS.values() if need in m.needs]
+        texts[f"--{need} {value}"] = f"{', '.join(users[:3])}{' and others' if len(users) > 3 else ''} would"
+    if options.draft_dtype != Options.draft_dtype and not any(map(_draft_dtypes, plans)):
+        texts[f"--draft-dtype {options.draft_dtype}"] = "recipes whose drafts run an engine would"
+    for option, users in texts.items():
+        text = f"no chosen recipe uses {option}: {users}; add one with --recipe, or leave the option out"
+        warnings.warn(text, SpeccWarning, stacklevel=2)
+
+
+def _is_asked_for(m: Method, options: Options) -> bool:
+    """Tell whether a user named recipes, or set a parameter of this one."""
+    names_for_all = set(options.parameters.get("", {})) & m.parameters.keys()
+    return bool(options.recipes or names_for_all or m.name in options.parameters)
 
 
 def _draft_dtypes(recipe: RecipePlan) -> set[str]:

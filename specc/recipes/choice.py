@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from specc.recipes import METHODS, Facts, Method, MethodBlocks, method
-from specc.recipes.engines import MOST_LAYERS
+from specc.recipes.engines import any_facts, plan_for_any
 from specc.runtime.block import Frontier
 from specc.runtime.errors import RecipeError
 
 MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
-ANY_VOCABULARY = 1 << 17
 Parameters = Mapping[str, Mapping[str, Any]]  # values by recipe and parameter; those under "" are for every recipe
 
 
@@ -90,7 +90,7 @@ def plan(m: Method, values: Mapping[str, Any], facts: Facts) -> MethodBlocks:
         RecipeError: a value is out of range, or the blocks have more slots than a cache has scratch rows.
     """
     blocks = m.plan(values, facts)
-    for block in (*blocks.verify, *blocks.engines.values()):
+    for block in blocks.all:
         rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
         if rows > MARGIN:
             raise RecipeError(f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft")
@@ -104,11 +104,4 @@ def check_ranges(methods: Sequence[Method], parameters: Parameters) -> None:
         RecipeError: a value is out of range for any model.
     """
     for m in methods:
-        facts = Facts(
-            MOST_LAYERS,
-            ANY_VOCABULARY,
-            assistant="assistant-model" in m.needs,
-            assistant_layers=MOST_LAYERS,
-            corpus="corpus" in m.needs,
-        )
-        plan(m, values_of(m, parameters), facts)
+        plan_for_any(partial(plan, m, values_of(m, parameters)), any_facts(m))

@@ -121,6 +121,11 @@ class MethodBlocks:
     rule: Mapping[str, Any] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
 
+    @property
+    def all(self) -> tuple[Block, ...]:
+        """The blocks that verify, and those of the drafter."""
+        return (*self.verify, *self.engines.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:

@@ -73,6 +73,24 @@ def test_what_no_model_can_have_is_refused_before_torch_is_loaded(
     assert message in refused("compile", "model", "-o", tmp_path / "m.specc", *options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--recipe", "quantspec-int8", "--dtype", "bf16"), "recipe quantspec-int8: rows in 8 bits stand beside"),
+        (("--recipe", "quantspec", "--dtype", "fp16"), "recipe quantspec: rows in 4 bits stand beside weights in fp32"),
+        (("--recipe", "early-exit", "--assistant-early-exit", "3"), "give a number of layers from 1 to 2"),
+        (("--recipe", "layer-skip", "--skip-layers", "3"), "skip_layers has 3; give numbers of layers from 0 to 2"),
+        (("--recipe", "plain", "--max-seq-len", "1000"), "give 16..256"),
+    ],
+)
+def test_what_the_configuration_tells_is_refused_before_the_model_is_loaded(
+    options: tuple[str, ...], message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specc.compiler.load_model", lambda *arguments: pytest.fail("the model is loaded"))
+    assert message in refused("compile", model, "-o", tmp_path / "m.specc", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_corpus_is_refused_before_torch_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "loading", lambda what: pytest.fail(f"{what} is loaded"))
     corpus = tmp_path / "corpus"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from graphs import prepared, tokens
 
+from specc.backends import Options as BuildOptions
 from specc.compiler import plans
 from specc.compiler.options import Options
-from specc.compiler.plans import MARGIN, SEARCHES, RecipePlan, choose_methods, plan_recipes, search_layers
+from specc.compiler.plans import MARGIN, SEARCHES, RecipePlan, check_early, choose_methods, plan_recipes, search_layers
 from specc.compiler.stages import Stages
 from specc.recipes import METHODS, Facts, LayerSearch, Method
 from specc.runtime.block import Layers
 from specc.runtime.drafters import MOST_TOKENS
-from specc.runtime.errors import RecipeError, SpeccWarning
+from specc.runtime.errors import BackendError, RecipeError, SpeccWarning
 
 pytestmark = pytest.mark.torch
 
@@ -196,3 +199,62 @@ def test_a_search_plans_again_what_was_left_open(monkeypatch: pytest.MonkeyPatch
     assert (after[0], after[2]) == (before[0], before[2])
     title = "search the layers that layer-skip skips"
     assert titles == [title, f"{title} · 1 of 2"]
+
+
+def warned(*recipes: str, **changes: Any) -> list[str]:
+    """Return what a compile says before a model is loaded."""
+    choice = options(recipes=recipes, **changes)
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        check_early(choose_methods(choice), choice)
+    return [str(warning.message) for warning in record]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "user", "changes", "option"),
+    [
+        ("prompt-lookup", "draft-model", {"assistant_model": "./small"}, "--assistant-model ./small: draft-model, "),
+        ("prompt-lookup", "fs-gen-proxy", {"untuned_model": "./old"}, "--untuned-model ./old: fs-gen-proxy would"),
+        ("prompt-lookup", "rasd", {"corpus": "texts"}, "--corpus texts: rasd, rasd-eagle2, superposed would"),
+        ("prompt-lookup", "early-exit", {"draft_dtype": "int8"}, "--draft-dtype int8: recipes whose drafts run an"),
+    ],
+)
+def test_an_option_that_no_chosen_recipe_uses_is_named_with_those_that_would(
+    recipe: str, user: str, changes: dict[str, Any], option: str
+) -> None:
+    (text,) = warned(recipe, **changes)
+    assert text.startswith(f"no chosen recipe uses {option}") and text.endswith("or leave the option out")
+    assert warned(user, **({"assistant_model": "./small"} if METHODS[user].needs[:1] else {}) | changes)[1:] == []
+
+
+def test_a_draft_model_that_a_recipe_may_have_is_used() -> None:
+    assert warned("dynamic-tree", assistant_model="./small") == []
+    assert warned("rasd", assistant_model="./small", corpus="texts") == []
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("recipe", ["quantspec", "quantspec-int8"])
+def test_rows_in_few_bits_beside_weights_in_half_precision_are_refused_early(recipe: str, dtype: str) -> None:
+    with pytest.raises(BackendError, match=rf"recipe {recipe}: rows in . bits stand beside weights in fp32, "):
+        warned(recipe, dtype=dtype)
+    assert warned(recipe, dtype="fp32") == warned(recipe) == []
+
+
+@pytest.mark.parametrize("backend", ["inductor", "tensorrt"])
+def test_a_lowering_that_a_backend_does_not_have_is_refused_early(backend: str) -> None:
+    with pytest.raises(BackendError, match=r"; leave out --lowering|; take --lowering portable"):
+        warned("jacobi", backends=(backend,), build=BuildOptions("fast"))
+
+
+@pytest.mark.parametrize("layers", [4, 5])
+def test_layers_that_the_configuration_does_not_have_are_refused_early(layers: int) -> None:
+    choice = options(recipes=("early-exit",), parameters={"early-exit": {"assistant_early_exit": 4}})
+    config = SimpleNamespace(num_hidden_layers=layers, vocab_size=100)
+    refusal = pytest.raises(RecipeError, match="assistant_early_exit is 4; give a number of layers from 1 to 3")
+    with refusal if layers == 4 else nullcontext():
+        check_early(choose_methods(choice), choice, config)
+
+
+def test_a_recipe_of_the_usual_ones_that_the_model_cannot_have_waits_to_be_left_out() -> None:
+    choice = options()
+    check_early(choose_methods(choice), choice, SimpleNamespace(num_hidden_layers=1, vocab_size=100))

@@ -69,3 +69,18 @@ def test_two_recipe_files_of_one_name_are_refused_and_one_file_twice_is_one_reci
     assert [m.name for m in choose([first, first], {}, set())] == ["plain", "mine"]
     with pytest.raises(RecipeError, match="two recipe files give the name 'mine'; write name = '…' into one of them"):
         choose([first, second], {}, set())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values"),
+    [
+        ("medusa", {"tree": [(0,), (0, 0), (0, 0, 0)]}),
+        ("amphista", {"tree": [(0,), (0, 0)]}),
+        ("blockwise", {"num_speculative_tokens": 5}),
+        ("ppd", {"rates": [[0.4], [0.2], [0.1]]}),
+    ],
+)
+def test_what_a_head_that_is_not_read_yet_may_guess_is_not_refused(recipe: str, values: dict[str, Any]) -> None:
+    check_ranges([METHODS[recipe]], {recipe: values})
+    with pytest.raises(RecipeError, match="num_speculative_tokens is 0; give a whole number from 1"):
+        check_ranges([METHODS[recipe]], {recipe: {"num_speculative_tokens": 0}})
