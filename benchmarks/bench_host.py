@@ -5,9 +5,10 @@
     python benchmarks/bench_host.py smol.specc --recipe dyspec --steps 50
 
 The engines return the same random logits at each call and compute nothing. So all of a step's processor time is that of
-the drafter, the rule and the loop. Temperature 0 is greedy decoding, and 1 samples. Both figures are processor seconds
-of all threads, so they hold on a busy machine. A verify step is a run of the narrowest chain of the bundle that has as
-many slots. The aim is a share below 5 %.
+the drafter, the rule and the loop. With --alike all rows of all engines are the same, so rules accept whole drafts.
+Temperature 0 is greedy decoding, and 1 samples. Both figures are processor seconds of all threads, so they hold on a
+busy machine. A verify step is a run of the narrowest chain of the bundle that has as many slots. The aim is a share
+below 5 %.
 """
 
 from __future__ import annotations
@@ -45,15 +46,23 @@ PROMPT_TOKENS, CORPUS_TOKENS = 64, 5000
 
 
 class Still(toys.Toy):
-    """A runner whose outputs never change, so that its runs cost nothing."""
+    """A runner whose outputs never change, so that its runs cost nothing.
+
+    Attributes:
+        alike: whether all rows of all runners are the same.
+    """
+
+    alike = False
 
     def __init__(self, block: Block, rows: toys.ToyKV, vocabulary: int) -> None:
         self.block, self.rows, self.vocabulary = block, rows, vocabulary
         self.stack = toys.HEADS[block.model].stack if block.model in toys.HEADS else 1
         self.inputs, self.outputs = self._make_inputs(), self._make_outputs()
-        rng = np.random.default_rng(len(block.model))
+        rng = np.random.default_rng(0 if self.alike else len(block.model))
         rows_of_logits = 1 if block.last_row else block.slots
         logits_NV = rng.normal(scale=3, size=(rows_of_logits, vocabulary)).astype(np.float32)
+        if self.alike:
+            logits_NV[:] = logits_NV[0]
         for name, array in self.outputs.items():
             if name == "ids":
                 array[0] = logits_NV.argmax(-1)
@@ -137,12 +146,13 @@ def main() -> None:
     parser.add_argument("--verify-seconds", type=float, help="of a verify step, if no bundle is named")
     parser.add_argument("--recipe", default="", help="these recipes alone, with commas")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--alike", action="store_true", help="all rows are the same, so that drafts are accepted")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if (arguments.bundle is None) == (arguments.verify_seconds is None):
         parser.error("give a bundle, or --verify-seconds")
     reference = verify_seconds(arguments.bundle) if arguments.bundle else lambda slots: float(arguments.verify_seconds)
-    toys.corpus = corpus
+    toys.corpus, Still.alike = corpus, arguments.alike
     rows = []
     for name in arguments.recipe.split(",") if arguments.recipe else METHODS:
         for temperature in (0.0, 1.0):

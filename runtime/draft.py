@@ -15,7 +15,7 @@ import numpy as np
 
 from .draws import DrawnProbs, Draws
 from .rng import Rng, Use
-from .sampling import Sampling
+from .sampling import NEAR, Sampling
 from .tree import Tree
 
 if TYPE_CHECKING:
@@ -239,6 +239,22 @@ class Verified(NamedTuple):
     def probs(self, slot: int) -> np.ndarray:
         """Return the distribution that plain decoding would sample from after `slot`: [V] float64."""
         return self.sampling.probs(self.logits(slot))
+
+    def accepts(self, slot: int, token: int, q: float) -> bool:
+        """Return True with probability min(1, p / q), where p is that of a token by `probs`.
+
+        Args:
+            slot: the slot after which the token stands.
+            token: the token.
+            q: the probability with which the draft chose it.
+        """
+        logits_V, rng = self.logits(slot), self.rng(slot, Use.ACCEPT)
+
+        def exact() -> float:
+            return min(1.0, float(self.sampling.probs(logits_V)[token]) / q)
+
+        near = self.sampling.near_probability(logits_V, token)
+        return rng.bernoulli(exact()) if near is None else rng.bernoulli_near(near / q, NEAR, exact)
 
     def draws(self, slot: int) -> Draws:
         """Return draws from the distribution after `slot`, for a drafter that guesses the next draft by this step."""

@@ -94,7 +94,7 @@ def chaining(
             rng = sampling.rng.at(len(seq.tokens) + slot, Use.DRAFT)
             draws[slot] = sampling.draws(outputs.logits_NV[0], rng)
             tokens.append(draws[slot].pick())
-            probability = draws[slot].probability(tokens[-1])
+            probability = draws[slot].probability(tokens[-1]) if stops or reads else 1.0
         else:
             tokens.append(outputs.ids_N[0])
             probability = outputs.best_probability(0) if reads else 1.0

@@ -3,7 +3,8 @@
 A draft of 64 slots is drawn from up to 63 distributions over the whole vocabulary, and a rule looks at few of them. So
 a distribution is kept as weights in float32, a draw takes two binary searches, and the probabilities in float64 are
 computed for the slots that a rule asks for. What is drawn has these probabilities exactly, which is all that a rule
-needs: it need not be the softmax to the last bit.
+needs: it need not be the softmax to the last bit. So the sums of blocks may be rounded to float32. The probability of a
+token is then the share of its block by these sums, times its share of the block, which is computed in float64.
 
 C  candidates, the tokens that can be drawn      V  vocabulary
 """
@@ -67,9 +68,11 @@ class Draws:
         """
         self.rng, self.size = rng, size
         self._weights, self._ids = weights_C, ids_C
-        self._sums = np.add.reduceat(weights_C, _starts(len(weights_C)), dtype=np.float64)  # By block, of what is left.
+        self._sums = block_sums(weights_C)  # Of what is left.
         self._total = self._rest = float(self._sums.sum())
         self._taken: dict[int, float] = {}  # The weights of the candidates that were taken.
+        self._factors: dict[int, float] = {}  # By block, its rounded sum as a multiple of the exact one.
+        self._first_sums = self._sums  # Before any candidate was taken.
 
     def __del__(self) -> None:
         if self._weights.dtype == np.float32:
@@ -93,7 +96,10 @@ class Draws:
     def pick(self) -> int:
         """Draw a token, and leave it to be drawn again."""
         block = self.rng.place(self._sums.cumsum())
-        candidate = block * BLOCK + self.rng.place(self._members(block).cumsum(dtype=np.float64))
+        ends = self._members(block).cumsum(dtype=np.float64)
+        if block not in self._factors:
+            self._factors[block] = float(self._sums[block] / ends[-1])
+        candidate = block * BLOCK + self.rng.place(ends)
         return candidate if self._ids is None else int(self._ids[candidate])
 
     def take(self) -> tuple[int, float]:
@@ -107,26 +113,40 @@ class Draws:
         weight = self._taken[candidate] = float(self._weights[candidate])
         self._weights[candidate] = 0
         block = candidate // BLOCK
-        self._sums[block] = self._members(block).sum(dtype=np.float64)
+        if self._first_sums is self._sums:
+            self._sums = self._sums.copy()
+        self._sums[block] = self._members(block).sum(dtype=np.float64) * self._factors[block]
         self._rest = float(self._sums.sum())
-        return token, weight / rest
+        return token, weight * self._factors[block] / rest
 
     def probability(self, token: int) -> float:
         """Return the probability of a drawn token before any was taken."""
         candidate = self._candidate(token)
-        return self._taken.get(candidate, float(self._weights[candidate])) / self._total
+        block = candidate // BLOCK
+        if block not in self._factors:
+            self._factors[block] = float(self._sums[block] / self._members(block).sum(dtype=np.float64))
+        return self._taken.get(candidate, float(self._weights[candidate])) * self._factors[block] / self._total
 
     def probs(self) -> np.ndarray:
         """Return the distribution before any token was taken, [V] float64."""
         probs_C = self._weights.astype(np.float64)
         for candidate, weight in self._taken.items():
             probs_C[candidate] = weight
-        probs_C /= self._total
+        self._share_blocks(probs_C)
         if self._ids is None:
             return probs_C
         probs_V = np.zeros(self.size)
         probs_V[self._ids] = probs_C
         return probs_V
+
+    def _share_blocks(self, weights_C: np.ndarray) -> None:
+        """Turn exact weights into probabilities, in place."""
+        starts = _starts(len(weights_C))
+        exact = np.add.reduceat(weights_C, starts)
+        factors = np.divide(self._first_sums, exact, out=np.ones(len(exact)), where=exact > 0)
+        if (factors != 1).any():
+            weights_C *= factors.repeat(BLOCK)[: len(weights_C)]
+        weights_C /= self._total
 
     def _members(self, block: int) -> np.ndarray:
         """Return the weights of the candidates of a block, as a view."""
@@ -159,6 +179,20 @@ class DrawnProbs(Mapping[int, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._draws)
+
+
+def block_sums(weights_C: np.ndarray) -> np.ndarray:
+    """Return the sums of weights by block, [blocks] float64; of weights in float32 they are rounded to float32."""
+    blocks, rest = divmod(len(weights_C), BLOCK)
+    if weights_C.dtype != np.float32:
+        sums: np.ndarray = np.add.reduceat(weights_C, _starts(len(weights_C)))
+        return sums
+    sums = np.empty(blocks + (rest > 0))
+    # Half the time of a sum along an axis.
+    sums[:blocks] = np.einsum("ij->i", weights_C[: blocks * BLOCK].reshape(blocks, BLOCK))
+    if rest:
+        sums[-1] = weights_C[-rest:].sum()
+    return sums
 
 
 @lru_cache(16)

@@ -10,7 +10,7 @@ position in the text, then of the use.
 from __future__ import annotations
 
 import secrets
-from copy import copy
+from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
 from numbers import Integral
@@ -61,6 +61,15 @@ class Rng(Protocol):
     def bernoulli(self, probability: float) -> bool:
         """Return True with this probability."""
 
+    def bernoulli_near(self, estimate: float, error: float, exact: Callable[[], float]) -> bool:
+        """Return True with the probability `exact()`, which is asked for only where the estimate does not decide.
+
+        Args:
+            estimate: that probability, but for an error. It may be above 1.
+            error: the largest error, as a share of the estimate.
+            exact: returns the probability.
+        """
+
     def exponential(self) -> float:
         """Return an exponential number with the mean 1."""
 
@@ -87,7 +96,8 @@ class SeededRng:
         self._draws = 0
 
     def at(self, position: int, use: Use, slot: int = 0) -> SeededRng:
-        rng = copy(self)
+        rng: SeededRng = object.__new__(type(self))  # copy.copy takes several times as long.
+        rng.__dict__.update(self.__dict__)
         rng._key, rng._draws = _number(_number(_number(self._key, position), use), slot), 0
         return rng
 
@@ -123,6 +133,12 @@ class SeededRng:
 
     def bernoulli(self, probability: float) -> bool:
         return bool(self._uniform() < probability)
+
+    def bernoulli_near(self, estimate: float, error: float, exact: Callable[[], float]) -> bool:
+        number = self._uniform()
+        if number < estimate * (1 - error):
+            return True
+        return number < estimate * (1 + error) and bool(number < exact())
 
     def exponential(self) -> float:
         return float(-np.log1p(-self._uniform()))

@@ -13,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from .draws import POOL, Draws
+from .draws import POOL, Draws, block_sums
 from .errors import PromptError
 from .real_number import real
 from .rng import Rng, SeededRng
 
 LEAST_TEMPERATURE = 1e-30  # that float32 can divide by
+# Exponentials of logits are used as they are if their sum lies between these, so that float32 holds those that matter.
+LEAST_TOTAL, MOST_TOTAL = 1e-15, 1e30
+COLD = 0.6  # a temperature below which exponentials of usual logits are too large for float32
+LEAST_WEIGHT = 1e-30  # of a token; those below have few digits
+NEAR = 1e-4  # the error of a probability that is computed in float32; 256 roundings are 1.6e-5
 SORTED = 1 << 13  # numbers that are sorted at once; to halve as many takes as long
 
 
@@ -65,6 +70,25 @@ class Sampling:
         """Whether the request takes the likeliest token always."""
         return self.temperature == 0
 
+    @cached_property
+    def cuts_nothing(self) -> bool:
+        """Whether every token may be chosen."""
+        return self.top_k == 0 and self.top_p == 1 and self.min_p == 0
+
+    def near_probability(self, logits_V: np.ndarray, token: int) -> float | None:
+        """Return the probability of a token, with an error of `NEAR` of it at most. It costs a third of `probs`.
+
+        Returns:
+            None if the logits are so large or so small, or the distribution is cut, that only `probs` can tell.
+        """
+        if not self.cuts_nothing:
+            return None
+        weights = POOL.take(len(logits_V))
+        total = _exponentials(logits_V, self.temperature, weights)
+        weight = float(weights[token])
+        POOL.give(weights)
+        return None if total is None or weight < LEAST_WEIGHT else weight / total
+
     def probs(self, logits_V: np.ndarray) -> np.ndarray:
         """Return the distribution to sample from, [V] float64.
 
@@ -76,8 +100,9 @@ class Sampling:
         ids = _likeliest(logits_V, count, self.temperature)
         numbers = logits_V[ids].astype(np.float64)
         numbers -= logits_V.max()
-        with np.errstate(over="ignore"):  # At a tiny temperature all but the likeliest become -inf, as they should.
-            numbers /= self.temperature
+        if self.temperature != 1:
+            with np.errstate(over="ignore"):  # At a tiny temperature all but the likeliest become -inf, as they should.
+                numbers /= self.temperature
         np.exp(numbers, out=numbers)
         if count < size:
             _keep_largest(numbers, count, np.partition(numbers, -count)[-count])
@@ -102,6 +127,11 @@ class Sampling:
             rng: the source of the draws.
         """
         size, ids = len(logits_V), None
+        if self.cuts_nothing:
+            weights = POOL.take(size)
+            if _exponentials(logits_V, self.temperature, weights) is not None:
+                return Draws(rng, weights, size)
+            POOL.give(weights)
         if 0 < self.top_k < size:
             ids = np.flatnonzero(~(logits_V < np.partition(logits_V, -self.top_k)[-self.top_k]))
         weights = POOL.take(size) if ids is None else np.empty(len(ids), np.float32)
@@ -117,6 +147,29 @@ class Sampling:
         if self.min_p > 0:
             weights[weights < self.min_p * weights.max()] = 0
         return Draws(rng, weights, size, ids)
+
+
+def _exponentials(logits_V: np.ndarray, temperature: float, out_V: np.ndarray) -> float | None:
+    """Write exp(logits / temperature) but for a factor, and return the sum.
+
+    At usual temperatures the largest logit is not subtracted, which saves two passes over the vocabulary.
+
+    Args:
+        logits_V: logits, [V] float32.
+        temperature: the temperature.
+        out_V: gets the exponentials, [V] float32.
+
+    Returns:
+        None if the exponentials are too large or too small for float32, or are not numbers.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if temperature < COLD:
+            logits_V = np.subtract(logits_V, logits_V.max(), out=out_V)
+        if temperature != 1:
+            logits_V = np.multiply(logits_V, 1 / max(temperature, LEAST_TEMPERATURE), out=out_V)
+        np.exp(logits_V, out=out_V)
+        total = float(block_sums(out_V).sum())
+    return total if LEAST_TOTAL < total < MOST_TOTAL else None
 
 
 def _nucleus(weights: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:

@@ -44,6 +44,12 @@ class Script:
         assert 0 <= probability <= 1
         return bool(self._decide([1 - float(probability), float(probability)]))
 
+    def bernoulli_near(self, estimate: float, error: float, exact: Callable[[], float]) -> bool:
+        """Decide by the exact probability, which the estimate must be near."""
+        probability = exact()
+        assert abs(min(1.0, estimate) - probability) <= error * estimate
+        return self.bernoulli(probability)
+
     def exponential(self) -> float:
         """Return a number that the decisions so far determine. An exact method is exact for any such numbers."""
         return TIMES[len(self.path) % len(TIMES)]

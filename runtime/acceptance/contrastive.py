@@ -40,8 +40,11 @@ def contrastive(draft: Draft, verified: Verified, *, alpha: float = 0.1, beta: f
 
 def _scores(draft: Draft, verified: Verified, slot: int, alpha: float, beta: float) -> np.ndarray:
     """Return the contrastive logits of the token after a slot, [V] float32: minus infinity where `alpha` forbids it."""
-    target_V = verified.logits(slot)
-    scores_V: np.ndarray = (1 + beta) * target_V - beta * draft.logits[slot]
-    with np.errstate(divide="ignore"):
-        scores_V[target_V < target_V.max() + np.log(alpha)] = -np.inf
+    target_V, draft_V = verified.logits(slot), draft.logits[slot]
+    if not alpha:
+        scores_V: np.ndarray = (1 + beta) * target_V - beta * draft_V
+        return scores_V
+    tokens = np.flatnonzero(target_V >= target_V.max() + np.log(alpha))  # few of the vocabulary
+    scores_V = np.full(len(target_V), -np.inf, target_V.dtype)
+    scores_V[tokens] = (1 + beta) * target_V[tokens] - beta * draft_V[tokens]
     return scores_V

@@ -5,9 +5,12 @@ V  vocabulary
 
 from __future__ import annotations
 
+from math import inf, log
+
 import numpy as np
 
 from ..draft import Accepted, Draft, Verified
+from ..draws import POOL
 from ..errors import RecipeError
 from ..rng import Use
 from . import rule
@@ -43,9 +46,9 @@ def enriched(draft: Draft, verified: Verified, *, eta: float = 10.0, alpha: floa
         return match(draft, moved)
     last = draft.tree.slots - 1
     for slot in range(last):
-        s, x = moved.probs(slot), draft.tokens[slot + 1]
-        if not verified.rng(slot, Use.ACCEPT).bernoulli(min(1.0, s[x] / draft.probability(slot, x))):
-            p, q = verified.probs(slot), draft.probs[slot]
+        x = draft.tokens[slot + 1]
+        if not moved.accepts(slot, x, draft.probability(slot, x)):
+            p, q, s = verified.probs(slot), draft.probs[slot], moved.probs(slot)
             residual = np.maximum(np.maximum(p - q, p - s), 0)
             rest = residual if residual.sum() > 0 else p
             return Accepted(tuple(range(slot + 1)), verified.rng(slot, Use.TOKEN).pick(rest / rest.sum()))
@@ -54,15 +57,19 @@ def enriched(draft: Draft, verified: Verified, *, eta: float = 10.0, alpha: floa
 
 def _moved(draft: Draft, verified: Verified, slot: int, eta: float, alpha: float) -> np.ndarray:
     """Return the logits of the token after a slot, moved towards the draft: [V] float32."""
-    target_V = verified.logits(slot)
-    p, q = _softmax(target_V), _softmax(draft.logits[slot])
-    step_V = np.where(q >= alpha * q.max(), eta * (q - p), 0.0)
-    moved_V: np.ndarray = (target_V + step_V).astype(np.float32)
+    target_V, draft_V = verified.logits(slot), draft.logits[slot]
+    moved_V = target_V.astype(np.float32)  # A copy.
+    tokens = np.flatnonzero(draft_V >= draft_V.max() + (log(alpha) if alpha else -inf))
+    q, p = (_shares(logits_V, tokens) for logits_V in (draft_V, target_V))
+    moved_V[tokens] = target_V[tokens] + eta * (q - p)
     return moved_V
 
 
-def _softmax(logits_V: np.ndarray) -> np.ndarray:
-    """Return the softmax of logits, [V] float64."""
-    weights_V = np.exp(logits_V.astype(np.float64) - logits_V.max())
-    probs_V: np.ndarray = weights_V / weights_V.sum()
-    return probs_V
+def _shares(logits_V: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the probabilities of some tokens by logits at temperature 1, float64."""
+    weights_V, largest = POOL.take(len(logits_V)), logits_V.max()
+    np.subtract(logits_V, largest, out=weights_V)
+    total = float(np.exp(weights_V, out=weights_V).sum())  # numpy adds pairwise, so float32 loses little.
+    POOL.give(weights_V)
+    shares: np.ndarray = np.exp(logits_V[tokens].astype(np.float64) - largest) / total
+    return shares

@@ -27,9 +27,9 @@ def speculative(draft: Draft, verified: Verified) -> Accepted:
         raise RecipeError("acceptance 'speculative' is for chains, and this draft is a tree; use recursive")
     last = draft.tree.slots - 1
     for slot in range(last):
-        p, x = verified.probs(slot), draft.tokens[slot + 1]
-        if not verified.rng(slot, Use.ACCEPT).bernoulli(min(1.0, p[x] / draft.probability(slot, x))):
-            residual = np.maximum(p - draft.probs[slot], 0)
+        x = draft.tokens[slot + 1]
+        if not verified.accepts(slot, x, draft.probability(slot, x)):
+            residual = np.maximum(verified.probs(slot) - draft.probs[slot], 0)
             token = verified.rng(slot, Use.TOKEN).pick(residual / residual.sum())
             return Accepted(tuple(range(slot + 1)), token)
     return Accepted(tuple(range(last + 1)), verified.choose(last))

@@ -41,6 +41,22 @@ def test_tokens_are_taken_one_after_another_without_replacement(weights: np.ndar
     assert distribution(lambda rng: order(rng, weights, 2)) == pytest.approx(expected, abs=1e-12)
 
 
+def test_what_is_drawn_has_the_stated_probabilities_exactly_though_sums_are_rounded() -> None:
+    """The sums of blocks are those of float32. The control is their distance from the exact ones."""
+    weights = np.random.default_rng(0).exponential(size=2 * BLOCK + 5).astype(np.float32)
+    weights[np.random.default_rng(1).permutation(len(weights))[:-30]] *= 1e-3
+    stated = Draws(SeededRng(0), weights.copy(), len(weights)).probs()
+    assert np.abs(stated - weights / weights.sum(dtype=np.float64)).max() > 1e-12 and stated.sum() == pytest.approx(1)
+    expected = {(token,): p for token, p in enumerate(stated) if p > 0}
+    assert distribution(lambda rng: order(rng, weights, 1)) == pytest.approx(expected, abs=1e-14)
+    one = Draws(SeededRng(3), weights.copy(), len(weights))
+    first, share = one.take()
+    second, rest = one.take()
+    assert (share, one.probability(first)) == pytest.approx((stated[first], stated[first]), rel=1e-12)
+    assert rest == pytest.approx(stated[second] / (1 - stated[first]), rel=1e-12)
+    assert one.probs() == pytest.approx(stated, rel=1e-12)
+
+
 def test_a_token_that_is_picked_can_be_picked_again() -> None:
     expected = {(a, b): WEIGHTS[a] * WEIGHTS[b] / 100 for a in (0, 1, 3) for b in (0, 1, 3)}
 

@@ -219,3 +219,21 @@ def test_exponential_numbers_have_the_exponential_distribution() -> None:
     for bound in (0.01, 0.1, 1, 3, 6):
         share = 1 - np.exp(-bound)
         assert abs((numbers < bound).mean() - share) < 5 * (share * (1 - share) / len(numbers)) ** 0.5
+
+
+def test_a_decision_by_an_estimate_is_that_by_the_exact_probability() -> None:
+    """And the exact one is asked for in few cases. The control is the estimate alone, which decides otherwise."""
+    calls: list[float] = []
+    others = 0
+
+    def exact(probability: float) -> float:
+        calls.append(probability)
+        return probability
+
+    for seed in range(2000):
+        probability = seed / 1999
+        estimate = probability * (1.009 if seed % 2 else 0.991)
+        decision = SeededRng(seed).bernoulli_near(estimate, 0.01, lambda p=probability: exact(p))  # type: ignore[misc]
+        assert decision == SeededRng(seed).bernoulli(probability)
+        others += decision != SeededRng(seed).bernoulli(estimate)
+    assert 0 < len(calls) < 40 and others > 0

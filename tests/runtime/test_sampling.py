@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from specc.runtime.errors import PromptError
 from specc.runtime.rng import SeededRng
-from specc.runtime.sampling import SORTED, Sampling
+from specc.runtime.sampling import NEAR, SORTED, Sampling
 
 logits = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12).map(lambda x: np.array(x, np.float32))
 temperatures = st.floats(0.05, 5)
@@ -306,3 +306,28 @@ def test_a_fraction_is_a_temperature() -> None:
     temperature: Any = Fraction(1, 2)
     logits = np.array([0.0, 1.0, 3.0], np.float32)
     assert np.array_equal(Sampling(temperature).probs(logits), Sampling(0.5).probs(logits))
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
+def test_a_near_probability_is_near_or_there_is_none(temperature: float) -> None:
+    noise, sampling, results = np.random.default_rng(0), Sampling(temperature), 0
+    for size in (4, 300, 49152):
+        for offset in (-200.0, -60.0, 0.0, 15.0, 200.0):
+            logits_V = (noise.normal(scale=4, size=size) + offset).astype(np.float32)
+            probs_V = sampling.probs(logits_V)
+            for token in (int(logits_V.argmax()), int(logits_V.argmin()), 1):
+                near = sampling.near_probability(logits_V, token)
+                results += near is not None
+                assert near is None or abs(near - probs_V[token]) < NEAR / 2 * near
+    assert results >= 18
+    assert Sampling(temperature, top_k=3).near_probability(logits_V, 1) is None
+    assert Sampling(temperature).near_probability(np.full(9, np.nan, np.float32), 1) is None
+    assert Sampling(temperature).near_probability(np.array([0, -np.inf], np.float32), 1) is None
+
+
+@pytest.mark.parametrize("offset", [-300.0, 0.0, 300.0])
+def test_draws_have_the_distribution_whatever_is_added_to_the_logits(offset: float) -> None:
+    logits_V = np.random.default_rng(2).normal(scale=3, size=1000).astype(np.float32)
+    for sampling in (Sampling(1.0), Sampling(0.7)):
+        probs = sampling.draws(logits_V + np.float32(offset), SeededRng(0)).probs()
+        assert np.abs(probs - sampling.probs(logits_V + np.float32(offset))).max() < 1e-6
