@@ -113,8 +113,8 @@ def check_early(methods: Sequence[Method], options: Options, config: Any = None)
     check_ranges(methods, options.parameters)
     plans = []
     for m in methods:
-        has = {"assistant": options.assistant_model is not None, "corpus": options.corpus is not None}
-        choices = [replace(facts, **has) for facts in any_facts(m)]
+        has_assistant, has_corpus = options.assistant_model is not None, options.corpus is not None
+        choices = [replace(facts, assistant=has_assistant, corpus=has_corpus) for facts in any_facts(m)]
         if config is not None:
             choices = [replace(c, layers=config.num_hidden_layers, vocab_size=config.vocab_size) for c in choices]
         values = values_of(m, options.parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -233,7 +234,7 @@ def test_a_decision_by_an_estimate_is_that_by_the_exact_probability() -> None:
     for seed in range(2000):
         probability = seed / 1999
         estimate = probability * (1.009 if seed % 2 else 0.991)
-        decision = SeededRng(seed).bernoulli_near(estimate, 0.01, lambda p=probability: exact(p))  # type: ignore[misc]
+        decision = SeededRng(seed).bernoulli_near(estimate, 0.01, partial(exact, probability))
         assert decision == SeededRng(seed).bernoulli(probability)
         others += decision != SeededRng(seed).bernoulli(estimate)
     assert 0 < len(calls) < 40 and others > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,9 @@ class Reject:
         return 0
 
     def bernoulli(self, probability: float) -> bool:
+        return False
+
+    def bernoulli_near(self, estimate: float, error: float, exact: Callable[[], float]) -> bool:
         return False
 
     def exponential(self) -> float:

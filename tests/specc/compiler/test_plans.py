@@ -250,7 +250,7 @@ def test_a_lowering_that_a_backend_does_not_have_is_refused_early(backend: str) 
 def test_layers_that_the_configuration_does_not_have_are_refused_early(layers: int) -> None:
     choice = options(recipes=("early-exit",), parameters={"early-exit": {"assistant_early_exit": 4}})
     config = SimpleNamespace(num_hidden_layers=layers, vocab_size=100)
-    refusal = pytest.raises(RecipeError, match="assistant_early_exit is 4; give a number of layers from 1 to 3")
+    refusal: Any = pytest.raises(RecipeError, match="assistant_early_exit is 4; give a number of layers from 1 to 3")
     with refusal if layers == 4 else nullcontext():
         check_early(choose_methods(choice), choice, config)
 
