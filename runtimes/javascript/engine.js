@@ -10,6 +10,7 @@ import { SpeccError } from "./errors.js";
  * @property {(dtype: string, shape: number[]) => Buffer} tensor makes a tensor of zeros.
  * @property {(bundle: import("./bundle.js").Bundle, spec: import("./bundle.js").EngineSpec, progress?: Progress) => Promise<File>} load
  *   loads an engine's file.
+ * @property {() => void} [close] frees the tensors.
  *
  * @typedef {(file: string, bytes: number, ofBytes: number) => void} Progress tells how much of a file is there.
  *

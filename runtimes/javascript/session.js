@@ -54,6 +54,7 @@ export class Model {
     this.bundle = bundle;
     this.runtime = runtime;
     this.progress = progress;
+    checkContext(context);
     this.context = Math.min(context, bundle.model.context);
     this.recipes = runnable(bundle, runtime).map((recipe) => recipe.name);
   }
@@ -77,12 +78,23 @@ export class Model {
     }
   }
 
-  /** Frees the engines and forgets the weights. Sessions cannot go on. */
+  /** Frees the engines and the rows, and forgets the weights. Sessions cannot go on. */
   async close() {
-    const files = [...this.#files.values()];
+    const files = await Promise.allSettled(this.#files.values());
     this.#files.clear();
-    for (const file of files) (await file).close();
+    for (const file of files) if (file.status === "fulfilled") file.value.close();
+    this.runtime.close?.();
     this.bundle.close();
+  }
+}
+
+/**
+ * Raises an error if rows cannot be kept for so many tokens.
+ * @param {unknown} context
+ */
+export function checkContext(context) {
+  if (!Number.isInteger(context) || Number(context) < 2) {
+    throw new SpeccError(`context is ${context}; give a whole number of 2 or more`);
   }
 }
 
@@ -126,6 +138,7 @@ export class Session {
     if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
       throw new SpeccError(`maxNewTokens is ${maxNewTokens}; give a whole number of 1 or more`);
     }
+    if (!Array.isArray(prompt)) throw new SpeccError(`the prompt is ${typeof prompt}; give an array of token ids`);
     if (!prompt.length || prompt.length >= most) {
       throw new SpeccError(`the prompt has ${prompt.length} tokens; give 1 to ${most - 1}`);
     }

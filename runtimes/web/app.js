@@ -1,6 +1,7 @@
 // The page: it shows what the worker decodes. `?bundle=URL` names the bundle; `prompt`, `recipe`, `tokens`, `threads`,
 // `context` and `run` are optional.
 
+import { firstLine } from "../javascript/errors.js";
 import { draw, drawHistory } from "./drawing.js";
 
 /**
@@ -10,6 +11,7 @@ import { draw, drawHistory } from "./drawing.js";
 
 const PLAIN = "plain";
 const MEBIBYTE = 1 << 20;
+const CANNOT_START = "this browser cannot start the worker; use a newer one, and run npm ci --ignore-scripts in runtimes/web";
 const PROMPT = 'import os\n\n\ndef read_lines(path):\n    """Return the lines of a file."""\n';
 
 /**
@@ -29,7 +31,6 @@ const progress = /** @type {HTMLProgressElement} */ (find("progress"));
 const answer = find("answer");
 
 const parameters = new URLSearchParams(location.search);
-const number = (/** @type {string} */ name) => (parameters.has(name) ? Number(parameters.get(name)) : undefined);
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 
 /** @type {string[]} */
@@ -48,19 +49,12 @@ let runs = 0;
 /** @type {Record<string, (message: any) => void>} */
 const ACTIONS = { progress: showProgress, ready, kept, step, end, error };
 worker.addEventListener("message", ({ data }) => ACTIONS[data.type](data));
-worker.addEventListener("error", (event) => error({ message: event.message || "this browser cannot run the worker; use a newer one" }));
+worker.addEventListener("error", (event) => error({ message: event.message || CANNOT_START }));
 
-prompt.value = parameters.get("prompt") ?? PROMPT;
-if (parameters.has("tokens")) count.value = String(number("tokens"));
-if (parameters.get("compare") === "0") compare.checked = false;
-const url = parameters.get("bundle");
-if (url) {
-  say("Reading the bundle …");
-  const name = parameters.get("recipe") ?? undefined;
-  const options = { threads: number("threads"), context: number("context"), runs: parameters.has("run") };
-  worker.postMessage({ type: "open", url, recipe: name, ...options });
-} else {
-  error({ message: "no bundle is named; add ?bundle=URL to this page's address" });
+try {
+  open();
+} catch (refused) {
+  error({ message: firstLine(refused) });
 }
 
 find("form").addEventListener("submit", (event) => {
@@ -75,6 +69,30 @@ slider.addEventListener("input", () => {
   isFollowing = Number(slider.value) === trees.length - 1;
   show();
 });
+
+/** Opens the bundle that the page's address names. */
+function open() {
+  prompt.value = parameters.get("prompt") ?? PROMPT;
+  compare.checked = parameters.get("compare") !== "0";
+  count.value = String(wholeNumber("tokens") ?? count.value);
+  const options = { threads: wholeNumber("threads"), context: wholeNumber("context"), runs: parameters.has("run") };
+  const url = parameters.get("bundle");
+  if (!url) throw new Error("no bundle is named; add ?bundle=URL to this page's address");
+  say("Reading the bundle …");
+  worker.postMessage({ type: "open", url, recipe: parameters.get("recipe") ?? undefined, ...options });
+}
+
+/**
+ * Returns a number of the page's address, or undefined if it is not there.
+ * @param {string} name
+ */
+function wholeNumber(name) {
+  const text = parameters.get(name);
+  if (text === null) return undefined;
+  const value = Number(text);
+  if (text.trim() && Number.isSafeInteger(value) && value > 0) return value;
+  throw new Error(`${name} is ${JSON.stringify(text)} in this page's address; give a whole number of 1 or more`);
+}
 
 /** @param {string} text */
 function say(text) {
@@ -98,6 +116,7 @@ function ready({ source, recipes, recipe: name, note, lacking, context, samples 
   recipe.replaceChildren(...recipes.map((each) => new Option(each, each, false, each === name)));
   recipe.title = lacking.length ? `Not here: ${lacking.join("; ")}` : "";
   count.max = String(context - 1);
+  count.value = String(Math.min(Number(count.value), context - 1));
   const notes = [note, samples ? "the model's own settings sample; this page decodes greedily" : null].filter(Boolean);
   find("note").textContent = notes.join("; ");
   find("note").hidden = !notes.length;
@@ -222,4 +241,6 @@ function error({ message }) {
   stop.disabled = true;
   queue = [];
   say(recipe.disabled ? "Cannot run" : "Ready");
+  // A page whose bundle cannot be opened runs nothing more. The worker has memory and threads.
+  if (recipe.disabled) worker.terminate();
 }

@@ -12,7 +12,12 @@ export class HttpSource {
 
   /** @param {string} url of the bundle's folder. */
   constructor(url) {
-    this.base = new URL(url.endsWith("/") ? url : `${url}/`, globalThis.location?.href);
+    try {
+      if (!url) throw new Error("it is empty");
+      this.base = new URL(url.endsWith("/") ? url : `${url}/`, globalThis.location?.href);
+    } catch {
+      throw new SpeccError(`the bundle's URL ${JSON.stringify(url)} is not one; give that of a folder that specc compile wrote`);
+    }
     this.name = this.base.href.replace(/\/$/, "");
   }
 
@@ -75,7 +80,13 @@ async function get(url, cache) {
  * @param {(bytes: number) => void} [progress]
  */
 async function receive(url, response, bytes, progress) {
-  if (bytes === undefined || !response.body) return new Uint8Array(await response.arrayBuffer());
+  if (bytes === undefined || !response.body) {
+    try {
+      return new Uint8Array(await response.arrayBuffer());
+    } catch (error) {
+      throw new SpeccError(`${url} broke off (${firstLine(error)}); load the page again`);
+    }
+  }
   let content;
   try {
     content = new Uint8Array(bytes);

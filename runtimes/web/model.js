@@ -2,8 +2,8 @@
 
 import { Validator } from "./node_modules/@cfworker/json-schema/dist/esm/index.js";
 import { openBundle } from "../javascript/bundle.js";
-import { SpeccError } from "../javascript/errors.js";
-import { Model } from "../javascript/session.js";
+import { SpeccError, firstLine } from "../javascript/errors.js";
+import { Model, checkContext } from "../javascript/session.js";
 import { Text } from "../javascript/text.js";
 import { validator } from "../javascript/validate.js";
 import { HttpSource } from "./http_source.js";
@@ -13,14 +13,15 @@ import { WasmRuntime } from "./onnxruntime.js";
 const ONNXRUNTIME = new URL("./node_modules/onnxruntime-web/", import.meta.url);
 const TOKENIZERS = new URL("./node_modules/@huggingface/tokenizers/dist/tokenizers.min.mjs", import.meta.url);
 const SCHEMA = new URL("../javascript/manifest.schema.json", import.meta.url);
-const MOST_THREADS = 4;
+const MOST_THREADS = 64; // Each one is a worker of the browser.
+const MOST_DEFAULT_THREADS = 4;
 
 /**
  * Returns how many threads an engine gets: half of the processors, or one where the page is not isolated from other origins,
  * since such a page may not share memory.
  */
 export function defaultThreads() {
-  return globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, Math.ceil(navigator.hardwareConcurrency / 2)) : 1;
+  return globalThis.crossOriginIsolated ? Math.min(MOST_DEFAULT_THREADS, Math.ceil(navigator.hardwareConcurrency / 2)) : 1;
 }
 
 /**
@@ -32,20 +33,45 @@ export function defaultThreads() {
  * @param {import("../javascript/engine.js").Progress} [options.progress]
  */
 export async function openModel(url, { threads = defaultThreads(), context, progress } = {}) {
+  if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS) {
+    throw new SpeccError(`threads is ${threads}; give a whole number from 1 to ${MOST_THREADS}`);
+  }
+  if (context !== undefined) checkContext(context);
   if (threads > 1 && !globalThis.crossOriginIsolated) {
     throw new SpeccError(`this page may not use ${threads} threads; serve it with the headers of serve.js, or give threads=1`);
   }
-  const json = async (/** @type {URL} */ file) => (await fetch(file)).json();
   const source = new HttpSource(url);
-  const opening = json(SCHEMA).then((schema) => openBundle(source, validator(Validator, schema)));
-  // The weights come while the browser compiles ONNX Runtime.
-  opening.then((bundle) => fetchFirst(bundle, progress)).catch(() => {});
-  const [{ version }, { default: factory }] = await Promise.all([
-    json(new URL("package.json", ONNXRUNTIME)),
-    import(new URL("dist/ort-wasm-simd-threaded.mjs", ONNXRUNTIME).href),
+  const [bundle, { version }, { default: factory }] = await Promise.all([
+    needed(json(SCHEMA)).then((schema) => openBundle(source, validator(Validator, schema))),
+    needed(json(new URL("package.json", ONNXRUNTIME))),
+    needed(import(new URL("dist/ort-wasm-simd-threaded.mjs", ONNXRUNTIME).href)),
   ]);
-  const [runtime, bundle] = await Promise.all([WasmRuntime.create({ factory, version, threads }), opening]);
-  return new Model(bundle, runtime, { context, progress });
+  // The weights come while the browser compiles ONNX Runtime, which begins when the manifest is known to be right.
+  fetchFirst(bundle, progress).catch(() => {});
+  return new Model(bundle, await WasmRuntime.create({ factory, version, threads }), { context, progress });
+}
+
+/**
+ * Reads a file of JSON beside this one.
+ * @param {URL} file
+ */
+async function json(file) {
+  const response = await fetch(file);
+  if (!response.ok) throw new Error(`${file} is not there`);
+  return response.json();
+}
+
+/**
+ * Waits for a file that this package needs.
+ * @template T
+ * @param {Promise<T>} loading
+ */
+async function needed(loading) {
+  try {
+    return await loading;
+  } catch (error) {
+    throw new SpeccError(`a file of this page cannot be loaded (${firstLine(error)}); run npm ci --ignore-scripts in runtimes/web`);
+  }
 }
 
 /**
@@ -64,9 +90,13 @@ async function fetchFirst(bundle, progress) {
  */
 export async function openText(bundle) {
   const [{ Tokenizer }, tokenizer, config] = await Promise.all([
-    import(TOKENIZERS.href),
+    needed(import(TOKENIZERS.href)),
     bundle.json("tokenizer.json"),
     bundle.json("tokenizer_config.json"),
   ]);
-  return new Text(new Tokenizer(tokenizer, config), tokenizer);
+  try {
+    return new Text(new Tokenizer(tokenizer, config), tokenizer);
+  } catch (error) {
+    throw new SpeccError(`this page cannot read the bundle's tokenizer (${firstLine(error)}); run the bundle with specc generate`);
+  }
 }

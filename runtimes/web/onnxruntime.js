@@ -3,7 +3,7 @@
 // The package's own JavaScript copies every tensor into the module before a call and out of it afterwards, caches too.
 // Here tensors lie in the module's memory: a call reads and writes rows in place, as docs/bundle-format.md asks for.
 
-import { SpeccError } from "../javascript/errors.js";
+import { SpeccError, firstLine } from "../javascript/errors.js";
 
 /**
  * @typedef {import("../javascript/engine.js").Buffer} Buffer
@@ -22,10 +22,15 @@ const ALL_OPTIMIZATIONS = 99;
 const ERRORS_ONLY = 3;
 const ON_CPU = 1;
 const POINTER = 4; // bytes of an address in 32-bit WebAssembly
+const MOST_BYTES = 2 ** (8 * POINTER);
 
 /** ONNX Runtime in WebAssembly. A thread of JavaScript has one. */
 export class WasmRuntime {
   name = "onnxruntime-web";
+  /** @type {number[]} */
+  #tensors = [];
+  /** @type {number[]} */
+  #addresses = []; // of what lives as long as the runtime
 
   /**
    * @param {any} module
@@ -48,7 +53,7 @@ export class WasmRuntime {
     try {
       module = await factory({ numThreads: threads });
     } catch (error) {
-      throw new SpeccError(`this browser cannot start onnxruntime-web (${error}); use one with SIMD in WebAssembly`);
+      throw new SpeccError(`this browser cannot start onnxruntime-web (${firstLine(error)}); use one with SIMD in WebAssembly`);
     }
     const runtime = new WasmRuntime(module, version);
     runtime.#check(module._OrtInit(threads, ERRORS_ONLY), "cannot start");
@@ -67,14 +72,15 @@ export class WasmRuntime {
     const [code, Numbers] = type;
     const count = shape.reduce((a, b) => a * b, 1);
     const bytes = count * Numbers.BYTES_PER_ELEMENT;
-    const address = this.allocate(bytes);
+    const address = this.keep(bytes);
     const data = new Numbers(this.module.HEAPU8.buffer, address, count).fill(/** @type {never} */ (code === 7 ? 0n : 0));
     const handle = this.#withStack((stack) => {
       const dimensions = stack(POINTER * shape.length);
       shape.forEach((size, i) => this.module.setValue(dimensions + POINTER * i, size, "i32"));
       return this.module._OrtCreateTensor(code, address, bytes, dimensions, shape.length, ON_CPU);
     });
-    if (!handle) throw new SpeccError(`onnxruntime-web refuses a tensor: ${this.#error()}`);
+    if (!handle) throw new SpeccError(`onnxruntime-web refuses a tensor (${this.#error()}); compile the bundle again`);
+    this.#tensors.push(handle);
     return { data, shape, handle };
   }
 
@@ -96,11 +102,12 @@ export class WasmRuntime {
     module.mountExternalData(spec.weights, weights);
     try {
       const session = await module._OrtCreateSession(address, graph.length, options);
-      if (!session) throw new SpeccError(`onnxruntime-web cannot load ${spec.file}: ${this.#error()}`);
+      if (!session) throw new SpeccError(`onnxruntime-web cannot load ${spec.file} (${this.#error()}); compile the bundle again`);
       return new WasmFile(this, session);
     } catch (error) {
       if (error instanceof SpeccError) throw error;
-      throw new SpeccError(`${spec.file} does not fit into this browser's memory (${error}); close other pages, or take a smaller bundle`);
+      const reason = firstLine(error);
+      throw new SpeccError(`${spec.file} does not fit into this browser's memory (${reason}); close other pages, or take a smaller bundle`);
     } finally {
       module.unmountExternalData();
       module._OrtReleaseSessionOptions(options);
@@ -113,9 +120,26 @@ export class WasmRuntime {
    * @param {number} bytes
    */
   allocate(bytes) {
-    const address = this.module._malloc(bytes);
+    // A number that is too large for an address would become a small one.
+    const address = bytes < MOST_BYTES ? this.module._malloc(bytes) : 0;
     if (!address) throw new SpeccError(`this browser has no memory for ${bytes} bytes more; close other pages, or take a smaller bundle`);
     return address;
+  }
+
+  /**
+   * Returns the address of memory that is freed with the runtime.
+   * @param {number} bytes
+   */
+  keep(bytes) {
+    const address = this.allocate(bytes);
+    this.#addresses.push(address);
+    return address;
+  }
+
+  /** Frees the tensors, and what binds them to engines. */
+  close() {
+    for (const handle of this.#tensors.splice(0)) this.module._OrtReleaseTensor(handle);
+    for (const address of this.#addresses.splice(0)) this.module._free(address);
   }
 
   /**
@@ -124,7 +148,7 @@ export class WasmRuntime {
    * @param {string} what
    */
   #check(status, what) {
-    if (status) throw new SpeccError(`onnxruntime-web ${what}: ${this.#error()}`);
+    if (status) throw new SpeccError(`onnxruntime-web ${what} (${this.#error()}); load the page again, or compile the bundle again`);
   }
 
   /**
@@ -132,7 +156,13 @@ export class WasmRuntime {
    * @param {number[]} values of `_OrtRun`.
    */
   run(values) {
-    this.#check(this.module._OrtRun(...values), "cannot run an engine");
+    let status;
+    try {
+      status = this.module._OrtRun(...values);
+    } catch (error) {
+      throw new SpeccError(`onnxruntime-web stopped (${firstLine(error)}); load the page again with a smaller context`);
+    }
+    this.#check(status, "cannot run an engine");
   }
 
   /** Returns the module's last error, in one line. */
@@ -233,13 +263,13 @@ class WasmFile {
   #arrays(tensors) {
     const { module } = this.runtime;
     const write = (/** @type {number[]} */ addresses) => {
-      const array = this.runtime.allocate(POINTER * addresses.length);
+      const array = this.runtime.keep(POINTER * addresses.length);
       addresses.forEach((address, i) => module.setValue(array + POINTER * i, address, "*"));
       return array;
     };
     const names = Object.keys(tensors).map((name) => {
       const bytes = module.lengthBytesUTF8(name) + 1;
-      const address = this.runtime.allocate(bytes);
+      const address = this.runtime.keep(bytes);
       module.stringToUTF8(name, address, bytes);
       return address;
     });

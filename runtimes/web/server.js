@@ -3,7 +3,7 @@
 // The headers isolate the page from other origins: only such a page may use several threads.
 
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { access, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 const PAGE = fileURLToPath(new URL(".", import.meta.url));
 const MODULES = fileURLToPath(new URL("../javascript/", import.meta.url));
 const HOST = "127.0.0.1";
+const MOST_PORT = 65535;
 const TYPES = {
   ".css": "text/css",
   ".html": "text/html",
@@ -34,6 +35,10 @@ const HEADERS = {
  * @returns {Promise<{ url: string, close: () => void }>}
  */
 export async function serve(bundle, { port = 0, report } = {}) {
+  if (!Number.isInteger(port) || port < 0 || port > MOST_PORT) throw new Error(`the port is ${port}; give a whole number from 0 to ${MOST_PORT}`);
+  await access(join(bundle, "manifest.json")).catch(() => {
+    throw new Error(`${bundle} has no manifest.json; name a bundle that specc compile wrote`);
+  });
   const server = createServer((request, response) => {
     const refuse = (/** @type {number} */ status) => response.writeHead(status, HEADERS).end();
     if (request.method === "POST" && request.url === "/report" && report) {
@@ -48,7 +53,10 @@ export async function serve(bundle, { port = 0, report } = {}) {
     if (request.method !== "GET") return refuse(405);
     send(request, response, bundle).catch(() => refuse(404));
   });
-  await new Promise((resolve, reject) => server.once("error", reject).listen(port, HOST, () => resolve(null)));
+  await new Promise((resolve, reject) => {
+    server.once("error", (error) => reject(new Error(`cannot serve at port ${port} (${error.message}); give another --port`)));
+    server.listen(port, HOST, () => resolve(null));
+  });
   const address = /** @type {import("node:net").AddressInfo} */ (server.address());
   const close = () => {
     server.close();

@@ -1,6 +1,6 @@
 // Decodes on a thread of its own, so that the page goes on. Messages of the page are `open`, `generate` and `stop`.
 
-import { firstLine } from "../javascript/errors.js";
+import { SpeccError, firstLine } from "../javascript/errors.js";
 import { lacking } from "../javascript/recipes.js";
 import { openModel, openText } from "./model.js";
 
@@ -21,7 +21,8 @@ self.onmessage = async ({ data }) => {
   try {
     await ACTIONS[data.type](data);
   } catch (error) {
-    self.postMessage({ type: "error", message: firstLine(error) });
+    const remedy = error instanceof SpeccError ? "" : "; load the page again, or use another browser";
+    self.postMessage({ type: "error", message: firstLine(error) + remedy });
   }
 };
 

@@ -167,7 +167,53 @@ def test_a_bundle_that_cannot_be_used_is_one_line_on_the_page(damage: str, page:
     view = page("refuse", bundle)
     line = re.sub(r"(?<=127\.0\.0\.1:)\d+", "PORT", view["line"])
     assert line.startswith(message) and "\n" not in line and not view["runs"]
-    assert view["empty"] == "no bundle is named; add ?bundle=URL to this page's address"
+
+
+@pytest.mark.slow
+def test_an_address_that_means_nothing_is_one_line_on_the_page(page: Page) -> None:
+    bundle = {"bundle": "bundle"}
+    whole = 'is "{}" in this page\'s address; give a whole number of 1 or more'
+    refused: list[tuple[dict[str, str], str]] = [
+        ({}, "no bundle is named; add ?bundle=URL to this page's address"),
+        (bundle | {"threads": "65"}, "threads is 65; give a whole number from 1 to 64"),
+        (bundle | {"context": "1"}, "context is 1; give a whole number of 2 or more"),
+        (bundle | {"recipe": "nope"}, "the bundle has no recipe 'nope', only plain, "),
+        ({"bundle": "http://["}, 'the bundle\'s URL "http://[" is not one; give that of a folder'),
+        ({"bundle": "nowhere"}, "cannot read http://127.0.0.1:PORT/nowhere/manifest.json: the server answers 404;"),
+    ]
+    for value in ("-2", "0", "abc", "", "1.5"):
+        for name in ("threads", "context", "tokens"):
+            refused.append((bundle | {name: value}, f"{name} {whole.format(value)}"))
+    unready = len(refused)
+    refused.append((bundle | {"prompt": "", "run": ""}, "the prompt has 0 tokens; give 1 to "))
+    fine = bundle | {"threads": "2", "context": "64", "tokens": "999999"}
+    views = page("addresses", FROZEN, json.dumps([query for query, _ in refused] + [fine]))
+    for (query, message), view in zip(refused, views, strict=False):
+        line = re.sub(r"(?<=127\.0\.0\.1:)\d+", "PORT", view["line"])
+        assert line.startswith(message) and "\n" not in line, (query, view)
+    assert {(view["status"], view["runs"]) for view in views[:unready]} == {("Cannot run", False)}
+    assert views[unready]["status"] == "Ready" and views[unready]["runs"], "the next prompt may be better"
+    assert not views[-1]["line"] and views[-1]["runs"]
+
+
+def run_node_tests(name: str, least: int, **variables: str) -> None:
+    """Run a file of tests by Node, and check how many passed: a file whose tests are not seen would pass, too."""
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    command = ["node", "--test", "--test-reporter", "tap", str(DRIVER.with_name(name))]
+    result = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout
+    counts = dict(line[2:].rsplit(" ", 1) for line in result.stdout.splitlines() if line.startswith("# "))
+    assert int(counts["pass"]) >= least and counts["skipped"] == counts["todo"] == "0", result.stdout
+
+
+def test_bundles_behind_urls_and_servers_that_cannot_be_used_are_refused_in_one_line() -> None:
+    run_node_tests("source.test.js", 6)
+
+
+@pytest.mark.slow
+def test_options_and_engines_that_cannot_be_used_are_refused_in_one_line(package: Path) -> None:
+    run_node_tests("opening.test.js", 4, SPECC_WEB=str(package))
 
 
 @pytest.mark.slow

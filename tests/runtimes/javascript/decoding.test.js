@@ -108,9 +108,42 @@ test("bad requests are one line", async () => {
   assert.match(await refusal(PROMPT), /^this session decodes another answer; wait/);
   await busy.return();
   assert.match(await refusal([]), /^the prompt has 0 tokens; give 1 to 63$/);
-  assert.match(await refusal([1.5]), /^the prompt has token 1.5; the vocabulary has 0 to 39$/);
+  for (const token of [1.5, -1, 40, NaN, "1", 1n]) {
+    assert.equal(await refusal([1, token]), `the prompt has token ${token}; the vocabulary has 0 to 39`);
+  }
+  for (const prompt of ["def", undefined, null, { length: 1 }, 5]) {
+    assert.equal(await refusal(prompt ?? null), `the prompt is ${typeof (prompt ?? null)}; give an array of token ids`);
+  }
   assert.match(await refusal(PROMPT, { recipe: "plai" }), /^the bundle has no recipe 'plai', only plain, /);
-  assert.match(await refusal(PROMPT, { maxNewTokens: 0 }), /^maxNewTokens is 0; give a whole number of 1 or more$/);
+  for (const maxNewTokens of [0, -1, 1.5, NaN, Infinity, "8"]) {
+    const message = `maxNewTokens is ${maxNewTokens}; give a whole number of 1 or more`;
+    assert.equal(await refusal(PROMPT, { maxNewTokens }), message);
+  }
+  assert.equal(await refusal(PROMPT, { maxNewTokens: Number.MAX_SAFE_INTEGER }), null);
+});
+
+test("a context that keeps no rows is refused", () => {
+  for (const context of [1, 0, -1, 1.5, NaN, Infinity, "64", null]) {
+    const message = `context is ${context}; give a whole number of 2 or more`;
+    assert.throws(() => new Model(toyBundle(), new ToyRuntime(), { context }), { message });
+  }
+  assert.equal(new Model(toyBundle(), new ToyRuntime(), { context: 2 }).context, 2);
+});
+
+test("closing a model frees the files that were loaded and the rows, though another file failed", async () => {
+  const runtime = new ToyRuntime();
+  const freed = [];
+  const load = runtime.load.bind(runtime);
+  runtime.load = async (bundle, spec) => {
+    if (spec.name === "verify-3") throw new Error("no room");
+    return { ...(await load(bundle, spec)), close: () => freed.push(spec.name) };
+  };
+  runtime.close = () => freed.push("rows");
+  const model = new Model(toyBundle({ open: true }), runtime);
+  await assert.rejects(decode(model.session(), PROMPT, { maxNewTokens: 9 }), { message: "toy cannot load verify-3.onnx: no room" });
+  assert.deepEqual((await decode(model.session(), PROMPT, { recipe: "plain", maxNewTokens: 9 })).tokens, answer(PROMPT, 9));
+  await model.close();
+  assert.deepEqual(freed, ["decode", "rows"]);
 });
 
 test("a recipe that is lacking is named, and the fastest of the others runs", () => {

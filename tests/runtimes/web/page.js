@@ -108,8 +108,20 @@ const ACTIONS = {
     const { page } = await open(context, { bundle: "bundle", threads: 1 });
     const line = await text(page, "#error");
     const runs = await page.locator("#run").isEnabled();
-    const { page: empty } = await open(context, {});
-    return { line, runs, empty: await text(empty, "#error") };
+    return { line, runs };
+  },
+
+  /** Opens addresses, each a query, and says what the page shows once it is ready or refuses. */
+  async addresses() {
+    const context = await browser.newContext();
+    const seen = [];
+    for (const query of JSON.parse(prompt)) {
+      const { page } = await open(context, query);
+      if ("run" in query) await page.waitForFunction(() => !document.querySelector("#error").hidden, null, { timeout: TIMEOUT });
+      seen.push({ line: await text(page, "#error"), status: await text(page, "#status"), runs: await page.locator("#run").isEnabled() });
+      await page.close();
+    }
+    return seen;
   },
 };
 
