@@ -213,7 +213,7 @@ def test_bundles_behind_urls_and_servers_that_cannot_be_used_are_refused_in_one_
 
 @pytest.mark.slow
 def test_options_and_engines_that_cannot_be_used_are_refused_in_one_line(package: Path) -> None:
-    run_node_tests("opening.test.js", 4, SPECC_WEB=str(package))
+    run_node_tests("opening.test.js", 5, SPECC_WEB=str(package))
 
 
 @pytest.mark.slow
