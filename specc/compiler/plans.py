@@ -150,8 +150,8 @@ def _warn_of_unused(plans: Sequence[RecipePlan], options: Options) -> None:
         texts[f"--{need} {value}"] = f"{', '.join(users[:3])}{' and others' if len(users) > 3 else ''} would"
     if options.draft_dtype != Options.draft_dtype and not any(map(_draft_dtypes, plans)):
         texts[f"--draft-dtype {options.draft_dtype}"] = "recipes whose drafts run an engine would"
-    for option, users in texts.items():
-        text = f"no chosen recipe uses {option}: {users}; add one with --recipe, or leave the option out"
+    for option, remedy in texts.items():
+        text = f"no chosen recipe uses {option}: {remedy}; add one with --recipe, or leave the option out"
         warnings.warn(text, SpeccWarning, stacklevel=2)
 
 
