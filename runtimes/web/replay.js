@@ -3,7 +3,8 @@
 //
 //   node replay.js BUNDLE [--json] [--recipe NAME]… [--threads N]
 //
-// It prints a line for each recipe, or with --json a line for each recipe and case, as specc test --runtime reads them.
+// It prints a line for each recipe. With --json it prints first a line for each recipe that it leaves out, and then one for
+// each recipe and case, as specc test --runtime reads them.
 // The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used. Engines have one thread, so that processor
 // seconds compare.
 
@@ -43,7 +44,7 @@ async function replay(bundle, { json, recipe, threads }) {
     if (data.error) fail(new Error(data.error));
     else if (data.done) finish(rows.end());
     else if (data.recipe) rows.add(data);
-    else rows.begin();
+    else rows.begin(data.leftOut);
   };
   const server = await serve(bundle, { report });
   const query = new URLSearchParams({ threads, ...(recipe && { recipes: recipe.join() }) });
@@ -64,6 +65,8 @@ class Rows {
   tokens = 0;
   start = 0;
   hasDiverged = false;
+  /** @type {{ recipe: string, left_out: string }[]} */
+  others = [];
 
   /**
    * @param {boolean} json
@@ -74,7 +77,10 @@ class Rows {
     this.now = now;
   }
 
-  begin() {
+  /** @param {{ recipe: string, left_out: string }[]} others the recipes that are left out, with the reason. */
+  begin(others) {
+    this.others = others;
+    if (this.json) others.forEach((other) => console.log(JSON.stringify(other)));
     this.start = this.now();
   }
 
@@ -94,6 +100,7 @@ class Rows {
   /** Prints the last recipe, and returns the exit status. */
   end() {
     this.#print();
+    if (!this.json) this.others.forEach((other) => console.log(`${other.recipe.padEnd(22)} not replayed: ${other.left_out}`));
     return this.hasDiverged ? 1 : 0;
   }
 

@@ -140,7 +140,7 @@ test("closing a model frees the files that were loaded and the rows, though anot
   };
   runtime.close = () => freed.push("rows");
   const model = new Model(toyBundle({ open: true }), runtime);
-  await assert.rejects(decode(model.session(), PROMPT, { maxNewTokens: 9 }), { message: "toy cannot load verify-3.onnx: no room" });
+  await assert.rejects(decode(model.session(), PROMPT, { maxNewTokens: 9 }), { message: "toy cannot load verify-3.onnx: no room; compile the bundle again" });
   assert.deepEqual((await decode(model.session(), PROMPT, { recipe: "plain", maxNewTokens: 9 })).tokens, answer(PROMPT, 9));
   await model.close();
   assert.deepEqual(freed, ["decode", "rows"]);
