@@ -46,7 +46,9 @@ def web_speeds(bundle: Path, package: Path) -> list[float]:
     """Return the tokens per second of processor time by each recipe, in Chromium."""
     command = ["node", str(package / "replay.js"), str(bundle), *(f"--recipe={recipe}" for recipe in RECIPES)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return [float(line.rpartition(", ")[2].split()[0]) for line in lines]
+    return [
+        float(line.rpartition(", ")[2].split()[0]) for line in lines if line.endswith("tokens per processor second")
+    ]
 
 
 def first_tokens(bundle: Path, package: Path) -> list[float]:
