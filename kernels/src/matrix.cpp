@@ -85,11 +85,10 @@ Activations Matrix::activations(const float* x, int64_t rows, Scratch& scratch) 
 
 void Matrix::prepare(const Activations& a, std::vector<Stage>& stages) const {
   if (!form_.quantized()) return;
-  const int64_t parts = a.rows * k_ >= kSerialValues ? std::min(a.rows, kQuantizeParts) : 1;
+  const int64_t parts = a.rows * k_ >= kSerialValues ? std::min(blocks_, kQuantizeParts) : 1;
   const auto quantize = [this, a, parts](int64_t part) {
-    const int64_t row = a.rows * part / parts, end = a.rows * (part + 1) / parts, at = row * blocks_;
-    active().quantize(a.x + row * k_, end - row, k_, form_.block, factor_, a.q + at * form_.block, a.scales + at,
-                      a.starts + at);
+    active().quantize(a.x, a.rows, k_, form_.block, factor_, a.q, a.scales, a.starts, blocks_ * part / parts,
+                      blocks_ * (part + 1) / parts);
   };
   stages.push_back({parts, quantize});
 }

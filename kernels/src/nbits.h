@@ -54,18 +54,28 @@ SPECC_INLINE I16 times(I16 zeros, int32_t value) { return {_mm512_madd_epi16(zer
 SPECC_INLINE I16 load_zeros(const uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
-SPECC_INLINE I16 iset(int32_t value) { return {_mm512_set1_epi32(value)}; }
+SPECC_INLINE I16 iset(const int32_t* value) { return {_mm512_set1_epi32(*value)}; }
+SPECC_INLINE I16 add(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 
 constexpr int kNBitsRows = 8;
+#if defined(__AVX512VNNI__)
+constexpr int kNBitsSteps = 16;
+#else
+constexpr int kNBitsSteps = 2;
+#endif
 
 #elif defined(__AVX2__)
 
 struct I16 {
   __m256i v[2];
 };
-SPECC_INLINE I16 iset(int32_t value) {
-  const __m256i v = _mm256_set1_epi32(value);
+SPECC_INLINE I16 iset(const int32_t* value) {
+  const __m256i v = _mm256_set1_epi32(*value);
   return {{v, v}};
+}
+SPECC_INLINE I16 add(I16 a, I16 b) {
+  for (int i = 0; i < 2; ++i) a.v[i] = _mm256_add_epi32(a.v[i], b.v[i]);
+  return a;
 }
 SPECC_INLINE F16 to_float(I16 a) { return {{_mm256_cvtepi32_ps(a.v[0]), _mm256_cvtepi32_ps(a.v[1])}}; }
 SPECC_INLINE I16 load8(const uint8_t* p) {
@@ -108,16 +118,20 @@ SPECC_INLINE I16 load_zeros(const uint8_t* p) {
            _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))}};
 }
 
-constexpr int kNBitsRows = 2;
+constexpr int kNBitsRows = 2, kNBitsSteps = 2;
 
 #else
 
 struct I16 {
   int32x4_t v[4];
 };
-SPECC_INLINE I16 iset(int32_t value) {
-  const int32x4_t v = vdupq_n_s32(value);
+SPECC_INLINE I16 iset(const int32_t* value) {
+  const int32x4_t v = vdupq_n_s32(*value);
   return {{v, v, v, v}};
+}
+SPECC_INLINE I16 add(I16 a, I16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
+  return a;
 }
 SPECC_INLINE F16 to_float(I16 a) {
   F16 r;
@@ -173,7 +187,7 @@ SPECC_INLINE I16 load_zeros(const uint8_t* p) {
            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_high_u16(high))}};
 }
 
-constexpr int kNBitsRows = 4;
+constexpr int kNBitsRows = 4, kNBitsSteps = 2;
 
 #endif
 
@@ -183,66 +197,84 @@ SPECC_INLINE F16 load_scales(const void* scales, int64_t at) {
   return load(static_cast<const float*>(scales) + at);
 }
 
-// The sums of one block for M rows and a whole panel, added to `sums`, which are kept in memory between blocks.
-template <int Bits, int Block, int M, bool Half>
-SPECC_INLINE void block_of(const NBits& n, int64_t row, int64_t panel, int64_t b, const uint8_t* w, float* sums) {
-  const int64_t depth = n.blocks * Block;
-  const int8_t* q = n.x.q + row * depth + b * Block;
-  const int64_t at = (panel * n.blocks + b) * kPanel;
-  I16 dots[M][2];
+// sums += the products of one block, where `dots` are its sums of integers.
+template <int M, bool Offsets>
+SPECC_INLINE void add_block(const I16 (&dots)[M][2], const F16 (&weights)[2], const float* offsets, const float* scales,
+                            const int32_t* starts, F16 (&sums)[M][2]) {
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
-    const int32_t start = n.x.starts[(row + m) * n.blocks + b];
-    if (n.offsets) {
-      dots[m][0] = dots[m][1] = iset(0);
-    } else if (n.zeros) {
-      dots[m][0] = times(load_zeros(n.zeros + at), start);
-      dots[m][1] = times(load_zeros(n.zeros + at + kLanes), start);
-    } else {
-      dots[m][0] = dots[m][1] = iset(start);
-    }
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < Block; i += 4) {
-    I16 low, high;
-    ask_ahead<Bits * 16>(w);
-    if constexpr (Bits == 4) {
-      unpack4(w, low, high);
-      w += 64;
-    } else {
-      low = load8(w);
-      high = load8(w + 64);
-      w += 128;
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      dots[m][0] = dot4<Bits>(dots[m][0], low, q + m * depth + i);
-      dots[m][1] = dot4<Bits>(dots[m][1], high, q + m * depth + i);
-    }
-  }
-  const F16 scales[2] = {load_scales<Half>(n.scales, at), load_scales<Half>(n.scales, at + kLanes)};
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-    const F16 scale = broadcast(n.x.scales + (row + m) * n.blocks + b);
-    const F16 total = all(static_cast<float>(n.x.starts[(row + m) * n.blocks + b]));
+    const F16 scale = broadcast(scales + m);
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
-      float* sum = sums + m * kPanel + v * kLanes;
-      F16 product = mul(to_float(dots[m][v]), scales[v]);
-      if (n.offsets) product = fma(load(n.offsets + at + v * kLanes), total, product);
-      store(sum, fma(product, scale, load(sum)));
+      F16 product = mul(to_float(dots[m][v]), weights[v]);
+      if constexpr (Offsets) product = fma(load(offsets + v * kLanes), all(static_cast<float>(starts[m])), product);
+      sums[m][v] = fma(product, scale, sums[m][v]);
     }
   }
 }
 
+// The sums of M rows and a whole panel, which are kept in memory between blocks.
 template <int Bits, int Block, int M, bool Half>
 void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
-  constexpr int64_t kBytes = static_cast<int64_t>(kPanel) * Block * Bits / 8;
-  alignas(64) float sums[M * kPanel] = {};
+  constexpr int kBytes = kPanel * Block * Bits / 8;
+  static constexpr int32_t kNone[M] = {};
+  F16 sums[M][2];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = zero();
+  const int8_t* q = n.x.q + row * Block;
+  const float* scales = n.x.scales + row;
+  const int32_t* starts = n.x.starts + row;
+  const bool from_zero = n.zeros || n.offsets;
+  int64_t at = panel * n.blocks * kPanel;
   const uint8_t* w = n.w + panel * n.blocks * kBytes;
-  for (int64_t b = 0; b < n.blocks; ++b) block_of<Bits, Block, M, Half>(n, row, panel, b, w + b * kBytes, sums);
-  const int64_t at = panel * kPanel, columns = n.columns - at < kPanel ? n.columns - at : kPanel;
-  for (int m = 0; m < M; ++m) std::memcpy(n.y + (row + m) * n.columns + at, sums + m * kPanel, columns * sizeof(float));
+  for (int64_t b = 0; b < n.blocks; ++b) {
+    const int32_t* const begin = from_zero ? kNone : starts;
+    I16 dots[M][2];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) dots[m][0] = dots[m][1] = iset(begin + m);
+#pragma GCC unroll kNBitsSteps
+    for (int i = 0; i < Block; i += 4) {
+      I16 low, high;
+      const uint8_t* const p = w + i * kPanel * Bits / 8;
+      ask_ahead<Bits * 16>(p);
+      if constexpr (Bits == 4) {
+        unpack4(p, low, high);
+      } else {
+        low = load8(p);
+        high = load8(p + 64);
+      }
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        dots[m][0] = dot4<Bits>(dots[m][0], low, q + m * Block + i);
+        dots[m][1] = dot4<Bits>(dots[m][1], high, q + m * Block + i);
+      }
+    }
+    if (n.zeros) {
+      const I16 zeros[2] = {load_zeros(n.zeros + at), load_zeros(n.zeros + at + kLanes)};
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) dots[m][v] = add(dots[m][v], times(zeros[v], starts[m]));
+    }
+    const F16 weights[2] = {load_scales<Half>(n.scales, at), load_scales<Half>(n.scales, at + kLanes)};
+    if (n.offsets) {
+      add_block<M, true>(dots, weights, n.offsets + at, scales, starts, sums);
+    } else {
+      add_block<M, false>(dots, weights, nullptr, scales, starts, sums);
+    }
+    w += kBytes;
+    at += kPanel;
+    q += n.rows * Block;
+    scales += n.rows;
+    starts += n.rows;
+  }
+  const int64_t column = panel * kPanel, columns = n.columns - column < kPanel ? n.columns - column : kPanel;
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    float* const y = n.y + (row + m) * n.columns + column;
+    store_some(y, sums[m][0], columns);
+    if (columns > kLanes) store_some(y + kLanes, sums[m][1], columns - kLanes);
+  }
 }
 
 template <int Bits, int Block, int M, bool Half>

@@ -52,11 +52,10 @@ inline void quantize_block(const float* x, int factor, int8_t* q, float* scale, 
 }
 
 template <int Block>
-inline void quantize_rows(const float* x, int64_t rows, int64_t k, int factor, int8_t* q, float* scales,
-                          int32_t* starts) {
-  const int64_t blocks = (k + Block - 1) / Block;
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t b = 0; b < blocks; ++b) {
+inline void quantize_blocks(const float* x, int64_t rows, int64_t k, int factor, int8_t* q, float* scales,
+                            int32_t* starts, int64_t first, int64_t last) {
+  for (int64_t b = first; b < last; ++b)
+    for (int64_t row = 0; row < rows; ++row) {
       const float* from = x + row * k + b * Block;
       float padded[Block];
       if (b * Block + Block > k) {
@@ -64,16 +63,16 @@ inline void quantize_rows(const float* x, int64_t rows, int64_t k, int factor, i
         std::memcpy(padded, from, (k - b * Block) * sizeof(float));
         from = padded;
       }
-      const int64_t at = row * blocks + b;
+      const int64_t at = b * rows + row;
       quantize_block<Block>(from, factor, q + at * Block, scales + at, starts + at);
     }
 }
 
 void quantize(const float* x, int64_t rows, int64_t k, int block, int factor, int8_t* q, float* scales,
-              int32_t* starts) {
-  if (block == 16) return quantize_rows<16>(x, rows, k, factor, q, scales, starts);
-  if (block == 32) return quantize_rows<32>(x, rows, k, factor, q, scales, starts);
-  quantize_rows<64>(x, rows, k, factor, q, scales, starts);
+              int32_t* starts, int64_t first, int64_t last) {
+  if (block == 16) return quantize_blocks<16>(x, rows, k, factor, q, scales, starts, first, last);
+  if (block == 32) return quantize_blocks<32>(x, rows, k, factor, q, scales, starts, first, last);
+  quantize_blocks<64>(x, rows, k, factor, q, scales, starts, first, last);
 }
 
 }  // namespace

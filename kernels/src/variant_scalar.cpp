@@ -60,7 +60,7 @@ void linear_nbits(const NBits& n, int64_t first, int64_t last) {
       const int64_t panel = column / kPanel;
       float sum = 0.0f;
       for (int64_t b = 0; b < n.blocks; ++b) {
-        const int64_t at = (panel * n.blocks + b) * kPanel + column % kPanel, in_row = row * n.blocks + b;
+        const int64_t at = (panel * n.blocks + b) * kPanel + column % kPanel, in_row = b * n.rows + row;
         const int zero = n.offsets ? 0 : n.zeros ? n.zeros[at] : n.bits == 4 ? 8 : 128;
         int32_t dot = 0;
         for (int i = 0; i < n.block; ++i)

@@ -23,11 +23,13 @@ using DenseFn = void (*)(const Dense&, int64_t first, int64_t last);
 
 // The activations of LinearNBits: each row and block has a scale, and the value that its integer sums begin with.
 // That is the sum of the block's 8-bit values times the negative zero point of the weights, or times -1 where each
-// column has a zero point of its own. With offsets it is the sum itself, and integer sums begin with 0. Either fits in 16 bits but for 8-bit weights without zero points of their own.
+// column has a zero point of its own. With offsets it is the sum itself, and integer sums begin with 0. Either fits in 16
+// bits but for 8-bit weights without zero points of their own. The rows of one block stand together, so that a kernel
+// reaches those that it multiplies at once from one address.
 struct Quantized {
-  const int8_t* q;        // [rows, blocks * block]
-  const float* scales;    // [rows, blocks]
-  const int32_t* starts;  // [rows, blocks]
+  const int8_t* q;        // [blocks, rows, block]
+  const float* scales;    // [blocks, rows]
+  const int32_t* starts;  // [blocks, rows]
 };
 
 struct NBits {
@@ -47,10 +49,10 @@ struct NBits {
 
 using NBitsFn = void (*)(const NBits&, int64_t first, int64_t last);
 
-// Quantises `rows` rows of `k` values to int8, and fills the last block with zeros. A start is a block's sum times
-// `factor`.
+// Quantises the blocks `first` to `last` - 1 of `rows` rows of `k` values to int8, and fills the last block with zeros. A
+// start is a block's sum times `factor`.
 using QuantizeFn = void (*)(const float* x, int64_t rows, int64_t k, int block, int factor, int8_t* q, float* scales,
-                            int32_t* starts);
+                            int32_t* starts, int64_t first, int64_t last);
 
 // Whether a slot sees another: not at all, or, being its ancestor, unless it is too far away for a window.
 enum Seen : uint8_t { kUnseen = 0, kSeen = 1, kTooFar = 2 };

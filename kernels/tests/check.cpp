@@ -99,7 +99,7 @@ void check_nbits(const Variant& reference, const Variant& variant) {
     std::vector<float> row_scales(n.rows * n.blocks);
     std::vector<int32_t> starts(n.rows * n.blocks);
     const auto quantize = both[i]->quantize ? both[i]->quantize : reference.quantize;
-    quantize(x.data(), n.rows, k, n.block, factor, q.data(), row_scales.data(), starts.data());
+    quantize(x.data(), n.rows, k, n.block, factor, q.data(), row_scales.data(), starts.data(), 0, n.blocks);
     results[i].resize(n.rows * columns);
     n.x = {q.data(), row_scales.data(), starts.data()};
     n.y = results[i].data();
