@@ -18,16 +18,7 @@ constexpr int kRowsAtOnce = 12;  // 24 sums, 4 of weights
 constexpr int kVectors = 1;
 constexpr int kRowsAtOnce = 4;
 #endif
-constexpr int kFewRows = 5;  // so many rows take one pass: reading the weights takes longer than multiplying
 constexpr int kPasses = kPanel / (kVectors * kLanes);  // passes over a panel for one block of rows
-
-// Rows are done in blocks. The first block brings a panel from memory, and the others find it in the cache. If each
-// block asked for the weights that it is about to use, memory would idle during the others. So the first two passes over
-// a panel each ask for half of the next one. With six rows or more there are two passes at least.
-inline int64_t blocks_of(int64_t rows) {
-  const int64_t blocks = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
-  return kPasses == 1 && blocks == 1 && rows > kFewRows ? 2 : blocks;
-}
 
 struct BF16Weights {
   static constexpr int kDepth = 2;  // values of k that one load brings
@@ -108,8 +99,12 @@ SPECC_INLINE void tiles(int64_t rows, const Dense& d, int64_t row, const uint8_t
 
 template <class Weights>
 void dense(const Dense& d, int64_t first, int64_t last) {
+  // Rows are done in blocks. The first block brings a panel from memory, and the others find it in the cache. If each
+  // block asked for the weights that it is about to use, memory would idle during the others. So the first two passes
+  // over a panel, if there are two, each ask for half of the next one.
+  const int64_t blocks = (d.rows + kRowsAtOnce - 1) / kRowsAtOnce;
   const int64_t deep = (d.k + Weights::kDepth - 1) / Weights::kDepth * Weights::kDepth;
-  const int64_t blocks = blocks_of(d.rows), bytes = deep * kPanel * Weights::kBytes;
+  const int64_t bytes = deep * kPanel * Weights::kBytes;
   for (int64_t panel = first; panel < last; ++panel) {
     const uint8_t* w = static_cast<const uint8_t*>(d.w) + panel * bytes;
     int64_t pass = 0;
