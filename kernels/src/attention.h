@@ -88,9 +88,17 @@ SPECC_INLINE void turn(const Row* rows, int64_t stride, float* to, int64_t to_st
 #endif
 }
 
-// kScoreKeys rows, of which those from `count` on read the last one again.
+// Asks for rows that are read soon.
 template <class Row>
-void turn_rows(const Row* rows, int64_t count, int64_t size, float* turned) {
+SPECC_INLINE void ask_rows(const Row* rows, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / sizeof(Row)) __builtin_prefetch(rows + i, 0, 2);
+}
+
+// kScoreKeys rows, of which those from `count` on read the last one again. With each square of them it asks for as much
+// of `next` and of `other`, if they are not null: memory and arithmetic then go on together.
+template <class Row>
+void turn_rows(const Row* rows, int64_t count, int64_t size, float* turned, const Row* next, const Row* other) {
+  constexpr int64_t kSquare = kLanes * kLanes;
   for (int v = 0; v < kScoreVectors; ++v) {
     const int64_t left = count - v * kLanes;
     if (left <= 0) break;
@@ -102,14 +110,13 @@ void turn_rows(const Row* rows, int64_t count, int64_t size, float* turned) {
         std::memcpy(filled.data() + i * size, from + std::min<int64_t>(i, left - 1) * size, size * sizeof(Row));
       from = filled.data();
     }
-    for (int64_t d = 0; d < size; d += kLanes) turn(from + d, size, turned + d * kScoreKeys + v * kLanes, kScoreKeys);
+    for (int64_t d = 0; d < size; d += kLanes) {
+      const int64_t square = v * kLanes * size + d * kLanes;
+      if (next) ask_rows(next + square, kSquare);
+      if (other) ask_rows(other + square, kSquare);
+      turn(from + d, size, turned + d * kScoreKeys + v * kLanes, kScoreKeys);
+    }
   }
-}
-
-// Asks for rows that are read soon. It may point behind the cache: nothing is read then.
-template <class Row>
-SPECC_INLINE void ask_rows(const Row* rows, int64_t count) {
-  for (int64_t i = 0; i < count; i += 64 / sizeof(Row)) __builtin_prefetch(rows + i, 0, 2);
 }
 
 template <int M>
@@ -157,10 +164,11 @@ void score(const std::vector<const float*>& queries, const float* turned, int64_
       for (int64_t i = 0; i < kScoreKeys; i += kLanes) store(scores[q] + i, capped(load(scores[q] + i), softcap));
 }
 
-// sums [V vectors] of M queries += weights times values, over `count` rows in order.
+// sums [V vectors] of M queries += weights times values, over `count` rows in order. With each row it asks for one of
+// `next`, if that is not null.
 template <int M, int V, class Row>
 __attribute__((noinline)) void value_tile(const float* const* weights, const Row* values, int64_t count, int64_t size,
-                                          float* const* out) {
+                                          float* const* out, const Row* next) {
   F16 sums[M][V];
   const float* w[M];
 #pragma GCC unroll 24
@@ -170,6 +178,7 @@ __attribute__((noinline)) void value_tile(const float* const* weights, const Row
     for (int v = 0; v < V; ++v) sums[m][v] = load(out[m] + v * kLanes);
   }
   for (int64_t row = 0; row < count; ++row) {
+    if (next) ask_rows(next + row * size, V * kLanes);
     F16 value[V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) value[v] = load_row(values + row * size + v * kLanes);
@@ -188,21 +197,21 @@ __attribute__((noinline)) void value_tile(const float* const* weights, const Row
 
 template <int M, int V, class Row>
 SPECC_INLINE void value_some(int64_t queries, const float* const* weights, const Row* values, int64_t count,
-                             int64_t size, float* const* out) {
-  if (queries >= M) return value_tile<M, V>(weights, values, count, size, out);
-  if constexpr (M > 1) value_some<M - 1, V>(queries, weights, values, count, size, out);
+                             int64_t size, float* const* out, const Row* next) {
+  if (queries >= M) return value_tile<M, V>(weights, values, count, size, out, next);
+  if constexpr (M > 1) value_some<M - 1, V>(queries, weights, values, count, size, out, next);
 }
 
 // All queries, V vectors of the head's size from `from` on; weights begin at `row`.
 template <int V, class Row>
 void add_values(int64_t queries, float* const* weights, int64_t row, const Row* values, int64_t count, int64_t size,
-                float* const* out, int64_t from) {
+                float* const* out, int64_t from, const Row* next) {
   constexpr int M = std::max(1, std::min(kValueSums / V, 6));
   for (int64_t q = 0; q < queries; q += M) {
     const float* w[M];
     float* to[M];
     for (int64_t m = 0; m < M && q + m < queries; ++m) w[m] = weights[q + m] + row, to[m] = out[q + m] + from;
-    value_some<M, V>(queries - q, w, values + from, count, size, to);
+    value_some<M, V>(queries - q, w, values + from, count, size, to, next && !q ? next + from : nullptr);
   }
 }
 
@@ -226,9 +235,9 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
   // Scores of the rows before the slots'.
   const int64_t rows = std::max<int64_t>(0, std::min(kChunk, a.past - first));
   for (int64_t row = 0; row < rows; row += kScoreKeys) {
-    ask_rows(keys + (first + row + kScoreKeys) * size, kScoreKeys * size);
-    ask_rows(values + (first + row) * size, kScoreKeys * size);
-    turn_rows(keys + (first + row) * size, std::min<int64_t>(kScoreKeys, rows - row), size, turned.data());
+    const Row* const block = keys + (first + row) * size;
+    const Row* const next = row + kScoreKeys < rows ? block + kScoreKeys * size : nullptr;
+    turn_rows(block, std::min<int64_t>(kScoreKeys, rows - row), size, turned.data(), next, values + (first + row) * size);
     for (int64_t q = 0; q < count; ++q) scores[q] = buffer.data() + q * kChunk + row;
     score(queries, turned.data(), size, a.softcap, scores.data());
   }
@@ -245,7 +254,7 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
     next.assign(a.slots, a.past);
     for (int64_t slot = 0; slot < a.slots; slot += kScoreKeys) {
       const int64_t block = std::min<int64_t>(kScoreKeys, a.slots - slot);
-      turn_rows(keys + (a.past + slot) * size, block, size, turned.data());
+      turn_rows<Row>(keys + (a.past + slot) * size, block, size, turned.data(), nullptr, nullptr);
       for (int64_t q = 0; q < count; ++q) scores[q] = some + q * kScoreKeys;
       score(queries, turned.data(), size, a.softcap, scores.data());
       for (int64_t i = 0; i < a.slots; ++i)
@@ -291,15 +300,19 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
     scores[q] = row;
   }
 
+  // While values are read, memory is asked for the keys of the task that two threads leave to this one.
+  const int64_t later = chunk * a.kv_heads + kv_head + 2, later_first = later / a.kv_heads * kChunk;
+  const Row* const later_keys = static_cast<const Row*>(a.keys) + (later % a.kv_heads * a.capacity + later_first) * size;
   for (int64_t row = 0; row < rows; row += kValueRows) {
     const int64_t some = std::min(kValueRows, rows - row);
     const Row* const block = values + (first + row) * size;
+    const Row* const next = later_first + row + some <= a.past ? later_keys + row * size : nullptr;
     for (int64_t from = 0; from < size;) {
       if (size - from >= kWide * kLanes) {
-        add_values<kWide, Row>(count, scores.data(), row, block, some, size, out.data(), from);
+        add_values<kWide, Row>(count, scores.data(), row, block, some, size, out.data(), from, next);
         from += kWide * kLanes;
       } else {
-        add_values<1, Row>(count, scores.data(), row, block, some, size, out.data(), from);
+        add_values<1, Row>(count, scores.data(), row, block, some, size, out.data(), from, next);
         from += kLanes;
       }
     }
