@@ -49,9 +49,10 @@ SPECC_INLINE float exponential(float x) {
   return lanes[0];
 }
 
-// Sixteen rows by sixteen sizes, turned: `to` has a row of keys for each size.
+// Sixteen rows by sixteen sizes, turned: `to` has a row of keys for each size. Inlined, its sixteen addresses would be
+// kept over the loop around it, which takes more registers than there are.
 template <class Row>
-SPECC_INLINE void turn(const Row* rows, int64_t stride, float* to, int64_t to_stride) {
+__attribute__((noinline)) void turn(const Row* rows, int64_t stride, float* to, int64_t to_stride) {
 #if defined(__AVX512F__)
   __m512 a[16], b[16];
 #pragma GCC unroll 16
@@ -119,49 +120,58 @@ void turn_rows(const Row* rows, int64_t count, int64_t size, float* turned, cons
   }
 }
 
-template <int M>
+// Scores of M queries for V vectors of turned keys.
+template <int M, int V>
 __attribute__((noinline)) void score_tile(const float* const* queries, const float* turned, int64_t size,
                                           float* const* scores) {
-  F16 sums[M][kScoreVectors];
+  F16 sums[M][V];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int v = 0; v < kScoreVectors; ++v) sums[m][v] = zero();
+    for (int v = 0; v < V; ++v) sums[m][v] = zero();
   const float* q[M];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) q[m] = queries[m];
   for (int64_t d = 0; d < size; ++d) {
-    F16 keys[kScoreVectors];
+    F16 keys[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < kScoreVectors; ++v) keys[v] = load(turned + d * kScoreKeys + v * kLanes);
+    for (int v = 0; v < V; ++v) keys[v] = load(turned + d * kScoreKeys + v * kLanes);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
       const F16 value = broadcast(q[m] + d);
 #pragma GCC unroll 4
-      for (int v = 0; v < kScoreVectors; ++v) sums[m][v] = fma(value, keys[v], sums[m][v]);
+      for (int v = 0; v < V; ++v) sums[m][v] = fma(value, keys[v], sums[m][v]);
     }
   }
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int v = 0; v < kScoreVectors; ++v) store(scores[m] + v * kLanes, sums[m][v]);
+    for (int v = 0; v < V; ++v) store(scores[m] + v * kLanes, sums[m][v]);
 }
 
-template <int M>
+template <int M, int V>
 SPECC_INLINE void score_some(int64_t count, const float* const* queries, const float* turned, int64_t size,
                              float* const* scores) {
-  if (count >= M) return score_tile<M>(queries, turned, size, scores);
-  if constexpr (M > 1) score_some<M - 1>(count, queries, turned, size, scores);
+  if (count >= M) return score_tile<M, V>(queries, turned, size, scores);
+  if constexpr (M > 1) score_some<M - 1, V>(count, queries, turned, size, scores);
 }
 
-void score(const std::vector<const float*>& queries, const float* turned, int64_t size, float softcap,
-           float* const* scores) {
+template <int V>
+void score_keys(const std::vector<const float*>& queries, const float* turned, int64_t size, float softcap,
+                float* const* scores) {
   const int64_t count = static_cast<int64_t>(queries.size());
   for (int64_t q = 0; q < count; q += kScoreRows)
-    score_some<kScoreRows>(count - q, queries.data() + q, turned, size, scores + q);
+    score_some<kScoreRows, V>(count - q, queries.data() + q, turned, size, scores + q);
   if (softcap > 0)
     for (int64_t q = 0; q < count; ++q)
-      for (int64_t i = 0; i < kScoreKeys; i += kLanes) store(scores[q] + i, capped(load(scores[q] + i), softcap));
+      for (int v = 0; v < V; ++v) store(scores[q] + v * kLanes, capped(load(scores[q] + v * kLanes), softcap));
+}
+
+// Scores of all queries for `keys` turned keys, and for those that fill the last vector.
+void score(const std::vector<const float*>& queries, const float* turned, int64_t keys, int64_t size, float softcap,
+           float* const* scores) {
+  if (keys <= kLanes) return score_keys<1>(queries, turned, size, softcap, scores);
+  score_keys<kScoreVectors>(queries, turned, size, softcap, scores);
 }
 
 // sums [V vectors] of M queries += weights times values, over `count` rows in order. With each row it asks for one of
@@ -215,6 +225,25 @@ void add_values(int64_t queries, float* const* weights, int64_t row, const Row* 
   }
 }
 
+// sums [V vectors] of one query += weights times the values of the slots that it sees. `key` is the first slot's.
+template <int V, class Row>
+void add_slots(const Attention& a, const uint8_t* seen, const float* weights, const Row* values, int64_t key, float* out) {
+  F16 sums[V];
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) sums[v] = load(out + v * kLanes);
+  for (int64_t slot = 0; slot < a.slots; ++slot) {
+    if (seen[slot] == kUnseen) continue;
+    if (seen[slot] == kSeen && key >= 0 && key < kChunk) {
+      const F16 weight = broadcast(weights + key);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sums[v] = fma(weight, load_row(values + slot * a.size + v * kLanes), sums[v]);
+    }
+    ++key;
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) store(out + v * kLanes, sums[v]);
+}
+
 template <class Row>
 void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
   const int64_t group = a.heads / a.kv_heads, size = a.size, count = a.slots * group, first = chunk * kChunk;
@@ -237,9 +266,10 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
   for (int64_t row = 0; row < rows; row += kScoreKeys) {
     const Row* const block = keys + (first + row) * size;
     const Row* const next = row + kScoreKeys < rows ? block + kScoreKeys * size : nullptr;
-    turn_rows(block, std::min<int64_t>(kScoreKeys, rows - row), size, turned.data(), next, values + (first + row) * size);
+    const int64_t some = std::min<int64_t>(kScoreKeys, rows - row);
+    turn_rows(block, some, size, turned.data(), next, values + (first + row) * size);
     for (int64_t q = 0; q < count; ++q) scores[q] = buffer.data() + q * kChunk + row;
-    score(queries, turned.data(), size, a.softcap, scores.data());
+    score(queries, turned.data(), some, size, a.softcap, scores.data());
   }
   // Keys from `used` on, a multiple of four vectors, are of no slot.
   const int64_t used = std::min(kChunk, (a.past + a.slots - first + 4 * kLanes - 1) / (4 * kLanes) * (4 * kLanes));
@@ -256,7 +286,7 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
       const int64_t block = std::min<int64_t>(kScoreKeys, a.slots - slot);
       turn_rows<Row>(keys + (a.past + slot) * size, block, size, turned.data(), nullptr, nullptr);
       for (int64_t q = 0; q < count; ++q) scores[q] = some + q * kScoreKeys;
-      score(queries, turned.data(), size, a.softcap, scores.data());
+      score(queries, turned.data(), block, size, a.softcap, scores.data());
       for (int64_t i = 0; i < a.slots; ++i)
         for (int64_t j = 0; j < block; ++j) {
           const uint8_t seen = a.seen[i * a.slots + slot + j];
@@ -320,16 +350,11 @@ void attend(const Attention& a, int64_t kv_head, int64_t chunk) {
   if (with_slots)
     for (int64_t q = 0; q < count; ++q) {
       const uint8_t* const seen = a.seen + q / group * a.slots;
-      for (int64_t d = 0; d < size; d += kLanes) {
-        F16 sum = load(out[q] + d);
-        int64_t key = a.past - first;
-        for (int64_t j = 0; j < a.slots; ++j) {
-          if (seen[j] == kUnseen) continue;
-          if (seen[j] == kSeen && key >= 0 && key < kChunk)
-            sum = fma(broadcast(scores[q] + key), load_row(values + (a.past + j) * size + d), sum);
-          ++key;
-        }
-        store(out[q] + d, sum);
+      for (int64_t from = 0; from < size;) {
+        const bool wide = size - from >= kWide * kLanes;
+        const auto add = wide ? add_slots<kWide, Row> : add_slots<1, Row>;
+        add(a, seen, scores[q], values + a.past * size + from, a.past - first, out[q] + from);
+        from += (wide ? kWide : 1) * kLanes;
       }
     }
 }
