@@ -52,8 +52,7 @@ HeadSettings::HeadSettings(const Attributes& attributes)
       interleaved(attributes.integer("rotary_interleaved", 0) != 0),
       tree(attributes.integers("tree")) {
   require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0,
-          "num_heads is " + std::to_string(heads) + " and kv_num_heads " + std::to_string(kv_heads) +
-              "; the first must be a multiple of the second");
+          "num_heads is ", heads, " and kv_num_heads ", kv_heads, "; the first must be a multiple of the second");
 }
 
 AttentionCall::~AttentionCall() = default;
@@ -64,32 +63,30 @@ AttentionCall::AttentionCall(const Call& call, const HeadSettings& settings, siz
   const int64_t heads = settings.heads, kv_heads = settings.kv_heads;
   const size_t caches = first + kFixed;
   require(call.inputs() > caches && (call.inputs() - caches) % 2 == 0,
-          "keys and values of each lane must follow the " + std::to_string(caches) + " inputs");
+          "keys and values of each lane must follow the ", caches, " inputs");
   const int64_t lanes = static_cast<int64_t>(call.inputs() - caches) / 2;
   const Tensor past_len = call.input(first + kPastLen), widths = call.input(first + kWidths);
   const Tensor mask = call.input(first + kMask);
   positions_ = call.input(first + kPositions), cos_ = call.input(first + kCos), sin_ = call.input(first + kSin);
   sinks_ = call.input(first + kSinks);
-  require(size % 16 == 0, "a head has the size " + std::to_string(size) + "; a multiple of 16 is needed");
-  require(past_len.data && past_len.size() == lanes, "past_len has the shape " + to_string(past_len.shape) + " for " +
-                                        std::to_string(lanes) + " lanes");
+  require(size % 16 == 0, "a head has the size ", size, "; a multiple of 16 is needed");
+  require(past_len.data && past_len.size() == lanes,
+          "past_len has the shape ", past_len.shape, " for ", lanes, " lanes");
   require(lanes == 1 || widths.data, "several lanes need the input widths");
-  require(!widths.data || widths.size() == lanes,
-          "widths has the shape " + to_string(widths.shape) + " for " + std::to_string(lanes) + " lanes");
+  require(!widths.data || widths.size() == lanes, "widths has the shape ", widths.shape, " for ", lanes, " lanes");
   require(!positions_.data || positions_.size() == slots,
-          "positions has the shape " + to_string(positions_.shape) + " for " + std::to_string(slots) + " slots");
+          "positions has the shape ", positions_.shape, " for ", slots, " slots");
   half_ = cos_.data ? cos_.shape.back() : 0;
   if (half_) {
     require(sin_.data && sin_.shape == cos_.shape && cos_.shape.size() == 2 && 2 * half_ <= size && positions_.data,
-            "rotation needs positions, and cos and sin of one shape [rows, at most " + std::to_string(size / 2) + "]");
+            "rotation needs positions, and cos and sin of one shape [rows, at most ", size / 2, "]");
     for (int64_t i = 0; i < slots; ++i)
       require(positions_.as<int64_t>()[i] >= 0 && positions_.as<int64_t>()[i] < cos_.shape[0],
-              "position " + std::to_string(positions_.as<int64_t>()[i]) + " is outside the table of " +
-                  std::to_string(cos_.shape[0]) + " rows");
+              "position ", positions_.as<int64_t>()[i], " is outside the table of ", cos_.shape[0], " rows");
   }
   require(!settings.window || positions_.data, "a window needs positions");
   require(!mask.data || (mask.shape.size() == 2 && mask.shape[0] == slots),
-          "the mask has the shape " + to_string(mask.shape) + "; [" + std::to_string(slots) + ", T] is needed");
+          "the mask has the shape ", mask.shape, "; [", slots, ", T] is needed");
   require(!sinks_.data || sinks_.size() == heads, "sinks must be one for each head");
 
   int64_t before = 0;
@@ -99,17 +96,15 @@ AttentionCall::AttentionCall(const Call& call, const HeadSettings& settings, siz
     const Tensor keys = call.input(caches + 2 * l), values = call.input(caches + 2 * l + 1);
     require(keys.shape.size() == 4 && keys.shape[0] == 1 && keys.shape[1] == kv_heads && keys.shape[3] == size &&
                 values.shape == keys.shape,
-            "a cache has the shape " + to_string(keys.shape) + "; [1, " + std::to_string(kv_heads) +
-                ", capacity, " + std::to_string(size) + "] is needed");
+            "a cache has the shape ", keys.shape, "; [1, ", kv_heads, ", capacity, ", size, "] is needed");
     lane.first = before;
     lane.slots = widths.data ? widths.as<int64_t>()[l] : slots;
     lane.past = past_len.as<int64_t>()[l];
     lane.capacity = keys.shape[2];
     before += lane.slots;
-    require(lane.slots >= 0 && before <= slots, "the widths exceed the " + std::to_string(slots) + " slots");
+    require(lane.slots >= 0 && before <= slots, "the widths exceed the ", slots, " slots");
     require(lane.past >= 0 && lane.past + lane.slots <= lane.capacity,
-            std::to_string(lane.past) + " rows and " + std::to_string(lane.slots) + " slots exceed the capacity " +
-                std::to_string(lane.capacity));
+            lane.past, " rows and ", lane.slots, " slots exceed the capacity ", lane.capacity);
     lane.keys = static_cast<float*>(call.output(output + 2 * l, keys.shape));
     lane.values = static_cast<float*>(call.output(output + 2 * l + 1, keys.shape));
     if (lane.keys != keys.data) std::memcpy(lane.keys, keys.data, keys.size() * sizeof(float));
@@ -138,7 +133,7 @@ AttentionCall::AttentionCall(const Call& call, const HeadSettings& settings, siz
     a.past = lane.past;
     a.softcap = settings.softcap;
   }
-  require(before == slots, "the widths sum to " + std::to_string(before) + " for " + std::to_string(slots) + " slots");
+  require(before == slots, "the widths sum to ", before, " for ", slots, " slots");
 }
 
 bool AttentionCall::is_small() const { return work_ < kSerialWork; }
@@ -211,7 +206,7 @@ void AttentionCall::see(Lane& lane, const Tensor& mask, const int64_t* positions
   lane.seen.assign(n * n, 0);
   if (mask.data) {
     const int64_t width = mask.shape[1];
-    require(width >= n, "the mask has " + std::to_string(width) + " columns for " + std::to_string(n) + " slots");
+    require(width >= n, "the mask has ", width, " columns for ", n, " slots");
     const bool* rows = mask.as<bool>() + lane.first * width;
     lane.span = std::min(width - n, lane.past);
     lane.hidden.assign(n * lane.span, 0);
@@ -222,7 +217,7 @@ void AttentionCall::see(Lane& lane, const Tensor& mask, const int64_t* positions
     }
   } else if (!settings_.tree.empty()) {
     require(static_cast<int64_t>(settings_.tree.size()) == n * words,
-            "the attribute tree has " + std::to_string(settings_.tree.size()) + " words for " + std::to_string(n) + " slots");
+            "the attribute tree has ", settings_.tree.size(), " words for ", n, " slots");
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < n; ++j) lane.seen[i * n + j] = static_cast<uint64_t>(settings_.tree[i * words + j / 64]) >> j % 64 & 1;
   } else {

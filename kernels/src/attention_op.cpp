@@ -17,8 +17,7 @@ void TreeAttention::compute(const Call& call) const {
   const Tensor packed = call.input(0);
   const int64_t heads = settings_.packed();
   require(packed.shape.size() == 3 && packed.shape[0] == 1 && packed.shape[2] % heads == 0,
-          "query, key and value have the shape " + to_string(packed.shape) + "; [1, slots, " + std::to_string(heads) +
-              " * size] is needed");
+          "query, key and value have the shape ", packed.shape, "; [1, slots, ", heads, " * size] is needed");
   const int64_t slots = packed.shape[1], size = packed.shape[2] / heads;
   Scratch scratch;
   const AttentionCall attention(call, settings_, 1, 1, slots, size, scratch);
@@ -40,7 +39,7 @@ ProjectedAttention::ProjectedAttention(const Attributes& attributes)
 void ProjectedAttention::compute(const Call& call) const {
   const Tensor x = call.input(kX);
   require(x.shape.size() == 3 && x.shape[0] == 1 && x.shape[2] > 0,
-          "the activations have the shape " + to_string(x.shape) + "; [1, slots, k] is needed");
+          "the activations have the shape ", x.shape, "; [1, slots, k] is needed");
   const int64_t slots = x.shape[1], k = x.shape[2], width = settings_.packed() * size_, mixed = settings_.heads * size_;
   const Matrix first(call, kPacked, form_of(call.input(kPacked)), k, width);
   const Matrix last(call, kOut, form_of(call.input(kOut)), mixed, columns_);

@@ -45,7 +45,7 @@ LinearNBits::LinearNBits(const Attributes& attributes)
       bits_(static_cast<int>(attributes.integer("bits"))),
       block_(static_cast<int>(attributes.integer("block_size"))) {
   require_positive("columns", columns_);
-  require(bits_ == 4 || bits_ == 8, "the attribute bits is " + std::to_string(bits_) + "; give 4 or 8");
+  require(bits_ == 4 || bits_ == 8, "the attribute bits is ", bits_, "; give 4 or 8");
   require_block(bits_, block_);
 }
 
@@ -65,8 +65,7 @@ void GatherBF16::compute(const Call& call) const {
   auto* y = static_cast<float*>(call.output(0, shape));
   for (int64_t row = 0; row < ids.size(); ++row, y += k_) {
     const int64_t id = ids.as<int64_t>()[row];
-    require(id >= 0 && id < columns_,
-            "the id " + std::to_string(id) + " is outside the table of " + std::to_string(columns_) + " rows");
+    require(id >= 0 && id < columns_, "the id ", id, " is outside the table of ", columns_, " rows");
     const uint16_t* from = w.as<uint16_t>() + id / kPanel * pairs * kPanel * 2 + id % kPanel * 2;
     for (int64_t i = 0; i < k_; ++i) {
       const uint32_t bits = static_cast<uint32_t>(from[i / 2 * kPanel * 2 + i % 2]) << 16;

@@ -38,14 +38,14 @@ void* Scratch::bytes(int64_t count) {
 
 void require_block(int bits, int block) {
   require(block == 32 || block == 64 || (block == 16 && bits == 8),
-          "the attribute block_size is " + std::to_string(block) + "; give 32 or 64, or 16 with 8 bits");
+          "the attribute block_size is ", block, "; give 32 or 64, or 16 with 8 bits");
 }
 
 Form form_of(const Tensor& panels) {
   const size_t rank = panels.shape.size();
   if ((panels.type == ort::kFloat && rank == 3) || (panels.type == ort::kBFloat16 && rank == 4)) return {panels.type};
   require(panels.type == ort::kUint8 && (rank == 4 || rank == 5),
-          "the weights have the shape " + to_string(panels.shape) + "; panels of fp32, bf16 or uint8 are needed");
+          "the weights have the shape ", panels.shape, "; panels of fp32, bf16 or uint8 are needed");
   const Form form{panels.type, rank == 4 ? 4 : 8, static_cast<int>(panels.shape[2] * 4)};
   require_block(form.bits, form.block);
   return form;

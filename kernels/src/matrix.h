@@ -45,7 +45,7 @@ inline Shape with_last(Shape shape, int64_t last) {
 
 // Throws std::runtime_error unless the attribute is positive.
 inline void require_positive(const char* attribute, int64_t value) {
-  require(value > 0, std::string("the attribute ") + attribute + " is " + std::to_string(value) + "; it must be positive");
+  require(value > 0, "the attribute ", attribute, " is ", value, "; it must be positive");
 }
 
 // Throws std::runtime_error unless the kernels read blocks of that size.

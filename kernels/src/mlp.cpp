@@ -22,8 +22,7 @@ GatedMLP::GatedMLP(const Attributes& attributes)
 
 void GatedMLP::compute(const Call& call) const {
   const Tensor x = call.input(kX);
-  require(!x.shape.empty() && x.shape.back() > 0,
-          "the activations have the shape " + to_string(x.shape) + "; [.., k] is needed");
+  require(!x.shape.empty() && x.shape.back() > 0, "the activations have the shape ", x.shape, "; [.., k] is needed");
   const int64_t k = x.shape.back(), rows = x.size() / k, hidden = hidden_;
   const Matrix gate(call, kGate, form_of(call.input(kGate)), k, hidden);
   const Matrix up(call, kUp, form_of(call.input(kUp)), k, hidden);

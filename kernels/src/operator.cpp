@@ -21,6 +21,27 @@ void check(ort::Status* status) {
   throw std::runtime_error(message);
 }
 
+Tensor tensor_of(const ort::Value* value) {
+  Tensor tensor;
+  if (!value) return tensor;
+  ort::TensorInfo* info = nullptr;
+  check(call<ort::Status*>(ort::kGetTensorTypeAndShape, value, &info));
+  size_t rank = 0;
+  ort::Status* status = call<ort::Status*>(ort::kGetDimensionsCount, static_cast<const ort::TensorInfo*>(info), &rank);
+  if (!status && rank <= Shape::kMost) {
+    tensor.shape.resize(rank);
+    status = call<ort::Status*>(ort::kGetDimensions, static_cast<const ort::TensorInfo*>(info), tensor.shape.data(),
+                                rank);
+  }
+  if (!status)
+    status = call<ort::Status*>(ort::kGetTensorElementType, static_cast<const ort::TensorInfo*>(info), &tensor.type);
+  call<void>(ort::kReleaseTensorInfo, info);
+  check(status);
+  tensor.shape.resize(rank);
+  check(call<ort::Status*>(ort::kGetTensorMutableData, const_cast<ort::Value*>(value), &tensor.data));
+  return tensor;
+}
+
 // A loop over ONNX Runtime's threads. Its bodies run after it begins and before it ends. ONNX Runtime sees to that, and
 // the thread sanitizer has to be told, since ONNX Runtime is not built with it.
 struct Loop {
@@ -45,6 +66,23 @@ ort::Status* make_status(const std::string& message) {
   return call<ort::Status*>(ort::kCreateStatus, ort::kInvalidArgument, message.c_str());
 }
 
+void Shape::resize(size_t size) {
+  require(size <= kMost, "a tensor has ", static_cast<int64_t>(size), " dimensions; the operators take at most ",
+          static_cast<int64_t>(kMost));
+  size_ = size;
+}
+
+std::vector<Tensor> read_constants(const ort::KernelInfo* info, size_t count) {
+  std::vector<Tensor> constants(count);
+  for (size_t i = 0; i < count; ++i) {
+    int constant = 0;
+    const ort::Value* value = nullptr;
+    check(call<ort::Status*>(ort::kGetConstantInput, info, i, &constant, &value));
+    if (constant) constants[i] = tensor_of(value);
+  }
+  return constants;
+}
+
 size_t Call::inputs() const {
   size_t count = 0;
   check(call<ort::Status*>(ort::kGetInputCount, static_cast<const ort::KernelContext*>(context_), &count));
@@ -52,25 +90,10 @@ size_t Call::inputs() const {
 }
 
 Tensor Call::input(size_t index) const {
+  if (index < constants_.size() && constants_[index].data) return constants_[index];
   const ort::Value* value = nullptr;
   check(call<ort::Status*>(ort::kGetInput, static_cast<const ort::KernelContext*>(context_), index, &value));
-  Tensor tensor;
-  if (!value) return tensor;
-  ort::TensorInfo* info = nullptr;
-  check(call<ort::Status*>(ort::kGetTensorTypeAndShape, value, &info));
-  size_t rank = 0;
-  ort::Status* status = call<ort::Status*>(ort::kGetDimensionsCount, static_cast<const ort::TensorInfo*>(info), &rank);
-  if (!status) {
-    tensor.shape.resize(rank);
-    status = call<ort::Status*>(ort::kGetDimensions, static_cast<const ort::TensorInfo*>(info), tensor.shape.data(),
-                                rank);
-  }
-  if (!status)
-    status = call<ort::Status*>(ort::kGetTensorElementType, static_cast<const ort::TensorInfo*>(info), &tensor.type);
-  call<void>(ort::kReleaseTensorInfo, info);
-  check(status);
-  check(call<ort::Status*>(ort::kGetTensorMutableData, const_cast<ort::Value*>(value), &tensor.data));
-  return tensor;
+  return tensor_of(value);
 }
 
 void* Call::output(size_t index, const Shape& shape) const {

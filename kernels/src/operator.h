@@ -1,7 +1,9 @@
 // What the operators share: calls of ONNX Runtime, tensors, errors, loops over its threads.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -10,7 +12,39 @@
 
 namespace specc {
 
-using Shape = std::vector<int64_t>;
+// Dimensions of a tensor. They take no memory of their own: a node reads some twenty tensors in each call.
+class Shape {
+ public:
+  static constexpr size_t kMost = 8;
+
+  Shape() = default;
+  Shape(std::initializer_list<int64_t> dimensions) {
+    resize(dimensions.size());
+    std::copy(dimensions.begin(), dimensions.end(), dimensions_);
+  }
+
+  size_t size() const { return size_; }
+  bool empty() const { return !size_; }
+  const int64_t* data() const { return dimensions_; }
+  int64_t* data() { return dimensions_; }
+  int64_t operator[](size_t i) const { return dimensions_[i]; }
+  int64_t back() const { return dimensions_[size_ - 1]; }
+  int64_t& back() { return dimensions_[size_ - 1]; }
+  bool operator==(const Shape& other) const {
+    return size_ == other.size_ && std::equal(dimensions_, dimensions_ + size_, other.dimensions_);
+  }
+
+  // Throws std::runtime_error where there are more than kMost dimensions.
+  void resize(size_t size);
+  void push_back(int64_t dimension) {
+    resize(size_ + 1);
+    back() = dimension;
+  }
+
+ private:
+  size_t size_ = 0;
+  int64_t dimensions_[kMost];
+};
 
 // ONNX Runtime's table of functions; set when the library is registered.
 void set_api(const void* const* table);
@@ -35,7 +69,8 @@ struct Tensor {
 // A call of a kernel. Every method throws std::runtime_error.
 class Call {
  public:
-  explicit Call(ort::KernelContext* context) : context_(context) {}
+  // `constants` are the inputs that are the same in each call, by index; those that are not have no data.
+  Call(ort::KernelContext* context, const std::vector<Tensor>& constants) : context_(context), constants_(constants) {}
 
   size_t inputs() const;
   Tensor input(size_t index) const;  // without data where an optional input is absent
@@ -53,7 +88,11 @@ class Call {
   void for_each(int64_t count, void (*body)(void*, size_t), void* data) const;
 
   ort::KernelContext* context_;
+  const std::vector<Tensor>& constants_;
 };
+
+// Returns the first `count` inputs of a node that are constants of its graph. Those that are not have no data.
+std::vector<Tensor> read_constants(const ort::KernelInfo* info, size_t count);
 
 // The attributes of a node.
 class Attributes {
@@ -70,17 +109,19 @@ class Attributes {
   const ort::KernelInfo* info_;
 };
 
-// Throws std::runtime_error unless the condition holds.
-inline void require(bool condition, const std::string& message) {
-  if (!condition) throw std::runtime_error(message);
-}
-
 std::string to_string(const Shape& shape);
+inline std::string to_string(const char* text) { return text; }
+inline std::string to_string(int64_t number) { return std::to_string(number); }
+
+// Throws std::runtime_error with the parts as its message unless the condition holds. Only then is the message made.
+template <class... Parts>
+void require(bool condition, const Parts&... parts) {
+  if (!condition) throw std::runtime_error((std::string() + ... + to_string(parts)));
+}
 
 // Throws std::runtime_error unless a tensor, which `what` names in the plural, has the expected shape.
 inline void require_shape(const char* what, const Tensor& tensor, const Shape& expected) {
-  require(tensor.shape == expected, std::string(what) + " have the shape " + to_string(tensor.shape) + "; " +
-                                        to_string(expected) + " is needed");
+  require(tensor.shape == expected, what, " have the shape ", tensor.shape, "; ", expected, " is needed");
 }
 
 // One operator's entry. Op has kName, kInputs and kOutputs (types), kRequired (inputs that may not be absent),
@@ -109,13 +150,23 @@ struct Entry : ort::CustomOp {
     GetStartVersion = [](const ort::CustomOp*) { return 1; };
     GetEndVersion = [](const ort::CustomOp*) { return 0x7fffffff; };
     CreateKernelV2 = [](const ort::CustomOp*, const void*, const ort::KernelInfo* info, void** kernel) {
-      return guarded([&] { *kernel = new Op(Attributes(info)); });
+      return guarded([&] {
+        *kernel = new Kernel{Op(Attributes(info)), read_constants(info, sizeof Op::kInputs / sizeof *Op::kInputs)};
+      });
     };
     KernelComputeV2 = [](void* kernel, ort::KernelContext* context) {
-      return guarded([&] { static_cast<const Op*>(kernel)->compute(Call(context)); });
+      return guarded([&] {
+        const auto& own = *static_cast<const Kernel*>(kernel);
+        own.op.compute(Call(context, own.constants));
+      });
     };
-    KernelDestroy = [](void* kernel) { delete static_cast<Op*>(kernel); };
+    KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
   }
+
+  struct Kernel {
+    Op op;
+    std::vector<Tensor> constants;
+  };
 
   template <class Body>
   static ort::Status* guarded(const Body& body) {

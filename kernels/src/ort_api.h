@@ -64,6 +64,7 @@ enum Position : size_t {
   kReleaseStatus = 93,
   kReleaseTensorInfo = 99,
   kGetAttributeArrayInt64 = 163,
+  kGetConstantInput = 249,
   kParallelFor = 274,
 };
 

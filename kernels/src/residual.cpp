@@ -16,8 +16,7 @@ Residual::Residual(const Call& call, size_t first, const Shape& shape, float eps
   out_ = static_cast<float*>(call.output(0, shape));
   sum_ = out_;
   if (!norm_.data) return;
-  require(residual_.shape == shape, "the residual has the shape " + to_string(residual_.shape) + "; " +
-                                        to_string(shape) + " is needed");
+  require(residual_.shape == shape, "the residual has the shape ", residual_.shape, "; ", shape, " is needed");
   require_shape("the weights of the norm", norm_, {columns_});
   sum_ = static_cast<float*>(call.output(1, shape));
   if (!sum_) sum_ = scratch.take<float>(residual_.size());
