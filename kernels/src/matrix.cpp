@@ -10,7 +10,7 @@ constexpr int64_t kMaxTasks = 64;
 constexpr int64_t kKeptBytes = 1 << 20;
 constexpr int64_t kAskedAtOnce = 1 << 12, kMostAsked = 128 << 10;  // bytes that a waiting thread asks for
 constexpr int64_t kLine = 64;
-constexpr int64_t kSerialValues = 8192;  // activations that one thread quantises sooner than it shares them
+constexpr int64_t kSerialValues = 4096;  // activations that one thread quantises sooner than it shares them
 constexpr int64_t kQuantizeParts = 8;
 
 int64_t bytes_of(const Tensor& w) { return w.size() * (w.type == ort::kFloat ? 4 : w.type == ort::kBFloat16 ? 2 : 1); }

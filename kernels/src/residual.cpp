@@ -5,7 +5,7 @@
 namespace specc {
 namespace {
 
-constexpr int64_t kSerialValues = 1 << 14;  // values that one thread normalises sooner than it shares them
+constexpr int64_t kSerialValues = 1 << 12;  // values that one thread normalises sooner than it shares them
 constexpr int64_t kParts = 8;
 
 }  // namespace
