@@ -100,6 +100,24 @@ def test_activations_may_have_any_number_of_dimensions(operator: str) -> None:
         assert graphs.same_bits(result.reshape(6, 10), y)
 
 
+def test_a_tensor_of_more_dimensions_than_the_operators_take_is_refused_in_one_line() -> None:
+    x, w = arrays(1, 20, 10)
+    session = graphs.session("LinearF32", {"x": x.reshape((1,) * 8 + (20,))}, {"w": pack.f32(w)}, ["y"], columns=10)
+    with pytest.raises(Exception, match="a tensor has 9 dimensions; the operators take at most 8"):
+        session.run(None, {"x": x.reshape((1,) * 8 + (20,))})
+
+
+def test_weights_that_are_an_input_may_change_between_calls() -> None:
+    x, first = arrays(3, 20, 10)
+    second = first[::-1].copy()
+    inputs = {"x": x, "w": pack.f32(first)}
+    session = graphs.session("LinearF32", inputs, {}, ["y"], columns=10)
+    for w in (first, second, first):  # Constants of a graph are read once. These are none.
+        result = session.run(None, inputs | {"w": pack.f32(w)})[0]
+        assert graphs.same_bits(result, graphs.run(graphs.f32(w), x))
+    assert not graphs.same_bits(graphs.run(graphs.f32(first), x), graphs.run(graphs.f32(second), x))
+
+
 @each_operator
 def test_no_rows_give_no_rows(operator: str) -> None:
     x, w = arrays(0, 20, 10)
