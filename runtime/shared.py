@@ -43,6 +43,7 @@ class Shared:
         self.bundle = bundle
         self.engines = Engines(bundle, device, check_once(bundle))
         self.text = Text(bundle)
+        trim()  # To read the tokenizer takes far more memory than to keep it, and malloc would keep that too.
         self.lanes = Lanes(self.engines, is_width_invariant(bundle.manifest, self.engines.backend))
         self.lock = FairLock()
         self.drafters: dict[tuple[str, ...], Guard] = {}

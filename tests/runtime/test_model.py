@@ -89,6 +89,16 @@ def test_closing_a_model_frees_its_engines_and_rows(toy_model: Model, monkeypatc
     assert alive == [None] * 3
 
 
+def test_loading_a_model_gives_memory_back_once_its_tokenizer_is_read(
+    load: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("specc.runtime.text.tokenizer_file.check", lambda data: events.append("read"))
+    monkeypatch.setattr("specc.runtime.shared.trim", lambda: events.append("trim"))
+    Model(open_bundle(tmp_path / "toy.specc"))
+    assert events == ["read", "trim"]
+
+
 def test_a_model_that_nobody_refers_to_is_freed_without_the_collector(
     load: Callable[..., Model], tmp_path: Path
 ) -> None:
