@@ -118,7 +118,14 @@ SYSTEMS: dict[str, Callable[[int, np.ndarray], Node]] = {
 class Stack:
     """The products of one model by one operator, with inputs and outputs bound for each number of rows."""
 
-    def __init__(self, build: Callable[[int, np.ndarray], Node], model: str, rows: tuple[int, ...], threads: int):
+    def __init__(
+        self,
+        build: Callable[[int, np.ndarray], Node],
+        model: str,
+        rows: tuple[int, ...],
+        threads: int,
+        library: str,
+    ):
         layer, layers, head = MODELS[model]
         shapes = [*layer * layers, head]
         rng = np.random.default_rng(0)
@@ -139,7 +146,7 @@ class Stack:
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.spin_duration_us", "80")
         options.log_severity_level = 3
-        options.register_custom_ops_library(specc_kernels.library_path())
+        options.register_custom_ops_library(library)
         model_bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
         self.session = ort.InferenceSession(model_bytes, options)
         self.bindings: dict[int, ort.IOBinding] = {}
@@ -177,6 +184,9 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), metavar="NAME", help=", ".join(SYSTEMS))
     parser.add_argument("--limit", help="use no variant faster than this one")
     parser.add_argument(
+        "--against", metavar="LIBRARY", help="another build of the library, which runs in turns with this one"
+    )
+    parser.add_argument(
         "--cpu-time", action="store_true", help="count processor time, for a busy machine and one thread"
     )
     args = parser.parse_args()
@@ -185,7 +195,14 @@ def main() -> None:
         specc_kernels.limit(args.limit)
     rows = tuple(args.rows)
     print(f"{args.model}, {args.threads} threads, {args.rounds} rounds, variant {specc_kernels.describe().active}")
-    stacks = {name: Stack(SYSTEMS[name], args.model, rows, args.threads) for name in args.systems}
+    libraries = {"": str(specc_kernels.library_path())}
+    if args.against:
+        libraries = {" of the other": args.against} | libraries
+    stacks = {
+        name + which: Stack(SYSTEMS[name], args.model, rows, args.threads, library)
+        for name in args.systems
+        for which, library in libraries.items()
+    }
     times: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
     for name, r, elapsed in rounds(stacks, rows, args.rounds, clock):
         times[name, r].append(elapsed)
