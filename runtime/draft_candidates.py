@@ -56,14 +56,29 @@ class Candidates:
         states_NS = outputs.next_state_NS
         assert states_NS is not None
         probs_NK = np.exp(np.asarray(top_logprobs))
-        self._last_level = set()
+        self.begin_level()
         for row, node in enumerate(level):
             self.states[node] = states_NS[row].copy()
             for rank in range(min(ranks, self._budget.nodes)):
-                reach = self._reach[node] * min(1.0, float(probs_NK[row, rank]))
-                child = self._add(node, top_ids[row, rank], reach)
-                self._reach[child] = reach
-                self._last_level.add(child)
+                self.add_child(node, top_ids[row, rank], float(probs_NK[row, rank]))
+
+    def begin_level(self) -> None:
+        """Begin the next level of the tree, which is the last one then."""
+        self._last_level = set()
+
+    def add_child(self, parent: int, token: int, probability: float) -> int:
+        """Add a node of the last level that the head drafts, and return it.
+
+        Args:
+            parent: the node before it.
+            token: its token.
+            probability: the chance that it is accepted if its parent is.
+        """
+        reach = self._reach[parent] * min(1.0, probability)
+        child = self._add(parent, token, reach)
+        self._reach[child] = reach
+        self._last_level.add(child)
+        return child
 
     def best_of_last_level(self, most: int) -> list[int]:
         """Return the nodes of the last level that are to be drafted as yet, `most` of them, in ascending order."""

@@ -7,7 +7,7 @@ the target has verified the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ from .draft import ONE_SLOT, Outputs
 from .engine import Engine
 from .sequence import TARGET, Cache, Sequence
 from .tree import Tree
+
+# Makes what a head reads from the target's states [rows, S], and from the number of the first of these rows.
+ReadStates = Callable[[np.ndarray, int], np.ndarray]
 
 
 class HeadRoot(NamedTuple):
@@ -40,7 +43,7 @@ class HeadRows(NamedTuple):
         cache: the head's cache.
         keys: the number of each row, by `row_keys`.
         tokens: the tokens, of which the last one is pending.
-        states: the target's states at the tokens before them, [tokens, S].
+        states: what the head reads beside them, [tokens, S].
     """
 
     cache: Cache
@@ -60,12 +63,20 @@ def reading_engines(draft: Engine, *readers: Engine) -> list[Engine]:
     return sorted(engines, key=lambda engine: engine.slots)
 
 
-def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outputs, HeadRoot | None]:
+def as_they_are(states_NS: np.ndarray, start: int) -> np.ndarray:
+    """Return the states of rows as the target gave them."""
+    return states_NS
+
+
+def running_head(
+    engines: Items[Engine], seq: Sequence, read: ReadStates = as_they_are
+) -> Generator[Call, Outputs, HeadRoot | None]:
     """Yield the calls that run the tokens which the head's cache lacks, and commit them.
 
     Args:
         engines: those of one head that run chains, narrowest first.
         seq: the sequence. Its cache has the target's states.
+        read: makes what the head reads.
 
     Returns:
         The last row; None if the text has no token with a state before it.
@@ -75,10 +86,10 @@ def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outpu
         states, rows = seq.cache.states.get(block.model), len(seq.tokens) - 1
         if states is None or not rows:
             return None
-        inputs = {"state": states[rows - 1 : rows]}
+        inputs = {"state": read(states[rows - 1 : rows], rows - 1)}
         last = yield Call(engines[0], seq.cache, 0, seq.tokens[rows:], ONE_SLOT, inputs)
         return HeadRoot(seq.cache, last.only(0))
-    left = yield from feeding_head(engines, seq, engines[-1].slots)
+    left = yield from feeding_head(engines, seq, engines[-1].slots, read)
     if left is None:
         return None
     width = len(left.keys)
@@ -88,13 +99,16 @@ def running_head(engines: Items[Engine], seq: Sequence) -> Generator[Call, Outpu
     return HeadRoot(left.cache, outputs.only(0 if engine.block.last_row else width - 1, width - 1))
 
 
-def feeding_head(engines: Items[Engine], seq: Sequence, most: int) -> Generator[Call, Outputs, HeadRows | None]:
+def feeding_head(
+    engines: Items[Engine], seq: Sequence, most: int, read: ReadStates = as_they_are
+) -> Generator[Call, Outputs, HeadRows | None]:
     """Yield the calls that run tokens which the head's cache lacks, and commit them, until few are left.
 
     Args:
         engines: those of one head that run chains, narrowest first.
         seq: the sequence. Its cache has the target's states.
         most: the number of tokens that may be left, one at least.
+        read: makes what the head reads.
 
     Returns:
         The tokens that are left, the pending one at least; None if the text has no token with a state before it.
@@ -109,11 +123,12 @@ def feeding_head(engines: Items[Engine], seq: Sequence, most: int) -> Generator[
         start, width = len(cache), min(engines[-1].slots, len(keys_left) - 1)
         engine = next(engine for engine in engines if engine.slots >= width)
         tokens = seq.tokens[start + 1 : start + 1 + width]
-        yield Call(engine, cache, 0, tokens, Tree.chain(width), {"state": states[start : start + width]})
+        inputs = {"state": read(states[start : start + width], start)}
+        yield Call(engine, cache, 0, tokens, Tree.chain(width), inputs)
         cache.commit(keys_left[:width], range(width))
         keys_left = keys_left[width:]
     start = len(cache)
-    return HeadRows(cache, keys_left, seq.tokens[start + 1 :], states[start : start + len(keys_left)])
+    return HeadRows(cache, keys_left, seq.tokens[start + 1 :], read(states[start : start + len(keys_left)], start))
 
 
 def draft_rows(engines: Iterable[Engine], tokens: Items[int]) -> dict[str, list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,20 @@ from toy_heads import taps_of, target_of
 from transformers import PreTrainedModel
 
 import specc
+from specc.backends import Options as BuildOptions
 from specc.compiler import Options
 from specc.heads import Head, HeadConfig, build_head, save_head
 from specc.heads.adaeagle import AdaEagle
 from specc.heads.glide import Glide
+from specc.heads.head import parts
 from specc.huggingface import load_model
 from specc.runtime.draft import Draft
 from specc.runtime.drafters import Drafting, Proposal
 from specc.runtime.drafters.ada_eagle import AdaEagleDrafting
+from specc.runtime.drafters.chimera import ChimeraDrafting, with_tokens
 from specc.runtime.drafters.draft_model import DraftModelDrafting
 from specc.runtime.drafters.eagle_tree import EagleTreeDrafting
+from specc.runtime.drafters.jakiro import AHEAD, FIRST, OTHER, JakiroDrafting
 from specc.runtime.drafters.peagle import PeagleDrafting
 from specc.runtime.model import Model
 from specc.training.glide import model_rows
@@ -42,16 +46,19 @@ HEADS: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
     "adaeagle": ((0, 1, -1), {}),
     "fspad": (FINAL, {"final_norm": 0}),
     "falcon": (FINAL, {"final_norm": 0}),
+    "chimera": ((-1,), {"heads": 8, "key_heads": 4}),
+    "jakiro": (FINAL, {"final_norm": 0, "mlp_size": 0, "expert_size": 48}),
     "tandem": ((0, -1), {}),
     "mixture_of_attentions": ((0, 1, -1), {}),
     "glide": ((), {}),
 }
 RECIPES = (
-    "eagle", "eagle2", "mtp", "peagle", "adaeagle", "fspad", "falcon", "tandem", "mixture-of-attentions", "glide",
-    "glide-cape",
+    "eagle", "eagle2", "mtp", "peagle", "adaeagle", "fspad", "falcon", "jakiro", "chimera",
+    "tandem", "mixture-of-attentions", "glide", "glide-cape",
 )  # fmt: skip
 TEXT = [i % 400 for i in range(150)]
 LONGEST = 4  # tokens of a draft
+LEVELS = 5  # of a tree
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,8 @@ def heads(target: PreTrainedModel) -> dict[str, Head]:
 
 
 @pytest.fixture(scope="module")
-def runner(heads: dict[str, Head], model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+def saved(heads: dict[str, Head], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that has a directory of each head."""
     directory = tmp_path_factory.mktemp("layers")
     for name, head in heads.items():
         save_head(head, directory / name, {"card.json": "{}"})
@@ -94,21 +102,35 @@ def runner(heads: dict[str, Head], model: Path, tmp_path_factory: pytest.TempPat
         head.load_state_dict(
             {key: value.bfloat16().float() if value.ndim == 2 else value for key, value in head.state_dict().items()}
         )
-    prompts = directory / "prompts.jsonl"
+    return directory
+
+
+def compile_heads(model: Path, saved: Path, names: Iterable[str], recipes: Sequence[str], **options: Any) -> Path:
+    """Compile a bundle with some heads."""
+    bundle = saved / f"{len(list(saved.glob('*.specc')))}.specc"
+    prompts = saved / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
-    options = Options(
-        model=str(model),
-        output=directory / "b.specc",
-        recipes=RECIPES,
-        heads=[directory / name for name in heads],
-        prompts=prompts,
-        golden_tokens=8,
-        draft_dtype="fp32",
-        # Random heads are never sure, so that a tree of theirs pays only if steps cost nothing.
-        parameters={"mixture-of-attentions": {"step_costs": []}},
+    # Random heads are never sure, so that a tree of theirs pays only if steps cost nothing.
+    free = {name: {"step_costs": []} for name in ("mixture-of-attentions", "jakiro") if name in recipes}
+    compile_quickly(
+        Options(
+            model=str(model),
+            output=bundle,
+            recipes=tuple(recipes),
+            heads=[saved / name for name in names],
+            prompts=prompts,
+            golden_tokens=8,
+            draft_dtype="fp32",
+            parameters=free,
+            **options,
+        )
     )
-    compile_quickly(options)
-    with specc.load(directory / "b.specc") as bundle:
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def runner(saved: Path, model: Path) -> Iterator[Model]:
+    with specc.load(compile_heads(model, saved, HEADS, RECIPES)) as bundle:
         yield bundle
 
 
@@ -119,6 +141,20 @@ def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(runner: Model, rec
     plain = runner.session().generate(TEXT, 40, recipe="plain", **options)
     answer = runner.session().generate(TEXT, 40, recipe=recipe, guard=False, **options)
     assert answer.token_ids == plain.token_ids
+
+
+def test_the_portable_lowering_drafts_the_same(runner: Model, saved: Path, model: Path) -> None:
+    names = ("jakiro", "chimera")
+    bundle = compile_heads(model, saved, names, names, build=BuildOptions(lowering="portable"))
+    with specc.load(bundle) as portable:
+        for recipe in names:
+            ours, theirs = (
+                each.session().generate(TEXT, 20, recipe=recipe, guard=False, ignore_eos=True)
+                for each in (portable, runner)
+            )
+            assert ours.token_ids == theirs.token_ids
+            assert ours.stats.drafted == theirs.stats.drafted > 0
+            assert ours.stats.histogram == theirs.stats.histogram
 
 
 def _drafts(
@@ -199,6 +235,56 @@ def test_a_draft_is_what_the_torch_module_guesses_beside_the_last_state_of_the_m
             tokens.append(best)
             compared += 1
     assert compared > 20
+
+
+@torch.no_grad()
+def test_a_tree_has_what_the_torch_module_guesses_from_the_tokens_before_each_slot(
+    runner: Model, heads: dict[str, Head], target: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of the likeliest tokens is compared, with all their siblings."""
+    head, compared = heads["chimera"], 0
+    for text, draft in _drafts(runner, "chimera", ChimeraDrafting, monkeypatch):
+        tokens, slot = [*text], 0
+        state = head.fuse(taps_of(target, torch.tensor([text]), head.taps))[:, :-1]
+        while (children := draft.tree.children[slot]) and len(tokens) < len(text) + LONGEST:
+            pairs = [(tokens[row], tokens[max(0, row - 1)]) for row in range(len(tokens) - 1)]
+            whole = torch.from_numpy(with_tokens(state[0].numpy(), pairs))[None]
+            result = head(torch.tensor([tokens[1:]]), torch.arange(len(tokens) - 1)[None], whole)
+            likeliest = result["logits"][0, -1].topk(len(children)).indices.tolist()
+            assert [draft.tokens[child] for child in children] == likeliest
+            slot = children[0]
+            tokens.append(draft.tokens[slot])
+            state = torch.cat([state, result["state"][:, -1:]], 1)
+            compared += len(children)
+    assert compared > 20
+
+
+@torch.no_grad()
+def test_the_nodes_of_a_tree_are_those_of_both_experts_of_the_torch_module(
+    runner: Model, heads: dict[str, Head], target: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the last level are the guesses one place further. The first drafts are looked at, which end nowhere."""
+    head, numbers = heads["jakiro"], {FIRST: 0, OTHER: 0, AHEAD: 0}
+
+    def compare(draft: Draft, slot: int, tokens: list[int], states: torch.Tensor, level: int) -> None:
+        result = head(torch.tensor([tokens[1:]]), torch.arange(len(tokens) - 1)[None], states)
+        guesses = result["logits"][0, -1].topk(8).indices.tolist()
+        for child in draft.tree.children[slot]:
+            expert = FIRST if draft.tokens[child] == guesses[FIRST][0] else OTHER
+            assert expert == FIRST or draft.tokens[child] in guesses[OTHER]
+            numbers[expert] += 1
+            if level < LEVELS - 1:
+                own = torch.nn.functional.pad(parts(result["state"][:, -1:], 2)[expert], (0, states.shape[-1] // 2))
+                compare(draft, child, [*tokens, draft.tokens[child]], torch.cat([states, own], 1), level + 1)
+            else:
+                ahead = [draft.tokens[below] for below in draft.tree.children[child]]
+                assert set(ahead) <= set(guesses[AHEAD])
+                numbers[AHEAD] += len(ahead)
+
+    for text, draft in _drafts(runner, "jakiro", JakiroDrafting, monkeypatch)[:6]:
+        final = target.get_submodule("model")(input_ids=torch.tensor([text])).last_hidden_state
+        compare(draft, 0, text, head.fuse(final)[:, :-1], 1)
+    assert min(numbers.values()) > 3
 
 
 @torch.no_grad()

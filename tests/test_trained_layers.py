@@ -12,6 +12,8 @@ from torch import Tensor
 
 from specc.heads import Head
 from specc.heads.adaeagle import AdaEagle
+from specc.heads.head import parts
+from specc.heads.jakiro import Jakiro
 from specc.training.acceptance import CHAIN, Acceptance, measure
 from specc.training.adaeagle import accepted_lengths
 from specc.training.batches import collate
@@ -36,7 +38,7 @@ def trained(demo_text: Text) -> Callable[[str], tuple[Head, Acceptance, float]]:
     return train
 
 
-@pytest.mark.parametrize("name", ["eagle", "mtp", "peagle", "falcon"])
+@pytest.mark.parametrize("name", ["eagle", "mtp", "peagle", "falcon", "jakiro", "chimera"])
 def test_training_makes_more_tokens_a_step_than_the_closed_form(
     name: str, trained: Callable[[str], tuple[Head, Acceptance, float]]
 ) -> None:
@@ -74,3 +76,45 @@ def test_guessed_lengths_are_nearer_than_the_best_fixed_one(
     assert float((truth - guess).abs().mean()) < fixed
     wasted, wasted_by_all = (guess - truth).clamp(min=0).mean(), (CHAIN - truth).mean()
     assert wasted < 0.7 * wasted_by_all
+
+
+@torch.no_grad()
+def test_the_experts_of_jakiro_name_other_tokens(
+    demo_text: Text, trained: Callable[[str], tuple[Head, Acceptance, float]]
+) -> None:
+    """In more than one slot of five, and the pair of them has the model's token more often than either expert alone."""
+    head, *_ = trained("jakiro")
+    assert isinstance(head, Jakiro)
+    differing: list[Tensor] = []
+    hits: dict[str, list[Tensor]] = {"pair": [], "first": [], "other": []}
+    for one in demo_text.of(COURSES["jakiro"]).held_out:
+        batch = collate([one])
+        first, other = (head.logits(part) for part in parts(COURSES["jakiro"].unroll(head, batch, 1)[0], 2))
+        text = batch.tokens[0, one.prompt + 1 :]
+        best, best_of_other = (logits[0, one.prompt - 1 : -1] for logits in (first.argmax(-1), other.argmax(-1)))
+        differing.append(best != best_of_other)
+        pairs = {
+            "pair": torch.stack(
+                [best, other.scatter(-1, first.argmax(-1)[..., None], -1e9).argmax(-1)[0, one.prompt - 1 : -1]]
+            ),
+            "first": first[0, one.prompt - 1 : -1].topk(2).indices.T,
+            "other": other[0, one.prompt - 1 : -1].topk(2).indices.T,
+        }
+        for name, tokens in pairs.items():
+            hits[name].append((tokens == text).any(0))
+    rates = {name: float(torch.cat(rows).float().mean()) for name, rows in hits.items()}
+    share = float(torch.cat(differing).float().mean())
+    print(f"experts differ on {share:.3f}; among two siblings: {rates}")
+    assert share > 0.2
+    assert rates["pair"] > rates["other"]
+
+
+def test_chimera_guesses_right_less_often_without_trigrams(
+    demo_text: Text, trained: Callable[[str], tuple[Head, Acceptance, float]]
+) -> None:
+    """The control is trained as long, but its layer reads the token alone, through a product."""
+    text = demo_text.of(COURSES["chimera"])
+    control, _ = train_head(text, COURSES["chimera"], "no-trigrams", OPTIONS, trigrams=0)
+    theirs, ours = measure(control, COURSES["chimera"], text.held_out, CHAIN), trained("chimera")[1]
+    print(f"with trigrams {ours.by_depth} {ours.chain}, without {theirs.by_depth} {theirs.chain}")
+    assert sum(ours.by_depth) > sum(theirs.by_depth) and ours.chain > theirs.chain

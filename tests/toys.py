@@ -36,13 +36,14 @@ from specc.runtime.stats import Stats
 from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
-STATE_SIZE = 2
+STATE_SIZE = 8
 HALVES = np.arange(0, 64, 16, dtype=np.uint64)  # float32 has whole numbers of 24 bits, so a state is four of 16.
 STACKED = HeadFacts(stack=3, recurrent=False, attends=False)
 SLOTS = HeadFacts(stack=3, recurrent=False, attends=False, in_model=True)
 HEADS = {
     "amphista": HeadFacts(stack=3, recurrent=False),
     "blockwise": STACKED,
+    "chimera": HeadFacts(),
     "clover": HeadFacts(context_layers=1),
     "clover_2": HeadFacts(context_layers=2),
     "eagle": HeadFacts(),
@@ -57,6 +58,7 @@ HEADS = {
     "adaeagle": HeadFacts(),
     "fspad": HeadFacts(),
     "falcon": HeadFacts(stack=2),
+    "jakiro": HeadFacts(stack=3),
     "tandem": HeadFacts(),
     "mixture_of_attentions": HeadFacts(),
     "glide": HeadFacts(recurrent=False, reads_rows=True),
@@ -267,8 +269,12 @@ class Toy:
     def stacked(self, token_N: np.ndarray) -> None:
         """Write the tokens of stacked heads: the likeliest successors, those of the likeliest one, and so on."""
         for head in range(self.stack):
-            best_NV = np.argsort(-self.table_VV[token_N], -1, kind="stable")
-            self.outputs["top_ids"][0, :, head] = best_NV[:, : self.outputs["top_ids"].shape[-1]]
+            logits_NV = self.table_VV[token_N]
+            best_NV = np.argsort(-logits_NV, -1, kind="stable")
+            best_NK = best_NV[:, : self.outputs["top_ids"].shape[-1]]
+            total_N1 = np.log(np.exp(logits_NV).sum(-1, keepdims=True))
+            self.outputs["top_ids"][0, :, head] = best_NK
+            self.outputs["top_logprobs"][0, :, head] = np.take_along_axis(logits_NV, best_NK, -1) - total_N1
             token_N = best_NV[:, 0]
 
 

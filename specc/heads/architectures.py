@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from specc.heads.adaeagle import AdaEagle
 from specc.heads.amphista import Amphista
 from specc.heads.blockwise import Blockwise
+from specc.heads.chimera import Chimera
 from specc.heads.clover import Clover
 from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
@@ -16,6 +17,7 @@ from specc.heads.glide import Glide
 from specc.heads.guess_slots import HiddenTransfer, PromptTokens, SpeculativeStreams
 from specc.heads.head import Head, HeadConfig
 from specc.heads.hydra import Hydra
+from specc.heads.jakiro import Jakiro
 from specc.heads.judge import Judge
 from specc.heads.kangaroo import Kangaroo
 from specc.heads.m2r2 import M2R2
@@ -38,12 +40,14 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "adaeagle": AdaEagle,
     "fspad": Fspad,
     "falcon": Falcon,
+    "jakiro": Jakiro,
     "hydra": Hydra,
     "hydra_plus_plus": Hydra,
     "recurrent_drafter": RecurrentDrafter,
     "clover": Clover,
     "clover_2": Clover,
     "amphista": Amphista,
+    "chimera": Chimera,
     "ppd": PromptTokens,
     "judge": Judge,
     "hidden_transfer": HiddenTransfer,

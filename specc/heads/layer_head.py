@@ -73,7 +73,7 @@ class LayerHead(Head):
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [B, N, V'] of the residual stream."""
-        normed = self._normed(x)
+        normed = self.normed(x)
         if self.head is not None:
             out: Tensor = self.head(normed)
             return out
@@ -85,7 +85,8 @@ class LayerHead(Head):
         if self.own is not None:
             out: Tensor = self.own(rms_norm(x, None, self.eps))
             return out
-        return self._normed(x) if self.next_kind == NORM else x
+        return self.normed(x) if self.next_kind == NORM else x
 
-    def _normed(self, x: Tensor) -> Tensor:
+    def normed(self, x: Tensor) -> Tensor:
+        """Return what the last product reads, [B, N, d]."""
         return x if self.norm is None else rms_norm(x, self.norm, self.eps)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specc.recipes.blocks import DECODE, committing, prefill
+from specc.recipes.chimera import CHIMERA
 from specc.recipes.corpus import RASD, RASD_EAGLE2, SUPERPOSED
 from specc.recipes.cross_heads import GLIDE, GLIDE_CAPE, MIXTURE_OF_ATTENTIONS
 from specc.recipes.draft_model import (
@@ -55,6 +56,7 @@ from specc.recipes.heads import (
     PEAGLE,
     TANDEM,
 )
+from specc.recipes.jakiro import JAKIRO
 from specc.recipes.judge import JUDGE
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
@@ -190,6 +192,7 @@ METHODS = table(
     ADAEAGLE,
     FSPAD,
     FALCON,
+    JAKIRO,
     TANDEM,
     HYDRA,
     HYDRA_PLUS_PLUS,
@@ -197,6 +200,7 @@ METHODS = table(
     CLOVER,
     CLOVER_2,
     AMPHISTA,
+    CHIMERA,
     PPD,
     HIDDEN_TRANSFER,
     SPECULATIVE_STREAMING,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, chains, count, head_block, length_arguments
@@ -44,8 +46,36 @@ def drafting_blocks(head: str, topology: Tree | Frontier, slots: int, facts: Fac
     }
 
 
-def plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
-    """Plan trees by a recurrent head. A call runs some nodes of a level, which see those above them in the tree."""
+def stacked_blocks(head: str, topology: Tree | Frontier, slots: int, facts: Facts) -> dict[str, Block]:
+    """Return the blocks of a recurrent head that guesses several tokens in each slot. It attends to the text.
+
+    Args:
+        head: its name.
+        topology: that of a call that drafts.
+        slots: accepted tokens of a step at most.
+        facts: of the model and its heads.
+    """
+    outputs = (f"top_k:{RANKS}", "next_state")
+    draft = Block(topology, outputs, model=head, cache=head, inputs=("state",))
+    widths = {"feed": slots, "prefill": WIDTHS.prefill}
+    reading = {role: replace(draft, topology=Tree.chain(width), last_row=True) for role, width in widths.items()}
+    return {"draft": draft, **reading}
+
+
+def plan_tree(
+    head: str,
+    values: Values,
+    facts: Facts,
+    blocks: Callable[[str, Tree | Frontier, int, Facts], dict[str, Block]] = drafting_blocks,
+) -> MethodBlocks:
+    """Plan trees by a recurrent head. A call runs some nodes of a level, which see those above them in the tree.
+
+    Args:
+        head: its name.
+        values: of the parameters.
+        facts: of the model and its heads.
+        blocks: returns the blocks of the head, as `drafting_blocks` does.
+    """
     slots, depth = 1 + count(values, "num_speculative_tokens"), count(values, "max_depth")
     costs = step_costs(slots) if values["step_costs"] is None else check_step_costs(values["step_costs"])
     arguments = dict(values) | {"step_costs": tuple(costs)}
@@ -53,7 +83,7 @@ def plan_tree(head: str, values: Values, facts: Facts) -> MethodBlocks:
     width = TREES.frontier
     frontier = Frontier(width, 1 + width * depth)
     longest = slots if "match_rates" in values else 1 + depth
-    engines = drafting_blocks(head, frontier, longest, facts)
+    engines = blocks(head, frontier, longest, facts)
     widths = [n for n, _ in costs if 1 < n < slots]
     return MethodBlocks((DECODE, *(Block(Parents(n)) for n in (*widths, slots))), engines, arguments)
 
@@ -228,16 +258,7 @@ FSPAD = Method(
 def _plan_falcon(values: Values, facts: Facts) -> MethodBlocks:
     """Plan chains by a recurrent head that makes two tokens a call."""
     slots = 1 + count(values, "num_speculative_tokens")
-    outputs = (f"top_k:{RANKS}", "next_state")
-
-    def block(width: int, *, last_row: bool = False) -> Block:
-        return Block(Tree.chain(width), outputs, last_row=last_row, model="falcon", cache="falcon", inputs=("state",))
-
-    engines = {
-        "draft": block(2),
-        "feed": block(slots, last_row=True),
-        "prefill": block(WIDTHS.prefill, last_row=True),
-    }
+    engines = stacked_blocks("falcon", Tree.chain(2), slots, facts)
     return MethodBlocks(chains(slots), engines, {"num_speculative_tokens": slots - 1})
 
 

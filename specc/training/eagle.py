@@ -65,7 +65,8 @@ def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None
         head.norm.fill_((total / max(1, rows * size)) ** 0.5)
     for layer in head.decoder_layers():
         layer.output.weight.zero_()
-        layer.down.weight.zero_()
+        if layer.has_mlp:
+            layer.down.weight.zero_()
 
 
 def unroll_with_noise(head: Head, batch: Batch, steps: int) -> list[Tensor]:

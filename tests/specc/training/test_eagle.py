@@ -14,7 +14,7 @@ from specc.training.eagle import EAGLE, FEATURES, NOISE, feature_loss, unroll_wi
 pytestmark = pytest.mark.torch
 
 
-@pytest.mark.parametrize("architecture", ["eagle", "mtp", "fspad"])
+@pytest.mark.parametrize("architecture", ["eagle", "mtp", "fspad", "jakiro"])
 def test_the_closed_form_already_drafts_well(architecture: str) -> None:
     """The toy's next state is a linear function of the token, so the start alone finds the next token."""
     module, course = head(architecture), COURSES[architecture]
