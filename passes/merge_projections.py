@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +20,8 @@ LINEAR = aten.linear.default
 class MergeProjections(Pass):
     """A pass that merges three products into one: a large product costs less than three, and every node costs time.
 
-    What stands between the products and attention stays: norms, rotations, scales.
+    What stands between the products and attention stays: norms, rotations, scales. Layers that share their matrices
+    share the merged one, too.
 
     Given:   q, k, v = linear(x, a), linear(x, b), linear(x, c), behind the queries, keys and values of one attention
     Result:  all = linear(x, cat(a, b, c));  q, k, v = slices of all
@@ -29,38 +30,55 @@ class MergeProjections(Pass):
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
-        changed = 0
-        for attention in calls(graph, ATTENTION):
-            linears = _projections(attention)
-            if linears and _obstacle(attention, linears) is None:
-                _merge(graph, linears)
-                changed += 1
-        return changed
+        groups = _groups(graph)
+        matrices = _matrices(groups.values())
+        joined: dict[tuple[Node | None, ...], Node | None] = {}
+        mergeable = [
+            linears for attention, linears in groups.items() if _obstacle(attention, linears, matrices) is None
+        ]
+        for linears in mergeable:
+            _merge(graph, linears, joined)
+        return len(mergeable)
 
     def nearest_miss(self, graph: GraphModule) -> Miss | None:
         """Look for attention whose queries, keys and values come from three products of one input."""
-        misses = [
-            miss
-            for attention in calls(graph, ATTENTION)
-            if (linears := _projections(attention)) and (miss := _obstacle(attention, linears))
-        ]
+        groups = _groups(graph)
+        matrices = _matrices(groups.values())
+        misses = [miss for attention, linears in groups.items() if (miss := _obstacle(attention, linears, matrices))]
         return max(misses, key=lambda miss: miss.steps, default=None)
 
 
-def _projections(attention: Node) -> list[Node] | None:
-    """Return the products behind queries, keys and values; None if these are not three products of one input."""
-    products = [_product_behind(node_arg(attention, index)) for index in range(3)]
-    linears = [product for product in products if product is not None]
-    inputs = {linear.args[0] for linear in linears}
-    return linears if len(linears) == len(set(linears)) == 3 and len(inputs) == 1 else None
+def _groups(graph: GraphModule) -> dict[Node, list[Node]]:
+    """Return for each attention the products behind its queries, keys and values, if they are three of one input."""
+    groups: dict[Node, list[Node]] = {}
+    for attention in calls(graph, ATTENTION):
+        products = [_product_behind(node_arg(attention, index)) for index in range(3)]
+        linears = [product for product in products if product is not None]
+        inputs = {linear.args[0] for linear in linears}
+        if len(linears) == len(set(linears)) == 3 and len(inputs) == 1:
+            groups[attention] = linears
+    return groups
 
 
-def _obstacle(attention: Node, linears: Sequence[Node]) -> Miss | None:
-    """Return the reason why one product cannot replace three, or None if it can."""
+def _matrices(groups: Iterable[Sequence[Node]]) -> dict[Node, tuple[Node, ...]]:
+    """Return for each product the three matrices of its group."""
+    return {linear: tuple(node_arg(each, 1) for each in linears) for linears in groups for linear in linears}
+
+
+def _obstacle(attention: Node, linears: Sequence[Node], matrices: Mapping[Node, tuple[Node, ...]]) -> Miss | None:
+    """Return the reason why one product cannot replace three, or None if it can.
+
+    Args:
+        attention: reads what the products return.
+        linears: the products.
+        matrices: see `_matrices`.
+    """
     if len({optional_node(linear, 2) is None for linear in linears}) > 1:
         return Miss(attention, "has products with a bias and products without one", steps=1)
-    weights = [node_arg(linear, 1) for linear in linears]
-    if not all(matrix.op == "get_attr" and len(matrix.users) == 1 for matrix in weights):
+    ours = matrices[linears[0]]
+    users = {user for matrix in ours for user in matrix.users}
+    are_weights = len(set(ours)) == 3 and all(matrix.op == "get_attr" for matrix in ours)
+    if not are_weights or any(matrices.get(user) != ours for user in users):
         return Miss(attention, "has a product whose matrix is computed, or used elsewhere", steps=2)
     return None
 
@@ -75,11 +93,22 @@ def _product_behind(head: Node) -> Node | None:
     return head if head.target is LINEAR else None
 
 
-def _merge(graph: GraphModule, linears: Sequence[Node]) -> None:
-    """Replace three products of one input by slices of one product."""
+def _merge(graph: GraphModule, linears: Sequence[Node], joined: dict[tuple[Node | None, ...], Node | None]) -> None:
+    """Replace three products of one input by slices of one product.
+
+    Args:
+        graph: the graph.
+        linears: the products.
+        joined: the weights that were joined before, by what they were made of; those that are new are added.
+    """
     first = min(linears, key=nodes(graph).index)
     with graph.graph.inserting_before(first):
-        parts = [_joined(graph, [optional_node(linear, i) for linear in linears]) for i in range(1, len(first.args))]
+        parts = []
+        for index in range(1, len(first.args)):
+            weights = tuple(optional_node(linear, index) for linear in linears)
+            if weights not in joined:
+                joined[weights] = _joined(graph, weights)
+            parts.append(joined[weights])
         whole = graph.graph.call_function(LINEAR, (first.args[0], *parts))
         value = first.meta["val"]
         sizes = [linear.meta["val"].shape[-1] for linear in linears]

@@ -127,6 +127,39 @@ def test_what_stands_between_the_products_and_attention_stays(between: Between) 
     torch.testing.assert_close(graph(x)["logits"], expected)
 
 
+class TwoLayers(nn.Module):
+    """Two attentions, one behind the other. Their products share matrices as `shared` says, and have own biases."""
+
+    def __init__(self, shared: dict[str, str]) -> None:
+        super().__init__()
+        self.first, self.second = Projected(), Projected()
+        for name, other in shared.items():
+            self.second.get_submodule(name).weight = self.first.get_submodule(other).weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).transpose(1, 2).reshape(1, -1, 4))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def test_layers_that_share_their_matrices_share_the_merged_one() -> None:
+    model, x = TwoLayers({"q": "q", "k": "k", "v": "v"}), values()
+    graph = small(model, x=x)
+    (record,) = passes.run([MergeProjections()], graph)
+    assert record.changed == 2
+    linears = find.calls(graph, find.aten.linear.default)
+    assert len(linears) == 2 and linears[0].args[1] is linears[1].args[1]
+    assert linears[0].args[2] is not linears[1].args[2]
+    torch.testing.assert_close(graph(x)["logits"], model(x))
+
+
+@pytest.mark.parametrize("shared", [{"q": "q"}, {"q": "k", "k": "q", "v": "v"}], ids=str)
+def test_layers_that_share_matrices_in_another_way_stay_as_they_are(shared: dict[str, str]) -> None:
+    graph = small(TwoLayers(shared), x=values())
+    with pytest.warns(SpeccWarning, match="whose matrix is computed, or used elsewhere"):
+        (record,) = passes.run([MergeProjections()], graph)
+    assert record.changed == 0
+
+
 MISSES: dict[str, tuple[Projected, str]] = {
     "one bias": (Projected(biases="qk"), "attention in model has products with a bias and products without one"),
     "one matrix": (
