@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.fx import GraphModule
 
+from specc.huggingface.tied import first_names
 from specc.passes.find import weight
 from specc.runtime.errors import BundleError
 
@@ -76,16 +77,9 @@ def write_type(tensors: Mapping[str, Tensor], file: Path, kind: str) -> None:
         BundleError: there is no room.
     """
     half = HALF.get(kind)
-    names = _further_names(tensors)
+    names = {name: first for name, first in first_names(tensors).items() if name != first}
     stored = {name: tensor for name, tensor in tensors.items() if name not in names}
     write({n: t.to(half) if half and t.dtype == torch.float32 else t for n, t in stored.items()}, file, names)
-
-
-def _further_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return for each tensor that has an earlier name that name."""
-    first: dict[tuple[int, torch.Size, torch.dtype], str] = {}
-    names = {name: first.setdefault((t.data_ptr(), t.shape, t.dtype), name) for name, t in tensors.items()}
-    return {name: earlier for name, earlier in names.items() if name != earlier}
 
 
 def write(tensors: dict[str, Tensor], file: Path, names: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from specc.huggingface.tied import first_names
 from specc.runtime.errors import HeadError, first_line
 
 PARTIAL = ".partial"
@@ -50,7 +51,7 @@ class Progress:
 def save_checkpoint(
     file: Path, head: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, settings: dict[str, Any]
 ) -> None:
-    """Write the head, the optimizer's moments and the progress.
+    """Write the head, the optimizer's moments and the progress. A tensor of several names is written once.
 
     Args:
         file: the checkpoint.
@@ -59,7 +60,8 @@ def save_checkpoint(
         progress: how far the training has come.
         settings: what a training that resumes must have in common with this one.
     """
-    tensors = {f"head.{name}": tensor.contiguous() for name, tensor in head.state_dict().items()}
+    state = head.state_dict()
+    tensors = {f"head.{name}": state[name].contiguous() for name in set(first_names(state).values())}
     for name, parameter in head.named_parameters():
         for key, value in optimizer.state[parameter].items():
             tensors[f"optimizer.{name}.{key}"] = value.contiguous()
@@ -94,7 +96,8 @@ def load_checkpoint(
                 return None
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no dictionary
         progress = Progress(**json.loads(notes["progress"]))
-        head.load_state_dict(_part(tensors, "head."))
+        stored = _part(tensors, "head.")
+        head.load_state_dict({name: stored[first] for name, first in first_names(head.state_dict()).items()})
         for name, parameter in head.named_parameters():
             optimizer.state[parameter] = _part(tensors, f"optimizer.{name}.")
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as e:

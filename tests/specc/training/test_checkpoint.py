@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_head import head
 
 from specc.heads import Head
@@ -41,6 +42,26 @@ def test_weights_moments_and_progress_come_back(tmp_path: Path) -> None:
         for key, value in first[1].state[one].items():
             assert torch.equal(value, second[1].state[other][key])
     assert [f.name for f in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_a_tensor_of_two_names_is_written_once_and_comes_back_under_both(tmp_path: Path) -> None:
+    def modules() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        module[1].weight = module[0].weight
+        optimizer = torch.optim.AdamW(module.parameters())
+        for parameter in module.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        return module, optimizer
+
+    first, second = modules(), modules()
+    file = tmp_path / "c.safetensors"
+    save_checkpoint(file, *first, Progress(), SETTINGS)
+    assert len([name for name in load_file(file) if name.endswith(".weight")]) == 1
+    assert load_checkpoint(file, *second, SETTINGS) == Progress()
+    assert second[0][1].weight is second[0][0].weight  # type: ignore[index]
+    for one, other in zip(first[0].parameters(), second[0].parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_no_checkpoint_and_one_of_other_settings_give_nothing(tmp_path: Path) -> None:
