@@ -24,11 +24,12 @@ EXAMPLES = examples(
     "specc train ./model --recipe medusa -o head --data book.txt --data code.py",
     "specc train ./model --recipe eagle3 -o head --costs model.specc --json",
     "specc train ./model --recipe draft-model -o small --draft-layers 3",
+    "specc train ./model --recipe relaxed-recursive -o small --loops 3",
 )
 MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
 RECIPE = (
-    "The recipe whose head is trained, such as eagle3 or medusa, or draft-model for a draft model; a wrong name lists "
-    "them all."
+    "The recipe whose head is trained, such as eagle3 or medusa, or draft-model, s2d or relaxed-recursive for a draft "
+    "model; a wrong name lists them all."
 )
 OUTPUT = "The directory of the head, or of the draft model, to write."
 HEAD = (
@@ -36,6 +37,14 @@ HEAD = (
     "closed form."
 )
 LAYERS = "The number of layers of a draft model that is cut from the model. It is as wide as the model."
+LOOPS = (
+    "How often a recursive draft model runs its block of layers, which are the model's layers divided by this number. "
+    "Default: 3, or the next number that divides the layers."
+)
+RANK = (
+    "The rank of what each layer of a recursive draft model adds to a shared matrix. Default: a 16th of the hidden "
+    "size."
+)
 ASSISTANT = (
     "A draft model with the model's tokenizer: the one to begin with, in place of one that is cut from the model; or "
     "the one whose drafts a head of specdec-plus-plus judges."
@@ -100,6 +109,8 @@ def command(
     draft_vocab_size: Annotated[int, option("N", VOCABULARY, min=8, rich_help_panel="Head")] = 8192,
     head: Annotated[OptionalPath, option("DIR", HEAD, rich_help_panel="Head")] = None,
     draft_layers: Annotated[int, option("N", LAYERS, min=1, rich_help_panel="Draft model")] = 2,
+    loops: Annotated[OptionalInt, option("N", LOOPS, min=2, rich_help_panel="Draft model")] = None,
+    rank: Annotated[OptionalInt, option("R", RANK, min=1, rich_help_panel="Draft model")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Draft model")] = None,
     divergence: Annotated[str, option("NAME", DIVERGENCE, rich_help_panel="Draft model")] = "forward-kl",
     own_text: Annotated[float | None, option("S", OWN_TEXT, min=0.0, max=1.0, rich_help_panel="Draft model")] = None,
@@ -150,6 +161,8 @@ def command(
                 draft=DraftChoice(
                     source=assistant_model or "",
                     layers=draft_layers,
+                    loops=loops,
+                    rank=rank,
                     divergence=divergence,
                     own_text=(0.0 if online else 0.5) if own_text is None else own_text,
                     online=online,

@@ -44,6 +44,7 @@ from specc.heads import Checkpoint, Head
 from specc.huggingface import ROUNDING, context_of, describe, load_model, read_text_config, rounding
 from specc.huggingface.gguf import read_once
 from specc.huggingface.gguf_blocks import BlockIndex
+from specc.huggingface.recursive import loops_of
 from specc.recipes import Facts, Method
 from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
@@ -143,6 +144,7 @@ def _write_bundle(
         heads={head.name: head.facts for head in target_heads},
         assistant_layers=described["assistant"][1].layers if "assistant" in small else 0,
         corpus=options.corpus is not None,
+        assistant_loops=loops_of(small["assistant"]) if "assistant" in small else 1,
     )
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     options = with_checkpoint_dtype(options, model, [block for each in plans for block in each.blocks.all])

@@ -22,6 +22,7 @@ from specc.huggingface.gguf import find_gguf, join_parts, read_gguf, read_once
 from specc.huggingface.gguf_rotary import apply_scaling, check_rotary_size
 from specc.huggingface.hub import hub_options
 from specc.huggingface.quantized import describe_rounding, widen_loaded, widening
+from specc.huggingface.recursive import ENTRY, load_recursive
 from specc.runtime.errors import CaptureError, first_line
 from specc.runtime.manifest import ModelSpec
 
@@ -152,7 +153,7 @@ def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTr
 
 
 def _load_safetensors(name: str, source: str, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load an ordinary or a quantised checkpoint, and say how its weights were rounded.
+    """Load an ordinary, a quantised or a recursive checkpoint, and say how its weights were rounded.
 
     Args:
         name: what transformers loads.
@@ -160,6 +161,8 @@ def _load_safetensors(name: str, source: str, options: dict[str, Any]) -> tuple[
         options: keyword arguments for `from_pretrained`.
     """
     config = _read_config(name, source, options)
+    if hasattr(config, ENTRY):
+        return load_recursive(Path(name), source, config), {}
     stored = getattr(config, "quantization_config", None)
     if not stored:
         return _from_pretrained(name, source, config, options | {"use_safetensors": True}), {}

@@ -274,11 +274,16 @@ COPYSPEC_DRAFT = Method(
 )
 
 
+def default_exits(layers: int) -> tuple[int, ...]:
+    """Return after how many of a draft model's layers its exits are: half, three quarters and all of them."""
+    return tuple(sorted({max(1, layers * share // 4) for share in (2, 3, 4)}))
+
+
 def _plan_s2d(values: Values, facts: Facts) -> MethodBlocks:
     tokens, exits = count(values, "num_speculative_tokens"), values["exits"]
     check_probability(exit_threshold=values["exit_threshold"])
     if exits is None:
-        exits = sorted({max(1, facts.assistant_layers * share // 4) for share in (2, 3, 4)})
+        exits = default_exits(facts.assistant_layers)
     if not isinstance(exits, (list, tuple)) or not exits or not all(type(layer) is int for layer in exits):
         raise RecipeError(f"exits is {exits!r}; give the layers of each exit, such as [2, 4]")
     if sorted(set(exits)) != list(exits) or not 1 <= exits[0] <= exits[-1] <= facts.assistant_layers:
@@ -308,9 +313,9 @@ S2D = Method(
     ),
     paper="S2D, Kavehzadeh et al. 2024, arXiv:2407.01955",
     departures=(
-        "The draft model is as it was trained; the paper trains it with a loss at each exit, without which shallow "
-        "exits are seldom sure.",
-        "A deeper exit runs the layers of the shallower one again, since no engine starts from hidden states.",
+        "'specc train --recipe s2d' trains these exits by the model's probabilities; the paper by text. Without it "
+        "shallow exits are seldom sure.",
+        "A deeper exit runs the layers of the shallower one again, since the exits return no hidden states.",
         "The first token of a draft comes from the deepest exit, whose call also completes the rows of the last step.",
     ),
     family=Family.SECOND_MODEL,

@@ -15,8 +15,8 @@ MOST_LAYERS = 1 << 12
 MOST_VOCABULARY = 1 << 17
 MOST_GUESSES = 32  # of a head, from one state
 USUAL = Facts(
-    layers=30, vocab_size=49152, assistant_layers=12
-)  # a model of SmolLM2-135M's size, with a draft model of 12 layers
+    layers=30, vocab_size=49152, assistant_layers=12, assistant_loops=3
+)  # a model of SmolLM2-135M's size, with a draft model of 12 layers, in 3 loops where it is recursive
 
 
 VERIFY = "verify"
@@ -64,6 +64,7 @@ def any_facts(method: Method) -> list[Facts]:
         layers=MOST_LAYERS,
         vocab_size=MOST_VOCABULARY,
         assistant_layers=MOST_LAYERS,
+        assistant_loops=MOST_LAYERS,
         assistant="assistant-model" in method.needs,
         corpus="corpus" in method.needs,
     )

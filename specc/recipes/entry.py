@@ -64,6 +64,7 @@ class Facts:
         heads: the trained heads by their architectures.
         assistant_layers: layers of the draft model; 0 if there is none.
         corpus: whether the bundle has a corpus.
+        assistant_loops: how often the draft model runs its block of layers; 1 unless it is recursive.
     """
 
     layers: int
@@ -72,6 +73,7 @@ class Facts:
     heads: Mapping[str, HeadFacts] = field(default_factory=dict)
     assistant_layers: int = 0
     corpus: bool = False
+    assistant_loops: int = 1
 
     @property
     def reading_heads(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from specc.huggingface.recursive import loops_of
 from specc.runtime.errors import HeadError
 from specc.training.states import layers_of
 
@@ -30,7 +31,13 @@ def kept_layers(layers: int, count: int) -> list[int]:
 
 @torch.no_grad()
 def cut(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Return a model of some of the layers of another one, with copies of its weights."""
+    """Return a model of some of the layers of another one, with copies of its weights.
+
+    Raises:
+        HeadError: the layers share their matrices.
+    """
+    if loops_of(model) > 1:
+        raise HeadError("a recursive model has few layers of its own; name the model that it was made of")
     stack = layers_of(model)
     prefix = next(name for name, module in model.named_modules() if module is stack)
     config = copy.deepcopy(model.config)

@@ -6,6 +6,8 @@ rest are answers of the model. On both, the draft's probabilities are drawn to t
 It departs from the paper in one point: tables and the last norm stay as they are, since a draft that was cut from the
 model has the model's own.
 
+A draft model may learn at several exits at once. `specc.training.draft_kinds` says which ones and why.
+
 Online Speculative Decoding (Liu et al. 2023, arXiv:2310.07177) learns from what was served, and from those tokens alone
 that the model corrected. `online` does so. It departs from that paper in three points: the corrected tokens are found
 anew, as those that are not the draft's likeliest ones; the model's probabilities are computed anew, in the place of
@@ -31,6 +33,7 @@ from specc.training.answers import answer
 from specc.training.batches import epoch
 from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from specc.training.divergences import Divergence, acceptance_rates
+from specc.training.exits import exit_logits
 from specc.training.prompts import Prompt
 from specc.training.states import layers_of
 from specc.training.trainer import RECENT, TrainerOptions, not_finite
@@ -90,6 +93,7 @@ class Distiller:
         checkpoint: the file of the state.
         settings: what a training that resumes must have in common with this one.
         online: learn from tokens alone that the draft did not foresee, and change matrices alone.
+        exits: the number of layers before each exit. The loss is the mean of theirs. None are all layers, once.
     """
 
     def __init__(
@@ -102,10 +106,12 @@ class Distiller:
         checkpoint: Path,
         settings: dict[str, Any],
         online: bool = False,
+        exits: Sequence[int] = (),
     ) -> None:
         self.draft, self.model, self.divergence, self.own, self.online = draft, model, divergence, own, online
         self.options, self.checkpoint, self.settings = options, checkpoint, settings
         self.layers = layers_of(draft)
+        self.exits = tuple(exits) or (len(self.layers),)
         draft.requires_grad_(False)
         for parameter in self.layers.parameters():
             parameter.requires_grad_(parameter.ndim > 1 or not online)
@@ -182,7 +188,7 @@ class Distiller:
         for one in self.optimizer.param_groups:
             one["lr"] = self.options.rate(self.progress)
         self.optimizer.zero_grad()
-        loss = self.divergence(*self._rows(group))
+        loss = self._loss(group)
         if torch.isfinite(loss):
             torch.autograd.backward(loss)
             norm = torch.nn.utils.clip_grad_norm_(self.layers.parameters(), self.options.clip)
@@ -193,47 +199,83 @@ class Distiller:
         self.progress.updates += 1
         return float(loss.detach())
 
-    def _rows(self, group: Sequence[Text]) -> tuple[Tensor, Tensor]:
-        """Return the logits of the draft and of the model in the rows that are learned from, [M, V] each."""
-        logits, model_logits = both_logits(self.draft, self.model, group)
-        if self.online:
-            corrected = logits.argmax(-1) != torch.cat([text.tokens[text.prompt :] for text in group])
-            if corrected.any():
-                logits, model_logits = logits[corrected], model_logits[corrected]
-        return logits, model_logits
+    def _loss(self, group: Sequence[Text]) -> Tensor:
+        """Return the mean loss of the exits, each in the rows that it learns from."""
+        by_exit, model_logits = logits_by_exit(self.draft, self.model, group, self.exits)
+        losses = []
+        for logits in by_exit:
+            learned: Any = slice(None)
+            if self.online:
+                corrected = logits.argmax(-1) != torch.cat([text.tokens[text.prompt :] for text in group])
+                learned = corrected if corrected.any() else learned
+            losses.append(self.divergence(logits[learned], model_logits[learned]))
+        return torch.stack(losses).mean()
 
 
 def both_logits(draft: PreTrainedModel, model: PreTrainedModel, group: Sequence[Text]) -> tuple[Tensor, Tensor]:
     """Return the logits of a draft and of its model in all rows that foretell tokens of answers, [M, V] each."""
+    by_exit, model_logits = logits_by_exit(draft, model, group, [len(layers_of(draft))])
+    return by_exit[0], model_logits
+
+
+def logits_by_exit(
+    draft: PreTrainedModel, model: PreTrainedModel, group: Sequence[Text], exits: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of a draft at each exit, [E, M, V], and those of its model, [M, V].
+
+    The rows are all that foretell tokens of answers.
+    """
     tokens = pad_sequence([text.tokens for text in group], batch_first=True)
     columns = torch.arange(tokens.shape[1] - 1)
     rows = torch.stack([(columns >= text.prompt - 1) & (columns < len(text) - 1) for text in group])
     for each in (draft, model):
         each.set_attn_implementation("sdpa")
-    logits = draft(input_ids=tokens[:, :-1], use_cache=False).logits[rows]
+    logits = exit_logits(draft, tokens[:, :-1], rows, exits)
     with torch.no_grad():
         model_logits = model(input_ids=tokens[:, :-1], use_cache=False).logits[rows]
     return logits.float(), model_logits.float()
 
 
-@torch.no_grad()
 def alphas(draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text]) -> list[float]:
     """Return for each text how often speculative sampling accepts a token of the draft, in the mean over its answer."""
-    draft.train(False)
-    return [float(acceptance_rates(*both_logits(draft, model, [text])).mean()) for text in texts]
+    means: list[float] = exit_alphas(draft, model, texts, [len(layers_of(draft))])[0].tolist()
+    return means
 
 
 @torch.no_grad()
-def ranks(draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text], depths: int) -> list[np.ndarray]:
+def exit_alphas(
+    draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text], exits: Sequence[int]
+) -> np.ndarray:
+    """Return how often speculative sampling accepts a token of each exit, in the mean over the answer, [E, texts]."""
+    draft.train(False)
+    columns = []
+    for text in texts:
+        by_exit, model_logits = logits_by_exit(draft, model, [text], exits)
+        columns.append([float(acceptance_rates(logits, model_logits).mean()) for logits in by_exit])
+    return np.array(columns).T
+
+
+@torch.no_grad()
+def ranks(
+    draft: PreTrainedModel, model: PreTrainedModel, texts: Sequence[Text], depths: int, exit_after: int | None = None
+) -> list[np.ndarray]:
     """Return the rank of the text's token among the draft's choices, [depths, R] for each text.
 
     Column r is the draft whose root is the token before token r + 1 of the answer. The draft reads the text itself, so
     its rank at a depth is that of the first depth, as many rows later.
+
+    Args:
+        draft: the draft model.
+        model: the model.
+        texts: its answers.
+        depths: of drafts.
+        exit_after: the draft's layers that draft; None for all.
     """
     draft.train(False)
+    exits = [exit_after or len(layers_of(draft))]
     results = []
     for text in texts:
-        logits, _ = both_logits(draft, model, [text])
+        (logits,), _ = logits_by_exit(draft, model, [text], exits)
         scores = logits.gather(1, text.tokens[text.prompt :, None])
         rank = (logits > scores).sum(-1)
         shifted = [torch.nn.functional.pad(rank[depth:], (0, depth)) for depth in range(depths)]

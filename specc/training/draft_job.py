@@ -1,4 +1,4 @@
-"""Train a draft model: cut it from the model or take one, distil it, measure it, write it."""
+"""Train a draft model: make one of the model or take one, distil it, measure it, write it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from specc import machine
 from specc.huggingface import load_model, load_tokenizer
+from specc.huggingface.recursive import ENTRY, loops_of, save_recursive
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError, first_line
 from specc.training.acceptance import summary
-from specc.training.cut import cut, kept_layers
-from specc.training.distil import Distiller, Text, alphas, ranks, write
+from specc.training.distil import Distiller, Text, exit_alphas, ranks, write
 from specc.training.divergences import divergence_of
-from specc.training.draft_card import DraftCard
+from specc.training.draft_card import DraftCard, ExitRate
+from specc.training.draft_kinds import KINDS
+from specc.training.exits import parameters_read
 from specc.training.gain import predict_chains
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
 from specc.training.prompts import Prompt, read_prompts
 from specc.training.served import served_texts
-from specc.training.states import layers_of
 
 PARTIAL = ".partial"
 
@@ -33,7 +35,7 @@ def train_draft(options: Options) -> DraftCard:
     """Distil a draft model and write its directory. A run that was interrupted goes on where it stopped.
 
     Raises:
-        HeadError: the output exists, the draft cannot be cut, or the loss is not a number.
+        HeadError: the output exists, the draft cannot be made of the model, or the loss is not a number.
         CaptureError: a model does not load.
         PromptError: a file of prompts is malformed.
     """
@@ -42,8 +44,9 @@ def train_draft(options: Options) -> DraftCard:
     options.check_output()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_model(options.model), load_tokenizer(options.model)
-    layers = () if choice.source else tuple(kept_layers(len(layers_of(model)), choice.layers))
-    draft = _draft(options, model, layers)
+    kind = KINDS[options.recipe]
+    draft, layers = kind.begin(model, options)
+    exits = kind.exits(draft)
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
@@ -56,6 +59,8 @@ def train_draft(options: Options) -> DraftCard:
             raise HeadError("the model's answers are empty; give other prompts")
         settings = {
             "layers": list(layers),
+            "exits": list(exits),
+            "recursive": getattr(draft.config, ENTRY, {}),
             "source": choice.source,
             "divergence": choice.divergence,
             "own_text": choice.own_text,
@@ -63,7 +68,7 @@ def train_draft(options: Options) -> DraftCard:
             "prompts": [len(prompts), sum(map(len, answers))],
             "trainer": {"learning_rate": options.trainer.learning_rate, "seed": options.trainer.seed},
         }
-        before = alphas(draft, model, sampled)
+        before = exit_alphas(draft, model, sampled, exits)
         distiller = Distiller(
             draft,
             model,
@@ -73,6 +78,7 @@ def train_draft(options: Options) -> DraftCard:
             options.work / CHECKPOINT,
             settings,
             choice.online,
+            exits,
         )
 
         def show(part: float, loss: float) -> None:
@@ -80,9 +86,12 @@ def train_draft(options: Options) -> DraftCard:
 
         progress = distiller.run(answers, prompts, text.answer_tokens, ends, show)
         options.stage("measure the draft model", 0, 1)
-        after = alphas(draft, model, sampled)
-        acceptance = summary(ranks(draft, model, greedy, DEPTHS))
-        size, whole = (sum(parameter.numel() for parameter in each.parameters()) for each in (draft, model))
+        after = exit_alphas(draft, model, sampled, exits)
+        ranked = [ranks(draft, model, greedy, DEPTHS, count) for count in exits]
+        rates = _exit_rates(exits, before, after, ranked)
+        usual, acceptance = rates[kind.usual], summary(ranked[kind.usual])
+        whole = sum(parameter.numel() for parameter in model.parameters())
+        share = parameters_read(draft, usual.layers) / whole
         card = DraftCard(
             recipe=options.recipe,
             model=options.model,
@@ -92,16 +101,19 @@ def train_draft(options: Options) -> DraftCard:
             data=tuple(file.name for file in options.data),
             divergence=choice.divergence,
             own_text=choice.own_text,
-            parameters=size,
+            loops=loops_of(draft),
+            rank=getattr(draft.config, ENTRY, {}).get("rank", 0),
+            parameters=sum(parameter.numel() for parameter in draft.parameters()),
             minutes=round(progress.seconds / 60, 2),
             updates=progress.updates,
             trained_tokens=progress.tokens,
             losses=tuple(progress.losses[max(progress.losses, key=int)]) if progress.losses else (),
-            alpha_before=round(sum(before) / len(before), 4),
-            alpha=round(sum(after) / len(after), 4),
+            alpha_before=usual.alpha_before,
+            alpha=usual.alpha,
+            exits=rates if len(rates) > 1 else (),
             acceptance=acceptance,
             gain=predict_chains(
-                lambda drafted: drafted * size / whole, lambda drafted: drafted + 1, acceptance, options.costs
+                lambda drafted: drafted * share, lambda drafted: drafted + 1, acceptance, options.costs
             ),
             machine=machine.describe(),
             seed=options.trainer.seed,
@@ -109,6 +121,28 @@ def train_draft(options: Options) -> DraftCard:
         )
     save_draft(draft, tokenizer, options.output, card.texts(options.output.name))
     return card
+
+
+def _exit_rates(
+    exits: Sequence[int], before: np.ndarray, after: np.ndarray, ranked: Sequence[Sequence[np.ndarray]]
+) -> tuple[ExitRate, ...]:
+    """Sum up what each exit reaches.
+
+    Args:
+        exits: the number of layers before each.
+        before: how often its tokens were accepted before the training, [E, texts].
+        after: how often they are now.
+        ranked: for each exit, the ranks of each text's tokens, see `ranks`.
+    """
+    return tuple(
+        ExitRate(
+            layers=count,
+            alpha_before=round(float(before[index].mean()), 4),
+            alpha=round(float(after[index].mean()), 4),
+            right=round(float((np.concatenate(ranked[index], 1)[0] == 0).mean()), 4),
+        )
+        for index, count in enumerate(exits)
+    )
 
 
 def _texts(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[list[Prompt], list[Prompt], list[Text]]:
@@ -130,32 +164,6 @@ def _texts(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[li
     return held_out, prompts, answers
 
 
-def _draft(options: Options, model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Return the draft model as it is before the training.
-
-    Raises:
-        HeadError: its vocabulary is not as large as the model's.
-    """
-    return load_draft(options, model) if options.draft.source else cut(model, layers)
-
-
-def load_draft(options: Options, model: PreTrainedModel) -> PreTrainedModel:
-    """Load the draft model that the options name.
-
-    Raises:
-        CaptureError: it does not load.
-        HeadError: its vocabulary is not as large as the model's.
-    """
-    draft = load_model(options.draft.source)
-    ours, theirs = (each.config.get_text_config().vocab_size for each in (model, draft))
-    if ours != theirs:
-        raise HeadError(
-            f"{options.draft.source} has {theirs} tokens and {options.model} has {ours}; name a draft model with the "
-            "model's tokenizer"
-        )
-    return draft
-
-
 def save_draft(draft: PreTrainedModel, tokenizer: Any, directory: Path, texts: dict[str, str]) -> None:
     """Write a draft model's directory, with its tokenizer. It appears whole or not at all.
 
@@ -165,7 +173,10 @@ def save_draft(draft: PreTrainedModel, tokenizer: Any, directory: Path, texts: d
     partial = directory.with_name(f".{directory.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        draft.save_pretrained(partial)
+        if loops_of(draft) > 1:
+            save_recursive(draft, partial)
+        else:
+            draft.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")

@@ -50,6 +50,8 @@ class DraftChoice:
     Attributes:
         source: a draft model to begin with; empty cuts one from the model.
         layers: of a draft that is cut.
+        loops: of a recursive draft; None takes 3, or the next number that divides the model's layers.
+        rank: of what each layer of a recursive draft adds to a shared matrix; None takes a 16th of the hidden size.
         divergence: the loss, a key of `specc.training.divergences.DIVERGENCES`.
         own_text: the share of the text that the draft writes itself.
         online: whether it learns from tokens alone that the draft model did not foresee, as it serves.
@@ -58,6 +60,8 @@ class DraftChoice:
 
     source: str = ""
     layers: int = 2
+    loops: int | None = None
+    rank: int | None = None
     divergence: str = "forward-kl"
     own_text: float = 0.5
     online: bool = False

@@ -9,6 +9,7 @@ from specc.training.card import Card
 from specc.training.courses import COURSES
 from specc.training.draft_card import DraftCard
 from specc.training.draft_job import train_draft
+from specc.training.draft_kinds import KINDS
 from specc.training.job import Options, train
 from specc.training.judge_job import JudgeCard, train_judge
 from specc.training.specdec_plus_plus_job import AcceptanceCard, train_acceptance
@@ -16,7 +17,7 @@ from specc.training.specdec_plus_plus_job import AcceptanceCard, train_acceptanc
 Training = Callable[[Options], Card | DraftCard | JudgeCard | AcceptanceCard]
 TRAININGS: Mapping[str, Training] = {
     **dict.fromkeys(COURSES, train),
-    "draft-model": train_draft,
+    **dict.fromkeys(KINDS, train_draft),
     "judge-decoding": train_judge,
     "specdec-plus-plus": train_acceptance,
 }

@@ -18,7 +18,7 @@ from specc.machine import Machine
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
 from specc.training.distil import Text, write
-from specc.training.draft_job import load_draft
+from specc.training.draft_kinds import load_draft
 from specc.training.job import Options, ends_of, same_random_numbers
 from specc.training.prompts import read_prompts
 from specc.training.specdec_plus_plus import calibration_error, drafted, fit

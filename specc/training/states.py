@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from specc.huggingface.recursive import find_layers
 from specc.runtime.errors import HeadError
 
 
@@ -51,16 +52,16 @@ def tapped(model: PreTrainedModel, taps: Sequence[int]) -> Iterator[dict[Any, Te
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the model's layers: the list of modules that is as long as its configuration says.
+    """Return the model's layers, see `find_layers`.
 
     Raises:
-        HeadError: there is no such list.
+        HeadError: the model has no such list.
     """
-    count = model.config.get_text_config().num_hidden_layers
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise HeadError(f"{type(model).__name__} has no list of {count} layers; a head cannot be trained for it")
+    layers = find_layers(model)
+    if layers is None:
+        count = model.config.get_text_config().num_hidden_layers
+        raise HeadError(f"{type(model).__name__} has no list of {count} layers; a head cannot be trained for it")
+    return layers
 
 
 def check_taps(taps: Sequence[int], layers: int) -> None:

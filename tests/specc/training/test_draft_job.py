@@ -53,6 +53,44 @@ def test_a_draft_model_is_written_with_its_card_and_a_second_run_begins_where_th
     assert train_draft(choice).alpha == card.alpha and not [title for title in stages if title.startswith("distil")]
 
 
+def test_s2d_trains_each_exit_and_the_card_says_what_each_reaches(model: Path, tmp_path: Path) -> None:
+    choice = replace(options(model, tmp_path / "d"), recipe="s2d", draft=DraftChoice(layers=2))
+    card = train_draft(choice)
+    assert [rate.layers for rate in card.exits] == [1, 2]
+    assert (card.alpha, card.alpha_before) == (card.exits[1].alpha, card.exits[1].alpha_before)
+    assert all(0 <= number <= 1 for rate in card.exits for number in (rate.alpha, rate.alpha_before, rate.right))
+    assert "exit after 1: " in (tmp_path / "d" / "README.md").read_text()
+    assert card.next_command("d").endswith("--assistant-model d --recipe s2d -o model.specc")
+
+
+def test_a_recursive_draft_model_is_made_of_the_model_and_trained_further(model: Path, tmp_path: Path) -> None:
+    choice = replace(options(model, tmp_path / "d"), recipe="relaxed-recursive", draft=DraftChoice(rank=2))
+    card = train_draft(choice)
+    draft, whole = load_model(str(tmp_path / "d")), load_model(str(model))
+    assert (card.loops, card.rank, [rate.layers for rate in card.exits]) == (3, 2, [1, 2, 3])
+    assert card.alpha == card.exits[0].alpha and card.gain is not None
+    assert card.parameters == sum(p.numel() for p in draft.parameters()) < sum(p.numel() for p in whole.parameters())
+    assert "in 3 loops, with products of rank 2" in (tmp_path / "d" / "README.md").read_text()
+    stages: list[str] = []
+    again = replace(choice, overwrite=True, stage=lambda title, *parts: stages.append(title))
+    assert train_draft(again).alpha == card.alpha and not [title for title in stages if title.startswith("distil")]
+    further = replace(choice, output=tmp_path / "e", work=tmp_path / "f", draft=DraftChoice(source=str(tmp_path / "d")))
+    assert train_draft(further).loops == 3 and load_model(str(tmp_path / "e")).config.relaxed_recursive["rank"] == 2
+    with pytest.raises(HeadError, match="has no loops; leave out --assistant-model"):
+        train_draft(replace(further, output=tmp_path / "g", draft=DraftChoice(source=str(model))))
+
+
+def test_the_loss_is_the_mean_of_the_exits(model: Path, tmp_path: Path) -> None:
+    draft, whole = cut(load_model(str(model)), [0, 2]), load_model(str(model))
+    trainer, text = TrainerOptions(updates=1, tokens=600), [Text(tokens=torch.arange(40), prompt=10)]
+    losses = [
+        Distiller(draft, whole, forward_kl, 0.0, trainer, tmp_path / "c.safetensors", {}, exits=exits)._loss(text)
+        for exits in ((1,), (2,), (1, 2), ())
+    ]
+    first, second, both, all_layers = (float(loss.detach()) for loss in losses)
+    assert both == pytest.approx((first + second) / 2) and all_layers == second != first
+
+
 def test_a_draft_model_to_begin_with_is_distilled_as_it_is(model: Path, tmp_path: Path) -> None:
     choice = replace(options(model, tmp_path / "d"), draft=DraftChoice(source=str(model), own_text=0.0))
     card = train_draft(choice)
