@@ -98,7 +98,7 @@ def test_a_loss_at_each_exit_makes_each_draft_better_and_the_mean_exit_of_s2d_is
                     plain = model.session().generate(prompt, 60, recipe="plain", **choice)
                     answer = model.session().generate(prompt, 60, recipe="s2d", guard=False, **choice)
                     assert answer.token_ids == plain.token_ids
-        counts = sum(np.array(drafting.counts) for drafting in draftings)
+        counts = np.sum([drafting.counts for drafting in draftings], axis=0)
         depths[Path(target).name] = float(np.dot(counts, EXITS) / counts.sum())
     record_property("mean exit", depths)
     print(depths)

@@ -34,12 +34,13 @@ def exit_logits(draft: PreTrainedModel, tokens: Tensor, rows: Tensor, exits: Seq
             """Return the wanted rows of all exits in place of the last states, in sequences that are as long."""
             states_of_rows = torch.cat([states[count - 1][rows] for count in exits])
             missing = -len(states_of_rows) % tokens.shape[1]
-            return functional.pad(states_of_rows, (0, 0, 0, missing)).unflatten(0, (-1, tokens.shape[1]))
+            sequences = functional.pad(states_of_rows, (0, 0, 0, missing))
+            return sequences.view(-1, tokens.shape[1], sequences.shape[-1])
 
         with at_layer(draft, last, leave):
             logits: Tensor = draft(input_ids=tokens, use_cache=False).logits.flatten(0, 1)
     count = int(rows.sum())
-    return logits[: len(exits) * count].unflatten(0, (len(exits), count))
+    return logits[: len(exits) * count].reshape(len(exits), count, -1)
 
 
 def parameters_read(draft: PreTrainedModel, exit_after: int) -> int:
