@@ -9,7 +9,7 @@ from typing import Any
 from specc.recipes import METHODS, Facts, Method, MethodBlocks, method
 from specc.recipes.engines import any_facts, plan_for_any
 from specc.runtime.block import Frontier
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, TreeError
 
 MARGIN = 128  # rows of a cache past the context: scratch for the slots of the widest block
 Parameters = Mapping[str, Mapping[str, Any]]  # values by recipe and parameter; those under "" are for every recipe
@@ -87,9 +87,13 @@ def plan(m: Method, values: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     """Plan a method.
 
     Raises:
-        RecipeError: a value is out of range, or the blocks have more slots than a cache has scratch rows.
+        RecipeError: a value is out of range, or the blocks have more slots than a cache has scratch rows. The message
+            names the recipe, since several may have a parameter of that name.
     """
-    blocks = m.plan(values, facts)
+    try:
+        blocks = m.plan(values, facts)
+    except (RecipeError, TreeError) as e:
+        raise RecipeError(f"recipe {m.name}: {e}") from e
     for block in blocks.all:
         rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
         if rows > MARGIN:

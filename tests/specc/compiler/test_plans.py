@@ -85,7 +85,7 @@ def test_a_recipe_needs_its_head_and_a_head_its_recipe(
 
 
 def test_a_model_of_one_layer_has_the_recipes_that_need_no_second_one() -> None:
-    with pytest.warns(SpeccWarning, match="left out .*early-exit.*: an early exit needs a model of 2 layers or more"):
+    with pytest.warns(SpeccWarning, match=r"left out .*early-exit.*: an early exit needs a model of 2 layers or more"):
         plans_of_one = plan_recipes(choose_methods(options()), Facts(1, 100), options())
     rest = [plan.method.name for plan in plans_of_one]
     assert rest[0] == "plain" and "prompt-lookup" in rest and "early-exit" not in rest
@@ -167,7 +167,7 @@ def test_a_number_that_would_fill_the_memory_is_refused(m: Method, number: int) 
     for name in [n for n, p in m.parameters.items() if isinstance(p.default, int) and n not in UNBOUNDED]:
         choice = options(recipes=[m.name], assistant_model="small", parameters={m.name: {name: number}})
         remedy = r"give a whole number from [0-2] to \d+|the model has 3 layers: give 1\.\.2|give 8, or 0 for .*"
-        with pytest.raises(RecipeError, match=f"^{name} is {number}; ({remedy})$"):
+        with pytest.raises(RecipeError, match=f"^recipe {m.name}: {name} is {number}; ({remedy})$"):
             plan_recipes([m], facts, choice)
 
 

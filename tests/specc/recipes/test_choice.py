@@ -40,8 +40,18 @@ def test_the_usual_methods_are_in_range_for_any_model() -> None:
     ],
 )
 def test_a_value_that_fits_no_model_is_refused(recipe: str, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(RecipeError, match=message):
         check_ranges(choose([recipe], {recipe: values}, BOTH), {recipe: values})
+
+
+def test_a_value_out_of_range_is_refused_with_the_name_of_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("base = 'jacobi'\n[parameters]\nnum_speculative_tokens = 0", encoding="utf-8")
+    methods = choose(["lookahead", "jacobi", str(tmp_path / "mine.toml")], {}, set())
+    check_ranges(methods, {"mine": {"num_speculative_tokens": 3}})
+    with pytest.raises(RecipeError, match=r"^recipe mine: num_speculative_tokens is 0; give a whole number from 1"):
+        check_ranges(methods, {})
+    with pytest.raises(RecipeError, match=r"^recipe early-exit: tree: not a tree: path \[1\] needs path \[0\]"):
+        check_ranges(choose(["early-exit"], {}, set()), {"early-exit": {"tree": [(1,)]}})
 
 
 def test_what_depends_on_the_model_waits_for_it() -> None:
