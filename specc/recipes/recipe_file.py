@@ -22,6 +22,7 @@ from specc.runtime.recipe import Recipe
 SUFFIX = ".toml"
 KEYS = ("name", "title", "base", "drafter", "topology", "length", "acceptance", "parameters")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+EVERY = "all"  # `specc bench --recipe all` means every recipe of a bundle
 MOST_BYTES = 1 << 16
 
 
@@ -65,6 +66,10 @@ def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
     name, title = data.get("name", path.stem), data.get("title", f"The recipe of {printable(path.name)}")
     if not title.isprintable():
         raise RecipeError(f"{path}: title is {title!r}; write one line, without control characters")
+    if not title.strip():
+        raise RecipeError(f"{path}: title is {title!r}; write one line of text, or leave it out")
+    if name == EVERY:
+        raise RecipeError(f"{path}: {name!r} means every recipe in 'specc bench --recipe'; give another name = '…'")
     if not NAME.fullmatch(name) or name in methods:
         reason = "is a recipe of the table" if name in methods else "is not a name of small letters, digits and hyphens"
         raise RecipeError(f"{path}: {name!r} {reason}; give another name = '…'")
@@ -138,7 +143,13 @@ def _base(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Method:
         raise RecipeError("it names no drafter and no base; write one, such as: base = 'layer-skip'")
     drafter = _word("drafter", data["drafter"], dict.fromkeys(m.drafter for m in methods.values()))
     shapes = topologies(methods, drafter)
-    topology = _word(f"topology of drafter {drafter}", data.get("topology", shapes[0]), shapes)
+    topology = _word("topology", data.get("topology", shapes[0]), dict.fromkeys(m.topology for m in methods.values()))
+    if topology not in shapes:
+        others = dict.fromkeys(m.drafter for m in methods.values() if m.topology == topology)
+        raise RecipeError(
+            f"topology is {topology!r}, and drafter {drafter} has {', '.join(shapes)}; "
+            f"the drafters of a {topology} are {', '.join(others)}"
+        )
     return next(m for m in methods.values() if (m.drafter, m.topology) == (drafter, topology))
 
 

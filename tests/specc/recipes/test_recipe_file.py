@@ -83,8 +83,14 @@ def test_a_rule_goes_with_a_drafter_that_can_serve_it(rule: str, tmp_path: Path)
         ("drafter = 'os.system'", "drafter is 'os.system'; there are plain, "),
         (
             "drafter = 'draft-model'\ntopology = 'chian'",
-            "topology of drafter draft-model is 'chian'; did you mean 'chain'",
+            "topology is 'chian'; did you mean 'chain'",
         ),
+        (
+            "drafter = 'draft-model'\ntopology = 'comb'",
+            "topology is 'comb', and drafter draft-model has chain; the drafters of a comb are comb, layer-sets",
+        ),
+        ("base = 'jacobi'\nname = 'all'", "'all' means every recipe in 'specc bench --recipe'; give another name"),
+        ("base = 'jacobi'\ntitle = ' '", "title is ' '; write one line of text, or leave it out"),
         ("base = 'bild'\nlength = 'confidnce'", "length is 'confidnce'; did you mean 'confidence'?"),
         ("base = 'jacobi'\nlength = 'bass'", "length is 'bass'; drafter jacobi takes fixed"),
         (
