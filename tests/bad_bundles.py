@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -45,6 +46,21 @@ def of_a_cut_engine(bundle: Path) -> None:
         (bundle / name).write_bytes(half)
         message = {"bytes": len(half), "sha256": hashlib.sha256(half).hexdigest()}
         edit_manifest(bundle, lambda m, n=name, f=message: m["files"].update({n: f}))  # type: ignore[misc]
+
+
+def of_cut_weights(bundle: Path) -> None:
+    """Cut the weights behind their header, and name what is left in the manifest: tensors end behind the file's end."""
+    file = bundle / "weights.safetensors"
+    half = file.read_bytes()[: file.stat().st_size // 2]
+    file.write_bytes(half)
+    digest = hashlib.sha256(half).hexdigest()
+    edit_manifest(bundle, lambda m: m["files"][file.name].update(bytes=len(half), sha256=digest))
+
+
+def with_a_pipe(bundle: Path) -> None:
+    """Put a pipe, which a reader waits for, in the place of a file."""
+    (bundle / "weights.safetensors").unlink()
+    os.mkfifo(bundle / "weights.safetensors")
 
 
 def of_a_newer_schema(bundle: Path) -> None:
@@ -120,6 +136,8 @@ KINDS: dict[str, tuple[Damage, str]] = {
     "altered": (altered, "decode.onnx was changed"),
     "missing operator": (of_an_operator_that_nobody_has, "GroupQueryAttentiom"),
     "cut engine": (of_a_cut_engine, ".onnx"),
+    "cut weights": (of_cut_weights, "weight"),
+    "pipe": (with_a_pipe, "weights.safetensors"),
     "newer schema": (of_a_newer_schema, "schema"),
     "infinite tolerance": (of_a_wide_tolerance, ""),
     "no golden cases": (without_golden_cases, "golden.jsonl"),

@@ -1,6 +1,6 @@
 // A bundle in a folder, for Node.
 
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 import { SpeccError } from "./errors.js";
@@ -17,10 +17,13 @@ export class FolderSource {
    * @param {string} file
    */
   async read(file) {
+    const path = join(this.name, file);
     try {
-      return new Uint8Array(await readFile(join(this.name, file)));
+      // A program that reads a pipe waits for ever.
+      if ((await stat(path)).isFile()) return new Uint8Array(await readFile(path));
     } catch {
-      throw new SpeccError(`cannot read ${join(this.name, file)}; name a bundle that specc compile wrote`);
+      throw new SpeccError(`cannot read ${path}; name a bundle that specc compile wrote`);
     }
+    throw new SpeccError(`${path} is not a file; compile the bundle again`);
   }
 }

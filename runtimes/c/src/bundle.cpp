@@ -1,6 +1,7 @@
 #include "bundle.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <set>
 
@@ -18,7 +19,17 @@ constexpr int64_t kMostSize = 2147483647;
 constexpr double kMostNumbers = 1e12;  // Of one tensor.
 constexpr double kTolerance = 0.001;   // Of a near-tie in fp32.
 
+// Throws Error if a folder, a pipe or a device has the place of a file: a program that reads a pipe waits for ever.
+void CheckIsFile(const std::string& path) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    throw Error(path + " is not a file; compile the bundle again");
+  }
+}
+
 std::string ReadFile(const std::string& path) {
+  CheckIsFile(path);
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error("cannot read " + path + "; name a bundle that specc compile wrote");
   std::string content{std::istreambuf_iterator<char>(file), {}};
@@ -27,6 +38,7 @@ std::string ReadFile(const std::string& path) {
 }
 
 std::string DigestOfFile(const std::string& path, uint64_t expected_bytes) {
+  CheckIsFile(path);
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(path + " is missing; compile the bundle again");
   Sha256 digest;

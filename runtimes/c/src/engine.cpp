@@ -40,14 +40,22 @@ struct Model::Weights {
     struct stat status {};
     if (file < 0 || fstat(file, &status) != 0) throw Error("cannot read " + path + "; compile the bundle again");
     bytes = size_t(status.st_size);
+    if (bytes < 8) {
+      close(file);
+      throw Error(path + " is not safetensors; compile the bundle again");
+    }
     data = static_cast<char*>(mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0));
     close(file);
     if (data == MAP_FAILED) throw Error("cannot map " + path + "; free some memory");
     uint64_t length = 0;
-    if (bytes >= 8) std::memcpy(&length, data, 8);
-    if (bytes < 8 || length > bytes - 8) throw Error(path + " is not safetensors; compile the bundle again");
-    header = nlohmann::json::parse(data + 8, data + 8 + length);
+    std::memcpy(&length, data, 8);
+    header = length <= bytes - 8 ? nlohmann::json::parse(data + 8, data + 8 + length, nullptr, false) : nlohmann::json();
+    if (!header.is_object()) {
+      munmap(data, bytes);
+      throw Error(path + " is not safetensors; compile the bundle again");
+    }
     content = data + 8 + length;
+    size = bytes - 8 - length;
   }
   ~Weights() { munmap(data, bytes); }
 
@@ -55,7 +63,7 @@ struct Model::Weights {
   void Release() const { madvise(data, bytes, MADV_DONTNEED); }
 
   char *data, *content;
-  size_t bytes;
+  size_t bytes, size;  // Of the file, and of `content`.
   nlohmann::json header;
   std::vector<Owned<OrtValue>> values;  // Tensors over `content`. Sessions read them as long as they live.
 };
@@ -108,9 +116,12 @@ void Model::ShareWeights(OrtSessionOptions* options, const EngineSpec& engine) {
     if (dtype != "F32" && dtype != "U8") continue;
     auto shape = tensor.at("shape").get<std::vector<int64_t>>();
     auto offsets = tensor.at("data_offsets").get<std::vector<size_t>>();
+    if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > weights->size) {
+      throw Error("tensor " + name + " ends behind the end of " + engine.weights + "; compile the bundle again");
+    }
     Owned<OrtValue> value(ort, kReleaseValue);
     ort.Call<const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, int, OrtValue**>(
-        kCreateTensorWithData, cpu_.get(), weights->content + offsets.at(0), offsets.at(1) - offsets.at(0), shape.data(),
+        kCreateTensorWithData, cpu_.get(), weights->content + offsets[0], offsets[1] - offsets[0], shape.data(),
         shape.size(), int(type), value.place());
     for (const char* suffix : {"", ".rows"}) {
       const std::string inside = name.substr(prefix.size()) + suffix;
