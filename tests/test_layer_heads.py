@@ -111,7 +111,9 @@ def compile_heads(model: Path, saved: Path, names: Iterable[str], recipes: Seque
     prompts = saved / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
     # Random heads are never sure, so that a tree of theirs pays only if steps cost nothing.
-    free = {name: {"step_costs": []} for name in ("mixture-of-attentions", "jakiro") if name in recipes}
+    free: dict[str, dict[str, Any]] = {
+        name: {"step_costs": []} for name in ("mixture-of-attentions", "jakiro") if name in recipes
+    }
     compile_quickly(
         Options(
             model=str(model),

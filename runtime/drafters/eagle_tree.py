@@ -53,7 +53,7 @@ class EagleTree(Drafter):
         self.engine, self.engines = draft, reading_engines(draft, feed, prefill)
         self.budget, self.depth = NodeBudget(num_speculative_tokens, step_costs), max_depth
 
-    def open(self, seq: Sequence) -> EagleTreeDrafting[Any]:
+    def open(self, seq: Sequence) -> Drafting[Any]:
         return EagleTreeDrafting(self, seq)
 
 

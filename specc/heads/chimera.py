@@ -128,7 +128,8 @@ class Chimera(LayerHead):
         if not self.has_trigrams:
             return linear_part
         trigram = torch.cat([token, self._normed_embeddings(before).flatten(-2)], -1)
-        return linear_part + self.down(functional.silu(self.up(trigram)))
+        correction: Tensor = self.down(functional.silu(self.up(trigram)))
+        return linear_part + correction
 
     def next_state(self, x: Tensor) -> Tensor:
         return self._with_room(super().next_state(x))

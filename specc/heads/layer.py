@@ -46,8 +46,8 @@ class Layer(nn.Module):
         inputs, bias = 2 * size if wide else size, bool(option(config, "bias", 0))
         self._norms(config, size, wide, input_norm, mlp_size)
         self.query = linear(inputs, self.heads * self.head_size, bias)
-        self.key = linear(inputs, self.key_heads * self.head_size, bias)
-        self.value = linear(inputs, self.key_heads * self.head_size, bias)
+        self.key: nn.Module = linear(inputs, self.key_heads * self.head_size, bias)
+        self.value: nn.Module = linear(inputs, self.key_heads * self.head_size, bias)
         self.output = linear(self.heads * self.head_size, size)
         self.has_mlp = mlp_size > 0
         if self.has_mlp:
