@@ -29,9 +29,9 @@ def _plan(values: Values, facts: Facts) -> MethodBlocks:
 CHIMERA = Method(
     name="chimera",
     title="Chimera: a trigram encoder and one layer of full context, on a static tree",
-    try_when="Such a head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    try_when="A Chimera head was trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
-        "A trained head drafts. An MLP over the embeddings of the last three tokens stands for the model's lower "
+        "In a trained head, an MLP over the embeddings of the last three tokens stands for the model's lower "
         "layers. One decoder layer reads that, and the model's last states of all tokens that it has run. Its output "
         "is the state of the next token. The likeliest tokens fill a tree that is fixed when the bundle is compiled, "
         "a level a call. The model verifies the tree in one step."

@@ -10,7 +10,7 @@ from specc.recipes.heads import NODES, plan_tree, stacked_blocks
 JAKIRO = Method(
     name="jakiro",
     title="Jakiro: EAGLE's layer with two experts, on dynamic trees",
-    try_when="Such a head was trained for the model, and a step with 12 slots costs little more than one slot.",
+    try_when="A Jakiro head was trained for the model, and a step with 12 slots costs little more than one slot.",
     about=(
         "A trained layer drafts, as in eagle, with two experts in the place of its MLP. The likeliest token comes from "
         "the expert that a gate prefers, and its siblings from the other one. So a tree grows, as in eagle2. The last "

@@ -52,9 +52,9 @@ def test_text_to_stdout_and_a_summary_to_stderr(bundle: Path) -> None:
 def test_the_summary_says_that_an_answer_is_lossy(bundle: Path) -> None:
     """A rule may keep nothing of plain decoding, whatever the recipe says."""
     lossy = "recipe plain (lossy: the answer may differ from plain decoding)"
-    for rule, expected in (("match", False), ("typical", True)):
+    for rule, temperature, expected in (("match", 0.8, False), ("typical", 0.8, True), ("typical", 0, False)):
         argv = ("generate", bundle, "--prompt", "a", "-n", "2", "--recipe", "plain", "--acceptance", rule)
-        assert (lossy in specc(*argv).err) == expected
+        assert (lossy in specc(*argv, "--temperature", temperature).err) == expected
 
 
 def test_an_answer_says_how_far_it_is_from_plain_decoding(bundle: Path) -> None:
