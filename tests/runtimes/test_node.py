@@ -221,7 +221,7 @@ def test_bad_requests_are_one_line(script: Script) -> None:
         'recipe is "plain\\u0000x"; give a text',
         "the session is closed; open another one",
         "onnxruntime is 7; give a text",
-        "threads is x; give a whole number of 0 or more",
+        'threads is "x"; give a whole number of 0 to 4096',
     ]
     assert [message.startswith(start) for message, start in zip(result, beginnings, strict=True)] == [True] * 9, result
 

@@ -74,5 +74,5 @@ def test_the_file_says_which_onnx_runtime_it_needs() -> None:
 
 
 def test_rows_in_half_precision_have_no_copy() -> None:
-    with pytest.raises(BackendError, match="rows in 4 bits stand beside rows in fp32, and not in fp16"):
+    with pytest.raises(BackendError, match="rows in 4 bits stand beside weights in fp32, and not in fp16"):
         translated("portable", Block(Tree.chain(2), weights="fp16", quantized_group=GROUP))
