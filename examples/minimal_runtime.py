@@ -105,10 +105,10 @@ class Runtime:
     def golden_cases(self) -> list[dict[str, Any]]:
         """Read the golden cases. Raise ValueError if there are none, or if some are not of this model, or no test."""
         cases = [json.loads(line) for line in (self.path / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
-        tokens = {token for case in cases for token in case["prompt_ids"] + case["token_ids"]}
-        whole = all(case["prompt_ids"] and 0 < len(case["token_ids"]) == len(case["gaps"]) for case in cases)
-        whole &= all(type(gap) in (int, float) and 0 <= gap < np.inf for case in cases for gap in case["gaps"])
-        whole &= all(2 * sum(gap >= 0.001 for gap in case["gaps"]) >= len(case["gaps"]) for case in cases)
+        whole = all(c.get("prompt_ids") and 0 < len(c.get("token_ids", "")) == len(c.get("gaps", "")) for c in cases)
+        tokens = {token for case in cases if whole for token in case["prompt_ids"] + case["token_ids"]}
+        whole &= all(type(gap) in (int, float) and 0 <= gap < np.inf for c in cases if whole for gap in c["gaps"])
+        whole = whole and all(2 * sum(gap >= 0.001 for gap in c["gaps"]) >= len(c["gaps"]) for c in cases)
         if not cases or not whole or not tokens <= set(range(self.manifest["model"]["vocab_size"])):
             raise ValueError("golden.jsonl has no cases, or some of another model, or no tests; compile it again")
         return cases

@@ -68,6 +68,11 @@ def of_a_newer_schema(bundle: Path) -> None:
     edit_manifest(bundle, lambda m: m.update(schema=99))
 
 
+def of_a_schema_that_is_no_number(bundle: Path) -> None:
+    """Write the schema as text."""
+    edit_manifest(bundle, lambda m: m.update(schema="3"))
+
+
 def of_a_wide_tolerance(bundle: Path) -> None:
     """Call every difference a near-tie."""
     edit_manifest(bundle, lambda m: m.update(near_tie_tolerance=float("inf")))
@@ -118,6 +123,11 @@ def of_tokens_that_are_not_whole(bundle: Path) -> None:
     edit_golden(bundle, lambda cases: cases[0]["token_ids"].__setitem__(3, cases[0]["token_ids"][3] + 0.5))
 
 
+def of_a_case_that_is_none(bundle: Path) -> None:
+    """Leave a golden file with an object of JSON that is no case."""
+    edit_golden(bundle, lambda cases: cases.append({}))
+
+
 def with_the_golden_cases_of_another_model(bundle: Path) -> None:
     """Take golden cases with tokens that the model does not have."""
     edit_golden(bundle, lambda cases: cases[-1]["token_ids"].__setitem__(-1, 1 << 20))
@@ -139,6 +149,7 @@ KINDS: dict[str, tuple[Damage, str]] = {
     "cut weights": (of_cut_weights, "weight"),
     "pipe": (with_a_pipe, "weights.safetensors"),
     "newer schema": (of_a_newer_schema, "schema"),
+    "schema that is no number": (of_a_schema_that_is_no_number, "schema"),
     "infinite tolerance": (of_a_wide_tolerance, ""),
     "no golden cases": (without_golden_cases, "golden.jsonl"),
     "shortened golden cases": (of_shortened_golden_cases, "golden.jsonl"),
@@ -149,6 +160,7 @@ KINDS: dict[str, tuple[Damage, str]] = {
     "gaps that are no number": (of_gaps_that_are_no_number, "golden.jsonl"),
     "gaps that are true": (of_gaps_that_are_true, "golden.jsonl"),
     "tokens that are not whole": (of_tokens_that_are_not_whole, "golden.jsonl"),
+    "a case that is none": (of_a_case_that_is_none, "golden.jsonl"),
     "golden cases of another model": (with_the_golden_cases_of_another_model, "golden.jsonl"),
     "another golden file": (with_another_golden_file, "golden.jsonl was changed"),
     "no bundle": (shutil.rmtree, "manifest.json"),

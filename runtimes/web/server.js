@@ -86,7 +86,9 @@ function fileOf(bundle, url) {
  */
 async function send(request, response, bundle) {
   const file = fileOf(bundle, request.url ?? "/");
-  const { size, mtimeMs } = await stat(file);
+  const status = await stat(file);
+  if (!status.isFile()) throw new Error(`${file} is not a file`); // A pipe would never end.
+  const { size, mtimeMs } = status;
   const type = TYPES[/** @type {keyof typeof TYPES} */ (extname(file))] ?? "application/octet-stream";
   const headers = { ...HEADERS, "Content-Type": type, "Cache-Control": "no-cache", ETag: `"${size}-${mtimeMs}"` };
   if (request.headers["if-none-match"] === headers.ETag) {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from specc.runtime.session import Session
 from specc.runtime.width_invariance import is_lossless
 
 FILE = "golden.jsonl"
+MOST = sys.float_info.max  # a whole number of JSON may be more, and infinity is
 
 
 class Verdict(StrEnum):
@@ -55,7 +56,7 @@ class Case:
         for name, ids in (("prompt_ids", self.prompt_ids), ("token_ids", self.token_ids)):
             if not isinstance(ids, list) or any(type(i) is not int or i < 0 for i in ids):
                 raise TypeError(f"{name} is not a list of token ids")
-        if not isinstance(self.gaps, list) or any(type(g) not in (int, float) or not 0 <= g < inf for g in self.gaps):
+        if not isinstance(self.gaps, list) or any(type(g) not in (int, float) or not 0 <= g <= MOST for g in self.gaps):
             raise TypeError("gaps is not a list of finite numbers, 0 or more")
 
 

@@ -208,7 +208,7 @@ def run_node_tests(name: str, least: int, **variables: str) -> None:
 
 
 def test_bundles_behind_urls_and_servers_that_cannot_be_used_are_refused_in_one_line() -> None:
-    run_node_tests("source.test.js", 6)
+    run_node_tests("source.test.js", 7)
 
 
 @pytest.mark.slow

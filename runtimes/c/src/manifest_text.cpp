@@ -17,6 +17,7 @@ using Names = std::set<std::string>;
 constexpr int kOldestSchema = 2, kSchema = 3;
 constexpr size_t kDigest = 64, kAfterDigest = 4;  // Characters: the digits, and what follows them at the end of the file.
 constexpr int kMostNesting = 32;
+constexpr size_t kShown = 60;  // Characters of a value in a message.
 constexpr const char* kRemedy = "; compile the bundle again";
 
 // The fields of each kind of object, as docs/bundle-format.md has them.
@@ -114,8 +115,10 @@ json ParseManifest(std::string content, const std::string& path) {
     throw Error(path + " is not JSON" + kRemedy);
   }
   if (!watcher.fault.empty()) throw Error(path + " " + watcher.fault + kRemedy);
-  if (!manifest.is_object() || !manifest.contains("schema") || !manifest["schema"].is_number_integer()) {
-    throw Error(path + " is not a manifest" + kRemedy);
+  if (!manifest.is_object()) throw Error(path + " is not a manifest" + kRemedy);
+  if (!manifest.contains("schema") || !manifest["schema"].is_number_integer()) {
+    const std::string value = manifest.contains("schema") ? manifest["schema"].dump().substr(0, kShown) : "none";
+    throw Error("the schema of " + path + " is " + value + ", and this library reads 2 and 3" + kRemedy);
   }
   const int64_t schema = manifest["schema"];
   if (schema < kOldestSchema || schema > kSchema) {

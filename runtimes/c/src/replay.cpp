@@ -50,8 +50,12 @@ std::vector<Case> ReadCases(const std::string& path) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    auto data = nlohmann::json::parse(line);
-    cases.push_back({TokenIds(data.at("prompt_ids")), TokenIds(data.at("token_ids")), data.at("gaps")});
+    const auto data = nlohmann::json::parse(line, nullptr, false);
+    const auto has_list = [&](const char* name) { return data.is_object() && data.contains(name) && data[name].is_array(); };
+    if (!has_list("prompt_ids") || !has_list("token_ids") || !has_list("gaps")) {
+      throw std::runtime_error("golden case " + std::to_string(cases.size()) + " has no prompt_ids, token_ids and gaps");
+    }
+    cases.push_back({TokenIds(data["prompt_ids"]), TokenIds(data["token_ids"]), data["gaps"]});
   }
   return cases;
 }

@@ -1,7 +1,11 @@
 // What is refused, in one line, of a bundle behind a URL and of the server of the page. No packages are needed.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 
 import { openBundle } from "../../../runtimes/javascript/bundle.js";
@@ -122,4 +126,18 @@ test("a folder without a bundle, and a port that cannot be had, are refused", as
   assert.match(await line(FROZEN, port), new RegExp(`^cannot serve at port ${port} \\(.*EADDRINUSE.*\\); give another --port$`));
   other.close();
   assert.equal(await line(FROZEN, 0), undefined);
+});
+
+test("a pipe or a folder in a bundle is not served, since a reader would wait for its end", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "pipe-"));
+  await writeFile(join(folder, "manifest.json"), "{}");
+  await mkdir(join(folder, "folder"));
+  execFileSync("mkfifo", [join(folder, "pipe")]);
+  const server = await serve(folder);
+  const statuses = await Promise.all(
+    ["manifest.json", "pipe", "folder", "nothing"].map(async (name) => (await fetch(`${server.url}/bundle/${name}`)).status),
+  );
+  server.close();
+  await rm(folder, { recursive: true });
+  assert.deepEqual(statuses, [200, 404, 404, 404]);
 });

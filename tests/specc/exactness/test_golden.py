@@ -180,6 +180,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
     "gaps that are a number": (("a", [1], [2], 0.5), "gaps is not a list of finite numbers, 0 or more"),
     "a gap that is text": (("a", [1], [2], ["0"]), "gaps is not a list of finite numbers, 0 or more"),
     "a gap below zero": (("a", [1], [2], [-0.5]), "gaps is not a list of finite numbers, 0 or more"),
+    "a gap that no float holds": (("a", [1], [2], [10**400]), "gaps is not a list of finite numbers, 0 or more"),
     "a gap without end": (("a", [1], [2], [inf]), "gaps is not a list of finite numbers, 0 or more"),
 }
 
