@@ -60,5 +60,5 @@ def test_layers_to_skip_are_numbers_of_layers_by_whatever_parameter_they_are_nam
             message = refusal(name, parameter, layers)
             assert message == f"recipe {name}: {parameter} has {layers[0]!r}; give numbers of layers from 0 to 29"
     message = refusal("swift", "skip_sets", [[layers, [1]]])
-    assert message == f"skip_sets has {layers[0]!r}; give numbers of layers from 0 to 29"
+    assert message == f"recipe swift: skip_sets has {layers[0]!r}; give numbers of layers from 0 to 29"
     assert "exits is" in refusal("s2d", "exits", layers) and refusal("s2d", "exits", [1, 2]) == ""
