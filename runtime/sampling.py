@@ -23,7 +23,7 @@ LEAST_TEMPERATURE = 1e-30  # that float32 can divide by
 LEAST_TOTAL, MOST_TOTAL = 1e-15, 1e30
 COLD = 0.6  # a temperature below which exponentials of usual logits are too large for float32
 LEAST_WEIGHT = 1e-30  # of a token; those below have few digits
-NEAR = 1e-4  # the error of a probability that is computed in float32; 256 roundings are 1.6e-5
+NEAR = 1e-4  # The bound of a probability's error in float32. 256 roundings make an error of 1.6e-5.
 SORTED = 1 << 13  # numbers that are sorted at once; to halve as many takes as long
 
 
@@ -72,7 +72,7 @@ class Sampling:
 
     @cached_property
     def cuts_nothing(self) -> bool:
-        """Whether every token may be chosen."""
+        """Tell whether every token may be chosen."""
         return self.top_k == 0 and self.top_p == 1 and self.min_p == 0
 
     def near_probability(self, logits_V: np.ndarray, token: int) -> float | None:

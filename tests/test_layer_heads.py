@@ -265,7 +265,7 @@ def test_a_tree_has_what_the_torch_module_guesses_from_the_tokens_before_each_sl
 def test_the_nodes_of_a_tree_are_those_of_both_experts_of_the_torch_module(
     runner: Model, heads: dict[str, Head], target: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the last level are the guesses one place further. The first drafts are looked at, which end nowhere."""
+    """The last level has the guesses one place further. The test compares first drafts, which no limit cuts."""
     head, numbers = heads["jakiro"], {FIRST: 0, OTHER: 0, AHEAD: 0}
 
     def compare(draft: Draft, slot: int, tokens: list[int], states: torch.Tensor, level: int) -> None:

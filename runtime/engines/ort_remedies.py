@@ -1,4 +1,4 @@
-"""What helps against a message of ONNX Runtime, which has one class of error for a wrong file and too little memory."""
+"""Remedies for errors of ONNX Runtime. Its errors have one class, so a part of the message chooses the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REMEDIES = {
     "No Op registered": OPERATORS,
     "Could not find an implementation": OPERATORS,
 }
-DAMAGED = "compile the bundle again"  # What helps against any other message, such as that of a file that was cut.
+DAMAGED = "compile the bundle again"  # The remedy for all other messages, such as those about a cut file.
 
 
 def remedy(message: str) -> str:

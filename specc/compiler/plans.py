@@ -84,7 +84,7 @@ def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> l
         except RecipeError as e:
             if _is_asked_for(m, options):
                 raise
-            unmet.setdefault(str(e.__cause__ or e), []).append(m.name)  # the cause does not name the recipe
+            unmet.setdefault(str(e.__cause__ or e), []).append(m.name)  # The recipe is named apart.
     for reason, names_left_out in unmet.items():
         warnings.warn(f"left out {', '.join(names_left_out)}: {reason}", SpeccWarning, stacklevel=2)
     own = [p.method.name for p in plans if _draft_dtypes(p) - {options.draft_dtype}]

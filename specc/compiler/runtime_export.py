@@ -1,4 +1,4 @@
-"""What every export of a model to another runtime does: check the engine, copy the tokenizer, judge the replay."""
+"""The steps that all exports to other runtimes share: check the engine, copy the tokenizer, judge the replay."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Replays:
-    """What another runtime decoded.
+    """The answers of another runtime.
 
     Attributes:
         results: a result for each recipe and case.

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from specc.heads.eagle import Eagle
 from specc.heads.head import HeadConfig, linear
+from specc.heads.pair_head import PairHead
 
 
-class Falcon(Eagle):
+class Falcon(PairHead):
     """A head that makes two tokens, and the states of the slots behind them, side by side.
 
     Args:
@@ -26,18 +26,7 @@ class Falcon(Eagle):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
-        self.size = config.target.hidden_size
         self.gate, self.up, self.down = (linear(self.size, self.size) for _ in range(3))
-
-    @property
-    def state_size(self) -> int:
-        return 2 * self.size
-
-    def fuse(self, taps: Tensor) -> Tensor:
-        return functional.pad(taps, (0, self.size))
-
-    def inputs(self, input_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return super().inputs(input_ids, state[..., : self.size])
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
         x = self.run_layers(input_ids, position_ids, state, [layer.attend for layer in self.decoder_layers()])

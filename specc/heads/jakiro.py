@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specc.heads.eagle import Eagle
 from specc.heads.head import HeadConfig, linear, parts, rms_norm, setting
+from specc.heads.pair_head import PairHead
 
 
 class Expert(nn.Module):
@@ -42,7 +42,7 @@ class Expert(nn.Module):
         return out
 
 
-class Jakiro(Eagle):
+class Jakiro(PairHead):
     """A recurrent head whose state of a slot has two parts: what the first child reads, and what the others read.
 
     Args:
@@ -51,24 +51,14 @@ class Jakiro(Eagle):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
-        self.size, width = config.target.hidden_size, int(setting(config, "expert_size"))
+        width = int(setting(config, "expert_size"))
         self.expert_norm = nn.Parameter(torch.ones(self.size))
         self.gate = linear(self.size, 4)
         self.one, self.two = Expert(self.size, width), Expert(self.size, width)
 
-    @property
-    def state_size(self) -> int:
-        return 2 * self.size
-
     def draft_cost(self, drafted: int, parameters: int) -> float:
         """See `Head`: the last call makes two tokens."""
         return super().draft_cost(max(1, drafted - 1), parameters)
-
-    def fuse(self, taps: Tensor) -> Tensor:
-        return functional.pad(taps, (0, self.size))
-
-    def inputs(self, input_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return super().inputs(input_ids, state[..., : self.size])
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, state: Tensor) -> dict[str, Tensor]:
         x = self.run_layers(input_ids, position_ids, state, [layer.attend for layer in self.decoder_layers()])

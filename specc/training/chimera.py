@@ -19,7 +19,7 @@ from specc.heads import Head
 from specc.heads.chimera import Chimera
 from specc.runtime.drafters.chimera import digits_of
 from specc.training.batches import Batch
-from specc.training.closed_form import solve
+from specc.training.closed_form import start_products, zero_layers
 from specc.training.course import Course
 from specc.training.eagle3 import RATES, layer_settings
 from specc.training.sequential import STEPS, last_layer
@@ -38,17 +38,10 @@ def _settings(config: Any) -> dict[str, float]:
 def _start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
     """Start the input products from a closed form, the last one from the model's, and encoder and layer at zero."""
     assert isinstance(head, Chimera) and head.own is not None and head.head is not None and head.norm is not None
-    fit = solve(recordings, teacher.embedding, len(head.taps), head.eps)
-    head.fc.weight.copy_(fit.taps)
-    head.token.weight.copy_(fit.token)
-    head.own.weight.copy_(fit.own)
-    head.head.weight.copy_(teacher.product if head.vocabulary is None else teacher.product[head.vocabulary])
-    head.norm.fill_(fit.scale)
+    start_products(head, teacher, recordings)
     if head.has_trigrams:
         nn.init.zeros_(head.down.weight)
-    for layer in head.decoder_layers():
-        layer.output.weight.zero_()
-        layer.down.weight.zero_()
+    zero_layers(head)
 
 
 def unroll(head: Head, batch: Batch, steps: int) -> list[Tensor]:

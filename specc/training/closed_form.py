@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from specc.heads.head import rms_norm
+from specc.heads.layer_head import LayerHead
 from specc.training.shards import Recording
+from specc.training.teacher import Teacher
 
 RIDGE = 1e-3  # relative to the mean of the diagonal
 ROWS = 60_000  # tokens of text that are enough
@@ -30,6 +33,30 @@ class ClosedForm:
     token: Tensor
     own: Tensor
     scale: float
+
+
+def start_products(head: Any, teacher: Teacher, recordings: Sequence[Recording]) -> None:
+    """Set the products of a head: those of its input from a closed form, the last one and its norm from the model's.
+
+    Args:
+        head: with the products `fc` and `token`, `head` and `norm`. It may have `own`, for a state of its own.
+        teacher: the model's tables.
+        recordings: text with states.
+    """
+    fit = solve(recordings, teacher.embedding, len(head.taps), head.eps)
+    head.fc.weight.copy_(fit.taps)
+    head.token.weight.copy_(fit.token)
+    if getattr(head, "own", None) is not None:
+        head.own.weight.copy_(fit.own)
+    head.head.weight.copy_(teacher.product if head.vocabulary is None else teacher.product[head.vocabulary])
+    head.norm.fill_(fit.scale)
+
+
+def zero_layers(head: LayerHead) -> None:
+    """Let the layers of a head add nothing as yet."""
+    for layer in head.decoder_layers():
+        layer.output.weight.zero_()
+        layer.down.weight.zero_()
 
 
 def solve(recordings: Sequence[Recording], embedding: Tensor, taps: int, eps: float) -> ClosedForm:

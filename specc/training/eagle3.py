@@ -9,7 +9,7 @@ import torch
 
 from specc.heads import Head
 from specc.heads.eagle3 import Eagle3
-from specc.training.closed_form import solve
+from specc.training.closed_form import start_products, zero_layers
 from specc.training.course import Course
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
@@ -42,16 +42,8 @@ def layer_settings(config: Any) -> dict[str, float]:
 def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
     """Start the input products from a closed form, the last product from the model's, and the layer at zero."""
     assert isinstance(head, Eagle3) and head.token is not None and head.head is not None and head.norm is not None
-    fit = solve(recordings, teacher.embedding, len(head.taps), head.eps)
-    head.fc.weight.copy_(fit.taps)
-    head.token.weight.copy_(fit.token)
-    if head.own is not None:
-        head.own.weight.copy_(fit.own)
-    head.head.weight.copy_(teacher.product if head.vocabulary is None else teacher.product[head.vocabulary])
-    head.norm.fill_(fit.scale)
-    for layer in head.decoder_layers():
-        layer.output.weight.zero_()
-        layer.down.weight.zero_()
+    start_products(head, teacher, recordings)
+    zero_layers(head)
 
 
 COURSE = Course(

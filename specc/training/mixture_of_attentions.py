@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from specc.heads import Head
 from specc.heads.mixture_of_attentions import MixtureOfAttentions
 from specc.training.batches import Batch
-from specc.training.closed_form import solve
+from specc.training.closed_form import start_products, zero_layers
 from specc.training.course import Course
 from specc.training.eagle3 import layer_settings
 from specc.training.shards import Recording
@@ -36,15 +36,9 @@ def taps_of(layers: int) -> tuple[int, ...]:
 def _start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
     """Start both input products from a closed form, the last product from the model's, and all attention at zero."""
     assert isinstance(head, MixtureOfAttentions) and head.head is not None and head.norm is not None
-    fit = solve(recordings, teacher.embedding, len(head.taps), head.eps)
-    head.fc.weight.copy_(fit.taps)
-    head.token.weight.copy_(fit.token)
-    head.head.weight.copy_(teacher.product if head.vocabulary is None else teacher.product[head.vocabulary])
-    head.norm.fill_(fit.scale)
+    start_products(head, teacher, recordings)
     nn.init.zeros_(head.mix.weight)
-    for layer in head.decoder_layers():
-        layer.output.weight.zero_()
-        layer.down.weight.zero_()
+    zero_layers(head)
 
 
 def unroll(head: Head, batch: Batch, steps: int) -> list[Tensor]:

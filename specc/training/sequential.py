@@ -15,7 +15,7 @@ from torch.nn import functional
 from specc.heads import Head
 from specc.heads.sequential import Sequential
 from specc.training.batches import Batch
-from specc.training.closed_form import solve
+from specc.training.closed_form import start_products
 from specc.training.course import Course
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
@@ -39,12 +39,7 @@ def eps_of(config: Any) -> float:
 def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
     """Start the guess from a closed form, the last product from the model's, and all corrections at zero."""
     assert isinstance(head, Sequential)
-    fit = solve(recordings, teacher.embedding, len(head.taps), head.eps)
-    head.fc.weight.copy_(fit.taps)
-    head.token.weight.copy_(fit.token)
-    head.own.weight.copy_(fit.own)
-    head.head.weight.copy_(teacher.product if head.vocabulary is None else teacher.product[head.vocabulary])
-    head.norm.fill_(fit.scale)
+    start_products(head, teacher, recordings)
     layers = [product.weight for layer in head.decoder_layers() for product in (layer.output, layer.down)]
     for parameter in (*head.added(), *layers):
         parameter.zero_()

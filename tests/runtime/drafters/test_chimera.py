@@ -65,7 +65,7 @@ def test_a_token_is_what_its_digits_say() -> None:
 
 
 def test_the_state_of_every_slot_names_the_two_tokens_before_its_own() -> None:
-    """Those of a drafted slot are its parent and the one above, those of a row of the text stand before it there."""
+    """A drafted slot names its parent and its parent's parent. A row of the text names the two tokens before it."""
     world = World()
     decoder = world.method("chimera", tree=PATHS)
     seq = Sequence(list(TEXT), world.caches, Sampling())

@@ -1,4 +1,4 @@
-"""What helps against messages of ONNX Runtime."""
+"""The remedies that specc names for errors of ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What exports to other runtimes have in common. test_genai.py and test_openvino.py write whole ones."""
+"""The steps that exports to other runtimes share. test_genai.py and test_openvino.py test whole exports."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ NEAR = Replayed(recipe="plain", case=0, tokens=3, verdict=NEAR_TIE, at=1, token=
 
 @pytest.mark.parametrize("recipe", ["plain", "lookahead"])
 def test_a_near_tie_that_the_bundles_own_logits_contradict_is_none(recipe: str) -> None:
-    """Of the recipe that is not lossless the difference is lossy."""
+    """The verdict is diverged for a lossless recipe, and lossy for another one."""
     bundle = specc.load(FROZEN).bundle
     recipes = tuple(replace(each, lossless=each.name == "plain") for each in bundle.manifest.recipes)
     bundle = replace(bundle, manifest=replace(bundle.manifest, recipes=recipes))
