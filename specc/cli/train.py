@@ -33,8 +33,8 @@ RECIPE = (
 )
 OUTPUT = "The directory of the head, or of the draft model, to write."
 HEAD = (
-    "A head of 'specc train' to begin with, of the same model and recipe. It keeps its vocabulary. Default: begin in "
-    "closed form."
+    "A head of 'specc train' to begin with, of the same model and recipe. It keeps its vocabulary. Figures on held-out "
+    "prompts are fair if --data has prompts that it has not seen. Default: begin in closed form."
 )
 LAYERS = "The number of layers of a draft model that is cut from the model. It is as wide as the model."
 LOOPS = (
