@@ -43,7 +43,7 @@ class TrainerOptions:
         decay: the weight decay.
         every: seconds between two checkpoints.
         evaluations: how often the acceptance is measured on the way.
-        patience: evaluations without a better one before the training stops.
+        patience: evaluations of the second half without a better one before the training stops.
         held_out: tokens of held-out text that an evaluation on the way reads from each source.
         kind: the type of numbers in which products run.
         seed: of the order of the text, and of the rows.
@@ -250,8 +250,14 @@ class Trainer:
         return self.options.part(self.progress) * self.options.evaluations >= len(self.progress.acceptances)
 
     def _stalled(self) -> bool:
-        later = [update for update in self.progress.acceptances if int(update) > self.progress.best_update]
-        return len(later) >= self.options.patience
+        """Tell whether evaluations bring nothing.
+
+        Those of the first half do not count. The learning rate is high then, and a head that was trained before first
+        gets worse by it.
+        """
+        updates = sorted(map(int, self.progress.acceptances))
+        late = updates[self.options.evaluations // 2 :]
+        return sum(update > self.progress.best_update for update in late) >= self.options.patience
 
     def _evaluate(self, held_out: Mapping[str, Sequence[Recording]]) -> None:
         """Measure the acceptance on held-out text, and keep the weights if they are the best so far."""
