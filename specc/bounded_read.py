@@ -1,4 +1,4 @@
-"""Read a user's file up to a bound, since some files have no end, such as /dev/zero, and some archives nearly none."""
+"""Read a user's file: up to a bound, since some have no end, such as /dev/zero, and as text in UTF-8."""
 
 from __future__ import annotations
 
@@ -30,3 +30,26 @@ def read_bounded(opened: Readable, name: object) -> bytes:
     if len(data) > MOST_BYTES:
         raise PromptError(f"{name} has more than {MOST_BYTES >> 20} MiB, which no context takes; shorten it")
     return data
+
+
+def read_text(opened: Readable, name: object) -> str:
+    """Read all text of a file that a user wrote.
+
+    Args:
+        opened: the file.
+        name: what messages call it.
+
+    Raises:
+        PromptError: it has more than MOST_BYTES.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return decode_text(read_bounded(opened, name))
+
+
+def decode_text(data: bytes) -> str:
+    """Return UTF-8 as text, without the byte order mark that some editors write at the start, most of them on Windows.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return data.decode("utf-8-sig")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from specc.bounded_read import decode_text
 from specc.runtime.errors import PromptError
 
 MOST_BYTES = 1 << 30  # of all files together
@@ -38,7 +39,7 @@ def read_corpus(folder: Path) -> list[str]:
     texts = []
     for file in corpus_files(folder):
         try:
-            texts.append(file.read_bytes().decode())
+            texts.append(decode_text(file.read_bytes()))
         except UnicodeDecodeError:
             continue
         except OSError as e:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specc.bounded_read import read_bounded
+from specc.bounded_read import read_text
 from specc.messages import Conversation, conversation_of
 from specc.runtime.errors import PromptError, check_unicode
 
@@ -137,7 +137,7 @@ def _numbered_lines(file: Path) -> list[tuple[int, str]]:
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            lines = read_bounded(opened, file).decode("utf-8-sig").split("\n")
+            lines = read_text(opened, file).split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read prompts from {file}: {e}; give JSON lines, {FORMS}") from e
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -35,8 +35,8 @@ from specc.cli.generate_processors import (
     logprobs_json,
     logprobs_lines,
     parse_biases,
+    read_grammar,
     read_schema,
-    read_text,
 )
 from specc.cli.generate_suggestions import show_suggestions
 from specc.cli.prompt_source import ChatChoice, PromptForm, read_source, take_form
@@ -190,7 +190,7 @@ def command(
         "logprobs": logprobs,
         "json_schema": read_schema(json_schema),
         "regex": regex,
-        "lark": read_text("--lark", lark),
+        "lark": read_grammar("--lark", lark),
         "stop": stop or (),
         "ignore_eos": ignore_eos,
         "guard": not no_guard,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specc.bounded_read import read_text
 from specc.runtime.errors import PromptError
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def read_schema(value: str | None) -> str | None:
         return value
     if not value.strip():
         raise PromptError("--json-schema is empty; give a file or the text of a JSON schema")
-    return read_text("--json-schema", Path(value))
+    return read_grammar("--json-schema", Path(value))
 
 
-def read_text(name: str, file: Path | None) -> str | None:
+def read_grammar(name: str, file: Path | None) -> str | None:
     """Read a grammar from a file; None without a file.
 
     Args:
@@ -56,12 +57,13 @@ def read_text(name: str, file: Path | None) -> str | None:
         file: the file.
 
     Raises:
-        PromptError: it cannot be read.
+        PromptError: it cannot be read, or has no end.
     """
     if file is None:
         return None
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            return read_text(opened, f"{name} {file}")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
         raise PromptError(f"{name} {file} cannot be read: {reason}; give another file") from e

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specc.bounded_read import read_bounded
+from specc.bounded_read import read_text
 from specc.messages import Conversation, parse_conversation
 from specc.runtime.errors import PromptError, check_unicode
 
@@ -92,14 +93,10 @@ def _read_text(file: Path | None) -> str:
     """
     if file is None and sys.stdin is None:
         raise PromptError("standard input is closed; give the prompt by --prompt or --prompt-file")
-    if file is None:
-        data = read_bounded(sys.stdin.buffer, "standard input")
-    else:
-        with file.open("rb") as opened:
-            data = read_bounded(opened, file)
     name = file or "standard input"
     try:
-        return data.decode("utf-8-sig")
+        with nullcontext(sys.stdin.buffer) if file is None else file.open("rb") as opened:
+            return read_text(opened, name)
     except UnicodeDecodeError as e:
         raise PromptError(f"{name} is not UTF-8 text ({e}); convert it to UTF-8") from e
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from specc.bounded_read import read_bounded
+from specc.bounded_read import read_text
 from specc.exactness.golden import Case
 from specc.runtime.bundle import Bundle
 from specc.runtime.call import Call
@@ -59,7 +59,7 @@ def read(file: Path) -> Text:
     """Read a text file. Raises PromptError."""
     try:
         with file.open("rb") as opened:
-            return Text(file.name, read_bounded(opened, file).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n"))
+            return Text(file.name, read_text(opened, file).replace("\r\n", "\n").replace("\r", "\n"))
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read a text from {file}: {e}; give a text file in UTF-8") from e
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from specc.bounded_read import decode_text
 from specc.recipes.axes import LENGTHS, RULES, rule_axis, topologies
 from specc.recipes.blocks import length_arguments, rule_parameters
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
@@ -93,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
     if len(content) > MOST_BYTES:
         raise RecipeError(f"{path} has more than {MOST_BYTES} bytes; a recipe file has some lines of TOML")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(decode_text(content))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise RecipeError(
             f"{path} is not TOML: {str(e).splitlines()[0]}; write lines such as: base = 'layer-skip'"

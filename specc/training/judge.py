@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from specc.bounded_read import read_bounded
+from specc.bounded_read import read_text
 from specc.runtime.errors import PromptError
 from specc.training.distil import Text
 from specc.training.states import layers_of, tapped
@@ -73,7 +73,7 @@ def read_marked(file: Path, tokenizer: Any) -> list[Marked]:
         return result
     try:
         with file.open("rb") as opened:
-            lines = read_bounded(opened, file).decode("utf-8").splitlines()
+            lines = read_text(opened, file).split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read {file}: {e}; give JSON lines in UTF-8") from e
     for number, line in enumerate(lines, 1):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specc.bounded_read import read_bounded
+from specc.bounded_read import read_text
 from specc.huggingface import quiet
 from specc.messages import Conversation
 from specc.prompts import read_lines
@@ -144,7 +144,7 @@ def _of_file(file: Path, tokenizer: Any, longest: int) -> list[Prompt]:
         return prompts
     try:
         with file.open("rb") as opened:
-            text = read_bounded(opened, file).decode("utf-8")
+            text = read_text(opened, file)
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read text from {file}: {e}; give UTF-8 text or JSON lines (.jsonl)") from e
     with quiet():  # transformers warns of a text that is longer than the model's context

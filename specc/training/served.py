@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from specc.bounded_read import read_bounded
+from specc.bounded_read import read_text
 from specc.prompts import PromptLine, read_lines
 from specc.runtime.errors import PromptError
 from specc.training.distil import Text
@@ -55,7 +55,7 @@ def _lines(file: Path) -> list[str]:
     """Return the lines of a file that are not empty. Raises PromptError if it cannot be read."""
     try:
         with file.open("rb") as opened:
-            rows = read_bounded(opened, file).decode("utf-8").split("\n")
+            rows = read_text(opened, file).split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read {file}: {e}; give the --output of 'specc generate --prompts'") from e
     return [row for row in rows if row.strip()]

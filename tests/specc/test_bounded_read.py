@@ -1,18 +1,40 @@
-"""Files without an end are refused, by whatever reads them: prompts, texts and archives that unpack to too much."""
+"""What a user wrote is read up to a bound, and a byte order mark at its start is no part of it, whatever reads it."""
 
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from specc import bounded_read, prompts
-from specc.bounded_read import read_bounded
+from specc.bounded_read import decode_text, read_bounded
 from specc.exactness import perplexity
 from specc.runtime.errors import PromptError
+
+
+def tokenize(text: str, **options: Any) -> dict[str, Any]:
+    """Return a token for each character, as a tokenizer of transformers would."""
+    return {"input_ids": list(map(ord, text)), "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+
+# Whatever reads a file that a user wrote: the function, the name and the text of the file, and its other arguments.
+READERS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "specc.prompts:read": ("p.jsonl", '{"prompt": "a", "category": "b"}', ()),
+    "specc.prompts:read_lines": ("p.jsonl", '{"turns": ["a"]}', ()),
+    "specc.exactness.perplexity:read": ("t.txt", "a text", ()),
+    "specc.corpus:read_corpus": ("t.txt", "a text", ()),
+    "specc.recipes:method": ("mine.toml", "base = 'layer-skip'", ()),
+    "specc.cli.prompt_source:_read_text": ("p.txt", "a prompt", ()),
+    "specc.cli.generate_processors:read_schema": ("schema.json", "{}", ()),
+    "specc.training.prompts:_of_file": ("t.txt", "a text", (tokenize, 9)),
+    "specc.training.served:_lines": ("answers.jsonl", "{}", ()),
+    "specc.training.judge:read_marked": ("m.jsonl", '{"prompt": "a", "answer": "b"}', (tokenize,)),
+}
 
 
 @pytest.fixture
@@ -42,3 +64,26 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(bound: int, tmp_path: Pa
     assert file.stat().st_size < 5000
     with pytest.raises(PromptError, match="has more than 1 MiB"):
         prompts.read(file)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.torch] * (".training." in name)) for name in READERS]
+)
+def test_a_byte_order_mark_changes_nothing_in_any_file_that_a_user_wrote(name: str, tmp_path: Path) -> None:
+    """Editors on Windows write it. A text that begins with the mark and another one, as control, keeps the second."""
+    module, _, function = name.partition(":")
+    read = getattr(importlib.import_module(module), function)
+    file_name, text, others = READERS[name]
+    file = tmp_path / file_name
+    given: Any = str(file) if name.startswith(("specc.recipes", "specc.cli.generate_processors")) else file
+
+    def comparable(mark: str) -> str:
+        file.write_text(mark + text, encoding="utf-8")
+        result = read(given, *others)
+        return repr(getattr(result, "parameters", result))
+
+    assert comparable("\ufeff") == comparable("")
+
+
+def test_a_mark_that_is_not_at_the_start_stays() -> None:
+    assert decode_text(b"\xef\xbb\xbfa\xef\xbb\xbf") == "a\ufeff"
