@@ -14,16 +14,18 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from specc.recipes import METHODS, Method
-from specc.recipes.axes import LENGTHS, LengthAxis, caches
+from specc.recipes.axes import caches
+from specc.recipes.axis_words import axis_words
 from specc.recipes.systems import SYSTEMS, System
 from specc.runtime.json_schema import json_schema
 from specc.runtime.manifest import SCHEMA, Manifest
-from specc.runtime.method import load_drafter
 
 ROOT = Path(__file__).resolve().parents[1]
+AXES = axis_words(METHODS)
 README_RECIPES = (
     "prompt-lookup",
     "recycled-lookup",
@@ -97,21 +99,19 @@ def section(m: Method) -> str:
     return "\n".join(lines)
 
 
-def lengths() -> str:
-    """Format one row for each length of a draft."""
-    rows = (
-        [f"`{word}`", axis.help, ", ".join(f"`{name}`" for name in axis.parameters or ()), any_drafter(axis)]
-        for word, axis in LENGTHS.items()
-    )
-    return table(("length", "a draft goes on", "parameters", "in a recipe file, for the drafters"), rows)
+def axis(name: str, *titles: str) -> str:
+    """Format one row for each word of an axis.
+
+    Args:
+        name: the axis.
+        titles: of the columns: the word, its meaning, and what goes with it.
+    """
+    return table(titles, ([code([word.name]), word.help, *map(code, word.goes_with.values())] for word in AXES[name]))
 
 
-def any_drafter(axis: LengthAxis) -> str:
-    """Say whether a recipe file may choose a length, and for which drafters."""
-    if axis.parameters is None:
-        return "no"
-    drafters = [m.drafter for m in METHODS.values() if load_drafter(m.drafter).takes_length]
-    return ", ".join(dict.fromkeys(f"`{name}`" for name in drafters))
+def code(words: Iterable[str]) -> str:
+    """Format words as code, with commas."""
+    return ", ".join(f"`{word}`" for word in words)
 
 
 def systems() -> str:
@@ -155,7 +155,13 @@ PARTS = {
     ROOT / "docs" / "recipes.md": {
         "recipe-summary": recipe_summary,
         "systems": systems,
-        "lengths": lengths,
+        "drafters": partial(
+            axis, "drafters", "drafter", "what it is", "topologies", "lengths", "acceptance rules", "recipes"
+        ),
+        "topologies": partial(axis, "topologies", "topology", "what a draft is", "drafters"),
+        "lengths": partial(axis, "lengths", "length", "a draft goes on", "parameters", "drafters"),
+        "rules": partial(axis, "acceptance rules", "acceptance rule", "what it does", "parameters", "drafters"),
+        "schedules": partial(axis, "schedules", "schedule", "what it is", "recipes"),
         "recipe-details": recipe_details,
     },
 }

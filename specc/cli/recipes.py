@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from specc.cli import console
-from specc.cli.arguments import JsonOption, examples
+from specc.cli.arguments import JsonOption, examples, flag
 from specc.runtime.errors import printable
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from specc.recipes import Method
 
-EXAMPLES = examples("specc recipes", "specc recipes show prompt-lookup", "specc recipes --json")
+EXAMPLES = examples("specc recipes", "specc recipes show prompt-lookup", "specc recipes --axes")
 SHOW_EXAMPLES = examples("specc recipes show cascade", "specc recipes show my-recipe.toml --json")
 AUTHORS = re.compile(r"[A-Z][\w-]*(?: et al\.| & [A-Z]\w*)? \d{4}")  # Kim et al. 2023
+AXES = "List the words that a recipe file may choose, and what goes with each, instead of the recipes."
 NAME = "A recipe of the list, or a file FILE.toml with a recipe of your own."
 
 
@@ -44,7 +45,9 @@ app = typer.Typer(
 
 
 @app.callback()
-def list_recipes(context: typer.Context, json: JsonOption = False) -> None:
+def list_recipes(
+    context: typer.Context, axes: Annotated[bool, flag("--axes", AXES)] = False, json: JsonOption = False
+) -> None:
     """List the recipes that can be compiled, or show one of them.
 
     The list is grouped by where the drafts come from. It names the paper, the drafter, the topology, the length of a
@@ -54,7 +57,9 @@ def list_recipes(context: typer.Context, json: JsonOption = False) -> None:
         return
     from specc.recipes import METHODS
 
-    if json:
+    if axes:
+        show_axes(METHODS, json)
+    elif json:
         console.emit([method_json(each) for each in METHODS.values()])
     else:
         console.show(methods_table(METHODS.values()))
@@ -120,6 +125,28 @@ def methods_table(methods: Iterable[Method]) -> RenderableType:
             parts += [console.text(family.value, "bold"), _group_table(group), ""]
     hint = "specc recipes show NAME has the details. specc tune measures which recipe is fastest here."
     return console.stack(*parts, console.text(hint, "dim"))
+
+
+def show_axes(methods: Mapping[str, Method], json: bool) -> None:
+    """Print the words of the axes, with what goes with each, as a table or as JSON."""
+    from specc.recipes.axis_words import axis_words
+
+    axes = axis_words(methods)
+    if json:
+        console.emit(
+            {axis: [{"name": w.name, "help": w.help, **w.goes_with} for w in words] for axis, words in axes.items()}
+        )
+        return
+    parts: list[RenderableType | str] = []
+    for axis, words in axes.items():
+        table = console.table("word", "")
+        for word in words:
+            lines = [word.help, *(f"{kind}: {', '.join(names)}" for kind, names in word.goes_with.items() if names)]
+            table.add_row(word.name, console.text("\n".join(lines)))
+            table.add_section()
+        parts += [console.text(axis, "bold"), table, ""]
+    hint = "A recipe file chooses a drafter or a base, a topology, a length and a rule: docs/recipes.md."
+    console.show(console.stack(*parts, console.text(hint, "dim")))
 
 
 def _group_table(methods: Iterable[Method]) -> Table:

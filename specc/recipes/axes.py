@@ -11,6 +11,9 @@ from specc.recipes.engines import VERIFY, default_engines
 from specc.recipes.entry import Method, Parameter
 from specc.runtime import acceptance
 from specc.runtime.acceptance import Acceptance
+from specc.runtime.errors import RecipeError
+from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter
+from specc.runtime.recipe import Recipe
 
 RULES = tuple(sorted(module.name for module in pkgutil.iter_modules(acceptance.__path__)))
 THRESHOLD = "drafting stops after a token to which the draft gave less probability"
@@ -30,6 +33,16 @@ class LengthAxis:
     parameters: Mapping[str, Parameter] | None = None
 
 
+TOPOLOGIES = {
+    "none": "the pending token alone",
+    "chain": "tokens one after another",
+    "static tree": "a tree whose shape is chosen when the bundle is compiled",
+    "dynamic tree": "a tree that takes a new shape at each step",
+    "comb": "a chain with siblings of its tokens, which have no children",
+    "window": "a chain whose tokens have columns of guesses below them, and chains to verify (lookahead)",
+    "beam": "the likeliest texts of one length, as the tree of their common beginnings",
+    "superposed": "several chains, whose tokens come from one pass over sums of embeddings",
+}
 SCHEDULES = {
     "plain": "nothing is drafted",
     "serial": "a draft, then its verification",
@@ -111,6 +124,65 @@ def caches(method: Method) -> tuple[str, ...]:
     return tuple(dict.fromkeys(e.cache for e in default_engines(method) if e.role != VERIFY))
 
 
+def drafters(methods: Mapping[str, Method]) -> dict[str, list[Method]]:
+    """Return the drafters of some methods, each with the methods that have it."""
+    result: dict[str, list[Method]] = {}
+    for m in methods.values():
+        result.setdefault(m.drafter, []).append(m)
+    return result
+
+
 def topologies(methods: Mapping[str, Method], drafter: str) -> list[str]:
     """Return the topologies that the methods of a drafter have, each once."""
     return list(dict.fromkeys(m.topology for m in methods.values() if m.drafter == drafter))
+
+
+def lengths_for(base: Method) -> list[str]:
+    """Return the lengths that a recipe file may give a method: its own, and all with parameters if it takes any."""
+    if not load_drafter(base.drafter).takes_length:
+        return [base.length]
+    return [word for word, axis in LENGTHS.items() if axis.parameters is not None or word == base.length]
+
+
+def rules_for(base: Method, methods: Mapping[str, Method]) -> list[str]:
+    """Return the acceptance rules that a recipe file may give a method.
+
+    Args:
+        base: the method.
+        methods: the table.
+    """
+
+    def takes(name: str) -> bool:
+        try:
+            check_rule(base, load_acceptance(name), methods)
+        except RecipeError:
+            return False
+        return True
+
+    return [name for name in RULES if takes(name)]
+
+
+def check_rule(base: Method, rule: Acceptance, methods: Mapping[str, Method]) -> None:
+    """Check that a method can have an acceptance rule.
+
+    Args:
+        base: the method.
+        rule: the rule.
+        methods: the table.
+
+    Raises:
+        RecipeError: the rule is for chains and the drafts are trees, or the drafter cannot serve it, or it reads a
+            model or a head that the method lacks.
+    """
+    owners = [m for m in methods.values() if m.acceptance == rule.__name__]
+
+    def needs_more(owner: Method) -> bool:
+        special = {"untuned-model", "head"}.intersection(owner.needs)
+        return not special <= set(base.needs) or owner.head not in ("", base.head)
+
+    if owners and all(map(needs_more, owners)):
+        raise RecipeError(f"acceptance {rule.__name__} reads what {base.name} has not; write base = '{owners[0].name}'")
+    if rule.needs_chain and base.topology not in ("chain", "none"):
+        raise RecipeError(f"acceptance {rule.__name__} is for chains, and the topology is a {base.topology}; use match")
+    recipe = Recipe(name=base.name, drafter=base.drafter, verify=(), acceptance=rule.__name__)
+    RunnableMethod(recipe, load_drafter(base.drafter), rule)

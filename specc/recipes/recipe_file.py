@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from specc.bounded_read import decode_text
-from specc.recipes.axes import LENGTHS, RULES, rule_axis, topologies
+from specc.recipes.axes import LENGTHS, RULES, TOPOLOGIES, check_rule, drafters, lengths_for, rule_axis, topologies
 from specc.recipes.blocks import length_arguments, rule_parameters
+from specc.recipes.engines import default_engines
 from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter, Values
 from specc.recipes.literals import MOST_BITS, check_digits
 from specc.runtime.acceptance import Acceptance, Keeps
-from specc.runtime.errors import RecipeError, nearest, printable
-from specc.runtime.method import RunnableMethod, load_acceptance, load_drafter
-from specc.runtime.recipe import Recipe
+from specc.runtime.errors import RecipeError, TreeError, nearest, printable
+from specc.runtime.method import load_acceptance
 
 SUFFIX = ".toml"
 KEYS = ("name", "title", "base", "drafter", "topology", "length", "acceptance", "parameters")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+LENGTH_PARAMETERS = frozenset(name for axis in LENGTHS.values() for name in axis.parameters or ())
 EVERY = "all"  # `specc bench --recipe all` means every recipe of a bundle
 MOST_BYTES = 1 << 16
 
@@ -76,9 +77,11 @@ def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
         raise RecipeError(f"{path}: {name!r} {reason}; give another name = '…'")
     try:
         point = _point(data, methods)
-        _check_needs(point, [m for m in methods.values() if m.acceptance == point.rule.__name__])
-        return _method(point, name, title)
-    except RecipeError as e:
+        check_rule(point.base, point.rule, methods)
+        own = _method(point, name, title)
+        default_engines(own)  # So that a value out of range is refused by the name of the file.
+        return own
+    except (RecipeError, TreeError) as e:
         raise RecipeError(f"{path}: {e}") from e
 
 
@@ -111,13 +114,11 @@ def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
     policy = LENGTHS[length].parameters
     parameters = dict(base.parameters)
     if length != base.length:
-        words = [word for word, axis in LENGTHS.items() if axis.parameters is not None or word == base.length]
-        if not load_drafter(base.drafter).takes_length:
-            words = [base.length]
+        words = lengths_for(base)
         if policy is None or length not in words:
             raise RecipeError(f"length is {length!r}; drafter {base.drafter} takes {', '.join(words)}")
-        others = {name for axis in LENGTHS.values() for name in axis.parameters or ()}
-        parameters = {name: p for name, p in base.parameters.items() if name not in others} | dict(policy)
+        names = base.parameters.keys() - LENGTH_PARAMETERS
+        parameters = {name: p for name, p in base.parameters.items() if name in names} | dict(policy)
     if rule.__name__ != base.acceptance:
         own = load_acceptance(base.acceptance).ranges
         parameters = {name: p for name, p in parameters.items() if name not in own} | rule_axis(rule)
@@ -129,12 +130,16 @@ def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
 
 
 def _base(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Method:
-    """Return the recipe that a file names, or the first one of the drafter and the topology that it names."""
+    """Return the recipe that a file names as its base, or the one that has the drafter and the topology of the file.
+
+    A drafter that is also the name of a recipe means that recipe.
+
+    Raises:
+        RecipeError: a word is not one of the table, or two words contradict each other, or several recipes have them.
+    """
     if "base" in data:
         base = methods[_word("base", data["base"], methods)]
-        drafters = dict.fromkeys(m.drafter for m in methods.values())
-        forms = dict.fromkeys(m.topology for m in methods.values())
-        for axis, own, words in (("drafter", base.drafter, drafters), ("topology", base.topology, forms)):
+        for axis, own, words in (("drafter", base.drafter, drafters(methods)), ("topology", base.topology, TOPOLOGIES)):
             if _word(axis, data.get(axis, own), words) != own:
                 raise RecipeError(
                     f"{axis} is {data[axis]!r}, and base {base.name} has {own!r}; leave out one of the two"
@@ -142,16 +147,21 @@ def _base(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Method:
         return base
     if "drafter" not in data:
         raise RecipeError("it names no drafter and no base; write one, such as: base = 'layer-skip'")
-    drafter = _word("drafter", data["drafter"], dict.fromkeys(m.drafter for m in methods.values()))
+    drafter = _word("drafter", data["drafter"], drafters(methods))
     shapes = topologies(methods, drafter)
-    topology = _word("topology", data.get("topology", shapes[0]), dict.fromkeys(m.topology for m in methods.values()))
-    if topology not in shapes:
+    topology = data.get("topology")
+    if topology is not None and _word("topology", topology, TOPOLOGIES) not in shapes:
         others = dict.fromkeys(m.drafter for m in methods.values() if m.topology == topology)
         raise RecipeError(
             f"topology is {topology!r}, and drafter {drafter} has {', '.join(shapes)}; "
             f"the drafters of a {topology} are {', '.join(others)}"
         )
-    return next(m for m in methods.values() if (m.drafter, m.topology) == (drafter, topology))
+    choices = [m for m in drafters(methods)[drafter] if topology in (None, m.topology)]
+    named = [m for m in choices if m.name == drafter] or choices
+    if len(named) > 1:
+        names = ", ".join(m.name for m in named)
+        raise RecipeError(f"drafter {drafter} is that of {names}; write base = '{named[0].name}', or another of them")
+    return named[0]
 
 
 def _word(axis: str, word: str, words: Iterable[str]) -> str:
@@ -161,35 +171,9 @@ def _word(axis: str, word: str, words: Iterable[str]) -> str:
     return word
 
 
-def _check_needs(point: Point, owners: Sequence[Method]) -> None:
-    """Refuse a rule that reads a model or a head which the blocks of the base lack.
-
-    Args:
-        point: the base and the rule.
-        owners: the recipes of the table that have this rule.
-
-    Raises:
-        RecipeError: each recipe with this rule needs more than the base.
-    """
-    base = point.base
-
-    def needs_more(owner: Method) -> bool:
-        special = {"untuned-model", "head"}.intersection(owner.needs)
-        return not special <= set(base.needs) or owner.head not in ("", base.head)
-
-    if owners and all(map(needs_more, owners)):
-        raise RecipeError(
-            f"acceptance {point.rule.__name__} reads what {base.name} has not; write base = '{owners[0].name}'"
-        )
-
-
 def _method(point: Point, name: str, title: str) -> Method:
-    """Return a point as a method, whose drafter serves its rule."""
+    """Return a point as a method."""
     base, rule = point.base, point.rule
-    if rule.needs_chain and base.topology not in ("chain", "none"):
-        raise RecipeError(f"acceptance {rule.__name__} is for chains, and the topology is a {base.topology}; use match")
-    recipe = Recipe(name=name, drafter=base.drafter, verify=(), acceptance=rule.__name__)
-    RunnableMethod(recipe, load_drafter(base.drafter), rule)
     lossless = rule.keeps != Keeps.NOTHING and (
         base.lossless or load_acceptance(base.acceptance).keeps == Keeps.NOTHING
     )
@@ -197,7 +181,10 @@ def _method(point: Point, name: str, title: str) -> Method:
         base,
         name=name,
         title=title if lossless or "lossy" in title else f"{title} (lossy)",
-        about=f"It has the blocks of {base.name}, the length {point.length} and the rule {rule.__name__}.",
+        about=(
+            f"It starts from the recipe {base.name}, whose blocks and parameters it has. "
+            f"Its length is {point.length}, and its rule is {rule.__name__}."
+        ),
         departures=(),
         length=point.length,
         acceptance=rule.__name__,
@@ -211,11 +198,15 @@ def _method(point: Point, name: str, title: str) -> Method:
 def _plan(point: Point, values: Values, facts: Facts) -> MethodBlocks:
     """Plan the blocks of the base, and give the drafter its length policy and the rule its parameters."""
     base = point.base
-    blocks = base.plan(base.settle({name: v for name, v in values.items() if name in base.parameters}), facts)
+    has_length, has_rule = point.length != base.length, point.rule.__name__ != base.acceptance  # of its own
+    lengths = LENGTH_PARAMETERS if has_length else frozenset()
+    # A parameter of the new rule may have the name of one of the old rule, and another range.
+    others = lengths | set(load_acceptance(base.acceptance).ranges if has_rule else ())
+    names = base.parameters.keys() - others
+    blocks = base.plan(base.settle({name: v for name, v in values.items() if name in names}), facts)
     arguments, rule = dict(blocks.arguments), blocks.rule
-    if point.length != base.length:
-        others = {name for axis in LENGTHS.values() for name in axis.parameters or ()}
-        arguments = {name: v for name, v in arguments.items() if name not in others} | length_arguments(values)
-    if point.rule.__name__ != base.acceptance:
+    if has_length:
+        arguments = {name: v for name, v in arguments.items() if name not in lengths} | length_arguments(values)
+    if has_rule:
         rule = rule_parameters(point.rule.__name__, values)
     return replace(blocks, arguments=arguments, rule=rule)

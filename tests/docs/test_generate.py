@@ -13,7 +13,8 @@ from scripts import load_script
 
 from specc import recipes
 from specc.recipes import METHODS, Facts
-from specc.recipes.axes import LENGTHS
+from specc.recipes.axes import RULES
+from specc.recipes.axis_words import axis_words
 from specc.recipes.systems import SYSTEMS
 
 SCRIPT = ROOT / "docs" / "generate.py"
@@ -74,11 +75,20 @@ def test_every_method_has_a_row_and_a_section_with_its_parameters(generate: Modu
         assert all(f"| `{p}` |" in section for p in method.parameters)
 
 
-def test_every_length_has_a_row_that_says_who_has_it(generate: ModuleType) -> None:
-    rows = generate.lengths().splitlines()[2:]
-    assert [row.split("|")[1].strip(" `") for row in rows] == list(LENGTHS)
-    for row, axis in zip(rows, LENGTHS.values(), strict=True):
-        assert ("| no |" in row) == (axis.parameters is None) != ("`layer-skip`" in row)
+def test_every_word_of_every_axis_has_a_row_that_says_what_it_goes_with(generate: ModuleType) -> None:
+    page = read(ROOT / "docs" / "recipes.md")
+    for axis, words in axis_words(METHODS).items():
+        part = page.partition(f"<!-- generated: {axis.split()[-1]} -->")[2].partition("<!-- end")[0]
+        rows = [[cell.strip() for cell in row.split(" | ")] for row in part.splitlines()[3:]]
+        assert [row[0].strip("| `") for row in rows] == [word.name for word in words]
+        for row, word in zip(rows, words, strict=True):
+            assert row[1].strip(" |") == word.help
+            assert all(f"`{name}`" in "".join(row[2:]) for names in word.goes_with.values() for name in names)
+
+
+def test_every_acceptance_rule_stands_in_the_table_for_readers(generate: ModuleType) -> None:
+    part = read(ROOT / "docs" / "recipes.md").partition("## Acceptance rules")[2].partition("\n## ")[0]
+    assert set(RULES) == {row.split("`")[1] for row in part.splitlines() if row.startswith("| `")}
 
 
 @pytest.mark.parametrize("block", blocks(read(ROOT / "docs" / "recipes.md"), "toml"), ids=lambda block: block.title)

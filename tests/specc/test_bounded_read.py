@@ -75,11 +75,11 @@ def test_a_byte_order_mark_changes_nothing_in_any_file_that_a_user_wrote(name: s
     read = getattr(importlib.import_module(module), function)
     file_name, text, others = READERS[name]
     file = tmp_path / file_name
-    given: Any = str(file) if name.startswith(("specc.recipes", "specc.cli.generate_processors")) else file
+    argument: Any = str(file) if name.startswith(("specc.recipes", "specc.cli.generate_processors")) else file
 
     def comparable(mark: str) -> str:
         file.write_text(mark + text, encoding="utf-8")
-        result = read(given, *others)
+        result = read(argument, *others)
         return repr(getattr(result, "parameters", result))
 
     assert comparable("\ufeff") == comparable("")

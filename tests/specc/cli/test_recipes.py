@@ -50,8 +50,25 @@ def test_a_recipe_file_is_shown_as_a_recipe(tmp_path: Path) -> None:
     file.write_text("base = 'layer-skip'\nlength = 'cumulative'\n", encoding="utf-8")
     report = specc("recipes", "show", file, "--json").json
     assert (report["name"], report["length"], report["lossless"]) == ("mine", "cumulative", True)
+    file.write_text("drafter = 'layer-skip'\n", encoding="utf-8")
+    assert "It starts from the recipe layer-skip," in " ".join(specc("recipes", "show", file).out.split())
     file.write_text("base = 'layer-skip'\nlength = 'culumative'\n", encoding="utf-8")
     assert refused("recipes", "show", file) == f"{file}: length is 'culumative'; did you mean 'cumulative'?"
+    file.write_text("base = 'bild'\n[parameters]\nfallback_threshold = 1.5\n", encoding="utf-8")
+    assert refused("recipes", "show", file) == f"{file}: fallback_threshold is 1.5; give a number from 0 to 1"
+
+
+def test_the_words_of_the_axes_are_listed_with_what_goes_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    report, result = specc("recipes", "--axes", "--json").json, specc("recipes", "--axes")
+    fits(result.out, 80)
+    assert list(report) == ["drafters", "topologies", "lengths", "acceptance rules", "schedules"]
+    for axis, words in report.items():
+        assert re.search(rf"^{axis}$", result.out, re.M)
+        for word in words:
+            assert re.search(rf"^{word['name']} ", result.out, re.M)
+    assert {"name", "help", "topologies", "lengths", "rules", "recipes"} == report["drafters"][0].keys()
+    assert specc("recipes", "--json").json != report
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from specc.recipes import METHODS, Method
-from specc.recipes.axes import CACHES, LENGTHS, RULES, SCHEDULES, caches, rule_axis, topologies
+from specc.recipes import METHODS, Method, method
+from specc.recipes.axes import (
+    CACHES,
+    LENGTHS,
+    RULES,
+    SCHEDULES,
+    TOPOLOGIES,
+    caches,
+    drafters,
+    lengths_for,
+    rule_axis,
+    rules_for,
+    topologies,
+)
 from specc.recipes.blocks import LENGTH_ARGUMENTS
 from specc.recipes.entry import Family
+from specc.runtime.errors import RecipeError
 from specc.runtime.lengths import LengthPolicy
 from specc.runtime.method import load_acceptance
 
@@ -15,6 +30,7 @@ from specc.runtime.method import load_acceptance
 @pytest.mark.parametrize("m", METHODS.values(), ids=METHODS)
 def test_the_words_of_a_method_are_on_the_axes(m: Method) -> None:
     assert m.length in LENGTHS and m.acceptance in RULES and m.topology in topologies(METHODS, m.drafter)
+    assert m.length in lengths_for(m) and m.acceptance in rules_for(m, METHODS)
     axis = LENGTHS[m.length].parameters
     if axis and m.length not in ("confidence", "heuristic", "bass"):
         assert axis.keys() <= m.parameters.keys()
@@ -34,8 +50,36 @@ def test_the_caches_of_a_draft_follow_from_its_engines() -> None:
     assert caches(METHODS["fs-gen-proxy"]) == ("assistant", "untuned")
 
 
-def test_every_word_of_the_schedules_is_one_of_a_method() -> None:
+def test_every_word_of_the_schedules_and_of_the_topologies_is_one_of_a_method() -> None:
     assert {m.schedule for m in METHODS.values()} == SCHEDULES.keys()
+    assert {m.topology for m in METHODS.values()} == TOPOLOGIES.keys()
+    assert {m.name for group in drafters(METHODS).values() for m in group} == METHODS.keys()
+
+
+@pytest.mark.parametrize("m", METHODS.values(), ids=METHODS)
+def test_a_recipe_file_may_give_a_method_the_lengths_and_rules_that_it_takes_and_no_others(
+    m: Method, tmp_path: Path
+) -> None:
+    for axis, words, those in (
+        ("length", LENGTHS, lengths_for(m)),
+        ("acceptance", RULES, rules_for(m, METHODS)),
+    ):
+        for word in words:
+            file = tmp_path / "mine.toml"
+            file.write_text(f"base = '{m.name}'\n{axis} = '{word}'\n", encoding="utf-8")
+            if word in those:
+                assert getattr(method(str(file)), axis) == word
+            else:
+                with pytest.raises(RecipeError, match=axis):
+                    method(str(file))
+
+
+def test_a_rule_that_cannot_serve_a_drafter_is_not_among_its_rules() -> None:
+    """Lookup cannot sample, trees are no chains, and only one recipe has a head that judges."""
+    assert "speculative" not in rules_for(METHODS["prompt-lookup"], METHODS)
+    assert "speculative" not in rules_for(METHODS["dynamic-tree"], METHODS)
+    assert "judge" not in rules_for(METHODS["draft-model"], METHODS)
+    assert {"speculative", "judge"} <= set(rules_for(METHODS["judge-decoding"], METHODS))
 
 
 @pytest.mark.parametrize("word", LENGTHS)

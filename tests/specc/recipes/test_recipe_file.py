@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from specc.recipes import METHODS, Facts, Method, method
-from specc.recipes.axes import LENGTHS, RULES
+from specc.recipes.axes import LENGTHS, RULES, drafters, topologies
 from specc.recipes.engines import default_engines
 from specc.runtime.errors import RecipeError
 
@@ -55,10 +55,40 @@ def test_a_length_and_a_rule_bring_their_parameters(tmp_path: Path) -> None:
     assert plan(own, rejection_threshold=0.1).arguments["rejection_threshold"] == 0.1
 
 
+def test_a_drafter_without_a_base_means_one_recipe_or_the_file_is_refused_with_those_that_have_it(
+    tmp_path: Path,
+) -> None:
+    """It means the recipe of its own name, else the only one that has it. It never means the first of several."""
+    several = []
+    for drafter, methods in drafters(METHODS).items():
+        for topology in ("", *topologies(METHODS, drafter)):
+            choices = [m.name for m in methods if topology in ("", m.topology)]
+            text = f"drafter = '{drafter}'" + (f"\ntopology = '{topology}'" if topology else "")
+            if drafter in choices or len(choices) == 1:
+                base = METHODS[drafter if drafter in choices else choices[0]]
+                own = method(write(tmp_path, text))
+                assert own.parameters == base.parameters and f"starts from the recipe {base.name}," in own.about
+            else:
+                several.append(drafter)
+                with pytest.raises(RecipeError) as e:
+                    method(write(tmp_path, text))
+                message = f"drafter {drafter} is that of {', '.join(choices)}; write base = '{choices[0]}', or another"
+                assert message in str(e.value)
+    assert {"static-tree", "eagle-tree"} <= set(several) and "layer-skip" not in several
+
+
 def test_a_base_whose_target_is_not_the_model_s_own_stays_lossy_by_any_rule(tmp_path: Path) -> None:
     for rule, lossless in (("match", False), ("speculative", False)):
         assert method(write(tmp_path, f"base = 'quantspec-int8'\nacceptance = '{rule}'")).lossless == lossless
     assert method(write(tmp_path, "base = 'specdec'\nacceptance = 'match'")).lossless
+
+
+def test_a_rule_s_parameter_is_its_own_also_where_the_rule_of_the_base_has_one_of_that_name(tmp_path: Path) -> None:
+    """`beta` is 1 to 1024 in top_beta, and 0 to 10 in contrastive."""
+    own = method(write(tmp_path, "base = 'specdec'\nacceptance = 'contrastive'\n[parameters]\nbeta = 0.25"))
+    assert plan(own).rule == {"alpha": 0.1, "beta": 0.25}
+    with pytest.raises(RecipeError, match="beta of acceptance contrastive is 11; give 0 to 10"):
+        method(write(tmp_path, "base = 'specdec'\nacceptance = 'contrastive'\n[parameters]\nbeta = 11"))
 
 
 @pytest.mark.parametrize("length", [word for word, axis in LENGTHS.items() if axis.parameters is not None])
@@ -166,10 +196,23 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         method(write(tmp_path, "#" * (1 << 16) + "\n"))
 
 
-def test_a_value_out_of_range_is_refused_when_it_is_planned(tmp_path: Path) -> None:
-    own = method(write(tmp_path, "base = 'bild'\n[parameters]\nfallback_threshold = 1.5"))
-    with pytest.raises(RecipeError, match=r"fallback_threshold is 1\.5; give a number from 0 to 1"):
-        plan(own)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_value_out_of_range_is_refused_with_the_file_the_parameter_and_the_value(name: str, tmp_path: Path) -> None:
+    for parameter in METHODS[name].parameters:
+        for value in ("-1.5", "'oops'"):
+            file = write(tmp_path, f"base = '{name}'\n[parameters]\n{parameter} = {value}")
+            with pytest.raises(RecipeError) as e:
+                method(file)
+            line, remedy = str(e.value).split(";", 1)
+            assert line.startswith(f"{file}: ") and parameter in line and value.strip("'") in line and remedy
+
+
+def test_the_line_about_a_value_out_of_range_ends_with_the_range(tmp_path: Path) -> None:
+    file = write(tmp_path, "base = 'bild'\n[parameters]\nfallback_threshold = 1.5")
+    with pytest.raises(RecipeError, match=rf"^{file}: fallback_threshold is 1\.5; give a number from 0 to 1$"):
+        method(file)
+    own = method(write(tmp_path, "base = 'bild'\n[parameters]\nfallback_threshold = 0.5"))
+    assert plan(own).arguments["fallback_threshold"] == 0.5
 
 
 def test_the_title_of_a_lossy_recipe_says_so(tmp_path: Path) -> None:
@@ -190,6 +233,5 @@ def test_every_lossy_recipe_of_the_table_says_so_in_its_title() -> None:
 def test_layers_that_only_a_large_model_has_are_shown_and_the_range_is_that_of_any_model(tmp_path: Path) -> None:
     own = method(write(tmp_path, "base = 'layer-skip'\n[parameters]\nskip_layers = [40]"))
     assert [engine.role for engine in default_engines(own)][-1] == "draft"
-    own = method(write(tmp_path, "base = 'layer-skip'\n[parameters]\nskip_layers = [5000]"))
     with pytest.raises(RecipeError, match=r"skip_layers has 5000; give numbers of layers from 0 to 4095"):
-        default_engines(own)
+        method(write(tmp_path, "base = 'layer-skip'\n[parameters]\nskip_layers = [5000]"))
