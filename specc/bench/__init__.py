@@ -19,7 +19,7 @@ from specc.bench.summary import Comparison, Row, compare, mode_name, rows
 from specc.bench.synthetic_acceptance import synthetic, without_doubt
 from specc.bench.systems import BASELINE, SpeccSystem, System
 from specc.bench.tasks import Tasks, read_tasks
-from specc.bench.variants import with_variants
+from specc.bench.variants import check_parameters, with_variants
 from specc.exactness import golden
 from specc.machine import Machine
 from specc.runtime.block import GuessTree
@@ -201,6 +201,8 @@ def bench(options: Options) -> Report:
     recipes = _recipes(bundle, options.recipes)
     manifest, variants = with_variants(bundle.manifest, options.vary)
     bundle = replace(bundle, manifest=manifest)
+    for name in variants:  # A value out of range is refused before an engine is loaded.
+        check_parameters(bundle, bundle.recipe(name))
     own = SpeccSystem(
         bundle,
         [*recipes, *variants],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from specc.recipes.literals import read_literal, shorten
+from specc.runtime.block import Block
+from specc.runtime.bundle import Bundle
+from specc.runtime.engine import Engine
 from specc.runtime.errors import RecipeError, nearest
 from specc.runtime.manifest import Manifest
-from specc.runtime.method import load_acceptance
+from specc.runtime.method import load_acceptance, load_method
 from specc.runtime.recipe import Recipe
 
+COUNTS = ("num_speculative_tokens", "prompt_lookup_num_tokens")  # of the drafted tokens, at most
 FORM = "RECIPE.PARAMETER=VALUE,VALUE"
 
 
@@ -30,6 +34,46 @@ def with_variants(manifest: Manifest, settings: Sequence[str]) -> tuple[Manifest
     """
     variants = [recipe for setting in settings for recipe in _variants(manifest, setting)]
     return replace(manifest, recipes=(*manifest.recipes, *variants)), [recipe.name for recipe in variants]
+
+
+@dataclass(frozen=True)
+class UnloadedEngine:
+    """What the constructor of a drafter reads of an engine: its block. It cannot run.
+
+    Attributes:
+        name: the engine's name in the manifest.
+        block: what it would run.
+    """
+
+    name: str
+    block: Block
+
+    @property
+    def slots(self) -> int:
+        """How many slots the block runs, N."""
+        return self.block.slots
+
+
+def check_parameters(bundle: Bundle, recipe: Recipe) -> None:
+    """Check the parameters of a recipe's drafter and of its rule, without its engines.
+
+    Args:
+        bundle: the bundle that has the recipe's engines and files.
+        recipe: the recipe.
+
+    Raises:
+        RecipeError: a value is out of range, or drafts would be longer than the widest engine that verifies them.
+    """
+    specs = {role: bundle.engine(name) for role, name in recipe.engines.items()}
+    engines = {role: UnloadedEngine(spec.name, spec.block) for role, spec in specs.items()}
+    load_method(recipe).make_drafter(cast(Mapping[str, Engine], engines), bundle.file)
+    most = max(bundle.engine(name).block.slots for name in recipe.verify) - 1
+    for name in COUNTS:
+        if recipe.parameters.get(name, 0) > most:
+            raise RecipeError(
+                f"recipe {recipe.name}: {name} is {recipe.parameters[name]}, and the engines of the bundle verify "
+                f"{most} drafted tokens; give {most} at most, or compile again with a larger {name}"
+            )
 
 
 def _variants(manifest: Manifest, setting: str) -> list[Recipe]:

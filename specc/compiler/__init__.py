@@ -46,6 +46,7 @@ from specc.huggingface.gguf import read_once
 from specc.huggingface.gguf_blocks import BlockIndex
 from specc.huggingface.recursive import loops_of
 from specc.recipes import Facts, Method
+from specc.recipes.choice import values_of
 from specc.runtime.block import MOST_LANES
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
@@ -92,7 +93,7 @@ def _compile(options: Options) -> Bundle:
     extent = Extent(
         golden_tokens=len(prompts) * options.golden_tokens,
         recipes=len(methods),
-        searches=any(m.search for m in methods),
+        searches=any(m.searches(values_of(m, options.parameters)) for m in methods),
         quantises=options.dtype in BITS or options.draft_dtype in BITS,
         assistant=options.assistant_model is not None,
         tunes=options.tune,
@@ -135,8 +136,6 @@ def _write_bundle(
     described = {"target": (model, spec)}
     described |= {name: (each, describe(each, options.small_models[name])) for name, each in small.items()}
     target_heads = fit_all_heads(heads, described)
-    parameters = sum(p.numel() for p in model.parameters())
-    stages.weigh(expected_seconds(replace(extent, parameters=parameters, widens=bool(rounding(model)))))
     facts = Facts(
         spec.layers,
         spec.vocab_size,
@@ -149,6 +148,13 @@ def _write_bundle(
     plans = plan_recipes(methods, facts, options)  # early, so that a value out of range is refused at once
     options = with_checkpoint_dtype(options, model, [block for each in plans for block in each.blocks.all])
     check_plans(plans, options)
+    extent_of_model = replace(
+        extent,
+        parameters=sum(p.numel() for p in model.parameters()),
+        widens=bool(rounding(model)),
+        quantises=options.dtype in BITS or any(block.weights in BITS for each in plans for block in each.blocks.all),
+    )
+    stages.weigh(expected_seconds(extent_of_model))
     if options.corpus and reads_corpus(plans):
         stages.begin("load", "index the corpus")
         encode = partial(tokenizer.encode, add_special_tokens=False, verbose=False)
@@ -176,7 +182,7 @@ def _write_bundle(
     names = name_blocks(plans, options.lanes, facts.reading_heads)
     requests = engine_requests(names, options, facts.reading_heads)
     blocks = [request.block for request in requests]
-    if extent.quantises:
+    if any(block.weights in BITS for block in blocks):
         stages.begin("quantise", "quantise the weights")
     stored = {str(options.dtype): KeepBlocks(BlockIndex(gguf_parts))} if gguf_parts else {}
     graphs = quantize_graphs(graphs, blocks, stages.advance, stored)

@@ -29,7 +29,7 @@ COPY_RATE = 0.95  # share of tokens in which a 4-bit copy agrees with the target
 def skip_some(
     graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], advance: Advance = lambda done, count: None
 ) -> dict[str, Any]:
-    """Choose the sublayers that a draft skips, one at least, unless the user named some.
+    """Choose the sublayers that a draft skips, one at least.
 
     Sublayers are ranked by how little they turn the residual stream. The first of the ranking are skipped, as many as
     make chain drafting fastest. The first and the last layer stay if there are others, as in SWIFT (Xia et al. 2025,
@@ -42,7 +42,7 @@ def skip_some(
         advance: called with the candidates that were run, and with their number.
 
     Returns:
-        Values for the parameters skip_attention and skip_mlp; none if the user named layers.
+        Values for the parameters skip_attention and skip_mlp.
     """
     return _search(graph, tokens, values, SHARES, advance)
 
@@ -64,13 +64,9 @@ def skip_sets(
     one.
 
     Returns:
-        A value for the parameter skip_sets; none if the user named layers or sets.
+        A value for the parameter skip_sets.
     """
-    if values["skip_sets"] is not None:
-        return {}
     first = skip_some(graph, tokens, values, advance)
-    if not first:
-        return {}
     size, count = sum(map(len, first.values())), values["candidates"]
     length = max(1, len(tokens) // max(1, count - 1))
     parts = [tokens[start : start + length] for start in range(0, len(tokens), length)][: count - 1]
@@ -84,8 +80,6 @@ def skip_sets(
 def _search(
     graph: GraphModule, tokens: Sequence[int], values: Mapping[str, Any], shares: Sequence[float], advance: Advance
 ) -> dict[str, Any]:
-    if any(values[name] is not None for name in ("skip_layers", "skip_attention", "skip_mlp")):
-        return {}
     ranked, rates = _ranked(graph, tuple(tokens), advance)
     count: int = values["num_speculative_tokens"]
 

@@ -174,7 +174,7 @@ def search_layers(
     tokens: Sequence[int],
     stages: Stages,
 ) -> list[RecipePlan]:
-    """Plan those recipes again whose method searches for layers to skip.
+    """Plan those recipes again whose method searches for layers to skip, if the user names none.
 
     Args:
         plans: all recipes.
@@ -189,11 +189,12 @@ def search_layers(
     """
     searched = []
     for recipe in plans:
-        if recipe.method.search is None:
+        search = recipe.method.search
+        if search is None or not recipe.method.searches(recipe.values):
             searched.append(recipe)
             continue
         stages.begin("search", f"search the layers that {recipe.method.name} skips")
-        layers = SEARCHES[recipe.method.search](graph, tokens, recipe.values, stages.advance)
+        layers = SEARCHES[search](graph, tokens, recipe.values, stages.advance)
         searched.append(_plan(recipe.method, {**recipe.values, **layers}, facts, options.draft_dtype))
     return searched
 

@@ -11,6 +11,7 @@ from specc.runtime.block import Block, Layers
 from specc.runtime.errors import RecipeError, nearest
 
 Values = Mapping[str, Any]  # a value of each parameter, by name
+NAMED_LAYERS = ("skip_layers", "skip_attention", "skip_mlp", "skip_sets")  # parameters that name layers to skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,3 +182,7 @@ class Method:
             if name not in self.parameters:
                 raise RecipeError(f"recipe {self.name} has no parameter {name!r}; {nearest(name, self.parameters)}")
         return {name: values.get(name, p.default) for name, p in self.parameters.items()}
+
+    def searches(self, values: Mapping[str, Any]) -> bool:
+        """Tell whether the compiler searches for layers: the method asks for it, and the values name none."""
+        return self.search is not None and all(values.get(name) is None for name in NAMED_LAYERS)

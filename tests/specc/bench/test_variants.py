@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from doubles.toy_bundle import write_bundle
+from toys import VOCABULARY, corpus
 
-from specc.bench.variants import with_variants
-from specc.runtime.bundle import open_bundle
+from specc.bench.variants import UnloadedEngine, check_parameters, with_variants
+from specc.recipes import METHODS
+from specc.recipes.engines import USUAL, any_facts, plan_for_any
+from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.errors import RecipeError
 from specc.runtime.manifest import Manifest
+from specc.runtime.method import load_acceptance, load_drafter
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
+def toys(tmp_path: Path) -> Bundle:
     write_bundle(tmp_path / "all.specc")
-    return open_bundle(tmp_path / "all.specc").manifest
+    return open_bundle(tmp_path / "all.specc")
+
+
+@pytest.fixture
+def manifest(toys: Bundle) -> Manifest:
+    return toys.manifest
 
 
 def test_each_value_is_a_recipe_of_its_own(manifest: Manifest) -> None:
@@ -43,3 +55,47 @@ def test_each_value_is_a_recipe_of_its_own(manifest: Manifest) -> None:
 def test_what_cannot_be_varied_is_one_line(setting: str, message: str, manifest: Manifest) -> None:
     with pytest.raises(RecipeError, match=message):
         with_variants(manifest, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "jacobi.num_speculative_tokens=2,-1",
+            "recipe jacobi num_speculative_tokens=-1: num_speculative_tokens is -1; ",
+        ),
+        ("rapid.eta=-1", "eta of acceptance enriched is -1; give 0 to 100"),
+        (
+            "layer-skip.assistant_confidence_threshold=7",
+            "assistant_confidence_threshold is 7; give a number from 0 to 1",
+        ),
+        (
+            "jacobi.num_speculative_tokens=50",
+            "num_speculative_tokens is 50, and the engines of the bundle verify 5 drafted tokens; give 5 at most, or ",
+        ),
+    ],
+)
+def test_a_value_out_of_range_is_refused_without_an_engine(setting: str, message: str, toys: Bundle) -> None:
+    changed, names = with_variants(toys.manifest, [setting])
+    bundle = replace(toys, manifest=changed)
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        for name in names:
+            check_parameters(bundle, bundle.recipe(name))
+
+
+def test_the_parameters_of_every_recipe_of_a_bundle_are_in_range(toys: Bundle) -> None:
+    assert len(toys.manifest.recipes) > 20
+    for recipe in toys.manifest.recipes:
+        check_parameters(toys, recipe)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_drafter_can_be_made_over_engines_that_are_not_loaded(name: str, tmp_path: Path) -> None:
+    """Else the check would refuse values that are right."""
+    m = METHODS[name]
+    blocks = plan_for_any(partial(m.plan, m.settle({})), [USUAL, *any_facts(m)])
+    engines = {role: UnloadedEngine(role, block) for role, block in blocks.engines.items()}
+    drafter, rule = load_drafter(m.drafter), load_acceptance(m.acceptance)
+    files = dict.fromkeys(set(drafter.files) & blocks.arguments.keys(), corpus(VOCABULARY))
+    options = {"sample": True} if rule.needs_draft_probs else {}
+    assert drafter(**engines, **{**blocks.arguments, **files}, **options)  # type: ignore[arg-type]

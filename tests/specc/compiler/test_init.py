@@ -114,13 +114,15 @@ def test_the_shared_bundle_stores_nothing_else_either(bundle: Path) -> None:
     assert unread(open_bundle(bundle)) == []
 
 
-def test_all_stages_are_reported_and_the_total_stays(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["plain", "layer-skip"])
+def test_the_stages_that_have_work_are_reported_and_the_total_stays(recipe: str, model: Path, tmp_path: Path) -> None:
+    """Plain decoding has no draft, so that no layers are searched and no weights quantised."""
     reports: list[tuple[str, int, int]] = []
     compile_bundle(
         Options(
             model=str(model),
             output=tmp_path / "m.specc",
-            recipes=("plain",),
+            recipes=(recipe,),
             golden_tokens=2,
             stage=lambda *report: reports.append(report),
         )
@@ -130,13 +132,16 @@ def test_all_stages_are_reported_and_the_total_stays(model: Path, tmp_path: Path
         f"load {model}",
         "decode the golden prompts in transformers",
         f"capture {model}",
-        "quantise the weights",
+        *([f"search the layers that {recipe} skips", "quantise the weights"] if recipe == "layer-skip" else []),
         "write the weights",
         "build the engines",
         "measure the recipes",
     ]
     details = [title.partition(DETAIL)[2] for title, _, _ in reports]
-    assert {"prefill, 1 of 2", "decode and 10 more widths, 2 of 2", "the fastest in turns, 28 of 30"} <= set(details)
+    if recipe == "plain":
+        assert {"prefill, 1 of 2", "decode and 10 more widths, 2 of 2", "the fastest in turns, 28 of 30"} <= set(
+            details
+        )
     assert {total for _, _, total in reports} == {TOTAL}
     done = [done for _, done, _ in reports]
     assert done == sorted(done) and done[-1] == TOTAL

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from graphs import prepared, tokens
 
@@ -29,12 +27,6 @@ def test_a_model_of_two_layers_has_nothing_else_to_skip() -> None:
     passes.run([ExitAfter(2)], graph)
     matches = skip_some(graph, TOKENS, {**UNNAMED, "num_speculative_tokens": 3})
     assert sum(map(len, matches.values())) in (1, 2) and {i for skipped in matches.values() for i in skipped} <= {0, 1}
-
-
-@pytest.mark.parametrize("named", UNNAMED)
-def test_layers_that_the_user_names_are_not_searched_for(named: str) -> None:
-    parameters: dict[str, Any] = {**UNNAMED, "num_speculative_tokens": 3, named: (1,)}
-    assert skip_some(prepared("llama"), TOKENS, parameters) == {}
 
 
 @pytest.mark.parametrize(
@@ -65,9 +57,3 @@ def test_sets_are_distinct_of_one_size_and_begin_with_the_one_of_the_whole_text(
     assert sets[0] == [first["skip_attention"], first["skip_mlp"]]
     assert 1 <= len(sets) <= 3 and len({sum(map(len, pair)) for pair in sets}) == 1
     assert all(sets.count(pair) == 1 for pair in sets)
-
-
-@pytest.mark.parametrize("named", [{"skip_sets": [[[1], [1]]]}, {"skip_layers": (1,)}])
-def test_sets_that_the_user_names_are_not_searched_for(named: dict[str, Any]) -> None:
-    values = {**UNNAMED, "num_speculative_tokens": 3, "skip_sets": None, "candidates": 3, **named}
-    assert skip_sets(prepared("llama"), TOKENS, values) == {}

@@ -201,6 +201,19 @@ def test_a_search_plans_again_what_was_left_open(monkeypatch: pytest.MonkeyPatch
     assert titles == [title, f"{title} · 1 of 2"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "parameter", "value"), [("layer-skip", "skip_layers", [1]), ("swift", "skip_sets", [[[1], [1]]])]
+)
+def test_layers_that_the_user_names_are_not_searched_for_and_no_stage_says_so(
+    recipe: str, parameter: str, value: Any
+) -> None:
+    choice = options(recipes=(recipe,), parameters={recipe: {parameter: value}})
+    before = plan_recipes(choose_methods(choice), FACTS, choice)
+    titles: list[str] = []
+    stages = Stages(lambda title, done, total: titles.append(title), {"search": 1.0})
+    assert search_layers(before, FACTS, choice, prepared("llama"), [1, 2], stages) == before and titles == []
+
+
 def warned(*recipes: str, **changes: Any) -> list[str]:
     """Return what a compile says before a model is loaded."""
     choice = options(recipes=recipes, **changes)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from specc.recipes.entry import Facts, Method, MethodBlocks, Parameter
+from specc.recipes import METHODS
+from specc.recipes.entry import NAMED_LAYERS, Facts, Method, MethodBlocks, Parameter
 from specc.runtime.errors import RecipeError
 
 
@@ -39,3 +40,13 @@ def test_an_entry_is_written_with_keywords() -> None:
     arguments: Any = ("name", "title", "paper", "plain", "none", no_blocks)
     with pytest.raises(TypeError, match="positional"):
         Method(*arguments)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("m", [m for m in METHODS.values() if m.search], ids=lambda m: m.name)
+def test_layers_are_searched_for_unless_the_user_names_some_by_any_parameter(m: Method) -> None:
+    """Each parameter of a method with a search that names layers is one of those names; without a search none is."""
+    assert m.searches(m.settle({}))
+    names = [name for name in m.parameters if name.startswith("skip_")]
+    assert names and set(names) <= set(NAMED_LAYERS)
+    assert not any(m.searches(m.settle({name: [1]})) for name in names)
+    assert not ENTRY.searches(ENTRY.settle({}))
