@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from specc.bounded_read import decode_text
@@ -36,14 +37,26 @@ def read_corpus(folder: Path) -> list[str]:
     Raises:
         PromptError: there is no text.
     """
-    texts = []
+    check_corpus(folder)
+    return list(_texts(folder))
+
+
+def check_corpus(folder: Path) -> None:
+    """Check that a corpus has some text. No file is read behind the first one that has any.
+
+    Raises:
+        PromptError: there is no text.
+    """
+    if not any(text.strip() for text in _texts(folder)):
+        raise PromptError(f"the corpus {folder} has no text in UTF-8; give a folder of text files")
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    """Yield the text of each file in UTF-8. Raises PromptError for a file that cannot be read."""
     for file in corpus_files(folder):
         try:
-            texts.append(decode_text(file.read_bytes()))
+            yield decode_text(file.read_bytes())
         except UnicodeDecodeError:
             continue
         except OSError as e:
             raise PromptError(f"cannot read {file}: {e.strerror}; give a folder of files that can be read") from e
-    if not any(text.strip() for text in texts):
-        raise PromptError(f"the corpus {folder} has no text in UTF-8; give a folder of text files")
-    return texts

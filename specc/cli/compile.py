@@ -145,7 +145,7 @@ def command(
     measures the recipes on them. The fastest lossless recipe becomes the default of the bundle.
     """
     from specc.cli import values
-    from specc.corpus import corpus_files
+    from specc.corpus import check_corpus
     from specc.recipes import method
     from specc.recipes.choice import available, check_ranges, choose
 
@@ -162,7 +162,7 @@ def command(
     has = available(assistant_model=assistant_model, untuned_model=untuned_model, corpus=corpus)
     check_ranges(choose(recipes, parameters, has, None if head else ()), parameters)
     if corpus:
-        corpus_files(corpus)
+        check_corpus(corpus)
     with console.loading("torch"):
         from specc.backends import Options as BuildOptions
         from specc.compiler import Options, compile_bundle

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from specc.cli import console
 from specc.cli.arguments import JsonOption, examples, flag
-from specc.runtime.errors import printable
+from specc.runtime.errors import RecipeError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,6 +53,8 @@ def list_recipes(
     The list is grouped by where the drafts come from. It names the paper, the drafter, the topology, the length of a
     draft, the acceptance rule, what a recipe needs, and its engines.
     """
+    if context.invoked_subcommand and axes:
+        raise RecipeError("--axes lists the words of all axes; leave it out, or leave out the recipe")
     if context.invoked_subcommand:
         return
     from specc.recipes import METHODS
@@ -66,14 +68,16 @@ def list_recipes(
 
 
 @app.command("show", epilog=SHOW_EXAMPLES)
-def show_recipe(name: Annotated[str, typer.Argument(metavar="NAME", help=NAME)], json: JsonOption = False) -> None:
+def show_recipe(
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help=NAME)], json: JsonOption = False
+) -> None:
     """Show one recipe: what it does, its parameters, its engines, and where it departs from the paper.
 
     A parameter has its default and the value of the paper. The engines are those of the defaults.
     """
     from specc.recipes import method
 
-    if json:
+    if json or (context.parent and context.parent.params["json"]):  # specc recipes --json NAME
         console.emit(method_json(method(name)))
     else:
         console.show(method_table(method(name)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from specc.corpus import corpus_files, read_corpus
+from specc.corpus import check_corpus, corpus_files, read_corpus
 from specc.runtime.errors import PromptError
 
 
@@ -27,6 +27,8 @@ def test_what_is_no_corpus_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "c.bin").write_bytes(b"\xff\xfe")
     with pytest.raises(PromptError, match="has no text in UTF-8; give a folder of text files"):
         read_corpus(tmp_path)
+    with pytest.raises(PromptError, match="has no text in UTF-8; give a folder of text files"):
+        check_corpus(tmp_path)
     monkeypatch.setattr("specc.corpus.MOST_BYTES", 1)
     with pytest.raises(PromptError, match="has 2 bytes; 1 are the most: give fewer files"):
         corpus_files(tmp_path)

@@ -94,13 +94,23 @@ def test_what_the_configuration_tells_is_refused_before_the_model_is_loaded(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_corpus_is_refused_before_torch_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty; give a folder with some text"),
+        (b"\xff\xfe\0", "has no text in UTF-8; give a folder of text files"),
+        (b" \n", "has no text in UTF-8; give a folder of text files"),
+    ],
+)
+def test_a_corpus_without_text_is_refused_before_torch_is_loaded(
+    content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(console, "loading", lambda what: pytest.fail(f"{what} is loaded"))
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    (corpus / "a.txt").touch()
+    (corpus / "a.txt").write_bytes(content)
     message = refused("compile", "model", "-o", tmp_path / "m.specc", "--recipe", "superposed", "--corpus", corpus)
-    assert message == f"the corpus {corpus} is empty; give a folder with some text"
+    assert message == f"the corpus {corpus} {reason}"
 
 
 def test_a_recipe_file_is_compiled_under_its_own_name(model: Path, tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def test_the_words_of_the_axes_are_listed_with_what_goes_with_each(monkeypatch: 
     assert specc("recipes", "--json").json != report
 
 
+def test_an_option_before_the_name_of_a_recipe_is_not_ignored() -> None:
+    assert specc("recipes", "--json", "jacobi").json == specc("recipes", "show", "jacobi", "--json").json
+    for words in (("show", "jacobi"), ("jacobi",)):
+        assert refused("recipes", "--axes", *words).startswith("--axes lists the words of all axes; leave it out")
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     for words in (("show", "prompt-lokup"), ("prompt-lokup",)):
         assert refused("recipes", *words) == "no recipe 'prompt-lokup'; did you mean 'prompt-lookup'?"
