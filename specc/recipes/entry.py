@@ -139,6 +139,7 @@ class Method:
         about: what it does, in five sentences.
         departures: where it departs from the paper, and why, a sentence or two each.
         family: where its drafts come from.
+        topology: which shape drafts have; a word of `axes.TOPOLOGIES`.
         length: what says how long a draft is; a word of `axes.LENGTHS`.
         schedule: how drafting and verifying take turns; a word of `axes.SCHEDULES`.
         drafter: a file in runtime/drafters/, such as "early-exit" for early_exit.py.
