@@ -7,6 +7,7 @@ runtime/drafters/.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from specc.recipes.blocks import DECODE, committing, prefill
@@ -222,8 +223,10 @@ def method(name: str) -> Method:
     Raises:
         RecipeError: there is no such method; the message names the nearest. Or the file is wrong.
     """
-    if name.endswith(SUFFIX):
+    if name.lower().endswith(SUFFIX):
         return read_recipe(Path(name), METHODS)
+    if name not in METHODS and os.path.isfile(name):  # Of a name that no file can have, it is false.
+        raise RecipeError(f"{name} is a file; a recipe file has a name that ends with {SUFFIX}: rename it")
     if name not in METHODS:
         raise RecipeError(f"no recipe {name!r}; {nearest(name, METHODS)}")
     return METHODS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -87,13 +88,14 @@ def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises RecipeError if it cannot be read, is too long, or is not TOML."""
-    if path.exists() and not (path.is_file() or path.is_dir()):  # A pipe would be waited for.
+    if os.path.exists(path) and not (path.is_file() or path.is_dir()):  # A pipe would be waited for.
         raise RecipeError(f"{path} is not a regular file; name a recipe of the table, or a file that exists")
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
-    except OSError as e:
-        raise RecipeError(f"{path}: {e.strerror}; name a recipe of the table, or a file that exists") from e
+    except (OSError, ValueError) as e:  # ValueError: the name has a NUL.
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise RecipeError(f"{printable(str(path))}: {reason}; name a recipe of the table, or a file that exists") from e
     if len(content) > MOST_BYTES:
         raise RecipeError(f"{path} has more than {MOST_BYTES} bytes; a recipe file has some lines of TOML")
     try:

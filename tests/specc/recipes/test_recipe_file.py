@@ -178,6 +178,15 @@ def test_what_is_no_recipe_is_one_line(text: str, message: str, tmp_path: Path) 
     assert message in str(e.value) and str(e.value).isprintable() and "mine.toml" in str(e.value)
 
 
+def test_the_ending_of_a_recipe_file_may_be_large_letters_and_a_file_with_another_one_is_named(tmp_path: Path) -> None:
+    assert method(write(tmp_path, "base = 'layer-skip'", "mine.TOML")).name == "mine"
+    file = write(tmp_path, "base = 'layer-skip'", "mine.txt")
+    with pytest.raises(
+        RecipeError, match=rf"^{file} is a file; a recipe file has a name that ends with \.toml: rename"
+    ):
+        method(file)
+
+
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"none.toml: No such file or directory; name a recipe of the table, or a file"
@@ -186,6 +195,9 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="Is a directory"):
         (tmp_path / "d.toml").mkdir()
         method(str(tmp_path / "d.toml"))
+    for name in ("a" * 5000, "a" * 5000 + ".toml", "a\0", "a\0.toml"):
+        with pytest.raises(RecipeError, match=r"no recipe|File name too long; name a|embedded null byte; name a"):
+            method(name)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="is not TOML"):
         method(str(tmp_path / "binary.toml"))
