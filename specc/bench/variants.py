@@ -32,8 +32,8 @@ def with_variants(manifest: Manifest, settings: Sequence[str]) -> tuple[Manifest
     Raises:
         RecipeError: a text has another form, or names a recipe or a parameter that does not exist.
     """
-    variants = [recipe for setting in settings for recipe in _variants(manifest, setting)]
-    return replace(manifest, recipes=(*manifest.recipes, *variants)), [recipe.name for recipe in variants]
+    variants = {recipe.name: recipe for setting in settings for recipe in _variants(manifest, setting)}
+    return replace(manifest, recipes=(*manifest.recipes, *variants.values())), list(variants)
 
 
 @dataclass(frozen=True)
@@ -102,5 +102,9 @@ def _with(recipe: Recipe, parameter: str, value: Any, *, of_rule: bool) -> Recip
 
 
 def _values(setting: str, text: str) -> list[Any]:
-    """Return the values of a setting. Raises RecipeError if they are not literals."""
-    return list(read_literal(f"--vary {shorten(setting)!r}", f"[{text}]", "write a list of numbers: 0,2,5"))
+    """Return the values of a setting. Raises RecipeError if they are not literals, or if there is none."""
+    remedy = "write a list of numbers: 0,2,5"
+    values = list(read_literal(f"--vary {shorten(setting)!r}", f"[{text}]", remedy))
+    if not values:
+        raise RecipeError(f"--vary {shorten(setting)!r} has no value; {remedy}")
+    return values

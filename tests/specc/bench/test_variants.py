@@ -39,12 +39,15 @@ def test_each_value_is_a_recipe_of_its_own(manifest: Manifest) -> None:
     assert recipes["rapid eta=2.5"].parameters == recipes["rapid"].parameters
     assert recipes["jacobi num_speculative_tokens=2"].parameters["num_speculative_tokens"] == 2
     assert with_variants(manifest, []) == (manifest, [])
+    twice = with_variants(manifest, ["rapid.eta=0,0, 2", "rapid.eta=2"])
+    assert twice[1] == ["rapid eta=0", "rapid eta=2"] and len(twice[0].recipes) == len(manifest.recipes) + 2
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("rapid", "is not RECIPE.PARAMETER=VALUE,VALUE; for example"),
+        ("rapid.eta=", r"--vary 'rapid.eta=' has no value; write a list of numbers: 0,2,5"),
         ("rapid=2", "is not RECIPE.PARAMETER=VALUE,VALUE; for example"),
         ("rappid.eta=1", "the bundle has no recipe 'rappid'; did you mean 'rapid'"),
         ("rapid.etta=1", "recipe rapid has no parameter 'etta' to vary; did you mean 'eta'"),
