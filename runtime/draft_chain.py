@@ -73,7 +73,7 @@ def chaining(
         first: the outputs of slot 0, if it has run.
         sample: sample the tokens if the request samples, and state the distributions in the draft; otherwise take the
             likeliest token.
-        keep_logits: keep the logits of each slot in the draft. It takes a further call, for the last slot.
+        keep_logits: keep the logits of each slot in the draft. It takes a further call if the last slot has not run.
 
     Returns:
         The draft.
@@ -102,9 +102,11 @@ def chaining(
             values.append(values[-1] * float(probability))
         if stops and not length.goes_on(probability):
             break
-    if keep_logits and len(tokens) - 1 not in logits:
-        outputs = yield make_call(len(tokens) - 1, tokens[-1], outputs)
-        logits[len(tokens) - 1] = _logits(outputs)
+    last = len(tokens) - 1
+    if keep_logits and last not in logits:
+        if last or outputs is None:
+            outputs = yield make_call(last, tokens[-1], outputs)
+        logits[last] = _logits(outputs)
     return Draft.chain(tokens, DrawnProbs(draws), logits, values if reads else ())
 
 

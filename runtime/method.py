@@ -6,12 +6,13 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from .acceptance import Acceptance, Keeps, with_parameters
+from .block import STATE, Block
 from .drafters import Drafter
 from .engine import Engine
 from .errors import CODE_ERRORS, RecipeError, SpeccError, TreeError, first_line, nearest
@@ -22,6 +23,7 @@ from .sampling import Sampling
 OPTIONS = {
     "sample": "samples",
     "keep_logits": "keeps its logits",
+    "keep_difference": "keeps the difference of two models' logits",
     "replacement": "draws siblings with replacement",
 }
 
@@ -35,6 +37,7 @@ class DrafterClass(Protocol):
 
     takes_length: bool
     suggests: bool
+    keeps_all_logits: bool
     files: tuple[str, ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Drafter:
@@ -59,6 +62,11 @@ class RunnableMethod:
                     f"acceptance {self.accept.__name__!r} needs a drafter that {OPTIONS[option]}, and the drafter of "
                     f"recipe {self.recipe.name} does not; use match"
                 )
+        if self.accept.needs_all_logits and not self.drafter.keeps_all_logits:
+            raise RecipeError(
+                f"acceptance {self.accept.__name__!r} needs a drafter that keeps the logits after every slot, and the "
+                f"drafter of recipe {self.recipe.name} does not; use match"
+            )
 
     @property
     def drafter_options(self) -> tuple[str, ...]:
@@ -66,6 +74,7 @@ class RunnableMethod:
         wishes = {
             "sample": self.accept.needs_draft_probs,
             "keep_logits": self.accept.needs_draft_logits,
+            "keep_difference": self.accept.needs_draft_difference,
             "replacement": self.accept.needs_replacement,
         }
         return tuple(name for name, wish in wishes.items() if wish)
@@ -89,6 +98,29 @@ class RunnableMethod:
         """Tell whether the tokens of a request are those of plain decoding, whatever is drafted."""
         is_greedy_match = sampling.greedy and (self.accept.keeps == Keeps.DISTRIBUTION or self.is_idle(sampling))
         return self.accept.keeps == Keeps.TOKENS or is_greedy_match
+
+    def check_engines(self, verifiers: Sequence[Block], sampling: Sampling) -> None:
+        """Refuse a rule that the engines of the recipe cannot serve, so that a request fails before it gives a token.
+
+        Args:
+            verifiers: the blocks that verify its drafts.
+            sampling: that of the request.
+
+        Raises:
+            RecipeError: the rule is for chains and drafts are trees, or it reads what no engine gives.
+        """
+        accept, name = self.accept, self.recipe.name
+        is_match = accept.matches_if_greedy and sampling.greedy
+        if accept.needs_chain and not is_match and not all(map(_verifies_chains, verifiers)):
+            raise RecipeError(
+                f"acceptance {accept.__name__!r} is for chains, and recipe {name} drafts trees; use match, or a recipe "
+                "that drafts chains"
+            )
+        if accept.needs_head and not any(f"{STATE}{accept.needs_head}" in block.outputs for block in verifiers):
+            raise RecipeError(
+                f"acceptance {accept.__name__!r} reads a head of architecture {accept.needs_head}, and recipe {name} "
+                "has none; compile a recipe of this rule with --head, or use match"
+            )
 
     def make_drafter(self, engines: Mapping[str, Engine], file: Callable[[str], Path] = Path) -> Drafter:
         """Make the drafter over `engines`, which are keyed as `recipe.engines` is.
@@ -123,6 +155,11 @@ class RunnableMethod:
             f"the drafter {self.recipe.drafter} does not go with its engines and parameters "
             f"({type(error).__name__}: {first_line(error)}); decode by recipe plain, or compile the bundle again"
         )
+
+
+def _verifies_chains(block: Block) -> bool:
+    """Tell whether all that a block can verify is chains."""
+    return block.tree is not None and block.tree.is_chain
 
 
 def load_method(recipe: Recipe, acceptance: str | Acceptance | None = None) -> RunnableMethod:

@@ -214,6 +214,7 @@ class Session(UsesShared):
             lark=lark,
         )
         processing = processors.make(tokens, self.text, model, (*ending.eos, *ending.stop_token_ids))
+        method.check_engines([self.bundle.engine(name).block for name in method.recipe.verify], sampling)
         if processing and processing.processors and not method.accept.obeys_processors:
             raise PromptError(
                 f"acceptance {method.accept.__name__} accepts tokens that a grammar or a penalty forbids; "

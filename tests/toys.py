@@ -349,6 +349,7 @@ class World:
         wishes = {
             "sample": accept.needs_draft_probs,
             "keep_logits": accept.needs_draft_logits,
+            "keep_difference": accept.needs_draft_difference,
             "replacement": accept.needs_replacement,
         }
         options = {name: True for name, wish in wishes.items() if wish}

@@ -34,9 +34,12 @@ class Acceptance(Protocol):
             Such a rule needs a drafter that can sample.
         needs_draft_logits: whether it reads `draft.logits`, those of the drafter's model after each slot. Such a rule
             needs a drafter that can keep them.
+        needs_all_logits: whether it reads those after every slot, also after the last one.
+        needs_draft_difference: whether it reads, of the last slot, the logits of one model less those of another.
         needs_replacement: whether it needs siblings that were drawn independently, with replacement. Rules that read
             `draft.probs` otherwise need siblings that were drawn without it.
         needs_chain: whether it is for chains alone, and refuses trees.
+        needs_head: the trained head whose states it reads; empty for none.
         keeps: what it keeps of plain decoding.
         obeys_processors: whether it accepts no token that a processor forbids, such as a grammar.
         matches_if_greedy: whether it is `match` at temperature 0, so that it then keeps the tokens of plain decoding.
@@ -46,8 +49,11 @@ class Acceptance(Protocol):
     __name__: str
     needs_draft_probs: bool
     needs_draft_logits: bool
+    needs_all_logits: bool
+    needs_draft_difference: bool
     needs_replacement: bool
     needs_chain: bool
+    needs_head: str
     keeps: Keeps
     obeys_processors: bool
     matches_if_greedy: bool
@@ -61,8 +67,11 @@ def rule(
     *,
     needs_draft_probs: bool = False,
     needs_draft_logits: bool = False,
+    needs_all_logits: bool = False,
+    needs_draft_difference: bool = False,
     needs_replacement: bool = False,
     needs_chain: bool = False,
+    needs_head: str = "",
     keeps: Keeps = Keeps.NOTHING,
     obeys_processors: bool = True,
     matches_if_greedy: bool = False,
@@ -73,8 +82,11 @@ def rule(
     Args:
         needs_draft_probs: whether the function reads `draft.probs`.
         needs_draft_logits: whether it reads `draft.logits`.
+        needs_all_logits: whether it reads those after every slot, also after the last one.
+        needs_draft_difference: whether it reads, of the last slot, the logits of one model less those of another.
         needs_replacement: whether it needs siblings that were drawn with replacement.
         needs_chain: whether it is for chains alone, and refuses trees.
+        needs_head: the trained head whose states it reads; empty for none.
         keeps: what it keeps of plain decoding. A rule that says nothing keeps nothing.
         obeys_processors: whether it accepts no token that a processor forbids.
         matches_if_greedy: whether it is `match` at temperature 0.
@@ -84,7 +96,9 @@ def rule(
     def mark(function: Callable[..., Accepted]) -> Acceptance:
         acceptance = cast(Acceptance, function)
         acceptance.needs_draft_probs, acceptance.needs_draft_logits = needs_draft_probs, needs_draft_logits
+        acceptance.needs_draft_difference = needs_draft_difference
         acceptance.needs_replacement, acceptance.needs_chain = needs_replacement, needs_chain
+        acceptance.needs_all_logits, acceptance.needs_head = needs_all_logits, needs_head
         acceptance.keeps, acceptance.ranges = keeps, ranges
         acceptance.obeys_processors, acceptance.matches_if_greedy = obeys_processors, matches_if_greedy
         return acceptance

@@ -10,7 +10,14 @@ from . import rule
 from .speculative import speculative
 
 
-@rule(needs_draft_probs=True, needs_draft_logits=True, needs_chain=True, alpha=(0.0, 1.0), beta=(0.0, 10.0))
+@rule(
+    needs_draft_probs=True,
+    needs_draft_logits=True,
+    needs_all_logits=True,
+    needs_chain=True,
+    alpha=(0.0, 1.0),
+    beta=(0.0, 10.0),
+)
 def contrastive(draft: Draft, verified: Verified, *, alpha: float = 0.1, beta: float = 0.5) -> Accepted:
     """Decode from a contrastive target: the target's logits, less those of the draft model.
 

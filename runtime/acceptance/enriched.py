@@ -17,7 +17,14 @@ from . import rule
 from .match import match
 
 
-@rule(needs_draft_probs=True, needs_draft_logits=True, needs_chain=True, eta=(0.0, 100.0), alpha=(0.0, 1.0))
+@rule(
+    needs_draft_probs=True,
+    needs_draft_logits=True,
+    needs_all_logits=True,
+    needs_chain=True,
+    eta=(0.0, 100.0),
+    alpha=(0.0, 1.0),
+)
 def enriched(draft: Draft, verified: Verified, *, eta: float = 10.0, alpha: float = 0.1) -> Accepted:
     """Accept drafted tokens by a target whose logits moved towards the draft's probabilities.
 

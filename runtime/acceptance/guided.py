@@ -15,6 +15,7 @@ from . import rule
 @rule(
     needs_draft_probs=True,
     needs_draft_logits=True,
+    needs_all_logits=True,
     needs_chain=True,
     obeys_processors=False,
     alpha=(0.0, 1.0),

@@ -14,7 +14,7 @@ from .match import match
 HEAD = "judge"  # The head whose state of a token says whether the token is good.
 
 
-@rule(threshold=(0.0, 1.0))
+@rule(needs_head=HEAD, threshold=(0.0, 1.0))
 def judge(draft: Draft, verified: Verified, *, threshold: float = 0.5) -> Accepted:
     """Accept the longest path whose tokens the target would choose, or the head finds good.
 

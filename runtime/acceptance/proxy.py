@@ -12,7 +12,13 @@ from ..errors import RecipeError
 from . import rule
 
 
-@rule(needs_draft_probs=True, needs_draft_logits=True, needs_chain=True, obeys_processors=False, alpha=(0.0, 10.0))
+@rule(
+    needs_draft_probs=True,
+    needs_draft_difference=True,
+    needs_chain=True,
+    obeys_processors=False,
+    alpha=(0.0, 10.0),
+)
 def proxy(draft: Draft, verified: Verified, *, alpha: float = 1.0) -> Accepted:
     """Accept every drafted token, and choose the token after them by the sum of two logits.
 

@@ -53,11 +53,13 @@ class Drafter(ABC):
         takes_length: whether it takes the parameters of any `lengths.LengthPolicy`.
         files: the parameters that name files of the bundle. The constructor gets their paths.
         suggests: whether `Drafting.suggest` returns texts.
+        keeps_all_logits: whether `keep_logits`, if it takes that, keeps the logits after every slot of a draft.
     """
 
     takes_length: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
     suggests: ClassVar[bool] = False
+    keeps_all_logits: ClassVar[bool] = True
 
     @abstractmethod
     def open(self, seq: Sequence) -> Drafting[Any]:

@@ -60,8 +60,8 @@ class EasySpecDrafting(Drafting[EasySpec]):
     def propose(self, room: int) -> Proposal:
         drafter, seq = self.drafter, self.seq
         cache = seq.caches[drafter.engine.block.cache]
-        room = min(room, cache.store.capacity - len(seq.tokens) - 1)
-        if room <= 0:
+        space = cache.store.capacity - len(seq.tokens) - 1
+        if space <= 0 or (room <= 0 and not drafter.keep_logits):
             return Draft.chain([seq.pending])
         feed = [*cache.sync(seq.tokens[:-1]), seq.pending]
         if len(feed) > drafter.calibrate.slots:
@@ -76,7 +76,7 @@ class EasySpecDrafting(Drafting[EasySpec]):
             yield from chaining(
                 make_call,
                 seq,
-                room=room,
+                room=min(room, space),
                 length=self.length,
                 first=outputs.only(row),
                 sample=drafter.sample,

@@ -24,6 +24,8 @@ class GuessSlots(Drafter):
     A child of rank r at depth d gets the r-th likeliest token of guess d.
     """
 
+    keeps_all_logits = False
+
     def __init__(self, assistant_confidence_threshold: float = 0.0, keep_logits: bool = False, **steps: Engine) -> None:
         """Keep the engines and the parameters.
 

@@ -28,6 +28,8 @@ class Jacobi(Drafter):
     neighbours in an image.
     """
 
+    keeps_all_logits = False
+
     def __init__(
         self,
         num_speculative_tokens: int = 5,

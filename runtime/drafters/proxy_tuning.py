@@ -23,7 +23,7 @@ class ProxyTuning(DraftModel):
         base: Engine,
         base_prefill: Engine,
         sample: bool = False,
-        keep_logits: bool = False,
+        keep_difference: bool = False,
         **length: Any,
     ) -> None:
         """Keep the engines and the parameters.
@@ -34,10 +34,10 @@ class ProxyTuning(DraftModel):
             base: the untuned model on as many slots as a draft has.
             base_prefill: the untuned model on many slots.
             sample: as in `DraftModel`.
-            keep_logits: keep in each draft the difference of the two models' logits after the last slot.
+            keep_difference: keep in each draft the difference of the two models' logits after the last slot.
             **length: the parameters of `LengthPolicy`.
         """
-        super().__init__(draft, prefill, sample, keep_logits, **length)
+        super().__init__(draft, prefill, sample, keep_difference, **length)
         self.base, self.base_prefill = base, base_prefill
 
     def open(self, seq: Sequence) -> ProxyTuningDrafting:

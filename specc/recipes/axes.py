@@ -174,14 +174,9 @@ def check_rule(base: Method, rule: Acceptance, methods: Mapping[str, Method]) ->
         RecipeError: the rule is for chains and the drafts are trees, or the drafter cannot serve it, or it reads a
             model or a head that the method lacks.
     """
-    owners = [m for m in methods.values() if m.acceptance == rule.__name__]
-
-    def needs_more(owner: Method) -> bool:
-        special = {"untuned-model", "head"}.intersection(owner.needs)
-        return not special <= set(base.needs) or owner.head not in ("", base.head)
-
-    if owners and all(map(needs_more, owners)):
-        raise RecipeError(f"acceptance {rule.__name__} reads what {base.name} has not; write base = '{owners[0].name}'")
+    if rule.needs_head not in ("", base.head):
+        owner = next(m.name for m in methods.values() if m.acceptance == rule.__name__)
+        raise RecipeError(f"acceptance {rule.__name__} reads what {base.name} has not; write base = '{owner}'")
     if rule.needs_chain and base.topology not in ("chain", "none"):
         raise RecipeError(f"acceptance {rule.__name__} is for chains, and the topology is a {base.topology}; use match")
     recipe = Recipe(name=base.name, drafter=base.drafter, verify=(), acceptance=rule.__name__)

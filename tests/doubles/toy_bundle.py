@@ -61,10 +61,17 @@ def write_bundle(path: Path, backend: str = "toy", options: Collection[str] = ()
         options: what the compile has of what methods may need. Without any, methods that need nothing are there.
     """
     blocks: dict[Block, str] = {prefill(): "prefill", DECODE: "decode"}
+    facts = Facts(
+        LAYERS,
+        VOCABULARY,
+        assistant="assistant-model" in options,
+        assistant_layers=LAYERS if "assistant-model" in options else 0,
+        corpus="corpus" in options,
+    )
     recipes = []
     for m in METHODS.values():
         if set(m.needs) <= set(options):
-            plan = m.plan(m.settle(SETTINGS.get(m.name, {})), Facts(LAYERS, VOCABULARY, corpus="corpus" in options))
+            plan = m.plan(m.settle(SETTINGS.get(m.name, {})), facts)
             recipe = Recipe(
                 name=m.name,
                 drafter=m.drafter,

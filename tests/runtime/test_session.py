@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import shutil
 import sys
 import time
@@ -18,6 +19,7 @@ from thorough import sample
 from toys import Toy
 
 import specc
+from specc.recipes.axes import RULES
 from specc.runtime import engines
 from specc.runtime.acceptance import rule
 from specc.runtime.bundle import open_bundle
@@ -52,6 +54,32 @@ def test_every_recipe_of_a_bundle_gives_the_same_tokens(session: Session) -> Non
         assert got.stats.recipe == recipe.name and got.stats.new_tokens == 60 and got.stats.prompt_tokens == 18
         assert (got.stats.drafts > 0) == (recipe.name != "plain")
         assert got.stats.target_calls <= 59
+
+
+@pytest.mark.filterwarnings("ignore:acceptance .* is match at temperature 0")
+@pytest.mark.parametrize("rule_name", RULES)
+def test_a_rule_is_refused_before_the_first_token_or_serves_the_whole_answer(
+    rule_name: str, tmp_path: Path, backend: ToyBackend
+) -> None:
+    """By every recipe, greedy and sampled. A rule for chains serves trees where it is `match`."""
+    write_bundle(tmp_path / "toy.specc", options=("assistant-model", "untuned-model", "corpus"))
+    session = open_session(open_bundle(tmp_path / "toy.specc"))
+    served: dict[str, list[float]] = {}
+    for recipe in session.bundle.manifest.recipes:
+        for temperature in (0.0, 1.0):
+            options: dict[str, Any] = {"recipe": recipe.name, "temperature": temperature, "seed": 5}
+            try:
+                stream = session.stream(PROMPT, 24, acceptance=rule_name, ignore_eos=True, guard=False, **options)
+            except RecipeError as e:
+                assert re.search(f"acceptance '?{rule_name}'? (needs|is for chains|reads)", str(e))
+                continue
+            assert len(stream.rest().token_ids) == 24
+            served.setdefault(recipe.name, []).append(temperature)
+    assert (served == {}) == (rule_name == "judge")
+    assert set(served) == {"fs-gen-proxy"} or rule_name != "proxy"
+    assert served.get("early-exit") == {"match": [0.0, 1.0], "speculative": [0.0]}.get(
+        rule_name, served.get("early-exit")
+    )
 
 
 @pytest.mark.parametrize("name", ["recipe", "guard", "exact", "ignore_eos"])

@@ -165,7 +165,7 @@ def test_a_rule_goes_with_a_drafter_that_can_serve_it(rule: str, tmp_path: Path)
         ),
         (
             "base = 'draft-model'\nacceptance = 'proxy'",
-            "acceptance proxy reads what draft-model has not; write base = 'fs-gen-proxy'",
+            "acceptance 'proxy' needs a drafter that keeps the difference of two models' logits, and the drafter of",
         ),
         ("base = 'eagle3'\nacceptance = 'judge'", "judge reads what eagle3 has not; write base = 'judge-decoding'"),
         ("base = ", "is not TOML: "),
