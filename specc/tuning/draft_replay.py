@@ -94,7 +94,9 @@ def cut(record: DraftRecord, parameters: Mapping[str, Any], original: Mapping[st
         # A level is run if it has a slot that is drafted, but for the last level.
         fewer_calls = min(max(depths), original[DEPTH] - 1) - min(deepest, parameters[DEPTH] - 1)
     else:
-        slots = _sure_slots(record, parameters)
+        # Another stop ended the draft where it was recorded. Then a smaller number of tokens alone makes it shorter.
+        threshold = parameters[THRESHOLD] if ends_by_confidence(parameters) else 0.0
+        slots = _sure_slots(record, parameters[NODES], threshold)
         fewer_calls = len(record.parents) - 1 - len(slots)
     accepted = next((i for i, slot in enumerate(record.path[1:]) if slot not in slots), len(record.path) - 1)
     return Cut(len(slots), accepted, max(0, fewer_calls))
@@ -107,11 +109,11 @@ def _slots_that_pay(record: DraftRecord, depths: Sequence[int], parameters: Mapp
     return {slot for slot in NodeBudget(parameters[NODES], parameters[COSTS]).best(values) if values[slot] > 0}
 
 
-def _sure_slots(record: DraftRecord, parameters: Mapping[str, Any]) -> set[int]:
-    """Return the slots of a chain up to the first one of little confidence."""
+def _sure_slots(record: DraftRecord, count: int, threshold: float) -> set[int]:
+    """Return the slots of a chain up to the first one of little confidence, `count` at most."""
     slots: set[int] = set()
-    for slot in range(1, 1 + min(parameters[NODES], len(record.parents) - 1)):
+    for slot in range(1, 1 + min(count, len(record.parents) - 1)):
         slots.add(slot)
-        if record.values[slot] < parameters[THRESHOLD] * record.values[slot - 1]:
+        if record.values[slot] < threshold * record.values[slot - 1]:
             break
     return slots

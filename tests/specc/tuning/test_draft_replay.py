@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from toys import World, prompts
 
+from specc.recipes.axes import LENGTHS
 from specc.runtime.draft import Draft
 from specc.runtime.recipe import Recipe
 from specc.runtime.tree import Tree
@@ -43,6 +44,16 @@ def test_a_chain_ends_at_its_length_or_behind_a_token_of_little_probability(
     count: int, threshold: float, expected: Cut
 ) -> None:
     assert chain(count, threshold) == expected
+
+
+@pytest.mark.parametrize("length", [word for word, axis in LENGTHS.items() if axis.parameters is not None])
+def test_a_draft_of_any_length_policy_is_cut_and_by_confidence_alone_also_by_its_threshold(length: str) -> None:
+    """A recipe file may choose any of them, and some state how likely each slot is, but have no such threshold."""
+    values = {name: parameter.default for name, parameter in (LENGTHS[length].parameters or {}).items()}
+    original = {"num_speculative_tokens": 3, **values}
+    whole = Cut(2, 2, 1) if length == "confidence" else Cut(3, 2, 0)  # The second token had 0.2 / 0.8.
+    assert cut(CHAIN, original, original) == whole
+    assert cut(CHAIN, {**original, "num_speculative_tokens": 1}, original) == Cut(1, 1, 2)
 
 
 def test_a_tree_keeps_the_slots_that_pay() -> None:
