@@ -91,7 +91,11 @@ def _notes(plan: TunePlan) -> list[str]:
         notes = [f"No recipe is {least} faster than plain decoding here, so the plan is plain decoding."]
     else:
         notes = [f"* The plan: {plan.recipe}, {plan.measured_speedup:.2f} times as fast as plain decoding."]
-    notes += [f"A compile with --tune would give {name} another tree." for name in plan.trees]
+    if plan.trees:
+        names = ", ".join(plan.trees)
+        notes.append(
+            f"Other trees would be faster: {names}. A compile with --tune takes them where tree is a parameter."
+        )
     if plan.single_threaded:
         notes.append(f"These engines run faster on one thread: {', '.join(plan.single_threaded)}.")
     return notes

@@ -29,7 +29,8 @@ def test_a_plan_is_drawn_with_its_choice_and_its_curve() -> None:
     assert "early-exit * 3 1.50 1.25" in lines
     assert "prompt-lookup 0.90" in lines
     assert "* The plan: early-exit, 1.25 times as fast as plain decoding." in lines
-    assert "A compile with --tune would give early-exit another tree." in lines
+    note = "Other trees would be faster: early-exit. A compile with --tune takes them where tree is a parameter."
+    assert note in " ".join(lines)
     assert "These engines run faster on one thread: draft-early-exit." in lines
     assert "4 3.00 ms 1.50 x" in lines
 
