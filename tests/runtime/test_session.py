@@ -331,15 +331,15 @@ def test_a_recipe_that_verifies_trees_cannot_be_exact(session: Session) -> None:
         session.stream(PROMPT, recipe="plain", exact="jacobbi")
 
 
-RULES = {"jacobi": "match", "early-exit": "recursive", "lookahead": "match", "layer-skip": "speculative"}
+RULE_OF = {"jacobi": "match", "early-exit": "recursive", "lookahead": "match", "layer-skip": "speculative"}
 
 
-@pytest.mark.parametrize("recipe", sample(RULES, 2))
+@pytest.mark.parametrize("recipe", sample(RULE_OF, 2))
 def test_neither_greedy_output_nor_samples_depend_on_the_clock(
     session: Session, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
     """A clock that runs at random: the guard cuts and stops drafts anywhere."""
-    acceptance = RULES[recipe]
+    acceptance = RULE_OF[recipe]
     for temperature in (0.0, 1.0):
         texts, switches = set(), set()
         for clock in range(4):

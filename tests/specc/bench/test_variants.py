@@ -101,4 +101,4 @@ def test_every_drafter_can_be_made_over_engines_that_are_not_loaded(name: str, t
     drafter, rule = load_drafter(m.drafter), load_acceptance(m.acceptance)
     files = dict.fromkeys(set(drafter.files) & blocks.arguments.keys(), corpus(VOCABULARY))
     options = {"sample": True} if rule.needs_draft_probs else {}
-    assert drafter(**engines, **{**blocks.arguments, **files}, **options)  # type: ignore[arg-type]
+    assert drafter(**engines, **{**blocks.arguments, **files}, **options)

@@ -12,7 +12,7 @@ import pytest
 from shell import refused, specc
 
 from specc import load
-from specc.cli.generate_processors import parse_biases, read_schema, read_text
+from specc.cli.generate_processors import parse_biases, read_grammar, read_schema
 from specc.runtime.errors import PromptError
 from specc.runtime.model import Model
 
@@ -138,9 +138,9 @@ def test_an_answer_that_no_token_continues_is_an_error_of_one_line() -> None:
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xff\xfe{")
     with pytest.raises(PromptError, match=r"--lark .*latin cannot be read: it is not UTF-8; give another file"):
-        read_text("--lark", tmp_path / "latin")
+        read_grammar("--lark", tmp_path / "latin")
 
 
 def test_options_that_are_not_given_are_none() -> None:
-    assert (parse_biases(()), read_schema(None), read_text("--lark", None)) == (None, None, None)
+    assert (parse_biases(()), read_schema(None), read_grammar("--lark", None)) == (None, None, None)
     assert read_schema(' {"a": 1}') == ' {"a": 1}'
