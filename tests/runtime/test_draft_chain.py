@@ -9,7 +9,7 @@ from toys import World, prompts, propose
 from specc.runtime.block import Block
 from specc.runtime.call import Call, finish
 from specc.runtime.draft import Outputs
-from specc.runtime.draft_chain import draft_chain
+from specc.runtime.draft_chain import chaining, draft_chain
 from specc.runtime.drafters.layer_skip import LayerSkip
 from specc.runtime.lengths import Length, Schedule, Stop
 from specc.runtime.rng import SeededRng
@@ -91,6 +91,22 @@ def test_a_chain_keeps_the_logits_after_each_slot_if_a_rule_asks_for_them(count:
         outputs = Call(engine, seq.cache, slot, [token], Tree.chain(1)).run()
         assert outputs.logits_NV is not None
         np.testing.assert_array_equal(draft.logits[slot], outputs.logits_NV[0])
+
+
+def test_slot_0_that_has_run_is_not_run_again_for_its_logits() -> None:
+    """As at the end of an answer, where nothing is drafted, by a drafter whose exact engine ran the pending token."""
+    world = World()
+    seq = Sequence([1, 2, 3], world.caches)
+    world.prefill.extend(seq.cache, [1, 2])
+    engine = world.engine(Block(Tree.chain(1), OUTPUTS))
+    first = Call(engine, seq.cache, 0, [3], Tree.chain(1)).run().copy()
+
+    def refuse(slot: int, token: int, before: Outputs | None) -> Call:
+        raise AssertionError(f"slot {slot} runs")
+
+    draft = finish(chaining(refuse, seq, room=0, length=FIVE, first=first, keep_logits=True))
+    assert draft.tokens == (3,) and first.logits_NV is not None
+    np.testing.assert_array_equal(draft.logits[0], first.logits_NV[0])
 
 
 class RefuseThird(Stop):
