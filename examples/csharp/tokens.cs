@@ -88,8 +88,9 @@ static class Tokens
             finally { Specc.specc_close(model); }
             return 0;
         }
-        catch (FormatException) { Console.Error.WriteLine("error: not numbers: " + string.Join(" ", arguments.Skip(2))); }
+        catch (Exception error) when (error is FormatException || error is OverflowException)
+        { Console.Error.WriteLine("error: not numbers of 64 bits: " + string.Join(" ", arguments.Skip(2))); }
         catch (IOException error) { Console.Error.WriteLine("error: " + error.Message); }
-        return 1;
+        return 2;
     }
 }

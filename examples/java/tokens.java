@@ -88,7 +88,7 @@ class Tokens {
             }
         } catch (IOException | NumberFormatException error) {
             System.err.println("error: " + error.getMessage());
-            System.exit(1);
+            System.exit(2);
         }
     }
 }

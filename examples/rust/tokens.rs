@@ -95,6 +95,6 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
 fn main() {
     if let Err(error) = run(&env::args().skip(1).collect::<Vec<_>>()) {
         eprintln!("error: {error}");
-        process::exit(1);
+        process::exit(2);
     }
 }

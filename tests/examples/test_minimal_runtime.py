@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,29 @@ BUNDLE = ROOT / "tests" / "bundles" / "schema-3"
 LINES = 150  # that are not blank: it is to be read in one go
 
 
-def run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    """Run the program, and return what it ends with: whether a recipe diverged, or the text of an error."""
-    monkeypatch.setattr(sys, "argv", ["minimal_runtime.py", str(bundle)])
+def run(*arguments: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run the program, and return what it ends with: whether a recipe diverged, or 2."""
+    monkeypatch.setattr(sys, "argv", ["minimal_runtime.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(PROGRAM), run_name="__main__")
     return end.value.code
 
 
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs the program, and returns the one line with which it refuses its arguments."""
+
+    def refused(*arguments: Path) -> str:
+        assert run(*arguments, monkeypatch=monkeypatch) == 2
+        output, line = capsys.readouterr()
+        assert not output and line.startswith("error: ") and line.count("\n") == 1
+        return line
+
+    return refused
+
+
 def test_it_replays_the_golden_outputs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(BUNDLE, monkeypatch) is False
+    assert run(BUNDLE, monkeypatch=monkeypatch) is False
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert {name for name, verdict in lines.items() if verdict == "4 identical"} == {"plain", "prompt-lookup"}
     assert lines["lookahead"] == "not replayed: this runtime lacks lookahead, version 1"
@@ -36,7 +50,7 @@ def test_a_version_that_it_lacks_is_another_algorithm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = edit_manifest(copied(BUNDLE, tmp_path), lambda m: m["recipes"][1].update(acceptance_version=2))
-    assert run(bundle, monkeypatch) is False
+    assert run(bundle, monkeypatch=monkeypatch) is False
     assert "prompt-lookup        not replayed: this runtime lacks match, version 2\n" in capsys.readouterr().out
 
 
@@ -50,7 +64,7 @@ def test_it_replays_trees(
 
     output = tmp_path / "trees.specc"
     compile_quickly(Options(model=str(model), output=output, recipes=("token-recycling",), golden_tokens=16))
-    assert run(output, monkeypatch) is False
+    assert run(output, monkeypatch=monkeypatch) is False
     verdicts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert set(verdicts) == {"plain", "token-recycling"}
     assert all("identical" in verdict and "diverged" not in verdict for verdict in verdicts.values())
@@ -62,27 +76,41 @@ def test_another_golden_token_is_a_divergence(
     def change(cases: list[dict[str, list[int]]]) -> None:
         cases[0]["token_ids"][2] ^= 1
 
-    assert run(edit_golden(copied(BUNDLE, tmp_path), change), monkeypatch) is True
+    assert run(edit_golden(copied(BUNDLE, tmp_path), change), monkeypatch=monkeypatch) is True
     assert capsys.readouterr().out.count("3 identical") == 2
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors", "decode.onnx"])
-def test_a_changed_file_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_file_is_named(name: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
     file = copied(BUNDLE, tmp_path) / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert "was changed" in str(run(file.parent, monkeypatch))
+    assert "was changed" in refusal(file.parent)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "decode.onnx", "golden.jsonl"])
+def test_a_file_that_the_manifest_does_not_list_is_not_read(
+    name: str, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    bundle = edit_manifest(copied(BUNDLE, tmp_path), lambda m: m["files"].pop(name))
+    assert f"{bundle / name} was changed, or is not in the manifest; compile" in refusal(bundle)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bundle_that_cannot_be_used_is_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_that_cannot_be_used_is_one_line_and_status_2(
+    kind: str, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
     damage, reason = KINDS[kind]
     bundle = copied(BUNDLE, tmp_path)
     damage(bundle)
-    line = run(bundle, monkeypatch)
     reason = "" if kind == "cut weights" else reason  # The line is ONNX Runtime's, which names a tensor.
-    assert isinstance(line, str) and reason in line and "\n" not in line
+    assert reason in refusal(bundle)
+
+
+def test_arguments_that_name_no_bundle_are_one_line_and_status_2(refusal: Callable[..., str]) -> None:
+    for arguments in ((), (BUNDLE, BUNDLE)):
+        assert refusal(*arguments).endswith("give one bundle: python examples/minimal_runtime.py BUNDLE\n")
 
 
 def test_it_is_short_and_needs_nothing_of_specc() -> None:

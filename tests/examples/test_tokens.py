@@ -103,6 +103,7 @@ def test_a_request_that_cannot_be_served_is_one_line(program: tuple[Path, str, s
     assert_refused(run(program, BUNDLE, "plai", 4, 1), "the bundle has no recipe 'plai', only plain, ")
     assert_refused(run(program, BUNDLE, "plain", 0, 1), "max_new_tokens is 0; give 1 or more")
     assert_refused(run(program, BUNDLE, "plain", "four", 1), "four")
+    assert_refused(run(program, BUNDLE, "plain", 4, 1 << 64), str(1 << 64))
     assert_refused(run(program, BUNDLE), "usage: tokens BUNDLE RECIPE MAX_NEW_TOKENS TOKEN_ID...")
 
 
@@ -115,8 +116,8 @@ def test_an_output_that_cannot_be_written_is_one_line(program: tuple[Path, str, 
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], reason: str) -> None:
-    """Check that a program gave one line and exit status 1, and no tokens."""
-    assert result.returncode == 1 and not result.stdout
+    """Check that a program gave one line and exit status 2, and no tokens."""
+    assert result.returncode == 2 and not result.stdout
     assert result.stderr.startswith("error: ") and reason in result.stderr and result.stderr.count("\n") == 1
 
 
