@@ -128,6 +128,24 @@ def of_a_case_that_is_none(bundle: Path) -> None:
     edit_golden(bundle, lambda cases: cases.append({}))
 
 
+def with_a_golden_case_twice(bundle: Path) -> None:
+    """Fill the golden file with a copy, which counts and proves nothing. Its text differs, its tokens do not."""
+    edit_golden(bundle, lambda cases: cases.append(cases[0] | {"prompt": "another text"}))
+
+
+def with_a_golden_file_of_text(bundle: Path) -> None:
+    """Take a file of text in place of the golden one, and name it in the manifest."""
+    content = b"not a golden case\n"
+    (bundle / "golden.jsonl").write_bytes(content)
+    of_file = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit_manifest(bundle, lambda m: m["files"].update({"golden.jsonl": of_file}))
+
+
+def with_a_golden_file_that_is_not_listed(bundle: Path) -> None:
+    """Leave a golden file of which the manifest says nothing, so that anybody may have written it."""
+    edit_manifest(bundle, lambda m: m["files"].pop("golden.jsonl"))
+
+
 def with_the_golden_cases_of_another_model(bundle: Path) -> None:
     """Take golden cases with tokens that the model does not have."""
     edit_golden(bundle, lambda cases: cases[-1]["token_ids"].__setitem__(-1, 1 << 20))
@@ -161,6 +179,9 @@ KINDS: dict[str, tuple[Damage, str]] = {
     "gaps that are true": (of_gaps_that_are_true, "golden.jsonl"),
     "tokens that are not whole": (of_tokens_that_are_not_whole, "golden.jsonl"),
     "a case that is none": (of_a_case_that_is_none, "golden.jsonl"),
+    "a golden case twice": (with_a_golden_case_twice, "golden.jsonl"),
+    "a golden file of text": (with_a_golden_file_of_text, "golden.jsonl"),
+    "a golden file that is not listed": (with_a_golden_file_that_is_not_listed, "golden.jsonl"),
     "golden cases of another model": (with_the_golden_cases_of_another_model, "golden.jsonl"),
     "another golden file": (with_another_golden_file, "golden.jsonl was changed"),
     "no bundle": (shutil.rmtree, "manifest.json"),

@@ -17,7 +17,7 @@ const NEAR_TIE = 0.001; // The widest gap of a near-tie, as for specc test.
  */
 export function parseGolden(text, file, model, tolerance) {
   const cases = text.split("\n").filter((line) => line.trim()).map(parsed);
-  const fault = cases.length ? cases.map((each, number) => faultOf(each, number, model, tolerance)).find(Boolean) : "there are no golden cases";
+  const fault = cases.map((each, number) => faultOf(each, number, model, tolerance)).find(Boolean) ?? faultOfAll(cases);
   if (fault) throw new SpeccError(`${file}: ${fault}; compile the bundle again`);
   return cases;
 }
@@ -65,6 +65,21 @@ function faultOf(golden, number, { context, vocab_size }, tolerance) {
   const ties = gaps.filter((gap) => gap < tolerance).length;
   if (2 * ties > gaps.length) return `${name} ${ties} of ${gaps.length} gaps below the tolerance of ${tolerance}, so nearly any answer would pass`;
   return "";
+}
+
+/**
+ * Says why cases of which each is right prove nothing together, or returns an empty text.
+ * @param {Case[]} cases
+ */
+function faultOfAll(cases) {
+  /** @type {Map<string, number>} */
+  const numbers = new Map();
+  for (const [number, { prompt_ids }] of cases.entries()) {
+    const first = numbers.get(prompt_ids.join());
+    if (first !== undefined) return `golden case ${number} has the prompt of golden case ${first}, and a copy proves nothing`;
+    numbers.set(prompt_ids.join(), number);
+  }
+  return cases.length ? "" : "there are no golden cases";
 }
 
 /**

@@ -78,6 +78,8 @@ def check_assistant_tokenizer(source: str, options: Options, target: Tokenizer, 
 def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> list[tuple[str, list[int]]]:
     """Return each golden prompt with its tokens, cut so that half of the context is left for the answer.
 
+    A prompt that has the tokens of an earlier one is left out, since a copy of a golden case proves nothing.
+
     Raises:
         CaptureError: the tokenizer fails. A panic of its library is no Exception.
     """
@@ -86,7 +88,10 @@ def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> 
         return CaptureError(f"the model's tokenizer fails on a golden prompt ({reason}); give others by --prompts")
 
     with LibraryErrors(failed):
-        return [(text, tokenizer.encode(text)[: context // 2]) for text in texts]
+        encoded: dict[tuple[int, ...], str] = {}
+        for text in texts:
+            encoded.setdefault(tuple(tokenizer.encode(text)[: context // 2]), text)
+    return [(text, list(tokens)) for tokens, text in encoded.items()]
 
 
 def load_assistant(source: str, options: Options, target: ModelSpec) -> PreTrainedModel:

@@ -161,7 +161,7 @@ def check_cases(cases: Sequence[Case], model: ModelSpec) -> None:
     """Check that golden cases are of a model, and that there are any: a test of none would prove nothing.
 
     Raises:
-        BundleError: there is no case, or one that the model cannot have given.
+        BundleError: there is no case, or one that the model cannot have given, or two of one prompt.
     """
     if not cases:
         raise BundleError(f"{FILE} has no golden cases, so there is nothing to test; compile the bundle again")
@@ -174,6 +174,24 @@ def check_cases(cases: Sequence[Case], model: ModelSpec) -> None:
         else:
             continue
         raise BundleError(f"{FILE}, case {number}: {reason}; compile the bundle again")
+    check_prompts(cases, FILE)
+
+
+def check_prompts(cases: Sequence[Case], name: str) -> None:
+    """Check that no two golden cases have the same tokens as prompt: a copy counts as a case and proves nothing.
+
+    Args:
+        cases: golden cases.
+        name: that of their file, for the message.
+
+    Raises:
+        BundleError: two cases have one prompt.
+    """
+    first: dict[tuple[int, ...], int] = {}
+    for number, case in enumerate(cases, 1):
+        if (other := first.setdefault(tuple(case.prompt_ids), number)) != number:
+            reason = f"cases {other} and {number} have one prompt, and a copy proves nothing"
+            raise BundleError(f"{name}: {reason}; compile the bundle again")
 
 
 def check_reference(reference: str | None) -> None:

@@ -145,7 +145,7 @@ def _judge(name: str, number: int, other: Case, case: Case, tolerance: float) ->
 
 
 def _read(path: Path) -> list[Case]:
-    """Read the golden cases of a bundle, or of a file. Raises BundleError if there are none."""
+    """Read the golden cases of a bundle, or of a file. Raises BundleError if there are none, or two of one prompt."""
     if path.is_dir():
         bundle = open_bundle(path)
         bundle.check(golden.FILE)
@@ -155,6 +155,7 @@ def _read(path: Path) -> list[Case]:
     cases = golden.read_cases(path)
     if not cases:
         raise BundleError(f"{path} has no golden cases; compile the bundle again")
+    golden.check_prompts(cases, str(path))
     return cases
 
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <map>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -64,6 +65,7 @@ std::vector<Case> ReadCases(const std::string& path) {
 // prove nothing.
 std::string Fault(const std::vector<Case>& cases, const nlohmann::json& model, double tolerance) {
   if (cases.empty()) return "there are no golden cases";
+  std::map<Tokens, size_t> prompts;  // The number of the case that each belongs to.
   const int64_t context = model.at("context"), vocabulary = model.at("vocab_size");
   for (size_t number = 0; number < cases.size(); number++) {
     const Case& each = cases[number];
@@ -80,6 +82,8 @@ std::string Fault(const std::vector<Case>& cases, const nlohmann::json& model, d
         if (token < 0 || token >= vocabulary) return name + "token " + std::to_string(token) + ", and the vocabulary has " + std::to_string(vocabulary);
       }
     }
+    const size_t first = prompts.emplace(each.prompt, number).first->second;
+    if (first != number) return name + "the prompt of golden case " + std::to_string(first) + ", and a copy proves nothing";
     size_t ties = 0;
     for (double gap : each.gaps) {
       if (!(gap >= 0)) return name + "the gap " + std::to_string(gap) + "; gaps are 0 or more";
@@ -142,8 +146,9 @@ int Replay(int count, char** arguments) {
   double tolerance = 0;
   std::string fault;
   try {
-    cases = ReadCases(path + "/golden.jsonl");
     manifest = nlohmann::json::parse(std::ifstream(path + "/manifest.json"));
+    if (!manifest.at("files").contains("golden.jsonl")) throw std::runtime_error("the manifest does not list it");
+    cases = ReadCases(path + "/golden.jsonl");
     tolerance = std::min(manifest.value("near_tie_tolerance", kTolerance), kTolerance);
     fault = Fault(cases, manifest.at("model"), tolerance);
   } catch (const std::bad_alloc&) {

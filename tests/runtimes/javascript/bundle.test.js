@@ -132,5 +132,9 @@ test("golden cases that prove nothing are refused, and a wide tolerance counts a
   for (const [golden, fault] of faults) assert.throws(() => parse(JSON.stringify(golden)), fault);
   assert.throws(() => parse('{"gaps": [1e999, NaN'), { message: "f: golden case 0 has no prompt_ids, token_ids and gaps; compile the bundle again" });
   assert.throws(() => parse(JSON.stringify(right).replace("0.5", "1e999")), /has the gap Infinity; gaps are 0 or more/);
+  const other = { ...right, prompt_ids: [2] };
+  assert.equal(parse([right, other].map((each) => JSON.stringify(each)).join("\n")).length, 2);
+  const copies = [right, other, { ...right, prompt: "b", token_ids: [3, 2] }].map((each) => JSON.stringify(each)).join("\n");
+  assert.throws(() => parse(copies), { message: "f: golden case 2 has the prompt of golden case 0, and a copy proves nothing; compile the bundle again" });
   assert.equal(nearTie(Infinity), 0.001);
 });

@@ -36,6 +36,8 @@ def test_the_tokenizers_files_go_into_the_bundle(model: Path, tmp_path: Path) ->
     ids = tokenizer.encode("import os")
     assert encode_prompts(["import os", ""], tokenizer, 2 * len(ids))[0] == ("import os", ids)
     assert encode_prompts(["import os"], tokenizer, 4) == [("import os", ids[:2])]
+    texts = ["import os", "def a", "import os", "import os.path"]
+    assert [text for text, _ in encode_prompts(texts, tokenizer, 2 * len(ids))] == ["import os", "def a"]
 
 
 def test_a_model_without_a_tokenizer_is_refused(model: Path, tmp_path: Path) -> None:

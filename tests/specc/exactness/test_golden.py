@@ -193,6 +193,7 @@ def test_a_case_of_wrong_types_is_refused(fields: tuple[Any, ...], error: str) -
 
 
 MODEL = MANIFEST.model
+FAR = Case("far", [1], [2], [9.0])
 IMPOSSIBLE: dict[str, tuple[list[Case], str]] = {
     "none": ([], r"golden\.jsonl has no golden cases, so there is nothing to test"),
     "no prompt": ([Case("a", [], [1], [0.5])], "case 1: it has 0 and 1 tokens, of a context of 64"),
@@ -200,6 +201,10 @@ IMPOSSIBLE: dict[str, tuple[list[Case], str]] = {
     "a context that is too small": (
         [Case("a", [1] * 63, [1, 1], [0.5, 0.5])],
         "case 1: it has 63 and 2 tokens, of a context of 64",
+    ),
+    "one prompt twice": (
+        [CASE, FAR, Case("b", [1], [7], [0.5])],
+        r"golden\.jsonl: cases 2 and 3 have one prompt, and.*",
     ),
     "a token that is too large": ([Case("a", [24], [1], [0.5])], "case 1: token 24 is not in the vocabulary of 24"),
 }
@@ -221,7 +226,6 @@ INDIFFERENT: dict[str, tuple[list[float], float, str]] = {
     "gaps that no float32 has": ([1e-300, 0.5, 5e-324], 1e-3, "2 of its 3 gaps are below the tolerance of 0.001"),
     "a wide tolerance": ([0.5, 0.6, 0.9], 0.7, "2 of its 3 gaps are below the tolerance of 0.7"),
 }
-FAR = Case("far", [1], [2], [9.0])
 
 
 @pytest.mark.parametrize(("gaps", "tolerance", "error"), INDIFFERENT.values(), ids=INDIFFERENT)

@@ -143,3 +143,7 @@ def test_what_is_no_golden_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(BundleError, match="has no golden cases"):
         compare_files(tmp_path / "empty.jsonl", FROZEN, TOLERANCE)
+    golden.write_cases(golden.read_cases(FROZEN / golden.FILE) * 2, tmp_path / "twice.jsonl")
+    for pair in ((FROZEN, tmp_path / "twice.jsonl"), (tmp_path / "twice.jsonl", FROZEN)):
+        with pytest.raises(BundleError, match=r"twice\.jsonl: cases 1 and 5 have one prompt"):
+            compare_files(*pair, TOLERANCE)
