@@ -16,9 +16,8 @@ from statistics import median
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
-from rich.console import Console
-from rich.table import Table
 
+from specc.cli import console
 from specc.runtime.engines.ort_cpu import session_options
 
 HEADS, KV_HEADS, SIZE, CAPACITY = 9, 3, 64, 2048
@@ -101,14 +100,14 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     cases = [(slots, rows, bias) for bias in (False, True) for rows in ROWS for slots in SLOTS]
     rounds = [{case: microseconds(*case) for case in cases} for _ in range(ROUNDS)]
-    table = Table("rows", "mask", *(f"{slots} slots" for slots in SLOTS), "a slot", "a call besides")
+    table = console.table("rows", "mask", *(f"{slots} slots" for slots in SLOTS), "a slot", "a call besides")
     for bias in (False, True):
         for rows in ROWS:
             times = [median(each[slots, rows, bias] for each in rounds) for slots in SLOTS]
             slope, rest = np.polyfit(SLOTS, times, 1)
             cells = [f"{value:.0f}" for value in (*times, slope, rest)]
             table.add_row(str(rows), "bias" if bias else "causal", *cells)
-    Console().print(table)
+    console.show(table)
 
 
 if __name__ == "__main__":

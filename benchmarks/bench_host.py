@@ -24,10 +24,9 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import specc
+from specc.cli import console
 from specc.recipes import METHODS, Method
 from specc.runtime.block import Block
 from specc.runtime.call import Call
@@ -163,11 +162,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps([dict(zip(titles, row, strict=True)) for row in rows]))
         return
-    table = Table(*titles, title=f"processor time of a step on the host; the aim is a share below {AIM:.0%}")
+    table = console.table(*titles, title=f"processor time of a step on the host; the aim is a share below {AIM:.0%}")
     for name, temperature, slots, milliseconds, share in sorted(rows, key=lambda row: -row[-1]):
         style = "bold" if share >= AIM else None
         table.add_row(name, f"{temperature:g}", str(slots), f"{milliseconds:.2f}", f"{share:.1%}", style=style)
-    Console().print(table)
+    console.show(table)
 
 
 if __name__ == "__main__":

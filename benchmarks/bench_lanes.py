@@ -17,9 +17,8 @@ from collections.abc import Callable
 from statistics import median
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from specc.cli import console
 from specc.runtime.bundle import open_bundle
 from specc.runtime.call import Call
 from specc.runtime.device import Device
@@ -114,10 +113,10 @@ def main() -> None:
         print(json.dumps({"lanes": bench.lanes.block.lanes, "rows": rows}, indent=1))
         return
     title = f"{args.bundle}: a token for each sequence, {bench.lanes.block.lanes} lanes, processor time"
-    table = Table("sequences", *COLUMNS, title=title)
+    table = console.table("sequences", *COLUMNS, title=title)
     for count, row in rows.items():
         table.add_row(str(count), *(f"{value:.3g}" for value in row.values()))
-    Console().print(table)
+    console.show(table)
 
 
 if __name__ == "__main__":

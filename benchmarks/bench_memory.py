@@ -20,10 +20,9 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
 import specc
+from specc.cli import console
 from specc.runtime.bundle import open_bundle
 from specc.runtime.device import Device
 from specc.runtime.engines import Engines
@@ -133,15 +132,15 @@ def main() -> None:
     if args.json:
         print(json.dumps({"tokens": args.tokens, "further_sessions_MB": growth, "steps": times}, indent=1))
         return
-    memory = Table("session", "MB", title=f"{args.bundle}: resident memory of a further session, {args.tokens} tokens")
+    memory = console.table(
+        "session", "MB", title=f"{args.bundle}: resident memory of a further session, {args.tokens} tokens"
+    )
     for number, size in zip(count(2), growth, strict=False):
         memory.add_row(str(number), f"{size:.1f}")
-    speed = Table("rows before", *next(iter(times.values())), title="a decode step, processor time")
+    speed = console.table("rows before", *next(iter(times.values())), title="a decode step, processor time")
     for rows, row in times.items():
         speed.add_row(rows, *(f"{value:.3f}" for value in row.values()))
-    console = Console()
-    console.print(memory)
-    console.print(speed)
+    console.show(console.stack(memory, speed))
 
 
 if __name__ == "__main__":

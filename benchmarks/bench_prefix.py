@@ -17,10 +17,9 @@ import time
 from statistics import median
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import specc
+from specc.cli import console
 from specc.runtime.lanes import ReusePolicy
 from specc.runtime.sequence import TARGET
 
@@ -108,11 +107,13 @@ def main() -> None:
     if args.json:
         print(json.dumps({"prefill": rows, "copy_ms": copies}, indent=1))
         return
-    table = Table("tokens", *next(iter(rows.values())), title=f"{args.bundle}: time to the first token, processor time")
+    table = console.table(
+        "tokens", *next(iter(rows.values())), title=f"{args.bundle}: time to the first token, processor time"
+    )
     for tokens, row in rows.items():
         table.add_row(tokens, *(f"{value:.3f}" for value in row.values()))
-    Console().print(table)
-    Console().print("a copy: " + ", ".join(f"{count} {value:.2f} ms" for count, value in copies.items()))
+    console.show(table)
+    print("a copy: " + ", ".join(f"{count} {value:.2f} ms" for count, value in copies.items()))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
-from rich.console import Console
-from rich.table import Table
 
+from specc.cli import console
 from specc.runtime.engines.ort_cpu import session_options
 
 HEADS, KV_HEADS, SIZE, CAPACITY, LAYERS = 9, 3, 64, 4224, 30
@@ -201,10 +200,10 @@ def main() -> None:
         print(json.dumps(tables, indent=1))
         return
     for title, rows in tables.items():
-        table = Table(*rows[0], title=title)
+        table = console.table(*rows[0], title=title)
         for row in rows:
             table.add_row(*(value if isinstance(value, str) else f"{value:.4g}" for value in row.values()))
-        Console().print(table)
+        console.show(table)
 
 
 if __name__ == "__main__":

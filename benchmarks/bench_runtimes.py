@@ -18,17 +18,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import onnxruntime
-from rich.console import Console
-from rich.table import Table
 
+from specc.cli import console
 from specc.exactness.golden import Case, read_cases
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PYTHON_PROGRAM = """
 import json, sys, time
@@ -153,7 +155,7 @@ def times(
     return seconds
 
 
-def measure(bundle: Path, arguments: argparse.Namespace, console: Console) -> None:
+def measure(bundle: Path, arguments: argparse.Namespace) -> None:
     """Measure one bundle, and print a table of times and one of memory."""
     names = ["python", "c", *(["node"] if arguments.node else [])]
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -169,18 +171,29 @@ def measure(bundle: Path, arguments: argparse.Namespace, console: Console) -> No
     with ExitStack() as stack:
         runtimes = [stack.enter_context(start(name, bundle, arguments)) for name in names]
         seconds = times(runtimes, cases, recipes, arguments.rounds)
-    table = Table("recipe", *(f"{name}, s a case" for name in names), *(f"{n}: speed by python" for n in names[1:]))
-    table.title = f"{manifest['model']['source']}: {len(cases)} cases, {arguments.rounds} rounds"
+    title = f"{manifest['model']['source']}: {len(cases)} cases, {arguments.rounds} rounds"
+    console.show(console.stack(speed_table(seconds, title), memory_table(sizes)))
+
+
+def speed_table(seconds: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Table:
+    """Draw the times that `times` returns, and the speeds of the other runtimes by Python's."""
+    names = list(next(iter(seconds.values())))
+    ratios = [f"{name}: speed by python" for name in names[1:]]
+    table = console.table("recipe", *(f"{name}, s a case" for name in names), *ratios, title=title)
     for recipe, by_name in seconds.items():
         medians = [f"{median(values):.4f}" for values in by_name.values()]
         pairs = [zip(by_name["python"], by_name[name], strict=True) for name in names[1:]]
         table.add_row(recipe, *medians, *(f"{median(own / other for own, other in pair):.3f}" for pair in pairs))
-    console.print(table)
-    table = Table("memory", "PSS, MB", "by python", "peak, MB", "by python")
+    return table
+
+
+def memory_table(sizes: Mapping[str, tuple[float, float]]) -> Table:
+    """Draw the memory of each runtime that `Runtime.memory` returns, beside Python's."""
+    table = console.table("memory", "PSS, MB", "by python", "peak, MB", "by python")
     for name, (share, peak) in sizes.items():
         ratios = [f"{size / own:.2f}" for size, own in zip((share, peak), sizes["python"], strict=True)]
         table.add_row(name, f"{share:.0f}", ratios[0], f"{peak:.0f}", ratios[1])
-    console.print(table)
+    return table
 
 
 def main() -> None:
@@ -201,7 +214,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     for bundle in arguments.bundles:
-        measure(bundle, arguments, Console())
+        measure(bundle, arguments)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from statistics import median
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from specc.cli import console
 from specc.runtime.rng import SeededRng
 from specc.runtime.sampling import Sampling
 
@@ -42,7 +41,7 @@ def slot_milliseconds(sampling: Sampling, logits_V: np.ndarray) -> float:
 
 def main() -> None:
     """Measure and print the table."""
-    table = Table("cut", "logits", *(f"{size:,}" for size in VOCABULARIES))
+    table = console.table("cut", "logits", *(f"{size:,}" for size in VOCABULARIES))
     rng = np.random.default_rng(0)
     logits = {size: rng.normal(size=size).astype(np.float32) for size in VOCABULARIES}
     for cut, options in CUTS.items():
@@ -50,7 +49,7 @@ def main() -> None:
             sampling = Sampling(0.8, rng=SeededRng(0), **options)
             times = [slot_milliseconds(sampling, logits[size] * spread) for size in VOCABULARIES]
             table.add_row(cut, name, *(f"{time:.2f}" for time in times))
-    Console().print(table)
+    console.show(table)
 
 
 if __name__ == "__main__":

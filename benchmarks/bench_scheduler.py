@@ -23,10 +23,8 @@ from itertools import pairwise
 from statistics import median, quantiles
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 import specc
+from specc.cli import console
 from specc.exactness import golden
 from specc.runtime.model import Model
 
@@ -154,12 +152,14 @@ def main() -> None:
     if args.json:
         print(json.dumps(result, indent=1))
         return
-    table = Table(*COLUMNS, title="ratios: plain together to one after another; recipes to plain, both together")
+    table = console.table(
+        *COLUMNS, title="ratios: plain together to one after another; recipes to plain, both together"
+    )
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+    console.show(table)
     if args.prompt:
-        Console().print(f"time between tokens while a prompt of {args.prompt} is read: {result['gaps']}")
+        print(f"time between tokens while a prompt of {args.prompt} is read: {result['gaps']}")
 
 
 if __name__ == "__main__":

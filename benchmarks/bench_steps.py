@@ -16,10 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from statistics import median
 
-from rich.console import Console
-from rich.table import Table
-
 import specc
+from specc.cli import console
 from specc.exactness.golden import FILE, read_cases
 from specc.runtime.stream import Stream
 
@@ -69,10 +67,10 @@ def main() -> None:
     if args.json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table("recipe", *COLUMNS, title=f"{args.bundle}: medians of a step")
+    table = console.table("recipe", *COLUMNS, title=f"{args.bundle}: medians of a step")
     for name, row in rows.items():
         table.add_row(name, *(f"{value:.3g}" for value in row.values()))
-    Console().print(table)
+    console.show(table)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import sysconfig
 from pathlib import Path
 from statistics import median
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import specc
 from specc.bench.schedule import rotate
+from specc.cli import console
 from specc.runtime.session import Session
 from specc.runtime.stream import Generation
 
@@ -75,7 +75,7 @@ def measure(session: Session, prompts: list[list[int]], recipes: list[str], toke
     """
     results = [run_round(session, prompts, recipes, tokens) for _ in track(range(rounds), "rounds")]
     columns = ("recipe", "tokens/s", "against plain", "tokens a step", "differs from plain")
-    table = Table(*columns, title=f"{len(prompts)} prompts")
+    table = console.table(*columns, title=f"{len(prompts)} prompts")
     plain_speeds = [speed(answers["plain"]) for answers in results]
     for name in recipes:
         speeds = [speed(answers[name]) for answers in results]
@@ -113,7 +113,7 @@ def main() -> None:
     names = args.recipe or [recipe.name for recipe in session.bundle.manifest.recipes]
     recipes = ["plain", *(name for name in names if name != "plain")]
     prompts = [session.text.encode(piece) for piece in windows(args.windows, seed=0)]
-    Console().print(measure(session, prompts, recipes, args.tokens, args.rounds))
+    console.show(measure(session, prompts, recipes, args.tokens, args.rounds))
 
 
 if __name__ == "__main__":

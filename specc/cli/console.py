@@ -338,19 +338,20 @@ def _lines_above() -> Iterator[_Terminal]:
         terminal.file.close()
 
 
-def table(*columns: str | tuple[str, str], header: bool = True) -> Table:
+def table(*columns: str | tuple[str, str], header: bool = True, title: str | None = None) -> Table:
     """Make an empty table.
 
     Args:
         columns: each column's title, or its title and one of STYLES. The first column never wraps.
         header: whether the titles are printed.
+        title: what is printed above the table.
     """
     from rich.box import SIMPLE_HEAD
 
     from specc.cli.whole_table import WholeTable
 
     box, padding = (SIMPLE_HEAD, (0, 1, 0, 0)) if header else (None, (0, 2, 0, 0))
-    empty = WholeTable(box=box, padding=padding, show_header=header, show_edge=False, pad_edge=False)
+    empty = WholeTable(box=box, padding=padding, show_header=header, show_edge=False, pad_edge=False, title=title)
     for i, column in enumerate(columns):
         title, style = (column, "fold" if i else "whole") if isinstance(column, str) else column
         empty.add_column(title, **STYLES[style])
