@@ -32,7 +32,10 @@ class CorpusIndex:
         Raises:
             RecipeError: the file is not such an index. A stranger may have written it.
         """
-        table = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            table = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as e:
+            raise RecipeError(f"{path.name} is not an index of a corpus; compile the bundle again") from e
         if table.ndim != 2 or table.shape[0] != 2 or table.dtype != np.int32 or not table.shape[1]:
             raise RecipeError(f"{path.name} is not an index of a corpus; compile the bundle again")
         self.tokens, self.suffixes = table.view(np.ndarray)  # A slice of a memmap takes several times as long.

@@ -16,9 +16,9 @@ import torch
 from quick_compile import compile_quickly
 
 import specc
-from specc.backends.export import read_header
 from specc.compiler import Options as CompileOptions
 from specc.huggingface import load_model, load_tokenizer
+from specc.runtime.engines.mapped_weights import read_header
 from specc.training.draft_job import save_draft, train_draft
 from specc.training.job import DraftChoice, Options
 from specc.training.record import RecordingOptions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from specc.passes.find import nodes, outputs
 from specc.runtime.block import TARGET_ROWS, Block
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.manifest import Tensor as Spec
 
 
@@ -168,18 +168,6 @@ def public(name: str) -> str:
     """Return the public name of an input: past_key_values.0.key for past_key_values_0_key."""
     start, rest = "past_key_values", name.removeprefix("past_key_values_")
     return name if rest == name else f"{start}.{rest.replace('_', '.')}"
-
-
-def read_header(weights: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a safetensors file, and the offset in bytes at which its data begins.
-
-    A tensor of several names has an entry for each.
-    """
-    with weights.open("rb") as f:
-        size = int.from_bytes(f.read(8), "little")
-        header: dict[str, Any] = json.loads(f.read(size))
-    names = header.pop("__metadata__", {})
-    return header | {name: header[other] for name, other in names.items() if other in header}, 8 + size
 
 
 def stored_names(weights: Path) -> dict[str, str]:

@@ -15,11 +15,12 @@ from torch.fx import GraphModule
 
 from specc import passes
 from specc.backends import DEFAULT, Backend, Built, Options
-from specc.backends.export import quiet, read_header, tensors, traced
+from specc.backends.export import quiet, tensors, traced
 from specc.backends.lowering import torch_aten
 from specc.backends.lowering.half_precision import TYPES, Half
 from specc.runtime.block import Block
 from specc.runtime.engines.inductor import machine
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.errors import BackendError, first_line
 
 LARGEST_CONSTANT = 1 << 20  # bytes: the most that an engine may hold of its own, such as a tree's mask

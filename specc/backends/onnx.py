@@ -19,7 +19,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 from specc import passes
 from specc.backends import DEFAULT, Backend, Built, Options
 from specc.backends.commit_graph import commit, moves
-from specc.backends.export import export, public, quiet, read_header
+from specc.backends.export import export, public, quiet
 from specc.backends.lowering import (
     any_width,
     onnx_fast,
@@ -35,6 +35,7 @@ from specc.backends.onnx_needs import needs
 from specc.passes.find import nodes
 from specc.passes.find import outputs as graph_outputs
 from specc.runtime.block import Block
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec, Tensor
 

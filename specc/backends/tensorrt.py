@@ -24,9 +24,9 @@ from torch.fx import GraphModule
 
 from specc.backends import DEFAULT, Backend, Built, Options, onnx
 from specc.backends.commit_graph import commit, moves
-from specc.backends.export import read_header
 from specc.runtime.block import Block
 from specc.runtime.disk_cache import cache_directory
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.errors import BackendError, SpeccWarning
 
 if TYPE_CHECKING:

@@ -22,11 +22,12 @@ from torch.fx import GraphModule, Node
 from specc import passes
 from specc.backends import DEFAULT, Backend, Built, Options, tensorrt
 from specc.backends.commit_graph import commit
-from specc.backends.export import quiet, read_header, tensors, traced
+from specc.backends.export import quiet, tensors, traced
 from specc.backends.lowering import torch_aten
 from specc.backends.lowering.half_precision import TYPES, Half
 from specc.passes.find import new_input, nodes, weight
 from specc.runtime.block import Block
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.errors import BackendError, first_line
 
 NAME = "torch-tensorrt"

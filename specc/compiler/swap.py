@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from specc.backends.export import read_header
 from specc.compiler import weights
 from specc.compiler.build import stored_tensors
 from specc.compiler.graphs import Graphs, graph_key, pack_graphs, prepare, quantize_graphs
@@ -31,6 +30,7 @@ from specc.runtime.block import STATE, Block
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import link, write_manifest, written_whole
 from specc.runtime.engines import kernels
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.errors import BundleError
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.session import open_session

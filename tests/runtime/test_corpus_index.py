@@ -69,3 +69,10 @@ def test_a_file_that_is_no_index_is_refused(table: Any, tmp_path: Path) -> None:
     np.save(tmp_path / CORPUS_FILE, table)
     with pytest.raises(RecipeError, match=r"corpus\.npy .*; compile the bundle again"):
         CorpusIndex(tmp_path / CORPUS_FILE, 5)
+
+
+@pytest.mark.parametrize("content", [b"", b"tokens", b"\x93NUMPY\x01\x00\x02\x00{}"])
+def test_a_file_that_is_no_array_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / CORPUS_FILE).write_bytes(content)
+    with pytest.raises(RecipeError, match=r"^corpus\.npy is not an index of a corpus; compile the bundle again$"):
+        CorpusIndex(tmp_path / CORPUS_FILE, 5)

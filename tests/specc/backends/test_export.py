@@ -11,9 +11,10 @@ import torch
 from blocks import CAPACITY, build
 from safetensors.torch import save_file
 
-from specc.backends.export import examples, export, public, quiet, read_header, tensors, traced
+from specc.backends.export import examples, export, public, quiet, tensors, traced
 from specc.passes.find import placeholder
 from specc.runtime.block import Block, Parents
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.manifest import Tensor
 from specc.runtime.tree import Tree
 

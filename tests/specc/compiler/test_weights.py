@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.fx import GraphModule, symbolic_trace
 
-from specc.backends.export import read_header, stored_names
+from specc.backends.export import stored_names
 from specc.compiler.weights import (
     ALIGNMENT,
     INLINE,
@@ -23,6 +23,7 @@ from specc.compiler.weights import (
     write,
     write_type,
 )
+from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.errors import BundleError
 
 pytestmark = pytest.mark.torch
