@@ -58,7 +58,10 @@ class Handle:
         return "running" if self.submission.running else "waiting"
 
     def cancel(self) -> None:
-        """End the request after the step that runs. What it has answered stays. One that has ended stays as it is."""
+        """End the request after the step that runs. What it has answered stays. One that has ended stays as it is.
+
+        A long prompt is read in several steps, of one call each.
+        """
         self.submission.cancel()
 
     def result(self, timeout: float | None = None) -> Generation:

@@ -1,6 +1,6 @@
 // A bundle: its manifest, and its files, each of which is checked when it is first read. docs/bundle-format.md.
 
-import { SpeccError } from "./errors.js";
+import { SpeccError, firstLine } from "./errors.js";
 import { fault } from "./json_text.js";
 
 const SCHEMAS = [2, 3];
@@ -8,6 +8,7 @@ const DIGITS = 64; // of the digest of the manifest
 const BEHIND = 4; // bytes behind them: `"`, a line feed, `}` and a line feed
 const ZERO = 48; // the character 0
 const MOST_SIZE = 2 ** 31 - 1;
+const WEIGHTS = "weights.safetensors"; // the file of a manifest that names none
 
 /**
  * Where a bundle's files come from.
@@ -90,7 +91,7 @@ export class Bundle {
 
   /** @returns {string} */
   get weightsFile() {
-    return this.manifest.weights ?? "weights.safetensors";
+    return this.manifest.weights ?? WEIGHTS;
   }
 
   /**
@@ -147,7 +148,12 @@ export class Bundle {
    * @param {string} file
    */
   async json(file) {
-    return JSON.parse(new TextDecoder().decode(await this.read(file)));
+    const text = new TextDecoder().decode(await this.read(file));
+    try {
+      return JSON.parse(text);
+    } catch (error) {
+      throw new SpeccError(`${file} of ${this.source.name} is not JSON (${firstLine(error)}); compile the bundle again`);
+    }
   }
 
   /** Forgets the weights. */
@@ -202,7 +208,7 @@ function contradiction(manifest) {
   }
   for (const engine of manifest.engines) {
     const { topology, cache = "target" } = engine.block;
-    for (const file of [engine.file, engine.weights || manifest.weights, engine.commit || engine.file]) {
+    for (const file of [engine.file, engine.weights || (manifest.weights ?? WEIGHTS), engine.commit || engine.file]) {
       if (!(file in manifest.files)) return `the engine ${engine.name} names the file ${file}, which is not in files`;
     }
     if (!(cache in manifest.caches)) return `the engine ${engine.name} names the cache ${cache}, which is not in caches`;

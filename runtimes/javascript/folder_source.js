@@ -3,7 +3,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 
-import { SpeccError } from "./errors.js";
+import { SpeccError, firstLine } from "./errors.js";
 
 /** A bundle's files on a disk. */
 export class FolderSource {
@@ -21,8 +21,9 @@ export class FolderSource {
     try {
       // A program that reads a pipe waits for ever.
       if ((await stat(path)).isFile()) return new Uint8Array(await readFile(path));
-    } catch {
-      throw new SpeccError(`cannot read ${path}; name a bundle that specc compile wrote`);
+    } catch (error) {
+      const isMissing = /** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT";
+      throw new SpeccError(`cannot read ${path}${isMissing ? "" : ` (${firstLine(error)})`}; name a bundle that specc compile wrote`);
     }
     throw new SpeccError(`${path} is not a file; compile the bundle again`);
   }

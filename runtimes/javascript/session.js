@@ -36,6 +36,8 @@ const DEFAULT_CONTEXT = 4096; // tokens that rows are kept for, if the bundle ha
  * @typedef {object} Request
  * @property {string} [recipe]
  * @property {number} [maxNewTokens]
+ * @property {() => boolean | Promise<boolean>} [isWanted] is asked before each call of the target, those that read the prompt
+ *   included. The answer ends where it says no, and keeps the tokens that came.
  */
 
 /** A bundle with a runtime for its engines. Sessions share its files. */
@@ -132,7 +134,7 @@ export class Session {
    * @param {Request} [request]
    * @returns {AsyncGenerator<Step, Stats, void>}
    */
-  async *steps(prompt, { recipe: name, maxNewTokens = 128 } = {}) {
+  async *steps(prompt, { recipe: name, maxNewTokens = 128, isWanted = () => true } = {}) {
     const { context, vocab_size: vocabulary, eos_token_ids: ends } = this.model.bundle.model;
     const most = Math.min(context, this.model.context);
     if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
@@ -149,7 +151,7 @@ export class Session {
     if (this.#busy) throw new SpeccError("this session decodes another answer; wait for its end, or open another session");
     this.#busy = true;
     try {
-      return yield* this.#decode(prompt, Math.min(prompt.length + maxNewTokens, most), new Set(ends), name);
+      return yield* this.#decode(prompt, Math.min(prompt.length + maxNewTokens, most), new Set(ends), isWanted, name);
     } catch (error) {
       throw remedied(error);
     } finally {
@@ -161,29 +163,30 @@ export class Session {
    * @param {number[]} prompt
    * @param {number} end how many tokens the text has at most.
    * @param {Set<number>} ends the tokens that end an answer.
+   * @param {() => boolean | Promise<boolean>} isWanted
    * @param {string} [name]
    * @returns {AsyncGenerator<Step, Stats, void>}
    */
-  async *#decode(prompt, end, ends, name) {
+  async *#decode(prompt, end, ends, isWanted, name) {
     const { recipe, note } = await this.prepare(name);
     const stats = { recipe: recipe.name, note, newTokens: 0, drafts: 0, drafted: 0, accepted: 0, targetCalls: 0 };
     let start = performance.now();
     const text = [...prompt];
-    /** @type {Step} */
-    let step = await this.#prefill(prompt);
+    let step = await this.#prefill(prompt, isWanted);
     const prefillSeconds = (performance.now() - start) / 1000;
     /** @type {import("./drafters.js").Drafting | undefined} */
     let drafting;
     start = performance.now();
-    for (;;) {
+    while (step) {
       const last = step.tokens.findIndex((token) => ends.has(token));
       const fresh = step.tokens.slice(0, last < 0 ? undefined : last + 1).slice(0, end - text.length);
       text.push(...fresh);
       stats.newTokens += fresh.length;
       const pause = performance.now(); // What the reader of the steps does is not counted.
       yield { ...step, tokens: fresh };
+      const goesOn = last < 0 && text.length < end && (await isWanted());
       start += performance.now() - pause;
-      if (last >= 0 || text.length === end) break;
+      if (!goesOn) break;
       if (!drafting) {
         drafting = (await this.#drafter(recipe)).open();
         for (const engine of recipe.verify) await this.#engine(engine);
@@ -231,11 +234,12 @@ export class Session {
   }
 
   /**
-   * Runs a prompt but for the rows that an earlier one left, and returns the first token.
+   * Runs a prompt but for the rows that an earlier one left, and returns the first token, or null if it is not wanted.
    * @param {number[]} prompt
-   * @returns {Promise<Step>}
+   * @param {() => boolean | Promise<boolean>} isWanted
+   * @returns {Promise<Step | null>}
    */
-  async #prefill(prompt) {
+  async #prefill(prompt, isWanted) {
     let rows = 0;
     // The last token runs in any case, since its outputs are wanted.
     while (rows < prompt.length - 1 && prompt[rows] === this.#committed[rows]) rows++;
@@ -245,7 +249,7 @@ export class Session {
     const spec = this.model.bundle.engine("prefill") ?? engine.spec;
     const width = slots(spec);
     if (!engine.isOpen && prompt.length - rows > 1) engine = await this.#engine(spec.name);
-    for (;;) {
+    while (await isWanted()) {
       const tokens = prompt.slice(rows, rows + width);
       const outputs = await engine.run({ tokens, pastLen: rows });
       this.#committed.push(...tokens);
@@ -254,6 +258,7 @@ export class Session {
       const token = outputs.id(engine.spec.block.last_row ? 0 : tokens.length - 1);
       return { tokens: [token], draft: null, path: [], engine: engine.spec.name };
     }
+    return null;
   }
 
   /** @param {import("./bundle.js").Recipe} recipe */

@@ -1,5 +1,7 @@
 // Text of tokens: a bundle's tokenizer, and a stream that never takes a character back.
 
+import { SpeccError, firstLine } from "./errors.js";
+
 /**
  * What `Tokenizer` of @huggingface/tokenizers has.
  * @typedef {object} Tokenizer
@@ -8,9 +10,26 @@
  * @property {(id: number) => string | undefined} id_to_token
  */
 
+const TOKENIZER = "tokenizer.json";
+const CONFIG = "tokenizer_config.json"; // Some bundles have none.
 const BYTE = /^<0x[0-9A-F]{2}>$/;
 const REPLACEMENT = "\uFFFD";
 const CONTEXT = 8; // Tokens before the new ones that are decoded with them, for spaces between words.
+
+/**
+ * Reads a bundle's tokenizer.
+ * @param {import("./bundle.js").Bundle} bundle
+ * @param {any} tokenizerClass `Tokenizer` of @huggingface/tokenizers, or a promise of it.
+ */
+export async function readText(bundle, tokenizerClass) {
+  const hasConfig = Object.hasOwn(bundle.files, CONFIG);
+  const [Tokenizer, tokenizer, config] = await Promise.all([tokenizerClass, bundle.json(TOKENIZER), hasConfig ? bundle.json(CONFIG) : {}]);
+  try {
+    return new Text(new Tokenizer(tokenizer, config), tokenizer);
+  } catch (error) {
+    throw new SpeccError(`${TOKENIZER} of ${bundle.source.name} cannot be used here (${firstLine(error)}); run the bundle with specc generate`);
+  }
+}
 
 /** A bundle's tokenizer. */
 export class Text {

@@ -6,7 +6,6 @@ import { Validator } from "@cfworker/json-schema";
 import { openBundle } from "../javascript/bundle.js";
 import { firstLine } from "../javascript/errors.js";
 import { FolderSource } from "../javascript/folder_source.js";
-import { choose } from "../javascript/recipes.js";
 import { Model } from "../javascript/session.js";
 import { validator } from "../javascript/validate.js";
 import { OnnxRuntime } from "./onnxruntime.js";
@@ -74,28 +73,13 @@ export async function loadFallback(reason) {
      */
     async generate(handle, prompt, recipe, maxNewTokens, onTokens) {
       handle.isCancelled = false;
-      const steps = handle.session.steps(Array.from(prompt, Number), { recipe: recipe ?? undefined, maxNewTokens });
-      const start = performance.now();
-      const { model } = handle.session;
-      const stats = { recipe: choose(model.bundle, model.runtime, recipe ?? undefined).recipe.name, newTokens: 0, drafts: 0, drafted: 0, accepted: 0, targetCalls: 0 };
-      let prefillSeconds = 0;
+      let isRead = true;
+      const isWanted = () => isRead && !handle.isCancelled;
+      const steps = handle.session.steps(Array.from(prompt, Number), { recipe: recipe ?? undefined, maxNewTokens, isWanted });
       for (;;) {
         const { done, value } = await steps.next();
         if (done) return counts(value);
-        prefillSeconds ||= (performance.now() - start) / 1000;
-        stats.newTokens += value.tokens.length;
-        if (value.draft) {
-          const drafted = value.draft.tokens.length - 1;
-          stats.targetCalls++;
-          stats.drafts += Number(drafted > 0);
-          stats.drafted += drafted;
-          stats.accepted += value.path.length - 1;
-        }
-        if (onTokens(value.tokens) && !handle.isCancelled) continue;
-        await steps.return(/** @type {any} */ (undefined));
-        const seconds = (performance.now() - start) / 1000 - prefillSeconds;
-        const meanAcceptanceLength = stats.drafts ? 1 + stats.accepted / stats.drafts : 1;
-        return counts({ ...stats, note: null, prefillSeconds, seconds, meanAcceptanceLength });
+        isRead = onTokens(value.tokens);
       }
     },
   };

@@ -20,7 +20,7 @@ export interface Options {
 export interface Stats {
   /** The recipe that ran. It is another one than was asked for if libspecc lacks its drafter. */
   recipe: string;
-  /** Tokens of the answer, an end-of-sequence token included. */
+  /** Tokens of the answer, an end-of-sequence token included; 0 if it was cancelled before the first. */
   newTokens: number;
   /** Steps with a draft. */
   drafts: number;
@@ -46,9 +46,9 @@ export interface Session {
   stream(prompt: number[], options?: Options): AsyncGenerator<number[], Stats, void>;
   /** Continues a text, and yields pieces of text. */
   streamText(prompt: string, options?: Options): AsyncGenerator<string, Stats, void>;
-  /** Ends the answer that is decoded, after its step. */
+  /** Ends the answer that is decoded, after the call of an engine that runs; a long prompt takes several. */
   cancel(): void;
-  /** Ends the conversation, after the step of an answer that is decoded. */
+  /** Ends the conversation, and before it an answer that is decoded, as `cancel` does. */
   close(): Promise<void>;
 }
 

@@ -20,7 +20,7 @@ export async function open(bundle, options) {
   if (!Number.isInteger(threads) || threads < 0 || threads > MOST_THREADS) {
     throw new Error(`threads is ${shown(threads)}; give a whole number of 0 to ${MOST_THREADS}`);
   }
-  const loaded = await loadLibrary(library ?? process.env.SPECC_LIBRARY);
+  const loaded = await loadLibrary(library || process.env.SPECC_LIBRARY || undefined);
   return new Model(loaded, await loaded.openModel(bundle, onnxruntime ?? null, threads), bundle);
 }
 
@@ -104,7 +104,9 @@ class Model {
   }
 
   text() {
-    return (this.#text ??= openText(this.#bundle));
+    const reading = (this.#text ??= openText(this.#bundle));
+    reading.catch(() => (this.#text = undefined)); // It is read again next time.
+    return reading;
   }
 
   close() {

@@ -38,13 +38,19 @@ const waiting = [];
  * @param {string} path the path of the library, or a name that the system's loader finds.
  */
 export function load(path) {
-  let library;
   try {
-    library = koffi.load(path);
+    return functions(koffi.load(path));
   } catch (error) {
     const reason = /** @type {Error} */ (error).message.split("\n")[0];
     throw new Error(`cannot load libspecc at ${path} (${reason}); build runtimes/c, and give its path as SPECC_LIBRARY`);
   }
+}
+
+/**
+ * Declares the functions of libspecc. Throws if the library lacks one.
+ * @param {any} library
+ */
+function functions(library) {
   const open = library.func("int specc_open(const char *path, specc_options *options, _Out_ void **model)");
   const generate = library.func(
     "int specc_generate(void *session, const int64_t *prompt, size_t prompt_tokens, const char *recipe, " +

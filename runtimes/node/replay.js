@@ -8,8 +8,8 @@
 // The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used. Engines have one thread, so that
 // processor seconds compare.
 
-import { judge, leftOut } from "../javascript/golden.js";
-import { readGolden } from "./golden.js";
+import { judge, leftOut, nearTie, readGolden } from "../javascript/golden.js";
+import { openFolder } from "./folder.js";
 import { open } from "./index.js";
 
 function processorSeconds() {
@@ -25,8 +25,9 @@ function processorSeconds() {
 async function replay(bundle, json) {
   const model = await open(bundle, { threads: 1 });
   if (!json) console.log(`by ${model.runtime}`);
-  const { cases, tolerance, recipes } = readGolden(bundle);
-  const others = leftOut(recipes, model.recipes, model.runtime);
+  const folder = await openFolder(bundle);
+  const [cases, tolerance] = [await readGolden(folder), nearTie(folder.tolerance)];
+  const others = leftOut(folder.recipes, model.recipes, model.runtime);
   for (const other of json ? others : []) console.log(JSON.stringify(other));
   const session = model.session();
   let diverged = false;

@@ -10,15 +10,16 @@ export class HttpSource {
   /** @type {(() => Promise<void>)[]} */
   #keepers = []; // each writes a file that was read to the cache
 
-  /** @param {string} url of the bundle's folder. */
+  /** @param {string} url of the bundle's folder. Each file is asked for with its query, such as a token. */
   constructor(url) {
     try {
       if (!url) throw new Error("it is empty");
-      this.base = new URL(url.endsWith("/") ? url : `${url}/`, globalThis.location?.href);
+      this.base = new URL(url, globalThis.location?.href);
+      if (!this.base.pathname.endsWith("/")) this.base.pathname += "/";
     } catch {
       throw new SpeccError(`the bundle's URL ${JSON.stringify(url)} is not one; give that of a folder that specc compile wrote`);
     }
-    this.name = this.base.href.replace(/\/$/, "");
+    this.name = shown(this.base).replace(/\/$/, "");
   }
 
   /**
@@ -28,10 +29,10 @@ export class HttpSource {
    * @param {(bytes: number) => void} [progress]
    */
   async read(file, expected, progress) {
-    const url = new URL(file.split("/").map(encodeURIComponent).join("/"), this.base);
+    const url = this.#address(file);
     if (!expected) return receive(url, await get(url, "no-cache"));
     const cache = await openCache();
-    const key = new URL(url);
+    const key = bare(url); // Another token for the server changes no file.
     key.searchParams.set(DIGEST, expected.sha256);
     const kept = await cache?.match(key);
     // A download of the file that was cut, or that is old, gives other bytes; what is kept has the digest that the key says.
@@ -52,8 +53,33 @@ export class HttpSource {
   async forget(file) {
     await this.keep();
     const cache = await openCache();
-    await cache?.delete(new URL(file.split("/").map(encodeURIComponent).join("/"), this.base), { ignoreSearch: true });
+    await cache?.delete(this.#address(file), { ignoreSearch: true });
   }
+
+  /** @param {string} file */
+  #address(file) {
+    const url = new URL(file.split("/").map(encodeURIComponent).join("/"), this.base);
+    url.search = this.base.search;
+    return url;
+  }
+}
+
+/**
+ * Returns a URL without its query.
+ * @param {URL} url
+ */
+function bare(url) {
+  const copy = new URL(url);
+  copy.search = copy.hash = "";
+  return copy;
+}
+
+/**
+ * Returns a URL as messages show it. A query may be a secret.
+ * @param {URL} url
+ */
+function shown(url) {
+  return bare(url).href;
 }
 
 /**
@@ -66,9 +92,9 @@ async function get(url, cache) {
   try {
     response = await fetch(url, { cache });
   } catch (error) {
-    throw new SpeccError(`cannot read ${url} (${firstLine(error)}); does its server run, and does it allow this page (CORS)?`);
+    throw new SpeccError(`cannot read ${shown(url)} (${firstLine(error)}); does its server run, and does it allow this page (CORS)?`);
   }
-  if (!response.ok) throw new SpeccError(`cannot read ${url}: the server answers ${response.status}; give the URL of a bundle`);
+  if (!response.ok) throw new SpeccError(`cannot read ${shown(url)}: the server answers ${response.status}; give the URL of a bundle`);
   return response;
 }
 
@@ -84,14 +110,14 @@ async function receive(url, response, bytes, progress) {
     try {
       return new Uint8Array(await response.arrayBuffer());
     } catch (error) {
-      throw new SpeccError(`${url} broke off (${firstLine(error)}); load the page again`);
+      throw new SpeccError(`${shown(url)} broke off (${firstLine(error)}); load the page again`);
     }
   }
   let content;
   try {
     content = new Uint8Array(bytes);
   } catch {
-    throw new SpeccError(`${url} has ${bytes} bytes, and this browser has no memory for them; take a smaller bundle`);
+    throw new SpeccError(`${shown(url)} has ${bytes} bytes, and this browser has no memory for them; take a smaller bundle`);
   }
   let count = 0;
   const reader = response.body.getReader();
@@ -101,7 +127,7 @@ async function receive(url, response, bytes, progress) {
       if (done) break;
       if (count + value.length > bytes) {
         await reader.cancel();
-        throw new SpeccError(`${url} has more than the ${bytes} bytes that the manifest says; copy the bundle again`);
+        throw new SpeccError(`${shown(url)} has more than the ${bytes} bytes that the manifest says; copy the bundle again`);
       }
       content.set(value, count);
       count += value.length;
@@ -109,7 +135,7 @@ async function receive(url, response, bytes, progress) {
     }
   } catch (error) {
     if (error instanceof SpeccError) throw error;
-    throw new SpeccError(`${url} broke off after ${count} of ${bytes} bytes (${firstLine(error)}); load the page again`);
+    throw new SpeccError(`${shown(url)} broke off after ${count} of ${bytes} bytes (${firstLine(error)}); load the page again`);
   }
   return content.subarray(0, count);
 }
@@ -131,7 +157,7 @@ async function openCache() {
  */
 async function keep(cache, key, content) {
   try {
-    await cache.delete(new URL(key.pathname, key), { ignoreSearch: true });
+    await cache.delete(bare(key), { ignoreSearch: true });
     await cache.put(key, new Response(/** @type {BodyInit} */ (content)));
   } catch {
     // There is no room. The file is fetched again next time.

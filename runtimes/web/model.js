@@ -4,7 +4,7 @@ import { Validator } from "./node_modules/@cfworker/json-schema/dist/esm/index.j
 import { openBundle } from "../javascript/bundle.js";
 import { SpeccError, firstLine } from "../javascript/errors.js";
 import { Model, checkContext } from "../javascript/session.js";
-import { Text } from "../javascript/text.js";
+import { readText } from "../javascript/text.js";
 import { validator } from "../javascript/validate.js";
 import { HttpSource } from "./http_source.js";
 import { WasmRuntime } from "./onnxruntime.js";
@@ -88,15 +88,6 @@ async function fetchFirst(bundle, progress) {
  * Reads a bundle's tokenizer.
  * @param {import("../javascript/bundle.js").Bundle} bundle
  */
-export async function openText(bundle) {
-  const [{ Tokenizer }, tokenizer, config] = await Promise.all([
-    needed(import(TOKENIZERS.href)),
-    bundle.json("tokenizer.json"),
-    bundle.json("tokenizer_config.json"),
-  ]);
-  try {
-    return new Text(new Tokenizer(tokenizer, config), tokenizer);
-  } catch (error) {
-    throw new SpeccError(`this page cannot read the bundle's tokenizer (${firstLine(error)}); run the bundle with specc generate`);
-  }
+export function openText(bundle) {
+  return readText(bundle, needed(import(TOKENIZERS.href)).then(({ Tokenizer }) => Tokenizer));
 }

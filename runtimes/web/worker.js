@@ -61,11 +61,15 @@ async function generate({ prompt, recipe, maxNewTokens }) {
   const ids = text.encode(prompt);
   const writer = text.stream(ids);
   const label = (/** @type {number} */ token) => text.decode([token]);
-  const steps = session.steps(ids, { recipe, maxNewTokens });
+  const isWanted = async () => {
+    await messages();
+    return !isStopped;
+  };
+  const steps = session.steps(ids, { recipe, maxNewTokens, isWanted });
   for (;;) {
     const { done, value } = await steps.next();
     if (done) {
-      self.postMessage({ type: "end", stats: value, tail: writer.end(), promptTokens: ids.length });
+      self.postMessage({ type: "end", stats: isStopped ? null : value, tail: writer.end(), promptTokens: ids.length });
       return await keepFiles();
     }
     const { tokens, draft, path, engine } = value;
@@ -74,12 +78,6 @@ async function generate({ prompt, recipe, maxNewTokens }) {
     const own = writer.push(tokens.slice(Math.max(0, path.length - 1)));
     const tree = draft && { labels: draft.tokens.map(label), parents: draft.parents, path };
     self.postMessage({ type: "step", accepted, own, tree, engine, count: tokens.length });
-    await messages();
-    if (isStopped) {
-      await steps.return(/** @type {any} */ (undefined));
-      self.postMessage({ type: "end", stats: null, tail: writer.end(), promptTokens: ids.length });
-      return await keepFiles();
-    }
   }
 }
 

@@ -18,7 +18,7 @@ from chance import chi_square_rejects, distribution
 from doubles.requests import PROMPT, PROMPTS, stalled
 from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
 from thorough import sample
-from toys import World
+from toys import Toy, World
 
 from specc.runtime.acceptance import rule
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
@@ -285,6 +285,30 @@ def test_a_request_is_cancelled_while_it_runs_waits_or_pauses(load: Callable[...
     with model.submit(PROMPT, 200, ignore_eos=True) as handle:
         next(handle)
     assert handle.result(10).finish_reason == "cancelled" and len(handle.token_ids) < 200
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_request_that_is_cancelled_while_its_prompt_is_read_ends_after_the_call_that_runs(
+    calls: int, load: Callable[..., Model], backend: ToyBackend
+) -> None:
+    submitted, runs = Event(), 0
+
+    class Cancelling(Toy):
+        """A model whose first run, or whose second one, cancels the request."""
+
+        def run(self) -> None:
+            nonlocal runs
+            runs += 1
+            assert submitted.wait(10)
+            if runs == calls:
+                handle.cancel()
+            super().run()
+
+    backend.model = Cancelling
+    handle = load().submit([1] * (CONTEXT - 9), 4, ignore_eos=True)
+    submitted.set()
+    answer = handle.result(10)
+    assert (answer.finish_reason, answer.token_ids, runs) == ("cancelled", [], calls)
 
 
 def test_that_requests_take_turns_is_said_once(load: Callable[..., Model], backend: ToyBackend) -> None:

@@ -213,6 +213,45 @@ def test_another_thread_can_cancel(session: Session) -> None:
     assert answer[: len(CASES[1].token_ids)] == CASES[1].token_ids[: len(answer)]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "call", "tokens"),
+    [
+        *(("plain", call, 0) for call in (1, 2, 3)),  # The prompt takes four calls of 64 tokens.
+        *(("plain", call, call - 3) for call in (4, 5)),
+        *(("eagle3", call, 1) for call in (5, 6, 7)),  # The head reads the prompt, too.
+    ],
+)
+def test_a_cancelled_answer_ends_after_the_call_that_runs_and_rows_of_its_calls_serve_again(
+    recipe: str, call: int, tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = str(libspecc.built() / "libspecc-stub.so")
+    monkeypatch.setattr(libspecc, "onnxruntime_library", lambda: stub)
+    # No token of the stub ends an answer.
+    model = Model(edit_manifest(copied(FROZEN, tmp_path), lambda m: m["model"].update(eos_token_ids=[8])))
+    session, runs = Session(model), 0
+
+    @ctypes.CFUNCTYPE(None)
+    def count() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == call:
+            session.cancel()
+
+    prompt = [5] * 200
+    hook = ctypes.c_void_p.in_dll(ctypes.CDLL(stub), "specc_stub_on_run")
+    hook.value = ctypes.cast(count, ctypes.c_void_p).value
+    try:
+        answer, stats = session.generate(prompt, 20, recipe)
+        assert (runs, len(answer), stats.new_tokens, stats.error) == (call, tokens, tokens, b"")
+        assert stats.recipe == recipe.encode() and stats.prefill_seconds > 0
+        assert session.generate_all(prompt, 1, "plain")
+        assert runs == max(4, call) + (call >= 4), "the last token runs again, since its outputs are wanted"
+    finally:
+        hook.value = None
+        session.close()
+        model.close()
+
+
 def test_sessions_of_one_model_run_at_once(frozen: Model) -> None:
     answers: dict[int, list[int]] = {}
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import resource
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import libspecc
 import pytest
 from bad_bundles import KINDS, REMEDY
-from shell import copied
+from shell import copied, edit_manifest
 
 FROZEN = Path(__file__).parents[1] / "bundles" / "schema-3"
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("libspecc")]
@@ -39,6 +43,42 @@ def test_a_bundle_that_cannot_be_used_is_one_line_and_a_failure(kind: str, tmp_p
     result = replay(bundle)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("specc-replay: error: ") and reason in result.stderr
+    assert str(bundle) in result.stderr, "the line names the file"
+    assert REMEDY.search(result.stderr), result.stderr
+
+
+Entry = dict[str, Any]
+HEADERS: dict[str, Callable[[Entry], Any]] = {
+    "no type": lambda entry: entry.pop("dtype"),
+    "a type that is no text": lambda entry: entry.update(dtype=1),
+    "no shape": lambda entry: entry.pop("shape"),
+    "a shape that is no list": lambda entry: entry.update(shape="x"),
+    "a length that is no number": lambda entry: entry.update(shape=["1"]),
+    "a length below zero": lambda entry: entry.update(shape=[-1]),
+    "more numbers than data": lambda entry: entry.update(shape=[1 << 20]),
+    "no place": lambda entry: entry.pop("data_offsets"),
+    "one offset": lambda entry: entry.update(data_offsets=[0]),
+    "an offset that is no number": lambda entry: entry.update(data_offsets=["0", "4"]),
+    "data behind the end": lambda entry: entry.update(data_offsets=[0, 1 << 40]),
+    "data before the beginning": lambda entry: entry.update(data_offsets=[-4, 4]),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_tensor_that_cannot_be_used_is_one_line_that_names_its_file(kind: str, tmp_path: Path) -> None:
+    bundle = copied(FROZEN, tmp_path)
+    weights = bundle / "weights.safetensors"
+    content = weights.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    name = next(name for name, entry in header.items() if entry.get("dtype") == "F32")
+    HEADERS[kind](header[name])
+    text = json.dumps(header).encode()
+    weights.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+    message = {"bytes": weights.stat().st_size, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    result = replay(edit_manifest(bundle, lambda m: m["files"].update({weights.name: message})))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"specc-replay: error: {weights}, tensor {name}: "), result.stderr
     assert REMEDY.search(result.stderr), result.stderr
 
 

@@ -116,6 +116,7 @@ def test_a_golden_output_that_differs_is_status_1(package: Path, environment: di
         (None, None, "give a bundle: node replay.js BUNDLE [--json]"),
         (f"{FROZEN} --jso", None, "give a bundle: node replay.js BUNDLE [--json]"),
         (str(FROZEN), "/nowhere/libspecc.so", "cannot load libspecc at /nowhere/libspecc.so ("),
+        (str(FROZEN), "libc.so.6", "cannot load libspecc at libc.so.6 ("),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_status_2(
@@ -127,8 +128,9 @@ def test_what_cannot_be_used_is_one_line_and_status_2(
     assert result.stderr.startswith(f"specc-replay-node: error: {message}")
 
 
-def test_without_libspecc_and_onnxruntime_node_one_line_names_both(package: Path) -> None:
-    variables = {name: value for name, value in os.environ.items() if name != "SPECC_LIBRARY"}
+@pytest.mark.parametrize("empty", [{}, {"SPECC_LIBRARY": ""}], ids=["no variable", "an empty variable"])
+def test_without_libspecc_and_onnxruntime_node_one_line_names_both(empty: dict[str, str], package: Path) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "SPECC_LIBRARY"} | empty
     result = replay(package, variables, str(FROZEN))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     start = "specc-replay-node: error: cannot load libspecc at libspecc.so.0 ("
@@ -145,6 +147,7 @@ def test_a_bundle_that_cannot_be_used_is_one_line(
     damage(bundle)
     result = replay(package, environment, str(bundle))
     assert result.returncode == 2 and result.stderr.count("\n") == 1 and reason in result.stderr
+    assert str(bundle) in result.stderr, "the line names the file"
     assert REMEDY.search(result.stderr), result.stderr
 
 
@@ -318,6 +321,46 @@ def test_text_is_that_of_the_tokens(script: Script) -> None:
     assert result["ids"] == prompt
     assert "Ünïcode: def wrap(" + result["text"] == tokenizer.decode([*prompt, *result["tokens"]])
     assert result["pieces"] > 1
+
+
+def test_a_tokenizer_that_was_changed_since_the_bundle_was_opened_is_refused(script: Script, tmp_path: Path) -> None:
+    bundle = copied(FROZEN, tmp_path)
+    line = script(f"""
+        const {{ appendFile }} = await import("node:fs/promises");
+        const other = await open({json.dumps(str(bundle))}, {{ threads: 1 }});
+        await appendFile({json.dumps(str(bundle / "tokenizer.json"))}, " ");
+        const line = await refusal(() => other.text());
+        await other.close();
+        return line;
+    """)
+    assert line.startswith(f"tokenizer.json of {bundle} has ") and line.endswith("; copy the bundle again")
+
+
+def test_an_answer_that_is_cancelled_before_its_prompt_is_read_has_no_tokens_and_the_session_goes_on(
+    script: Script,
+) -> None:
+    """The first request of a model loads engines, so it is cancelled before a call."""
+    result = script("""
+        const [prompt, golden] = cases[1];
+        const options = { maxNewTokens: golden.length, recipe: "plain" };
+        const seen = [];
+        for (const decode of ["generate", "stream"]) {
+            const other = await open(folder, { threads: 1 });
+            const each = other.session();
+            const answer = each[decode](prompt, options);
+            const next = decode === "stream" ? answer.next() : answer;
+            each.cancel();
+            const { tokens = [], stats, done = true, value } = await next;
+            const again = (await each.generate(prompt, options)).tokens;
+            seen.push({ tokens, stats: stats ?? value, done, again });
+            await other.close();
+        }
+        return seen;
+    """)
+    for answer in result:
+        assert (answer["tokens"], answer["done"], answer["again"]) == ([], True, CASES[1].token_ids)
+        assert (answer["stats"]["newTokens"], answer["stats"]["targetCalls"]) == (0, 0)
+        assert answer["stats"]["recipe"] == "plain" and answer["stats"]["meanAcceptanceLength"] == 1
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ typedef struct specc_options {
 /* What happened in a request. */
 typedef struct specc_stats {
   char recipe[64];              /* The recipe that ran. It is another one than was asked for if this library lacks its drafter. */
-  size_t new_tokens;            /* Tokens of the answer, an end-of-sequence token included. */
+  size_t new_tokens;            /* Tokens of the answer, an end-of-sequence token included. A cancelled one may have none. */
   size_t drafts;                /* Steps with a draft. */
   size_t drafted;               /* Tokens of all drafts. */
   size_t accepted;              /* Those that were accepted. */
@@ -68,7 +68,7 @@ SPECC_API const char* specc_recipe(const specc_model* model, size_t index);
 /* Begins a conversation. */
 SPECC_API int specc_session_open(specc_model* model, specc_session** session);
 
-/* Ends it. An answer that another thread decodes ends after its step, and the function waits for that. A function that gets
+/* Ends it. An answer that another thread decodes ends as by specc_cancel, and the function waits for that. A function that gets
  * tokens may call it, too: then the session lives until its answer has ended. NULL is fine. */
 SPECC_API void specc_session_close(specc_session* session);
 
@@ -92,7 +92,8 @@ SPECC_API int specc_generate(specc_session* session, const int64_t* prompt, size
 SPECC_API int specc_generate_all(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
                                  size_t max_new_tokens, const int64_t** tokens, specc_stats* stats);
 
-/* Ends the answer that another thread decodes, after its step. */
+/* Ends the answer that another thread decodes, after the call of an engine that runs. A prompt takes a call for every 128 tokens
+ * or fewer, so it need not be read to its end: then the answer has no tokens. Tokens that came stay. */
 SPECC_API void specc_cancel(specc_session* session);
 
 #ifdef __cplusplus

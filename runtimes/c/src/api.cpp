@@ -184,6 +184,7 @@ int specc_generate(specc_session* session, const int64_t* prompt, size_t prompt_
 int specc_generate_all(specc_session* session, const int64_t* prompt, size_t prompt_tokens, const char* recipe,
                        size_t max_new_tokens, const int64_t** tokens, specc_stats* stats) {
   specc::Tokens answer;
+  answer.reserve(1);  // A cancelled answer may have no tokens, and its place is not NULL either.
   auto append = [&](const int64_t* step, size_t count) {
     answer.insert(answer.end(), step, step + count);
     return true;

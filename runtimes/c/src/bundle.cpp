@@ -166,14 +166,18 @@ bool EngineSpec::Fits(const std::vector<int64_t>& draft_parents) const {
 
 Bundle::Bundle(const std::string& path) : path(path) {
   const std::string file = path + "/manifest.json";
-  const json manifest = ParseManifest(ReadFile(file), file);
-  try {
-    for (const auto& [name, file] : manifest.at("files").items()) {
+  const json manifest = Naming(file, [&] { return ParseManifest(ReadFile(file), file); });
+  std::map<std::string, std::pair<uint64_t, std::string>> files;  // Bytes and digest of each.
+  Naming(file, [&] {
+    for (const auto& [name, each] : manifest.at("files").items()) {
       CheckPath(name);
-      if (DigestOfFile(path + "/" + name, file.at("bytes")) != file.at("sha256")) {
-        throw Error(path + "/" + name + " was changed; compile the bundle again");
-      }
+      files[name] = {each.at("bytes").get<uint64_t>(), each.at("sha256").get<std::string>()};
     }
+  });
+  for (const auto& [name, expected] : files) {
+    if (DigestOfFile(path + "/" + name, expected.first) != expected.second) throw Error(path + "/" + name + " was changed; compile the bundle again");
+  }
+  Naming(file, [&] {
     const json& model = manifest.at("model");
     eos = model.at("eos_token_ids").get<std::vector<int64_t>>();
     context = size_t(Size(model.at("context")));
@@ -207,9 +211,7 @@ Bundle::Bundle(const std::string& path) : path(path) {
       recipes.push_back(std::move(recipe));
     }
     CheckNames(*this, manifest);
-  } catch (const json::exception& e) {
-    throw Error(path + "/manifest.json: " + e.what() + "; compile the bundle again");
-  }
+  });
 }
 
 const EngineSpec& Bundle::Engine(const std::string& name) const {

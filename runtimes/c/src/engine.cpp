@@ -88,8 +88,10 @@ OrtSession* Model::Session(const EngineSpec& engine) {
     Owned<OrtSession> session(ort, kReleaseSession);
     const std::string path = bundle.path + "/" + engine.file;
     const HugePages pages;
-    ort.Call<OrtEnv*, const char*, OrtSessionOptions*, OrtPrepackedWeights*, OrtSession**>(
-        kCreateSessionWithPrepackedWeights, env_.get(), path.c_str(), options.get(), packed_.get(), session.place());
+    Naming(path, [&] {
+      ort.Call<OrtEnv*, const char*, OrtSessionOptions*, OrtPrepackedWeights*, OrtSession**>(
+          kCreateSessionWithPrepackedWeights, env_.get(), path.c_str(), options.get(), packed_.get(), session.place());
+    });
     pages.Join();
     weights_.at(engine.weights)->Release();  // Most of them are packed now, and the copy is what runs read.
     found = sessions_.emplace(engine.file, std::move(session)).first;
@@ -106,28 +108,31 @@ void Model::SetOptions(OrtSessionOptions* options, const EngineSpec& engine) {
 
 // Gives a session the weights in memory, so that all sessions share them and what ONNX Runtime packs of them.
 void Model::ShareWeights(OrtSessionOptions* options, const EngineSpec& engine) {
+  const std::string path = bundle.path + "/" + engine.weights;
   auto& weights = weights_[engine.weights];
-  if (!weights) weights = std::make_shared<Weights>(bundle.path + "/" + engine.weights);
+  if (!weights) weights = std::make_shared<Weights>(path);
   const std::string prefix = engine.model == "target" ? "" : engine.model + ".";
   for (const auto& [name, tensor] : weights->header.items()) {
     if (name == "__metadata__" || !Begins(name, prefix)) continue;
-    const std::string dtype = tensor.at("dtype");
-    ElementType type = dtype == "F32" ? ElementType::kFloat : ElementType::kUint8;
-    if (dtype != "F32" && dtype != "U8") continue;
-    auto shape = tensor.at("shape").get<std::vector<int64_t>>();
-    auto offsets = tensor.at("data_offsets").get<std::vector<size_t>>();
-    if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > weights->size) {
-      throw Error("tensor " + name + " ends behind the end of " + engine.weights + "; compile the bundle again");
-    }
-    Owned<OrtValue> value(ort, kReleaseValue);
-    ort.Call<const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, int, OrtValue**>(
-        kCreateTensorWithData, cpu_.get(), weights->content + offsets[0], offsets[1] - offsets[0], shape.data(),
-        shape.size(), int(type), value.place());
-    for (const char* suffix : {"", ".rows"}) {
-      const std::string inside = name.substr(prefix.size()) + suffix;
-      ort.Call<OrtSessionOptions*, const char*, const OrtValue*>(kAddInitializer, options, inside.c_str(), value.get());
-    }
-    weights->values.push_back(std::move(value));
+    Naming(path + ", tensor " + name, [&, &name = name, &tensor = tensor] {
+      const std::string dtype = tensor.at("dtype");
+      ElementType type = dtype == "F32" ? ElementType::kFloat : ElementType::kUint8;
+      if (dtype != "F32" && dtype != "U8") return;
+      auto shape = tensor.at("shape").get<std::vector<int64_t>>();
+      auto offsets = tensor.at("data_offsets").get<std::vector<size_t>>();
+      if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > weights->size) {
+        throw Error("it ends behind the end of the file; compile the bundle again");
+      }
+      Owned<OrtValue> value(ort, kReleaseValue);
+      ort.Call<const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, int, OrtValue**>(
+          kCreateTensorWithData, cpu_.get(), weights->content + offsets[0], offsets[1] - offsets[0], shape.data(),
+          shape.size(), int(type), value.place());
+      for (const char* suffix : {"", ".rows"}) {
+        const std::string inside = name.substr(prefix.size()) + suffix;
+        ort.Call<OrtSessionOptions*, const char*, const OrtValue*>(kAddInitializer, options, inside.c_str(), value.get());
+      }
+      weights->values.push_back(std::move(value));
+    });
   }
 }
 
@@ -156,9 +161,9 @@ void Rows::Commit(size_t start, const std::vector<size_t>& path) {
   }
 }
 
-Engine::Engine(Model& model, const EngineSpec& spec, Rows& rows)
-    : spec(spec), rows(rows), model_(model), session_(model.Session(spec)), cpu_(model.ort, kReleaseMemoryInfo),
-      binding_(model.ort, kReleaseIoBinding) {
+Engine::Engine(Model& model, const EngineSpec& spec, Rows& rows, const std::atomic<bool>& cancelled)
+    : spec(spec), rows(rows), model_(model), cancelled_(cancelled), path_(model.bundle.path + "/" + spec.file),
+      session_(model.Session(spec)), cpu_(model.ort, kReleaseMemoryInfo), binding_(model.ort, kReleaseIoBinding) {
   model.ort.Call<OrtSession*, OrtIoBinding**>(kCreateIoBinding, session_, binding_.place());
   model.ort.Call<int, int, OrtMemoryInfo**>(kCreateCpuMemoryInfo, kAllocator, kMemory, cpu_.place());
   for (const Tensor& tensor : spec.inputs) Begins(tensor.name, kPast) ? BindRows(tensor, true) : BindInput(tensor);
@@ -228,6 +233,7 @@ void Engine::Bind(const Tensor& tensor, bool is_input, void* data, size_t bytes,
 }
 
 void Engine::Run(const Tokens& tokens, size_t past_len, const Inputs& inputs) {
+  if (cancelled_) throw Cancelled();
   const size_t count = tokens.size();
   if (count < 1 || count > input_ids_.size() || past_len + input_ids_.size() > rows.capacity) {
     throw Error("engine " + spec.name + " has no room for " + std::to_string(count) + " tokens behind " +
@@ -239,7 +245,7 @@ void Engine::Run(const Tokens& tokens, size_t past_len, const Inputs& inputs) {
   FillStates(count, inputs);
   if (!parents_.empty()) FillParents(count, inputs.parents);
   if (!depth_.empty()) FillGrowth(inputs.growth ? *inputs.growth : Growth::Chain(count));
-  model_.ort.Call<OrtSession*, const void*, const OrtIoBinding*>(kRunWithBinding, session_, nullptr, binding_.get());
+  Naming(path_, [&] { model_.ort.Call<OrtSession*, const void*, const OrtIoBinding*>(kRunWithBinding, session_, nullptr, binding_.get()); });
 }
 
 void Engine::FillStates(size_t count, const Inputs& inputs) {

@@ -1,6 +1,7 @@
 // Engines: the sessions of a model, and what one conversation binds to them.
 #pragma once
 
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -79,14 +80,18 @@ struct Rows {
   std::map<std::string, Buffer> buffers;  // By "LAYER.key" and "LAYER.value".
 };
 
+// What a call throws once its conversation is cancelled.
+struct Cancelled {};
+
 // An engine bound to the rows of one conversation.
 class Engine {
  public:
-  Engine(Model& model, const EngineSpec& spec, Rows& rows);
+  // `cancelled`: whether no further call may begin.
+  Engine(Model& model, const EngineSpec& spec, Rows& rows, const std::atomic<bool>& cancelled);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Runs tokens, one in each of the first slots, behind `past_len` rows. Throws Error if they do not fit.
+  // Runs tokens, one in each of the first slots, behind `past_len` rows. Throws Error if they do not fit, or Cancelled.
   void Run(const Tokens& tokens, size_t past_len, const Inputs& inputs = {});
 
   // Outputs of the last run. They throw std::out_of_range for a slot or a rank that the engine does not return.
@@ -121,6 +126,8 @@ class Engine {
   void FillGrowth(const Growth& growth);
 
   Model& model_;
+  const std::atomic<bool>& cancelled_;
+  const std::string path_;  // Of its file.
   OrtSession* session_;
   Owned<OrtMemoryInfo> cpu_;
   std::vector<Owned<OrtValue>> bound_;

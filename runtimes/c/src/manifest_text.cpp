@@ -130,11 +130,7 @@ json ParseManifest(std::string content, const std::string& path) {
   Sha256 digest;
   digest.Add(content.data(), content.size());
   if (digest.Finish() != digits) throw Error(path + " was changed" + kRemedy);
-  try {
-    CheckAllFields(manifest);
-  } catch (const json::exception& e) {
-    throw Error(path + ": " + e.what() + kRemedy);
-  }
+  CheckAllFields(manifest);
   return manifest;
 }
 

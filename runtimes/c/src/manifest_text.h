@@ -6,7 +6,7 @@
 
 namespace specc {
 
-// Parses a manifest and checks its digest and the names of its fields. `path` is for errors. Throws Error.
+// Parses a manifest and checks its digest and the names of its fields. `path` is for errors. Throws Error, or an exception of JSON.
 nlohmann::json ParseManifest(std::string content, const std::string& path);
 
 }  // namespace specc

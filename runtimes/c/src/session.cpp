@@ -55,10 +55,12 @@ const Recipe& Session::Choose(const std::string& name) const {
 Engine& Session::EngineNamed(const std::string& name) {
   auto& engine = engines_[name];
   if (!engine) {
-    const EngineSpec& spec = model_.bundle.Engine(name);
-    auto& rows = rows_[spec.cache];
-    if (!rows) rows = std::make_unique<Rows>(model_.bundle.caches.at(spec.cache));
-    engine = std::make_unique<Engine>(model_, spec, *rows);
+    Naming(model_.bundle.path, [&] {
+      const EngineSpec& spec = model_.bundle.Engine(name);
+      auto& rows = rows_[spec.cache];
+      if (!rows) rows = std::make_unique<Rows>(model_.bundle.caches.at(spec.cache));
+      engine = std::make_unique<Engine>(model_, spec, *rows, cancelled_);
+    });
   }
   return *engine;
 }
@@ -136,11 +138,21 @@ Counts Session::Decode(const Tokens& prompt, const Recipe& recipe, size_t end, c
   drafter->Begin();
   Counts counts;
   counts.recipe = recipe.name;
+  const double start = Seconds();
+  try {
+    Tokens first{Prefill(prompt)};
+    counts.prefill_seconds = Seconds() - start;
+    Continue(prompt, std::move(first), recipe, *drafter, end, on_tokens, counts);
+  } catch (const Cancelled&) {
+    if (!counts.new_tokens) counts.prefill_seconds = Seconds() - start;
+  }
+  counts.seconds = Seconds() - start - counts.prefill_seconds;
+  return counts;
+}
+
+void Session::Continue(const Tokens& prompt, Tokens step, const Recipe& recipe, Drafter& drafter, size_t end, const OnTokens& on_tokens,
+                       Counts& counts) {
   Tokens text = prompt;
-  double start = Seconds();
-  Tokens step{Prefill(prompt)};
-  counts.prefill_seconds = Seconds() - start;
-  start = Seconds();
   while (true) {
     auto last = std::find_first_of(step.begin(), step.end(), model_.bundle.eos.begin(), model_.bundle.eos.end());
     bool ended = last != step.end();
@@ -154,12 +166,12 @@ Counts Session::Decode(const Tokens& prompt, const Recipe& recipe, size_t end, c
     if (!on_tokens(step.data(), step.size()) || ended || cancelled_) break;
 
     const size_t pending = text.size() - 1;
-    Draft draft = drafter->Propose(text, end - text.size() - 1);
+    Draft draft = drafter.Propose(text, end - text.size() - 1);
     Engine& target = Verifier(recipe, draft);
     target.Run(draft.tokens, pending, {nullptr, 0, nullptr, &draft.parents});
     counts.target_calls++;
     auto [path, token] = Accept(draft, target);
-    drafter->Observe(text, draft, target);
+    drafter.Observe(text, draft, target);
     Commit(target, draft.tokens, path);
     step.clear();
     for (size_t slot : path) {
@@ -172,8 +184,6 @@ Counts Session::Decode(const Tokens& prompt, const Recipe& recipe, size_t end, c
       counts.accepted += path.size() - 1;
     }
   }
-  counts.seconds = Seconds() - start;
-  return counts;
 }
 
 }  // namespace specc

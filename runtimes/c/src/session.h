@@ -31,7 +31,7 @@ class Session {
   Counts Generate(const int64_t* prompt, size_t prompt_tokens, const std::string& recipe, size_t max_new_tokens,
                   const OnTokens& on_tokens);
 
-  // Ends an answer after its step, or the next one if none is decoded.
+  // Ends an answer after the call of an engine that runs, or the next answer if none is decoded. Tokens that came stay.
   void Cancel() { cancelled_ = true; }
   // Forgets a call of Cancel.
   void Resume() { cancelled_ = false; }
@@ -39,10 +39,14 @@ class Session {
  private:
   // Decodes an answer to a prompt that fits the model, until the text has `end` tokens.
   Counts Decode(const Tokens& prompt, const Recipe& recipe, size_t end, const OnTokens& on_tokens);
+  // Decodes from the first step's tokens on, and counts. Throws Cancelled.
+  void Continue(const Tokens& prompt, Tokens step, const Recipe& recipe, Drafter& drafter, size_t end, const OnTokens& on_tokens,
+                Counts& counts);
   // Forgets all rows, states and tables.
   void Forget();
   const Recipe& Choose(const std::string& name) const;
   Engine& EngineNamed(const std::string& name);
+  // Runs the tokens of a prompt that have no row, and returns the token behind it. Throws Cancelled between two calls.
   int64_t Prefill(const Tokens& prompt);
   // Commits slots of the target's last run: their rows, their tokens, and what trained heads read of them.
   void Commit(Engine& target, const Tokens& tokens, const std::vector<size_t>& path);

@@ -73,6 +73,15 @@ test("names and numbers that contradict each other are refused", async () => {
   }
 });
 
+test("a manifest that names no weights has those of the default name", async () => {
+  const left = sealed((data) => {
+    delete data.weights;
+    for (const engine of data.engines) delete engine.weights;
+  });
+  const bundle = await openBundle(source({ "manifest.json": left }), accepts);
+  assert.equal(bundle.engine("decode").weights, "weights.safetensors");
+});
+
 test("what the schema refuses is in the message", async () => {
   const seen = [];
   const line = await refusal(sealed(() => {}), (data) => (seen.push(data.schema), "engines/0: too many"));
@@ -98,6 +107,11 @@ test("a file that is missing, cut or changed is refused when it is read", async 
   assert.equal(await read(golden), null);
   assert.match(await read(golden.slice(9)), /^golden.jsonl of b has \d+ bytes, and the manifest says \d+; copy the bundle again$/);
   assert.equal(await read(changed), "golden.jsonl of b was changed; copy the bundle again");
+  const bundle = await openBundle(source({}), accepts);
+  bundle.files["text.json"] = { bytes: 1, sha256: createHash("sha256").update("{").digest("hex") };
+  bundle.source.read = async () => new TextEncoder().encode("{");
+  await assert.rejects(bundle.json("text.json"), { message: /^text.json of b is not JSON \(.*\); compile the bundle again$/ });
+  await assert.rejects(new FolderSource(`${FROZEN}/golden.jsonl`).read("a"), { message: /golden.jsonl\/a \(ENOTDIR.*\); name a bundle/ });
   await assert.rejects(new FolderSource("/nowhere").read("a"), { message: "cannot read /nowhere/a; name a bundle that specc compile wrote" });
 });
 

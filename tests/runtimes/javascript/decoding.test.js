@@ -82,6 +82,23 @@ test("leaving the loop ends the answer, and the session goes on", async () => {
   assert.deepEqual((await decode(session, PROMPT, { maxNewTokens: 30 })).tokens, answer(PROMPT, 30));
 });
 
+test("an answer that is not wanted any more ends before the next call, also while the prompt is read, and the session goes on", async () => {
+  for (const open of [false, true]) {
+    for (const calls of [0, 1, 2, 3]) {
+      const runtime = new ToyRuntime();
+      const session = new Model(toyBundle({ open }), runtime).session();
+      const prompt = Array.from({ length: 24 }, (_, i) => (7 * i) % 31); // Three calls.
+      const isWanted = async () => runtime.calls.length < calls;
+      const { tokens, stats } = await decode(session, prompt, { recipe: "plain", isWanted });
+      assert.equal(runtime.calls.length, calls);
+      assert.deepEqual(tokens, calls < 3 ? [] : answer(prompt, 1));
+      assert.deepEqual([stats.newTokens, stats.targetCalls, stats.meanAcceptanceLength], [tokens.length, 0, 1]);
+      assert.deepEqual((await decode(session, prompt, { maxNewTokens: 9 })).tokens, answer(prompt, 9));
+      assert.equal(runtime.calls.filter(({ past }) => past < 24).length, calls < 3 ? 3 : 4, "rows of earlier calls serve again");
+    }
+  }
+});
+
 test("an answer ends at the context, and at an end-of-sequence token", async () => {
   const session = new Model(toyBundle(), new ToyRuntime()).session();
   const { tokens } = await decode(session, PROMPT, { maxNewTokens: 1000 });

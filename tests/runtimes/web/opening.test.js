@@ -106,8 +106,8 @@ test("an engine that ONNX Runtime cannot load is one line, and the weights that 
 test("packages that are not installed, and a tokenizer that cannot be read, name the remedy", async (context) => {
   answerFrom(context);
   const model = await openModel(BUNDLE, { threads: 1 });
-  const wrong = { json: async () => ({}), source: model.bundle.source };
-  assert.match(await refusal(() => openText(wrong)), /^this page cannot read the bundle's tokenizer \(.*\); run the bundle with specc/);
+  const wrong = { json: async () => ({}), source: model.bundle.source, files: {} };
+  assert.match(await refusal(() => openText(wrong)), /^tokenizer\.json of http:\/\/host\/model\.specc cannot be used here \(.*\); run the/);
   await model.close();
   context.mock.method(globalThis, "fetch", async () => new Response("", { status: 404 }));
   assert.match(await refusal(() => openModel(BUNDLE)), /^a file of this page cannot be loaded \(.*\); run npm ci --ignore-scripts in/);

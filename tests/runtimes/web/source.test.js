@@ -72,6 +72,20 @@ test("a file that is missing, that breaks off, or that is too long is refused", 
   assert.equal(await read(context, () => new Response("12345678"), { bytes: 8, ...digest }), null);
 });
 
+test("each file is asked for with the query of the bundle's URL, which no message shows", async (context) => {
+  const asked = [];
+  const answers = [() => new Response("1"), () => new Response("", { status: 403 })];
+  context.mock.method(globalThis, "fetch", async (url) => (asked.push(url.href), answers.shift()()));
+  for (const url of [`${URL_OF_BUNDLE}?token=a/b#c`, `${URL_OF_BUNDLE}/?token=a/b`]) {
+    const source = new HttpSource(url);
+    assert.equal(source.name, URL_OF_BUNDLE);
+    const line = await refusal(() => source.read("a/b c.bin"));
+    if (line) assert.equal(line, `cannot read ${URL_OF_BUNDLE}/a/b%20c.bin: the server answers 403; give the URL of a bundle`);
+  }
+  assert.deepEqual(asked, Array(2).fill(`${URL_OF_BUNDLE}/a/b%20c.bin?token=a/b`));
+  assert.equal(answers.length, 0);
+});
+
 test("a page in place of a manifest is refused", async (context) => {
   context.mock.method(globalThis, "fetch", async () => new Response("<!doctype html>"));
   const line = await refusal(() => openBundle(new HttpSource(URL_OF_BUNDLE), () => null));
