@@ -3,6 +3,7 @@
 import { SpeccError, firstLine } from "../javascript/errors.js";
 
 const CACHE = "specc-bundles";
+const PROTOCOLS = ["http:", "https:"];
 const DIGEST = "sha256"; // the parameter of a URL under which a file is kept
 
 /** A bundle's files behind a URL. */
@@ -15,6 +16,8 @@ export class HttpSource {
     try {
       if (!url) throw new Error("it is empty");
       this.base = new URL(url, globalThis.location?.href);
+      const { protocol, username, password } = this.base;
+      if (!PROTOCOLS.includes(protocol) || username || password) throw new Error("a browser fetches no files from it");
       if (!this.base.pathname.endsWith("/")) this.base.pathname += "/";
     } catch {
       throw new SpeccError(`the bundle's URL ${JSON.stringify(url)} is not one; give that of a folder that specc compile wrote`);

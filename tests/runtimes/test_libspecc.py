@@ -499,6 +499,21 @@ def test_huge_pages_are_for_memory_that_is_new() -> None:
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.parametrize(
+    ("include", "message"),
+    [
+        ("", "nlohmann-json 3.10 or newer is not installed; install it, or"),
+        ("/nowhere", "/nowhere, which has no nlohmann/"),
+    ],
+)
+def test_a_build_without_the_headers_of_json_says_how_to_give_them(include: str, message: str, tmp_path: Path) -> None:
+    libspecc.built()  # It is skipped where nothing can be built.
+    command = ["cmake", "-S", str(ROOT / "runtimes" / "c"), "-B", str(tmp_path), f"-DSPECC_JSON_INCLUDE={include}"]
+    command += ["-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode and " ".join(result.stderr.split()).count(message) == 1, result.stderr
+
+
 def test_another_program_finds_the_library_by_cmake(tmp_path: Path) -> None:
     folder, prefix = libspecc.built(), tmp_path / "prefix"
     subprocess.run(["cmake", "--install", str(folder), "--prefix", str(prefix)], check=True, capture_output=True)

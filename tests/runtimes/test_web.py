@@ -139,6 +139,22 @@ def test_the_page_streams_text_and_lights_the_accepted_tokens(page: Page) -> Non
 
 
 @pytest.mark.slow
+def test_an_answer_that_is_stopped_before_its_prompt_is_read_has_no_text_and_the_next_one_is_whole(page: Page) -> None:
+    from tokenizers import Tokenizer
+
+    case = CASES[1]
+    tokens = Tokenizer.from_file(str(FROZEN / "tokenizer.json"))
+    text = tokens.decode([*case.prompt_ids, *case.token_ids]).removeprefix(case.prompt)
+    assert page("stop", FROZEN, case.prompt, len(case.token_ids)) == [["Stopped", ""], ["Ready", text]]
+
+
+@pytest.mark.slow
+def test_a_page_that_is_opened_as_a_file_says_how_to_serve_it(page: Page) -> None:
+    line, is_shown_by_a_server = page("file", FROZEN)
+    assert line.endswith("serve it by node serve.js BUNDLE, in runtimes/web") and not is_shown_by_a_server
+
+
+@pytest.mark.slow
 def test_the_weights_are_fetched_once(page: Page) -> None:
     first, second = page("twice", FROZEN)
     assert first["status"] == second["status"] and first["status"].startswith("Ready: 5 of 11 recipes")

@@ -102,6 +102,29 @@ const ACTIONS = {
     return seconds;
   },
 
+  /** Stops an answer before its prompt is read, and runs it again. */
+  async stop() {
+    const { page } = await open(await browser.newContext(), { bundle: "bundle", threads: 1, compare: 0, tokens });
+    await page.fill("#prompt", prompt);
+    await page.evaluate(() => ["#run", "#stop"].forEach((id) => document.querySelector(id).click()));
+    await page.waitForFunction(() => !document.querySelector("#run").disabled, null, { timeout: TIMEOUT });
+    const stopped = [await text(page, "#status"), await text(page, "#answer")];
+    await page.click("#run");
+    await page.waitForFunction(() => document.querySelector("#status").textContent === "Ready", null, { timeout: TIMEOUT });
+    return [stopped, [await text(page, "#status"), await text(page, "#answer")]];
+  },
+
+  /** Opens the page as a file, and says what a person sees. */
+  async file() {
+    const page = await browser.newPage();
+    await page.goto(pathToFileURL(`${folder}/index.html`).href);
+    await page.locator("#failed").waitFor({ timeout: TIMEOUT });
+    const line = await text(page, "#failed");
+    await page.goto(`${server.url}/?bundle=bundle&threads=1`);
+    await settle(page);
+    return [line, await page.locator("#failed").isVisible()];
+  },
+
   /** Opens a bundle that cannot be used, and another address without a bundle. */
   async refuse() {
     const context = await browser.newContext();

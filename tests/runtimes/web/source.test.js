@@ -49,7 +49,7 @@ const broken = () =>
   );
 
 test("what is no URL is refused", async () => {
-  for (const url of ["", undefined, null, 5, "http://["]) {
+  for (const url of ["", undefined, null, 5, "http://[", "data:,x", "ftp://host/x", "file:///x", "http://name:word@host/x"]) {
     assert.match(await refusal(() => new HttpSource(url)), /^the bundle's URL .* is not one; give that of a folder that specc/);
   }
   assert.equal(new HttpSource(URL_OF_BUNDLE).name, URL_OF_BUNDLE);
