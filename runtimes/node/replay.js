@@ -18,17 +18,40 @@ function processorSeconds() {
 }
 
 /**
+ * Prints a line, and waits until it is written. Throws if it cannot be.
+ * @param {string} line
+ */
+async function print(line) {
+  const error = await new Promise((resolve) => process.stdout.write(`${line}\n`, resolve));
+  if (error) throw new Error(`cannot write the output (${error.message}); free some space, or write it elsewhere`);
+}
+
+/**
  * Replays a bundle.
  * @param {string} bundle
  * @param {boolean} json
  */
 async function replay(bundle, json) {
   const model = await open(bundle, { threads: 1 });
-  if (!json) console.log(`by ${model.runtime}`);
+  try {
+    return await replayBy(model, bundle, json);
+  } finally {
+    await model.close();
+  }
+}
+
+/**
+ * Replays a bundle by a model of it.
+ * @param {import("./index.d.ts").Model} model
+ * @param {string} bundle
+ * @param {boolean} json
+ */
+async function replayBy(model, bundle, json) {
+  if (!json) await print(`by ${model.runtime}`);
   const folder = await openFolder(bundle);
   const [cases, tolerance] = [await readGolden(folder), nearTie(folder.tolerance)];
   const others = leftOut(folder.recipes, model.recipes, model.runtime);
-  for (const other of json ? others : []) console.log(JSON.stringify(other));
+  for (const other of json ? others : []) await print(JSON.stringify(other));
   const session = model.session();
   let diverged = false;
   for (const recipe of model.recipes) {
@@ -48,18 +71,18 @@ async function replay(bundle, json) {
       if (!json) continue;
       const { seconds: time, meanAcceptanceLength } = step.value;
       const line = { recipe, case: number, token_ids: answer, seconds: time, mean_acceptance_length: meanAcceptanceLength };
-      console.log(JSON.stringify(line));
+      await print(JSON.stringify(line));
     }
     diverged ||= counts.diverged > 0;
     const verdicts = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`);
     const speed = `${(tokens / seconds).toFixed(1)} tokens per processor second`;
-    if (!json) console.log(`${recipe.padEnd(22)} ${verdicts.join(", ")}, ${speed}`);
+    if (!json) await print(`${recipe.padEnd(22)} ${verdicts.join(", ")}, ${speed}`);
   }
-  for (const { recipe, left_out } of json ? [] : others) console.log(`${recipe.padEnd(22)} not replayed: ${left_out}`);
-  await model.close();
+  for (const { recipe, left_out } of json ? [] : others) await print(`${recipe.padEnd(22)} not replayed: ${left_out}`);
   return diverged ? 1 : 0;
 }
 
+process.stdout.on("error", () => {}); // `print` gets it, too.
 const [bundle, ...options] = process.argv.slice(2);
 try {
   if (!bundle || options.length > 1 || (options.length && options[0] !== "--json")) {

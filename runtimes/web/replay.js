@@ -46,6 +46,7 @@ async function replay(bundle, { json, recipe, threads }) {
     else if (data.recipe) rows.add(data);
     else rows.begin(data.leftOut);
   };
+  process.stdout.on("error", (error) => fail(new Error(`cannot write the output (${error.message}); free some space, or write it elsewhere`)));
   const server = await serve(bundle, { report });
   const query = new URLSearchParams({ threads, ...(recipe && { recipes: recipe.join() }) });
   page = openPage(`${server.url}/replay.html?${query}`);

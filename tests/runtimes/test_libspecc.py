@@ -230,16 +230,16 @@ def test_a_cancelled_answer_ends_after_the_call_that_runs_and_rows_of_its_calls_
     model = Model(edit_manifest(copied(FROZEN, tmp_path), lambda m: m["model"].update(eos_token_ids=[8])))
     session, runs = Session(model), 0
 
-    @ctypes.CFUNCTYPE(None)
     def count() -> None:
         nonlocal runs
         runs += 1
         if runs == call:
             session.cancel()
 
+    on_run = ctypes.CFUNCTYPE(None)(count)
     prompt = [5] * 200
     hook = ctypes.c_void_p.in_dll(ctypes.CDLL(stub), "specc_stub_on_run")
-    hook.value = ctypes.cast(count, ctypes.c_void_p).value
+    hook.value = ctypes.cast(on_run, ctypes.c_void_p).value
     try:
         answer, stats = session.generate(prompt, 20, recipe)
         assert (runs, len(answer), stats.new_tokens, stats.error) == (call, tokens, tokens, b"")

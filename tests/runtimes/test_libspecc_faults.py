@@ -99,6 +99,17 @@ def test_wrong_arguments_are_one_line(arguments: list[str], message: str) -> Non
     assert (result.returncode, result.stderr) == (2, f"specc-replay: error: {message}\n")
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_output_that_cannot_be_written_is_one_line_and_a_failure(options: list[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = [str(libspecc.built() / "specc-replay"), str(FROZEN), *options]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, env=libspecc.environment(), stdout=full, stderr=subprocess.PIPE, text=True)
+    message = "cannot write the output; free some space, or write it elsewhere"
+    assert (result.returncode, result.stderr) == (2, f"specc-replay: error: {message}\n")
+
+
 @pytest.mark.parametrize(
     "megabytes", [30, *(pytest.param(size, marks=pytest.mark.slow) for size in range(50, 170, 10))]
 )

@@ -109,6 +109,21 @@ def test_a_golden_output_that_differs_is_status_1(package: Path, environment: di
     )
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_output_that_cannot_be_written_is_one_line_and_status_2(
+    options: list[str], package: Path, environment: dict[str, str]
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = ["node", "replay.js", str(FROZEN), *options]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            command, cwd=package, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("specc-replay-node: error: cannot write the output (ENOSPC")
+
+
 @pytest.mark.parametrize(
     ("folder", "library", "message"),
     [

@@ -132,7 +132,7 @@ int specc_open(const char* path, const specc_options* options, specc_model** mod
   const specc_options& chosen = options ? *options : defaults;
   if (model) *model = nullptr;
   const int status = Guarded([&] {
-    if (!path || !model) throw specc::Error("specc_open needs a path, and a place for the model");
+    if (!path || !*path || !model) throw specc::Error("specc_open needs a path, and a place for the model");
     if (chosen.threads < 0 || chosen.threads > kMostThreads) {
       throw specc::Error("threads is " + std::to_string(chosen.threads) + "; give 0 to " + std::to_string(kMostThreads));
     }

@@ -201,6 +201,7 @@ int Replay(int count, char** arguments) {
   }
   specc_session_close(session);
   specc_close(model);
+  if (std::fflush(stdout) || std::ferror(stdout)) return Fail("cannot write the output; free some space, or write it elsewhere");
   return diverged ? 1 : 0;
 }
 
