@@ -343,6 +343,7 @@ def test_places_that_are_missing_are_one_line_and_a_failure_leaves_null(frozen: 
     assert all(calls.values()) and not handle
     for status, message in (
         (lambda: library.specc_open(b"x", None, None), "specc_open needs a path"),
+        (lambda: library.specc_open(b"", None, handle), "specc_open needs a path"),
         (lambda: library.specc_session_open(frozen.handle, None), "specc_session_open needs a model"),
         (lambda: library.specc_generate(None, prompt, 1, None, 4, nothing, None, stats), "specc_generate needs"),
         (
