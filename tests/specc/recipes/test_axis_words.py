@@ -12,9 +12,9 @@ AXES = axis_words(METHODS)
 
 
 def test_every_word_of_every_axis_is_there_with_its_meaning() -> None:
-    groups = drafters(METHODS)
-    for axis, words in zip(AXES.values(), (groups, TOPOLOGIES, LENGTHS, RULES, SCHEDULES), strict=True):
-        assert [word.name for word in axis] == list(words)
+    names = [tuple(words) for words in (drafters(METHODS), TOPOLOGIES, LENGTHS, RULES, SCHEDULES)]
+    for axis, words in zip(AXES.values(), names, strict=True):
+        assert tuple(word.name for word in axis) == words
         for word in axis:
             assert len(word.help) > 5 and not word.help.endswith(".") and "\n" not in word.help
             assert any(word.goes_with.values())
