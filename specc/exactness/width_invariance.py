@@ -23,7 +23,8 @@ from specc.runtime.width_invariance import WidthInvariance, exact_engine
 class WidthInvariancePolicy:
     """The numbers that say how much is measured, and what counts as invariant."""
 
-    # Slots of the widest engine that is compared. Wider ones run kernels that are compared already.
+    # Slots of the widest engine that is compared. Wider ones run kernels that are compared already. If all are wider, the
+    # narrowest of them are compared.
     widest: int = 16
     # Tokens of golden text that each engine runs, so that the share of changed tokens means something.
     tokens: int = 128
@@ -51,12 +52,14 @@ def measure(session: Session, cases: Sequence[Case], policy: WidthInvariancePoli
         policy: how much is measured, and what counts as invariant.
 
     Returns:
-        None if no recipe verifies with an engine of 2 slots or more, up to the widest that counts.
+        None if no recipe verifies with an engine of 2 slots or more.
     """
     names = {name for recipe in session.bundle.manifest.recipes for name in recipe.verify}
-    specs = [e for e in session.engines.specs() if e.name in names and 1 < e.block.slots <= policy.widest]
-    if not specs:
+    wide = [e for e in session.engines.specs() if e.name in names and e.block.slots > 1]
+    if not wide:
         return None
+    widest = max(policy.widest, min(e.block.slots for e in wide))
+    specs = [e for e in wide if e.block.slots <= widest]
     runs = [_Run(session, spec.name) for spec in specs]
     tokens, worst, beyond = 0, 0.0, False
     changed = np.zeros(len(runs), np.int64)

@@ -10,7 +10,7 @@ import pytest
 from toys import Toy, World
 
 from specc.exactness.golden import Case
-from specc.exactness.width_invariance import measure
+from specc.exactness.width_invariance import WidthInvariancePolicy, measure
 from specc.recipes import DECODE, prefill
 from specc.runtime.block import Block, Parents
 from specc.runtime.engine import Engine
@@ -116,6 +116,11 @@ class Mixed(Toy):
 def test_slots_that_do_not_agree_in_the_last_bit_are_found(runner: type[Toy]) -> None:
     measured = measure(session(runner), cases())
     assert measured is not None and not measured.slots_agree
+
+
+def test_engines_that_are_all_wider_than_the_bound_are_compared_by_the_narrowest() -> None:
+    measured = measure(session(), cases(), WidthInvariancePolicy(widest=3))
+    assert measured is not None and measured.holds and measured.slots == (4,)
 
 
 def test_plain_decoding_alone_is_not_measured() -> None:
