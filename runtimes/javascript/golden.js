@@ -1,6 +1,7 @@
 // Golden outputs: prompts, and the tokens that must follow. docs/bundle-format.md, "Golden outputs".
 
 import { SpeccError } from "./errors.js";
+import { checkRunnable } from "./recipes.js";
 
 /** @typedef {{ prompt: string, prompt_ids: number[], token_ids: number[], gaps: number[] }} Case */
 
@@ -122,11 +123,12 @@ export function judge({ token_ids: tokens, gaps }, answer, tolerance) {
 }
 
 /**
- * Decodes each golden prompt by each recipe that the model can run.
+ * Decodes each golden prompt by recipes. One that cannot run is refused before anything is decoded.
  * @param {import("./session.js").Model} model
- * @param {string[]} recipes
+ * @param {string[]} recipes names; default: those that the model can run.
  */
 export async function* replay(model, recipes = model.recipes) {
+  for (const recipe of recipes) checkRunnable(model.bundle, model.runtime, recipe);
   const cases = await readGolden(model.bundle);
   const session = model.session();
   for (const recipe of recipes) {

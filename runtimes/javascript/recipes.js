@@ -53,6 +53,28 @@ export function runnable(bundle, runtime) {
 }
 
 /**
+ * Returns a recipe by its name.
+ * @param {Bundle} bundle
+ * @param {string} name
+ */
+function find(bundle, name) {
+  const recipe = bundle.recipe(name);
+  if (recipe) return recipe;
+  throw new SpeccError(`the bundle has no recipe '${name}', only ${bundle.recipes.map((each) => each.name).join(", ")}`);
+}
+
+/**
+ * Refuses a recipe that cannot run. A test of the one that runs in its place would prove nothing of it.
+ * @param {Bundle} bundle
+ * @param {Runtime} runtime
+ * @param {string} name
+ */
+export function checkRunnable(bundle, runtime, name) {
+  const reason = lacking(bundle, find(bundle, name), runtime);
+  if (reason) throw new SpeccError(`the recipe ${name} needs ${reason}; name another one`);
+}
+
+/**
  * Returns a recipe by its name. If this runtime cannot run it, it returns the fastest one that it can run, as the compiler
  * measured them, and a note that says so.
  * @param {Bundle} bundle
@@ -61,10 +83,7 @@ export function runnable(bundle, runtime) {
  * @returns {{ recipe: Recipe, note: string | null }}
  */
 export function choose(bundle, runtime, name = bundle.defaultRecipe) {
-  const recipe = bundle.recipe(name);
-  if (!recipe) {
-    throw new SpeccError(`the bundle has no recipe '${name}', only ${bundle.recipes.map((each) => each.name).join(", ")}`);
-  }
+  const recipe = find(bundle, name);
   const reason = lacking(bundle, recipe, runtime);
   if (!reason) return { recipe, note: null };
   const [best] = runnable(bundle, runtime).sort((a, b) => b.speedup - a.speedup);

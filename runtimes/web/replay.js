@@ -5,8 +5,8 @@
 //
 // It prints a line for each recipe. With --json it prints first a line for each recipe that it leaves out, and then one for
 // each recipe and case, as specc test --runtime reads them.
-// The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used. Engines have one thread, so that processor
-// seconds compare.
+// The exit status is 1 if a recipe diverged, and 2 if the bundle, or a recipe that is named, cannot be used. Engines have one
+// thread, so that processor seconds compare.
 
 import { parseArgs } from "node:util";
 

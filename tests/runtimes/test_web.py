@@ -118,6 +118,14 @@ def test_a_golden_output_that_differs_is_status_1(package: Path, chromium: str, 
 
 
 @pytest.mark.slow
+def test_a_recipe_that_is_named_and_cannot_be_replayed_is_refused_in_one_line(package: Path, chromium: str) -> None:
+    command = ["node", "replay.js", str(FROZEN), "--recipe", "plain", "--recipe", "lookahead"]
+    result = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=120)
+    reason = "the recipe lookahead needs the drafter lookahead, which this runtime does not have; name another one"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"specc-replay-web: error: {reason}\n")
+
+
+@pytest.mark.slow
 def test_the_page_streams_text_and_lights_the_accepted_tokens(page: Page) -> None:
     from tokenizers import Tokenizer
 

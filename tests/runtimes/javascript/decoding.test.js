@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { DRAFTERS } from "../../../runtimes/javascript/drafters.js";
 import { fits } from "../../../runtimes/javascript/engine.js";
-import { judge } from "../../../runtimes/javascript/golden.js";
+import { judge, replay } from "../../../runtimes/javascript/golden.js";
 import { NgramIndex } from "../../../runtimes/javascript/ngram_index.js";
 import { choose } from "../../../runtimes/javascript/recipes.js";
 import { Model } from "../../../runtimes/javascript/session.js";
@@ -178,6 +178,24 @@ test("a recipe that is lacking is named, and the fastest of the others runs", ()
   lacks({ parameters: { ...RECIPES[1].parameters, x: 1 } }, "the parameter x of the drafter prompt-lookup, which this runtime does not have");
   lacks({ parameters: {} }, "the parameter prompt_lookup_num_tokens, which the bundle does not give");
   assert.equal(choose(toyBundle(), new ToyRuntime()).note, null);
+});
+
+test("golden outputs are replayed by the recipe that is named, and one that cannot run is refused", async () => {
+  const recipes = RECIPES.map((recipe) => (recipe.name === "prompt-lookup" ? { ...recipe, drafter: "medusa" } : recipe));
+  const bundle = toyBundle({ recipes });
+  const golden = { prompt_ids: PROMPT, token_ids: answer(PROMPT, 9), gaps: Array(9).fill(1) };
+  bundle.read = async () => new TextEncoder().encode(JSON.stringify(golden));
+  const runtime = new ToyRuntime();
+  const replayed = async (names) => {
+    const rows = [];
+    for await (const { recipe, stats, verdict } of replay(new Model(bundle, runtime), names)) rows.push([recipe, stats.recipe, verdict]);
+    return rows;
+  };
+  const refused = (name, message) => assert.rejects(replayed(["plain", name]), { message });
+  await refused("prompt-lookup", "the recipe prompt-lookup needs the drafter medusa, which this runtime does not have; name another one");
+  await refused("nope", `the bundle has no recipe 'nope', only ${RECIPES.map(({ name }) => name).join(", ")}`);
+  assert.deepEqual(runtime.calls, []);
+  assert.deepEqual(await replayed(["cascade"]), [["cascade", "cascade", "identical"]]);
 });
 
 test("an operator that is missing is named", () => {
