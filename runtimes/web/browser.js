@@ -1,13 +1,16 @@
 // Chromium without a window.
 
 import { spawn } from "node:child_process";
-import { accessSync, constants, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { accessSync, constants, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, rmdirSync } from "node:fs";
+import { constants as system, tmpdir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
 
 const NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
 const VARIABLE = "SPECC_CHROMIUM"; // names the program, if it is not on PATH
 const TICKS_PER_SECOND = 100; // of the counters in /proc, on every Linux that Node runs on
+
+const SIGNALS = /** @type {const} */ (["SIGHUP", "SIGINT", "SIGTERM"]); // that end this process
+const SIGNAL_STATUS = 128; // A shell adds it to the number of the signal that ended a process.
 
 /** Returns the path of Chromium. */
 export function findBrowser() {
@@ -31,7 +34,7 @@ export function findBrowser() {
 }
 
 /**
- * Opens a page in Chromium.
+ * Opens a page in Chromium. If this process ends before the page is closed, also by a signal, Chromium and its folder go first.
  * @param {string} url
  * @returns {{ process: import("node:child_process").ChildProcess, close: () => Promise<void> }}
  */
@@ -42,17 +45,47 @@ export function openPage(url) {
   if (process.getuid?.() === 0) options.push("--no-sandbox");
   const child = spawn(findBrowser(), [...options, url], { stdio: "ignore", detached: true });
   const ended = new Promise((resolve) => child.once("close", resolve).once("error", resolve));
-  const close = async () => {
+  const kill = () => {
     try {
-      // The group has Chromium's own processes, too.
+      // The group has Chromium's own processes, too. It gets no signal of the terminal.
       if (child.pid && child.exitCode === null) process.kill(-child.pid, "SIGKILL");
     } catch {
       // It ended by itself.
     }
-    await ended;
+  };
+  const remove = () => {
+    removeSocket(profile);
     rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
   };
+  const end = () => {
+    kill();
+    remove();
+  };
+  const exit = (/** @type {NodeJS.Signals} */ signal) => process.exit(SIGNAL_STATUS + system.signals[signal]);
+  process.once("exit", end);
+  for (const signal of SIGNALS) process.once(signal, exit);
+  const close = async () => {
+    kill();
+    await ended;
+    remove();
+    process.off("exit", end);
+    for (const signal of SIGNALS) process.off(signal, exit);
+  };
   return { process: child, close };
+}
+
+/**
+ * Removes the folder of the socket that a profile links to. Chromium puts it beside the profile, and keeps it when it is killed.
+ * @param {string} profile
+ */
+function removeSocket(profile) {
+  try {
+    const folder = dirname(readlinkSync(join(profile, "SingletonSocket")));
+    for (const name of ["SingletonSocket", "SingletonCookie"]) rmSync(join(folder, name), { force: true });
+    rmdirSync(folder);
+  } catch {
+    // It has none yet.
+  }
 }
 
 /**

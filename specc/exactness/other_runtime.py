@@ -31,6 +31,7 @@ PYTHON = "python"  # specc's own runtime, in this process
 PROGRAMS: Mapping[str, str] = {"c": "specc-replay", "node": "specc-replay-node", "web": "specc-replay-web"}
 LIBRARY = "SPECC_ONNXRUNTIME"  # this variable names the file of ONNX Runtime for libspecc
 UNUSABLE = 2  # the status of a program that cannot use the bundle
+SECONDS_TO_END = 5  # what a program gets to end by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ def find_program(runtime: str) -> str:
 
 
 def _lines(program: str, bundle: Bundle) -> Generator[Answer | LeftOut, None, None]:
-    """Run a program, and yield what it prints. It is killed if nobody reads on.
+    """Run a program, and yield what it prints. It is ended if nobody reads on.
 
     Raises:
         BackendError: it does not start, cannot use the bundle, or a line is not an answer.
@@ -165,11 +166,20 @@ def _lines(program: str, bundle: Bundle) -> Generator[Answer | LeftOut, None, No
                 for line in process.stdout:
                     yield _parse(program, line, bundle)
             except BaseException:
-                process.kill()
+                _end(process)
                 raise
         if process.returncode not in (0, 1):
             reason = _last_line(errors) or f"it ended with status {process.returncode}"
             raise BackendError(f"{program} cannot replay {bundle.path}: {reason}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a program: first by a request, since a program may have processes and files of its own to end and remove."""
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _last_line(errors: IO[bytes]) -> str:

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,46 @@ def test_a_machine_without_chromium_and_a_missing_bundle_are_one_line(arguments:
     result = replay(*arguments, path="/nowhere")
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"specc-replay-web: error: {message}")
+
+
+def lives(process: int) -> bool:
+    """Return whether a process runs. One that ended and that nobody waited for does not."""
+    try:
+        line = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return line.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_browser_with_its_processes_and_removes_its_folder(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    node = shutil.which("node")
+    if node is None or not Path("/proc/self/stat").exists():
+        pytest.skip("node is not installed, or this system has no /proc")
+    browser, processes = tmp_path / "browser", tmp_path / "processes"
+    socket = tmp_path / "org.chromium.Chromium.1" / "SingletonSocket"
+    lines = (
+        f"mkdir {socket.parent}; echo > {socket}",
+        f'for a in "$@"; do case $a in --user-data-dir=*) ln -s {socket} ${{a#*=}}/SingletonSocket;; esac; done',
+        f"sleep 600 & echo $$ $! > {tmp_path}/part; mv {tmp_path}/part {processes}; wait",
+    )
+    browser.write_text("\n".join(("#!/bin/sh", *lines, "")))
+    browser.chmod(0o755)
+    variables = os.environ | {"SPECC_CHROMIUM": str(browser), "TMPDIR": str(tmp_path)}
+    command = [node, str(RUNTIMES / "web" / "replay.js"), str(FROZEN)]
+    with subprocess.Popen(command, env=variables) as process:
+        deadline = time.monotonic() + 30
+        while not processes.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        group = [int(each) for each in processes.read_text().split()]
+        assert all(map(lives, group)) and len(list(tmp_path.glob("*chromium*/SingletonSocket"))) == 2
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 128 + number
+    while any(map(lives, group)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(lives, group)) and not list(tmp_path.glob("*chromium*"))
 
 
 @pytest.mark.slow

@@ -71,6 +71,15 @@ def test_a_recipe_that_a_runtime_leaves_out_is_refused_before_anything_is_decode
     assert time.monotonic() - start < 30
 
 
+def test_a_program_that_nobody_reads_on_may_clean_up_before_it_ends(tmp_path: Path) -> None:
+    runtime, line = tmp_path / "runtime", json.dumps({"recipe": "medusa", "left_out": "it has no drafter medusa"})
+    end = f"kill $!; echo > {tmp_path}/clean; exit 3"
+    runtime.write_text(f"#!/bin/sh\nsleep 60 &\ntrap '{end}' TERM\necho '{line}'\nwait\n")
+    runtime.chmod(0o755)
+    refused("test", FROZEN, "--runtime", runtime, "--recipe", "plain,medusa")
+    assert (tmp_path / "clean").exists()
+
+
 @pytest.mark.parametrize("option", [("--runtime", "rust"), ("--runtime", "/"), ("--recipe", "medus"), ("--exact",)])
 def test_what_cannot_be_is_refused_before_a_file_is_read(
     option: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
