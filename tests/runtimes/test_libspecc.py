@@ -515,6 +515,23 @@ def test_a_build_without_the_headers_of_json_says_how_to_give_them(include: str,
     assert result.returncode and " ".join(result.stderr.split()).count(message) == 1, result.stderr
 
 
+def test_the_program_in_the_readme_decodes_and_ends_with_status_2_where_it_cannot(tmp_path: Path) -> None:
+    folder, program = libspecc.built(), tmp_path / "program"
+    readme = (ROOT / "runtimes" / "c" / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "main.c").write_text(readme.partition("```c\n")[2].partition("```")[0])
+    options = [f"-I{ROOT / 'runtimes' / 'c' / 'include'}", f"-L{folder}", f"-Wl,-rpath,{folder}", "-Wall", "-Werror"]
+    subprocess.run(["cc", str(tmp_path / "main.c"), *options, "-lspecc", "-o", str(program)], check=True)
+
+    def run() -> tuple[int, int, str]:
+        result = subprocess.run([program], cwd=tmp_path, env=libspecc.environment(), capture_output=True, text=True)
+        return result.returncode, len(result.stdout.split()), result.stderr[:19]
+
+    assert run() == (2, 0, "error: cannot read ")
+    (tmp_path / "model.specc").symlink_to(FROZEN)
+    status, tokens, errors = run()
+    assert (status, errors) == (0, "") and 0 < tokens <= 64
+
+
 def test_another_program_finds_the_library_by_cmake(tmp_path: Path) -> None:
     folder, prefix = libspecc.built(), tmp_path / "prefix"
     subprocess.run(["cmake", "--install", str(folder), "--prefix", str(prefix)], check=True, capture_output=True)
