@@ -30,6 +30,7 @@ from specc.runtime.width_invariance import is_lossless
 PYTHON = "python"  # specc's own runtime, in this process
 PROGRAMS: Mapping[str, str] = {"c": "specc-replay", "node": "specc-replay-node", "web": "specc-replay-web"}
 LIBRARY = "SPECC_ONNXRUNTIME"  # this variable names the file of ONNX Runtime for libspecc
+DIVERGED = 1  # the status of a program that found a recipe to diverge
 UNUSABLE = 2  # the status of a program that cannot use the bundle
 SECONDS_TO_END = 5  # what a program gets to end by itself
 
@@ -150,9 +151,9 @@ def _lines(program: str, bundle: Bundle) -> Generator[Answer | LeftOut, None, No
     """Run a program, and yield what it prints. It is ended if nobody reads on.
 
     Raises:
-        BackendError: it does not start, cannot use the bundle, or a line is not an answer.
+        BackendError: it does not start, fails, cannot use the bundle, or a line is not an answer.
     """
-    command = [program, str(bundle.path.absolute()), "--json"]
+    command, has_answered = [program, str(bundle.path.absolute()), "--json"], False
     with tempfile.TemporaryFile() as errors:  # A pipe that is full would stop the program.
         try:
             process = subprocess.Popen(
@@ -164,13 +165,17 @@ def _lines(program: str, bundle: Bundle) -> Generator[Answer | LeftOut, None, No
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    yield _parse(program, line, bundle)
+                    answer = _parse(program, line, bundle)
+                    has_answered |= isinstance(answer, Answer)
+                    yield answer
             except BaseException:
                 _end(process)
                 raise
-        if process.returncode not in (0, 1):
-            reason = _last_line(errors) or f"it ended with status {process.returncode}"
-            raise BackendError(f"{program} cannot replay {bundle.path}: {reason}")
+        if process.returncode not in (0, DIVERGED) or (process.returncode == DIVERGED and not has_answered):
+            line, status = _last_line(errors), f"it ended with status {process.returncode}"
+            if line and process.returncode != UNUSABLE:
+                line = f"{status}: {line}"
+            raise BackendError(f"{program} cannot replay {bundle.path}: {line or status}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

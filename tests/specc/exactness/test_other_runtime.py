@@ -123,6 +123,22 @@ def test_a_token_that_differs_is_named_with_the_bundles_two_best_logits(tmp_path
         (lambda lines: lines[0].update(seconds="1"), "", "which is not an answer"),
         (lambda lines: lines[0].update(token_ids=None), "", "token_ids are not whole numbers"),
         (lambda lines: None, "kill -9 $$", "it ended with status -9"),
+        (lambda lines: lines.clear(), "exit 1", "it ended with status 1"),
+        (
+            lambda lines: lines.clear(),
+            "echo too little memory >&2; exit 1",
+            "it ended with status 1: too",
+        ),
+        (
+            lambda lines: lines.__setitem__(slice(None), [{"recipe": "medusa", "left_out": "it is missing"}]),
+            "echo too little memory >&2; exit 1",
+            "it ended with status 1: too",
+        ),
+        (
+            lambda lines: None,
+            "echo too little memory >&2; exit 3",
+            "it ended with status 3: too",
+        ),
         (lambda lines: None, "head -c 1000000 /dev/zero >&2; echo too little memory >&2; exit 2", "cannot replay"),
         (lambda lines: lines[0].pop("case"), "", "it must print an object with recipe, case and token_ids"),
         (lambda lines: None, "echo words", "printed 'words', which is not an answer"),
