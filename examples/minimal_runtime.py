@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,29 +59,25 @@ class Runtime:
         if hashlib.sha256(content[:-68] + b"0" * 64 + content[-4:]).hexdigest().encode() != content[-68:-4]:
             raise ValueError(f"{path}: the manifest was changed, or its schema is 1; compile the bundle again")
         self.path, self.manifest = path, json.loads(content)
-        if self.manifest["schema"] not in (2, 3) or not 0 <= self.manifest["near_tie_tolerance"] <= 1:
-            raise ValueError(f"{path}: the schema is not 2 or 3, or the tolerance is not 0 to 1; compile it again")
+        if (schema := self.manifest["schema"]) not in (2, 3):
+            raise ValueError(f"{path} has schema {schema!r}, and this runtime reads 2 and 3; use a newer runtime")
+        if (name := self.manifest["default_recipe"]) not in [recipe["name"] for recipe in self.manifest["recipes"]]:
+            raise ValueError(f"{path} lacks its default recipe {name!r}; compile it again")
+        if not 0 <= (gap := self.manifest["near_tie_tolerance"]) <= 1:
+            raise ValueError(f"{path} has the tolerance {gap!r}, not one of 0 to 1; compile it again")
         self.specs = {engine["name"]: engine for engine in self.manifest["engines"] if engine["backend"] == "onnx"}
         files = {name: file["sha256"] for name, file in self.manifest["files"].items()}
         named = [e.get(key) or self.manifest["weights"] for e in self.specs.values() for key in ("file", "weights")]
         for name in {*files, *named, "golden.jsonl"}:
             if not (path / name).is_file() or hashlib.sha256((path / name).read_bytes()).hexdigest() != files.get(name):
                 raise ValueError(f"{path / name} was changed, or is not in the manifest; compile the bundle again")
-        self.options = onnxruntime.SessionOptions()
-        self.options.intra_op_num_threads = threads
-        self.sessions, self.engines = dict[str, Any](), dict[str, Engine]()  # By file: several engines are one file.
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        load = cache(lambda file: onnxruntime.InferenceSession(path / file, options))  # Engines share files.
+        self.engine = cache(lambda name: Engine(self.specs[name], load(self.specs[name]["file"]), self.rows))
         kv = self.manifest["caches"]["target"]
         shapes = {f"{name}.{kind}": shape for name, shape in kv["layers"].items() for kind in ("key", "value")}
         self.rows = {row: np.zeros((1, h, kv["capacity"], size), kv["dtype"]) for row, (h, size) in shapes.items()}
-
-    def engine(self, name: str) -> Engine:
-        """Return an engine of the target. It is loaded when it is first used."""
-        if name not in self.engines:
-            file = self.specs[name]["file"]
-            if file not in self.sessions:
-                self.sessions[file] = onnxruntime.InferenceSession(self.path / file, self.options)
-            self.engines[name] = Engine(self.specs[name], self.sessions[file], self.rows)
-        return self.engines[name]
 
     def generate(self, prompt: list[int], recipe: dict[str, Any]) -> Iterator[int]:
         """Decode until an end-of-sequence token comes. Yield each token."""
@@ -173,6 +170,8 @@ def main() -> bool:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells do for a program that an interrupt ended
     except Exception as e:  # Bundles come from strangers. Whatever fails, one line says it.
         print(f"error: {' '.join(sys.argv[1:])}: {type(e).__name__}: {e}".splitlines()[0], file=sys.stderr)
         sys.exit(2)  # 1 says that a recipe diverged.

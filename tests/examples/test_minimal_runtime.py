@@ -108,6 +108,30 @@ def test_a_bundle_that_cannot_be_used_is_one_line_and_status_2(
     assert reason in refusal(bundle)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 4}, "has schema 4, and this runtime reads 2 and 3; use a newer runtime\n"),
+        ({"default_recipe": "nope"}, "lacks its default recipe 'nope'; compile it again\n"),
+        ({"near_tie_tolerance": 2}, "has the tolerance 2, not one of 0 to 1; compile it again\n"),
+    ],
+)
+def test_a_line_names_the_value_that_is_wrong_and_what_helps(
+    change: dict[str, object], message: str, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    assert refusal(edit_manifest(copied(BUNDLE, tmp_path), lambda m: m.update(change))).endswith(message)
+
+
+def test_an_interrupt_ends_it_with_status_130_and_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", interrupt)
+    assert run(BUNDLE, monkeypatch=monkeypatch) == 130 and capsys.readouterr() == ("", "")
+
+
 def test_arguments_that_name_no_bundle_are_one_line_and_status_2(refusal: Callable[..., str]) -> None:
     for arguments in ((), (BUNDLE, BUNDLE)):
         assert refusal(*arguments).endswith("give one bundle: python examples/minimal_runtime.py BUNDLE\n")
