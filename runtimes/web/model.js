@@ -7,13 +7,13 @@ import { Model, checkContext } from "../javascript/session.js";
 import { readText } from "../javascript/text.js";
 import { validator } from "../javascript/validate.js";
 import { HttpSource } from "./http_source.js";
+import { MOST_THREADS } from "./numbers.js";
 import { WasmRuntime } from "./onnxruntime.js";
 
 // Workers have no import maps, so packages are named by their files.
 const ONNXRUNTIME = new URL("./node_modules/onnxruntime-web/", import.meta.url);
 const TOKENIZERS = new URL("./node_modules/@huggingface/tokenizers/dist/tokenizers.min.mjs", import.meta.url);
 const SCHEMA = new URL("../javascript/manifest.schema.json", import.meta.url);
-const MOST_THREADS = 64; // Each one is a worker of the browser.
 const MOST_DEFAULT_THREADS = 4;
 
 /**

@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 
 import { findBrowser, openPage, processorSeconds } from "./browser.js";
 import { firstLine } from "../javascript/errors.js";
+import { MOST_THREADS, readNumber } from "./numbers.js";
 import { serve } from "./server.js";
 
 const OPTIONS = /** @type {const} */ ({
@@ -26,6 +27,7 @@ const OPTIONS = /** @type {const} */ ({
  * @param {{ json: boolean, recipe?: string[], threads: string }} options
  */
 async function replay(bundle, { json, recipe, threads }) {
+  readNumber("threads", threads, 1, MOST_THREADS);
   findBrowser();
   /** @type {(status: number) => void} */
   let finish = () => {};

@@ -6,6 +6,7 @@
 import { parseArgs } from "node:util";
 
 import { firstLine } from "../javascript/errors.js";
+import { MOST_PORT, readNumber } from "./numbers.js";
 import { serve } from "./server.js";
 
 const DEFAULT_PORT = "8080";
@@ -14,7 +15,7 @@ try {
   const options = /** @type {const} */ ({ port: { type: "string", default: DEFAULT_PORT } });
   const { values, positionals } = parseArgs({ allowPositionals: true, options });
   if (positionals.length !== 1) throw new Error("give one bundle: node serve.js BUNDLE [--port N]");
-  const { url } = await serve(positionals[0], { port: Number(values.port) });
+  const { url } = await serve(positionals[0], { port: readNumber("the port", values.port, 0, MOST_PORT) });
   console.log(`${url}/?bundle=bundle`);
 } catch (error) {
   console.error(`specc-serve-web: error: ${firstLine(error)}`);

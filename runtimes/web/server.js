@@ -8,10 +8,11 @@ import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { MOST_PORT } from "./numbers.js";
+
 const PAGE = fileURLToPath(new URL(".", import.meta.url));
 const MODULES = fileURLToPath(new URL("../javascript/", import.meta.url));
 const HOST = "127.0.0.1";
-const MOST_PORT = 65535;
 const TYPES = {
   ".css": "text/css",
   ".html": "text/html",

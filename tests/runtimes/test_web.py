@@ -74,13 +74,13 @@ def page(package: Path, chromium: str) -> Page:
     return drive
 
 
-def replay(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the replay program from the repository, where no packages are installed."""
+def run_program(name: str, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program from the repository, where no packages are installed: replay or serve."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
     variables = os.environ | ({"PATH": path} if path else {})
-    command = [node, str(RUNTIMES / "web" / "replay.js"), *arguments]
+    command = [node, str(RUNTIMES / "web" / f"{name}.js"), *arguments]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
 
 
@@ -92,9 +92,20 @@ def replay(*arguments: str, path: str | None = None) -> subprocess.CompletedProc
     ],
 )
 def test_a_machine_without_chromium_and_a_missing_bundle_are_one_line(arguments: tuple[str, ...], message: str) -> None:
-    result = replay(*arguments, path="/nowhere")
+    result = run_program("replay", *arguments, path="/nowhere")
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"specc-replay-web: error: {message}")
+
+
+@pytest.mark.parametrize("value", ["abc", "", "-1", "1.5", "0x10", "99999999999999999999"])
+def test_a_number_that_means_nothing_is_named_as_it_was_typed(value: str) -> None:
+    for program, option, words in (
+        ("replay", "--threads", f'threads is "{value}"; give a whole number from 1 to 64'),
+        ("serve", "--port", f'the port is "{value}"; give a whole number from 0 to 65535'),
+    ):
+        result = run_program(program, str(FROZEN), f"{option}={value}")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"specc-{program}-web: error: {words}\n"
 
 
 def lives(process: int) -> bool:
