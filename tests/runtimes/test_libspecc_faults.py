@@ -87,6 +87,7 @@ def test_a_tensor_that_cannot_be_used_is_one_line_that_names_its_file(kind: str,
     [
         ([], "give a bundle: specc-replay BUNDLE [ROUNDS | --json]"),
         ([FROZEN, "1", "--json"], "give a bundle: specc-replay BUNDLE [ROUNDS | --json]"),
+        (["--jso"], "there is no option --jso; give a bundle: specc-replay BUNDLE [ROUNDS | --json]"),
         *(
             ([FROZEN, rounds], f"ROUNDS is {rounds}; give a number of 1 or more, or --json")
             for rounds in ("0", "-1", "1x", "", "99999999999999999999", "--jso")
@@ -97,6 +98,16 @@ def test_wrong_arguments_are_one_line(arguments: list[str], message: str) -> Non
     command = [str(libspecc.built() / "specc-replay"), *map(str, arguments)]
     result = subprocess.run(command, env=libspecc.environment(), capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (2, f"specc-replay: error: {message}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], [FROZEN, "--help"]])
+def test_help_is_printed_and_no_bundle_is_opened(arguments: list[str]) -> None:
+    command = [str(libspecc.built() / "specc-replay"), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (
+        result.stdout.startswith("usage: specc-replay BUNDLE [ROUNDS | --json]\n") and "identical" not in result.stdout
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

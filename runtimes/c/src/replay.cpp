@@ -1,6 +1,7 @@
 // A program that replays a bundle's golden outputs by every recipe that libspecc has.
 //
 //   specc-replay BUNDLE [ROUNDS | --json]
+//   specc-replay --help
 //
 // It prints a line for each recipe: how its tokens compare with the golden ones, and its speed. With --json it prints first a
 // line for each recipe that it leaves out, and then one for each recipe and case, with its tokens, as `specc test --runtime`
@@ -27,6 +28,18 @@ namespace {
 using Tokens = std::vector<int64_t>;
 
 constexpr double kTolerance = 0.001;  // The widest gap of a near-tie, as for specc test.
+
+constexpr const char* kUnwritable = "cannot write the output; free some space, or write it elsewhere";
+constexpr const char* kHelp =
+    "usage: specc-replay BUNDLE [ROUNDS | --json]\n"
+    "\n"
+    "Replays a bundle's golden outputs by every recipe that libspecc has, and prints a line for each.\n"
+    "\n"
+    "  ROUNDS   how often each golden case is decoded; default: 1\n"
+    "  --json   print the tokens of each recipe and case, for specc test --runtime\n"
+    "  --help   print this text\n"
+    "\n"
+    "SPECC_ONNXRUNTIME names ONNX Runtime's library. The exit status is 1 if a recipe diverged, and 2 if the bundle cannot be used.\n";
 
 struct Case {
   Tokens prompt, golden;
@@ -129,8 +142,13 @@ double ProcessorSeconds() {
 }
 
 int Replay(int count, char** arguments) {
+  for (int index = 1; index < count; index++) {
+    const std::string argument = arguments[index];
+    if (argument == "--help" || argument == "-h") return std::fputs(kHelp, stdout) < 0 || std::fflush(stdout) ? Fail(kUnwritable) : 0;
+  }
   if (count < 2 || count > 3) return Fail("give a bundle: specc-replay BUNDLE [ROUNDS | --json]");
   const std::string path = arguments[1];
+  if (path[0] == '-') return Fail("there is no option " + path + "; give a bundle: specc-replay BUNDLE [ROUNDS | --json]");
   const std::string option = count > 2 ? arguments[2] : "1";
   const bool json = option == "--json";
   const bool is_number = !option.empty() && option.size() < 9 && option.find_first_not_of("0123456789") == std::string::npos;
@@ -201,7 +219,7 @@ int Replay(int count, char** arguments) {
   }
   specc_session_close(session);
   specc_close(model);
-  if (std::fflush(stdout) || std::ferror(stdout)) return Fail("cannot write the output; free some space, or write it elsewhere");
+  if (std::fflush(stdout) || std::ferror(stdout)) return Fail(kUnwritable);
   return diverged ? 1 : 0;
 }
 
