@@ -82,13 +82,15 @@ async function replayBy(model, bundle, json) {
   return diverged ? 1 : 0;
 }
 
+const USAGE = "node replay.js BUNDLE [--json]";
 process.stdout.on("error", () => {}); // `print` gets it, too.
 const [bundle, ...options] = process.argv.slice(2);
 try {
-  if (!bundle || options.length > 1 || (options.length && options[0] !== "--json")) {
-    throw new Error("give a bundle: node replay.js BUNDLE [--json]");
-  }
-  process.exitCode = await replay(bundle, options.length > 0);
+  const asksForHelp = ["--help", "-h"].some((option) => process.argv.slice(2).includes(option));
+  if (asksForHelp) await print(`usage: ${USAGE}`);
+  else if (!bundle || bundle.startsWith("-") || options.length > 1 || (options.length && options[0] !== "--json")) {
+    throw new Error(`give a bundle: ${USAGE}`);
+  } else process.exitCode = await replay(bundle, options.length > 0);
 } catch (error) {
   console.error(`specc-replay-node: error: ${/** @type {Error} */ (error).message.split("\n")[0]}`);
   process.exitCode = 2;

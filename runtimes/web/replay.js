@@ -16,10 +16,13 @@ import { MOST_THREADS, readNumber } from "./numbers.js";
 import { serve } from "./server.js";
 
 const OPTIONS = /** @type {const} */ ({
+  help: { type: "boolean", short: "h", default: false },
   json: { type: "boolean", default: false },
   recipe: { type: "string", multiple: true },
   threads: { type: "string", default: "1" },
 });
+
+const USAGE = "node replay.js BUNDLE [--json] [--recipe NAME] [--threads N]";
 
 /**
  * Replays a bundle.
@@ -122,8 +125,9 @@ class Rows {
 
 try {
   const { values, positionals } = parseArgs({ allowPositionals: true, options: OPTIONS });
-  if (positionals.length !== 1) throw new Error("give one bundle: node replay.js BUNDLE [--json] [--recipe NAME] [--threads N]");
-  process.exitCode = await replay(positionals[0], values);
+  if (values.help) console.log(`usage: ${USAGE}`);
+  else if (positionals.length !== 1) throw new Error(`give one bundle: ${USAGE}`);
+  else process.exitCode = await replay(positionals[0], values);
 } catch (error) {
   console.error(`specc-replay-web: error: ${firstLine(error)}`);
   process.exitCode = 2;

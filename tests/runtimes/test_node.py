@@ -129,6 +129,7 @@ def test_an_output_that_cannot_be_written_is_one_line_and_status_2(
     [
         ("/nowhere", None, "cannot read /nowhere/manifest.json; name a bundle that specc compile wrote"),
         (None, None, "give a bundle: node replay.js BUNDLE [--json]"),
+        ("--jso", None, "give a bundle: node replay.js BUNDLE [--json]"),
         (f"{FROZEN} --jso", None, "give a bundle: node replay.js BUNDLE [--json]"),
         (str(FROZEN), "/nowhere/libspecc.so", "cannot load libspecc at /nowhere/libspecc.so ("),
         (str(FROZEN), "libc.so.6", "cannot load libspecc at libc.so.6 ("),
@@ -141,6 +142,12 @@ def test_what_cannot_be_used_is_one_line_and_status_2(
     result = replay(package, variables, *(folder.split() if folder else []))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"specc-replay-node: error: {message}")
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_is_printed_and_no_bundle_is_opened(option: str, package: Path, environment: dict[str, str]) -> None:
+    result = replay(package, environment, option)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "usage: node replay.js BUNDLE [--json]\n", "")
 
 
 @pytest.mark.parametrize("empty", [{}, {"SPECC_LIBRARY": ""}], ids=["no variable", "an empty variable"])

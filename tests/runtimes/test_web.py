@@ -97,6 +97,14 @@ def test_a_machine_without_chromium_and_a_missing_bundle_are_one_line(arguments:
     assert result.stderr.startswith(f"specc-replay-web: error: {message}")
 
 
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_is_printed_and_no_bundle_is_opened(option: str) -> None:
+    for name, usage in (("replay", "[--json] [--recipe NAME] [--threads N]"), ("serve", "[--port N]")):
+        result = run_program(name, option)
+        words = f"usage: node {name}.js BUNDLE {usage}\n"
+        assert (result.returncode, result.stdout, result.stderr) == (0, words, "")
+
+
 @pytest.mark.parametrize("value", ["abc", "", "-1", "1.5", "0x10", "99999999999999999999"])
 def test_a_number_that_means_nothing_is_named_as_it_was_typed(value: str) -> None:
     for program, option, words in (
