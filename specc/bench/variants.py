@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from specc.recipes.blocks import tree_of
 from specc.recipes.literals import read_literal, shorten
 from specc.runtime.block import Block
 from specc.runtime.bundle import Bundle
 from specc.runtime.engine import Engine
-from specc.runtime.errors import RecipeError, nearest
+from specc.runtime.errors import RecipeError, TreeError, nearest
 from specc.runtime.manifest import Manifest
 from specc.runtime.method import load_acceptance, load_method
 from specc.runtime.recipe import Recipe
+from specc.runtime.tree import Tree
 
 COUNTS = ("num_speculative_tokens", "prompt_lookup_num_tokens")  # of the drafted tokens, at most
+TREE = "tree"  # a list of paths where a user writes it, and parents in a bundle
 FORM = "RECIPE.PARAMETER=VALUE,VALUE"
 
 
@@ -31,6 +34,7 @@ def with_variants(manifest: Manifest, settings: Sequence[str]) -> tuple[Manifest
 
     Raises:
         RecipeError: a text has another form, or names a recipe or a parameter that does not exist.
+        TreeError: a value of `tree` is not a list of paths.
     """
     variants = {recipe.name: recipe for setting in settings for recipe in _variants(manifest, setting)}
     return replace(manifest, recipes=(*manifest.recipes, *variants.values())), list(variants)
@@ -67,7 +71,13 @@ def check_parameters(bundle: Bundle, recipe: Recipe) -> None:
     specs = {role: bundle.engine(name) for role, name in recipe.engines.items()}
     engines = {role: UnloadedEngine(spec.name, spec.block) for role, spec in specs.items()}
     load_method(recipe).make_drafter(cast(Mapping[str, Engine], engines), bundle.file)
-    most = max(bundle.engine(name).block.slots for name in recipe.verify) - 1
+    blocks = [bundle.engine(name).block for name in recipe.verify]
+    if TREE in recipe.parameters and not any(b.fits(Tree(tuple(recipe.parameters[TREE]))) for b in blocks):
+        raise RecipeError(
+            f"recipe {recipe.name}: no engine of the bundle verifies this tree; give a part of the tree that the "
+            "bundle has, or compile again with --set"
+        )
+    most = max(block.slots for block in blocks) - 1
     for name in COUNTS:
         if recipe.parameters.get(name, 0) > most:
             raise RecipeError(
@@ -98,7 +108,17 @@ def _with(recipe: Recipe, parameter: str, value: Any, *, of_rule: bool) -> Recip
     named = replace(recipe, name=f"{recipe.name} {parameter}={value}")
     if of_rule:
         return replace(named, rule_parameters={**recipe.rule_parameters, parameter: value})
+    if parameter == TREE:
+        value = _parents(recipe, value)
     return replace(named, parameters={**recipe.parameters, parameter: value})
+
+
+def _parents(recipe: Recipe, paths: Any) -> tuple[int, ...]:
+    """Return the parents of a tree that a user gives as a list of paths. Raises TreeError, which names the recipe."""
+    try:
+        return tree_of(paths).parents
+    except TreeError as e:
+        raise TreeError(f"recipe {recipe.name}: {e}") from e
 
 
 def _values(setting: str, text: str) -> list[Any]:

@@ -104,6 +104,8 @@ def chains(longest: int) -> tuple[Block, ...]:
 
 def tree_of(paths: Any) -> Tree:
     """Return the tree of the parameter `tree`. Raises TreeError, which names it, for what is not one."""
+    if not isinstance(paths, (list, tuple)):
+        raise TreeError(f"tree is {paths!r}; give a list of paths, such as [(0,), (1,)]")
     try:
         return Tree.from_paths(paths)
     except TreeError as e:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.recipes.blocks import DECODE, RANKS, TREE, count
+from specc.recipes.blocks import DECODE, RANKS, TREE, count, tree_of
 from specc.recipes.defaults import TREES
 from specc.recipes.entry import Facts, Family, Method, MethodBlocks, Parameter, Values
 from specc.recipes.heads import drafting_blocks
@@ -14,11 +14,7 @@ from specc.runtime.tree import Tree
 def _plan(values: Values, facts: Facts) -> MethodBlocks:
     """Plan one static tree, of the user or the best one. Each level of it is a call of the head or several."""
     slots = 1 + count(values, "num_speculative_tokens")
-    tree = (
-        Tree.best_first(TREES.rates, slots, TREES.head_depth)
-        if values["tree"] is None
-        else Tree.from_paths(values["tree"])
-    )
+    tree = Tree.best_first(TREES.rates, slots, TREES.head_depth) if values["tree"] is None else tree_of(values["tree"])
     if (widest := max(tree.rank)) >= RANKS:
         raise RecipeError(f"tree has a child of rank {widest}; chimera has {RANKS} of each token: use 0..{RANKS - 1}")
     frontier = Frontier(TREES.frontier, TREES.frontier + tree.slots)

@@ -15,7 +15,7 @@ from specc.bench.variants import UnloadedEngine, check_parameters, with_variants
 from specc.recipes import METHODS
 from specc.recipes.engines import USUAL, any_facts, plan_for_any
 from specc.runtime.bundle import Bundle, open_bundle
-from specc.runtime.errors import RecipeError
+from specc.runtime.errors import RecipeError, SpeccError
 from specc.runtime.manifest import Manifest
 from specc.runtime.method import load_acceptance, load_drafter
 
@@ -84,6 +84,34 @@ def test_a_value_out_of_range_is_refused_without_an_engine(setting: str, message
     with pytest.raises(RecipeError, match=re.escape(message)):
         for name in names:
             check_parameters(bundle, bundle.recipe(name))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1", "recipe early-exit: tree is 1; give a list of paths, such as [(0,), (1,)]"),
+        ("'ab'", "recipe early-exit: tree is 'ab'; give a list of paths, such as [(0,), (1,)]"),
+        ("[(1,)]", "recipe early-exit: tree: not a tree: path [1] needs path [0]; add it"),
+        (
+            "[(0,), (1,)]",
+            "recipe early-exit tree=[(0,), (1,)]: no engine of the bundle verifies this tree; give a part of the tree "
+            "that the bundle has, or compile again with --set",
+        ),
+    ],
+)
+def test_a_tree_that_cannot_be_varied_is_refused_without_an_engine(value: str, message: str, toys: Bundle) -> None:
+    with pytest.raises(SpeccError) as e:
+        changed, names = with_variants(toys.manifest, [f"early-exit.tree={value}"])
+        bundle = replace(toys, manifest=changed)
+        check_parameters(bundle, bundle.recipe(names[0]))
+    assert str(e.value) == message
+
+
+def test_a_tree_is_varied_by_paths_as_compile_takes_them(toys: Bundle) -> None:
+    changed, (name,) = with_variants(toys.manifest, ["early-exit.tree=[(0,), (0, 0)]"])
+    bundle = replace(toys, manifest=changed)
+    assert bundle.recipe(name).parameters["tree"] == (-1, 0, 1)
+    check_parameters(bundle, bundle.recipe(name))
 
 
 def test_the_parameters_of_every_recipe_of_a_bundle_are_in_range(toys: Bundle) -> None:
