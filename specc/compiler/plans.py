@@ -15,6 +15,7 @@ from specc.compiler.layer_search import Advance, skip_if_faster, skip_sets, skip
 from specc.compiler.options import Options
 from specc.compiler.stages import Stages
 from specc.recipes import METHODS, Facts, LayerSearch, Method, MethodBlocks, committing
+from specc.recipes.axes import CORPUS, corpus_readers
 from specc.recipes.choice import MARGIN, available, check_ranges, choose, plan, values_of
 from specc.recipes.engines import any_facts, plan_for_any
 from specc.runtime.block import Block
@@ -135,7 +136,7 @@ def check_plans(plans: Sequence[RecipePlan], options: Options) -> None:
 
 def reads_corpus(plans: Sequence[RecipePlan]) -> bool:
     """Tell whether a recipe looks up drafts in a corpus."""
-    return any("corpus" in each.blocks.arguments for each in plans)
+    return any(CORPUS in each.blocks.arguments for each in plans)
 
 
 def _warn_of_unused(plans: Sequence[RecipePlan], options: Options) -> None:
@@ -143,11 +144,11 @@ def _warn_of_unused(plans: Sequence[RecipePlan], options: Options) -> None:
     models = {block.model for each in plans for block in each.blocks.engines.values()}
     unused = {f"{name}-model": source for name, source in options.small_models.items() if name not in models}
     if options.corpus and not reads_corpus(plans):
-        unused["corpus"] = str(options.corpus)
+        unused[CORPUS] = str(options.corpus)
     texts = {}
     for need, value in unused.items():
-        users = [m.name for m in METHODS.values() if need in m.needs]
-        texts[f"--{need} {value}"] = f"{', '.join(users[:3])}{' and others' if len(users) > 3 else ''} would"
+        users = corpus_readers(METHODS) if need == CORPUS else [m.name for m in METHODS.values() if need in m.needs]
+        texts[f"--{need} {value}"] = f"{', '.join(users[:4])}{' and others' if len(users) > 4 else ''} would"
     if options.draft_dtype != Options.draft_dtype and not any(map(_draft_dtypes, plans)):
         texts[f"--draft-dtype {options.draft_dtype}"] = "recipes whose drafts run an engine would"
     for option, remedy in texts.items():

@@ -58,6 +58,7 @@ CACHES = {
     "untuned": "rows of the untuned model",
     "short": "rows of the model for a shortened prompt",
 }  # and rows of a trained head, by its architecture
+CORPUS = "corpus"  # the argument of a drafter that names the file of the bundle
 LENGTHS = {
     "none": LengthAxis("nothing is drafted"),
     "fixed": LengthAxis("a number of tokens", {}),
@@ -130,6 +131,11 @@ def drafters(methods: Mapping[str, Method]) -> dict[str, list[Method]]:
     for m in methods.values():
         result.setdefault(m.drafter, []).append(m)
     return result
+
+
+def corpus_readers(methods: Mapping[str, Method]) -> list[str]:
+    """Return the names of the methods that read a corpus of the bundle: those that need one, and those that may."""
+    return [m.name for m in methods.values() if CORPUS in load_drafter(m.drafter).files]
 
 
 def topologies(methods: Mapping[str, Method], drafter: str) -> list[str]:

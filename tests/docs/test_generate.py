@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from scripts import load_script
 
 from specc import recipes
 from specc.recipes import METHODS, Facts
-from specc.recipes.axes import RULES
+from specc.recipes.axes import RULES, corpus_readers
 from specc.recipes.axis_words import axis_words
 from specc.recipes.systems import SYSTEMS
 
@@ -89,6 +90,13 @@ def test_every_word_of_every_axis_has_a_row_that_says_what_it_goes_with(generate
 def test_every_acceptance_rule_stands_in_the_table_for_readers(generate: ModuleType) -> None:
     part = read(ROOT / "docs" / "recipes.md").partition("## Acceptance rules")[2].partition("\n## ")[0]
     assert set(RULES) == {row.split("`")[1] for row in part.splitlines() if row.startswith("| `")}
+
+
+def test_every_recipe_that_reads_a_corpus_stands_in_the_section_about_corpora() -> None:
+    part = read(ROOT / "docs" / "recipes.md").partition("## A corpus")[2].partition("\n## ")[0]
+    assert corpus_readers(METHODS) and set(re.findall(r"`([a-z0-9-]+)`", part)) & METHODS.keys() == set(
+        corpus_readers(METHODS)
+    )
 
 
 @pytest.mark.parametrize("block", blocks(read(ROOT / "docs" / "recipes.md"), "toml"), ids=lambda block: block.title)

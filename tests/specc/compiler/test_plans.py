@@ -228,7 +228,7 @@ def warned(*recipes: str, **changes: Any) -> list[str]:
     [
         ("prompt-lookup", "draft-model", {"assistant_model": "./small"}, "--assistant-model ./small: draft-model, "),
         ("prompt-lookup", "fs-gen-proxy", {"untuned_model": "./old"}, "--untuned-model ./old: fs-gen-proxy would"),
-        ("prompt-lookup", "rasd", {"corpus": "texts"}, "--corpus texts: rasd, rasd-eagle2, superposed would"),
+        ("prompt-lookup", "rasd", {"corpus": "texts"}, "--corpus texts: adaptix, rasd, rasd-eagle2, superposed would"),
         ("prompt-lookup", "early-exit", {"draft_dtype": "int8"}, "--draft-dtype int8: recipes whose drafts run an"),
     ],
 )

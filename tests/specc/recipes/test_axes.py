@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from specc.recipes.axes import (
     SCHEDULES,
     TOPOLOGIES,
     caches,
+    corpus_readers,
     drafters,
     lengths_for,
     rule_axis,
@@ -21,6 +24,7 @@ from specc.recipes.axes import (
     topologies,
 )
 from specc.recipes.blocks import LENGTH_ARGUMENTS
+from specc.recipes.engines import USUAL, any_facts, plan_for_any
 from specc.recipes.entry import Family
 from specc.runtime.errors import RecipeError
 from specc.runtime.lengths import LengthPolicy
@@ -99,3 +103,10 @@ def test_the_defaults_of_a_rule_are_in_its_ranges(name: str) -> None:
     assert parameters.keys() == rule.ranges.keys()
     for parameter, (least, most) in rule.ranges.items():
         assert least <= parameters[parameter].default <= most
+
+
+@pytest.mark.parametrize("m", METHODS.values(), ids=METHODS)
+def test_a_method_reads_a_corpus_if_its_plan_gives_one_to_the_drafter(m: Method) -> None:
+    facts = [replace(each, corpus=True) for each in (USUAL, *any_facts(m))]
+    blocks = plan_for_any(partial(m.plan, m.settle({})), facts)
+    assert ("corpus" in blocks.arguments) == (m.name in corpus_readers(METHODS))
