@@ -79,7 +79,7 @@ def read_recipe(path: Path, methods: Mapping[str, Method]) -> Method:
     try:
         point = _point(data, methods)
         check_rule(point.base, point.rule, methods)
-        own = _method(point, name, title)
+        own = _method(point, name, title, says_lossy="title" in data and "lossy" in title)
         default_engines(own)  # So that a value out of range is refused by the name of the file.
         return own
     except (RecipeError, TreeError) as e:
@@ -173,8 +173,8 @@ def _word(axis: str, word: str, words: Iterable[str]) -> str:
     return word
 
 
-def _method(point: Point, name: str, title: str) -> Method:
-    """Return a point as a method."""
+def _method(point: Point, name: str, title: str, *, says_lossy: bool) -> Method:
+    """Return a point as a method. A title that does not say that the recipe is lossy gets the word."""
     base, rule = point.base, point.rule
     lossless = rule.keeps != Keeps.NOTHING and (
         base.lossless or load_acceptance(base.acceptance).keeps == Keeps.NOTHING
@@ -182,7 +182,7 @@ def _method(point: Point, name: str, title: str) -> Method:
     return replace(
         base,
         name=name,
-        title=title if lossless or "lossy" in title else f"{title} (lossy)",
+        title=title if lossless or says_lossy else f"{title} (lossy)",
         about=(
             f"It starts from the recipe {base.name}, whose blocks and parameters it has. "
             f"Its length is {point.length}, and its rule is {rule.__name__}."

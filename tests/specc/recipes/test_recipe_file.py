@@ -235,6 +235,8 @@ def test_the_title_of_a_lossy_recipe_says_so(tmp_path: Path) -> None:
         ("match", "title = 'Mine'", "Mine"),
     ):
         assert method(write(tmp_path, f"base = 'draft-model'\nacceptance = '{rule}'\n{line}")).title == title
+    own = method(write(tmp_path, "base = 'draft-model'\nacceptance = 'typical'", "lossy.toml"))
+    assert own.title == "The recipe of lossy.toml (lossy)"  # The word in the name of the file is no statement.
 
 
 def test_every_lossy_recipe_of_the_table_says_so_in_its_title() -> None:
