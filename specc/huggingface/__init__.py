@@ -104,7 +104,9 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     except Exception as e:
         if not parts:  # The tokenizer's class depends on the configuration, whose faults would be taken for its own.
             _read_config(name, source, {"revision": revision, "trust_remote_code": trust_remote_code, **options})
-        raise CaptureError(f"{source} has no tokenizer that loads{_tokenizer_remedy(path)} ({one_line(e)})") from e
+        line = one_line(e)
+        reason = "" if line.endswith(":") else f" ({line})"  # A colon begins a list, whose lines are left out.
+        raise CaptureError(f"{source} has no tokenizer that loads{_tokenizer_remedy(path)}{reason}") from e
 
 
 def _tokenizer_remedy(path: Path | None) -> str:

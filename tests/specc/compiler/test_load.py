@@ -42,8 +42,9 @@ def test_the_tokenizers_files_go_into_the_bundle(model: Path, tmp_path: Path) ->
 
 def test_a_model_without_a_tokenizer_is_refused(model: Path, tmp_path: Path) -> None:
     bare = Path(shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*")))
-    with pytest.raises(CaptureError, match=r"bare has no .*tokenizer"):
+    with pytest.raises(CaptureError, match=r"bare has no .*tokenizer") as error:
         load_tokenizer(options(bare), tmp_path)
+    assert str(error.value).endswith("; save one beside the model")  # no line of transformers that begins a list
 
 
 def test_a_tokenizer_that_is_not_fast_is_refused(model: Path, tmp_path: Path) -> None:
