@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -64,8 +64,8 @@ def check_assistant_tokenizer(source: str, options: Options, target: Tokenizer, 
     if ours != theirs:
         token = min(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
         raise RecipeError(
-            f"{source} has another tokenizer than {options.model}: token {token!r} has the number "
-            f"{theirs.get(token)} there and {ours.get(token)} here; a draft model must share the target's tokenizer"
+            f"{source} has another tokenizer than {options.model}: token {token!r} {_place(theirs, token)} there and "
+            f"{_place(ours, token)} here; a draft model must share the target's tokenizer"
         )
     for prompt in prompts:
         if target.encode(prompt) != draft.encode(prompt):
@@ -73,6 +73,11 @@ def check_assistant_tokenizer(source: str, options: Options, target: Tokenizer, 
                 f"{source} splits text into other tokens than {options.model}, such as {prompt[:40]!r}; "
                 "a draft model must share the target's tokenizer"
             )
+
+
+def _place(vocabulary: Mapping[str, int], token: str) -> str:
+    """Say which number a token has in a vocabulary, or that it is missing."""
+    return f"has the number {vocabulary[token]}" if token in vocabulary else "is missing"
 
 
 def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> list[tuple[str, list[int]]]:

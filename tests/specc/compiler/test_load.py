@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from tiny import save_model
 
-from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
+from specc import huggingface
+from specc.compiler.load import Tokenizer, check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
 from specc.compiler.options import Options
 from specc.huggingface import describe, load_model
 from specc.runtime.errors import CaptureError, RecipeError
@@ -86,6 +88,32 @@ def test_a_draft_model_with_another_tokenizer_of_equal_size_is_refused(model: Pa
     with pytest.raises(RecipeError, match=r"has another tokenizer than .*; a draft model must share") as error:
         check_assistant_tokenizer(str(other), options(model), tokenizer, [])
     assert "\n" not in str(error.value)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer that has nothing but a vocabulary."""
+
+    numbers: Mapping[str, int]
+
+    def get_vocab(self) -> Mapping[str, int]:
+        return self.numbers
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        ({"a": 0, "b": 1}, {"a": 0}, "token 'b' is missing there and has the number 1 here"),
+        ({"a": 0}, {"a": 0, "b": 1}, "token 'b' has the number 1 there and is missing here"),
+        ({"a": 0, "b": 1}, {"a": 1, "b": 0}, "token 'a' has the number 1 there and has the number 0 here"),
+    ],
+)
+def test_a_token_that_one_of_two_tokenizers_lacks_is_missing(
+    ours: dict[str, int], theirs: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface, "load_tokenizer", lambda *_, **__: Vocabulary(theirs))
+    with pytest.raises(RecipeError, match=message):
+        check_assistant_tokenizer("small", options(tmp_path), cast(Tokenizer, Vocabulary(ours)), [])
 
 
 def test_a_draft_model_with_fewer_positions_is_refused(target: ModelSpec, model: Path, tmp_path: Path) -> None:
