@@ -64,10 +64,23 @@ def pairs(name: str, values: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
-def split_commas(values: Sequence[str]) -> list[str]:
-    """Split the values of a repeated option at commas, and return each word once."""
-    words = [word.strip() for value in values for word in value.split(",")]
-    return list(dict.fromkeys(word for word in words if word))
+def split_commas(name: str, values: Sequence[str]) -> list[str]:
+    """Split the values of a repeated option at commas, and return each word once.
+
+    Args:
+        name: the name of the option, for the error message.
+        values: the values.
+
+    Raises:
+        RecipeError: a word is empty. An option without a word would silently mean its default.
+    """
+    words = []
+    for value in values:
+        parts = [word.strip() for word in value.split(",")]
+        if not all(parts):
+            raise RecipeError(f"{name} {value!r} has an empty name; write names with commas, or leave the option out")
+        words += parts
+    return list(dict.fromkeys(words))
 
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory that 'specc compile' wrote.")]

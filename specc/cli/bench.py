@@ -131,7 +131,7 @@ def command(
         report = bench(
             Options(
                 bundle=bundle,
-                recipes=split_commas([*(recipe or ()), *(recipes or ())]),
+                recipes=split_commas("--recipe", [*(recipe or ()), *(recipes or ())]),
                 vary=vary or (),
                 prompts=prompts,
                 chat=chat,
@@ -140,7 +140,7 @@ def command(
                 rounds=rounds,
                 rates=read_rates(synthetic_acceptance) if synthetic_acceptance else (),
                 peers=PeerOptions(
-                    names=split_commas(against or ()),
+                    names=split_commas("--against", against or ()),
                     model=model,
                     assistant=assistant_model,
                     pythons=pairs("--peer-python", peer_python or ()),

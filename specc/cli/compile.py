@@ -149,7 +149,7 @@ def command(
     from specc.recipes import method
     from specc.recipes.choice import available, check_ranges, choose
 
-    recipes = split_commas(recipe or ())
+    recipes, backends = split_commas("--recipe", recipe or ()), split_commas("--backend", backend or ())
     parameters = values.parse_settings(
         set_ or (),
         {m.name: m for m in map(method, recipes)},
@@ -185,7 +185,7 @@ def command(
                 prompts=prompts,
                 golden_tokens=golden_tokens,
                 text=text,
-                backends=split_commas(backend or ()) or ("onnx",),
+                backends=backends or ("onnx",),
                 dtype=dtype,
                 draft_dtype=draft_dtype,
                 lanes=lanes,

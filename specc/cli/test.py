@@ -86,7 +86,7 @@ def command(
     with console.stages() as stage:
         proof = prove(
             bundle,
-            split_commas(recipe or ()),
+            split_commas("--recipe", recipe or ()),
             tolerance,
             reference,
             stage,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from specc.cli.arguments import examples, pairs, split_commas
@@ -19,7 +21,14 @@ def test_a_pair_without_key_or_value_is_refused(value: str) -> None:
 
 
 def test_names_with_commas_come_once_and_in_order() -> None:
-    assert split_commas(["b, a", "a,,c", ""]) == ["b", "a", "c"]
+    assert split_commas("--recipe", ["b, a", "a,c"]) == ["b", "a", "c"] and split_commas("--recipe", []) == []
+
+
+@pytest.mark.parametrize("value", ["", " ", "a,,b", "a,", ",a"])
+def test_an_empty_name_between_commas_is_refused(value: str) -> None:
+    message = f"--recipe {value!r} has an empty name; write names with commas, or leave the option out"
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        split_commas("--recipe", ["plain", value])
 
 
 def test_examples_stand_on_lines_of_their_own() -> None:

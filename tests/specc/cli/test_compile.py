@@ -65,6 +65,8 @@ def test_json(model: Path, tmp_path: Path) -> None:
         (("--recipe", "superposed", "--corpus", "/nowhere"), "no corpus at /nowhere; give a folder of text files"),
         (("--recipe", "early-exi"), "no recipe 'early-exi'; did you mean 'early-exit'?"),
         (("--recipe", "draft-model"), "needs a draft model; name one with --assistant-model"),
+        (("--recipe", ""), "--recipe '' has an empty name; write names with commas, or leave the option out"),
+        (("--backend", "onnx,"), "--backend 'onnx,' has an empty name; write names with commas"),
         (("--recipe", "none.toml"), "none.toml: No such file or directory"),
         (("--recipe", "cascade", "--set", "cascade.prompt_lookup_num_tokens=126"), "needs 130 slots; 128 is the most"),
     ],
