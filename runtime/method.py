@@ -205,7 +205,12 @@ def load_drafter(name: str) -> DrafterClass:
     Raises:
         RecipeError: there is no such drafter.
     """
-    drafter: DrafterClass = _load("drafters", name, "".join(p.capitalize() for p in re.split("[-_]", name)))
+    drafter: DrafterClass | None = _load(
+        "drafters", name.replace("-", "_"), "".join(p.capitalize() for p in re.split("[-_]", name))
+    )
+    if drafter is None:
+        names = [file.replace("_", "-") for file in _files("drafters")]
+        raise RecipeError(f"no drafter {name!r}; {nearest(name, names, 'upgrade specc, or compile the bundle again')}")
     return drafter
 
 
@@ -215,21 +220,27 @@ def load_acceptance(name: str) -> Acceptance:
     Raises:
         RecipeError: there is no such rule.
     """
-    acceptance: Acceptance = _load("acceptance", name, name)
+    acceptance: Acceptance | None = _load("acceptance", name, name)
+    if acceptance is None:
+        names = _files("acceptance")
+        remedy = f"there are {', '.join(names)}; upgrade specc if a bundle asks for another"
+        raise RecipeError(f"no acceptance rule {name!r}; {nearest(name, names, remedy)}")
     return acceptance
 
 
-def _load(folder: str, name: str, attribute: str) -> Any:
-    """Import `attribute` from the file of `folder` that `name` stands for. The name comes from a bundle: check it."""
-    file = name.replace("-", "_")
+def _load(folder: str, file: str, attribute: str) -> Any:
+    """Import `attribute` from a file of `folder`; None if there is no such file. The name may come from a bundle."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", file):
-        raise RecipeError(f"{name!r} cannot name a file in {folder}/; compile the bundle again")
-    package = f"{__package__}.{folder}"
+        return None
+    module = f"{__package__}.{folder}.{file}"
     try:
-        return getattr(importlib.import_module(f"{package}.{file}"), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as e:
-        if e.name != f"{package}.{file}":
+        if e.name != module:
             raise
-        files = sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__))
-        remedy = nearest(file, files, "choose one of these, or upgrade specc if a bundle asks for it")
-        raise RecipeError(f"this runtime has no {name!r} in {folder}/, only {', '.join(files)}; {remedy}") from e
+        return None
+
+
+def _files(folder: str) -> list[str]:
+    """Return the names of the files of `folder`, without their ending."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / folder)]))

@@ -317,17 +317,29 @@ def test_an_error_of_ours_passes_a_drafter_as_it_is() -> None:
     assert e.value is ours
 
 
+RULES = (
+    "confidence, contrastive, distance, enriched, guided, judge, kseq, match, proxy, recursive, speculative, top_beta, "
+    "trust, typical"
+)
+
+
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("recrsive", "did you mean 'recursive'?"), ("telepathy", "choose one of these, or upgrade")]
+    ("name", "remedy"),
+    [
+        ("recrsive", "did you mean 'recursive'?"),
+        ("top-beta", "did you mean 'top_beta'?"),
+        ("telepathy", f"there are {RULES}; upgrade specc if a bundle asks for another"),
+    ],
 )
 def test_a_rule_that_does_not_exist_comes_with_the_nearest_or_all(name: str, remedy: str) -> None:
     with pytest.raises(RecipeError) as e:
         load_method(COPIES, name)
-    rules = (
-        "only confidence, contrastive, distance, enriched, guided, judge, kseq, match, proxy, recursive, speculative, "
-        "top_beta, trust, typical"
-    )
-    assert rules in str(e.value) and remedy in str(e.value)
+    assert str(e.value) == f"no acceptance rule {name!r}; {remedy}"
+
+
+def test_a_drafter_that_does_not_exist_comes_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"^no drafter 'promt-lookup'; did you mean 'prompt-lookup'\?$"):
+        load_drafter("promt-lookup")
 
 
 @pytest.mark.parametrize(
