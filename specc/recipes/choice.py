@@ -42,7 +42,10 @@ def choose(
             raise RecipeError(f"parameters for recipe {name!r}, which is not compiled; add --recipe {name}")
     for name in parameters.get("", {}):
         if not any(name in m.parameters for m in methods):
-            raise RecipeError(f"no compiled recipe has a parameter {name!r}; see: specc recipes")
+            users = [m.name for m in METHODS.values() if name in m.parameters and not _missing(m, options, heads)]
+            more = f", or add a recipe that has it, such as --recipe {users[0]}" if users else ""
+            option = f"--{name.replace('_', '-')}"
+            raise RecipeError(f"no compiled recipe has a parameter {name!r}; leave out {option}{more}")
     return methods
 
 

@@ -67,6 +67,11 @@ def test_json(model: Path, tmp_path: Path) -> None:
         (("--recipe", "draft-model"), "needs a draft model; name one with --assistant-model"),
         (("--recipe", ""), "--recipe '' has an empty name; write names with commas, or leave the option out"),
         (("--backend", "onnx,"), "--backend 'onnx,' has an empty name; write names with commas"),
+        (
+            ("--recipe", "plain", "--num-speculative-tokens", "500"),
+            "no compiled recipe has a parameter 'num_speculative_tokens'; leave out --num-speculative-tokens, or add a "
+            "recipe that has it, such as --recipe ",
+        ),
         (("--recipe", "none.toml"), "none.toml: No such file or directory"),
         (("--recipe", "cascade", "--set", "cascade.prompt_lookup_num_tokens=126"), "needs 130 slots; 128 is the most"),
     ],
