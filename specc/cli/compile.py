@@ -48,7 +48,7 @@ RECIPE = (
 SET = "Set a parameter of one recipe. May be repeated. 'specc recipes show NAME' lists the parameters."
 ASSISTANT = "A small model that drafts. It must have the same tokenizer."
 UNTUNED = "The small model of --assistant-model as it was before its tuning. It must have the same tokenizer."
-CORPUS = "A folder of text files. Recipes that retrieve look up drafts in it; it becomes a part of the bundle."
+CORPUS = "A folder of text files, or one file. Recipes that retrieve look up drafts in it; the bundle keeps it."
 HEAD = (
     "The directory, or the hub id, of a trained head for this model: one that 'specc train' wrote, or one in the "
     "format of EAGLE, EAGLE-3, Medusa, speculators, or of a model with MTP. May be repeated."
@@ -108,7 +108,7 @@ def command(
     set_: Annotated[StrList, option("RECIPE.PARAMETER=VALUE", SET, "--set", rich_help_panel="Drafts")] = None,
     assistant_model: Annotated[OptionalStr, option("MODEL", ASSISTANT, rich_help_panel="Drafts")] = None,
     untuned_model: Annotated[OptionalStr, option("MODEL", UNTUNED, rich_help_panel="Drafts")] = None,
-    corpus: Annotated[OptionalPath, option("DIR", CORPUS, rich_help_panel="Drafts")] = None,
+    corpus: Annotated[OptionalPath, option("PATH", CORPUS, rich_help_panel="Drafts")] = None,
     head: Annotated[StrList, option("DIR", HEAD, rich_help_panel="Drafts")] = None,
     num_speculative_tokens: Annotated[
         OptionalInt, option("N", SPECULATIVE_TOKENS, min=1, rich_help_panel="Drafts")
