@@ -81,7 +81,7 @@ from specc.recipes.specdec_plus_plus import SPECDEC_PLUS_PLUS
 from specc.recipes.stacked_heads import AMPHISTA, BLOCKWISE, MEDUSA
 from specc.recipes.swift import SWIFT
 from specc.recipes.trees import ADAPTIX, DYNAMIC_TREE, EARLY_EXIT, TOKEN_RECYCLING
-from specc.runtime.errors import RecipeError, nearest
+from specc.runtime.errors import RecipeError, nearest, printable
 
 __all__ = [
     "DECODE",
@@ -227,6 +227,8 @@ def method(name: str) -> Method:
         return read_recipe(Path(name), METHODS)
     if name not in METHODS and os.path.isfile(name):  # Of a name that no file can have, it is false.
         raise RecipeError(f"{name} is a file; a recipe file has a name that ends with {SUFFIX}: rename it")
+    if name not in METHODS and os.path.isdir(name):
+        raise RecipeError(f"{printable(name)} is a folder; name a recipe of the table, or a recipe file in it")
     if name not in METHODS:
-        raise RecipeError(f"no recipe {name!r}; {nearest(name, METHODS)}")
+        raise RecipeError(f"no recipe {name!r}; {nearest(name, METHODS, 'specc recipes lists them')}")
     return METHODS[name]

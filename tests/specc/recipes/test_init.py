@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +23,12 @@ def test_two_methods_of_one_name_are_refused() -> None:
         table(plain, plain)
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
     assert method("early-exit") is METHODS["early-exit"]
+    with pytest.raises(RecipeError, match=r"^no recipe 'telepathy'; specc recipes lists them$"):
+        method("telepathy")
+    with pytest.raises(RecipeError, match=rf"^{tmp_path} is a folder; name a recipe of the table, or a recipe file"):
+        method(str(tmp_path))
     with pytest.raises(RecipeError, match="no recipe 'early-exi'; did you mean 'early-exit'"):
         method("early-exi")
 
