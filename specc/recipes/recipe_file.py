@@ -127,8 +127,24 @@ def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
     for name, value in data.get("parameters", {}).items():
         if name not in parameters:
             raise RecipeError(f"no parameter {name!r}; {nearest(name, parameters)}")
+        if "length" in data and policy is not None and _contradicts(policy, name, value):
+            raise RecipeError(f"length is {length!r}, and {name} {value!r} is another length; leave out one of the two")
         parameters[name] = replace(parameters[name], default=value)
     return Point(base=base, length=length, rule=rule, parameters=parameters)
+
+
+def _contradicts(policy: Mapping[str, Parameter], name: str, value: Any) -> bool:
+    """Tell whether a parameter ends drafts in another way than the parameters of a length do.
+
+    Args:
+        policy: the parameters of the length, by name. One whose default is a text has this value alone.
+        name: the parameter.
+        value: its value.
+    """
+    if name not in policy:
+        return name in LENGTH_PARAMETERS
+    default = policy[name].default
+    return isinstance(default, str) and value != default
 
 
 def _base(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Method:

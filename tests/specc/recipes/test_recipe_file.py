@@ -124,6 +124,14 @@ def test_a_rule_goes_with_a_drafter_that_can_serve_it(rule: str, tmp_path: Path)
         ("base = 'bild'\nlength = 'confidnce'", "length is 'confidnce'; did you mean 'confidence'?"),
         ("base = 'jacobi'\nlength = 'bass'", "length is 'bass'; drafter jacobi takes fixed"),
         (
+            "base = 'draft-model'\nlength = 'fixed'\n[parameters]\nrejection_threshold = 0.4",
+            "length is 'fixed', and rejection_threshold 0.4 is another length; leave out one of the two",
+        ),
+        (
+            "base = 'draft-model'\nlength = 'heuristic'\n[parameters]\nnum_assistant_tokens_schedule = 'constant'",
+            "length is 'heuristic', and num_assistant_tokens_schedule 'constant' is another length; leave out one of",
+        ),
+        (
             "base = 'layer-skip'\nlength = 'match'",
             "length is 'match'; drafter layer-skip takes fixed, tuned, confidence, adaptive, cumulative, ",
         ),
