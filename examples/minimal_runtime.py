@@ -38,9 +38,9 @@ class Engine:
 
     def run(self, tokens: list[int], past_len: int) -> dict[str, np.ndarray]:
         """Run tokens, one in each of the first slots, behind `past_len` rows. Return all arrays by name."""
-        self.arrays["input_ids"][0, : len(tokens)] = tokens
-        self.arrays["past_len"][0] = past_len
-        self.arrays.setdefault("row", np.zeros(1))[0] = len(tokens) - 1  # Engines with one row of outputs read it.
+        self.arrays["input_ids"][0, : len(tokens)], self.arrays["past_len"][0] = tokens, past_len
+        if "row" in self.arrays:  # The engine returns the outputs of one row: that of the last token.
+            self.arrays["row"][0] = len(tokens) - 1
         self.session.run_with_iobinding(self.binding)
         return self.arrays
 

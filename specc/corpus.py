@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from specc.bounded_read import decode_text
@@ -37,8 +37,9 @@ def read_corpus(folder: Path) -> list[str]:
     Raises:
         PromptError: there is no text.
     """
-    check_corpus(folder)
-    return list(_texts(folder))
+    texts = list(_texts(folder))
+    _check_texts(folder, texts)
+    return texts
 
 
 def check_corpus(folder: Path) -> None:
@@ -47,7 +48,12 @@ def check_corpus(folder: Path) -> None:
     Raises:
         PromptError: there is no text.
     """
-    if not any(text.strip() for text in _texts(folder)):
+    _check_texts(folder, _texts(folder))
+
+
+def _check_texts(folder: Path, texts: Iterable[str]) -> None:
+    """Raise PromptError if no text of a corpus has a character that is not white space."""
+    if not any(text.strip() for text in texts):
         raise PromptError(f"the corpus {folder} has no text in UTF-8; give a folder of text files")
 
 

@@ -42,7 +42,7 @@ def with_variants(manifest: Manifest, settings: Sequence[str]) -> tuple[Manifest
 
 @dataclass(frozen=True)
 class UnloadedEngine:
-    """What the constructor of a drafter reads of an engine: its block. It cannot run.
+    """An engine that is not loaded and cannot run. It has what constructors of drafters read: a name and a block.
 
     Attributes:
         name: the engine's name in the manifest.

@@ -353,8 +353,8 @@ def table(*columns: str | tuple[str, str], header: bool = True, title: str | Non
     box, padding = (SIMPLE_HEAD, (0, 1, 0, 0)) if header else (None, (0, 2, 0, 0))
     empty = WholeTable(box=box, padding=padding, show_header=header, show_edge=False, pad_edge=False, title=title)
     for i, column in enumerate(columns):
-        title, style = (column, "fold" if i else "whole") if isinstance(column, str) else column
-        empty.add_column(title, **STYLES[style])
+        name, style = (column, "fold" if i else "whole") if isinstance(column, str) else column
+        empty.add_column(name, **STYLES[style])
     return empty
 
 

@@ -23,8 +23,8 @@ from specc.runtime.width_invariance import WidthInvariance, exact_engine
 class WidthInvariancePolicy:
     """The numbers that say how much is measured, and what counts as invariant."""
 
-    # Slots of the widest engine that is compared. Wider ones run kernels that are compared already. If all are wider,
-    # the narrowest of them are compared.
+    # Engines of more slots are not compared: they run the kernels of those that are. If all engines have more slots,
+    # those with the fewest are compared.
     widest: int = 16
     # Tokens of golden text that each engine runs, so that the share of changed tokens means something.
     tokens: int = 128

@@ -58,7 +58,7 @@ CACHES = {
     "untuned": "rows of the untuned model",
     "short": "rows of the model for a shortened prompt",
 }  # and rows of a trained head, by its architecture
-CORPUS = "corpus"  # the argument of a drafter that names the file of the bundle
+CORPUS = "corpus"  # the parameter by which a drafter gets the file of the corpus in the bundle
 LENGTHS = {
     "none": LengthAxis("nothing is drafted"),
     "fixed": LengthAxis("a number of tokens", {}),

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from specc.recipes.axes import LENGTHS, RULES, SCHEDULES, TOPOLOGIES, drafters, lengths_for, rules_for
+from specc.recipes.axes import LENGTHS, RULES, SCHEDULES, TOPOLOGIES, drafters, lengths_for, rules_for, topologies
 from specc.recipes.entry import Method
 from specc.runtime.method import load_acceptance, load_drafter
 
@@ -39,7 +39,7 @@ def axis_words(methods: Mapping[str, Method]) -> dict[str, list[Word]]:
         The words of `drafters`, `topologies`, `lengths`, `acceptance rules` and `schedules`.
     """
     groups = drafters(methods)
-    shapes = {name: _each([m.topology] for m in group) for name, group in groups.items()}
+    shapes = {name: tuple(topologies(methods, name)) for name in groups}
     lengths = {name: _each(lengths_for(m) for m in group) for name, group in groups.items()}
     rules = {name: _each(rules_for(m, methods) for m in group) for name, group in groups.items()}
     return {

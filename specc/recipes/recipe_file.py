@@ -119,8 +119,7 @@ def _point(data: Mapping[str, Any], methods: Mapping[str, Method]) -> Point:
         words = lengths_for(base)
         if policy is None or length not in words:
             raise RecipeError(f"length is {length!r}; drafter {base.drafter} takes {', '.join(words)}")
-        names = base.parameters.keys() - LENGTH_PARAMETERS
-        parameters = {name: p for name, p in base.parameters.items() if name in names} | dict(policy)
+        parameters = {name: p for name, p in base.parameters.items() if name not in LENGTH_PARAMETERS} | dict(policy)
     if rule.__name__ != base.acceptance:
         own = load_acceptance(base.acceptance).ranges
         parameters = {name: p for name, p in parameters.items() if name not in own} | rule_axis(rule)

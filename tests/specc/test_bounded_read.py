@@ -1,4 +1,4 @@
-"""What a user wrote is read up to a bound, and a byte order mark at its start is no part of it, whatever reads it."""
+"""Files of users are read up to a bound. All readers leave out a byte order mark at the start of a file."""
 
 from __future__ import annotations
 
