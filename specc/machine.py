@@ -20,6 +20,7 @@ class Machine:
         system: the operating system and its version.
         python: the version of Python.
         onnxruntime: the version of ONNX Runtime.
+        gpu: the name of the GPU that computed; empty if none did.
     """
 
     cpu: str
@@ -29,10 +30,15 @@ class Machine:
     system: str
     python: str
     onnxruntime: str
+    gpu: str = ""
 
 
-def describe() -> Machine:
-    """Describe the machine that this process runs on."""
+def describe(gpu: str = "") -> Machine:
+    """Describe the machine that this process runs on.
+
+    Args:
+        gpu: the name of the GPU that computes; empty if none does.
+    """
     from specc.runtime.engines.onnx_runtime import ort
     from specc.runtime.engines.ort_cpu import session_options
 
@@ -44,6 +50,7 @@ def describe() -> Machine:
         system=platform.platform(),
         python=platform.python_version(),
         onnxruntime=ort.__version__,
+        gpu=gpu,
     )
 
 

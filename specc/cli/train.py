@@ -71,8 +71,10 @@ RECORDING_MINUTES = (
     "The minutes after which the model answers no more prompts. What was recorded before counts in addition. Default: "
     "all prompts are answered."
 )
+DEVICE = "Where the model and the training run: cpu, cuda, cuda:1 or auto, a GPU if there is one."
+BATCH = "The tokens of an update. Default: 1536, or 12288 on a GPU."
 MINUTES = "The minutes of training. Recording, which comes before, is not counted."
-UPDATES = "The number of updates, in place of --minutes. Two runs then give equal weights on one machine."
+UPDATES = "The number of updates, in place of --minutes. Two runs then give equal weights on one processor."
 PROMPTS = "The largest number of prompts of the files, or of those that ship with specc."
 SELF_PROMPTS = (
     "The number of prompts that the model writes itself, besides. Default: as many as --prompts, or none if there is "
@@ -105,6 +107,8 @@ def command(
     minutes: Annotated[float, option("M", MINUTES, min=0.01, rich_help_panel="Training")] = 60.0,
     updates: Annotated[OptionalInt, option("N", UPDATES, min=1, rich_help_panel="Training")] = None,
     learning_rate: Annotated[float, option("R", RATE, min=1e-9, rich_help_panel="Training")] = 8e-4,
+    batch_tokens: Annotated[OptionalInt, option("N", BATCH, min=16, rich_help_panel="Training")] = None,
+    device: Annotated[str, option("NAME", DEVICE, rich_help_panel="Training")] = "auto",
     seed: Annotated[int, option("S", SEED, min=0, rich_help_panel="Training")] = 0,
     draft_vocab_size: Annotated[int, option("N", VOCABULARY, min=8, rich_help_panel="Head")] = 8192,
     head: Annotated[OptionalPath, option("DIR", HEAD, rich_help_panel="Head")] = None,
@@ -134,6 +138,7 @@ def command(
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
         from specc.training.courses import COURSES
+        from specc.training.device import default_batch, device_named, training_on
         from specc.training.job import DraftChoice, Options
         from specc.training.jobs import training_of
         from specc.training.record import RecordingOptions
@@ -144,7 +149,8 @@ def command(
             f"the training of {recipe} begins with no head; leave the option out", param_hint="--head"
         )
     train = training_of(recipe)
-    with console.stages() as stage:
+    place = device_named(device)
+    with console.stages() as stage, training_on(place):
         card = train(
             Options(
                 model=model,
@@ -157,7 +163,13 @@ def command(
                 ),
                 self_prompts=(0 if data else prompts) if self_prompts is None else self_prompts,
                 recording_minutes=math.inf if recording_minutes is None else recording_minutes,
-                trainer=TrainerOptions(minutes=minutes, updates=updates, learning_rate=learning_rate, seed=seed),
+                trainer=TrainerOptions(
+                    minutes=minutes,
+                    updates=updates,
+                    learning_rate=learning_rate,
+                    tokens=batch_tokens or default_batch(place),
+                    seed=seed,
+                ),
                 draft=DraftChoice(
                     source=assistant_model or "",
                     layers=draft_layers,

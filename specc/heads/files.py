@@ -33,7 +33,7 @@ PARTIAL = ".partial"
 
 def digest(embedding: Tensor) -> str:
     """Return 16 hexadecimal digits that tell a model by its embedding table."""
-    rows = embedding.detach().float().contiguous()
+    rows = embedding.detach().cpu().float().contiguous()
     return hashlib.sha256(rows.numpy().data.cast("B")).hexdigest()[:16]
 
 

@@ -77,7 +77,7 @@ def ranks(head: Head, course: Course, recordings: Sequence[Recording], depths: i
                 aligned[depth, index, : len(rank)] = rank
         for index, recording in enumerate(group):
             first = max(0, recording.prompt - 1)
-            results.append(aligned[:, index, first : len(recording) - 2].numpy())
+            results.append(aligned[:, index, first : len(recording) - 2].cpu().numpy())
     return results
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from specc.training.device import generator
 from specc.training.lanes import Lanes
 
 TOP = 50  # tokens that a sampled answer chooses from
@@ -91,7 +92,7 @@ class _Chooser:
 
     def __init__(self, temperatures: Sequence[float], seed: int) -> None:
         self.temperatures = torch.tensor(temperatures)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = generator(seed)
 
     def __call__(self, logits: Tensor, lanes: Tensor) -> Tensor:
         """Choose tokens.

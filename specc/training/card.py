@@ -134,6 +134,8 @@ the tokens before were:
         )
 
     def _where(self) -> str:
+        if self.machine.gpu:
+            return self.machine.gpu
         threads = self.machine.threads
         return f"{threads} {'thread' if threads == 1 else 'threads'} of {self.machine.cpu}"
 

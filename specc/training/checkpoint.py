@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from specc.huggingface.tied import first_names
 from specc.runtime.errors import HeadError, first_line
+from specc.training.device import current_device
 
 PARTIAL = ".partial"
 
@@ -90,7 +91,7 @@ def load_checkpoint(
     if not file.is_file():
         return None
     try:
-        with safe_open(file, "pt") as opened:
+        with safe_open(file, "pt", device=str(current_device())) as opened:
             notes = opened.metadata() or {}
             if json.loads(notes["settings"]) != json.loads(json.dumps(settings)):
                 return None

@@ -61,7 +61,7 @@ def tokens_before(batch: Batch) -> Tensor:
     """Return what the drafter writes into the states of the slots, [B, N, 6]: the digits of the two tokens before."""
     last = batch.tokens[:, :-1]
     both = torch.stack([last, torch.cat([last[:, :1], last[:, :-1]], 1)], -1)
-    return torch.from_numpy(digits_of(both.numpy())).flatten(-2)
+    return torch.from_numpy(digits_of(both.cpu().numpy())).to(both.device).flatten(-2)
 
 
 def state_loss(head: Chimera, batch: Batch, streams: list[Tensor]) -> Tensor:

@@ -279,7 +279,7 @@ def ranks(
         scores = logits.gather(1, text.tokens[text.prompt :, None])
         rank = (logits > scores).sum(-1)
         shifted = [torch.nn.functional.pad(rank[depth:], (0, depth)) for depth in range(depths)]
-        results.append(torch.stack(shifted).numpy())
+        results.append(torch.stack(shifted).cpu().numpy())
     return results
 
 

@@ -13,11 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from specc import machine
-from specc.huggingface import load_model, load_tokenizer
+from specc.huggingface import load_tokenizer
 from specc.huggingface.recursive import ENTRY, loops_of, save_recursive
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError, first_line
 from specc.training.acceptance import summary
+from specc.training.device import gpu_name, load_here
 from specc.training.distil import Distiller, Text, exit_alphas, ranks, write
 from specc.training.divergences import divergence_of
 from specc.training.draft_card import DraftCard, ExitRate
@@ -43,7 +44,7 @@ def train_draft(options: Options) -> DraftCard:
     divergence = divergence_of(choice.divergence)
     options.check_output()
     options.stage("load the model", 0, 1)
-    model, tokenizer = load_model(options.model), load_tokenizer(options.model)
+    model, tokenizer = load_here(options.model), load_tokenizer(options.model)
     kind = KINDS[options.recipe]
     draft, layers = kind.begin(model, options)
     exits = kind.exits(draft)
@@ -115,7 +116,7 @@ def train_draft(options: Options) -> DraftCard:
             gain=predict_chains(
                 lambda drafted: drafted * share, lambda drafted: drafted + 1, acceptance, options.costs
             ),
-            machine=machine.describe(),
+            machine=machine.describe(gpu_name()),
             seed=options.trainer.seed,
             torch=torch.__version__,
         )

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from specc.huggingface import load_model
 from specc.huggingface.recursive import divisors, loops_of
 from specc.recipes.draft_model import default_exits
 from specc.runtime.errors import HeadError
 from specc.training.cut import cut, kept_layers
+from specc.training.device import load_here
 from specc.training.job import Options
 from specc.training.recursive import share_layers
 from specc.training.states import layers_of
@@ -94,7 +94,7 @@ def load_draft(options: Options, model: PreTrainedModel) -> PreTrainedModel:
         CaptureError: it does not load.
         HeadError: its vocabulary is not as large as the model's.
     """
-    draft = load_model(options.draft.source)
+    draft = load_here(options.draft.source)
     ours, theirs = (each.config.get_text_config().vocab_size for each in (model, draft))
     if ours != theirs:
         raise HeadError(

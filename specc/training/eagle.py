@@ -25,6 +25,7 @@ from specc.heads.head import rms_norm
 from specc.training.batches import Batch
 from specc.training.closed_form import ROWS, Squares
 from specc.training.course import Course
+from specc.training.device import generator
 from specc.training.eagle3 import layer_settings
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
@@ -72,8 +73,8 @@ def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None
 def unroll_with_noise(head: Head, batch: Batch, steps: int) -> list[Tensor]:
     """Run the layer, in training on states with noise. The noise depends on the batch alone."""
     if head.training:
-        generator = torch.Generator().manual_seed(int(batch.tokens.sum()))
-        noise = (2 * torch.rand(batch.states.shape, generator=generator) - 1) * NOISE
+        random = generator(int(batch.tokens.sum()))
+        noise = (2 * torch.rand(batch.states.shape, generator=random) - 1) * NOISE
         batch = replace(batch, states=batch.states.float() + noise)
     return unroll(head, batch, steps)
 

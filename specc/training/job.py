@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from specc import machine
 from specc.heads import Head, load_head, save_head
-from specc.huggingface import load_model, load_tokenizer
+from specc.huggingface import load_tokenizer
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
 from specc.runtime.json_codec import to_json
@@ -26,6 +26,7 @@ from specc.training.card import Card
 from specc.training.checkpoint import Progress
 from specc.training.course import Course
 from specc.training.courses import course_of
+from specc.training.device import gpu_name, load_here
 from specc.training.distillation import Distillation
 from specc.training.gain import predict
 from specc.training.lanes import lanes_that_fit
@@ -33,7 +34,7 @@ from specc.training.precision import fast_type
 from specc.training.prompts import Prompt, read_prompts, text_prompts
 from specc.training.record import RecordingOptions, batches, mixed, record
 from specc.training.self_prompts import self_prompts
-from specc.training.shards import Recording, read_shard
+from specc.training.shards import Recording, kept_on_gpu, read_shard
 from specc.training.teacher import Teacher, teacher_of
 from specc.training.trainer import Sight, Trainer, TrainerOptions
 
@@ -135,6 +136,7 @@ def train(options: Options) -> Card:
     with same_random_numbers(options.trainer.seed):
         options.stage("load the model", 0, 1)
         course, teacher, parameters, recordings, held_out = _recorded(options, course_of(options.recipe))
+        recordings = kept_on_gpu(recordings)
         head, coverage = _begin(options, course, teacher, recordings)
         progress = _train(options, course, teacher, head, recordings, held_out)
         options.stage("measure the head", 0, 1)
@@ -163,7 +165,7 @@ def train(options: Options) -> Card:
             acceptance=acceptance,
             by_source={source: summary(texts) for source, texts in ranked.items()},
             gain=predict(head, acceptance, options.costs, parameters),
-            machine=machine.describe(),
+            machine=machine.describe(gpu_name()),
             seed=options.trainer.seed,
             torch=torch.__version__,
             origin="" if options.head is None else options.head.resolve().name,
@@ -192,7 +194,7 @@ def _recorded(
         The course as heads can be trained by it, the model's tables, the number of its parameters, the text to train
         on, and the held-out text by its source.
     """
-    model = load_model(options.model)
+    model = load_here(options.model)
     path = Path(options.model)
     teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
     taps = course.taps(teacher.target.layers) or (-1,)  # Without taps nothing is kept, not even the last states.
@@ -226,9 +228,10 @@ def _recorded(
             texts += [text for text in read_shard(file) if len(text) >= SHORT]
     if not recordings or not all(held_out.values()):
         raise HeadError(f"the answers have fewer than {SHORT} tokens; give longer prompts, or more")
+    parameters = sum(p.numel() for p in model.parameters())
     if course.in_model is not None:
         course = course.in_model(course, model)
-    return course, teacher, sum(p.numel() for p in model.parameters()), recordings, held_out
+    return course, teacher, parameters, recordings, held_out
 
 
 def _self_prompts(

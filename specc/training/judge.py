@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from specc.bounded_read import read_text
 from specc.runtime.errors import PromptError
+from specc.training.device import generator
 from specc.training.distil import Text
 from specc.training.states import layers_of, tapped
 
@@ -49,12 +50,12 @@ class Marked:
 
 def corrupt(texts: Sequence[Text], vocab_size: int, seed: int) -> list[Marked]:
     """Replace some tokens of answers by random ones, which are wrong."""
-    generator = torch.Generator().manual_seed(seed)
+    random = generator(seed)
     result = []
     for text in texts:
         is_answer = torch.arange(len(text)) >= text.prompt
-        others = torch.randint(vocab_size, (len(text),), generator=generator)
-        swap = is_answer & (torch.rand(len(text), generator=generator) < REPLACED) & (others != text.tokens)
+        others = torch.randint(vocab_size, (len(text),), generator=random)
+        swap = is_answer & (torch.rand(len(text), generator=random) < REPLACED) & (others != text.tokens)
         result.append(Marked(tokens=torch.where(swap, others, text.tokens), good=~swap, counts=is_answer))
     return result
 

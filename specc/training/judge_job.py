@@ -10,10 +10,11 @@ import torch
 from specc import machine
 from specc.heads import HeadConfig, build_head, save_head
 from specc.heads.judge import Judge
-from specc.huggingface import load_model, load_tokenizer
+from specc.huggingface import load_tokenizer
 from specc.machine import Machine
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
+from specc.training.device import gpu_name, load_here
 from specc.training.distil import write
 from specc.training.job import Options, ends_of, same_random_numbers
 from specc.training.judge import Marked, auc, corrupt, fit, judged_rows, read_marked, split
@@ -91,7 +92,7 @@ def train_judge(options: Options) -> JudgeCard:
     text = options.recording
     options.check_output()
     options.stage("load the model", 0, 1)
-    model, tokenizer = load_model(options.model), load_tokenizer(options.model)
+    model, tokenizer = load_here(options.model), load_tokenizer(options.model)
     teacher = teacher_of(model, options.model)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
@@ -133,7 +134,7 @@ def train_judge(options: Options) -> JudgeCard:
         auc=round(auc(scores, theirs), 4),
         good_kept=round(float((scores[theirs] > 0).float().mean()), 4),
         wrong_kept=round(float((scores[~theirs] > 0).float().mean()), 4),
-        machine=machine.describe(),
+        machine=machine.describe(gpu_name()),
         seed=options.trainer.seed,
         torch=torch.__version__,
     )

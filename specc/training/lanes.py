@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
+from specc.training.device import free_memory, on_gpu
 from specc.training.lane_attention import ATTENTION
 from specc.training.states import tapped
 
 SHARE = 1.5  # of the model's memory, which the rows and states of texts may take
 LEAST = 1 << 28  # bytes that they may take in any case: a small model's own memory is nothing beside torch's
+GPU_SHARE = 0.5  # of the free memory of a GPU, in place of SHARE and LEAST
+GPU_TIMES = 16  # times as many texts as on a processor keep a GPU busy
 FEWEST = 16  # texts; products of fewer rows use little of a processor
-SLICE = 1024  # tokens of prompts, padding included, that are read at once; their states fit a processor's cache
+# Tokens of prompts, padding included, that are read at once. On a processor, their states fit its cache.
+SLICE, GPU_SLICE = 1024, 65536
 
 
 def lanes_that_fit(model: PreTrainedModel, columns: int, taps: int, most: int) -> int:
@@ -29,16 +33,18 @@ def lanes_that_fit(model: PreTrainedModel, columns: int, taps: int, most: int) -
         model: the model, in the type in which it shall compute.
         columns: tokens of a text, prompt and answer.
         taps: the layers after which states are kept.
-        most: the largest number, for models that are large beside their rows.
+        most: the largest number on a processor, for models that are large beside their rows.
     """
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    weights = [parameter.nbytes for parameter in model.parameters()]
     number = next(model.parameters()).element_size()
     rows = 2 * config.num_hidden_layers * heads * size * number
     states = (taps + 1) * config.hidden_size * torch.bfloat16.itemsize if taps else 0
-    allowed = max(SHARE * sum(weights), LEAST)
+    if on_gpu():
+        most, allowed = GPU_TIMES * most, GPU_SHARE * free_memory()
+    else:
+        allowed = max(SHARE * sum(parameter.nbytes for parameter in model.parameters()), LEAST)
     return min(most, max(FEWEST, int(allowed / (columns * (rows + states)))))
 
 
@@ -83,7 +89,7 @@ class Lanes:
         Returns:
             The logits of the first token that is written, [L, V].
         """
-        at_once = max(1, SLICE // self.start)
+        at_once = max(1, (GPU_SLICE if on_gpu() else SLICE) // self.start)
         caches, logits = [], []
         for lanes in torch.split(self.lanes, at_once):
             cache: Any = StaticCache(config=self._model.config, max_cache_len=self.columns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from specc.runtime.errors import HeadError, first_line
+from specc.training.device import current_device, free_memory, on_gpu
 
 PARTIAL = ".partial"
+KEPT = 0.6  # of the free memory of a GPU, which recorded states may take
 TYPES = {
     "I32": torch.int32,
     "BF16": torch.bfloat16,
@@ -43,11 +45,15 @@ class Place(NamedTuple):
     shape: tuple[int, int]
     kind: torch.dtype
 
+    @property
+    def bytes(self) -> int:
+        """The size of the rows."""
+        return self.shape[0] * self.shape[1] * self.kind.itemsize
+
     def read(self) -> Tensor:
-        """Read the rows."""
-        size = self.shape[0] * self.shape[1] * self.kind.itemsize
-        data = np.fromfile(self.file, np.uint8, size, offset=self.offset)
-        return torch.from_numpy(data).view(self.kind).view(self.shape)
+        """Read the rows onto the device in use."""
+        data = np.fromfile(self.file, np.uint8, self.bytes, offset=self.offset)
+        return torch.from_numpy(data).view(self.kind).view(self.shape).to(current_device())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +87,15 @@ class Recording:
     def final(self) -> Tensor:
         """Return the states that the model's last product reads, [n, D]."""
         return self.stored_final.read() if isinstance(self.stored_final, Place) else self.stored_final
+
+
+def kept_on_gpu(recordings: list[Recording]) -> list[Recording]:
+    """Read the states of recordings into the memory of the GPU in use, if there is one that has room for all."""
+    stored = [rows for text in recordings for rows in (text.stored_states, text.stored_final)]
+    size = sum(rows.bytes for rows in stored if isinstance(rows, Place))
+    if not on_gpu() or size > KEPT * free_memory():
+        return recordings
+    return [replace(text, stored_states=text.states, stored_final=text.final) for text in recordings]
 
 
 def write_shard(file: Path, recordings: Sequence[Recording], notes: dict[str, Any]) -> None:

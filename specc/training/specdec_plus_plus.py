@@ -26,6 +26,7 @@ from transformers import DynamicCache, PreTrainedModel
 from specc.heads.specdec_plus_plus import AcceptanceHead
 from specc.runtime.errors import HeadError
 from specc.training.checkpoint import Progress
+from specc.training.device import generator
 from specc.training.distil import Text
 from specc.training.states import layers_of, tapped
 from specc.training.trainer import TrainerOptions
@@ -111,10 +112,10 @@ def fit(
     head.mean.copy_(states.mean(0))
     head.scale.copy_(states.std(0).clamp(min=LEAST))
     optimizer = torch.optim.AdamW(head.parameters(), lr=options.learning_rate, weight_decay=options.decay)
-    generator = torch.Generator().manual_seed(options.seed)
+    random = generator(options.seed)
     best, weights = inf, copy.deepcopy(head.state_dict())
     while options.part(progress) < 1 and failed < options.patience:
-        for rows in torch.split(torch.randperm(len(states), generator=generator), BATCH):
+        for rows in torch.split(torch.randperm(len(states), generator=random), BATCH):
             if options.part(progress) >= 1:
                 break
             _update(optimizer, weighted_loss(head.fuse(states[rows])[:, 0], accepted[rows]))

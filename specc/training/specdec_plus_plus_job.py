@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 from specc import machine
 from specc.heads import HeadConfig, build_head, save_head
 from specc.heads.specdec_plus_plus import AcceptanceHead
-from specc.huggingface import load_model, load_tokenizer
+from specc.huggingface import load_tokenizer
 from specc.machine import Machine
 from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
+from specc.training.device import gpu_name, load_here
 from specc.training.distil import Text, write
 from specc.training.draft_kinds import load_draft
 from specc.training.job import Options, ends_of, same_random_numbers
@@ -106,7 +107,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
     if not options.draft.source:
         raise HeadError("the head reads states of a draft model; name it with --assistant-model")
     options.stage("load the models", 0, 1)
-    model, tokenizer = load_model(options.model), load_tokenizer(options.model)
+    model, tokenizer = load_here(options.model), load_tokenizer(options.model)
     draft = load_draft(options, model)
     teacher = teacher_of(draft, options.draft.source)
     torch.set_num_threads(threads())
@@ -151,7 +152,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
         own_calibration_error=round(calibration_error(own, truth), 4),
         minutes=round(progress.seconds / 60, 2),
         updates=progress.updates,
-        machine=machine.describe(),
+        machine=machine.describe(gpu_name()),
         seed=options.trainer.seed,
         torch=torch.__version__,
     )

@@ -18,6 +18,7 @@ from specc.training.acceptance import CHAIN, ranks, summary
 from specc.training.batches import Batch, collate, epoch
 from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from specc.training.course import Course
+from specc.training.device import BATCH, current_device, generator
 from specc.training.distillation import Distillation
 from specc.training.shards import Recording
 
@@ -52,7 +53,7 @@ class TrainerOptions:
     minutes: float = 60.0
     updates: int | None = None
     learning_rate: float = 8e-4
-    tokens: int = 1536
+    tokens: int = BATCH
     accumulate: int = 1
     warm_up: int = 40
     share: float = 0.5
@@ -213,15 +214,15 @@ class Trainer:
 
     def _losses(self, batch: Batch, number: int) -> tuple[list[Tensor], list[float], list[Tensor]]:
         """Return the loss and the agreement at each depth, and the course's other losses."""
-        generator = torch.Generator().manual_seed((self._seed(0) + self.progress.updates) * 64 + number)
+        random = generator((self._seed(0) + self.progress.updates) * 64 + number)
         losses, agreements = [], []
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.kind == torch.bfloat16):
+        with torch.autocast(current_device().type, torch.bfloat16, enabled=self.options.kind == torch.bfloat16):
             unrolled = self.course.unroll(self.head, batch, self.course.steps)
             besides = [] if self.course.besides is None else [self.course.besides(self.head, batch, unrolled)]
             for depth, features in enumerate(unrolled):
                 rows = batch.rows(depth)
                 if depth:
-                    rows &= torch.rand(rows.shape, generator=generator) < self.options.share
+                    rows &= torch.rand(rows.shape, generator=random) < self.options.share
                 model_logits = self.loss.logits(batch.final[:, 1:][rows].to(self.options.kind))
                 logits = self.course.product(self.head, depth, features[rows])
                 losses.append(self.loss.loss(logits, model_logits))
