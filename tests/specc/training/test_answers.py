@@ -10,8 +10,9 @@ import torch
 from families import tiny
 
 from specc.huggingface import load_model
+from specc.training import lanes
 from specc.training.answers import Answer, answer, largest
-from specc.training.lanes import FEWEST, LEAST, Lanes, lanes_that_fit
+from specc.training.lanes import FEWEST, GPU_TIMES, LEAST, Lanes, lanes_that_fit
 from specc.training.states import tapped
 
 pytestmark = pytest.mark.torch
@@ -106,3 +107,12 @@ def test_as_many_texts_are_written_at_once_as_their_rows_fit_in_the_memory_allow
         size = columns * (row + (states if taps else 0))
         assert 16 < count < 192 and count * size <= LEAST < (count + 1) * size
     assert lanes_that_fit(target, 10**7, 2, 192) == FEWEST
+
+
+@pytest.mark.parametrize(("free", "times"), [(1 << 40, GPU_TIMES), (1 << 22, 0)])
+def test_a_gpu_writes_more_texts_at_once_if_its_free_memory_has_room(
+    model: Path, free: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "on_gpu", lambda: True)
+    monkeypatch.setattr(lanes, "free_memory", lambda: free)
+    assert lanes_that_fit(load_model(str(model)), 480, 2, 192) == max(FEWEST, times * 192)
