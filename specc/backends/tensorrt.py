@@ -70,9 +70,10 @@ class TensorRT(Backend):
         return [] if self.anywhere or gpu_capability() else [no_gpu(self.module)]
 
     def check_block(self, block: Block, options: Options = DEFAULT) -> None:
-        """Refuse a lowering of the user's. Raises BackendError."""
+        """Refuse a lowering of the user's, and a GPU that the library does not build for. Raises BackendError."""
         if options.lowering == "fast":
             raise BackendError(f"backend {self.name} reads standard operators only; take --lowering portable")
+        EngineBuilder(self, options.compute_capability)
 
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
@@ -143,12 +144,20 @@ class EngineBuilder:
         self.needs = {backend.module: str(self.trt.__version__), "compute_capability": capability}
 
     def _target(self, capability: str) -> ComputeCapability:
-        """Return the library's own name for a compute capability such as "8.9". Raises BackendError if it has none."""
+        """Return the library's own name for a compute capability such as "8.9".
+
+        The GPU of this machine may have a capability without a name; it is then called the current one.
+
+        Raises:
+            BackendError: The library has no name for it.
+        """
         by_capability = {
             f"{int(name[2:]) // 10}.{int(name[2:]) % 10}": value
             for name, value in self.trt.ComputeCapability.__members__.items()
             if re.fullmatch(r"SM\d+", name)
         }
+        if capability not in by_capability and capability == gpu_capability():
+            return self.trt.ComputeCapability.__members__["CURRENT"]
         if capability not in by_capability:
             choices = ", ".join(by_capability)
             raise BackendError(f"{self.name} {self.trt.__version__} has no {capability!r}; it has {choices}")

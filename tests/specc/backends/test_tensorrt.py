@@ -18,7 +18,7 @@ import torch
 from demo import BLOCKS, CAPACITY, demo
 
 from specc import passes
-from specc.backends import Options, backend, check, onnx
+from specc.backends import Options, backend, check, check_blocks, onnx
 from specc.backends.commit_graph import commit, moves
 from specc.backends.tensorrt import RTX, TENSORRT, EngineBuilder, attentions, listener, make_weights_inputs
 from specc.compiler import weights
@@ -164,6 +164,19 @@ def test_what_the_parser_refuses_is_said_in_its_words(trt: Any, tmp_path: Path) 
 def test_a_gpu_that_cannot_be_built_for_is_refused(trt: Any) -> None:
     with pytest.raises(BackendError, match=r"has no '7\.0'; it has 7\.5, 8\.0, 8\.6, 8\.9, 12\.0"):
         EngineBuilder(RTX, "7.0")
+
+
+def test_the_gpu_of_this_machine_needs_no_name_in_the_library(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specc.backends.tensorrt.gpu_capability", lambda: "9.0")
+    for capability in (None, "9.0"):
+        builder = EngineBuilder(RTX, capability)
+        assert builder.target == trt.ComputeCapability.CURRENT and builder.needs["compute_capability"] == "9.0"
+    assert EngineBuilder(RTX, "8.9").target == trt.ComputeCapability.SM89
+
+
+def test_a_gpu_that_cannot_be_built_for_is_refused_before_a_model_is_read(trt: Any) -> None:
+    with pytest.raises(BackendError, match=r"^recipe plain: tensorrt-rtx .* has no '7\.0'; it has 7\.5"):
+        check_blocks(["tensorrt-rtx"], "plain", [Block(Tree.chain(1))], "fp16", Options(compute_capability="7.0"))
 
 
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
