@@ -13,7 +13,7 @@ from .onnx_runtime import ort
 from .ort_cpu import CopyRunner, HostKV, OrtRunner, session_options
 from .ort_device import DeviceKV, DeviceRunner, captures, free, warn_uncaptured
 from .ort_lanes import OrtLanes
-from .ort_providers import provider_session, require
+from .ort_providers import CUDA, provider_session, require
 from .ort_remedies import remedy
 from .session_cache import SessionCache
 from .versions import numbers
@@ -45,7 +45,9 @@ def store(spec: CacheSpec, device: Device = CPU) -> HostKV | DeviceKV:
         return HostKV(spec)
     with backend_errors(
         lambda error: (
-            f"{device.device} has no room for a cache of {spec.bytes >> 20} MiB{free(device.device)} ({error}); "
+            f"{device.runs.title} does not load: {error}; {CUDA}"
+            if "CUDA Provider not available" in error
+            else f"{device.device} has no room for a cache of {spec.bytes >> 20} MiB{free(device.device)} ({error}); "
             "free some, or compile with a smaller --max-seq-len"
         )
     ):

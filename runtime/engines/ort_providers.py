@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
 import json
 from pathlib import Path
 
@@ -13,21 +15,40 @@ from ..errors import BackendError, backend_errors
 from .onnx_runtime import InferenceSession, ort
 from .ort_cpu import session_options
 
+CUDA = "install NVIDIA's driver, and the libraries that the provider needs: pip install onnxruntime-gpu[cuda,cudnn]"
+# By provider: its settings. The CUDA provider rounds the factors of fp32 products to 10 bits (TF32) unless told not to.
+SETTINGS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+
 
 def register(provider: Provider) -> None:
     """Make a plug-in known to ONNX Runtime, if its package is installed and it is not known yet.
 
-    Call it from one thread, before sessions are loaded. Nothing happens for a provider that is a part of ONNX Runtime.
+    Call it from one thread, before sessions are loaded. For a provider that is a part of ONNX Runtime and runs on a
+    GPU, it loads CUDA's libraries, which pip puts where the system does not look for them.
 
     Raises:
-        BackendError: the plug-in's library does not load.
+        BackendError: the plug-in's library, or one of CUDA's, does not load.
     """
+    if provider.device == "cuda" and provider.title in ort.get_available_providers():
+        if reason := load_cuda():
+            raise BackendError(f"{provider.title} does not load: {reason}; {CUDA}")
+        return
     if not provider.plugin or not importlib.util.find_spec(provider.plugin) or devices(provider):
         return
     remedy = f"install its device's driver, or {provider.extra}"
     with backend_errors(lambda error: f"{provider.title} does not load: {error}; {remedy}"):
         library = importlib.import_module(provider.plugin).get_library_path()
         ort.register_execution_provider_library(provider.title, library)
+
+
+def load_cuda() -> str:
+    """Load CUDA's libraries for ONNX Runtime; return its words on the first that it needs and cannot load, or nothing.
+
+    A package of CUDA is looked for beside ONNX Runtime's, and then where the system looks.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        ort.preload_dlls()
+    return next((line for line in printed.getvalue().splitlines() if line.startswith("Failed to load")), "")
 
 
 def missing(provider: Provider) -> str:
@@ -79,10 +100,13 @@ def provider_session(file: Path, device: Device, graphs: bool = False) -> Infere
         BackendError: the provider is missing, or would run nothing of the file.
     """
     provider, options = require(device), session_options(device=device)
-    settings = {"enable_cuda_graph": "1"} if graphs else {}
+    settings = SETTINGS.get(provider.title, {}) | ({"enable_cuda_graph": "1"} if graphs else {})
     gpus = devices(provider)
     if not gpus:
-        return InferenceSession(str(file), options, providers=[(provider.title, settings), "CPUExecutionProvider"])
+        session = InferenceSession(str(file), options, providers=[(provider.title, settings), "CPUExecutionProvider"])
+        if provider.title not in session.get_providers():  # ONNX Runtime then takes the CPU without an error
+            raise BackendError(f"{provider.title} does not load: ONNX Runtime gives no reason; {CUDA}")
+        return session
     # Once a plug-in is registered, ONNX Runtime also lists it among its own providers. If it is asked for by that name,
     # ONNX Runtime ignores it without a word. So it is asked for by its device, and must then run something.
     if provider.title == "OpenVINOExecutionProvider":

@@ -143,6 +143,17 @@ def test_a_cache_that_a_device_has_no_room_for_is_refused_with_its_size(monkeypa
 
 
 @pytest.mark.torch
+def test_a_cache_on_a_device_whose_provider_does_not_load_names_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA Provider not available, can't get interface for it\nat provider_bridge_ort.cc")
+
+    monkeypatch.setattr("specc.runtime.engines.ort.require", lambda device: device.runs)
+    monkeypatch.setattr(ort_device, "zeros", refuse)
+    with pytest.raises(BackendError, match=r"^CUDAExecutionProvider does not load: CUDA .*; install NVIDIA's driver, "):
+        store(cache_spec(), Device("cuda"))
+
+
+@pytest.mark.torch
 def test_an_engine_on_cuda_captures_its_launches_unless_its_provider_refuses_or_they_are_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,9 +165,11 @@ def test_an_engine_on_cuda_captures_its_launches_unless_its_provider_refuses_or_
         (provider, settings), cpu = providers
         assert (provider, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
         requests.append(settings)
-        if refuses and settings:
+        if refuses and "enable_cuda_graph" in settings:
             raise RuntimeError("This session cannot use the graph capture feature\nat inference_session.cc")
-        return real(path, options, providers=[cpu])
+        session = real(path, options, providers=[cpu])
+        monkeypatch.setattr(session, "get_providers", lambda: [provider, cpu])
+        return session
 
     def plain() -> object:
         runner = load(bundle_of(tmp_path), spec, rows, Device("cuda"), SessionCache())
@@ -167,13 +180,13 @@ def test_an_engine_on_cuda_captures_its_launches_unless_its_provider_refuses_or_
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    assert plain() is not None and requests == [{"enable_cuda_graph": "1"}]
+    assert plain() is not None and requests == [{"use_tf32": "0", "enable_cuda_graph": "1"}]
     refuses = True
     with pytest.warns(SpeccWarning, match=r"verify: its launches .* \(This session cannot use the graph capture f"):
         assert plain() is None
-    assert requests[1:] == [{"enable_cuda_graph": "1"}, {}]
+    assert requests[1:] == [{"use_tf32": "0", "enable_cuda_graph": "1"}, {"use_tf32": "0"}]
     monkeypatch.setenv("SPECC_CUDA_GRAPHS", "off")
-    assert plain() is None and requests[3:] == [{}]
+    assert plain() is None and requests[3:] == [{"use_tf32": "0"}]
 
 
 @pytest.mark.torch

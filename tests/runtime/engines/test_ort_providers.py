@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import onnxruntime as ort
 import pytest
@@ -94,13 +95,46 @@ def test_a_wrong_precision_is_refused_before_a_session_is_made(tmp_path: Path, m
     assert plugin.sessions == []
 
 
+def cuda_here(monkeypatch: pytest.MonkeyPatch, loads: str = "CUDAExecutionProvider") -> list[Any]:
+    """Put an ONNX Runtime with CUDA in place, whose sessions run on `loads`; return the providers that it is given."""
+    requests: list[Any] = []
+
+    def make(path: str, options: object, providers: list[Any]) -> Any:
+        requests.append(providers)
+        return SimpleNamespace(get_providers=lambda: [loads, "CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort_providers, "InferenceSession", make)
+    return requests
+
+
 @pytest.mark.parametrize("graphs", [True, False])
-def test_a_session_on_cuda_is_asked_to_capture_only_if_it_should(
+def test_a_session_on_cuda_computes_in_fp32_and_is_asked_to_capture_only_if_it_should(
     graphs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests: list[object] = []
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(ort_providers, "InferenceSession", lambda path, options, providers: requests.append(providers))
+    requests = cuda_here(monkeypatch)
     provider_session(tmp_path / "verify.onnx", Device("cuda"), graphs)
-    settings = {"enable_cuda_graph": "1"} if graphs else {}
+    settings = {"use_tf32": "0"} | ({"enable_cuda_graph": "1"} if graphs else {})
     assert requests == [[("CUDAExecutionProvider", settings), "CPUExecutionProvider"]]
+
+
+def test_a_session_that_onnx_runtime_put_on_the_cpu_in_place_of_cuda_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda_here(monkeypatch, loads="AzureExecutionProvider")
+    with pytest.raises(BackendError, match=r"^CUDAExecutionProvider does not load: .*; install NVIDIA's driver"):
+        provider_session(tmp_path / "verify.onnx", Device("cuda"))
+
+
+def test_a_library_of_cuda_that_is_missing_is_named_and_nothing_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuda_here(monkeypatch)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libcublas.so.13: no such file\nSee a page"))
+    with pytest.raises(
+        BackendError, match=r"^CUDAExecutionProvider does not load: Failed to load libcublas.so.13: no "
+    ):
+        require(Device("cuda"))
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    assert require(Device("cuda")) is PROVIDERS["cuda"]
