@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import json
+import threading
 from pathlib import Path
 
 from ..device import Device, Provider
@@ -18,6 +19,7 @@ from .ort_cpu import session_options
 CUDA = "install NVIDIA's driver, and the libraries that the provider needs: pip install onnxruntime-gpu[cuda,cudnn]"
 # By provider: its settings. The CUDA provider rounds the factors of fp32 products to 10 bits (TF32) unless told not to.
 SETTINGS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+_printing = threading.Lock()  # Held while standard output is another one.
 
 
 def register(provider: Provider) -> None:
@@ -44,9 +46,11 @@ def register(provider: Provider) -> None:
 def load_cuda() -> str:
     """Load CUDA's libraries for ONNX Runtime; return its words on the first that it needs and cannot load, or nothing.
 
-    A package of CUDA is looked for beside ONNX Runtime's, and then where the system looks.
+    A package of CUDA is looked for beside ONNX Runtime's, and then where the system looks. ONNX Runtime prints its
+    words, so standard output is another one meanwhile. Engines are loaded by several threads, and two that changed it
+    at once could leave it so: each puts back what it found.
     """
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with _printing, contextlib.redirect_stdout(io.StringIO()) as printed:
         ort.preload_dlls()
     return next((line for line in printed.getvalue().splitlines() if line.startswith("Failed to load")), "")
 

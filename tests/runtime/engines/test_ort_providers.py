@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,3 +142,24 @@ def test_a_library_of_cuda_that_is_missing_is_named_and_nothing_is_printed(
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
     assert require(Device("cuda")) is PROVIDERS["cuda"]
+
+
+def test_threads_that_load_the_libraries_of_cuda_at_once_leave_standard_output_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda_here(monkeypatch)
+    first, second = threading.Event(), threading.Event()
+
+    def preload() -> None:
+        if not first.is_set():
+            first.set()
+            second.wait(0.2)  # Without a lock the second thread comes in here, and finds the first one's output.
+            return
+        second.set()
+        time.sleep(0.05)  # The first thread has put back what it found.
+
+    monkeypatch.setattr(ort, "preload_dlls", preload)
+    before = sys.stdout
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(require, [Device("cuda")] * 2))
+    assert first.is_set() and second.is_set() and sys.stdout is before
