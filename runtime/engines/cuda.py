@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Gpu:
         self.scratch, self.scratch_bytes = 0, 0
         self._weights: dict[tuple[Path, str], int] = {}
         self._files: dict[Path, dict[str, Stored]] = {}
+        self._sharing = threading.Lock()  # Several threads load engines at once.
 
     def check(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the values of a CUDA call's result without its error code.
@@ -93,24 +95,30 @@ class Gpu:
         Raises:
             BackendError: the file has no such tensor, or the GPU is full.
         """
-        if (file, name) not in self._weights:
-            if file not in self._files:
-                self._files[file] = tensors(file)
-            stored = self._files[file].get(name)
-            if stored is None:
-                raise BackendError(f"{file} has no {name!r}, which an engine takes; compile the bundle again")
-            address = self.allocate(stored.data.nbytes)
-            self.upload(address, stored.data)
-            self.synchronise()  # Now the pages of the file may be dropped.
-            self._weights[file, name] = address
-        return self._weights[file, name]
+        with self._sharing:
+            if (file, name) not in self._weights:
+                self._weights[file, name] = self._upload_weight(file, name)
+            return self._weights[file, name]
+
+    def _upload_weight(self, file: Path, name: str) -> int:
+        """Return the address of a weight after it was uploaded. Raises BackendError as `weight` does."""
+        if file not in self._files:
+            self._files[file] = tensors(file)
+        stored = self._files[file].get(name)
+        if stored is None:
+            raise BackendError(f"{file} has no {name!r}, which an engine takes; compile the bundle again")
+        address = self.allocate(stored.data.nbytes)
+        self.upload(address, stored.data)
+        self.synchronise()  # Now the pages of the file may be dropped.
+        return address
 
     def reserve(self, size: int) -> None:
         """Make the shared scratch memory at least `size` bytes. It may move."""
-        if size > self.scratch_bytes:
-            self.synchronise()
-            self.free([self.scratch] if self.scratch else [])
-            self.scratch, self.scratch_bytes = self.allocate(size), size
+        with self._sharing:
+            if size > self.scratch_bytes:
+                self.synchronise()
+                self.free([self.scratch] if self.scratch else [])
+                self.scratch, self.scratch_bytes = self.allocate(size), size
 
     def capture(self, launch: Callable[[], bool]) -> Any:
         """Capture launches as a graph.

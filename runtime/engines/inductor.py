@@ -7,6 +7,7 @@ engines need torch, which nothing else in the runtime does. It is imported when 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +52,7 @@ class TorchKV(Rows):
             for name in ("key", "value")
         }
         self._files: dict[Path, dict[str, Any]] = {}
+        self._reading = threading.Lock()  # Several threads load engines at once.
 
     def commit(self, start: int, slots: Sequence[int]) -> None:
         """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
@@ -69,9 +71,10 @@ class TorchKV(Rows):
 
     def weights(self, file: Path) -> dict[str, Any]:
         """Return the tensors of a file by name. It is mapped once, or copied to the GPU once."""
-        if file not in self._files:
-            self._files[file] = {name: self._tensor(stored) for name, stored in tensors(file).items()}
-        return self._files[file]
+        with self._reading:
+            if file not in self._files:
+                self._files[file] = {name: self._tensor(stored) for name, stored in tensors(file).items()}
+            return self._files[file]
 
     def _tensor(self, stored: Stored) -> Any:
         dtype = getattr(self.torch, DTYPES[stored.dtype])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +76,32 @@ def test_a_weight_is_uploaded_once_and_a_missing_one_is_named(cuda: FakeCuda, gp
     assert cuda.memory[address].view(np.float32).tolist() == [100] and gpu.weight(file, "bias") == address
     with pytest.raises(BackendError, match="has no 'head', which an engine takes; compile the bundle again"):
         gpu.weight(file, "head")
+
+
+def test_threads_that_load_engines_at_once_share_one_copy_of_a_weight_and_one_scratch_memory(
+    cuda: FakeCuda, gpu: Gpu, tmp_path: Path
+) -> None:
+    file, malloc = tmp_path / "w.safetensors", cuda.cuda.methods["cudaMalloc"]
+    header = b'{"bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    file.write_bytes(len(header).to_bytes(8, "little") + header + np.array([100], np.float32).tobytes())
+
+    def slow(size: int) -> Any:
+        time.sleep(0.02)  # Another thread comes in here, if it may.
+        return malloc(size)
+
+    cuda.cuda.methods["cudaMalloc"] = slow
+    begin = threading.Barrier(4)
+
+    def load(number: int) -> int:
+        begin.wait()
+        address = gpu.weight(file, "bias")
+        gpu.reserve(64 * number)
+        return address
+
+    with ThreadPoolExecutor(4) as pool:
+        addresses = set(pool.map(load, (4, 3, 2, 1)))
+    assert addresses == {*cuda.memory} - {gpu.scratch} and len(addresses) == 1
+    assert gpu.scratch_bytes == 4 * 64 == len(cuda.memory[gpu.scratch])
 
 
 @pytest.mark.parametrize("works", [True, False])

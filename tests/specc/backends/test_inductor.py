@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +136,30 @@ def test_the_first_rows_of_a_store_are_copied_if_its_shapes_are_the_same() -> No
     assert store.copy(source, 5) == 5
     for value in store.values.values():
         assert value[0, 0, :, 0].tolist() == [1, 2, 3, 4, 5, 0, 0, 0]
+
+
+def test_threads_that_load_engines_at_once_share_one_copy_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, reads = tmp_path / "weights.safetensors", []
+    weights.write({"bias": torch.ones(3)}, file)
+    read, begin = runner.tensors, threading.Barrier(4)
+
+    def slow(path: Path) -> object:
+        reads.append(path)
+        time.sleep(0.02)  # Another thread comes in here, if it may.
+        return read(path)
+
+    monkeypatch.setattr(runner, "tensors", slow)
+    store = runner.TorchKV(CacheSpec(8, {"0": (1, 4)}), torch, "cpu")
+
+    def load(_: int) -> dict[str, torch.Tensor]:
+        begin.wait()
+        return store.weights(file)
+
+    with ThreadPoolExecutor(4) as pool:
+        copies = list(pool.map(load, range(4)))
+    assert reads == [file] and all(copy is copies[0] for copy in copies)
 
 
 def computes_the_same_on_a_gpu(pair: Pair, state: Cache) -> None:
