@@ -24,6 +24,7 @@ from ..sequence import RowsOfLastRunner
 from .cuda import Gpu, bindings
 from .native_code import require_trust
 from .session_cache import SessionCache
+from .tensorrt_library import listener, remedy
 
 if TYPE_CHECKING:
     from tensorrt_rtx import ICudaEngine, Library
@@ -59,26 +60,24 @@ class Launcher:
 
     def __init__(
         self,
-        trt: Library,
+        kit: Kit,
         engine: ICudaEngine,
-        gpu: Gpu,
         shapes: Mapping[str, tuple[int, ...]],
         addresses: Mapping[str, int],
     ) -> None:
         """Bind the engine's tensors.
 
         Args:
-            trt: TensorRT's module.
+            kit: the library's runtime, and where it runs.
             engine: the engine.
-            gpu: where it runs.
             shapes: of the inputs, by the engine's own names.
             addresses: of all tensors, by the engine's own names.
 
         Raises:
             BackendError: the engine's tensors are not those of the manifest.
         """
-        self.engine, self.gpu = engine, gpu
-        self.context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        self.engine, self.gpu, self.log = engine, kit.gpu, kit.log
+        self.context = engine.create_execution_context(kit.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         for name, shape in shapes.items():
             if not self.context.set_input_shape(name, shape):
                 raise BackendError(f"TensorRT takes no {list(shape)} for input {name!r}; compile the bundle again")
@@ -91,7 +90,7 @@ class Launcher:
                 raise BackendError(f"{name!r} and {alias!r} are one buffer and lie apart; compile the bundle again")
         if missing := self.context.infer_shapes():
             raise BackendError(f"TensorRT lacks the shape of {missing[0]!r}; compile the bundle again")
-        gpu.reserve(engine.device_memory_size_v2)
+        self.gpu.reserve(engine.device_memory_size_v2)
         self.scratch = 0  # the address that the context has now
         self.graph: Any = None
         self.plain = False  # whether its launches cannot be captured
@@ -114,7 +113,7 @@ class Launcher:
         if self.graph is not None:
             self.gpu.replay(self.graph)
         elif not self._enqueue():
-            raise BackendError("TensorRT could not run an engine; its log says why")
+            raise BackendError(f"TensorRT could not run an engine: {self.log.last}; compile the bundle again here")
         self.dry = True
 
     def _enqueue(self) -> bool:
@@ -207,7 +206,7 @@ class TensorRTRunner:
         engine = self.kit.engine(bundle, file)
         names = {t.name: t.name for t in inputs} if outputs is None else self.kit.names(engine, inputs, outputs)
         addresses = self.addresses | {own: self.addresses[name] for name, own in names.items()}
-        return Launcher(self.kit.trt, engine, self.gpu, {names[t.name]: t.shape for t in inputs}, addresses)
+        return Launcher(self.kit, engine, {names[t.name]: t.shape for t in inputs}, addresses)
 
 
 class Kit:
@@ -217,13 +216,14 @@ class Kit:
         name: of the backend.
         trt: the library's module.
         gpu: where its engines run.
+        log: keeps the library's last error.
         numbered: whether its engines have names of their own for tensors, so that only the order tells which is which.
     """
 
     def __init__(self, name: str, trt: Library, gpu: Gpu, numbered: bool = False) -> None:
         self.name, self.trt, self.gpu, self.numbered = name, trt, gpu, numbered
-        self.logger = trt.Logger(trt.Logger.ERROR)
-        self.runtime = trt.Runtime(self.logger)
+        self.log = listener(trt)
+        self.runtime = trt.Runtime(self.log)
 
     def check(self, spec: EngineSpec) -> None:
         """Check that an engine was built for this library and GPU; the library itself would only return None.
@@ -247,7 +247,8 @@ class Kit:
         """
         engine = self.runtime.deserialize_cuda_engine(bundle.file(file).read_bytes())
         if engine is None:
-            raise BackendError(f"{self.name} {self.trt.__version__} cannot load {file}; compile the bundle again here")
+            reason = self.log.last
+            raise BackendError(f"{self.name} {self.trt.__version__} cannot load {file}: {reason}; {remedy(reason)}")
         return engine
 
     def names(self, engine: ICudaEngine, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, str]:

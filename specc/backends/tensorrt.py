@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
-import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import onnx_ir as ir
 from torch.fx import GraphModule
@@ -27,6 +27,7 @@ from specc.backends.commit_graph import commit, moves
 from specc.runtime.block import Block
 from specc.runtime.disk_cache import cache_directory
 from specc.runtime.engines.mapped_weights import read_header
+from specc.runtime.engines.tensorrt_library import listener, named_capabilities, without_name
 from specc.runtime.errors import BackendError, SpeccWarning
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class TensorRT(Backend):
         """Return what is missing: the package, or the GPU to build on."""
         try:
             importlib.import_module(self.module)
-        except ModuleNotFoundError:
-            return [f"{self.module} is not installed; pip install specc-compiler[{self.name}]"]
         except (ImportError, OSError) as e:
+            if is_missing_package(e):
+                return [f"{self.module} is not installed; pip install specc-compiler[{self.name}]"]
             return [f"{self.module} does not import ({e}); pip install specc-compiler[{self.name}]"]
         return [] if self.anywhere or gpu_capability() else [no_gpu(self.module)]
 
@@ -146,21 +147,18 @@ class EngineBuilder:
     def _target(self, capability: str) -> ComputeCapability:
         """Return the library's own name for a compute capability such as "8.9".
 
-        The GPU of this machine may have a capability without a name; it is then called the current one.
+        The GPU of this machine may be newer than all names; it is then called the current one.
 
         Raises:
             BackendError: The library has no name for it.
         """
-        by_capability = {
-            f"{int(name[2:]) // 10}.{int(name[2:]) % 10}": value
-            for name, value in self.trt.ComputeCapability.__members__.items()
-            if re.fullmatch(r"SM\d+", name)
-        }
-        if capability not in by_capability and capability == gpu_capability():
+        by_capability, here = named_capabilities(self.trt), capability == gpu_capability()
+        if capability not in by_capability and here and not without_name(self.trt, capability):
             return self.trt.ComputeCapability.__members__["CURRENT"]
         if capability not in by_capability:
             choices = ", ".join(by_capability)
-            raise BackendError(f"{self.name} {self.trt.__version__} has no {capability!r}; it has {choices}")
+            remedy = "take another --backend for this GPU, such as onnx" if here else "name one of them"
+            raise BackendError(f"{self.name} {self.trt.__version__} has no {capability!r}; it has {choices}; {remedy}")
         return by_capability[capability]
 
     def write(self, model: ir.Model, file: Path) -> bool:
@@ -274,21 +272,14 @@ def attentions(trt: Library, network: INetworkDefinition) -> list[IAttention]:
     return layers
 
 
-def listener(trt: Library) -> Any:
-    """Return a logger that keeps the last error and prints nothing."""
-    logger: Any = trt.ILogger
-
-    class Listener(logger):  # type: ignore[misc]
-        last = "the library gave no reason"
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.last = message.replace("\n", " ")
-
-    return Listener()
+def is_missing_package(error: BaseException) -> TypeGuard[ModuleNotFoundError]:
+    """Tell whether an import failed since a package is not installed, and not since one lacks a part of it."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return False
+    try:
+        return importlib.util.find_spec(error.name.partition(".")[0]) is None
+    except ValueError:  # It is imported already, and does not say from where.
+        return False
 
 
 def gpu_capability() -> str | None:

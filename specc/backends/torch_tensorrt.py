@@ -46,9 +46,12 @@ class TorchTensorRT(Backend):
         """Return what is missing: torch-tensorrt with the TensorRT that it was made for, or a GPU."""
         try:
             library()
-        except ModuleNotFoundError as e:
-            return [f"{e.name} is not installed; pip install specc-compiler[{NAME}]"]
         except Exception as e:  # its import raises errors of many kinds, for example if torch has no CUDA
+            if tensorrt.is_missing_package(e):
+                return [f"{e.name} is not installed; pip install specc-compiler[{NAME}]"]
+            if isinstance(e, ModuleNotFoundError):  # Another version of TensorRT than the one it was made for.
+                remedy = f"pip install specc-compiler[{NAME}] in an environment of its own"
+                return [f"torch_tensorrt does not import ({first_line(e)}); {remedy}"]
             remedy = f"pip install specc-compiler[{NAME}] and a CUDA torch"
             return [f"torch_tensorrt does not import ({_first_cause(e)}); {remedy}"]
         return [] if tensorrt.gpu_capability() else [tensorrt.no_gpu("torch_tensorrt")]

@@ -19,12 +19,13 @@ Function = Callable[[dict[str, np.ndarray]], None]
 OUTPUT = re.compile(r"ids|rows|present|output")  # begins an output's name, except the rows that a commit engine reads
 
 
-class Logger:
-    """A double of trt.Logger."""
+class ILogger:
+    """A double of trt.ILogger."""
 
-    ERROR = 1
+    Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
 
-    def __init__(self, severity: int) -> None: ...
+    def log(self, severity: int, message: str) -> None:
+        """Take a message."""
 
 
 class FakeTensorRT:
@@ -34,6 +35,7 @@ class FakeTensorRT:
         engines: by a file's content, the engine that it holds.
         scratch: bytes of scratch memory that an engine asks for.
         capturable: whether launches can be captured.
+        refusal: what it logs when it cannot load a file.
     """
 
     __name__, __version__ = "tensorrt_rtx", "1.7"
@@ -42,19 +44,23 @@ class FakeTensorRT:
         nothing = SimpleNamespace(Runtime=None, ICudaEngine=None, IExecutionContext=None)
         real = installed("tensorrt_rtx") or nothing
         self.real, self.gpu, self.engines, self.scratch = real, gpu, engines, scratch
-        self.capturable = True
-        self.Logger = Logger
+        self.capturable, self.refusal = True, "Error Code 1: Serialization (the magic tag does not match)"
+        self.ILogger = ILogger
         self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
         self.TensorIOMode = SimpleNamespace(INPUT=SimpleNamespace(name="INPUT"), OUTPUT=SimpleNamespace(name="OUTPUT"))
         if real.Runtime is not None:
-            assert hasattr(real.Logger, "ERROR") and hasattr(real.ICudaEngine, "device_memory_size_v2")
+            assert all(hasattr(real.ILogger.Severity, name) for name in vars(ILogger.Severity))
+            assert hasattr(real.ICudaEngine, "device_memory_size_v2")
             assert all(hasattr(real.TensorIOMode, name) for name in vars(self.TensorIOMode))
 
-    def Runtime(self, logger: Logger) -> Any:
+    def Runtime(self, logger: ILogger) -> Any:
+        self.logger = logger
         return Recorder(self.gpu.calls, self.real.Runtime, {"deserialize_cuda_engine": self._engine})
 
     def _engine(self, data: bytes) -> Any:
         if data not in self.engines:
+            self.logger.log(ILogger.Severity.ERROR, self.refusal)
+            self.logger.log(ILogger.Severity.WARNING, "a warning")
             return None
         aliases, function = self.engines[data]
         mode = self.TensorIOMode

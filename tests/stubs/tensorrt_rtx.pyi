@@ -61,21 +61,7 @@ class ILogger:
     INTERNAL_ERROR: ClassVar[ILogger.Severity]
 
     def __init__(self) -> None: ...
-
-class Logger(ILogger):
-    class Severity:
-        ERROR: ClassVar[ILogger.Severity]
-        INTERNAL_ERROR: ClassVar[ILogger.Severity]
-        __members__: ClassVar[dict[str, ILogger.Severity]]
-
-        def __init__(self, value: SupportsInt) -> None: ...
-        @property
-        def name(self) -> str: ...
-
-    ERROR: ClassVar[ILogger.Severity]
-    INTERNAL_ERROR: ClassVar[ILogger.Severity]
-
-    def __init__(self, min_severity: ILogger.Severity = ...) -> None: ...
+    def log(self, severity: ILogger.Severity, msg: str) -> None: ...
 
 class ExecutionContextAllocationStrategy:
     USER_MANAGED: ClassVar[ExecutionContextAllocationStrategy]
@@ -158,8 +144,6 @@ class Builder:
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory: ...
     def create_builder_config(self) -> IBuilderConfig: ...
     def create_network(self, flags: SupportsInt = ...) -> INetworkDefinition: ...
-    @property
-    def logger(self) -> ILogger: ...
 
 class Runtime:
     def __init__(self, logger: ILogger) -> None: ...
@@ -167,8 +151,6 @@ class Runtime:
     def deserialize_cuda_engine(self, serialized_engine: Buffer) -> ICudaEngine: ...
     @overload
     def deserialize_cuda_engine(self, stream_reader_v2: IStreamReaderV2) -> ICudaEngine: ...
-    @property
-    def logger(self) -> ILogger: ...
 
 class OnnxParser:
     def __init__(self, network: INetworkDefinition, logger: ILogger) -> None: ...
@@ -191,7 +173,6 @@ class Library(Protocol):
     LayerType: type[LayerType]
     IAttentionInputLayer: type[IAttentionInputLayer]
     ILogger: type[ILogger]
-    Logger: type[Logger]
     ExecutionContextAllocationStrategy: type[ExecutionContextAllocationStrategy]
     TensorIOMode: type[TensorIOMode]
     ComputeCapability: type[ComputeCapability]

@@ -182,7 +182,19 @@ def test_an_engine_for_another_gpu_or_version_is_refused_before_it_is_loaded(rig
             rig.kit.check(replace(SPEC, needs={what: version}))
     assert rig.names().count("deserialize_cuda_engine") == loads
     (tmp_path / "v.trt").write_bytes(b"rust")
-    with pytest.raises(BackendError, match=r"cannot load v\.trt; compile the bundle again here"):
+    with pytest.raises(BackendError, match=r"cannot load v\.trt: .*does not match\); compile the bundle again here"):
+        rig.kit.engine(rig.bundle, "v.trt")
+
+
+def test_a_gpu_that_the_library_never_runs_on_is_said_and_no_compile_is_advised(rig: Loaded, tmp_path: Path) -> None:
+    """The message is that of TensorRT for RTX 1.7.1 on a GPU of compute capability 9.0."""
+    (tmp_path / "v.trt").write_bytes(b"rust")
+    rig.library.refusal = (
+        "IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot run on this GPU, which has "
+        "compute capability 9.0. Supported compute capabilities: None. TensorRT-RTX does not support this compute "
+        "capability, so the engine cannot be rebuilt for it.)"
+    )
+    with pytest.raises(BackendError, match=r"capability 9\.0\. .*; no compile for this GPU helps; take another"):
         rig.kit.engine(rig.bundle, "v.trt")
 
 

@@ -20,9 +20,10 @@ from demo import BLOCKS, CAPACITY, demo
 from specc import passes
 from specc.backends import Options, backend, check, check_blocks, onnx
 from specc.backends.commit_graph import commit, moves
-from specc.backends.tensorrt import RTX, TENSORRT, EngineBuilder, attentions, listener, make_weights_inputs
+from specc.backends.tensorrt import RTX, TENSORRT, EngineBuilder, attentions, make_weights_inputs
 from specc.compiler import weights
 from specc.runtime.block import Block, Layers
+from specc.runtime.engines.tensorrt_library import listener
 from specc.runtime.errors import BackendError, SpeccWarning
 from specc.runtime.tree import Tree
 
@@ -166,12 +167,19 @@ def test_a_gpu_that_cannot_be_built_for_is_refused(trt: Any) -> None:
         EngineBuilder(RTX, "7.0")
 
 
-def test_the_gpu_of_this_machine_needs_no_name_in_the_library(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_newer_than_all_names_is_built_for_as_the_current_one_and_an_older_one_is_refused(
+    trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU of 9.0 the library builds for the current GPU, and then refuses to load what it built."""
+    monkeypatch.setattr("specc.backends.tensorrt.gpu_capability", lambda: "13.0")
+    for capability in (None, "13.0"):
+        builder = EngineBuilder(RTX, capability)
+        assert builder.target == trt.ComputeCapability.CURRENT and builder.needs["compute_capability"] == "13.0"
+    assert EngineBuilder(RTX, "8.9").target == trt.ComputeCapability.SM89
     monkeypatch.setattr("specc.backends.tensorrt.gpu_capability", lambda: "9.0")
     for capability in (None, "9.0"):
-        builder = EngineBuilder(RTX, capability)
-        assert builder.target == trt.ComputeCapability.CURRENT and builder.needs["compute_capability"] == "9.0"
-    assert EngineBuilder(RTX, "8.9").target == trt.ComputeCapability.SM89
+        with pytest.raises(BackendError, match=r"has no '9\.0'; it has 7\.5, .*; take another --backend for this GPU"):
+            EngineBuilder(RTX, capability)
 
 
 def test_a_gpu_that_cannot_be_built_for_is_refused_before_a_model_is_read(trt: Any) -> None:
@@ -182,6 +190,8 @@ def test_a_gpu_that_cannot_be_built_for_is_refused_before_a_model_is_read(trt: A
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = TENSORRT.__class__("tensorrt-rtx", "tensorrt_of_nowhere", ".x", anywhere=True).requirements()
     assert len(missing) == 1 and "pip install specc-compiler[tensorrt-rtx]" in missing[0]
+    missing = TENSORRT.__class__("tensorrt-rtx", "numpy.no_such_part", ".x", anywhere=True).requirements()
+    assert missing[0].startswith("numpy.no_such_part does not import (No module named")
     monkeypatch.setattr("specc.backends.tensorrt.gpu_capability", lambda: None)
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", torch)
     assert "this machine has none" in TENSORRT.requirements()[0]
