@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def describe(gpu: str = "") -> Machine:
         onnxruntime=ort.__version__,
         gpu=gpu,
     )
+
+
+def gpu_name() -> str:
+    """Return the name of this machine's GPU, by its driver. Several kinds are all named; without a GPU it is empty."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return " or ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def memory() -> int | None:

@@ -228,7 +228,7 @@ def bench(options: Options) -> Report:
     return Report(
         date=date,
         specc=__version__,
-        machine=machine.describe(),
+        machine=machine.describe(machine.gpu_name() if options.device.device == "cuda" else ""),
         model=_summarise(bundle),
         rows=rows(results.runs, tasks.all),
         step_costs=_costs(own, options.rounds),

@@ -276,5 +276,6 @@ def _lines(report: Report) -> list[str]:
         lines.append(f"synthetic acceptance: {', '.join(f'{rate:g}' for rate in rates)}")
     cut = f" ({settings.cut} cut at the beginning to fit)" if settings.cut else ""
     lines.append(f"{settings.count} prompts{cut}, {settings.max_new_tokens} tokens each, {settings.rounds} rounds")
-    lines.append(f"{machine.cpu}, {machine.threads} threads, {report.model.dtype}")
+    gpu = f"{machine.gpu}, " if machine.gpu else ""
+    lines.append(f"{gpu}{machine.cpu}, {machine.threads} threads, {report.model.dtype}")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,23 @@ from specc import machine
 
 def test_the_machine_is_described() -> None:
     here = machine.describe()
-    assert asdict(here).keys() == {"cpu", "cores", "threads", "memory_bytes", "system", "python", "onnxruntime"}
+    keys = {"cpu", "cores", "threads", "memory_bytes", "system", "python", "onnxruntime", "gpu"}
+    assert asdict(here).keys() == keys and here.gpu == "" and machine.describe("NVIDIA H200").gpu == "NVIDIA H200"
     assert here.cpu and here.cores >= 1 <= here.threads
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"), [("NVIDIA H200\nNVIDIA H200\n", "NVIDIA H200"), ("A\nB\n", "A or B"), ("", ""), (None, "")]
+)
+def test_a_gpu_is_named_by_its_driver(
+    lines: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lines is not None:
+        driver = tmp_path / "nvidia-smi"
+        driver.write_text(f"#!/bin/sh\necho '{lines}'\n")
+        driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpu_name() == name
 
 
 def test_threads_are_those_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from doubles.peers import QUICK, MakePeer, echo, peer_maker, questions
 from doubles.tune_plan import tune_plan
 from shell import copied, edit_manifest, fits, refused, specc
+
+from specc import bench
+from specc.cli.bench import _lines
 
 pytestmark = pytest.mark.model
 
@@ -31,6 +35,14 @@ def test_the_json_is_on_standard_output_and_the_progress_is_not(bundle: Path) ->
     result = specc("bench", bundle, *QUICK, "--json")
     assert result.json["settings"]["rounds"] == 1
     assert result.err.splitlines() == ["warm up", "round 1 of 1", "measure the engines"]
+
+
+def test_the_gpu_is_named_if_it_computed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specc.machine.gpu_name", lambda: "NVIDIA H200")
+    report = bench.bench(bench.Options(bundle=bundle, limit=1, rounds=1, max_new_tokens=4))
+    assert report.machine.gpu == "" and "NVIDIA" not in _lines(report)[-1]
+    on_gpu = replace(report, machine=replace(report.machine, gpu="NVIDIA H200"))
+    assert _lines(on_gpu)[-1] == f"NVIDIA H200, {_lines(report)[-1]}"
 
 
 def test_recipes_may_be_named_in_any_of_the_ways(bundle: Path) -> None:

@@ -56,6 +56,7 @@ def test_the_page_says_when_by_what_and_where_it_was_measured(bundle: Path, tmp_
     text = " ".join(page.read_text().split())
     for part in (report["date"][:10], f"specc {report['specc']}", report["machine"]["onnxruntime"]):
         assert part in text
+    assert f"UTC; {report['machine']['cpu']}, " in text
     assert f"<code>specc bench {bundle} --html {page}" in text
     assert f">{report['model']['default_recipe']} *<" in text
 
