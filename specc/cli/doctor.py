@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,21 @@ def _missing_to_run(name: str) -> list[str]:
         missing.append(f"cuda-bindings is not installed; pip install specc-compiler[{name}]")
     if not _gpu():
         missing.append(GPU)
+    if name == "tensorrt-rtx" and not missing and (problem := _unnamed_gpu()):
+        missing.append(f"this machine's GPU is none that the library runs on: {problem}; take --backend onnx")
     return missing
+
+
+def _unnamed_gpu() -> str:
+    """Say that TensorRT for RTX does not run on this machine's GPU; the text is empty if it may, or cannot be asked."""
+    from specc.runtime.engines.cuda import Gpu, bindings
+    from specc.runtime.engines.tensorrt_library import without_name
+    from specc.runtime.errors import BackendError
+
+    try:
+        return without_name(importlib.import_module("tensorrt_rtx"), Gpu(bindings()).capability())
+    except (BackendError, ImportError, OSError):
+        return ""
 
 
 def _examine_provider(name: str) -> Finding:
@@ -233,12 +248,19 @@ def _onnx_runtime() -> Any:
 
 
 def _rivals() -> tuple[str, ...]:
-    """Return a warning if several distributions have put their files into one package."""
+    """Return a warning if several distributions have ONNX Runtime's package, in one folder or in several."""
     from specc.runtime.engines import ONNX_RUNTIME
 
     names = sorted(set(packages_distributions().get("onnxruntime", ())))
     if len(names) < 2:
         return ()
+    folders = {str(distribution(name).locate_file("")) for name in names}
+    if len(folders) > 1:
+        spec = importlib.util.find_spec("onnxruntime")
+        return (
+            f"{' and '.join(names)} are installed in {len(folders)} folders, and {spec and spec.origin} is in use; "
+            "keep one of them on Python's path",
+        )
     return (
         f"{' and '.join(names)} are installed over each other, and each breaks the other; "
         f"pip uninstall {' '.join(names)}, then {ONNX_RUNTIME}",

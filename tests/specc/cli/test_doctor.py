@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import onnxruntime
 import pytest
+from doubles.cuda import FakeCuda
 from shell import refused
 from shell import specc as cli
 
@@ -61,6 +64,27 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
         assert any(f"install specc-compiler[{name}] in" in m for m in all_findings[f"provider {name}"].missing)
         assert not all_findings[f"provider {name}"].run
     assert not all_findings["backend tensorrt-rtx"].run
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((9, 0), False), ((8, 9), True), ((13, 0), True)])
+def test_a_gpu_that_tensorrt_for_rtx_does_not_run_on_is_said(
+    capability: tuple[int, int], runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, cuda = importlib.util.find_spec, FakeCuda().cuda
+    cuda.cudaDeviceAttr = SimpleNamespace(
+        cudaDevAttrComputeCapabilityMajor=capability[0], cudaDevAttrComputeCapabilityMinor=capability[1]
+    )
+    here = ("tensorrt_rtx", "cuda")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys.__spec__ if name in here else find(name))
+    names = SimpleNamespace(__members__={"SM75": 0, "SM89": 1, "SM120": 2})
+    library = SimpleNamespace(__name__="tensorrt_rtx", __version__="1.7", ComputeCapability=names)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
+    monkeypatch.setattr("specc.runtime.engines.cuda.bindings", lambda: cuda)
+    monkeypatch.setattr(doctor, "_gpu", lambda: True)
+    finding = findings()["backend tensorrt-rtx"]
+    assert finding.run == runs
+    lines = [line for line in finding.missing if "has no '9.0'; it has 7.5, 8.9, 12.0; take --backend onnx" in line]
+    assert len(lines) == (not runs)
 
 
 def install_kernels(monkeypatch: pytest.MonkeyPatch, active: str) -> None:
@@ -151,6 +175,8 @@ def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Pat
 def test_two_distributions_of_onnx_runtime_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     distributions = {"onnxruntime": ["onnxruntime", "onnxruntime-gpu", "onnxruntime"]}
     monkeypatch.setattr(doctor, "packages_distributions", lambda: distributions)
+    folders = {"onnxruntime": "/a", "onnxruntime-gpu": "/a"}
+    monkeypatch.setattr(doctor, "distribution", lambda name: SimpleNamespace(locate_file=lambda _: folders[name]))
     (warning,) = findings()["backend onnx"].warnings
     assert warning.startswith("onnxruntime and onnxruntime-gpu are installed over each other")
     assert (
@@ -158,6 +184,11 @@ def test_two_distributions_of_onnx_runtime_are_reported(monkeypatch: pytest.Monk
         in warning
     )
     assert "warning: onnxruntime and onnxruntime-gpu" in cli("doctor").out
+    folders["onnxruntime-gpu"] = "/b"
+    (warning,) = findings()["backend onnx"].warnings
+    assert warning.startswith(
+        f"onnxruntime and onnxruntime-gpu are installed in 2 folders, and {onnxruntime.__file__} is"
+    )
     distributions["onnxruntime"].remove("onnxruntime-gpu")
     assert findings()["backend onnx"].warnings == ()
 
