@@ -17,7 +17,7 @@ from specc.runtime.engines.tensorrt_library import (
     without_name,
 )
 
-NAMES = {"NONE": 0, "CURRENT": 1, "SM75": 2, "SM89": 3, "SM120": 4}
+NAMES: dict[str, Any] = {"NONE": 0, "CURRENT": 1, "SM75": 2, "SM89": 3, "SM120": 4}
 
 
 def library() -> Any:
@@ -26,7 +26,8 @@ def library() -> Any:
 
 
 def test_only_names_of_one_gpu_count() -> None:
-    assert named_capabilities(library()) == {"7.5": 2, "8.9": 3, "12.0": 4}
+    names: dict[str, Any] = {**named_capabilities(library())}
+    assert names == {"7.5": 2, "8.9": 3, "12.0": 4}
 
 
 @pytest.mark.parametrize(("capability", "runs"), [("8.9", True), ("13.0", True), ("9.0", False), ("7.0", False)])

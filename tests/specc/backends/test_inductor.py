@@ -35,6 +35,7 @@ from specc.runtime.call import Call
 from specc.runtime.device import CPU, Device
 from specc.runtime.engine import Engine
 from specc.runtime.engines import inductor as runner
+from specc.runtime.engines.mapped_weights import tensors
 from specc.runtime.engines.ort_cpu import HostKV, OrtRunner, session_options
 from specc.runtime.engines.session_cache import SessionCache
 from specc.runtime.errors import BackendError
@@ -143,12 +144,12 @@ def test_threads_that_load_engines_at_once_share_one_copy_of_the_weights(
 ) -> None:
     file, reads = tmp_path / "weights.safetensors", []
     weights.write({"bias": torch.ones(3)}, file)
-    read, begin = runner.tensors, threading.Barrier(4)
+    begin = threading.Barrier(4)
 
     def slow(path: Path) -> object:
         reads.append(path)
         time.sleep(0.02)  # Another thread comes in here, if it may.
-        return read(path)
+        return tensors(path)
 
     monkeypatch.setattr(runner, "tensors", slow)
     store = runner.TorchKV(CacheSpec(8, {"0": (1, 4)}), torch, "cpu")
