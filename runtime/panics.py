@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -13,6 +14,8 @@ T = TypeVar("T")
 STDERR = 2  # The number of the file descriptor of standard error.
 
 _null: list[int] = []  # The number of the null device, if what a panic prints by itself goes there.
+_threads = threading.Lock()  # Held while standard error, and the number below, change.
+_saved: list[int] = []  # Standard error's own file, once for each thread that calls a library now.
 
 
 def silence() -> None:
@@ -22,7 +25,10 @@ def silence() -> None:
 
 
 class LibraryErrors:
-    """A context manager that turns whatever the library raises into an error of specc. A panic is a BaseException."""
+    """A context manager that turns whatever the library raises into an error of specc. A panic is a BaseException.
+
+    Threads may be in it at once. The first one turns standard error off, and the last one turns it on again.
+    """
 
     def __init__(self, make: Callable[[str], SpeccError]) -> None:
         """Prepare the error.
@@ -30,17 +36,23 @@ class LibraryErrors:
         Args:
             make: makes the error from the first line of the library's message.
         """
-        self._make, self._saved = make, -1
+        self._make, self._silent = make, False
 
     def __enter__(self) -> None:
-        if _null:  # It takes some microseconds.
-            self._saved = os.dup(STDERR)
+        if not _null:  # Turning it off takes some microseconds.
+            return
+        with _threads:
+            _saved.append(_saved[0] if _saved else os.dup(STDERR))
             os.dup2(_null[0], STDERR)
+        self._silent = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self._saved >= 0:
-            os.dup2(self._saved, STDERR)
-            os.close(self._saved)
+        if self._silent:
+            with _threads:
+                own = _saved.pop()
+                if not _saved:
+                    os.dup2(own, STDERR)
+                    os.close(own)
         if error is not None:
             _raise(error, self._make)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from specc.runtime import panics
 from specc.runtime.errors import BundleError, SpeccError
 from specc.runtime.panics import LibraryErrors
 
@@ -41,6 +43,18 @@ def test_exits_and_our_own_errors_pass(error: BaseException) -> None:
     with pytest.raises(type(error)) as e, LibraryErrors(SpeccError):
         raise error
     assert e.value is error
+
+
+def test_threads_that_call_a_library_at_once_leave_standard_error_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as null:
+        monkeypatch.setattr(panics, "_null", [null.fileno()])
+        before, first, second = os.fstat(2), LibraryErrors(SpeccError), LibraryErrors(SpeccError)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert os.path.samestat(os.fstat(2), os.fstat(null.fileno()))  # The second one still calls the library.
+        second.__exit__(None, None, None)
+        assert os.path.samestat(os.fstat(2), before) and not os.path.samestat(before, os.fstat(null.fileno()))
 
 
 @pytest.mark.process
