@@ -28,9 +28,9 @@ def device_named(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == AUTO:
         return torch.device("cuda" if count else "cpu")
-    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
-    if name not in known:
-        raise HeadError(f"there is no device {name!r} to train on; torch {torch.__version__} has {', '.join(known)}")
+    names = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
+    if name not in names:
+        raise HeadError(f"there is no device {name!r} to train on; torch {torch.__version__} has {', '.join(names)}")
     return torch.device(name)
 
 
