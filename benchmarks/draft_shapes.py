@@ -99,7 +99,7 @@ def main() -> None:
         table.add_row(
             str(row["layers"]), f"{row['predicted']:.2f}", f"{row['measured']:.2f}", f"{length:.2f}", positions
         )
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(table)
     for key in ("predicted", "measured"):
         console.print(f"{key}: layers {', '.join(map(str, order(rows, key)))}, the fastest first")
