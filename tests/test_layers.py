@@ -84,7 +84,7 @@ def test_the_runtime_knows_arrays_and_engines_and_nothing_above_it(file: Path) -
     if name(file) == "runtime/engines/inductor.py":
         allowed |= {"torch"}
         assert not any(under(m, "torch") for m in at_import(file))
-    if name(file) == "runtime/engines/tensorrt.py":
+    if name(file) in ("runtime/engines/tensorrt.py", "runtime/engines/tensorrt_library.py"):
         allowed |= {"tensorrt_rtx"}  # its types
         assert not any(under(m, "tensorrt_rtx") for m in at_import(file))
     if file.name in ("text.py", "detokenizer.py", "tokenizer_time.py"):
