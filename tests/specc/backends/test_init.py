@@ -145,6 +145,8 @@ def test_lanes_are_refused_by_name_where_a_backend_has_none_and_out_of_range() -
 def test_a_backend_without_a_kind_of_block_is_refused_by_the_name_of_the_recipe(
     name: str, block: Block, what: str
 ) -> None:
+    if name == "tensorrt-rtx":
+        pytest.importorskip("tensorrt_rtx")
     fine, gpu = Block(Tree.chain(1), layers=Layers(exit_after=2)), Options(compute_capability="8.9")
     check_blocks([name], "early-exit", [fine], options=gpu)
     check_blocks(["onnx"], "mine", [block])
