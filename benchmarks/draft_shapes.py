@@ -1,7 +1,7 @@
 """Distil drafts of several depths, and compare their predicted speed with the measured one.
 
-    python benchmarks/draft_shapes.py examples/pycode-10m build/shapes --data code.py   # drafts of 1, 2, 4 and 8 layers
-    python benchmarks/draft_shapes.py MODEL build/shapes --layers 1,2,3 --minutes 10
+    python benchmarks/draft_shapes.py examples/pycode-10m build/shapes --prompts a.jsonl b.jsonl --data code.py
+    python benchmarks/draft_shapes.py MODEL build/shapes --prompts a.jsonl b.jsonl --layers 1,2,3 --minutes 10
 
 Decoding Speculative Decoding (Yan et al. 2024, arXiv:2402.01528) says that the time of a draft model decides more than
 its quality, so wide and shallow drafts win; and that two numbers predict the speed: the time of a draft step, and how

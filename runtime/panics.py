@@ -14,8 +14,8 @@ T = TypeVar("T")
 STDERR = 2  # The number of the file descriptor of standard error.
 
 _null: list[int] = []  # The number of the null device, if what a panic prints by itself goes there.
-_threads = threading.Lock()  # Held while standard error, and the number below, change.
-_saved: list[int] = []  # Standard error's own file, once for each thread that calls a library now.
+_lock = threading.Lock()  # A thread takes it before it changes standard error or the list below.
+_copies: list[int] = []  # A descriptor of the real standard error, once for each thread that calls a library now.
 
 
 def silence() -> None:
@@ -41,16 +41,16 @@ class LibraryErrors:
     def __enter__(self) -> None:
         if not _null:  # Turning it off takes some microseconds.
             return
-        with _threads:
-            _saved.append(_saved[0] if _saved else os.dup(STDERR))
+        with _lock:
+            _copies.append(_copies[0] if _copies else os.dup(STDERR))
             os.dup2(_null[0], STDERR)
         self._silent = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._silent:
-            with _threads:
-                own = _saved.pop()
-                if not _saved:
+            with _lock:
+                own = _copies.pop()
+                if not _copies:
                     os.dup2(own, STDERR)
                     os.close(own)
         if error is not None:

@@ -57,12 +57,17 @@ def describe(gpu: str = "") -> Machine:
 
 def gpu_name() -> str:
     """Return the name of this machine's GPU, by its driver. Several kinds are all named; without a GPU it is empty."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return " or ".join(dict.fromkeys(ask_driver("name")))
+
+
+def ask_driver(field: str) -> list[str]:
+    """Ask NVIDIA's driver for a field of each GPU, such as "compute_cap"; nothing without a GPU or a driver."""
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
-        return ""
-    return " or ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        return []
+    return [line.strip() for line in lines if line.strip()]
 
 
 def memory() -> int | None:

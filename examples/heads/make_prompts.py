@@ -85,10 +85,10 @@ def main(output: str, count: int) -> None:
     prose |= {piece for topic in topics.topics.values() for piece in pieces(topic)}
     texts = sorted(" ".join(text.split()) for text in prose if SHORTEST < len(text) < LONGEST)
     rng.shuffle(texts)
-    written = [rng.choice(CODE).format(function) for function in sorted(code)]
-    rng.shuffle(written)
-    asked = [rng.choice(PROSE).format(text) for text in texts]
-    prompts = [*shipped_prompts(count // 2, seed=0), *written[: count // 4], *asked[: count // 4]]
+    completions = [rng.choice(CODE).format(function) for function in sorted(code)]
+    rng.shuffle(completions)
+    questions = [rng.choice(PROSE).format(text) for text in texts]
+    prompts = [*shipped_prompts(count // 2, seed=0), *completions[: count // 4], *questions[: count // 4]]
     rng.shuffle(prompts)
     Path(output).write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
     print(f"{len(prompts)} prompts, of {len(code)} functions and {len(texts)} passages")

@@ -30,7 +30,7 @@ class Gpu:
         self.scratch, self.scratch_bytes = 0, 0
         self._weights: dict[tuple[Path, str], int] = {}
         self._files: dict[Path, dict[str, Stored]] = {}
-        self._sharing = threading.Lock()  # Several threads load engines at once.
+        self._lock = threading.Lock()  # Several threads load engines at once.
 
     def check(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the values of a CUDA call's result without its error code.
@@ -95,7 +95,7 @@ class Gpu:
         Raises:
             BackendError: the file has no such tensor, or the GPU is full.
         """
-        with self._sharing:
+        with self._lock:
             if (file, name) not in self._weights:
                 self._weights[file, name] = self._upload_weight(file, name)
             return self._weights[file, name]
@@ -114,7 +114,7 @@ class Gpu:
 
     def reserve(self, size: int) -> None:
         """Make the shared scratch memory at least `size` bytes. It may move."""
-        with self._sharing:
+        with self._lock:
             if size > self.scratch_bytes:
                 self.synchronise()
                 self.free([self.scratch] if self.scratch else [])

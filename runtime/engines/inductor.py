@@ -52,7 +52,7 @@ class TorchKV(Rows):
             for name in ("key", "value")
         }
         self._files: dict[Path, dict[str, Any]] = {}
-        self._reading = threading.Lock()  # Several threads load engines at once.
+        self._lock = threading.Lock()  # Several threads load engines at once.
 
     def commit(self, start: int, slots: Sequence[int]) -> None:
         """Copy the rows of slots behind row `start`, ascending, to consecutive rows from `start` on."""
@@ -71,7 +71,7 @@ class TorchKV(Rows):
 
     def weights(self, file: Path) -> dict[str, Any]:
         """Return the tensors of a file by name. It is mapped once, or copied to the GPU once."""
-        with self._reading:
+        with self._lock:
             if file not in self._files:
                 self._files[file] = {name: self._tensor(stored) for name, stored in tensors(file).items()}
             return self._files[file]

@@ -43,14 +43,15 @@ def store(spec: CacheSpec, device: Device = CPU) -> HostKV | DeviceKV:
     require(device)
     if device.device == "cpu":
         return HostKV(spec)
-    with backend_errors(
-        lambda error: (
-            f"{device.runs.title} does not load: {error}; {CUDA}"
-            if "CUDA Provider not available" in error
-            else f"{device.device} has no room for a cache of {spec.bytes >> 20} MiB{free(device.device)} ({error}); "
-            "free some, or compile with a smaller --max-seq-len"
-        )
-    ):
+
+    def describe(error: str) -> str:
+        if "CUDA Provider not available" in error:
+            return f"{device.runs.title} does not load: {error}; {CUDA}"
+        size = f"{spec.bytes >> 20} MiB{free(device.device)}"
+        remedy = "free some, or compile with a smaller --max-seq-len"
+        return f"{device.device} has no room for a cache of {size} ({error}); {remedy}"
+
+    with backend_errors(describe):
         return DeviceKV(spec, device.device)
 
 

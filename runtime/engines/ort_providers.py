@@ -19,7 +19,7 @@ from .ort_cpu import session_options
 CUDA = "install NVIDIA's driver, and the libraries that the provider needs: pip install onnxruntime-gpu[cuda,cudnn]"
 # By provider: its settings. The CUDA provider rounds the factors of fp32 products to 10 bits (TF32) unless told not to.
 SETTINGS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
-_printing = threading.Lock()  # Held while standard output is another one.
+_stdout_lock = threading.Lock()  # A thread takes it before it redirects standard output.
 
 
 def register(provider: Provider) -> None:
@@ -50,7 +50,7 @@ def load_cuda() -> str:
     words, so standard output is another one meanwhile. Engines are loaded by several threads, and two that changed it
     at once could leave it so: each puts back what it found.
     """
-    with _printing, contextlib.redirect_stdout(io.StringIO()) as printed:
+    with _stdout_lock, contextlib.redirect_stdout(io.StringIO()) as printed:
         ort.preload_dlls()
     return next((line for line in printed.getvalue().splitlines() if line.startswith("Failed to load")), "")
 

@@ -1,4 +1,4 @@
-"""What a TensorRT library says: its last error, and which GPUs it has names for."""
+"""Read the last error of a TensorRT library, and find the compute capabilities that it can build for."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from torch.fx import GraphModule
 
 from specc.backends import DEFAULT, Backend, Built, Options, onnx
 from specc.backends.commit_graph import commit, moves
+from specc.machine import ask_driver
 from specc.runtime.block import Block
 from specc.runtime.disk_cache import cache_directory
 from specc.runtime.engines.mapped_weights import read_header
@@ -72,9 +72,7 @@ class TensorRT(Backend):
 
     def check_block(self, block: Block, options: Options = DEFAULT) -> None:
         """Refuse a lowering of the user's, and a GPU that the library does not build for. Raises BackendError."""
-        if options.lowering == "fast":
-            raise BackendError(f"backend {self.name} reads standard operators only; take --lowering portable")
-        EngineBuilder(self, options.compute_capability)
+        self._builder(options)
 
     def build(
         self, graph: GraphModule, block: Block, weights: Path, prefix: str, file: Path, options: Options = DEFAULT
@@ -84,12 +82,11 @@ class TensorRT(Backend):
         Raises:
             BackendError: TensorRT cannot build the graph, or the user asked for another lowering or another GPU.
         """
-        self.check_block(block, options)
+        builder = self._builder(options)
         model = onnx.translate(graph, block, "portable", rows=moves(block))
         if not options.weights_inside:
             make_weights_inputs(model, weights, prefix)
         inputs, outputs = onnx.tensors(model)
-        builder = EngineBuilder(self, options.compute_capability)
         is_fused = builder.write(model, file)
         needs = builder.needs if is_fused else builder.needs | {"attention": "unfused"}
         if not moves(block):
@@ -97,6 +94,12 @@ class TensorRT(Backend):
         commit_file = file.with_suffix(f".commit{file.suffix}")
         builder.write(commit(inputs, block.slots, from_rows=True), commit_file)
         return Built(inputs, outputs, needs, commit_file.name)
+
+    def _builder(self, options: Options) -> EngineBuilder:
+        """Return a builder of engines. Raises BackendError as `check_block` does."""
+        if options.lowering == "fast":
+            raise BackendError(f"backend {self.name} reads standard operators only; take --lowering portable")
+        return EngineBuilder(self, options.compute_capability)
 
 
 TENSORRT = TensorRT(name="tensorrt", module="tensorrt", suffix=".trt", anywhere=False)
@@ -152,14 +155,15 @@ class EngineBuilder:
         Raises:
             BackendError: The library has no name for it.
         """
-        by_capability, here = named_capabilities(self.trt), capability == gpu_capability()
-        if capability not in by_capability and here and not without_name(self.trt, capability):
+        by_capability = named_capabilities(self.trt)
+        if capability in by_capability:
+            return by_capability[capability]
+        here = capability == gpu_capability()
+        if here and not without_name(self.trt, capability):
             return self.trt.ComputeCapability.__members__["CURRENT"]
-        if capability not in by_capability:
-            choices = ", ".join(by_capability)
-            remedy = "take another --backend for this GPU, such as onnx" if here else "name one of them"
-            raise BackendError(f"{self.name} {self.trt.__version__} has no {capability!r}; it has {choices}; {remedy}")
-        return by_capability[capability]
+        choices = ", ".join(by_capability)
+        remedy = "take another --backend for this GPU, such as onnx" if here else "name one of them"
+        raise BackendError(f"{self.name} {self.trt.__version__} has no {capability!r}; it has {choices}; {remedy}")
 
     def write(self, model: ir.Model, file: Path) -> bool:
         """Build a model and write its engine.
@@ -284,8 +288,4 @@ def is_missing_package(error: BaseException) -> TypeGuard[ModuleNotFoundError]:
 
 def gpu_capability() -> str | None:
     """Return the compute capability of this machine's first GPU, such as "8.9", by its driver; None without one."""
-    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        return None
+    return next(iter(ask_driver("compute_cap")), None)

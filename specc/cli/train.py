@@ -138,7 +138,7 @@ def command(
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
         from specc.training.courses import COURSES
-        from specc.training.device import default_batch, device_named, training_on
+        from specc.training.device import default_batch, device_named
         from specc.training.job import DraftChoice, Options
         from specc.training.jobs import training_of
         from specc.training.record import RecordingOptions
@@ -150,7 +150,7 @@ def command(
         )
     train = training_of(recipe)
     place = device_named(device)
-    with console.stages() as stage, training_on(place):
+    with console.stages() as stage, place:  # torch makes new tensors in that place
         card = train(
             Options(
                 model=model,

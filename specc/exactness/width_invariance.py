@@ -23,8 +23,8 @@ from specc.runtime.width_invariance import WidthInvariance, exact_engine
 class WidthInvariancePolicy:
     """The numbers that say how much is measured, and what counts as invariant."""
 
-    # Engines of more slots are not compared: they run the kernels of those that are. If all engines have more slots,
-    # those with the fewest are compared.
+    # The largest number of slots of an engine that is compared. Wider engines run the same kernels. If every engine is
+    # wider, the narrowest engines are compared.
     widest: int = 16
     # Tokens of golden text that each engine runs, so that the share of changed tokens means something.
     tokens: int = 128

@@ -1,9 +1,10 @@
-"""The device of a training: the processor, or a GPU. While it is in use, torch makes all new tensors there."""
+"""The device of a training: the processor, or a GPU.
+
+A training runs within `with device:`, where torch makes all new tensors on that device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,13 +35,6 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
-@contextmanager
-def training_on(device: torch.device) -> Iterator[None]:
-    """Make new tensors on a device. The trainings take theirs from it, see `current_device`."""
-    with device:
-        yield
-
-
 def current_device() -> torch.device:
     """Return the device on which new tensors are made."""
     return torch.get_default_device()
@@ -67,7 +61,7 @@ def gpu_name() -> str:
 
 def free_memory() -> int:
     """Return the bytes of the GPU in use that are free."""
-    torch.cuda.empty_cache()  # what torch keeps for later is free, too
+    torch.cuda.empty_cache()  # Give the GPU the memory back that torch keeps for its next tensors.
     return torch.cuda.mem_get_info(current_device())[0]
 
 

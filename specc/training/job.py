@@ -34,7 +34,7 @@ from specc.training.precision import fast_type
 from specc.training.prompts import Prompt, read_prompts, text_prompts
 from specc.training.record import RecordingOptions, batches, mixed, record
 from specc.training.self_prompts import self_prompts
-from specc.training.shards import Recording, kept_on_gpu, read_shard
+from specc.training.shards import Recording, keep_on_gpu, read_shard
 from specc.training.teacher import Teacher, teacher_of
 from specc.training.trainer import Sight, Trainer, TrainerOptions
 
@@ -136,7 +136,7 @@ def train(options: Options) -> Card:
     with same_random_numbers(options.trainer.seed):
         options.stage("load the model", 0, 1)
         course, teacher, parameters, recordings, held_out = _recorded(options, course_of(options.recipe))
-        recordings = kept_on_gpu(recordings)
+        recordings = keep_on_gpu(recordings)
         head, coverage = _begin(options, course, teacher, recordings)
         progress = _train(options, course, teacher, head, recordings, held_out)
         options.stage("measure the head", 0, 1)
@@ -228,10 +228,9 @@ def _recorded(
             texts += [text for text in read_shard(file) if len(text) >= SHORT]
     if not recordings or not all(held_out.values()):
         raise HeadError(f"the answers have fewer than {SHORT} tokens; give longer prompts, or more")
-    parameters = sum(p.numel() for p in model.parameters())
     if course.in_model is not None:
         course = course.in_model(course, model)
-    return course, teacher, parameters, recordings, held_out
+    return course, teacher, sum(p.numel() for p in model.parameters()), recordings, held_out
 
 
 def _self_prompts(

@@ -89,11 +89,12 @@ class Recording:
         return self.stored_final.read() if isinstance(self.stored_final, Place) else self.stored_final
 
 
-def kept_on_gpu(recordings: list[Recording]) -> list[Recording]:
+def keep_on_gpu(recordings: list[Recording]) -> list[Recording]:
     """Read the states of recordings into the memory of the GPU in use, if there is one that has room for all."""
+    if not on_gpu():
+        return recordings
     stored = [rows for text in recordings for rows in (text.stored_states, text.stored_final)]
-    size = sum(rows.bytes for rows in stored if isinstance(rows, Place))
-    if not on_gpu() or size > KEPT * free_memory():
+    if sum(rows.bytes for rows in stored if isinstance(rows, Place)) > KEPT * free_memory():
         return recordings
     return [replace(text, stored_states=text.states, stored_final=text.final) for text in recordings]
 

@@ -131,25 +131,30 @@ def test_a_file_that_onnx_runtime_refuses_is_one_line_and_names_the_file(
 
 
 @pytest.mark.torch
-def test_a_cache_that_a_device_has_no_room_for_is_refused_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        (
+            "Failed to allocate memory for requested buffer\nat bfc_arena.cc",
+            r"cuda has no room for a cache of 0 MiB \(Failed to allocate .*buffer\); ",
+        ),
+        (
+            "CUDA Provider not available, can't get interface for it\nat provider_bridge_ort.cc",
+            r"^CUDAExecutionProvider does not load: CUDA .*; install NVIDIA's driver, ",
+        ),
+    ],
+    ids=["no room", "no provider"],
+)
+def test_a_cache_that_a_device_refuses_is_an_error_with_its_size_or_with_the_driver_to_install(
+    reason: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
-        raise RuntimeError("Failed to allocate memory for requested buffer\nat bfc_arena.cc")
+        raise RuntimeError(reason)
 
     monkeypatch.setattr("specc.runtime.engines.ort.require", lambda device: device.runs)
     monkeypatch.setattr(ort_device, "zeros", refuse)
     monkeypatch.setattr("specc.runtime.engines.ort.free", lambda device: "")
-    with pytest.raises(BackendError, match=r"cuda has no room for a cache of 0 MiB \(Failed to allocate .*buffer\); "):
-        store(cache_spec(), Device("cuda"))
-
-
-@pytest.mark.torch
-def test_a_cache_on_a_device_whose_provider_does_not_load_names_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("CUDA Provider not available, can't get interface for it\nat provider_bridge_ort.cc")
-
-    monkeypatch.setattr("specc.runtime.engines.ort.require", lambda device: device.runs)
-    monkeypatch.setattr(ort_device, "zeros", refuse)
-    with pytest.raises(BackendError, match=r"^CUDAExecutionProvider does not load: CUDA .*; install NVIDIA's driver, "):
+    with pytest.raises(BackendError, match=line):
         store(cache_spec(), Device("cuda"))
 
 

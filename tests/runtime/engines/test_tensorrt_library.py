@@ -1,4 +1,4 @@
-"""What a TensorRT library says about itself, with the library where it is installed. No GPU is needed."""
+"""Test what is read of a TensorRT library: of a double, and of the real one if it is installed. No GPU is needed."""
 
 from __future__ import annotations
 

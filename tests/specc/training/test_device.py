@@ -11,7 +11,7 @@ from small_head import SETTINGS, head, recordings
 from specc.runtime.errors import HeadError
 from specc.training.batches import collate
 from specc.training.courses import COURSES
-from specc.training.device import current_device, default_batch, device_named, generator, on_gpu, training_on
+from specc.training.device import current_device, default_batch, device_named, generator, on_gpu
 
 pytestmark = pytest.mark.torch
 # Chimera reads digits of the tokens, and tensors of shapes alone have none.
@@ -54,7 +54,7 @@ def test_a_course_makes_all_of_its_tensors_on_the_device_in_use(recipe: str) -> 
     course, place = COURSES[recipe], torch.device("meta")
     module, batch = head(course.architecture).to(place), collate(recordings(2, course.architecture))
     values = {field.name: getattr(batch, field.name).to(place) for field in dataclasses.fields(batch)}
-    with training_on(place):
+    with place:
         assert current_device() == place
         for depth, features in enumerate(course.unroll(module, dataclasses.replace(batch, **values), course.steps)):
             assert features.device == place

@@ -10,7 +10,7 @@ from small_head import recordings
 
 from specc.runtime.errors import HeadError
 from specc.training import shards
-from specc.training.shards import Place, kept_on_gpu, read_notes, read_shard, write_shard
+from specc.training.shards import Place, keep_on_gpu, read_notes, read_shard, write_shard
 
 pytestmark = pytest.mark.torch
 
@@ -62,10 +62,10 @@ def test_states_are_kept_on_a_gpu_that_has_room_for_them(
 ) -> None:
     write_shard(tmp_path / "shard", recordings(3), {})
     texts = list(read_shard(tmp_path / "shard"))
-    assert kept_on_gpu(texts) == texts  # without a GPU they stay in the file
+    assert keep_on_gpu(texts) == texts  # without a GPU they stay in the file
     monkeypatch.setattr(shards, "on_gpu", lambda: True)
     monkeypatch.setattr(shards, "free_memory", lambda: 1 << 30 if has_room else 1 << 10)
-    for text, there in zip(texts, kept_on_gpu(texts), strict=True):
+    for text, there in zip(texts, keep_on_gpu(texts), strict=True):
         assert isinstance(there.stored_states, torch.Tensor) == has_room
         assert isinstance(there.stored_final, torch.Tensor) == has_room
         torch.testing.assert_close(there.states, text.states, rtol=0, atol=0)
