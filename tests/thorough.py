@@ -1,4 +1,4 @@
-"""The part of a test's range that `make quick` takes. `make test` runs all of it."""
+"""The part of a test's range that `make quick` takes, and the part that `make test` leaves to `-m slow`."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def sample(values: Iterable[Any], count: int) -> list[Any]:
     """
     rest: Iterator[Any] = iter(values)
     return [*islice(rest, count), *(pytest.param(value, marks=pytest.mark.thorough) for value in rest)]
+
+
+def slow(*values: Any) -> list[Any]:
+    """Return parameters for a test with the mark `slow`: each is near one that `make test` runs."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]

@@ -16,7 +16,7 @@ from fuzz.mutators import MUTATORS, Mutation, mutation
 from fuzz.verdicts import FAULT, RIGHT, verdict
 
 WORKER = Path(__file__).with_name("worker.py")
-SHORT, LONG = 100, 10_000
+SHORT, LONG = 60, 10_000
 PROCESSES = 2
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from demo import BLOCKS, CAPACITY, demo
+from thorough import slow
 
 from specc import passes
 from specc.backends import Options, backend, check, check_blocks, onnx
@@ -29,6 +30,7 @@ from specc.runtime.tree import Tree
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 CAPABILITIES = "8.6", "8.9", "12.0"
+ALIKE = "window", "draft"  # More of the operators that the other blocks have, or fewer.
 WHOLE = "decode", "verify"  # The blocks that the suite builds whole. To build one takes 4 s.
 NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
@@ -62,8 +64,8 @@ def model(name: str, dtype: str, weights_file: Path, layers: Layers | None = Non
     return onnx_model, block
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(t, marks=pytest.mark.slow) if t == "fp16" else t for t in RTX.types])
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("dtype", [*slow("fp16"), *(dtype for dtype in RTX.types if dtype != "fp16")])
+@pytest.mark.parametrize("name", [*slow(*ALIKE), *(name for name in BLOCKS if name not in ALIKE)])
 def test_a_block_builds_for_a_gpu(name: str, dtype: str, trt: Any, files: dict[str, Path], tmp_path: Path) -> None:
     whole_model, block = model(name, dtype, files[dtype])
     inputs, outputs = onnx.tensors(whole_model)

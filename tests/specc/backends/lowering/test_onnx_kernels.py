@@ -24,6 +24,7 @@ from graphs import prepared
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_graphs import rewrite, small
+from thorough import slow
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -189,7 +190,9 @@ def packed(graph: GraphModule, kind: str) -> GraphModule:
     return copy
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox", "cohere2", "opt", "gpt2", "qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "gpt2", "qwen3_moe", "gpt_oss", *slow("gpt_neox", "cohere2", "opt")]
+)
 def test_engines_compute_what_transformers_computes(family: str, tmp_path: Path) -> None:
     needs_library()
     run_blocks(family, tmp_path, FULL if family == "llama" else KINDS, KERNELS, packed(prepared(family), "fp32"))
@@ -276,7 +279,7 @@ def test_a_slot_of_a_tree_has_the_bits_of_decoding_along_its_path(kind: str, dat
         array[:] = expected
 
 
-@pytest.mark.parametrize("family", ["gemma2", "phi", "gpt2", "opt", "gpt_neox", "mistral"])
+@pytest.mark.parametrize("family", ["gemma2", "gpt2", *slow("phi", "opt", "gpt_neox", "mistral")])
 @pytest.mark.parametrize("kind", ["bf16", "int4"])
 def test_the_operators_around_the_products_keep_the_bits_too(family: str, kind: str, tmp_path: Path) -> None:
     needs_library()
@@ -286,7 +289,7 @@ def test_the_operators_around_the_products_keep_the_bits_too(family: str, kind: 
         assert same_bits(logits, steps.logits[-width:])
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "phi", "gpt2", "opt", "gpt_neox"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", *slow("phi", "opt", "gpt_neox")])
 def test_bf16_has_the_bits_of_fp32_on_the_same_values(family: str, tmp_path: Path) -> None:
     """Sums of one order over the same numbers: bf16 weights are widened before they are multiplied."""
     needs_library()
