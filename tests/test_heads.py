@@ -42,7 +42,7 @@ from specc.tuning.tune import tune
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 
 PROMPTS = ("def wrap(text, width=70):\n    return", "import os, sys\nimport os, sys\nimport", "Ünïcode: ")
-RECIPES = ("eagle3", "eagle3-tree", "eagle3-lookup", "medusa")
+RECIPES = ("eagle3", "eagle3-tree", "eagle3-lookup", "eagle3-cascade", "medusa")
 ALL_RECIPES = (*RECIPES, "blockwise", "hydra", "hydra-plus-plus", "recurrent-drafter", "clover", "clover-2", "amphista")
 LONG = [i % 400 for i in range(150)]  # longer than the engine that reads prompts
 
@@ -120,7 +120,7 @@ def test_a_second_turn_gives_the_tokens_of_a_new_session(runner: Model, recipe: 
 
 
 def test_requests_in_lanes_get_the_answers_that_each_gets_alone(compiled: Compiled) -> None:
-    prompts = [[*LONG, 7], [*LONG, 8, 9], [3, 4, 5] * 9, [*LONG, 7, 7], [6, 7] * 9]
+    prompts = [[*LONG, 7], [*LONG, 8, 9], [3, 4, 5] * 9, [*LONG, 7, 7], [6, 7] * 9, [*LONG, 9]]
     options: list[dict[str, Any]] = [
         {"recipe": recipe, "temperature": 0.8 * (number % 2), "seed": number, "ignore_eos": True}
         for number, recipe in enumerate((*RECIPES, "plain"))

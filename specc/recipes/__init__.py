@@ -44,12 +44,12 @@ from specc.recipes.guesses import (
     SPECULATIVE_JACOBI,
     TR_JACOBI,
 )
+from specc.recipes.head_lookup import EAGLE3_CASCADE, EAGLE3_LOOKUP
 from specc.recipes.heads import (
     ADAEAGLE,
     EAGLE,
     EAGLE2,
     EAGLE3,
-    EAGLE3_LOOKUP,
     EAGLE3_TREE,
     FALCON,
     FSPAD,
@@ -186,6 +186,7 @@ METHODS = table(
     EAGLE3,
     EAGLE3_TREE,
     EAGLE3_LOOKUP,
+    EAGLE3_CASCADE,
     MEDUSA,
     BLOCKWISE,
     EAGLE,

@@ -47,6 +47,14 @@ class DefaultLengths:
     candidates: int = 3
     # Tokens of a trained head at most. Anew: tune.
     head: int = 4
+    # Tokens of a trained head at most, where the text holds no match. Anew: heldout.
+    head_after_lookup: int = 6
+    # Tokens copied from the text at most, where a trained head drafts otherwise. Anew: heldout.
+    lookup_before_head: int = 11
+    # Tokens that must match at most, where a trained head drafts otherwise. Anew: heldout.
+    longest_match_before_head: int = 6
+    # Tokens that must match at least, where a trained head drafts otherwise. Anew: heldout.
+    shortest_match_before_head: int = 4
     # Share of the model's layers that an early exit runs. Anew: heldout.
     exit_share: float = 0.25
 

@@ -10,7 +10,6 @@ from specc.recipes.blocks import CONFIDENCE, DECODE, RANKS, chains, count, head_
 from specc.recipes.defaults import LENGTHS, TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.runtime.block import Block, Frontier, Parents
-from specc.runtime.drafters.eagle_lookup import check_match_rates
 from specc.runtime.node_budget import NodeBudget, check_step_costs
 from specc.runtime.tree import Tree
 
@@ -357,39 +356,4 @@ TANDEM = Method(
     parameters=_CHAIN,
     needs=("head",),
     head="tandem",
-)
-
-
-def _plan_eagle3_lookup(values: Values, facts: Facts) -> MethodBlocks:
-    check_match_rates(values["match_rates"])
-    return plan_tree("eagle3", values, facts)
-
-
-EAGLE3_LOOKUP = Method(
-    name="eagle3-lookup",
-    title="EAGLE-3's trained layer and prompt lookup, in one tree",
-    try_when="A head was trained for the model, and answers repeat the prompt or themselves here and there.",
-    about=(
-        "It looks for the last few tokens at an earlier place of the text. What followed them there is one path of the "
-        "tree. The longer the match, the likelier the path. A trained layer gives the other nodes, as in eagle3-tree, "
-        "and nodes of one path are one node. As many of the likeliest are the draft as pay by the costs of a step."
-    ),
-    paper="EAGLE-3, Li et al. 2025, arXiv:2503.01840; Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding",
-    departures=("It is specc's own combination of the two. Neither of them has chances by the length of a match.",),
-    family=Family.HEADS,
-    drafter="eagle-lookup",
-    topology="dynamic tree",
-    length="budget",
-    schedule="union",
-    plan=_plan_eagle3_lookup,
-    parameters={
-        "num_speculative_tokens": Parameter(TREES.head_nodes, "tree nodes at most, copied ones included"),
-        "max_depth": Parameter(TREES.head_depth_beside_lookup, "levels at most that the head drafts"),
-        "step_costs": STEP_COSTS,
-        "match_rates": Parameter(
-            TREES.match_rates, "how often a copy's first token is right, by how many tokens match: 1, 2, …"
-        ),
-    },
-    needs=("head",),
-    head="eagle3",
 )

@@ -109,5 +109,5 @@ SYSTEMS = (
 # Recipes that are none of these systems: specc's own, and neighbours of the list.
 OTHER_RECIPES = (
     "plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "layerskip", "draft-and-verify",
-    "eagle3", "eagle3-tree", "eagle3-lookup", "medusa", "eagle", "eagle2", "mtp", "peagle",
+    "eagle3", "eagle3-tree", "eagle3-lookup", "eagle3-cascade", "medusa", "eagle", "eagle2", "mtp", "peagle",
 )  # fmt: skip

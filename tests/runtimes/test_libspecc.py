@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 FROZEN = ROOT / "tests" / "bundles" / "schema-3"
 OLD = ROOT / "tests" / "bundles" / "schema-2"
 CASES = read_cases(FROZEN / "golden.jsonl")
+COPIES = {"num_speculative_tokens": 3, "prompt_lookup_num_tokens": 4}
 RIGHT = {"num_speculative_tokens": 3, "assistant_confidence_threshold": 0.0}
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("libspecc")]
 
@@ -99,6 +100,8 @@ def test_drafts_are_those_of_the_python_runtime(recipe: str, session: Session) -
     [
         ("eagle3-tree", "eagle-lookup", {"max_depth": 3, "match_rates": [0.15, 0.4, 0.7, 0.8]}),
         ("eagle3-tree", "eagle-lookup", {"match_rates": [1.0]}),
+        ("eagle3", "eagle-cascade", COPIES | {"max_matching_ngram_size": 3, "min_matching_ngram_size": 2}),
+        ("eagle3", "eagle-cascade", COPIES | {"max_matching_ngram_size": 6, "min_matching_ngram_size": 6}),
         ("eagle3-tree", "eagle-tree", {"step_costs": [[1, 1.0], [4, 1.2], [6, 1.3], [12, 1.9]]}),
         ("early-exit", "static-tree", {}),
     ],

@@ -183,20 +183,20 @@ const std::map<std::string, Kind>& Kinds() {
   const auto plain = [](const Recipe&, const Context&) -> std::unique_ptr<Drafter> { return std::make_unique<Plain>(); };
   static const std::set<std::string> lookup = {"prompt_lookup_num_tokens", "max_matching_ngram_size"};
   static const std::set<std::string> chain = {"num_speculative_tokens", "assistant_confidence_threshold"};
+  static const std::set<std::string> cascade = {"num_speculative_tokens", "assistant_confidence_threshold", "prompt_lookup_num_tokens",
+                                                "max_matching_ngram_size", "min_matching_ngram_size"};
   static const std::map<std::string, Kind> kinds = {
       {"plain", {plain, {}}},
       {"prompt-lookup", {FromText<PromptLookup>, lookup}},
       {"recycled-lookup", {FromText<RecycledLookup>, lookup}},
       {"token-recycling", {FromText<TokenRecycling>, {"tree", "vocab_size"}}},
       {"layer-skip", {WithEngines<LayerSkip>, chain}},
-      {"cascade",
-       {WithEngines<Cascade>,
-        {"num_speculative_tokens", "assistant_confidence_threshold", "prompt_lookup_num_tokens", "max_matching_ngram_size",
-         "min_matching_ngram_size"}}},
+      {"cascade", {WithEngines<Cascade>, cascade}},
       {"early-exit", {MakeStaticTree, {"tree"}}},
       {"static-tree", {MakeStaticTree, {"tree"}}},
       {"dynamic-tree", {MakeDynamicTree, {"num_speculative_tokens", "max_depth"}}},
       {"eagle", {MakeEagle, chain}},
+      {"eagle-cascade", {MakeEagleCascade, cascade}},
       {"eagle-tree", {MakeEagleTree, {"num_speculative_tokens", "max_depth", "step_costs"}}},
       {"eagle-lookup", {MakeEagleLookup, {"num_speculative_tokens", "max_depth", "step_costs", "match_rates"}}},
       {"medusa", {MakeMedusa, {"tree"}}},

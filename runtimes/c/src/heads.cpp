@@ -105,6 +105,47 @@ class Eagle : public Drafter {
   double threshold_;
 };
 
+// Prompt lookup; where it finds nothing, one token of a head, and lookup again. A draft that begins with a copy runs no head.
+class EagleCascade : public Drafter {
+ public:
+  EagleCascade(const Recipe& recipe, const Context& context)
+      : head_(recipe, context), count_(CountOf(recipe, "num_speculative_tokens")),
+        copied_(CountOf(recipe, "prompt_lookup_num_tokens")), shortest_(CountOf(recipe, "min_matching_ngram_size")),
+        threshold_(ProbabilityOf(recipe, "assistant_confidence_threshold", 0)), index_(CountOf(recipe, "max_matching_ngram_size")) {}
+
+  void Begin() override { index_.Clear(); }
+
+  Draft Propose(const Tokens& text, size_t room) override {
+    room = std::min(room, std::max(count_, copied_));
+    Tokens tokens{text.back()}, copy = index_.After(text, copied_, {}, shortest_);
+    if (room && copy.empty() && head_.Read(text)) {
+      const Engine* engine = head_.reader;
+      size_t row = head_.output_row;
+      std::vector<float> state = engine->NextState(head_.state_row);
+      for (size_t i = 0; i < std::min(count_, room) && copy.empty(); i++) {
+        if (i) {
+          head_.Run({tokens.back()}, i - 1, state, nullptr);
+          engine = &head_.draft;
+          row = 0;
+          state = engine->NextState(0);
+        }
+        tokens.push_back(engine->Likeliest(row));
+        if (threshold_ > 0 && std::exp(engine->Logprob(row, 0)) < threshold_) break;
+        copy = index_.After(text, copied_, Tokens(tokens.begin() + 1, tokens.end()), shortest_);
+      }
+    }
+    tokens.insert(tokens.end(), copy.begin(), copy.end());
+    tokens.resize(std::min(tokens.size(), 1 + room));
+    return Draft::Chain(std::move(tokens));
+  }
+
+ private:
+  Head head_;
+  size_t count_, copied_, shortest_;
+  double threshold_;
+  NgramIndex index_;
+};
+
 // A tree that grows level by level. Each level runs the best nodes of the one before, and in the end all are ranked again.
 class EagleTree : public Drafter {
  public:
@@ -201,6 +242,10 @@ std::unique_ptr<Drafter> MakeEagle(const Recipe& recipe, const Context& context)
 
 std::unique_ptr<Drafter> MakeEagleTree(const Recipe& recipe, const Context& context) {
   return std::make_unique<EagleTree>(recipe, context);
+}
+
+std::unique_ptr<Drafter> MakeEagleCascade(const Recipe& recipe, const Context& context) {
+  return std::make_unique<EagleCascade>(recipe, context);
 }
 
 std::unique_ptr<Drafter> MakeEagleLookup(const Recipe& recipe, const Context& context) {
