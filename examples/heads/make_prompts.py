@@ -1,18 +1,22 @@
 """Write the prompts that eagle3-smollm2 was trained on, for `specc train --data`.
 
     python examples/heads/make_prompts.py prompts.jsonl 7000
+    python examples/heads/make_prompts.py turns.jsonl 6000 --seed 1 --turns
 
 Half of them are of the templates that ship with specc. A quarter show the head and the docstring of a Python function
 and ask for its body. A quarter ask for a summary or an explanation of a docstring, or of a passage of Python's language
 reference. The text is that of Python's standard library (PSF licence), so the prompts depend on its version.
+
+With --turns, each prompt has a second turn about the first answer, such as a request to summarize it. All prompts are
+then of the templates.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import random
-import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +39,27 @@ PROSE = (
     "Read the passage and write one question about it, with the answer.\n\nPassage: {}",
     "Explain this to a beginner:\n\n{}",
     "Rewrite the text in simple words.\n\n{}",
+)
+
+ABOUT_CODE = (
+    "Add a docstring to the function.",
+    "Rename the variables to longer names, and change nothing else.",
+    "Write two tests for this function.",
+    "Explain the code line by line.",
+    "Raise ValueError where an argument is wrong.",
+    "Write it in fewer lines.",
+)
+ABOUT_TEXT = (
+    "Summarize this text in two sentences.",
+    "Summarize it in one sentence.",
+    "List the three main points of this text.",
+    "Rewrite it for a child.",
+    "Make it shorter.",
+    "Write a title for it.",
+    "Write one question about it, with the answer.",
+    "Explain the first point in more detail.",
+    "Write the same as an e-mail to a colleague.",
+    "What did you leave out?",
 )
 
 
@@ -75,9 +100,8 @@ def pieces(text: str) -> Iterator[str]:
     yield part
 
 
-def main(output: str, count: int) -> None:
-    """Write the prompts."""
-    rng = random.Random(0)
+def single_turns(count: int, rng: random.Random, seed: int) -> list[str]:
+    """Return prompts of the templates and of Python's standard library, in random order."""
     code, prose = set(), set()
     for text, tree in sources():
         code |= {function for function in functions(text, tree) if len(function) < LONGEST}
@@ -88,11 +112,34 @@ def main(output: str, count: int) -> None:
     completions = [rng.choice(CODE).format(function) for function in sorted(code)]
     rng.shuffle(completions)
     questions = [rng.choice(PROSE).format(text) for text in texts]
-    prompts = [*shipped_prompts(count // 2, seed=0), *completions[: count // 4], *questions[: count // 4]]
+    prompts = [*shipped_prompts(count // 2, seed), *completions[: count // 4], *questions[: count // 4]]
     rng.shuffle(prompts)
-    Path(output).write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
-    print(f"{len(prompts)} prompts, of {len(code)} functions and {len(texts)} passages")
+    return prompts
+
+
+def two_turns(count: int, rng: random.Random, seed: int) -> list[list[str]]:
+    """Return prompts of the templates, each with a second turn about the answer."""
+    prompts = shipped_prompts(count, seed)
+    return [[prompt, rng.choice(ABOUT_CODE if "Python" in prompt else ABOUT_TEXT)] for prompt in prompts]
+
+
+def main() -> None:
+    """Write the prompts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="the file to write")
+    parser.add_argument("count", type=int, help="the largest number of prompts")
+    parser.add_argument("--seed", type=int, default=0, help="which of the templates' prompts are taken (default 0)")
+    parser.add_argument("--turns", action="store_true", help="give each prompt a second turn")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    lines = (
+        [{"turns": turns} for turns in two_turns(arguments.count, rng, arguments.seed)]
+        if arguments.turns
+        else [{"prompt": prompt} for prompt in single_turns(arguments.count, rng, arguments.seed)]
+    )
+    arguments.output.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    print(f"{len(lines)} prompts")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main()
