@@ -29,12 +29,14 @@ class Batch:
         states: [B, L, T * D] bf16: the states after the taps.
         final: [B, L, D] bf16: what the model's last product reads.
         valid: [B, L] bool: false where a sequence is padded.
+        part: of the training that is done, from 0 to 1.
     """
 
     tokens: Tensor
     states: Tensor
     final: Tensor
     valid: Tensor
+    part: float = 0.0
 
     @property
     def slots(self) -> int:

@@ -14,6 +14,8 @@ from specc.training.batches import Batch
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 
+DEEPER = 0.8  # the weight of a depth's loss, relative to the depth before
+
 
 @dataclass(frozen=True, kw_only=True)
 class Course:

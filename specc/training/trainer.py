@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from specc.runtime.errors import HeadError
 from specc.training.acceptance import CHAIN, ranks, summary
 from specc.training.batches import Batch, collate, epoch
 from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from specc.training.course import Course
+from specc.training.course import DEEPER, Course
 from specc.training.device import BATCH, current_device, generator
 from specc.training.distillation import Distillation
 from specc.training.shards import Recording
 
-DEEPER = 0.8  # the weight of a depth's loss, relative to the depth before
 LOW = 0.02  # of the learning rate, at the end
 COMPARED = 64  # rows of a depth whose first choice is compared with the model's, for the display
 RECENT = 25  # updates of which the mean loss is kept
@@ -158,7 +157,7 @@ class Trainer:
                 if progress.batch >= len(groups):
                     progress.epoch, progress.batch = progress.epoch + 1, 0
                     groups = epoch(recordings, self.options.tokens, self._seed(progress.epoch))
-                parts.append(collate(groups[progress.batch]))
+                parts.append(replace(collate(groups[progress.batch]), part=self.options.part(progress)))
                 progress.batch += 1
             window = [*window[-RECENT + 1 :], self._update(parts)]
             count = sum(int(part.valid.sum()) for part in parts)
