@@ -104,5 +104,9 @@ class Sequential(Head):
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [B, N, V']."""
-        out: Tensor = self.head(rms_norm(x, self.norm, self.eps))
+        out: Tensor = self.head(self.normed(x))
         return out
+
+    def normed(self, x: Tensor) -> Tensor:
+        """Return what the last product reads of a guess, [B, N, d]. It is near what the model's reads."""
+        return rms_norm(x, self.norm, self.eps)

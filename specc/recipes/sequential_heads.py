@@ -133,7 +133,6 @@ CLOVER_2 = Method(
     paper="Clover-2, Xiao et al. 2024, arXiv:2408.00264",
     departures=(
         GUESS,
-        "The head learns the model's probabilities alone; the paper's guess also regresses on the model's next state.",
         "The two layers start at zero; the paper's start as the model's last layer.",
         SMALLER,
         MATCH,

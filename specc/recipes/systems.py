@@ -75,7 +75,7 @@ SYSTEMS = (
            "requests at different loops in one call (continuous depth-wise batching)"),
     System(35, "The Mamba in the Llama", "2408.15237"),
     System(36, "Clover", "2405.00263", ("clover",)),
-    System(37, "Clover-2", "2408.00264", ("clover-2",), "the regression on the model's next state in training"),
+    System(37, "Clover-2", "2408.00264", ("clover-2",)),
     System(38, "Hydra and Hydra++", "2402.05109", ("hydra", "hydra-plus-plus")),
     System(39, "Recurrent Drafter", "2403.09919", ("recurrent-drafter",)),
     System(40, "Amphista", "2406.13170", ("amphista",)),

@@ -48,7 +48,7 @@ OWN_TESTS = {
     33: "test_quantspec_has_the_tokens_of_plain_decoding_over_the_same_rows_of_8_bits",
     34: "test_a_relaxed_recursive_draft_drafts_after_its_first_loop",
     36: "test_the_second_guess_needs_the_first_token",
-    37: "test_clover_2_weights_what_a_token_says_by_the_cosine_of_query_and_key",
+    37: "test_each_unrolled_guess_is_that_of_the_cell_step_by_step",
     38: "test_heads_that_read_drafted_tokens_beat_medusas",
     39: "test_the_tree_has_no_beginning_twice_and_all_its_texts_are_equally_long",
     40: "test_amphistas_slots_guess_better_if_they_see_later_ones",
