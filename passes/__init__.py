@@ -46,6 +46,7 @@ from .protocol import Miss, Pass
 from .quantized_rows import QuantizedRows
 from .skip_sublayers import SkipSublayers
 from .start_after import StartAfter
+from .unroll_cells import UnrollCells
 
 __all__ = [
     "Bridge",
@@ -115,6 +116,8 @@ def pipeline(
     passes += _layers(block.layers, reads_states=bool(block.inputs))
     passes += [bridge for bridge in bridges if bridge.name == block.layers.bridge]
     passes.append(LowerAttention(capacity))
+    if "state" in block.inputs:  # Trained heads alone have cells that run from slot to slot.
+        passes.append(UnrollCells(block.slots))
     if block.quantized_group:
         passes.append(QuantizedRows(block.quantized_group, block.quantized_bits))
     if block.lanes > 1:

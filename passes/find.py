@@ -12,11 +12,12 @@ from torch.fx import Graph, GraphModule, Node
 
 from specc.runtime.errors import PassError
 
-from . import operators, row_operators  # noqa: F401  torch.ops.specc has its operators only after this import
+from . import cell_operators, operators, row_operators  # noqa: F401  torch.ops.specc has its operators only after it
 from .arguments import int_arg
 
 aten = torch.ops.aten
 ATTENTION = torch.ops.specc.attention.default
+CELLS = torch.ops.specc.cells.default
 CACHED = torch.ops.specc.cached_attention.default
 LANES = torch.ops.specc.lanes_attention.default
 RMS_NORM = torch.ops.specc.rms_norm.default

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 from specc.backends.lowering.emit import count_slots, emit, shape, swap
 from specc.passes import Pass
 from specc.passes.arguments import argument
-from specc.passes.find import aten, calls, constant, nodes
+from specc.passes.find import CELLS, aten, calls, constant, nodes
 from specc.runtime.block import MIXTURE, Block
 from specc.runtime.manifest import EngineSpec, Tensor
 from specc.runtime.tree import Tree
@@ -29,9 +29,9 @@ def possible(graph: GraphModule, block: Block) -> bool:
     """Tell whether a file of any width can run the block.
 
     It must be a chain of which all rows are asked for, over exact rows, and nothing but views may count the slots. A
-    mixture has a column for each slot.
+    mixture has a column for each slot, and a recurrent cell is written out once for each.
     """
-    if not block.is_chain or block.last_row or block.quantized_group or MIXTURE in block.inputs:
+    if not block.is_chain or block.last_row or block.quantized_group or MIXTURE in block.inputs or calls(graph, CELLS):
         return False
     return all(_counts_once(user) for size in _sizes(graph) for user in size.users)
 
