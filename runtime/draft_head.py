@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from collections.abc import Sequence as Items
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ def as_they_are(states_NS: np.ndarray, start: int) -> np.ndarray:
 
 
 def running_head(
-    engines: Items[Engine], seq: Sequence, read: ReadStates = as_they_are
+    engines: Items[Engine], seq: Sequence, read: ReadStates = as_they_are, keep: str = ""
 ) -> Generator[Call, Outputs, HeadRoot | None]:
     """Yield the calls that run the tokens which the head's cache lacks, and commit them.
 
@@ -77,6 +78,7 @@ def running_head(
         engines: those of one head that run chains, narrowest first.
         seq: the sequence. Its cache has the target's states.
         read: makes what the head reads.
+        keep: the name under which the head's cache keeps what the head returned of each row; empty keeps nothing.
 
     Returns:
         The last row; None if the text has no token with a state before it.
@@ -89,18 +91,18 @@ def running_head(
         inputs = {"state": read(states[rows - 1 : rows], rows - 1)}
         last = yield Call(engines[0], seq.cache, 0, seq.tokens[rows:], ONE_SLOT, inputs)
         return HeadRoot(seq.cache, last.only(0))
-    left = yield from feeding_head(engines, seq, engines[-1].slots, read)
+    left = yield from feeding_head(engines, seq, engines[-1].slots, read, keep)
     if left is None:
         return None
     width = len(left.keys)
     engine = next(engine for engine in engines if engine.slots >= width)
     outputs = yield Call(engine, left.cache, 0, left.tokens, Tree.chain(width), {"state": left.states})
-    left.cache.commit(left.keys, range(width))
+    left.cache.commit(left.keys, range(width), _kept(outputs, keep))
     return HeadRoot(left.cache, outputs.only(0 if engine.block.last_row else width - 1, width - 1))
 
 
 def feeding_head(
-    engines: Items[Engine], seq: Sequence, most: int, read: ReadStates = as_they_are
+    engines: Items[Engine], seq: Sequence, most: int, read: ReadStates = as_they_are, keep: str = ""
 ) -> Generator[Call, Outputs, HeadRows | None]:
     """Yield the calls that run tokens which the head's cache lacks, and commit them, until few are left.
 
@@ -109,6 +111,7 @@ def feeding_head(
         seq: the sequence. Its cache has the target's states.
         most: the number of tokens that may be left, one at least.
         read: makes what the head reads.
+        keep: see `running_head`.
 
     Returns:
         The tokens that are left, the pending one at least; None if the text has no token with a state before it.
@@ -124,11 +127,18 @@ def feeding_head(
         engine = next(engine for engine in engines if engine.slots >= width)
         tokens = seq.tokens[start + 1 : start + 1 + width]
         inputs = {"state": read(states[start : start + width], start)}
-        yield Call(engine, cache, 0, tokens, Tree.chain(width), inputs)
-        cache.commit(keys_left[:width], range(width))
+        outputs = yield Call(engine, cache, 0, tokens, Tree.chain(width), inputs)
+        cache.commit(keys_left[:width], range(width), _kept(outputs, keep))
         keys_left = keys_left[width:]
     start = len(cache)
     return HeadRows(cache, keys_left, seq.tokens[start + 1 :], read(states[start : start + len(keys_left)], start))
+
+
+def _kept(outputs: Outputs, name: str) -> Outputs | None:
+    """Return what a cache keeps of a run: what the head returned of each row, under a name; None if there is none."""
+    if not name or outputs.next_state_NS is None:
+        return None
+    return replace(outputs, states={name: outputs.next_state_NS})
 
 
 def draft_rows(engines: Iterable[Engine], tokens: Items[int]) -> dict[str, list[int]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 import torch
 from quick_compile import compile_quickly
@@ -19,6 +21,8 @@ from specc.backends import Options as BuildOptions
 from specc.compiler import Options
 from specc.heads import Head, HeadConfig, build_head, save_head
 from specc.heads.adaeagle import AdaEagle
+from specc.heads.falcon import LAYERS as LSTM_LAYERS
+from specc.heads.falcon import PARTS, Falcon
 from specc.heads.glide import Glide
 from specc.heads.head import parts
 from specc.huggingface import load_model
@@ -28,6 +32,7 @@ from specc.runtime.drafters.ada_eagle import AdaEagleDrafting
 from specc.runtime.drafters.chimera import ChimeraDrafting, with_tokens
 from specc.runtime.drafters.draft_model import DraftModelDrafting
 from specc.runtime.drafters.eagle_tree import EagleTreeDrafting
+from specc.runtime.drafters.falcon import FalconDrafting
 from specc.runtime.drafters.jakiro import AHEAD, FIRST, OTHER, JakiroDrafting
 from specc.runtime.drafters.peagle import PeagleDrafting
 from specc.runtime.model import Model
@@ -146,7 +151,7 @@ def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(runner: Model, rec
 
 
 def test_the_portable_lowering_drafts_the_same(runner: Model, saved: Path, model: Path) -> None:
-    names = ("jakiro", "chimera")
+    names = ("jakiro", "chimera", "falcon")
     bundle = compile_heads(model, saved, names, names, build=BuildOptions(lowering="portable"))
     with specc.load(bundle) as portable:
         for recipe in names:
@@ -287,6 +292,52 @@ def test_the_nodes_of_a_tree_are_those_of_both_experts_of_the_torch_module(
         final = target.get_submodule("model")(input_ids=torch.tensor([text])).last_hidden_state
         compare(draft, 0, text, head.fuse(final)[:, :-1], 1)
     assert min(numbers.values()) > 3
+
+
+@torch.no_grad()
+def test_the_nodes_of_a_tree_are_both_guesses_of_the_torch_modules_blocks(
+    runner: Model, heads: dict[str, Head], target: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module runs the whole text in one call, and the engines in several, of which each starts where one ended."""
+    head, compared = heads["falcon"], 0
+    assert isinstance(head, Falcon)
+
+    def compare(draft: Draft, end: int, tokens: list[int], states: torch.Tensor) -> int:
+        result = head(torch.tensor([tokens[1:]]), torch.arange(len(tokens) - 1)[None], states)
+        first, second = result["logits"][0, -1].topk(8).indices.tolist()
+        guesses = parts(result["state"][:, -1:], PARTS)
+        pair = torch.nn.functional.pad(torch.cat([guesses[0], guesses[-1]], 1), (0, (PARTS - 1) * head.size))
+        count = 0
+        for rank, child in enumerate(draft.tree.children[end]):
+            assert draft.tokens[child] == first[rank]
+            below = draft.tree.children[child]
+            assert [draft.tokens[node] for node in below] == second[: len(below)]
+            count += 1 + len(below)
+            for node in below:
+                if draft.tree.children[node]:
+                    both = [*tokens, draft.tokens[child], draft.tokens[node]]
+                    count += compare(draft, node, both, torch.cat([states, pair], 1))
+        return count
+
+    for text, draft in _drafts(runner, "falcon", FalconDrafting, monkeypatch):
+        final = target.get_submodule("model")(input_ids=torch.tensor([text])).last_hidden_state
+        compared += compare(draft, 0, text, head.fuse(final)[:, :-1])
+    assert compared > 20
+
+
+def test_engines_run_an_lstm_as_products_of_static_shape(runner: Model) -> None:
+    """Only the rows of a cache have no fixed number, so that a runtime may bind smaller caches."""
+    engines = [engine for engine in runner.shared.bundle.manifest.engines if engine.block.model == "falcon"]
+    assert {engine.block.slots for engine in engines} >= {5, 16}
+    for engine in engines:
+        graph = ir.load(runner.shared.bundle.path / engine.file).graph
+        kinds = Counter(node.op_type for node in graph)
+        assert not {"LSTM", "GRU", "RNN", "Scan", "Loop", "If"} & kinds.keys()
+        assert kinds["Tanh"] == 2 * LSTM_LAYERS * engine.block.slots
+        for value in (*graph.inputs, *graph.outputs):
+            assert value.name is not None and value.shape is not None
+            if not value.name.startswith(("past_key_values.", "present.")):
+                assert all(isinstance(size, int) for size in value.shape), value.name
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ class Layer(nn.Module):
         if self.query_norm is not None:
             query, key = rms_norm(query, self.query_norm, self.eps), rms_norm(key, self.key_norm, self.eps)
         cos, sin = self.angles(position_ids)
-        attended = attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+        attended = attend(rotate(query, cos, sin), rotate(key, cos, sin), value)
         out: Tensor = x + self.output(attended.transpose(1, 2).flatten(2))
         return out
 
@@ -158,12 +158,12 @@ class RowsLayer(Layer):
             read: attention to the rows: of queries [B, heads, N, size], which are turned by their positions.
         """
         query = self._heads(self.rows_query(rms_norm(x, self.rows_norm, self.eps)))
-        attended = read(_rotate(query, *self.angles(position_ids)))
+        attended = read(rotate(query, *self.angles(position_ids)))
         out: Tensor = x + self.rows_output(attended.transpose(1, 2).flatten(2))
         return out
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each head by its position's angles (Su et al. 2021, arXiv:2104.09864)."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([-second, first], -1) * sin

@@ -28,6 +28,7 @@ from specc.recipes.draft_model import (
 from specc.recipes.draft_trees import CAPE, DYNAMIC_DEPTH, DYSPEC, DYSPEC_THRESHOLD, SEQUOIA, STAGED_TREE
 from specc.recipes.entry import Facts, Family, HeadFacts, LayerSearch, Method, MethodBlocks, Parameter, Values
 from specc.recipes.exits import KANGAROO, LAYERSKIP, M2R2
+from specc.recipes.falcon import FALCON
 from specc.recipes.guess_slots import (
     HIDDEN_TRANSFER,
     LEXICAL_UNITS,
@@ -51,7 +52,6 @@ from specc.recipes.heads import (
     EAGLE2,
     EAGLE3,
     EAGLE3_TREE,
-    FALCON,
     FSPAD,
     MTP,
     PEAGLE,

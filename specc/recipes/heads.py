@@ -254,37 +254,6 @@ FSPAD = Method(
 )
 
 
-def _plan_falcon(values: Values, facts: Facts) -> MethodBlocks:
-    """Plan chains by a recurrent head that makes two tokens a call."""
-    slots = 1 + count(values, "num_speculative_tokens")
-    engines = stacked_blocks("falcon", Tree.chain(2), slots, facts)
-    return MethodBlocks(chains(slots), engines, {"num_speculative_tokens": slots - 1})
-
-
-FALCON = Method(
-    name="falcon",
-    title="Falcon: a trained layer that makes two tokens a call",
-    try_when="Such a head was trained for the model, and a call of the head costs much beside a step of the model.",
-    about=(
-        "A trained layer drafts, as in eagle. One call makes two tokens, and the states behind both. The second state "
-        "is coupled to the first. The next call runs both tokens at once, so a draft takes half as many calls. The "
-        "model verifies it in one step."
-    ),
-    paper="Falcon, Gao et al. 2024, arXiv:2412.12639",
-    departures=(
-        "Drafts are chains, and the paper's are a tree of fixed shape.",
-        "One slot makes both states; in the paper two LSTM layers, and two slots that see one another, make them.",
-    ),
-    family=Family.HEADS,
-    drafter="falcon",
-    topology="chain",
-    plan=_plan_falcon,
-    parameters={"num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most")},
-    needs=("head",),
-    head="falcon",
-)
-
-
 EAGLE3 = Method(
     name="eagle3",
     title="EAGLE-3's trained layer, on chains",

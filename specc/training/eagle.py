@@ -47,27 +47,46 @@ def _settings_of_mtp(config: Any) -> dict[str, float]:
 def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
     """Start the product at the best linear guess of the next state, and the layer at zero."""
     assert isinstance(head, Eagle)
+    weight, scale = fit(head, teacher, recordings)
+    head.fc.weight.copy_(weight)
+    for norm in (head.token_norm, head.state_norm):
+        if norm is not None:
+            norm.fill_(1.0)
+    if head.norm is not None:
+        head.norm.fill_(scale)
+    for layer in head.decoder_layers():
+        layer.output.weight.zero_()
+        if layer.has_mlp:
+            layer.down.weight.zero_()
+
+
+@torch.no_grad()
+def fit(head: Eagle, teacher: Teacher, recordings: Sequence[Recording], ahead: int = 1) -> tuple[Tensor, float]:
+    """Fit a linear guess of a later state from a token beside the state before it.
+
+    Args:
+        head: the head, which says what is normed.
+        teacher: the model's tables.
+        recordings: text with states.
+        ahead: how many places behind the state that is read the guessed one lies.
+
+    Returns:
+        The product [D, 2 D], and the root mean square of what is guessed.
+    """
     size = teacher.embedding.shape[1]
     squares, total, rows = Squares(2 * size, size), 0.0, 0
     for recording in recordings:
         if rows > ROWS:
             break
-        final = recording.final.float()
-        token, state = teacher.embedding[recording.tokens[1:]], head.fuse(recording.states[:-1].float())
+        count, final = len(recording) - ahead, recording.final[ahead:].float()
+        if count < 1:
+            continue
+        token, state = teacher.embedding[recording.tokens[1 : 1 + count]], head.fuse(recording.states[:count].float())
         token = token if head.token_norm is None else rms_norm(token, None, head.eps)
         state = state if head.state_norm is None else rms_norm(state, None, head.eps)
-        squares.add(torch.cat([token, state[..., :size]], 1), final[1:])
-        total, rows = total + float(final[1:].pow(2).sum()), rows + len(final) - 1
-    head.fc.weight.copy_(squares.solve().T)
-    for weight in (head.token_norm, head.state_norm):
-        if weight is not None:
-            weight.fill_(1.0)
-    if head.norm is not None:
-        head.norm.fill_((total / max(1, rows * size)) ** 0.5)
-    for layer in head.decoder_layers():
-        layer.output.weight.zero_()
-        if layer.has_mlp:
-            layer.down.weight.zero_()
+        squares.add(torch.cat([token, state[..., :size]], 1), final)
+        total, rows = total + float(final.pow(2).sum()), rows + count
+    return squares.solve().T, (total / max(1, rows * size)) ** 0.5
 
 
 def unroll_with_noise(head: Head, batch: Batch, steps: int) -> list[Tensor]:

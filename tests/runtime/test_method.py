@@ -233,7 +233,7 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("eagle-cascade", "assistant_confidence_threshold", [0, 0.5]),
     ("eagle-lookup", "num_speculative_tokens", []),
     ("eagle-lookup", "max_depth", []),
-    ("falcon", "num_speculative_tokens", []),
+    ("falcon", "tree", []),
     ("jakiro", "num_speculative_tokens", []),
     ("jakiro", "max_depth", []),
     ("chimera", "tree", []),

@@ -54,7 +54,7 @@ OWN_TESTS = {
     40: "test_amphistas_slots_guess_better_if_they_see_later_ones",
     41: "test_chimera_guesses_right_less_often_without_trigrams",
     42: "test_fspad_takes_no_fewer_tokens_than_eagle",
-    43: "test_a_draft_takes_half_as_many_calls_as_it_has_tokens",
+    43: "test_a_draft_takes_half_as_many_calls_as_it_has_levels",
     44: "test_the_experts_of_jakiro_name_other_tokens",
     45: "test_guessed_lengths_are_nearer_than_the_best_fixed_one",
     46: "test_dynamic_depth_accepts_more_for_each_call_than_a_fixed_depth",
