@@ -213,12 +213,7 @@ class Foreseen(Stop):
         if self.is_pending:  # The engine ran the pending token, which the target itself chose.
             self.is_pending = False
             return True
-        if self.head not in outputs.states:
-            raise RecipeError(
-                f"the draft's engine returns no state of the head {self.head!r}; compile the bundle again"
-            )
-        # The probability is the logistic function of the head's number.
-        self.accepted *= 0.5 + 0.5 * tanh(0.5 * float(outputs.states[self.head][0, 0]))
+        self.accepted *= logistic(outputs, self.head)
         return 1 - self.accepted <= self.threshold
 
 
@@ -248,6 +243,37 @@ class Margin(Stop):
         _, probs = outputs.top(0)
         second = probs[1] if len(probs) > 1 else 0.0
         return bool((probs[0] - second) / 2 >= self.threshold)
+
+
+class Gate(Stop):
+    """The gate of M2R2 (Bhendawade et al. 2025, arXiv:2502.02040): refuse a token that may not leave at the exit.
+
+    A trained head reads the states of the layers before the exit. Its one number is the logit of the probability that
+    the token which the exit says is the target's.
+    """
+
+    def __init__(self, threshold: float, head: str) -> None:
+        """Keep the threshold.
+
+        Args:
+            threshold: the least probability with which a token leaves.
+            head: the name of the head among the states that the engine returns.
+        """
+        self.threshold, self.head = threshold, head
+
+    def takes(self, outputs: Outputs) -> bool:
+        return logistic(outputs, self.head) >= self.threshold
+
+
+def logistic(outputs: Outputs, head: str) -> float:
+    """Return the probability whose logit is the one number of a head's state, in the only row of an engine's outputs.
+
+    Raises:
+        RecipeError: the engine returns no such state.
+    """
+    if head not in outputs.states:
+        raise RecipeError(f"the draft's engine returns no state of the head {head!r}; compile the bundle again")
+    return 0.5 + 0.5 * tanh(0.5 * float(outputs.states[head][0, 0]))
 
 
 class Length:
@@ -298,6 +324,10 @@ class LengthPolicy:
         fallback_threshold: drafting stops before a token if the engine's largest probability is smaller.
         margin_threshold: drafting stops before a token if half of the distance between the engine's two largest
             probabilities is smaller.
+        gate: the trained head that says whether a token may leave at the exit, by its name among the states of the
+            engine; empty for none.
+        gate_threshold: drafting stops before a token to which the gate gives a smaller probability to be right. 0
+            never stops.
     """
 
     num_speculative_tokens: int = 4
@@ -308,6 +338,8 @@ class LengthPolicy:
     acceptance_head: str = ""
     fallback_threshold: float = 0.0
     margin_threshold: float = 0.0
+    gate: str = ""
+    gate_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         check_counts(num_speculative_tokens=self.num_speculative_tokens)
@@ -317,9 +349,11 @@ class LengthPolicy:
             rejection_threshold=self.rejection_threshold,
             fallback_threshold=self.fallback_threshold,
             margin_threshold=self.margin_threshold,
+            gate_threshold=self.gate_threshold,
         )
-        if not isinstance(self.acceptance_head, str):
-            raise RecipeError(f"acceptance_head is {self.acceptance_head!r}; give the name of a trained head")
+        for name, head in (("acceptance_head", self.acceptance_head), ("gate", self.gate)):
+            if not isinstance(head, str):
+                raise RecipeError(f"{name} is {head!r}; give the name of a trained head")
         schedule_of(self.num_assistant_tokens_schedule)
 
     def open(self) -> Length:
@@ -336,6 +370,8 @@ class LengthPolicy:
             stops.append(Fallback(self.fallback_threshold))
         if self.margin_threshold:
             stops.append(Margin(self.margin_threshold))
+        if self.gate and self.gate_threshold:
+            stops.append(Gate(self.gate_threshold, self.gate))
         return Length(schedule_of(self.num_assistant_tokens_schedule)(self.num_speculative_tokens), stops)
 
 

@@ -226,7 +226,7 @@ def _capture(
     stages.begin("capture", f"capture {options.model}")
     readers = [head for head in heads if not head.facts.in_model]
     grafts = {
-        name: tuple(graft(head) for head in readers if head.facts.reads == name and not head.facts.reads_rows)
+        name: tuple(graft(head) for head in heads if head.facts.reads == name and head.has_state)
         for name in ("target", *small)
     }
     target = prepare(model, capacity, _dump(options, "target-prepared"))

@@ -53,6 +53,13 @@ class TargetHead:
     hidden_size: int
 
     @property
+    def has_state(self) -> bool:
+        """Whether blocks of the model that it reads can return what it makes of the states after its taps."""
+        if isinstance(self.module, InModelHead):
+            return self.module.has_state
+        return not self.facts.reads_rows
+
+    @property
     def taps(self) -> Tensor:
         """An example of the target's states that it reads, side by side."""
         return _taps(self.module, self.hidden_size)

@@ -1,4 +1,4 @@
-"""Heads that are a part of the model's own run: they return no states, and no block is theirs alone.
+"""Heads that are a part of the model's own run, so that no block is theirs alone.
 
 B  sequences, one in an engine      N  slots      T  layers that are read      d  the model's hidden size
 """
@@ -15,11 +15,13 @@ class InModelHead(Head):
     """A head whose drafts are made by the model's own layers and by its last product, or by some of these layers.
 
     Attributes:
+        has_state: whether blocks of the model can return what `fuse` makes of the states after the head's taps.
         bridge_taps: the layers whose states `bridge` reads; none if the drafts run all layers.
     """
 
     attends = False
     borrows_product = True
+    has_state = False
     bridge_taps: tuple[int, ...] = ()
 
     @property

@@ -2,16 +2,17 @@
 
 Behind each of the first layers, an adapter of low rank adds to a second stream, so that it moves several times as fast.
 After layer k it is near what the model's stream is after layer R * k. So it can leave early, through the model's own
-norm and product.
+norm and product. A gate attends to latent states of the second stream, one for each layer. It says how likely the token
+is right that leaves.
 
 It departs from the paper in these points:
 
-1. The second stream has no attention of its own. It takes what the layer adds to the model's stream, and the adapter
-   adds what is missing.
-2. The paper's gate, which decides whether a token leaves, reads latent states of the layers. Here the probability of
-   the drafted token decides.
+1. The second stream has no attention of its own to other tokens. It takes what the layer adds to the model's stream,
+   and the adapter adds what is missing.
+2. Experts of mixtures are not loaded ahead of time: specc keeps no experts outside the memory that a model runs in.
 
 B  sequences, one in an engine      N  slots      K  layers that drafts run      d  the model's hidden size
+r  numbers of a latent state
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ class M2R2(InModelHead):
     """A head of one adapter for each of the model's first layers.
 
     Args:
-        config: its taps are the first layers, 0 to K - 1. Its settings are `rank` and `eps`.
+        config: its taps are the first layers, 0 to K - 1. Its settings are `rank`, `eps` and `latent`, which is r.
     """
+
+    has_state = True
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
@@ -38,6 +41,9 @@ class M2R2(InModelHead):
         self.eps, self.bridge_taps = setting(config, "eps"), config.taps
         self.down = nn.ModuleList([linear(2 * size, rank) for _ in config.taps])
         self.up = nn.ModuleList([linear(rank, size) for _ in config.taps])
+        latent = int(setting(config, "latent"))
+        self.latents = nn.ModuleList([linear(size, latent) for _ in config.taps])
+        self.query, self.score = linear(latent, latent), nn.Linear(latent, 1)
 
     @property
     def draft_layers(self) -> Layers:
@@ -61,6 +67,29 @@ class M2R2(InModelHead):
             before, fast = slow, moved + up(functional.silu(down(read)))
             streams.append(fast)
         return streams
+
+    @property
+    def state_size(self) -> int:
+        """See `Head`: the logit of the gate."""
+        return 1
+
+    def fuse(self, taps: Tensor) -> Tensor:
+        return self.gate(self.accelerated(taps))
+
+    def gate(self, streams: list[Tensor]) -> Tensor:
+        """Return the logit of the probability that the token which leaves is the model's, [B, N, 1].
+
+        Args:
+            streams: what `accelerated` returned.
+        """
+        latents = [each(rms_norm(fast, None, self.eps)) for each, fast in zip(self.latents, streams, strict=True)]
+        query = self.query(latents[-1]) * latents[-1].shape[-1] ** -0.5
+        weights = torch.cat([(query * latent).sum(-1, keepdim=True) for latent in latents], -1).softmax(-1)
+        read = latents[-1]
+        for number, latent in enumerate(latents):
+            read = read + weights[..., number : number + 1] * latent
+        out: Tensor = self.score(functional.silu(read))
+        return out
 
     def bridge(self, states: Tensor) -> Tensor:
         return self.accelerated(states)[-1]

@@ -83,6 +83,7 @@ LENGTHS = {
         "until the draft is unsure of the next token (BiLD)",
         {"fallback_threshold": Parameter(0.6, "drafting stops before a token if the largest probability is smaller")},
     ),
+    "gate": LengthAxis("until a trained gate lets no token leave at the exit (M2R2)"),
     "predicted": LengthAxis("as many tokens as a trained head expects to be accepted (AdaEAGLE)"),
     "margin": LengthAxis(
         "until the draft's two likeliest next tokens are close (FS-GEN)",

@@ -21,7 +21,12 @@ def _plan_exit(values: Values, facts: Facts) -> MethodBlocks:
 def _plan_m2r2(values: Values, facts: Facts) -> MethodBlocks:
     """Plan the halves of the model that the head names."""
     head = facts.heads.get("m2r2", HeadFacts(draft_layers=Layers(exit_after=1, bridge="m2r2")))
-    return _plan_halves(head.draft_layers, values)
+    blocks = _plan_halves(head.draft_layers, values)
+    shallow = blocks.engines["shallow"]
+    shallow = replace(shallow, outputs=(*shallow.outputs, f"{STATE}m2r2"))
+    return replace(
+        blocks, engines={**blocks.engines, "shallow": shallow}, arguments={**blocks.arguments, "gate": "m2r2"}
+    )
 
 
 def _plan_halves(layers: Layers, values: Values) -> MethodBlocks:
@@ -144,24 +149,25 @@ M2R2 = Method(
     try_when="Such a head was trained for the model, whose first layers alone draft badly.",
     about=(
         "The model drafts by its first layers. Behind each of them, a trained adapter moves a second residual stream "
-        "several layers ahead of the model's own, so that the model's norm and head can read it early. Drafting stops "
-        "after a token that it doubts. To verify, the model runs its other layers alone, from its own stream. So a "
-        "drafted token passes each layer once."
+        "several layers ahead of the model's own, so that the model's norm and head can read it early. A trained gate "
+        "reads that stream after all of them. Drafting stops before a token that the gate does not let leave. To "
+        "verify, the model runs its other layers alone, from its own stream. So a drafted token passes each layer once."
     ),
     paper="M2R2, Bhendawade et al. 2025, arXiv:2502.02040: its self-speculative decoding",
     departures=(
-        "The second stream has no attention of its own.",
-        "The probability of a drafted token decides whether drafting goes on; the paper trains a gate for that.",
+        "The second stream has no attention of its own to other tokens.",
         "Experts of mixtures are not loaded ahead of time.",
     ),
     family=Family.HEADS,
     drafter="shared-exit",
     topology="chain",
-    length="confidence",
+    length="gate",
     plan=_plan_m2r2,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft at most"),
-        "assistant_confidence_threshold": CONFIDENCE,
+        "gate_threshold": Parameter(
+            0.4, "drafting stops before a token to which the gate gives less probability to be right"
+        ),
     },
     needs=("head",),
     head="m2r2",

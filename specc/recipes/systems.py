@@ -69,7 +69,7 @@ SYSTEMS = (
     System(30, "SWIFT", "2410.06916", ("swift", "layer-skip")),
     System(31, "S3D", "2405.20314", ("s3d",)),
     System(32, "M2R2", "2502.02040", ("m2r2",),
-           "the trained gate, attention of the second stream, experts loaded ahead; more tokens a step than without"),
+           "attention of the second stream to other tokens; experts loaded ahead; more tokens a step than without"),
     System(33, "QuantSpec", "2502.10424", ("quantspec-int8", "quantspec", "quantized-self-draft")),
     System(34, "Relaxed Recursive Transformers", "2410.20672", ("relaxed-recursive",),
            "requests at different loops in one call (continuous depth-wise batching)"),

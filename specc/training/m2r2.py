@@ -1,7 +1,8 @@
 """Train a residual stream that runs ahead of the model's own (see `specc.heads.m2r2`).
 
 The model stays as it is. It runs on recorded text, and the second stream is compared with its states R times as deep.
-The last comparison is that of all heads, by probabilities.
+The last comparison is that of all heads, by probabilities. The gate learns where the first choice of the exit is the
+model's. Its slopes stay in the gate.
 
 B  sequences      N  tokens of a sequence      D  hidden size
 """
@@ -28,7 +29,8 @@ from specc.training.states import layers_of, tapped
 from specc.training.teacher import Teacher
 
 RATE = 4  # R: how many layers of the model the second stream passes in one
-RANK = 8  # The hidden size divided by it is the rank of the adapters.
+RANK = 8  # The hidden size divided by it is the rank of the adapters, and the size of a latent state.
+GATED = 512  # rows of an update from which the gate learns, since each needs two last products
 
 
 def taps_of(layers: int) -> tuple[int, ...]:
@@ -46,6 +48,7 @@ def settings(config: Any) -> dict[str, float]:
     """Return the settings for a model."""
     return {
         "rank": max(1, config.hidden_size // RANK),
+        "latent": max(1, config.hidden_size // RANK),
         "eps": float(getattr(config, "rms_norm_eps", 1e-6)),
     }
 
@@ -62,10 +65,11 @@ class _Run:
     Attributes:
         model: the model.
         distance: how far the second stream was from the model's, after the last call of `unroll`.
+        gates: what the gate said then, [B, N, 1].
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self.distance = model, torch.zeros(())
+        self.model, self.distance, self.gates = model, torch.zeros(()), torch.zeros(())
 
     def unroll(self, head: Head, batch: Batch, steps: int) -> list[Tensor]:
         """Return what the last product reads of the second stream, [B, N, D], at each depth.
@@ -85,11 +89,31 @@ class _Run:
             rows: Tensor = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
         near = [1 - functional.cosine_similarity(a, values[b].float(), -1) for a, b in zip(fast, deep, strict=True)]
         self.distance = torch.stack([each[batch.valid].mean() for each in near]).mean()
+        self.gates = head.gate([each.detach() for each in fast])[:, 1:]
         return [rows[:, 1:]] * steps
 
     def besides(self, head: Head, batch: Batch, features: list[Tensor]) -> Tensor:
-        """Return how far the second stream is from the model's."""
-        return self.distance
+        """Return how far the second stream is from the model's, and how wrong the gate is."""
+        assert isinstance(head, M2R2)
+        return self.distance + gate_loss(head, batch, features[0], self.gates)
+
+
+def gate_loss(head: M2R2, batch: Batch, rows: Tensor, gates: Tensor) -> Tensor:
+    """Return the cross entropy of the gate with whether the exit's first choice is the model's.
+
+    Args:
+        head: the head.
+        batch: recorded text.
+        rows: [B, N, D]: what the last product reads of the second stream.
+        gates: [B, N, 1]: the logits of the gate.
+    """
+    lanes, slots = batch.rows(0).nonzero(as_tuple=True)
+    step = -(-len(lanes) // GATED)
+    lanes, slots = lanes[::step], slots[::step]
+    with torch.no_grad():
+        ours, models = (product(head, 0, x[lanes, slots].float()) for x in (rows, batch.final[:, 1:]))
+        is_right = (ours.argmax(-1) == models.argmax(-1)).float()
+    return functional.binary_cross_entropy_with_logits(gates[lanes, slots, 0].float(), is_right)
 
 
 def start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:

@@ -19,6 +19,7 @@ from specc.runtime.lengths import (
     Cumulative,
     Fallback,
     Foreseen,
+    Gate,
     Heuristic,
     Length,
     LengthPolicy,
@@ -92,6 +93,25 @@ def test_specdec_with_a_head_ends_a_draft_before_the_token_behind_one_that_is_li
         length.begin()
         length.takes(Outputs(np.array([4]).data))
         assert length.takes(Outputs(np.array([4]).data, states={"probe": np.array([[logit]])})) is goes_on
+
+
+def test_a_gate_ends_a_draft_before_a_token_that_is_likely_wrong() -> None:
+    length = LengthPolicy(num_speculative_tokens=9, gate="exit", gate_threshold=0.4).open()
+    (stop,) = length.stops
+    assert isinstance(stop, Gate) and not length.reads_probability
+    length.begin()
+    for probability, takes in ((0.9, True), (0.41, True), (0.39, False)):
+        state = np.array([[np.log(probability / (1 - probability))]], np.float32)
+        assert length.takes(Outputs(np.array([4]).data, states={"exit": state})) is takes
+    with pytest.raises(RecipeError, match="returns no state of the head 'exit'; compile the bundle again"):
+        length.takes(Outputs(np.array([4]).data))
+    with pytest.raises(RecipeError, match="gate is 3; give the name of a trained head"):
+        LengthPolicy(gate=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [{"gate": "exit"}, {"gate_threshold": 0.4}])
+def test_a_gate_needs_a_head_and_a_threshold(values: dict[str, Any]) -> None:
+    assert LengthPolicy(**values).open().stops == ()
 
 
 def test_a_policy_whose_head_the_engine_lacks_is_refused() -> None:

@@ -211,7 +211,9 @@ bool IsNeutral(const std::string& name, const nlohmann::json& value) {
                                                                {"rejection_threshold", 1},
                                                                {"acceptance_head", ""},
                                                                {"fallback_threshold", 0},
-                                                               {"margin_threshold", 0}};
+                                                               {"margin_threshold", 0},
+                                                               {"gate", ""},
+                                                               {"gate_threshold", 0}};
   const auto found = neutral.find(name);
   return found != neutral.end() && found->second == value;
 }

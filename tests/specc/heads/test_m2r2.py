@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from small_head import LAYERS, SIZE, head
+from torch.nn import functional
 
+from specc.heads.head import rms_norm
 from specc.heads.m2r2 import M2R2
 from specc.runtime.block import Layers
 
@@ -32,6 +34,22 @@ def test_what_an_adapter_adds_stays_in_the_stream() -> None:
     assert float((first - slow).detach().abs().max()) > 0.1
     torch.testing.assert_close(second, first + slower - slow)
     torch.testing.assert_close(module.bridge(STATES), second)
+
+
+def test_the_gate_reads_latent_states_of_all_layers_by_attention() -> None:
+    """With equal latent states, what is read is twice one of them. A latent of any layer changes the logit."""
+    module = head("m2r2")
+    assert isinstance(module, M2R2) and module.state_size == 1
+    streams = module.accelerated(STATES)
+    logit = module.gate(streams)
+    torch.testing.assert_close(module.fuse(STATES), logit)
+    assert logit.shape == (1, 5, 1)
+    for number in range(2):
+        changed = [x + (index == number) * torch.randn(SIZE) for index, x in enumerate(streams)]
+        assert not torch.allclose(module.gate(changed), logit)
+    module.latents[1].load_state_dict(module.latents[0].state_dict())
+    latent = module.latents[0](rms_norm(streams[0], None, module.eps))
+    torch.testing.assert_close(module.gate([streams[0]] * 2), module.score(functional.silu(2 * latent)))
 
 
 def test_drafts_run_the_first_layers_and_cost_as_much_for_each_token() -> None:
