@@ -3,7 +3,8 @@
 The token's embedding gates the last state in a space twice as wide. So the state before many possible tokens becomes
 that of the chosen one. What the next slot reads is a product of what makes the logits, so that the two can differ.
 
-The paper's abstract alone was at hand: the gate and the split of the two outputs are our reading of it.
+The paper's abstract alone was at hand. So the authors' own gate, and their split of the output, are not known here:
+both are our reading of it.
 """
 
 from __future__ import annotations

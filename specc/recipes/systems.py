@@ -80,7 +80,7 @@ SYSTEMS = (
     System(39, "Recurrent Drafter", "2403.09919", ("recurrent-drafter",)),
     System(40, "Amphista", "2406.13170", ("amphista",)),
     System(41, "Chimera", "2402.15758", ("chimera",)),
-    System(42, "FSPAD", "2408.15562", ("fspad",), "the authors' own gate and losses; the abstract alone was at hand"),
+    System(42, "FSPAD", "2408.15562", ("fspad",)),
     System(43, "Falcon", "2412.12639", ("falcon",)),
     System(44, "Jakiro", "2502.06282", ("jakiro",)),
     System(45, "AdaEAGLE", "2412.18910", ("adaeagle",)),
