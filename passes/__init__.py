@@ -44,16 +44,19 @@ from .parallel_layers import ParallelLayers
 from .parents_input import ParentsInput
 from .protocol import Miss, Pass
 from .quantized_rows import QuantizedRows
+from .second_stream import SecondStream
 from .skip_sublayers import SkipSublayers
 from .start_after import StartAfter
 from .unroll_cells import UnrollCells
 
 __all__ = [
     "Bridge",
+    "Crossing",
     "Graft",
     "GuessSlots",
     "Miss",
     "Pass",
+    "SecondStream",
     "fork",
     "pipeline",
     "preparation",
@@ -64,6 +67,7 @@ __all__ = [
 if __name__ != "specc.passes":
     raise ImportError(f"import specc.passes, not {__name__}: it is installed under specc")
 
+Crossing = Bridge | SecondStream  # What may stand in the place of the layers that a block leaves out.
 HEAD_MULTIPLE = 8  # sizes: the kernels of all backends take heads of a multiple of it
 
 
@@ -97,7 +101,7 @@ def pipeline(
     capacity: int,
     grafts: Sequence[Graft] = (),
     guesses: Sequence[GuessSlots] = (),
-    bridges: Sequence[Bridge] = (),
+    bridges: Sequence[Crossing] = (),
 ) -> list[Pass]:
     """Return the passes that turn a prepared graph into `block`, in order.
 

@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, float]] = {
     "clover_2": {**LAYER, "layers": 2, "parts": 4, "cosine": 1, "hidden": 32},
     "chimera": {**LAYER, "heads": 8, "key_heads": 4},
     "amphista": {**LAYER, "guesses": 3, "parts": 4, "hidden": 48},
-    "m2r2": {"rank": 8, "latent": 8, "eps": 1e-6},
+    "m2r2": {"rank": 8, "latent": 8, "eps": 1e-6, "heads": 4, "head_size": 8},
     "s3d": {"guesses": 3, "shared": 1, "first_skipped": 1, "skipped": 1, "mlp_size": 16, "eps": 1e-6},
 }
 SETTINGS |= {

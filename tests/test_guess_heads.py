@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 import specc
 from specc.compiler import Options, compile_bundle
 from specc.heads import Head, HeadConfig, build_head, save_head
-from specc.heads.m2r2 import M2R2
 from specc.huggingface import load_model, load_tokenizer
 from specc.recipes import METHODS
 from specc.recipes.guess_trees import expected, state_trees
@@ -31,15 +30,12 @@ from specc.runtime.block import GuessTree
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.model import Model
 from specc.training.acceptance import measure
-from specc.training.batches import collate, epoch
 from specc.training.course import Course
 from specc.training.courses import COURSES
 from specc.training.distillation import Distillation
-from specc.training.m2r2 import deeper
 from specc.training.prompts import read_prompts
 from specc.training.record import HELD_OUT, RecordingOptions, batches, record
 from specc.training.shards import Recording, read_shard
-from specc.training.states import tapped
 from specc.training.teacher import Teacher, teacher_of
 from specc.training.trainer import Trainer, TrainerOptions
 
@@ -280,35 +276,3 @@ def test_s3d_guesses_in_one_call_are_worse_with_depth_and_better_than_bigrams(
     for prompt in prompts(text)[:8]:
         stats = runner("s3d").session().generate(prompt, 40, recipe="s3d", guard=False, ignore_eos=True).stats
         assert stats.draft_calls == stats.drafts > 5
-
-
-def test_the_second_stream_of_m2r2_is_nearer_to_deeper_states_than_the_models_own(
-    text: Text, trained: Callable[[str], Trained]
-) -> None:
-    """M2R2's claim: after layer k it is nearer to the model's stream after layer R * k.
-
-    It is trained on that alone, since the demo model was trained for early exit: its own stream drafts as well.
-    """
-    head, course = trained("m2r2").head, trained("m2r2").course
-    assert isinstance(head, M2R2) and course.besides is not None
-    optimizer = torch.optim.AdamW(head.parameters(), 1e-3)
-    for group in epoch(text.train, 512, seed=0)[:30]:
-        batch = collate(group)
-        distance = course.besides(head, batch, course.unroll(head, batch, 1))
-        optimizer.zero_grad()
-        distance.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-        optimizer.step()
-    deep, near = deeper(head), functools.partial(torch.nn.functional.cosine_similarity, dim=-1)
-    ours, models = torch.zeros(len(deep)), torch.zeros(len(deep))
-    for recording in text.held_out:
-        with tapped(text.model, (*head.taps, *deep)) as states, torch.no_grad():
-            text.model(input_ids=recording.tokens[None])
-        slow = [states[tap].float() for tap in head.taps]
-        with torch.no_grad():
-            streams = head.accelerated(torch.cat(slow, -1))
-        for k, fast in enumerate(streams):
-            truth = states[deep[k]].float()
-            ours[k] += near(fast, truth).mean()
-            models[k] += near(slow[k], truth).mean()
-    print(f"cosines with the states after the layers {deep}: M2R2 {ours}, the model's own {models}, both summed")
-    assert len(deep) == 3 and (ours > models).all()

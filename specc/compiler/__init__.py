@@ -19,7 +19,8 @@ from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
 from specc.compiler.gguf_weights import KeepBlocks, with_gguf_blocks
 from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
-from specc.compiler.heads import TargetHead, bridges, fit_all_heads, graft, guess_slots, load_heads, prepare_head
+from specc.compiler.heads import TargetHead, fit_all_heads, graft, load_heads, prepare_head
+from specc.compiler.in_model_heads import bridges, guess_slots
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
 from specc.compiler.lanes_memory import check_lanes
 from specc.compiler.load import check_assistant_tokenizer, encode_prompts, load_assistant, load_tokenizer
@@ -226,7 +227,7 @@ def _capture(
     stages.begin("capture", f"capture {options.model}")
     readers = [head for head in heads if not head.facts.in_model]
     grafts = {
-        name: tuple(graft(head) for head in heads if head.facts.reads == name and head.has_state)
+        name: tuple(graft(head) for head in readers if head.facts.reads == name and not head.facts.reads_rows)
         for name in ("target", *small)
     }
     target = prepare(model, capacity, _dump(options, "target-prepared"))

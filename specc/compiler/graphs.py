@@ -15,7 +15,7 @@ from specc.compiler.capture import capture
 from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.weights import share_tied
-from specc.passes import Bridge, Graft, GuessSlots, Pass
+from specc.passes import Crossing, Graft, GuessSlots, Pass
 from specc.runtime.block import Block
 from specc.runtime.manifest import PassRecord
 
@@ -36,7 +36,7 @@ class PreparedGraph:
     passes: tuple[PassRecord, ...]
     grafts: tuple[Graft, ...] = ()
     guesses: tuple[GuessSlots, ...] = ()
-    bridges: tuple[Bridge, ...] = ()
+    bridges: tuple[Crossing, ...] = ()
 
     def changed(self, graph: GraphModule, records: Sequence[PassRecord]) -> PreparedGraph:
         """Return what this is after further passes.

@@ -53,13 +53,6 @@ class TargetHead:
     hidden_size: int
 
     @property
-    def has_state(self) -> bool:
-        """Whether blocks of the model that it reads can return what it makes of the states after its taps."""
-        if isinstance(self.module, InModelHead):
-            return self.module.has_state
-        return not self.facts.reads_rows
-
-    @property
     def taps(self) -> Tensor:
         """An example of the target's states that it reads, side by side."""
         return _taps(self.module, self.hidden_size)
@@ -225,28 +218,6 @@ class _Fuse(nn.Module):
         return (self.head.fuse(taps),)
 
 
-class _Starts(nn.Module):
-    """A module that computes the states with which the slots of a head begin."""
-
-    def __init__(self, head: SlotHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, states: Tensor) -> tuple[Tensor]:
-        return (self.head.starts(states),)
-
-
-class _Bridge(nn.Module):
-    """A module that stands in the place of the layers that drafts leave out."""
-
-    def __init__(self, head: InModelHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, states: Tensor) -> tuple[Tensor]:
-        return (self.head.bridge(states),)
-
-
 class _Draft(nn.Module):
     """A head that reads rows of the target."""
 
@@ -345,41 +316,3 @@ def graft(head: TargetHead) -> passes.Graft:
     graph: GraphModule = export_module(_Fuse(head.module), title, (head.taps,), ("state",))
     passes.run(passes.state_preparation(), graph)
     return passes.Graft(head.name, tuple(head.module.taps), graph)
-
-
-def guess_slots(heads: Iterable[TargetHead]) -> tuple[passes.GuessSlots, ...]:
-    """Capture what slots begin with that guess by heads.
-
-    Raises:
-        CaptureError: it cannot be captured.
-        PassError: a pass did not find what it rewrites.
-    """
-    return tuple(
-        passes.GuessSlots(
-            head.name, head.module.after, head.module.count, _captured(_Starts(head.module), head, "slots", 1)
-        )
-        for head in heads
-        if isinstance(head.module, SlotHead)
-    )
-
-
-def bridges(heads: Iterable[TargetHead]) -> tuple[passes.Bridge, ...]:
-    """Capture what stands in the place of layers that the drafts of heads leave out.
-
-    Raises:
-        CaptureError: it cannot be captured.
-        PassError: a pass did not find what it rewrites.
-    """
-    return tuple(
-        passes.Bridge(head.name, taps, _captured(_Bridge(head.module), head, "bridge", len(taps)))
-        for head in heads
-        if isinstance(head.module, InModelHead) and (taps := head.module.bridge_taps)
-    )
-
-
-def _captured(part: nn.Module, head: TargetHead, title: str, taps: int) -> GraphModule:
-    """Capture a part of a head that reads the target's states after so many layers."""
-    example = torch.zeros(1, EXAMPLE_SLOTS, taps * head.hidden_size)
-    graph = export_module(part, f"the {title} of head {head.name}", (example,), ("states",))
-    passes.run(passes.state_preparation(), graph)
-    return graph

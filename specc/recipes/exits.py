@@ -149,14 +149,15 @@ M2R2 = Method(
     try_when="Such a head was trained for the model, whose first layers alone draft badly.",
     about=(
         "The model drafts by its first layers. Behind each of them, a trained adapter moves a second residual stream "
-        "several layers ahead of the model's own, so that the model's norm and head can read it early. A trained gate "
-        "reads that stream after all of them. Drafting stops before a token that the gate does not let leave. To "
-        "verify, the model runs its other layers alone, from its own stream. So a drafted token passes each layer once."
+        "several layers ahead of the model's own, so that the model's norm and head can read it early. That stream "
+        "attends to other tokens, too, over the model's own rows. A trained gate reads it after all of these layers. "
+        "Drafting stops before a token that the gate does not let leave. To verify, the model runs its other layers "
+        "alone, from its own stream. So a drafted token passes each layer once."
     ),
     paper="M2R2, Bhendawade et al. 2025, arXiv:2502.02040: its self-speculative decoding",
     departures=(
-        "The second stream has no attention of its own to other tokens.",
-        "Experts of mixtures are not loaded ahead of time.",
+        "Experts of mixtures are not loaded ahead of time, since specc keeps no experts outside memory.",
+        "The second stream's queries are products of low rank; how the paper makes them is not known here.",
     ),
     family=Family.HEADS,
     drafter="shared-exit",
@@ -165,6 +166,7 @@ M2R2 = Method(
     plan=_plan_m2r2,
     parameters={
         "num_speculative_tokens": Parameter(LENGTHS.draft, "tokens a draft at most"),
+        "assistant_confidence_threshold": CONFIDENCE,
         "gate_threshold": Parameter(
             0.4, "drafting stops before a token to which the gate gives less probability to be right"
         ),

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from specc.heads import Head
+from specc.heads.layer import rotate
 from specc.heads.m2r2 import M2R2
 from specc.runtime.errors import HeadError
 from specc.training.batches import Batch
@@ -50,6 +51,8 @@ def settings(config: Any) -> dict[str, float]:
         "rank": max(1, config.hidden_size // RANK),
         "latent": max(1, config.hidden_size // RANK),
         "eps": float(getattr(config, "rms_norm_eps", 1e-6)),
+        "heads": config.num_attention_heads,
+        "head_size": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
     }
 
 
@@ -66,10 +69,12 @@ class _Run:
         model: the model.
         distance: how far the second stream was from the model's, after the last call of `unroll`.
         gates: what the gate said then, [B, N, 1].
+        streams: what the second stream was behind each of the first layers then, K of [B, N + 1, D].
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.distance, self.gates = model, torch.zeros(()), torch.zeros(())
+        self.streams: list[Tensor] = []
 
     def unroll(self, head: Head, batch: Batch, steps: int) -> list[Tensor]:
         """Return what the last product reads of the second stream, [B, N, D], at each depth.
@@ -78,19 +83,45 @@ class _Run:
         """
         assert isinstance(head, M2R2)
         taps, deep = head.taps, deeper(head)
+        before: list[Tensor] = []
         fast: list[Tensor] = []
+        cache: Any = DynamicCache()
 
         def leave(states: Tensor) -> Tensor:
-            fast.extend(head.accelerated(torch.cat([values[tap] for tap in taps], -1).float()))
+            slow = [each.float() for each in (before[0], *(values[tap] for tap in taps))]
+            fast.extend(head.accelerated(slow, lambda number, query: self.attend(head, cache, number, query)))
             return fast[-1].to(states.dtype)
 
         last = len(layers_of(self.model)) - 1
-        with tapped(self.model, (*taps, *deep)) as values, at_layer(self.model, last, leave):
-            rows: Tensor = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        with (
+            tapped(self.model, (*taps, *deep)) as values,
+            at_layer(self.model, None, before.append),
+            at_layer(self.model, last, leave),
+        ):
+            run = backbone(self.model)(input_ids=batch.tokens, past_key_values=cache, use_cache=True)
+        rows: Tensor = run.last_hidden_state
         near = [1 - functional.cosine_similarity(a, values[b].float(), -1) for a, b in zip(fast, deep, strict=True)]
         self.distance = torch.stack([each[batch.valid].mean() for each in near]).mean()
-        self.gates = head.gate([each.detach() for each in fast])[:, 1:]
+        self.streams = [each.detach() for each in fast]
+        self.gates = head.gate(torch.cat(self.streams, -1))[:, 1:]
         return [rows[:, 1:]] * steps
+
+    def attend(self, head: M2R2, cache: Any, number: int, query: Tensor) -> Tensor:
+        """Attend with queries [B, N, heads * size] to the model's own rows of a layer. Return as many numbers."""
+        size = int(head.config.settings["head_size"])
+        keys, values = (rows.float() for rows in (cache.layers[number].keys, cache.layers[number].values))
+        by_head = torch.unflatten(query, -1, (-1, size)).transpose(1, 2)
+        rotary = getattr(backbone(self.model), "rotary_emb", None)
+        if rotary is not None:
+            cos, sin = (table[:, None] for table in rotary(query, torch.arange(query.shape[1])[None]))
+            turned, rest = by_head[..., : cos.shape[-1]], by_head[..., cos.shape[-1] :]
+            by_head = torch.cat([rotate(turned, cos, sin), rest], -1)
+        scales = (getattr(module, "scaling", None) for module in layers_of(self.model)[number].modules())
+        scale = next((float(scale) for scale in scales if scale is not None), size**-0.5)
+        attended = functional.scaled_dot_product_attention(
+            by_head, keys, values, is_causal=True, scale=scale, enable_gqa=True
+        )
+        return attended.transpose(1, 2).flatten(2)
 
     def besides(self, head: Head, batch: Batch, features: list[Tensor]) -> Tensor:
         """Return how far the second stream is from the model's, and how wrong the gate is."""

@@ -9,11 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from blocks import CAPACITY, presents, run
 from tiny_heads import batch, bound, model, random_head
-from torch import Tensor, nn
+from torch import Tensor
 
+from specc import passes
+from specc.compiler.graphs import prepare
+from specc.compiler.heads import TargetHead
+from specc.compiler.in_model_heads import bridges
+from specc.heads.layer import rotate
 from specc.heads.m2r2 import M2R2
+from specc.recipes import HeadFacts
+from specc.runtime.block import Block
 from specc.runtime.errors import HeadError
+from specc.runtime.tree import Tree
 from specc.training.batches import Batch
 from specc.training.course import Course
 from specc.training.m2r2 import COURSE, deeper, gate_loss, taps_of
@@ -42,23 +51,65 @@ def batch_with_states() -> Batch:
         return replace(batch(TOKENS), final=final(input_ids=TOKENS).last_hidden_state)
 
 
+@torch.no_grad()
 def test_each_depth_is_what_the_models_norm_and_product_say_of_the_second_stream() -> None:
-    states: list[Tensor] = []
-
-    def keep(module: nn.Module, args: object, output: Tensor) -> None:
-        states.append(output)
-
-    def leave(module: nn.Module, args: object, output: Tensor) -> Tensor:
-        return head().bridge(torch.cat(states, -1))
-
-    layers = layers_of(model())
-    hooks = [layers[0].register_forward_hook(keep), layers[1].register_forward_hook(keep)]
-    hooks.append(layers[2].register_forward_hook(leave))
-    truth = model()(input_ids=TOKENS).logits[:, 1:].detach()
-    for hook in hooks:
-        hook.remove()
+    truth = course().product(head(), 0, norm_of_model(streams()[-1]))[:, 1:]
     for depth, rows in enumerate(course().unroll(head(), batch(TOKENS), 2)):
-        torch.testing.assert_close(course().product(head(), depth, rows.detach()), truth, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(course().product(head(), depth, rows), truth, atol=1e-4, rtol=1e-4)
+
+
+def norm_of_model(x: Tensor) -> Tensor:
+    norm: Any = model().base_model
+    result: Tensor = norm.norm(x)
+    return result
+
+
+@torch.no_grad()
+def streams() -> list[Tensor]:
+    """Return the second stream behind each layer, by attention that is written out over each layer's own products."""
+    backbone: Any = model().base_model
+    states: list[Tensor] = list(backbone(input_ids=TOKENS, output_hidden_states=True).hidden_states[:3])
+    cos, sin = (table[:, None] for table in backbone.rotary_emb(states[0], torch.arange(TOKENS.shape[1])[None]))
+
+    def attend(number: int, query: Tensor) -> Tensor:
+        layer: Any = layers_of(model())[number]
+        read, own = layer.input_layernorm(states[number]), layer.self_attn
+        key, value = (
+            product(read).unflatten(-1, (-1, own.head_dim)).transpose(1, 2) for product in (own.k_proj, own.v_proj)
+        )
+        by_head = query.unflatten(-1, (-1, own.head_dim)).transpose(1, 2)
+        key, value = (x.repeat_interleave(by_head.shape[1] // key.shape[1], 1) for x in (key, value))
+        scores = rotate(by_head, cos, sin) @ rotate(key, cos, sin).mT
+        count = TOKENS.shape[1]
+        scores = (scores * own.head_dim**-0.5).masked_fill(~torch.ones(count, count).tril().bool(), float("-inf"))
+        attended: Tensor = scores.softmax(-1) @ value
+        return attended.transpose(1, 2).flatten(2)
+
+    return head().accelerated(states, attend)
+
+
+@torch.no_grad()
+def test_an_engine_runs_the_second_stream_that_was_trained() -> None:
+    """The exit of a graph over a cache, in one call or two, says what training says. So does the gate."""
+    count = TOKENS.shape[1]
+    fast = streams()
+    truth = course().product(head(), 0, norm_of_model(fast[-1]))[0]
+    gates = head().gate(torch.cat(fast, -1))[0]
+    target = TargetHead(
+        name="m2r2", module=head(), outputs=(), facts=HeadFacts(in_model=True), hidden_size=fast[0].shape[-1]
+    )
+    for slots in (count, count // 2):
+        block = Block(Tree.chain(slots), ("logits", "state:m2r2"), head().draft_layers)
+        graph = passes.fork(prepare(model(), CAPACITY, None).graph)
+        passes.run(passes.pipeline(block, CAPACITY, (), (), bridges([target])), graph)
+        results: list[Any] = []
+        past: dict[str, Tensor] = {}
+        for start in range(0, count, slots):
+            outputs = run(graph, TOKENS[:1, start : start + slots], past, start)
+            past = presents(outputs)
+            results.append(outputs)
+        for name, expected in (("logits", truth), ("state_m2r2", gates)):
+            torch.testing.assert_close(torch.cat([each[name][0] for each in results]), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_the_adapters_are_trained_to_come_near_deeper_states_and_the_model_is_not() -> None:
@@ -91,7 +142,7 @@ def test_the_slopes_of_the_gate_stay_in_the_gate() -> None:
     owner: Any = run.unroll
     owner.__self__.gates.sum().backward()
     with_slopes = {name.split(".")[0] for name, p in head().named_parameters() if p.grad is not None and p.grad.any()}
-    assert with_slopes == {"latents", "query", "score"}
+    assert with_slopes == {"latents", "latent_query", "score"}
 
 
 @pytest.mark.parametrize(("layers", "taps"), [(2, 1), (3, 1), (12, 3), (30, 7)])
