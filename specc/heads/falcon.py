@@ -80,7 +80,7 @@ class Falcon(Eagle):
         size = self.size = config.target.hidden_size
         self.layers = nn.ModuleList([BlockLayer(config, 0, wide=False)])
         self.second = linear(2 * size, size)
-        self.lstm = nn.LSTM(2 * size, size, LAYERS, batch_first=True)
+        self.lstm = nn.ModuleList([nn.LSTM(inputs, size, batch_first=True) for inputs in (2 * size, size)])
         self.correction = linear(size, size)
 
     @property
@@ -127,19 +127,18 @@ class Falcon(Eagle):
             What they remember behind each slot, [B, N, 4 d], and the outputs of the last layer before the slot and
             behind it, [B, N, 2, d].
         """
-        size = self.size
-        inputs = torch.cat([rms_norm(part, None, self.eps) for part in torch.split(x, size, -1)], -1)
-        before, behind = inputs, []
-        for number in range(LAYERS):
-            enter, weight, *biases = (
-                self.lstm.get_parameter(f"{name}_l{number}")
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            gates = functional.linear(inputs, enter, biases[0] + biases[1])
+        size, inputs, behind = self.size, self.lstm_inputs(x), list[Tensor]()
+        before = inputs
+        for number, layer in enumerate(self.lstm):
             start = memory[..., 2 * number * size : 2 * (number + 1) * size]
-            inputs, cell, before = torch.split(run(gates, weight, start, starts), size, -1)
+            rows = run(gates_from(layer, inputs), layer.get_parameter("weight_hh_l0"), start, starts)
+            inputs, cell, before = torch.split(rows, size, -1)
             behind += [inputs, cell]
         return torch.cat(behind, -1), torch.stack([before, inputs], 2)
+
+    def lstm_inputs(self, x: Tensor) -> Tensor:
+        """Return embeddings and states side by side, each normed, [B, N, 2 d]."""
+        return torch.cat([rms_norm(part, None, self.eps) for part in torch.split(x, self.size, -1)], -1)
 
     def guess(self, x: Tensor, block: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
         """Return what the last product reads of both tokens, [B, N, 2, d].
@@ -150,5 +149,12 @@ class Falcon(Eagle):
             position_ids: see `forward`.
             attend: attention of the decoder layer.
         """
-        corrections: Tensor = self.correction(self.block_layer.of_block(block, position_ids, attend))
+        stream = self.block_layer.of_block(block, position_ids, attend)
+        corrections: Tensor = self.correction(rms_norm(stream, None, self.eps))
         return torch.stack([self.fc(x), self.second(x)], 2) + corrections
+
+
+def gates_from(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """Return what the inputs [B, N, n] and the biases add to the gates of an LSTM layer, [B, N, 4 d]."""
+    enter, *biases = (layer.get_parameter(f"{name}_l0") for name in ("weight_ih", "bias_ih", "bias_hh"))
+    return functional.linear(inputs, enter, biases[0] + biases[1])

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from specc.heads import Head
-from specc.heads.falcon import BLOCK, LAYERS, Falcon
+from specc.heads.falcon import BLOCK, Falcon, gates_from
 from specc.passes.cell_operators import run_cells
 from specc.training import eagle
 from specc.training.batches import Batch
@@ -37,9 +38,11 @@ STEPS = 2 * BLOCK  # depths that are trained: those of two calls
 
 @torch.no_grad()
 def _start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
-    """Start both guesses from closed forms, and all corrections at zero."""
+    """Start both guesses from closed forms, and what corrects them at zero."""
     assert isinstance(head, Falcon)
     eagle.start(head, teacher, recordings)
+    for product in (head.block_layer.output, head.block_layer.down):  # The correction behind them is zero already.
+        nn.init.normal_(product.weight, std=0.02)
     head.second.weight.copy_(eagle.fit(head, teacher, recordings, ahead=BLOCK)[0])
     nn.init.zeros_(head.correction.weight)
 
@@ -65,9 +68,8 @@ def unroll(head: Head, batch: Batch, steps: int) -> list[Tensor]:
     assert isinstance(head, Falcon)
     truth = _Slots(batch.tokens[:, 1:], batch.states[:, :-1].float())
     positions, attention = torch.arange(batch.slots)[None], DraftAttention()
-    nothing = truth.states.new_zeros(*truth.tokens.shape, 2 * LAYERS * head.size)
     x = head.beside(truth.tokens, truth.states)
-    memory, block = head.remember(x, nothing, nothing[..., :1], run_cells)
+    memory, block = _over_text(head, x)
     guesses, features = head.guess(x, block, positions, attention), list[Tensor]()
     while True:
         features += [later(guesses[:, :, number], number) for number in range(BLOCK)]
@@ -79,11 +81,35 @@ def unroll(head: Head, batch: Batch, steps: int) -> list[Tensor]:
             guesses = head.guess(x, block, positions, attention)  # Those of the last slot are the call's.
 
 
+def _over_text(head: Falcon, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the LSTM layers over whole texts, by torch's own. The arguments and results are those of `Falcon.remember`.
+
+    What they remember has no slopes, so that cells, which torch does not return, cost little.
+    """
+    inputs, behind = head.lstm_inputs(x), list[Tensor]()
+    before = inputs
+    for layer in head.lstm:
+        outputs: Tensor = layer(inputs)[0]
+        before = later(outputs, 1)
+        with torch.no_grad():
+            gates = gates_from(layer, inputs) + functional.linear(before, layer.get_parameter("weight_hh_l0"))
+            enter, keep, new, _ = torch.split(gates, head.size, -1)
+            news, keeps, cells = torch.sigmoid(enter) * torch.tanh(new), torch.sigmoid(keep), list[Tensor]()
+            cell = torch.zeros_like(news[:, 0])
+            for more, share in zip(news.unbind(1), keeps.unbind(1), strict=True):
+                cell = torch.addcmul(more, share, cell)
+                cells.append(cell)
+            behind += [outputs, torch.stack(cells, 1)]
+        inputs = outputs
+    return torch.cat(behind, -1).detach(), torch.stack([before, inputs], 2)
+
+
 def _one_slot(head: Falcon, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     """Run the LSTM layers for one more slot of each draft. The arguments and results are those of `Falcon.remember`."""
-    rows = [part.flatten(0, 1)[:, None] for part in (x, memory)]
-    behind, block = head.remember(*rows, torch.ones_like(rows[0][..., :1]), run_cells)
-    return behind[:, 0].unflatten(0, x.shape[:2]), block[:, 0].unflatten(0, x.shape[:2])
+    lanes, slots, _ = x.shape
+    rows, before = (part.flatten(0, 1)[:, None] for part in (x, memory))
+    behind, block = head.remember(rows, before, torch.ones_like(rows[..., :1]), run_cells)
+    return behind.view(lanes, slots, -1), block.view(lanes, slots, BLOCK, -1)
 
 
 def _next_slots(head: Falcon, guesses: Tensor, truth: _Slots, batch: Batch) -> list[_Slots]:
@@ -105,10 +131,10 @@ def _next_slots(head: Falcon, guesses: Tensor, truth: _Slots, batch: Batch) -> l
     # The guess behind slot i is that of token i + 1, which slot i reads beside the state behind token i.
     valid = torch.stack([batch.rows(1 + number) for number in range(BLOCK)], -1)
     wrong = torch.stack([tokens != truth.tokens for tokens in drafted], -1) & valid
-    chosen = glances(wrong, valid, batch).unbind(-1)
+    glanced = glances(wrong, valid, batch).unbind(-1)
     return [
         _Slots(torch.where(glance, truth.tokens, tokens), torch.where(glance[..., None], truth.states, states))
-        for glance, tokens, states in zip(chosen, drafted, own, strict=True)
+        for glance, tokens, states in zip(glanced, drafted, own, strict=True)
     ]
 
 

@@ -19,10 +19,13 @@ def test_the_cells_are_those_of_torchs_lstm_from_where_they_start(fresh: int) ->
     """From the slot that starts anew, the outputs are those of an LSTM that begins there."""
     torch.manual_seed(fresh)
     lstm, x, start = nn.LSTM(4, SIZE, batch_first=True), torch.randn(2, SLOTS, 4), torch.randn(2, SLOTS, 2 * SIZE)
-    gates = functional.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
+    enter, weight, *biases = (
+        lstm.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    gates = functional.linear(x, enter, biases[0] + biases[1])
     starts = torch.zeros(2, SLOTS, 1)
     starts[:, fresh] = 1
-    rows = run_cells(gates, lstm.weight_hh_l0, start, starts)
+    rows = run_cells(gates, weight, start, starts)
     output, cell = (part[None].contiguous() for part in start[:, fresh].split(SIZE, -1))
     truth, (_, last) = lstm(x[:, fresh:], (output, cell))
     torch.testing.assert_close(rows[:, fresh:, :SIZE], truth)

@@ -39,7 +39,7 @@ def inputs() -> dict[str, Tensor]:
 
 def test_the_written_out_cells_say_what_the_operator_says() -> None:
     given_inputs = inputs()
-    graph = small(Cells(), "out", **given_inputs)
+    graph = small(Cells(), "out", None, **given_inputs)
     passes.run([UnrollCells(SLOTS)], graph)
     assert not calls(graph, CELLS) and len(calls(graph, aten.linear.default)) == SLOTS
     truth = run_cells(given_inputs["gates"], Cells().weight, given_inputs["start"], given_inputs["starts"])
@@ -47,7 +47,7 @@ def test_the_written_out_cells_say_what_the_operator_says() -> None:
 
 
 def test_every_value_of_a_cell_has_a_static_shape() -> None:
-    graph = small(Cells(), "out", **inputs())
+    graph = small(Cells(), "out", None, **inputs())
     passes.run([UnrollCells(SLOTS)], graph)
     products = calls(graph, aten.linear.default, aten.sigmoid.default, aten.tanh.default)
     assert all(isinstance(size, int) for node in products for size in node.meta["val"].shape)

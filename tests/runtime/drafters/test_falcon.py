@@ -9,6 +9,7 @@ from toys import World, prompts
 from specc.heads import falcon as head
 from specc.recipes import METHODS, Facts
 from specc.runtime.call import Call
+from specc.runtime.draft import Draft
 from specc.runtime.drafters import Proposal
 from specc.runtime.drafters.falcon import BLOCK, MEMORY, PARTS, Falcon, FalconDrafting
 from specc.runtime.errors import RecipeError, TreeError
@@ -64,7 +65,8 @@ def test_slots_of_the_text_start_from_what_is_remembered_of_the_row_before(monke
             try:
                 call = calls_of_draft.send((yield call))
             except StopIteration as end:
-                return end.value
+                draft: Draft = end.value
+                return draft
 
     monkeypatch.setattr(FalconDrafting, "propose", spy)
     list(World().method("falcon", tree=chain(4)).drafts(TEXT, steps=8))

@@ -30,8 +30,10 @@ def behind_the_lstm(module: Falcon) -> Tensor:
     """Return the outputs of torch's own LSTM over embeddings beside states, [N, d]."""
     assert module.embedding is not None
     inputs = [rms_norm(part, None, module.eps) for part in (module.embedding[TOKENS], STATES)]
-    result: Tensor = module.lstm(torch.cat(inputs, -1))[0][0]
-    return result
+    x = torch.cat(inputs, -1)
+    for layer in module.lstm:
+        x = layer(x)[0]
+    return x[0]
 
 
 @torch.no_grad()
@@ -64,7 +66,9 @@ def test_a_block_is_two_slots_under_a_mask_that_is_causal_between_blocks_alone()
         mask = torch.arange(SLOTS)[None] <= torch.tensor([[end], [end]])
         attended = functional.scaled_dot_product_attention(query, key, value, mask, enable_gqa=True)
         stream = layer.after_mlp(outputs[pair] + layer.output(attended[0].transpose(0, 1).flatten(1)))
-        guesses = torch.stack([module.fc(x[end]), module.second(x[end])]) + module.correction(stream)
+        guesses = torch.stack([module.fc(x[end]), module.second(x[end])]) + module.correction(
+            rms_norm(stream, None, module.eps)
+        )
         torch.testing.assert_close(output["logits"][0, end], module.logits(guesses), atol=1e-3, rtol=1e-3)
 
 

@@ -42,8 +42,8 @@ def cell(module: Clover, state: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
     guess = state + module.token.weight @ token
     query = (module.query.weight @ unit(guess, module.eps)).view(PARTS, -1)
     key, value = ((product.weight @ token).view(PARTS, -1) for product in (module.key, module.value))
-    said = functional.cosine_similarity(query, key, -1)[:, None] * value
-    guess = guess + module.output.weight @ said.flatten()
+    read = functional.cosine_similarity(query, key, -1)[:, None] * value
+    guess = guess + module.output.weight @ read.flatten()
     assert module.up is not None and module.down is not None
     inner = module.up.weight @ torch.cat([unit(guess, module.eps), token]) + module.up.bias
     guess = guess + module.down.weight @ (inner * torch.sigmoid(inner))

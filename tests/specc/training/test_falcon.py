@@ -69,10 +69,10 @@ def marks(part: float) -> tuple[Batch, Tensor, Tensor]:
 @pytest.mark.parametrize(("part", "share"), [(0.0, 0.6), (1.0, 0.25), (0.5, 0.425)])
 def test_as_many_slots_read_the_truth_as_a_share_of_the_mistakes(part: float, share: float) -> None:
     batch, wrong, valid = marks(part)
-    chosen = glances(wrong, valid, batch)
-    assert chosen.flatten(1).sum(1).tolist() == (share * wrong.flatten(1).sum(1)).round().tolist()
-    assert not (chosen & ~valid).any()
-    assert (chosen & ~wrong).any()  # The places are any, and not those of mistakes alone.
+    glanced_slots = glances(wrong, valid, batch)
+    assert glanced_slots.flatten(1).sum(1).tolist() == (share * wrong.flatten(1).sum(1)).round().tolist()
+    assert not (glanced_slots & ~valid).any()
+    assert (glanced_slots & ~wrong).any()  # The places are any, and not those of mistakes alone.
 
 
 def test_a_head_without_mistakes_reads_its_own_guesses_alone() -> None:
