@@ -1,14 +1,15 @@
 """A draft layer that reads the model's keys and values (Du et al. 2024, GliDe with a CaPE, arXiv:2402.02082).
 
-Between its own attention and its MLP the layer attends to the rows of the model's last layer, as the model's cache has
+Between its own attention and its MLP the layer attends to the rows of a layer of the model, as the model's cache has
 them: only a query and an output are new. A drafted token sees the rows of all verified tokens.
 
-It departs from the paper in two points:
+It departs from the paper in three points:
 
 1. Tokens enter by the model's own table and a product, and leave by the model's own last product, so that little text
    is enough to learn from.
 2. A slot sees the rows before its position, in training too, and not those of earlier blocks of five. So each depth of
    a draft is trained at each place (specc/training/glide.py).
+3. 'specc train' lets it read a layer behind the first quarter of the model; the paper's reads the last one.
 
 B  sequences      N  slots      C  capacity      H  heads      G  heads of keys and values      D  size of a head
 """
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specc.heads.head import HeadConfig, linear, rms_norm, setting
+from specc.heads.head import HeadConfig, linear, option, rms_norm, setting
 from specc.heads.layer import Attend, RowsLayer
 from specc.heads.rows_head import RowsHead
 
@@ -30,13 +31,14 @@ class Glide(RowsHead):
     """A head of one decoder layer.
 
     Args:
-        config: its settings are those of `Layer`.
+        config: its settings are those of `Layer`. An optional one is `read_layer`, whose rows it reads; by default the
+            last one's.
     """
 
     borrows_product = True
 
     def __init__(self, config: HeadConfig) -> None:
-        super().__init__(config, layer=config.target.layers - 1)
+        super().__init__(config, layer=int(option(config, "read_layer", config.target.layers - 1)))
         size = config.target.hidden_size
         self.eps = setting(config, "eps")
         self.token = linear(size, size)

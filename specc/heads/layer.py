@@ -157,13 +157,17 @@ class RowsLayer(Layer):
             position_ids: [B, N].
             read: attention to the rows: of queries [B, heads, N, size], which are turned by their positions.
         """
-        query = self._heads(self.rows_query(rms_norm(x, self.rows_norm, self.eps)))
-        attended = read(rotate(query, *self.angles(position_ids)))
+        attended = read(self.turned_query(x, position_ids))
         out: Tensor = x + self.rows_output(attended.transpose(1, 2).flatten(2))
         return out
 
+    def turned_query(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        """Return the queries to rows of the model, [B, heads, N, size], turned by their positions."""
+        query = self._heads(self.rows_query(rms_norm(x, self.rows_norm, self.eps)))
+        return rotate(query, *self.angles(position_ids))
+
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each head by its position's angles (Su et al. 2021, arXiv:2104.09864)."""
+    """Turn each head [B, heads, N, size] by its position's angles (Su et al. 2021, arXiv:2104.09864)."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([-second, first], -1) * sin

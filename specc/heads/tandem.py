@@ -8,8 +8,10 @@ the draft, have keys and values from the head's own residual stream.
 It departs from the paper in these points:
 
 1. The model stays as it is, and the head is trained; the paper trains both.
-2. A product takes the place of the paper's feed-forward layer between the two.
+2. A product takes the place of the paper's feed-forward layer between the two. So does one between the stream of a
+   drafted token and the states that it hands on.
 3. A token does not attend to itself, but to those before it. What it says is in its residual stream.
+4. Tokens enter by the model's own table and a product, so that a closed form can start the head.
 
 B  sequences, one in an engine      N  slots      T  taps, and layers of the head      d  the model's hidden size
 """
@@ -61,6 +63,8 @@ class Tandem(LayerHead):
         size = config.target.hidden_size
         self.layers = nn.ModuleList([TandemLayer(config, index) for index in range(len(config.taps))])
         self.projections = nn.ModuleList([linear(size, size) for _ in config.taps])
+        self.own_states = nn.ModuleList([linear(size, size) for _ in config.taps])
+        self.token = linear(size, size)
 
     @property
     def state_size(self) -> int:
@@ -90,9 +94,11 @@ class Tandem(LayerHead):
             The residual stream behind the layers [B, N, d], and the head's own states of these tokens [B, N, T * d].
         """
         embeddings, _ = self.inputs(input_ids, state)
-        x, own = rms_norm(embeddings, None, self.eps), []
+        x, own = self.token(rms_norm(embeddings, None, self.eps)), []
         sources = parts(state, len(self.taps))
-        for layer, source, attend in zip(self.decoder_layers(), sources, attention, strict=True):
-            own.append(x)
+        for layer, product, source, attend in zip(
+            self.decoder_layers(), self.own_states, sources, attention, strict=True
+        ):
+            own.append(product(rms_norm(x, None, self.eps)))
             x = layer(source, x, position_ids, attend)
         return x, torch.cat(own, -1)

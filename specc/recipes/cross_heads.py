@@ -57,13 +57,14 @@ GLIDE = Method(
     try_when="Such a head was trained for the model. It reads the model's cache, so it needs no states.",
     about=(
         "A trained layer drafts as a draft model does, token after token. Between its own attention and its MLP it "
-        "attends to the rows of the model's last layer. It reads them in the model's own cache, so nothing is copied. "
+        "attends to the rows of a layer of the model. It reads them in the model's own cache, so nothing is copied. "
         "A drafted token sees the rows of all verified tokens. The model verifies the chain in one step."
     ),
     paper="GliDe with a CaPE, Du et al. 2024, arXiv:2402.02082",
     departures=(
         "Tokens enter by the model's table and a product, and leave by the model's last product.",
         "In training each depth sees the rows that a draft of that depth has; the paper hides blocks of five.",
+        "'specc train' lets it read a layer behind the first quarter of the model; the paper's reads the last one.",
     ),
     family=Family.HEADS,
     drafter="draft-model",

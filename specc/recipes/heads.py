@@ -313,7 +313,7 @@ TANDEM = Method(
     ),
     paper="Tandem Transformers, Aishwarya et al. 2024, arXiv:2402.08644: with speculative decoding",
     departures=(
-        "The model stays as it is, and the small one is trained from nothing; the paper trains both further.",
+        "The model stays as it is, and the small one starts from layers of it; the paper trains both further.",
         "A small model attends to no states of the token that it runs, but to those before it.",
         "A threshold on the confidence ends a draft; the paper trains a router for that.",
     ),

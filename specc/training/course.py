@@ -35,6 +35,8 @@ class Course:
         rates: a factor of the learning rate for parameters whose names begin with the key.
         in_model: binds the course to a model, for heads whose guesses are slots of the model's own run. They know all
             tokens of the model.
+        from_model: binds the start to a model, from whose layers the head begins. It copies what it needs, so that the
+            model can be freed.
         besides: a loss that is added to the comparison with the model's probabilities, from what `unroll` returned.
     """
 
@@ -49,3 +51,4 @@ class Course:
     rates: Mapping[str, float] = field(default_factory=dict)
     besides: Callable[[Head, Batch, list[Tensor]], Tensor] | None = None
     in_model: Callable[[Course, PreTrainedModel], Course] | None = None
+    from_model: Callable[[Course, PreTrainedModel], Course] | None = None

@@ -24,10 +24,10 @@ from specc.heads.glide import Glide
 from specc.heads.head import rms_norm
 from specc.runtime.errors import HeadError
 from specc.training.batches import Batch
-from specc.training.closed_form import ROWS, Squares
 from specc.training.course import Course
 from specc.training.eagle3 import layer_settings
 from specc.training.guess_slots import backbone, unbound
+from specc.training.layer_start import has_query, layer_weights, least_squares, queries_of, some
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 
@@ -36,25 +36,40 @@ STEPS = 4
 
 def in_model(course: Course, model: PreTrainedModel) -> Course:
     """Bind the course to the model whose rows the head reads."""
-    return replace(course, unroll=partial(_unroll, model.requires_grad_(False)))
+    model.requires_grad_(False)
+    return replace(course, unroll=partial(_unroll, model), start=partial(_start, model))
+
+
+def _settings(config: Any) -> dict[str, float]:
+    """Let the head read the layer behind the first quarter of the model, whose rows tell more than the last one's."""
+    return layer_settings(config) | {"read_layer": config.num_hidden_layers // 4}
 
 
 @torch.no_grad()
-def _start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
-    """Start at the best linear guess from the last token alone, and all that the layer adds at zero."""
+def _start(model: PreTrainedModel, head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> None:
+    """Start at the best linear guess from the last token, and from what the model's own query finds in its rows."""
     assert isinstance(head, Glide)
-    size = teacher.embedding.shape[1]
-    squares, total, rows = Squares(size, size), 0.0, 0
-    for recording in recordings:
-        if rows > ROWS:
-            break
-        final = recording.final.float()
-        squares.add(rms_norm(teacher.embedding[recording.tokens], None, head.eps), final)
-        total, rows = total + float(final.pow(2).sum()), rows + len(final)
-    head.token.weight.copy_(squares.solve().T)
-    head.norm.fill_((total / max(1, rows * size)) ** 0.5)
-    for product in (head.layer.output, head.layer.down, head.layer.rows_output):
+    layer, texts = head.layer, some(recordings)
+    finals = [text.final.float() for text in texts]
+    embeddings = [rms_norm(teacher.embedding[text.tokens], None, head.eps) for text in texts]
+    head.token.weight.copy_(least_squares(embeddings, finals))
+    head.norm.fill_(float(torch.cat(finals).pow(2).mean().sqrt()))
+    for product in (layer.output, layer.down):
         product.weight.zero_()
+    streams = [head.token(x) for x in embeddings]
+    runs = [_run(model, text.tokens[None], head.read_layer) for text in texts]
+    weights = layer_weights(model, head.read_layer)
+    if has_query(weights):
+        queries = [queries_of(layer, weights, state[0], later=0) for _, _, state in runs]
+        reads = [rms_norm(x, None, head.eps) for x in streams]
+        layer.rows_query.weight.copy_(least_squares(reads, queries))
+    attended: list[Tensor] = []
+    for x, (keys, values, _) in zip(streams, runs, strict=True):
+        positions = torch.arange(len(x))
+        visible = positions < positions.clamp(min=1)[:, None]
+        query = layer.turned_query(x[None], positions[None])
+        attended.append(_read(query, keys=keys, values=values, visible=visible).transpose(1, 2).flatten(2)[0])
+    layer.rows_output.weight.copy_(least_squares(attended, [y - x for x, y in zip(streams, finals, strict=True)]))
 
 
 def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> list[Tensor]:
@@ -71,21 +86,27 @@ def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> lis
     return streams
 
 
-@torch.no_grad()
 def model_rows(model: PreTrainedModel, tokens: Tensor, layer: int) -> tuple[Tensor, Tensor]:
     """Run text [B, L], and return the keys and the values of a layer, [B, G, L, D] each.
 
     Raises:
         HeadError: the model does not keep the rows of all tokens.
     """
+    keys, values, _ = _run(model, tokens, layer)
+    return keys, values
+
+
+@torch.no_grad()
+def _run(model: PreTrainedModel, tokens: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `model_rows` returns, and the states that enter the layer, [B, L, d]."""
     cache: Any = DynamicCache()
-    backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True)
+    outputs = backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True, output_hidden_states=True)
     keys, values = cache.layers[layer].keys.float(), cache.layers[layer].values.float()
     if keys.shape[2] != tokens.shape[1]:
         raise HeadError(
             f"layer {layer} keeps a window of its rows alone; train a head that reads states, such as eagle3"
         )
-    return keys, values
+    return keys, values, outputs.hidden_states[layer].float()
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -105,8 +126,8 @@ def _product(head: Head, depth: int, rows: Tensor) -> Tensor:
 COURSE = Course(
     architecture="glide",
     taps=lambda layers: (),
-    settings=layer_settings,
-    start=_start,
+    settings=_settings,
+    start=unbound,
     unroll=unbound,
     product=_product,
     steps=STEPS,

@@ -228,8 +228,8 @@ def _recorded(
             texts += [text for text in read_shard(file) if len(text) >= SHORT]
     if not recordings or not all(held_out.values()):
         raise HeadError(f"the answers have fewer than {SHORT} tokens; give longer prompts, or more")
-    if course.in_model is not None:
-        course = course.in_model(course, model)
+    for bind in filter(None, (course.in_model, course.from_model)):
+        course = bind(course, model)
     return course, teacher, sum(p.numel() for p in model.parameters()), recordings, held_out
 
 

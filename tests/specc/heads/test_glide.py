@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_head import LAYER, LAYERS, VOCABULARY, head
@@ -45,6 +47,7 @@ def test_rows_with_wider_heads_that_zeros_fill_give_the_same_logits() -> None:
     torch.testing.assert_close(_logits(module, 4, *wide), _logits(module, 4, keys, values))
 
 
-def test_it_reads_the_last_layer_and_keeps_its_rows_behind_it() -> None:
+def test_it_reads_the_last_layer_or_the_one_of_its_settings_and_keeps_its_rows_behind_all() -> None:
     module = _module()
     assert (module.read_layer, module.layer.index, module.taps) == (LAYERS - 1, LAYERS, ())
+    assert Glide(replace(module.config, settings=LAYER | {"read_layer": 1})).read_layer == 1

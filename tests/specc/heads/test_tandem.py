@@ -40,11 +40,12 @@ def test_each_layer_reads_the_states_of_its_own_tap() -> None:
     torch.testing.assert_close(ours["state"], theirs["state"])  # No layer stands behind the last.
 
 
-def test_its_own_state_of_a_token_is_what_enters_each_layer() -> None:
+def test_its_own_state_of_a_token_is_a_product_of_what_enters_each_layer() -> None:
     module, state = head("tandem", VOCABULARY), run(TOKENS, STATES)["state"]
     assert isinstance(module, Tandem) and module.state_size == state.shape[-1] == 2 * SIZE
     assert module.embedding is not None
-    torch.testing.assert_close(state[..., :SIZE], rms_norm(module.embedding[TOKENS], None, module.eps))
+    stream = module.token(rms_norm(module.embedding[TOKENS], None, module.eps))
+    torch.testing.assert_close(state[..., :SIZE], module.own_states[0](rms_norm(stream, None, module.eps)))
 
 
 def test_states_of_the_model_go_through_a_product_for_each_layer() -> None:
