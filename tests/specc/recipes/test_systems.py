@@ -25,7 +25,7 @@ OWN_TESTS = {
     10: "test_entropy_adaptive_asks_the_large_model_less_as_the_threshold_rises_and_the_answers_diverge",
     11: "test_fs_gen_combines_logits_as_its_reference_does",
     12: "test_samples_have_the_distribution_of_contrastive_decoding",
-    13: "test_a_judge_tells_good_tokens_from_wrong_ones_and_more_of_a_draft_stays",
+    13: "test_how_often_answers_are_right_is_told_beside_how_many_tokens_stay",
     14: "test_three_chains_of_spectr_have_more_accepted_than_one",
     15: "test_rsd_siblings_without_replacement_are_accepted_at_least_as_often_as_independent_ones",
     16: "test_the_accepted_length_that_sequoia_predicts_is_that_of_the_toys",
