@@ -103,7 +103,7 @@ def ask(count: int, seed: int) -> list[Question]:
 @torch.no_grad()
 def first_lines(model: str, questions: Sequence[Question]) -> list[str]:
     """Return the first line of a model's greedy answer to each question."""
-    network: Any = load_model(model).eval()
+    network: Any = load_model(model)
     tokenizer = load_tokenizer(model)
     lines = []
     for question in questions:
@@ -115,7 +115,7 @@ def first_lines(model: str, questions: Sequence[Question]) -> list[str]:
 
 def mark(questions: Sequence[Question], lines: Sequence[str]) -> list[str]:
     """Return marked answers as lines of JSON: those given, each with the place of its first mistake, and right ones."""
-    marked = []
+    marked: list[dict[str, Any]] = []
     for question, line in zip(questions, lines, strict=True):
         marked.append({"prompt": question.prompt, "answer": question.answer})
         wrong = next((i for i in range(len(line)) if not question.answer.startswith(line[: i + 1])), None)

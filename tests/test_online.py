@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import tarfile
-import textwrap
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from quick_compile import compile_quickly
 
 import specc
-from specc.compiler import Options, compile_bundle
+from specc.compiler import Options
 from specc.compiler.swap import swap_draft
 from specc.huggingface import load_model, load_tokenizer
 from specc.training.distil import Distiller, Text
@@ -27,6 +26,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 MODEL, DRAFT = str(EXAMPLES / "pycode-10m"), str(EXAMPLES / "pycode-1m")
 LENGTH, TOKENS = 48, 48  # tokens of a prompt, and of an answer
 UPDATES = 200
+STDLIB = Path(sysconfig.get_path("stdlib"))
+TABLES, CHARACTERS = ("cp037", "cp1006", "cp1026", "cp1140", "koi8_r", "mac_roman"), 60_000
 RISE = 0.05  # of the share of drafted tokens that are accepted
 
 
@@ -66,15 +67,17 @@ def learn(draft: str, texts: Sequence[Text], directory: Path) -> str:
 def test_online_training_raises_the_acceptance_of_a_stream_that_is_new_to_the_draft_model(
     tmp_path: Path, record_property: Any
 ) -> None:
-    """The paper's claim, on streams that are prose, then code. The engines are compiled once."""
-    prose = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8") + (tarfile.__doc__ or "")
-    streams = {
-        "prose": pieces(prose, 40),
-        "code": pieces(inspect.getsource(tarfile) + inspect.getsource(textwrap), 48),
-    }
+    """The paper's claim, on a stream of prose that gives way to tables. The engines are compiled once.
+
+    The draft model was trained on code of the standard library, but neither on prose nor on these tables. On such code
+    it has little left to learn: there, updates raise nothing.
+    """
+    prose = (STDLIB / "pydoc_data" / "topics.py").read_text(encoding="utf-8")
+    tables = "".join((STDLIB / "encodings" / f"{name}.py").read_text(encoding="utf-8") for name in TABLES)
+    streams = {"prose": pieces(prose[: 2 * CHARACTERS], 64), "tables": pieces(tables[:CHARACTERS], 48)}
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
     bundle = tmp_path / "b.specc"
-    compile_bundle(
+    compile_quickly(
         Options(
             model=MODEL,
             output=bundle,
@@ -97,6 +100,6 @@ def test_online_training_raises_the_acceptance_of_a_stream_that_is_new_to_the_dr
     assert engines == {file.name: file.read_bytes() for file in bundle.glob("*.onnx")}
     record_property("figures", figures)
     print(figures)
-    before, after = figures["prose"]
-    assert after > before + RISE
-    assert figures["code"][1] > figures["code"][0]  # What was learned from prose is of less use to code.
+    for before, after in figures.values():
+        assert after > before + RISE
+    assert figures["tables"][0] < figures["prose"][1]  # The shift costs acceptance, which then recovers.

@@ -85,11 +85,8 @@ SYSTEMS = (
     System(46, "Dynamic Depth Decoding", "2409.00142", ("dynamic-depth",)),
     System(47, "Mixture of Attentions", "2410.03804", ("mixture-of-attentions",),
            "its test was not run to its end yet: fewer than half a call of the model for each token"),
-    System(48, "GliDe with CaPE", "2402.02082", ("cape", "glide", "glide-cape"),
-           "a draft layer that was trained until it is better than the best guess from the last token alone, and then "
-           "at least as many tokens a step with CaPE as without"),
-    System(49, "Tandem Transformers", "2402.08644", ("tandem",),
-           "a start from which the small model learns; in 50 updates it did not, with the model's states or without"),
+    System(48, "GliDe with CaPE", "2402.02082", ("cape", "glide", "glide-cape")),
+    System(49, "Tandem Transformers", "2402.08644", ("tandem",)),
     System(50, "Hidden Transfer", "2404.12022", ("hidden-transfer",),
            "a layer of its own for each guess; guesses were not yet seen to be right as often as Medusa's"),
     System(51, "Parallel Prompt Decoding", "2405.18628", ("ppd",)),

@@ -27,7 +27,9 @@ def model(layers: int = LAYERS) -> LlamaForCausalLM:
         num_attention_heads=int(LAYER["heads"]),
         num_key_value_heads=int(LAYER["key_heads"]),
     )
-    return LlamaForCausalLM(config).eval()
+    large: LlamaForCausalLM = LlamaForCausalLM(config)
+    large.train(False)
+    return large
 
 
 @pytest.mark.parametrize("layers", [1, LAYERS])
