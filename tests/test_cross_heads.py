@@ -32,8 +32,8 @@ from specc.training.trainer import TrainerOptions
 
 pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
 OPTIONS = TrainerOptions(updates=60, evaluations=3, every=1e9, held_out=10**6)
-HEADS = ("tandem", "glide")
-RECIPES = ("tandem", "glide", "glide-cape")
+HEADS = ("tandem", "glide", "mixture-of-attentions")
+RECIPES = ("tandem", "glide", "glide-cape", "mixture-of-attentions")
 TOKENS = 48  # of an answer
 Trained = tuple[Head, Progress, Acceptance]
 
@@ -81,10 +81,8 @@ def without_states(text: Text) -> Text:
 
 
 @pytest.fixture(scope="module")
-def figures(
-    text: Text, trained: Callable[[str], Trained], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[str, list[Any]]]:
-    """The counts of greedy answers to held-out prompts by each recipe. All tokens are plain decoding's."""
+def runner(trained: Callable[[str], Trained], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """A bundle of all heads."""
     directory = tmp_path_factory.mktemp("cross")
     for name in HEADS:
         save_head(trained(name)[0], directory / name, {"card.json": "{}"})
@@ -99,13 +97,21 @@ def figures(
             heads=[directory / name for name in HEADS],
             prompts=prompts,
             golden_tokens=8,
-            # The threshold would end a chain where a comb goes on; both draft as deep here.
+            # The threshold would end a chain where a comb goes on; both draft as deep here. Where calls go through a
+            # network, a call costs the same for any tree.
             parameters={"glide": {"assistant_confidence_threshold": 0.0, "num_speculative_tokens": 4},
-                        "glide-cape": {"max_depth": 4}},
+                        "glide-cape": {"max_depth": 4},
+                        "mixture-of-attentions": {"num_speculative_tokens": 24, "step_costs": []}},
         )
     )  # fmt: skip
     with specc.load(bundle) as model:
-        yield {recipe: answers(model, recipe, text) for recipe in ("plain", *RECIPES)}
+        yield model
+
+
+@pytest.fixture(scope="module")
+def figures(runner: Model, text: Text) -> Mapping[str, list[Any]]:
+    """The counts of greedy answers to held-out prompts by each recipe. All tokens are plain decoding's."""
+    return {recipe: answers(runner, recipe, text) for recipe in ("plain", *RECIPES)}
 
 
 def answers(model: Model, recipe: str, text: Text) -> list[Any]:
@@ -164,3 +170,26 @@ def test_a_tandem_takes_more_than_one_token_a_step_in_a_bundle(
     record_property("figures", length)
     print(length)
     assert length > 1.4
+
+
+def test_a_mixture_of_attentions_calls_the_model_less_than_half_as_often_as_there_are_tokens(
+    figures: Mapping[str, list[Any]], record_property: Any
+) -> None:
+    """The control is plain decoding, which calls the model once for each token but the first."""
+    calls = {
+        name: sum(one.target_calls for one in figures[name]) / sum(one.new_tokens for one in figures[name])
+        for name in ("mixture-of-attentions", "plain")
+    }
+    record_property("figures", calls)
+    print(calls)
+    assert calls["mixture-of-attentions"] < 0.5 < calls["plain"]
+
+
+def test_states_of_a_token_are_joined_once_where_the_model_runs_and_not_by_drafts(runner: Model) -> None:
+    engines = runner.shared.bundle.manifest.engines
+    outputs = {engine.name: {tensor.name for tensor in engine.outputs} for engine in engines}
+    inputs = {engine.name: {tensor.name for tensor in engine.inputs} for engine in engines}
+    drafts = {name for name in outputs if name.startswith("mixture_of_attentions-")}
+    assert {"decode", "prefill"} <= {name for name, names in outputs.items() if "state_mixture_of_attentions" in names}
+    assert drafts and all("state" in inputs[name] for name in drafts)
+    assert not any("state_mixture_of_attentions" in outputs[name] for name in drafts)

@@ -58,6 +58,7 @@ OWN_TESTS = {
     44: "test_the_experts_of_jakiro_name_other_tokens",
     45: "test_guessed_lengths_are_nearer_than_the_best_fixed_one",
     46: "test_dynamic_depth_accepts_more_for_each_call_than_a_fixed_depth",
+    47: "test_a_mixture_of_attentions_calls_the_model_less_than_half_as_often_as_there_are_tokens",
     48: "test_a_comb_takes_at_least_as_many_tokens_a_step_as_a_chain",
     49: "test_a_tandem_drafts_better_with_the_states_of_the_model_than_without",
     51: "test_ppd_has_the_state_of_the_accepted_tokens_guesses_and_predicts_the_tokens_of_a_step",
