@@ -19,8 +19,9 @@ import specc
 from specc.compiler import Options as CompileOptions
 from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.engines.mapped_weights import read_header
-from specc.training.draft_job import save_draft, train_draft
+from specc.training.draft_job import train_draft
 from specc.training.job import DraftChoice, Options
+from specc.training.model_folder import save_model
 from specc.training.record import RecordingOptions
 from specc.training.recursive import share_layers
 from specc.training.trainer import TrainerOptions
@@ -89,7 +90,7 @@ def bytes_of_layers(model: Path) -> int:
 def test_a_recursive_draft_model_is_stored_once_and_drafts_after_any_loop(model: Path, tmp_path: Path) -> None:
     """The tiny model in 3 loops: its shared matrices have a third of its bytes, however many loops an engine runs."""
     draft = tmp_path / "draft"
-    save_draft(share_layers(load_model(str(model)), 3, 4), load_tokenizer(str(model)), draft, {})
+    save_model(share_layers(load_model(str(model)), 3, 4), load_tokenizer(str(model)), draft, {})
     sizes = {}
     for loops in (1, 3):
         bundle = compiled(model, draft, tmp_path, loops, [1, 2, 3] if loops == 3 else ())

@@ -7,6 +7,7 @@ that verifies a draft has guesses behind its tokens. Those behind the last accep
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence as Tokens
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ..draft import Accepted, Draft, Verified
 from ..engine import Engine
 from ..errors import RecipeError
 from ..sequence import Sequence
-from . import Drafter, Drafting, check_probability
+from . import Drafter, Drafting, check_counts, check_probability
 
 
 class GuessSlots(Drafter):
@@ -26,12 +27,20 @@ class GuessSlots(Drafter):
 
     keeps_all_logits = False
 
-    def __init__(self, assistant_confidence_threshold: float = 0.0, keep_logits: bool = False, **steps: Engine) -> None:
+    def __init__(
+        self,
+        assistant_confidence_threshold: float = 0.0,
+        keep_logits: bool = False,
+        longest_repeat: int = 0,
+        **steps: Engine,
+    ) -> None:
         """Keep the engines and the parameters.
 
         Args:
             assistant_confidence_threshold: a guess of less probability ends the draft before it.
             keep_logits: state the logits that each guess comes from.
+            longest_repeat: a guess ends a draft before it if the last tokens, so many at most, would stand there twice
+                in a row. 0 lets guesses repeat.
             **steps: `step_0`, `step_1` and so on: engines of the target that return `top_k`, for a draft made of so
                 many guesses. The tokens and the guesses of each stand in a tree of its own.
 
@@ -39,7 +48,9 @@ class GuessSlots(Drafter):
             RecipeError: there is no such engine, or one has no slots for guesses; or the threshold is no probability.
         """
         check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
+        check_counts(least=0, longest_repeat=longest_repeat)
         self.threshold, self.keep_logits = assistant_confidence_threshold, keep_logits
+        self.longest_repeat = longest_repeat
         names = sorted(steps, key=lambda name: int(name.rpartition("_")[2]) if re.fullmatch(r"step_\d+", name) else -1)
         if not names or names != [f"step_{number}" for number in range(len(names))]:
             raise RecipeError(f"the engines are {', '.join(names) or 'none'}; give step_0, step_1 and so on")
@@ -87,9 +98,17 @@ class GuessSlotsDrafting(Drafting[GuessSlots]):
         topology = next((topology for engine, topology in drafter.steps if engine is draft.by), None)
         if topology is None or top is None or len(top) != topology.slots:
             return  # A request whose steps all have one width runs another engine.
+        text = self.seq.tokens[-2 * drafter.longest_repeat :] if drafter.longest_repeat else []
         for slot in topology.guesses[accepted.slots[-1]]:
-            if outputs.best_probability(slot) < drafter.threshold:
+            text = [*text, int(top[slot][0])]
+            if outputs.best_probability(slot) < drafter.threshold or ends_twice(text, drafter.longest_repeat):
                 break
             self.guesses.append(top[slot].tolist())
             if drafter.keep_logits and logits_NV is not None:
                 self.logits.append(logits_NV[slot].copy())
+
+
+def ends_twice(tokens: Tokens[int], longest: int) -> bool:
+    """Tell whether a text ends with the same tokens twice in a row, of which there are `longest` at most."""
+    counts = range(1, min(longest, len(tokens) // 2) + 1)
+    return any(tokens[-count:] == tokens[-2 * count : -count] for count in counts)

@@ -20,7 +20,7 @@ class TrJacobi(Drafter):
     r at depth d gets the r-th likeliest of them. Places without an answer get tokens of the prompt at random. The last
     child of the pending token begins the copied chain.
 
-    The paper also trains the model with noise, so that it answers well below wrong tokens. Any model works without it.
+    The paper trains the model with noise, so that it answers well below wrong tokens. Other models work, too.
     """
 
     def __init__(self, template: Tokens[int], retrieved_tokens: int = 5, max_matching_ngram_size: int = 3) -> None:

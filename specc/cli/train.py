@@ -25,13 +25,14 @@ EXAMPLES = examples(
     "specc train ./model --recipe eagle3 -o head --costs model.specc --json",
     "specc train ./model --recipe draft-model -o small --draft-layers 3",
     "specc train ./model --recipe relaxed-recursive -o small --loops 3",
+    "specc train ./model --recipe tr-jacobi -o noisy --learning-rate 2e-4",
 )
 MODEL = "A hub id, a directory with a tokenizer and weights, or a GGUF file."
 RECIPE = (
     "The recipe whose head is trained, such as eagle3 or medusa, or draft-model, s2d or relaxed-recursive for a draft "
-    "model; a wrong name lists them all."
+    "model, or tr-jacobi for the model itself; a wrong name lists them all."
 )
-OUTPUT = "The directory of the head, or of the draft model, to write."
+OUTPUT = "The directory of the head, of the draft model, or of the model, to write."
 HEAD = (
     "A head of 'specc train' to begin with, of the same model and recipe. It keeps its vocabulary. Figures on held-out "
     "prompts are fair if --data has prompts that it has not seen. Default: begin in closed form."
@@ -44,6 +45,10 @@ LOOPS = (
 RANK = (
     "The rank of what each layer of a recursive draft model adds to a shared matrix. Default: a 16th of the hidden "
     "size."
+)
+WITH_MODEL = (
+    "Train the model itself together with the head of lexical-units or speculative-streaming. Then OUT is a model's "
+    "directory, with the head in OUT/head. The recipe tr-jacobi always trains the model."
 )
 ASSISTANT = (
     "A draft model with the model's tokenizer: the one to begin with, in place of one that is cut from the model; or "
@@ -112,6 +117,7 @@ def command(
     seed: Annotated[int, option("S", SEED, min=0, rich_help_panel="Training")] = 0,
     draft_vocab_size: Annotated[int, option("N", VOCABULARY, min=8, rich_help_panel="Head")] = 8192,
     head: Annotated[OptionalPath, option("DIR", HEAD, rich_help_panel="Head")] = None,
+    with_model: Annotated[bool, flag("--with-model", WITH_MODEL, rich_help_panel="Training")] = False,
     draft_layers: Annotated[int, option("N", LAYERS, min=1, rich_help_panel="Draft model")] = 2,
     loops: Annotated[OptionalInt, option("N", LOOPS, min=2, rich_help_panel="Draft model")] = None,
     rank: Annotated[OptionalInt, option("R", RANK, min=1, rich_help_panel="Draft model")] = None,
@@ -127,11 +133,12 @@ def command(
     json: JsonOption = False,
     context: typer.Context = None,  # type: ignore[assignment]  # typer passes it
 ) -> None:
-    """Train a head, or a draft model, that drafts for a model.
+    """Train a head, or a draft model, that drafts for a model, or the model itself.
 
     The model answers prompts, and its states are recorded. The head learns the model's probabilities from them. Then
     its drafts are measured on prompts that it has not seen. A run that was interrupted goes on if it is started again.
-    A draft model learns them from the model's answers and from its own, without recorded states.
+    A draft model learns them from the model's answers and from its own, without recorded states. A model that
+    is trained itself learns from its answers, and is another model afterwards.
     """
     if bits not in (8, 16):
         raise typer.BadParameter(f"numbers are not stored in {bits} bits; give 8 or 16", param_hint="--bits")
@@ -144,11 +151,11 @@ def command(
         from specc.training.record import RecordingOptions
         from specc.training.trainer import TrainerOptions
 
-    if head is not None and recipe not in COURSES:
+    if head is not None and (recipe not in COURSES or with_model):
         raise typer.BadParameter(
             f"the training of {recipe} begins with no head; leave the option out", param_hint="--head"
         )
-    train = training_of(recipe)
+    train = training_of(recipe, with_model)
     place = device_named(device)
     with console.stages() as stage, place:  # torch makes new tensors in that place
         card = train(

@@ -7,12 +7,12 @@ and in what with:
 - Parallel Prompt Decoding (Chen et al. 2024, arXiv:2405.18628): before all layers, with a trained embedding of its own
   for each guess.
 - Lexical Unit Decoding (Sun et al. 2024, arXiv:2405.15208): before all layers, with one embedding for all guesses,
-  which stands for the paper's padding token. The paper trains the whole model; here the model stays as it is.
+  which stands for the paper's padding token. The model may be trained with it (`specc.training.slot_training`).
 - Hidden Transfer (Wu et al. 2024, arXiv:2404.12022): behind a deep layer, with a product of the token's state there, a
   matrix for each guess. The paper has guess k begin at a layer of its own; here all begin behind one layer.
 - Speculative Streaming (Bhendawade et al. 2024, arXiv:2402.11131): behind a deep layer, with the token's state there,
-  changed by a product of low rank, and a trained vector for each guess. The paper also trains adapters of the layers
-  behind it; here these layers stay as they are. The paper's product is not added to the state.
+  changed by a product of low rank, and a trained vector for each guess. Adapters of the layers behind it may be trained
+  with it (`specc.training.slot_training`). The paper's product is not added to the state.
 
 B  sequences, one in an engine      N  tokens      K  guesses      d  the model's hidden size
 """

@@ -76,8 +76,10 @@ def _plan_chains(threshold: str, values: Values, facts: Facts) -> MethodBlocks:
 
 
 def _plan_unverified(values: Values, facts: Facts) -> MethodBlocks:
-    threshold = "confidence_threshold"
-    return replace(_plan_chains(threshold, values, facts), rule={"threshold": values[threshold]})
+    threshold, repeat = "confidence_threshold", "longest_repeat"
+    planned = _plan_chains(threshold, values, facts)
+    arguments = {**planned.arguments, repeat: count(values, repeat, least=0)}
+    return replace(planned, arguments=arguments, rule={"threshold": values[threshold]})
 
 
 def _plan_trees(head: str, values: Values, facts: Facts) -> MethodBlocks:
@@ -182,7 +184,7 @@ SPECULATIVE_STREAMING = Method(
     ),
     paper="Speculative Streaming, Bhendawade et al. 2024, arXiv:2402.11131",
     departures=(
-        "The model stays as it is; the paper also trains adapters of its layers.",
+        "The model stays as it is, unless 'specc train --with-model' trains adapters of its layers, as the paper does.",
         "The tree keeps all its nodes; the paper drops some after an early layer of the step.",
         "The layers before the streams also run their slots, for nothing.",
     ),
@@ -209,7 +211,7 @@ LEXICAL_UNITS = Method(
     ),
     paper="Lexical Unit Decoding, Sun et al. 2024, arXiv:2405.15208",
     departures=(
-        "The embedding is trained, and the model stays as it is; the paper trains the model.",
+        "The embedding alone is trained, unless 'specc train --with-model' trains the model too, as the paper does.",
         "Guesses are verified; `lexical-units-unverified` has the paper's own rule, which is lossy.",
     ),
     family=Family.HEADS,
@@ -230,13 +232,14 @@ LEXICAL_UNITS_UNVERIFIED = Method(
     try_when="Answers may differ from the model's own.",
     about=(
         "It guesses as lexical-units does. The guesses that are more probable than a threshold are kept, whatever the "
-        "model says of them. So a step keeps more tokens. The answer may differ from the model's own. With the "
-        "threshold 1 nothing is drafted, and the answer is that of plain decoding."
+        "model says of them. So a step keeps more tokens. The answer may differ from the model's own. A guess that "
+        "would repeat the tokens right before it is left to the model. With the threshold 1 nothing is drafted, as in "
+        "plain decoding."
     ),
     paper="Lexical Unit Decoding, Sun et al. 2024, arXiv:2405.15208",
     departures=(
-        "The embedding is trained, and the model stays as it is; the paper trains the model.",
-        "The control of repetitions is left out.",
+        "The embedding alone is trained, unless 'specc train --with-model' trains the model too, as the paper does.",
+        "How the paper controls repetitions was not at hand: here no guess repeats the tokens right before it.",
     ),
     family=Family.HEADS,
     drafter="guess-slots",
@@ -245,7 +248,10 @@ LEXICAL_UNITS_UNVERIFIED = Method(
     schedule="fused",
     plan=_plan_unverified,
     parameters={
-        "confidence_threshold": Parameter(0.9, "a guess of more probability is kept unverified (lossy); 1 drafts none")
+        "confidence_threshold": Parameter(0.9, "a guess of more probability is kept unverified (lossy); 1 drafts none"),
+        "longest_repeat": Parameter(
+            3, "a guess is left to the model if the last tokens, so many at most, would stand twice in a row; 0: never"
+        ),
     },
     acceptance="confidence",
     lossless=False,

@@ -226,9 +226,9 @@ TR_JACOBI = Method(
         "without an answer get tokens of the prompt at random. The model verifies the tree in one step, which needs no "
         "draft model."
     ),
-    paper="Make Some Noise, Wang et al. 2024, arXiv:2406.17404: TR-Jacobi, without the training",
+    paper="Make Some Noise, Wang et al. 2024, arXiv:2406.17404: TR-Jacobi",
     departures=(
-        "The model is as it was trained; the paper trains it with noise, so that it answers well below wrong tokens.",
+        "Any model works. 'specc train --recipe tr-jacobi' trains one with noise, as in the paper, on its own answers.",
         "The tree is smaller, since a step with 67 slots costs much more on a CPU than on a GPU.",
     ),
     family=Family.GUESSES,

@@ -90,7 +90,7 @@ SYSTEMS = (
            "a layer of its own for each guess; guesses were not yet seen to be right as often as Medusa's"),
     System(51, "Parallel Prompt Decoding", "2405.18628", ("ppd",)),
     System(52, "Speculative Streaming", "2402.11131", ("speculative-streaming",),
-           "the pruning of the tree within a step, and the adapters of the top layers"),
+           "the pruning of the tree within a step"),
     System(53, "Make Some Noise, TR-Jacobi", "2406.17404", ("tr-jacobi",), "the training with noise"),
     System(54, "Lexical Unit Decoding", "2405.15208", ("lexical-units", "lexical-units-unverified"),
            "the training of the model on lexical units: the padding token alone is trained; control of repetitions"),

@@ -17,7 +17,6 @@ stored ones; and norms stay as they are too, since a bundle's engines hold small
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +29,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from specc.training.answers import answer
-from specc.training.batches import epoch
-from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from specc.training.checkpoint import Progress
 from specc.training.divergences import Divergence, acceptance_rates
 from specc.training.exits import exit_logits
 from specc.training.prompts import Prompt
 from specc.training.states import layers_of
-from specc.training.trainer import RECENT, TrainerOptions, not_finite
+from specc.training.text_trainer import TextTrainer
+from specc.training.trainer import TrainerOptions
 
 T = TypeVar("T")
 ROUND = 48  # prompts that are answered together
@@ -81,7 +80,7 @@ def write(
     return [text for text in texts if len(text) > text.prompt]
 
 
-class Distiller:
+class Distiller(TextTrainer[Text]):
     """A training of a draft model.
 
     Args:
@@ -109,16 +108,15 @@ class Distiller:
         exits: Sequence[int] = (),
     ) -> None:
         self.draft, self.model, self.divergence, self.own, self.online = draft, model, divergence, own, online
-        self.options, self.checkpoint, self.settings = options, checkpoint, settings
-        self.layers = layers_of(draft)
-        self.exits = tuple(exits) or (len(self.layers),)
+        layers = layers_of(draft)
+        self.exits = tuple(exits) or (len(layers),)
         draft.requires_grad_(False)
-        for parameter in self.layers.parameters():
+        for parameter in layers.parameters():
             parameter.requires_grad_(parameter.ndim > 1 or not online)
-        self.optimizer = torch.optim.AdamW(
-            self.layers.parameters(), lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.decay
-        )
-        self.progress = Progress()
+        super().__init__(layers, options, checkpoint, settings)
+        self.answers: Sequence[Text] = ()
+        self.prompts: Sequence[Prompt] = ()
+        self.tokens, self.ends = 0, frozenset[int]()
 
     def run(
         self,
@@ -140,66 +138,24 @@ class Distiller:
         Raises:
             HeadError: the loss is not a number. The checkpoint is the last good state.
         """
-        self.progress = load_checkpoint(self.checkpoint, self.layers, self.optimizer, self.settings) or self.progress
-        progress, saved = self.progress, time.monotonic()
-        window: list[float] = []
-        while self.options.part(progress) < 1:
-            begin = time.monotonic()
-            groups = epoch(self._round(answers, prompts, tokens, ends), self.options.tokens, progress.epoch)
-            progress.seconds += time.monotonic() - begin
-            for group in groups:
-                if self.options.part(progress) >= 1:
-                    break
-                begin = time.monotonic()
-                window = [*window[-RECENT + 1 :], self._update(group)]
-                progress.seconds += time.monotonic() - begin
-                progress.tokens += sum(map(len, group))
-                if progress.updates % RECENT == 0:
-                    progress.losses[str(progress.updates)] = [round(sum(window) / len(window), 4)]
-                show(self.options.part(progress), sum(window) / len(window))
-            progress.epoch += 1
-            if time.monotonic() - saved > self.options.every:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-        self.draft.train(False)
-        return progress
+        self.answers, self.prompts, self.tokens, self.ends = answers, prompts, tokens, frozenset(ends)
+        return self.train(show)
 
-    def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.checkpoint, self.layers, self.optimizer, self.progress, self.settings)
+    def mode(self, is_training: bool) -> None:
+        """See `TextTrainer`."""
+        self.draft.train(is_training)
 
-    def _round(
-        self, answers: Sequence[Text], prompts: Sequence[Prompt], tokens: int, ends: Collection[int]
-    ) -> list[Text]:
+    def texts(self, number: int) -> list[Text]:
         """Return the text of a round: answers of the model, and what the draft writes now."""
-        number = self.progress.epoch
         count = round(ROUND * self.own)
-        texts = list(itertools.islice(_from(answers, number * (ROUND - count)), ROUND - count))
+        texts = list(itertools.islice(_from(self.answers, number * (ROUND - count)), ROUND - count))
         if count:
-            part = list(itertools.islice(_from(prompts, number * count), count))
+            part = list(itertools.islice(_from(self.prompts, number * count), count))
             seed = (self.options.seed + 1) * 1009 + number * ROUND
-            texts += write(self.draft, part, tokens, ends, temperature=1.0, seed=seed)
+            texts += write(self.draft, part, self.tokens, self.ends, temperature=1.0, seed=seed)
         return texts
 
-    def _update(self, group: Sequence[Text]) -> float:
-        """Change the weights once, and return the loss."""
-        self.draft.train()
-        for one in self.optimizer.param_groups:
-            one["lr"] = self.options.rate(self.progress)
-        self.optimizer.zero_grad()
-        loss = self._loss(group)
-        if torch.isfinite(loss):
-            torch.autograd.backward(loss)
-            norm = torch.nn.utils.clip_grad_norm_(self.layers.parameters(), self.options.clip)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            self.save()
-            raise not_finite(self.progress, loss, self.checkpoint)
-        self.optimizer.step()
-        self.progress.updates += 1
-        return float(loss.detach())
-
-    def _loss(self, group: Sequence[Text]) -> Tensor:
+    def loss(self, group: Sequence[Text]) -> Tensor:
         """Return the mean loss of the exits, each in the rows that it learns from."""
         by_exit, model_logits = logits_by_exit(self.draft, self.model, group, self.exits)
         losses = []

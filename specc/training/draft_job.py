@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +11,9 @@ from transformers import PreTrainedModel
 
 from specc import machine
 from specc.huggingface import load_tokenizer
-from specc.huggingface.recursive import ENTRY, loops_of, save_recursive
+from specc.huggingface.recursive import ENTRY, loops_of
 from specc.runtime.environment import threads
-from specc.runtime.errors import HeadError, first_line
+from specc.runtime.errors import HeadError
 from specc.training.acceptance import summary
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import Distiller, Text, exit_alphas, ranks, write
@@ -26,10 +23,9 @@ from specc.training.draft_kinds import KINDS
 from specc.training.exits import parameters_read
 from specc.training.gain import predict_chains
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
+from specc.training.model_folder import save_model
 from specc.training.prompts import Prompt, read_prompts
 from specc.training.served import served_texts
-
-PARTIAL = ".partial"
 
 
 def train_draft(options: Options) -> DraftCard:
@@ -53,7 +49,7 @@ def train_draft(options: Options) -> DraftCard:
     with same_random_numbers(options.trainer.seed):
         ends = ends_of(model)
         options.stage("answer the prompts", 0, 1)
-        held_out, prompts, answers = _texts(options, model, tokenizer)
+        held_out, prompts, answers = texts_of(options, model, tokenizer)
         sampled = write(model, held_out, text.answer_tokens, ends, 1.0, text.seed + 1)
         greedy = write(model, held_out, text.answer_tokens, ends, 0.0, text.seed)
         if not answers or not sampled or not greedy:
@@ -120,7 +116,7 @@ def train_draft(options: Options) -> DraftCard:
             seed=options.trainer.seed,
             torch=torch.__version__,
         )
-    save_draft(draft, tokenizer, options.output, card.texts(options.output.name))
+    save_model(draft, tokenizer, options.output, card.texts(options.output.name))
     return card
 
 
@@ -146,7 +142,7 @@ def _exit_rates(
     )
 
 
-def _texts(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[list[Prompt], list[Prompt], list[Text]]:
+def texts_of(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[list[Prompt], list[Prompt], list[Text]]:
     """Return held-out prompts, those to train on, and answers to the latter: served ones, or new ones of the model.
 
     Raises:
@@ -163,28 +159,3 @@ def _texts(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[li
     held_out, prompts = prompts[:count], prompts[count:]
     answers = served[count:] or write(model, prompts, text.answer_tokens, ends_of(model), text.temperature, text.seed)
     return held_out, prompts, answers
-
-
-def save_draft(draft: PreTrainedModel, tokenizer: Any, directory: Path, texts: dict[str, str]) -> None:
-    """Write a draft model's directory, with its tokenizer. It appears whole or not at all.
-
-    Raises:
-        HeadError: it cannot be written.
-    """
-    partial = directory.with_name(f".{directory.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        if loops_of(draft) > 1:
-            save_recursive(draft, partial)
-        else:
-            draft.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        for name, text in texts.items():
-            (partial / name).write_text(text, encoding="utf-8")
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(partial, directory)
-    except Exception as e:  # safetensors and tokenizers raise exceptions of their own where the disk is full
-        raise HeadError(f"cannot write {directory}: {first_line(e)}; free some space, or choose another place") from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from toys import World, prompts, successors
 
@@ -11,9 +12,11 @@ from specc.exactness.divergence import compare_texts
 from specc.recipes.guess_slots import PPD
 from specc.recipes.guess_trees import state_trees
 from specc.runtime.block import Block, GuessTree
-from specc.runtime.drafters.guess_slots import GuessSlots
+from specc.runtime.draft import Accepted, Draft, Outputs, Verified
+from specc.runtime.drafters.guess_slots import GuessSlots, ends_twice
 from specc.runtime.engine import Engine
 from specc.runtime.errors import RecipeError
+from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
 from specc.runtime.tree import Tree
 
@@ -81,6 +84,30 @@ def test_confident_guesses_kept_unverified_diverge_more_the_lower_the_threshold(
         shares.append(sum(compare_texts(*pair).changed for pair in pairs) / len(pairs))
     print(f"changed tokens at the thresholds 1, 0.6 and 0: {shares}")
     assert shares[0] == 0 < shares[1] <= shares[2]
+
+
+def test_no_unverified_guess_repeats_the_tokens_right_before_it_unless_the_control_is_off() -> None:
+    """On a toy whose guesses all repeat one token, and then two in turn."""
+    for period in (1, 2):
+        repeated = {}
+        for control in (0, 1, 2, 3):
+            world = World()
+            decoder = world.method("lexical-units-unverified", confidence_threshold=0.0, longest_repeat=control)
+            drafting = decoder.drafter.open(Sequence([3, 9, 4, 5], world.caches))
+            engine, topology = decoder.drafter.steps[0]
+            slots = topology.slots
+            top = np.array([[5 + slot % period] * 8 for slot in range(slots)])
+            sure = np.zeros((slots, 8), np.float32)
+            outputs = Outputs(np.zeros(slots, np.int64).data, np.ones((slots, 24)), top, sure)
+            draft = Draft((4,), topology.token_tree, by=engine)  # the target said 5
+            drafting.observe(draft, Verified(outputs, Sampling()), Accepted((0,), 5))
+            repeated[control] = len(drafting.guesses)
+        assert repeated == ({0: 3, 1: 0, 2: 0, 3: 0} if period == 1 else {0: 3, 1: 3, 2: 2, 3: 2})
+
+
+def test_a_text_ends_twice_if_its_last_tokens_stand_before_them_too() -> None:
+    assert ends_twice([7, 7], 1) and ends_twice([1, 2, 3, 2, 3], 2) and ends_twice([1, 2, 3, 1, 2, 3], 3)
+    assert not ends_twice([1, 2, 3, 2, 3], 1) and not ends_twice([7, 7], 0) and not ends_twice([7], 3)
 
 
 def test_guesses_are_dropped_once_the_text_has_grown_without_them() -> None:

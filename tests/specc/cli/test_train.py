@@ -55,6 +55,15 @@ class TestVerb:
             "train", "model", "--recipe", "draft-model", "-o", tmp_path / "d", "--head", tmp_path
         )
 
+    def test_a_model_is_trained_itself_and_the_table_says_how_to_compile_it(self, model: Path, tmp_path: Path) -> None:
+        arguments = ("train", model, "--recipe", "lexical-units", "--with-model", "-o", tmp_path / "m", *SMALL)
+        page = " ".join(specc(*arguments).out.split())
+        assert f"Next: specc compile {tmp_path / 'm'} --head {tmp_path / 'm' / 'head'} --recipe lexical-units" in page
+        assert "right guesses" in page and (tmp_path / "m" / "head" / "model.safetensors").is_file()
+        assert "leaves the model as it is; leave out --with-model" in refused(
+            "train", model, "--recipe", "eagle3", "--with-model", "-o", tmp_path / "g"
+        )
+
     def test_a_malformed_line_is_named(self, model: Path, tmp_path: Path) -> None:
         file = tmp_path / "p.jsonl"
         file.write_text('{"prompt": "a"}\n{"prompt": 3}\n')

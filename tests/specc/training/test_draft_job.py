@@ -84,7 +84,7 @@ def test_the_loss_is_the_mean_of_the_exits(model: Path, tmp_path: Path) -> None:
     draft, whole = cut(load_model(str(model)), [0, 2]), load_model(str(model))
     trainer, text = TrainerOptions(updates=1, tokens=600), [Text(tokens=torch.arange(40), prompt=10)]
     losses = [
-        Distiller(draft, whole, forward_kl, 0.0, trainer, tmp_path / "c.safetensors", {}, exits=exits)._loss(text)
+        Distiller(draft, whole, forward_kl, 0.0, trainer, tmp_path / "c.safetensors", {}, exits=exits).loss(text)
         for exits in ((1,), (2,), (1, 2), ())
     ]
     first, second, both, all_layers = (float(loss.detach()) for loss in losses)

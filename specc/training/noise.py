@@ -1,0 +1,82 @@
+"""Train a model with noise in its input, so that it answers well behind wrong tokens.
+
+Make Some Noise (Wang et al. 2024, arXiv:2406.17404). In each answer, SPAN tokens in a row are replaced by tokens that
+stand before them, which are drawn at random. The loss is the cross entropy with the true tokens, in all rows of the
+answer. So a row that reads noise learns to foretell what the text goes on with. TR-Jacobi drafts by such rows.
+
+It departs from the paper in two points: answers are the model's own greedy ones, in the place of a data set's; and
+tables and the last norm stay as they are.
+
+B  sequences      N  tokens of a sequence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from specc.training.device import generator
+from specc.training.distil import Text
+from specc.training.model_training import ModelTraining, side_by_side
+from specc.training.states import layers_of
+
+SPAN = 5  # tokens that are replaced, the paper's L
+TRIES = 4  # spans of noise that are measured in each text
+
+
+class NoiseTraining(ModelTraining):
+    """A training with noise.
+
+    Args:
+        model: the model, whose layers are trained.
+    """
+
+    depths_title = "right behind noise"
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        model.requires_grad_(False)
+        self.model, self.modules = model, layers_of(model).requires_grad_(True)
+
+    def loss(self, group: Sequence[Text], seed: int) -> Tensor:
+        """Return the cross entropy with the true tokens of answers, whose input has noise."""
+        tokens, rows = side_by_side(group)
+        random = generator(seed)
+        noisy = pad_sequence([with_noise(text, random)[0] for text in group], batch_first=True)
+        logits = self.model(input_ids=noisy[:, :-1], use_cache=False).logits[rows]
+        return functional.cross_entropy(logits.float(), tokens[:, 1:][rows])
+
+    @torch.no_grad()
+    def rates(self, texts: Sequence[Text]) -> tuple[float, ...]:
+        """Return how often the row of the first, second, … token of noise foretells the text's token."""
+        right, tried, random = [0] * SPAN, [0] * SPAN, generator(0)
+        for text in texts:
+            pairs = [with_noise(text, random) for _ in range(TRIES)]
+            logits = self.model(input_ids=torch.stack([noisy for noisy, _ in pairs]), use_cache=False).logits
+            for row, (_, start) in zip(logits.argmax(-1), pairs, strict=True):
+                for depth in range(min(SPAN, len(text) - 1 - start)):
+                    right[depth] += int(row[start + depth] == text.tokens[start + depth + 1])
+                    tried[depth] += 1
+        return tuple(round(hits / max(1, tries), 4) for hits, tries in zip(right, tried, strict=True))
+
+
+def with_noise(text: Text, random: torch.Generator) -> tuple[Tensor, int]:
+    """Replace tokens in a row of an answer by earlier tokens.
+
+    Args:
+        text: the text. Of a short answer fewer than SPAN tokens are replaced.
+        random: where the place and the tokens are drawn from.
+
+    Returns:
+        The tokens with noise, [n], and the place of the first one that was replaced.
+    """
+    first = max(1, text.prompt)  # the first token has none before it
+    count = min(SPAN, len(text) - first)
+    start = int(torch.randint(first, len(text) - count + 1, (1,), generator=random))
+    noisy = text.tokens.clone()
+    noisy[start : start + count] = text.tokens[torch.randint(0, start, (count,), generator=random)]
+    return noisy, start

@@ -1,0 +1,120 @@
+"""The loop that trains modules of a model on whole texts: epochs, updates, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from specc.training.batches import epoch
+from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from specc.training.trainer import RECENT, TrainerOptions, not_finite
+
+S = TypeVar("S", bound=Sized)
+
+
+class TextTrainer(ABC, Generic[S]):
+    """A training of modules on texts, which goes on where an interrupted one stopped.
+
+    Args:
+        modules: what is trained. Parameters of it that need no gradient stay as they are.
+        options: of the loop.
+        checkpoint: the file of the state.
+        settings: what a training that resumes must have in common with this one.
+        rates: a factor of the learning rate for parameters whose names begin with the key.
+    """
+
+    def __init__(
+        self,
+        modules: nn.Module,
+        options: TrainerOptions,
+        checkpoint: Path,
+        settings: dict[str, Any],
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
+        self.modules, self.options, self.checkpoint, self.settings = modules, options, checkpoint, settings
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in modules.named_parameters():
+            factor = next((factor for start, factor in (rates or {}).items() if name.startswith(start)), 1.0)
+            by_factor.setdefault(factor, []).append(parameter)
+        groups = [{"params": parameters, "factor": factor} for factor, parameters in by_factor.items()]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.decay
+        )
+        self.progress = Progress()
+
+    @abstractmethod
+    def texts(self, number: int) -> Sequence[S]:
+        """Return the texts of an epoch.
+
+        Args:
+            number: of the epoch, from 0.
+        """
+
+    @abstractmethod
+    def loss(self, group: Sequence[S]) -> Tensor:
+        """Return the loss of a batch of texts, a number."""
+
+    def mode(self, is_training: bool) -> None:
+        """Set the model's mode. `is_training` is whether updates follow."""
+        self.modules.train(is_training)
+
+    def train(self, show: Callable[[float, float], None] = lambda part, loss: None) -> Progress:
+        """Train until the time or the updates are over.
+
+        Args:
+            show: called after each update with the part of the training that is done, and the recent mean loss.
+
+        Raises:
+            HeadError: the loss is not a number. The checkpoint is the last good state.
+        """
+        self.progress = load_checkpoint(self.checkpoint, self.modules, self.optimizer, self.settings) or self.progress
+        progress, saved = self.progress, time.monotonic()
+        window: list[float] = []
+        while self.options.part(progress) < 1:
+            begin = time.monotonic()
+            groups = epoch(self.texts(progress.epoch), self.options.tokens, progress.epoch)
+            progress.seconds += time.monotonic() - begin
+            for group in groups:
+                if self.options.part(progress) >= 1:
+                    break
+                begin = time.monotonic()
+                window = [*window[-RECENT + 1 :], self._update(group)]
+                progress.seconds += time.monotonic() - begin
+                progress.tokens += sum(map(len, group))
+                if progress.updates % RECENT == 0:
+                    progress.losses[str(progress.updates)] = [round(sum(window) / len(window), 4)]
+                show(self.options.part(progress), sum(window) / len(window))
+            progress.epoch += 1
+            if time.monotonic() - saved > self.options.every:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        self.mode(False)
+        return progress
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(self.checkpoint, self.modules, self.optimizer, self.progress, self.settings)
+
+    def _update(self, group: Sequence[S]) -> float:
+        """Change the weights once, and return the loss."""
+        self.mode(True)
+        for one in self.optimizer.param_groups:
+            one["lr"] = self.options.rate(self.progress) * one["factor"]
+        self.optimizer.zero_grad()
+        loss = self.loss(group)
+        if torch.isfinite(loss):
+            torch.autograd.backward(loss)
+            norm = torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.options.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            self.save()
+            raise not_finite(self.progress, loss, self.checkpoint)
+        self.optimizer.step()
+        self.progress.updates += 1
+        return float(loss.detach())
