@@ -115,7 +115,9 @@ def pipeline(
     passes: list[Pass] = [graft for graft in grafts if f"{STATE}{graft.name}" in block.outputs]
     topology = block.topology
     if isinstance(topology, GuessTree):
-        passes += [replace(each, topology=topology) for each in guesses if each.name == topology.head]
+        most = max(map(len, topology.guesses))
+        ours = (each for each in guesses if each.name == topology.head and each.first < most)
+        passes += [replace(each, topology=topology) for each in ours]
         topology = topology.tree
     passes += _layers(block.layers, reads_states=bool(block.inputs))
     passes += [bridge for bridge in bridges if bridge.name == block.layers.bridge]

@@ -140,7 +140,7 @@ def runner(
                 heads=[directory / name],
                 prompts=prompts,
                 golden_tokens=8,
-                parameters={name: SIZES[name] | rates},
+                parameters={name: SIZES.get(name, {}) | rates},
             )
             compile_bundle(options)
             models[name] = specc.load(directory / f"{name}.specc")
@@ -276,3 +276,24 @@ def test_s3d_guesses_in_one_call_are_worse_with_depth_and_better_than_bigrams(
     for prompt in prompts(text)[:8]:
         stats = runner("s3d").session().generate(prompt, 40, recipe="s3d", guard=False, ignore_eos=True).stats
         assert stats.draft_calls == stats.drafts > 5
+
+
+def test_hidden_transfers_slots_guess_at_least_as_well_as_medusas_heads(
+    text: Text, trained: Callable[[str], Trained], runner: Callable[[str], Model]
+) -> None:
+    """After the same updates on the same text, in the mean of the depths that both guess; and tokens are plain ones."""
+    ours, medusas = trained("hidden-transfer"), trained("medusa")
+    assert len(set(ours.head.taps)) == ours.course.steps
+    by_name: dict[str, list[float]] = {}
+    for name, each in {"Hidden Transfer": ours, "Medusa": medusas}.items():
+        rates = measure(each.head, each.course, text.held_out, each.course.steps).rates
+        by_name[name] = [depth[0] for depth in rates[: ours.course.steps]]
+    print(f"right at each depth: {by_name}")
+    for number, prompt in enumerate(prompts(text)[:8]):
+        options: dict[str, Any] = {"temperature": 0.8 * (number % 2), "seed": number, "ignore_eos": True}
+        plain = runner("hidden-transfer").session().generate(prompt, 40, recipe="plain", **options)
+        answer = (
+            runner("hidden-transfer").session().generate(prompt, 40, recipe="hidden-transfer", guard=False, **options)
+        )
+        assert answer.token_ids == plain.token_ids
+    assert sum(by_name["Hidden Transfer"]) >= sum(by_name["Medusa"])

@@ -121,7 +121,9 @@ def _tensors_read(prepared: PreparedGraph, block: Block, capacity: int) -> dict[
 def _narrowest(block: Block) -> Block:
     """Return the smallest block that reads the weights that a block reads: one slot, with a guess behind it if any."""
     topology = block.topology
-    smallest = GuessTree((-1, 0), 1, topology.head) if isinstance(topology, GuessTree) else Tree.chain(1)
+    smallest: Tree | GuessTree = Tree.chain(1)
+    if isinstance(topology, GuessTree):  # One token, with all its guesses: each may have weights of its own.
+        smallest = GuessTree(Tree.chain(1 + max(map(len, topology.guesses))).parents, 1, topology.head)
     return replace(block, topology=smallest, last_row=False, lanes=1)
 
 

@@ -27,12 +27,20 @@ def guess_slots(heads: Iterable[TargetHead]) -> tuple[passes.GuessSlots, ...]:
     return tuple(
         passes.GuessSlots(
             head.name,
-            head.module.after,
-            head.module.count,
-            _captured(head, head.module.starts, "slots", head.hidden_size),
+            place.after,
+            place.count,
+            _captured(
+                head,
+                partial(head.module.starts_of, first=place.first, count=place.count),
+                "slots",
+                head.hidden_size,
+            ),
+            first=place.first,
+            limit=head.module.count,
         )
         for head in heads
         if isinstance(head.module, SlotHead)
+        for place in head.module.starting_places
     )
 
 

@@ -8,8 +8,8 @@ and in what with:
   for each guess.
 - Lexical Unit Decoding (Sun et al. 2024, arXiv:2405.15208): before all layers, with one embedding for all guesses,
   which stands for the paper's padding token. The model may be trained with it (`specc.training.slot_training`).
-- Hidden Transfer (Wu et al. 2024, arXiv:2404.12022): behind a deep layer, with a product of the token's state there, a
-  matrix for each guess. The paper has guess k begin at a layer of its own; here all begin behind one layer.
+- Hidden Transfer (Wu et al. 2024, arXiv:2404.12022): behind deep layers, each guess behind one of its own, with a
+  product of the token's state there, a matrix for each guess.
 - Speculative Streaming (Bhendawade et al. 2024, arXiv:2402.11131): behind a deep layer, with the token's state there,
   changed by a product of low rank, and a trained vector for each guess. Adapters of the layers behind it may be trained
   with it (`specc.training.slot_training`). The paper's product is not added to the state.
@@ -20,45 +20,88 @@ B  sequences, one in an engine      N  tokens      K  guesses      d  the model'
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from specc.heads.head import HeadConfig, linear, option, setting
 from specc.heads.in_model import InModelHead
+from specc.runtime.errors import HeadError
+
+
+class StartingPlace(NamedTuple):
+    """Where guesses begin that follow one another.
+
+    Attributes:
+        after: the layer behind which they begin; None for before all layers.
+        first: the number of the first of them.
+        count: how many they are.
+    """
+
+    after: int | None
+    first: int
+    count: int
 
 
 class SlotHead(InModelHead):
     """A head that says what slots begin with.
 
-    Its taps name the layer after which the slots begin. Without taps they begin before all layers.
+    Its taps name the layer after which the slots begin, or one for each guess, which does not fall from guess to guess:
+    so each slot sees those before it as they are meant to be. Without taps they begin before all layers.
 
     Args:
         config: its setting is `guesses` (K).
 
     Attributes:
         count: K.
+
+    Raises:
+        HeadError: there are more taps than one, and not one for each guess; or they fall.
     """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
-        self.count = int(setting(config, "guesses"))
+        self.count, taps = int(setting(config, "guesses")), list(config.taps)
+        if len(taps) not in (0, 1, self.count) or taps != sorted(taps):
+            raise HeadError(
+                f"the head's config.json has the taps {taps} for {self.count} guesses; give one for each, none before "
+                "the one of the guess before it"
+            )
 
     @property
     def after(self) -> int | None:
-        """The layer after which the slots begin; None for before all layers."""
+        """The layer after which the first slot begins; None for before all layers."""
         return self.taps[0] if self.taps else None
+
+    @property
+    def starting_places(self) -> tuple[StartingPlace, ...]:
+        """Where slots begin, first layer first."""
+        if len(self.taps) < 2:
+            return (StartingPlace(self.after, 0, self.count),)
+        layers = sorted(set(self.taps))
+        return tuple(StartingPlace(layer, self.taps.index(layer), self.taps.count(layer)) for layer in layers)
 
     def step_slots(self, drafted: int) -> int:
         """See `Head`: each token of the chain has as many guesses behind it."""
         return (1 + drafted) * (1 + drafted)
 
-    @abstractmethod
     def starts(self, x: Tensor) -> Tensor:
-        """Return what the slots behind tokens begin with, [B, N, K, d].
+        """Return what the slots behind tokens begin with, [B, N, K, d], if all begin behind one layer.
 
         Args:
             x: [B, N, d]: the hidden states of the tokens, where the slots begin.
+        """
+        return self.starts_of(x, 0, self.count)
+
+    @abstractmethod
+    def starts_of(self, x: Tensor, first: int, count: int) -> Tensor:
+        """Return what some of the slots behind tokens begin with, [B, N, count, d].
+
+        Args:
+            x: [B, N, d]: the hidden states of the tokens, where these slots begin.
+            first: the number of the first of these guesses.
+            count: how many they are.
         """
 
     @abstractmethod
@@ -82,8 +125,9 @@ class PromptTokens(SlotHead):
         rows = 1 if option(config, "shared", 0) else self.count
         self.table = nn.Parameter(0.02 * torch.randn(rows, config.target.hidden_size))
 
-    def starts(self, x: Tensor) -> Tensor:
-        return self.table.expand(*x.shape[:2], self.count, self.table.shape[1])
+    def starts_of(self, x: Tensor, first: int, count: int) -> Tensor:
+        table = self.table if len(self.table) in (1, count) else self.table[first : first + count]
+        return table.expand(*x.shape[:2], count, self.table.shape[1])
 
     @torch.no_grad()
     def begin(self, states: Tensor) -> None:
@@ -98,15 +142,16 @@ class HiddenTransfer(SlotHead):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
         size = config.target.hidden_size
-        self.transfer = linear(size, self.count * size)
+        self.transfer = nn.ModuleList([linear(size, size) for _ in range(self.count)])
 
-    def starts(self, x: Tensor) -> Tensor:
-        return torch.unflatten(self.transfer(x), -1, (self.count, -1))
+    def starts_of(self, x: Tensor, first: int, count: int) -> Tensor:
+        return torch.stack([self.transfer[guess](x) for guess in range(first, first + count)], 2)
 
     @torch.no_grad()
     def begin(self, states: Tensor) -> None:
         """Start as the token's own state."""
-        self.transfer.weight.copy_(torch.eye(states.shape[-1]).repeat(self.count, 1))
+        for product in self.transfer:
+            product.get_parameter("weight").copy_(torch.eye(states.shape[-1]))
 
 
 class SpeculativeStreams(SlotHead):
@@ -122,8 +167,9 @@ class SpeculativeStreams(SlotHead):
         self.down, self.up = linear(size, rank), linear(rank, size)
         self.table = nn.Parameter(0.02 * torch.randn(self.count, size))
 
-    def starts(self, x: Tensor) -> Tensor:
-        out: Tensor = (x + self.up(self.down(x)))[:, :, None] + self.table
+    def starts_of(self, x: Tensor, first: int, count: int) -> Tensor:
+        table = self.table if count == self.count else self.table[first : first + count]
+        out: Tensor = (x + self.up(self.down(x)))[:, :, None] + table
         return out
 
     @torch.no_grad()

@@ -150,14 +150,14 @@ HIDDEN_TRANSFER = Method(
     title="Hidden Transfer: pseudo hidden states behind each token, whose slots draft",
     try_when="Such a head was trained for the model, and a step with 24 slots costs little more than one slot.",
     about=(
-        "Behind the tokens of a step stand slots that begin after a deep layer. A trained matrix for each guess makes "
-        "what they begin with, from the token's hidden state there. The layers behind it and the model's own product "
-        "make the guesses. A tree of the likeliest ones is the next draft. So the step that verifies a draft also "
-        "makes the next one, and nothing else runs."
+        "Behind the tokens of a step stand slots that begin after deep layers, each guess after a layer of its own. A "
+        "trained matrix for each guess makes what it begins with, from the token's hidden state there. The layers "
+        "behind it and the model's own product make the guesses. A tree of the likeliest ones is the next draft. So "
+        "the step that verifies a draft also makes the next one, and nothing else runs."
     ),
     paper="Hidden Transfer, Wu et al. 2024, arXiv:2404.12022",
     departures=(
-        "All guesses begin behind one layer; in the paper each has a layer of its own.",
+        "Which layers the paper takes was not at hand: here they end at three quarters of the model's layers.",
         "The layers before it also run the slots, for nothing.",
     ),
     family=Family.HEADS,

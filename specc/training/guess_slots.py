@@ -9,11 +9,11 @@ B  sequences      N  tokens of a sequence      K  guesses      D  hidden size
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,20 @@ GUESSES = 3
 DEEP = 0.75  # share of the layers behind which pseudo hidden states begin; the paper's are deep, too
 RANK = 32  # of the product that makes the state of a stream
 TABLE_RATE = 12.0  # times the learning rate of layers, since an embedding has few numbers
+
+
+class Start(NamedTuple):
+    """What guesses that follow one another begin with.
+
+    Attributes:
+        after: the layer behind which they begin; None for before all layers.
+        first: the number of the first of them.
+        states: [B, N, their number, D].
+    """
+
+    after: int | None
+    first: int
+    states: Tensor
 
 
 def in_model(course: Course, model: PreTrainedModel) -> Course:
@@ -64,8 +78,8 @@ def begin(model: PreTrainedModel, head: Head, teacher: Teacher, recordings: Sequ
     """Start near the mean of what enters the layers, so that the first updates see states of the usual size."""
     assert isinstance(head, SlotHead)
     with torch.no_grad():
-        _, states = read(model, max(recordings, key=len).tokens[None], head.after)
-    head.begin(states.flatten(0, 1).float())
+        _, states = read(model, max(recordings, key=len).tokens[None], head)
+    head.begin(states[0].flatten(0, 1).float())
 
 
 def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> list[Tensor]:
@@ -73,37 +87,55 @@ def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> lis
     assert isinstance(head, SlotHead)
     tokens = batch.tokens[:, :-1]
     with torch.no_grad():
-        cache, states = read(model, tokens, head.after)
-    starts = head.starts(states.float()).to(states.dtype)
-    rows = run_slots(model, starts, cache, head.after)
+        cache, states = read(model, tokens, head)
+    rows = run_slots(model, starts_of(head, states), cache)
     return [later(rows[:, :, depth], depth) for depth in range(min(steps, head.count))]
 
 
-def read(model: PreTrainedModel, tokens: Tensor, after: int | None) -> tuple[Any, Tensor]:
-    """Run text [B, N]. Return its keys and values, and the states [B, N, D] where slots begin."""
+def read(model: PreTrainedModel, tokens: Tensor, head: SlotHead) -> tuple[Any, list[Tensor]]:
+    """Run text [B, N]. Return its keys and values, and the states [B, N, D] at each place where slots begin."""
     cache: Any = DynamicCache()
-    states: list[Tensor] = []
-    with at_layer(model, after, states.append):
+    with at_places(model, head) as states:
         backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True)
-    return cache, states[0]
+    return cache, states
 
 
-def run_slots(model: PreTrainedModel, starts: Tensor, cache: Any, after: int | None) -> Tensor:
+@contextmanager
+def at_places(model: PreTrainedModel, head: SlotHead) -> Iterator[list[Tensor]]:
+    """Collect the states [B, N, D] at each place where slots of a head begin, in one run of a model."""
+    states: list[Tensor] = []
+    with ExitStack() as stack:
+        for place in head.starting_places:
+            stack.enter_context(at_layer(model, place.after, states.append))
+        yield states
+
+
+def starts_of(head: SlotHead, states: Sequence[Tensor]) -> list[Start]:
+    """Return what the slots behind tokens begin with, by place, from the tokens' states [B, N, D] there."""
+    return [
+        Start(place.after, place.first, head.starts_of(each.float(), place.first, place.count).to(each.dtype))
+        for place, each in zip(head.starting_places, states, strict=True)
+    ]
+
+
+def run_slots(model: PreTrainedModel, starts: Sequence[Start], cache: Any) -> Tensor:
     """Run slots behind tokens that have run. Return what the last product reads of them, [B, N, K, D].
 
     Args:
         model: the model.
-        starts: [B, N, K, D]: what they begin with.
+        starts: what they begin with.
         cache: the keys and values of the tokens. It gets those of the slots, too.
-        after: the layer after which they begin.
     """
-    lanes, count, guesses, _ = starts.shape
+    lanes, count = starts[0].states.shape[:2]
+    guesses = sum(start.states.shape[2] for start in starts)
     token, number = (
         axis.flatten() for axis in torch.meshgrid(torch.arange(count), torch.arange(guesses), indexing="ij")
     )
     chain = (token[:, None] == token) & (number[:, None] >= number)
     visible = torch.cat([token[:, None] >= torch.arange(count), chain], 1)
-    with at_layer(model, after, lambda states: starts.flatten(1, 2)):
+    with ExitStack() as stack:
+        for start in starts:
+            stack.enter_context(at_layer(model, start.after, partial(_put, start, guesses)))
         rows = backbone(model)(
             input_ids=torch.zeros(lanes, count * guesses, dtype=torch.long),
             position_ids=(token + 1 + number)[None].expand(lanes, -1),
@@ -113,6 +145,13 @@ def run_slots(model: PreTrainedModel, starts: Tensor, cache: Any, after: int | N
         ).last_hidden_state
     result: Tensor = torch.unflatten(rows, 1, (count, guesses))
     return result
+
+
+def _put(start: Start, guesses: int, states: Tensor) -> Tensor:
+    """Return the states of all slots, [B, N * K, D], in which some slots begin anew."""
+    by_guess = torch.unflatten(states, 1, (-1, guesses))
+    behind = by_guess[:, :, start.first + start.states.shape[2] :]
+    return torch.cat([by_guess[:, :, : start.first], start.states, behind], 2).flatten(1, 2)
 
 
 def backbone(model: PreTrainedModel) -> Any:
@@ -155,18 +194,34 @@ def at_layer(model: PreTrainedModel, after: int | None, change: Any) -> Iterator
         handle.remove()
 
 
-def _course(architecture: str, rates: Mapping[str, float], depth: float | None = None, **settings: float) -> Course:
+def _behind_one(layers: int) -> tuple[int, ...]:
+    """Return the layer behind which all slots begin."""
+    return (min(layers - 2, int(DEEP * layers)),)
+
+
+def _behind_each(layers: int) -> tuple[int, ...]:
+    """Return a layer for each guess, one behind the other. A later guess begins later, since it sees those before."""
+    last = min(layers - 2, int(DEEP * layers))
+    return tuple(max(0, last - GUESSES + 1 + guess) for guess in range(GUESSES))
+
+
+def _course(
+    architecture: str,
+    rates: Mapping[str, float],
+    taps: Callable[[int], tuple[int, ...]] = lambda layers: (),
+    **settings: float,
+) -> Course:
     """Return the course of an architecture.
 
     Args:
         architecture: its name.
         rates: factors of the learning rate.
-        depth: the share of the layers behind which its slots begin; None for before all layers.
+        taps: the layers behind which its slots begin, by the number of layers; none for before all layers.
         **settings: its numbers but K.
     """
     return Course(
         architecture=architecture,
-        taps=lambda layers: () if depth is None else (min(layers - 2, int(depth * layers)),),
+        taps=taps,
         settings=lambda config: {"guesses": GUESSES, **settings},
         start=unbound,
         unroll=unbound,
@@ -180,5 +235,5 @@ def _course(architecture: str, rates: Mapping[str, float], depth: float | None =
 
 PPD = _course("ppd", {"table": TABLE_RATE})
 LEXICAL_UNITS = _course("lexical_units", {"table": TABLE_RATE}, shared=1)
-HIDDEN_TRANSFER = _course("hidden_transfer", {}, depth=DEEP)
-SPECULATIVE_STREAMING = _course("speculative_streaming", {"table": TABLE_RATE}, depth=DEEP, rank=RANK)
+HIDDEN_TRANSFER = _course("hidden_transfer", {}, _behind_each)
+SPECULATIVE_STREAMING = _course("speculative_streaming", {"table": TABLE_RATE}, _behind_one, rank=RANK)

@@ -24,7 +24,7 @@ from specc.heads.s3d import S3D
 from specc.runtime.errors import HeadError
 from specc.training.batches import Batch
 from specc.training.course import Course
-from specc.training.guess_slots import TABLE_RATE, at_layer, begin, fixed, product, read, run_slots, unbound
+from specc.training.guess_slots import TABLE_RATE, Start, at_layer, begin, fixed, product, read, run_slots, unbound
 from specc.training.unroll import later
 
 MASKS = 3  # so a draft has four tokens, as many as were best in the paper
@@ -63,12 +63,12 @@ def _unroll(model: PreTrainedModel, head: Head, batch: Batch, steps: int) -> lis
     """
     assert isinstance(head, S3D)
     with torch.no_grad():
-        cache, states = read(model, batch.tokens, None)
+        cache, (states,) = read(model, batch.tokens, head)
         cache.crop(-1)
     own = states[:, 1:]
     starts = torch.cat([own[:, :, None], head.starts(own.float()).to(own.dtype)], 2)
     with _skeleton(model, head):
-        rows = run_slots(model, starts, cache, None)
+        rows = run_slots(model, [Start(None, 0, starts)], cache)
     return [later(rows[:, :, depth], depth) for depth in range(min(steps, 1 + head.count))]
 
 

@@ -31,7 +31,7 @@ from transformers import DynamicCache, PreTrainedModel
 from specc.heads.guess_slots import SlotHead
 from specc.training.adapters import add_adapters, merge_adapters
 from specc.training.distil import Text
-from specc.training.guess_slots import TABLE_RATE, at_layer, backbone, run_slots
+from specc.training.guess_slots import TABLE_RATE, at_places, backbone, run_slots, starts_of
 from specc.training.lane_attention import ATTENTION
 from specc.training.model_training import ModelTraining, side_by_side
 from specc.training.states import layers_of
@@ -81,8 +81,7 @@ class SlotTraining(ModelTraining):
 
     def begin(self, texts: Sequence[Text]) -> None:
         """Set the weights of the head before training, by the longest text."""
-        states: list[Tensor] = []
-        with torch.no_grad(), at_layer(self.model, self.head.after, states.append):
+        with torch.no_grad(), at_places(self.model, self.head) as states:
             backbone(self.model)(input_ids=max(texts, key=len).tokens[None])
         self.head.begin(states[0].flatten(0, 1).float())
 
@@ -113,11 +112,9 @@ class SlotTraining(ModelTraining):
     def _run(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the last product reads of tokens [B, N], and of the slots behind them, [B, N, K, D]."""
         cache: Any = DynamicCache()
-        states: list[Tensor] = []
-        with at_layer(self.model, self.head.after, states.append):
+        with at_places(self.model, self.head) as states:
             plain = backbone(self.model)(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state
-        starts = self.head.starts(states[0].float()).to(states[0].dtype)
-        return plain, run_slots(self.model, starts, cache, self.head.after)
+        return plain, run_slots(self.model, starts_of(self.head, states), cache)
 
     def _logits(self, rows: Tensor) -> Tensor:
         """Return the logits [..., V] of rows [..., D] by the model's last product."""

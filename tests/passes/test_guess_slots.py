@@ -87,6 +87,52 @@ def _alone(family: str, starts: Starts, after: int | None, path: list[int], numb
         hook.remove()
 
 
+@torch.no_grad()
+def test_each_guess_may_begin_after_a_layer_of_its_own() -> None:
+    """The guesses of the first layer are as if all began there, and the later ones read the later layer's states."""
+    size, graph = model("llama").config.hidden_size, prepared("llama")
+    parts = [small(_One(size, number), "starts", states=torch.ones(1, 7, size)) for number in (0, 1)]
+    guesses = [GuessSlots("guess", number, 1, part, first=number, limit=2) for number, part in enumerate(parts)]
+    passes.run(passes.pipeline(Block(TREE), CAPACITY, guesses=guesses), graph)
+    logits = run(graph, IDS, prefilled("llama"), tokens().shape[1])["logits"][0]
+    _, layers = stack("llama")
+    for slot, path in PATHS.items():
+        number = NUMBERS[slot]
+        ids = torch.cat([tokens(), IDS[:, path], torch.zeros(1, number + 1, dtype=torch.long)], 1)
+        end = ids.shape[1] - number - 1
+        hooks = []
+        for guess in range(number + 1):
+
+            def leave(module: nn.Module, args: object, output: Tensor, guess: int = guess, end: int = end) -> Tensor:
+                changed = output.clone()
+                changed[:, end + guess] = Starts(size)(output)[:, end - 1, guess]
+                return changed
+
+            hooks.append(layers[guess].register_forward_hook(leave))
+        alone = truth("llama", ids)[-1]
+        for hook in hooks:
+            hook.remove()
+        torch.testing.assert_close(logits[slot], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_tree_without_later_guesses_has_no_pass_for_them() -> None:
+    tree = GuessTree((-1, 0, 0, 1), 2, "guess")
+    guesses = [GuessSlots("guess", number, 1, module_of(64), first=number, limit=2) for number in (0, 1)]
+    ours = [each for each in passes.pipeline(Block(tree), CAPACITY, guesses=guesses) if isinstance(each, GuessSlots)]
+    assert [(each.first, each.topology) for each in ours] == [(0, tree)]
+
+
+class _One(Starts):
+    """One of the two guesses."""
+
+    def __init__(self, size: int, number: int) -> None:
+        super().__init__(size)
+        self.number = number
+
+    def forward(self, states: Tensor) -> Tensor:
+        return super().forward(states)[:, :, self.number : self.number + 1]
+
+
 def test_what_stands_in_the_slots_of_guesses_counts_for_nothing() -> None:
     graph = prepared("llama")
     guesses = GuessSlots("guess", None, 2, module_of(64))

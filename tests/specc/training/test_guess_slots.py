@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
+
 import pytest
 import torch
 from tiny_heads import batch, bound, model, random_head, teacher
 from torch import Tensor
 
-from specc.heads.guess_slots import SlotHead
+from specc.heads.guess_slots import SlotHead, StartingPlace
 from specc.runtime.errors import HeadError
 from specc.training.courses import COURSES
 from specc.training.guess_slots import in_model
@@ -32,22 +35,23 @@ def alone(head: SlotHead, tokens: Tensor, count: int) -> Tensor:
     end, layers = tokens.shape[1], layers_of(model())
     ids = torch.cat([tokens, torch.zeros(1, count, dtype=torch.long)], 1)
 
-    def change(states: Tensor) -> Tensor:
-        return torch.cat([states[:, :end], head.starts(states[:, :end])[:, -1, :count]], 1)
+    def begin(place: StartingPlace, states: Tensor) -> Tensor:
+        starts = head.starts_of(states[:, :end], place.first, place.count)[0, -1]
+        changed = states.clone()
+        for number in range(place.first, min(count, place.first + place.count)):
+            changed[0, end + number] = starts[number - place.first]
+        return changed
 
-    def enter(module: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return change(args[0]), *args[1:]
-
-    def leave(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
-        return change(output)
-
-    after = head.after
-    hook = layers[0].register_forward_pre_hook(enter) if after is None else layers[after].register_forward_hook(leave)
-    try:
+    with ExitStack() as hooks:
+        for place in head.starting_places:
+            change = partial(begin, place)
+            if place.after is None:
+                hook = layers[0].register_forward_pre_hook(lambda _, args, change=change: (change(args[0]), *args[1:]))
+            else:
+                hook = layers[place.after].register_forward_hook(lambda _, args, out, change=change: change(out))
+            hooks.callback(hook.remove)
         logits: Tensor = model()(input_ids=ids).logits[0, -1]
         return logits
-    finally:
-        hook.remove()
 
 
 @WHOLE
