@@ -9,12 +9,14 @@ import inspect
 import json
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from quick_compile import compile_quickly
+from torch import Tensor
+from torch.nn import functional
 
 import specc
 from specc.compiler import Options as CompileOptions
@@ -22,11 +24,13 @@ from specc.huggingface import load_tokenizer
 from specc.runtime.acceptance import rule
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.model import Model
-from specc.training import noise
+from specc.training.distil import Text
 from specc.training.job import Options
 from specc.training.jobs import training_of
 from specc.training.model_folder import HEAD
 from specc.training.model_job import train_model
+from specc.training.model_training import side_by_side
+from specc.training.noise import NoiseTraining
 from specc.training.prompts import read_prompts
 from specc.training.record import RecordingOptions
 from specc.training.trainer import TrainerOptions
@@ -155,7 +159,7 @@ def test_make_some_noise_trains_a_model_that_guesses_better_behind_wrong_tokens(
     answers repeats itself more, which alone lets TR-Jacobi accept more.
     """
     cards = {"noise": train_model(options(folder, "tr-jacobi", "noise"))}
-    monkeypatch.setattr(noise.NoiseTraining, "loss", _loss_without_noise)
+    monkeypatch.setattr(NoiseTraining, "loss", loss_without_noise)
     cards["no noise"] = train_model(options(folder, "tr-jacobi", "no noise"))
     models = {name: runner(folder / name, "tr-jacobi") for name in cards} | {"untrained": runner(MODEL, "tr-jacobi")}
     own = {name: check_tokens(model, "tr-jacobi", prompts) for name, model in models.items()}
@@ -168,10 +172,11 @@ def test_make_some_noise_trains_a_model_that_guesses_better_behind_wrong_tokens(
     assert same["noise"] > same["untrained"]
 
 
-def _loss_without_noise(self: noise.NoiseTraining, group: Any, seed: int) -> Any:
-    tokens, rows = noise.side_by_side(group)
-    logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits[rows]
-    return noise.functional.cross_entropy(logits.float(), tokens[:, 1:][rows])
+def loss_without_noise(training: NoiseTraining, group: Sequence[Text], seed: int) -> Tensor:
+    """Return the loss of a training whose input has no noise."""
+    tokens, rows = side_by_side(group)
+    logits = training.model(input_ids=tokens[:, :-1], use_cache=False).logits[rows]
+    return functional.cross_entropy(logits.float(), tokens[:, 1:][rows])
 
 
 @pytest.mark.parametrize("recipe", ["lexical-units", "speculative-streaming"])
@@ -184,11 +189,10 @@ def test_a_model_that_is_trained_with_its_head_guesses_better_than_the_head_alon
     print(card.summary(recipe))
     alone = runner(MODEL, recipe, folder / f"{recipe} alone")
     model = runner(folder / recipe, recipe, folder / recipe / HEAD)
-    own = {"head alone": check_tokens(alone, recipe, prompts), "with model": check_tokens(model, recipe, prompts)}
+    models = {"head alone": alone, "with model": model}
+    own = {name: check_tokens(each, recipe, prompts) for name, each in models.items()}
     texts = answers_of(alone, prompts)
-    same = {
-        name: tokens_a_step_of(texts, each, recipe) for name, each in (("head alone", alone), ("with model", model))
-    }
+    same = {name: tokens_a_step_of(texts, each, recipe) for name, each in models.items()}
     print(f"tokens a step, on own answers {own}, on those of the untrained model {same}")
     assert own["with model"] > 1.05
     assert same["with model"] > same["head alone"]

@@ -20,7 +20,7 @@ B  sequences, one in an engine      N  tokens      K  guesses      d  the model'
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ from specc.heads.in_model import InModelHead
 from specc.runtime.errors import HeadError
 
 
-class StartingPlace(NamedTuple):
+@dataclass(frozen=True)
+class StartingPlace:
     """Where guesses begin that follow one another.
 
     Attributes:

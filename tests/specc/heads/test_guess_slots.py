@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def head_of(name: str, *taps: int) -> SlotHead:
 def test_guesses_begin_behind_one_layer_or_each_behind_its_own(
     taps: tuple[int, ...], places: list[tuple[int | None, int, int]]
 ) -> None:
-    assert [tuple(place) for place in head_of("hidden_transfer", *taps).starting_places] == places
+    assert [astuple(place) for place in head_of("hidden_transfer", *taps).starting_places] == places
 
 
 @pytest.mark.parametrize("taps", [(1, 2), (3, 2, 4), (1, 2, 3, 4)])
