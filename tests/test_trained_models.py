@@ -153,10 +153,9 @@ def answers_of(model: Model, prompts: list[list[int]]) -> list[tuple[list[int], 
 def test_make_some_noise_trains_a_model_that_guesses_better_behind_wrong_tokens(
     folder: Path, prompts: list[list[int]], runner: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Better than a model that was trained without noise. TR-Jacobi takes more tokens a step than untrained.
+    """Better than a model that was trained without noise, and TR-Jacobi takes more tokens a step.
 
-    It does so on its own answers, and on those of the untrained model, since a model that was trained on its own
-    answers repeats itself more, which alone lets TR-Jacobi accept more.
+    It does so on the answers of the untrained model, too, since a model that repeats itself more lets it accept more.
     """
     cards = {"noise": train_model(options(folder, "tr-jacobi", "noise"))}
     monkeypatch.setattr(NoiseTraining, "loss", loss_without_noise)
@@ -168,7 +167,7 @@ def test_make_some_noise_trains_a_model_that_guesses_better_behind_wrong_tokens(
     print(f"tokens a step, on own answers {own}, on those of the untrained model {same}")
     print({name: (card.rates_before, card.rates, card.same) for name, card in cards.items()})
     assert sum(cards["noise"].rates) > max(sum(cards["noise"].rates_before), sum(cards["no noise"].rates))
-    assert own["noise"] > own["untrained"]
+    assert own["noise"] > max(own["untrained"], own["no noise"])
     assert same["noise"] > same["untrained"]
 
 

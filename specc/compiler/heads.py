@@ -18,7 +18,7 @@ from specc.compiler.capture import EXAMPLE_SLOTS, export_module
 from specc.compiler.graphs import PreparedGraph
 from specc.compiler.weights import share_tied
 from specc.heads import Checkpoint, Head, HeadConfig, Target, digest, open_head
-from specc.heads.guess_slots import SlotHead, StartingPlace
+from specc.heads.guess_slots import SlotHead
 from specc.heads.in_model import InModelHead
 from specc.heads.rows_head import RowsHead
 from specc.huggingface.hub import local_head
