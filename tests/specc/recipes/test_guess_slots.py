@@ -58,7 +58,7 @@ def test_lexical_units_are_chains_of_as_many_tokens_as_were_guessed() -> None:
     assert all(tree.token_tree.is_chain and {len(slots) for slots in tree.guesses} == {3} for tree in trees(blocks))
     lossy = LEXICAL_UNITS_UNVERIFIED.plan(LEXICAL_UNITS_UNVERIFIED.settle({"confidence_threshold": 0.7}), FACTS)
     assert lossy.engines == blocks.engines and lossy.rule == {"threshold": 0.7}
-    assert lossy.arguments == {"assistant_confidence_threshold": 0.7}
+    assert lossy.arguments == {"assistant_confidence_threshold": 0.7, "longest_repeat": 3}
 
 
 @pytest.mark.parametrize("method", [HIDDEN_TRANSFER, SPECULATIVE_STREAMING], ids=lambda method: method.name)
