@@ -15,7 +15,7 @@ from specc.huggingface import load_model, load_tokenizer
 from specc.training.cut import cut
 from specc.training.distil import Distiller, Text, alphas, write
 from specc.training.divergences import DIVERGENCES
-from specc.training.draft_job import save_draft
+from specc.training.model_folder import save_model
 from specc.training.prompts import Prompt, read_prompts
 from specc.training.trainer import TrainerOptions
 
@@ -54,7 +54,7 @@ def test_distillation_makes_drafts_be_accepted_more_often(
     gains = [b - a for a, b in zip(before, after, strict=True)]
     assert mean(gains) / (stdev(gains) / len(gains) ** 0.5) > LEAST_T
 
-    save_draft(draft, load_tokenizer(str(model)), tmp_path / "draft", {})
+    save_model(draft, load_tokenizer(str(model)), tmp_path / "draft", {})
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
     compile_bundle(
         Options(

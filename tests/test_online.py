@@ -18,7 +18,7 @@ from specc.compiler.swap import swap_draft
 from specc.huggingface import load_model, load_tokenizer
 from specc.training.distil import Distiller, Text
 from specc.training.divergences import DIVERGENCES
-from specc.training.draft_job import save_draft
+from specc.training.model_folder import save_model
 from specc.training.trainer import TrainerOptions
 
 pytestmark = [pytest.mark.torch, pytest.mark.model, pytest.mark.slow]
@@ -60,7 +60,7 @@ def learn(draft: str, texts: Sequence[Text], directory: Path) -> str:
     options = TrainerOptions(updates=UPDATES, learning_rate=5e-4, tokens=300)
     file = directory.with_suffix(".safetensors")
     Distiller(student, model, DIVERGENCES["forward-kl"], 0.0, options, file, {}, online=True).run(texts, [], TOKENS, [])
-    save_draft(student, load_tokenizer(MODEL), directory, {})
+    save_model(student, load_tokenizer(MODEL), directory, {})
     return str(directory)
 
 

@@ -21,7 +21,7 @@ from specc.runtime.drafters.nested_exits import NestedExits
 from specc.training.cut import cut, kept_layers
 from specc.training.distil import Distiller, exit_alphas, write
 from specc.training.divergences import forward_kl
-from specc.training.draft_job import save_draft
+from specc.training.model_folder import save_model
 from specc.training.prompts import read_prompts
 from specc.training.trainer import TrainerOptions
 
@@ -59,7 +59,7 @@ def test_a_loss_at_each_exit_makes_each_draft_better_and_the_mean_exit_of_s2d_is
         Distiller(draft, whole, forward_kl, 0.0, options, file, {}, exits=exits).run(answers, [], TOKENS, [])
         rates[name] = exit_alphas(draft, whole, held_out, EXITS)
         if name == "sorted":
-            save_draft(draft, tokenizer, tmp_path / "draft", {})
+            save_model(draft, tokenizer, tmp_path / "draft", {})
     means = {name: [round(float(rate), 3) for rate in each.mean(1)] for name, each in rates.items()}
     record_property("alphas", means)
     print(means)

@@ -17,13 +17,13 @@ from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.bundle import open_bundle
 from specc.runtime.session import open_session
 from specc.training.cut import cut
-from specc.training.draft_job import save_draft
+from specc.training.model_folder import save_model
 
 pytestmark = pytest.mark.torch
 
 
 def saved(draft: PreTrainedModel, model: Path, directory: Path) -> Path:
-    save_draft(draft, load_tokenizer(str(model)), directory, {})
+    save_model(draft, load_tokenizer(str(model)), directory, {})
     return directory
 
 

@@ -16,8 +16,8 @@ from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.errors import HeadError
 from specc.training.cut import cut
 from specc.training.distil import Text
-from specc.training.draft_job import save_draft
 from specc.training.job import DraftChoice, Options
+from specc.training.model_folder import save_model
 from specc.training.record import RecordingOptions
 from specc.training.specdec_plus_plus import REJECTION, calibration_error, drafted, fit, weighted_loss
 from specc.training.specdec_plus_plus_job import train_acceptance
@@ -102,7 +102,7 @@ def test_the_calibration_error_by_hand() -> None:
 
 
 def test_a_head_is_written_with_its_card(model: Path, tmp_path: Path) -> None:
-    save_draft(cut(load_model(str(model)), [0, 1]), load_tokenizer(str(model)), tmp_path / "draft", {})
+    save_model(cut(load_model(str(model)), [0, 1]), load_tokenizer(str(model)), tmp_path / "draft", {})
     options = Options(
         model=str(model),
         recipe="specdec-plus-plus",
