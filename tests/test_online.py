@@ -57,7 +57,7 @@ def serve(bundle: Path, prompts: Sequence[Sequence[int]]) -> tuple[list[Text], f
 def learn(draft: str, texts: Sequence[Text], directory: Path) -> str:
     """Let a draft model learn from served texts, and return the directory of the new one."""
     model, student = load_model(MODEL), load_model(draft)
-    options = TrainerOptions(updates=UPDATES, learning_rate=5e-4, tokens=300)
+    options = TrainerOptions(updates=UPDATES, learning_rate=1e-3, tokens=300)
     file = directory.with_suffix(".safetensors")
     Distiller(student, model, DIVERGENCES["forward-kl"], 0.0, options, file, {}, online=True).run(texts, [], TOKENS, [])
     save_model(student, load_tokenizer(MODEL), directory, {})
@@ -74,7 +74,7 @@ def test_online_training_raises_the_acceptance_of_a_stream_that_is_new_to_the_dr
     """
     prose = (STDLIB / "pydoc_data" / "topics.py").read_text(encoding="utf-8")
     tables = "".join((STDLIB / "encodings" / f"{name}.py").read_text(encoding="utf-8") for name in TABLES)
-    streams = {"prose": pieces(prose[: 2 * CHARACTERS], 64), "tables": pieces(tables[:CHARACTERS], 48)}
+    streams = {"prose": pieces(prose[: 2 * CHARACTERS], 96), "tables": pieces(tables[:CHARACTERS], 48)}
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
     bundle = tmp_path / "b.specc"
     compile_quickly(
