@@ -30,12 +30,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from specc.heads.guess_slots import SlotHead
 from specc.training.adapters import add_adapters, merge_adapters
+from specc.training.course import DEEPER
 from specc.training.distil import Text
 from specc.training.guess_slots import TABLE_RATE, at_places, backbone, run_slots, starts_of
 from specc.training.lane_attention import ATTENTION
 from specc.training.model_training import ModelTraining, side_by_side
 from specc.training.states import layers_of
-from specc.training.trainer import DEEPER
 
 SURE = 0.8  # the probability of each token of a lexical unit, at least
 OUTSIDE = 0.1  # the weight of a guess that is outside of a unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,9 @@ def test_a_course_makes_all_of_its_tensors_on_the_device_in_use(recipe: str) -> 
     course, place = COURSES[recipe], torch.device("meta")
     module, batch = head(course.architecture).to(place), collate(recordings(2, course.architecture))
     fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    values = {name: value.to(place) for name, value in fields.items() if isinstance(value, torch.Tensor)}
+    values: dict[str, Any] = {
+        name: value.to(place) for name, value in fields.items() if isinstance(value, torch.Tensor)
+    }
     with place:
         assert current_device() == place
         for depth, features in enumerate(course.unroll(module, dataclasses.replace(batch, **values), course.steps)):
