@@ -150,9 +150,8 @@ M2R2 = Method(
     about=(
         "The model drafts by its first layers. Behind each of them, a trained adapter moves a second residual stream "
         "several layers ahead of the model's own, so that the model's norm and head can read it early. That stream "
-        "attends to other tokens, too, over the model's own rows. A trained gate reads it after all of these layers. "
-        "Drafting stops before a token that the gate does not let leave. To verify, the model runs its other layers "
-        "alone, from its own stream. So a drafted token passes each layer once."
+        "attends to other tokens, too, over the model's own rows. A trained gate reads it and stops a draft before a "
+        "token that may be wrong. The model then runs its other layers alone: a drafted token passes each layer once."
     ),
     paper="M2R2, Bhendawade et al. 2025, arXiv:2502.02040: its self-speculative decoding",
     departures=(

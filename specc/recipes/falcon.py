@@ -38,10 +38,10 @@ FALCON = Method(
     title="Falcon: LSTM layers and a block of two slots make two tokens a call, on a static tree",
     try_when="Such a head was trained for the model, and a call of the head costs much beside a step of the model.",
     about=(
-        "A trained head drafts. Two LSTM layers run over the tokens beside the states that the model's last product "
-        "reads. Then one decoder layer attends: two slots see one another and all before them. They guess two tokens, "
-        "and the states behind both. The next call runs blocks of two drafted tokens. So a tree that is fixed when "
-        "the bundle is compiled grows by two levels a call. The model verifies it in one step."
+        "Two LSTM layers of a trained head run over the tokens beside the states that the model's last product reads. "
+        "Then one decoder layer attends: two slots see one another and all before them. They guess two tokens, and "
+        "the states behind both. The next call runs blocks of two drafted tokens, so a tree that is fixed when the "
+        "bundle is compiled grows by two levels a call. The model verifies it in one step."
     ),
     paper="Falcon, Gao et al. 2024, arXiv:2412.12639",
     departures=(

@@ -232,7 +232,7 @@ LEXICAL_UNITS_UNVERIFIED = Method(
     try_when="Answers may differ from the model's own.",
     about=(
         "It guesses as lexical-units does. The guesses that are more probable than a threshold are kept, whatever the "
-        "model says of them. So a step keeps more tokens. The answer may differ from the model's own. A guess that "
+        "model says of them. So a step keeps more tokens, and the answer may differ from the model's own. A guess that "
         "would repeat the tokens right before it is left to the model. With the threshold 1 nothing is drafted, as in "
         "plain decoding."
     ),

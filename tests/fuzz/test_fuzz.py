@@ -85,7 +85,7 @@ def test_a_seed_always_gives_one_mutation_and_few_seeds_give_all_kinds() -> None
 @pytest.mark.model
 def test_mutated_bundles_are_refused_in_one_line_or_give_the_same_tokens(tmp_path: Path) -> None:
     counts = check(tmp_path, 0, SHORT)
-    assert counts["refused"] > SHORT // 3 and counts["same"] > 3 and counts["changed"] > 3
+    assert counts["refused"] > SHORT // 3 and counts["same"] > 3 and counts["changed"] > 1
 
 
 @pytest.mark.slow

@@ -190,6 +190,7 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("retrieval-eagle", "max_matching_ngram_size", []),
     ("retrieval-eagle", "max_depth", []),
     ("guess-slots", "assistant_confidence_threshold", [0, 0.5]),
+    ("guess-slots", "longest_repeat", [0, 128]),
     ("mask-tokens", "assistant_confidence_threshold", [0, 0.5]),
     ("trigram-search", "vocab_size", [128]),
     ("pearl", "num_speculative_tokens", []),

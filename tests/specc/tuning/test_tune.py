@@ -91,6 +91,7 @@ def test_a_bundle_that_is_overwritten_while_it_is_tuned_keeps_its_new_manifest(
     assert open_bundle(copy).manifest.extra == {"by": "another process"}
 
 
+@pytest.mark.slow  # It tunes twice.
 def test_a_second_plan_begins_with_the_recipes_as_compiled(bundle: Path, tmp_path: Path) -> None:
     copy = copied(bundle, tmp_path)
     first, second = (tune(copy, tokens=8, limit=1, policy=QUICK).compiled for _ in range(2))
