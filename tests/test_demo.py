@@ -287,7 +287,7 @@ def target(demo: Session) -> dict[int, float]:
     [
         # Every drafter's tokens by `match` are those of plain decoding with that seed, as test_drafters.py checks.
         pytest.param("token-recycling", "match", marks=pytest.mark.slow),
-        ("draft-model", "speculative"),
+        pytest.param("draft-model", "speculative", marks=pytest.mark.slow),
         ("dynamic-tree", "recursive"),
         pytest.param("plain", "match", marks=pytest.mark.slow),
         pytest.param("early-exit", "match", marks=pytest.mark.slow),

@@ -87,6 +87,7 @@ def bytes_of_layers(model: Path) -> int:
     return sum(4 * prod(parameter.shape) for parameter in layers.parameters() if parameter.ndim > 1)
 
 
+@pytest.mark.slow  # It compiles twice.
 def test_a_recursive_draft_model_is_stored_once_and_drafts_after_any_loop(model: Path, tmp_path: Path) -> None:
     """The tiny model in 3 loops: its shared matrices have a third of its bytes, however many loops an engine runs."""
     draft = tmp_path / "draft"

@@ -129,10 +129,10 @@ def plain(prompt: int, count: int, temperature: float = 0.0) -> list[int]:
     return World().method("plain").run(PROMPTS[prompt], count, sampling)[0]
 
 
-LATER = pytest.param(range(5, 36), marks=pytest.mark.slow)  # Prompt 0 is the last one too.
+LATER = pytest.param(range(1, 36), marks=pytest.mark.slow)  # Prompt 0 is the last one too.
 
 
-@pytest.mark.parametrize("batch", [*sample([range(36, 40), range(1, 5)], 1), LATER], ids=str)
+@pytest.mark.parametrize("batch", [range(36, 40), LATER], ids=str)
 @pytest.mark.parametrize("case", cases().values(), ids=cases())
 def test_greedy_tokens_are_those_of_plain_decoding(case: dict[str, Any], batch: range) -> None:
     """150 tokens a prompt; every method but plain has drafts accepted, and the rows left are plain's own."""
