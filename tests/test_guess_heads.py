@@ -30,6 +30,7 @@ from specc.runtime.block import GuessTree
 from specc.runtime.draft import Accepted, Draft, Verified
 from specc.runtime.model import Model
 from specc.training.acceptance import measure
+from specc.training.beginning import config_of
 from specc.training.course import Course
 from specc.training.courses import COURSES
 from specc.training.distillation import Distillation
@@ -161,15 +162,7 @@ def test_random_heads_of_all_kinds_in_one_bundle_leave_the_tokens_of_plain_decod
     for name in names:
         course = COURSES[name]
         torch.manual_seed(1)
-        head = build_head(
-            HeadConfig(
-                architecture=course.architecture,
-                target=teacher.target,
-                taps=course.taps(teacher.target.layers),
-                draft_vocab_size=teacher.target.vocab_size,
-                settings=course.settings(teacher.config),
-            )
-        )
+        head = build_head(config_of(course, teacher, teacher.target.vocab_size))
         save_head(head, tmp_path / name, {"card.json": "{}"})
     file = tmp_path / "prompts.jsonl"
     file.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")

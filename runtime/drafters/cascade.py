@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Tokens
+
 from ..call import Call
-from ..draft import ONE_SLOT, Draft
+from ..draft import ONE_SLOT, Draft, Outputs
+from ..draft_chain import MakeCall
 from ..engine import Engine
 from ..sequence import Sequence
 from . import Drafter, Drafting, Proposal, check_counts, check_probability
@@ -63,15 +66,41 @@ class CascadeDrafting(Drafting[Cascade]):
         self.index = NgramIndex(seq.tokens, drafter.longest)
 
     def propose(self, room: int) -> Proposal:
-        drafter, seq = self.drafter, self.seq
-        tokens, threshold = [seq.pending], drafter.threshold
-        copy = self.index.after(drafter.copied, (), drafter.shortest)
-        for _ in range(min(drafter.count, room)):
+        copy = self._copy()
+        if copy:
+            return Draft.chain([self.seq.pending, *copy][: 1 + room])
+        return (yield from self._draft(room))
+
+    def _draft(self, room: int) -> Proposal:
+        """Yield the calls of a draft that begins with a token of the engine."""
+        engine, cache = self.drafter.engine, self.seq.cache
+
+        def make_call(slot: int, token: int, before: Outputs | None) -> Call:
+            return Call(engine, cache, slot, (token,), ONE_SLOT)
+
+        return (yield from self._take_turns(make_call, room))
+
+    def _take_turns(self, make_call: MakeCall, room: int, first: Outputs | None = None) -> Proposal:
+        """Yield calls that draft a token each, until lookup finds a copy behind them. The copy ends the draft.
+
+        Args:
+            make_call: makes the call of the engine for a slot.
+            room: how many tokens are worth drafting, and have room.
+            first: the outputs of slot 0, if it has run.
+        """
+        drafter, outputs = self.drafter, first
+        tokens, copy = [self.seq.pending], list[int]()
+        for slot in range(min(drafter.count, room)):
+            if slot or outputs is None:
+                outputs = yield make_call(slot, tokens[-1], outputs)
+            tokens.append(outputs.ids_N[0])
+            if drafter.threshold and outputs.best_probability(0) < drafter.threshold:
+                break
+            copy = self._copy(tokens[1:])
             if copy:
                 break
-            outputs = yield Call(drafter.engine, seq.cache, len(tokens) - 1, tokens[-1:], ONE_SLOT)
-            tokens.append(outputs.ids_N[0])
-            if threshold and outputs.top(0)[1][0] < threshold:
-                break
-            copy = self.index.after(drafter.copied, tokens[1:], drafter.shortest)
         return Draft.chain([*tokens, *copy][: 1 + room])
+
+    def _copy(self, drafted: Tokens[int] = ()) -> list[int]:
+        """Return what followed the last tokens of the text and of `drafted` where they occur earlier."""
+        return self.index.after(self.drafter.copied, drafted, self.drafter.shortest)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ..call import Call
-from ..draft import ONE_SLOT, Draft
+from ..draft import ONE_SLOT, Draft, Outputs
 from ..draft_head import reading_engines, running_head
 from ..engine import Engine
 from ..sequence import Sequence
-from . import Drafter, Drafting, Proposal, check_counts, check_probability
-from .prompt_lookup import NgramIndex
+from . import Proposal
+from .cascade import Cascade, CascadeDrafting
 
 
-class EagleCascade(Drafter):
+class EagleCascade(Cascade):
     """A drafter of chains by prompt lookup, and by a trained head while lookup finds nothing.
 
     It asks as `Cascade` does: lookup first at each place of the chain, then the head for one token. A copy ends the
@@ -43,49 +43,38 @@ class EagleCascade(Drafter):
             min_matching_ngram_size: tokens that must match before lookup copies.
             assistant_confidence_threshold: drafting stops after a token to which the head gave a smaller probability.
         """
-        check_counts(
-            num_speculative_tokens=num_speculative_tokens,
-            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
-            max_matching_ngram_size=max_matching_ngram_size,
-            min_matching_ngram_size=min_matching_ngram_size,
-        )
-        check_probability(assistant_confidence_threshold=assistant_confidence_threshold)
-        self.engine, self.engines = draft, reading_engines(draft, feed, prefill)
-        self.count, self.threshold = num_speculative_tokens, assistant_confidence_threshold
-        self.copied, self.longest, self.shortest = (
+        super().__init__(
+            draft,
+            num_speculative_tokens,
             prompt_lookup_num_tokens,
             max_matching_ngram_size,
             min_matching_ngram_size,
+            assistant_confidence_threshold,
         )
+        self.engines = reading_engines(draft, feed, prefill)
 
     def open(self, seq: Sequence) -> EagleCascadeDrafting:
         return EagleCascadeDrafting(self, seq)
 
 
-class EagleCascadeDrafting(Drafting[EagleCascade]):
+class EagleCascadeDrafting(CascadeDrafting):
     """The index of one request's text, and calls of the head."""
 
-    def __init__(self, drafter: EagleCascade, seq: Sequence) -> None:
-        super().__init__(drafter, seq)
-        self.index = NgramIndex(seq.tokens, drafter.longest)
+    drafter: EagleCascade
 
     def propose(self, room: int) -> Proposal:
+        return (yield from super().propose(min(room, max(self.drafter.count, self.drafter.copied))))
+
+    def _draft(self, room: int) -> Proposal:
         drafter, seq = self.drafter, self.seq
-        room = min(room, max(drafter.count, drafter.copied))
-        tokens, outputs = [seq.pending], None
-        copy = self.index.after(drafter.copied, (), drafter.shortest)
-        root = (yield from running_head(drafter.engines, seq)) if room and not copy else None
-        if root is not None:
-            outputs, room = root.outputs, min(room, root.cache.store.capacity - len(seq.tokens) - 1)
-            for slot in range(min(drafter.count, room)):
-                if slot:
-                    assert outputs.next_state_NS is not None
-                    inputs = {"state": outputs.next_state_NS}
-                    outputs = yield Call(drafter.engine, root.cache, slot - 1, tokens[-1:], ONE_SLOT, inputs)
-                tokens.append(outputs.ids_N[0])
-                if drafter.threshold and outputs.best_probability(0) < drafter.threshold:
-                    break
-                copy = self.index.after(drafter.copied, tokens[1:], drafter.shortest)
-                if copy:
-                    break
-        return Draft.chain([*tokens, *copy][: 1 + room])
+        root = (yield from running_head(drafter.engines, seq)) if room else None
+        if root is None:
+            return Draft.chain([seq.pending])
+        engine, cache = drafter.engine, root.cache
+
+        def make_call(slot: int, token: int, before: Outputs | None) -> Call:
+            assert before is not None and before.next_state_NS is not None
+            return Call(engine, cache, slot - 1, (token,), ONE_SLOT, {"state": before.next_state_NS})
+
+        room = min(room, cache.store.capacity - len(seq.tokens) - 1)
+        return (yield from self._take_turns(make_call, room, root.outputs))

@@ -58,7 +58,7 @@ CACHES = {
     "untuned": "rows of the untuned model",
     "short": "rows of the model for a shortened prompt",
 }  # and rows of a trained head, by its architecture
-CORPUS = "corpus"  # the name of the parameter through which a drafter gets the corpus file of the bundle
+CORPUS = "corpus"  # the parameter that gives a drafter the path of the bundle's corpus file
 LENGTHS = {
     "none": LengthAxis("nothing is drafted"),
     "fixed": LengthAxis("a number of tokens", {}),

@@ -30,20 +30,23 @@ def begin_anew(course: Course, teacher: Teacher, recordings: Sequence[Recording]
     target = teacher.target
     size = target.vocab_size if course.in_model is not None else min(size, target.vocab_size)
     vocabulary, coverage = choose_vocabulary((text.tokens for text in recordings), size, target.vocab_size)
-    head = build_head(
-        HeadConfig(
-            architecture=course.architecture,
-            target=target,
-            taps=course.taps(target.layers),
-            draft_vocab_size=size,
-            settings=course.settings(teacher.config),
-        )
-    )
+    head = build_head(config_of(course, teacher, size))
     if head.vocabulary is not None:
         head.vocabulary.copy_(vocabulary)
     head.attach(teacher.embedding, teacher.product)
     course.start(head, teacher, recordings)
     return head, coverage
+
+
+def config_of(course: Course, teacher: Teacher, size: int) -> HeadConfig:
+    """Return the configuration of a head that a course trains, which knows `size` tokens."""
+    return HeadConfig(
+        architecture=course.architecture,
+        target=teacher.target,
+        taps=course.taps(teacher.target.layers),
+        draft_vocab_size=size,
+        settings=course.settings(teacher.config),
+    )
 
 
 def begin_with(

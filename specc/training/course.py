@@ -14,7 +14,7 @@ from specc.training.batches import Batch
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 
-DEEPER = 0.8  # the weight of a depth's loss, relative to the depth before
+DEEPER = 0.8  # The loss of a depth counts this many times as much as the loss one depth before.
 
 
 @dataclass(frozen=True, kw_only=True)

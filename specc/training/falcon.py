@@ -49,7 +49,7 @@ def _start(head: Head, teacher: Teacher, recordings: Sequence[Recording]) -> Non
 
 @dataclass(frozen=True)
 class _Slots:
-    """What slots read, one of each draft.
+    """The tokens and the states that slots read, for B drafts.
 
     Attributes:
         tokens: [B, N] int64.

@@ -38,7 +38,7 @@ TABLE_RATE = 12.0  # times the learning rate of layers, since an embedding has f
 
 
 class Start(NamedTuple):
-    """What guesses that follow one another begin with.
+    """The states with which successive guesses begin.
 
     Attributes:
         after: the layer behind which they begin; None for before all layers.

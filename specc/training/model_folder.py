@@ -15,7 +15,7 @@ from specc.huggingface.recursive import loops_of, save_recursive
 from specc.runtime.errors import HeadError, first_line
 
 PARTIAL = ".partial"
-HEAD = "head"  # the directory of a head that was trained together with a model, within the model's
+HEAD = "head"  # the folder in the model's directory for a head that was trained together with it
 
 
 def save_model(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from transformers import PreTrainedModel
 
-from specc.heads import HeadConfig, build_head
+from specc.heads import build_head
 from specc.heads.guess_slots import SlotHead
+from specc.training.beginning import config_of
 from specc.training.courses import course_of
 from specc.training.distil import Text
 from specc.training.job import Options
@@ -28,15 +29,7 @@ def _with_head(training: Callable[[PreTrainedModel, SlotHead], SlotTraining]) ->
 
     def begin(model: PreTrainedModel, options: Options, texts: Sequence[Text]) -> ModelTraining:
         course, teacher = course_of(options.recipe), teacher_of(model, options.output.name)
-        head = build_head(
-            HeadConfig(
-                architecture=course.architecture,
-                target=teacher.target,
-                taps=course.taps(teacher.target.layers),
-                draft_vocab_size=teacher.target.vocab_size,
-                settings=course.settings(teacher.config),
-            )
-        )
+        head = build_head(config_of(course, teacher, teacher.target.vocab_size))
         assert isinstance(head, SlotHead)
         pair = training(model, head)
         pair.begin(texts)

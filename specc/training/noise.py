@@ -91,7 +91,7 @@ def with_span(text: Text, first: int, last: int, random: torch.Generator) -> tup
     Returns:
         The tokens with noise, [n], and the place of the first one that was replaced.
     """
-    first = max(1, first)  # the first token has none before it
+    first = max(1, first)  # No token stands before the first one, so nothing could replace it.
     count = min(SPAN, last - first)
     start = int(torch.randint(first, last - count + 1, (1,), generator=random))
     noisy = text.tokens.clone()

@@ -37,8 +37,8 @@ from specc.training.lane_attention import ATTENTION
 from specc.training.model_training import ModelTraining, side_by_side
 from specc.training.states import layers_of
 
-SURE = 0.8  # the probability of each token of a lexical unit, at least
-OUTSIDE = 0.1  # the weight of a guess that is outside of a unit
+SURE = 0.8  # the least probability that a token of a lexical unit has
+OUTSIDE = 0.1  # the weight in the loss of a guess whose token belongs to no lexical unit
 ADAPTER_RANK = 8
 ADAPTER_RATE = 4.0  # times the learning rate of layers: an adapter starts at zero
 
@@ -118,7 +118,7 @@ class SlotTraining(ModelTraining):
 
     def _logits(self, rows: Tensor) -> Tensor:
         """Return the logits [..., V] of rows [..., D] by the model's last product."""
-        untyped: Any = self.model  # the method for the head has no types in transformers
+        untyped: Any = self.model  # transformers declares no type for `get_output_embeddings`
         logits: Tensor = untyped.get_output_embeddings()(rows).float()
         return logits
 

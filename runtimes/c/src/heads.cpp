@@ -57,6 +57,24 @@ class Head {
     draft.Run(tokens, text_.size() - 1 + rows, {states.data(), states.size(), growth});
   }
 
+  // Drafts a chain behind the pending token, which `Read` ran: `most` tokens at most, until one of less probability than
+  // the threshold, or until `ends` says so after a token.
+  template <typename Ends>
+  void Extend(Tokens& tokens, size_t most, double threshold, const Ends& ends) {
+    const Engine* engine = reader;
+    size_t row = output_row;
+    std::vector<float> state = engine->NextState(state_row);
+    while (true) {
+      tokens.push_back(engine->Likeliest(row));
+      if (threshold > 0 && std::exp(engine->Logprob(row, 0)) < threshold) return;
+      if (ends() || tokens.size() > most) return;
+      Run({tokens.back()}, tokens.size() - 2, state, nullptr);
+      engine = &draft;
+      row = 0;
+      state = engine->NextState(0);
+    }
+  }
+
   Engine& draft;
   // Where the outputs and the state of the pending token are, until the next call of the head.
   Engine* reader = nullptr;
@@ -83,19 +101,8 @@ class Eagle : public Drafter {
         threshold_(ProbabilityOf(recipe, "assistant_confidence_threshold", 0)) {}
 
   Draft Propose(const Tokens& text, size_t room) override {
-    if (!room || !head_.Read(text)) return Draft::Chain({text.back()});
     Tokens tokens{text.back()};
-    const Engine* engine = head_.reader;
-    size_t row = head_.output_row;
-    std::vector<float> state = engine->NextState(head_.state_row);
-    while (true) {
-      tokens.push_back(engine->Likeliest(row));
-      if (tokens.size() > std::min(count_, room) || (threshold_ > 0 && std::exp(engine->Logprob(row, 0)) < threshold_)) break;
-      head_.Run({tokens.back()}, tokens.size() - 2, state, nullptr);
-      engine = &head_.draft;
-      row = 0;
-      state = engine->NextState(0);
-    }
+    if (room && head_.Read(text)) head_.Extend(tokens, std::min(count_, room), threshold_, [] { return false; });
     return Draft::Chain(std::move(tokens));
   }
 
@@ -119,20 +126,10 @@ class EagleCascade : public Drafter {
     room = std::min(room, std::max(count_, copied_));
     Tokens tokens{text.back()}, copy = index_.After(text, copied_, {}, shortest_);
     if (room && copy.empty() && head_.Read(text)) {
-      const Engine* engine = head_.reader;
-      size_t row = head_.output_row;
-      std::vector<float> state = engine->NextState(head_.state_row);
-      for (size_t i = 0; i < std::min(count_, room) && copy.empty(); i++) {
-        if (i) {
-          head_.Run({tokens.back()}, i - 1, state, nullptr);
-          engine = &head_.draft;
-          row = 0;
-          state = engine->NextState(0);
-        }
-        tokens.push_back(engine->Likeliest(row));
-        if (threshold_ > 0 && std::exp(engine->Logprob(row, 0)) < threshold_) break;
+      head_.Extend(tokens, std::min(count_, room), threshold_, [&] {
         copy = index_.After(text, copied_, Tokens(tokens.begin() + 1, tokens.end()), shortest_);
-      }
+        return !copy.empty();
+      });
     }
     tokens.insert(tokens.end(), copy.begin(), copy.end());
     tokens.resize(std::min(tokens.size(), 1 + room));

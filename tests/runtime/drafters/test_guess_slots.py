@@ -99,7 +99,7 @@ def test_no_unverified_guess_repeats_the_tokens_right_before_it_unless_the_contr
             top = np.array([[5 + slot % period] * 8 for slot in range(slots)])
             sure = np.zeros((slots, 8), np.float32)
             outputs = Outputs(np.zeros(slots, np.int64).data, np.ones((slots, 24)), top, sure)
-            draft = Draft((4,), topology.token_tree, by=engine)  # the target said 5
+            draft = Draft((4,), topology.token_tree, by=engine)  # The target's token is 5.
             drafting.observe(draft, Verified(outputs, Sampling()), Accepted((0,), 5))
             repeated[control] = len(drafting.guesses)
         assert repeated == ({0: 3, 1: 0, 2: 0, 3: 0} if period == 1 else {0: 3, 1: 3, 2: 2, 3: 2})
