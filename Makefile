@@ -26,6 +26,11 @@ TEST_FOLDERS := $(filter-out bundles chat_templates doubles fuzz stubs,$(notdir 
 KERNELS := $(wildcard kernels/CMakeLists.txt kernels/pyproject.toml kernels/src/* kernels/python/*/*.py)
 INPUTS := uv.lock pyproject.toml specc/__init__.py $(wildcard .ci/*)
 
+# To compile the modules of torch and of the others takes each process five seconds. The results lie in build/, also if
+# the user wants none beside the sources.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+
 .PHONY: demo real real-short test quick lint style types sanitize docs test-latest test-runtimes bench-check mutants lock lock-check clean
 .DELETE_ON_ERROR:
 
@@ -62,10 +67,7 @@ real-short: $(VENV)/ready-real
 test: $(VENV)/ready-kernels
 	$(BIN)/python $(PYTEST)
 
-# A process takes whole files, so that it loads their models once, the longest files first. To compile the modules takes
-# each process five seconds: the results lie in build/, also if the user wants none beside the sources.
-quick: export PYTHONDONTWRITEBYTECODE :=
-quick: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+# A process takes whole files, so that it loads their models once, the longest files first.
 quick: $(VENV)/ready
 	$(BIN)/python $(PYTEST) --dist loadfile --loadscope-reorder --hypothesis-profile quick \
 		-m "not torch and not model and not slow and not process and not thorough" tests
