@@ -17,7 +17,7 @@ import torch
 
 from specc.heads import Head
 from specc.runtime.tree import Tree
-from specc.training.batches import collate, epoch
+from specc.training.batches import collate, epoch, fill_up
 from specc.training.course import Course
 from specc.training.shards import Recording
 
@@ -71,7 +71,7 @@ def ranks(head: Head, course: Course, recordings: Sequence[Recording], depths: i
                 rows = features[index, depth : len(group[index]) - 2]
                 wanted_tokens = batch.tokens[index, depth + 2 : len(group[index])]
                 places = wanted_tokens if position is None else position[wanted_tokens]
-                logits = course.product(head, depth, rows).float()
+                logits = course.product(head, depth, fill_up(rows))[: len(rows)].float()
                 scores = logits.gather(1, places.clamp(min=0)[:, None])
                 rank = (logits > scores).sum(-1).masked_fill(places < 0, UNKNOWN)
                 aligned[depth, index, : len(rank)] = rank

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from specc.training.device import generator
-from specc.training.lanes import Lanes
+from specc.training.lanes import FEWEST, Lanes
 
 TOP = 50  # tokens that a sampled answer chooses from
 BLOCK = 64  # logits whose largest is looked for first
@@ -76,10 +76,17 @@ def answer(
         if done:
             break
         if writing.sum() <= (1 - ENDED) * len(writing):
-            lanes.keep(writing)
-            logits, writing = logits[writing], writing[writing]
+            kept = _with_some(writing)
+            lanes.keep(kept)
+            logits, writing = logits[kept], writing[kept]
     last = last.clamp(max=lanes.end)
     return [_answer_of(lanes, lane, int(end), len(prompts[lane])) for lane, end in enumerate(last)]
+
+
+def _with_some(writing: Tensor) -> Tensor:
+    """Return which lanes are kept, [L] bool: those that write, and so many that ended that the number is round."""
+    ended = (~writing).cumsum(0)
+    return writing | (ended <= -int(writing.sum()) % FEWEST)
 
 
 def _answer_of(lanes: Lanes, lane: int, end: int, prompt: int) -> Answer:

@@ -12,11 +12,15 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from specc.training.shards import Recording
 
 S = TypeVar("S", bound=Sized)
+# On a processor, torch keeps a program, and room for it, for each shape of a product that it meets. So shapes are few:
+# of sequences of STEP slots or a multiple, and of ROWS rows or a multiple.
+STEP, ROWS = 16, 64
 JITTER = 24  # tokens by which the order of lengths is disturbed, so that each epoch has other batches
 
 
@@ -54,11 +58,28 @@ def collate(recordings: Sequence[Recording]) -> Batch:
     """Put recordings side by side."""
     lengths = torch.tensor([len(recording) for recording in recordings])
     return Batch(
-        tokens=pad_sequence([recording.tokens for recording in recordings], batch_first=True),
-        states=pad_sequence([recording.states for recording in recordings], batch_first=True),
-        final=pad_sequence([recording.final for recording in recordings], batch_first=True),
-        valid=torch.arange(int(lengths.max())) < lengths[:, None],
+        tokens=padded([recording.tokens for recording in recordings]),
+        states=padded([recording.states for recording in recordings]),
+        final=padded([recording.final for recording in recordings]),
+        valid=torch.arange(_in_steps(int(lengths.max()))) < lengths[:, None],
     )
+
+
+def padded(sequences: Sequence[Tensor]) -> Tensor:
+    """Put sequences [N, ...] side by side, with zeros behind: [B, L, ...]. L is one more than a multiple of STEP."""
+    rows = pad_sequence(list(sequences), batch_first=True)
+    missing = _in_steps(rows.shape[1]) - rows.shape[1]
+    return functional.pad(rows, (*(0, 0) * (rows.ndim - 2), 0, missing))
+
+
+def fill_up(rows: Tensor) -> Tensor:
+    """Put rows of zeros behind rows [M, ...], up to a multiple of ROWS."""
+    return functional.pad(rows, (*(0, 0) * (rows.ndim - 1), 0, -len(rows) % ROWS))
+
+
+def _in_steps(length: int) -> int:
+    """Return the length of a batch whose longest sequence has so many tokens: whole steps of slots, and one more."""
+    return 1 + -(-(length - 1) // STEP) * STEP
 
 
 def epoch(recordings: Sequence[S], tokens: int, seed: int) -> list[list[S]]:
@@ -80,10 +101,10 @@ def _groups(ordered: Sequence[S], tokens: int) -> Iterator[list[S]]:
     group: list[S] = []
     longest = 0
     for recording in ordered:
-        longest = max(longest, len(recording))
+        longest = max(longest, _in_steps(len(recording)))
         if group and (len(group) + 1) * longest > tokens:
             yield group
-            group, longest = [], len(recording)
+            group, longest = [], _in_steps(len(recording))
         group.append(recording)
     if group:
         yield group

@@ -25,10 +25,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from specc.training.answers import answer
+from specc.training.batches import padded
 from specc.training.checkpoint import Progress
 from specc.training.divergences import Divergence, acceptance_rates
 from specc.training.exits import exit_logits
@@ -181,7 +181,7 @@ def logits_by_exit(
 
     The rows are all that foretell tokens of answers.
     """
-    tokens = pad_sequence([text.tokens for text in group], batch_first=True)
+    tokens = padded([text.tokens for text in group])
     columns = torch.arange(tokens.shape[1] - 1)
     rows = torch.stack([(columns >= text.prompt - 1) & (columns < len(text) - 1) for text in group])
     for each in (draft, model):

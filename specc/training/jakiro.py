@@ -22,7 +22,7 @@ from specc.heads.head import parts
 from specc.heads.jakiro import Jakiro
 from specc.training import eagle
 from specc.training.acceptance import CHAIN
-from specc.training.batches import Batch
+from specc.training.batches import Batch, fill_up
 from specc.training.course import Course
 from specc.training.eagle3 import layer_settings
 from specc.training.shards import Recording
@@ -101,14 +101,14 @@ def sibling_loss(head: Jakiro, batch: Batch, pair: Tensor, depth: int) -> Tensor
     """
     assert head.product is not None, "no table was attached"
     rows = batch.rows(depth)
-    first, other = parts(pair[rows], 2)
+    first, other = parts(fill_up(pair[rows]), 2)
     with torch.no_grad():
         choice = head.logits(first).argmax(-1, keepdim=True)
-        model_logits = functional.linear(batch.final[:, 1:][rows].float(), head.product)
+        model_logits = functional.linear(fill_up(batch.final[:, 1:][rows].float()), head.product)
         wrong = 1 - model_logits.softmax(-1).gather(-1, choice)[:, 0]
         probs = model_logits.scatter(-1, choice, HIDDEN).softmax(-1)
     logprobs = head.logits(other).float().scatter(-1, choice, HIDDEN).log_softmax(-1)
-    return (wrong * -(probs * logprobs).sum(-1)).mean()
+    return (wrong * -(probs * logprobs).sum(-1))[: int(rows.sum())].mean()
 
 
 def _besides(head: Head, batch: Batch, pairs: list[Tensor]) -> Tensor:

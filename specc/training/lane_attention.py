@@ -11,6 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "specc-answers"  # transformers' registry of attention functions has ours under this name
+BLOCK = 32  # rows; so many or a multiple are read, so that products have few shapes (see `batches.STEP`)
 HIDDEN = -1e9  # a score that softmax turns into zero
 
 
@@ -45,7 +46,8 @@ def _attention(
     if softcap or sinks is not None:
         return _written_out(query, key, value, attention_mask, scale, softcap, sinks), None
     if attention_mask is not None:
-        rows = int(attention_mask.flatten(0, 2).any(0).nonzero()[-1]) + 1
+        visible = int(attention_mask.flatten(0, 2).any(0).nonzero()[-1]) + 1
+        rows = visible + -visible % BLOCK
         key, value, attention_mask = key[:, :, :rows], value[:, :, :rows], attention_mask[..., :rows]
     if slots > 1 or attention_mask is None:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scale, **others)

@@ -21,6 +21,8 @@ SHARE = 1.5  # of the model's memory, which the rows and states of texts may tak
 LEAST = 1 << 28  # bytes that they may take in any case: a small model's own memory is nothing beside torch's
 GPU_SHARE = 0.5  # of the free memory of a GPU, in place of SHARE and LEAST
 GPU_TIMES = 16  # times as many texts as on a processor keep a GPU busy
+# Prompts have so many columns, or a multiple. Products then have few shapes, see `specc.training.batches.STEP`.
+COLUMNS = 16
 FEWEST = 16  # texts; products of fewer rows use little of a processor
 # Tokens of prompts, padding included, that are read at once. On a processor, their states fit its cache.
 SLICE, GPU_SLICE = 1024, 65536
@@ -62,14 +64,15 @@ class Lanes:
     Attributes:
         start: the column of the first token that is written.
         end: the columns that have tokens.
-        lanes: the lanes that still write.
+        lanes: the lanes that are computed. Few of them have ended.
     """
 
     def __init__(
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], count: int, taps: Sequence[int]
     ) -> None:
         model.set_attn_implementation(ATTENTION)
-        self.start = self.end = max(map(len, prompts))
+        longest = max(map(len, prompts))
+        self.start = self.end = longest + -longest % COLUMNS
         self.columns = self.start + count
         self.lanes = torch.arange(len(prompts))
         self._model, self._taps = model, tuple(taps)
@@ -107,15 +110,15 @@ class Lanes:
         """Run the model on the last column. Return the logits [L, V] of the next."""
         return self._run(self.lanes, self._cache, self.end - 1, self.end)
 
-    def keep(self, writing: Tensor) -> None:
+    def keep(self, kept: Tensor) -> None:
         """Let the other lanes go.
 
         Args:
-            writing: [L] bool, of the lanes that still write.
+            kept: [L] bool, of the lanes that stay.
         """
-        self.lanes = self.lanes[writing]
+        self.lanes = self.lanes[kept]
         for layer in self._cache.layers:
-            layer.keys, layer.values = layer.keys[writing], layer.values[writing]
+            layer.keys, layer.values = layer.keys[kept], layer.values[kept]
 
     def text(self, lane: int, end: int) -> list[int]:
         """Return the tokens of a lane, the prompt's included, before the column `end`."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from specc.heads import Head
+from specc.training.batches import padded
 from specc.training.distil import Text
 
 
@@ -52,7 +52,7 @@ class ModelTraining(ABC):
 
 def side_by_side(group: Sequence[Text]) -> tuple[Tensor, Tensor]:
     """Return the tokens of texts, [B, N], padded with 0; and which of the first N - 1 rows foretell answers' tokens."""
-    tokens = pad_sequence([text.tokens for text in group], batch_first=True)
+    tokens = padded([text.tokens for text in group])
     rows = tokens.new_zeros(len(group), tokens.shape[1] - 1).bool()
     for lane, text in enumerate(group):
         rows[lane, max(0, text.prompt - 1) : len(text) - 1] = True

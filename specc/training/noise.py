@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from specc.training.batches import padded
 from specc.training.device import generator
 from specc.training.distil import Text
 from specc.training.model_training import ModelTraining, side_by_side
@@ -48,7 +48,7 @@ class NoiseTraining(ModelTraining):
         """Return the cross entropy with the true tokens of answers, whose input has noise."""
         tokens, rows = side_by_side(group)
         random = generator(seed)
-        noisy = pad_sequence([with_noise(text, random) for text in group], batch_first=True)
+        noisy = padded([with_noise(text, random) for text in group])
         logits = self.model(input_ids=noisy[:, :-1], use_cache=False).logits[rows]
         return functional.cross_entropy(logits.float(), tokens[:, 1:][rows])
 

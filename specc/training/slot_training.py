@@ -25,11 +25,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from specc.heads.guess_slots import SlotHead
 from specc.training.adapters import add_adapters, merge_adapters
+from specc.training.batches import fill_up, padded
 from specc.training.course import DEEPER
 from specc.training.distil import Text
 from specc.training.guess_slots import TABLE_RATE, at_places, backbone, run_slots, starts_of
@@ -119,8 +119,9 @@ class SlotTraining(ModelTraining):
     def _logits(self, rows: Tensor) -> Tensor:
         """Return the logits [..., V] of rows [..., D] by the model's last product."""
         untyped: Any = self.model  # transformers declares no type for `get_output_embeddings`
-        logits: Tensor = untyped.get_output_embeddings()(rows).float()
-        return logits
+        flat = rows.reshape(-1, rows.shape[-1])
+        logits: Tensor = untyped.get_output_embeddings()(fill_up(flat))[: len(flat)].float()
+        return logits.reshape(*rows.shape[:-1], -1)
 
 
 class LexicalUnitTraining(SlotTraining):
@@ -144,7 +145,7 @@ class LexicalUnitTraining(SlotTraining):
 
     def weights(self, group: Sequence[Text], in_answer: Tensor) -> Tensor:
         """Return 1 where all tokens up to a guess's, from the next one on, are of one unit; OUTSIDE elsewhere."""
-        sure = pad_sequence([text.sure for text in group if isinstance(text, MarkedText)], batch_first=True)
+        sure = padded([text.sure for text in group if isinstance(text, MarkedText)])
         inside, columns = sure[:, 1:], []
         for depth in range(in_answer.shape[2]):
             ahead = functional.pad(sure, (0, depth + 2))[:, depth + 2 : depth + 1 + sure.shape[1]]

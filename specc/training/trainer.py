@@ -15,7 +15,7 @@ from torch import Tensor
 from specc.heads import Head
 from specc.runtime.errors import HeadError
 from specc.training.acceptance import CHAIN, ranks, summary
-from specc.training.batches import Batch, collate, epoch
+from specc.training.batches import Batch, collate, epoch, fill_up
 from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from specc.training.course import DEEPER, Course
 from specc.training.device import BATCH, current_device, generator
@@ -222,8 +222,9 @@ class Trainer:
                 rows = batch.rows(depth)
                 if depth:
                     rows &= torch.rand(rows.shape, generator=random) < self.options.share
-                model_logits = self.loss.logits(batch.final[:, 1:][rows].to(self.options.kind))
-                logits = self.course.product(self.head, depth, features[rows])
+                count = int(rows.sum())
+                model_logits = self.loss.logits(fill_up(batch.final[:, 1:][rows].to(self.options.kind)))[:count]
+                logits = self.course.product(self.head, depth, fill_up(features[rows]))[:count]
                 losses.append(self.loss.loss(logits, model_logits))
                 same = _first_choices(logits) == _first_choices(model_logits)
                 agreements.append(float(same.float().mean()))

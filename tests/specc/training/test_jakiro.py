@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from specc.heads.head import parts
 from specc.heads.jakiro import Jakiro
-from specc.training.batches import collate
+from specc.training.batches import collate, fill_up
 from specc.training.jakiro import COURSE, product, sibling_loss, unroll
 
 pytestmark = pytest.mark.torch
@@ -80,7 +80,7 @@ def test_the_other_expert_learns_the_models_probabilities_without_the_first_expe
     choice = module.logits(first).argmax(-1)
     logits = module.logits(final)
     spoilt = logits.scatter_add(-1, choice[..., None], torch.full((*choice.shape, 1), 5.0))
-    calls = iter([module.logits(first[batch.rows(0)]), spoilt[batch.rows(0)]])
+    calls = iter([fill_up(module.logits(first[batch.rows(0)])), fill_up(spoilt[batch.rows(0)])])
     monkeypatch.setattr(module, "logits", lambda x: next(calls))
     torch.testing.assert_close(sibling_loss(module, batch, torch.cat([first, final], -1), 0), right)
 

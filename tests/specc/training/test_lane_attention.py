@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AttentionInterface
 
 from specc.passes import operators  # noqa: F401  registers specc::attention
-from specc.training.lane_attention import ATTENTION
+from specc.training.lane_attention import ATTENTION, BLOCK
 
 pytestmark = pytest.mark.torch
 
@@ -29,12 +29,14 @@ def test_caps_and_sinks_are_those_of_the_operator(softcap: float, has_sinks: boo
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_rows_that_no_lane_sees_are_not_read(slots: int) -> None:
-    query, key, value = torch.randn(2, 4, slots, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
-    key[:, :, 6:], value[:, :, 6:] = torch.nan, torch.nan
-    visible = torch.ones(slots, 9, dtype=torch.bool).tril(6 - slots).expand(2, 1, slots, 9)
+    """Whole blocks of rows are read. Behind the last block that some lane sees part of, rows may hold anything."""
+    seen, rows = BLOCK + 6, 3 * BLOCK
+    query, key, value = torch.randn(2, 4, slots, 8), torch.randn(2, 2, rows, 8), torch.randn(2, 2, rows, 8)
+    key[:, :, 2 * BLOCK :], value[:, :, 2 * BLOCK :] = torch.nan, torch.nan
+    visible = torch.ones(slots, rows, dtype=torch.bool).tril(seen - slots).expand(2, 1, slots, rows)
     module = nn.Module()
     module.num_key_value_groups = 2  # type: ignore[assignment]  # torch's attention in transformers reads it
     out, _ = AttentionInterface()[ATTENTION](module, query, key, value, visible, scaling=0.5)
-    keys, values = (x[:, :, :6].repeat_interleave(2, 1) for x in (key, value))
-    truth = nn.functional.scaled_dot_product_attention(query, keys, values, visible[..., :6], scale=0.5)
+    keys, values = (x[:, :, :seen].repeat_interleave(2, 1) for x in (key, value))
+    truth = nn.functional.scaled_dot_product_attention(query, keys, values, visible[..., :seen], scale=0.5)
     torch.testing.assert_close(out, truth.transpose(1, 2))
