@@ -43,6 +43,7 @@ from .pad_heads import PadHeads
 from .parallel_layers import ParallelLayers
 from .parents_input import ParentsInput
 from .protocol import Miss, Pass
+from .prune_tree import PruneTree
 from .quantized_rows import QuantizedRows
 from .second_stream import SecondStream
 from .skip_sublayers import SkipSublayers
@@ -116,8 +117,8 @@ def pipeline(
     topology = block.topology
     if isinstance(topology, GuessTree):
         most = max(map(len, topology.guesses))
-        ours = (each for each in guesses if each.name == topology.head and each.first < most)
-        passes += [replace(each, topology=topology) for each in ours]
+        ours = [each for each in guesses if each.name == topology.head and each.first < most]
+        passes += _guessing(ours, topology, block)
         topology = topology.tree
     passes += _layers(block.layers, reads_states=bool(block.inputs))
     passes += [bridge for bridge in bridges if bridge.name == block.layers.bridge]
@@ -140,6 +141,19 @@ def pipeline(
         passes.append(KeepRow())
     passes.append(ChooseOutputs(block.outputs))
     return passes
+
+
+def _guessing(guesses: Sequence[GuessSlots], tree: GuessTree, block: Block) -> list[Pass]:
+    """Return the passes that let slots guess, and that which drops tokens between those before it and those behind."""
+    if block.pruning is None:
+        return [replace(each, topology=tree) for each in guesses]
+    before = [each for each in guesses if each.after is None or 1 + each.after < block.pruning.after]
+    left = tree.first(block.pruning.tokens)
+    return [
+        *(replace(each, topology=tree) for each in before),
+        PruneTree(block.pruning, tree),
+        *(replace(each, topology=left) for each in guesses if each not in before),
+    ]
 
 
 def _layers(layers: Layers, reads_states: bool) -> list[Pass]:

@@ -14,6 +14,7 @@ from specc.runtime.errors import PassError
 
 from . import cell_operators, operators, row_operators  # noqa: F401  torch.ops.specc has its operators only after it
 from .arguments import int_arg
+from .slot_counts import fix_slots, fixed_slots
 
 aten = torch.ops.aten
 ATTENTION = torch.ops.specc.attention.default
@@ -231,18 +232,21 @@ def splice(graph: GraphModule, name: str, module: GraphModule, argument: Node) -
         graph: The graph. It gets a copy of the module's weights under `name`, which later passes may change.
         name: The prefix of the weights.
         module: What to copy.
-        argument: Stands for the input.
+        argument: Stands for the input. If its number of slots is fixed, the copy has that number.
 
     Returns:
         The copy of what the module returns.
     """
     graph.add_module(name, fork(module))
     copies: dict[Node, Node] = {}
+    slots = fixed_slots(argument)
     for node in nodes(module):
         if node.op == "placeholder":
             copies[node] = argument
         elif node.op != "output":
             copies[node] = graph.graph.node_copy(node, copies.__getitem__)
+            if slots is not None:
+                fix_slots(copies[node], slots)
         if node.op == "get_attr":
             copies[node].target = f"{name}.{node.target}"
     (result,) = outputs(module).values()

@@ -20,7 +20,9 @@ TARGET_ROWS = "target_rows"
 INPUTS = ("state", HIDDEN, MIXTURE, TARGET_ROWS)  # What a block can read besides tokens.
 MOST_LANES = 256
 MOST_GROUP = 1 << 16  # rows
-OUTPUT = re.compile(rf"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)|{STATE}[a-z][a-z0-9_]*|next_state")
+KEPT = "kept"  # The output of a block that drops tokens of its tree: the slots of those that it keeps.
+OUTPUT = re.compile(rf"ids|logits|top_k:[1-9]\d*|hidden:(-1|\d+)|{STATE}[a-z][a-z0-9_]*|next_state|{KEPT}")
+PRUNED_OUTPUT = re.compile(rf"ids|logits|top_k:.*|{STATE}.*|{KEPT}")  # What a block with pruning can return.
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,18 @@ class GuessTree:
         """Return whether the slots of tokens can run `tree`."""
         return self.token_tree.fits(tree)
 
+    def first(self, tokens: int) -> GuessTree:
+        """Return the tree of the first tokens, with the guesses behind them.
+
+        If all tokens have as many guesses, the guesses of any other choice of so many tokens have the same slots.
+
+        Args:
+            tokens: how many, 1 to `tokens`.
+        """
+        slots = [*range(tokens), *(slot for guesses in self.guesses[:tokens] for slot in guesses)]
+        place = {slot: i for i, slot in enumerate(slots)}
+        return GuessTree(tuple(place.get(self.parents[slot], -1) for slot in slots), tokens, self.head)
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -133,6 +147,23 @@ class Layers:
 
 
 @dataclass(frozen=True)
+class Pruning:
+    """What a block with guesses does with tokens of its tree that are unlikely, after some of its layers.
+
+    The states there give early logits. The likeliest tokens go on with the guesses behind them: those of the highest
+    sum of log-probabilities along the path, the first ones at a tie. So the pending token is among them, and so is the
+    parent of each. The outputs have rows for what goes on alone.
+
+    Attributes:
+        after: how many layers run on all tokens.
+        tokens: how many tokens go on, the pending one included.
+    """
+
+    after: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Block:
     """One engine's graph, as data.
 
@@ -140,7 +171,8 @@ class Block:
         topology: how many slots there are, and which slots see which.
         outputs: `ids` (argmax in the graph), `top_k:K` (ids and log-probabilities), `logits`, and `hidden:L` (after
             layer L; -1 is the last layer, before the final norm). `state:NAME` is what the trained head NAME reads of
-            each row; `next_state` is what a recurrent head reads in the slot after.
+            each row; `next_state` is what a recurrent head reads in the slot after. `kept` is the slots of the tokens
+            that are left, ascending, in a block that drops some.
         layers: what is left out of the model.
         last_row: whether the head runs on one row only, which the input `row` names.
         weights: the type in which products read their weights, one of `WEIGHTS`.
@@ -155,6 +187,7 @@ class Block:
         quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 or 8
             bits, in groups of so many rows; see runtime/quantized_rows.py.
         quantized_bits: how many bits of these rows are read: 4, or 8 with their lower halves.
+        pruning: which tokens of a tree with guesses go on after some layers; None keeps all.
     """
 
     topology: Tree | Parents | Frontier | GuessTree
@@ -169,12 +202,14 @@ class Block:
     inputs: tuple[str, ...] = ()
     quantized_group: int = 0
     quantized_bits: int = 4
+    pruning: Pruning | None = None
 
     def __post_init__(self) -> None:
         for output in self.outputs:
             if not OUTPUT.fullmatch(output):
                 raise RecipeError(
-                    f"unknown output {output!r}; a block has ids, logits, top_k:K, hidden:LAYER, state:HEAD, next_state"
+                    f"unknown output {output!r}; a block has ids, logits, top_k:K, hidden:LAYER, state:HEAD, "
+                    "next_state, kept"
                 )
         for name in self.inputs:
             if name not in INPUTS:
@@ -188,6 +223,25 @@ class Block:
         if self.quantized_bits not in (4, 8):
             raise RecipeError(f"quantized_bits is {self.quantized_bits}; give 4 or 8")
         self._check_lanes()
+        self._check_pruning()
+
+    def _check_pruning(self) -> None:
+        """Refuse pruning of a block that has nothing to prune, or whose rows others read. Raises RecipeError."""
+        if (KEPT in self.outputs) != (self.pruning is not None):
+            raise RecipeError("a block returns the slots that it kept if it drops some, and only then; give both")
+        if self.pruning is None:
+            return
+        topology, count = self.topology, self.pruning.tokens
+        if not isinstance(topology, GuessTree) or len(set(map(len, topology.guesses))) > 1:
+            raise RecipeError("only a tree whose tokens all have as many guesses is pruned; leave out pruning")
+        if not 1 <= count <= topology.tokens:
+            raise RecipeError(f"{count} of {topology.tokens} tokens go on; give 1 to {topology.tokens}")
+        if self.pruning.after < 1:
+            raise RecipeError(f"tokens are dropped after {self.pruning.after} layers; give 1 or more")
+        if self.layers != Layers() or self.last_row or not all(map(PRUNED_OUTPUT.fullmatch, self.outputs)):
+            raise RecipeError(
+                "a block that drops tokens runs all layers and returns no hidden states; leave out pruning"
+            )
 
     def _check_lanes(self) -> None:
         """Refuse lanes of blocks that run one sequence only. Raises RecipeError."""
@@ -213,6 +267,23 @@ class Block:
     def slots(self) -> int:
         """How many slots the block runs, those of all lanes and padding included."""
         return self.topology.slots * self.lanes
+
+    @property
+    def output_topology(self) -> Tree | Parents | Frontier | GuessTree:
+        """Where the rows of the outputs stand, of a block that returns all: the topology, less what it drops."""
+        if self.pruning is not None and isinstance(self.topology, GuessTree):
+            return self.topology.first(self.pruning.tokens)
+        return self.topology
+
+    @property
+    def rows(self) -> int:
+        """How many rows the outputs have, but for states of trained heads."""
+        return 1 if self.last_row else self.state_rows
+
+    @property
+    def state_rows(self) -> int:
+        """How many rows states of trained heads have: one for each slot that the block does not drop."""
+        return self.output_topology.slots * self.lanes
 
     @property
     def tree(self) -> Tree | None:

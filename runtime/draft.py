@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from .block import KEPT
 from .draws import DrawnProbs, Draws
 from .rng import Rng, Use
 from .sampling import NEAR, Sampling
@@ -98,6 +99,8 @@ class Outputs:
         states: what trained heads read of each row, by the name of the head, each [N, size]. They have all rows of the
             run, also if the other outputs have one row.
         next_state_NS: what a recurrent head reads in the slot after each, float32.
+        kept_slots: int64, the slots of the draft's tokens that the engine kept, ascending; None if it keeps all. Row i
+            of the other outputs belongs to `kept_slots[i]`.
     """
 
     ids_N: memoryview
@@ -107,6 +110,7 @@ class Outputs:
     hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
     states: Mapping[str, np.ndarray] = field(default_factory=dict)
     next_state_NS: np.ndarray | None = None
+    kept_slots: np.ndarray | None = None
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Outputs:
@@ -118,18 +122,26 @@ class Outputs:
         hidden = {name: array for name, array in arrays.items() if name.startswith("hidden")}
         states = {name.removeprefix(STATES): array for name, array in arrays.items() if name.startswith(STATES)}
         ids: np.ndarray = arrays.get("ids", np.empty(0, np.int64))
-        logits_NV, top_ids_NK, top_logprobs_NK, next_state_NS = (
-            arrays.get(name) for name in ("logits", "top_ids", "top_logprobs", "next_state")
+        logits_NV, top_ids_NK, top_logprobs_NK, next_state_NS, kept_slots = (
+            arrays.get(name) for name in ("logits", "top_ids", "top_logprobs", "next_state", KEPT)
         )
-        return cls(ids.data, logits_NV, top_ids_NK, top_logprobs_NK, hidden, states, next_state_NS)
+        return cls(ids.data, logits_NV, top_ids_NK, top_logprobs_NK, hidden, states, next_state_NS, kept_slots)
 
     def copy(self) -> Outputs:
         """Return outputs that no later run overwrites."""
-        arrays = (self.logits_NV, self.top_ids_NK, self.top_logprobs_NK, self.next_state_NS)
-        logits_NV, top_ids_NK, top_logprobs_NK, next_state_NS = (a if a is None else a.copy() for a in arrays)
+        arrays = (self.logits_NV, self.top_ids_NK, self.top_logprobs_NK, self.next_state_NS, self.kept_slots)
+        logits_NV, top_ids_NK, top_logprobs_NK, next_state_NS, kept_slots = (
+            a if a is None else a.copy() for a in arrays
+        )
         hidden, states = ({n: a.copy() for n, a in arrays.items()} for arrays in (self.hidden, self.states))
         ids_N = np.array(self.ids_N).data
-        return Outputs(ids_N, logits_NV, top_ids_NK, top_logprobs_NK, hidden, states, next_state_NS)
+        return Outputs(ids_N, logits_NV, top_ids_NK, top_logprobs_NK, hidden, states, next_state_NS, kept_slots)
+
+    def kept_of(self, draft: Draft) -> Draft:
+        """Return a draft without the slots that the engine dropped, so that row i of the outputs is that of slot i."""
+        if self.kept_slots is None:
+            return draft
+        return draft.only([slot for slot in self.kept_slots.tolist() if slot < draft.tree.slots])
 
     def only(self, row: int, slot: int | None = None) -> Outputs:
         """Return the outputs of one row, as those of an engine of one slot.

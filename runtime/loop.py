@@ -51,7 +51,7 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
         draft_tokens: how many tokens are worth drafting at most. With 0 the drafter is not asked.
 
     Returns:
-        The draft, and what was accepted of it.
+        The draft as it was verified, and what was accepted of it.
 
     Raises:
         RecipeError: the draft fits none of the request's engines, or the acceptance rule failed.
@@ -74,6 +74,7 @@ def stepping(request: Decoding, draft_tokens: int = sys.maxsize) -> Generator[Ca
     parallel = draft.meanwhile is not None  # Then others were charged for too.
     stats.verify_seconds += engine.last_seconds if parallel else stats.engine_seconds - before
     stats.target_calls += 1
+    draft = outputs.kept_of(draft)
     verified = seq.verified(outputs, draft)
     try:
         accepted = request.accept(draft, verified)

@@ -1,6 +1,6 @@
 """Checks of a manifest as a whole: a stranger may have signed anything, and engines and sessions rely on all of it.
 
-N  slots of an engine      R  rows of its outputs: N, or 1      T  span of a mask      V  vocabulary      K  ranks
+N  slots of an engine      R  rows of its outputs, N or fewer      T  span of a mask      V  vocabulary      K  ranks
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
-from .block import HIDDEN, MIXTURE, STATE, TARGET_ROWS, Frontier, Layers, Parents
+from .block import HIDDEN, KEPT, MIXTURE, STATE, TARGET_ROWS, Frontier, Layers, Parents
 from .draft import STATES
 from .errors import BundleError, RecipeError
 from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
@@ -244,7 +244,7 @@ def _inputs(engine: EngineSpec) -> Mapping[str, Expected]:
 
 def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, Expected]:
     """Return the types and the shape of each output that the block names, but for hidden states."""
-    rows = 1 if engine.block.last_row else engine.block.slots
+    rows = engine.block.rows
     shapes: dict[str, Expected] = {}
     for output in engine.block.outputs:
         kind, _, number = output.partition(":")
@@ -257,8 +257,10 @@ def _outputs(engine: EngineSpec, vocabulary: int) -> Mapping[str, Expected]:
                 "top_ids": (("int64",), (1, rows, int(number))),
                 "top_logprobs": (FLOATS, (1, rows, int(number))),
             }
+        elif kind == KEPT and engine.block.pruning is not None:
+            shapes[KEPT] = ("int64",), (1, engine.block.pruning.tokens)
         elif kind != "hidden":  # States have all slots, also where the rest has one row.
-            shapes[output.replace(STATE, STATES)] = FLOATS, (1, engine.block.slots, ANY)
+            shapes[output.replace(STATE, STATES)] = FLOATS, (1, engine.block.state_rows, ANY)
     return shapes
 
 

@@ -188,13 +188,14 @@ class Cache:
         """Commit rows of the last run over this cache.
 
         Args:
-            tokens: the tokens that ran, one a slot.
+            tokens: the tokens that ran, one a slot. Of a run that dropped some, those that it kept.
             slots: the slots to commit, in ascending order. Their rows move to the end of the committed ones.
             outputs: those of the run. The states among them are kept with the rows.
         """
         start = len(self.tokens)
         if not self.is_beside:
-            self.store.commit(start, slots)
+            kept_slots = None if outputs is None else outputs.kept_slots
+            self.store.commit(start, slots if kept_slots is None else kept_slots[list(slots)].tolist())
         self.tokens += [tokens[slot] for slot in slots]
         if outputs is not None and outputs.states:
             for name, states in outputs.states.items():

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
-from specc.runtime.block import HIDDEN, TARGET_ROWS, Block, Frontier, GuessTree, Layers, Parents
+from specc.runtime.block import HIDDEN, KEPT, TARGET_ROWS, Block, Frontier, GuessTree, Layers, Parents
 from specc.runtime.call import finish
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.draft import Accepted, Draft
@@ -146,6 +146,7 @@ class Toy:
         self.position_C = random_uint64(rows.capacity, seed=2)
         self.layer_L, self.token_V = random_uint64(LAYERS, seed=3), random_uint64(vocabulary, seed=4)
         self.table_VV = successors(vocabulary)
+        self.left: list[int] | slice = slice(None)  # The slots that the last run did not drop.
 
     def _make_inputs(self) -> dict[str, np.ndarray]:
         topology, slots = self.block.topology, self.block.slots
@@ -164,7 +165,7 @@ class Toy:
         return inputs | {name: np.zeros((1, slots, sizes[name]), np.float32) for name in names}
 
     def _make_outputs(self) -> dict[str, np.ndarray]:
-        rows = 1 if self.block.last_row else self.block.slots
+        rows = self.block.rows
         outputs = {}
         for output in self.block.outputs:
             kind, _, count = output.partition(":")
@@ -175,12 +176,14 @@ class Toy:
                 ranks = min(int(count), self.vocabulary)
                 outputs["top_ids"] = np.zeros((1, rows, *stack, ranks), np.int64)
                 outputs["top_logprobs"] = np.zeros((1, rows, *stack, ranks), np.float32)
+            elif kind == KEPT and self.block.pruning is not None:
+                outputs[KEPT] = np.zeros((1, self.block.pruning.tokens), np.int64)
             elif kind == "hidden":
                 outputs[f"hidden_{count}"] = np.zeros((1, rows, len(HALVES)), np.float32)
             elif "state" in kind:
                 name = output.replace("state:", "state_")
                 size = state_size(output.removeprefix("state:"))
-                outputs[name] = np.zeros((1, self.block.slots, size), np.float32)
+                outputs[name] = np.zeros((1, self.block.state_rows, size), np.float32)
             else:
                 outputs[kind] = np.zeros((1, rows, self.vocabulary), np.float32)
         return outputs
@@ -221,6 +224,7 @@ class Toy:
         visible_NT = mask_NT[:, -(past + n) :].astype(np.uint64)
         first = past + n - visible_NT.shape[1]  # Every slot sees the rows before it.
         token_N, x_N = self.read()
+        self.left = self.pruned(token_N) if KEPT in self.outputs else slice(None)
         read_N, place_N, rounding = x_N, self.position_C[position_N], np.uint64(0)
         if block.quantized_group:  # Rounded rows are other rows.
             rounding = np.uint64(max(0, past // block.quantized_group - 1) * block.quantized_bits)
@@ -238,17 +242,18 @@ class Toy:
             self.show(layer, x_N)
         for name in self.outputs:
             if "state" in name and not state_taps(name):  # float32 has whole numbers of 24 bits
-                self.outputs[name][0] = (x_N >> np.uint64(40))[:, None]
+                self.outputs[name][0] = (x_N[self.left] >> np.uint64(40))[:, None]
         self.head(token_N, x_N)
 
     def show(self, layer: int, x_N: np.ndarray) -> None:
         """Write the outputs that are states after a layer."""
         for name in self.outputs:
             if name == f"hidden_{layer}" or layer in state_taps(name):
-                self.outputs[name][0] = (x_N[:, None] >> HALVES) & np.uint64(0xFFFF)
+                self.outputs[name][0] = (x_N[self.left, None] >> HALVES) & np.uint64(0xFFFF)
 
     def head(self, token_N: np.ndarray, x_N: np.ndarray) -> None:
         """Write the outputs that the block has."""
+        token_N, x_N = token_N[self.left], x_N[self.left]
         if self.block.last_row:
             row = self.inputs["row"]
             token_N, x_N = token_N[row], x_N[row]
@@ -265,6 +270,16 @@ class Toy:
             total_N1 = np.log(np.exp(logits_NV).sum(-1, keepdims=True))
             self.outputs["top_ids"][0] = best_NK
             self.outputs["top_logprobs"][0] = np.take_along_axis(logits_NV, best_NK, -1) - total_N1
+
+    def pruned(self, token_N: np.ndarray) -> list[int]:
+        """Choose tokens by the table of successors. Return the slots of those that are kept, and of their guesses."""
+        topology, pruning = self.block.topology, self.block.pruning
+        assert isinstance(topology, GuessTree) and pruning is not None
+        parents = topology.token_tree.parents
+        own = [0.0, *(self.table_VV[token_N[parents[slot]], token_N[slot]] for slot in range(1, len(parents)))]
+        kept_slots = likeliest(parents, own, pruning.tokens)
+        self.outputs[KEPT][0] = kept_slots
+        return [*kept_slots, *(slot for token in kept_slots for slot in topology.guesses[token])]
 
     def stacked(self, token_N: np.ndarray) -> None:
         """Write the tokens of stacked heads: the likeliest successors, those of the likeliest one, and so on."""
@@ -287,6 +302,20 @@ class Circle(Toy):
         super().__init__(block, rows, vocabulary)
         numbers = np.arange(vocabulary)
         self.table_VV = -1.0 * ((numbers - numbers[:, None] - 1) % vocabulary)
+
+
+def likeliest(parents: Tokens[int], own: Tokens[float], count: int) -> list[int]:
+    """Choose the slots of a tree whose paths have the largest sums, the first ones at a tie; return them in order.
+
+    Args:
+        parents: the parent of each slot.
+        own: what each slot adds to the sum of its path, at most 0.
+        count: how many to choose.
+    """
+    sums = [np.float32(own[0])]
+    for slot in range(1, len(parents)):
+        sums.append(sums[parents[slot]] + np.float32(own[slot]))
+    return sorted(sorted(range(len(parents)), key=lambda slot: (-sums[slot], slot))[:count])
 
 
 def step(request: Decoding) -> tuple[Draft, Accepted]:

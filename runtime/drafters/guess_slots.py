@@ -95,8 +95,8 @@ class GuessSlotsDrafting(Drafting[GuessSlots]):
         self.guesses, self.logits, self.length = [], [], len(self.seq.tokens)
         outputs, drafter = verified.outputs, self.drafter
         top, logits_NV = outputs.top_ids_NK, outputs.logits_NV
-        topology = next((topology for engine, topology in drafter.steps if engine is draft.by), None)
-        if topology is None or top is None or len(top) != topology.slots:
+        topology = next((engine.block.output_topology for engine, _ in drafter.steps if engine is draft.by), None)
+        if not isinstance(topology, GuessTree) or top is None or len(top) != topology.slots:
             return  # A request whose steps all have one width runs another engine.
         text = self.seq.tokens[-2 * drafter.longest_repeat :] if drafter.longest_repeat else []
         for slot in topology.guesses[accepted.slots[-1]]:

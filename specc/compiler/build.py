@@ -19,7 +19,7 @@ from specc.compiler.graphs import Graphs, PreparedGraph, graph_key
 from specc.compiler.requests import EngineRequest, without_width
 from specc.compiler.stages import Stages
 from specc.passes.find import sublayers
-from specc.runtime.block import STATE, Block, GuessTree, Layers
+from specc.runtime.block import KEPT, STATE, Block, GuessTree, Layers
 from specc.runtime.environment import threads
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.tree import Tree
@@ -124,7 +124,8 @@ def _narrowest(block: Block) -> Block:
     smallest: Tree | GuessTree = Tree.chain(1)
     if isinstance(topology, GuessTree):  # One token, with all its guesses: each may have weights of its own.
         smallest = GuessTree(Tree.chain(1 + max(map(len, topology.guesses))).parents, 1, topology.head)
-    return replace(block, topology=smallest, last_row=False, lanes=1)
+    outputs = tuple(output for output in block.outputs if output != KEPT)
+    return replace(block, topology=smallest, outputs=outputs, pruning=None, last_row=False, lanes=1)
 
 
 def _weights_file(block: Block, options: BuildOptions) -> str:

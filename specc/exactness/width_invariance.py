@@ -115,8 +115,8 @@ class _Run:
 
     def logits(self, prompt: Cache, text: Sequence[int]) -> np.ndarray:
         """Return the logits [T, V] after each token of a text that follows the rows of a prompt."""
-        cache, rows = Cache(prompt.store, prompt.tokens), []
-        for start in range(0, len(text), len(self.path)):
+        cache, rows, start = Cache(prompt.store, prompt.tokens), [], 0
+        while start < len(text):
             chunk = text[start : start + len(self.path)]
             path = self.path[: len(chunk)]
             if self.padding is None:
@@ -127,8 +127,12 @@ class _Run:
                 tokens[slot] = token
             outputs = Call(self.engine, cache, 0, tokens, self.tree).run()
             assert outputs.logits_NV is not None
+            if outputs.kept_slots is not None:  # The end of the path may be dropped, and comes again in the next call.
+                rest = outputs.kept_slots.tolist()
+                path, tokens = [rest.index(slot) for slot in path if slot in rest], [tokens[slot] for slot in rest]
             rows.append(outputs.logits_NV[path].copy())
-            cache.commit(tokens, path)
+            cache.commit(tokens, path, outputs)
+            start += len(path)
         return np.concatenate(rows)
 
 

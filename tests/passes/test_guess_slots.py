@@ -8,9 +8,9 @@ import pytest
 import torch
 from blocks import CAPACITY, prefilled, run
 from graphs import model, prepared, stack, tokens, truth
+from guess_starts import Starts, module_of
 from small_graphs import Layers, hidden_states, small
 from torch import Tensor, nn
-from torch.fx import GraphModule
 
 from specc import passes
 from specc.passes.guess_slots import GuessSlots
@@ -24,21 +24,6 @@ TREE = GuessTree((-1, 0, 0, 0, 2, 3), 3, "guess")
 IDS = torch.tensor([[10, 11, 12, 5, 5, 5]])
 PATHS = {3: [0], 4: [0, 2], 5: [0]}  # By guess, the tokens before it.
 NUMBERS = {3: 0, 4: 0, 5: 1}  # By guess, how many guesses of its token stand before it.
-
-
-class Starts(nn.Module):
-    """Two guesses behind a token: what the token's states are, and half of it, with a vector for each."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.vectors = nn.Parameter(torch.randn(2, size, generator=torch.Generator().manual_seed(3)))
-
-    def forward(self, states: Tensor) -> Tensor:
-        return torch.stack([states, 0.5 * states], 2) + self.vectors
-
-
-def module_of(size: int) -> GraphModule:
-    return small(Starts(size), "starts", states=torch.ones(1, 7, size))
 
 
 @torch.no_grad()

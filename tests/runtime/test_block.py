@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from specc.runtime.block import Block, Frontier, GuessTree, Layers, Parents
+from specc.runtime.block import Block, Frontier, GuessTree, Layers, Parents, Pruning
 from specc.runtime.errors import RecipeError, TreeError
 from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.tree import Tree
@@ -122,3 +122,40 @@ def test_guesses_that_branch_and_trees_without_tokens_are_refused(
 def test_a_block_of_several_lanes_has_no_guesses() -> None:
     with pytest.raises(RecipeError, match="a block of 2 lanes has tokens in all slots; leave out guesses, or lanes"):
         Block(GuessTree((-1, 0), 1, "ppd"), lanes=2)
+
+
+STREAMS = GuessTree((-1, 0, 1, 0, 3, 1, 5, 2, 7), 3, "guess")  # A chain of three tokens, with two guesses behind each.
+PRUNED = ("ids", "top_k:8", "logits", "kept")
+
+
+def test_a_block_that_drops_tokens_has_rows_for_those_that_it_keeps_and_for_their_guesses() -> None:
+    block = Block(STREAMS, PRUNED, pruning=Pruning(1, 2))
+    assert (block.slots, block.rows) == (9, 6)
+    assert block.output_topology == STREAMS.first(2) == GuessTree((-1, 0, 0, 2, 1, 4), 2, "guess")
+    assert STREAMS.first(2).guesses == ((2, 3), (4, 5)) and STREAMS.first(3) == STREAMS
+    assert Block(STREAMS).rows == 9 and Block(STREAMS).output_topology is STREAMS
+    assert Block(Tree.chain(4), last_row=True).rows == 1 and Block(Tree.chain(4), lanes=3).rows == 12
+    assert from_json(Block, to_json(block)) == block
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": ("ids",)}, "a block returns the slots that it kept if it drops some, and only then; give both"),
+        ({"pruning": None}, "a block returns the slots that it kept if it drops some, and only then; give both"),
+        ({"topology": Tree.chain(3)}, "only a tree whose tokens all have as many guesses is pruned"),
+        (
+            {"topology": GuessTree((-1, 0, 0), 2, "guess")},
+            "only a tree whose tokens all have as many guesses is pruned",
+        ),
+        ({"pruning": Pruning(1, 4)}, "4 of 3 tokens go on; give 1 to 3"),
+        ({"pruning": Pruning(1, 0)}, "0 of 3 tokens go on; give 1 to 3"),
+        ({"pruning": Pruning(0, 2)}, "tokens are dropped after 0 layers; give 1 or more"),
+        ({"layers": Layers(exit_after=2)}, "a block that drops tokens runs all layers and returns no hidden states"),
+        ({"outputs": (*PRUNED, "hidden:1")}, "a block that drops tokens runs all layers and returns no hidden states"),
+        ({"last_row": True}, "a block that drops tokens runs all layers and returns no hidden states"),
+    ],
+)
+def test_pruning_that_no_block_can_do_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        replace(Block(STREAMS, PRUNED, pruning=Pruning(1, 2)), **changes)

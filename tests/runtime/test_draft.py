@@ -136,3 +136,20 @@ def test_some_slots_of_a_draft_keep_what_they_read_besides_tokens() -> None:
     draft = Draft.chain([4, 5, 6])._replace(inputs={"hidden": states})
     assert np.array_equal(draft.only([0, 1]).inputs["hidden"], states[:2])
     assert not Draft.chain([4, 5]).only([0]).inputs
+
+
+def test_a_draft_loses_the_slots_that_its_engine_dropped() -> None:
+    """Row i of the outputs is that of slot i then. Slots behind a shorter draft hold no token of it."""
+    draft = Draft((4, 5, 6, 7, 8), Tree((-1, 0, 0, 1, 2)), values=(1.0, 0.5, 0.4, 0.3, 0.2))
+    pruned = replace(outputs(), kept_slots=np.array([0, 2, 4]))
+    rest = pruned.kept_of(draft)
+    assert (rest.tokens, rest.tree.parents, rest.values) == ((4, 6, 8), (-1, 0, 1), (1.0, 0.4, 0.2))
+    assert pruned.kept_of(draft.only([0, 1, 2])).tokens == (4, 6)
+    assert outputs().kept_of(draft) is draft
+
+
+def test_the_kept_slots_are_copied_with_the_other_outputs() -> None:
+    kept_slots = np.array([0, 2])
+    copied = replace(outputs(), kept_slots=kept_slots).copy()
+    kept_slots[:] = 9
+    assert copied.kept_slots is not None and copied.kept_slots.tolist() == [0, 2]

@@ -109,6 +109,16 @@ def states_of(*numbers: float) -> Outputs:
     return Outputs(np.zeros(len(numbers), np.int64).data, states={"eagle3": np.array(numbers, np.float32)[:, None]})
 
 
+def test_the_rows_of_a_run_that_dropped_slots_are_those_of_the_slots_that_it_kept() -> None:
+    """The rows lie where the whole tree's do. The tokens are those of what was kept."""
+    shelf = Shelf()
+    cache = Cache(shelf, [])
+    shelf.run(0, [7, 8, 9, 10, 11])
+    outputs = Outputs(np.zeros(3, np.int64).data, kept_slots=np.array([0, 2, 4]))
+    cache.commit([7, 9, 11], (0, 2), outputs)
+    assert cache.tokens == [7, 11] == shelf.rows[:2]
+
+
 def test_states_are_kept_with_the_rows_that_are_committed() -> None:
     cache = Cache(shelf := Shelf())
     shelf.run(0, [5, 6, 7])

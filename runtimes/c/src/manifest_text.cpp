@@ -30,8 +30,9 @@ const Names kTensor = {"name", "dtype", "shape"};
 const Names kPass = {"name", "changed", "nodes_before", "nodes_after", "seconds", "note"};
 const Names kCache = {"capacity", "layers", "dtype"};
 const Names kFile = {"bytes", "sha256"};
-const Names kBlock = {"topology", "outputs", "layers", "last_row", "weights", "model", "cache", "lanes", "inputs", "quantized_group", "quantized_bits"};
+const Names kBlock = {"topology", "outputs", "layers", "last_row", "weights", "model", "cache", "lanes", "inputs", "quantized_group", "quantized_bits", "pruning"};
 const Names kTopology = {"parents", "slots", "span", "tokens", "head"};
+const Names kPruning = {"after", "tokens"};
 const Names kLayers = {"skip_attention", "skip_mlp", "exit_after", "start_after", "parallel_group", "bridge"};
 const Names kInvariance = {"backend", "holds", "difference", "changed", "tokens", "slots", "slots_agree"};
 const Names kRecipe = {"name", "drafter", "verify", "acceptance", "lossless", "engines", "parameters", "rule_parameters", "drafter_version",
@@ -59,6 +60,8 @@ void CheckEngine(const json& engine) {
   CheckFields(block, kBlock, where);
   CheckFields(block.at("topology"), kTopology, where);
   CheckFields(block.value("layers", json::object()), kLayers, where);
+  const json pruning = block.value("pruning", json());
+  if (!pruning.is_null()) CheckFields(pruning, kPruning, where);
 }
 
 void CheckAllFields(const json& manifest) {

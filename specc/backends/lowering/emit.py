@@ -15,6 +15,7 @@ from torch.fx.proxy import GraphAppendingTracer
 
 from specc.passes.arguments import argument, int_arg, node_arg
 from specc.passes.find import aten, calls, first_call, nodes, placeholder
+from specc.passes.slot_counts import size_at
 from specc.runtime.errors import PassError
 
 SLOTS = "counted_slots"
@@ -132,14 +133,7 @@ def shape(node: Node) -> list[int]:
 
 def shape_at(node: Node, slots: int) -> list[int]:
     """Return a value's shape in a block of so many slots."""
-    return [_size_at(size, slots) for size in node.meta["val"].shape]
-
-
-def _size_at(size: Any, slots: int) -> int:
-    """Return a size with `slots` in the place of every symbol that it has."""
-    if isinstance(size, int):
-        return size
-    return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, slots)))
+    return [size_at(size, slots) for size in node.meta["val"].shape]
 
 
 def count_slots(graph: GraphModule) -> Node:
