@@ -186,6 +186,45 @@ def test_random_heads_of_all_kinds_in_one_bundle_leave_the_tokens_of_plain_decod
                 assert answer.stats.drafted > 40
 
 
+def test_random_streams_in_a_pruned_tree_leave_the_tokens_of_plain_decoding(model: Path, tmp_path: Path) -> None:
+    """Greedy and sampled, on a tiny model, whose engines keep so many tokens at each step."""
+    target = load_model(str(model))
+    teacher = teacher_of(target, "tiny")
+    torch.manual_seed(1)
+    name, kept_nodes = "speculative-streaming", 2
+    head = build_head(config_of(COURSES[name], teacher, teacher.target.vocab_size))
+    save_head(head, tmp_path / "head", {"card.json": "{}"})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"prompt": "def wrap(text):"}) + "\n", encoding="utf-8")
+    options = Options(
+        model=str(model),
+        output=tmp_path / "b.specc",
+        recipes=[name],
+        heads=[tmp_path / "head"],
+        prompts=file,
+        golden_tokens=8,
+        parameters={name: {"num_speculative_tokens": 6, "kept_nodes": kept_nodes}},
+    )
+    compile_bundle(options)
+    prompt = [i % 400 for i in range(150)]
+    with specc.load(tmp_path / "b.specc") as runner:
+        pruned = [engine for engine in runner.bundle.manifest.engines if engine.block.pruning]
+        assert {t.shape for engine in pruned for t in engine.outputs if t.name == "kept"} == {(1, 1 + kept_nodes)}
+        for temperature in (0.0, 0.8):
+            choice: dict[str, Any] = {"temperature": temperature, "seed": 3, "ignore_eos": True}
+            sizes: list[int] = []
+
+            @rule()
+            def noted(draft: Draft, verified: Verified, sizes: list[int] = sizes) -> Accepted:
+                sizes.append(draft.tree.slots)
+                return match(draft, verified)
+
+            plain = runner.session().generate(prompt, 40, recipe="plain", **choice)
+            answer = runner.session().generate(prompt, 40, recipe=name, acceptance=noted, guard=False, **choice)
+            assert answer.token_ids == plain.token_ids
+            assert set(sizes) == {1, 1 + kept_nodes}
+
+
 def prompts(text: Text) -> list[list[int]]:
     """Return the prompts of the second half of the held-out answers."""
     return [recording.tokens[: recording.prompt].tolist() for recording in text.held_out[1::2]]

@@ -99,6 +99,8 @@ class DefaultTrees:
     )
     # Nodes of a tree whose tokens have all guesses behind them, which fill 24 slots. Anew: heldout.
     guess_nodes: int = 5
+    # Share of the model's layers that run on all nodes of such a tree, if it is pruned. Anew: heldout.
+    pruned_share: float = 0.25
     # Slots of one call of a draft that grows a tree. Anew: steps.
     frontier: int = 4
 

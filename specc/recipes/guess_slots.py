@@ -11,7 +11,7 @@ from specc.recipes.blocks import CONFIDENCE, DECODE, RANKED_OUTPUTS, RANKS, coun
 from specc.recipes.defaults import TREES, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
 from specc.recipes.guess_trees import StateTree, expected, state_trees
-from specc.runtime.block import Block
+from specc.runtime.block import KEPT, Block, GuessTree, Pruning
 from specc.runtime.drafters import check_probability
 from specc.runtime.errors import RecipeError
 from specc.runtime.node_budget import check_step_costs
@@ -86,6 +86,32 @@ def _plan_trees(head: str, values: Values, facts: Facts) -> MethodBlocks:
     """Plan trees whose tokens have all guesses of a head behind them."""
     rates, nodes = _rates(values, _guesses(head, facts)), count(values, "num_speculative_tokens")
     return _blocks(head, state_trees(rates, nodes, (1 + nodes) * len(rates)))
+
+
+def _plan_streams(values: Values, facts: Facts) -> MethodBlocks:
+    """Plan trees whose tokens have all guesses behind them, and which lose tokens in the middle of the model."""
+    nodes, kept_nodes = count(values, "num_speculative_tokens"), count(values, "kept_nodes", least=0)
+    if kept_nodes >= nodes:
+        raise RecipeError(
+            f"kept_nodes is {kept_nodes}; give less than num_speculative_tokens, which is {nodes}, or 0 to keep all"
+        )
+    planned = _plan_trees("speculative_streaming", values, facts)
+    if not kept_nodes:
+        return planned
+    pruning = Pruning(max(1, int(TREES.pruned_share * facts.layers)), 1 + kept_nodes)
+    pruned = {block: _prune(block, pruning) for block in planned.verify}
+    return replace(
+        planned,
+        verify=tuple(pruned.values()),
+        engines={name: pruned[block] for name, block in planned.engines.items()},
+    )
+
+
+def _prune(block: Block, pruning: Pruning) -> Block:
+    """Return a block that drops tokens, if its tree has more of them than are kept."""
+    if not isinstance(block.topology, GuessTree) or block.topology.tokens <= pruning.tokens:
+        return block
+    return replace(block, outputs=(*block.outputs, KEPT), pruning=pruning)
 
 
 def _plan_ppd(values: Values, facts: Facts) -> MethodBlocks:
@@ -185,7 +211,8 @@ SPECULATIVE_STREAMING = Method(
     paper="Speculative Streaming, Bhendawade et al. 2024, arXiv:2402.11131",
     departures=(
         "The model stays as it is, unless 'specc train --with-model' trains adapters of its layers, as the paper does.",
-        "The tree keeps all its nodes; the paper drops some after an early layer of the step.",
+        "The tree keeps all its nodes unless `kept_nodes` says how many; the paper always drops some.",
+        "The model's own norm and product give the logits by which nodes are dropped; the paper has a layer for it.",
         "The layers before the streams also run their slots, for nothing.",
     ),
     family=Family.HEADS,
@@ -193,8 +220,12 @@ SPECULATIVE_STREAMING = Method(
     topology="static tree",
     length="budget",
     schedule="fused",
-    plan=partial(_plan_trees, "speculative_streaming"),
-    parameters={"num_speculative_tokens": Parameter(TREES.guess_nodes, "tree nodes of a step"), "rates": _RATES},
+    plan=_plan_streams,
+    parameters={
+        "num_speculative_tokens": Parameter(TREES.guess_nodes, "tree nodes of a step"),
+        "kept_nodes": Parameter(0, "the likeliest tree nodes that go on after a quarter of the layers; 0 keeps all"),
+        "rates": _RATES,
+    },
     needs=("head",),
     head="speculative_streaming",
 )

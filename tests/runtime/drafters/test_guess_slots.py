@@ -16,6 +16,7 @@ from specc.runtime.draft import Accepted, Draft, Outputs, Verified
 from specc.runtime.drafters.guess_slots import GuessSlots, ends_twice
 from specc.runtime.engine import Engine
 from specc.runtime.errors import RecipeError
+from specc.runtime.rng import SeededRng
 from specc.runtime.sampling import Sampling
 from specc.runtime.sequence import Sequence
 from specc.runtime.tree import Tree
@@ -123,6 +124,52 @@ def test_guesses_are_dropped_once_the_text_has_grown_without_them() -> None:
     seq.cache.commit([seq.pending], [0])
     seq.tokens.append(5)
     assert drafting.draft(9).tokens == (5,)
+
+
+def test_pruned_trees_of_speculative_streaming_keep_so_many_nodes_and_the_tokens_of_plain_decoding() -> None:
+    """Greedy and sampled; some drafts are accepted, and some nodes are dropped."""
+    plain, dropped, accepted_tokens = World().method("plain"), 0, 0
+    for kept_nodes in (1, 2, 4):
+        for temperature in (0.0, 0.8):
+            world, sampling = World(), Sampling(temperature, rng=SeededRng(3))
+            decoder = world.method("speculative-streaming", num_speculative_tokens=6, kept_nodes=kept_nodes)
+            tokens, hits = decoder.run(PROMPT, 60, sampling)
+            assert tokens == plain.run(PROMPT, 60, sampling)[0]
+            accepted_tokens += hits
+            for draft, _ in decoder.drafts(PROMPT, steps=30, sampling=sampling):
+                assert draft.by is not None
+                nodes = topology_of(draft.by).tokens - 1
+                assert draft.tree.slots - 1 == min(kept_nodes, nodes)
+                dropped += nodes > kept_nodes
+    assert accepted_tokens > 60 and dropped > 60
+
+
+def test_a_pruned_tree_accepts_at_most_what_the_whole_tree_accepts_and_more_the_more_it_keeps() -> None:
+    """The toy keeps tokens by what its target says next, so few accepted tokens are lost."""
+    steps: dict[int, int] = {}
+    for kept_nodes in (0, 2, 5):
+        decoder = World().method("speculative-streaming", num_speculative_tokens=6, kept_nodes=kept_nodes)
+        steps[kept_nodes] = decoder.run(PROMPT, 60)[1]
+    print(f"accepted tokens of 60 by how many nodes are kept: {steps}")
+    assert steps[0] >= steps[5] >= steps[2] > 0.5 * steps[0]
+
+
+def test_guesses_of_a_pruned_step_are_those_behind_the_last_accepted_token() -> None:
+    """The rows of a pruned step are those of the tokens that are left, and then those of the guesses behind each."""
+    world = World()
+    decoder = world.method("speculative-streaming", num_speculative_tokens=6, kept_nodes=2)
+    drafting = decoder.drafter.open(Sequence(list(PROMPT), world.caches))
+    engine, topology = decoder.drafter.steps[-1]
+    count, rows = 3, 3 * (1 + len(topology.guesses[0]))
+    top = np.arange(rows)[:, None] * 8 + np.arange(8)
+    outputs = Outputs(
+        np.zeros(rows, np.int64).data, None, top, np.zeros((rows, 8), np.float32), kept_slots=np.array([0, 2, 5])
+    )
+    draft = outputs.kept_of(Draft((4,) * topology.tokens, topology.token_tree, by=engine))
+    for slot in range(count):
+        drafting.observe(draft, Verified(outputs, Sampling()), Accepted((slot,), 5))
+        first = count + slot * len(topology.guesses[0])
+        assert [guess[0] // 8 for guess in drafting.guesses] == [first, first + 1, first + 2]
 
 
 def test_engines_without_guesses_or_with_other_names_are_refused() -> None:

@@ -12,7 +12,8 @@ from toys import Toy, World
 from specc.exactness.golden import Case
 from specc.exactness.width_invariance import WidthInvariancePolicy, measure
 from specc.recipes import DECODE, prefill
-from specc.runtime.block import Block, Parents
+from specc.recipes.guess_trees import StateTree
+from specc.runtime.block import Block, Parents, Pruning
 from specc.runtime.engine import Engine
 from specc.runtime.manifest import EngineSpec
 from specc.runtime.recipe import Recipe
@@ -21,11 +22,13 @@ from specc.runtime.tree import Tree
 PROMPTS = ([3, 1, 4, 1, 5], [9, 2])
 TREE = Tree((-1, 0, 0, 1, 1, 3))
 WIDE = ("ids", "logits")
+STREAMS = StateTree(Tree((-1, 0, 0, 1)), (1,) * 4).topology("speculative_streaming")
 RECIPES = (
     Recipe(name="plain", drafter="plain", verify=("decode",)),
     Recipe(name="prompt-lookup", drafter="prompt-lookup", verify=("chain-4", "chain-6")),
     Recipe(name="early-exit", drafter="early-exit", verify=("tree",)),
     Recipe(name="dynamic-tree", drafter="dynamic-tree", verify=("parents",)),
+    Recipe(name="speculative-streaming", drafter="guess-slots", verify=("streams",)),
 )
 BLOCKS = {
     "decode": DECODE,
@@ -34,6 +37,7 @@ BLOCKS = {
     "chain-6": Block(Tree.chain(6), WIDE),
     "tree": Block(TREE, WIDE),
     "parents": Block(Parents(5), WIDE),
+    "streams": Block(STREAMS, (*WIDE, "kept"), pruning=Pruning(1, 2)),
 }
 
 
@@ -69,11 +73,14 @@ def cases() -> list[Case]:
 
 
 def test_a_target_that_computes_the_same_at_every_width_is_invariant() -> None:
-    """On chains and trees of every kind: each slot of a tree sees what a step of plain decoding sees."""
+    """On chains and trees of every kind: each slot of a tree sees what a step of plain decoding sees.
+
+    One engine drops tokens, so that it runs the end of a path again.
+    """
     measured = measure(session(), cases())
     assert measured is not None and measured.holds and measured.slots_agree
     assert (measured.backend, measured.difference, measured.changed, measured.tokens) == ("toy", 0.0, 0.0, 40)
-    assert measured.slots == (4, 5, 6)
+    assert measured.slots == (4, 5, 6, 8)
 
 
 class Wide(Toy):

@@ -14,7 +14,7 @@ from specc.recipes.guess_slots import (
     PPD,
     SPECULATIVE_STREAMING,
 )
-from specc.runtime.block import GuessTree
+from specc.runtime.block import KEPT, GuessTree, Pruning
 from specc.runtime.errors import RecipeError
 
 HEAD = HeadFacts(stack=3, recurrent=False, attends=False, in_model=True)
@@ -67,6 +67,25 @@ def test_slots_that_begin_in_deep_layers_stand_behind_all_tokens(method: Method)
     assert {tree.head for tree in trees(blocks)} == {method.head}
     assert all({len(slots) for slots in tree.guesses} == {3} for tree in trees(blocks))
     assert [tree.tokens for tree in trees(blocks)] == [1, 5, 5, 5]
+
+
+def test_streams_lose_nodes_in_the_middle_of_the_model_if_a_number_is_given() -> None:
+    """A tree of fewer nodes keeps them all."""
+    whole = SPECULATIVE_STREAMING.plan(SPECULATIVE_STREAMING.settle({"num_speculative_tokens": 4}), FACTS)
+    settled = SPECULATIVE_STREAMING.settle({"num_speculative_tokens": 4, "kept_nodes": 2})
+    pruned = SPECULATIVE_STREAMING.plan(settled, FACTS)
+    assert trees(pruned) == trees(whole) and all(block.pruning is None for block in whole.verify)
+    assert [block.pruning for block in pruned.engines.values()] == [None, *[Pruning(2, 3)] * 3]
+    assert all((KEPT in block.outputs) == (block.pruning is not None) for block in pruned.engines.values())
+    assert set(pruned.engines.values()) <= set(pruned.verify) and len(pruned.verify) == len(whole.verify)
+
+
+@pytest.mark.parametrize("kept_nodes", [4, 5])
+def test_as_many_kept_nodes_as_a_tree_has_are_refused(kept_nodes: int) -> None:
+    settled = SPECULATIVE_STREAMING.settle({"num_speculative_tokens": 4, "kept_nodes": kept_nodes})
+    message = f"kept_nodes is {kept_nodes}; give less than num_speculative_tokens, which is 4, or 0 to keep all"
+    with pytest.raises(RecipeError, match=message):
+        SPECULATIVE_STREAMING.plan(settled, FACTS)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ OWN_TESTS = {
     49: "test_a_tandem_drafts_better_with_the_states_of_the_model_than_without",
     50: "test_hidden_transfers_slots_guess_at_least_as_well_as_medusas_heads",
     51: "test_ppd_has_the_state_of_the_accepted_tokens_guesses_and_predicts_the_tokens_of_a_step",
+    52: "test_pruned_trees_of_speculative_streaming_keep_so_many_nodes_and_the_tokens_of_plain_decoding",
     53: "test_make_some_noise_trains_a_model_that_guesses_better_behind_wrong_tokens",
     54: "test_a_model_that_is_trained_with_its_head_guesses_better_than_the_head_alone",
     55: "test_token_recycling_accepts_more_once_its_table_is_warm",
