@@ -151,7 +151,7 @@ def compile(
     backends: Sequence[str] = ("onnx",),
     dtype: str | None = None,
     lanes: int = 1,
-    draft_dtype: str = "int4",
+    draft_dtype: str | None = None,
     build: BuildOptions | None = None,
     overwrite: bool = False,
     dump_graphs: str | Path | None = None,
@@ -179,7 +179,8 @@ def compile(
         backends: names of backends; each builds every engine.
         dtype: type of the target's weights: fp32, fp16, bf16, int8 or int4. None leaves it to the backends.
         lanes: sequences that one call of the engines with lanes runs; 1 builds no such engines.
-        draft_dtype: type of the weights that draft engines read: fp32, int8 or int4.
+        draft_dtype: type of the weights that draft engines read: fp32, int8 or int4. None takes int8 for trained heads,
+            and int4 for other drafts.
         build: options for the backends; None is their defaults.
         overwrite: replace a bundle that stands at `output`.
         dump_graphs: a directory that gets the graph after each pass, as Python.

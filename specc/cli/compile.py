@@ -75,7 +75,8 @@ DTYPE = (
 TUNE = "Choose recipe, draft lengths, widths and trees as 'specc tune' does. Compiles again if other trees are faster."
 DRAFT_DTYPE = (
     "The type of the weights that drafts read: fp32, int8 or int4. With lossless recipes it changes the speed alone. "
-    "Recipes that draft by 4-bit copies of the model have no other type."
+    "Recipes that draft by 4-bit copies of the model have no other type. Default: int8 for trained heads, whose drafts "
+    "would be worse in 4 bits, and int4 for others."
 )
 LOWERING = (
     "The operators in ONNX files: fast (ONNX Runtime's own), portable (standard ones), or kernels (those of "
@@ -126,7 +127,7 @@ def command(
     backend: Annotated[StrList, option("NAME", BACKEND, rich_help_panel="Engines")] = None,
     dtype: Annotated[OptionalStr, option("T", DTYPE, rich_help_panel="Model")] = None,
     tune: Annotated[bool, flag("--tune", TUNE, rich_help_panel="Drafts")] = False,
-    draft_dtype: Annotated[str, option("T", DRAFT_DTYPE, rich_help_panel="Drafts")] = "int4",
+    draft_dtype: Annotated[OptionalStr, option("T", DRAFT_DTYPE, rich_help_panel="Drafts")] = None,
     lowering: Annotated[OptionalStr, option("L", LOWERING, rich_help_panel="Engines")] = None,
     lanes: Annotated[int, option("N", LANES, min=1, rich_help_panel="Engines")] = 1,
     compute_capability: Annotated[OptionalStr, option("X.Y", CAPABILITY, rich_help_panel="Engines")] = None,

@@ -95,7 +95,7 @@ def _compile(options: Options) -> Bundle:
         golden_tokens=len(prompts) * options.golden_tokens,
         recipes=len(methods),
         searches=any(m.searches(values_of(m, options.parameters)) for m in methods),
-        quantises=options.dtype in BITS or options.draft_dtype in BITS,
+        quantises=options.dtype in BITS or options.draft_dtype != "fp32",
         assistant=options.assistant_model is not None,
         tunes=options.tune,
     )

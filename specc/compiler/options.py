@@ -39,7 +39,8 @@ class Options:
         dtype: type of the target's weights, see `specc.backends.typed`. None takes bf16 for a checkpoint whose values
             bf16 holds, where specc-kernels is installed, and else leaves it to the backends.
         lanes: sequences that one call of the engines with lanes runs. 1 builds no such engines.
-        draft_dtype: type of the weights that draft engines read. It changes the speed, never the output.
+        draft_dtype: type of the weights that draft engines read. It changes the speed, never the output. None takes
+            int8 for trained heads, and int4 for other drafts.
         build: options for the backends.
         overwrite: replace a bundle that stands at `output`.
         dump_graphs: a directory that gets the graph after each pass, as Python.
@@ -65,7 +66,7 @@ class Options:
     backends: Sequence[str] = ("onnx",)
     dtype: str | None = None
     lanes: int = 1
-    draft_dtype: str = "int4"
+    draft_dtype: str | None = None
     build: BuildOptions = field(default_factory=BuildOptions)
     overwrite: bool = False
     dump_graphs: str | Path | None = None

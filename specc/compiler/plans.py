@@ -32,6 +32,9 @@ __all__ = [
     "search_layers",
 ]
 DRAFT_DTYPES = ("fp32", "int8", "int4")
+# Without --draft-dtype. A head is small, so 8 bits cost little, and 4 bits cost it a tenth of its tokens: see
+# "A trained head" in docs/measurements.md.
+DRAFT_DTYPE, HEAD_DTYPE = "int4", "int8"
 
 Search = Callable[[GraphModule, Sequence[int], Mapping[str, Any], Advance], dict[str, Any]]
 SEARCHES: dict[LayerSearch, Search] = {
@@ -61,7 +64,7 @@ def choose_methods(options: Options, heads: Collection[str] | None = ()) -> list
         RecipeError: a recipe is unknown or lacks what it needs, or a parameter belongs to no chosen recipe, or the type
             of the drafts' weights does not exist.
     """
-    if options.draft_dtype not in DRAFT_DTYPES:
+    if options.draft_dtype not in (None, *DRAFT_DTYPES):
         raise RecipeError(f"draft_dtype is {options.draft_dtype!r}; choose one of {', '.join(DRAFT_DTYPES)}")
     has = available(assistant_model=options.assistant_model, untuned_model=options.untuned_model, corpus=options.corpus)
     return choose(options.recipes, options.parameters, has, heads)
@@ -89,7 +92,7 @@ def plan_recipes(methods: Sequence[Method], facts: Facts, options: Options) -> l
     for reason, names_left_out in unmet.items():
         warnings.warn(f"left out {', '.join(names_left_out)}: {reason}", SpeccWarning, stacklevel=2)
     own = [p.method.name for p in plans if _draft_dtypes(p) - {options.draft_dtype}]
-    if own and options.draft_dtype != Options.draft_dtype:
+    if own and options.draft_dtype is not None:
         names = ", ".join(own)
         warnings.warn(
             f"draft_dtype {options.draft_dtype} does not apply to {names}: these methods draft by 4-bit weights",
@@ -149,7 +152,7 @@ def _warn_of_unused(plans: Sequence[RecipePlan], options: Options) -> None:
     for need, value in unused.items():
         users = corpus_readers(METHODS) if need == CORPUS else [m.name for m in METHODS.values() if need in m.needs]
         texts[f"--{need} {value}"] = f"{', '.join(users[:4])}{' and others' if len(users) > 4 else ''} would"
-    if options.draft_dtype != Options.draft_dtype and not any(map(_draft_dtypes, plans)):
+    if options.draft_dtype is not None and not any(map(_draft_dtypes, plans)):
         texts[f"--draft-dtype {options.draft_dtype}"] = "recipes whose drafts run an engine would"
     for option, remedy in texts.items():
         text = f"no chosen recipe uses {option}: {remedy}; add one with --recipe, or leave the option out"
@@ -200,15 +203,22 @@ def search_layers(
     return searched
 
 
-def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str) -> RecipePlan:
+def _plan(m: Method, values: Mapping[str, Any], facts: Facts, draft_dtype: str | None) -> RecipePlan:
     blocks = plan(m, values, facts)
     verify = tuple(committing(block, facts.reading_heads) for block in blocks.verify)
     whole = dict(zip(blocks.verify, verify, strict=True))  # A part that verifies drafts is one engine for both.
     drafts = {
-        role: whole.get(block, block) if role in blocks.parts else _with_draft_dtype(block, draft_dtype)
+        role: whole.get(block, block)
+        if role in blocks.parts
+        else _with_draft_dtype(block, draft_dtype or _usual_dtype(block, m))
         for role, block in blocks.engines.items()
     }
     return RecipePlan(method=m, values=values, blocks=replace(blocks, verify=verify, engines=drafts))
+
+
+def _usual_dtype(block: Block, m: Method) -> str:
+    """Return the type of a draft's weights if the user chose none."""
+    return HEAD_DTYPE if block.model == m.head else DRAFT_DTYPE
 
 
 def _with_draft_dtype(block: Block, draft_dtype: str) -> Block:

@@ -17,6 +17,7 @@ from specc.compiler.options import Options
 from specc.compiler.plans import MARGIN, SEARCHES, RecipePlan, check_early, choose_methods, plan_recipes, search_layers
 from specc.compiler.stages import Stages
 from specc.recipes import METHODS, Facts, LayerSearch, Method
+from specc.recipes.engines import any_facts
 from specc.runtime.block import Layers
 from specc.runtime.drafters import MOST_TOKENS
 from specc.runtime.errors import BackendError, RecipeError, SpeccWarning
@@ -131,6 +132,18 @@ def test_drafts_read_the_type_that_the_user_chose_unless_the_method_has_one() ->
     assert skip.blocks.engines["draft"].weights == "int8"
     assert copy.blocks.engines["draft"].weights == "int4"
     assert {block.weights for plan in (skip, copy) for block in plan.blocks.verify} == {"fp32"}
+
+
+@pytest.mark.parametrize(("user", "of_head", "of_others"), [(None, "int8", "int4"), ("fp32", "fp32", "fp32")])
+def test_heads_draft_by_8_bits_and_other_drafts_by_4_unless_the_user_chose(
+    user: str | None, of_head: str, of_others: str
+) -> None:
+    (method,) = (m for m in METHODS.values() if m.name == "eagle3-tree")
+    (facts, *_) = any_facts(method)
+    (head,) = plan_recipes([method], facts, options(recipes=["eagle3-tree"], draft_dtype=user))
+    assert {block.weights for block in head.blocks.engines.values()} == {of_head}
+    _, skip = planned("layer-skip", draft_dtype=user)
+    assert {block.weights for block in skip.blocks.engines.values()} == {of_others}
 
 
 @pytest.mark.parametrize("recipe", ["layer-skip", "cascade", "plain"])
