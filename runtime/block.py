@@ -17,7 +17,8 @@ WEIGHTS = ("fp32", "fp16", "bf16", "int8", "int4")
 HIDDEN = "hidden"  # The input of a block that starts after a layer.
 MIXTURE = "mixture"
 TARGET_ROWS = "target_rows"
-INPUTS = ("state", HIDDEN, MIXTURE, TARGET_ROWS)  # What a block can read besides tokens.
+LOOP = "loop"  # The input of a block that runs one loop of a recursive model: which one, slot by slot.
+INPUTS = ("state", HIDDEN, MIXTURE, TARGET_ROWS, LOOP)  # What a block can read besides tokens.
 MOST_LANES = 256
 MOST_GROUP = 1 << 16  # rows
 KEPT = "kept"  # The output of a block that drops tokens of its tree: the slots of those that it keeps.
@@ -183,7 +184,8 @@ class Block:
         inputs: what the block reads in each slot besides a token: `state`, in the blocks of a trained head; `hidden`,
             the states after a layer, in blocks that start there; `mixture`, which says how much the token of each slot
             counts in this one, as slots may take sums of embeddings; `target_rows`, how many rows of the target a
-            block sees that reads these. Its own rows stand beside them, in the same store.
+            block sees that reads these. Its own rows stand beside them, in the same store. `loop` says which loop of a
+            recursive model each slot runs; then `state` has what the loop before left.
         quantized_group: 0 reads all rows as they are. Otherwise rows older than the newest ones are read in 4 or 8
             bits, in groups of so many rows; see runtime/quantized_rows.py.
         quantized_bits: how many bits of these rows are read: 4, or 8 with their lower halves.
@@ -216,6 +218,8 @@ class Block:
                 raise RecipeError(f"unknown input {name!r}; a block can read {', '.join(INPUTS)}")
         if (HIDDEN in self.inputs) != (self.layers.start_after is not None):
             raise RecipeError("a block reads hidden states if it starts after a layer, and only then; give both")
+        if LOOP in self.inputs and "state" not in self.inputs:
+            raise RecipeError("a block that runs one loop reads the states that the loop before left; give state too")
         if self.weights not in WEIGHTS:
             raise RecipeError(f"unknown type of weights {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
         if not 0 <= self.quantized_group <= MOST_GROUP:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .block import LOOP
 from .call import Call
 from .draft import ONE_SLOT, Outputs
 from .engine import Engine
-from .sequence import TARGET, Cache, Sequence
+from .sequence import PART, TARGET, Cache, Sequence
 from .tree import Tree
 
 # Makes what a head reads from the target's states [rows, S], and from the number of the first of these rows.
@@ -148,8 +149,20 @@ def draft_rows(engines: Iterable[Engine], tokens: Items[int]) -> dict[str, list[
         engines: the drafter's engines.
         tokens: the text. Its last token runs in any case.
     """
-    blocks = [engine.block for engine in engines if engine.block.store != TARGET]
-    return {block.cache: (row_keys(tokens) if block.inputs else list(tokens))[:-1] for block in blocks}
+    rows: dict[str, list[int]] = {}
+    for engine in engines:
+        block = engine.block
+        if LOOP in block.inputs:
+            rows |= {name: list(tokens[:-1]) for name in loop_caches(engine)}
+        elif block.store != TARGET:
+            rows[block.cache] = (row_keys(tokens) if block.inputs else list(tokens))[:-1]
+    return rows
+
+
+def loop_caches(engine: Engine) -> list[str]:
+    """Return the names of the caches that an engine of one loop runs over: each loop has rows of its own."""
+    cache = engine.block.cache
+    return [f"{cache}{PART}{loop}" if loop else cache for loop in range(engine.runner.inputs[LOOP].shape[-1])]
 
 
 def row_keys(tokens: Items[int]) -> list[int]:

@@ -169,6 +169,8 @@ class LanesEngine:
         """Write the inputs of one call, whose first slot is `start`."""
         tokens, tree = call.tokens, call.tree
         arrays["input_ids"][0, start : start + len(tokens)] = tokens
+        for name, values in call.inputs.items():
+            arrays[name][0, start : start + len(values)] = values
         topology = self.block.topology
         if isinstance(topology, Parents):  # They count the slots of all lanes.
             assert isinstance(tree, Tree)

@@ -175,7 +175,7 @@ def _check_states(manifest: Manifest, head: EngineSpec) -> None:
     output = f"{STATES}{head.block.model}"
     engines = [engine for engine in manifest.engines if engine.backend == head.backend]
     returned = {tensor.shape[-1] for engine in engines for tensor in engine.outputs if tensor.name == output}
-    own = {tensor.shape[-1] for tensor in head.inputs if tensor.name in head.block.inputs}
+    own = {tensor.shape[-1] for tensor in head.inputs if tensor.name == "state"}
     own |= {tensor.shape[-1] for tensor in head.outputs if tensor.name == "next_state"}
     if returned != own:
         raise BundleError(

@@ -21,6 +21,7 @@ from .processors import Processing
 from .sampling import Sampling
 
 TARGET = "target"  # The name of the cache of the target's rows.
+PART = ":"  # It stands in the name of a cache with rows of its own, behind that of the cache that they are shaped as.
 
 
 class KVStore(Protocol):

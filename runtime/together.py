@@ -13,6 +13,7 @@ from .draft import Outputs
 from .engine import Engine
 from .errors import BackendError
 from .lane_calls import LanesEngine
+from .sequence import TARGET
 
 T = TypeVar("T")
 LanesFor = Callable[[Engine], LanesEngine | None]
@@ -34,8 +35,9 @@ class RequestStep(Generic[T]):
 def run_together(requests: Items[RequestStep[T]], lanes_for: LanesFor) -> list[T | Exception]:
     """Take one step of each request, and return what each gives, or the error that ended it.
 
-    Calls that no engine with lanes takes run first, each alone. Those of drafters are among them. So the calls that
-    verify come together, even if some requests draft by engines and others do not.
+    Calls that no engine with lanes takes run first, each alone. Those of most drafters are among them. Then come calls
+    of draft models that an engine with lanes takes. So the calls that verify come together, even if some requests draft
+    by engines and others do not.
 
     Args:
         requests: the steps of requests with caches of their own.
@@ -46,9 +48,11 @@ def run_together(requests: Items[RequestStep[T]], lanes_for: LanesFor) -> list[T
         alone = [index for index, call in steps.calls.items() if lanes_for(call.engine) is None]
         for index in alone:
             steps.run_alone(index)
-        if not alone:
-            for engine, indices in list(_batches(steps.calls, lanes_for)):
-                steps.run_batch(engine, indices)
+        if alone:
+            continue
+        drafting = {index: call for index, call in steps.calls.items() if call.engine.block.store != TARGET}
+        for engine, indices in list(_batches(drafting or steps.calls, lanes_for)):
+            steps.run_batch(engine, indices)
     return [steps.results[index] for index in range(len(requests))]
 
 

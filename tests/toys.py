@@ -22,12 +22,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specc.recipes import METHODS, Facts, HeadFacts, Method, committing, prefill
 from specc.runtime.acceptance import Acceptance, with_parameters
-from specc.runtime.block import HIDDEN, KEPT, TARGET_ROWS, Block, Frontier, GuessTree, Layers, Parents
+from specc.runtime.block import HIDDEN, KEPT, LOOP, TARGET_ROWS, Block, Frontier, GuessTree, Layers, Parents
 from specc.runtime.call import finish
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.draft import Accepted, Draft
 from specc.runtime.drafters import Drafting
-from specc.runtime.engine import Engine
+from specc.runtime.engine import Bind, Engine
 from specc.runtime.loop import Decoding, stepping
 from specc.runtime.method import load_acceptance, load_drafter
 from specc.runtime.sampling import Sampling
@@ -37,6 +37,7 @@ from specc.runtime.tree import Tree
 
 LAYERS, CAPACITY, VOCABULARY = 4, 512, 24
 STATE_SIZE = 8
+LOOPS = 2  # of a draft model
 HALVES = np.arange(0, 64, 16, dtype=np.uint64)  # float32 has whole numbers of 24 bits, so a state is four of 16.
 STACKED = HeadFacts(stack=3, recurrent=False, attends=False)
 SLOTS = HeadFacts(stack=3, recurrent=False, attends=False, in_model=True)
@@ -160,7 +161,7 @@ class Toy:
             inputs["depth"] = np.zeros(slots, np.int64)
         if TARGET_ROWS in self.block.inputs:
             inputs[TARGET_ROWS] = np.zeros(1, np.int64)
-        sizes = {"state": state_size(self.block.model), HIDDEN: len(HALVES), "mixture": slots}
+        sizes = {"state": state_size(self.block.model), HIDDEN: len(HALVES), "mixture": slots, LOOP: LOOPS}
         names = [name for name in self.block.inputs if name in sizes]
         return inputs | {name: np.zeros((1, slots, sizes[name]), np.float32) for name in names}
 
@@ -210,7 +211,11 @@ class Toy:
             for slot in range(topology.tokens, topology.slots):
                 token_N[slot] = self.table_VV[token_N[topology.parents[slot]]].argmax()
         x_N = self.embedding_V[token_N]
-        if "state" in self.inputs:
+        if LOOP in self.inputs:  # Only the first loop reads the token.
+            loop_N = self.inputs[LOOP][0].argmax(-1)
+            state_N = self.inputs["state"][0, :, 0].astype(np.uint64)
+            x_N = np.where(loop_N == 0, x_N, mix(state_N ^ self.layer_L[loop_N]))
+        elif "state" in self.inputs:
             x_N = mix(x_N ^ self.inputs["state"][0, :, 0].astype(np.uint64))
         if HIDDEN in self.inputs:
             x_N = (self.inputs[HIDDEN][0].astype(np.uint64) << HALVES).sum(-1, dtype=np.uint64)
@@ -342,7 +347,8 @@ def write_corpus(tokens: list[int], directory: Path) -> Path:
 
 def toy_facts(method: Method, vocabulary: int, assistant: bool) -> Facts:
     """Return the facts of a toy model."""
-    return Facts(LAYERS, vocabulary, assistant, HEADS, LAYERS if assistant else 0, "corpus" in method.needs)
+    has_corpus = "corpus" in method.needs
+    return Facts(LAYERS, vocabulary, assistant, HEADS, LAYERS if assistant else 0, has_corpus, LOOPS)
 
 
 class World:
@@ -360,7 +366,12 @@ class World:
     def engine(self, block: Block) -> Engine:
         """Make an engine of a block over the rows of its cache name."""
         store = self.stores[block.cache]
-        return Engine(block.model, block, self.runner(block, store, self.vocabulary), store)
+        bind = self.bind(block) if LOOP in block.inputs else None  # Each loop has rows of its own.
+        return Engine(block.model, block, self.runner(block, store, self.vocabulary), store, bind)
+
+    def bind(self, block: Block) -> Bind:
+        """Return what runs a block over other rows."""
+        return lambda store: self.runner(block, store, self.vocabulary) if isinstance(store, ToyKV) else None
 
     def method(self, name: str, assistant: bool = False, acceptance: str = "", **parameters: Any) -> Decoder:
         """Make an entry of the table of methods, with toys for its blocks.

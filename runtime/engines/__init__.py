@@ -22,7 +22,7 @@ from ..engine import Engine, Runner
 from ..errors import BackendError, SpeccError
 from ..lane_calls import LanesEngine, LanesRunner
 from ..manifest import CacheSpec, EngineSpec
-from ..sequence import KVStore
+from ..sequence import PART, KVStore
 from ..width_invariance import is_width_invariant
 from . import memory
 from .native_code import require_trust
@@ -172,7 +172,8 @@ class Engines:
             BackendError: the engine with lanes cannot be loaded here.
         """
         if engine.name not in self._lanes_by_engine:
-            specs = [spec for spec in self.specs() if spec.block.lanes > 1] if self.lanes > 1 else []
+            specs = [spec for spec in self.specs() if spec.block.lanes > 1 and spec.block.model == engine.block.model]
+            specs = specs if self.lanes > 1 else []
             specs.sort(key=lambda spec: spec.block.slots, reverse=True)
             candidates = (self._load_lanes(spec) for spec in specs)
             self._lanes_by_engine[engine.name] = next((c for c in candidates if c.serves(engine.block)), None)
@@ -212,7 +213,8 @@ class Engines:
             BackendError: it cannot be loaded here.
         """
         self.check_open()
-        if not any(own is store for (name, _), own in self._stores.items() if name == spec.block.store):
+        stores = ((name.partition(PART)[0], own) for (name, _), own in self._stores.items())
+        if not any(own is store for name, own in stores if name == spec.block.store):
             return None
         self._check_files()
         return _backend(self.backend).load(self.bundle, spec, store, self.device, self.sessions)
@@ -225,14 +227,20 @@ class Engines:
     def store(self, cache: str, lane: int = 0) -> KVStore:
         """Return the rows that all engines with this cache name share in a lane. They are made at the first call.
 
+        Args:
+            cache: the name. A colon and a further name ask for rows of their own, shaped as those of the cache; a
+                drafter has them that runs an engine over several caches of one text.
+            lane: the number of the lane.
+
         Raises:
             BackendError: something is missing on this machine, or the rows do not fit, or the backend has one lane.
         """
         self.check_open()
         cache = next((e.block.store for e in self.specs() if e.block.cache == cache), cache)
         if (cache, lane) not in self._stores:
-            backend, spec = _backend(self.backend), self.bundle.manifest.caches[cache]
-            tensors = (t for e in self.specs() if e.block.store == cache for t in e.inputs)
+            whole = cache.partition(PART)[0]
+            backend, spec = _backend(self.backend), self.bundle.manifest.caches[whole]
+            tensors = (t for e in self.specs() if e.block.store == whole for t in e.inputs)
             dtypes = (t.dtype for t in tensors if t.name.startswith("past_key_values.") and t.name.endswith(".key"))
             spec = replace(spec, dtype=next(dtypes, spec.dtype))
             if lane:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch.fx import GraphModule
 
-from specc.runtime.block import HIDDEN, Block
+from specc.runtime.block import HIDDEN, LOOP, Block
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import EngineSpec, Tensor
 from specc.runtime.tree import Tree
@@ -180,7 +180,7 @@ def check_blocks(
         BackendError: a backend does not build one of them.
     """
     quantized = any(block.quantized_group for block in blocks)
-    hidden = any(HIDDEN in block.inputs for block in blocks)
+    hidden = any(HIDDEN in block.inputs or LOOP in block.inputs for block in blocks)
     for name in names:
         refused = ""
         if quantized and not backend(name).has_quantized_rows:

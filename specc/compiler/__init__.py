@@ -18,7 +18,7 @@ from specc.compiler.assemble import assemble
 from specc.compiler.build import Site, build_engines, write_weights
 from specc.compiler.corpus import write_corpus
 from specc.compiler.gguf_weights import KeepBlocks, with_gguf_blocks
-from specc.compiler.graphs import PreparedGraph, pack_graphs, prepare, quantize_graphs
+from specc.compiler.graphs import PreparedGraph, add_one_loop, pack_graphs, prepare, quantize_graphs
 from specc.compiler.heads import TargetHead, fit_all_heads, graft, load_heads, prepare_head
 from specc.compiler.in_model_heads import bridges, guess_slots
 from specc.compiler.kernels import KERNELS, rounded_matrices, with_checkpoint_dtype, with_lowering
@@ -178,6 +178,7 @@ def _write_bundle(
         extra |= {perplexity.KEY: rows} if rows else {}
 
     graphs = _capture(options, model, small, target_heads, capacity, stages)
+    graphs = add_one_loop(graphs, [block for each in plans for block in each.blocks.all], facts.assistant_loops)
     tokens = [token for case in cases for token in (*case.prompt_ids, *case.token_ids)][:CALIBRATION]
     plans = search_layers(plans, facts, options, graphs["target", "fp32"].graph, tokens, stages)
     names = name_blocks(plans, options.lanes, facts.reading_heads)

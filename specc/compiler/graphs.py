@@ -16,7 +16,8 @@ from specc.compiler.panels import PackPanels
 from specc.compiler.quantize import BITS, QuantizeLinears
 from specc.compiler.weights import share_tied
 from specc.passes import Crossing, Graft, GuessSlots, Pass
-from specc.runtime.block import Block
+from specc.passes.one_loop import OneLoop
+from specc.runtime.block import LOOP, Block
 from specc.runtime.manifest import PassRecord
 
 
@@ -57,8 +58,14 @@ Graphs = Mapping[tuple[str, str], PreparedGraph]  # by (model, type of weights),
 
 def graph_key(graphs: Graphs, block: Block) -> tuple[str, str]:
     """Return the key of the graph that a block is made from. A backend makes types without a graph from fp32."""
-    key = block.model, block.weights
-    return key if key in graphs else (block.model, "fp32")
+    name = graph_name(block)
+    key = name, block.weights
+    return key if key in graphs else (name, "fp32")
+
+
+def graph_name(block: Block) -> str:
+    """Return the name of the graph that a block is made from: its model's, or that of one loop of its model."""
+    return f"{block.model}:{LOOP}" if LOOP in block.inputs else block.model
 
 
 def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> PreparedGraph:
@@ -79,6 +86,27 @@ def prepare(model: PreTrainedModel, capacity: int, dump: Path | None) -> Prepare
     return PreparedGraph(graph, tuple(records))
 
 
+def add_one_loop(graphs: Graphs, blocks: Iterable[Block], loops: int) -> dict[tuple[str, str], PreparedGraph]:
+    """Add the graph of one loop of the draft model if a block runs one loop.
+
+    Args:
+        graphs: the prepared graphs.
+        blocks: the blocks of all recipes or engines.
+        loops: how often the draft model runs its block of layers.
+
+    Raises:
+        PassError: the loops differ in more than their weights.
+    """
+    variants = dict(graphs)
+    for name, model in {(graph_name(block), block.model) for block in blocks if LOOP in block.inputs}:
+        prepared = graphs[model, "fp32"]
+        graph = passes.fork(prepared.graph)
+        records = passes.run([OneLoop(loops, model)], graph)
+        share_tied(graph)
+        variants[name, "fp32"] = prepared.changed(graph, records)
+    return variants
+
+
 def quantize_graphs(
     graphs: Graphs,
     blocks: Iterable[Block],
@@ -94,15 +122,15 @@ def quantize_graphs(
         stored: for types of the target's weights that its checkpoint has already, the pass that takes them from there.
     """
     variants = dict(graphs)
-    for model, kind in sorted({(block.model, block.weights) for block in blocks}):
+    for name, kind in sorted({(graph_name(block), block.weights) for block in blocks}):
         if kind not in BITS:
             continue
-        prepared = graphs[model, "fp32"]
+        prepared = graphs[name, "fp32"]
         graph = passes.fork(prepared.graph)
-        step = stored.get(kind) if model == "target" else None
+        step = stored.get(kind) if name == "target" else None
         records = passes.run([step or QuantizeLinears(BITS[kind], advance=advance)], graph)
         share_tied(graph)
-        variants[model, kind] = prepared.changed(graph, records)
+        variants[name, kind] = prepared.changed(graph, records)
     return variants
 
 
@@ -115,10 +143,10 @@ def pack_graphs(graphs: Graphs, blocks: Iterable[Block], rounds: bool) -> dict[t
         rounds: whether bf16 may round values that it does not hold.
     """
     variants: dict[tuple[str, str], PreparedGraph] = {}
-    for model, kind in sorted({(block.model, block.weights) for block in blocks}):
-        prepared = graphs[(model, kind) if kind in BITS else (model, "fp32")]
+    for name, kind in sorted({(graph_name(block), block.weights) for block in blocks}):
+        prepared = graphs[(name, kind) if kind in BITS else (name, "fp32")]
         graph = passes.fork(prepared.graph)
         records = passes.run([PackPanels(kind == "bf16", rounds)], graph)
         share_tied(graph)
-        variants[model, kind] = prepared.changed(graph, records)
+        variants[name, kind] = prepared.changed(graph, records)
     return variants

@@ -11,7 +11,7 @@ from specc.compiler.options import Options
 from specc.compiler.plans import RecipePlan
 from specc.recipes import DECODE, committing, prefill
 from specc.recipes.defaults import WIDTHS
-from specc.runtime.block import Block, Parents
+from specc.runtime.block import LOOP, Block, Parents
 from specc.runtime.tree import Tree
 
 MOST_NAMES = 1000  # of blocks that would have one name
@@ -42,7 +42,8 @@ def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1, heads: Collection[s
     Args:
         plans: the recipes.
         lanes: sequences that one call of the blocks with lanes runs. They are chains of the target: one token for each
-            sequence, and as many as the widest chain has that a recipe verifies.
+            sequence, and as many as the widest chain has that a recipe verifies. The block of one loop of a draft model
+            has lanes too.
         heads: the trained heads, whose states all blocks of the target return that commit rows.
     """
     decode = committing(DECODE, heads)
@@ -64,6 +65,9 @@ def name_blocks(plans: Sequence[RecipePlan], lanes: int = 1, heads: Collection[s
         widest = max(block.slots for block in exact_chains if block == decode or "verify" in names[block])
         names[replace(decode, lanes=lanes)] = "decode-lanes"
         names.setdefault(replace(decode, topology=Tree.chain(widest), lanes=lanes), "verify-lanes")
+        loops = [block for block in names if LOOP in block.inputs and not block.last_row]
+        for block in sorted(loops, key=lambda block: block.slots)[-1:]:
+            names[replace(block, lanes=lanes)] = f"{block.model}-lanes"
     return names
 
 

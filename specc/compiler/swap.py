@@ -21,10 +21,11 @@ from transformers import PreTrainedTokenizerFast
 
 from specc.compiler import weights
 from specc.compiler.build import stored_tensors
-from specc.compiler.graphs import Graphs, graph_key, pack_graphs, prepare, quantize_graphs
+from specc.compiler.graphs import Graphs, add_one_loop, graph_key, pack_graphs, prepare, quantize_graphs
 from specc.compiler.load import check_assistant_tokenizer, load_assistant
 from specc.compiler.options import Options
 from specc.exactness import golden
+from specc.huggingface.recursive import loops_of
 from specc.passes.find import weight
 from specc.runtime.block import STATE, Block
 from specc.runtime.bundle import Bundle, open_bundle
@@ -115,14 +116,15 @@ def _tensors_of(draft: str, bundle: Bundle, engines: Sequence[EngineSpec]) -> di
     tokenizer = untyped(tokenizer_file=str(bundle.file(TOKENIZER)))
     check_assistant_tokenizer(draft, options, tokenizer, prompts)
     model = load_assistant(draft, options, bundle.manifest.model)
-    capacity = bundle.manifest.caches[ASSISTANT].capacity
+    capacity = bundle.manifest.caches[engines[0].block.store].capacity
     blocks_by_file: dict[str, list[Block]] = {}
     for engine in engines:
         outputs = tuple(name for name in engine.block.outputs if not name.startswith(STATE))
         block = replace(engine.block, outputs=outputs)
         blocks_by_file.setdefault(engine.weights or bundle.manifest.weights, []).append(block)
     blocks = [block for group in blocks_by_file.values() for block in group]
-    graphs: Graphs = quantize_graphs({(ASSISTANT, "fp32"): prepare(model, capacity, None)}, blocks)
+    graphs: Graphs = {(ASSISTANT, "fp32"): prepare(model, capacity, None)}
+    graphs = quantize_graphs(add_one_loop(graphs, blocks, loops_of(model)), blocks)
     if any(map(kernels.needed, engines)):
         graphs = pack_graphs(graphs, blocks, rounds=True)
     _check_inline(graphs, blocks, bundle, engines, draft)

@@ -61,7 +61,7 @@ from specc.recipes.jakiro import JAKIRO
 from specc.recipes.judge import JUDGE
 from specc.recipes.lookup import AGGRESSIVE_DECODING, COPYSPEC, PROMPT_LOOKUP, RECYCLED_LOOKUP
 from specc.recipes.recipe_file import SUFFIX, read_recipe
-from specc.recipes.recursive import RELAXED_RECURSIVE
+from specc.recipes.recursive import RELAXED_RECURSIVE, RELAXED_RECURSIVE_DEPTHS
 from specc.recipes.routing import FS_GEN, FS_GEN_CONTRASTIVE, FS_GEN_PROXY
 from specc.recipes.s3d import S3D
 from specc.recipes.sampled_trees import RSD_C, RSD_S, SPECTR
@@ -167,6 +167,7 @@ METHODS = table(
     COPYSPEC_DRAFT,
     S2D,
     RELAXED_RECURSIVE,
+    RELAXED_RECURSIVE_DEPTHS,
     EASYSPEC,
     FS_GEN,
     FS_GEN_CONTRASTIVE,

@@ -55,6 +55,7 @@ SCHEDULES = {
 CACHES = {
     "target": "the rows of the model, which the draft shares",
     "assistant": "rows of the draft model",
+    "assistant_loop": "rows of the draft model, of each loop apart",
     "untuned": "rows of the untuned model",
     "short": "rows of the model for a shortened prompt",
 }  # and rows of a trained head, by its architecture

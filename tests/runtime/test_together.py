@@ -12,7 +12,7 @@ import pytest
 from toys import Decoder, Toy, ToyKV, World, cases, prompts
 
 from specc.runtime.acceptance import Keeps
-from specc.runtime.block import Block
+from specc.runtime.block import LOOP, Block
 from specc.runtime.call import Call
 from specc.runtime.draft import Outputs
 from specc.runtime.drafters.shared_exit import SharedExit
@@ -30,16 +30,23 @@ PROMPTS = prompts(8, seed=4)
 
 
 class ToyLanes(LanesEngine):
-    """An engine with lanes that runs each call by an engine of its own. `runs` counts the widths of its calls."""
+    """An engine with lanes that runs each call by an engine of its own.
+
+    Attributes:
+        runs: how often it ran calls of these widths.
+        loops: for each run, the loops of a recursive draft model that its calls ran.
+    """
 
     def __init__(self, block: Block) -> None:
         self.block, self.seconds, self.runs = block, 0.0, Counter[tuple[int, ...]]()
+        self.loops: list[set[int]] = []
 
     def room(self, widths: Items[int]) -> bool:
         return len(widths) <= LANES
 
     def run(self, calls: Items[Call]) -> list[Outputs]:
         self.runs[tuple(len(call.tokens) for call in calls)] += 1
+        self.loops.append({int(loop) for call in calls for loop in call.inputs.get(LOOP, np.empty((0, 1))).argmax(-1)})
         self.seconds += 1.0
         return [call.run().copy() for call in calls]
 
@@ -47,23 +54,19 @@ class ToyLanes(LanesEngine):
 class Several(World):
     """A world whose engines run over the rows of any request, and whose target has an engine with lanes."""
 
-    def __init__(self) -> None:
+    def __init__(self, merges_loops: bool = True) -> None:
         self.lanes: dict[Any, ToyLanes] = {}
+        self.merges_loops = merges_loops
         super().__init__()
 
     def engine(self, block: Any) -> Engine:
-        runner, vocabulary = self.runner, self.vocabulary
         store = self.stores[block.cache]
-        return Engine(
-            block.model,
-            block,
-            runner(block, store, vocabulary),
-            store,
-            lambda other: runner(block, other, vocabulary) if isinstance(other, ToyKV) else None,
-        )
+        return Engine(block.model, block, self.runner(block, store, self.vocabulary), store, self.bind(block))
 
     def lanes_for(self, engine: Engine) -> ToyLanes | None:
         block = engine.block
+        if LOOP in block.inputs:
+            return self.lanes.setdefault(LOOP, ToyLanes(block)) if self.merges_loops else None
         if block.model != "target" or block.layers != Block(block.topology).layers or block.weights != "fp32":
             return None
         return self.lanes.setdefault(replace(block, topology=self.prefill.block.topology), ToyLanes(block))
@@ -115,6 +118,29 @@ def test_requests_that_draft_by_an_engine_verify_with_those_that_do_not() -> Non
     assert lanes.runs == {(4, 4, 1): 1}
     assert [(r.stats.draft_calls, r.stats.target_calls) for r in requests] == [(3, 1), (3, 1), (0, 1), (0, 1)]
     assert [r.stats.engine_seconds >= 1 for r in requests] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("merges_loops", [True, False])
+def test_requests_at_different_loops_of_a_draft_model_share_a_run(merges_loops: bool) -> None:
+    """Continuous depth-wise batching. Without it each call is a run, and all of them verify together in both cases."""
+    world = Several(merges_loops)
+    decoder = world.method("relaxed-recursive-depths", assistant=True, exit_threshold=0.5)
+    requests = [world.begin(decoder, prompt, Sampling()) for prompt in PROMPTS[:LANES]]
+    for _ in range(8):
+        world.step(requests)
+    verifying = next(lanes for model, lanes in world.lanes.items() if model != LOOP)
+    assert sum(verifying.runs.values()) == 8
+    counts = np.sum([request.drafting.counts for request in requests], 0)
+    assert min(counts) > 0, "a control: some tokens exit after each loop"
+    calls = sum(request.stats.draft_calls for request in requests)
+    assert calls >= counts[0] + 2 * counts[1]
+    if merges_loops:
+        drafting = world.lanes[LOOP]
+        runs = calls - sum((len(widths) - 1) * count for widths, count in drafting.runs.items())
+        assert runs < 0.5 * calls
+        assert any(len(loops) > 1 for loops in drafting.loops)
+    else:
+        assert LOOP not in world.lanes
 
 
 def test_a_failure_ends_one_request_and_no_other() -> None:

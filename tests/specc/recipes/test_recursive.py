@@ -1,11 +1,13 @@
-"""The method that drafts by a recursive model."""
+"""The methods that draft by a recursive model."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from specc.recipes.entry import Facts
-from specc.recipes.recursive import RELAXED_RECURSIVE
+from specc.recipes.recursive import RELAXED_RECURSIVE, RELAXED_RECURSIVE_DEPTHS
 from specc.runtime.block import Layers
 from specc.runtime.errors import RecipeError
 
@@ -32,3 +34,19 @@ def test_an_ordinary_draft_model_has_one_loop() -> None:
         layers(ordinary, draft_loops=2)
     with pytest.raises(RecipeError, match="draft_loops is 4; give a whole number from 1 to 3"):
         layers(FACTS, draft_loops=4)
+
+
+def test_all_engines_of_one_loop_return_what_the_next_loop_reads() -> None:
+    values = RELAXED_RECURSIVE_DEPTHS.settle({"num_speculative_tokens": 5})
+    engines = RELAXED_RECURSIVE_DEPTHS.plan(values, FACTS).engines
+    assert {role: block.slots for role, block in engines.items()} == {"draft": 1, "fill": 6, "prefill": 64}
+    for block in engines.values():
+        assert block.inputs == ("state", "loop") and f"state:{block.model}" in block.outputs
+        assert (block.layers, block.cache) == (Layers(), "assistant_loop")
+
+
+@pytest.mark.parametrize("threshold", [-1, 2.1, "high", None, True, float("nan")])
+def test_a_threshold_out_of_range_is_refused_before_a_model_is_loaded(threshold: Any) -> None:
+    values = RELAXED_RECURSIVE_DEPTHS.settle({}) | {"exit_threshold": threshold}
+    with pytest.raises(RecipeError, match=r"exit_threshold is .*; give 0 to 1"):
+        RELAXED_RECURSIVE_DEPTHS.plan(values, FACTS)
