@@ -15,6 +15,7 @@ from quick_compile import compile_quickly
 
 import specc
 from specc.compiler import Options as CompileOptions
+from specc.compiler.swap import swap_draft
 from specc.huggingface import load_model, load_tokenizer
 from specc.huggingface.recursive import find_layers
 from specc.runtime.block import LOOP
@@ -186,3 +187,34 @@ def test_requests_at_different_loops_take_fewer_runs_than_each_by_itself(
         alone, counts_alone = drafting_runs(model, 0.05)
     assert counts_alone == counts
     assert merged < 0.6 * alone
+
+
+def test_a_request_copies_the_rows_of_all_loops_of_one_that_begins_alike(compiled: Compiled) -> None:
+    """Then the draft model does not read its prompt, and as many of its drafted tokens are accepted."""
+    text = [5 + n % 60 for n in range(90)]
+    calls, answers = [], []
+    for texts in ([[*text, 7]], [[*text, 8], [*text, 7]]):
+        with specc.load(compiled.bundle) as model:
+            drafter = drafter_of(model)
+            drafter.threshold = 2
+            for prompt in texts:
+                before = drafter.engines[-1].calls
+                answer = model.session().generate(prompt, 24, recipe=RECIPE, guard=False, ignore_eos=True)
+            calls.append(drafter.engines[-1].calls - before)
+            answers.append((answer.token_ids, answer.stats.mean_acceptance_length))
+    assert calls == [2 * LOOPS, 0] and answers[0] == answers[1]
+
+
+def test_other_weights_of_the_draft_model_go_into_the_bundle(compiled: Compiled, model: Path, tmp_path: Path) -> None:
+    other = copy.deepcopy(compiled.draft)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            if name.endswith(".up"):
+                parameter.mul_(2)
+    save_model(other, load_tokenizer(str(model)), tmp_path / "draft", {})
+    swapped = swap_draft(compiled.bundle, str(tmp_path / "draft"), tmp_path / "s.specc")
+    assert swapped.recipes == (RECIPE,)
+    with specc.load(tmp_path / "s.specc") as runner:
+        fill, ids = drafter_of(runner).engines[1], [5, 9, 30, 2]
+        outputs = fill.run_one(call_of(fill, Cache(fill.store), 0, ids))
+    np.testing.assert_allclose(outputs.logits_NV[:4], truth(other, 1, ids), atol=1e-4, rtol=1e-4)
