@@ -81,7 +81,8 @@ def runner(compiled: Compiled) -> Iterator[Model]:
 
 def drafter_of(model: Model) -> Any:
     """Return the drafter that all requests of the recipe share."""
-    return model.session().stream(PROMPTS[0], 1, recipe=RECIPE, guard=False).decoder.decoding.drafting.drafter
+    stream: Any = model.session().stream(PROMPTS[0], 1, recipe=RECIPE, guard=False)
+    return stream.decoder.decoding.drafting.drafter
 
 
 def lanes_of(model: Model) -> LanesEngine:
@@ -127,6 +128,7 @@ def test_an_exit_has_pytorch_s_values_alone_and_where_two_requests_share_a_run(
     ]
     before = together.calls
     for (loops, ids), outputs in zip(((2, first), (1, second)), together.run(calls), strict=True):
+        assert outputs.logits_NV is not None
         np.testing.assert_allclose(outputs.logits_NV, truth(compiled.draft, loops, ids), atol=1e-4, rtol=1e-4)
     assert together.calls == before + 1
 
@@ -217,4 +219,5 @@ def test_other_weights_of_the_draft_model_go_into_the_bundle(compiled: Compiled,
     with specc.load(tmp_path / "s.specc") as runner:
         fill, ids = drafter_of(runner).engines[1], [5, 9, 30, 2]
         outputs = fill.run_one(call_of(fill, Cache(fill.store), 0, ids))
+    assert outputs.logits_NV is not None
     np.testing.assert_allclose(outputs.logits_NV[:4], truth(other, 1, ids), atol=1e-4, rtol=1e-4)

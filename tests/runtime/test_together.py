@@ -130,7 +130,8 @@ def test_requests_at_different_loops_of_a_draft_model_share_a_run(merges_loops: 
         world.step(requests)
     verifying = next(lanes for model, lanes in world.lanes.items() if model != LOOP)
     assert sum(verifying.runs.values()) == 8
-    counts = np.sum([request.drafting.counts for request in requests], 0)
+    draftings: list[Any] = [request.drafting for request in requests]
+    counts = np.sum([drafting.counts for drafting in draftings], 0)
     assert min(counts) > 0, "a control: some tokens exit after each loop"
     calls = sum(request.stats.draft_calls for request in requests)
     assert calls >= counts[0] + 2 * counts[1]

@@ -55,14 +55,13 @@ def test_rows_that_were_filled_late_are_those_of_a_model_that_ran_all_loops_at_o
     right = reference.method("relaxed-recursive-depths", assistant=True, exit_threshold=1.1)
     seq = Sequence([*caches[1].tokens, 0], reference.caches)
     reference.prefill.extend(seq.cache, seq.tokens[:-1])
-    right.open(seq).drafting.propose(1).send(None)
     step(right.open(seq))
     for cache, name in zip(caches, right.drafter.caches, strict=True):
         rows, whole = len(caches[1]), reference.caches[name]
         assert whole.tokens[:rows] == cache.tokens[:rows]
-        for own, other in ((cache.store, whole.store), (cache.states, whole.states)):
-            a, b = (x.rows_LC[:, :rows] if hasattr(x, "rows_LC") else x["assistant"][:rows] for x in (own, other))
-            assert np.array_equal(a, b)
+        stores: list[Any] = [cache.store, whole.store]
+        assert np.array_equal(*(store.rows_LC[:, :rows] for store in stores))
+        assert np.array_equal(*(each.states["assistant"][:rows] for each in (cache, whole)))
 
 
 def test_a_token_behind_an_early_exit_goes_on_in_one_call_with_the_rows_that_are_missing() -> None:
