@@ -1,7 +1,8 @@
-"""Measure what it gains that requests at different loops of a recursive draft model share a run.
+r"""Measure what it gains that requests at different loops of a recursive draft model share a run.
 
     specc train examples/pycode-10m --recipe relaxed-recursive -o draft --loops 3
-    specc compile examples/pycode-10m --assistant-model draft --recipe relaxed-recursive-depths --lanes 8 -o d.specc
+    specc compile examples/pycode-10m --dtype fp32 --assistant-model draft --recipe relaxed-recursive-depths --lanes 8 \
+        -o d.specc
     python benchmarks/bench_depths.py d.specc
 
 Requests run together in each work, and verify together. Drafts have a fixed length. Either their calls of the draft
