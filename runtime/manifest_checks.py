@@ -15,6 +15,7 @@ from .manifest import MOST, CacheSpec, EngineSpec, Manifest, Tensor, check_names
 from .manifest_notes import check_notes
 from .quantized_rows import COUNT, LOWER, PARTS, part_shapes
 from .recipe import Recipe
+from .sequence import PART
 
 TOLERANCE = 1e-3  # Of two logits of a target in fp32, those that lie closer may change places by rounding.
 # The largest tolerance that a manifest or `specc test --tolerance` may name where the target has fewer bits: its logits
@@ -39,6 +40,7 @@ def check_manifest(manifest: Manifest) -> None:
             raise BundleError(f"manifest.files: {name!r} lies outside the bundle; {AGAIN}")
     check_names(manifest)
     check_tolerance(manifest, manifest.near_tie_tolerance, "manifest.near_tie_tolerance")
+    _check_caches(manifest)
     _check_engines(manifest)
     for engine in manifest.engines:
         if "state" in engine.block.inputs and engine.inputs:
@@ -104,10 +106,16 @@ def _check_verify(manifest: Manifest, recipe: Recipe) -> None:
             raise BundleError(f"manifest: recipe {recipe.name} verifies by {engine.name}, not by the target; {AGAIN}")
 
 
-def _check_engines(manifest: Manifest) -> None:
-    """Check that every backend can decode, that no engine is defined twice, and that tensors have their shapes."""
+def _check_caches(manifest: Manifest) -> None:
+    """Check that there are rows of the target, and that no cache has a name that the runtime makes of another's."""
     if "target" not in manifest.caches:
         raise BundleError(f"manifest.caches: there is no 'target'; {AGAIN}")
+    if names := [name for name in manifest.caches if PART in name]:
+        raise BundleError(f"manifest.caches: {names[0]!r} has a {PART!r} in its name; {AGAIN}")
+
+
+def _check_engines(manifest: Manifest) -> None:
+    """Check that every backend can decode, that no engine is defined twice, and that tensors have their shapes."""
     keys = [(engine.name, engine.backend) for engine in manifest.engines]
     for name, backend in keys:
         if keys.count((name, backend)) > 1:

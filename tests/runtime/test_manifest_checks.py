@@ -46,6 +46,10 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "a huge capacity": (lambda m: m["caches"]["target"].update(capacity=HUGE), "capacity is 1000"),
     "another capacity": (lambda m: m["caches"]["target"].update(capacity=385), "which is not in cache target"),
     "heads below zero": (lambda m: m["caches"]["target"]["layers"].update({"0": [-2, 16]}), "heads is -2"),
+    "a cache named as a part of another": (
+        lambda m: m["caches"].update({"target:1": m["caches"]["target"]}),
+        "'target:1' has a ':' in its name",
+    ),
     "no target cache": (lambda m: m["caches"].pop("target"), "target"),
     "an unknown type of rows": (lambda m: m["caches"]["target"].update(dtype="complex"), "unknown dtype 'complex'"),
     "an unknown type": (tensor("inputs", "input_ids", dtype="int8"), "unknown dtype 'int8'"),
