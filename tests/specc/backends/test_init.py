@@ -140,6 +140,7 @@ def test_lanes_are_refused_by_name_where_a_backend_has_none_and_out_of_range() -
     [
         (Block(Tree.chain(1), quantized_group=8), "reads rows in 4 bits"),
         (Block(Tree.chain(1), layers=Layers(start_after=2), inputs=("hidden",)), "starts from hidden states"),
+        (Block(Tree.chain(1), inputs=("state", "loop")), "starts from hidden states"),
     ],
 )
 def test_a_backend_without_a_kind_of_block_is_refused_by_the_name_of_the_recipe(
