@@ -142,6 +142,11 @@ def command(
     """
     if bits not in (8, 16):
         raise typer.BadParameter(f"numbers are not stored in {bits} bits; give 8 or 16", param_hint="--bits")
+    from specc.training.places import Places
+
+    work = work or output.parent / f"{output.name}.training"
+    sources = {"MODEL": model, "--head": head, "--assistant-model": assistant_model, "--answers": answers}
+    Places.of(output, work, overwrite, sources | {f"--data {file}": file for file in data or ()}).check()
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
         from specc.training.courses import COURSES
@@ -157,45 +162,51 @@ def command(
         )
     train = training_of(recipe, with_model)
     place = device_named(device)
-    with console.stages() as stage, place:  # torch makes new tensors in that place
-        card = train(
-            Options(
-                model=model,
-                recipe=recipe,
-                output=output,
-                data=tuple(data or ()),
-                work=work or output.with_name(f"{output.name}.training"),
-                recording=RecordingOptions(
-                    taps=(), prompts=prompts, answer_tokens=answer_tokens, held_out=held_out, seed=seed
-                ),
-                self_prompts=(0 if data else prompts) if self_prompts is None else self_prompts,
-                recording_minutes=math.inf if recording_minutes is None else recording_minutes,
-                trainer=TrainerOptions(
-                    minutes=minutes,
-                    updates=updates,
-                    learning_rate=learning_rate,
-                    tokens=batch_tokens or default_batch(place),
-                    seed=seed,
-                ),
-                draft=DraftChoice(
-                    source=assistant_model or "",
-                    layers=draft_layers,
-                    loops=loops,
-                    rank=rank,
-                    divergence=divergence,
-                    own_text=(0.0 if online else 0.5) if own_text is None else own_text,
-                    online=online,
-                    answers=answers,
-                ),
-                draft_vocab_size=draft_vocab_size,
-                bits=bits,
-                head=head,
-                costs=measured,
-                overwrite=overwrite,
-                command=context.obj or "",
-                stage=stage,
+    try:
+        with console.stages() as stage, place:  # torch makes new tensors in that place
+            card = train(
+                Options(
+                    model=model,
+                    recipe=recipe,
+                    output=output,
+                    data=tuple(data or ()),
+                    work=work,
+                    recording=RecordingOptions(
+                        taps=(), prompts=prompts, answer_tokens=answer_tokens, held_out=held_out, seed=seed
+                    ),
+                    self_prompts=(0 if data else prompts) if self_prompts is None else self_prompts,
+                    recording_minutes=math.inf if recording_minutes is None else recording_minutes,
+                    trainer=TrainerOptions(
+                        minutes=minutes,
+                        updates=updates,
+                        learning_rate=learning_rate,
+                        tokens=batch_tokens or default_batch(place),
+                        seed=seed,
+                        every=min(TrainerOptions.every, 6 * minutes),  # a tenth of a short training
+                    ),
+                    draft=DraftChoice(
+                        source=assistant_model or "",
+                        layers=draft_layers,
+                        loops=loops,
+                        rank=rank,
+                        divergence=divergence,
+                        own_text=(0.0 if online else 0.5) if own_text is None else own_text,
+                        online=online,
+                        answers=answers,
+                    ),
+                    draft_vocab_size=draft_vocab_size,
+                    bits=bits,
+                    head=head,
+                    costs=measured,
+                    overwrite=overwrite,
+                    command=context.obj or "",
+                    stage=stage,
+                )
             )
-        )
+    except KeyboardInterrupt:
+        if work.exists():
+            console.note(f"interrupted; the same command goes on from {work}")
+        raise
     if json:
         console.emit({card.kind: str(output), **card.to_json()})
     else:

@@ -76,9 +76,9 @@ def answer(
         if done:
             break
         if writing.sum() <= (1 - ENDED) * len(writing):
-            kept = _with_some(writing)
-            lanes.keep(kept)
-            logits, writing = logits[kept], writing[kept]
+            those = _with_some(writing)
+            lanes.keep(those)
+            logits, writing = logits[those], writing[those]
     last = last.clamp(max=lanes.end)
     return [_answer_of(lanes, lane, int(end), len(prompts[lane])) for lane, end in enumerate(last)]
 

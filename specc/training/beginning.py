@@ -67,11 +67,21 @@ def begin_with(
         HeadError: the directory is no head of 'specc train', the head has another architecture or was trained for
             another model, or it reads other layers than a training records.
     """
-    head = load_head(directory)
-    _check(head.config, directory, course, teacher)
+    head = load_fitting(directory, course, teacher)
     head.requires_grad_(True)
     head.attach(teacher.embedding, teacher.product)
     return head, coverage_of((text.tokens for text in recordings), head.vocabulary, teacher.target.vocab_size)
+
+
+def load_fitting(directory: Path, course: Course, teacher: Teacher) -> Head:
+    """Load a head that a training can go on with.
+
+    Raises:
+        HeadError: see `begin_with`.
+    """
+    head = load_head(directory)
+    _check(head.config, directory, course, teacher)
+    return head
 
 
 def fingerprint(directory: Path) -> str:

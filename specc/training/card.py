@@ -75,8 +75,8 @@ class Card(TrainingCard):
         return {
             "head": f"{output}, {self.parameters / 1e6:.1f} million numbers in {self.bits} bits",
             "text": f"{self.recorded_tokens:,} tokens recorded, {self.trained_tokens:,} trained on",
-            "training": f"{self.updates} updates in {self.minutes:.1f} minutes",
-            "right": f"{depths} at depth 1, 2, … if the tokens before were",
+            "training": f"{self.updates} updates in {self.minutes:.1f} minutes{self._no_better()}",
+            "right": f"{depths} at depth 1, 2, …, where the drafts before were right",
             f"chain of {CHAIN}": f"{self.acceptance.chain:.2f} tokens a step on held-out prompts",
             f"tree of {TREE}": f"{self.acceptance.tree:.2f} tokens a step",
             "gain": verdict(self.gain, "this head"),
@@ -102,7 +102,7 @@ A head that drafts for {self.model}. It was trained by `specc train`, and it is 
 - Text: {self.recorded_tokens:,} tokens, prompts and answers of the model. Prompts: {prompts}
 - Training: {self.updates} updates, {self.trained_tokens:,} tokens ({self.epochs:.1f} epochs), seed {self.seed}
 - Time: {self.minutes:.0f} minutes for the updates, without the recording, on {self._where()}
-- Begun with: {f"the head {self.origin}" if self.origin else "a closed form"}
+- Begun with: {f"the head {self.origin}" if self.origin else "a closed form"}{self._no_better()}
 - Last losses at depths 1, 2, …: {", ".join(f"{loss:.2f}" for loss in self.losses) or "none"} nats
 - Vocabulary: {self.coverage:.1%} of the text
 
@@ -110,8 +110,8 @@ A head that drafts for {self.model}. It was trained by `specc train`, and it is 
 {self.command}
 ```
 
-Greedy answers to held-out prompts, {self.acceptance.tokens:,} tokens. The first choice is the model's token, given that
-the tokens before were:
+Greedy answers to held-out prompts, {self.acceptance.tokens:,} tokens. The first choice is the model's token, where all
+drafts before it were right:
 
 | depth | right |
 | --- | --- |
@@ -123,6 +123,13 @@ the tokens before were:
 {self._sources()}- {self.acceptance.unknown:.1%} of the tokens are outside the head's vocabulary.
 - {self._gain()}
 """
+
+    def _no_better(self) -> str:
+        """Say that the training brought nothing, if no evaluation was better than the one before the first update."""
+        later = [chain for update, chain in self.progress.items() if int(update) > 0]
+        if not later or max(later) > self.progress.get("0", 0.0):
+            return ""
+        return "; no update was better than the beginning, which is what was written: train longer, or on more text"
 
     def _sources(self) -> str:
         """Return a line for each source of prompts, if there are several."""

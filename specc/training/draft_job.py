@@ -38,13 +38,12 @@ def train_draft(options: Options) -> DraftCard:
     """
     choice, text = options.draft, options.recording
     divergence = divergence_of(choice.divergence)
-    options.check_output()
+    options.begin()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
     kind = KINDS[options.recipe]
     draft, layers = kind.begin(model, options)
     exits = kind.exits(draft)
-    options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
         ends = ends_of(model)
@@ -116,6 +115,7 @@ def train_draft(options: Options) -> DraftCard:
             seed=options.trainer.seed,
             torch=torch.__version__,
         )
+    options.places.check_again()
     save_model(draft, tokenizer, options.output, card.texts(options.output.name))
     return card
 

@@ -21,7 +21,7 @@ from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
 from specc.runtime.json_codec import to_json
 from specc.training.acceptance import ranks, summary
-from specc.training.beginning import begin_anew, begin_with, fingerprint
+from specc.training.beginning import begin_anew, begin_with, fingerprint, load_fitting
 from specc.training.card import Card
 from specc.training.checkpoint import Progress
 from specc.training.course import Course
@@ -30,6 +30,7 @@ from specc.training.device import gpu_name, load_here
 from specc.training.distillation import Distillation
 from specc.training.gain import predict
 from specc.training.lanes import lanes_that_fit
+from specc.training.places import Places
 from specc.training.precision import fast_type
 from specc.training.prompts import Prompt, read_prompts, text_prompts
 from specc.training.record import RecordingOptions, batches, mixed, record
@@ -111,14 +112,21 @@ class Options:
     command: str = ""
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
 
-    def check_output(self) -> None:
-        """Refuse an output that exists, if it may not be overwritten.
+    @property
+    def places(self) -> Places:
+        """Where the training writes, and what it reads."""
+        sources = {"MODEL": self.model, "--head": self.head, "--assistant-model": self.draft.source}
+        files = {"--answers": self.draft.answers, **{f"--data {file}": file for file in self.data}}
+        return Places.of(self.output, self.work, self.overwrite, sources | files)
+
+    def begin(self) -> None:
+        """Check the places, and take the work folder.
 
         Raises:
-            HeadError: it exists.
+            HeadError: nothing may be written there.
         """
-        if self.output.exists() and not self.overwrite:
-            raise HeadError(f"{self.output} exists; choose another output, or --overwrite")
+        self.places.check()
+        self.places.take({"recipe": self.recipe, "seed": str(self.trainer.seed)})
 
 
 def train(options: Options) -> Card:
@@ -130,8 +138,7 @@ def train(options: Options) -> Card:
         PromptError: a file of prompts is malformed.
     """
     course_of(options.recipe)
-    options.check_output()
-    options.work.mkdir(parents=True, exist_ok=True)
+    options.begin()
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
         options.stage("load the model", 0, 1)
@@ -170,6 +177,7 @@ def train(options: Options) -> Card:
             torch=torch.__version__,
             origin="" if options.head is None else options.head.resolve().name,
         )
+    options.places.check_again()
     save_head(head, options.output, card.texts(options.output.name), options.bits)
     return card
 
@@ -197,6 +205,9 @@ def _recorded(
     model = load_here(options.model)
     path = Path(options.model)
     teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
+    options.places.take({"model": teacher.target.digest})
+    if options.head is not None:
+        load_fitting(options.head, course, teacher)  # A head that does not fit is refused before hours of recording.
     taps = course.taps(teacher.target.layers) or (-1,)  # Without taps nothing is kept, not even the last states.
     recording = dataclasses.replace(options.recording, taps=taps)
     tokenizer = load_tokenizer(options.model)

@@ -90,7 +90,7 @@ def train_judge(options: Options) -> JudgeCard:
         PromptError: a file is malformed.
     """
     text = options.recording
-    options.check_output()
+    options.places.check()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
     teacher = teacher_of(model, options.model)
@@ -138,5 +138,6 @@ def train_judge(options: Options) -> JudgeCard:
         seed=options.trainer.seed,
         torch=torch.__version__,
     )
+    options.places.check_again()
     save_head(head, options.output, card.texts(options.output.name))
     return card

@@ -110,15 +110,15 @@ class Lanes:
         """Run the model on the last column. Return the logits [L, V] of the next."""
         return self._run(self.lanes, self._cache, self.end - 1, self.end)
 
-    def keep(self, kept: Tensor) -> None:
+    def keep(self, those: Tensor) -> None:
         """Let the other lanes go.
 
         Args:
-            kept: [L] bool, of the lanes that stay.
+            those: [L] bool, of the lanes that stay.
         """
-        self.lanes = self.lanes[kept]
+        self.lanes = self.lanes[those]
         for layer in self._cache.layers:
-            layer.keys, layer.values = layer.keys[kept], layer.values[kept]
+            layer.keys, layer.values = layer.keys[those], layer.values[those]
 
     def text(self, lane: int, end: int) -> list[int]:
         """Return the tokens of a lane, the prompt's included, before the column `end`."""

@@ -39,10 +39,9 @@ def train_model(options: Options) -> ModelCard:
     """
     text = dataclasses.replace(options.recording, temperature=0.0)  # The model shall keep its greedy tokens.
     options = dataclasses.replace(options, recording=text)
-    options.check_output()
+    options.begin()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
-    options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
         options.stage("answer the prompts", 0, 1)
@@ -85,6 +84,7 @@ def train_model(options: Options) -> ModelCard:
             seed=options.trainer.seed,
             torch=torch.__version__,
         )
+    options.places.check_again()
     save_model(model, tokenizer, options.output, card.texts(options.output.name), training.head)
     return card
 

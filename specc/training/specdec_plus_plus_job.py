@@ -103,7 +103,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
         PromptError: a file is malformed.
     """
     text = options.recording
-    options.check_output()
+    options.places.check()
     if not options.draft.source:
         raise HeadError("the head reads states of a draft model; name it with --assistant-model")
     options.stage("load the models", 0, 1)
@@ -156,6 +156,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
         seed=options.trainer.seed,
         torch=torch.__version__,
     )
+    options.places.check_again()
     save_head(head, options.output, card.texts(options.output.name))
     return card
 

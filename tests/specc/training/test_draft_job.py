@@ -100,6 +100,7 @@ def test_a_draft_model_to_begin_with_is_distilled_as_it_is(model: Path, tmp_path
 
 def test_an_output_that_exists_and_too_many_layers_are_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "card.json").write_text("{}")
     with pytest.raises(HeadError, match="exists; choose another output, or --overwrite"):
         train_draft(options(model, tmp_path / "d"))
     with pytest.raises(HeadError, match=r"give 1\.\.2"):

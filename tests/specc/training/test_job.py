@@ -97,6 +97,7 @@ def test_a_training_goes_on_after_its_model_was_moved(model: Path, tmp_path: Pat
 
 def test_an_output_that_exists_is_kept(model: Path, tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
+    (tmp_path / "h" / "card.json").write_text("{}")
     with pytest.raises(HeadError, match=r"h exists; choose another output, or --overwrite"):
         train(options(model, tmp_path / "h"))
     assert list(tmp_path.iterdir()) == [tmp_path / "h"]

@@ -30,13 +30,13 @@ def test_caps_and_sinks_are_those_of_the_operator(softcap: float, has_sinks: boo
 @pytest.mark.parametrize("slots", [1, 3])
 def test_rows_that_no_lane_sees_are_not_read(slots: int) -> None:
     """Whole blocks of rows are read. Behind the last block that some lane sees part of, rows may hold anything."""
-    seen, rows = BLOCK + 6, 3 * BLOCK
+    visible_rows, rows = BLOCK + 6, 3 * BLOCK
     query, key, value = torch.randn(2, 4, slots, 8), torch.randn(2, 2, rows, 8), torch.randn(2, 2, rows, 8)
     key[:, :, 2 * BLOCK :], value[:, :, 2 * BLOCK :] = torch.nan, torch.nan
-    visible = torch.ones(slots, rows, dtype=torch.bool).tril(seen - slots).expand(2, 1, slots, rows)
+    visible = torch.ones(slots, rows, dtype=torch.bool).tril(visible_rows - slots).expand(2, 1, slots, rows)
     module = nn.Module()
     module.num_key_value_groups = 2  # type: ignore[assignment]  # torch's attention in transformers reads it
     out, _ = AttentionInterface()[ATTENTION](module, query, key, value, visible, scaling=0.5)
-    keys, values = (x[:, :, :seen].repeat_interleave(2, 1) for x in (key, value))
-    truth = nn.functional.scaled_dot_product_attention(query, keys, values, visible[..., :seen], scale=0.5)
+    keys, values = (x[:, :, :visible_rows].repeat_interleave(2, 1) for x in (key, value))
+    truth = nn.functional.scaled_dot_product_attention(query, keys, values, visible[..., :visible_rows], scale=0.5)
     torch.testing.assert_close(out, truth.transpose(1, 2))
