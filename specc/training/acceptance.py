@@ -19,6 +19,7 @@ from specc.heads import Head
 from specc.runtime.tree import Tree
 from specc.training.batches import collate, epoch, fill_up
 from specc.training.course import Course
+from specc.training.finite import check_logits
 from specc.training.shards import Recording
 
 UNKNOWN = 1 << 20  # stands for the rank of a token outside the head's vocabulary
@@ -55,6 +56,9 @@ def ranks(head: Head, course: Course, recordings: Sequence[Recording], depths: i
     """Return the rank of the text's token among the head's choices, [K, R] for each recording.
 
     Column r is the draft whose root is token r of the answer. Its first column is the answer's first token.
+
+    Raises:
+        HeadError: a logit is not a finite number.
     """
     head.eval()
     position = None
@@ -72,6 +76,7 @@ def ranks(head: Head, course: Course, recordings: Sequence[Recording], depths: i
                 wanted_tokens = batch.tokens[index, depth + 2 : len(group[index])]
                 places = wanted_tokens if position is None else position[wanted_tokens]
                 logits = course.product(head, depth, fill_up(rows))[: len(rows)].float()
+                check_logits(logits)
                 scores = logits.gather(1, places.clamp(min=0)[:, None])
                 rank = (logits > scores).sum(-1).masked_fill(places < 0, UNKNOWN)
                 aligned[depth, index, : len(rank)] = rank

@@ -10,6 +10,7 @@ from specc.heads import Head, HeadConfig, build_head, load_head
 from specc.heads.files import WEIGHTS
 from specc.runtime.errors import HeadError
 from specc.training.course import Course
+from specc.training.finite import check_weights
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 from specc.training.vocabulary import choose_vocabulary, coverage_of
@@ -65,7 +66,7 @@ def begin_with(
 
     Raises:
         HeadError: the directory is no head of 'specc train', the head has another architecture or was trained for
-            another model, or it reads other layers than a training records.
+            another model, it reads other layers than a training records, or its weights are not finite numbers.
     """
     head = load_fitting(directory, course, teacher)
     head.requires_grad_(True)
@@ -80,6 +81,7 @@ def load_fitting(directory: Path, course: Course, teacher: Teacher) -> Head:
         HeadError: see `begin_with`.
     """
     head = load_head(directory)
+    check_weights(head, str(directory), "give another head, or train without --head")
     _check(head.config, directory, course, teacher)
     return head
 

@@ -32,6 +32,7 @@ from specc.training.batches import padded
 from specc.training.checkpoint import Progress
 from specc.training.divergences import Divergence, acceptance_rates
 from specc.training.exits import exit_logits
+from specc.training.finite import check_logits
 from specc.training.prompts import Prompt
 from specc.training.states import layers_of
 from specc.training.text_trainer import TextTrainer
@@ -136,7 +137,7 @@ class Distiller(TextTrainer[Text]):
             show: called after each update with the part of the training that is done, and the recent mean loss.
 
         Raises:
-            HeadError: the loss is not a number. The checkpoint is the last good state.
+            HeadError: see `train`.
         """
         self.answers, self.prompts, self.tokens, self.ends = answers, prompts, tokens, frozenset(ends)
         return self.train(show)
@@ -207,6 +208,7 @@ def exit_alphas(
     columns = []
     for text in texts:
         by_exit, model_logits = logits_by_exit(draft, model, [text], exits)
+        check_logits(by_exit)
         columns.append([float(acceptance_rates(logits, model_logits).mean()) for logits in by_exit])
     return np.array(columns).T
 
@@ -232,6 +234,7 @@ def ranks(
     results = []
     for text in texts:
         (logits,), _ = logits_by_exit(draft, model, [text], exits)
+        check_logits(logits)
         scores = logits.gather(1, text.tokens[text.prompt :, None])
         rank = (logits > scores).sum(-1)
         shifted = [torch.nn.functional.pad(rank[depth:], (0, depth)) for depth in range(depths)]

@@ -21,6 +21,7 @@ from specc.training.divergences import divergence_of
 from specc.training.draft_card import DraftCard, ExitRate
 from specc.training.draft_kinds import KINDS
 from specc.training.exits import parameters_read
+from specc.training.finite import check_weights
 from specc.training.gain import predict_chains
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
 from specc.training.model_folder import save_model
@@ -81,6 +82,7 @@ def train_draft(options: Options) -> DraftCard:
             options.stage(f"distil · loss {loss:.3f}", int(1000 * part), 1000)
 
         progress = distiller.run(answers, prompts, text.answer_tokens, ends, show)
+        check_weights(draft, "the draft model", "train again with a lower --learning-rate")
         options.stage("measure the draft model", 0, 1)
         after = exit_alphas(draft, model, sampled, exits)
         ranked = [ranks(draft, model, greedy, DEPTHS, count) for count in exits]

@@ -28,6 +28,7 @@ from specc.training.course import Course
 from specc.training.courses import course_of
 from specc.training.device import gpu_name, load_here
 from specc.training.distillation import Distillation
+from specc.training.finite import check_weights
 from specc.training.gain import predict
 from specc.training.lanes import lanes_that_fit
 from specc.training.places import Places
@@ -148,6 +149,7 @@ def train(options: Options) -> Card:
         progress = _train(options, course, teacher, head, recordings, held_out)
         options.stage("measure the head", 0, 1)
         stored = _as_stored(head, options, teacher)
+        check_weights(stored, "the head", "train again with a lower --learning-rate")
         ranked = {source: ranks(stored, course, texts, _depths(course)) for source, texts in held_out.items()}
         acceptance = summary([text for texts in ranked.values() for text in texts])
         count = sum(map(len, recordings))

@@ -16,6 +16,7 @@ from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import write
+from specc.training.finite import check_weights
 from specc.training.job import Options, ends_of, same_random_numbers
 from specc.training.judge import Marked, auc, corrupt, fit, judged_rows, read_marked, split
 from specc.training.prompts import read_prompts
@@ -121,6 +122,7 @@ def train_judge(options: Options) -> JudgeCard:
         assert isinstance(head, Judge)
         weight, bias = fit(states, good)
         head.load_state_dict({"score.weight": weight, "score.bias": bias})
+        check_weights(head, "the head", f"look for such numbers in the weights of {options.model}")
         scores = head.fuse(their_states)[:, 0].detach()
     card = JudgeCard(
         recipe=options.recipe,

@@ -18,6 +18,7 @@ from specc.runtime.errors import HeadError
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import Text, write
 from specc.training.draft_job import texts_of
+from specc.training.finite import check_weights
 from specc.training.job import CHECKPOINT, Options, ends_of, same_random_numbers
 from specc.training.model_card import ModelCard
 from specc.training.model_folder import save_model
@@ -62,6 +63,7 @@ def train_model(options: Options) -> ModelCard:
             options.stage(f"train the model · loss {loss:.3f}", int(1000 * part), 1000)
 
         progress = trainer.train(show)
+        check_weights(training.modules, "the model", "train again with a lower --learning-rate")
         options.stage("measure the model", 0, 1)
         rates = training.rates(greedy)
         training.finish()

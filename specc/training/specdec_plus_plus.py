@@ -123,7 +123,10 @@ def fit(
             progress.seconds = time.monotonic() - begin
         progress.epoch += 1
         with torch.no_grad():
-            value = float(weighted_loss(head.fuse(held_out[0])[:, 0], held_out[1]))
+            held_out_loss = weighted_loss(head.fuse(held_out[0])[:, 0], held_out[1])
+        if not torch.isfinite(held_out_loss):
+            raise _not_finite(held_out_loss)
+        value = float(held_out_loss)
         failed = 0 if value < best else failed + 1
         if value < best:
             best, weights = value, copy.deepcopy(head.state_dict())
@@ -137,10 +140,14 @@ def fit(
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """Change the weights once. Raises HeadError if the loss is not a number."""
     if not torch.isfinite(loss):
-        raise HeadError(f"the loss is {float(loss.detach())}; train again with a lower --learning-rate")
+        raise _not_finite(loss)
     optimizer.zero_grad()
     torch.autograd.backward(loss)
     optimizer.step()
+
+
+def _not_finite(loss: Tensor) -> HeadError:
+    return HeadError(f"the loss is {float(loss.detach())}; train again with a lower --learning-rate")
 
 
 def calibration_error(estimates: Tensor, accepted: Tensor) -> float:

@@ -20,6 +20,7 @@ from specc.runtime.errors import HeadError
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import Text, write
 from specc.training.draft_kinds import load_draft
+from specc.training.finite import check_weights
 from specc.training.job import Options, ends_of, same_random_numbers
 from specc.training.prompts import read_prompts
 from specc.training.specdec_plus_plus import calibration_error, drafted, fit
@@ -135,6 +136,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
             options.stage(f"fit the head · held-out loss {loss:.3f}", int(1000 * part), 1000)
 
         progress = fit(head, (states, accepted), (their_states, truth), options.trainer, show)
+        check_weights(head, "the head", "train again with a lower --learning-rate")
         with torch.no_grad():
             estimates = head.fuse(their_states)[:, 0].sigmoid()
     card = AcceptanceCard(

@@ -11,9 +11,11 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from specc.runtime.errors import HeadError
 from specc.training.batches import epoch
-from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from specc.training.trainer import RECENT, TrainerOptions, not_finite
+from specc.training.checkpoint import Progress, failure, load_checkpoint, save_checkpoint
+from specc.training.finite import are_finite
+from specc.training.trainer import RECENT, TrainerOptions
 
 S = TypeVar("S", bound=Sized)
 
@@ -47,6 +49,7 @@ class TextTrainer(ABC, Generic[S]):
             groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.decay
         )
         self.progress = Progress()
+        self.saved_update: int | None = None  # of the state in the checkpoint
 
     @abstractmethod
     def texts(self, number: int) -> Sequence[S]:
@@ -71,9 +74,12 @@ class TextTrainer(ABC, Generic[S]):
             show: called after each update with the part of the training that is done, and the recent mean loss.
 
         Raises:
-            HeadError: the loss is not a number. The checkpoint is the last good state.
+            HeadError: the loss or a weight is not a finite number, and the checkpoint is the last state with finite
+                weights, if there was one; or the checkpoint is damaged.
         """
-        self.progress = load_checkpoint(self.checkpoint, self.modules, self.optimizer, self.settings) or self.progress
+        resumed = load_checkpoint(self.checkpoint, self.modules, self.optimizer, self.settings)
+        if resumed is not None:
+            self.progress, self.saved_update = resumed, resumed.updates
         progress, saved = self.progress, time.monotonic()
         window: list[float] = []
         while self.options.part(progress) < 1:
@@ -88,12 +94,13 @@ class TextTrainer(ABC, Generic[S]):
                 progress.seconds += time.monotonic() - begin
                 progress.tokens += sum(map(len, group))
                 if progress.updates % RECENT == 0:
-                    progress.losses[str(progress.updates)] = [round(sum(window) / len(window), 4)]
+                    self._keep_losses(window)
                 show(self.options.part(progress), sum(window) / len(window))
             progress.epoch += 1
             if time.monotonic() - saved > self.options.every:
                 self.save()
                 saved = time.monotonic()
+        self._keep_losses(window)
         self.save()
         self.mode(False)
         return progress
@@ -101,6 +108,12 @@ class TextTrainer(ABC, Generic[S]):
     def save(self) -> None:
         """Write the checkpoint."""
         save_checkpoint(self.checkpoint, self.modules, self.optimizer, self.progress, self.settings)
+        self.saved_update = self.progress.updates
+
+    def _keep_losses(self, window: Sequence[float]) -> None:
+        """Keep the mean loss of the last updates. A training that made none has none."""
+        if window:
+            self.progress.losses[str(self.progress.updates)] = [round(sum(window) / len(window), 4)]
 
     def _update(self, group: Sequence[S]) -> float:
         """Change the weights once, and return the loss."""
@@ -109,12 +122,19 @@ class TextTrainer(ABC, Generic[S]):
             one["lr"] = self.options.rate(self.progress) * one["factor"]
         self.optimizer.zero_grad()
         loss = self.loss(group)
-        if torch.isfinite(loss):
-            torch.autograd.backward(loss)
-            norm = torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.options.clip)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            self.save()
-            raise not_finite(self.progress, loss, self.checkpoint)
+        if not torch.isfinite(loss):
+            raise self._failed(f"the loss of update {self.progress.updates + 1} is {float(loss.detach())}")
+        torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.options.clip)
+        if not torch.isfinite(norm):
+            self.save()  # The weights have a finite loss.
+            raise self._failed(f"the gradient of update {self.progress.updates + 1} has the norm {float(norm)}")
         self.optimizer.step()
         self.progress.updates += 1
+        if not are_finite(self.modules.parameters()):
+            raise self._failed(f"weights after update {self.progress.updates} are not finite numbers")
         return float(loss.detach())
+
+    def _failed(self, what: str) -> HeadError:
+        """Say that training has failed. The checkpoint stays as it is."""
+        return failure(what, self.progress, self.checkpoint, self.saved_update)

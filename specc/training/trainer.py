@@ -16,10 +16,11 @@ from specc.heads import Head
 from specc.runtime.errors import HeadError
 from specc.training.acceptance import CHAIN, ranks, summary
 from specc.training.batches import Batch, collate, epoch, fill_up
-from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from specc.training.checkpoint import Progress, failure, load_checkpoint, save_checkpoint
 from specc.training.course import DEEPER, Course
 from specc.training.device import BATCH, current_device, generator
 from specc.training.distillation import Distillation
+from specc.training.finite import are_finite
 from specc.training.shards import Recording
 
 LOW = 0.02  # of the learning rate, at the end
@@ -125,6 +126,7 @@ class Trainer:
             groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.decay
         )
         self.progress = Progress()
+        self.saved_update: int | None = None  # of the state in the checkpoint
 
     def run(
         self,
@@ -140,12 +142,13 @@ class Trainer:
             show: called after each update.
 
         Raises:
-            HeadError: the loss is not a number. The checkpoint is the last good state.
+            HeadError: the loss or a weight is not a finite number, and the checkpoint is the last state with finite
+                weights, if there was one; or a file of the training is damaged.
         """
-        progress = load_checkpoint(self.checkpoint, self.head, self.optimizer, self.settings) or self.progress
-        self.progress = progress
+        self._resume()
+        progress = self.progress
         watched = {source: _cut(texts, self.options.held_out) for source, texts in held_out.items()}
-        if not progress.acceptances:
+        if not progress.best:
             self._evaluate(watched)
         window: list[list[float]] = []
         saved = time.monotonic()
@@ -165,20 +168,35 @@ class Trainer:
             progress.seconds += seconds
             progress.tokens += count
             show(self._sight(window, count / seconds))
-            self._keep_losses(window)
+            if progress.updates % RECENT == 0:
+                self._keep_losses(window)
             if self._evaluation_is_due():
                 self._evaluate(watched)
             if time.monotonic() - saved > self.options.every:
                 self.save()
                 saved = time.monotonic()
+        self._keep_losses(window)
         self._evaluate(watched)
         self.save()
-        self._take_best()
+        self._load_best()
+        self.head.eval()
         return progress
 
     def save(self) -> None:
         """Write the checkpoint."""
         save_checkpoint(self.checkpoint, self.head, self.optimizer, self.progress, self.settings)
+        self.saved_update = self.progress.updates
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint. Without a file of the best weights, its own are measured anew."""
+        progress = load_checkpoint(self.checkpoint, self.head, self.optimizer, self.settings)
+        if progress is None:
+            return
+        self.progress, self.saved_update = progress, progress.updates
+        if self._load_best() is None:
+            progress.best, progress.best_update = 0.0, 0
+            progress.acceptances.pop(str(progress.updates), None)
+        load_checkpoint(self.checkpoint, self.head, self.optimizer, self.settings)
 
     def _seed(self, number: int) -> int:
         return self.options.seed * 1009 + number
@@ -195,21 +213,23 @@ class Trainer:
             weighted = [DEEPER**depth * loss for depth, loss in enumerate(losses)]
             total = torch.stack(weighted + besides).sum() / len(parts)
             if not torch.isfinite(total):
-                raise self._not_finite(total)
+                raise self._failed(f"the loss of update {self.progress.updates + 1} is {float(total.detach())}")
             torch.autograd.backward(total)
             figures[0::2] += torch.stack([loss.detach() for loss in losses]) / len(parts)
             figures[1::2] += torch.tensor(agreements) / len(parts)
         norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.options.clip)
         if not torch.isfinite(norm):
-            raise self._not_finite(norm)
+            self.save()  # The weights have a finite loss.
+            raise self._failed(f"the gradient of update {self.progress.updates + 1} has the norm {float(norm)}")
         self.optimizer.step()
         self.progress.updates += 1
+        if not are_finite(self.head.parameters()):
+            raise self._failed(f"weights after update {self.progress.updates} are not finite numbers")
         return figures.tolist()
 
-    def _not_finite(self, value: Tensor) -> HeadError:
-        """Keep the state before the update, which is good, and say that training has failed."""
-        self.save()
-        return not_finite(self.progress, value, self.checkpoint)
+    def _failed(self, what: str) -> HeadError:
+        """Say that training has failed. The checkpoint stays as it is."""
+        return failure(what, self.progress, self.checkpoint, self.saved_update)
 
     def _losses(self, batch: Batch, number: int) -> tuple[list[Tensor], list[float], list[Tensor]]:
         """Return the loss and the agreement at each depth, and the course's other losses."""
@@ -242,7 +262,8 @@ class Trainer:
         )
 
     def _keep_losses(self, window: Sequence[Sequence[float]]) -> None:
-        if self.progress.updates % RECENT == 0:
+        """Keep the mean losses of the last updates. A training that made none has none."""
+        if window:
             means = [sum(column) / len(window) for column in zip(*window, strict=True)]
             self.progress.losses[str(self.progress.updates)] = [round(mean, 4) for mean in means[0::2]]
 
@@ -275,18 +296,10 @@ class Trainer:
             self.progress.best, self.progress.best_update = chain, update
             save_checkpoint(self.best_file, self.head, self.optimizer, self.progress, self.settings)
 
-    def _take_best(self) -> None:
-        """Put the best weights into the head."""
-        load_checkpoint(self.best_file, self.head, self.optimizer, self.settings)
-        self.head.eval()
-
-
-def not_finite(progress: Progress, value: Tensor, checkpoint: Path) -> HeadError:
-    """Return the error of a loss, or of a gradient's norm, that is not a number. The checkpoint is a good state."""
-    return HeadError(
-        f"the loss of update {progress.updates + 1} is {float(value.detach())}; the last good state is in "
-        f"{checkpoint}; train again with a lower --learning-rate"
-    )
+    def _load_best(self) -> Progress | None:
+        """Put the best weights into the head. Return their progress, or None if there is no file of this training."""
+        remedy = "delete it, and the weights of the checkpoint are measured anew"
+        return load_checkpoint(self.best_file, self.head, self.optimizer, self.settings, remedy)
 
 
 def _factor(name: str, course: Course) -> float:

@@ -38,6 +38,11 @@ def test_the_page_says_data_time_machine_losses_and_acceptance() -> None:
     assert json.loads(texts["card.json"])["acceptance"]["by_depth"] == [0.4, 0.5]
 
 
+def test_a_time_under_ten_minutes_has_a_decimal() -> None:
+    assert "Time: 0.2 minutes" in replace(CARD, minutes=0.2).readme("eagle3-toy")
+    assert "Time: 10 minutes" in CARD.readme("eagle3-toy")
+
+
 def test_a_gain_below_the_least_is_called_not_useful() -> None:
     good = Gain(speedup=1.31, drafted=3, step=0.02, useful=True)
     page = replace(CARD, gain=good).texts("h")["README.md"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small_head import head
 
 from specc.heads import Head
@@ -77,3 +80,84 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(HeadError, match=r"c.safetensors is damaged .*; delete it to train from the start"):
         load_checkpoint(file, *trained(), SETTINGS)
+
+
+def saved(file: Path, **progress: Any) -> None:
+    """Write a checkpoint, with other fields in its progress."""
+    save_checkpoint(file, *trained(), Progress(updates=2, losses={"2": [1.0]}, acceptances={"2": 1.2}), SETTINGS)
+    with safe_open(file, "pt") as opened:
+        notes = opened.metadata()
+    notes["progress"] = json.dumps(json.loads(notes["progress"]) | progress)
+    save_file(load_file(file), file, metadata=notes)
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        {"batch": "x"},
+        {"batch": True},
+        {"updates": -1},
+        {"epoch": 1 << 70},
+        {"seconds": float("nan")},
+        {"acceptances": {"abc": 1.0}},
+        {"acceptances": {"2": "x"}},
+        {"losses": {"²": [1.0]}},
+        {"losses": []},
+        {"by_source": {"given": {"abc": 1.0}}},
+        {"unknown": 1},
+    ],
+)
+def test_a_checkpoint_whose_progress_cannot_be_is_damaged(progress: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    saved(file)
+    assert load_checkpoint(file, *trained(), SETTINGS) is not None  # the same file without the fault
+    saved(file, **progress)
+    with pytest.raises(HeadError, match=r"c.safetensors is damaged .*; delete it to train from the start"):
+        load_checkpoint(file, *trained(), SETTINGS)
+
+
+def test_a_checkpoint_with_moments_of_another_shape_or_kind_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    for change in ("shape", "name"):
+        saved(file)
+        with safe_open(file, "pt") as opened:
+            notes = opened.metadata()
+        tensors = load_file(file)
+        name = next(name for name in tensors if name.endswith(".exp_avg"))
+        moment = tensors.pop(name)
+        if change == "shape":
+            tensors[name] = torch.zeros(3)
+        else:
+            tensors[name + "_x"] = moment
+        save_file(tensors, file, metadata=notes)
+        with pytest.raises(HeadError, match=r"c.safetensors is damaged .*moments"):
+            load_checkpoint(file, *trained(), SETTINGS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_written_nor_loaded(value: float, tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    saved(file)
+    before = file.read_bytes()
+    head, optimizer = trained()
+    with torch.no_grad():
+        next(head.parameters())[0] = value
+    with pytest.raises(HeadError, match="weights after update 3 are not finite numbers and are not saved"):
+        save_checkpoint(file, head, optimizer, Progress(updates=3), SETTINGS)
+    assert file.read_bytes() == before
+    with safe_open(file, "pt") as opened:
+        notes = opened.metadata()
+    tensors = load_file(file)
+    next(tensor for tensor in tensors.values() if tensor.is_floating_point()).fill_(value)
+    save_file(tensors, file, metadata=notes)
+    with pytest.raises(HeadError, match=r"c.safetensors is damaged \(it has weights that are not finite numbers\)"):
+        load_checkpoint(file, *trained(), SETTINGS)
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    file.mkdir()
+    with pytest.raises(HeadError, match=r"c.safetensors is no file; delete it"):
+        load_checkpoint(file, *trained(), SETTINGS)
+    with pytest.raises(HeadError, match=r"c.safetensors is no file; delete it"):
+        save_checkpoint(file, *trained(), Progress(), SETTINGS)

@@ -138,6 +138,16 @@ def test_a_training_begins_with_a_head_and_goes_on_from_its_weights(model: Path,
         assert torch.allclose(weight, second.get_parameter(name), rtol=0.02, atol=1e-3)
 
 
+def test_a_head_to_begin_with_whose_weights_are_not_finite_is_refused_by_its_name(model: Path, tmp_path: Path) -> None:
+    train(options(model, tmp_path / "h"))
+    head = load_head(tmp_path / "h")
+    next(head.parameters()).fill_(torch.nan)
+    save_head(head, tmp_path / "h", {})
+    message = r"/h has weights that are not finite numbers; give another head, or train without --head"
+    with pytest.raises(HeadError, match=message):
+        train(replace(options(model, tmp_path / "better"), head=tmp_path / "h"))
+
+
 def test_a_training_refuses_to_begin_with_a_head_of_another_architecture(model: Path, tmp_path: Path) -> None:
     train(options(model, tmp_path / "h", "medusa"))
     choice = replace(options(model, tmp_path / "other" / "h"), head=tmp_path / "h")

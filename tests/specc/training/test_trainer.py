@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small_head import head, recordings, teacher
 from torch import Tensor
 
@@ -166,3 +167,78 @@ def test_each_source_of_held_out_text_is_measured(tmp_path: Path) -> None:
     for update, chain in progress.acceptances.items():
         parts = [progress.by_source[source][update] for source in sources]
         assert min(parts) <= chain <= max(parts)
+
+
+def fail_at(run: Trainer, update: int) -> None:
+    """Let the optimizer of a training write weights that are not numbers at an update, as an overflow does."""
+    step = run.optimizer.step
+
+    def spoil(*args: object) -> None:
+        step()
+        if run.progress.updates + 1 == update:
+            with torch.no_grad():
+                next(run.head.parameters()).fill_(float("nan"))
+
+    run.optimizer.step = spoil  # type: ignore[method-assign, assignment]
+
+
+def test_weights_that_are_not_finite_stop_the_training_and_the_checkpoint_is_the_state_before(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    fail_at(run, 3)
+    message = r"after update 3 are not finite numbers; the last state with finite weights, of update 2, is in .*check"
+    with pytest.raises(HeadError, match=message):
+        run.run(recordings(12), HELD_OUT)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state(run).values())
+    again = trainer(tmp_path)
+    assert again.run(recordings(12), HELD_OUT).updates == OPTIONS.updates  # it goes on from there
+
+
+def test_a_training_that_fails_before_its_first_checkpoint_says_that_no_state_was_saved(tmp_path: Path) -> None:
+    run = trainer(tmp_path, replace(OPTIONS, every=60.0))
+    fail_at(run, 1)
+    with pytest.raises(HeadError, match="weights after update 1 are not finite numbers; no state was saved before"):
+        run.run(recordings(12), HELD_OUT)
+    assert not run.checkpoint.exists()
+
+
+def test_a_loss_that_is_not_a_number_before_any_update_does_not_ask_for_a_lower_rate(tmp_path: Path) -> None:
+    texts = recordings(12)
+    for text in texts:
+        text.final[5] = float("nan")
+    with pytest.raises(HeadError, match=r"the loss of update 1 is nan, .* --learning-rate does not help; .* delete"):
+        trainer(tmp_path).run(texts, HELD_OUT)
+
+
+def test_a_head_whose_logits_are_not_numbers_is_not_measured(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    assert measure(run.head, COURSE, recordings(2), 3).tokens > 0
+    with torch.no_grad():
+        next(run.head.parameters()).fill_(float("nan"))
+    with pytest.raises(HeadError, match="logits of what is trained are not finite numbers"):
+        measure(run.head, COURSE, recordings(2), 3)
+
+
+def test_best_weights_that_are_not_finite_are_refused_and_without_them_those_of_the_checkpoint_are_measured(
+    tmp_path: Path,
+) -> None:
+    first = trainer(tmp_path)
+    first.run(recordings(12), HELD_OUT)
+    with safe_open(first.best_file, "pt") as opened:
+        notes = opened.metadata()
+    weights = load_file(first.best_file)
+    weights["head.fc.weight"].fill_(torch.nan)
+    save_file(weights, first.best_file, metadata=notes)
+    with pytest.raises(HeadError, match=r"best-checkpoint.* is damaged .*; delete it, and the weights of the check"):
+        trainer(tmp_path).run(recordings(12), HELD_OUT)
+    first.best_file.unlink()
+    again = trainer(tmp_path)
+    progress = again.run(recordings(12), HELD_OUT)
+    assert progress.best_update == progress.updates == 6 and progress.best == progress.acceptances["6"] > 0
+    assert_equal({f"head.{name}": tensor for name, tensor in again.head.state_dict().items()}, heads(state(again)))
+    assert again.best_file.is_file()
+
+
+def test_a_training_of_few_updates_has_their_mean_loss(tmp_path: Path) -> None:
+    sights: list[Sight] = []
+    progress = trainer(tmp_path).run(recordings(12), HELD_OUT, sights.append)
+    assert progress.losses.keys() == {"6"} and progress.losses["6"][0] == pytest.approx(sights[-1].loss, abs=1e-4)
