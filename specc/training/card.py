@@ -93,6 +93,7 @@ class Card(TrainingCard):
             prompts += ", and those that the model wrote"
         percent = [f"{rate:.1%}" for rate in self.acceptance.by_depth]
         depths = "\n".join(f"| {depth + 1} | {rate} |" for depth, rate in enumerate(percent))
+        minutes = f"{self.minutes:.{1 if self.minutes < 10 else 0}f}"
         ranks = ", ".join(f"{rate:.1%}" for rate in self.acceptance.by_rank)
         return f"""# {name}
 
@@ -101,7 +102,7 @@ A head that drafts for {self.model}. It was trained by `specc train`, and it is 
 - Architecture: {self.architecture}, {self.parameters / 1e6:.1f} million numbers, stored in {self.bits} bits
 - Text: {self.recorded_tokens:,} tokens, prompts and answers of the model. Prompts: {prompts}
 - Training: {self.updates} updates, {self.trained_tokens:,} tokens ({self.epochs:.1f} epochs), seed {self.seed}
-- Time: {self.minutes:.{1 if self.minutes < 10 else 0}f} minutes for the updates, without the recording, on {self._where()}
+- Time: {minutes} minutes for the updates, without the recording, on {self._where()}
 - Begun with: {f"the head {self.origin}" if self.origin else "a closed form"}{self._no_better()}
 - Last losses at depths 1, 2, …: {", ".join(f"{loss:.2f}" for loss in self.losses) or "none"} nats
 - Vocabulary: {self.coverage:.1%} of the text

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from specc.training.answers import Answer, answer
 from specc.training.prompts import Prompt
-from specc.training.shards import Recording, read_notes, read_shard, write_shard
+from specc.training.shards import Recording, Sizes, read_notes, read_shard, write_shard
 
 TRAIN, HELD_OUT = "train", "heldout"
 SORTED = 4  # batches whose prompts are sorted by length together
@@ -142,8 +142,14 @@ def record(
 
     Returns:
         The file of each batch; None where the time did not suffice.
+
+    Raises:
+        HeadError: a file is damaged or cannot be written, or a state is not a finite number.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    config = model.config.get_text_config()
+    rows: Any = model.get_input_embeddings()
+    sizes = Sizes(len(rows.weight), len(options.taps) * config.hidden_size, config.hidden_size)
     files: list[Path | None] = []
     tokens, trained, begin = 0, False, time.monotonic()
     for done, batch in enumerate(batches):
@@ -156,7 +162,7 @@ def record(
             recordings = _record_batch(model, batch, options, ends)
             write_shard(file, recordings, notes)
         trained |= not batch.greedy
-        tokens += sum(len(recording) for recording in read_shard(file))
+        tokens += sum(len(recording) for recording in read_shard(file, sizes))
         advance(done + 1, tokens)
         files.append(file)
     return files
