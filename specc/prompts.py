@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class PromptLine:
         index: the number of the prompt in the file, from 0.
         id: the line's `id`, `question_id` or `task_id`; None if it has none.
         source: text, a conversation, or the error that says why the line has neither.
+        number: of the line in the file, from 1; empty lines count.
         later: the user's turns after the first, which only training reads; or the error of one that is no text.
     """
 
@@ -47,6 +48,7 @@ class PromptLine:
     id: str | int | None
     source: str | Conversation | PromptError
     later: tuple[str, ...] | PromptError = ()
+    number: int = 0
 
 
 def read_lines(file: Path) -> list[PromptLine]:
@@ -63,7 +65,10 @@ def read_lines(file: Path) -> list[PromptLine]:
         PromptError: the file cannot be read or holds no prompt, or two lines have one id.
     """
     numbered = _numbered_lines(file)
-    lines = [_parse_line(index, line, f"{file}, line {number}") for index, (number, line) in enumerate(numbered)]
+    lines = [
+        replace(_parse_line(index, line, f"{file}, line {number}"), number=number)
+        for index, (number, line) in enumerate(numbered)
+    ]
     first: dict[str | int, int] = {}
     for (number, _), line in zip(numbered, lines, strict=True):
         if line.id is not None and first.setdefault(line.id, number) != number:
@@ -136,7 +141,7 @@ def _numbered_lines(file: Path) -> list[tuple[int, str]]:
         PromptError: the file cannot be read or holds no prompt.
     """
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as opened:
             lines = read_text(opened, file).split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read prompts from {file}: {e}; give JSON lines, {FORMS}") from e

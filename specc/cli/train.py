@@ -91,6 +91,7 @@ VOCABULARY = "The number of tokens that the head knows: the most frequent ones."
 RATE = "The learning rate."
 BITS = "How many bits the numbers of a matrix have on disk: 16 or 8."
 SEED = "The seed of the order of the text, of sampled answers and of the updates."
+LARGEST_SEED = 2**31 - 1  # Products of it with other numbers are seeds of torch, of 64 bits.
 WORK = (
     "The directory of the recordings and checkpoints, from which an interrupted run goes on. It may be deleted "
     "afterwards. Default: OUT with the ending .training."
@@ -114,7 +115,7 @@ def command(
     learning_rate: Annotated[float, option("R", RATE, min=1e-9, rich_help_panel="Training")] = 8e-4,
     batch_tokens: Annotated[OptionalInt, option("N", BATCH, min=16, rich_help_panel="Training")] = None,
     device: Annotated[str, option("NAME", DEVICE, rich_help_panel="Training")] = "auto",
-    seed: Annotated[int, option("S", SEED, min=0, rich_help_panel="Training")] = 0,
+    seed: Annotated[int, option("S", SEED, min=0, max=LARGEST_SEED, rich_help_panel="Training")] = 0,
     draft_vocab_size: Annotated[int, option("N", VOCABULARY, min=8, rich_help_panel="Head")] = 8192,
     head: Annotated[OptionalPath, option("DIR", HEAD, rich_help_panel="Head")] = None,
     with_model: Annotated[bool, flag("--with-model", WITH_MODEL, rich_help_panel="Training")] = False,

@@ -29,6 +29,7 @@ from specc.training.eagle3 import layer_settings
 from specc.training.guess_slots import backbone, unbound
 from specc.training.layer_start import has_query, layer_weights, least_squares, queries_of, some
 from specc.training.shards import Recording
+from specc.training.states import run_with_cache
 from specc.training.teacher import Teacher
 
 STEPS = 4
@@ -100,7 +101,7 @@ def model_rows(model: PreTrainedModel, tokens: Tensor, layer: int) -> tuple[Tens
 def _run(model: PreTrainedModel, tokens: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `model_rows` returns, and the states that enter the layer, [B, L, d]."""
     cache: Any = DynamicCache()
-    outputs = backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True, output_hidden_states=True)
+    outputs = run_with_cache(backbone(model), cache, input_ids=tokens, output_hidden_states=True)
     keys, values = cache.layers[layer].keys.float(), cache.layers[layer].values.float()
     if keys.shape[2] != tokens.shape[1]:
         raise HeadError(

@@ -27,7 +27,7 @@ from specc.training.batches import Batch
 from specc.training.course import Course
 from specc.training.lane_attention import ATTENTION
 from specc.training.shards import Recording
-from specc.training.states import layers_of
+from specc.training.states import layers_of, run_with_cache
 from specc.training.teacher import Teacher
 from specc.training.unroll import later
 
@@ -96,7 +96,7 @@ def read(model: PreTrainedModel, tokens: Tensor, head: SlotHead) -> tuple[Any, l
     """Run text [B, N]. Return its keys and values, and the states [B, N, D] at each place where slots begin."""
     cache: Any = DynamicCache()
     with at_places(model, head) as states:
-        backbone(model)(input_ids=tokens, past_key_values=cache, use_cache=True)
+        run_with_cache(backbone(model), cache, input_ids=tokens)
     return cache, states
 
 
@@ -136,12 +136,12 @@ def run_slots(model: PreTrainedModel, starts: Sequence[Start], cache: Any) -> Te
     with ExitStack() as stack:
         for start in starts:
             stack.enter_context(at_layer(model, start.after, partial(_put, start, guesses)))
-        rows = backbone(model)(
+        rows = run_with_cache(
+            backbone(model),
+            cache,
             input_ids=torch.zeros(lanes, count * guesses, dtype=torch.long),
             position_ids=(token + 1 + number)[None].expand(lanes, -1),
             attention_mask=visible[None, None].expand(lanes, 1, -1, -1),
-            past_key_values=cache,
-            use_cache=True,
         ).last_hidden_state
     result: Tensor = torch.unflatten(rows, 1, (count, guesses))
     return result

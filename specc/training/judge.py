@@ -22,9 +22,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from specc.bounded_read import read_text
+from specc.huggingface import quiet
 from specc.runtime.errors import PromptError
 from specc.training.device import generator
 from specc.training.distil import Text
+from specc.training.prompts import check_regular, encode
 from specc.training.states import layers_of, tapped
 
 REPLACED = 0.15  # of the tokens of an answer
@@ -70,7 +72,8 @@ def read_marked(file: Path, tokenizer: Any) -> list[Marked]:
         PromptError: a line has another form.
     """
     result: list[Marked] = []
-    if file.suffix != ".jsonl":
+    check_regular(file)
+    if file.suffix.lower() != ".jsonl":
         return result
     try:
         with file.open("rb") as opened:
@@ -97,8 +100,9 @@ def _marked(data: Any, tokenizer: Any, where: str) -> Marked:
         raise PromptError(f"{where}: expected a prompt and an answer, both text")
     if wrong is not None and (type(wrong) is not int or not 0 <= wrong < len(data["answer"])):
         raise PromptError(f"{where}: wrong_from is {wrong!r}; give a number of characters of the answer, from 0 on")
-    prompt = tokenizer(data["prompt"])["input_ids"]
-    answer = tokenizer(data["answer"], add_special_tokens=False, return_offsets_mapping=True)
+    prompt = encode(data["prompt"], tokenizer)
+    with quiet():  # see `encode`
+        answer = tokenizer(data["answer"], add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = answer["input_ids"], answer["offset_mapping"]
     first = len(ids) if wrong is None else next(i for i, (_, end) in enumerate(offsets) if end > wrong)
     tokens = torch.tensor([*prompt, *ids])

@@ -5,7 +5,6 @@ L  lanes      C  columns      T  taps      D  the model's hidden size      V  to
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel, StaticCache
 
 from specc.training.device import free_memory, on_gpu
 from specc.training.lane_attention import ATTENTION
-from specc.training.states import tapped
+from specc.training.states import run_with_cache, tapped
 
 SHARE = 1.5  # of the model's memory, which the rows and states of texts may take
 LEAST = 1 << 28  # bytes that they may take in any case: a small model's own memory is nothing beside torch's
@@ -134,15 +133,14 @@ class Lanes:
         """Run the model on columns of some lanes, and keep its states. Return the logits of the last column."""
         columns = torch.arange(end)
         padding = self._padding[lanes, None]
-        with warnings.catch_warnings(), tapped(self._model, self._taps) as values:
-            warnings.simplefilter("ignore", FutureWarning)  # newer transformers call the cache otherwise
-            logits: Tensor = self._model(
+        with tapped(self._model, self._taps) as values:
+            logits: Tensor = run_with_cache(
+                self._model,
+                cache,
                 input_ids=self._tokens[lanes, start:end],
                 attention_mask=(columns >= padding).long(),
                 position_ids=(columns[start:] - padding).clamp(min=0),
                 cache_position=columns[start:],
-                past_key_values=cache,
-                use_cache=True,
                 logits_to_keep=torch.tensor([end - start - 1]),  # a slice would make torch copy the table for each lane
             ).logits[:, -1]
         if self._taps:

@@ -26,7 +26,7 @@ from specc.training.batches import Batch
 from specc.training.course import Course
 from specc.training.guess_slots import at_layer, backbone, fixed, product, unbound
 from specc.training.shards import Recording
-from specc.training.states import layers_of, tapped
+from specc.training.states import layers_of, run_with_cache, tapped
 from specc.training.teacher import Teacher
 
 RATE = 4  # R: how many layers of the model the second stream passes in one
@@ -98,7 +98,7 @@ class _Run:
             at_layer(self.model, None, before.append),
             at_layer(self.model, last, leave),
         ):
-            run = backbone(self.model)(input_ids=batch.tokens, past_key_values=cache, use_cache=True)
+            run = run_with_cache(backbone(self.model), cache, input_ids=batch.tokens)
         rows: Tensor = run.last_hidden_state
         near = [1 - functional.cosine_similarity(a, values[b].float(), -1) for a, b in zip(fast, deep, strict=True)]
         self.distance = torch.stack([each[batch.valid].mean() for each in near]).mean()

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from specc.heads import Head, save_head
+from specc.huggingface import quiet
 from specc.huggingface.recursive import loops_of, save_recursive
 from specc.runtime.errors import HeadError, first_line
 
@@ -39,7 +40,8 @@ def save_model(
         if loops_of(model) > 1:
             save_recursive(model, partial)
         else:
-            model.save_pretrained(partial)
+            with quiet():  # transformers draws a bar
+                model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")

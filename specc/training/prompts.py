@@ -14,7 +14,7 @@ from typing import Any
 from specc.bounded_read import read_text
 from specc.huggingface import quiet
 from specc.messages import Conversation
-from specc.prompts import read_lines
+from specc.prompts import FORMS, read_lines
 from specc.runtime.errors import PromptError, first_line
 
 SHIPPED = Path(__file__).with_name("prompts.json")
@@ -131,14 +131,15 @@ def _shorten(prompt: Prompt, longest: int) -> Prompt:
 
 def _of_file(file: Path, tokenizer: Any, longest: int) -> list[Prompt]:
     """Return the prompts of one file."""
-    if file.suffix in LINES:
+    check_regular(file)
+    if file.suffix.lower() in LINES:
         prompts = []
         for line in read_lines(file):
             if isinstance(line.source, PromptError):
                 raise line.source
             if isinstance(line.later, PromptError):
                 raise line.later
-            where = f"{file}, prompt {line.index + 1}"
+            where = f"{file}, line {line.number}"
             later = tuple(_later(turn, tokenizer, where) for turn in line.later)
             prompts.append(Prompt(tokens_of(line.source, tokenizer, where), later))
         return prompts
@@ -147,10 +148,22 @@ def _of_file(file: Path, tokenizer: Any, longest: int) -> list[Prompt]:
             text = read_text(opened, file)
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"cannot read text from {file}: {e}; give UTF-8 text or JSON lines (.jsonl)") from e
-    with quiet():  # transformers warns of a text that is longer than the model's context
-        tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    tokens = encode(text, tokenizer, add_special_tokens=False)
     pieces = [tokens[start : start + longest] for start in range(0, len(tokens), longest)]
     return [Prompt(tuple(piece)) for piece in pieces if len(piece) > 1]
+
+
+def check_regular(file: Path) -> None:
+    """Refuse a pipe or a device, which may have no end. Raises PromptError."""
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise PromptError(f"{file} is no regular file; write its text to a file, and give that")
+
+
+def encode(text: str, tokenizer: Any, **options: Any) -> list[int]:
+    """Return the tokens of a text."""
+    with quiet():  # transformers warns of a text that is longer than the model's context
+        tokens: list[int] = tokenizer(text, **options)["input_ids"]
+    return tokens
 
 
 def _later(turn: str, tokenizer: Any, where: str) -> tuple[int, ...]:
@@ -160,19 +173,21 @@ def _later(turn: str, tokenizer: Any, where: str) -> tuple[int, ...]:
         messages = [("user", MARK), ("assistant", MARK), ("user", turn)]
         whole = _apply([{"role": role, "content": content} for role, content in messages], tokenizer, where)
         text = whole.rpartition(MARK)[2]
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return tuple(encode(text, tokenizer, add_special_tokens=False))
 
 
 def tokens_of(source: str | Conversation, tokenizer: Any, where: str) -> tuple[int, ...]:
     """Turn one prompt into tokens, through the chat template if there is one."""
     if isinstance(source, str) and not getattr(tokenizer, "chat_template", None):
-        return tuple(tokenizer(source)["input_ids"])
+        return tuple(encode(source, tokenizer))
+    if not getattr(tokenizer, "chat_template", None):
+        raise PromptError(f"{where}: the model has no chat template for messages; give {FORMS}")
     messages: Any = [{"role": "user", "content": source}] if isinstance(source, str) else source.messages
     options: dict[str, Any] = {}
     if isinstance(source, Conversation):
         options = {"tools": source.tools, "documents": source.documents, **(source.chat_template_kwargs or {})}
     text = _apply(messages, tokenizer, where, **options)
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return tuple(encode(text, tokenizer, add_special_tokens=False))
 
 
 def _apply(messages: Any, tokenizer: Any, where: str, **options: Any) -> str:

@@ -14,7 +14,7 @@ from specc.bounded_read import read_text
 from specc.prompts import PromptLine, read_lines
 from specc.runtime.errors import PromptError
 from specc.training.distil import Text
-from specc.training.prompts import tokens_of
+from specc.training.prompts import check_regular, encode, tokens_of
 
 
 def served_texts(data: Sequence[Path], answers: Path, tokenizer: Any, seed: int) -> list[Text]:
@@ -31,6 +31,7 @@ def served_texts(data: Sequence[Path], answers: Path, tokenizer: Any, seed: int)
     """
     if len(data) != 1:
         raise PromptError(f"{answers} answers one file of prompts, and there are {len(data)}; give one --data")
+    check_regular(data[0])
     lines = {line.index: line for line in read_lines(data[0])}
     ids = {line.id: line for line in lines.values() if line.id is not None}
     texts = []
@@ -53,6 +54,7 @@ def served_texts(data: Sequence[Path], answers: Path, tokenizer: Any, seed: int)
 
 def _lines(file: Path) -> list[str]:
     """Return the lines of a file that are not empty. Raises PromptError if it cannot be read."""
+    check_regular(file)
     try:
         with file.open("rb") as opened:
             rows = read_text(opened, file).split("\n")
@@ -85,5 +87,5 @@ def _prompt(line: PromptLine, answer: Mapping[str, Any], tokenizer: Any, where: 
     if isinstance(line.source, PromptError):
         raise line.source
     if isinstance(line.source, str) and not answer.get("chat"):
-        return tuple(tokenizer(line.source)["input_ids"])
+        return tuple(encode(line.source, tokenizer))
     return tokens_of(line.source, tokenizer, where)

@@ -35,7 +35,7 @@ from specc.training.distil import Text
 from specc.training.guess_slots import TABLE_RATE, at_places, backbone, run_slots, starts_of
 from specc.training.lane_attention import ATTENTION
 from specc.training.model_training import ModelTraining, side_by_side
-from specc.training.states import layers_of
+from specc.training.states import layers_of, run_with_cache
 
 SURE = 0.8  # the least probability that a token of a lexical unit has
 OUTSIDE = 0.1  # the weight in the loss of a guess whose token belongs to no lexical unit
@@ -113,7 +113,7 @@ class SlotTraining(ModelTraining):
         """Return what the last product reads of tokens [B, N], and of the slots behind them, [B, N, K, D]."""
         cache: Any = DynamicCache()
         with at_places(self.model, self.head) as states:
-            plain = backbone(self.model)(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state
+            plain = run_with_cache(backbone(self.model), cache, input_ids=tokens).last_hidden_state
         return plain, run_slots(self.model, starts_of(self.head, states), cache)
 
     def _logits(self, rows: Tensor) -> Tensor:

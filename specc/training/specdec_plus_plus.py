@@ -28,7 +28,7 @@ from specc.runtime.errors import HeadError
 from specc.training.checkpoint import Progress
 from specc.training.device import generator
 from specc.training.distil import Text
-from specc.training.states import layers_of, tapped
+from specc.training.states import layers_of, run_with_cache, tapped
 from specc.training.trainer import TrainerOptions
 
 REJECTION = 6.0  # A rejection weighs so many times as much as an acceptance.
@@ -54,7 +54,7 @@ def drafted(draft: PreTrainedModel, texts: Sequence[Text]) -> tuple[Tensor, Tens
     for text in texts:
         cache: Any = DynamicCache()
         with tapped(draft, (layers,)) as values:
-            logits = draft(input_ids=text.tokens[None], past_key_values=cache, use_cache=True).logits[0]
+            logits = run_with_cache(draft, cache, input_ids=text.tokens[None]).logits[0]
             probs, tokens = logits[text.prompt - 1 : -1].float().softmax(-1).max(-1)
             _run_beside(draft, tokens, text, cache)
             parts.append((values["final"][0].float(), tokens == text.tokens[text.prompt :], probs))
@@ -74,12 +74,12 @@ def _run_beside(draft: PreTrainedModel, tokens: Tensor, text: Text, cache: Any) 
     places = torch.arange(text.prompt, len(text))
     before = torch.arange(len(text)) < places[:, None]
     visible = torch.cat([before, torch.eye(len(places), dtype=torch.bool)], 1)
-    draft(
+    run_with_cache(
+        draft,
+        cache,
         input_ids=tokens[None],
         position_ids=places[None],
         attention_mask=visible[None, None],
-        past_key_values=cache,
-        use_cache=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -75,3 +76,16 @@ def check_taps(taps: Sequence[int], layers: int) -> None:
             raise HeadError(f"the tap {tap} names no layer of {layers}; give -{layers}..{layers}")
     if not taps:
         raise HeadError("there is no tap; name the layers whose states the head reads")
+
+
+def run_with_cache(model: Any, cache: Any, **inputs: Any) -> Any:
+    """Run a model, or its layers, beside keys and values of text that has run. Return what transformers returns.
+
+    Args:
+        model: the model of transformers.
+        cache: the keys and values. It gets those of the inputs, too.
+        inputs: further arguments of the model.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer transformers call the cache otherwise
+        return model(past_key_values=cache, use_cache=True, **inputs)

@@ -138,3 +138,25 @@ def test_a_rate_by_which_weights_overflow_writes_nothing(recipe: str, model: Pat
     for file in (tmp_path / "h.training").glob("*checkpoint*"):
         assert all(bool(tensor.isfinite().all()) for tensor in load_file(file).values())
     assert specc(*arguments, "1e-4", "--json").json["losses"]  # which two updates have, too
+
+
+@pytest.mark.torch
+def test_seeds_too_large_are_refused_and_the_largest_trains(model: Path, tmp_path: Path) -> None:
+    arguments = ("train", model, "-o", tmp_path / "h", *SMALL, "--overwrite", "--seed")
+    for seed in (2**31, 2**53, 2**64):
+        message = refused(*arguments, seed, "--recipe", "eagle3")
+        assert "'--seed'" in message and str(2**31 - 1) in message.replace(",", "")
+    for recipe in ("eagle3", "draft-model", "tr-jacobi"):
+        card = specc(*arguments, 2**31 - 1, "--recipe", recipe, "--work", tmp_path / recipe, "--json").json
+        assert card["seed"] == 2**31 - 1
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("recipe", ["ppd", "lexical-units", "draft-model", "tr-jacobi", "glide", "m2r2"])
+def test_what_other_libraries_print_is_not_shown(
+    recipe: str, model: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    page = specc("train", model, "--recipe", recipe, "-o", tmp_path / "h", *SMALL)
+    assert page.status == 0 and "train" in page.err + page.out
+    assert "Writing model shards" not in page.err and "Warning" not in page.err
+    assert not [one for one in recwarn if issubclass(one.category, FutureWarning)]

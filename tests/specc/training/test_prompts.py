@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,52 @@ def test_an_empty_file_one_prompt_and_bytes_are_refused(tokenizer: Any, tmp_path
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PromptError, match=r"cannot read text from .*x.txt.*; give UTF-8 text or JSON lines"):
         tokens([tmp_path / "x.txt"], tokenizer)
+
+
+def test_a_pipe_is_refused_and_does_not_hang(tmp_path: Path, tokenizer: Any) -> None:
+    for name in ("p.jsonl", "p.txt", "p.gz"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(PromptError, match=rf"{name} is no regular file; write its text to a file"):
+            prompts([tmp_path / name], tokenizer)
+
+
+@pytest.mark.parametrize("name", ["u.jsonl", "U.JSONL", "u.Json"])
+def test_the_ending_of_a_file_may_have_capital_letters(name: str, tmp_path: Path, tokenizer: Any) -> None:
+    file = written(tmp_path / name, {"prompt": "first words"}, {"prompt": "second words"})
+    assert len(prompts([file], tokenizer)) == 2
+    assert not any("prompt" in tokenizer.decode(one) for one in tokens([file], tokenizer))
+
+
+def test_messages_for_a_model_without_a_template_name_the_line_and_the_remedy(tmp_path: Path, tokenizer: Any) -> None:
+    file = tmp_path / "m.jsonl"
+    lines = ({"prompt": "a"}, {"messages": [{"role": "user", "content": "b"}]})
+    file.write_text("\n\n".join(map(json.dumps, lines)))
+    assert len(prompts([file], tokenizer)) == 2  # with a template
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(
+        PromptError, match=r"m\.jsonl, line 3: the model has no chat template for messages; give \{"
+    ) as e:
+        prompts([file], bare)
+    assert "http" not in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_prompt_longer_than_the_context_gives_no_warning(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: records.append(record.getMessage()))
+    long = "word " * 2000
+    file = written(tmp_path / "l.jsonl", {"prompt": long}, {"turns": ["short", long]}, {"prompt": "other"})
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        short = copy.deepcopy(tokenizer)
+        short.model_max_length, short.deprecation_warnings = 256, {}
+        assert max(map(len, tokens([file], short, longest=64))) == 64
+        assert not records
+        short.deprecation_warnings = {}
+        short(long)  # without care there is one
+        assert "Token indices" in records[0]
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
