@@ -25,6 +25,7 @@ from specc.training.finite import check_weights
 from specc.training.gain import predict_chains
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
 from specc.training.model_folder import save_model
+from specc.training.positions import within_positions
 from specc.training.prompts import Prompt, read_prompts
 from specc.training.served import served_texts
 
@@ -37,14 +38,16 @@ def train_draft(options: Options) -> DraftCard:
         CaptureError: a model does not load.
         PromptError: a file of prompts is malformed.
     """
-    choice, text = options.draft, options.recording
+    choice = options.draft
     divergence = divergence_of(choice.divergence)
+    options = within_positions(options)
     options.begin()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
     kind = KINDS[options.recipe]
     draft, layers = kind.begin(model, options)
-    exits = kind.exits(draft)
+    options = within_positions(within_positions(options, model), draft, choice.source)
+    text, exits = options.recording, kind.exits(draft)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
         ends = ends_of(model)

@@ -32,6 +32,7 @@ from specc.training.finite import check_weights
 from specc.training.gain import predict
 from specc.training.lanes import lanes_that_fit
 from specc.training.places import Places
+from specc.training.positions import within_positions
 from specc.training.precision import fast_type
 from specc.training.prompts import Prompt, read_prompts, text_prompts
 from specc.training.record import RecordingOptions, batches, mixed, record
@@ -139,6 +140,7 @@ def train(options: Options) -> Card:
         PromptError: a file of prompts is malformed.
     """
     course_of(options.recipe)
+    options = within_positions(options)
     options.begin()
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
@@ -205,6 +207,7 @@ def _recorded(
         on, and the held-out text by its source.
     """
     model = load_here(options.model)
+    options = within_positions(options, model)
     path = Path(options.model)
     teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
     options.places.take({"model": teacher.target.digest})

@@ -19,6 +19,7 @@ from specc.training.distil import write
 from specc.training.finite import check_weights
 from specc.training.job import Options, ends_of, same_random_numbers
 from specc.training.judge import Marked, auc, corrupt, fit, judged_rows, read_marked, split
+from specc.training.positions import within_positions
 from specc.training.prompts import read_prompts
 from specc.training.teacher import teacher_of
 from specc.training.training_card import TrainingCard
@@ -90,10 +91,12 @@ def train_judge(options: Options) -> JudgeCard:
         CaptureError: the model does not load.
         PromptError: a file is malformed.
     """
-    text = options.recording
+    options = within_positions(options)
     options.places.check()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
+    options = within_positions(options, model)
+    text = options.recording
     teacher = teacher_of(model, options.model)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):

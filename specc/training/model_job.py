@@ -24,6 +24,7 @@ from specc.training.model_card import ModelCard
 from specc.training.model_folder import save_model
 from specc.training.model_kinds import MODEL_KINDS
 from specc.training.model_training import ModelTraining
+from specc.training.positions import within_positions
 from specc.training.text_trainer import TextTrainer
 from specc.training.trainer import TrainerOptions
 
@@ -38,11 +39,13 @@ def train_model(options: Options) -> ModelCard:
         CaptureError: the model does not load.
         PromptError: a file of prompts is malformed.
     """
-    text = dataclasses.replace(options.recording, temperature=0.0)  # The model shall keep its greedy tokens.
-    options = dataclasses.replace(options, recording=text)
+    options = within_positions(options)
     options.begin()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
+    options = within_positions(options, model)
+    text = dataclasses.replace(options.recording, temperature=0.0)  # The model shall keep its greedy tokens.
+    options = dataclasses.replace(options, recording=text)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):
         options.stage("answer the prompts", 0, 1)

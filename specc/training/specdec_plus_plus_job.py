@@ -22,6 +22,7 @@ from specc.training.distil import Text, write
 from specc.training.draft_kinds import load_draft
 from specc.training.finite import check_weights
 from specc.training.job import Options, ends_of, same_random_numbers
+from specc.training.positions import within_positions
 from specc.training.prompts import read_prompts
 from specc.training.specdec_plus_plus import calibration_error, drafted, fit
 from specc.training.teacher import teacher_of
@@ -103,13 +104,15 @@ def train_acceptance(options: Options) -> AcceptanceCard:
         CaptureError: a model does not load.
         PromptError: a file is malformed.
     """
-    text = options.recording
+    options = within_positions(options)
     options.places.check()
     if not options.draft.source:
         raise HeadError("the head reads states of a draft model; name it with --assistant-model")
     options.stage("load the models", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
     draft = load_draft(options, model)
+    options = within_positions(within_positions(options, model), draft, options.draft.source)
+    text = options.recording
     teacher = teacher_of(draft, options.draft.source)
     torch.set_num_threads(threads())
     with same_random_numbers(options.trainer.seed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +161,17 @@ def test_what_other_libraries_print_is_not_shown(
     assert page.status == 0 and "train" in page.err + page.out
     assert "Writing model shards" not in page.err and "Warning" not in page.err
     assert not [one for one in recwarn if issubclass(one.category, FutureWarning)]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("recipe", ["eagle3", "draft-model", "tr-jacobi", "judge-decoding", "specdec-plus-plus"])
+def test_answers_that_do_not_fit_the_positions_are_refused_before_the_model_loads(
+    recipe: str, model: Path, tmp_path: Path
+) -> None:
+    whole = shutil.copytree(model, tmp_path / "model")
+    (whole / "model.safetensors").unlink()  # Now the model cannot load.
+    arguments = ("train", whole, "--recipe", recipe, "-o", tmp_path / "h", "--assistant-model", model)
+    message = refused(*arguments, "--answer-tokens", 100000)
+    assert f"--answer-tokens 100000 does not fit the 256 positions of {whole} beside a prompt; give 224 or" in message
+    assert "--answer-tokens" not in refused(*arguments, "--answer-tokens", 224)
+    assert not (tmp_path / "h.training").exists() or not list((tmp_path / "h.training").iterdir())
