@@ -7,16 +7,19 @@ dataclasses or of plain types, tuples, mappings with string keys, numbers, strin
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from collections.abc import Mapping
 from functools import cache
-from math import isfinite
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import BundleError, SpeccError
 
 T = TypeVar("T")
 DEPTH = 32  # Of lists and objects in a manifest.
+BUNDLE_REMEDY = "; compile the bundle again"  # ends the messages; who reads another file puts its own in this place
+MOST_CHARACTERS = 60  # of a value in a message
+LARGEST = sys.float_info.max  # JSON has whole numbers beyond it, which Python reads and no float can hold.
 IGNORED = "x-"  # begins the names of fields that tools add to an object, and that no reader needs
 
 
@@ -64,9 +67,9 @@ def check_plain(data: Any, where: str = "manifest", depth: int = 0) -> None:
             and objects are nested deeper than DEPTH.
     """
     if depth > DEPTH:
-        raise BundleError(f"{where}: it is nested more than {DEPTH} deep; compile the bundle again")
+        raise BundleError(f"{where}: it is nested more than {DEPTH} deep{BUNDLE_REMEDY}")
     if isinstance(data, str) and not data.isprintable():
-        raise BundleError(f"{where}: {data!a} has characters that cannot be printed; compile the bundle again")
+        raise BundleError(f"{where}: {data!a} has characters that cannot be printed{BUNDLE_REMEDY}")
     if isinstance(data, list):
         for item in data:
             check_plain(item, where, depth + 1)
@@ -87,14 +90,14 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     if origin is tuple:
         _expect(list, data, where)
         if args[-1] is not Ellipsis and len(data) != len(args):
-            raise BundleError(f"{where}: expected {len(args)} items, found {data!r}; compile the bundle again")
+            raise BundleError(f"{where}: expected {len(args)} items, found {_short(data)}{BUNDLE_REMEDY}")
         return tuple(_read(args[0], v, f"{where}[{i}]") for i, v in enumerate(data))
     if origin in (dict, Mapping):
         _expect(dict, data, where)
         return {k: _read(args[1], v, f"{where}.{k}") for k, v in data.items()}
     _expect((int, float) if kind is float else kind, data, where)
-    if kind is float and not isfinite(data):
-        raise BundleError(f"{where}: {data!r} is not a finite number; compile the bundle again")
+    if kind is float and not abs(data) <= LARGEST:
+        raise BundleError(f"{where}: {_short(data)} is not a finite number{BUNDLE_REMEDY}")
     return data
 
 
@@ -106,11 +109,11 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
     data = _without_ignored(data)
     hints, fields = _hints(kind), {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(data.keys() - fields.keys()):
-        raise BundleError(f"{where}: unknown field {unknown[0]!r}; compile the bundle again")
+        raise BundleError(f"{where}: unknown field {unknown[0]!r}{BUNDLE_REMEDY}")
     for name, f in fields.items():
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if no_default and name not in data:
-            raise BundleError(f"{where}: field {name!r} is missing; compile the bundle again")
+            raise BundleError(f"{where}: field {name!r} is missing{BUNDLE_REMEDY}")
     try:
         return kind(**{k: _read(hints[k], v, f"{where}.{k}") for k, v in data.items()})
     except BundleError:
@@ -122,6 +125,12 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
 def _without_ignored(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object without the fields that tools added."""
     return {name: value for name, value in data.items() if not name.startswith(IGNORED)}
+
+
+def _short(data: Any) -> str:
+    """Return a value for a message, cut where it is long."""
+    text = repr(data)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
 def _member(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -137,11 +146,11 @@ def _member(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
         elif isinstance(data, types.NoneType if kind is None else get_origin(kind) or kind):
             return kind
     names = ", ".join(getattr(k, "__name__", str(k)) for k in kinds)
-    raise BundleError(f"{where}: {data!r} fits none of {names}; compile the bundle again")
+    raise BundleError(f"{where}: {_short(data)} fits none of {names}{BUNDLE_REMEDY}")
 
 
 def _expect(kind: Any, data: Any, where: str) -> None:
     """Raise a BundleError unless `data` is a `kind`. In Python a bool is an int; here it is not."""
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         name = getattr(kind, "__name__", "number")
-        raise BundleError(f"{where}: expected {name}, found {data!r}; compile the bundle again")
+        raise BundleError(f"{where}: expected {name}, found {_short(data)}{BUNDLE_REMEDY}")

@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from specc.bounded_read import read_bounded
-from specc.heads.architectures import build_head
+from specc.heads.checks import check_config, check_numbers, fit_weights
+from specc.heads.config_file import CONFIG, check_regular, pickle_error, read_object
 from specc.heads.head import Head, HeadConfig
-from specc.runtime.errors import BundleError, HeadError, first_line
-from specc.runtime.json_codec import from_json, to_json
+from specc.runtime.errors import CODE_ERRORS, BundleError, HeadError, first_line
+from specc.runtime.json_codec import BUNDLE_REMEDY, check_plain, from_json, to_json
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+WEIGHTS = "model.safetensors"
+REMEDY = "train the head again"
 GROUP = 64  # columns that share a scale
 SCALES = ".scales"
 LARGEST = 127
@@ -72,55 +72,46 @@ def load_head(directory: Path) -> Head:
     Raises:
         HeadError: the directory is missing or damaged, holds a pickle, or names an unknown architecture.
     """
-    if not (directory / CONFIG).is_file() or not (directory / WEIGHTS).is_file():
+    config_file, weights_file = directory / CONFIG, directory / WEIGHTS
+    if not config_file.exists() or not weights_file.exists():
         raise _not_a_head(directory)
-    head = build_head(_read_config(directory / CONFIG))
+    check_regular(weights_file, REMEDY)
+    config = _read_config(config_file)
+    check_config(config, config_file, REMEDY)
     try:
-        weights = _restored(load_file(directory / WEIGHTS))
-        head.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError, KeyError) as e:
-        raise HeadError(f"{directory / WEIGHTS} does not fit {CONFIG} ({first_line(e)}); train the head again") from e
-    _check_vocabulary(head, directory)
+        stored = load_file(weights_file)
+    except (OSError, *CODE_ERRORS, SafetensorError, RuntimeError) as e:
+        raise HeadError(f"{weights_file} cannot be read: {first_line(e)}; {REMEDY}") from e
+    head = fit_weights(config, _restored(stored, weights_file), weights_file, REMEDY)
     return head.eval().requires_grad_(False)
 
 
 def is_own(directory: Path) -> bool:
     """Tell whether a directory's config.json is that of a head which 'specc train' wrote."""
     try:
-        with (directory / CONFIG).open("rb") as opened:
-            config = json.loads(read_bounded(opened, directory / CONFIG))
-    except (OSError, ValueError, RecursionError):
+        return {"architecture", "target"} <= read_object(directory / CONFIG, REMEDY).keys()
+    except HeadError:
         return False
-    return isinstance(config, dict) and {"architecture", "target"} <= config.keys()
 
 
 def _not_a_head(directory: Path) -> HeadError:
     """Say why a directory is no head."""
     if not directory.is_dir():
         return HeadError(f"there is no head at {directory}; make one with: specc train MODEL --recipe eagle3 -o DIR")
-    pickled = next((file for pattern in PICKLES for file in sorted(directory.glob(pattern))), None)
-    if pickled:
-        return HeadError(
-            f"{directory} holds its weights as a pickle ({pickled.name}), which can run code; load it where you trust "
-            "it, and write its tensors with safetensors.torch.save_file"
-        )
-    return HeadError(f"{directory} has no {CONFIG} and {WEIGHTS}; name a directory that 'specc train' wrote")
+    return pickle_error(directory) or HeadError(
+        f"{directory} has no {CONFIG} and {WEIGHTS}; name a directory that 'specc train' wrote"
+    )
 
 
 def _read_config(file: Path) -> HeadConfig:
+    remedy = "name a directory that 'specc train' wrote"
+    data = read_object(file, remedy)
     try:
-        with file.open("rb") as opened:
-            data = json.loads(read_bounded(opened, file))
+        check_plain(data, str(file))
         return from_json(HeadConfig, data, str(file))
-    except (OSError, ValueError, RecursionError, BundleError) as e:
-        raise HeadError(f"{file} cannot be read: {first_line(e)}; name a directory that 'specc train' wrote") from e
-
-
-def _check_vocabulary(head: Head, directory: Path) -> None:
-    """Check that the head's tokens are tokens of its model."""
-    tokens, limit = head.vocabulary, head.config.target.vocab_size
-    if tokens is not None and not 0 <= int(tokens.min()) <= int(tokens.max()) < limit:
-        raise HeadError(f"{directory / WEIGHTS} names tokens outside 0..{limit - 1}; train the head again")
+    except BundleError as e:
+        reason = str(e).removesuffix(BUNDLE_REMEDY)  # A head is no bundle.
+        raise HeadError(f"{reason}; {remedy}") from e
 
 
 def _stored(weights: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
@@ -136,16 +127,35 @@ def _stored(weights: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
     return stored
 
 
-def _restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as a head computes with them."""
+def _restored(stored: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """Return tensors as a head computes with them.
+
+    Raises:
+        HeadError: a matrix in 8 bits has no scales that fit it.
+    """
     weights: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if tensor.dtype == torch.int8:
-            scales = stored[name + SCALES].float().repeat_interleave(GROUP, 1)
+            scales = _scales(stored, name, file).float().repeat_interleave(GROUP, 1)
             weights[name] = tensor * scales[:, : tensor.shape[1]]
-        elif not name.endswith(SCALES):
+        elif not (name.endswith(SCALES) and name.removesuffix(SCALES) in stored):
             weights[name] = tensor.float() if tensor.is_floating_point() else tensor
     return weights
+
+
+def _scales(stored: Mapping[str, Tensor], name: str, file: Path) -> Tensor:
+    """Return the scales of a matrix in 8 bits, [rows, groups]. Raises HeadError if it is none, or they do not fit."""
+    matrix = stored[name]
+    if matrix.ndim != 2:
+        raise HeadError(f"{file} has {name} in 8 bits and of shape {list(matrix.shape)}; only matrices are; {REMEDY}")
+    shape, scales = [matrix.shape[0], -(-matrix.shape[1] // GROUP)], stored.get(name + SCALES)
+    if scales is None or list(scales.shape) != shape:
+        found = "no scales" if scales is None else f"scales of shape {list(scales.shape)}"
+        raise HeadError(
+            f"{file} has {name} in 8 bits with {found}; it needs {name + SCALES} of shape {shape}; {REMEDY}"
+        )
+    check_numbers(scales, name + SCALES, file, REMEDY, whole=False)
+    return scales
 
 
 def _quantize(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from specc.heads.checkpoints.format import Parts
-from specc.heads.checkpoints.source import CONFIG, EPS, Source
+from specc.heads.checkpoints.source import EPS, Source
+from specc.heads.config_file import CONFIG
 from specc.heads.head import HeadConfig, Target
 from specc.runtime.errors import HeadError
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 from specc.heads.checkpoints.format import Format, Parts
-from specc.heads.checkpoints.source import CONFIG, EPS, Source
+from specc.heads.checkpoints.source import EPS, Source
+from specc.heads.config_file import CONFIG
 from specc.heads.head import HeadConfig, Target
 from specc.runtime.errors import HeadError
 

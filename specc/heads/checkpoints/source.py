@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +11,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from specc.bounded_read import read_bounded
+from specc.heads.checks import MOST_SIZE, check_numbers
+from specc.heads.config_file import CONFIG, check_regular, pickle_error, read_object, shown
 from specc.heads.head import Target
-from specc.runtime.errors import HeadError, first_line
+from specc.runtime.errors import CODE_ERRORS, HeadError, first_line, printable
 
-CONFIG = "config.json"
 EPS = 1e-6
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+DISTANCES = "d2t"  # the one tensor of whole numbers
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Source:
         """
         files: dict[str, Path] = {}
         for file in sorted(self.directory.glob("*.safetensors")):
+            check_regular(file, "download it again")
             try:
                 with safe_open(file, "pt") as opened:
                     files |= dict.fromkeys(opened.keys(), file)
@@ -53,34 +53,63 @@ class Source:
         """Read a tensor. Numbers with a fraction are turned into fp32.
 
         Raises:
-            HeadError: there is no such tensor.
+            HeadError: there is no such tensor, or it has numbers of another type, or some that are not finite.
         """
         if name not in self.files:
             raise HeadError(f"{self.directory} has no tensor {name}, which its format needs; download it again")
-        with safe_open(self.files[name], "pt") as opened:
-            tensor: Tensor = opened.get_tensor(name)
-        return tensor.float() if tensor.is_floating_point() else tensor
+        file, remedy = self.files[name], "download it again"
+        try:
+            with safe_open(file, "pt") as opened:
+                tensor: Tensor = opened.get_tensor(name)
+        except (OSError, SafetensorError, RuntimeError, *CODE_ERRORS) as e:
+            raise HeadError(f"{file} has the tensor {name}, which cannot be read: {first_line(e)}; {remedy}") from e
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        check_numbers(tensor, name, file, remedy, whole=name == DISTANCES)
+        return tensor
 
     def table(self) -> Tensor | None:
         """Return the embeddings that the checkpoint has of its model, [V, d]; None if it has none."""
         return next((self.read(name) for name in self.files if name.endswith("embed_tokens.weight")), None)
 
-    def number(self, config: Mapping[str, Any], name: str) -> int:
+    def number(self, config: Mapping[str, Any], name: str, most: int = MOST_SIZE) -> int:
         """Return a whole number of the configuration, or of a part of it.
 
         Raises:
-            HeadError: it is not there, or is no whole number.
+            HeadError: it is not there, is no whole number, or is not from 1 to `most`.
         """
         value = config.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise HeadError(f"{self.directory / CONFIG} says {name} is {value!r}; it must be a whole number")
+        if type(value) is not int or not 1 <= value <= most:
+            raise HeadError(
+                f"{self.directory / CONFIG} says {name} is {shown(value)}; it must be a whole number from 1 to {most}"
+            )
         return value
+
+    def positive(self, config: Mapping[str, Any], name: str, default: float | None, most: float) -> float:
+        """Return a number greater than 0 of the configuration, or of a part of it.
+
+        Raises:
+            HeadError: it is no such number, or is greater than `most`; or it is missing and has no default.
+        """
+        value = config.get(name, default)
+        if type(value) not in (int, float) or not 0 < value <= most:
+            raise HeadError(
+                f"{self.directory / CONFIG} says {name} is {shown(value)}; it must be a number greater than 0 and at "
+                f"most {most:g}"
+            )
+        return float(value)
+
+    def section(self, config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        """Return an object within the configuration, empty if it is not there. Raises HeadError if it is no object."""
+        value = config.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise HeadError(f"{self.directory / CONFIG} says {name} is {shown(value)}; it must be an object")
+        return value or {}
 
     def model_name(self) -> str:
         """Return the name of the model that the head was trained for, if the configuration has it."""
-        verifier = dict(self.config.get("speculators_config") or {}).get("verifier") or {}
+        verifier = self.section(self.section(self.config, "speculators_config"), "verifier")
         name = verifier.get("name_or_path") or self.config.get("base_model_name_or_path")
-        return str(name or "the model of its checkpoint")
+        return printable(str(name or "the model of its checkpoint"))
 
     def target(self, config: Mapping[str, Any], model: Target) -> Target:
         """Return the facts of the model that the head was trained for, as far as the checkpoint has them.
@@ -107,21 +136,10 @@ def open_source(directory: Path) -> Source:
     if not directory.is_dir():
         raise HeadError(f"there is no head at {directory}; make one with: specc train MODEL --recipe eagle3 -o DIR")
     if not any(directory.glob("*.safetensors")):
-        pickled = next((file for file in sorted(directory.iterdir()) if file.suffix in PICKLES), None)
-        if pickled:
-            raise HeadError(
-                f"{directory} holds its weights as a pickle ({pickled.name}), which can run code; load it where you "
-                "trust it, and write its tensors with safetensors.torch.save_file"
-            )
+        if error := pickle_error(directory):
+            raise error
         raise HeadError(
             f"{directory} has no {CONFIG} and no file that ends in .safetensors; name a directory that 'specc train' "
             "wrote, or a head of others. Pickled weights must be written with safetensors.torch.save_file first"
         )
-    try:
-        with (directory / CONFIG).open("rb") as opened:
-            config = json.loads(read_bounded(opened, directory / CONFIG))
-    except (OSError, ValueError, RecursionError) as e:
-        raise HeadError(f"{directory / CONFIG} cannot be read: {first_line(e)}; name a directory of a head") from e
-    if not isinstance(config, dict):
-        raise HeadError(f"{directory / CONFIG} is no JSON object; name a directory of a head")
-    return Source(directory, config)
+    return Source(directory, read_object(directory / CONFIG, "name a directory of a head"))

@@ -16,7 +16,8 @@ from specc.heads.checkpoints.eagle import PAPER, authors_taps
 from specc.heads.checkpoints.format import Format, Parts
 from specc.heads.checkpoints.layers import layer_parts
 from specc.heads.checkpoints.names import NARROW, WIDE, layer_names, rename
-from specc.heads.checkpoints.source import CONFIG, EPS, Source
+from specc.heads.checkpoints.source import EPS, Source
+from specc.heads.config_file import CONFIG
 from specc.heads.eagle3 import EACH, TOGETHER
 from specc.heads.head import Target, rms_norm
 from specc.heads.layer_head import NORM
