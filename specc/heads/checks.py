@@ -146,8 +146,8 @@ def check_numbers(tensor: Tensor, name: str, place: Path, remedy: str, *, whole:
     is_whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
     if not (is_whole if whole else tensor.is_floating_point()):
         kind = "whole numbers" if whole else "floating-point numbers"
-        found = str(tensor.dtype).removeprefix("torch.")
-        raise HeadError(f"{place} has {name} of type {found}; it must have {kind}; {remedy}")
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise HeadError(f"{place} has {name} of type {dtype}; it must have {kind}; {remedy}")
     if not whole and not bool(tensor.isfinite().all()):
         wrong = float(tensor[~tensor.isfinite()].flatten()[0])
         raise HeadError(f"{place} has the number {wrong} in {name}; all must be finite; {remedy}")

@@ -150,9 +150,9 @@ def _scales(stored: Mapping[str, Tensor], name: str, file: Path) -> Tensor:
         raise HeadError(f"{file} has {name} in 8 bits and of shape {list(matrix.shape)}; only matrices are; {REMEDY}")
     shape, scales = [matrix.shape[0], -(-matrix.shape[1] // GROUP)], stored.get(name + SCALES)
     if scales is None or list(scales.shape) != shape:
-        found = "no scales" if scales is None else f"scales of shape {list(scales.shape)}"
+        state = "no scales" if scales is None else f"scales of shape {list(scales.shape)}"
         raise HeadError(
-            f"{file} has {name} in 8 bits with {found}; it needs {name + SCALES} of shape {shape}; {REMEDY}"
+            f"{file} has {name} in 8 bits with {state}; it needs {name + SCALES} of shape {shape}; {REMEDY}"
         )
     check_numbers(scales, name + SCALES, file, REMEDY, whole=False)
     return scales

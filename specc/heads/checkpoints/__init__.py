@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import torch
 
-from specc.heads.architectures import build_head
 from specc.heads.checkpoints import eagle, medusa, mtp, speculators
 from specc.heads.checkpoints.format import Format
 from specc.heads.checkpoints.source import Source, open_source
+from specc.heads.checks import check_config, fit_weights
+from specc.heads.config_file import CONFIG
 from specc.heads.head import Head, Target
 from specc.heads.layer_head import LayerHead
 from specc.runtime.errors import HeadError, SpeccWarning
@@ -55,15 +56,9 @@ class Checkpoint:
             HeadError: a tensor is missing or has another shape, or the head computes something that specc does not.
         """
         parts = self.format.convert(self.source, model)
-        head = build_head(parts.config)
-        try:
-            head.load_state_dict(dict(parts.weights))
-        except RuntimeError as e:
-            reason = " ".join(str(e).split()).partition(": ")[2]
-            raise HeadError(
-                f"{self.source.directory} does not have the tensors of a head in the format {self.format.name} "
-                f"({reason}); name a head whose config.json fits"
-            ) from e
+        remedy = f"name a head in the format {self.format.name} whose config.json fits its tensors"
+        check_config(parts.config, self.source.directory / CONFIG, remedy)
+        head = fit_weights(parts.config, parts.weights, self.source.directory, remedy, self.source.names)
         if parts.frequencies is not None and isinstance(head, LayerHead):
             for layer in head.decoder_layers():
                 layer.inverse_frequencies = parts.frequencies

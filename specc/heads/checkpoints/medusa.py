@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from specc.heads.checkpoints.format import Format, Parts
+from specc.heads.checkpoints.names import matrix
 from specc.heads.checkpoints.source import EPS, Source
 from specc.heads.config_file import CONFIG
 from specc.heads.head import HeadConfig, Target
@@ -35,7 +36,7 @@ def _convert(source: Source, model: Target) -> Parts:
                 f"product, which is medusa_num_layers 1 in {CONFIG}"
             )
     numbers = {name.split(".")[1] for name in weights if name.startswith("heads.")}
-    product = weights["heads.0.weight"]
+    product = matrix(source, weights, "heads.0.weight")
     target = Target(
         name=source.model_name(),
         digest=model.digest,

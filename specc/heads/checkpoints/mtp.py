@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from specc.heads.checkpoints.format import Format, Parts
 from specc.heads.checkpoints.layers import layer_parts
-from specc.heads.checkpoints.names import NARROW, layer_names, rename
+from specc.heads.checkpoints.names import NARROW, layer_names, matrix, rename
 from specc.heads.checkpoints.source import Source
 from specc.heads.head import Target
 from specc.heads.layer_head import NORM, STREAM
@@ -78,8 +78,10 @@ def _convert(source: Source, model: Target) -> Parts:
     table = {prefix + theirs: ours for theirs, ours in form.names.items()} | layer_names(prefix, 0, NARROW)
     weights = rename(source, (name for name in source.files if name.startswith(prefix)), table)
     if form.state_first:
-        weights["fc.weight"] = weights["fc.weight"].roll(weights["fc.weight"].shape[1] // 2, 1)
-    config = source.config.get("transformer_layer_config") or source.config.get("text_config") or source.config
+        product = matrix(source, weights, "fc.weight")
+        weights["fc.weight"] = product.roll(product.shape[1] // 2, 1)
+    parts = (source.section(source.config, name) for name in ("transformer_layer_config", "text_config"))
+    config = next((part for part in parts if part), source.config)
     return layer_parts(
         source,
         config,

@@ -48,8 +48,26 @@ def rename(source: Source, names: Iterable[str], table: Mapping[str, str]) -> di
                 f"{source.directory} has the tensor {name}, which specc's heads do not have; they have plain attention "
                 "and one gated MLP a layer: name a head of that form"
             )
-        weights[table[prefix] + name.removeprefix(prefix)] = source.read(name)
+        ours = table[prefix] + name.removeprefix(prefix)
+        weights[ours], source.names[ours] = source.read(name), name
     return weights
+
+
+def matrix(source: Source, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return a matrix of a head.
+
+    Raises:
+        HeadError: the checkpoint lacks it, or has another shape there.
+    """
+    if name not in weights:
+        raise HeadError(f"{source.directory} lacks what becomes {name} of a head; name a head with a gated MLP a layer")
+    weight = weights[name]
+    if weight.ndim != 2 or not weight.numel():
+        raise HeadError(
+            f"{source.directory} has {source.names.get(name, name)} of shape {list(weight.shape)}; it must be a "
+            "matrix: download it again"
+        )
+    return weight
 
 
 def layer_names(prefix: str, index: int, names: Mapping[str, str]) -> dict[str, str]:

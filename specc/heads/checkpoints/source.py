@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ class Source:
     Attributes:
         directory: the directory.
         config: what config.json says.
+        names: what the checkpoint calls a head's tensor. It grows as tensors are read.
     """
 
     directory: Path
     config: Mapping[str, Any]
+    names: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def files(self) -> Mapping[str, Path]:

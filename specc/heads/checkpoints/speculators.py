@@ -15,8 +15,9 @@ from torch import Tensor
 from specc.heads.checkpoints.eagle import PAPER, authors_taps
 from specc.heads.checkpoints.format import Format, Parts
 from specc.heads.checkpoints.layers import layer_parts
-from specc.heads.checkpoints.names import NARROW, WIDE, layer_names, rename
+from specc.heads.checkpoints.names import NARROW, WIDE, layer_names, matrix, rename
 from specc.heads.checkpoints.source import EPS, Source
+from specc.heads.checks import MOST_COUNT
 from specc.heads.config_file import CONFIG
 from specc.heads.eagle3 import EACH, TOGETHER
 from specc.heads.head import Target, rms_norm
@@ -71,7 +72,7 @@ def _convert_peagle(source: Source, model: Target) -> Parts:
 
 def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
     config = _layer_config(source)
-    count = source.number(config, "num_hidden_layers") if "num_hidden_layers" in config else 1
+    count = source.number(config, "num_hidden_layers", MOST_COUNT) if "num_hidden_layers" in config else 1
     table = {
         "fc.": "fc.",
         "fc_norm.": "fc_norm.",
@@ -85,9 +86,11 @@ def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
         table |= layer_names(f"layers.{index}.", index, WIDE if index == 0 else NARROW)
     weights = rename(source, source.files, table)
     inputs = source.config.get("eagle_aux_hidden_state_layer_ids")
-    settings = PAPER | {"layers": count, "tap_norm": _fold_norms(weights)}
+    settings = PAPER | {"layers": count, "tap_norm": _fold_norms(source, weights)}
     if "mask_hidden" in weights:
-        weights |= _pseudo_slot(source, weights, settings["tap_norm"], config.get("rms_norm_eps", EPS))
+        weights |= _pseudo_slot(
+            source, weights, settings["tap_norm"], source.positive(config, "rms_norm_eps", EPS, 1.0)
+        )
     if source.config.get("norm_before_residual"):
         settings["residual_norm"] = 1
     if source.config.get("norm_output"):
@@ -113,14 +116,20 @@ def _taps(source: Source, inputs: Any) -> tuple[int, ...]:
     return tuple(number - 1 for number in inputs)
 
 
-def _fold_norms(weights: dict[str, Tensor]) -> int:
+def _fold_norms(source: Source, weights: dict[str, Tensor]) -> int:
     """Multiply the weights of norms before `fc` into it, and return which norm is left."""
     each = [weights.pop(name) for name in sorted(name for name in weights if name.startswith("fc_norm."))]
     together = weights.pop("input_norm", None)
-    scale = torch.cat(each) if each else together
-    if scale is None:
+    if not each and together is None:
         return 0
-    weights["fc.weight"] = weights["fc.weight"] * scale
+    product = matrix(source, weights, "fc.weight")
+    scale = torch.cat([norm.flatten() for norm in each]) if together is None else together
+    if scale.shape != product.shape[1:]:
+        raise HeadError(
+            f"{source.directory} has norms of shape {list(scale.shape)} before fc.weight of shape "
+            f"{list(product.shape)}; download it again"
+        )
+    weights["fc.weight"] = product * scale
     return EACH if each else TOGETHER
 
 
@@ -131,17 +140,22 @@ def _pseudo_slot(source: Source, weights: dict[str, Tensor], tap_norm: int, eps:
         HeadError: the checkpoint has no embeddings, or names no mask token among them.
     """
     table, token = source.table(), source.config.get("mask_token_id")
-    if table is None or not isinstance(token, int) or not 0 <= token < len(table):
+    if table is None or type(token) is not int or table.ndim != 2 or not 0 <= token < len(table):
         raise HeadError(
             f"{source.directory} has no embedding of a mask token (mask_token_id is {token!r} in {CONFIG}); download "
             "it again, with embed_tokens"
         )
-    taps = weights.pop("mask_hidden").flatten()
+    taps, product = weights.pop("mask_hidden").flatten(), matrix(source, weights, "fc.weight")
+    if len(taps) != product.shape[1] or len(taps) % len(product):
+        raise HeadError(
+            f"{source.directory} has mask_hidden of {len(taps)} numbers and fc.weight of shape {list(product.shape)}; "
+            "download it again"
+        )
     if tap_norm == EACH:
-        taps = rms_norm(torch.unflatten(taps, 0, (-1, len(weights["fc.weight"]))), None, eps).flatten()
+        taps = rms_norm(torch.unflatten(taps, 0, (-1, len(product))), None, eps).flatten()
     elif tap_norm == TOGETHER:
         taps = rms_norm(taps, None, eps)
-    return {"pseudo_token": table[token], "pseudo_state": weights["fc.weight"] @ taps}
+    return {"pseudo_token": table[token], "pseudo_state": product @ taps}
 
 
 EAGLE = Format(name="speculators' eagle", architecture="eagle", recognises=_is("eagle"), convert=_convert_eagle)
