@@ -167,9 +167,10 @@ def _check_tokens(tokens: Tensor, limit: int, place: Path, remedy: str) -> None:
     if not 0 <= int(tokens.min()) <= int(tokens.max()) < limit:
         wrong = next(token for token in tokens.tolist() if not 0 <= token < limit)
         raise HeadError(f"{place} names tokens outside 0..{limit - 1}, such as {wrong}; {remedy}")
-    values, counts = tokens.unique(return_counts=True)
-    if len(values) < len(tokens):
-        raise HeadError(f"{place} names the token {int(values[counts.argmax()])} more than once; {remedy}")
+    ordered = tokens.sort().values
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise HeadError(f"{place} names the token {int(repeated[0])} more than once; {remedy}")
 
 
 def _shape(tensor: Tensor) -> list[int]:
