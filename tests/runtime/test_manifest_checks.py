@@ -124,6 +124,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "lists in lists": (lambda m: m.update(extra={"a": nested(60)}), "nested more than 32 deep"),
     "a tolerance that admits anything": (lambda m: m.update(near_tie_tolerance=0.5), "near_tie_tolerance is 0.5"),
     "a tolerance below zero": (lambda m: m.update(near_tie_tolerance=-1.0), "near_tie_tolerance is -1"),
+    "a tolerance that no float can hold": (lambda m: m.update(near_tie_tolerance=10**400), "is not a finite number"),
     "a tolerance without end": (lambda m: m.update(near_tie_tolerance=float("inf")), "is not a finite number"),
     "a tolerance that is no number": (lambda m: m.update(near_tie_tolerance=float("nan")), "is not a finite number"),
 }
