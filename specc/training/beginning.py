@@ -10,7 +10,6 @@ from specc.heads import Head, HeadConfig, build_head, load_head
 from specc.heads.files import WEIGHTS
 from specc.runtime.errors import HeadError
 from specc.training.course import Course
-from specc.training.finite import check_weights
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
 from specc.training.vocabulary import choose_vocabulary, coverage_of
@@ -81,7 +80,6 @@ def load_fitting(directory: Path, course: Course, teacher: Teacher) -> Head:
         HeadError: see `begin_with`.
     """
     head = load_head(directory)
-    check_weights(head, str(directory), "give another head, or train without --head")
     _check(head.config, directory, course, teacher)
     return head
 

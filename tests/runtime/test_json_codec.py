@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime import block, manifest, recipe, tree
-from specc.runtime.block import WEIGHTS, Block, Frontier, GuessTree, Layers, Parents
+from specc.runtime.block import Block, Frontier, GuessTree, Layers, Parents, Pruning, WEIGHTS
 from specc.runtime.errors import BundleError
 from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, PassRecord, Tensor
@@ -24,6 +24,7 @@ BLOCKS = (
     Block(Tree((-1, 0, 0, 1))),
     Block(Parents(12), ("ids", "top_k:8", "hidden:-1")),
     Block(GuessTree((-1, 0, 1, 2), 2, "any"), ("ids", "top_k:8")),
+    Block(GuessTree((-1, 0, 0, 1), 2, "any"), ("ids", "top_k:8", "kept"), pruning=Pruning(1, 1)),
     Block(Frontier(4, 16), layers=Layers((1,), (2, 3), 5), last_row=True, model="assistant", cache="assistant"),
 )
 PASSES = (

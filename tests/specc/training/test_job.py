@@ -143,7 +143,7 @@ def test_a_head_to_begin_with_whose_weights_are_not_finite_is_refused_by_its_nam
     head = load_head(tmp_path / "h")
     next(head.parameters()).fill_(torch.nan)
     save_head(head, tmp_path / "h", {})
-    message = r"/h has weights that are not finite numbers; give another head, or train without --head"
+    message = r"/h/model.safetensors has the number nan in .*; all must be finite; train the head again"
     with pytest.raises(HeadError, match=message):
         train(replace(options(model, tmp_path / "better"), head=tmp_path / "h"))
 
