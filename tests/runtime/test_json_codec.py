@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specc.runtime import block, manifest, recipe, tree
-from specc.runtime.block import Block, Frontier, GuessTree, Layers, Parents, Pruning, WEIGHTS
+from specc.runtime.block import WEIGHTS, Block, Frontier, GuessTree, Layers, Parents, Pruning
 from specc.runtime.errors import BundleError
 from specc.runtime.json_codec import from_json, to_json
 from specc.runtime.manifest import SCHEMA, CacheSpec, EngineSpec, FileSpec, Manifest, ModelSpec, PassRecord, Tensor

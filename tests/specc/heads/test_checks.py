@@ -198,7 +198,25 @@ def test_every_change_of_a_configuration_is_refused_or_gives_a_head(tmp_path: Pa
     original = (directory / "config.json").read_text()
     config = json.loads(original)
     places = [*config, *(f"{part}.{name}" for part in ("target", "settings") for name in config[part])]
-    values = [None, True, "x", [], {}, [1], -1, 0, 1, 2, 5, 0.5, 10**9, 10**20, 1e300, BEYOND_FLOATS, float("nan")]
+    values: list[object] = [
+        None,
+        True,
+        "x",
+        [],
+        {},
+        [1],
+        -1,
+        0,
+        1,
+        2,
+        5,
+        0.5,
+        10**9,
+        10**20,
+        1e300,
+        BEYOND_FLOATS,
+        float("nan"),
+    ]
     draws = random.Random(0)
     results: list[bool] = []
     for place in places:
