@@ -1,7 +1,7 @@
 r"""Measure what it gains that requests at different loops of a recursive draft model share a run.
 
     specc train examples/pycode-10m --recipe relaxed-recursive -o draft --loops 3
-    specc compile examples/pycode-10m --dtype fp32 --assistant-model draft --recipe relaxed-recursive-depths --lanes 8 \
+    specc compile examples/pycode-10m --dtype fp32 --assistant-model draft --recipe recursive-depths --lanes 8 \
         -o d.specc
     python benchmarks/bench_depths.py d.specc
 
@@ -24,7 +24,7 @@ from specc.runtime.block import LOOP
 from specc.runtime.engine import Engine
 from specc.runtime.lane_calls import LanesEngine
 
-RECIPE = "relaxed-recursive-depths"
+RECIPE = "recursive-depths"
 WORKS = {"shared runs": (RECIPE, True), "a run for each call": (RECIPE, False), "plain decoding": ("plain", True)}
 COLUMNS = ("requests", "work", "runs of the draft model", "seconds", "processor seconds", "tokens a second", "exits")
 

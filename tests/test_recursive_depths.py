@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.slow,  # The compile takes a quarter of a minute.
     pytest.mark.filterwarnings("ignore:the bundle does not have the times of steps"),
 ]
-RECIPE, LOOPS, LANES, COUNT = "relaxed-recursive-depths", 3, 4, 40
+RECIPE, LOOPS, LANES, COUNT = "recursive-depths", 3, 4, 40
 PROMPTS = (
     "def wrap(text, width=70):\n",
     "class Parser:\n    def __init__(self",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from collections.abc import Sequence as Items
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,23 @@ class RecursiveDepths(Drafter):
         """
         check_threshold(exit_threshold)
         engines = (draft, fill, prefill)
-        if any(LOOP not in each.block.inputs or loop_caches(each) != loop_caches(draft) for each in engines):
-            raise RecipeError("the engines of the draft model run no loops, or other ones; compile the bundle again")
+        if any(LOOP not in each.block.inputs for each in engines):
+            raise RecipeError("the engines of the draft model run no loops; compile the bundle again")
         self.engines = sorted(engines, key=lambda engine: engine.slots)
         self.engine, self.threshold, self.sample, self.keep_logits = draft, exit_threshold, sample, keep_logits
-        self.caches = loop_caches(draft)
         self.length = LengthPolicy(**length)
+
+    @cached_property
+    def caches(self) -> list[str]:
+        """The caches of the loops, by name.
+
+        Raises:
+            RecipeError: the engines run different numbers of loops.
+        """
+        caches = loop_caches(self.engine)
+        if any(loop_caches(each) != caches for each in self.engines):
+            raise RecipeError("the engines of the draft model run different loops; compile the bundle again")
+        return caches
 
     def open(self, seq: Sequence) -> RecursiveDepthsDrafting:
         return RecursiveDepthsDrafting(self, seq)

@@ -52,7 +52,7 @@ RELAXED_RECURSIVE = Method(
         "The recursive model drafts for the model that it was made of; the paper replaces that model, and exits early "
         "without verification.",
         "Norms and biases are each layer's own; in the paper, layers share them.",
-        "All tokens take the same loops; those of `relaxed-recursive-depths` exit after different loops, in one batch.",
+        "All tokens take the same loops; those of `recursive-depths` exit after different loops, in one batch.",
     ),
     family=Family.SECOND_MODEL,
     drafter="draft-model",
@@ -69,7 +69,7 @@ RELAXED_RECURSIVE = Method(
 
 
 RELAXED_RECURSIVE_DEPTHS = Method(
-    name="relaxed-recursive-depths",
+    name="recursive-depths",
     title="A relaxed recursive transformer as the draft model: each token exits after a loop of its own, in one batch",
     try_when="A recursive draft model exists, and many requests run at a time in a bundle with lanes.",
     about=(

@@ -68,7 +68,7 @@ SYSTEMS = (
     System(31, "S3D", "2405.20314", ("s3d",)),
     System(32, "M2R2", "2502.02040", ("m2r2",)),
     System(33, "QuantSpec", "2502.10424", ("quantspec-int8", "quantspec", "quantized-self-draft")),
-    System(34, "Relaxed Recursive Transformers", "2410.20672", ("relaxed-recursive", "relaxed-recursive-depths")),
+    System(34, "Relaxed Recursive Transformers", "2410.20672", ("relaxed-recursive", "recursive-depths")),
     System(35, "The Mamba in the Llama", "2408.15237"),
     System(36, "Clover", "2405.00263", ("clover",)),
     System(37, "Clover-2", "2408.00264", ("clover-2",)),

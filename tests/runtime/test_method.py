@@ -198,6 +198,7 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("short-context", "chunk_tokens", [128]),
     ("nested-exits", "num_speculative_tokens", []),
     ("nested-exits", "exit_threshold", [0, 0.5]),
+    ("recursive-depths", "exit_threshold", [0, 0.5]),
     ("dynamic-tree", "max_depth", []),
     ("early-exit", "tree", []),
     ("copy-spec", "min_matching_ngram_size", []),

@@ -124,7 +124,7 @@ def test_requests_that_draft_by_an_engine_verify_with_those_that_do_not() -> Non
 def test_requests_at_different_loops_of_a_draft_model_share_a_run(merges_loops: bool) -> None:
     """Continuous depth-wise batching. Without it each call is a run, and all of them verify together in both cases."""
     world = Several(merges_loops)
-    decoder = world.method("relaxed-recursive-depths", assistant=True, exit_threshold=0.5)
+    decoder = world.method("recursive-depths", assistant=True, exit_threshold=0.5)
     requests = [world.begin(decoder, prompt, Sampling()) for prompt in PROMPTS[:LANES]]
     for _ in range(8):
         world.step(requests)

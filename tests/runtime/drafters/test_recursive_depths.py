@@ -18,7 +18,7 @@ CACHE = "assistant_loop"
 
 
 def method(threshold: float, **parameters: Any) -> Decoder:
-    return World().method("relaxed-recursive-depths", assistant=True, exit_threshold=threshold, **parameters)
+    return World().method("recursive-depths", assistant=True, exit_threshold=threshold, **parameters)
 
 
 def counts(decoder: Decoder, prompt: list[int], steps: int = 12) -> list[int]:
@@ -52,7 +52,7 @@ def test_rows_that_were_filled_late_are_those_of_a_model_that_ran_all_loops_at_o
     caches = [decoder.world.caches[name] for name in decoder.drafter.caches]
     assert len(caches) == LOOPS and len(caches[0]) >= len(caches[1]) > len(PROMPTS[1])
     reference = World()
-    right = reference.method("relaxed-recursive-depths", assistant=True, exit_threshold=1.1)
+    right = reference.method("recursive-depths", assistant=True, exit_threshold=1.1)
     seq = Sequence([*caches[1].tokens, 0], reference.caches)
     reference.prefill.extend(seq.cache, seq.tokens[:-1])
     step(right.open(seq))
