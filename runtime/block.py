@@ -149,7 +149,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What a block with guesses does with tokens of its tree that are unlikely, after some of its layers.
+    """Which tokens of a tree a block with guesses drops after some of its layers: the unlikely ones.
 
     The states there give early logits. The likeliest tokens go on with the guesses behind them: those of the highest
     sum of log-probabilities along the path, the first ones at a tie. So the pending token is among them, and so is the

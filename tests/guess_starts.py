@@ -1,4 +1,4 @@
-"""What slots that guess begin with, as a small module in the place of a trained head's."""
+"""A small module that gives the states with which the slots of guesses begin. It stands for a trained head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 
 class Starts(nn.Module):
-    """Two guesses behind a token: what the token's states are, and half of it, with a vector for each."""
+    """Two guesses behind a token. One begins with the token's state, the other with half of it, each plus a vector."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ from specc.runtime.width_invariance import is_lossless
 PYTHON = "python"  # specc's own runtime, in this process
 PROGRAMS: Mapping[str, str] = {"c": "specc-replay", "node": "specc-replay-node", "web": "specc-replay-web"}
 LIBRARY = "SPECC_ONNXRUNTIME"  # this variable names the file of ONNX Runtime for libspecc
-DIVERGED = 1  # the exit status by which a program says that its tokens differ from the golden ones
+DIVERGED = 1  # A program ends with this status if its tokens differ from the golden ones.
 UNUSABLE = 2  # the status of a program that cannot use the bundle
 SECONDS_TO_END = 5  # between the request to a program to end and its kill
 

@@ -14,7 +14,7 @@ from specc.heads.head import Head, HeadConfig
 from specc.runtime.errors import CODE_ERRORS, HeadError, first_line, nearest
 
 MOST_SIZE = 1 << 24  # numbers of a state, tokens, and columns of a matrix
-MOST_COUNT = 1 << 10  # what is built one after the other: layers, guesses, heads of attention
+MOST_COUNT = 1 << 10  # layers, guesses, heads of attention
 SIZE, SIZE_OR_NONE = (1, MOST_SIZE), (0, MOST_SIZE)
 COUNT, COUNT_OR_NONE = (1, MOST_COUNT), (0, MOST_COUNT)
 SWITCH, KIND = (0, 1), (0, 2)

@@ -39,7 +39,7 @@ def read_object(file: Path, remedy: str) -> dict[str, Any]:
 
 
 def check_regular(file: Path, remedy: str) -> None:
-    """Raise a HeadError if a file is there and is not a regular one. A pipe would be waited for."""
+    """Refuse a file that is there and is not a regular one. To read a pipe would never end. Raises HeadError."""
     if file.exists() and not file.is_file():
         raise HeadError(f"{file} is not a regular file; {remedy}")
 

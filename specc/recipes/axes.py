@@ -59,7 +59,7 @@ CACHES = {
     "untuned": "rows of the untuned model",
     "short": "rows of the model for a shortened prompt",
 }  # and rows of a trained head, by its architecture
-CORPUS = "corpus"  # the parameter that gives a drafter the path of the bundle's corpus file
+CORPUS = "corpus"  # A drafter takes the path of the bundle's corpus file as this parameter.
 LENGTHS = {
     "none": LengthAxis("nothing is drafted"),
     "fixed": LengthAxis("a number of tokens", {}),

@@ -76,15 +76,15 @@ def answer(
         if done:
             break
         if writing.sum() <= (1 - ENDED) * len(writing):
-            those = _with_some(writing)
-            lanes.keep(those)
-            logits, writing = logits[those], writing[those]
+            next_lanes = _round_number_of(writing)
+            lanes.keep(next_lanes)
+            logits, writing = logits[next_lanes], writing[next_lanes]
     last = last.clamp(max=lanes.end)
     return [_answer_of(lanes, lane, int(end), len(prompts[lane])) for lane, end in enumerate(last)]
 
 
-def _with_some(writing: Tensor) -> Tensor:
-    """Return which lanes are kept, [L] bool: those that write, and so many that ended that the number is round."""
+def _round_number_of(writing: Tensor) -> Tensor:
+    """Return which lanes go on, [L] bool: all that write, and some that ended, to make a multiple of FEWEST."""
     ended = (~writing).cumsum(0)
     return writing | (ended <= -int(writing.sum()) % FEWEST)
 

@@ -32,7 +32,7 @@ def check_weights(module: nn.Module, name: str, remedy: str) -> None:
 
 
 def check_logits(logits: Tensor) -> None:
-    """Refuse logits by which no rank can be told, since every comparison with NaN is false.
+    """Refuse logits that are NaN or infinite. Ranks by them would be wrong: every comparison with NaN is false.
 
     Raises:
         HeadError: a logit is NaN or infinite.

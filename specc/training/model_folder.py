@@ -16,7 +16,7 @@ from specc.huggingface.recursive import loops_of, save_recursive
 from specc.runtime.errors import HeadError, first_line
 
 PARTIAL = ".partial"
-HEAD = "head"  # the folder in the model's directory for a head that was trained together with it
+HEAD = "head"  # The model's directory has a folder of this name, if a head was trained together with the model.
 
 
 def save_model(

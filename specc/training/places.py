@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specc.runtime.errors import HeadError
+from specc.training.whole_file import write_whole
 
 CARD = "card.json"  # each training writes one into its output
 NOTES = "training.json"  # says in the work folder whose it is
@@ -75,7 +76,7 @@ class Places:
             owner: what tells this training from others, by name. It is added to what was noted before.
 
         Raises:
-            HeadError: the folder belongs to another training.
+            HeadError: the folder belongs to another training, or the notes cannot be written.
         """
         self.work.mkdir(parents=True, exist_ok=True)
         file = self.work / NOTES
@@ -84,9 +85,7 @@ class Places:
         if other:
             others = ", ".join(f"{name} {value}" for name, value in other.items())
             raise HeadError(f"{self.work} is of another training ({others}); choose another --work, or delete it")
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text(json.dumps({**notes, **owner}, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, file)
+        write_whole(file, json.dumps({**notes, **owner}, indent=1) + "\n")
 
     def _check_overwriting(self) -> None:
         """Refuse an output that is there, unless a training wrote it and the user lets it be replaced."""

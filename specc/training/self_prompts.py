@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import re
 from collections import defaultdict
@@ -21,10 +20,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from specc.runtime.errors import HeadError
 from specc.training.answers import answer
 from specc.training.lanes import lanes_that_fit
 from specc.training.prompts import MARK
+from specc.training.whole_file import write_whole
 
 OPENINGS = Path(__file__).with_name("self_prompts.json")
 LANES = 192  # turns that are written at once at most
@@ -160,25 +159,8 @@ def _turns(
         ended = new[-1] in stops
         turn = starts[index].opening + tokenizer.decode(new[: len(new) - ended], skip_special_tokens=True)
         turns.append(turn if ended else _cut(turn))
-    _write(file, json.dumps({"notes": notes, "turns": turns}, indent=1))
+    write_whole(file, json.dumps({"notes": notes, "turns": turns}, indent=1))
     return turns
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        HeadError: it cannot be written.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, file)
-    except OSError as e:
-        raise HeadError(f"cannot write {file}: {e.strerror}; free some space, or choose another place") from e
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _cut(turn: str) -> str:

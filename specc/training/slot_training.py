@@ -37,8 +37,8 @@ from specc.training.lane_attention import ATTENTION
 from specc.training.model_training import ModelTraining, side_by_side
 from specc.training.states import layers_of, run_with_cache
 
-SURE = 0.8  # the least probability that a token of a lexical unit has
-OUTSIDE = 0.1  # the weight in the loss of a guess whose token belongs to no lexical unit
+SURE = 0.8  # A token belongs to a lexical unit if its probability is at least this.
+OUTSIDE = 0.1  # A guess has this weight in the loss if its token belongs to no lexical unit.
 ADAPTER_RANK = 8
 ADAPTER_RATE = 4.0  # times the learning rate of layers: an adapter starts at zero
 

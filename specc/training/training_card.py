@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from specc.runtime.json_codec import to_json
+from specc.training.places import CARD
 
 
 class TrainingCard(ABC):
@@ -29,7 +30,7 @@ class TrainingCard(ABC):
 
     def texts(self, name: str) -> dict[str, str]:
         """Return the files card.json and README.md of a head or a draft model with this name."""
-        return {"card.json": json.dumps(self.to_json(), indent=2) + "\n", "README.md": self.readme(name)}
+        return {CARD: json.dumps(self.to_json(), indent=2) + "\n", "README.md": self.readme(name)}
 
     def prompts(self) -> str:
         """Say where the prompts came from."""

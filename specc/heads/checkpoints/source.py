@@ -17,7 +17,7 @@ from specc.heads.head import Target
 from specc.runtime.errors import CODE_ERRORS, HeadError, first_line, printable
 
 EPS = 1e-6
-DISTANCES = "d2t"  # the one tensor of whole numbers
+DISTANCES = "d2t"  # This tensor has whole numbers. All others have fractions.
 
 
 @dataclass(frozen=True)
