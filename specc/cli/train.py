@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ EXAMPLES = examples(
     "specc train ./model --recipe eagle3 --head head -o better --seed 1 --minutes 30",
     "specc train ./model --recipe medusa -o head --data book.txt --data code.py",
     "specc train ./model --recipe eagle3 -o head --costs model.specc --json",
+    "torchrun --nproc-per-node 4 -m specc train ./model --recipe eagle3 -o head",
     "specc train ./model --recipe draft-model -o small --draft-layers 3",
     "specc train ./model --recipe relaxed-recursive -o small --loops 3",
     "specc train ./model --recipe tr-jacobi -o noisy --learning-rate 2e-4",
@@ -76,8 +78,11 @@ RECORDING_MINUTES = (
     "The minutes after which the model answers no more prompts. What was recorded before counts in addition. Default: "
     "all prompts are answered."
 )
-DEVICE = "Where the model and the training run: cpu, cuda, cuda:1 or auto, a GPU if there is one."
-BATCH = "The tokens of an update. Default: 1536, or 12288 on a GPU."
+DEVICE = (
+    "Where the model and the training run: cpu, cuda, cuda:1 or auto, a GPU if there is one. torchrun starts several "
+    "processes, and gives each a GPU of its own."
+)
+BATCH = "The tokens of an update, in each process. Default: 1536, or 12288 on a GPU."
 MINUTES = "The minutes of training. Recording, which comes before, is not counted."
 UPDATES = "The number of updates, in place of --minutes. Two runs then give equal weights on one processor."
 PROMPTS = "The largest number of prompts of the files, or of those that ship with specc."
@@ -154,6 +159,7 @@ def command(
     Places.of(output, work, overwrite, sources | {f"--data {file}": file for file in data or ()}).check()
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
+        from specc.training import processes
         from specc.training.courses import COURSES
         from specc.training.device import default_batch, device_named
         from specc.training.job import DraftChoice, Options
@@ -168,7 +174,8 @@ def command(
     train = training_of(recipe, with_model)
     place = device_named(device)
     try:
-        with console.stages() as stage, place:  # torch makes new tensors in that place
+        with processes.joined(place), _progress(processes.is_first()) as stage, place:  # where torch makes tensors
+            shows_result = processes.is_first()
             card = train(
                 Options(
                     model=model,
@@ -212,10 +219,22 @@ def command(
         if work.exists():
             console.note(f"interrupted; the same command goes on from {work}")
         raise
+    if not shows_result:
+        return
     if json:
         console.emit({card.kind: str(output), **card.to_json()})
     else:
         console.show(card_table(card, output))
+
+
+@contextmanager
+def _progress(is_shown: bool) -> Iterator[console.Stage]:
+    """Show progress, unless another process of this training does."""
+    if not is_shown:
+        yield lambda title, done, total: None
+        return
+    with console.stages() as stage:
+        yield stage
 
 
 def _costs(path: Path) -> Mapping[int, float]:

@@ -17,6 +17,7 @@ import torch
 
 from specc.heads import Head
 from specc.runtime.tree import Tree
+from specc.training import processes
 from specc.training.batches import collate, epoch, fill_up
 from specc.training.course import Course
 from specc.training.finite import check_logits
@@ -84,6 +85,11 @@ def ranks(head: Head, course: Course, recordings: Sequence[Recording], depths: i
             first = max(0, recording.prompt - 1)
             results.append(aligned[:, index, first : len(recording) - 2].cpu().numpy())
     return results
+
+
+def shared_ranks(head: Head, course: Course, recordings: Sequence[Recording], depths: int) -> list[np.ndarray]:
+    """Return what `ranks` does, in an order of its own. Each process measures its share of the recordings."""
+    return processes.gather(ranks(head, course, processes.share(recordings), depths))
 
 
 def measure(head: Head, course: Course, recordings: Sequence[Recording], depths: int) -> Acceptance:

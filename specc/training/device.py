@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from specc.huggingface import load_model
 from specc.runtime.errors import HeadError
+from specc.training import processes
 
 AUTO = "auto"
 BATCH, GPU_BATCH = 1536, 12288  # tokens of an update by default; a GPU needs more to be busy
@@ -21,12 +22,18 @@ def device_named(name: str) -> torch.device:
     """Return the device of a name.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:1` and so on; `auto` takes a GPU if torch finds one.
+        name: `cpu`, `cuda`, `cuda:1` and so on; `auto` takes a GPU if torch finds one. Of several processes that train
+            together, each takes a GPU of its own.
 
     Raises:
-        HeadError: there is no such device.
+        HeadError: there is no such device, or it is named for several processes.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    ours = processes.number_on_machine()
+    if ours is not None and name in (AUTO, "cuda") and count:
+        name = f"cuda:{ours}"
+    elif ours is not None and name.startswith("cuda:"):
+        raise HeadError(f"several processes cannot train on {name} together; leave --device out, and each has its GPU")
     if name == AUTO:
         return torch.device("cuda" if count else "cpu")
     names = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
@@ -55,8 +62,11 @@ def on_gpu() -> bool:
 
 
 def gpu_name() -> str:
-    """Return the name of the GPU that is in use; empty for the processor."""
-    return torch.cuda.get_device_name(current_device()) if on_gpu() else ""
+    """Return the name of the GPU that is in use, and how many processes have one; empty for the processor."""
+    if not on_gpu():
+        return ""
+    name = torch.cuda.get_device_name(current_device())
+    return name if processes.count() == 1 else f"{processes.count()} x {name}"
 
 
 def free_memory() -> int:

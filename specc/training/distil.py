@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from specc.training import processes
 from specc.training.answers import answer
 from specc.training.batches import padded
 from specc.training.checkpoint import Progress
@@ -61,7 +62,7 @@ class Text:
 def write(
     model: PreTrainedModel, prompts: Sequence[Prompt], tokens: int, ends: Collection[int], temperature: float, seed: int
 ) -> list[Text]:
-    """Let a model answer prompts.
+    """Let a model answer prompts. Several processes share them, and each returns the answers of all.
 
     Args:
         model: who answers.
@@ -71,14 +72,16 @@ def write(
         temperature: of the samples; 0 is greedy.
         seed: of the samples.
     """
-    texts: list[Text] = []
-    for start in range(0, len(prompts), ROUND):
-        part = [prompt.tokens for prompt in prompts[start : start + ROUND]]
+    together = -(-min(ROUND, max(1, len(prompts))) // processes.count())
+    rounds = []
+    for start in processes.share(range(0, len(prompts), together)):
+        part = [prompt.tokens for prompt in prompts[start : start + together]]
         answers = answer(
             model, part, count=tokens, ends=ends, temperatures=[temperature] * len(part), seed=seed + start
         )
-        texts += [Text(tokens=torch.tensor(one.tokens), prompt=one.prompt) for one in answers]
-    return [text for text in texts if len(text) > text.prompt]
+        rounds.append([(one.tokens, one.prompt) for one in answers])
+    texts = itertools.chain.from_iterable(processes.gather(rounds))
+    return [Text(tokens=torch.tensor(whole), prompt=prompt) for whole, prompt in texts if len(whole) > prompt]
 
 
 class Distiller(TextTrainer[Text]):

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from specc import machine
 from specc.huggingface import load_tokenizer
 from specc.huggingface.recursive import ENTRY, loops_of
-from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
+from specc.training import processes
 from specc.training.acceptance import summary
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import Distiller, Text, exit_alphas, ranks, write
@@ -48,7 +48,7 @@ def train_draft(options: Options) -> DraftCard:
     draft, layers = kind.begin(model, options)
     options = within_positions(within_positions(options, model), draft, choice.source)
     text, exits = options.recording, kind.exits(draft)
-    torch.set_num_threads(threads())
+    processes.use_threads()
     with same_random_numbers(options.trainer.seed):
         ends = ends_of(model)
         options.stage("answer the prompts", 0, 1)
@@ -120,8 +120,7 @@ def train_draft(options: Options) -> DraftCard:
             seed=options.trainer.seed,
             torch=torch.__version__,
         )
-    options.places.check_again()
-    save_model(draft, tokenizer, options.output, card.texts(options.output.name))
+    options.write(lambda: save_model(draft, tokenizer, options.output, card.texts(options.output.name)))
     return card
 
 

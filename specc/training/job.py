@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from specc import machine
 from specc.heads import Head, load_head, save_head
 from specc.huggingface import load_tokenizer
-from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
 from specc.runtime.json_codec import to_json
-from specc.training.acceptance import ranks, summary
+from specc.training import processes
+from specc.training.acceptance import shared_ranks, summary
 from specc.training.beginning import begin_anew, begin_with, fingerprint, load_fitting
 from specc.training.card import Card
 from specc.training.checkpoint import Progress
@@ -128,7 +128,21 @@ class Options:
             HeadError: nothing may be written there.
         """
         self.places.check()
-        self.places.take({"recipe": self.recipe, "seed": str(self.trainer.seed)})
+        self.take({"recipe": self.recipe, "seed": str(self.trainer.seed)})
+
+    def take(self, owner: Mapping[str, str]) -> None:
+        """Note in the work folder whose it is, see `Places.take`."""
+        processes.once(lambda: self.places.take(owner))
+
+    def write(self, save: Callable[[], None]) -> None:
+        """Write the output, unless something has come to its place during the training. The first process does it.
+
+        Raises:
+            HeadError: something has.
+        """
+        if processes.is_first():
+            self.places.check_again()
+            save()
 
 
 def train(options: Options) -> Card:
@@ -142,7 +156,7 @@ def train(options: Options) -> Card:
     course_of(options.recipe)
     options = within_positions(options)
     options.begin()
-    torch.set_num_threads(threads())
+    processes.use_threads()
     with same_random_numbers(options.trainer.seed):
         options.stage("load the model", 0, 1)
         course, teacher, parameters, recordings, held_out = _recorded(options, course_of(options.recipe))
@@ -152,7 +166,7 @@ def train(options: Options) -> Card:
         options.stage("measure the head", 0, 1)
         stored = _as_stored(head, options, teacher)
         check_weights(stored, "the head", "train again with a lower --learning-rate")
-        ranked = {source: ranks(stored, course, texts, _depths(course)) for source, texts in held_out.items()}
+        ranked = {source: shared_ranks(stored, course, texts, _depths(course)) for source, texts in held_out.items()}
         acceptance = summary([text for texts in ranked.values() for text in texts])
         count = sum(map(len, recordings))
         card = Card(
@@ -181,8 +195,7 @@ def train(options: Options) -> Card:
             torch=torch.__version__,
             origin="" if options.head is None else options.head.resolve().name,
         )
-    options.places.check_again()
-    save_head(head, options.output, card.texts(options.output.name), options.bits)
+    options.write(lambda: save_head(head, options.output, card.texts(options.output.name), options.bits))
     return card
 
 
@@ -210,7 +223,7 @@ def _recorded(
     options = within_positions(options, model)
     path = Path(options.model)
     teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
-    options.places.take({"model": teacher.target.digest})
+    options.take({"model": teacher.target.digest})
     if options.head is not None:
         load_fitting(options.head, course, teacher)  # A head that does not fit is refused before hours of recording.
     taps = course.taps(teacher.target.layers) or (-1,)  # Without taps nothing is kept, not even the last states.
@@ -233,7 +246,7 @@ def _recorded(
         options.work,
         recording,
         ends,
-        lambda done, tokens: options.stage(f"record states · {tokens:,} tokens", done, len(todo)),
+        lambda done, tokens: options.stage(f"record states · {tokens * processes.count():,} tokens", done, len(todo)),
         options.recording_minutes,
     )
     recordings: list[Recording] = []
@@ -321,8 +334,9 @@ def _depths(course: Course) -> int:
 def _as_stored(head: Head, options: Options, teacher: Teacher) -> Head:
     """Return the head as the stored numbers make it."""
     scratch = options.work / "stored"
-    save_head(head, scratch, {}, options.bits)
+    processes.once(lambda: save_head(head, scratch, {}, options.bits))
     stored = load_head(scratch)
-    shutil.rmtree(scratch)
+    processes.wait()
+    processes.once(lambda: shutil.rmtree(scratch))
     stored.attach(teacher.embedding, teacher.product)
     return stored

@@ -12,8 +12,8 @@ from specc.heads import HeadConfig, build_head, save_head
 from specc.heads.judge import Judge
 from specc.huggingface import load_tokenizer
 from specc.machine import Machine
-from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
+from specc.training import processes
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import write
 from specc.training.finite import check_weights
@@ -91,6 +91,7 @@ def train_judge(options: Options) -> JudgeCard:
         CaptureError: the model does not load.
         PromptError: a file is malformed.
     """
+    processes.check_alone("the training of judge-decoding")
     options = within_positions(options)
     options.places.check()
     options.stage("load the model", 0, 1)
@@ -98,7 +99,7 @@ def train_judge(options: Options) -> JudgeCard:
     options = within_positions(options, model)
     text = options.recording
     teacher = teacher_of(model, options.model)
-    torch.set_num_threads(threads())
+    processes.use_threads()
     with same_random_numbers(options.trainer.seed):
         marked: list[Marked] = [one for file in options.data for one in read_marked(file, tokenizer)]
         marks = "data" if marked else "random tokens"
@@ -143,6 +144,5 @@ def train_judge(options: Options) -> JudgeCard:
         seed=options.trainer.seed,
         torch=torch.__version__,
     )
-    options.places.check_again()
-    save_head(head, options.output, card.texts(options.output.name))
+    options.write(lambda: save_head(head, options.output, card.texts(options.output.name)))
     return card

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
+from specc.training import processes
 from specc.training.device import free_memory, on_gpu
 from specc.training.lane_attention import ATTENTION
 from specc.training.states import run_with_cache, tapped
@@ -28,7 +29,7 @@ SLICE, GPU_SLICE = 1024, 65536
 
 
 def lanes_that_fit(model: PreTrainedModel, columns: int, taps: int, most: int) -> int:
-    """Return how many texts may be written at once, so that what is kept of them takes no more memory than allowed.
+    """Return how many texts may be written at once in each process, so that they take no more memory than allowed.
 
     Args:
         model: the model, in the type in which it shall compute.
@@ -46,7 +47,8 @@ def lanes_that_fit(model: PreTrainedModel, columns: int, taps: int, most: int) -
         most, allowed = GPU_TIMES * most, GPU_SHARE * free_memory()
     else:
         allowed = max(SHARE * sum(parameter.nbytes for parameter in model.parameters()), LEAST)
-    return min(most, max(FEWEST, int(allowed / (columns * (rows + states)))))
+    fitting = min(most, max(FEWEST, int(allowed / (columns * (rows + states)))))
+    return min(processes.gather([fitting]))
 
 
 class Lanes:

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from specc import machine
 from specc.huggingface import load_tokenizer
-from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
+from specc.training import processes
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import Text, write
 from specc.training.draft_job import texts_of
@@ -46,7 +46,7 @@ def train_model(options: Options) -> ModelCard:
     options = within_positions(options, model)
     text = dataclasses.replace(options.recording, temperature=0.0)  # The model shall keep its greedy tokens.
     options = dataclasses.replace(options, recording=text)
-    torch.set_num_threads(threads())
+    processes.use_threads()
     with same_random_numbers(options.trainer.seed):
         options.stage("answer the prompts", 0, 1)
         held_out, _, answers = texts_of(options, model, tokenizer)
@@ -89,8 +89,7 @@ def train_model(options: Options) -> ModelCard:
             seed=options.trainer.seed,
             torch=torch.__version__,
         )
-    options.places.check_again()
-    save_model(model, tokenizer, options.output, card.texts(options.output.name), training.head)
+    options.write(lambda: save_model(model, tokenizer, options.output, card.texts(options.output.name), training.head))
     return card
 
 

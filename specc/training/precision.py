@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from specc.training import processes
 from specc.training.device import on_gpu
 
 SIZE = 512
@@ -17,7 +18,7 @@ def fast_type() -> torch.dtype:
     """Return bf16 if products in it are clearly faster than in fp32 on the device in use; else fp32."""
     if on_gpu():
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return _fast_on_processor()
+    return processes.agree(_fast_on_processor())
 
 
 @cache

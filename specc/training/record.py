@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from specc.training import processes
 from specc.training.answers import Answer, answer
 from specc.training.prompts import Prompt
 from specc.training.shards import Recording, Sizes, read_notes, read_shard, write_shard
@@ -130,6 +131,8 @@ def record(
 ) -> list[Path | None]:
     """Answer and record each batch. A batch whose file is there is left as it is.
 
+    Several processes share the batches. Each returns the files of all.
+
     Args:
         model: the model, in the type in which it shall compute.
         digest: of the model's weights.
@@ -137,7 +140,7 @@ def record(
         directory: where the files go.
         options: how answers are made, and which states are kept.
         ends: the tokens that end an answer.
-        advance: called with the number of batches that are done, and of their tokens.
+        advance: called with the number of batches that are done, and of the tokens of this process.
         minutes: after this time no batch is begun, but those that are needed: the held-out ones and one more.
 
     Returns:
@@ -150,22 +153,19 @@ def record(
     config = model.config.get_text_config()
     rows: Any = model.get_input_embeddings()
     sizes = Sizes(len(rows.weight), len(options.taps) * config.hidden_size, config.hidden_size)
-    files: list[Path | None] = []
+    shards = [(directory / f"{batch.name}.safetensors", _notes(batch, digest, options)) for batch in batches]
     tokens, trained, begin = 0, False, time.monotonic()
-    for done, batch in enumerate(batches):
-        file = directory / f"{batch.name}.safetensors"
-        notes = _notes(batch, digest, options)
+    for done, (batch, (file, notes)) in processes.share(enumerate(zip(batches, shards, strict=True))):
         if read_notes(file) != notes:
             if time.monotonic() - begin > 60 * minutes and not batch.greedy and trained:
-                files.append(None)
                 continue
             recordings = _record_batch(model, batch, options, ends)
             write_shard(file, recordings, notes)
         trained |= not batch.greedy
         tokens += sum(len(recording) for recording in read_shard(file, sizes))
         advance(done + 1, tokens)
-        files.append(file)
-    return files
+    processes.wait()
+    return [file if read_notes(file) == notes else None for file, notes in shards]
 
 
 def _record_batch(

@@ -9,6 +9,7 @@ beginning-of-text token.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -20,6 +21,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from specc.training import processes
 from specc.training.answers import answer
 from specc.training.lanes import lanes_that_fit
 from specc.training.prompts import MARK
@@ -78,14 +80,17 @@ def self_prompts(
     filtered = Filter()
     rng = random.Random(seed)
     lanes = lanes_that_fit(model, TOKENS + BEGINNING, 0, LANES)
-    for number in range(-(-int(SPARE * count) // lanes)):
-        starts = [_start(tokenizer, rng) for _ in range(min(lanes, int(SPARE * count)))]
-        file = directory / f"prompts-{number:04}.json"
-        for turn in _turns(file, model, tokenizer, starts, stops, digest, seed * 100003 + number):
-            filtered.add(turn)
+    numbers = iter(range(-(-int(SPARE * count) // lanes)))
+    while len(filtered.prompts) < count and (together := list(itertools.islice(numbers, processes.count()))):
+        ours, turns = processes.share(together), []
+        for number in together:
+            starts = [_start(tokenizer, rng) for _ in range(min(lanes, int(SPARE * count)))]
+            if number in ours:
+                file = directory / f"prompts-{number:04}.json"
+                turns.append(_turns(file, model, tokenizer, starts, stops, digest, seed * 100003 + number))
+        for text in itertools.chain.from_iterable(processes.gather(turns)):
+            filtered.add(text)
         advance(min(count, len(filtered.prompts)))
-        if len(filtered.prompts) >= count:
-            break
     return filtered.prompts[:count]
 
 

@@ -15,8 +15,8 @@ from specc.heads import HeadConfig, build_head, save_head
 from specc.heads.specdec_plus_plus import AcceptanceHead
 from specc.huggingface import load_tokenizer
 from specc.machine import Machine
-from specc.runtime.environment import threads
 from specc.runtime.errors import HeadError
+from specc.training import processes
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import Text, write
 from specc.training.draft_kinds import load_draft
@@ -104,6 +104,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
         CaptureError: a model does not load.
         PromptError: a file is malformed.
     """
+    processes.check_alone("the training of specdec-plus-plus")
     options = within_positions(options)
     options.places.check()
     if not options.draft.source:
@@ -114,7 +115,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
     options = within_positions(within_positions(options, model), draft, options.draft.source)
     text = options.recording
     teacher = teacher_of(draft, options.draft.source)
-    torch.set_num_threads(threads())
+    processes.use_threads()
     with same_random_numbers(options.trainer.seed):
         prompts = read_prompts(options.data, tokenizer, count=text.prompts, longest=text.prompt_tokens, seed=text.seed)
         options.stage("answer the prompts", 0, 1)
@@ -161,8 +162,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
         seed=options.trainer.seed,
         torch=torch.__version__,
     )
-    options.places.check_again()
-    save_head(head, options.output, card.texts(options.output.name))
+    options.write(lambda: save_head(head, options.output, card.texts(options.output.name)))
     return card
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from specc.runtime.errors import HeadError
+from specc.training import processes
 from specc.training.batches import epoch
 from specc.training.checkpoint import Progress, failure, load_checkpoint, save_checkpoint
 from specc.training.finite import are_finite
@@ -77,6 +78,7 @@ class TextTrainer(ABC, Generic[S]):
             HeadError: the loss or a weight is not a finite number, and the checkpoint is the last state with finite
                 weights, if there was one; or the checkpoint is damaged.
         """
+        processes.take_weights_of_first(self.modules)
         resumed = load_checkpoint(self.checkpoint, self.modules, self.optimizer, self.settings)
         if resumed is not None:
             self.progress, self.saved_update = resumed, resumed.updates
@@ -85,14 +87,16 @@ class TextTrainer(ABC, Generic[S]):
         while self.options.part(progress) < 1:
             begin = time.monotonic()
             groups = epoch(self.texts(progress.epoch), self.options.tokens, progress.epoch)
-            progress.seconds += time.monotonic() - begin
-            for group in groups:
+            progress.seconds += processes.agree(time.monotonic() - begin)
+            for first in range(0, len(groups), processes.count()):
                 if self.options.part(progress) >= 1:
                     break
                 begin = time.monotonic()
-                window = [*window[-RECENT + 1 :], self._update(group)]
-                progress.seconds += time.monotonic() - begin
-                progress.tokens += sum(map(len, group))
+                together = groups[first : first + processes.count()]
+                # Behind an epoch's last batch, the processes that are left take some of its update again.
+                window = [*window[-RECENT + 1 :], self._update(together[processes.number() % len(together)])]
+                progress.seconds += processes.agree(time.monotonic() - begin)
+                progress.tokens += sum(len(text) for group in together for text in group)
                 if progress.updates % RECENT == 0:
                     self._keep_losses(window)
                 show(self.options.part(progress), sum(window) / len(window))
@@ -101,13 +105,14 @@ class TextTrainer(ABC, Generic[S]):
                 self.save()
                 saved = time.monotonic()
         self._keep_losses(window)
-        self.save()
+        processes.once(self.save)
         self.mode(False)
         return progress
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.checkpoint, self.modules, self.optimizer, self.progress, self.settings)
+        """Write the checkpoint, in the first process."""
+        if processes.is_first():
+            save_checkpoint(self.checkpoint, self.modules, self.optimizer, self.progress, self.settings)
         self.saved_update = self.progress.updates
 
     def _keep_losses(self, window: Sequence[float]) -> None:
@@ -122,9 +127,11 @@ class TextTrainer(ABC, Generic[S]):
             one["lr"] = self.options.rate(self.progress) * one["factor"]
         self.optimizer.zero_grad()
         loss = self.loss(group)
-        if not torch.isfinite(loss):
-            raise self._failed(f"the loss of update {self.progress.updates + 1} is {float(loss.detach())}")
+        mean_loss = processes.mean(loss.detach())
+        if not torch.isfinite(mean_loss):
+            raise self._failed(f"the loss of update {self.progress.updates + 1} is {float(mean_loss)}")
         torch.autograd.backward(loss)
+        processes.average_gradients(self.modules.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.options.clip)
         if not torch.isfinite(norm):
             self.save()  # The weights have a finite loss.
@@ -133,7 +140,7 @@ class TextTrainer(ABC, Generic[S]):
         self.progress.updates += 1
         if not are_finite(self.modules.parameters()):
             raise self._failed(f"weights after update {self.progress.updates} are not finite numbers")
-        return float(loss.detach())
+        return float(mean_loss)
 
     def _failed(self, what: str) -> HeadError:
         """Say that training has failed. The checkpoint stays as it is."""

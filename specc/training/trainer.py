@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from specc.heads import Head
 from specc.runtime.errors import HeadError
-from specc.training.acceptance import CHAIN, ranks, summary
+from specc.training import processes
+from specc.training.acceptance import CHAIN, shared_ranks, summary
 from specc.training.batches import Batch, collate, epoch, fill_up
 from specc.training.checkpoint import Progress, failure, load_checkpoint, save_checkpoint
 from specc.training.course import DEEPER, Course
@@ -37,7 +39,7 @@ class TrainerOptions:
         updates: the number of updates, in place of `minutes`. Then two runs give equal weights.
         learning_rate: of the layer. Others have a share of it, see `Course.rates`.
         tokens: of a batch.
-        accumulate: batches of one update.
+        accumulate: batches of one update, in each process.
         warm_up: updates until the learning rate is reached.
         share: of the rows that are trained at each depth but the first.
         clip: the largest norm of the gradient.
@@ -145,6 +147,7 @@ class Trainer:
             HeadError: the loss or a weight is not a finite number, and the checkpoint is the last state with finite
                 weights, if there was one; or a file of the training is damaged.
         """
+        processes.take_weights_of_first(self.head)
         self._resume()
         progress = self.progress
         watched = {source: _cut(texts, self.options.held_out) for source, texts in held_out.items()}
@@ -152,19 +155,17 @@ class Trainer:
             self._evaluate(watched)
         window: list[list[float]] = []
         saved = time.monotonic()
-        groups = epoch(recordings, self.options.tokens, self._seed(progress.epoch))
+        groups = self._groups(recordings)
         while self.options.part(progress) < 1 and not self._stalled():
             start = time.monotonic()
-            parts = []
-            for _ in range(self.options.accumulate):
-                if progress.batch >= len(groups):
-                    progress.epoch, progress.batch = progress.epoch + 1, 0
-                    groups = epoch(recordings, self.options.tokens, self._seed(progress.epoch))
-                parts.append(replace(collate(groups[progress.batch]), part=self.options.part(progress)))
-                progress.batch += 1
+            numbered = list(enumerate(itertools.islice(groups, self.options.accumulate * processes.count())))
+            parts = {
+                index: replace(collate(group), part=self.options.part(progress))
+                for index, group in processes.share(numbered)
+            }
             window = [*window[-RECENT + 1 :], self._update(parts)]
-            count = sum(int(part.valid.sum()) for part in parts)
-            seconds = time.monotonic() - start
+            count = sum(len(text) for _, group in numbered for text in group)
+            seconds = processes.agree(time.monotonic() - start)
             progress.seconds += seconds
             progress.tokens += count
             show(self._sight(window, count / seconds))
@@ -177,15 +178,26 @@ class Trainer:
                 saved = time.monotonic()
         self._keep_losses(window)
         self._evaluate(watched)
-        self.save()
+        processes.once(self.save)
         self._load_best()
         self.head.eval()
         return progress
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.checkpoint, self.head, self.optimizer, self.progress, self.settings)
+        """Write the checkpoint, in the first process."""
+        if processes.is_first():
+            save_checkpoint(self.checkpoint, self.head, self.optimizer, self.progress, self.settings)
         self.saved_update = self.progress.updates
+
+    def _groups(self, recordings: Sequence[Recording]) -> Iterator[list[Recording]]:
+        """Yield the texts of each batch without end, from the next one on."""
+        progress = self.progress
+        while True:
+            groups = epoch(recordings, self.options.tokens, self._seed(progress.epoch))
+            while progress.batch < len(groups):
+                progress.batch += 1
+                yield groups[progress.batch - 1]
+            progress.epoch, progress.batch = progress.epoch + 1, 0
 
     def _resume(self) -> None:
         """Go on from the checkpoint. Without a file of the best weights, its own are measured anew."""
@@ -201,22 +213,28 @@ class Trainer:
     def _seed(self, number: int) -> int:
         return self.options.seed * 1009 + number
 
-    def _update(self, parts: Sequence[Batch]) -> list[float]:
-        """Change the weights once. Return the loss and the agreement of each depth, in turns."""
+    def _update(self, parts: Mapping[int, Batch]) -> list[float]:
+        """Change the weights once. Return the loss and the agreement of each depth, in turns.
+
+        Args:
+            parts: the batches of this process, by their numbers among those of all.
+        """
         self.head.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate(self.progress) * group["factor"]
         self.optimizer.zero_grad()
         figures = torch.zeros(2 * self.course.steps)
-        for number, batch in enumerate(parts):
+        for number, batch in parts.items():
             losses, agreements, besides = self._losses(batch, number)
             weighted = [DEEPER**depth * loss for depth, loss in enumerate(losses)]
             total = torch.stack(weighted + besides).sum() / len(parts)
-            if not torch.isfinite(total):
-                raise self._failed(f"the loss of update {self.progress.updates + 1} is {float(total.detach())}")
+            mean_loss = processes.mean(total.detach())
+            if not torch.isfinite(mean_loss):
+                raise self._failed(f"the loss of update {self.progress.updates + 1} is {float(mean_loss)}")
             torch.autograd.backward(total)
             figures[0::2] += torch.stack([loss.detach() for loss in losses]) / len(parts)
             figures[1::2] += torch.tensor(agreements) / len(parts)
+        processes.average_gradients(self.head.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.options.clip)
         if not torch.isfinite(norm):
             self.save()  # The weights have a finite loss.
@@ -225,7 +243,7 @@ class Trainer:
         self.progress.updates += 1
         if not are_finite(self.head.parameters()):
             raise self._failed(f"weights after update {self.progress.updates} are not finite numbers")
-        return figures.tolist()
+        return processes.mean(figures).tolist()
 
     def _failed(self, what: str) -> HeadError:
         """Say that training has failed. The checkpoint stays as it is."""
@@ -287,14 +305,15 @@ class Trainer:
         if str(update) in self.progress.acceptances:
             return
         depths = CHAIN if self.course.recurrent else self.course.steps
-        ranked = {source: ranks(self.head, self.course, texts, depths) for source, texts in held_out.items()}
+        ranked = {source: shared_ranks(self.head, self.course, texts, depths) for source, texts in held_out.items()}
         for source, texts in ranked.items():
             self.progress.by_source.setdefault(source, {})[str(update)] = round(summary(texts).chain, 4)
         chain = round(summary([text for texts in ranked.values() for text in texts]).chain, 4)
         self.progress.acceptances[str(update)] = chain
         if chain > self.progress.best:
             self.progress.best, self.progress.best_update = chain, update
-            save_checkpoint(self.best_file, self.head, self.optimizer, self.progress, self.settings)
+            if processes.is_first():
+                save_checkpoint(self.best_file, self.head, self.optimizer, self.progress, self.settings)
 
     def _load_best(self) -> Progress | None:
         """Put the best weights into the head. Return their progress, or None if there is no file of this training."""
