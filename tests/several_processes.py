@@ -99,8 +99,8 @@ def error_of(number: int, kind: str, folder: Path) -> str:
     try:
         if kind == "head":
             broken = head_trainer(folder / "broken", accumulate=1)
-            loss = broken.loss.loss
-            broken.loss.loss = lambda logits, theirs: loss(logits, theirs) * spoiled  # type: ignore[method-assign]
+            right = broken.loss.loss
+            broken.loss.loss = lambda logits, model_logits: right(logits, model_logits) * spoiled  # type: ignore[method-assign]
             broken.run(recordings(12), HELD_OUT)
         else:
             line = letters_trainer(folder / "none.safetensors")

@@ -137,7 +137,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     with_gradient = [one for one, share_of_processes in zip(weights, shares, strict=True) if share_of_processes > 0]
     gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in with_gradient]
     means = mean(torch.cat([gradient.flatten() for gradient in gradients]))
-    for one, gradient in zip(with_gradient, means.split([one.numel() for one in with_gradient]), strict=True):
+    for one, gradient in zip(with_gradient, torch.split(means, [one.numel() for one in with_gradient]), strict=True):
         one.grad = gradient.view_as(one)
 
 
