@@ -52,9 +52,9 @@ class LettersTrainer(TextTrainer[str]):
         return loss
 
 
-def letters_trainer(file: Path) -> LettersTrainer:
-    """Return a training of a line."""
-    return LettersTrainer(nn.Linear(1, 1), TrainerOptions(updates=5, tokens=40), file, {})
+def letters_trainer(file: Path, accumulate: int = 1) -> LettersTrainer:
+    """Return a training of a line, with so many batches an update in each process."""
+    return LettersTrainer(nn.Linear(1, 1), TrainerOptions(updates=5, tokens=40, accumulate=accumulate), file, {})
 
 
 def run(folder: Path) -> None:
@@ -78,6 +78,7 @@ def run(folder: Path) -> None:
     torch.manual_seed(number)
     letters = letters_trainer(folder / "letters.safetensors")
     facts["tokens"] = letters.train().tokens
+    facts["tokens of two batches each"] = letters_trainer(folder / "two.safetensors", accumulate=2).train().tokens
     save_file(weights, folder / f"head-{number}.safetensors")
     save_file(letters.modules.state_dict(), folder / f"letters-{number}.safetensors")
     (folder / f"facts-{number}.json").write_text(json.dumps(facts))

@@ -82,8 +82,9 @@ DEVICE = (
     "Where the model and the training run: cpu, cuda, cuda:1 or auto, a GPU if there is one. torchrun starts several "
     "processes, and gives each a GPU of its own."
 )
-BATCH = "The tokens of an update, in each process. Default: 1536, or 12288 on a GPU."
+BATCH = "The tokens of a batch. Default: 1536, or 12288 on a GPU."
 MINUTES = "The minutes of training. Recording, which comes before, is not counted."
+ACCUMULATE = "The batches of an update, in each process. More of them do as larger batches would, in less memory."
 UPDATES = "The number of updates, in place of --minutes. Two runs then give equal weights on one processor."
 PROMPTS = "The largest number of prompts of the files, or of those that ship with specc."
 SELF_PROMPTS = (
@@ -119,6 +120,7 @@ def command(
     updates: Annotated[OptionalInt, option("N", UPDATES, min=1, rich_help_panel="Training")] = None,
     learning_rate: Annotated[float, option("R", RATE, min=1e-9, rich_help_panel="Training")] = 8e-4,
     batch_tokens: Annotated[OptionalInt, option("N", BATCH, min=16, rich_help_panel="Training")] = None,
+    accumulate: Annotated[int, option("N", ACCUMULATE, min=1, rich_help_panel="Training")] = 1,
     device: Annotated[str, option("NAME", DEVICE, rich_help_panel="Training")] = "auto",
     seed: Annotated[int, option("S", SEED, min=0, max=LARGEST_SEED, rich_help_panel="Training")] = 0,
     draft_vocab_size: Annotated[int, option("N", VOCABULARY, min=8, rich_help_panel="Head")] = 8192,
@@ -193,6 +195,7 @@ def command(
                         updates=updates,
                         learning_rate=learning_rate,
                         tokens=batch_tokens or default_batch(place),
+                        accumulate=accumulate,
                         seed=seed,
                         every=min(TrainerOptions.every, 6 * minutes),  # a tenth of a short training
                     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -88,13 +89,15 @@ class TextTrainer(ABC, Generic[S]):
             begin = time.monotonic()
             groups = epoch(self.texts(progress.epoch), self.options.tokens, progress.epoch)
             progress.seconds += processes.agree(time.monotonic() - begin)
-            for first in range(0, len(groups), processes.count()):
+            batches = self.options.accumulate * processes.count()
+            for first in range(0, len(groups), batches):
                 if self.options.part(progress) >= 1:
                     break
                 begin = time.monotonic()
-                together = groups[first : first + processes.count()]
-                # Behind an epoch's last batch, the processes that are left take some of its update again.
-                window = [*window[-RECENT + 1 :], self._update(together[processes.number() % len(together)])]
+                together = groups[first : first + batches]
+                # Behind an epoch's last batch, the processes that have none take one of the last update again.
+                ours = processes.share(together) or [together[processes.number() % len(together)]]
+                window = [*window[-RECENT + 1 :], self._update(ours)]
                 progress.seconds += processes.agree(time.monotonic() - begin)
                 progress.tokens += sum(len(text) for group in together for text in group)
                 if progress.updates % RECENT == 0:
@@ -120,17 +123,19 @@ class TextTrainer(ABC, Generic[S]):
         if window:
             self.progress.losses[str(self.progress.updates)] = [round(sum(window) / len(window), 4)]
 
-    def _update(self, group: Sequence[S]) -> float:
-        """Change the weights once, and return the loss."""
+    def _update(self, groups: Sequence[Sequence[S]]) -> float:
+        """Change the weights once by batches of texts, and return the mean loss."""
         self.mode(True)
         for one in self.optimizer.param_groups:
             one["lr"] = self.options.rate(self.progress) * one["factor"]
         self.optimizer.zero_grad()
-        loss = self.loss(group)
-        mean_loss = processes.mean(loss.detach())
-        if not torch.isfinite(mean_loss):
-            raise self._failed(f"the loss of update {self.progress.updates + 1} is {float(mean_loss)}")
-        torch.autograd.backward(loss)
+        losses = []
+        for group in groups:
+            losses.append(self.loss(group) / len(groups))
+            torch.autograd.backward(losses[-1])
+        mean_loss = float(processes.mean(torch.stack(losses).detach().sum()))
+        if not math.isfinite(mean_loss):
+            raise self._failed(f"the loss of update {self.progress.updates + 1} is {mean_loss}")
         processes.average_gradients(self.modules.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.options.clip)
         if not torch.isfinite(norm):
@@ -140,7 +145,7 @@ class TextTrainer(ABC, Generic[S]):
         self.progress.updates += 1
         if not are_finite(self.modules.parameters()):
             raise self._failed(f"weights after update {self.progress.updates} are not finite numbers")
-        return float(mean_loss)
+        return mean_loss
 
     def _failed(self, what: str) -> HeadError:
         """Say that training has failed. The checkpoint stays as it is."""

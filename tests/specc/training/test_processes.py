@@ -86,6 +86,8 @@ def test_an_epoch_that_cannot_be_shared_evenly_ends(folder: Path) -> None:
     # Five updates are two epochs and the first update of a third.
     tokens = facts(folder, 0)["tokens"]
     assert isinstance(tokens, int) and 2 * 70 < tokens < 3 * 70
+    # An update of two batches in each process has room for the three of an epoch.
+    assert facts(folder, 0)["tokens of two batches each"] == 5 * 70
 
 
 def test_a_loss_that_is_not_a_number_in_one_process_ends_all(folder: Path) -> None:

@@ -31,19 +31,19 @@ class LineTrainer(TextTrainer[str]):
         loss: Tensor = self.modules(lengths).square().mean() * self.gives
         return loss
 
-    def _update(self, group: Sequence[str]) -> float:
+    def _update(self, groups: Sequence[Sequence[str]]) -> float:
         if self.progress.updates + 1 == self.fails_at:
             self.optimizer.register_step_post_hook(lambda *_: self._spoil())
-        return super()._update(group)
+        return super()._update(groups)
 
     def _spoil(self) -> None:
         with torch.no_grad():
             next(self.modules.parameters()).fill_(torch.nan)
 
 
-def trainer(directory: Path, every: float = 0.0) -> LineTrainer:
+def trainer(directory: Path, every: float = 0.0, accumulate: int = 1) -> LineTrainer:
     torch.manual_seed(0)
-    options = TrainerOptions(updates=4, tokens=2, every=every)
+    options = TrainerOptions(updates=4, tokens=2, every=every, accumulate=accumulate)
     return LineTrainer(nn.Linear(1, 1), options, directory / "checkpoint.safetensors", {})
 
 
@@ -73,3 +73,12 @@ def test_a_loss_that_is_not_a_number_before_any_update_does_not_ask_for_a_lower_
 
 def test_a_training_of_few_updates_has_their_mean_loss(tmp_path: Path) -> None:
     assert trainer(tmp_path).train().losses.keys() == {"4"}
+
+
+def test_an_update_has_as_many_batches_as_are_asked_for(tmp_path: Path) -> None:
+    one, two = (trainer(tmp_path / str(count), accumulate=count) for count in (1, 2))
+    for run in (one, two):
+        run.checkpoint.parent.mkdir()
+    # An epoch has two batches: four updates of one batch are two epochs, and of two batches four.
+    assert one.train().tokens == 2 * len("abb") and two.train().tokens == 4 * len("abb")
+    assert not torch.equal(load_file(one.checkpoint)["head.weight"], load_file(two.checkpoint)["head.weight"])
