@@ -92,7 +92,7 @@ SELF_PROMPTS = (
     "--data."
 )
 ANSWER = "The largest number of tokens of an answer."
-HELD_OUT = "The number of prompts that are kept for the evaluation."
+HELD_OUT = "The number of prompts that are kept for the evaluation, a fifth of all at most."
 VOCABULARY = "The number of tokens that the head knows: the most frequent ones."
 RATE = "The learning rate."
 BITS = "How many bits the numbers of a matrix have on disk: 16 or 8."

@@ -23,6 +23,7 @@ from specc.training.draft_kinds import KINDS
 from specc.training.exits import parameters_read
 from specc.training.finite import check_weights
 from specc.training.gain import predict_chains
+from specc.training.held_out import held_out_count
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
 from specc.training.model_folder import save_model
 from specc.training.positions import within_positions
@@ -159,7 +160,7 @@ def texts_of(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[
         prompts = [Prompt(tuple(one.tokens[: one.prompt].tolist())) for one in served]
     else:
         prompts = read_prompts(options.data, tokenizer, count=text.prompts, longest=text.prompt_tokens, seed=text.seed)
-    count = min(text.held_out, max(1, len(prompts) // 5))
+    count = held_out_count(text.held_out, len(prompts))
     held_out, prompts = prompts[:count], prompts[count:]
     answers = served[count:] or write(model, prompts, text.answer_tokens, ends_of(model), text.temperature, text.seed)
     return held_out, prompts, answers

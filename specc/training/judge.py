@@ -26,6 +26,7 @@ from specc.huggingface import quiet
 from specc.runtime.errors import PromptError
 from specc.training.device import generator
 from specc.training.distil import Text
+from specc.training.held_out import held_out_count
 from specc.training.prompts import check_regular, encode
 from specc.training.states import layers_of, tapped
 
@@ -155,5 +156,5 @@ def split(texts: Sequence[Marked], held_out: int, seed: int) -> tuple[list[Marke
     """Return the texts to train on and those to measure on, a fifth of all at most."""
     order = list(texts)
     random.Random(seed).shuffle(order)
-    count = min(held_out, max(1, len(order) // 5))
+    count = held_out_count(held_out, len(order), "marked answers")
     return order[count:], order[:count]

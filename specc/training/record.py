@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from specc.training import processes
 from specc.training.answers import Answer, answer
+from specc.training.held_out import held_out_count
 from specc.training.prompts import Prompt
 from specc.training.shards import Recording, Sizes, read_notes, read_shard, write_shard
 
@@ -83,7 +84,7 @@ def batches(prompts: Sequence[Prompt], options: RecordingOptions, source: str = 
     Returns:
         The held-out batches first, so that a recording that is cut short has them.
     """
-    held_out = min(options.held_out, max(1, len(prompts) // 5))
+    held_out = held_out_count(options.held_out, len(prompts), f"{source} prompts".strip())
     first = options.seed * 100003 + zlib.crc32(source.encode())
     prefix = f"{source}-" if source else ""
     result: list[Batch] = []

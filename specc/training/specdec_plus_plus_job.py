@@ -21,6 +21,7 @@ from specc.training.device import gpu_name, load_here
 from specc.training.distil import Text, write
 from specc.training.draft_kinds import load_draft
 from specc.training.finite import check_weights
+from specc.training.held_out import held_out_count
 from specc.training.job import Options, ends_of, same_random_numbers
 from specc.training.positions import within_positions
 from specc.training.prompts import read_prompts
@@ -120,7 +121,7 @@ def train_acceptance(options: Options) -> AcceptanceCard:
         prompts = read_prompts(options.data, tokenizer, count=text.prompts, longest=text.prompt_tokens, seed=text.seed)
         options.stage("answer the prompts", 0, 1)
         answers = write(model, prompts, text.answer_tokens, ends_of(model), 0.0, text.seed)
-        count = min(text.held_out, max(1, len(answers) // 5))
+        count = held_out_count(text.held_out, len(answers))
         options.stage("read the draft model's states", 0, 1)
         states, accepted, _ = _drafted(draft, answers[count:])
         their_states, truth, own = _drafted(draft, answers[:count])

@@ -40,6 +40,7 @@ class TestVerb:
         assert card["command"].startswith("specc train ") and "--updates 2" in card["command"]
         again = specc("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", *SMALL, "--overwrite")
         assert f"{card['acceptance']['chain']:.2f} tokens a step on held-out prompts" in again.out
+        assert "specc: warning: 4 of 24 prompts are held out, not 6: it is a fifth at most" in again.err
         assert f"Next: specc compile {model} --head {tmp_path / 'h'} -o model.specc" in " ".join(again.out.split())
         assert (tmp_path / "h.training" / "checkpoint.safetensors").is_file()
 
