@@ -12,6 +12,7 @@ import typer
 
 from specc.cli import console
 from specc.cli.arguments import JsonOption, OptionalInt, OptionalPath, OptionalStr, examples, flag, option
+from specc.cli.train_options import check_exclusive, check_read
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -154,6 +155,7 @@ def command(
         )
     if bits not in (8, 16):
         raise typer.BadParameter(f"numbers are not stored in {bits} bits; give 8 or 16", param_hint="--bits")
+    check_exclusive(context)
     from specc.training.places import Places
 
     work = work or output.parent / f"{output.name}.training"
@@ -162,18 +164,14 @@ def command(
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
         from specc.training import processes
-        from specc.training.courses import COURSES
         from specc.training.device import default_batch, device_named
         from specc.training.job import DraftChoice, Options
         from specc.training.jobs import training_of
         from specc.training.record import RecordingOptions
         from specc.training.trainer import TrainerOptions
 
-    if head is not None and (recipe not in COURSES or with_model):
-        raise typer.BadParameter(
-            f"the training of {recipe} begins with no head; leave the option out", param_hint="--head"
-        )
     train = training_of(recipe, with_model)
+    check_read(context, recipe, with_model)
     place = device_named(device)
     try:
         with processes.joined(place), _progress(processes.is_first()) as stage, place:  # where torch makes tensors

@@ -36,11 +36,13 @@ class DraftKind:
         begin: returns a draft model for a model, and the layers of the model that it was cut from, if it was.
         exits: the number of layers before each exit at which a draft model learns, fewest first.
         usual: the index of the exit by which the recipe drafts.
+        reads: the options of `specc train` that only drafts of this kind read, by the names of its parameters.
     """
 
     begin: Callable[[PreTrainedModel, Options], tuple[PreTrainedModel, tuple[int, ...]]]
     exits: Callable[[PreTrainedModel], tuple[int, ...]]
     usual: int
+    reads: frozenset[str]
 
 
 def _all_layers(draft: PreTrainedModel) -> tuple[int, ...]:
@@ -104,8 +106,11 @@ def load_draft(options: Options, model: PreTrainedModel) -> PreTrainedModel:
     return draft
 
 
+CUT = frozenset({"draft_layers"})
 KINDS: Mapping[str, DraftKind] = {
-    "draft-model": DraftKind(begin=_begin_cut, exits=_all_layers, usual=-1),
-    "s2d": DraftKind(begin=_begin_cut, exits=_nested_exits, usual=-1),
-    "relaxed-recursive": DraftKind(begin=_begin_recursive, exits=_ends_of_loops, usual=0),
+    "draft-model": DraftKind(begin=_begin_cut, exits=_all_layers, usual=-1, reads=CUT),
+    "s2d": DraftKind(begin=_begin_cut, exits=_nested_exits, usual=-1, reads=CUT),
+    "relaxed-recursive": DraftKind(
+        begin=_begin_recursive, exits=_ends_of_loops, usual=0, reads=frozenset({"loops", "rank"})
+    ),
 }

@@ -25,6 +25,15 @@ TRAININGS: Mapping[str, Training] = {
     "judge-decoding": train_judge,
     "specdec-plus-plus": train_acceptance,
 }
+LOOP = frozenset({"minutes", "updates", "learning_rate"})
+# What each training reads of the options of `specc train` that others do not, by the names of the verb's parameters.
+READ: Mapping[Training, frozenset[str]] = {
+    train: LOOP | {"batch_tokens", "self_prompts", "recording_minutes", "draft_vocab_size", "head", "bits", "costs"},
+    train_draft: LOOP | {"batch_tokens", "assistant_model", "divergence", "own_text", "answers", "online", "costs"},
+    train_model: LOOP | {"batch_tokens", "answers"},
+    train_judge: frozenset(),
+    train_acceptance: LOOP | {"assistant_model"},
+}
 
 
 def training_of(recipe: str, with_model: bool = False) -> Training:
@@ -45,3 +54,27 @@ def training_of(recipe: str, with_model: bool = False) -> Training:
             f"{', '.join(MODEL_KINDS)}"
         )
     return train_model if with_model else TRAININGS[recipe]
+
+
+def options_read(recipe: str, with_model: bool = False) -> frozenset[str]:
+    """Return those options of `specc train` that the training of a recipe reads and some other training does not.
+
+    Args:
+        recipe: the recipe.
+        with_model: whether the model itself is trained, too.
+
+    Raises:
+        HeadError: nothing trains it.
+    """
+    training = training_of(recipe, with_model)
+    names = READ[training]
+    if training is train_draft:
+        names |= KINDS[recipe].reads
+    if training is train and COURSES[recipe].in_model is not None:
+        names -= {"draft_vocab_size", "head"}  # Such a head knows all tokens, and is trained anew.
+    return names
+
+
+def recipes_reading(name: str) -> list[str]:
+    """Return the recipes whose training reads an option of READ. None reads an option that every training reads."""
+    return [recipe for recipe in TRAININGS if name in options_read(recipe)]
