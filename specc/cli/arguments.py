@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ def examples(*lines: str) -> str:
 
 
 def option(metavar: str, text: str, *names: str, **settings: Any) -> Any:
-    """Declare an option with a value.
+    """Declare an option with a value. A value that is nan or infinite is refused.
 
     Args:
         metavar: the name of the value in the help text.
@@ -31,7 +32,18 @@ def option(metavar: str, text: str, *names: str, **settings: Any) -> Any:
         names: the names of the option. Without any, it has the name of the parameter.
         settings: further settings of `typer.Option`.
     """
-    return typer.Option(*names, metavar=metavar, help=text, **settings)
+    return typer.Option(*names, metavar=metavar, help=text, callback=finite, **settings)
+
+
+def finite(value: Any) -> Any:
+    """Return the value of an option as it is.
+
+    Raises:
+        BadParameter: it is a float, and not a finite one. Infinity is above each lower bound, so bounds let it pass.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number; give one, or leave the option out")
+    return value
 
 
 def flag(name: str, text: str, **settings: Any) -> Any:

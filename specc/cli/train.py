@@ -149,10 +149,6 @@ def command(
     A draft model learns them from the model's answers and from its own, without recorded states. A model that
     is trained itself learns from its answers, and is another model afterwards.
     """
-    if not math.isfinite(learning_rate):
-        raise typer.BadParameter(
-            f"a rate of {learning_rate} leaves no weight a number; give one such as 8e-4", param_hint="--learning-rate"
-        )
     if bits not in (8, 16):
         raise typer.BadParameter(f"numbers are not stored in {bits} bits; give 8 or 16", param_hint="--bits")
     check_exclusive(context)

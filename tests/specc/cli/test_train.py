@@ -114,13 +114,6 @@ def test_twelve_bits_are_refused(tmp_path: Path) -> None:
     assert "numbers are not stored in 12 bits; give 8 or 16" in message
 
 
-def test_a_learning_rate_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    arguments = ("train", tmp_path, "--recipe", "eagle3", "-o", tmp_path / "h", "--learning-rate")
-    assert "a rate of inf leaves no weight a number; give one such as 8e-4" in refused(*arguments, "inf")
-    assert "'--learning-rate'" in refused(*arguments, "nan")
-    assert "'--learning-rate'" not in refused(*arguments, "1e-3")  # the model is refused then
-
-
 @pytest.mark.torch
 @pytest.mark.parametrize("recipe", ["eagle3", "draft-model", "tr-jacobi"])
 def test_a_rate_by_which_weights_overflow_writes_nothing(recipe: str, model: Path, tmp_path: Path) -> None:
