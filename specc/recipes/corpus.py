@@ -90,6 +90,7 @@ RASD_EAGLE2 = Method(
     by_default=False,
     needs=("corpus", "head"),
     head="eagle",
+    trained_as="eagle",
 )
 
 

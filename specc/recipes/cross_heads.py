@@ -103,4 +103,5 @@ GLIDE_CAPE = Method(
     parameters={**CAPE.parameters, "max_depth": Parameter(LENGTHS.head, "tokens of the chain at most", "5")},
     needs=("head",),
     head="glide",
+    trained_as="glide",
 )

@@ -150,6 +150,8 @@ class Method:
         search: fills the parameters that name layers to skip.
         head: the architecture of the trained head that it drafts by; empty for none.
         optional_head: that of a trained head without which it can be compiled too; empty for none.
+        trained_as: the recipe by whose name `specc train` trains its head or its draft model; empty for its own name.
+        training_needs: the options of `specc train` without which its head cannot be trained, with their values.
     """
 
     name: str
@@ -172,6 +174,16 @@ class Method:
     search: LayerSearch | None = None
     head: str = ""
     optional_head: str = ""
+    trained_as: str = ""
+    training_needs: str = ""
+
+    @property
+    def training(self) -> str:
+        """The command that trains its head; empty if it reads none."""
+        if not (self.head or self.optional_head):
+            return ""
+        words = ("specc train MODEL", self.training_needs, f"--recipe {self.trained_as or self.name} -o head")
+        return " ".join(filter(None, words))
 
     def settle(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the values that a user gives by the defaults.

@@ -289,4 +289,5 @@ LEXICAL_UNITS_UNVERIFIED = Method(
     by_default=False,
     needs=("head",),
     head="lexical_units",
+    trained_as="lexical-units",
 )

@@ -45,6 +45,7 @@ EAGLE3_CASCADE = Method(
     },
     needs=("head",),
     head="eagle3",
+    trained_as="eagle3",
 )
 
 
@@ -80,4 +81,5 @@ EAGLE3_LOOKUP = Method(
     },
     needs=("head",),
     head="eagle3",
+    trained_as="eagle3",
 )

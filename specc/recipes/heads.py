@@ -151,6 +151,7 @@ EAGLE2 = Method(
     parameters=NODES,
     needs=("head",),
     head="eagle",
+    trained_as="eagle",
 )
 
 
@@ -299,6 +300,7 @@ EAGLE3_TREE = Method(
     parameters=NODES,
     needs=("head",),
     head="eagle3",
+    trained_as="eagle3",
 )
 
 

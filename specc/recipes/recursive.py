@@ -98,4 +98,5 @@ RELAXED_RECURSIVE_DEPTHS = Method(
     },
     by_default=False,
     needs=("assistant-model",),
+    trained_as="relaxed-recursive",
 )

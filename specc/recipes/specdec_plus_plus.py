@@ -54,4 +54,5 @@ SPECDEC_PLUS_PLUS = Method(
     by_default=False,
     needs=("assistant-model",),
     optional_head=HEAD,
+    training_needs="--assistant-model SMALL",
 )

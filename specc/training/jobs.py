@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from specc.recipes import METHODS
 from specc.runtime.errors import HeadError
 from specc.training.card import Card
 from specc.training.courses import COURSES
@@ -47,13 +48,27 @@ def training_of(recipe: str, with_model: bool = False) -> Training:
         HeadError: nothing does.
     """
     if recipe not in TRAININGS:
-        raise HeadError(f"there is no training for the recipe {recipe!r}; there is one for {', '.join(TRAININGS)}")
+        raise HeadError(_why_not_trained(recipe))
     if with_model and recipe not in MODEL_KINDS:
         raise HeadError(
             f"the training of {recipe} leaves the model as it is; leave out --with-model, or give one of the recipes "
             f"{', '.join(MODEL_KINDS)}"
         )
     return train_model if with_model else TRAININGS[recipe]
+
+
+def _why_not_trained(recipe: str) -> str:
+    """Say why a recipe has no training of its own, and which one makes what it takes, if one does."""
+    trained = f"there is a training for {', '.join(TRAININGS)}"
+    method = METHODS.get(recipe)
+    if method is None:
+        return f"there is no recipe {recipe!r} that can be trained; {trained}"
+    if method.trained_as:
+        what = "head" if method.head else "draft model"
+        return f"{recipe} takes the {what} that --recipe {method.trained_as} trains; give that recipe"
+    if "assistant-model" in method.needs:
+        return f"{recipe} takes any draft model; train one with --recipe {next(iter(KINDS))}"
+    return f"{recipe} takes nothing that is trained; leave the training out, or choose another recipe: {trained}"
 
 
 def options_read(recipe: str, with_model: bool = False) -> frozenset[str]:

@@ -47,7 +47,7 @@ class TestVerb:
         assert "exists; choose another output, or --overwrite" in refused(
             "train", model, "--recipe", "eagle3", "-o", tmp_path / "h"
         )
-        assert "no training for the recipe 'eagle9'; there is one for eagle3, medusa" in refused(
+        assert "no recipe 'eagle9' that can be trained; there is a training for eagle3, medusa" in refused(
             "train", model, "--recipe", "eagle9", "-o", tmp_path / "g"
         )
 

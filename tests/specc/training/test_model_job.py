@@ -61,5 +61,5 @@ def test_the_model_is_trained_where_the_user_or_the_recipe_asks_for_it() -> None
     assert training_of("lexical-units") is TRAININGS["eagle3"]
     with pytest.raises(HeadError, match="the training of medusa leaves the model as it is; leave out --with-model"):
         training_of("medusa", with_model=True)
-    with pytest.raises(HeadError, match="no training for the recipe 'eagle9'"):
+    with pytest.raises(HeadError, match="no recipe 'eagle9' that can be trained"):
         training_of("eagle9", with_model=True)
