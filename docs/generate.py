@@ -77,6 +77,7 @@ def section(m: Method) -> str:
         "acceptance": f"`{m.acceptance}`",
         "lossless": "yes" if m.lossless else "no",
         "needs": needs(m),
+        **({"train its head": f"`{m.training}`"} if m.training else {}),
         "compiled without `--recipe`": "yes" if m.by_default else "no",
         "departures from the paper": " ".join(m.departures) or "none",
     }

@@ -194,6 +194,7 @@ def method_table(method: Method) -> RenderableType:
         ("acceptance", _acceptance(method.acceptance)),
         ("lossless", console.yes_or_no(method.lossless)),
         ("needs", ", ".join(f"--{need}" for need in method.needs) or "nothing beside the model"),
+        *([("train its head", method.training)] if method.training else []),
         ("departures", "\n".join(method.departures) or "none"),
     ):
         facts.add_row(title, console.text(value or "-"))
