@@ -207,6 +207,7 @@ def command(
                     bits=bits,
                     head=head,
                     costs=measured,
+                    costs_from=costs,
                     overwrite=overwrite,
                     command=context.obj or "",
                     stage=stage,

@@ -15,6 +15,7 @@ from specc.huggingface.recursive import ENTRY, loops_of
 from specc.runtime.errors import HeadError
 from specc.training import processes
 from specc.training.acceptance import summary
+from specc.training.costs import check_costs
 from specc.training.device import gpu_name, load_here
 from specc.training.distil import Distiller, Text, exit_alphas, ranks, write
 from specc.training.divergences import divergence_of
@@ -45,6 +46,7 @@ def train_draft(options: Options) -> DraftCard:
     options.begin()
     options.stage("load the model", 0, 1)
     model, tokenizer = load_here(options.model), load_tokenizer(options.model)
+    check_costs(options.costs_from, model, options.model)
     kind = KINDS[options.recipe]
     draft, layers = kind.begin(model, options)
     options = within_positions(within_positions(options, model), draft, choice.source)

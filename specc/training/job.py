@@ -24,6 +24,7 @@ from specc.training.acceptance import shared_ranks, summary
 from specc.training.beginning import begin_anew, begin_with, fingerprint, load_fitting
 from specc.training.card import Card
 from specc.training.checkpoint import Progress
+from specc.training.costs import check_costs
 from specc.training.course import Course
 from specc.training.courses import course_of
 from specc.training.device import gpu_name, load_here
@@ -91,6 +92,7 @@ class Options:
         bits: 16 or 8 bits for each number of a matrix.
         head: a head to begin with; None begins in closed form.
         costs: the cost of a step by its slots, as a multiple of a decode; empty if unknown.
+        costs_from: the bundle that has them.
         overwrite: whether a head that is there is replaced.
         command: the command line, for the card.
         stage: called with the title of a stage, the parts done and the parts in all.
@@ -110,6 +112,7 @@ class Options:
     bits: int = 16
     head: Path | None = None
     costs: Mapping[int, float] = field(default_factory=dict)
+    costs_from: Path | None = None
     overwrite: bool = False
     command: str = ""
     stage: Callable[[str, int, int], None] = lambda title, done, total: None
@@ -220,6 +223,7 @@ def _recorded(
         on, and the held-out text by its source.
     """
     model = load_here(options.model)
+    check_costs(options.costs_from, model, options.model)
     options = within_positions(options, model)
     path = Path(options.model)
     teacher = teacher_of(model, path.resolve().name if path.exists() else options.model)
