@@ -260,4 +260,4 @@ def card_table(card: TrainingCard, output: Path) -> RenderableType:
     facts = console.facts()
     for title, value in card.summary(str(output)).items():
         facts.add_row(title, value)
-    return console.stack(facts, console.text(f"Next: {card.next_command(str(output))}"))
+    return console.stack(facts, console.text(f"Next: {card.next_step(str(output))}"))

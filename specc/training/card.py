@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from specc.machine import Machine
 from specc.training.acceptance import CHAIN, TREE, Acceptance
-from specc.training.gain import LEAST, Gain, verdict
+from specc.training.gain import LEAST, Gain, is_useless, train_more, verdict
 from specc.training.training_card import TrainingCard
 
 
@@ -85,6 +85,11 @@ class Card(TrainingCard):
     def next_command(self, output: str) -> str:
         """Return the command that compiles the head."""
         return f"specc compile {self.model} --head {output} -o model.specc"
+
+    def next_step(self, output: str) -> str:
+        """Return what a user does next."""
+        useless = is_useless(self.gain, self.acceptance)
+        return train_more("this head") if useless else self.next_command(output)
 
     def readme(self, name: str) -> str:
         """Return the page of a head with this name."""

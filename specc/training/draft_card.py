@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from specc.machine import Machine
 from specc.training.acceptance import CHAIN, Acceptance
-from specc.training.gain import Gain, verdict
+from specc.training.gain import Gain, is_useless, train_more, verdict
 from specc.training.training_card import TrainingCard
 
 
@@ -102,6 +102,11 @@ class DraftCard(TrainingCard):
         """Return the command that compiles the draft model."""
         recipe = "" if self.recipe == "draft-model" else f" --recipe {self.recipe}"
         return f"specc compile {self.model} --assistant-model {output}{recipe} -o model.specc"
+
+    def next_step(self, output: str) -> str:
+        """Return what a user does next."""
+        useless = is_useless(self.gain, self.acceptance)
+        return train_more("this draft model") if useless else self.next_command(output)
 
     def readme(self, name: str) -> str:
         """Return the page of a draft model with this name."""

@@ -83,6 +83,20 @@ def verdict(gain: Gain | None, what: str) -> str:
     return f"{gain.speedup:.2f} x plain decoding predicted, with chains of {gain.drafted}{doubt}"
 
 
+def is_useless(gain: Gain | None, acceptance: Acceptance) -> bool:
+    """Tell whether drafts promise too little to be compiled.
+
+    Their gain is known and below LEAST, or they give fewer tokens a step than that. Steps with drafts cost no less than
+    steps without, so the gain is then below LEAST, too.
+    """
+    return max(acceptance.chain, acceptance.tree) < LEAST or (gain is not None and not gain.useful)
+
+
+def train_more(what: str) -> str:
+    """Say what to do where drafts promise too little. `what` names what was trained."""
+    return f"{what} promises less than {LEAST} x; train longer (--minutes), or on more text (--prompts, --data)"
+
+
 def expected(acceptance: Acceptance, drafted: int) -> float:
     """Return the tokens of a step with a chain of so many drafted tokens, the model's own included."""
     tokens = reach = 1.0

@@ -59,6 +59,10 @@ class TrainingCard(ABC):
     def next_command(self, output: str) -> str:
         """Return the command that compiles what was trained."""
 
+    def next_step(self, output: str) -> str:
+        """Return what a user does next: the command, if what was trained is worth it."""
+        return self.next_command(output)
+
     @abstractmethod
     def readme(self, name: str) -> str:
         """Return the page of a head or a draft model with this name."""

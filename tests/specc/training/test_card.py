@@ -51,6 +51,16 @@ def test_a_gain_below_the_least_is_called_not_useful() -> None:
     assert "the head is not useful on this machine" in replace(CARD, gain=poor).texts("h")["README.md"]
 
 
+def test_after_a_head_that_promises_too_little_the_next_step_is_more_training() -> None:
+    good, few = Gain(speedup=1.31, drafted=3, step=0.02, useful=True), replace(ACCEPTANCE, chain=1.02, tree=1.04)
+    for useful in (CARD, replace(CARD, gain=good), replace(CARD, acceptance=replace(few, tree=1.06))):
+        assert useful.next_step("h") == useful.next_command("h") == "specc compile ./toy --head h -o model.specc"
+    poor = replace(good, speedup=1.01, useful=False)
+    for useless in (replace(CARD, gain=poor), replace(CARD, acceptance=few)):
+        step = "this head promises less than 1.05 x; train longer (--minutes), or on more text (--prompts, --data)"
+        assert useless.next_step("h") == step and "specc compile" in useless.next_command("h")
+
+
 def test_without_files_the_prompts_are_those_that_ship() -> None:
     assert "Prompts: those that ship with specc (Apache-2.0)" in replace(CARD, data=()).texts("h")["README.md"]
 
