@@ -162,10 +162,11 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """A line that names the modes whose rounds differ too much to trust their speeds, or nothing."""
-        unsure = [row for row in self.overall if row.spread > BENCH.largest_spread]
+        spreads = [(mode_name(row), row.spread) for row in self.overall if row.spread is not None]
+        unsure = [(name, spread) for name, spread in spreads if spread > BENCH.largest_spread]
         if not unsure:
             return []
-        names = ", ".join(f"{mode_name(row)} {row.spread:.0%}" for row in unsure)
+        names = ", ".join(f"{name} {spread:.0%}" for name, spread in unsure)
         return [
             f"the rounds of a mode differ by more than {BENCH.largest_spread:.0%} ({names}), so its speed is unsure; "
             "run again on an idle machine, or with more --rounds"

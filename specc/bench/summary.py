@@ -29,7 +29,7 @@ class Row:
         acceptance_per_position: the share of drafts of which at least 1, 2, … tokens were accepted; None if the
             system does not report it.
         seconds: the time of decoding in one round.
-        spread: the interquartile range of tokens_per_second over the rounds, as a share of it.
+        spread: the interquartile range of tokens_per_second over the rounds, as a share of it; None for one round.
         end_to_end_tokens_per_second: the speed of prefill and decoding together, over all tokens.
         end_to_end_speedup: that speed as a multiple of plain decoding's by specc.
         prompts: how many prompts the category has.
@@ -48,7 +48,7 @@ class Row:
     mean_acceptance_length: float | None
     acceptance_per_position: list[float] | None
     seconds: float
-    spread: float
+    spread: float | None
     end_to_end_tokens_per_second: float
     end_to_end_speedup: float
     prompts: int

@@ -214,7 +214,7 @@ def _systems(report: Report) -> Table:
         table.add_row(
             f"{mode_name(row)} *" if is_default else mode_name(row),
             f"{row.tokens_per_second:.1f}",
-            f"{row.spread:.0%}",
+            "-" if row.spread is None else f"{row.spread:.0%}",
             f"{row.speedup:.2f}",
             f"{row.end_to_end_speedup:.2f}",
             "-" if length is None else f"{length:.2f}",

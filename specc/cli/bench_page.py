@@ -75,7 +75,7 @@ def _speed(report: Report, category: str) -> Figure:
     figure = Figure((WIDTH, 0.8 + ROW * len(rows)), layout="constrained")
     ax: Axes = figure.subplots()
     speeds = [row.tokens_per_second for row in rows]
-    ranges = [row.tokens_per_second * row.spread / 2 for row in rows]
+    ranges = [row.tokens_per_second * (row.spread or 0.0) / 2 for row in rows]
     colours = [_colour(row, report) for row in rows]
     names = [f"{mode_name(row)} *" if _is_default(row, report) else mode_name(row) for row in rows]
     ax.barh(names, speeds, 0.72, xerr=ranges, color=colours, ecolor=INK, error_kw={"linewidth": 0.8})
@@ -102,7 +102,7 @@ def _costs(report: Report, context: int) -> Figure:
         ax.errorbar(
             [cost.slots for cost in group],
             [cost.milliseconds for cost in group],
-            [cost.milliseconds * cost.spread / 2 for cost in group],
+            [cost.milliseconds * (cost.spread or 0.0) / 2 for cost in group],
             color=PEER if kind.startswith("draft") else RECIPE,
             marker=marker,
             linestyle="-" if kind == CHAIN else "none",

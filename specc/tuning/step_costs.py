@@ -30,14 +30,14 @@ class StepCost:
         slots: how many slots the step fills.
         context: rows of keys and values before the slots.
         milliseconds: the time of a step. Each round has a median; this is the median of those.
-        spread: the interquartile range of the rounds' medians, as a share of `milliseconds`.
+        spread: the interquartile range of the rounds' medians, as a share of `milliseconds`; None for one round.
     """
 
     engine: str
     slots: int
     context: int
     milliseconds: float
-    spread: float
+    spread: float | None
 
 
 def step_costs(session: Session, engines: Iterable[str], contexts: Iterable[int], repeats: int) -> list[StepCost]:
@@ -106,13 +106,12 @@ def faster_on_one_thread(
     return [name for name, values in ratios.items() if median(values) <= policy.one_thread_ratio]
 
 
-def median_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Compute the median, and the interquartile range as a share of it.
-
-    The spread of a single value is 0.
-    """
+def median_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Compute the median, and the interquartile range as a share of it, which is None for a single value."""
     middle = median(values)
-    if len(values) < 2 or not middle:
+    if len(values) < 2:
+        return middle, None
+    if not middle:
         return middle, 0.0
     low, _, high = quantiles(values, n=4, method="inclusive")
     return middle, (high - low) / middle

@@ -25,10 +25,22 @@ def make_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePeer:
 def test_the_tables(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     out = specc("bench", bundle, "--recipe", "prompt-lookup", "--prompts", questions(tmp_path), *QUICK).out
-    assert re.search(r"^prompt-lookup( \*)? +\d+\.\d +\d+% +\d\.\d\d +\d\.\d\d +\d\.\d\d +100%$", out, re.M)
+    assert re.search(r"^prompt-lookup( \*)? +\d+\.\d +- +\d\.\d\d +\d\.\d\d +\d\.\d\d +100%$", out, re.M)
     assert re.search(r"^x plain +a +b$", out, re.M)
     assert re.search(r"^decode +1 .*1\.00, 1\.00$", out, re.M)
     fits(out, 80)
+
+
+def test_the_spread_is_shown_of_two_rounds_and_not_of_one(bundle: Path, tmp_path: Path) -> None:
+    for rounds, in_table, in_page in ((1, "-", "\N{EN DASH}"), (2, r"\d+%", r"\d+ %")):
+        page = tmp_path / f"{rounds}.html"
+        out = specc("bench", bundle, *QUICK, "--rounds", rounds, "--html", page).out
+        assert re.search(rf"^plain( \*)? +\d+\.\d +{in_table} +1\.00 ", out, re.M)
+        first, second = re.findall(r"<table>.*?</table>", page.read_text(), re.S)
+        assert re.search(rf"<td>[\d.]+</td>\s<td>{in_page}</td>", first)
+        assert re.search(rf"<td>[\d.]+</td>\s<td>{in_page}</td></tr>", second)
+        rows = specc("bench", bundle, *QUICK, "--rounds", rounds, "--json").json
+        assert {row["spread"] is None for row in (*rows["rows"], *rows["step_costs"])} == {rounds == 1}
 
 
 def test_the_json_is_on_standard_output_and_the_progress_is_not(bundle: Path) -> None:

@@ -20,7 +20,7 @@ from specc.tuning.step_costs import StepCost, faster_on_one_thread, median_and_s
 
 def test_a_median_has_a_spread() -> None:
     assert median_and_spread([4.0, 1.0, 2.0, 3.0, 5.0]) == (3.0, 2 / 3)
-    assert median_and_spread([7.0]) == (7.0, 0.0)
+    assert median_and_spread([7.0]) == (7.0, None) and median_and_spread([0.0, 0.0]) == (0.0, 0.0)
 
 
 @pytest.mark.model
@@ -31,7 +31,7 @@ class TestStepCosts:
         costs = step_costs(session, names, (1, 64), 2)
         assert [(c.engine, c.context) for c in costs] == [(name, context) for name in names for context in (1, 64)]
         assert all(c.slots == session.engines[c.engine].slots for c in costs)
-        assert all(c.milliseconds > 0 <= c.spread for c in costs)
+        assert all(c.milliseconds > 0 and c.spread is not None and c.spread >= 0 for c in costs)
 
     def test_an_engine_that_takes_longer_costs_more(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         session, run = specc.load(bundle).conversation, Engine.run_one
