@@ -28,7 +28,7 @@ from specc.cli.arguments import (
     split_commas,
 )
 from specc.cli.output_file import check_file
-from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE
+from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE, SLOTS_LINE
 from specc.runtime.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -79,10 +79,12 @@ NO_GUARD = "Do not stop drafts that make decoding slower."
 HTML = "Write a page with charts to this file. Needs specc-compiler[bench]."
 CATEGORIES_IN_A_TABLE = 3  # More columns do not fit on 80 characters.
 LEGEND = (
+    "±: how far the rounds lie apart, the middle half of them, as a share of the speed",
     "x plain: speed of decoding, as a multiple of plain decoding's",
     "in all: as x plain, with prefill",
     LENGTH_LINE,
     "same: answers whose tokens are those of plain decoding",
+    f"{SLOTS_LINE}; N rows: after N rows of text in the cache; decodes: times as long as decode",
 )
 CHANGED_LINE = "changed: tokens that are not those of plain decoding at their place"
 

@@ -6,4 +6,5 @@ JSON and Python call the figures by the names that vLLM has: `mean_acceptance_le
 from __future__ import annotations
 
 LENGTH_TITLE = "length"  # The title of a column. The whole name does not fit in 80 characters beside the other columns.
+SLOTS_LINE = "slots: tokens that one step computes"
 LENGTH_LINE = "length: mean acceptance length, the tokens of a step that had a draft"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from specc.cli import console
@@ -15,6 +15,7 @@ from specc.cli.arguments import (
     examples,
     option,
 )
+from specc.cli.terms import SLOTS_LINE
 from specc.tuning.policy import TUNING
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ PROMPTS = (
     "Default: the bundle's golden prompts."
 )
 LIMIT = "The largest number of prompts."
+DEEP, SURE = "deep", "sure to"  # words of the column "drafts of"
+CURVE_LINE = f"{SLOTS_LINE}; after N: with N rows of text in the cache; x: times as long as with one slot"
 TOKENS = f"The number of tokens of each answer. Default: {TUNING.tokens}."
 
 
@@ -71,16 +74,26 @@ def plan_table(plan: TunePlan) -> RenderableType:
         if finalist := finalists.get(name):
             lengths, measured = _sizes(finalist.parameters), f"{finalist.measured_speedup:.2f}"
         table.add_row(title, lengths, f"{predicted:.2f}", measured)
-    return console.stack(table, console.text("\n".join(_notes(plan))), "", _curve(plan))
+    notes = [*_notes(plan), *_legend([_sizes(finalist.parameters) for finalist in plan.tried])]
+    return console.stack(table, console.text("\n".join(notes)), "", _curve(plan), console.text(CURVE_LINE))
+
+
+def _legend(sizes: Sequence[str]) -> list[str]:
+    """Say in one line what the sizes of drafts mean, with the words that are among them. No sizes need no line."""
+    if not any(sizes):
+        return []
+    deep = ["deep: levels of their tree"] if any(DEEP in size for size in sizes) else []
+    sure = ["sure to: a draft ends where its drafter is less sure"] if any(SURE in size for size in sizes) else []
+    return ["; ".join(["drafts of: their tokens at most", *deep, *sure])]
 
 
 def _sizes(parameters: Mapping[str, Any]) -> str:
     """Say how large drafts are: their tokens, the levels of a tree, and the confidence below which a chain ends."""
     sizes = " + ".join(str(value) for key, value in parameters.items() if key.endswith("_tokens"))
     if depth := parameters.get("max_depth"):
-        sizes += f", {depth} deep"
+        sizes += f", {depth} {DEEP}"
     if threshold := parameters.get("assistant_confidence_threshold"):
-        sizes += f", sure to {threshold:g}"
+        sizes += f", {SURE} {threshold:g}"
     return sizes
 
 

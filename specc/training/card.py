@@ -156,4 +156,4 @@ drafts before it were right:
         if self.gain is None:
             return "Predicted gain: unknown, since no bundle's costs were named (`--costs`)."
         verdict = "" if self.gain.useful else f" That is less than {LEAST}: the head is not useful on this machine."
-        return f"Predicted gain: {self.gain.speedup:.2f} x plain decoding with chains of {self.gain.drafted}.{verdict}"
+        return f"Predicted gain: {self.gain.speedup:.2f} x plain decoding with {self.gain.tokens} a step.{verdict}"

@@ -28,6 +28,11 @@ class Gain:
     step: float
     useful: bool
 
+    @property
+    def tokens(self) -> str:
+        """The drafted tokens in words."""
+        return f"{self.drafted} drafted token{'' if self.drafted == 1 else 's'}"
+
 
 def predict(head: Head, acceptance: Acceptance, costs: Mapping[int, float], parameters: int) -> Gain | None:
     """Predict the gain of chains.
@@ -80,7 +85,7 @@ def verdict(gain: Gain | None, what: str) -> str:
     if gain is None:
         return "unknown; name a tuned bundle with --costs to predict it"
     doubt = "" if gain.useful else f"; {what} is not useful on this machine"
-    return f"{gain.speedup:.2f} x plain decoding predicted, with chains of {gain.drafted}{doubt}"
+    return f"{gain.speedup:.2f} x plain decoding predicted, with {gain.tokens} a step{doubt}"
 
 
 def is_useless(gain: Gain | None, acceptance: Acceptance) -> bool:

@@ -28,6 +28,8 @@ def test_the_tables(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert re.search(r"^prompt-lookup( \*)? +\d+\.\d +- +\d\.\d\d +\d\.\d\d +\d\.\d\d +100%$", out, re.M)
     assert re.search(r"^x plain +a +b$", out, re.M)
     assert re.search(r"^decode +1 .*1\.00, 1\.00$", out, re.M)
+    legend = "slots: tokens that one step computes; N rows: after N rows of text in the cache; decodes: times as"
+    assert legend in " ".join(out.split())
     fits(out, 80)
 
 

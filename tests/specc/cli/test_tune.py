@@ -33,6 +33,9 @@ def test_a_plan_is_drawn_with_its_choice_and_its_curve() -> None:
     assert note in " ".join(lines)
     assert "These engines run faster on one thread: draft-early-exit." in lines
     assert "4 3.00 ms 1.50 x" in lines
+    assert "drafts of: their tokens at most" in lines
+    curve = "slots: tokens that one step computes; after N: with N rows of text in the cache; x: times as long"
+    assert curve in " ".join(lines)
 
 
 def test_a_finalist_says_how_large_its_drafts_are() -> None:
@@ -44,6 +47,18 @@ def test_a_finalist_says_how_large_its_drafts_are() -> None:
         sizes(num_speculative_tokens=4, assistant_confidence_threshold=0.3) == "early-exit * 4, sure to 0.3 1.50 1.25"
     )
     assert sizes(num_speculative_tokens=11, max_depth=2) == "early-exit * 11, 2 deep 1.50 1.25"
+
+
+def test_the_legend_of_the_sizes_has_the_words_that_are_in_the_table_and_no_others() -> None:
+    def words(**parameters: float) -> list[bool]:
+        best = replace(tune_plan().tried[0], parameters=parameters)
+        text = " ".join(printed(plan_table(tune_plan(tried=(best,)))))
+        return [word in text for word in ("drafts of: their tokens", "deep: levels", "sure to: a draft ends where")]
+
+    assert words(num_speculative_tokens=4) == [True, False, False]
+    assert words(num_speculative_tokens=4, max_depth=2) == [True, True, False]
+    assert words(num_speculative_tokens=4, assistant_confidence_threshold=0.3) == [True, False, True]
+    assert words() == [False, False, False]
 
 
 def test_plain_decoding_is_explained() -> None:

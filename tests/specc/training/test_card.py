@@ -46,7 +46,7 @@ def test_a_time_under_ten_minutes_has_a_decimal() -> None:
 def test_a_gain_below_the_least_is_called_not_useful() -> None:
     good = Gain(speedup=1.31, drafted=3, step=0.02, useful=True)
     page = replace(CARD, gain=good).texts("h")["README.md"]
-    assert "1.31 x plain decoding with chains of 3." in page and "not useful" not in page
+    assert "1.31 x plain decoding with 3 drafted tokens a step." in page and "not useful" not in page
     poor = replace(good, speedup=1.01, useful=False)
     assert "the head is not useful on this machine" in replace(CARD, gain=poor).texts("h")["README.md"]
 
