@@ -79,8 +79,26 @@ def one_line() -> Iterator[None]:
     raise SystemExit(2)
 
 
+OTHER_WORDS = {  # that users try for a verb
+    "replay": "test",
+    "verify": "test",
+    "run": "generate",
+    "chat": "generate",
+    "build": "compile",
+    "benchmark": "bench",
+    "info": "show",
+    "convert": "export",
+}
+
+
 class Verbs(TyperGroup):
     """A group of commands whose errors end in one line."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb that is called, or name the one that another word may mean."""
+        if args and args[0] in OTHER_WORDS and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {OTHER_WORDS[args[0]]!r}?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""

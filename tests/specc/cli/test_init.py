@@ -12,6 +12,7 @@ import pytest
 from shell import command, refused, specc
 
 from specc import __version__
+from specc.cli import OTHER_WORDS, _commands
 
 VERBS = (
     *("compile", "generate", "test", "show", "recipes", "doctor", "bench", "tune", "swap"),
@@ -93,6 +94,9 @@ def test_long_help_texts_have_panels(verb: str, panels: list[str]) -> None:
     ("argv", "message"),
     [
         (("nosuch",), "no such command 'nosuch'; see: specc --help"),
+        (("replay", "b"), "no such command 'replay'. Did you mean 'test'?; see: specc --help"),
+        (("complie", "m"), "no such command 'complie'. Did you mean 'compile'?; see: specc --help"),
+        (("cache", "lst"), "no such command 'lst'. Did you mean 'list'?; see: specc cache --help"),
         (("generate",), "missing argument 'BUNDLE'; see: specc generate --help"),
         (("generate", "b", "-n", "x"), "'-n' / '--max-new-tokens'"),
         (("compile", "model"), "missing option '-o' / '--output'; see: specc compile --help"),
@@ -107,6 +111,11 @@ def test_long_help_texts_have_panels(verb: str, panels: list[str]) -> None:
 def test_a_wrong_usage_is_one_line(argv: tuple[str, ...], message: str) -> None:
     line = refused(*argv)
     assert message in line and line.isprintable()
+
+
+def test_each_other_word_for_a_verb_names_a_verb_and_is_none() -> None:
+    verbs = set(_commands().commands)
+    assert set(OTHER_WORDS.values()) <= verbs and not set(OTHER_WORDS) & verbs
 
 
 @pytest.mark.parametrize("argv", [(), ("cache",)])
