@@ -22,15 +22,20 @@ class Author:
         end: the tokens behind each turn.
         calls: how often it was asked.
         starts: the text of each prompt that it got.
+        texts: for each call, the tokens of the longest prompt, and those that may stand behind a prompt.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.words, self.tail, self.end, self.calls = WORDS, "", [0], 0
         self.starts: list[str] = []
+        self.texts: list[tuple[int, int]] = []
 
-    def __call__(self, model: Any, prompts: Sequence[Sequence[int]], *, seed: int, **others: Any) -> list[Answer]:
+    def __call__(
+        self, model: Any, prompts: Sequence[Sequence[int]], *, seed: int, count: int, **others: Any
+    ) -> list[Answer]:
         self.calls += 1
+        self.texts.append((max(map(len, prompts)), count))
         rng = random.Random(seed)
         return [self._answer(prompt, rng) for prompt in prompts]
 

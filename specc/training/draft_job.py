@@ -27,8 +27,9 @@ from specc.training.gain import predict_chains
 from specc.training.held_out import held_out_count
 from specc.training.job import CHECKPOINT, DEPTHS, Options, ends_of, same_random_numbers
 from specc.training.model_folder import save_model
-from specc.training.positions import within_positions
+from specc.training.positions import kept_places, within_positions
 from specc.training.prompts import Prompt, read_prompts
+from specc.training.record import RecordingOptions
 from specc.training.served import served_texts
 
 
@@ -158,7 +159,7 @@ def texts_of(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[
     choice, text = options.draft, options.recording
     served: list[Text] = []
     if choice.answers:
-        served = served_texts(options.data, choice.answers, tokenizer, text.seed)
+        served = [_cut(one, text) for one in served_texts(options.data, choice.answers, tokenizer, text.seed)]
         prompts = [Prompt(tuple(one.tokens[: one.prompt].tolist())) for one in served]
     else:
         prompts = read_prompts(options.data, tokenizer, count=text.prompts, longest=text.prompt_tokens, seed=text.seed)
@@ -166,3 +167,9 @@ def texts_of(options: Options, model: PreTrainedModel, tokenizer: Any) -> tuple[
     held_out, prompts = prompts[:count], prompts[count:]
     answers = served[count:] or write(model, prompts, text.answer_tokens, ends_of(model), text.temperature, text.seed)
     return held_out, prompts, answers
+
+
+def _cut(served: Text, text: RecordingOptions) -> Text:
+    """Cut a text that was served to the positions."""
+    places = kept_places(len(served), served.prompt, text)
+    return Text(tokens=served.tokens[places], prompt=sum(place < served.prompt for place in places))

@@ -27,7 +27,9 @@ from specc.runtime.errors import PromptError
 from specc.training.device import generator
 from specc.training.distil import Text
 from specc.training.held_out import held_out_count
+from specc.training.positions import kept_places
 from specc.training.prompts import check_regular, encode
+from specc.training.record import RecordingOptions
 from specc.training.states import layers_of, tapped
 
 REPLACED = 0.15  # of the tokens of an answer
@@ -150,6 +152,12 @@ def auc(scores: Tensor, good: Tensor) -> float:
     below = torch.searchsorted(wrong, right, right=False)
     up_to = torch.searchsorted(wrong, right, right=True)
     return float((below + up_to).float().mean() / 2 / max(1, len(wrong)))
+
+
+def fitting(marked: Marked, text: RecordingOptions) -> Marked:
+    """Return a marked answer as far as it fits the positions, with its prompt."""
+    places = kept_places(len(marked.tokens), int(marked.counts.int().argmax()), text)
+    return Marked(tokens=marked.tokens[places], good=marked.good[places], counts=marked.counts[places])
 
 
 def split(texts: Sequence[Marked], held_out: int, seed: int) -> tuple[list[Marked], list[Marked]]:

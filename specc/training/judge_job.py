@@ -18,7 +18,7 @@ from specc.training.device import gpu_name, load_here
 from specc.training.distil import write
 from specc.training.finite import check_weights
 from specc.training.job import Options, ends_of, same_random_numbers
-from specc.training.judge import Marked, auc, corrupt, fit, judged_rows, read_marked, split
+from specc.training.judge import Marked, auc, corrupt, fit, fitting, judged_rows, read_marked, split
 from specc.training.positions import within_positions
 from specc.training.prompts import read_prompts
 from specc.training.teacher import teacher_of
@@ -110,7 +110,7 @@ def train_judge(options: Options) -> JudgeCard:
             options.stage("answer the prompts", 0, 1)
             answers = write(model, prompts, text.answer_tokens, ends_of(model), text.temperature, text.seed)
             marked = corrupt(answers, teacher.target.vocab_size, text.seed)
-        training, held_out = split(marked, text.held_out, text.seed)
+        training, held_out = split([fitting(one, text) for one in marked], text.held_out, text.seed)
         options.stage("read the states", 0, 1)
         if not training:
             raise HeadError("there are fewer than two marked answers; give more")

@@ -12,6 +12,7 @@ from specc.runtime.errors import CaptureError, HeadError
 
 if TYPE_CHECKING:
     from specc.training.job import Options
+    from specc.training.record import RecordingOptions
 
 LEAST_PROMPT = 32  # tokens that are left for a prompt
 
@@ -27,7 +28,7 @@ def within_positions(options: Options, model: PreTrainedModel | None = None, nam
     Raises:
         HeadError: the answers leave no room for prompts.
     """
-    positions = _positions_of(options.model, model)
+    positions = _configured(options.model) if model is None else positions_of(model)
     if positions is None:
         return options
     text = options.recording
@@ -38,16 +39,46 @@ def within_positions(options: Options, model: PreTrainedModel | None = None, nam
             f"beside a prompt; give {positions - LEAST_PROMPT} or fewer"
         )
     shorter = replace(
-        text, prompt_tokens=min(text.prompt_tokens, room), conversation_tokens=min(text.conversation_tokens, room)
+        text,
+        prompt_tokens=min(text.prompt_tokens, room),
+        conversation_tokens=min(text.conversation_tokens, room),
+        positions=min(text.positions or positions, positions),
     )
     return replace(options, recording=shorter)
 
 
-def _positions_of(source: str, model: PreTrainedModel | None) -> int | None:
+def kept_places(length: int, prompt: int, text: RecordingOptions) -> list[int]:
+    """Return the places of those tokens of a text that fit the positions.
+
+    They are all, or the prompt without its middle, so that an answer fits behind it, and the beginning of the answer.
+
+    Args:
+        length: tokens of the text.
+        prompt: those of the prompt.
+        text: the positions, and the tokens of an answer.
+    """
+    if text.positions is None:
+        return list(range(length))
+    room = text.positions - text.answer_tokens
+    places = list(range(length))
+    if prompt > room:
+        del places[room // 2 : prompt - (room - room // 2)]
+    return places[: text.positions]
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
     """Return a model's positions; None if it does not say."""
+    return _stated(model.config.get_text_config())
+
+
+def _configured(source: str) -> int | None:
+    """Return the positions of a model that is not loaded; None if they cannot be read."""
     try:
-        config: Any = read_text_config(source) if model is None else model.config.get_text_config()
+        return _stated(read_text_config(source))
     except CaptureError:  # Loading the model says why.
         return None
+
+
+def _stated(config: Any) -> int | None:
     positions: int | None = getattr(config, "max_position_embeddings", None)
     return positions or None

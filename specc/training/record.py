@@ -36,6 +36,7 @@ class RecordingOptions:
         answer_tokens: the largest number of tokens of an answer.
         prompt_tokens: the largest number of tokens of a prompt.
         conversation_tokens: the largest number of tokens of the prompt of a later turn, all before included.
+        positions: tokens of a text, prompt and answer together; None if the model does not say.
         prompts: the largest number of prompts.
         held_out: how many prompts are kept for the evaluation.
         lanes: how many prompts are answered at once.
@@ -47,6 +48,7 @@ class RecordingOptions:
     answer_tokens: int = 160
     prompt_tokens: int = 320
     conversation_tokens: int = 960
+    positions: int | None = None
     prompts: int = 2500
     held_out: int = 64
     lanes: int = 192

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from specc.training import processes
 from specc.training.answers import answer
 from specc.training.lanes import lanes_that_fit
+from specc.training.positions import positions_of
 from specc.training.prompts import MARK
 from specc.training.whole_file import write_whole
 
@@ -34,6 +35,7 @@ TOKENS = 128  # the largest number of tokens of a turn, its opening not counted
 TEMPERATURE = 1.0
 SPARE = 2.0  # times as many turns are sampled, at most, as are asked for
 SHORTEST = 3  # words of a prompt
+LEAST = 8  # tokens of a turn that the positions must leave behind its opening
 SHINGLE = 3  # words that are compared together
 DIFFERENT = 0.5  # of a prompt's shingles must be different ones
 ALIKE = 0.5  # shingles that two prompts share, of all that they have: more, and one is a copy of the other
@@ -140,7 +142,13 @@ def _turns(
     seed: int,
 ) -> list[str]:
     """Return the turns of one batch, from its file if it is there."""
+    positions = positions_of(model)
+    if positions is not None:
+        starts = [start for start in starts if len(start.tokens) + LEAST <= positions]
+    if not starts:
+        return []
     tokens = [start.tokens for start in starts]
+    longest = max(map(len, tokens))
     notes = {"model": digest, "seed": seed, "starts": hashlib.sha256(repr(tokens).encode()).hexdigest()[:16]}
     if file.is_file():
         try:
@@ -153,7 +161,7 @@ def _turns(
     written = answer(
         model,
         [tokens[index] for index in order],
-        count=TOKENS,
+        count=TOKENS if positions is None else min(TOKENS, positions - longest),
         ends=stops,
         temperatures=[TEMPERATURE] * len(order),
         seed=seed,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from specc.huggingface import load_model
+from specc.huggingface import load_model, load_tokenizer
 from specc.runtime.errors import HeadError
 from specc.training.cut import cut
 from specc.training.distil import Distiller, Text, both_logits
 from specc.training.divergences import forward_kl
-from specc.training.draft_job import train_draft
+from specc.training.draft_job import texts_of, train_draft
 from specc.training.job import DraftChoice, Options
 from specc.training.record import RecordingOptions
 from specc.training.trainer import TrainerOptions
@@ -141,3 +141,27 @@ def test_served_answers_are_learned_from_as_they_are(model: Path, tmp_path: Path
     choice = DraftChoice(layers=1, own_text=0.0, online=True, answers=tmp_path / "a.jsonl")
     card = train_draft(replace(options(model, tmp_path / "d"), data=(tmp_path / "p.jsonl",), draft=choice))
     assert card.updates == 2
+
+
+def test_served_texts_are_cut_to_the_positions_so_that_answers_fit_behind_their_prompts(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "def f{i}(a, b, c, d, e, f, g):"}}\n' for i in range(5)))
+    rows = [{"index": i, "id": None, "chat": False, "token_ids": list(range(30))} for i in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    choice = replace(
+        options(model, tmp_path / "d"),
+        data=(tmp_path / "p.jsonl",),
+        draft=DraftChoice(answers=tmp_path / "a.jsonl"),
+        recording=RecordingOptions(taps=(), answer_tokens=12, held_out=1),
+    )
+    here, tokenizer = load_model(str(model)), load_tokenizer(str(model))
+    _, prompts, answers = texts_of(choice, here, tokenizer)
+    size = len(prompts[0].tokens)  # All prompts have so many tokens.
+    assert {len(prompt.tokens) for prompt in prompts} == {size} and {len(one) for one in answers} == {size + 30}
+    for positions, prompt_size in ((size + 14, size), (size + 6, size - 6)):
+        text = replace(choice.recording, positions=positions)
+        _, prompts, answers = texts_of(replace(choice, recording=text), here, tokenizer)
+        assert {len(prompt.tokens) for prompt in prompts} == {one.prompt for one in answers} == {prompt_size}
+        assert {len(one) for one in answers} == {positions}
+        assert all(one.tokens[prompt_size:].tolist() == list(range(positions - prompt_size)) for one in answers)

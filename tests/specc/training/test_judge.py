@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from specc.huggingface import load_tokenizer
 from specc.runtime.errors import PromptError
 from specc.training.distil import Text
-from specc.training.judge import auc, corrupt, fit, read_marked, split
+from specc.training.judge import Marked, auc, corrupt, fit, fitting, read_marked, split
+from specc.training.record import RecordingOptions
 
 pytestmark = pytest.mark.torch
 
@@ -81,3 +83,14 @@ def test_a_fifth_at_most_is_held_out() -> None:
     texts = corrupt([Text(tokens=torch.arange(9), prompt=1)] * 10, 50, 0)
     training, held_out = split(texts, 64, 0)
     assert (len(training), len(held_out)) == (8, 2)
+
+
+def test_a_marked_answer_is_cut_to_the_positions_with_its_marks() -> None:
+    tokens = torch.arange(30)
+    marked = Marked(tokens=tokens, good=tokens < 25, counts=tokens >= 18)
+    text = RecordingOptions(taps=(), answer_tokens=8, positions=16)
+    cut = fitting(marked, text)
+    assert cut.tokens.tolist() == [0, 1, 2, 3, 14, 15, 16, 17, *range(18, 26)]
+    assert cut.good.tolist() == [True] * 15 + [False] and cut.counts.tolist() == [False] * 8 + [True] * 8
+    whole = fitting(marked, replace(text, positions=None))
+    assert torch.equal(whole.tokens, tokens) and torch.equal(whole.counts, marked.counts)

@@ -11,7 +11,7 @@ from author import Author
 from transformers import PreTrainedModel
 
 from specc.huggingface import load_model, load_tokenizer
-from specc.training.self_prompts import OPENINGS, Filter, self_prompts
+from specc.training.self_prompts import LEAST, OPENINGS, TOKENS, Filter, self_prompts
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[3]
@@ -41,6 +41,22 @@ def test_prompts_are_different_and_the_seed_decides_which(
     first = write(parts, tmp_path / "a")
     assert len(set(first)) == 12
     assert first == write(parts, tmp_path / "b") != write(parts, tmp_path / "c", seed=1)
+
+
+@pytest.mark.parametrize(("positions", "room"), [(4096, TOKENS), (128, None), (4, None)])
+def test_turns_fit_the_positions_of_the_model(
+    positions: int,
+    room: int | None,
+    parts: tuple[PreTrainedModel, Any],
+    author: Author,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts[0].config, "max_position_embeddings", positions)
+    write(parts, tmp_path)
+    assert bool(author.texts) == (positions > 4)
+    for longest, count in author.texts:
+        assert count == (room or positions - longest) and LEAST <= count <= TOKENS
 
 
 def test_a_second_run_writes_what_is_missing_or_of_other_options(
