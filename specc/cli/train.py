@@ -213,7 +213,7 @@ def command(
                     stage=stage,
                 )
             )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # SystemExit is what SIGTERM raises
         if work.exists():
             console.note(f"interrupted; the same command goes on from {work}")
         raise

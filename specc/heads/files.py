@@ -28,13 +28,33 @@ REMEDY = "train the head again"
 GROUP = 64  # columns that share a scale
 SCALES = ".scales"
 LARGEST = 127
-PARTIAL = ".partial"
+PARTIAL, OLD = ".partial", ".old"  # endings of directories that come and go
 
 
 def digest(embedding: Tensor) -> str:
     """Return 16 hexadecimal digits that tell a model by its embedding table."""
     rows = embedding.detach().cpu().float().contiguous()
     return hashlib.sha256(rows.numpy().data.cast("B")).hexdigest()[:16]
+
+
+def replace_directory(partial: Path, directory: Path) -> None:
+    """Rename a directory to the name of another, which stays until then. If that fails, the other one is there again.
+
+    Args:
+        partial: the directory that is complete.
+        directory: the name that it gets.
+    """
+    old = directory.with_name(f".{directory.name}{OLD}")
+    try:
+        if directory.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            directory.rename(old)
+        os.replace(partial, directory)
+    except BaseException:  # a signal, too
+        if old.exists() and not directory.exists():
+            old.rename(directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_head(head: Head, directory: Path, texts: Mapping[str, str], bits: int = 16) -> None:
@@ -54,9 +74,7 @@ def save_head(head: Head, directory: Path, texts: Mapping[str, str], bits: int =
         for name, text in {CONFIG: config, **texts}.items():
             (partial / name).write_text(text, encoding="utf-8")
         save_file(_stored(head.state_dict(), bits), partial / WEIGHTS)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(partial, directory)
+        replace_directory(partial, directory)
     except SafetensorError as e:  # a full disk, among others
         raise HeadError(f"cannot write {directory}: {first_line(e)}; free some space, or choose another place") from e
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from specc.heads import Head, save_head
+from specc.heads.files import replace_directory
 from specc.huggingface import quiet
 from specc.huggingface.recursive import loops_of, save_recursive
 from specc.runtime.errors import HeadError, first_line
@@ -47,9 +47,7 @@ def save_model(
             (partial / name).write_text(text, encoding="utf-8")
         if head is not None:
             save_head(head, partial / HEAD, texts)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(partial, directory)
+        replace_directory(partial, directory)
     except Exception as e:  # safetensors and tokenizers raise exceptions of their own where the disk is full
         raise HeadError(f"cannot write {directory}: {first_line(e)}; free some space, or choose another place") from e
     finally:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +93,40 @@ def test_a_disk_that_is_full_while_recording_is_one_line_and_the_next_run_goes_o
     assert shard.name == "heldout-0000.safetensors" and not (tmp_path / "h").exists()
     assert specc(*arguments, "--json").json["updates"] == 2
     assert shard.stat().st_mtime_ns == stamp
+
+
+def terminate_at_rename(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM come when a file or a directory is complete and has not got its name."""
+    rename, calls = os.replace, itertools.count(1)
+
+    def replace(source: Path, target: Path) -> None:
+        if next(calls) == number:
+            signal.raise_signal(signal.SIGTERM)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("recipe", ["hydra", "draft-model"])
+def test_a_training_that_is_terminated_leaves_no_half_written_file_and_goes_on(
+    recipe: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "h"
+    arguments = ("train", model, "--recipe", recipe, "-o", output, *small(recipe), "--overwrite")
+    assert specc(*arguments).status == 0
+    card = (output / "card.json").read_bytes()
+    for number in itertools.count(1):
+        with monkeypatch.context() as patch:
+            terminate_at_rename(number, patch)
+            result = specc(*arguments)
+        if result.status == 0:
+            break
+        assert result.status == 143 and f"the same command goes on from {output}.training" in result.err
+        names = [file.name for file in tmp_path.rglob("*")]
+        assert not [name for name in names if name.endswith((".partial", ".old"))]
+        assert (output / "card.json").read_bytes() == card and (output / "model.safetensors").is_file()
+    assert number > 3
 
 
 @pytest.mark.torch
