@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.runtime.errors import SpeccWarning, printable
-from specc.runtime.panics import STDERR
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
+LOG_SECONDS = 30.0  # between two lines of one stage, where standard error is no terminal
 DETAIL = " · "  # as in specc/compiler/stages.py, which needs torch
 Stage = Callable[[str, int, int], None]  # The title of a stage, how many are done, and how many there are.
 STYLES: dict[str, dict[str, Any]] = {
@@ -165,15 +164,24 @@ def _raising_pending(stage: Stage) -> Stage:
 
 
 class _Lines:
-    """A stage that prints a line for each new title. What a stage is doing, after DETAIL, is left out."""
+    """A stage that prints a line for each new title. In a long stage, a line says now and then how far it is.
 
-    title = ""
+    The first line of a stage leaves out what it is doing, after DETAIL. The others have it, for logs are not cut.
+    """
+
+    def __init__(self) -> None:
+        self.title, self.first, self.start, self.printed = "", 0, 0.0, 0.0
 
     def __call__(self, title: str, done: int, total: int) -> None:
-        title = title.partition(DETAIL)[0]
-        if title != self.title:
-            note(title)
-        self.title = title
+        stage, now = title.partition(DETAIL)[0], time.monotonic()
+        if stage != self.title:
+            note(stage)
+            self.title, self.first, self.start, self.printed = stage, done, now, now
+        elif now - self.printed >= LOG_SECONDS:
+            part = f"{done / total:.0%} done" if total else ""
+            left = time_left(now - self.start, done - self.first, total - self.first)
+            note(", ".join(filter(None, (title, part, left))))
+            self.printed = now
 
 
 class _Line:
@@ -261,6 +269,8 @@ def stages() -> Iterator[Stage]:
     )
     from rich.text import Text
 
+    from specc.cli.terminal import lines_above
+
     class TimeLeftColumn(ProgressColumn):
         """A column that counts down between two reports."""
 
@@ -269,7 +279,7 @@ def stages() -> Iterator[Stage]:
             since = (task.elapsed or 0.0) - reported
             return Text(time_left(reported, int(task.completed), int(task.total or 0), since))
 
-    with _lines_above() as terminal:
+    with lines_above() as terminal:
         columns = (
             BarColumn(24),
             TaskProgressColumn(),
@@ -288,54 +298,6 @@ def stages() -> Iterator[Stage]:
 
             yield _raising_pending(update)
             terminal.drain()
-
-
-class _Terminal:
-    """A terminal whose standard error goes through a pipe, so that foreign lines do not tear a bar.
-
-    Attributes:
-        console: writes to the terminal itself.
-        write: a function that prints a foreign line above the bar.
-    """
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        sys.stderr.flush()
-        self.saved = os.dup(STDERR)
-        self.file = os.fdopen(os.dup(self.saved), "w", encoding="utf-8", errors="replace")
-        self.console = Console(file=self.file, force_terminal=True)
-        self.write: Callable[[str], None] = lambda line: self.console.print(line, markup=False, highlight=False)
-        reading, writing = os.pipe()
-        os.dup2(writing, STDERR)
-        os.close(writing)
-        self.reader = threading.Thread(target=self._forward, args=(reading,), daemon=True)
-        self.reader.start()
-
-    def _forward(self, reading: int) -> None:
-        with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                self.write(line.rstrip("\n"))
-
-    def drain(self) -> None:
-        """Put standard error back, and print what is still in the pipe. A second call does nothing."""
-        if self.saved < 0:
-            return
-        sys.stderr.flush()
-        os.dup2(self.saved, STDERR)
-        os.close(self.saved)
-        self.saved = -1
-        self.reader.join(timeout=1.0)  # A child that outlives the work keeps the pipe open.
-
-
-@contextmanager
-def _lines_above() -> Iterator[_Terminal]:
-    terminal = _Terminal()
-    try:
-        yield terminal
-    finally:
-        terminal.drain()
-        terminal.file.close()
 
 
 def table(*columns: str | tuple[str, str], header: bool = True, title: str | None = None) -> Table:

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -72,6 +73,29 @@ def test_what_a_stage_is_doing_is_no_line_of_its_own(capsys: pytest.CaptureFixtu
         for step in range(3):
             stage(f"build{console.DETAIL}{step} of 3", step, 3)
     assert capsys.readouterr().err == "build\n"
+
+
+def test_a_long_stage_says_now_and_then_how_far_it_is_in_whole_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    figures = "loss 1.50, right at each depth 61%, 55%, 41%, 30%, 22%, 4000 tokens/s, held-out 2.11 tokens a step"
+    with console.stages() as stage:
+        for done in range(200, 300):  # It was interrupted before, at a fifth.
+            stage(f"train{console.DETAIL}{figures}", done, 1000)
+            now += 1.0
+        stage("measure", 0, 0)
+        now += 99
+        stage("measure", 0, 0)
+    first, *more, last, after = capsys.readouterr().err.splitlines()
+    assert (first, last, after) == ("train", "measure", "measure")
+    assert more == [
+        f"train{console.DETAIL}{figures}, 23% done",
+        f"train{console.DETAIL}{figures}, 26% done, 12 min left",
+        f"train{console.DETAIL}{figures}, 29% done, 12 min left",
+    ]
 
 
 @pytest.mark.parametrize(
