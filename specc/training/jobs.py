@@ -27,11 +27,12 @@ TRAININGS: Mapping[str, Training] = {
     "specdec-plus-plus": train_acceptance,
 }
 LOOP = frozenset({"minutes", "updates", "learning_rate"})
+BATCHES = LOOP | {"batch_tokens", "accumulate"}
 # What each training reads of the options of `specc train` that others do not, by the names of the verb's parameters.
 READ: Mapping[Training, frozenset[str]] = {
-    train: LOOP | {"batch_tokens", "self_prompts", "recording_minutes", "draft_vocab_size", "head", "bits", "costs"},
-    train_draft: LOOP | {"batch_tokens", "assistant_model", "divergence", "own_text", "answers", "online", "costs"},
-    train_model: LOOP | {"batch_tokens", "answers"},
+    train: BATCHES | {"self_prompts", "recording_minutes", "draft_vocab_size", "head", "bits", "costs"},
+    train_draft: BATCHES | {"assistant_model", "divergence", "own_text", "answers", "online", "costs"},
+    train_model: BATCHES | {"answers"},
     train_judge: frozenset(),
     train_acceptance: LOOP | {"assistant_model"},
 }

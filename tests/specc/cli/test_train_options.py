@@ -56,7 +56,7 @@ def test_two_options_of_which_a_training_would_read_one_are_refused(one: str, ot
         *(("ppd", name, "eagle3") for name in ("draft_vocab_size", "head")),
         *(("tr-jacobi", name, "eagle3") for name in ("bits", "recording_minutes", "costs")),
         *(("judge-decoding", name, "eagle3") for name in ("minutes", "updates", "learning_rate", "bits")),
-        ("specdec-plus-plus", "batch_tokens", "eagle3"),
+        *(("specdec-plus-plus", name, "eagle3") for name in ("batch_tokens", "accumulate")),
     ],
 )
 def test_an_option_that_the_training_does_not_read_is_refused(

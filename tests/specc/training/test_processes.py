@@ -19,6 +19,7 @@ from small_head import recordings
 from specc.runtime.errors import HeadError
 from specc.training import processes
 from specc.training.device import device_named
+from specc.training.jobs import options_read
 
 pytestmark = pytest.mark.torch
 PROGRAM = Path(several_processes.__file__)
@@ -101,8 +102,10 @@ def test_a_loss_that_is_not_a_number_in_one_process_ends_all(folder: Path) -> No
 @pytest.mark.parametrize("recipe", ["eagle3", "draft-model", "tr-jacobi"])
 def test_the_command_trains_in_two_processes(recipe: str, model: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    sizes = "--prompts 24 --self-prompts 8 --answer-tokens 12 --held-out 6 --updates 2 --draft-vocab-size 128"
-    run = ("-m", "specc", "train", model, "--recipe", recipe, "-o", output, *sizes.split())
+    sizes = ["--prompts", "24", "--answer-tokens", "12", "--held-out", "6", "--updates", "2"]
+    if "self_prompts" in options_read(recipe):
+        sizes += ["--self-prompts", "8", "--draft-vocab-size", "128"]
+    run = ("-m", "specc", "train", model, "--recipe", recipe, "-o", output, *sizes)
     result = torchrun(*run, "--json")
     card = json.loads(result.stdout)
     assert card["updates"] == 2 and list(output.glob("*.safetensors"))
