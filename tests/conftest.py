@@ -148,12 +148,16 @@ def model(tmp_path_factory: pytest.TempPathFactory, translations: None) -> Path:
 @pytest.fixture(scope="session")
 def bundle(model: Path) -> Path:
     """The tiny model compiled with three recipes. Tests copy it before they change a file."""
+    from specc.backends import Options as BuildOptions
     from specc.compiler import Options, compile_bundle
 
     prompts = model.parent / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in PROMPTS), encoding="utf-8")
     output, recipes = model.parent / "tiny.specc", ("plain", "prompt-lookup", "early-exit")
-    compile_bundle(Options(model=str(model), output=output, recipes=recipes, prompts=prompts, golden_tokens=24))
+    build = BuildOptions("fast")  # also where specc-kernels is there
+    compile_bundle(
+        Options(model=str(model), output=output, recipes=recipes, prompts=prompts, golden_tokens=24, build=build)
+    )
     return output
 
 

@@ -314,9 +314,10 @@ def choose(bundle: Bundle, device: Device) -> str:
     remedy = "leave out --backend"
     if device.device not in devices[names[0]]:
         remedy = f"give --device {devices[names[0]][0]}"
+    lowering = "" if device.device == "cpu" else " --lowering portable"
     raise BackendError(
         f"{bundle.path} has engines by {', '.join(f'{n} ({types[n]})' for n in names)}, none of which runs so on "
-        f"{device.device}; {remedy}, or compile with --backend onnx --dtype fp32"
+        f"{device.device}; {remedy}, or compile with --backend onnx --dtype fp32{lowering}"
     )
 
 

@@ -80,7 +80,8 @@ DRAFT_DTYPE = (
 )
 LOWERING = (
     "The operators in ONNX files: fast (ONNX Runtime's own), portable (standard ones), or kernels (those of "
-    "specc-kernels: each row has the same bits at every width). Default: the backend chooses."
+    "specc-kernels: each row has the same bits at every width). Default: kernels where the library is installed, "
+    "else the backend chooses."
 )
 CAPABILITY = "The GPU to build TensorRT engines for, such as 8.9. Default: the GPU of this machine."
 LANES = (
@@ -97,6 +98,9 @@ OVERWRITE = "Replace the bundle if it exists."
 PARTIAL = (
     "'{cases} of {of_cases}': the recipe was dropped after a try-out on so many prompts. Its tokens/s are those of "
     "plain times its speed-up there."
+)
+KERNELS_LINE = (
+    "The engines need specc-kernels where they run. For machines without it: specc export --standard {bundle} -o OUT"
 )
 EXACT_LINE = "--exact: the speed-up at one width, compared with plain decoding as it is"
 DUMP = "Write the graph after each pass into this directory, as Python."
@@ -249,6 +253,8 @@ def report_table(report: Report) -> RenderableType:
     partial = [row for row in manifest.measured if row.get("cases", 0) < row.get("of_cases", 0)]
     if partial:
         lines.append(console.text(PARTIAL.format_map(partial[0]), "dim"))
+    if any(name.startswith("specc::") for engine in manifest.engines for name in engine.needs):
+        lines.append(console.text(KERNELS_LINE.format(bundle=report.bundle.path)))
     if manifest.provisional:
         lines.append(console.text(provisional_line(report.bundle.path), "yellow"))
     return console.stack(_recipes(manifest), "", *lines)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from specc.runtime.bundle import Bundle
     from specc.runtime.manifest import Manifest
 
+LIBRARIES = {"specc": "specc-kernels", "com.microsoft": "onnxruntime"}  # by the domains of their operators
 PACKAGES = ("specc", "torch", "onnxruntime")  # Their versions are in the summary. `--all` shows the others too.
 
 
@@ -38,6 +39,8 @@ def summary(bundle: Bundle, total_bytes: int) -> RenderableType:
         table.add_row(word, ", ".join(names))
     code = f"native code by {', '.join(native)} runs only with --allow-native-code" if native else "no native code"
     table.add_row("engines", f"{len(manifest.engines)} by {backends}, {_lanes(manifest)}; {code}")
+    if libraries := needs(manifest):
+        table.add_row("needs", libraries)
     table.add_row("golden", f"{_golden_cases(bundle)}, near-tie tolerance {manifest.near_tie_tolerance:g}")
     table.add_row("compiled", _compiled(bundle))
     title = console.text(str(bundle.path), "bold").append(f"  {console.size(total_bytes)}", "")
@@ -71,6 +74,22 @@ def recipes_by_exactness(manifest: Manifest) -> dict[str, list[str]]:
         word = "near" if recipe.lossless and is_near(manifest, recipe) else "lossless"
         groups[word if recipe.lossless else "lossy"].append(recipe.name)
     return {word: names for word, names in groups.items() if names}
+
+
+def needs(manifest: Manifest) -> str:
+    """Name the libraries that the engines need, with their least versions. An operator stands for its library.
+
+    Bundles of schema 1 do not say what they need.
+    """
+    from specc.runtime.engines.versions import numbers
+
+    least: dict[str, str] = {}
+    for engine in manifest.engines:
+        for name, version in engine.needs.items():
+            library = LIBRARIES.get(name.partition("::")[0], name)
+            if numbers(version) and numbers(version) >= numbers(least.get(library, "")):
+                least[library] = version
+    return ", ".join(f"{name} {version} or newer" for name, version in least.items())
 
 
 def _lanes(manifest: Manifest) -> str:

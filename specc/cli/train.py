@@ -169,9 +169,10 @@ def command(
     train = training_of(recipe, with_model)
     check_read(context, recipe, with_model)
     place = device_named(device)
+    is_first = True  # of the processes that train together
     try:
         with processes.joined(place), _progress(processes.is_first()) as stage, place:  # where torch makes tensors
-            shows_result = processes.is_first()
+            is_first = processes.is_first()
             card = train(
                 Options(
                     model=model,
@@ -214,14 +215,12 @@ def command(
                 )
             )
     except (KeyboardInterrupt, SystemExit):  # SystemExit is what SIGTERM raises
-        if work.exists():
+        if work.exists() and is_first:
             console.note(f"interrupted; the same command goes on from {work}")
         raise
-    if not shows_result:
-        return
-    if json:
+    if json and is_first:
         console.emit({card.kind: str(output), **card.to_json()})
-    else:
+    elif is_first:
         console.show(card_table(card, output))
 
 

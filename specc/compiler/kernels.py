@@ -15,14 +15,15 @@ from specc.runtime.engines.onnx_runtime import ort
 from specc.runtime.errors import BackendError
 
 KERNELS = "kernels"
-CHOSEN_FOR = ("bf16", "int8", "int4")  # types of weights for which the operators are faster or exact
+CHOSEN_FOR = ("fp32", "bf16", "int8", "int4")  # types of weights that the operators have
+FOR_GPUS = ("fp32", "bf16")  # of these, those for which ONNX Runtime's own operators run on a GPU
 
 
 def with_lowering(options: Options) -> Options:
-    """Return the options with the lowering to specc-kernels, if the library is here and the weights gain by it.
+    """Return the options with the lowering to specc-kernels, if the library is here and has the type of the weights.
 
-    A lowering that the user chose stays. So does the backend's own choice beside other backends, and for bf16 where
-    ONNX Runtime has a GPU to compute in bf16 on.
+    Its operators are faster, and their bits are the same at every width. A lowering that the user chose stays. So does
+    the backend's own choice beside other backends, and for fp32 and bf16 where ONNX Runtime has a GPU.
 
     Raises:
         BackendError: the user asked for specc-kernels, which is missing or cannot build what else is asked for.
@@ -41,7 +42,7 @@ def with_lowering(options: Options) -> Options:
 
 
 def with_checkpoint_dtype(options: Options, model: PreTrainedModel, blocks: Iterable[Block] = ()) -> Options:
-    """Return the options with weights in bf16, if the user chose no type and that costs the model nothing.
+    """Return the options with weights in bf16, or else fp32, by specc-kernels if the user chose no type.
 
     Args:
         options: the options after `with_lowering`.
@@ -50,9 +51,11 @@ def with_checkpoint_dtype(options: Options, model: PreTrainedModel, blocks: Iter
     """
     if options.dtype is not None or any(block.quantized_group and block.weights == "fp32" for block in blocks):
         return options
-    bf16 = replace(options, dtype="bf16", build=replace(options.build, lowering=KERNELS))
-    is_free = options.build.lowering == KERNELS or _free_to_take(options, "bf16")
-    return bf16 if is_free and not rounded_matrices(model, bf16) else options
+    if options.build.lowering != KERNELS and not _free_to_take(options, "bf16"):
+        return options
+    fp32 = replace(options, build=replace(options.build, lowering=KERNELS))
+    bf16 = replace(fp32, dtype="bf16")
+    return fp32 if rounded_matrices(model, bf16) else bf16
 
 
 def rounded_matrices(model: PreTrainedModel, options: Options) -> list[str]:
@@ -64,7 +67,7 @@ def rounded_matrices(model: PreTrainedModel, options: Options) -> list[str]:
 
 def _free_to_take(options: Options, dtype: str) -> bool:
     """Tell whether the library is here and pays, and the user's options leave the lowering of such weights open."""
-    if options.build.lowering or set(options.backends) != {"onnx"} or (dtype == "bf16" and _has_gpu()):
+    if options.build.lowering or set(options.backends) != {"onnx"} or (dtype in FOR_GPUS and _has_gpu()):
         return False
     try:
         kernels.usable()

@@ -45,6 +45,10 @@ def replace_directory(partial: Path, directory: Path) -> None:
         directory: the name that it gets.
     """
     old = directory.with_name(f".{directory.name}{OLD}")
+    rights = partial.stat().st_mode & 0o666  # safetensors lets nobody but the owner read what it writes
+    for file in partial.rglob("*"):
+        if file.is_file():
+            file.chmod(rights)
     try:
         if directory.exists():
             shutil.rmtree(old, ignore_errors=True)

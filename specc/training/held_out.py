@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from specc.runtime.errors import SpeccWarning
+from specc.training import processes
 
 
 def held_out_count(number: int, count: int, what: str = "prompts") -> int:
@@ -18,7 +19,7 @@ def held_out_count(number: int, count: int, what: str = "prompts") -> int:
         what: names them, for the warning.
     """
     held_out = min(number, max(1, count // 5))
-    if held_out < number:
+    if held_out < number and processes.is_first():
         warnings.warn(
             f"{held_out} of {count} {what} are held out, not {number}: it is a fifth at most; give more prompts, or a "
             "smaller --held-out",

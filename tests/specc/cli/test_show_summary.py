@@ -104,3 +104,20 @@ def test_a_default_that_rests_on_too_little_is_said_to(provisional: bool, tmp_pa
     frozen = copied(FROZEN, tmp_path)
     edit_manifest(frozen, lambda m: m.update(provisional=provisional))
     assert ("The default is provisional" in text(frozen)) is provisional
+
+
+def test_it_says_which_libraries_the_engines_need() -> None:
+    assert "needs onnxruntime 1.22 or newer" in text(FROZEN.with_name("schema-2"))
+    assert "needs" not in text(FROZEN)
+
+
+def test_operators_stand_for_their_library_and_its_newest_version(tmp_path: Path) -> None:
+    frozen = copied(FROZEN, tmp_path)
+    versions = iter(("0.1.0", "0.10.0", "0.9.0"))
+
+    def add_operators(manifest: dict[str, Any]) -> None:
+        for engine, version in zip(manifest["engines"], versions, strict=False):
+            engine["needs"] = {**engine["needs"], f"specc::Operator{version}": version}
+
+    edit_manifest(frozen, add_operators)
+    assert "specc-kernels 0.10.0 or newer" in text(frozen)

@@ -53,20 +53,23 @@ def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return bool(request.param)
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "int4"])
 def test_types_that_gain_by_the_library_take_it_where_it_is(dtype: str, installed: bool) -> None:
     assert with_lowering(options(dtype=dtype)).build.lowering == ("kernels" if installed else None)
 
 
-@pytest.mark.parametrize("changes", [{}, {"dtype": "fp32"}, {"dtype": "fp16"}, {"dtype": "int4", "lowering": "fast"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"dtype": "fp16"}, {"dtype": "fp32", "lowering": "fast"}, {"dtype": "int4", "lowering": "fast"}]
+)
 def test_other_types_and_a_users_choice_stay(changes: dict[str, Any], installed: bool) -> None:
     requests = options(**changes)
     assert with_lowering(requests) is requests
 
 
-def test_bf16_stays_with_a_gpu_where_there_is_one(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_types_of_a_gpu_stay_where_there_is_one(dtype: str, installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chosen, "_has_gpu", lambda: True)
-    assert with_lowering(options(dtype="bf16")).build.lowering is None
+    assert with_lowering(options(dtype=dtype)).build.lowering is None
 
 
 def in_bf16() -> Any:
@@ -90,9 +93,9 @@ def test_what_the_user_chose_stays_for_a_checkpoint_in_bf16(changes: dict[str, A
     assert with_checkpoint_dtype(requests, in_bf16()) is requests
 
 
-def test_a_checkpoint_that_bf16_would_round_stays_as_it_is(installed: bool) -> None:
-    requests = options()
-    assert with_checkpoint_dtype(requests, model("llama")) is requests
+def test_a_checkpoint_that_bf16_would_round_keeps_its_numbers(installed: bool) -> None:
+    settled = with_checkpoint_dtype(options(), model("llama"))
+    assert (settled.dtype, settled.build.lowering) == (None, "kernels" if installed else None)
 
 
 def test_a_gpu_keeps_the_choice_for_a_checkpoint_in_bf16(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:

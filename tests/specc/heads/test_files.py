@@ -111,3 +111,9 @@ def test_the_digest_tells_one_table_from_another() -> None:
     other = table.clone()
     other[4, 2] += 1e-3
     assert digest(table) == digest(table.clone()) != digest(other)
+
+
+def test_all_files_of_a_head_may_be_read_by_those_who_may_read_its_directory(tmp_path: Path) -> None:
+    save_head(head("eagle3"), tmp_path / "head", {"card.json": "{}"})
+    rights = (tmp_path / "head").stat().st_mode & 0o444
+    assert {file.stat().st_mode & 0o444 for file in (tmp_path / "head").iterdir()} == {rights}
