@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+
+from specc.runtime.errors import SpeccWarning
+
+BUSY = 0.75  # of the cores, in the mean over a minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,18 @@ def describe(gpu: str = "") -> Machine:
         onnxruntime=ort.__version__,
         gpu=gpu,
     )
+
+
+def warn_if_busy() -> None:
+    """Warn before a measurement if other programs take much of this machine, which makes figures unsteady."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > BUSY * cores:
+        warnings.warn(
+            f"this machine is busy (load {load:.1f} on {cores} cores), so what is measured now may be far off; "
+            "measure again when it is idle",
+            SpeccWarning,
+            stacklevel=2,
+        )
 
 
 def gpu_name() -> str:

@@ -21,7 +21,9 @@ os.environ["OMP_NUM_THREADS"] = os.environ["SPECC_THREADS"] = "1"  # before torc
 import pytest
 from hypothesis import settings
 
-import specc  # noqa: F401  before tests/ is on the path, where a folder has this name
+from specc import machine  # before tests/ is on the path, where a folder has the name specc
+
+machine.BUSY = float("inf")  # Tests keep the machine busy themselves.
 
 sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("specc", derandomize=True, deadline=None)

@@ -315,6 +315,8 @@ def choose(bundle: Bundle, device: Device) -> str:
     if device.device not in devices[names[0]]:
         remedy = f"give --device {devices[names[0]][0]}"
     lowering = "" if device.device == "cpu" else " --lowering portable"
+    if device.device == "cpu" and "bf16" in types.values():
+        lowering = ", or install specc-kernels and compile again"
     raise BackendError(
         f"{bundle.path} has engines by {', '.join(f'{n} ({types[n]})' for n in names)}, none of which runs so on "
         f"{device.device}; {remedy}, or compile with --backend onnx --dtype fp32{lowering}"

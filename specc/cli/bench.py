@@ -127,8 +127,10 @@ def command(
     from specc.bench import Options, bench
     from specc.bench.peer_jobs import PeerOptions
     from specc.bench.synthetic_acceptance import read_rates
+    from specc.machine import warn_if_busy
     from specc.runtime.device import Device
 
+    warn_if_busy()
     with console.stages() as stage:
         report = bench(
             Options(

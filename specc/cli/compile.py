@@ -99,6 +99,9 @@ PARTIAL = (
     "'{cases} of {of_cases}': the recipe was dropped after a try-out on so many prompts. Its tokens/s are those of "
     "plain times its speed-up there."
 )
+UNMEASURED_LINE = (
+    "No recipe was measured: this machine runs no engine of the bundle. To see what it lacks: specc doctor"
+)
 KERNELS_LINE = (
     "The engines need specc-kernels where they run. For machines without it: specc export --standard {bundle} -o OUT"
 )
@@ -151,6 +154,7 @@ def command(
     """
     from specc.cli import values
     from specc.corpus import check_corpus
+    from specc.machine import warn_if_busy
     from specc.recipes import method
     from specc.recipes.choice import available, check_ranges, choose
 
@@ -172,6 +176,7 @@ def command(
         from specc.backends import Options as BuildOptions
         from specc.compiler import Options, compile_bundle
 
+    warn_if_busy()
     with console.stages() as stage:
         report = compile_bundle(
             Options(
@@ -255,6 +260,8 @@ def report_table(report: Report) -> RenderableType:
         lines.append(console.text(PARTIAL.format_map(partial[0]), "dim"))
     if any(name.startswith("specc::") for engine in manifest.engines for name in engine.needs):
         lines.append(console.text(KERNELS_LINE.format(bundle=report.bundle.path)))
+    if not manifest.measured:
+        lines.append(console.text(UNMEASURED_LINE, "yellow"))
     if manifest.provisional:
         lines.append(console.text(provisional_line(report.bundle.path), "yellow"))
     return console.stack(_recipes(manifest), "", *lines)

@@ -210,7 +210,7 @@ def command(
                     costs=measured,
                     costs_from=costs,
                     overwrite=overwrite,
-                    command=context.obj or "",
+                    command=processes.command(context.obj or ""),
                     stage=stage,
                 )
             )

@@ -54,8 +54,10 @@ def command(
     it writes the plan into the bundle: the default recipe, and the parameters of all recipes. If no recipe is clearly
     faster than plain decoding, the plan is plain decoding.
     """
+    from specc.machine import warn_if_busy
     from specc.tuning.tune import tune
 
+    warn_if_busy()
     with console.stages() as stage:
         plan = tune(bundle, prompts, max_new_tokens or TUNING.tokens, limit, stage, allow_native_code=allow_native_code)
     if json:

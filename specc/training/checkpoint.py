@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from specc.huggingface.tied import first_names
-from specc.runtime.errors import HeadError, first_line
+from specc.runtime.errors import HeadError, SpeccWarning, first_line
+from specc.training import processes
 from specc.training.device import current_device
 from specc.training.finite import are_finite
 
@@ -118,6 +120,7 @@ def load_checkpoint(
         with safe_open(file, "pt", device=str(current_device())) as opened:
             notes = opened.metadata() or {}
             if json.loads(notes["settings"]) != json.loads(json.dumps(settings)):
+                _warn_of_other_settings(file)
                 return None
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no dictionary
         progress = _progress_of(json.loads(notes["progress"]))
@@ -130,6 +133,17 @@ def load_checkpoint(
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as e:
         raise HeadError(f"{file} is damaged ({first_line(e)}); {remedy}") from e
     return progress
+
+
+def _warn_of_other_settings(file: Path) -> None:
+    """Warn that a checkpoint will be replaced. One process of several does it."""
+    if processes.is_first():
+        warnings.warn(
+            f"{file} is of a training with other options or texts; this one begins anew and replaces it. To keep it, "
+            "stop now, and give another --work",
+            SpeccWarning,
+            stacklevel=3,
+        )
 
 
 def failure(what: str, progress: Progress, file: Path, saved_update: int | None) -> HeadError:

@@ -29,9 +29,9 @@ def device_named(name: str) -> torch.device:
         HeadError: there is no such device, or it is named for several processes.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    ours = processes.number_on_machine()
+    ours = processes.place()
     if ours is not None and name in (AUTO, "cuda") and count:
-        name = f"cuda:{ours}"
+        name = f"cuda:{ours.number_here}"
     elif ours is not None and name.startswith("cuda:"):
         raise HeadError(f"several processes cannot train on {name} together; leave --device out, and each has its GPU")
     if name == AUTO:

@@ -64,6 +64,8 @@ def write(
 ) -> list[Text]:
     """Let a model answer prompts. Several processes share them, and each returns the answers of all.
 
+    Prompts are answered in the same groups, whatever the number of processes is. So it does not change the answers.
+
     Args:
         model: who answers.
         prompts: the prompts.
@@ -72,10 +74,9 @@ def write(
         temperature: of the samples; 0 is greedy.
         seed: of the samples.
     """
-    together = -(-min(ROUND, max(1, len(prompts))) // processes.count())
     rounds = []
-    for start in processes.share(range(0, len(prompts), together)):
-        part = [prompt.tokens for prompt in prompts[start : start + together]]
+    for start in processes.share(range(0, len(prompts), ROUND)):
+        part = [prompt.tokens for prompt in prompts[start : start + ROUND]]
         answers = answer(
             model, part, count=tokens, ends=ends, temperatures=[temperature] * len(part), seed=seed + start
         )
@@ -240,7 +241,7 @@ def ranks(
         check_logits(logits)
         scores = logits.gather(1, text.tokens[text.prompt :, None])
         rank = (logits > scores).sum(-1)
-        shifted = [torch.nn.functional.pad(rank[depth:], (0, depth)) for depth in range(depths)]
+        shifted = [torch.nn.functional.pad(rank[depth:], (0, min(depth, len(rank)))) for depth in range(depths)]
         results.append(torch.stack(shifted).cpu().numpy())
     return results
 

@@ -38,3 +38,14 @@ def test_threads_are_those_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_this_process_takes_a_part_of_the_memory() -> None:
     assert 1e6 < (machine.memory() or 0) < machine.describe().memory_bytes
+
+
+@pytest.mark.parametrize(("load", "is_busy"), [(0.1, False), (5.3, True)])
+def test_a_busy_machine_is_said_before_a_measurement(
+    load: float, is_busy: bool, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(machine, "BUSY", 0.75)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    machine.warn_if_busy()
+    assert [str(one.message)[:44] for one in recwarn] == ["this machine is busy (load 5.3 on 2 cores), "] * is_busy

@@ -74,7 +74,7 @@ def test_a_type_that_the_processor_cannot_run(model: Path, prompts: Path, tmp_pa
         "has engines by onnx (bf16), none of which runs so on cpu; give --device cuda, or compile with --backend onnx"
     )
     for verb in (("test", output), ("generate", output, "--prompt", "x")):
-        assert refused(*verb).endswith(f"{reason} --dtype fp32")
+        assert refused(*verb).endswith(f"{reason} --dtype fp32, or install specc-kernels and compile again")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from small_head import head
 
 from specc.heads import Head
-from specc.runtime.errors import HeadError
+from specc.runtime.errors import HeadError, SpeccWarning
 from specc.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.torch
@@ -71,7 +71,8 @@ def test_no_checkpoint_and_one_of_other_settings_give_nothing(tmp_path: Path) ->
     file = tmp_path / "c.safetensors"
     assert load_checkpoint(file, *trained(), SETTINGS) is None
     save_checkpoint(file, *trained(), Progress(), SETTINGS)
-    assert load_checkpoint(file, *trained(), {**SETTINGS, "seed": 1}) is None
+    with pytest.warns(SpeccWarning, match="of a training with other options or texts"):
+        assert load_checkpoint(file, *trained(), {**SETTINGS, "seed": 1}) is None
 
 
 def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path) -> None:

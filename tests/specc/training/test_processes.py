@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from several_processes import HELD_OUT, head_trainer
 from small_head import recordings
+from torch._C._distributed_c10d import TCPStore
 
 from specc.runtime.errors import HeadError
 from specc.training import processes
@@ -130,27 +132,73 @@ def test_alone_everything_stays_as_it_is() -> None:
     processes.check_alone("a training")
 
 
-def test_variables_of_a_launcher_that_are_missing_or_no_numbers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in processes.VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(HeadError, match="WORLD_SIZE is set and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not"):
-        processes.number_on_machine()
-    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "one")
-    with pytest.raises(HeadError, match="RANK is 'one' and no number"):
-        processes.number_on_machine()
-
-
-def test_several_processes_cannot_name_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(processes.VARIABLES, ("1", "1", "2", "localhost", "1"), strict=True):
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Set the variables of a launcher of two processes, of which this is the second."""
+    for name, value in {**dict.fromkeys(processes.NUMBERS, "1"), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
         monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_variables_of_a_launcher_that_are_missing_are_named(launcher: pytest.MonkeyPatch) -> None:
+    launcher.delenv("RANK")
+    launcher.setenv("MASTER_ADDR", "")
+    with pytest.raises(HeadError, match="RANK, MASTER_ADDR not set, but other variables of torchrun are"):
+        processes.place()
+
+
+@pytest.mark.parametrize("name", [*processes.NUMBERS, "LOCAL_WORLD_SIZE"])
+@pytest.mark.parametrize("value", ["one", "-1", "99999", "9" * 30])
+def test_variables_of_a_launcher_that_are_no_numbers_are_named(
+    name: str, value: str, launcher: pytest.MonkeyPatch
+) -> None:
+    launcher.setenv(name, value)
+    with pytest.raises(HeadError, match=f"{name} is '{value}', and a number up to 65535 is needed; start the training"):
+        processes.place()
+
+
+@pytest.mark.parametrize("values", [{"RANK": "5"}, {"LOCAL_RANK": "2"}, {"WORLD_SIZE": "0"}, {"LOCAL_WORLD_SIZE": "0"}])
+def test_numbers_of_a_launcher_that_do_not_fit_are_refused(
+    values: dict[str, str], launcher: pytest.MonkeyPatch
+) -> None:
+    for name, value in values.items():
+        launcher.setenv(name, value)
+    with pytest.raises(HeadError, match="do not fit together"):
+        processes.place()
+
+
+def test_rubbish_of_another_launcher_does_not_disturb_a_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "abc")
+    monkeypatch.setenv("RANK", "7")
+    processes.use_threads()
+    assert processes.place() is None
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("is_met", [False, True])
+def test_processes_that_do_not_come_are_an_error_and_no_wait_without_end(
+    number: int, is_met: bool, launcher: pytest.MonkeyPatch
+) -> None:
+    seconds = timedelta(seconds=1)
+    meeting = TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=seconds)
+    launcher.setenv("MASTER_PORT", str(meeting.port))
+    launcher.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # The launcher holds the store, as torchrun does.
+    if not is_met:
+        del meeting
+    launcher.setenv("RANK", str(number))
+    launcher.setattr(processes, "JOINING", seconds)
+    message = "1 of 2 processes have not come" if is_met else "cannot meet the other processes at localhost:"
+    with pytest.raises(HeadError, match=message), processes.joined(torch.device("cpu")):
+        pytest.fail("it joined")
+
+
+def test_several_processes_cannot_name_one_gpu(launcher: pytest.MonkeyPatch) -> None:
     assert device_named("cpu") == torch.device("cpu")
     with pytest.raises(HeadError, match="several processes cannot train on cuda:0 together"):
         device_named("cuda:0")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    launcher.setattr(torch.cuda, "is_available", lambda: True)
+    launcher.setattr(torch.cuda, "device_count", lambda: 2)
     assert device_named("auto") == device_named("cuda") == torch.device("cuda:1")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    launcher.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(HeadError, match="there is no device 'cuda:1' to train on"):
         device_named("auto")

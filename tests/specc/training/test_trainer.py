@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from small_head import head, recordings, teacher
 from torch import Tensor
 
-from specc.runtime.errors import HeadError
+from specc.runtime.errors import HeadError, SpeccWarning
 from specc.training.acceptance import measure
 from specc.training.checkpoint import Progress
 from specc.training.distillation import Distillation
@@ -99,7 +99,8 @@ def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path) -> None:
     other = trainer(tmp_path)
     other.settings = {"toy": 2}
     updates: list[Sight] = []
-    other.run(recordings(12), HELD_OUT, updates.append)
+    with pytest.warns(SpeccWarning, match="is of a training with other options or texts; this one begins anew"):
+        other.run(recordings(12), HELD_OUT, updates.append)
     assert len(updates) > 0
 
 
