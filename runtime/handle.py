@@ -71,7 +71,7 @@ class Handle:
             timeout: seconds to wait; None waits for ever.
 
         Raises:
-            PromptError: the timeout is not a number.
+            PromptError: the timeout is no number, or negative, or not finite.
             TimeoutError: the answer is not whole in time. The request goes on.
             SpeccError: the request failed.
         """

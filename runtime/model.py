@@ -99,7 +99,7 @@ class Model(UsesShared):
             prompt: text, token ids, or messages for the model's chat template.
             max_new_tokens: tokens of the answer at most; the context may have room for fewer. None fills the context.
             priority: requests of a higher one begin first; those that run go on.
-            deadline: seconds after which the request is cancelled; None waits for ever.
+            deadline: seconds from 0 on, after which the request is cancelled; None waits for ever.
             options: those of `Session.stream`, which describes them. Where requests run together, `guard` lets the
                 scheduler shorten drafts by the load.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, replace
@@ -41,11 +42,11 @@ def seconds(name: str, value: float) -> float:
     """Return an option that is a time as a number that threads can wait for.
 
     Raises:
-        PromptError: it is not a number.
+        PromptError: it is no number, or negative, or not finite.
     """
-    if type(value) not in (int, float) or value != value:
-        raise PromptError(f"{name} is {value!r}; give seconds, or None to wait for ever")
-    return float(min(TIMEOUT_MAX, max(0, value)))
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise PromptError(f"{name} is {value!r}; give seconds from 0 on, or None to wait for ever")
+    return float(min(TIMEOUT_MAX, value))
 
 
 class Submission:

@@ -155,20 +155,33 @@ def test_a_policy_out_of_range_is_refused_at_once(name: str, value: Any) -> None
 @pytest.mark.parametrize(
     "options",
     [{"priority": "hi"}, {"priority": None}, {"priority": 1.5}, {"deadline": math.nan}, {"deadline": "5"},
-     {"deadline": True}, {"recipe": 5}],
+     {"deadline": True}, {"deadline": -1}, {"deadline": -0.5}, {"deadline": math.inf}, {"recipe": 5}],
 )  # fmt: skip
 def test_an_option_out_of_range_is_refused_and_disturbs_nobody(toy_model: Model, options: dict[str, Any]) -> None:
-    with pytest.raises(SpeccError, match=f"{next(iter(options))} is .*; give"):
+    ((name, value),) = options.items()
+    with pytest.raises(SpeccError, match=f"{name} is .*{value}.*; give"):
         toy_model.submit(PROMPT, 5, **options)
     assert len(toy_model.submit(PROMPT, 5, ignore_eos=True).result(60).token_ids) == 5
 
 
-def test_times_without_end_are_no_limit(load: Callable[..., Model]) -> None:
+def test_a_time_that_no_clock_reaches_is_no_limit(load: Callable[..., Model]) -> None:
     model = load(pieces=2)
-    handles = [model.submit(PROMPT, 40, ignore_eos=True, deadline=end) for end in (math.inf, 1e300)]
+    handles = [model.submit(PROMPT, 40, ignore_eos=True, deadline=end) for end in (1e300, 10**400)]
     for handle in handles:
         stalled(handle)
-    assert [len(handle.result(math.inf).token_ids) for handle in handles] == [40, 40]
+    assert [len(handle.result(1e300).token_ids) for handle in handles] == [40, 40]
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.5, math.inf, math.nan])
+def test_a_timeout_that_is_negative_or_not_finite_is_refused_by_its_value(toy_model: Model, timeout: float) -> None:
+    handle = toy_model.submit(PROMPT, 5, ignore_eos=True)
+    with pytest.raises(PromptError, match=f"timeout is {timeout}; give seconds from 0 on, or None to wait for ever"):
+        handle.result(timeout)
+    assert len(handle.result(60).token_ids) == 5
+
+
+def test_a_deadline_of_0_seconds_cancels_the_request(toy_model: Model) -> None:
+    assert toy_model.submit(PROMPT, 5, deadline=0).result(60).finish_reason == "cancelled"
 
 
 @pytest.mark.parametrize("together", [True, False])
