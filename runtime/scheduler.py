@@ -105,10 +105,9 @@ class Scheduler:
             self._waiting = [submission for submission in self._waiting if submission.finish_reason is None]
             if len(self._waiting) >= self.policy.waiting:
                 raise BusyError(f"{len(self._waiting)} requests wait already; submit again when some have ended")
-            if not self.together and self._running and not self._warned:
+            if not self.together and (self._running or self._waiting) and not self._warned:
                 self._warned = True
-                text = "requests take turns, since no engine here runs several at once; compile with --lanes 8"
-                warnings.warn(text, SpeccWarning, stacklevel=3)
+                warnings.warn(self._why_turns(), SpeccWarning, stacklevel=3)
             submission = Submission(task, self._work, Condition(self._lock), self.policy.pieces)
             self._waiting.append(submission)
             if self._thread is None:
@@ -117,6 +116,13 @@ class Scheduler:
                 self._thread.start()
             self._work.notify_all()
         return submission
+
+    def _why_turns(self) -> str:
+        """Say why requests take turns, and what changes that."""
+        if all(spec.block.lanes == 1 for spec in self._shared.engines.specs()):
+            return "requests take turns, since the bundle has no engines with lanes; compile with --lanes 8"
+        limits = "lanes run only on the CPU, and where no token depends on the width of a step"
+        return f"requests take turns, since {limits}; load the bundle on the CPU, or compile it with specc-kernels"
 
     def wake(self) -> None:
         """Let the thread look again after the model was closed. Then all requests fail, those that pause too."""

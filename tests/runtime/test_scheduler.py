@@ -22,7 +22,16 @@ from toys import Toy, World
 
 from specc.runtime.acceptance import rule
 from specc.runtime.draft import Accepted, Draft, Outputs, Verified
-from specc.runtime.errors import BackendError, BundleError, BusyError, PromptError, RecipeError, SpeccError
+from specc.runtime.errors import (
+    BackendError,
+    BundleError,
+    BusyError,
+    PromptError,
+    RecipeError,
+    SpeccError,
+    SpeccWarning,
+)
+from specc.runtime.handle import Handle
 from specc.runtime.lane_calls import LanesEngine
 from specc.runtime.lanes import ReusePolicy
 from specc.runtime.model import Model
@@ -324,16 +333,41 @@ def test_a_request_that_is_cancelled_while_its_prompt_is_read_ends_after_the_cal
     assert (answer.finish_reason, answer.token_ids, runs) == ("cancelled", [], calls)
 
 
-def test_that_requests_take_turns_is_said_once(load: Callable[..., Model], backend: ToyBackend) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+def test_that_requests_take_turns_is_said_at_the_first_one_that_waits_and_once_for_each_model(
+    load: Callable[..., Model], backend: ToyBackend, together: bool, begun: bool
+) -> None:
+    """Whether the request before it has begun or not. A request that comes alone waits for none."""
+    backend.model, backend.together = Slow, together
+    for _ in range(2):
+        model = load()
+        counts: list[int] = []
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            model.submit(PROMPT, 1).result(60)
+            handles: list[Handle] = []
+            for size in (30, 5, 5):
+                handles.append(model.submit(PROMPT, size, ignore_eos=True))
+                counts.append(len([note for note in notes if "take turns" in str(note.message)]))
+                if begun and size == 30:
+                    next(handles[0])
+        assert counts == ([0, 0, 0] if together else [0, 1, 1])
+        assert [len(handle.result(60).token_ids) for handle in handles] == [30, 5, 5]
+
+
+@pytest.mark.parametrize(("lanes", "remedy"), [(1, "compile with --lanes 8"), (3, "load the bundle on the CPU")])
+def test_the_warning_that_requests_take_turns_names_what_this_bundle_lacks(
+    lanes: int, remedy: str, load: Callable[..., Model], backend: ToyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend.model = Slow
     model = load()
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
-        handles = [model.submit(PROMPT, 30, ignore_eos=True)]
-        next(handles[0])
-        handles += [model.submit(PROMPT, 5, ignore_eos=True) for _ in range(3)]
-    assert [str(note.message).partition(",")[0] for note in notes] == ["requests take turns"]
-    assert [len(handle.result(60).token_ids) for handle in handles] == [30, 5, 5, 5]
+    specs = [spec for spec in model.engines.specs() if spec.block.lanes <= lanes]
+    monkeypatch.setattr(model.engines, "specs", lambda: specs)
+    first = model.submit(PROMPT, 30, ignore_eos=True)
+    with pytest.warns(SpeccWarning, match=f"requests take turns, since .*; {remedy}"):
+        model.submit(PROMPT, 5, ignore_eos=True).result(60)
+    first.cancel()
 
 
 def test_a_full_queue_is_an_error_and_nothing_else(load: Callable[..., Model], backend: ToyBackend) -> None:
