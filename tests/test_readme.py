@@ -80,7 +80,7 @@ def test_the_python_of_the_quick_start_runs(
     (python,) = blocks(QUICK_START, "python")
     names: dict[str, object] = {}
     exec(compile(python.text, "README.md", "exec"), names)
-    assert names["specc"] is library and isinstance(names["session"], Model)
+    assert names["specc"] is library and isinstance(names["model"], Model)
     answer = names["answer"]
     assert isinstance(answer, Generation)
     assert capsys.readouterr().out.startswith(f"{answer.text} {answer.stats.mean_acceptance_length}")
