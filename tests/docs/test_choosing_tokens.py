@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,9 +43,12 @@ def test_the_commands_of_the_page_run_and_keep_to_their_grammars(directory: Path
     assert re.fullmatch(r"[a-z]{1,6}\([a-z]{1,6}\)\n", by_lark.out)
 
 
-def test_the_request_of_the_page_runs(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(titled(PAGE, "request"), "choosing-tokens.md", "exec"), {"specc": package})
-    assert capsys.readouterr().out.strip()
+def test_the_request_of_the_page_gets_whole_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"specc": package}
+    exec(compile(titled(PAGE, "request"), "choosing-tokens.md", "exec"), names)
+    answer = names["answer"]
+    assert answer.finish_reason == "eos" and json.loads(answer.text).keys() == {"name", "age"}
+    assert capsys.readouterr().out.startswith(f"{answer.text} eos ")
 
 
 def test_the_processor_of_the_page_allows_what_it_says() -> None:
