@@ -74,6 +74,16 @@ def edit_manifest(bundle: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
     return bundle
 
 
+def without_template(bundle: Path) -> Path:
+    """Take the chat template away from a bundle."""
+    (bundle / "chat_template.jinja").unlink()
+
+    def forget(manifest: dict[str, Any]) -> None:
+        del manifest["files"]["chat_template.jinja"]
+
+    return edit_manifest(bundle, forget)
+
+
 def edit_golden(bundle: Path, edit: Callable[[list[dict[str, Any]]], Any]) -> Path:
     """Change the golden cases, and what the manifest says of their file."""
     file = bundle / "golden.jsonl"

@@ -26,7 +26,7 @@ class BatchReport:
     Attributes:
         output: the file of answers.
         prompts: how many prompts there are.
-        skipped: how many of them had an answer before.
+        skipped: how many of them had an answer before that is no error.
         failed: how many answers are errors, those of earlier runs included.
         new_tokens: tokens of the answers of this run.
         seconds: the time of prefill and decoding in this run.
@@ -76,6 +76,7 @@ def answer_all(
         if answers.repaired:
             console.note(f"the last line of {output} was torn; its prompt is answered again")
         missing = [line for line in lines if key(line.index, line.id) not in answers.done]
+        skipped = len(answers.done) - _failures(answers)
         tokens, seconds = 0, 0.0
         for line in missing:
             stage(f"answer {count(len(lines), 'prompt')}", len(answers.done), len(lines))
@@ -88,7 +89,7 @@ def answer_all(
         return BatchReport(
             output=str(output),
             prompts=len(lines),
-            skipped=len(lines) - len(missing),
+            skipped=skipped,
             failed=_failures(answers),
             new_tokens=tokens,
             seconds=seconds,
@@ -106,12 +107,13 @@ def _answer(
     names = {"index": line.index, "id": line.id}
     try:
         if isinstance(line.source, PromptError):
-            raise line.source
+            raise line.source  # It names the file and the line.
         form = take_form(line.source, session.text, choice)
         whole: RequestOptions = {**options, **form.options}
         generation = session.generate(form.prompt, max_new_tokens, **whole)
     except PromptError as e:
-        return {**names, "error": " ".join(str(e).split())}
+        where = "" if e is line.source else f"line {line.number}: "
+        return {**names, "error": where + " ".join(str(e).split())}
     answer: dict[str, Any] = {
         **names,
         "chat": form.chat,

@@ -118,7 +118,9 @@ def take_form(source: str | Conversation, text: Text, choice: ChatChoice) -> Pro
     if isinstance(source, Conversation):
         if choice.chat is False:
             raise PromptError("messages need the chat template, and --raw does without it; leave out --raw")
-        return _chat_form(source, text, choice.system)
+        if not text.has_chat_template:
+            raise PromptError("messages need a chat template, and this model has none; give a prompt of text instead")
+        return _chat_form(source, choice.system)
     if choice.chat is False:
         return PromptForm(prompt=source, options={})
     wants_chat = choice.chat or choice.system is not None
@@ -130,17 +132,19 @@ def take_form(source: str | Conversation, text: Text, choice: ChatChoice) -> Pro
         return PromptForm(prompt=source, options={}, note=note)
     if not source:
         raise PromptError("the prompt is empty; give some text, or --raw for an answer to nothing")
-    return _chat_form(Conversation(messages=[{"role": "user", "content": source}]), text, choice.system)
+    if not text.has_chat_template:
+        given = {"--chat": choice.chat, "--system": choice.system is not None}
+        names = " and ".join(name for name, wish in given.items() if wish)
+        raise PromptError(f"this model has no chat template; leave out {names}")
+    return _chat_form(Conversation(messages=[{"role": "user", "content": source}]), choice.system)
 
 
-def _chat_form(conversation: Conversation, text: Text, system: str | None) -> PromptForm:
+def _chat_form(conversation: Conversation, system: str | None) -> PromptForm:
     """Build a prompt of messages.
 
     Raises:
-        PromptError: the bundle has no chat template, or there are two system messages.
+        PromptError: there are two system messages.
     """
-    if not text.has_chat_template:
-        raise PromptError("this model has no chat template; leave out --chat, --system and --messages, and give text")
     if system is not None:
         conversation = conversation.with_system(system)
     options: RequestOptions = {

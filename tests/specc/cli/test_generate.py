@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shell import command, copied, edit_manifest, refused, specc
+from shell import command, copied, edit_manifest, refused, specc, without_template
 
 from specc import load
 from specc.cli import console
@@ -115,18 +115,12 @@ def test_a_bundle_without_a_template_takes_text_as_it_is(bundle: Path, tmp_path:
     raw = specc("generate", bundle, "-n", 8, "--json", "--raw", "-p", "hi").json["token_ids"]
     assert specc("generate", plain, "-n", 8, "--json", "-p", "hi").json["token_ids"] == raw
     (tmp_path / "chat.json").write_text('[{"role": "user", "content": "hi"}]', encoding="utf-8")
-    for options in (("--chat", "-p", "a"), ("--system", "b", "-p", "a"), ("--messages", tmp_path / "chat.json")):
-        assert refused("generate", plain, *options).startswith("this model has no chat template; leave out --chat")
-
-
-def without_template(bundle: Path) -> Path:
-    """Take the chat template away from a bundle."""
-    (bundle / "chat_template.jinja").unlink()
-
-    def forget(manifest: dict[str, Any]) -> None:
-        del manifest["files"]["chat_template.jinja"]
-
-    return edit_manifest(bundle, forget)
+    for given in (("--chat",), ("--system", "b"), ("--chat", "--system", "b")):
+        names = " and ".join(word for word in given if word.startswith("--"))
+        error = f"this model has no chat template; leave out {names}"
+        assert refused("generate", plain, "-p", "a", *given) == error
+    error = "messages need a chat template, and this model has none; give a prompt of text instead"
+    assert refused("generate", plain, "--messages", tmp_path / "chat.json", "--system", "b") == error
 
 
 def test_a_prompt_that_a_template_rendered_is_taken_as_it_is(bundle: Path) -> None:

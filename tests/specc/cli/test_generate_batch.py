@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shell import refused, specc
+from shell import copied, refused, specc, without_template
 
 pytestmark = pytest.mark.model
 
@@ -93,11 +93,40 @@ def test_a_prompt_that_fails_is_a_line_with_its_error_and_status_1(
     assert "6 prompts, 0 answered before, 5 failed; " in result.err
     *errors, good = answers(output)
     assert good["id"] == "a" and good["text"]
-    messages = "this is not JSON", "messages is []", "the prompt has 8", "there are messages and a prompt", "expected {"
+    messages = (
+        "this is not JSON",
+        "messages is []",
+        "line 3: the prompt has 8",
+        "there are messages and a prompt",
+        "expected {",
+    )
     assert [m in a["error"] for m, a in zip(messages, errors, strict=True)] == [True] * 5, errors
     assert errors[1]["id"] == "b"
     again = specc(*argv, "--raw")
-    assert (again.status, "6 answered before, 5 failed" in again.err) == (1, True)
+    assert (again.status, "6 prompts, 1 answered before, 5 failed; 0 new tokens" in again.err) == (1, True)
+
+
+def test_each_prompt_counts_once_in_the_report_of_each_run(argv: tuple[Any, ...], output: Path, tmp_path: Path) -> None:
+    """As answered before, as failed in this run or before, or as answered now."""
+    write(tmp_path / "in.jsonl", LINES[0], "nonsense", LINES[1])
+    for before, failed, new in ((0, 1, 16), (2, 1, 0)):
+        report = json.loads(specc(*argv, "--json").out)
+        assert (report["prompts"], report["skipped"], report["failed"]) == (3, before, failed)
+        assert report["new_tokens"] == new
+    output.write_text("".join(json.dumps(a) + "\n" for a in answers(output)[1:]), encoding="utf-8")
+    report = json.loads(specc(*argv, "--json").out)
+    assert (report["skipped"], report["failed"], report["new_tokens"]) == (1, 1, 8)
+
+
+def test_a_line_of_messages_without_a_chat_template_says_what_to_give_and_the_others_go_on(
+    argv: tuple[Any, ...], output: Path, tmp_path: Path
+) -> None:
+    plain = without_template(copied(argv[1], tmp_path))
+    write(tmp_path / "in.jsonl", LINES[0], "", LINES[2])
+    assert specc("generate", plain, *argv[2:]).status == 1
+    first, second = answers(output)
+    remedy = "messages need a chat template, and this model has none; give a prompt of text instead"
+    assert first["text"] and second["error"] == f"line 3: {remedy}"
 
 
 def test_the_output_of_other_prompts_is_refused_and_left_alone(
