@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.bounded_read import read_text
+from specc.runtime.detokenizer import PARTIAL
 from specc.runtime.errors import PromptError
 
 if TYPE_CHECKING:
+    from specc.runtime.detokenizer import Decoder
     from specc.runtime.processors.logprobs import TokenLogprobs
     from specc.runtime.request import RequestOptions
     from specc.runtime.stream import Stream
@@ -70,7 +73,7 @@ def read_grammar(name: str, file: Path | None) -> str | None:
 
 
 def logprobs_json(logprobs: Sequence[TokenLogprobs], text: Text) -> list[dict[str, Any]]:
-    """Return log-probabilities as plain data, with each token as the tokenizer writes it."""
+    """Return log-probabilities as plain data: each token by its id, as the tokenizer writes it, and as text."""
     return [
         {
             **_token(entry.token_id, entry.logprob, text),
@@ -113,10 +116,29 @@ def cut_warning(stream: Stream, options: RequestOptions, text: Text) -> str:
     return f"the answer was cut after {len(stream.token_ids)} tokens and is not {kind}; {remedy}"
 
 
+def token_text(token: int, decoder: Decoder) -> str | None:
+    """Return the text that a token adds to a text; None if it adds none, or a part of a character.
+
+    The token is decoded behind itself, since some tokenizers leave out a space at the beginning of a text.
+    """
+    once, twice = decoder.decode([token]), decoder.decode([token, token])
+    if PARTIAL in twice or not twice.startswith(once):
+        return None
+    return twice.removeprefix(once) or None
+
+
 def _name(token: int, text: Text) -> str:
-    """Return a token as the tokenizer writes it; its number if the tokenizer has none."""
+    """Return the text of a token in quotes. Without one, return how the tokenizer writes it, or else its number."""
+    added = token_text(token, text.decoder)
+    if added is not None:
+        return json.dumps(added, ensure_ascii=False)
     return text.tokenizer.id_to_token(token) or str(token)
 
 
 def _token(token: int, logprob: float, text: Text) -> dict[str, Any]:
-    return {"token_id": token, "token": text.tokenizer.id_to_token(token), "logprob": logprob}
+    return {
+        "token_id": token,
+        "token": text.tokenizer.id_to_token(token),
+        "text": token_text(token, text.decoder),
+        "logprob": logprob,
+    }

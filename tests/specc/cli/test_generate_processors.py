@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 from shell import refused, specc
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel, Metaspace
+from tokenizers.models import WordLevel
 
 from specc import load
-from specc.cli.generate_processors import parse_biases, read_grammar, read_schema
+from specc.cli.generate_processors import parse_biases, read_grammar, read_schema, token_text
+from specc.runtime.detokenizer import Decoder
 from specc.runtime.errors import PromptError
 from specc.runtime.model import Model
 
@@ -58,9 +62,9 @@ def test_log_probabilities_are_in_the_json(tmp_path: Path) -> None:
     answer = specc(*ARGV, "--logprobs", 2).json
     assert [entry["token_id"] for entry in answer["logprobs"]] == answer["token_ids"]
     for entry in answer["logprobs"]:
-        assert entry.keys() == {"token_id", "token", "logprob", "top_logprobs"}
+        assert entry.keys() == {"token_id", "token", "text", "logprob", "top_logprobs"}
         assert entry["logprob"] == entry["top_logprobs"][0]["logprob"] and len(entry["top_logprobs"]) == 2
-        assert entry["top_logprobs"][1].keys() == {"token_id", "token", "logprob"}
+        assert entry["top_logprobs"][1].keys() == {"token_id", "token", "text", "logprob"}
     assert "logprobs" not in specc(*ARGV).json
     lines, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     lines.write_text(json.dumps({"prompt": PROMPT}) + "\n", encoding="utf-8")
@@ -70,7 +74,9 @@ def test_log_probabilities_are_in_the_json(tmp_path: Path) -> None:
 
 
 def name(entry: dict[str, Any]) -> str:
-    """Return how a token is written: by its number if the tokenizer has no text for it."""
+    """Return how the table writes a token."""
+    if entry["text"] is not None:
+        return json.dumps(entry["text"], ensure_ascii=False)
     return entry["token"] or str(entry["token_id"])
 
 
@@ -83,9 +89,31 @@ def test_log_probabilities_are_a_table_after_the_text_without_json() -> None:
     assert header.split() == ["logprob", "token", "likeliest", "tokens,", "if", "they", "were", "asked", "for"]
     for row, entry in zip(rows, entries, strict=True):
         first, second = (f"{name(top)} {top['logprob']:.3f}" for top in entry["top_logprobs"])
-        assert row.split()[:2] == [f"{entry['logprob']:.3f}", name(entry)] and row.endswith(f"  {first}, {second}")
+        assert row.lstrip().startswith(f"{entry['logprob']:.3f}  {name(entry)} ") and row.endswith(
+            f"  {first}, {second}"
+        )
     remedy = "add --json, or leave out --quiet"
     assert refused(*argv, "--logprobs", 2, "--quiet") == f"--quiet leaves out what --logprobs 2 writes; {remedy}"
+
+
+def test_the_texts_of_the_tokens_of_an_answer_are_its_text() -> None:
+    """But for parts of characters and special tokens, which have no text."""
+    answer = specc(*ARGV[:-2], "40", "--json", "--regex", "[a-z ]{1,4}\\n    return x", "--logprobs", 0).json
+    texts = [entry["text"] for entry in answer["logprobs"]]
+    assert "".join(text or "" for text in texts) == answer["text"]
+    assert "\n" in answer["text"] and " " in answer["text"]
+
+
+@pytest.mark.parametrize("spaces", [ByteLevel, Metaspace])
+def test_the_text_of_a_token_has_its_space_and_no_letter_of_the_tokenizer(spaces: type[ByteLevel | Metaspace]) -> None:
+    """Also with a tokenizer that leaves out the first space of a text."""
+    mark = "Ġ" if spaces is ByteLevel else "▁"
+    tokens = ["<end>", f"{mark}The", "The", f"{mark}{mark}", "Ã" if spaces is ByteLevel else "x\ufffd"]
+    tokenizer = Tokenizer(WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<end>"))
+    tokenizer.add_special_tokens(["<end>"])
+    tokenizer.decoder = spaces()
+    texts = [token_text(i, Decoder(tokenizer)) for i in range(len(tokens))]
+    assert texts == [None, " The", "The", "  ", None]
 
 
 @pytest.mark.parametrize(
