@@ -42,6 +42,8 @@ def command(
     machine. Without onnxruntime-genai, a line says that nothing was replayed. Without OpenVINO, there is an error.
 
     With --standard, the recipes are measured anew, since the engines cost other times. Engines with lanes are left out.
+    A bundle of few bits, such as int4, may be refused: ONNX Runtime's operators round otherwise, and a golden output
+    changes. Then compile the model again with --lowering fast.
     """
     if standard == (to is not None):
         raise BackendError(f"export writes one form at a time; give --standard, or --to {' or '.join(RUNTIMES)}")
