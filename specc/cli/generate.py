@@ -71,7 +71,10 @@ CHAT = (
 )
 RAW = "Take the prompt as it is, without the chat template."
 SYSTEM = "The system message of the chat."
-PROMPTS = "Answer each line of this file: JSON with prompt, messages or turns. --output gets the answers."
+PROMPTS = (
+    "Answer each line of this file: JSON with prompt, messages or turns. --output gets the answers. "
+    "One prompt is answered after another, also by a bundle with lanes."
+)
 OUTPUT = "Write one JSON line for each prompt of --prompts. Answers that the file already has are not made again."
 TOKENS = "The largest number of new tokens."
 RECIPE = "Decode by this recipe of the bundle. Default: the bundle's default recipe."
