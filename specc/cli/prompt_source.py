@@ -133,8 +133,8 @@ def take_form(source: str | Conversation, text: Text, choice: ChatChoice) -> Pro
     if not source:
         raise PromptError("the prompt is empty; give some text, or --raw for an answer to nothing")
     if not text.has_chat_template:
-        given = {"--chat": choice.chat, "--system": choice.system is not None}
-        names = " and ".join(name for name, wish in given.items() if wish)
+        wishes = {"--chat": choice.chat, "--system": choice.system is not None}
+        names = " and ".join(name for name, wish in wishes.items() if wish)
         raise PromptError(f"this model has no chat template; leave out {names}")
     return _chat_form(Conversation(messages=[{"role": "user", "content": source}]), choice.system)
 

@@ -333,10 +333,10 @@ def test_a_request_that_is_cancelled_while_its_prompt_is_read_ends_after_the_cal
     assert (answer.finish_reason, answer.token_ids, runs) == ("cancelled", [], calls)
 
 
-@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("waits_for_text", [True, False])
 @pytest.mark.parametrize("together", [True, False])
 def test_that_requests_take_turns_is_said_at_the_first_one_that_waits_and_once_for_each_model(
-    load: Callable[..., Model], backend: ToyBackend, together: bool, begun: bool
+    load: Callable[..., Model], backend: ToyBackend, together: bool, waits_for_text: bool
 ) -> None:
     """Whether the request before it has begun or not. A request that comes alone waits for none."""
     backend.model, backend.together = Slow, together
@@ -350,7 +350,7 @@ def test_that_requests_take_turns_is_said_at_the_first_one_that_waits_and_once_f
             for size in (30, 5, 5):
                 handles.append(model.submit(PROMPT, size, ignore_eos=True))
                 counts.append(len([note for note in notes if "take turns" in str(note.message)]))
-                if begun and size == 30:
+                if waits_for_text and size == 30:
                     next(handles[0])
         assert counts == ([0, 0, 0] if together else [0, 1, 1])
         assert [len(handle.result(60).token_ids) for handle in handles] == [30, 5, 5]

@@ -115,10 +115,10 @@ def test_a_bundle_without_a_template_takes_text_as_it_is(bundle: Path, tmp_path:
     raw = specc("generate", bundle, "-n", 8, "--json", "--raw", "-p", "hi").json["token_ids"]
     assert specc("generate", plain, "-n", 8, "--json", "-p", "hi").json["token_ids"] == raw
     (tmp_path / "chat.json").write_text('[{"role": "user", "content": "hi"}]', encoding="utf-8")
-    for given in (("--chat",), ("--system", "b"), ("--chat", "--system", "b")):
-        names = " and ".join(word for word in given if word.startswith("--"))
+    for options in (("--chat",), ("--system", "b"), ("--chat", "--system", "b")):
+        names = " and ".join(word for word in options if word.startswith("--"))
         error = f"this model has no chat template; leave out {names}"
-        assert refused("generate", plain, "-p", "a", *given) == error
+        assert refused("generate", plain, "-p", "a", *options) == error
     error = "messages need a chat template, and this model has none; give a prompt of text instead"
     assert refused("generate", plain, "--messages", tmp_path / "chat.json", "--system", "b") == error
 
