@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.bounded_read import read_text
-from specc.runtime.detokenizer import PARTIAL
 from specc.runtime.errors import PromptError
 
 if TYPE_CHECKING:
@@ -121,6 +120,8 @@ def token_text(token: int, decoder: Decoder) -> str | None:
 
     The token is decoded behind itself, since some tokenizers leave out a space at the beginning of a text.
     """
+    from specc.runtime.detokenizer import PARTIAL
+
     once, twice = decoder.decode([token]), decoder.decode([token, token])
     if PARTIAL in twice or not twice.startswith(once):
         return None
