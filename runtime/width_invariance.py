@@ -23,7 +23,8 @@ class WidthInvariance:
 
     Attributes:
         backend: the backend whose engines were compared.
-        holds: whether no token changed but at near-ties, and no logit by more than a bound.
+        holds: whether no token changed but at near-ties, no logit changed by more than a bound, and no graph rounds to
+            8 bits what depends on the width.
         difference: the largest difference of two logits.
         changed: the largest share of tokens that one engine changed.
         tokens: how many tokens were compared for each engine.
@@ -91,6 +92,8 @@ def changed_share(manifest: Manifest, recipe: Recipe) -> float | None:
 def exactness(manifest: Manifest, recipe: Recipe, backend: str = "") -> str:
     """Return what tables say of a recipe: `yes` if it is lossless, `near` with the share of changed tokens, or `no`.
 
+    A share of 0 is left out: the text that was compared was too short to show one.
+
     See `is_near` for the arguments.
     """
     if not recipe.lossless:
@@ -98,7 +101,7 @@ def exactness(manifest: Manifest, recipe: Recipe, backend: str = "") -> str:
     if not is_near(manifest, recipe, backend):
         return "yes"
     share = changed_share(manifest, recipe)
-    return "near" if share is None else f"near, {share:.1%} differ"
+    return f"near, {share:.1%} differ" if share else "near"
 
 
 def exact_engine(manifest: Manifest, recipe: Recipe, backend: str) -> EngineSpec | None:

@@ -70,7 +70,7 @@ DTYPE = (
     "The type of the weights: fp32, fp16, bf16, int8 or int4. With several backends, the onnx engines stay fp32. "
     "gguf keeps the blocks of a GGUF file, bit for bit, and needs specc-kernels. "
     "On the CPU, bf16 needs specc-kernels, and is then the default for checkpoints in bf16: the tokens of fp32, from "
-    "half the bytes. With specc-kernels, int8 and int4 give the same tokens at every width."
+    "half the bytes. Where specc-kernels compute all of it, int8 and int4 give the same tokens at every width."
 )
 TUNE = "Choose recipe, draft lengths, widths and trees as 'specc tune' does. Compiles again if other trees are faster."
 DRAFT_DTYPE = (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from specc.backends.amplified_rounding import target_amplifies_rounding
 from specc.compiler.options import Options
 from specc.compiler.plans import choose_methods
 from specc.compiler.separate_process import run_module
 from specc.compiler.stages import Stages
 from specc.exactness import self_reference
-from specc.runtime.bundle import Bundle
+from specc.runtime.bundle import MANIFEST, Bundle
+from specc.runtime.manifest_file import read_manifest
 from specc.tuning import default_recipe, tune
 from specc.tuning.plan import TunePlan
 
@@ -39,10 +42,27 @@ def measure_recipes(directory: Path, options: Options, stages: Stages, is_rounde
         text = [str(options.text)] if options.text else []
         purpose = "decode the golden prompts with the quantised weights"
         run_module(self_reference, str(directory), *text, purpose=purpose)
-    run_module(default_recipe, str(directory), purpose="measure the recipes", advance=measured)
+    choose_default_recipe(directory, "measure the recipes", measured)
     if options.tune:
         stages.begin("tune", "tune the recipes")
         run_module(tune, str(directory), purpose="tune the recipes")
+
+
+def choose_default_recipe(directory: Path, purpose: str, advance: Callable[[str], None] = lambda line: None) -> None:
+    """Measure the recipes of a bundle, and choose its default, in a process without torch.
+
+    Args:
+        directory: the bundle.
+        purpose: what it does, as a verb and an object, for the error message.
+        advance: a function that is called with each line that the process prints.
+
+    Raises:
+        BackendError: the process failed.
+    """
+    file, words = directory / MANIFEST, list[str]()
+    if file.is_file() and target_amplifies_rounding(read_manifest(file), directory):  # Without it, the process fails.
+        words.append(default_recipe.AMPLIFIED)
+    run_module(default_recipe, str(directory), *words, purpose=purpose, advance=advance)
 
 
 def with_better_trees(options: Options, bundle: Bundle) -> Options | None:

@@ -16,7 +16,7 @@ from specc.backends.onnx import link_external_weights, split_gathered_weights
 from specc.backends.onnx_needs import needs
 from specc.backends.standard_onnx import has_lanes, standardise
 from specc.compiler import weights
-from specc.compiler.separate_process import run_module
+from specc.compiler.measure import choose_default_recipe
 from specc.exactness import golden
 from specc.runtime.bundle import Bundle, open_bundle
 from specc.runtime.bundle_writer import write_manifest, written_whole
@@ -24,7 +24,6 @@ from specc.runtime.engines import kernels
 from specc.runtime.errors import BackendError
 from specc.runtime.manifest import PLAN, EngineSpec
 from specc.runtime.session import open_session
-from specc.tuning import default_recipe
 
 Stage = Callable[[str, int, int], None]
 STAGES = ("rewrite the engines", "replay the golden outputs", "measure the recipes")
@@ -78,7 +77,7 @@ def export_standard(
         stage(STAGES[1], 1, len(STAGES))
         _check_golden(directory)
         stage(STAGES[2], 2, len(STAGES))
-        run_module(default_recipe, str(directory), purpose=STAGES[2])
+        choose_default_recipe(directory, STAGES[2])
         stage(STAGES[2], len(STAGES), len(STAGES))
     return Exported(bundle=open_bundle(output), operators=operators, left_out=left_out)
 

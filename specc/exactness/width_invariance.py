@@ -28,7 +28,8 @@ class WidthInvariancePolicy:
     widest: int = 16
     # Tokens of golden text that each engine runs, so that the share of changed tokens means something.
     tokens: int = 128
-    # Tokens after which a target without any difference counts as invariant. Rounded activations differ at each token.
+    # Tokens after which a target without any difference counts as invariant. Where all sums are rounded otherwise and
+    # then to 8 bits, tokens differ long before. Where some are, they need not: there the graph decides.
     enough_if_invariant: int = 64
     # Tokens that run in a slot of their own each, to compare the slots of one width.
     slot_tokens: int = 8
@@ -41,7 +42,9 @@ class WidthInvariancePolicy:
 POLICY = WidthInvariancePolicy()
 
 
-def measure(session: Session, cases: Sequence[Case], policy: WidthInvariancePolicy = POLICY) -> WidthInvariance | None:
+def measure(
+    session: Session, cases: Sequence[Case], policy: WidthInvariancePolicy = POLICY, amplified: bool = False
+) -> WidthInvariance | None:
     """Run golden text through decode, and through the engines that recipes verify with, and compare.
 
     The session forgets the rows of its conversation.
@@ -50,6 +53,8 @@ def measure(session: Session, cases: Sequence[Case], policy: WidthInvariancePoli
         session: a session on the bundle.
         cases: the golden cases. The tokens of their answers are compared.
         policy: how much is measured, and what counts as invariant.
+        amplified: whether the graphs of the engines can amplify a last bit that depends on the width. Then the target
+            does not count as invariant, whatever the text shows.
 
     Returns:
         None if no recipe verifies with an engine of 2 slots or more.
@@ -61,7 +66,7 @@ def measure(session: Session, cases: Sequence[Case], policy: WidthInvariancePoli
     widest = max(policy.widest, min(e.block.slots for e in wide))
     specs = [e for e in wide if e.block.slots <= widest]
     runs = [_Run(session, spec.name) for spec in specs]
-    tokens, worst, beyond = 0, 0.0, False
+    tokens, worst, beyond = 0, 0.0, amplified
     changed = np.zeros(len(runs), np.int64)
     for case in cases:
         invariant = not beyond and worst <= policy.difference

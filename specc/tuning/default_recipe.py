@@ -1,6 +1,6 @@
 """Choose the recipe that a bundle decodes by if the user names none: run plain decoding and every recipe here.
 
-The compiler runs this file in a process without torch: `python -m specc.tuning.default_recipe BUNDLE`.
+The compiler runs this file in a process without torch: `python -m specc.tuning.default_recipe BUNDLE [amplified]`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from specc.tuning.trials import PLAIN, RecipeTrials, Trials, ratio
 Advance = Callable[[int, int, str], None]  # The steps that are done, their number, and what the next one runs.
 # Steps that take about equally long. Anew: benchmarks/bench_time_left.py.
 STEPS_OF_WIDTHS, STEPS_OF_A_TRY_OUT, STEPS_OF_A_PROMPT = 12, 2, 3
+AMPLIFIED = "amplified"  # the word of the command line for `choose_default(amplified=True)`
 VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED, Verdict.LOSSY)
 
 
@@ -48,6 +49,7 @@ def choose_default(
     path: Path,
     advance: Advance = lambda done, steps, recipe: None,
     policy: DefaultRecipePolicy = DEFAULT_RECIPE,
+    amplified: bool = False,
 ) -> None:
     """Measure the target and the recipes, and write the results and the choice into the manifest.
 
@@ -57,6 +59,8 @@ def choose_default(
         path: the bundle's directory.
         advance: called before each recipe and each prompt.
         policy: how long to measure, and how fast the default must be.
+        amplified: whether the target's graphs amplify last bits that depend on the width. Then no text can show that
+            its tokens do not.
     """
     bundle = open_bundle(path, allow_native_code=True)  # It was compiled here.
     try:
@@ -66,7 +70,7 @@ def choose_default(
     cases = golden.cases_of(bundle)
     steps = STEPS_OF_WIDTHS + _steps(bundle, len(cases))
     advance(0, steps, "every width beside decode")
-    invariance = width_invariance.measure(open_session(bundle), cases)
+    invariance = width_invariance.measure(open_session(bundle), cases, amplified=amplified)
     bundle = replace(bundle, manifest=replace(bundle.manifest, width_invariance=invariance))
     choice = measure(bundle, lambda done, _, recipe: advance(STEPS_OF_WIDTHS + done, steps, recipe), policy)
     write_manifest(
@@ -171,4 +175,8 @@ def _row(trials: Trials, name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    choose_default(Path(sys.argv[1]), lambda done, steps, recipe: print(done, steps, recipe, flush=True))
+    choose_default(
+        Path(sys.argv[1]),
+        lambda done, steps, recipe: print(done, steps, recipe, flush=True),
+        amplified=AMPLIFIED in sys.argv[2:],
+    )

@@ -80,6 +80,7 @@ def test_what_was_measured_by_one_backend_says_nothing_of_another() -> None:
 def test_tables_say_near_with_the_measured_share() -> None:
     assert exactness(manifest("int4", MEASURED), LOOKUP) == "near, 2.1% differ"
     assert exactness(manifest("int4"), LOOKUP) == "near"
+    assert exactness(manifest("int4", replace(MEASURED, changed=0.0)), LOOKUP) == "near"
     assert exactness(manifest("fp32"), LOOKUP) == "yes"
     assert exactness(manifest("fp32"), replace(LOOKUP, lossless=False)) == "no"
     assert changed_share(manifest("int4", MEASURED), LOOKUP) == 0.021

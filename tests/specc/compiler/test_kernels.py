@@ -15,6 +15,7 @@ import pytest
 import torch
 from graphs import model
 from safetensors.torch import load_file, save_file
+from tiny import save_model
 
 from specc.backends import Options as BuildOptions
 from specc.compiler import compile_bundle
@@ -183,6 +184,20 @@ def test_a_checkpoint_that_bf16_rounds_is_said_so_and_becomes_its_own_reference(
     manifest = open_bundle(path).manifest
     assert "original" in manifest.extra and all(row["diverged"] == 0 for row in manifest.measured)
     assert (path / "original.jsonl").is_file()
+
+
+@needs_library
+@pytest.mark.parametrize(("head_size", "word"), [(40, "near"), (16, "yes")])
+def test_recipes_in_int4_are_near_where_attention_stays_with_onnx_runtime(
+    head_size: int, word: str, tmp_path: Path
+) -> None:
+    sizes = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 51}
+    save_model(tmp_path / "model", hidden_size=2 * head_size, head_dim=head_size, **sizes)
+    bundle = open_bundle(compiled(tmp_path / "model", tmp_path / "int4.specc", "int4"))
+    rows = {row["recipe"]: row["exactness"] for row in bundle.manifest.measured}
+    assert rows.pop("plain") == "yes" and set(rows.values()) == {word}, "what tables say"
+    session = open_session(bundle)
+    assert session.generate([1, 2, 3], 4, recipe="prompt-lookup").stats.lossless is (word == "yes")
 
 
 @needs_library

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,18 @@ def test_the_steps_run_in_order(
         [],
         [("book.txt",)] if "text" in changes else [()],
     )
+
+
+def test_the_measurement_is_told_whether_the_graphs_amplify_last_bits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs: list[tuple[str, ...]] = []
+    monkeypatch.setattr(measure, "run_module", lambda module, *argv, **_: runs.append(argv[1:]))
+    bundle = shutil.copytree(FROZEN, tmp_path / "frozen.specc")
+    for amplified in (True, False):
+        monkeypatch.setattr(measure, "target_amplifies_rounding", lambda manifest, directory, a=amplified: a)
+        measure_recipes(bundle, options(), STAGES, is_rounded=False)
+    assert runs == [(default_recipe.AMPLIFIED,), ()]
 
 
 def test_each_recipe_is_reported_as_it_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

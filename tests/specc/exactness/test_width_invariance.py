@@ -83,6 +83,11 @@ def test_a_target_that_computes_the_same_at_every_width_is_invariant() -> None:
     assert measured.slots == (4, 5, 6, 8)
 
 
+def test_a_target_that_amplifies_last_bits_is_not_invariant_though_a_short_text_shows_none() -> None:
+    measured = measure(session(), cases(), amplified=True)
+    assert measured is not None and not measured.holds and measured.difference == 0.0
+
+
 class Wide(Toy):
     """A model whose logits shift by `shift` for every second token where a step has 6 slots."""
 
