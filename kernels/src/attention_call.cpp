@@ -15,6 +15,7 @@ enum Input : size_t { kPastLen, kWidths, kPositions, kCos, kSin, kMask, kSinks }
 
 constexpr int64_t kSerialWork = 1 << 17;  // products that one thread does sooner than it wakes another
 constexpr int64_t kJoinParts = 8;
+constexpr int64_t kMost = 1 << 20;  // heads, and numbers of a head: products of both and of slots stay far below 2^63
 
 // Rotates one head: pairs are (i, i + half), or (2 i, 2 i + 1) where interleaved.
 void rotate(const float* from, float* __restrict to, const float* cos, const float* sin, int64_t half, int64_t size,
@@ -51,8 +52,10 @@ HeadSettings::HeadSettings(const Attributes& attributes)
       softcap(attributes.real("softcap", 0.0f)),
       interleaved(attributes.integer("rotary_interleaved", 0) != 0),
       tree(attributes.integers("tree")) {
-  require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0,
-          "num_heads is ", heads, " and kv_num_heads ", kv_heads, "; the first must be a multiple of the second");
+  require(heads > 0 && heads <= kMost && kv_heads > 0 && heads % kv_heads == 0,
+          "num_heads is ", heads, " and kv_num_heads ", kv_heads, "; the first must be a multiple of the second, and at "
+          "most ", kMost);
+  require(window >= 0, "local_window_size is ", window, "; give 0 or more");
 }
 
 AttentionCall::~AttentionCall() = default;
@@ -69,7 +72,7 @@ AttentionCall::AttentionCall(const Call& call, const HeadSettings& settings, siz
   const Tensor mask = call.input(first + kMask);
   positions_ = call.input(first + kPositions), cos_ = call.input(first + kCos), sin_ = call.input(first + kSin);
   sinks_ = call.input(first + kSinks);
-  require(size % 16 == 0, "a head has the size ", size, "; a multiple of 16 is needed");
+  require(size > 0 && size <= kMost && size % 16 == 0, "a head has the size ", size, "; a multiple of 16 is needed");
   require(past_len.data && past_len.size() == lanes,
           "past_len has the shape ", past_len.shape, " for ", lanes, " lanes");
   require(lanes == 1 || widths.data, "several lanes need the input widths");
@@ -78,13 +81,15 @@ AttentionCall::AttentionCall(const Call& call, const HeadSettings& settings, siz
           "positions has the shape ", positions_.shape, " for ", slots, " slots");
   half_ = cos_.data ? cos_.shape.back() : 0;
   if (half_) {
-    require(sin_.data && sin_.shape == cos_.shape && cos_.shape.size() == 2 && 2 * half_ <= size && positions_.data,
+    require(sin_.data && sin_.shape == cos_.shape && cos_.shape.size() == 2 && half_ <= size / 2 && positions_.data,
             "rotation needs positions, and cos and sin of one shape [rows, at most ", size / 2, "]");
     for (int64_t i = 0; i < slots; ++i)
       require(positions_.as<int64_t>()[i] >= 0 && positions_.as<int64_t>()[i] < cos_.shape[0],
               "position ", positions_.as<int64_t>()[i], " is outside the table of ", cos_.shape[0], " rows");
   }
   require(!settings.window || positions_.data, "a window needs positions");
+  for (int64_t i = 0; settings.window && i < slots; ++i)
+    require(positions_.as<int64_t>()[i] >= 0, "position ", positions_.as<int64_t>()[i], " is negative");
   require(!mask.data || (mask.shape.size() == 2 && mask.shape[0] == slots),
           "the mask has the shape ", mask.shape, "; [", slots, ", T] is needed");
   require(!sinks_.data || sinks_.size() == heads, "sinks must be one for each head");
@@ -103,10 +108,11 @@ AttentionCall::AttentionCall(const Call& call, const HeadSettings& settings, siz
     lane.capacity = keys.shape[2];
     before += lane.slots;
     require(lane.slots >= 0 && before <= slots, "the widths exceed the ", slots, " slots");
-    require(lane.past >= 0 && lane.past + lane.slots <= lane.capacity,
+    require(lane.past >= 0 && lane.past <= lane.capacity - lane.slots,  // the sum could overflow
             lane.past, " rows and ", lane.slots, " slots exceed the capacity ", lane.capacity);
     lane.keys = static_cast<float*>(call.output(output + 2 * l, keys.shape));
     lane.values = static_cast<float*>(call.output(output + 2 * l + 1, keys.shape));
+    require(lane.keys && lane.values, "keys and values of each lane must be outputs");
     if (lane.keys != keys.data) std::memcpy(lane.keys, keys.data, keys.size() * sizeof(float));
     if (lane.values != values.data) std::memcpy(lane.values, values.data, values.size() * sizeof(float));
     see(lane, mask, positions_.as<int64_t>());

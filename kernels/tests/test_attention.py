@@ -93,7 +93,7 @@ def run(
     for i, lane in enumerate(lanes):
         inputs |= {f"past.{i}.key": lane.keys, f"past.{i}.value": lane.values}
     outputs = ["out", *(f"present.{i}.{kind}" for i in range(len(lanes)) for kind in ("key", "value"))]
-    session = graphs.session("TreeAttention", inputs, {}, outputs, threads, **model.attributes(), **attributes)
+    session = graphs.session("TreeAttention", inputs, {}, outputs, threads, **{**model.attributes(), **attributes})
     binding = session.io_binding()
     for name, value in inputs.items():
         if value is not None:
@@ -316,11 +316,18 @@ def test_a_query_that_is_not_finite_reaches_no_other_slot(variant: str, special:
         ({"packed": np.zeros((2, 7), np.float32)}, r"the shape \[1, 2, 7\]"),
         ({"past": 699}, "699 rows and 2 slots exceed the capacity 700"),
         ({"past": -1}, "-1 rows and 2 slots exceed"),
+        ({"past": 2**63 - 1}, "9223372036854775807 rows and 2 slots exceed the capacity 700"),
+        ({"past": 2**63 - 2}, "9223372036854775806 rows and 2 slots exceed the capacity 700"),
+        ({"packed": np.zeros((2, 0), np.float32)}, "a head has the size 0"),
         ({"positions": np.array([0, 2048])}, "position 2048 is outside the table of 2048 rows"),
         ({"tree": [1]}, "the attribute tree has 1 words for 2 slots"),
         ({"mask": np.ones((2, 1), bool)}, "the mask has 1 columns for 2 slots"),
         ({"widths": [3]}, "the widths exceed the 2 slots"),
         ({"widths": [1]}, "the widths sum to 1 for 2 slots"),
+        ({"widths": [2**63 - 1]}, "the widths exceed the 2 slots"),
+        ({"positions": np.array([0, -(2**63)]), "local_window_size": 4}, "position -9223372036854775808 is"),
+        ({"local_window_size": -(2**63)}, "local_window_size is -9223372036854775808"),
+        ({"num_heads": (2**64 + 2) // 3, "kv_num_heads": (2**64 + 2) // 3}, "the first must be .* at most 1048576"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
@@ -330,3 +337,19 @@ def test_bad_input_is_refused_in_one_line(changes: dict[str, Any], message: str)
     changes.setdefault("positions", np.arange(2))
     with pytest.raises(Exception, match="specc::TreeAttention: .*" + message):
         run(model, packed, [caches], **changes)
+
+
+def test_a_node_with_too_few_outputs_for_its_caches_is_refused() -> None:
+    """Rows that have no place would be written to nowhere."""
+    model = Model(rotated=0)
+    caches = Caches(model, 0)
+    inputs: dict[str, np.ndarray | None] = {
+        "packed": slots_of(model, 2)[None],
+        "past_len": np.array([0]),
+        **dict.fromkeys(("widths", "positions", "cos", "sin", "mask", "sinks")),
+        "key": caches.keys,
+        "value": caches.values,
+    }
+    session = graphs.session("TreeAttention", inputs, {}, ["out", "present"], **model.attributes())
+    with pytest.raises(Exception, match="specc::TreeAttention: keys and values of each lane must be outputs"):
+        session.run(None, {name: value for name, value in inputs.items() if value is not None})
