@@ -157,7 +157,8 @@ class Session(UsesShared):
             json_schema: a JSON schema that the answer follows, as a dict or as text; needs llguidance.
             regex: a regular expression, in Rust's syntax, that the whole answer matches; needs llguidance.
             lark: a grammar in llguidance's dialect of Lark that the answer follows; needs llguidance.
-            stop: one string that ends the text, or several. The text does not contain it.
+            stop: one string that ends the text, or several: at most 1000, with 100,000 characters in all. The text does
+                not contain it.
             stop_token_ids: tokens that end the text.
             ignore_eos: go on after an end-of-sequence token.
             guard: cut drafts short, or stop them for a while, when they do not pay. The guard goes by the clock, so it

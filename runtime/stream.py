@@ -13,9 +13,10 @@ from typing import Any
 
 from .decoder import Decoder
 from .detokenizer import Detokenizer
-from .errors import PromptError, check_unicode
+from .errors import PromptError
 from .processors.logprobs import Logprobs, TokenLogprobs
 from .stats import Stats
+from .stop_strings import StopStrings, check_stop_strings
 from .text import Text
 
 
@@ -59,12 +60,7 @@ class Ending:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise PromptError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more")
-        if "" in self.stop:
-            raise PromptError("a stop string is empty; leave it out")
-        for stop in self.stop:
-            if not isinstance(stop, str):
-                raise PromptError(f"the stop string {stop!r} is not text; give text, or stop_token_ids")
-            check_unicode(stop, "a stop string")
+        check_stop_strings(self.stop)
         for token in self.stop_token_ids:
             if isinstance(token, bool) or not hasattr(token, "__index__"):
                 raise PromptError(f"the stop token {token!r} is not a token id; give integers")
@@ -164,6 +160,7 @@ class Stream:
         self._special: Mapping[int, str] = text.decoder.special if ending.stop else {}
         self._detokenizer = Detokenizer(text.decoder, prompt)
         self._pieces: deque[str] = deque()  # Those that were not taken yet.
+        self._stops = StopStrings(ending.stop)
         self._text = ""  # What may be the beginning of a stop string.
         self._shown: list[bool] = []  # Whether each character of `_text` is a part of the answer.
 
@@ -268,18 +265,13 @@ class Stream:
             token: the token that completed it. If it is special it may be a part of a stop string.
         """
         special = "" if piece else self._special.get(token, "")
-        text, stops = self._text + piece + special, self._ending.stop
+        text = self._text + piece + special
         flags = [*self._shown, *[True] * len(piece), *[False] * len(special)]
-        safe = len(text) - max(_overlap(text, stop) for stop in stops)
-        starts = [(text.index(stop), stop) for stop in stops if stop in text]
-        if starts:
-            safe, self.stop_reason = min(starts)
+        if not self._stops.add(piece + special):
+            safe = len(text) - self._stops.overlap
+        else:
+            safe, self.stop_reason = self._stops.first(text)
             self.finish_reason, self.ended = "stop", True
             text = text[:safe]
         self._text, self._shown = text[safe:], flags[safe:]
         return "".join(compress(text[:safe], flags))
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return how many characters at the end of `text` are the beginning of `stop`, but not all of it."""
-    return max(n for n in range(len(stop)) if text.endswith(stop[:n]))
