@@ -8,13 +8,12 @@ with specc.load("smollm.specc") as model:                       # needs no torch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from specc.backends import Options as BuildOptions
     from specc.runtime.bundle import Bundle
     from specc.runtime.device import Device
@@ -97,7 +96,7 @@ def __dir__() -> list[str]:
 
 
 def load(
-    bundle: str | Path,
+    bundle: str | os.PathLike[str],
     device: str = "cpu",
     execution_provider: str | None = None,
     backend: str | None = None,
@@ -123,38 +122,40 @@ def load(
     Raises:
         BundleError: there is no bundle, or it is damaged or was altered.
         BackendError: none of its backends runs here.
+        PromptError: `bundle` is not a path.
     """
     from specc.runtime.bundle import open_bundle
     from specc.runtime.device import Device
     from specc.runtime.model import Model
 
-    return Model(open_bundle(bundle, allow_native_code), Device(device, execution_provider, backend, threads), policy)
+    opened = open_bundle(_text_of_path("bundle", bundle), allow_native_code)
+    return Model(opened, Device(device, execution_provider, backend, threads), policy)
 
 
 def compile(
-    model: str,
-    output: str | Path,
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
-    recipes: Sequence[str] = (),
+    recipes: Sequence[str | os.PathLike[str]] = (),
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
-    heads: Sequence[str | Path] = (),
-    assistant_model: str | None = None,
-    untuned_model: str | None = None,
-    corpus: str | Path | None = None,
+    heads: Sequence[str | os.PathLike[str]] = (),
+    assistant_model: str | os.PathLike[str] | None = None,
+    untuned_model: str | os.PathLike[str] | None = None,
+    corpus: str | os.PathLike[str] | None = None,
     revision: str | None = None,
-    adapter: str | Path | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
     max_seq_len: int | None = None,
-    prompts: str | Path | None = None,
+    prompts: str | os.PathLike[str] | None = None,
     golden_tokens: int = 24,
-    text: str | Path | None = None,
+    text: str | os.PathLike[str] | None = None,
     backends: Sequence[str] = ("onnx",),
     dtype: str | None = None,
     lanes: int = 1,
     draft_dtype: str | None = None,
     build: BuildOptions | None = None,
     overwrite: bool = False,
-    dump_graphs: str | Path | None = None,
+    dump_graphs: str | os.PathLike[str] | None = None,
     tune: bool = False,
     stage: Callable[[str, int, int], None] | None = None,
 ) -> Bundle:
@@ -163,7 +164,7 @@ def compile(
     Args:
         model: a hub id, or a directory or GGUF file with a checkpoint and a tokenizer.
         output: the bundle, a directory that the compile makes.
-        recipes: names of the table; empty means all that need neither a second model nor training.
+        recipes: names of the table, or files FILE.toml; empty means all that need neither a second model nor training.
         parameters: values by recipe and parameter. Those under "" are for every recipe that has such a parameter.
         heads: directories that `specc train` wrote for the model, for recipes that draft by them.
         assistant_model: a smaller model with the tokenizer of `model`, for recipes that draft by one.
@@ -205,29 +206,47 @@ def compile(
         ) from e
 
     options = Options(
-        model=model,
-        output=output,
-        recipes=recipes,
+        model=_text_of_path("model", model),
+        output=_text_of_path("output", output),
+        recipes=[_text_of_path("recipes", recipe) for recipe in recipes],
         parameters=parameters or {},
-        heads=heads,
-        assistant_model=assistant_model,
-        untuned_model=untuned_model,
-        corpus=corpus,
+        heads=[_text_of_path("heads", head) for head in heads],
+        assistant_model=None if assistant_model is None else _text_of_path("assistant_model", assistant_model),
+        untuned_model=None if untuned_model is None else _text_of_path("untuned_model", untuned_model),
+        corpus=None if corpus is None else _text_of_path("corpus", corpus),
         revision=revision,
-        adapter=adapter,
+        adapter=None if adapter is None else _text_of_path("adapter", adapter),
         trust_remote_code=trust_remote_code,
         max_seq_len=max_seq_len,
-        prompts=prompts,
+        prompts=None if prompts is None else _text_of_path("prompts", prompts),
         golden_tokens=golden_tokens,
-        text=text,
+        text=None if text is None else _text_of_path("text", text),
         backends=backends,
         dtype=dtype,
         lanes=lanes,
         draft_dtype=draft_dtype,
         build=build or BuildOptions(),
         overwrite=overwrite,
-        dump_graphs=dump_graphs,
+        dump_graphs=None if dump_graphs is None else _text_of_path("dump_graphs", dump_graphs),
         tune=tune,
         stage=stage or (lambda title, done, total: None),
     )
     return compile_bundle(options).bundle
+
+
+def _text_of_path(name: str, value: str | os.PathLike[str]) -> str:
+    """Return a path, or a hub id, as text.
+
+    Args:
+        name: of the option, for the error message.
+        value: what the user gave.
+
+    Raises:
+        PromptError: it is neither text nor a path.
+    """
+    from specc.runtime.errors import PromptError
+
+    path = value if isinstance(value, str) else value.__fspath__() if isinstance(value, os.PathLike) else None
+    if not isinstance(path, str):
+        raise PromptError(f"{name} is {value!r}; give a path, as text or as a pathlib.Path")
+    return path

@@ -3,16 +3,67 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 import specc
 from specc.runtime.errors import SpeccError
+
+PLACES = (
+    *("model", "output", "assistant_model", "untuned_model", "corpus", "adapter", "prompts", "text"),
+    "dump_graphs",
+)
+
+
+class Place(os.PathLike[str]):
+    """A path that is no `pathlib.Path`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __fspath__(self) -> str:
+        return self.text
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("path", [Path, Place, str], ids=lambda p: p.__name__)
+def test_compile_takes_any_path_where_it_takes_a_path_as_text(
+    path: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest holds the model's path, and the compiler compares paths as text."""
+    from specc import compiler
+
+    seen: list[Any] = []
+    monkeypatch.setattr(compiler, "compile_bundle", lambda options: seen.append(options) or SimpleNamespace(bundle=1))
+    several = {"heads": [path("a"), path("b")], "recipes": ["plain", path("my.toml")]}
+    specc.compile(**{name: path(f"some/{name}") for name in PLACES}, **several)
+    assert {name: getattr(seen[0], name) for name in PLACES} == {name: f"some/{name}" for name in PLACES}
+    assert seen[0].heads == ["a", "b"] and seen[0].recipes == ["plain", "my.toml"]
+    specc.compile(path("m"), path("o"))
+    assert seen[1].assistant_model is None and seen[1].corpus is None
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("value", [3, b"model", None])
+def test_what_is_no_path_is_refused_in_one_line(value: Any) -> None:
+    with pytest.raises(specc.PromptError, match=r"model is .*; give a path, as text or as a pathlib\.Path"):
+        specc.compile(value, "out.specc")
+    with pytest.raises(specc.PromptError, match=r"bundle is .*; give a path"):
+        specc.load(value)
+
+
+def test_load_takes_any_path(tmp_path: Path) -> None:
+    for path in (Path, Place, str):
+        with pytest.raises(specc.BundleError, match="no bundle at"):
+            specc.load(path(str(tmp_path / "none.specc")))
 
 
 def test_every_public_name_is_there() -> None:
@@ -47,8 +98,14 @@ def test_compile_takes_the_options_of_the_compiler_with_their_types_and_defaults
 
     parameters = inspect.signature(specc.compile).parameters
     assert list(parameters) == [field.name for field in fields(Options)]
-    names = {"BuildOptions": BuildOptions, "Bundle": specc.Bundle, "Path": Path}
+    names = {"BuildOptions": BuildOptions, "Bundle": specc.Bundle}
     hints, types = get_type_hints(specc.compile, localns=names), get_type_hints(Options)
+    for name in PLACES:  # `compile` takes any path, and gives the compiler text.
+        assert os.PathLike[str] in get_args(hints[name])
+        hints[name] = types[name]
+    for name in ("recipes", "heads"):
+        assert os.PathLike[str] in get_args(get_args(hints[name])[0])
+        hints[name] = types[name]
     for field in fields(Options):
         if field.default_factory is not MISSING:  # None stands for what the factory makes.
             assert parameters[field.name].default is None
