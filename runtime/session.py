@@ -198,6 +198,7 @@ class Session(UsesShared):
             stop=one_or_several(stop, str, "stop"),
             stop_token_ids=one_or_several(stop_token_ids, int, "stop_token_ids"),
         )
+        ending.check_stop_tokens(model.vocab_size)
         defaults = SamplingDefaults(model.generation_config)
         sampling = Sampling(
             **defaults.sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p), rng=SeededRng(seed)

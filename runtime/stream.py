@@ -65,6 +65,16 @@ class Ending:
             if isinstance(token, bool) or not hasattr(token, "__index__"):
                 raise PromptError(f"the stop token {token!r} is not a token id; give integers")
 
+    def check_stop_tokens(self, vocab_size: int) -> None:
+        """Check that each stop token can come.
+
+        Raises:
+            PromptError: one is not in the vocabulary.
+        """
+        for token in self.stop_token_ids:
+            if not 0 <= index(token) < vocab_size:
+                raise PromptError(f"stop_token_ids: {token!r} is not a token id; give 0 to {vocab_size - 1}")
+
 
 def one_or_several(values: Any, kind: type, name: str) -> tuple[Any, ...]:
     """Return an option that is one value or several as a tuple. None is no value.

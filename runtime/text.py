@@ -190,12 +190,14 @@ def _items(prompt: Any, depth: int = 0) -> list[Any]:
         depth: how many batches the prompt stands in.
 
     Raises:
-        PromptError: it has no items, is a batch of prompts, or stands in batches of batches.
+        PromptError: it has no items or no order, is a batch of prompts, or stands in batches of batches.
     """
     if depth > DEEPEST_BATCH:
         raise PromptError("a prompt is a list of lists of lists; pass token ids as a list or an array [n]")
     if isinstance(prompt, (bytes, bytearray, memoryview)) or not isinstance(prompt, Iterable):
         raise PromptError(f"a prompt is text, token ids or messages, not {type(prompt).__name__}")
+    if isinstance(prompt, (set, frozenset)):
+        raise PromptError(f"a prompt is a {type(prompt).__name__}, which has no order; pass token ids as a list")
     items = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
     if not isinstance(items, list):
         raise PromptError("a prompt is an array of no dimension; pass token ids as a list or an array [n]")

@@ -119,6 +119,8 @@ LOOP.append(LOOP)
         (bytearray(b"the"), "not bytearray"),
         (3, "not int"),
         (np.array(3), "no dimension"),
+        ({1, 2}, "a set, which has no order; pass token ids as a list"),
+        ({"input_ids": frozenset((1, 2))}, "a frozenset, which has no order"),
         ([[1, 2], [3]], "a batch of 2; pass one prompt at a time"),
         (np.ones((2, 3), int), "a batch of 2"),
         ([[[[1]]]], "a list of lists of lists"),
