@@ -42,8 +42,13 @@ def test_compile_takes_any_path_where_it_takes_a_path_as_text(
     from specc import compiler
 
     seen: list[Any] = []
-    monkeypatch.setattr(compiler, "compile_bundle", lambda options: seen.append(options) or SimpleNamespace(bundle=1))
-    several = {"heads": [path("a"), path("b")], "recipes": ["plain", path("my.toml")]}
+
+    def keep(options: Any) -> Any:
+        seen.append(options)
+        return SimpleNamespace(bundle=1)
+
+    monkeypatch.setattr(compiler, "compile_bundle", keep)
+    several: dict[str, Any] = {"heads": [path("a"), path("b")], "recipes": ["plain", path("my.toml")]}
     specc.compile(**{name: path(f"some/{name}") for name in PLACES}, **several)
     assert {name: getattr(seen[0], name) for name in PLACES} == {name: f"some/{name}" for name in PLACES}
     assert seen[0].heads == ["a", "b"] and seen[0].recipes == ["plain", "my.toml"]
