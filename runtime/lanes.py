@@ -166,8 +166,17 @@ class FairLock:
     """A lock for `with`. A thread that leaves it and enters again at once lets those go first that wait."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Let go of the lock, whoever holds it. Only the child of a fork may do so, where no other thread is."""
         self._gate, self._lock = Lock(), Lock()
         self._waiting: set[int] = set()  # Threads, by their numbers.
+
+    @property
+    def locked(self) -> bool:
+        """Whether a thread holds the lock."""
+        return self._lock.locked()
 
     def __enter__(self) -> None:
         if self._waiting or not self._lock.acquire(blocking=False):

@@ -14,6 +14,7 @@ from threading import TIMEOUT_MAX, Condition, RLock, Thread
 
 from .decoder import StepLimits
 from .errors import BackendError, BusyError, SpeccError, SpeccWarning
+from .forks import watch
 from .prices import Bass, ByPrice, Experience, Prices, WidthPolicy, planned_prices
 from .shared import Shared
 from .submission import Submission, Task
@@ -91,6 +92,27 @@ class Scheduler:
         self._thread: Thread | None = None
         self._ends = False  # Whether Python ends, so that no step may begin.
         self._warned = False  # Whether the user knows that requests take turns.
+        watch(self)
+
+    def after_fork(self) -> None:
+        """Refuse every use in the child of a fork, if a thread of the parent was using the model. It is not here.
+
+        Where no thread was, the child has a whole copy, and its requests get a thread of their own.
+        """
+        if self._thread is None and not self._shared.lock.locked:
+            return
+        self._shared.leave_to_parent()
+        self._lock = RLock()
+        self._work = Condition(self._lock)
+        try:
+            self._shared.engines.check_open()
+        except SpeccError as e:
+            for submission in (*self._running, *self._waiting):
+                submission.lose(e)
+        self._running.clear()
+        self._waiting.clear()
+        self._thread = None
+        atexit.unregister(self._end)
 
     def submit(self, task: Task) -> Submission:
         """Put a request into the queue.

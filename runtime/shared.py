@@ -50,11 +50,18 @@ class Shared:
 
     def close(self) -> None:
         """Free the engines and the caches. Requests that have not ended raise a SpeccError at their next step."""
+        if self.engines.forked:
+            return
         with self.lock:
             self.engines.close()
             self.drafters.clear()
             self.lanes.drop()
             trim()  # Engines are freed in many parts, which malloc would keep.
+
+    def leave_to_parent(self) -> None:
+        """Refuse every use, in the child of a fork at which a thread of the parent was using the engines."""
+        self.engines.leave_to_parent()
+        self.lock.reset()
 
     def guarded_drafter(self, method: RunnableMethod) -> Guard:
         """Return a method's drafter under its guard. Both last, with what they learned."""

@@ -123,6 +123,13 @@ class Submission:
         self.stream.stop()
         self._notify()
 
+    def lose(self, error: Exception) -> None:
+        """End the request in the child of a fork. A thread of the parent may hold the conditions: it gets others."""
+        self._work = self._news = Condition()
+        self._sleepers.clear()
+        with self._news:
+            self.end("error", error)
+
     # For the reader.
 
     def cancel(self) -> None:

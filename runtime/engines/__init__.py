@@ -109,7 +109,7 @@ class Engines:
         self._with_lanes: dict[str, LanesEngine] = {}
         self._lanes_by_engine: dict[str, LanesEngine | None] = {}
         self._stores: dict[tuple[str, int], KVStore] = {}  # By the name of the cache and the lane.
-        self.closed = False
+        self.closed, self.forked = False, False
 
     def close(self) -> None:
         """Unload all engines and caches for good."""
@@ -119,8 +119,17 @@ class Engines:
         self._lanes_by_engine.clear()
         self._stores.clear()
 
+    def leave_to_parent(self) -> None:
+        """Close the engines in the child of a fork, which must not free what threads of the parent were using."""
+        self.closed = self.forked = True
+
     def check_open(self) -> None:
         """Raise a SpeccError if the engines were closed."""
+        if self.forked:
+            raise SpeccError(
+                "this model was loaded before a fork, at which a thread was using it; load it again in the child with "
+                "specc.load(bundle)"
+            )
         if self.closed:
             raise SpeccError("this model is closed; open another with specc.load(bundle)")
 
