@@ -57,7 +57,10 @@ class Compiled:
     bundle: Path
 
 
-def _compile(model: Path, heads: dict[str, Path], output: Path, **options: Any) -> Path:
+FAST = BuildOptions("fast")  # also where specc-kernels is there
+
+
+def _compile(model: Path, heads: dict[str, Path], output: Path, build: BuildOptions = FAST, **options: Any) -> Path:
     prompts = output.parent / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": PROMPTS[0]}) + "\n", encoding="utf-8")
     compile_quickly(
@@ -68,6 +71,7 @@ def _compile(model: Path, heads: dict[str, Path], output: Path, **options: Any) 
             heads=list(heads.values()),
             prompts=prompts,
             golden_tokens=8,
+            build=build,
             **options,
         )
     )

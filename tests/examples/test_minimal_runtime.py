@@ -60,10 +60,13 @@ def test_it_replays_trees(
 ) -> None:
     from quick_compile import compile_quickly
 
+    from specc.backends import Options as BuildOptions
     from specc.compiler import Options
 
     output = tmp_path / "trees.specc"
-    compile_quickly(Options(model=str(model), output=output, recipes=("token-recycling",), golden_tokens=16))
+    build = BuildOptions("fast")  # also where specc-kernels is there
+    options = Options(model=str(model), output=output, recipes=("token-recycling",), golden_tokens=16, build=build)
+    compile_quickly(options)
     assert run(output, monkeypatch=monkeypatch) is False
     verdicts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert set(verdicts) == {"plain", "token-recycling"}

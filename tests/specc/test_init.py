@@ -41,19 +41,19 @@ def test_compile_takes_any_path_where_it_takes_a_path_as_text(
     """The manifest holds the model's path, and the compiler compares paths as text."""
     from specc import compiler
 
-    seen: list[Any] = []
+    requests: list[Any] = []
 
     def keep(options: Any) -> Any:
-        seen.append(options)
+        requests.append(options)
         return SimpleNamespace(bundle=1)
 
     monkeypatch.setattr(compiler, "compile_bundle", keep)
     several: dict[str, Any] = {"heads": [path("a"), path("b")], "recipes": ["plain", path("my.toml")]}
     specc.compile(**{name: path(f"some/{name}") for name in PLACES}, **several)
-    assert {name: getattr(seen[0], name) for name in PLACES} == {name: f"some/{name}" for name in PLACES}
-    assert seen[0].heads == ["a", "b"] and seen[0].recipes == ["plain", "my.toml"]
+    assert {name: getattr(requests[0], name) for name in PLACES} == {name: f"some/{name}" for name in PLACES}
+    assert requests[0].heads == ["a", "b"] and requests[0].recipes == ["plain", "my.toml"]
     specc.compile(path("m"), path("o"))
-    assert seen[1].assistant_model is None and seen[1].corpus is None
+    assert requests[1].assistant_model is None and requests[1].corpus is None
 
 
 @pytest.mark.torch
