@@ -113,6 +113,9 @@ UNREACHED: dict[str, dict[str, Any]] = {
 }
 
 NEAR_ANOTHER = {
+    "opt-post-norm",
+    "llama-small-heads",
+    "olmo2",
     "qwen2_moe",
     "gpt_bigcode-heads",
     "cohere",

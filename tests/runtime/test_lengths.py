@@ -234,6 +234,7 @@ def rejected(name: str, **parameters: Any) -> tuple[float, float]:
     return (accepted - steps) / steps, (drafted - accepted + steps) / steps
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_specdec_rejects_fewer_tokens_than_a_fixed_length_that_has_as_many_accepted() -> None:
     adaptive, lost = rejected("specdec-plus-plus", rejection_threshold=0.7)

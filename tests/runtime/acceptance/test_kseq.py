@@ -31,6 +31,7 @@ def test_with_one_chain_it_is_speculative_sampling() -> None:
         assert accepted_share(kseq, propose, p) == pytest.approx(accepted_share(speculative, propose, p), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_three_chains_of_spectr_have_more_accepted_than_one() -> None:
     for seed in range(25):

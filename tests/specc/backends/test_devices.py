@@ -24,6 +24,7 @@ pytestmark = pytest.mark.torch
 TREE = Tree((-1, 0, 0, 1, 1, 2, 5))
 
 
+@pytest.mark.slow
 def test_half_precision_computes_what_full_precision_computes(tmp_path: Path) -> None:
     """fp16 on the CPU provider, which computes most of it in fp32; logits of a scale near 1."""
     logits = []

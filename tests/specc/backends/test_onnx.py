@@ -59,7 +59,10 @@ def test_each_kind_of_engine(family: str, tmp_path: Path) -> None:
     run_blocks(family, tmp_path, KINDS)
 
 
-@pytest.mark.parametrize("family", EVERY_BLOCK)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(family, marks=pytest.mark.slow) if family == "cohere2" else family for family in EVERY_BLOCK],
+)  # cohere2 has windows, as gemma2.
 def test_every_block(family: str, tmp_path: Path) -> None:
     run_blocks(family, tmp_path, FULL)
 

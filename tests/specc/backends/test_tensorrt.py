@@ -30,7 +30,7 @@ from specc.runtime.tree import Tree
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
 CAPABILITIES = "8.6", "8.9", "12.0"
-ALIKE = "window", "draft", "verify"  # More of the operators that the other blocks have, or fewer.
+ALIKE = "window", "draft", "verify", "prefill"  # More of the operators that the other blocks have, or fewer.
 WHOLE = "decode", "verify"  # The blocks that the suite builds whole. To build one takes 4 s.
 NUMPY = {"INT64": "int64", "INT32": "int32", "BOOL": "bool", "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 

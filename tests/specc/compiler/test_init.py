@@ -114,7 +114,7 @@ def test_the_shared_bundle_stores_nothing_else_either(bundle: Path) -> None:
     assert unread(open_bundle(bundle)) == []
 
 
-@pytest.mark.parametrize("recipe", ["plain", "layer-skip"])
+@pytest.mark.parametrize("recipe", [pytest.param("plain", marks=pytest.mark.slow), "layer-skip"])
 def test_the_stages_that_have_work_are_reported_and_the_total_stays(recipe: str, model: Path, tmp_path: Path) -> None:
     """Plain decoding has no draft, so that no layers are searched and no weights quantised."""
     reports: list[tuple[str, int, int]] = []

@@ -102,6 +102,7 @@ def losses(module: Clover) -> tuple[float, float]:
         return float(regression(module, batch, guesses)), sum(entropies)
 
 
+@pytest.mark.slow
 def test_training_lowers_both_losses(tmp_path: Path) -> None:
     """The control learns the probabilities alone, and its guesses stay far from the model's states."""
 

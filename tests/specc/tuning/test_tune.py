@@ -100,6 +100,7 @@ def test_a_second_plan_begins_with_the_recipes_as_compiled(bundle: Path, tmp_pat
     assert first == second == as_compiled
 
 
+@pytest.mark.slow
 def test_what_one_thread_runs_faster_is_loaded_with_one(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_recipe_that_fails_the_golden_test_is_never_the_plan(bundle: Path, tmp
     assert plan.recipe == "plain" == open_bundle(copy).manifest.default_recipe
 
 
+@pytest.mark.slow
 def test_the_next_fastest_recipe_takes_the_place_of_one_that_fails(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,10 @@ def test_a_chain_in_a_lane_has_the_bits_that_it_has_alone(family: str, tmp_path:
         rig.check(widths)
 
 
-@pytest.mark.parametrize(("family", "options"), [("llama", PORTABLE), ("gemma2", PORTABLE), ("gpt_oss", FAST)])
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("llama", PORTABLE), ("gemma2", PORTABLE), pytest.param("gpt_oss", FAST, marks=pytest.mark.slow)],
+)
 def test_a_file_of_one_width_pads_its_lanes(family: str, options: Options, tmp_path: Path) -> None:
     rig = Rig(family, tmp_path, Block(Tree.chain(6)), Block(Tree.chain(6), lanes=LANES), options)
     assert not rig.lanes.runner.any_width
