@@ -1,4 +1,4 @@
-"""What a fork leaves behind: the child has no thread of the parent, and what such a thread held stays held."""
+"""Put objects in order in the child of a fork. The child has no thread of its parent, but the locks of such threads."""
 
 from __future__ import annotations
 

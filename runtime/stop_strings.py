@@ -44,7 +44,7 @@ class StopStrings:
         self.strings = strings
         self._children: dict[tuple[int, str], int] = {}
         self._depth, self._ends, self._shorter = [0], [False], [0]
-        self._node = 0  # the longest beginning of a string that the text ends with
+        self._node = 0  # The text ends with this beginning of a stop string, and with no longer one.
         parents = [(0, "")]  # of each node, with the character between
         for string in strings:
             node = 0

@@ -211,23 +211,23 @@ def compile(
         recipes=[_text_of_path("recipes", recipe) for recipe in recipes],
         parameters=parameters or {},
         heads=[_text_of_path("heads", head) for head in heads],
-        assistant_model=None if assistant_model is None else _text_of_path("assistant_model", assistant_model),
-        untuned_model=None if untuned_model is None else _text_of_path("untuned_model", untuned_model),
-        corpus=None if corpus is None else _text_of_path("corpus", corpus),
+        assistant_model=_optional_path("assistant_model", assistant_model),
+        untuned_model=_optional_path("untuned_model", untuned_model),
+        corpus=_optional_path("corpus", corpus),
         revision=revision,
-        adapter=None if adapter is None else _text_of_path("adapter", adapter),
+        adapter=_optional_path("adapter", adapter),
         trust_remote_code=trust_remote_code,
         max_seq_len=max_seq_len,
-        prompts=None if prompts is None else _text_of_path("prompts", prompts),
+        prompts=_optional_path("prompts", prompts),
         golden_tokens=golden_tokens,
-        text=None if text is None else _text_of_path("text", text),
+        text=_optional_path("text", text),
         backends=backends,
         dtype=dtype,
         lanes=lanes,
         draft_dtype=draft_dtype,
         build=build or BuildOptions(),
         overwrite=overwrite,
-        dump_graphs=None if dump_graphs is None else _text_of_path("dump_graphs", dump_graphs),
+        dump_graphs=_optional_path("dump_graphs", dump_graphs),
         tune=tune,
         stage=stage or (lambda title, done, total: None),
     )
@@ -250,3 +250,8 @@ def _text_of_path(name: str, value: str | os.PathLike[str]) -> str:
     if not isinstance(path, str):
         raise PromptError(f"{name} is {value!r}; give a path, as text or as a pathlib.Path")
     return path
+
+
+def _optional_path(name: str, value: str | os.PathLike[str] | None) -> str | None:
+    """Return what `_text_of_path` does, and None for None."""
+    return None if value is None else _text_of_path(name, value)

@@ -323,12 +323,12 @@ def choose(bundle: Bundle, device: Device) -> str:
     remedy = "leave out --backend"
     if device.device not in devices[names[0]]:
         remedy = f"give --device {devices[names[0]][0]}"
-    lowering = "" if device.device == "cpu" else " --lowering portable"
+    more = "" if device.device == "cpu" else " --lowering portable"
     if device.device == "cpu" and "bf16" in types.values():
-        lowering = ", or install specc-kernels and compile again"
+        more = ", or install specc-kernels and compile again"
     raise BackendError(
         f"{bundle.path} has engines by {', '.join(f'{n} ({types[n]})' for n in names)}, none of which runs so on "
-        f"{device.device}; {remedy}, or compile with --backend onnx --dtype fp32{lowering}"
+        f"{device.device}; {remedy}, or compile with --backend onnx --dtype fp32{more}"
     )
 
 

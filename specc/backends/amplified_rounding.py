@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from specc.backends.lowering.onnx_kernels import DOMAIN
 from specc.runtime.manifest import Manifest
 
 # Operators of ONNX Runtime whose sums are split otherwise at another number of rows. Those of specc-kernels are not.
@@ -18,10 +19,9 @@ WIDTH_DEPENDENT = frozenset(
     ("Attention", "FusedMatMul", "Gemm", "GroupQueryAttention", "MatMul", "MatMulNBits", "MultiHeadAttention")
 )
 PRODUCTS = frozenset(("FusedMatMul", "Gemm", "MatMul"))
-KERNELS = "specc"  # the domain of specc-kernels
 # Inputs that are the scales of weights of few bits, by operator of specc-kernels: kernels/README.md has the order.
 SCALES = {"LinearNBits": (2,), "GatedMLP": (4, 9, 14), "ProjectedAttention": (4, 9)}
-INT8 = 4  # the accuracy_level at which MatMulNBits rounds activations to 8 bits
+INT8 = 4  # MatMulNBits rounds activations to 8 bits if its attribute accuracy_level has this value.
 
 
 def target_amplifies_rounding(manifest: Manifest, directory: Path) -> bool:
@@ -50,7 +50,7 @@ def graph_amplifies_rounding(graph: ir.Graph) -> bool:
 
 def _depends_on_width(node: ir.Node) -> bool:
     """Tell whether a node's last bits depend on how many rows it computes. A product over one number has no sum."""
-    if node.domain == KERNELS or node.op_type not in WIDTH_DEPENDENT:
+    if node.domain == DOMAIN or node.op_type not in WIDTH_DEPENDENT:
         return False
     second = node.inputs[1]
     shape = None if second is None else second.shape
@@ -58,7 +58,7 @@ def _depends_on_width(node: ir.Node) -> bool:
 
 
 def _rounds_activations(node: ir.Node) -> bool:
-    if node.domain == KERNELS:
+    if node.domain == DOMAIN:
         inputs = dict(enumerate(node.inputs))
         return any(inputs.get(position) is not None for position in SCALES.get(node.op_type, ()))
     return node.op_type == "MatMulNBits" and node.attributes.get_int("accuracy_level", 0) == INT8

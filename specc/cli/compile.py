@@ -245,6 +245,8 @@ def report_json(report: Report) -> dict[str, Any]:
 
 def report_table(report: Report) -> RenderableType:
     """Draw the report of a compile: the recipes as measured, and the sizes of the bundle."""
+    from specc.runtime.engines import kernels
+
     manifest = report.bundle.manifest
     total = console.size(sum(file.bytes for file in manifest.files.values()))
     weights = console.size(manifest.files[manifest.weights].bytes)
@@ -258,7 +260,7 @@ def report_table(report: Report) -> RenderableType:
     partial = [row for row in manifest.measured if row.get("cases", 0) < row.get("of_cases", 0)]
     if partial:
         lines.append(console.text(PARTIAL.format_map(partial[0]), "dim"))
-    if any(name.startswith("specc::") for engine in manifest.engines for name in engine.needs):
+    if any(map(kernels.needed, manifest.engines)):
         lines.append(console.text(KERNELS_LINE.format(bundle=report.bundle.path)))
     if not manifest.measured:
         lines.append(console.text(UNMEASURED_LINE, "yellow"))

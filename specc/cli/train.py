@@ -171,7 +171,8 @@ def command(
     place = device_named(device)
     is_first = True  # of the processes that train together
     try:
-        with processes.joined(place), _progress(processes.is_first()) as stage, place:  # where torch makes tensors
+        # `with place` lets torch make all new tensors on that device.
+        with processes.joined(place), _progress(processes.is_first()) as stage, place:
             is_first = processes.is_first()
             card = train(
                 Options(

@@ -57,10 +57,10 @@ def kept_places(length: int, prompt: int, text: RecordingOptions) -> list[int]:
         prompt: those of the prompt.
         text: the positions, and the tokens of an answer.
     """
-    if text.positions is None:
-        return list(range(length))
-    room = text.positions - text.answer_tokens
     places = list(range(length))
+    if text.positions is None:
+        return places
+    room = text.positions - text.answer_tokens
     if prompt > room:
         del places[room // 2 : prompt - (room - room // 2)]
     return places[: text.positions]

@@ -243,7 +243,7 @@ def _together() -> Iterator[None]:
     """Say in one line that another process has ended. Raises HeadError."""
     try:
         yield
-    except RuntimeError as e:  # what torch raises for Gloo and for NCCL
+    except RuntimeError as e:  # Gloo and NCCL raise it if a process is gone.
         raise HeadError(
             "another process of this training has ended, for a reason that it has printed itself; the same command "
             "goes on from the last checkpoint"

@@ -26,7 +26,7 @@ from specc.tuning.trials import PLAIN, RecipeTrials, Trials, ratio
 Advance = Callable[[int, int, str], None]  # The steps that are done, their number, and what the next one runs.
 # Steps that take about equally long. Anew: benchmarks/bench_time_left.py.
 STEPS_OF_WIDTHS, STEPS_OF_A_TRY_OUT, STEPS_OF_A_PROMPT = 12, 2, 3
-AMPLIFIED = "amplified"  # the word of the command line for `choose_default(amplified=True)`
+AMPLIFIED = "amplified"  # This word on the command line of this module means `choose_default(amplified=True)`.
 VERDICTS = (Verdict.IDENTICAL, Verdict.NEAR_TIE, Verdict.DIVERGED, Verdict.LOSSY)
 
 

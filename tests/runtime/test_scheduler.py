@@ -338,7 +338,7 @@ def test_a_request_that_is_cancelled_while_its_prompt_is_read_ends_after_the_cal
 def test_that_requests_take_turns_is_said_at_the_first_one_that_waits_and_once_for_each_model(
     load: Callable[..., Model], backend: ToyBackend, together: bool, waits_for_text: bool
 ) -> None:
-    """Whether the request before it has begun or not. A request that comes alone waits for none."""
+    """A request waits if another one runs or waits before it. A request that comes alone waits for none."""
     backend.model, backend.together = Slow, together
     for _ in range(2):
         model = load()

@@ -111,7 +111,7 @@ def saved(file: Path, **progress: Any) -> None:
 def test_a_checkpoint_whose_progress_cannot_be_is_damaged(progress: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "c.safetensors"
     saved(file)
-    assert load_checkpoint(file, *trained(), SETTINGS) is not None  # the same file without the fault
+    assert load_checkpoint(file, *trained(), SETTINGS) is not None  # Before the file is damaged, it loads.
     saved(file, **progress)
     with pytest.raises(HeadError, match=r"c.safetensors is damaged .*; delete it to train from the start"):
         load_checkpoint(file, *trained(), SETTINGS)

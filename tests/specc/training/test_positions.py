@@ -66,8 +66,8 @@ def test_the_least_positions_of_several_models_count(model: Path) -> None:
     ("length", "prompt", "places"),
     [
         (20, 12, [*range(20)]),  # it fits
-        (25, 12, [*range(20)]),  # the end of the answer is cut
-        (18, 14, [*range(6), *range(8, 18)]),  # the middle of the prompt is cut, so that an answer of 8 fits
+        (25, 12, [*range(20)]),  # The prompt stays whole, and the answer loses its end.
+        (18, 14, [*range(6), *range(8, 18)]),  # The prompt loses its middle, so that 8 places stay for an answer.
         (40, 30, [*range(6), *range(24, 30), *range(30, 38)]),
     ],
 )

@@ -96,7 +96,7 @@ FAULTS: dict[str, Callable[[dict[str, Tensor]], object]] = {
 def test_an_altered_shard_is_damaged_and_the_remedy_is_to_delete_it(reason: str, tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     write_shard(file, recordings(3), {})
-    assert len(list(read_shard(file, SIZES))) == 3  # the same file without the fault
+    assert len(list(read_shard(file, SIZES))) == 3  # Before the file is damaged, it is read.
     tensors = load_file(file)
     FAULTS[reason](tensors)
     save_file(tensors, file)
