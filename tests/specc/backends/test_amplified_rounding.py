@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -74,6 +75,28 @@ def test_without_rounding_behind_it_a_last_bit_stays_one() -> None:
 def test_a_product_over_one_number_has_no_sum_to_round() -> None:
     angles = ir.node("MatMul", [value(4, 1), value(1, 8)])
     assert not graph_amplifies_rounding(graph(angles, linear(angles.outputs[0])))
+
+
+def mask(parents: ir.Value, eye: np.ndarray) -> list[ir.Node]:
+    """Return the nodes that make a tree's mask of its parents: a product of zeros and ones."""
+    columns = ir.Value(name="columns", const_value=ir.tensor(np.arange(4)))
+    ones = ir.Value(name="eye", const_value=ir.tensor(eye))
+    equal = ir.node("Equal", [parents, columns])
+    cast_ = ir.node("Cast", [equal.outputs[0]], {"to": ir.DataType.FLOAT})
+    edges = ir.node("Add", [cast_.outputs[0], ones])
+    squared = ir.node("MatMul", [edges.outputs[0], edges.outputs[0]])
+    seen = ir.node("Greater", [squared.outputs[0], ones])
+    return [equal, cast_, edges, squared, seen]
+
+
+def test_products_of_whole_numbers_are_exact() -> None:
+    nodes = mask(value(4, 1), np.eye(4, dtype=np.float32))
+    assert not graph_amplifies_rounding(graph(*nodes, linear(nodes[-1].outputs[0])))
+    nodes = mask(value(4, 1), np.eye(4, dtype=np.float32) / 3)
+    assert graph_amplifies_rounding(graph(*nodes, linear(nodes[-1].outputs[0]))), "fractions have sums to round"
+    first = attention(value(4, 1))
+    nodes = mask(first.outputs[0], np.eye(4, dtype=np.float32))
+    assert graph_amplifies_rounding(graph(first, *nodes, linear(nodes[-1].outputs[0]))), "they depend on the width"
 
 
 @pytest.mark.parametrize(("level", "amplifies"), [(4, True), (1, False)])

@@ -140,7 +140,7 @@ def exact_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiled(source: Path, output: Path, dtype: str | None, lowering: str | None = "kernels") -> Path:
     prompts = output.with_suffix(".jsonl")
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("import os, sys\nimport os,", "def wrap")))
-    recipes = ("plain", "prompt-lookup", "quantized-self-draft", "token-recycling")
+    recipes = ("plain", "prompt-lookup", "quantized-self-draft", "token-recycling", "dynamic-tree")
     compile_bundle(
         Options(
             model=str(source),
