@@ -19,6 +19,7 @@ constexpr int kVectors = 1;
 constexpr int kRowsAtOnce = 4;
 #endif
 constexpr int kPasses = kPanel / (kVectors * kLanes);  // passes over a panel for one block of rows
+constexpr int kDenseAhead = 8192;  // bytes between the weights that are asked for and those in use
 
 struct BF16Weights {
   static constexpr int kDepth = 2;  // values of k that one load brings
@@ -49,9 +50,8 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
     F16 weights[V][Weights::kDepth];
     if (next) {
       next = ask_for_next<Weights::kDepth * Weights::kBytes * kPanel / 2>(next);
-      ask_near<Weights::kDepth * Weights::kBytes * V * kLanes>(w);
     } else {
-      ask_ahead<Weights::kDepth * Weights::kBytes * V * kLanes>(w);
+      ask_ahead<kDenseAhead, Weights::kDepth * Weights::kBytes * V * kLanes>(w);
     }
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
@@ -99,9 +99,11 @@ SPECC_INLINE void tiles(int64_t rows, const Dense& d, int64_t row, const uint8_t
 
 template <class Weights>
 void dense(const Dense& d, int64_t first, int64_t last) {
-  // Rows are done in blocks. The first block brings a panel from memory, and the others find it in the cache. If each
-  // block asked for the weights that it is about to use, memory would idle during the others. So the first two passes
-  // over a panel, if there are two, each ask for half of the next one.
+  // Rows are done in blocks. The first pass over a panel brings it from memory, and the others find it in the cache. If
+  // each asked for the weights that it is about to use, memory would idle during the others. That costs time where weights
+  // take as long to read as to multiply by, or a pass reads parts of lines. There the first two passes each ask for half
+  // of the next panel.
+  constexpr bool kInHalves = kPasses > 1 || Weights::kBytes == 4;
   const int64_t blocks = (d.rows + kRowsAtOnce - 1) / kRowsAtOnce;
   const int64_t deep = (d.k + Weights::kDepth - 1) / Weights::kDepth * Weights::kDepth;
   const int64_t bytes = deep * kPanel * Weights::kBytes;
@@ -114,7 +116,8 @@ void dense(const Dense& d, int64_t first, int64_t last) {
       for (int column = 0; column < kPanel; column += kVectors * kLanes) {
         const int64_t at = panel * kPanel + column;
         if (at >= d.columns) break;
-        const uint8_t* next = blocks * kPasses > 1 && pass < 2 ? w + bytes + pass * bytes / 2 : nullptr;
+        const bool halves = kInHalves && blocks * kPasses > 1 && pass < 2;
+        const uint8_t* next = halves ? w + bytes + pass * bytes / 2 : nullptr;
         ++pass;
         tiles<Weights, kRowsAtOnce>(rows, d, row, w + column * Weights::kDepth * Weights::kBytes, d.y + at,
                                     d.columns - at, next);

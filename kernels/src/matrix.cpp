@@ -5,8 +5,9 @@
 namespace specc {
 namespace {
 
-constexpr int64_t kTaskBytes = 64 << 10;  // weights of a task: enough to outweigh handing it to a thread
-constexpr int64_t kMaxTasks = 64;
+// Bytes of weights of a task: enough to outweigh handing it to a thread, and more than that helps no further.
+constexpr int64_t kLeastBytes = 64 << 10, kMostBytes = 256 << 10;
+constexpr int64_t kTasksOfThread = 3, kMaxTasks = 64;
 constexpr int64_t kKeptBytes = 1 << 20;
 constexpr int64_t kAskedAtOnce = 1 << 12, kMostAsked = 128 << 10;  // bytes that a waiting thread asks for
 constexpr int64_t kLine = 64;
@@ -102,7 +103,8 @@ Stage Matrix::stage(const Activations& a, float* y) const {
 
 int64_t Matrix::tasks(int64_t rows) const {
   const int64_t work = bytes_of(w_) * (form_.quantized() ? 2 : 1) * std::max<int64_t>(1, rows / 8);
-  return std::max<int64_t>(1, std::min({panels_, kMaxTasks, work / kTaskBytes}));
+  const int64_t wanted = std::min(kMaxTasks, std::max(kTasksOfThread * processors(), work / kMostBytes));
+  return std::max<int64_t>(1, std::min({panels_, wanted, work / kLeastBytes}));
 }
 
 void Matrix::multiply(const Activations& a, float* y, int64_t first, int64_t last) const {

@@ -83,9 +83,13 @@ class Matrix {
   // Returns the stage that computes y [rows, columns].
   Stage stage(const Activations& a, float* y) const;
 
-  // How many tasks the panels are split into. Which task computes a column changes no bit of it.
+  // How many tasks the panels are split into. Which task computes a column changes no bit of it. Threads take them in
+  // order, and each is smaller than the one before. So a thread reads long runs of weights, and all end together.
   int64_t tasks(int64_t rows) const;
-  int64_t first_of(int64_t task, int64_t tasks) const { return panels_ * task / tasks; }
+  int64_t first_of(int64_t task, int64_t tasks) const {
+    const int64_t left = tasks - task;
+    return panels_ - panels_ * left * left / (tasks * tasks);
+  }
 
   // Computes the columns of panels `first` to `last` - 1 of each row of y [rows, columns], the bias included.
   void multiply(const Activations& a, float* y, int64_t first, int64_t last) const;

@@ -191,6 +191,8 @@ constexpr int kNBitsRows = 4, kNBitsSteps = 2;
 
 #endif
 
+constexpr int kNBitsAhead = 3072;  // bytes between the weights that are asked for and those in use
+
 template <bool Half>
 SPECC_INLINE F16 load_scales(const void* scales, int64_t at) {
   if constexpr (Half) return widen_half(static_cast<const uint16_t*>(scales) + at);
@@ -216,7 +218,8 @@ SPECC_INLINE void add_block(const I16 (&dots)[M][2], const F16 (&weights)[2], co
 // The sums of M rows and a whole panel, which are kept in memory between blocks.
 template <int Bits, int Block, int M, bool Half>
 void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
-  constexpr int kBytes = kPanel * Block * Bits / 8;
+  constexpr int kBytes = kPanel * Block * Bits / 8;  // of a block of a panel
+  constexpr int kScale = Half ? 2 : 4, kScaleBytes = kPanel * kScale;
   static constexpr int32_t kNone[M] = {};
   F16 sums[M][2];
 #pragma GCC unroll 16
@@ -229,6 +232,9 @@ void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
   const uint8_t* w = n.w + panel * n.blocks * kBytes;
   for (int64_t b = 0; b < n.blocks; ++b) {
     const int32_t* const begin = from_zero ? kNone : starts;
+    constexpr int kBlocks = kNBitsAhead / kBytes;
+    ask_ahead<kBlocks * kScaleBytes, kScaleBytes>(static_cast<const uint8_t*>(n.scales) + at * kScale);
+    if (n.offsets) ask_ahead<kBlocks * kPanel * 4, kPanel * 4>(reinterpret_cast<const uint8_t*>(n.offsets + at));
     I16 dots[M][2];
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) dots[m][0] = dots[m][1] = iset(begin + m);
@@ -236,7 +242,7 @@ void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
     for (int i = 0; i < Block; i += 4) {
       I16 low, high;
       const uint8_t* const p = w + i * kPanel * Bits / 8;
-      ask_ahead<Bits * 16>(p);
+      ask_ahead<kNBitsAhead, Bits * 16>(p);
       if constexpr (Bits == 4) {
         unpack4(p, low, high);
       } else {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -9,7 +10,8 @@
 namespace specc {
 namespace {
 
-constexpr int kSpins = 500;  // pauses, some 20 microseconds, before a thread sleeps: the other one has lost its core
+// After so long a wait a thread sleeps: the other one has lost its core.
+constexpr std::chrono::microseconds kSpin(60);
 
 // The parts of all stages in one line. Each thread takes the next part, and waits until the stages before it are done.
 // The thread with the first part that is not done never waits. So all go on, however many threads there are.
@@ -51,11 +53,11 @@ void wait_for(Line& line, size_t stage, int64_t part, int64_t worker) {
   while (next < line.stages.size() && !line.stages[next].ask) ++next;
   bool more = next < line.stages.size();
   if (next != stage && more) part = worker % line.stages[next].parts;
-  int64_t step = 0;
-  for (int spins = 0; line.done.load(std::memory_order_acquire) < before;) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int64_t step = 0; line.done.load(std::memory_order_acquire) < before;) {
     if (more) {
       more = line.stages[next].ask(part, step++);
-    } else if (++spins < kSpins) {
+    } else if (std::chrono::steady_clock::now() - start < kSpin) {
       pause();
     } else {
       sleep_until(line, before);
@@ -85,13 +87,17 @@ void work(Line& line, int64_t worker) {
 
 }  // namespace
 
+int64_t processors() {
+  static const int64_t count = std::max(1u, std::thread::hardware_concurrency());
+  return count;
+}
+
 void run_stages(const Call& call, const std::vector<Stage>& stages) {
   if (stages.size() == 1) return call.parallel(stages[0].parts, stages[0].run);
   int64_t most = 1;
   for (const Stage& stage : stages) most = std::max(most, stage.parts);
-  static const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
   Line line(stages);
-  call.parallel(std::min(most, processors), [&](int64_t worker) { work(line, worker); });
+  call.parallel(std::min(most, processors()), [&](int64_t worker) { work(line, worker); });
 }
 
 void run_alone(const std::vector<Stage>& stages) {

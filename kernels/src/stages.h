@@ -18,6 +18,9 @@ struct Stage {
   std::function<bool(int64_t part, int64_t step)> ask = nullptr;
 };
 
+// How many threads the machine runs at once.
+int64_t processors();
+
 // Runs the stages in one loop over the threads. To begin a loop costs microseconds, and to wait for a stage costs less.
 // A thread that waits asks memory for what the next stage reads.
 void run_stages(const Call& call, const std::vector<Stage>& stages);
