@@ -15,8 +15,10 @@ void product(const Call& call, const Form& form, int64_t columns) {
   const int64_t k = x.shape.back();
   const Matrix matrix(call, 1, form, k, columns);
   auto* const y = static_cast<float*>(call.output(0, with_last(x.shape, columns)));
-  const int64_t rows = k ? x.size() / k : 0;
-  if (!rows) return std::fill_n(y, k ? 0 : x.size() * columns, 0.0f), void();
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < x.shape.size(); ++i) rows *= x.shape[i];
+  if (!rows) return;
+  if (!k) return std::fill_n(y, rows * columns, 0.0f), void();  // sums of nothing
   Scratch scratch;
   const Activations a = matrix.activations(x.as<float>(), rows, scratch);
   std::vector<Stage> stages;

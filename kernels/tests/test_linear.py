@@ -57,6 +57,19 @@ def test_a_row_is_the_same_at_every_width_and_number_of_threads(operator: str, v
 
 
 @each_operator
+def test_no_rows_give_none(operator: str) -> None:
+    session = MAKERS[operator](arrays(1, 8, 40)[1])
+    assert graphs.run(session, np.zeros((0, 8), np.float32)).shape == (0, 40)
+
+
+def test_rows_without_values_give_zeros() -> None:
+    """The memory of the result held numbers before."""
+    graphs.run(graphs.f32(arrays(8, 8, 40)[1]), arrays(8, 8, 40)[0])
+    session = graphs.linear("LinearF32", 0, 40, {"w": np.zeros((2, 0, 32), np.float32)}, 1)
+    assert graphs.same_bits(graphs.run(session, np.zeros((3, 0), np.float32)), np.zeros((3, 40), np.float32))
+
+
+@each_operator
 def test_rows_do_not_depend_on_where_they_stand(operator: str, variant: str) -> None:
     x, w = arrays(33, 65, 70)
     session, order = MAKERS[operator](w), np.random.default_rng(1).permutation(33)
