@@ -2,6 +2,7 @@
 #include <cstring>
 #include <string>
 
+#include "argmax.h"
 #include "attention_op.h"
 #include "linear.h"
 #include "mlp.h"
@@ -18,9 +19,10 @@ const specc::Entry<specc::GatherBF16> kGatherBF16;
 const specc::Entry<specc::TreeAttention> kTreeAttention;
 const specc::Entry<specc::ProjectedAttention> kProjectedAttention;
 const specc::Entry<specc::GatedMLP> kGatedMLP;
+const specc::Entry<specc::ArgMax> kArgMax;
 const ort::CustomOp* const kOperators[] = {&kLinearBF16, &kLinearF32,     &kLinearNBits,
                                            &kGatherBF16, &kTreeAttention, &kProjectedAttention,
-                                           &kGatedMLP};
+                                           &kGatedMLP,   &kArgMax};
 
 template <class... Args>
 ort::Status* call(const void* const* table, ort::Position position, Args... args) {

@@ -4,6 +4,6 @@ namespace specc {
 
 extern const Variant kAvx512Vnni;
 const Variant kAvx512Vnni = {"avx512_vnni", nullptr, nullptr, nullptr, nbits, {nullptr, nullptr}, nullptr,
-                             nullptr,       nullptr};
+                             nullptr,       nullptr, nullptr};
 
 }  // namespace specc

@@ -1,6 +1,7 @@
 #include "attention.h"
 #include "between.h"
 #include "dense.h"
+#include "largest.h"
 #include "nbits.h"
 #include "quantize.h"
 
@@ -8,6 +9,6 @@ namespace specc {
 
 extern const Variant kNeon;
 const Variant kNeon = {"neon", dense<BF16Weights>, dense<F32Weights>, quantize, nbits,
-    {attend<float>, attend<uint16_t>}, join, gate, add_norm};
+    {attend<float>, attend<uint16_t>}, join, gate, add_norm, largest};
 
 }  // namespace specc

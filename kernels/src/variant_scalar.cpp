@@ -1,5 +1,6 @@
 // The reference: each operator as it is specified, without vectors, tiles or threads.
 #include <cmath>
+#include <limits>
 
 #include "quantize.h"
 #include "reference_attention.h"
@@ -98,11 +99,19 @@ void add_norm(const float* x, const float* residual, const float* weight, float 
   for (int64_t i = 0; i < count; ++i) out[i] = sum[i] * factor * weight[i];
 }
 
+int64_t largest(const float* x, int64_t count) {
+  float best = -std::numeric_limits<float>::infinity();
+  int64_t at = 0;
+  for (int64_t i = 0; i < count; ++i)
+    if (x[i] > best) best = x[i], at = i;
+  return at;
+}
+
 }  // namespace
 
 extern const Variant kScalar;
 const Variant kScalar = {"scalar",     linear_bf16,  linear_f32, quantize,
                          linear_nbits, {attend<float>, attend<uint16_t>}, join,
-                         gate,         add_norm};
+                         gate,         add_norm,     largest};
 
 }  // namespace specc

@@ -81,6 +81,7 @@ Variant choose(const char* disabled, const char* limit) {
       if (v->join) chosen.join = v->join;
       if (v->gate) chosen.gate = v->gate;
       if (v->add_norm) chosen.add_norm = v->add_norm;
+      if (v->largest) chosen.largest = v->largest;
     }
     if (limit && is(*v, limit)) below = false;
   }

@@ -99,6 +99,10 @@ using GateFn = void (*)(const float* gates, const float* values, float* out, int
 using AddNormFn = void (*)(const float* x, const float* residual, const float* weight, float epsilon, int64_t count,
                            float* sum, float* out);
 
+// Returns the place of the first of the largest values. NaN counts as no value. Where none is above minus infinity, that
+// is 0.
+using LargestFn = int64_t (*)(const float* x, int64_t count);
+
 struct Variant {
   const char* name;
   DenseFn linear_bf16;
@@ -109,6 +113,7 @@ struct Variant {
   JoinFn join;
   GateFn gate;
   AddNormFn add_norm;
+  LargestFn largest;
 };
 
 // Every variant that was built, slowest first; null members fall back to the variant before.

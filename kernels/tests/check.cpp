@@ -2,6 +2,7 @@
 //
 // usage: specc_kernels_check [rounds] [threads]. Each thread makes all rounds, on data of its own. Prints one line; exits
 // with 1 at the first bit that differs.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -164,6 +165,19 @@ void check_between(const Variant& reference, const Variant& variant) {
   require_equal(results[1], results[0], std::string(variant.name) + " gate and norm");
 }
 
+// Equal values, NaN and infinities stand among them.
+void check_largest(const Variant& reference, const Variant& variant) {
+  auto x = normal(between(1, 3000));
+  const float values[] = {NAN, -INFINITY, INFINITY, 3.0f};
+  const float value = values[between(0, 3)];
+  for (int64_t i = between(0, 4); i > 0; --i) x[between(0, x.size() - 1)] = value;
+  if (between(0, 9) == 0) std::fill(x.begin(), x.end(), values[between(0, 3)]);
+  const int64_t expected = reference.largest(x.data(), x.size()), result = variant.largest(x.data(), x.size());
+  if (result == expected) return;
+  std::printf("%s ArgMax: %lld where the reference has %lld\n", variant.name, (long long)result, (long long)expected);
+  std::exit(1);
+}
+
 // Compares every variant that runs here with the reference, which stands first.
 void check(const Variant* const* all, size_t count, int rounds, unsigned seed) {
   g_random.seed(seed);
@@ -176,6 +190,7 @@ void check(const Variant* const* all, size_t count, int rounds, unsigned seed) {
       if (variant.attend[0]) check_attention<float>(*all[0], variant);
       if (variant.attend[1]) check_attention<uint16_t>(*all[0], variant);
       if (variant.gate && variant.add_norm) check_between(*all[0], variant);
+      if (variant.largest) check_largest(*all[0], variant);
     }
   }
 }

@@ -61,6 +61,7 @@ def session(
     weights: dict[str, np.ndarray | None],
     outputs: list[str],
     threads: int = 1,
+    output_type: int = TensorProto.FLOAT,
     **attributes: Any,
 ) -> ort.InferenceSession:
     """Make a session of one node. `inputs` gives types and, in order with `weights`, names; None stands for absent."""
@@ -81,7 +82,7 @@ def session(
         [helper.make_node(operator, names, outputs, domain=specc_kernels.DOMAIN, **attributes)],
         "one",
         values,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs if name],
+        [helper.make_tensor_value_info(name, output_type, None) for name in outputs if name],
         constants,
     )
     options = ort.SessionOptions()

@@ -27,7 +27,7 @@ def active(disabled: str) -> str:
 def test_the_library_describes_itself() -> None:
     package = specc_kernels.describe()
     products = {"LinearBF16", "LinearF32", "LinearNBits", "GatherBF16"}
-    assert products | {"TreeAttention", "ProjectedAttention", "GatedMLP"} == set(package.operators)
+    assert products | {"TreeAttention", "ProjectedAttention", "GatedMLP", "ArgMax"} == set(package.operators)
     assert package.supported[0] == "scalar"
     assert set(package.supported) <= set(package.built)
     assert Path(package.library).is_file()

@@ -141,6 +141,7 @@ class _Rewriter:
             "LinearF32": self._linear,
             "LinearNBits": self._linear,
             "GatherBF16": self._gather,
+            "ArgMax": self._arg_max,
             "TreeAttention": self._tree_attention,
             "ProjectedAttention": self._projected_attention,
             "GatedMLP": self._gated_mlp,
@@ -179,6 +180,9 @@ class _Rewriter:
         columns, k = _int(node, "columns"), _int(node, "k")
         table = self._weight(node, 1, lambda panels: dense(panels, columns, k))
         return [self._insert(node, ir.node("Gather", [table, node.inputs[0]], {"axis": 0}))]
+
+    def _arg_max(self, node: ir.Node) -> list[ir.Value]:
+        return [self._emit(node, "ArgMax", [node.inputs[0]], axis=-1, keepdims=0)]
 
     def _product_of_few_bits(
         self, node: ir.Node, x: ir.Value | None, first: int, columns: int, k: int | None

@@ -30,7 +30,14 @@ from torch.fx import GraphModule
 
 from specc import passes
 from specc.backends import Options
-from specc.backends.lowering.onnx_kernels import DOMAIN, PanelEmbeddings, PanelLinears, PanelQuantizedLinears, since
+from specc.backends.lowering.onnx_kernels import (
+    DOMAIN,
+    Choices,
+    PanelEmbeddings,
+    PanelLinears,
+    PanelQuantizedLinears,
+    since,
+)
 from specc.backends.onnx import ONNX
 from specc.backends.onnx_needs import needs as model_needs
 from specc.compiler.capture import capture
@@ -128,6 +135,31 @@ inputs ids
 gather_bf16_1 = specc.GatherBF16(ids, self.panels, columns=6, k=4)
 return {logits: gather_bf16_1}""",
     )
+
+
+def test_the_choice_of_the_likeliest_tokens() -> None:
+    graph = small(lambda x: x.argmax(-1), x=torch.ones(1, SLOTS, 6), output="ids")
+    assert_expected_inline(
+        rewrite(graph, Choices(SLOTS)),
+        """\
+inputs x
+argmax_1 = argmax(x, -1)
+return {ids: argmax_1}
+--> Choices(slots=3) changed 1
+inputs x
+arg_max_1 = specc.ArgMax(x)
+return {ids: arg_max_1}""",
+    )
+
+
+def test_a_choice_along_another_axis_or_of_other_numbers_stays() -> None:
+    for module, dtype in (
+        (lambda x: x.argmax(1), torch.float32),
+        (lambda x: x.argmax(-1, keepdim=True), torch.float32),
+        (lambda x: x.argmax(-1), torch.float16),
+    ):
+        graph = small(module, x=torch.ones(1, SLOTS, 6, dtype=dtype))
+        assert Choices(SLOTS)(graph) == 0
 
 
 def node_of(operator: str, **attributes: int) -> ir.Node:
