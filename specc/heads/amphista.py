@@ -5,7 +5,8 @@ Then K slots are made of each state, and every slot attends to all K of them, th
 guesses.
 
 The slots start as the linear guess of EAGLE-3's head here (specc/heads/eagle3.py), which starts from a closed form, and
-all layers start at zero. The paper has no such guess.
+all layers start at zero. The paper has no such guess. After short trainings a control whose slots see no later ones
+guesses as well (docs/measurements.md).
 """
 
 from __future__ import annotations
