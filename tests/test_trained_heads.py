@@ -132,7 +132,7 @@ def surprise(text: Text, name: str, head: Head) -> np.ndarray:
     course, means = COURSES[name], []
     for recording in text.held_out:
         for depth, rows in enumerate(course.unroll(head, collate([recording]), DEPTHS)):
-            tokens = recording.tokens[recording.prompt + depth + 2 :]
-            logits = course.product(head, depth, rows[0, recording.prompt + depth : -1])
-            means.append(float(cross_entropy(logits, tokens)))
+            start = recording.prompt + depth  # row i foretells token i + 2
+            logits = course.product(head, depth, rows[0, start : len(recording) - 2])
+            means.append(float(cross_entropy(logits, recording.tokens[start + 2 :])))
     return np.array(means).reshape(-1, DEPTHS)
