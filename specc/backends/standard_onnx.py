@@ -182,7 +182,7 @@ class _Rewriter:
         return [self._insert(node, ir.node("Gather", [table, node.inputs[0]], {"axis": 0}))]
 
     def _arg_max(self, node: ir.Node) -> list[ir.Value]:
-        return [self._emit(node, "ArgMax", [node.inputs[0]], axis=-1, keepdims=0)]
+        return [self._insert(node, ir.node("ArgMax", node.inputs, {"axis": -1, "keepdims": 0}))]
 
     def _product_of_few_bits(
         self, node: ir.Node, x: ir.Value | None, first: int, columns: int, k: int | None
