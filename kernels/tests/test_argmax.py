@@ -30,9 +30,9 @@ def test_it_is_the_first_of_the_largest_values(variant: str, rows: int, count: i
 @examples
 def test_values_that_are_no_number_and_infinities_count_as_in_the_reference(variant: str, values: list[float]) -> None:
     x = np.array([values], np.float32)
-    known = np.where(np.isnan(x), -np.inf, x)
+    numbers = np.where(np.isnan(x), -np.inf, x)
     result = argmax(x)
-    assert result.tolist() == known.argmax(-1).tolist()
+    assert result.tolist() == numbers.argmax(-1).tolist()
     specc_kernels.limit("scalar")
     assert argmax(x).tolist() == result.tolist()
     specc_kernels.limit(variant)

@@ -85,8 +85,8 @@ def mask(parents: ir.Value, eye: np.ndarray) -> list[ir.Node]:
     cast_ = ir.node("Cast", [equal.outputs[0]], {"to": ir.DataType.FLOAT})
     edges = ir.node("Add", [cast_.outputs[0], ones])
     squared = ir.node("MatMul", [edges.outputs[0], edges.outputs[0]])
-    seen = ir.node("Greater", [squared.outputs[0], ones])
-    return [equal, cast_, edges, squared, seen]
+    result = ir.node("Greater", [squared.outputs[0], ones])
+    return [equal, cast_, edges, squared, result]
 
 
 def test_products_of_whole_numbers_are_exact() -> None:

@@ -137,10 +137,10 @@ def exact_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def compiled(source: Path, output: Path, dtype: str | None, lowering: str | None = "kernels") -> Path:
+def compiled(source: Path, output: Path, dtype: str | None, lowering: str | None = "kernels", *more: str) -> Path:
     prompts = output.with_suffix(".jsonl")
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("import os, sys\nimport os,", "def wrap")))
-    recipes = ("plain", "prompt-lookup", "quantized-self-draft", "token-recycling", "dynamic-tree")
+    recipes = ("plain", "prompt-lookup", "quantized-self-draft", "token-recycling", *more)
     compile_bundle(
         Options(
             model=str(source),
@@ -193,7 +193,7 @@ def test_recipes_in_int4_are_near_where_attention_stays_with_onnx_runtime(
 ) -> None:
     sizes = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 51}
     save_model(tmp_path / "model", hidden_size=2 * head_size, head_dim=head_size, **sizes)
-    bundle = open_bundle(compiled(tmp_path / "model", tmp_path / "int4.specc", "int4"))
+    bundle = open_bundle(compiled(tmp_path / "model", tmp_path / "int4.specc", "int4", "kernels", "dynamic-tree"))
     rows = {row["recipe"]: row["exactness"] for row in bundle.manifest.measured}
     assert rows.pop("plain") == "yes" and set(rows.values()) == {word}, "what tables say"
     session = open_session(bundle)
