@@ -61,7 +61,7 @@ def graph_amplifies_rounding(graph: ir.Graph) -> bool:
 def _gives_whole_numbers(node: ir.Node, whole: set[ir.Value]) -> bool:
     """Tell whether a node's outputs are whole numbers, given the values that are known to be.
 
-    Sums of as many as a graph has slots are far from 2^24, where fp32 leaves them out.
+    Sums of as many as a graph has slots stay far below 2^24, up to which fp32 holds every whole number.
     """
     if node.domain:
         return False
