@@ -94,7 +94,7 @@ def second_guess(head: Head, course: Course, texts: list[Recording], shuffle: bo
         tokens = (
             batch.tokens[:, torch.randperm(batch.tokens.shape[1], generator=generator)] if shuffle else batch.tokens
         )
-        rows = unroll_with(head, course, batch, tokens)[0, recording.prompt : -1]
+        rows = unroll_with(head, course, batch, tokens)[0, recording.prompt : len(recording) - 2]
         hits.append(course.product(head, 1, rows).argmax(-1) == recording.tokens[recording.prompt + 2 :])
     return float(torch.cat(hits).float().mean())
 

@@ -101,19 +101,17 @@ def test_the_experts_of_jakiro_name_other_tokens(
     for one in demo_text.of(COURSES["jakiro"]).held_out:
         batch = collate([one])
         first, other = (head.logits(part) for part in parts(COURSES["jakiro"].unroll(head, batch, 1)[0], 2))
-        text = batch.tokens[0, one.prompt + 1 :]
-        best, best_of_other = (logits[0, one.prompt - 1 : -1] for logits in (first.argmax(-1), other.argmax(-1)))
+        text, rows = one.tokens[one.prompt + 1 :], slice(one.prompt - 1, len(one) - 2)  # row i foretells token i + 2
+        best, best_of_other = (logits[0, rows] for logits in (first.argmax(-1), other.argmax(-1)))
         differing.append(best != best_of_other)
         pairs = {
-            "pair": torch.stack(
-                [best, other.scatter(-1, first.argmax(-1)[..., None], -1e9).argmax(-1)[0, one.prompt - 1 : -1]]
-            ),
-            "first": first[0, one.prompt - 1 : -1].topk(2).indices.T,
-            "other": other[0, one.prompt - 1 : -1].topk(2).indices.T,
+            "pair": torch.stack([best, other.scatter(-1, first.argmax(-1)[..., None], -1e9).argmax(-1)[0, rows]]),
+            "first": first[0, rows].topk(2).indices.T,
+            "other": other[0, rows].topk(2).indices.T,
         }
         for name, tokens in pairs.items():
             hits[name].append((tokens == text).any(0))
-    rates = {name: float(torch.cat(rows).float().mean()) for name, rows in hits.items()}
+    rates = {name: float(torch.cat(right).float().mean()) for name, right in hits.items()}
     share = float(torch.cat(differing).float().mean())
     print(f"experts differ on {share:.3f}; among two siblings: {rates}")
     assert share > 0.2
