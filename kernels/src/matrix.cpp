@@ -5,9 +5,11 @@
 namespace specc {
 namespace {
 
-// Bytes of weights of a task: enough to outweigh handing it to a thread, and more than that helps no further.
+// A task reads at least kLeastBytes of weights on average, so that handing it to a thread costs little beside it. Tasks of
+// more than kMostBytes gain nothing.
 constexpr int64_t kLeastBytes = 64 << 10, kMostBytes = 256 << 10;
-constexpr int64_t kTasksOfThread = 3, kMaxTasks = 64;
+constexpr int64_t kTasksOfThread = 3;  // with fewer, one thread waits long for the last task of another
+constexpr int64_t kMaxTasks = 64;
 constexpr int64_t kKeptBytes = 1 << 20;
 constexpr int64_t kAskedAtOnce = 1 << 12, kMostAsked = 128 << 10;  // bytes that a waiting thread asks for
 constexpr int64_t kLine = 64;
