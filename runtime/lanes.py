@@ -175,7 +175,7 @@ class FairLock:
 
     @property
     def locked(self) -> bool:
-        """Whether a thread is between `__enter__` and `__exit__` now."""
+        """Whether a thread holds this lock now."""
         return self._lock.locked()
 
     def __enter__(self) -> None:

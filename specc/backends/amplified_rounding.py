@@ -65,15 +65,15 @@ def _gives_whole_numbers(node: ir.Node, whole: set[ir.Value]) -> bool:
     """
     if node.domain:
         return False
-    if node.op_type == "CastLike":  # Its second input says the type alone.
-        return node.inputs[0] in whole or _is_whole(node.inputs[0])
-    inputs = [value in whole or _is_whole(value) for value in node.inputs if value is not None]
-    return node.op_type in TRUTH or (node.op_type in KEEP_WHOLE and all(inputs))
+    inputs = node.inputs[:1] if node.op_type == "CastLike" else node.inputs  # Its second input says the type alone.
+    return node.op_type in TRUTH or (
+        node.op_type in KEEP_WHOLE and all(value in whole or _is_whole(value) for value in inputs if value is not None)
+    )
 
 
-def _is_whole(value: ir.Value | None) -> bool:
+def _is_whole(value: ir.Value) -> bool:
     """Tell whether a value is a small constant of whole numbers."""
-    constant = None if value is None else ir.convenience.get_const_tensor(value)
+    constant = ir.convenience.get_const_tensor(value)
     if constant is None or constant.size > MOST_CHECKED or constant.dtype not in CHECKED_TYPES:
         return False
     numbers = constant.numpy()

@@ -102,9 +102,15 @@ def swap(node: Node, new: Node) -> None:
     node.replace_all_uses_with(new)
 
 
-def swap_each(graph: GraphModule, target: Any, make: Callable[[Node], Node]) -> int:
-    """Replace each call of an operator by the node that `make` inserts for it. Return the number of calls."""
-    replaced = calls(graph, target)
+def swap_each(
+    graph: GraphModule, target: Any, make: Callable[[Node], Node], applies: Callable[[Node], bool] = lambda _: True
+) -> int:
+    """Replace each call of an operator to which a rule applies by the node that `make` inserts for it.
+
+    Returns:
+        The number of calls that were replaced.
+    """
+    replaced = [node for node in calls(graph, target) if applies(node)]
     for node in replaced:
         with graph.graph.inserting_before(node):
             new = make(node)

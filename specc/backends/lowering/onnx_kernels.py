@@ -20,7 +20,6 @@ from specc.backends.lowering.emit import (
     hand_on_results,
     shape,
     shape_at,
-    swap,
     swap_each,
     whole_of_heads,
 )
@@ -156,14 +155,12 @@ class Choices(Pass):
     optional: ClassVar[bool] = True
 
     def __call__(self, graph: GraphModule) -> int:
-        choices = [node for node in calls(graph, aten.argmax.default) if _is_choice(node)]
-        for node in choices:
+        def choice(node: Node) -> Node:
             logits = node_arg(node, 0)
-            shape = shape_at(logits, self.slots)[:-1]
-            with graph.graph.inserting_before(node):
-                new = emit(graph.graph, f"{DOMAIN}::ArgMax", [logits], shape, torch.int64)
-            swap(node, new)
-        return len(choices)
+            size = shape_at(logits, self.slots)[:-1]
+            return emit(graph.graph, f"{DOMAIN}::ArgMax", [logits], size, torch.int64)
+
+        return swap_each(graph, aten.argmax.default, choice, _is_choice)
 
 
 def _is_choice(node: Node) -> bool:
