@@ -77,6 +77,14 @@ def test_a_product_over_one_number_has_no_sum_to_round() -> None:
     assert not graph_amplifies_rounding(graph(angles, linear(angles.outputs[0])))
 
 
+@pytest.mark.parametrize(("name", "domain"), [("Gemm", ""), ("FusedMatMul", ORT)])
+def test_a_product_with_a_turned_matrix_sums_over_its_last_axis(name: str, domain: str) -> None:
+    """Such as the gate of a shared expert, which has one column."""
+    for columns, k, amplifies in ((1, 64, True), (64, 1, False)):
+        product = ir.node(name, [value(8, k), value(columns, k)], {"transB": 1}, domain=domain)
+        assert graph_amplifies_rounding(graph(product, linear(product.outputs[0]))) is amplifies
+
+
 def mask(parents: ir.Value, eye: np.ndarray) -> list[ir.Node]:
     """Return the nodes that make a tree's mask of its parents: a product of zeros and ones."""
     columns = ir.Value(name="columns", const_value=ir.tensor(np.arange(4)))
