@@ -80,6 +80,11 @@ def test_two_runs_give_equal_weights_and_another_seed_does_not(tmp_path: Path) -
     assert not torch.equal(first["head.fc.weight"], other["head.fc.weight"])
 
 
+def test_a_batch_of_so_few_rows_that_none_is_drawn_at_a_depth_has_a_finite_loss(tmp_path: Path) -> None:
+    run = trainer(tmp_path, replace(OPTIONS, updates=3, tokens=1, share=0.0))
+    assert run.run(recordings(3), HELD_OUT).updates == 3
+
+
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_an_interrupted_training_gives_the_weights_of_one_that_was_not(after: int, tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole")
