@@ -161,7 +161,6 @@ def _tree_of_other_half(texts: Sequence[np.ndarray]) -> float:
     halves = [texts[::2], texts[1::2] or texts[::2]]
     values = []
     for ours, theirs in (halves, halves[::-1]):
-        everything = np.concatenate(list(theirs), 1)
-        rates = [[float((depth == rank).mean()) for rank in range(RANKS)] for depth in everything]
+        rates = [_by_rank(theirs, depth) for depth in range(len(theirs[0]))]
         values.append(tokens_per_step(ours, Tree.by_depth(rates, TREE)))
     return sum(values) / len(values)

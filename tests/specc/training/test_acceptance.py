@@ -7,7 +7,7 @@ import pytest
 from small_head import head, recordings
 
 from specc.runtime.tree import Tree
-from specc.training.acceptance import UNKNOWN, measure, ranks, tokens_per_step
+from specc.training.acceptance import UNKNOWN, measure, ranks, summary, tokens_per_step
 from specc.training.eagle3 import COURSE
 
 pytestmark = pytest.mark.torch
@@ -37,6 +37,15 @@ def test_a_token_outside_the_vocabulary_has_no_rank() -> None:
     assert acceptance.unknown > 0.3
     rows = [text[0] for text in ranks(module, COURSE, recordings(6), 2)]
     assert all(set(text[text != UNKNOWN]) <= set(range(8)) for text in rows)
+
+
+def test_what_stands_behind_the_end_of_a_text_counts_for_nothing() -> None:
+    """The last roots of a text have no token at the deeper depths. Heads and draft models pad them otherwise."""
+    random = np.random.default_rng(0)
+    texts = [random.choice([0, 1, WRONG], (4, 6), p=[0.3, 0.3, 0.4]) for _ in range(20)]
+    behind = np.arange(6) + np.arange(4)[:, None] >= 6
+    first, second = (summary([np.where(behind, rank, text) for text in texts]) for rank in (0, UNKNOWN))
+    assert first == second
 
 
 def test_rows_begin_with_the_first_token_of_the_answer() -> None:
