@@ -22,6 +22,9 @@ SLOW = (
     f"only the variant {REFERENCE} is in use, which is many times slower; unset SPECC_KERNELS_DISABLE, or use a "
     "processor with AVX2 or NEON"
 )
+# ONNX Runtime joins a sum and a norm where it knows the shapes, and their last bits change. It knows those of a tree
+# with a fixed number of slots, and not those of plain decoding.
+FUSION = "SkipLayerNormFusion"
 REWRITE = "or rewrite the bundle: specc export --standard BUNDLE -o OUT"
 INSTALL = "pip install specc-compiler[kernels], or from a clone of specc: pip install ./kernels"
 
@@ -121,7 +124,7 @@ def require(spec: EngineSpec) -> None:
 
 
 def register(options: ort.SessionOptions) -> None:
-    """Make the operators known to the sessions that are loaded with these options.
+    """Make the operators known to the sessions that are loaded with these options. They then leave out `FUSION`.
 
     Raises:
         BackendError: the library is missing or damaged, or does not fit this version of ONNX Runtime.
@@ -134,3 +137,4 @@ def register(options: ort.SessionOptions) -> None:
         )
     ):
         options.register_custom_ops_library(here.path)
+    options.add_session_config_entry("optimization.disable_specified_optimizers", FUSION)

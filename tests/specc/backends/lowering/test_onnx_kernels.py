@@ -311,6 +311,17 @@ def test_a_slot_of_a_tree_has_the_bits_of_decoding_along_its_path(kind: str, dat
         array[:] = expected
 
 
+@pytest.mark.parametrize("family", ["gpt2", *slow("gemma2", "opt")])
+def test_the_slots_of_a_tree_have_the_bits_of_decoding_around_the_products_too(family: str, tmp_path: Path) -> None:
+    """The shapes of the tree's engine are fixed, so ONNX Runtime would join sums and norms of GPT-2 there alone."""
+    needs_library()
+    steps = Steps(tmp_path, prepared(family), "int4")
+    for past in (5, 20, CAPACITY - 12):
+        cache = Cache(steps.bench.rows, steps.tokens[:past])
+        call = Call(steps.bench.engines["tree"], cache, 0, steps.tokens[past : past + 12], Tree.chain(12))
+        assert same_bits(logits_of(call.run()), steps.logits[past : past + 12])
+
+
 @pytest.mark.parametrize("family", ["gemma2", "gpt2", *slow("phi", "opt", "gpt_neox", "mistral")])
 @pytest.mark.parametrize("kind", ["bf16", "int4"])
 def test_the_operators_around_the_products_keep_the_bits_too(family: str, kind: str, tmp_path: Path) -> None:
