@@ -259,8 +259,8 @@ class Trainer:
             for depth, features in enumerate(unrolled):
                 rows = batch.rows(depth)
                 if depth:
-                    drawn = rows & (torch.rand(rows.shape, generator=random) < self.options.share)
-                    rows = drawn if drawn.any() else rows  # The mean over no rows is not a number.
+                    sample = rows & (torch.rand(rows.shape, generator=random) < self.options.share)
+                    rows = sample if sample.any() else rows  # The mean over no rows is not a number.
                 count = int(rows.sum())
                 model_logits = self.loss.logits(fill_up(batch.final[:, 1:][rows].to(self.options.kind)))[:count]
                 logits = self.course.product(self.head, depth, fill_up(features[rows]))[:count]
