@@ -55,8 +55,9 @@ class SchedulerPolicy:
             number = getattr(self, name)
             if number is None and name in ("running", "prompt_tokens"):
                 continue
-            if type(number) is not int or number < 1:
-                raise SpeccError(f"SchedulerPolicy: {name} is {number!r}; give a whole number from 1 on")
+            least = 0 if name == "waiting" else 1
+            if type(number) is not int or number < least:
+                raise SpeccError(f"SchedulerPolicy: {name} is {number!r}; give a whole number from {least} on")
         if type(self.prompt_share) not in (int, float) or not 0 < self.prompt_share < math.inf:
             raise SpeccError(f"SchedulerPolicy: prompt_share is {self.prompt_share!r}; give a number above 0")
         if self.widths not in tuple(WIDTHS):
@@ -125,8 +126,9 @@ class Scheduler:
             if self._ends:
                 raise SpeccError("the program ends, so no request may begin; submit requests before it does")
             self._waiting = [submission for submission in self._waiting if submission.finish_reason is None]
-            if len(self._waiting) >= self.policy.waiting:
-                raise BusyError(f"{len(self._waiting)} requests wait already; submit again when some have ended")
+            count = len(self._running) + len(self._waiting)  # A new request waits until the thread takes it.
+            if count >= self._room + self.policy.waiting:
+                raise BusyError(f"{count} requests run or wait already; submit again when some have ended")
             if not self.together and (self._running or self._waiting) and not self._warned:
                 self._warned = True
                 warnings.warn(self._why_turns(), SpeccWarning, stacklevel=3)

@@ -151,7 +151,7 @@ def test_a_request_is_cancelled_at_its_deadline(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("running", 0), ("running", 1.5), ("running", "4"), ("waiting", 0), ("waiting", None), ("pieces", -1),
+        ("running", 0), ("running", 1.5), ("running", "4"), ("waiting", -1), ("waiting", None), ("pieces", -1),
         ("prompt_tokens", 0), ("prompt_share", math.nan), ("prompt_share", math.inf), ("widths", "luck"),
         ("widths", ["price"]),
     ],
@@ -376,11 +376,25 @@ def test_a_full_queue_is_an_error_and_nothing_else(load: Callable[..., Model], b
     first = model.submit(PROMPT, 100, ignore_eos=True)
     next(first)
     others = [model.submit(PROMPT, 5, ignore_eos=True) for _ in range(2)]
-    with pytest.raises(BusyError, match="2 requests wait already; submit again when some have ended"):
+    with pytest.raises(BusyError, match="3 requests run or wait already; submit again when some have ended"):
         model.submit(PROMPT, 5)
     others.pop().cancel()
     others.append(model.submit(PROMPT, 5, ignore_eos=True))
     assert [len(handle.result(60).token_ids) for handle in (first, *others)] == [100, 5, 5]
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_an_idle_model_takes_as_many_requests_at_once_as_run_and_wait(
+    waiting: int, load: Callable[..., Model], backend: ToyBackend
+) -> None:
+    """None of them waits for the thread of the model, which has not looked at the queue yet."""
+    backend.model = Slow
+    model = load(running=2, waiting=waiting)
+    with model._scheduler._lock:
+        handles = [model.submit(PROMPT, 5, ignore_eos=True) for _ in range(2 + waiting)]
+        with pytest.raises(BusyError, match=f"{2 + waiting} requests run or wait already"):
+            model.submit(PROMPT, 5)
+    assert [len(handle.result(60).token_ids) for handle in handles] == [5] * (2 + waiting)
 
 
 def test_what_cannot_be_done_is_refused_at_once(toy_model: Model) -> None:
