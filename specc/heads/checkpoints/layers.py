@@ -17,6 +17,7 @@ from specc.heads.head import HeadConfig, Target
 from specc.runtime.errors import HeadError
 
 ROPE_THETA = 10000.0
+PART = "partial_rotary_factor"
 LENGTH = "original_max_position_embeddings"
 
 
@@ -50,6 +51,11 @@ def layer_parts(
     if distances is not None and list(distances.shape) != [size]:
         raise HeadError(
             f"{source.directory} has d2t of shape {list(distances.shape)} for {size} tokens of the head; "
+            "download it again"
+        )
+    if distances is not None and size == target.vocab_size and distances.any():
+        raise HeadError(
+            f"{source.directory} has d2t that moves tokens, though its head knows all {size} tokens of the model; "
             "download it again"
         )
     if distances is not None and size < target.vocab_size:
@@ -124,6 +130,12 @@ def _frequencies(source: Source, config: Mapping[str, Any], head_size: int) -> T
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     rope = _rope(source, config)
+    part = rope.get(PART, config.get(PART, 1))
+    if part != 1:
+        raise HeadError(
+            f"{source.directory / CONFIG} says {PART} is {shown(part)}; specc runs heads that turn whole heads of "
+            "attention"
+        )
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind == "default":
         return None

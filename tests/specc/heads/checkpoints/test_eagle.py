@@ -102,6 +102,8 @@ def test_scaled_positions_are_those_of_the_configuration(tmp_path: Path) -> None
     [
         ({"hidden_act": "gelu"}, r"hidden_act is 'gelu'; specc runs heads with 'silu'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "by 'dynamic'; specc knows linear and llama3"),
+        ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor is 0\.5; specc runs heads that turn whole heads"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.25}}, r"partial_rotary_factor is 0\.25"),
         ({"num_attention_heads": None}, "num_attention_heads is None; it must be a whole number"),
         (
             {"hidden_size": 16},
@@ -112,3 +114,11 @@ def test_scaled_positions_are_those_of_the_configuration(tmp_path: Path) -> None
 def test_what_specc_does_not_compute_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(HeadError, match=message):
         loaded(write(tmp_path, eagle_weights(), CONFIG | change))
+
+
+def test_a_head_that_knows_all_tokens_and_names_others_is_refused(tmp_path: Path) -> None:
+    weights = eagle3_weights(VOCABULARY)
+    write(tmp_path / "zeros", weights | {"d2t": torch.zeros(VOCABULARY, dtype=torch.long)}, CONFIG)
+    assert loaded(tmp_path / "zeros").vocabulary is None
+    with pytest.raises(HeadError, match=f"d2t that moves tokens, though its head knows all {VOCABULARY} tokens"):
+        loaded(write(tmp_path / "moved", weights | {"d2t": torch.ones(VOCABULARY, dtype=torch.long)}, CONFIG))
