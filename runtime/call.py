@@ -32,18 +32,30 @@ class Growth:
     Attributes:
         slots: the slots of the tree that the call runs. Row i of the outputs belongs to `slots[i]`.
         rows: how many rows of the tree earlier calls left.
-        visible: for each slot a byte for each row of the tree, up to its own: 1 if the slot sees that row.
+        visible: for each slot a byte for each row of the tree, up to its own: 1 if the slot sees that row. Slots of one
+            block see later ones too, and then `depths` says where they stand.
+        depths: the position of each slot, less the number of rows before the slots. None if a slot sees its ancestors
+            and no other slots, whose number is then its depth.
     """
 
     slots: tuple[int, ...]
     rows: int
     visible: tuple[bytes, ...]
+    depths: tuple[int, ...] | None = None
 
     @staticmethod
     @lru_cache(256)
     def chain(slots: int) -> Growth:
         """Make the growth that runs a whole chain in one call."""
         return Growth(tuple(range(slots)), 0, tuple([b"\1" * row for row in range(1, 1 + slots)]))
+
+    @staticmethod
+    @lru_cache(256)
+    def block(chain: int, slots: int) -> Growth:
+        """Make the growth of a chain and a block of slots behind it, which see the chain and all slots of the block."""
+        everything, width = b"\1" * (chain + slots), chain + slots
+        visible = (*Growth.chain(chain).visible, *[everything] * slots)
+        return Growth(tuple(range(width)), 0, visible, tuple(range(width)))
 
     def call(
         self, engine: Engine, cache: Cache, tokens: Tokens[int], committed: int = 0, inputs: Inputs = NO_INPUTS

@@ -108,7 +108,7 @@ class Engine:
         elif binding.mask is not None and binding.depth is not None:
             growth = Growth.chain(tree.slots) if isinstance(tree, Tree) else tree
             span = len(binding.mask) // self.slots
-            binding.mask[:], depth = frontier_inputs(self.slots, span, growth.rows, growth.visible)
+            binding.mask[:], depth = frontier_inputs(self.slots, span, growth.rows, growth.visible, growth.depths)
             _fill(binding.depth, depth)
         _fill(binding.input_ids, tokens)
         binding.past_len[0] = len(cache.tokens) + rows
@@ -265,8 +265,19 @@ def _fill(view: memoryview, numbers: Iterable[int]) -> None:
 
 
 @lru_cache(4096)  # The same shapes come again and again.
-def frontier_inputs(slots: int, span: int, rows: int, visible: tuple[bytes, ...]) -> tuple[bytes, tuple[int, ...]]:
-    """Return the inputs `mask` [N, T] and `depth` [N] of a Frontier block. Unused slots see everything at depth 0."""
+def frontier_inputs(
+    slots: int, span: int, rows: int, visible: tuple[bytes, ...], depths: tuple[int, ...] | None = None
+) -> tuple[bytes, tuple[int, ...]]:
+    """Return the inputs `mask` [N, T] and `depth` [N] of a Frontier block. Unused slots see everything at depth 0.
+
+    Args:
+        slots: N.
+        span: T.
+        rows: as `Growth` has it.
+        visible: as `Growth` has it.
+        depths: as `Growth` has it.
+    """
     before, unused = b"\1" * (span - slots - rows), slots - len(visible)
     mask = b"".join((before + row).ljust(span, b"\0") for row in visible) + b"\1" * span * unused
-    return mask, tuple(row.count(1) - 1 - rows for row in visible) + (0,) * unused
+    used = tuple(row.count(1) - 1 - rows for row in visible) if depths is None else depths
+    return mask, used + (0,) * unused

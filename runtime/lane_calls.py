@@ -178,7 +178,7 @@ class LanesEngine:
             arrays["parents"][start : start + len(parents)] = parents
         elif isinstance(topology, Frontier):
             growth = Growth.chain(tree.slots) if isinstance(tree, Tree) else tree
-            mask, depth = frontier_inputs(topology.slots, topology.span, growth.rows, growth.visible)
+            mask, depth = frontier_inputs(topology.slots, topology.span, growth.rows, growth.visible, growth.depths)
             rows = slice(start, start + topology.slots)
             arrays["mask"][rows] = np.frombuffer(mask, np.bool_).reshape(topology.slots, topology.span)
             arrays["depth"][rows] = depth

@@ -10,12 +10,26 @@ from toys import ToyKV, World
 from specc.runtime.block import Block, Frontier
 from specc.runtime.call import Call, Growth, finish
 from specc.runtime.draft import Outputs
+from specc.runtime.engine import frontier_inputs
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
 
 
 def test_a_chain_grows_in_one_call_in_which_each_slot_sees_those_before_it() -> None:
     assert Growth.chain(3) == Growth((0, 1, 2), 0, (b"\1", b"\1\1", b"\1\1\1"))
+
+
+def test_slots_of_a_block_see_the_chain_before_them_and_one_another() -> None:
+    whole = b"\1\1\1\1"
+    assert Growth.block(2, 2) == Growth((0, 1, 2, 3), 0, (b"\1", b"\1\1", whole, whole), (0, 1, 2, 3))
+
+
+def test_slots_of_a_block_stand_one_behind_the_other_in_the_inputs_of_an_engine() -> None:
+    growth = Growth.block(1, 2)
+    mask, depth = frontier_inputs(4, 4, growth.rows, growth.visible, growth.depths)
+    rows = [mask[start : start + 4] for start in range(0, 16, 4)]
+    assert rows == [b"\1\0\0\0", b"\1\1\1\0", b"\1\1\1\0", b"\1\1\1\1"]
+    assert depth == (0, 1, 2, 0)
 
 
 def test_a_call_of_a_growing_tree_stands_below_the_rows_that_are_not_committed() -> None:
