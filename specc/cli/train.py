@@ -152,11 +152,14 @@ def command(
     if bits not in (8, 16):
         raise typer.BadParameter(f"numbers are not stored in {bits} bits; give 8 or 16", param_hint="--bits")
     check_exclusive(context)
-    from specc.training.places import Places
+    from specc.training.places import NOTES, Places
+    from specc.training.prompt_files import read_file
 
     work = work or output.parent / f"{output.name}.training"
     sources = {"MODEL": model, "--head": head, "--assistant-model": assistant_model, "--answers": answers}
     Places.of(output, work, overwrite, sources | {f"--data {file}": file for file in data or ()}).check()
+    for file in data or ():
+        read_file(file)
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
         from specc.training import processes
@@ -170,10 +173,13 @@ def command(
     check_read(context, recipe, with_model)
     place = device_named(device)
     is_first = True  # of the processes that train together
+    is_resumed = (work / NOTES).is_file()
     try:
         # `with place` lets torch make all new tensors on that device.
         with processes.joined(place), _progress(processes.is_first()) as stage, place:
             is_first = processes.is_first()
+            if is_resumed and is_first:
+                console.note(f"recordings and checkpoints in {work} that fit are used again")
             card = train(
                 Options(
                     model=model,

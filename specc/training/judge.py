@@ -28,7 +28,8 @@ from specc.training.device import generator
 from specc.training.distil import Text
 from specc.training.held_out import held_out_count
 from specc.training.positions import kept_places
-from specc.training.prompts import check_regular, encode
+from specc.training.prompt_files import check_regular
+from specc.training.prompts import encode
 from specc.training.record import RecordingOptions
 from specc.training.states import layers_of, tapped
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specc.bounded_read import read_text
 from specc.huggingface import quiet
 from specc.messages import Conversation
-from specc.prompts import FORMS, read_lines
+from specc.prompts import FORMS
 from specc.runtime.errors import PromptError, first_line
+from specc.training.prompt_files import read_file
 
 SHIPPED = Path(__file__).with_name("prompts.json")
-LINES = (".jsonl", ".json", ".gz")  # files with one prompt on each line; others are text that the model continues
 MARK = "specc-marks-a-message"  # stands where a message goes in the chat template
 ROWS = "rows"  # a placeholder of a template; each of its values fills several placeholders at once
 
@@ -131,32 +130,18 @@ def _shorten(prompt: Prompt, longest: int) -> Prompt:
 
 def _of_file(file: Path, tokenizer: Any, longest: int) -> list[Prompt]:
     """Return the prompts of one file."""
-    check_regular(file)
-    if file.suffix.lower() in LINES:
-        prompts = []
-        for line in read_lines(file):
-            if isinstance(line.source, PromptError):
-                raise line.source
-            if isinstance(line.later, PromptError):
-                raise line.later
-            where = f"{file}, line {line.number}"
-            later = tuple(_later(turn, tokenizer, where) for turn in line.later)
-            prompts.append(Prompt(tokens_of(line.source, tokenizer, where), later))
-        return prompts
-    try:
-        with file.open("rb") as opened:
-            text = read_text(opened, file)
-    except (OSError, UnicodeDecodeError) as e:
-        raise PromptError(f"cannot read text from {file}: {e}; give UTF-8 text or JSON lines (.jsonl)") from e
-    tokens = encode(text, tokenizer, add_special_tokens=False)
-    pieces = [tokens[start : start + longest] for start in range(0, len(tokens), longest)]
-    return [Prompt(tuple(piece)) for piece in pieces if len(piece) > 1]
-
-
-def check_regular(file: Path) -> None:
-    """Refuse a pipe or a device, which may have no end. Raises PromptError."""
-    if file.exists() and not file.is_file() and not file.is_dir():
-        raise PromptError(f"{file} is no regular file; write its text to a file, and give that")
+    source = read_file(file)
+    if isinstance(source, str):
+        tokens = encode(source, tokenizer, add_special_tokens=False)
+        pieces = [tokens[start : start + longest] for start in range(0, len(tokens), longest)]
+        return [Prompt(tuple(piece)) for piece in pieces if len(piece) > 1]
+    prompts = []
+    for line in source:
+        assert not isinstance(line.source, PromptError) and not isinstance(line.later, PromptError)
+        where = f"{file}, line {line.number}"
+        later = tuple(_later(turn, tokenizer, where) for turn in line.later)
+        prompts.append(Prompt(tokens_of(line.source, tokenizer, where), later))
+    return prompts
 
 
 def encode(text: str, tokenizer: Any, **options: Any) -> list[int]:

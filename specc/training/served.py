@@ -14,7 +14,8 @@ from specc.bounded_read import read_text
 from specc.prompts import PromptLine, read_lines
 from specc.runtime.errors import PromptError
 from specc.training.distil import Text
-from specc.training.prompts import check_regular, encode, tokens_of
+from specc.training.prompt_files import check_regular
+from specc.training.prompts import encode, tokens_of
 
 
 def served_texts(data: Sequence[Path], answers: Path, tokenizer: Any, seed: int) -> list[Text]:

@@ -15,6 +15,7 @@ import pytest
 from author import Author
 from shell import refused, specc
 
+from specc.cli import console
 from specc.huggingface import load_tokenizer
 from specc.training.places import NOTES
 
@@ -40,6 +41,7 @@ class TestVerb:
         assert card["command"].startswith("specc train ") and "--updates 2" in card["command"]
         again = specc("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", *SMALL, "--overwrite")
         assert f"{card['acceptance']['chain']:.2f} tokens a step on held-out prompts" in again.out
+        assert f"{tmp_path / 'h.training'} that fit are used again" in " ".join(again.err.split())
         assert "specc: warning: 4 of 24 prompts are held out, not 6: it is a fifth at most" in again.err
         assert f"Next: specc compile {model} --head {tmp_path / 'h'} -o model.specc" in " ".join(again.out.split())
         assert (tmp_path / "h.training" / "checkpoint.safetensors").is_file()
@@ -63,12 +65,23 @@ class TestVerb:
             "train", model, "--recipe", "eagle3", "--with-model", "-o", tmp_path / "g"
         )
 
-    def test_a_malformed_line_is_named(self, model: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{"prompt": "a"}\n{"prompt": 3}\n', "p.jsonl, line 2: expected"),
+            ("", "p.jsonl holds no prompt"),
+            (None, "cannot read prompts from"),
+        ],
+    )
+    def test_a_wrong_file_of_prompts_is_refused_before_anything_is_loaded_or_made(
+        self, text: str | None, message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         file = tmp_path / "p.jsonl"
-        file.write_text('{"prompt": "a"}\n{"prompt": 3}\n')
-        assert "p.jsonl, line 2: expected" in refused(
-            "train", model, "--recipe", "eagle3", "-o", tmp_path / "h", "--data", file
-        )
+        if text is not None:
+            file.write_text(text)
+        monkeypatch.setattr(console, "loading", lambda name: pytest.fail(f"{name} was loaded"))
+        assert message in refused("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", "--data", file)
+        assert not (tmp_path / "h.training").exists()
 
 
 @contextlib.contextmanager

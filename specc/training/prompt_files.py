@@ -1,0 +1,38 @@
+"""The user's files of prompts to train on. No torch, so that a wrong file is found before torch loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from specc.bounded_read import read_text
+from specc.prompts import PromptLine, read_lines
+from specc.runtime.errors import PromptError
+
+LINES = (".jsonl", ".json", ".gz")  # files with one prompt on each line; others are text that the model continues
+
+
+def read_file(file: Path) -> list[PromptLine] | str:
+    """Read a file: its lines, or its whole text, which the model continues.
+
+    Raises:
+        PromptError: it is no regular file, cannot be read, or a line has another form.
+    """
+    check_regular(file)
+    if file.suffix.lower() in LINES:
+        lines = read_lines(file)
+        for line in lines:
+            for part in (line.source, line.later):
+                if isinstance(part, PromptError):
+                    raise part
+        return lines
+    try:
+        with file.open("rb") as opened:
+            return read_text(opened, file)
+    except (OSError, UnicodeDecodeError) as e:
+        raise PromptError(f"cannot read text from {file}: {e}; give UTF-8 text or JSON lines (.jsonl)") from e
+
+
+def check_regular(file: Path) -> None:
+    """Refuse a pipe or a device, which may have no end. Raises PromptError."""
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise PromptError(f"{file} is no regular file; write its text to a file, and give that")
