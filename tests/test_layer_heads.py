@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from quick_compile import compile_quickly
+from torch.nn.functional import scaled_dot_product_attention
 from toy_heads import taps_of, target_of
 from transformers import PreTrainedModel
 
@@ -21,15 +22,18 @@ from specc.backends import Options as BuildOptions
 from specc.compiler import Options
 from specc.heads import Head, HeadConfig, build_head, save_head
 from specc.heads.adaeagle import AdaEagle
+from specc.heads.dflash import Dflash
 from specc.heads.falcon import LAYERS as LSTM_LAYERS
 from specc.heads.falcon import PARTS, Falcon
 from specc.heads.glide import Glide
 from specc.heads.head import parts
 from specc.huggingface import load_model
+from specc.runtime.call import Growth
 from specc.runtime.draft import Draft
 from specc.runtime.drafters import Drafting, Proposal
 from specc.runtime.drafters.ada_eagle import AdaEagleDrafting
 from specc.runtime.drafters.chimera import ChimeraDrafting, with_tokens
+from specc.runtime.drafters.dflash import PENDING, DflashDrafting
 from specc.runtime.drafters.draft_model import DraftModelDrafting
 from specc.runtime.drafters.eagle_tree import EagleTreeDrafting
 from specc.runtime.drafters.falcon import FalconDrafting
@@ -48,6 +52,7 @@ HEADS: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
     "eagle": (FINAL, {"final_norm": 0}),
     "mtp": (FINAL, {"token_norm": 1, "state_norm": 1, "input_norm": 1, "bias": 1, "head_norm": 1}),
     "peagle": ((0, 1, -1), {"layers": 2}),
+    "dflash": ((0, 1, -1), {"layers": 2, "guesses": 6}),
     "adaeagle": ((0, 1, -1), {}),
     "fspad": (FINAL, {"final_norm": 0}),
     "falcon": (FINAL, {"final_norm": 0}),
@@ -58,7 +63,7 @@ HEADS: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
     "glide": ((), {}),
 }
 RECIPES = (
-    "eagle", "eagle2", "mtp", "peagle", "adaeagle", "fspad", "falcon", "jakiro", "chimera",
+    "eagle", "eagle2", "mtp", "peagle", "dflash", "adaeagle", "fspad", "falcon", "jakiro", "chimera",
     "tandem", "mixture-of-attentions", "glide", "glide-cape",
 )  # fmt: skip
 TEXT = [i % 400 for i in range(150)]
@@ -151,7 +156,7 @@ def test_greedy_and_seeded_tokens_are_those_of_plain_decoding(runner: Model, rec
 
 
 def test_the_portable_lowering_drafts_the_same(runner: Model, saved: Path, model: Path) -> None:
-    names = ("jakiro", "chimera", "falcon")
+    names = ("jakiro", "chimera", "falcon", "dflash")
     bundle = compile_heads(model, saved, names, names, build=BuildOptions(lowering="portable"))
     with specc.load(bundle) as portable:
         for recipe in names:
@@ -200,6 +205,31 @@ def test_one_call_drafts_what_the_torch_module_guesses_without_tokens(
         tokens = torch.tensor([[*text[1:], *[0] * (count - 1)]])
         logits = head(tokens, torch.arange(tokens.shape[1])[None], states)["logits"][0, -count:]
         assert list(draft.tokens[1:]) == logits.argmax(-1).tolist()
+
+
+@torch.no_grad()
+def test_one_call_drafts_the_block_that_the_torch_module_guesses(
+    runner: Model, heads: dict[str, Head], target: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = heads["dflash"]
+    assert isinstance(head, Dflash)
+    block = 1 + head.guesses
+    drafts = _drafts(runner, "dflash", DflashDrafting, monkeypatch)
+    assert len(drafts) > 5
+    for text, draft in drafts:
+        states = head.fuse(taps_of(target, torch.tensor([text]), head.taps))[:, :-1]
+        rows = states.shape[1]
+        slots = states[:, -1:].repeat(1, block, 1)
+        slots[0, :, -1] = torch.arange(PENDING, PENDING + block)
+        visible = torch.tensor([[*row.ljust(rows + block, b"\0")] for row in Growth.block(rows, block).visible]) > 0
+
+        def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            return scaled_dot_product_attention(query, key, value, visible, enable_gqa=True)  # noqa: B023
+
+        tokens, positions = torch.tensor([[*text[1:], *text[-1:] * block]]), torch.arange(rows + block)[None]
+        stream = head.run_layers(tokens, positions, torch.cat([states, slots], 1), [attend, attend])
+        logits = head.logits(stream)[0, rows + 1 :]
+        assert list(draft.tokens[1:]) == logits.argmax(-1).tolist()[: len(draft.tokens) - 1]
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from specc.heads import Head
 from specc.heads.adaeagle import AdaEagle
 from specc.heads.head import parts
 from specc.heads.jakiro import Jakiro
+from specc.training import dflash
 from specc.training.acceptance import CHAIN, Acceptance, measure
 from specc.training.adaeagle import accepted_lengths
 from specc.training.batches import collate
@@ -41,12 +42,13 @@ def trained(demo_text: Text) -> Callable[[str], tuple[Head, Acceptance, float]]:
         text = demo_text.of(course)
         with torch.enable_grad():  # The first test that asks may be one without gradients.
             head, progress = train_head(text, course, name, LONGER.get(name, OPTIONS))
-        return head, measure(head, course, text.held_out, CHAIN), progress.acceptances["0"]
+        depths = CHAIN if course.recurrent else course.steps
+        return head, measure(head, course, text.held_out, depths), progress.acceptances["0"]
 
     return train
 
 
-@pytest.mark.parametrize("name", ["eagle", "mtp", "peagle", "falcon", "jakiro", "chimera"])
+@pytest.mark.parametrize("name", ["eagle", "mtp", "peagle", "dflash", "falcon", "jakiro", "chimera"])
 def test_training_makes_more_tokens_a_step_than_the_closed_form(
     name: str, trained: Callable[[str], tuple[Head, Acceptance, float]]
 ) -> None:
@@ -58,6 +60,18 @@ def test_a_tree_takes_more_than_a_chain(trained: Callable[[str], tuple[Head, Acc
     """EAGLE-2's claim over EAGLE's chain."""
     _, acceptance, _ = trained("eagle")
     assert acceptance.tree > acceptance.chain
+
+
+def test_a_block_guesses_worse_if_its_layers_do_not_see_the_states_of_the_text(
+    demo_text: Text, trained: Callable[[str], tuple[Head, Acceptance, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DFlash's claim: each layer reads the model's states. The pending token's block still has the last state."""
+    course = COURSES["dflash"]
+    head, whole, _ = trained("dflash")
+    monkeypatch.setattr(dflash, "sees_text", lambda slots: torch.zeros(slots, slots, dtype=torch.bool))
+    blind = measure(head, course, demo_text.of(course).held_out, course.steps)
+    print(f"tokens a step: {whole.chain:.3f}, without the text {blind.chain:.3f}; {whole.by_depth} {blind.by_depth}")
+    assert whole.chain > blind.chain + 0.01
 
 
 def test_fspad_takes_no_fewer_tokens_than_eagle(trained: Callable[[str], tuple[Head, Acceptance, float]]) -> None:

@@ -56,6 +56,7 @@ HEADS = {
     "medusa": STACKED,
     "mtp": HeadFacts(),
     "peagle": HeadFacts(recurrent=False),
+    "dflash": HeadFacts(guesses=6, recurrent=False),
     "adaeagle": HeadFacts(),
     "fspad": HeadFacts(),
     "falcon": HeadFacts(stack=2),

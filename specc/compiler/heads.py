@@ -166,6 +166,7 @@ def _fit(name: str, source: Head | Checkpoint, model: PreTrainedModel, target: M
     stack = outputs["logits"].shape[2] if outputs["logits"].ndim == 4 else 1
     facts = HeadFacts(
         stack=stack,
+        guesses=ready.guesses,
         recurrent="state" in outputs,
         attends=ready.attends,
         context_layers=ready.context_layers,

@@ -9,6 +9,7 @@ from specc.heads.amphista import Amphista
 from specc.heads.blockwise import Blockwise
 from specc.heads.chimera import Chimera
 from specc.heads.clover import Clover
+from specc.heads.dflash import Dflash
 from specc.heads.eagle import Eagle
 from specc.heads.eagle3 import Eagle3
 from specc.heads.falcon import Falcon
@@ -37,6 +38,7 @@ ARCHITECTURES: Mapping[str, Callable[[HeadConfig], Head]] = {
     "eagle": Eagle,
     "mtp": Eagle,
     "peagle": Peagle,
+    "dflash": Dflash,
     "adaeagle": AdaEagle,
     "fspad": Fspad,
     "falcon": Falcon,

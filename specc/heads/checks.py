@@ -28,6 +28,7 @@ WHOLE: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("state_norm", "norm", "token", "own_product", "fusion_bias"), SWITCH),
     **dict.fromkeys(("causal", "cosine", "shared", "trigrams"), SWITCH),
     **dict.fromkeys(("tap_norm", "next_state"), KIND),
+    "mask_token": (-1, MOST_SIZE),
 }
 # The others are greater than 0, and at most so much.
 FRACTIONS: Mapping[str, float] = {"eps": 1.0, "rope_theta": 1e12}

@@ -40,12 +40,25 @@ class Eagle3(LayerHead):
         self.token = linear(size, size) if option(config, "token", 1) else None
 
     def fuse(self, taps: Tensor) -> Tensor:
-        if self.tap_norm == EACH:
-            taps = rms_norm(torch.unflatten(taps, -1, (len(self.taps), -1)), None, self.eps).flatten(-2)
-        elif self.tap_norm == TOGETHER:
-            taps = rms_norm(taps, None, self.eps)
-        state: Tensor = self.fc(taps)
+        state: Tensor = self.fc(normed_taps(taps, len(self.taps), self.tap_norm, self.eps))
         return state
 
     def join(self, embeddings: Tensor, state: Tensor) -> Tensor:
         return state if self.token is None else state + self.token(rms_norm(embeddings, None, self.eps))
+
+
+def normed_taps(taps: Tensor, count: int, kind: int, eps: float) -> Tensor:
+    """Divide states by their root mean square before a product joins them.
+
+    Args:
+        taps: [..., T * d]: the states after several layers, side by side.
+        count: T.
+        kind: NOTHING, EACH or TOGETHER.
+        eps: of the norm.
+
+    Returns:
+        [..., T * d].
+    """
+    if kind == EACH:
+        return rms_norm(torch.unflatten(taps, -1, (count, -1)), None, eps).flatten(-2)
+    return rms_norm(taps, None, eps) if kind == TOGETHER else taps

@@ -67,6 +67,7 @@ class Head(nn.Module):
         reads: the model whose states it reads: `target`, or `assistant` for a draft model.
         context_layers: how many layers, from the first on, run the model's own tokens only. What they said of them is
             in the state of a draft, so that the blocks of drafts leave them out.
+        guesses: how many tokens it guesses in one call, by slots that stand on no token; 0 if it has no such slots.
         embedding: the model's table [V, d] after `attach`. It is not saved with the head.
         borrows_product: whether the head makes logits by the model's last product.
         product: its rows for the head's tokens, [V', d], after `attach` to a head that borrows them. Not saved.
@@ -77,6 +78,7 @@ class Head(nn.Module):
     borrows_product = False
     reads = "target"
     context_layers = 0
+    guesses = 0
     vocabulary: Tensor | None
     embedding: Tensor | None
     product: Tensor | None

@@ -14,6 +14,7 @@ from specc.recipes.blocks import DECODE, committing, prefill
 from specc.recipes.chimera import CHIMERA
 from specc.recipes.corpus import RASD, RASD_EAGLE2, SUPERPOSED
 from specc.recipes.cross_heads import GLIDE, GLIDE_CAPE, MIXTURE_OF_ATTENTIONS
+from specc.recipes.dflash import DFLASH
 from specc.recipes.draft_model import (
     BILD,
     CONTRASTIVE,
@@ -194,6 +195,7 @@ METHODS = table(
     EAGLE2,
     MTP,
     PEAGLE,
+    DFLASH,
     ADAEAGLE,
     FSPAD,
     FALCON,

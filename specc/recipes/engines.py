@@ -69,7 +69,7 @@ def any_facts(method: Method) -> list[Facts]:
         corpus="corpus" in method.needs,
     )
     # A head that guesses many tokens allows deeper trees, and asks for more rates.
-    deep = HeadFacts(stack=MOST_GUESSES, draft_layers=Layers(exit_after=1, bridge=method.head))
+    deep = HeadFacts(stack=MOST_GUESSES, guesses=MOST_GUESSES, draft_layers=Layers(exit_after=1, bridge=method.head))
     heads = {method.head: deep} if method.head else {}
     return [replace(facts, heads=heads), facts] if heads else [facts]
 

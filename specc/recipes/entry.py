@@ -20,6 +20,7 @@ class HeadFacts:
 
     Attributes:
         stack: how many tokens it guesses from one state, one after the other.
+        guesses: how many tokens one call guesses by slots that stand on no token; 0 if it has no such slots.
         recurrent: whether it returns the state for its own next slot.
         attends: whether it attends to the tokens before, so that it has rows of its own.
         context_layers: how many layers the tokens of the text run, and drafts do not.
@@ -31,6 +32,7 @@ class HeadFacts:
     """
 
     stack: int = 1
+    guesses: int = 0
     recurrent: bool = True
     attends: bool = True
     context_layers: int = 0

@@ -98,4 +98,5 @@ SYSTEMS = (
 OTHER_RECIPES = (
     "plain", "prompt-lookup", "recycled-lookup", "cascade", "early-exit", "layerskip", "draft-and-verify",
     "eagle3", "eagle3-tree", "eagle3-lookup", "eagle3-cascade", "medusa", "eagle", "eagle2", "mtp", "peagle",
+    "dflash",
 )  # fmt: skip

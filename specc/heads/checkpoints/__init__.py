@@ -1,4 +1,4 @@
-"""Heads in the formats of others: EAGLE's authors, Medusa's, speculators, and the modules that come with a model."""
+"""Heads in the formats of others: of EAGLE's, Medusa's and DFlash's authors, of speculators, and modules of models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from specc.heads.checkpoints import eagle, medusa, mtp, speculators
+from specc.heads.checkpoints import dflash, eagle, medusa, mtp, speculators
 from specc.heads.checkpoints.format import Format
 from specc.heads.checkpoints.source import Source, open_source
 from specc.heads.checks import check_config, fit_weights
@@ -18,7 +18,17 @@ from specc.heads.head import Head, Target
 from specc.heads.layer_head import LayerHead
 from specc.runtime.errors import HeadError, SpeccWarning
 
-FORMATS = (speculators.EAGLE, speculators.EAGLE3, speculators.PEAGLE, eagle.EAGLE, eagle.EAGLE3, medusa.MEDUSA, mtp.MTP)
+FORMATS = (
+    speculators.EAGLE,
+    speculators.EAGLE3,
+    speculators.PEAGLE,
+    speculators.DFLASH,
+    dflash.DFLASH,  # before EAGLE, whose tensors it has, too
+    eagle.EAGLE,
+    eagle.EAGLE3,
+    medusa.MEDUSA,
+    mtp.MTP,
+)
 CLOSE = 1e-2  # of the largest embedding: what rounding to 16 bits may change
 
 

@@ -1,7 +1,7 @@
-"""The checkpoints of speculators (vLLM): its kinds `eagle`, `eagle3`, `peagle` and `mtp`.
+"""The checkpoints of speculators (vLLM): its kinds `eagle`, `eagle3`, `peagle`, `dflash` and `mtp`.
 
 Its config.json names the kind as `speculators_model_type`, and describes the layers as `transformer_layer_config`. A
-head of EAGLE-3's kind that names layer i reads what goes into the model's layer i.
+head of EAGLE-3's or of DFlash's kind that names layer i reads what goes into the model's layer i.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specc.heads.checkpoints.dflash import dflash_parts, taps_of
 from specc.heads.checkpoints.eagle import PAPER, authors_taps
 from specc.heads.checkpoints.format import Format, Parts
 from specc.heads.checkpoints.layers import layer_parts
@@ -70,6 +71,11 @@ def _convert_peagle(source: Source, model: Target) -> Parts:
     return _convert_layers(source, model, "peagle")
 
 
+def _convert_dflash(source: Source, model: Target) -> Parts:
+    taps = taps_of(source, source.config, "aux_hidden_state_layer_ids", -1)
+    return dflash_parts(source, _layer_config(source), source.config, taps, model)
+
+
 def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
     config = _layer_config(source)
     count = source.number(config, "num_hidden_layers", MOST_COUNT) if "num_hidden_layers" in config else 1
@@ -85,7 +91,7 @@ def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
     for index in range(count):
         table |= layer_names(f"layers.{index}.", index, WIDE if index == 0 else NARROW)
     weights = rename(source, source.files, table)
-    inputs = source.config.get("eagle_aux_hidden_state_layer_ids")
+    name = "eagle_aux_hidden_state_layer_ids"
     settings = PAPER | {"layers": count, "tap_norm": _fold_norms(source, weights)}
     if "mask_hidden" in weights:
         weights |= _pseudo_slot(
@@ -100,20 +106,12 @@ def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
         config,
         source.target(config, model),
         architecture=architecture,
-        taps=authors_taps(model.layers) if inputs is None else _taps(source, inputs),
+        taps=authors_taps(model.layers)
+        if source.config.get(name) is None
+        else taps_of(source, source.config, name, -1),
         weights=weights,
         settings=settings,
     )
-
-
-def _taps(source: Source, inputs: Any) -> tuple[int, ...]:
-    """Return the layers after which a head reads states. Raises HeadError for what is not a list of numbers."""
-    if not isinstance(inputs, list) or not all(type(number) is int and number >= 0 for number in inputs):
-        raise HeadError(
-            f"{source.directory / CONFIG} says eagle_aux_hidden_state_layer_ids is {inputs!r}; it must be a list of "
-            "whole numbers"
-        )
-    return tuple(number - 1 for number in inputs)
 
 
 def _fold_norms(source: Source, weights: dict[str, Tensor]) -> int:
@@ -161,3 +159,4 @@ def _pseudo_slot(source: Source, weights: dict[str, Tensor], tap_norm: int, eps:
 EAGLE = Format(name="speculators' eagle", architecture="eagle", recognises=_is("eagle"), convert=_convert_eagle)
 EAGLE3 = Format(name="speculators' eagle3", architecture="eagle3", recognises=_is("eagle3"), convert=_convert_eagle3)
 PEAGLE = Format(name="speculators' peagle", architecture="peagle", recognises=_is("peagle"), convert=_convert_peagle)
+DFLASH = Format(name="speculators' dflash", architecture="dflash", recognises=_is("dflash"), convert=_convert_dflash)

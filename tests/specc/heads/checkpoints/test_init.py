@@ -23,7 +23,10 @@ def eagle(directory: Path, embedding: torch.Tensor) -> Path:
 
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
     write(tmp_path, {"gru.weight": torch.zeros(2)}, CONFIG)
-    names = "speculators' eagle, speculators' eagle3, speculators' peagle, EAGLE and EAGLE-2, EAGLE-3, Medusa, MTP"
+    names = (
+        "speculators' eagle, speculators' eagle3, speculators' peagle, speculators' dflash, DFlash, EAGLE and EAGLE-2, "
+        "EAGLE-3, Medusa, MTP"
+    )
     with pytest.raises(HeadError, match=f"unknown format; specc reads its own and {names}"):
         open_head(tmp_path)
 
