@@ -71,7 +71,7 @@ def expected(weights: Mapping[str, Tensor], context: Tensor, block: Tensor) -> T
     angles = torch.polar(torch.ones(1), torch.arange(rows + slots)[:, None] * frequencies)
 
     def heads(x: Tensor, weight: Tensor | None, start: int) -> Tensor:
-        x = x.unflatten(-1, (-1, HEAD_SIZE)).transpose(0, 1)
+        x = torch.unflatten(x, -1, (-1, HEAD_SIZE)).transpose(0, 1)
         if weight is None:
             return x
         x = norm(x, weight)
