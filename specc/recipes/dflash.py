@@ -41,6 +41,7 @@ DFLASH = Method(
     paper="DFlash, Chen et al. 2026, arXiv:2602.06036",
     departures=(
         "The head has two layers by default, and the paper's has five.",
+        "The pending token and the last state also enter the first guess directly, so that little text is enough.",
         "Acceptance is by match, so that a seed gives the tokens of plain decoding.",
     ),
     family=Family.HEADS,

@@ -129,8 +129,8 @@ def test_all_slots_of_a_block_see_one_another_and_the_joined_states(
     block = embedding[torch.tensor([int(tokens[0, -1]), *[MASK] * (BLOCK - 1)])]
     last = norm(expected(weights, context, block), weights["norm.weight"])
     torch.testing.assert_close(run(head), last @ weights.get("lm_head.weight", product).T, atol=1e-4, rtol=1e-4)
-    known = None if head.vocabulary is None else head.vocabulary.tolist()
-    assert known == (None if size == VOCABULARY else list(range(5, 5 + size)))
+    vocabulary = None if head.vocabulary is None else head.vocabulary.tolist()
+    assert vocabulary == (None if size == VOCABULARY else list(range(5, 5 + size)))
 
 
 @pytest.mark.parametrize(
