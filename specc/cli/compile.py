@@ -51,7 +51,7 @@ UNTUNED = "The small model of --assistant-model as it was before its tuning. It 
 CORPUS = "A folder of text files, or one file. Recipes that retrieve look up drafts in it; the bundle keeps it."
 HEAD = (
     "The directory, or the hub id, of a trained head for this model: one that 'specc train' wrote, or one in the "
-    "format of EAGLE, EAGLE-3, Medusa, speculators, or of a model with MTP. May be repeated."
+    "format of EAGLE, EAGLE-3, Medusa, DFlash, speculators, or of a model with MTP. May be repeated."
 )
 SPECULATIVE_TOKENS = "The number of tokens in a draft, for every recipe."
 EXIT_LAYERS = "The number of layers that an early exit runs."
