@@ -26,13 +26,13 @@ class Provider:
 
 
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "cpu", "specc-compiler[cpu]"),
-    "cuda": Provider("CUDAExecutionProvider", "cuda", "specc-compiler[gpu]"),
-    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", "specc-compiler[gpu]"),
+    "cpu": Provider("CPUExecutionProvider", "cpu", "cpu"),
+    "cuda": Provider("CUDAExecutionProvider", "cuda", "gpu"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", "gpu"),
     "nv-tensorrt-rtx": Provider(
-        "NvTensorRTRTXExecutionProvider", "cuda", "specc-compiler[nv-tensorrt-rtx]", "onnxruntime_ep_nv_tensorrt_rtx"
+        "NvTensorRTRTXExecutionProvider", "cuda", "nv-tensorrt-rtx", "onnxruntime_ep_nv_tensorrt_rtx"
     ),
-    "openvino": Provider("OpenVINOExecutionProvider", "cpu", "specc-compiler[openvino]", "onnxruntime_ep_openvino"),
+    "openvino": Provider("OpenVINOExecutionProvider", "cpu", "openvino", "onnxruntime_ep_openvino"),
 }
 
 

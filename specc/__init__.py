@@ -200,7 +200,9 @@ def compile(
         from specc.backends import Options as BuildOptions
         from specc.compiler import Options, compile_bundle
     except ImportError as e:
-        remedy = "pip install specc-compiler[compile]"
+        from specc.runtime.extras import package
+
+        remedy = f"pip install {package('compile')}"
         raise ImportError(
             f"specc.compile needs the compiler, and {e.name} is not installed; {remedy}", name=e.name
         ) from e

@@ -94,8 +94,9 @@ def test_guessed_lengths_are_nearer_than_the_best_fixed_one(
         truth = accepted_lengths(head, batch, COURSES["adaeagle"].unroll(head, batch, CHAIN))
         roots = truth.shape[1]
         lengths = head.lengths(batch.tokens[:, 1 : 1 + roots], head.fuse(batch.states[:, :roots].float()))
-        truths.append(truth[0, one.prompt :])
-        guesses.append(lengths[0, one.prompt :, 0].round().clamp(0, CHAIN))
+        rows = slice(one.prompt, len(one) - 1 - CHAIN)  # A batch is padded behind them.
+        truths.append(truth[0, rows])
+        guesses.append(lengths[0, rows, 0].round().clamp(0, CHAIN))
     truth, guess = torch.cat(truths).float(), torch.cat(guesses)
     fixed = min(float((truth - length).abs().mean()) for length in range(CHAIN + 1))
     assert float((truth - guess).abs().mean()) < fixed

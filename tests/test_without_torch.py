@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from shell import specc
 
+from specc.runtime.extras import package
+
 pytestmark = pytest.mark.model
 
 PROMPT = "def wrap(text, width=70):\n"
 BLOCK = """
 import sys
+
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors"}:
@@ -40,7 +43,7 @@ def test_the_verbs_work(bundle: Path, model: Path) -> None:
         assert result.returncode == 2
         assert result.stdout == ""
         assert result.stderr.splitlines()[-1].startswith("specc: error: this needs the compiler")
-        assert result.stderr.endswith("pip install specc-compiler[compile]\n")
+        assert result.stderr.endswith(f"pip install {package('compile')}\n")
 
 
 def test_the_runtime_works_alone(bundle: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ..checked_files import CheckedFiles
 from ..device import CPU, Device
 from ..engine import Engine, Runner
 from ..errors import BackendError, SpeccError
+from ..extras import package
 from ..lane_calls import LanesEngine, LanesRunner
 from ..manifest import CacheSpec, EngineSpec
 from ..sequence import PART, KVStore
@@ -34,7 +35,7 @@ BACKENDS = {
     "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "tensorrt:TORCH",
 }  # fmt: skip
 DEVICES = dict.fromkeys(BACKENDS, ("cuda",)) | {"onnx": ("cpu", "cuda"), "inductor": ("cpu",)}
-ONNX_RUNTIME = "pip install specc-compiler[cpu], or specc-compiler[gpu] for an NVIDIA GPU: one of the two"
+ONNX_RUNTIME = f"pip install {package('cpu')}, or {package('gpu')} for an NVIDIA GPU: one of the two"
 
 
 class Backend(Protocol):

@@ -17,6 +17,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..device import Device
 from ..errors import BackendError, first_line
+from ..extras import package
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from ..sequence import KVStore, Rows, displaced
 from .mapped_weights import Stored, tensors
@@ -209,5 +210,5 @@ def _torch() -> Any:
         import torch
         import torch._inductor
     except ImportError as e:
-        raise BackendError(f"engines of backend inductor need torch ({e}); pip install specc-compiler[compile]") from e
+        raise BackendError(f"engines of backend inductor need torch ({e}); pip install {package('compile')}") from e
     return torch

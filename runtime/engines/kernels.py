@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..errors import BackendError, backend_errors, first_line
+from ..extras import KERNELS, package
 from ..manifest import EngineSpec
 from .onnx_runtime import ort
 from .versions import numbers
@@ -26,7 +27,7 @@ SLOW = (
 # with a fixed number of slots, and not those of plain decoding.
 FUSION = "SkipLayerNormFusion"
 REWRITE = "or rewrite the bundle: specc export --standard BUNDLE -o OUT"
-INSTALL = "pip install specc-compiler[kernels], or from a clone of specc: pip install ./kernels"
+INSTALL = f"pip install {package(KERNELS)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..device import Device, Provider
 from ..environment import openvino_precision
 from ..errors import BackendError, backend_errors
+from ..extras import package
 from .onnx_runtime import InferenceSession, ort
 from .ort_cpu import session_options
 
@@ -37,7 +38,7 @@ def register(provider: Provider) -> None:
         return
     if not provider.plugin or not importlib.util.find_spec(provider.plugin) or devices(provider):
         return
-    remedy = f"install its device's driver, or {provider.extra}"
+    remedy = f"install its device's driver, or pip install {package(provider.extra)}"
     with backend_errors(lambda error: f"{provider.title} does not load: {error}; {remedy}"):
         library = importlib.import_module(provider.plugin).get_library_path()
         ort.register_execution_provider_library(provider.title, library)
@@ -67,7 +68,7 @@ def missing(provider: Provider) -> str:
         return ""
     return (
         f"this ONNX Runtime has no {provider.title}, only {', '.join(available)}; "
-        f"install {provider.extra} in an environment of its own"
+        f"pip install {package(provider.extra)} in an environment of its own"
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..device import Device
 from ..errors import BackendError
+from ..extras import package
 from ..manifest import CacheSpec, EngineSpec, Tensor
 from ..sequence import RowsOfLastRunner
 from .cuda import Gpu, bindings
@@ -320,7 +321,7 @@ class TensorRT:
         try:
             trt: Any = importlib.import_module(module)
         except (ImportError, OSError) as e:
-            raise BackendError(f"{module} does not import ({e}); pip install specc-compiler[{self.name}]") from e
+            raise BackendError(f"{module} does not import ({e}); pip install {package(self.name)}") from e
         kit = Kit(self.name, trt, store.gpu, self.numbered)
         kit.check(spec)
         return TensorRTRunner(kit, bundle, spec, store)

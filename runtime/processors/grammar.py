@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PromptError, SpeccWarning, check_unicode, first_line, printable
+from ..extras import package
 from . import Processor
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-EXTRA = "pip install 'specc-compiler[grammar]'"
 NO_ANSWER = "NoExtensionBias"  # What llguidance says where no token may follow, and the text must not end.
 COMPILED = 8  # Grammars that a bundle's tokenizer keeps, so that a request with a known one starts at once.
 
@@ -199,7 +199,9 @@ class Grammars:
         try:
             import llguidance  # noqa: F401
         except ImportError as e:
-            raise PromptError(f"{language} needs llguidance, which is not installed; {EXTRA}") from e
+            raise PromptError(
+                f"{language} needs llguidance, which is not installed; pip install {package('grammar')}"
+            ) from e
         if not self.eos:
             raise PromptError(f"{language} needs a model with an end-of-sequence token, and this one has none")
         key = language, _text(language, source)

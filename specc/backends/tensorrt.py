@@ -29,6 +29,7 @@ from specc.runtime.disk_cache import cache_directory
 from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.engines.tensorrt_library import listener, named_capabilities, without_name
 from specc.runtime.errors import BackendError, SpeccWarning
+from specc.runtime.extras import package
 
 if TYPE_CHECKING:
     from tensorrt_rtx import (
@@ -66,8 +67,8 @@ class TensorRT(Backend):
             importlib.import_module(self.module)
         except (ImportError, OSError) as e:
             if is_missing_package(e):
-                return [f"{self.module} is not installed; pip install specc-compiler[{self.name}]"]
-            return [f"{self.module} does not import ({e}); pip install specc-compiler[{self.name}]"]
+                return [f"{self.module} is not installed; pip install {package(self.name)}"]
+            return [f"{self.module} does not import ({e}); pip install {package(self.name)}"]
         return [] if self.anywhere or gpu_capability() else [no_gpu(self.module)]
 
     def check_block(self, block: Block, options: Options = DEFAULT) -> None:

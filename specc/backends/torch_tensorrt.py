@@ -29,6 +29,7 @@ from specc.passes.find import new_input, nodes, weight
 from specc.runtime.block import Block
 from specc.runtime.engines.mapped_weights import read_header
 from specc.runtime.errors import BackendError, first_line
+from specc.runtime.extras import package
 
 NAME = "torch-tensorrt"
 # torch-tensorrt 2.13 gives their result the type int32, unless it is fp16 or fp32
@@ -48,11 +49,11 @@ class TorchTensorRT(Backend):
             library()
         except Exception as e:  # its import raises errors of many kinds, for example if torch has no CUDA
             if tensorrt.is_missing_package(e):
-                return [f"{e.name} is not installed; pip install specc-compiler[{NAME}]"]
+                return [f"{e.name} is not installed; pip install {package(NAME)}"]
             if isinstance(e, ModuleNotFoundError):  # Another version of TensorRT than the one it was made for.
-                remedy = f"pip install specc-compiler[{NAME}] in an environment of its own"
+                remedy = f"pip install {package(NAME)} in an environment of its own"
                 return [f"torch_tensorrt does not import ({first_line(e)}); {remedy}"]
-            remedy = f"pip install specc-compiler[{NAME}] and a CUDA torch"
+            remedy = f"pip install {package(NAME)} and a CUDA torch"
             return [f"torch_tensorrt does not import ({_first_cause(e)}); {remedy}"]
         return [] if tensorrt.gpu_capability() else [tensorrt.no_gpu("torch_tensorrt")]
 

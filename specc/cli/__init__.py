@@ -39,6 +39,7 @@ from specc.cli.arguments import examples, flag
 from specc.cli.panels import PanelCommand
 from specc.runtime import panics
 from specc.runtime.errors import SpeccError
+from specc.runtime.extras import package
 
 # Some versions of typer have a copy of click, and others use click itself.
 ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -60,11 +61,11 @@ def one_line() -> Iterator[None]:
     except SpeccError as e:
         console.fail(str(e))
     except ImportError as e:
-        package = (e.name or "").split(".")[0]
-        if package not in {*COMPILER, "onnxruntime"}:
+        absent = (e.name or "").split(".")[0]
+        if absent not in {*COMPILER, "onnxruntime"}:
             raise
-        part, extra = ("ONNX Runtime", "cpu") if package == "onnxruntime" else ("the compiler", "compile")
-        console.fail(f"this needs {part}, and {e.name} is not installed; pip install specc-compiler[{extra}]")
+        part, extra = ("ONNX Runtime", "cpu") if absent == "onnxruntime" else ("the compiler", "compile")
+        console.fail(f"this needs {part}, and {e.name} is not installed; pip install {package(extra)}")
     except MemoryError:
         console.fail("there is too little memory; free some, or take a smaller model or a smaller --max-seq-len")
     except KeyboardInterrupt:

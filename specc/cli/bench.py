@@ -30,6 +30,7 @@ from specc.cli.arguments import (
 from specc.cli.output_file import check_file
 from specc.cli.terms import LENGTH_LINE, LENGTH_TITLE, SLOTS_LINE
 from specc.runtime.errors import RecipeError
+from specc.runtime.extras import package
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -187,7 +188,7 @@ def _check_page(html: Path) -> None:
         RecipeError: matplotlib is not installed, or nothing can be written there.
     """
     if find_spec("matplotlib") is None:
-        raise RecipeError("--html draws with matplotlib, which is not installed; pip install specc-compiler[bench]")
+        raise RecipeError(f"--html draws with matplotlib, which is not installed; pip install {package('bench')}")
     check_file(html, "--html")
 
 

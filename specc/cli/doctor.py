@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from specc.cli import console
 from specc.cli.arguments import JsonOption, examples
 from specc.runtime.device import PROVIDERS, Provider
+from specc.runtime.extras import package
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 EXAMPLES = examples("specc doctor", "specc doctor --json")
-COMPILER = "the compiler is not installed; pip install specc-compiler[compile]"
-TORCH = "torch is not installed; pip install specc-compiler[compile]"
+COMPILER = f"the compiler is not installed; pip install {package('compile')}"
+TORCH = f"torch is not installed; pip install {package('compile')}"
 GPU = "this machine has no NVIDIA GPU, or no driver for it; check with nvidia-smi"
 NATIVE = "its engines are native code of a bundle's author, so they run only with --allow-native-code"
 
@@ -158,9 +159,9 @@ def _missing_to_run(name: str) -> list[str]:
     packages = {"tensorrt": ["tensorrt"], "tensorrt-rtx": ["tensorrt_rtx"]}.get(name, ["tensorrt", "tensorrt_rtx"])
     missing = []
     if not any(importlib.util.find_spec(package) for package in packages):
-        missing.append(f"{packages[0]} is not installed; pip install specc-compiler[{name}]")
+        missing.append(f"{packages[0]} is not installed; pip install {package(name)}")
     if not importlib.util.find_spec("cuda"):
-        missing.append(f"cuda-bindings is not installed; pip install specc-compiler[{name}]")
+        missing.append(f"cuda-bindings is not installed; pip install {package(name)}")
     if not _gpu():
         missing.append(GPU)
     if name == "tensorrt-rtx" and not missing and (problem := _unnamed_gpu()):
@@ -184,7 +185,7 @@ def _examine_provider(name: str) -> Finding:
     provider, library = PROVIDERS[name], _onnx_runtime()
     missing = []
     if not library:
-        missing.append(f"ONNX Runtime is not installed; pip install {provider.extra}")
+        missing.append(f"ONNX Runtime is not installed; pip install {package(provider.extra)}")
     elif problem := _problem_of(provider, library):
         missing.append(problem)
     if provider.device == "cuda" and not _gpu():

@@ -10,6 +10,7 @@ import numpy as np
 
 from specc.runtime.corpus_index import CORPUS_FILE
 from specc.runtime.errors import RecipeError
+from specc.runtime.extras import package
 
 
 def write_corpus(
@@ -29,9 +30,7 @@ def write_corpus(
     try:
         from pydivsufsort import divsufsort
     except ImportError as e:
-        raise RecipeError(
-            "a corpus needs pydivsufsort; pip install specc-compiler[corpus], or leave out --corpus"
-        ) from e
+        raise RecipeError(f"a corpus needs pydivsufsort; pip install {package('corpus')}, or leave out --corpus") from e
     ends = list(separators[:1])
     tokens = np.fromiter(itertools.chain.from_iterable((*encode(text), *ends) for text in texts), np.int32)
     if len(tokens) <= len(ends) * len(texts):

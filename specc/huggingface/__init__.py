@@ -24,6 +24,7 @@ from specc.huggingface.hub import hub_options
 from specc.huggingface.quantized import describe_rounding, widen_loaded, widening
 from specc.huggingface.recursive import ENTRY, load_recursive
 from specc.runtime.errors import CaptureError, first_line
+from specc.runtime.extras import package
 from specc.runtime.manifest import ModelSpec
 
 CONTEXT = 2048  # tokens, unless the model has positions for fewer or the user asks for another number
@@ -139,7 +140,7 @@ def _load_gguf(source: str, parts: Sequence[Path], scratch: Path) -> tuple[PreTr
         import accelerate  # noqa: F401  transformers needs it for GGUF, and says so late
         from transformers import GgufConfig
     except ImportError as e:
-        raise CaptureError(f"{source} is a GGUF file, and {e.name} is missing; pip install specc-compiler[gguf]") from e
+        raise CaptureError(f"{source} is a GGUF file, and {e.name} is missing; pip install {package('gguf')}") from e
     checkpoint = read_gguf(parts)
     file = join_parts(checkpoint.parts, scratch / "joined.gguf")
     options: dict[str, Any] = {"gguf_file": file.name}

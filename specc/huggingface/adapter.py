@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from specc.runtime.errors import CaptureError, first_line
+from specc.runtime.extras import package
 
 
 def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
@@ -31,7 +32,7 @@ def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     try:
         from peft import PeftModel
     except ImportError as e:
-        raise CaptureError("--adapter needs peft, which is not installed; pip install specc-compiler[adapter]") from e
+        raise CaptureError(f"--adapter needs peft, which is not installed; pip install {package('adapter')}") from e
     try:
         adapted: Any = PeftModel.from_pretrained(model, str(directory))
         merged: PreTrainedModel = adapted.merge_and_unload()

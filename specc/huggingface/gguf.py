@@ -20,6 +20,7 @@ import numpy as np
 from specc.huggingface.directory import check_pointers
 from specc.huggingface.gguf_rotary import RotaryScaling, read_rotary_size, read_scaling
 from specc.runtime.errors import CaptureError, first_line
+from specc.runtime.extras import package
 
 MAGIC = b"GGUF"
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -190,7 +191,7 @@ def _open(file: Path) -> Any:
         from gguf import GGUFReader
     except ImportError as e:
         raise CaptureError(
-            f"{file.name} is a GGUF file, and the package gguf is not installed; pip install specc-compiler[gguf]"
+            f"{file.name} is a GGUF file, and the package gguf is not installed; pip install {package('gguf')}"
         ) from e
     check_pointers([file])
     if not _starts_with_magic(file):

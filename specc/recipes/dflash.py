@@ -36,7 +36,7 @@ DFLASH = Method(
     about=(
         "A few trained layers draft a whole block in one call. A block is the pending token and slots without a token, "
         "which all see one another. Of the tokens before, each layer reads keys and values that are made from the "
-        "model's states. The model verifies the chain in one step."
+        "model's states. The slot of a position guesses its token. The model verifies the chain in one step."
     ),
     paper="DFlash, Chen et al. 2026, arXiv:2602.06036",
     departures=(

@@ -16,6 +16,7 @@ import pytest
 
 import specc
 from specc.runtime.errors import SpeccError
+from specc.runtime.extras import package
 
 PLACES = (
     *("model", "output", "assistant_model", "untuned_model", "corpus", "adapter", "prompts", "text"),
@@ -135,4 +136,4 @@ def test_compile_without_the_compiler_names_the_extra(monkeypatch: pytest.Monkey
     with pytest.raises(ImportError) as e:
         specc.compile("a", "b")
     assert str(e.value).startswith("specc.compile needs the compiler, and ")
-    assert str(e.value).endswith(" is not installed; pip install specc-compiler[compile]")
+    assert str(e.value).endswith(f" is not installed; pip install {package('compile')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -24,10 +25,11 @@ from specc.runtime.engines import kernels
 from specc.runtime.engines import ort as backend
 from specc.runtime.engines.session_cache import SessionCache
 from specc.runtime.errors import BackendError
+from specc.runtime.extras import package
 from specc.runtime.manifest import EngineSpec
 
 NEEDS = {"specc::LinearBF16": "0.1.0", "specc::TreeAttention": "0.1.0"}
-REMEDY = r"pip install specc-compiler\[kernels\], or from a clone of specc: pip install \./kernels"
+REMEDY = f"pip install {re.escape(package('kernels'))}"
 REWRITE = "; or rewrite the bundle: specc export --standard BUNDLE -o OUT$"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from specc.runtime.device import PROVIDERS, Device
 from specc.runtime.engines import ort_providers
 from specc.runtime.engines.ort_providers import missing, provider_session, register, require
 from specc.runtime.errors import BackendError
+from specc.runtime.extras import package
 
 RTX, OPENVINO = Device("cuda", "nv-tensorrt-rtx"), Device(provider="openvino")
 
@@ -58,7 +60,7 @@ def test_a_plug_in_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ort, "register_execution_provider_library", refuse)
     with pytest.raises(
         BackendError,
-        match=r"does not load: Failed .*libcuda.so.1.* it; install its device's driver, or specc-compiler\[nv-",
+        match=r"does not load: Failed .*libcuda.so.1.* it; install its device's driver, or pip install .*\[nv-",
     ):
         register(RTX.runs)
 
@@ -68,7 +70,7 @@ def test_a_provider_that_is_not_installed_is_named_with_its_extra(monkeypatch: p
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     for device, extra in ((OPENVINO, "openvino"), (Device("cuda"), "gpu")):
         with pytest.raises(
-            BackendError, match=rf"has no {device.runs.title}, only CPU.*install specc-compiler\[{extra}\] in an"
+            BackendError, match=f"has no {device.runs.title}, only CPU.*install {re.escape(package(extra))} in an"
         ):
             require(device)
 

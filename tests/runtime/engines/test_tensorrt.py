@@ -5,6 +5,7 @@ The memory of the doubles is real, so addresses, aliases and committed rows show
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from specc.runtime.engines.cuda import Gpu
 from specc.runtime.engines.session_cache import SessionCache
 from specc.runtime.engines.tensorrt import GpuKV, Kit, TensorRTRunner
 from specc.runtime.errors import BackendError
+from specc.runtime.extras import package
 from specc.runtime.manifest import CacheSpec, EngineSpec, Tensor
 from specc.runtime.sequence import Cache
 from specc.runtime.tree import Tree
@@ -227,7 +229,7 @@ def test_rows_are_freed_with_their_store(rig: Loaded) -> None:
 def test_a_library_that_is_not_installed_is_named_with_its_extra(rig: Loaded) -> None:
     backend = tensorrt.TensorRT("tensorrt-rtx", "no_such_tensorrt")
     with pytest.raises(
-        BackendError, match=r"no_such_tensorrt does not import .*pip install specc-compiler\[tensorrt-rtx\]"
+        BackendError, match=f"no_such_tensorrt does not import .*pip install {re.escape(package('tensorrt-rtx'))}"
     ):
         backend.load(rig.bundle, replace(SPEC, needs={}), rig.store, Device("cuda"), SessionCache())
 

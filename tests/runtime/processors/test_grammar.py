@@ -14,6 +14,7 @@ import pytest
 from toys import tokenizer
 
 from specc.runtime.errors import PromptError, SpeccWarning
+from specc.runtime.extras import package
 from specc.runtime.processors.grammar import COMPILED, Grammar, Grammars, Language
 
 TOKENIZER = tokenizer()
@@ -208,7 +209,7 @@ def test_a_tokenizer_that_the_library_cannot_read_is_refused() -> None:
 
 def test_without_llguidance_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    message = r"lark needs llguidance, which is not installed; pip install 'specc-compiler\[grammar\]'"
+    message = f"lark needs llguidance, which is not installed; pip install {re.escape(package('grammar'))}"
     with pytest.raises(PromptError, match=message):
         grammars().compile(Language.LARK, "start: /a/")
 

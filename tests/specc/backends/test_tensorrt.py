@@ -26,6 +26,7 @@ from specc.compiler import weights
 from specc.runtime.block import Block, Layers
 from specc.runtime.engines.tensorrt_library import listener
 from specc.runtime.errors import BackendError, SpeccWarning
+from specc.runtime.extras import package
 from specc.runtime.tree import Tree
 
 pytestmark = [pytest.mark.torch, pytest.mark.model]
@@ -191,7 +192,7 @@ def test_a_gpu_that_cannot_be_built_for_is_refused_before_a_model_is_read(trt: A
 
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = TENSORRT.__class__("tensorrt-rtx", "tensorrt_of_nowhere", ".x", anywhere=True).requirements()
-    assert len(missing) == 1 and "pip install specc-compiler[tensorrt-rtx]" in missing[0]
+    assert len(missing) == 1 and f"pip install {package('tensorrt-rtx')}" in missing[0]
     missing = TENSORRT.__class__("tensorrt-rtx", "numpy.no_such_part", ".x", anywhere=True).requirements()
     assert missing[0].startswith("numpy.no_such_part does not import (No module named")
     monkeypatch.setattr("specc.backends.tensorrt.gpu_capability", lambda: None)

@@ -29,6 +29,7 @@ from specc.backends.torch_tensorrt import TORCH_TENSORRT
 from specc.compiler import weights
 from specc.runtime.block import Block
 from specc.runtime.errors import BackendError
+from specc.runtime.extras import package
 from specc.runtime.tree import Tree
 
 pytestmark = pytest.mark.torch
@@ -115,16 +116,14 @@ def test_what_is_missing_is_said_with_its_remedy(double: TorchTensorRT, monkeypa
     ):
         check(["torch-tensorrt"])
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
-    assert TORCH_TENSORRT.requirements()[0].endswith("is not installed; pip install specc-compiler[torch-tensorrt]")
+    assert TORCH_TENSORRT.requirements()[0].endswith(f"is not installed; pip install {package('torch-tensorrt')}")
     monkeypatch.setattr(torch_tensorrt, "library", lambda: importlib.import_module("numpy.no_such_part"))
     assert TORCH_TENSORRT.requirements() == [
         "torch_tensorrt does not import (No module named 'numpy.no_such_part'); "
-        "pip install specc-compiler[torch-tensorrt] in an environment of its own"
+        f"pip install {package('torch-tensorrt')} in an environment of its own"
     ]
     monkeypatch.setattr(torch_tensorrt, "library", lambda: exec("raise AssertionError('no CUDA')"))
-    assert TORCH_TENSORRT.requirements()[0].startswith(
-        "torch_tensorrt does not import (no CUDA); pip install specc-compiler["
-    )
+    assert TORCH_TENSORRT.requirements()[0].startswith("torch_tensorrt does not import (no CUDA); pip install ")
 
 
 @pytest.fixture(scope="module")

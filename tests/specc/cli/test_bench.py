@@ -13,6 +13,7 @@ from shell import copied, edit_manifest, fits, refused, specc
 
 from specc import bench
 from specc.cli.bench import _lines
+from specc.runtime.extras import package
 
 pytestmark = pytest.mark.model
 
@@ -129,7 +130,7 @@ class TestBadInput:
     ) -> None:
         monkeypatch.setattr("specc.cli.bench.find_spec", lambda name: None)
         refusal = refused("bench", bundle, "--html", tmp_path / "b.html")
-        assert refusal == "--html draws with matplotlib, which is not installed; pip install specc-compiler[bench]"
+        assert refusal == f"--html draws with matplotlib, which is not installed; pip install {package('bench')}"
 
 
 def test_recipes_over_a_target_that_depends_on_the_width_are_near(bundle: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from specc.cli import doctor
 from specc.runtime.device import PROVIDERS
 from specc.runtime.engines import BACKENDS, DEVICES, kernels
 from specc.runtime.errors import BackendError
+from specc.runtime.extras import package
 
 pytestmark = pytest.mark.torch
 
@@ -59,9 +60,9 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     all_findings = findings()
-    assert any("pip install specc-compiler[tensorrt-rtx]" in m for m in all_findings["backend tensorrt-rtx"].missing)
+    assert any(f"pip install {package('tensorrt-rtx')}" in m for m in all_findings["backend tensorrt-rtx"].missing)
     for name in ("openvino", "nv-tensorrt-rtx"):
-        assert any(f"install specc-compiler[{name}] in" in m for m in all_findings[f"provider {name}"].missing)
+        assert any(f"install {package(name)} in" in m for m in all_findings[f"provider {name}"].missing)
         assert not all_findings[f"provider {name}"].run
     assert not all_findings["backend tensorrt-rtx"].run
 
@@ -157,7 +158,7 @@ def test_without_onnx_runtime_one_line_says_how_to_get_it(left: str, bundle: Pat
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("specc: error: ONNX Runtime is not installed (") and result.stderr.count("\n") == 1
     assert result.stderr.endswith(
-        "; pip install specc-compiler[cpu], or specc-compiler[gpu] for an NVIDIA GPU: one of the two\n"
+        f"; pip install {package('cpu')}, or {package('gpu')} for an NVIDIA GPU: one of the two\n"
     )
     report = run("doctor")
     assert report.returncode == 0 and re.search(
@@ -173,7 +174,7 @@ def test_a_compile_without_onnx_runtime_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "specc", "compile", "examples/pycode-1m", "-o", str(tmp_path / "x.specc")]
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     result = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert result.returncode == 2 and result.stderr.endswith("; pip install specc-compiler[cpu]\n")
+    assert result.returncode == 2 and result.stderr.endswith(f"; pip install {package('cpu')}\n")
     assert result.stderr.removeprefix("load torch\n").count("\n") == 1
 
 
@@ -185,8 +186,7 @@ def test_two_distributions_of_onnx_runtime_are_reported(monkeypatch: pytest.Monk
     (warning,) = findings()["backend onnx"].warnings
     assert warning.startswith("onnxruntime and onnxruntime-gpu are installed over each other")
     assert (
-        "pip uninstall onnxruntime onnxruntime-gpu, then pip install specc-compiler[cpu], or specc-compiler[gpu]"
-        in warning
+        f"pip uninstall onnxruntime onnxruntime-gpu, then pip install {package('cpu')}, or {package('gpu')}" in warning
     )
     assert "warning: onnxruntime and onnxruntime-gpu" in cli("doctor").out
     folders["onnxruntime-gpu"] = "/b"
@@ -238,7 +238,7 @@ def test_the_verb() -> None:
         (("--backend", "inductor", "--dtype", "int4"), "backend inductor has no int4; it has fp32, fp16, bf16"),
         (
             ("--backend", "nowhere"),
-            "backend nowhere cannot build here: specc_nowhere is not installed; pip install specc-compiler[",
+            "backend nowhere cannot build here: specc_nowhere is not installed; pip install ",
         ),
     ],
 )
@@ -271,9 +271,9 @@ def test_a_place_that_a_bundle_cannot_run_at_is_refused(
     for provider, extra in (("cuda", "gpu"), ("tensorrt", "gpu"), ("nv-tensorrt-rtx", "nv-tensorrt-rtx")):
         line = refused("generate", bundle, "--prompt", "x", "--device", "cuda", "--execution-provider", provider)
         assert "this ONNX Runtime has no" in line
-        assert line.endswith(f"install specc-compiler[{extra}] in an environment of its own")
+        assert line.endswith(f"pip install {package(extra)} in an environment of its own")
     line = refused("generate", bundle, "--prompt", "x", "--execution-provider", "openvino")
-    assert "this ONNX Runtime has no OpenVINOExecutionProvider" in line and "specc-compiler[openvino]" in line
+    assert "this ONNX Runtime has no OpenVINOExecutionProvider" in line and package("openvino") in line
 
 
 def test_it_begins_with_what_works() -> None:
@@ -292,4 +292,4 @@ def test_a_hint_names_the_extra_of_its_own_backend(name: str, monkeypatch: pytes
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     hints = [line for line in doctor._missing_to_run(name) if "pip install" in line]
     assert len(hints) == 2
-    assert all(hint.endswith(f"pip install specc-compiler[{name}]") for hint in hints)
+    assert all(hint.endswith(f"pip install {package(name)}") for hint in hints)
