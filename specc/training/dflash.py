@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from specc.heads import Head
 from specc.heads.dflash import Dflash
@@ -24,8 +25,9 @@ from specc.training.course import Course
 from specc.training.eagle3 import RATES, layer_settings, taps_of
 from specc.training.shards import Recording
 from specc.training.teacher import Teacher
-from specc.training.unroll import HIDDEN, later, layer_logits
+from specc.training.unroll import later, layer_logits
 
+TOGETHER = 16  # blocks that attend in one call, so that the scores of all are never there at once
 GUESSES = 7
 LAYERS = 2
 
@@ -93,18 +95,21 @@ class BlockAttention:
         Returns:
             [B, H, N + N * S, C].
         """
-        groups, slots, shape = query.shape[1] // key.shape[1], self.slots, (self.slots, self.block)
-        key, value = key.to(query.dtype).repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        text_keys, text_values = key[:, :, :slots], value[:, :, :slots]
-        keys, values = (torch.unflatten(rows[:, :, slots:], 2, shape) for rows in (key, value))
-        queries = query[:, :, slots:]
-        hidden = ~sees_text(slots)[:, None]
-        text_scores = torch.unflatten(queries @ text_keys.transpose(2, 3), 2, shape).masked_fill(hidden, HIDDEN)
-        block_scores = torch.unflatten(queries, 2, shape) @ keys.transpose(3, 4)
-        scores = torch.cat([text_scores, block_scores], -1).float() * query.shape[-1] ** -0.5
-        weights = scores.softmax(-1).to(value.dtype)
-        out = weights[..., :slots].flatten(2, 3) @ text_values + (weights[..., slots:] @ values).flatten(2, 3)
-        return torch.cat([torch.zeros_like(query[:, :, :slots], dtype=out.dtype), out], 2)
+        groups, block = query.shape[1] // key.shape[1], self.block
+        key, value = (
+            key.to(query.dtype).repeat_interleave(groups, 1),
+            value.to(query.dtype).repeat_interleave(groups, 1),
+        )
+        text = slice(0, self.slots)
+        attended = [torch.zeros_like(query[:, :, text])]
+        for first, visible in zip(range(0, self.slots, TOGETHER), sees_text(self.slots).split(TOGETHER), strict=True):
+            count = len(visible)
+            own = slice(self.slots + first * block, self.slots + (first + count) * block)
+            same = torch.eye(count, dtype=torch.bool).repeat_interleave(block, 1)
+            mask = torch.cat([visible, same], 1).repeat_interleave(block, 0)
+            keys, values = (torch.cat([rows[:, :, text], rows[:, :, own]], 2) for rows in (key, value))
+            attended.append(functional.scaled_dot_product_attention(query[:, :, own], keys, values, mask))
+        return torch.cat(attended, 2)
 
 
 def sees_text(slots: int) -> Tensor:
