@@ -62,7 +62,14 @@ def dflash_parts(
         architecture="dflash",
         taps=taps,
         weights=rename(source, source.files, table),
-        settings={"layers": count, "tap_norm": NOTHING, "token": 0, "guesses": size - 1, "mask_token": mask},
+        settings={
+            "layers": count,
+            "tap_norm": NOTHING,
+            "token": 0,
+            "final_norm": 1,
+            "guesses": size - 1,
+            "mask_token": mask,
+        },
     )
 
 

@@ -14,7 +14,7 @@ from specc.heads.eagle3 import NOTHING
 from specc.heads.head import Target
 from specc.heads.layer_head import STREAM
 
-PAPER = {"tap_norm": NOTHING, "token": 0, "next_state": STREAM}  # EAGLE-3 as it was published
+PAPER = {"tap_norm": NOTHING, "token": 0, "next_state": STREAM, "final_norm": 1}  # EAGLE-3 as it was published
 
 
 def authors_taps(layers: int) -> tuple[int, ...]:

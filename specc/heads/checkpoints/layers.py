@@ -72,7 +72,7 @@ def layer_parts(
 
 
 def _optional(weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the settings that tell which optional tensors a head has."""
+    """Return the settings that tell which optional tensors a head has. A format that needs one overrules them."""
     names = {
         "bias": "layers.0.query.bias",
         "head_norm": "layers.0.query_norm",

@@ -89,7 +89,7 @@ def _convert(source: Source, model: Target) -> Parts:
         architecture="mtp",
         taps=(model.layers,),
         weights=weights,
-        settings={"next_state": form.next_state},
+        settings={"next_state": form.next_state, "token_norm": 1, "state_norm": 1, "final_norm": 1},
     )
 
 

@@ -151,6 +151,14 @@ def test_what_specc_does_not_compute_is_refused(change: dict[str, Any], message:
         loaded(write(tmp_path, dflash_weights(), speculators(**change)))
 
 
+@pytest.mark.parametrize("config", [AUTHORS, speculators()], ids=["authors", "speculators"])
+def test_a_head_without_the_norm_before_the_last_product_is_refused(config: dict[str, Any], tmp_path: Path) -> None:
+    weights = dflash_weights()
+    del weights["norm.weight"]
+    with pytest.raises(HeadError, match="lacks the tensor norm of shape"):
+        loaded(write(tmp_path, weights, config))
+
+
 def test_layers_that_see_a_window_are_refused(tmp_path: Path) -> None:
     config = AUTHORS | {"layer_types": ["sliding_attention", "full_attention"]}
     with pytest.raises(

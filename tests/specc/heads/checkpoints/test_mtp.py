@@ -80,3 +80,13 @@ def test_the_first_module_is_taken_of_several(tmp_path: Path) -> None:
     first = run(loaded(write(tmp_path / "one", weights, CONFIG)))
     both = run(loaded(write(tmp_path / "both", weights | others, CONFIG)))
     assert torch.equal(first["logits"], both["logits"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_module_without_one_of_its_norms_is_refused(form: str, tmp_path: Path) -> None:
+    prefix, *norms = FORMS[form]
+    for theirs, ours in ((norms[0], "token_norm"), (norms[1], "state_norm"), (norms[3], "norm")):
+        weights = weights_of(form)
+        del weights[f"{prefix}{theirs}.weight"]
+        with pytest.raises(HeadError, match=f"lacks the tensor {ours} of shape"):
+            loaded(write(tmp_path / theirs, weights, CONFIG))

@@ -88,6 +88,13 @@ def test_a_wrong_tensor_is_refused_by_its_own_name(
     assert message in refusal(tmp_path, eagle3() | {name: tensor}, CONFIG)
 
 
+def test_a_head_without_the_norm_before_its_last_product_is_refused(tmp_path: Path) -> None:
+    """Without it, the head would compute something else, and no message would say so."""
+    weights = eagle3()
+    del weights["norm.weight"]
+    assert "lacks the tensor norm of shape" in refusal(tmp_path, weights, CONFIG)
+
+
 def test_more_layers_than_any_head_has_are_refused(tmp_path: Path) -> None:
     config = {"speculators_model_type": "eagle3", "transformer_layer_config": CONFIG | {"num_hidden_layers": 10**9}}
     assert "num_hidden_layers is 1000000000; it must be" in refusal(tmp_path, eagle3(), config)
