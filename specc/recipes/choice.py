@@ -8,6 +8,7 @@ from typing import Any
 
 from specc.recipes import METHODS, Facts, Method, MethodBlocks, method
 from specc.recipes.engines import any_facts, plan_for_any
+from specc.recipes.entry import HeadFacts
 from specc.runtime.block import Frontier
 from specc.runtime.errors import RecipeError, TreeError
 
@@ -100,7 +101,11 @@ def plan(m: Method, values: Mapping[str, Any], facts: Facts) -> MethodBlocks:
     for block in blocks.all:
         rows = max(block.slots, block.topology.span if isinstance(block.topology, Frontier) else 0)
         if rows > MARGIN:
-            raise RecipeError(f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft")
+            guesses = facts.heads.get(m.head, HeadFacts()).guesses
+            remedy = f", or a head that guesses fewer than {guesses}" if guesses else ""
+            raise RecipeError(
+                f"recipe {m.name} needs {rows} slots; {MARGIN} is the most: choose fewer tokens a draft{remedy}"
+            )
     return blocks
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from specc.recipes import METHODS
-from specc.recipes.choice import check_ranges, choose, values_of
+from specc.recipes.choice import check_ranges, choose, plan, values_of
+from specc.recipes.entry import Facts, HeadFacts
 from specc.runtime.errors import RecipeError
 
 BOTH = {"assistant-model"}
@@ -94,3 +95,10 @@ def test_what_a_head_that_is_not_read_yet_may_guess_is_not_refused(recipe: str, 
     check_ranges([METHODS[recipe]], {recipe: values})
     with pytest.raises(RecipeError, match="num_speculative_tokens is 0; give a whole number from 1"):
         check_ranges([METHODS[recipe]], {recipe: {"num_speculative_tokens": 0}})
+
+
+def test_a_head_of_too_many_guesses_is_named_as_what_to_change() -> None:
+    """Fewer tokens a draft do not help there."""
+    m, facts = METHODS["dflash"], Facts(layers=8, vocab_size=500, heads={"dflash": HeadFacts(guesses=126)})
+    with pytest.raises(RecipeError, match=r"needs 129 slots; 128 .*, or a head that guesses fewer than 126$"):
+        plan(m, values_of(m, {"dflash": {"num_speculative_tokens": 1}}), facts)
