@@ -20,7 +20,8 @@ def first_call(world: World, tokens: list[int], room: int, count: int = 3) -> Ca
     drafter = world.method("dflash", num_speculative_tokens=count).drafter
     seq = Sequence(tokens, world.caches)
     world.prefill.extend(seq.cache, seq.cache.sync(seq.tokens[:-1]))
-    return next(drafter.open(seq).propose(room))
+    call: Call = next(drafter.open(seq).propose(room))
+    return call
 
 
 def test_a_draft_takes_one_call_whatever_was_accepted() -> None:
