@@ -16,8 +16,9 @@ def _plan_dflash(values: Values, facts: Facts) -> MethodBlocks:
     Raises:
         RecipeError: a draft would have more tokens than the head guesses.
     """
-    most = count(values, "num_speculative_tokens")
-    guesses = facts.heads.get("dflash", HeadFacts()).guesses or most
+    guesses = facts.heads.get("dflash", HeadFacts()).guesses or LENGTHS.head
+    default = {"num_speculative_tokens": min(LENGTHS.head, guesses)}
+    most = count(default if values["num_speculative_tokens"] is None else values, "num_speculative_tokens")
     if most > guesses:
         raise RecipeError(f"num_speculative_tokens is {most}, and the head guesses {guesses}; give {guesses} at most")
     slots = 1 + most + 1 + guesses
@@ -32,7 +33,7 @@ def _plan_dflash(values: Values, facts: Facts) -> MethodBlocks:
 DFLASH = Method(
     name="dflash",
     title="DFlash's trained layers, which guess a block of tokens in one call",
-    try_when="Such a head was trained for the model, and long drafts pay: a block of any length takes one call.",
+    try_when="Such a head was trained for long, and long drafts pay: a block of any length takes one call.",
     about=(
         "A few trained layers draft a whole block in one call. A block is the pending token and slots without a token, "
         "which all see one another. Of the tokens before, each layer reads keys and values that are made from the "
@@ -49,7 +50,11 @@ DFLASH = Method(
     topology="chain",
     plan=_plan_dflash,
     parameters={
-        "num_speculative_tokens": Parameter(LENGTHS.head, "tokens a draft at most", "9 or 15, a block less one"),
+        "num_speculative_tokens": Parameter(
+            None,
+            f"tokens a draft at most (default: {LENGTHS.head}, or as many as the head guesses)",
+            "9 or 15, a block less one",
+        ),
     },
     needs=("head",),
     head="dflash",

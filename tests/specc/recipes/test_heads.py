@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from specc.recipes.blocks import DECODE, committing
+from specc.recipes.dflash import DFLASH
 from specc.recipes.entry import Facts, HeadFacts
 from specc.recipes.heads import EAGLE3, EAGLE3_TREE
 from specc.runtime.block import Block, Frontier, Parents
@@ -34,3 +35,11 @@ def test_a_tree_grows_by_a_frontier_that_sees_all_of_it(depth: int) -> None:
 def test_a_block_that_commits_rows_returns_what_each_head_reads() -> None:
     assert committing(DECODE, FACTS.heads).outputs == ("ids", "logits", "state:eagle3", "state:medusa")
     assert committing(DECODE, ()) == DECODE
+
+
+@pytest.mark.parametrize(("guesses", "tokens"), [(1, 1), (3, 3), (7, 4)])
+def test_a_block_is_drafted_as_far_as_its_head_guesses(guesses: int, tokens: int) -> None:
+    facts = Facts(layers=8, vocab_size=500, heads={"dflash": HeadFacts(guesses=guesses)})
+    blocks = DFLASH.plan(DFLASH.settle({}), facts)
+    assert blocks.arguments == {"num_speculative_tokens": tokens, "block_size": 1 + guesses}
+    assert blocks.verify[-1].slots == 1 + tokens and blocks.engines["draft"].slots == 1 + tokens + 1 + guesses
