@@ -102,7 +102,9 @@ class BlockAttention:
         )
         text = slice(0, self.slots)
         attended = [torch.zeros_like(query[:, :, text])]
-        for first, visible in zip(range(0, self.slots, TOGETHER), sees_text(self.slots).split(TOGETHER), strict=True):
+        for first, visible in zip(
+            range(0, self.slots, TOGETHER), torch.split(sees_text(self.slots), TOGETHER), strict=True
+        ):
             count = len(visible)
             own = slice(self.slots + first * block, self.slots + (first + count) * block)
             same = torch.eye(count, dtype=torch.bool).repeat_interleave(block, 1)

@@ -31,7 +31,7 @@ def forget() -> Iterator[None]:
 
 def install(monkeypatch: pytest.MonkeyPatch, *notes: str | None) -> None:
     """Let distributions with these notes be installed."""
-    monkeypatch.setattr(extras.Distribution, "discover", lambda name: list(map(Installed, notes)))
+    monkeypatch.setattr("specc.runtime.extras.Distribution.discover", lambda name: list(map(Installed, notes)))
 
 
 def from_folder(folder: Path, **info: bool) -> str:
