@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from specc.bounded_read import read_text
-from specc.prompts import PromptLine, read_lines
+from specc.messages import Conversation
+from specc.prompts import read_lines
 from specc.runtime.errors import PromptError
 
 LINES = (".jsonl", ".json", ".gz")  # files with one prompt on each line; others are text that the model continues
 
 
-def read_file(file: Path) -> list[PromptLine] | str:
+class Line(NamedTuple):
+    """A line of a file of prompts.
+
+    Attributes:
+        number: of the line in the file, from 1.
+        source: text or a conversation, which the model answers.
+        later: the user's turns after the first.
+    """
+
+    number: int
+    source: str | Conversation
+    later: tuple[str, ...]
+
+
+def read_file(file: Path) -> list[Line] | str:
     """Read a file: its lines, or its whole text, which the model continues.
 
     Raises:
@@ -19,11 +35,13 @@ def read_file(file: Path) -> list[PromptLine] | str:
     """
     check_regular(file)
     if file.suffix.lower() in LINES:
-        lines = read_lines(file)
-        for line in lines:
-            for part in (line.source, line.later):
-                if isinstance(part, PromptError):
-                    raise part
+        lines = []
+        for line in read_lines(file):
+            if isinstance(line.source, PromptError):
+                raise line.source
+            if isinstance(line.later, PromptError):
+                raise line.later
+            lines.append(Line(line.number, line.source, line.later))
         return lines
     try:
         with file.open("rb") as opened:

@@ -137,7 +137,6 @@ def _of_file(file: Path, tokenizer: Any, longest: int) -> list[Prompt]:
         return [Prompt(tuple(piece)) for piece in pieces if len(piece) > 1]
     prompts = []
     for line in source:
-        assert not isinstance(line.source, PromptError) and not isinstance(line.later, PromptError)
         where = f"{file}, line {line.number}"
         later = tuple(_later(turn, tokenizer, where) for turn in line.later)
         prompts.append(Prompt(tokens_of(line.source, tokenizer, where), later))

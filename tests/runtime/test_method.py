@@ -247,6 +247,8 @@ PARAMETERS: list[tuple[str, str, list[Any]]] = [
     ("layer-sets", "target_matchness", [0, 0.5]),
     ("layer-sets", "patience", []),
     ("peagle", "num_speculative_tokens", []),
+    ("dflash", "num_speculative_tokens", []),
+    ("dflash", "block_size", []),
     ("superposed", "vocab_size", [128]),
     ("superposed", "num_speculative_tokens", []),
     ("superposed", "alpha", [0, 0.5]),

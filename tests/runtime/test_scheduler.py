@@ -17,7 +17,7 @@ import pytest
 from chance import chi_square_rejects, distribution
 from doubles.requests import PROMPT, PROMPTS, stalled
 from doubles.toy_bundle import CONTEXT, VOCABULARY, Slow, ToyBackend
-from thorough import sample
+from thorough import sample, slow
 from toys import Toy, World
 
 from specc.runtime.acceptance import rule
@@ -501,7 +501,7 @@ def shake(model: Model, seconds: float) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", [True, *slow(False)])
 def test_threads_that_submit_and_cancel_get_no_wrong_token(
     load: Callable[..., Model], backend: ToyBackend, together: bool
 ) -> None:

@@ -144,6 +144,7 @@ def rtx() -> None:
 RTX = ("--backend", "onnx", "--backend", "tensorrt-rtx", "--dtype", "bf16", "--compute-capability", "8.9")
 
 
+@pytest.mark.slow  # The parser refuses an operator in a test below, in one line too.
 @pytest.mark.usefixtures("rtx")
 def test_attention_that_does_not_fuse_is_one_line_for_each_engine(
     prompts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -41,6 +41,7 @@ def test_half_precision_computes_what_full_precision_computes(tmp_path: Path) ->
     assert logits[1].dtype == np.float32
 
 
+@pytest.mark.slow  # test_onnx.py runs every block of this lowering.
 @pytest.mark.model
 def test_the_portable_lowering_replays_the_golden_outputs(model: Path, tmp_path: Path) -> None:
     """The whole way, through a compile; rows are kept by the host, so the commit files are there and unused."""

@@ -47,10 +47,13 @@ PORTABLE = ("gemma2", *LATER)  # gemma2 has windows, as cohere2, and what cannot
 
 
 def families() -> Iterator[Any]:
-    """Yield the families whose engines are of one kind. Those that differ from another by little are slow ones."""
+    """Yield the families whose engines are of one kind. Those that differ from another by little are slow ones.
+
+    gpt_oss is slow, too: test_onnx_kernels.py runs it by the other lowering.
+    """
     for family in FAMILIES:
         if family not in SAME_ENGINES.union(EVERY_BLOCK):
-            yield pytest.param(family, marks=pytest.mark.slow) if family in NEAR_ANOTHER else family
+            yield pytest.param(family, marks=pytest.mark.slow) if family in NEAR_ANOTHER | {"gpt_oss"} else family
 
 
 @pytest.mark.parametrize("family", families())

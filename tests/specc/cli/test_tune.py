@@ -76,6 +76,7 @@ class TestVerb:
         assert manifest.extra["plan"] == plan
         assert TunePlan.from_json(plan) == TunePlan.of(manifest)
 
+    @pytest.mark.slow  # It tunes as the test of the JSON does.
     def test_the_table_has_the_curve(self, bundle: Path, tmp_path: Path) -> None:
         out = specc("tune", copied(bundle, tmp_path), "--limit", 1, "--max-new-tokens", 4).out
         assert "slots, measured" in out and "after 64" in out
