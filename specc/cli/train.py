@@ -158,8 +158,9 @@ def command(
     work = work or output.parent / f"{output.name}.training"
     sources = {"MODEL": model, "--head": head, "--assistant-model": assistant_model, "--answers": answers}
     Places.of(output, work, overwrite, sources | {f"--data {file}": file for file in data or ()}).check()
-    for file in data or ():
-        read_file(file)
+    if answers is None:  # Of what was served, a line without an answer may have any form.
+        for file in data or ():
+            read_file(file)
     measured = _costs(costs) if costs else {}
     with console.loading("torch"):
         from specc.training import processes

@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from author import Author
@@ -17,6 +18,7 @@ from shell import refused, specc
 
 from specc.cli import console
 from specc.huggingface import load_tokenizer
+from specc.runtime.errors import SpeccError
 from specc.training.places import NOTES
 
 FEW = ("--prompts", 24, "--answer-tokens", 12, "--held-out", 6, "--updates", 2)
@@ -82,6 +84,24 @@ class TestVerb:
         monkeypatch.setattr(console, "loading", lambda name: pytest.fail(f"{name} was loaded"))
         assert message in refused("train", model, "--recipe", "eagle3", "-o", tmp_path / "h", "--data", file)
         assert not (tmp_path / "h.training").exists()
+
+    def test_a_line_to_which_an_error_was_served_may_have_any_form(
+        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """'specc generate' wrote an error for it, and a training leaves it out. The test ends where torch loads."""
+        data, answers = tmp_path / "p.jsonl", tmp_path / "a.jsonl"
+        data.write_text('{"prompt": "a"}\n{"prompt": 3}\n')
+        answers.write_text('{"index": 1, "id": null, "error": "no text"}\n')
+        names: list[str] = []
+
+        def loading(name: str) -> NoReturn:
+            names.append(name)
+            raise SpeccError("the test ends here")
+
+        monkeypatch.setattr(console, "loading", loading)
+        served = ("--data", data, "--answers", answers)
+        assert "the test ends here" in refused("train", model, "--recipe", "draft-model", "-o", tmp_path / "h", *served)
+        assert names == ["torch"]
 
 
 @contextlib.contextmanager
