@@ -175,7 +175,7 @@ class FairLock:
 
     @property
     def locked(self) -> bool:
-        """Whether a thread holds this lock now."""
+        """Tell whether a thread holds this lock."""
         return self._lock.locked()
 
     def __enter__(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 import torch
+from block_attention import block_attention
 from quick_compile import compile_quickly
-from torch.nn.functional import scaled_dot_product_attention
 from toy_heads import taps_of, target_of
 from transformers import PreTrainedModel
 
@@ -28,7 +28,6 @@ from specc.heads.falcon import PARTS, Falcon
 from specc.heads.glide import Glide
 from specc.heads.head import parts
 from specc.huggingface import load_model
-from specc.runtime.call import Growth
 from specc.runtime.draft import Draft
 from specc.runtime.drafters import Drafting, Proposal
 from specc.runtime.drafters.ada_eagle import AdaEagleDrafting
@@ -221,13 +220,8 @@ def test_one_call_drafts_the_block_that_the_torch_module_guesses(
         rows = states.shape[1]
         slots = states[:, -1:].repeat(1, block, 1)
         slots[0, :, -1] = torch.arange(PENDING, PENDING + block)
-        visible = torch.tensor([[*row.ljust(rows + block, b"\0")] for row in Growth.block(rows, block).visible]) > 0
-
-        def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            return scaled_dot_product_attention(query, key, value, visible, enable_gqa=True)  # noqa: B023
-
         tokens, positions = torch.tensor([[*text[1:], *text[-1:] * block]]), torch.arange(rows + block)[None]
-        stream = head.run_layers(tokens, positions, torch.cat([states, slots], 1), [attend, attend])
+        stream = head.run_layers(tokens, positions, torch.cat([states, slots], 1), [block_attention(rows, block)] * 2)
         logits = head.logits(stream)[0, rows + 1 :]
         assert list(draft.tokens[1:]) == logits.argmax(-1).tolist()[: len(draft.tokens) - 1]
 

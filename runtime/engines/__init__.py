@@ -20,7 +20,7 @@ from ..checked_files import CheckedFiles
 from ..device import CPU, Device
 from ..engine import Engine, Runner
 from ..errors import BackendError, SpeccError
-from ..extras import package
+from ..extras import onnx_runtime
 from ..lane_calls import LanesEngine, LanesRunner
 from ..manifest import CacheSpec, EngineSpec
 from ..sequence import PART, KVStore
@@ -35,7 +35,6 @@ BACKENDS = {
     "tensorrt": "tensorrt:TENSORRT", "tensorrt-rtx": "tensorrt:RTX", "torch-tensorrt": "tensorrt:TORCH",
 }  # fmt: skip
 DEVICES = dict.fromkeys(BACKENDS, ("cuda",)) | {"onnx": ("cpu", "cuda"), "inductor": ("cpu",)}
-ONNX_RUNTIME = f"pip install {package('cpu')}, or {package('gpu')} for an NVIDIA GPU: one of the two"
 
 
 class Backend(Protocol):
@@ -366,5 +365,5 @@ def _backend(name: str) -> Backend:
     except ImportError as e:
         if (e.name or "").partition(".")[0] != "onnxruntime":
             raise
-        raise BackendError(f"ONNX Runtime is not installed ({e}); {ONNX_RUNTIME}") from e
+        raise BackendError(f"ONNX Runtime is not installed ({e}); {onnx_runtime()}") from e
     return cast(Backend, getattr(module, attribute) if attribute else module)

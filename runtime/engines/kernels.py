@@ -27,7 +27,6 @@ SLOW = (
 # with a fixed number of slots, and not those of plain decoding.
 FUSION = "SkipLayerNormFusion"
 REWRITE = "or rewrite the bundle: specc export --standard BUNDLE -o OUT"
-INSTALL = f"pip install {package(KERNELS)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +65,13 @@ def library() -> Library:
         module: Any = importlib.import_module(MODULE)
         installed = version(PACKAGE)
     except (ImportError, PackageNotFoundError) as e:
-        raise BackendError(f"{PACKAGE} is not installed; {INSTALL}") from e
+        raise BackendError(f"{PACKAGE} is not installed; pip install {package(KERNELS)}") from e
     try:
         about = module.describe()
     except OSError as e:  # specc_kernels says in one line what is wrong with the file; the system's loader does, too.
-        raise BackendError(f"{PACKAGE} {installed} does not load: {first_line(e)}; {INSTALL}") from e
+        raise BackendError(
+            f"{PACKAGE} {installed} does not load: {first_line(e)}; pip install {package(KERNELS)}"
+        ) from e
     return Library(
         version=installed,
         path=about.library,
@@ -120,7 +121,7 @@ def require(spec: EngineSpec) -> None:
         if name not in here.operators or numbers(here.version) < numbers(oldest):
             raise BackendError(
                 f"engine {spec.name} needs the operator {name} of {PACKAGE} {oldest} or newer, and here is "
-                f"{here.version}; upgrade it: {INSTALL}"
+                f"{here.version}; upgrade it: pip install {package(KERNELS)}"
             )
 
 
@@ -134,7 +135,7 @@ def register(options: ort.SessionOptions) -> None:
     with backend_errors(
         lambda error: (
             f"{PACKAGE} {here.version} does not fit ONNX Runtime {ort.__version__}: {error}; upgrade both: "
-            f"pip install -U onnxruntime, and {INSTALL}"
+            f"pip install -U onnxruntime, and pip install {package(KERNELS)}"
         )
     ):
         options.register_custom_ops_library(here.path)

@@ -86,8 +86,8 @@ def _depends_on_width(node: ir.Node) -> bool:
         return False
     second = node.inputs[1]
     shape = None if second is None else second.shape
-    summed = -1 if node.attributes.get_int("transB", 0) else -2  # the axis of the second matrix that the sum goes over
-    return not (node.op_type in PRODUCTS and shape is not None and len(shape) > 1 and shape[summed] == 1)
+    axis = -1 if node.attributes.get_int("transB", 0) else -2  # A product sums over this axis of its second matrix.
+    return not (node.op_type in PRODUCTS and shape is not None and len(shape) > 1 and shape[axis] == 1)
 
 
 def _rounds_activations(node: ir.Node) -> bool:

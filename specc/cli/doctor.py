@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 from specc.cli import console
 from specc.cli.arguments import JsonOption, examples
 from specc.runtime.device import PROVIDERS, Provider
-from specc.runtime.extras import package
+from specc.runtime.extras import onnx_runtime, package
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 EXAMPLES = examples("specc doctor", "specc doctor --json")
-COMPILER = f"the compiler is not installed; pip install {package('compile')}"
-TORCH = f"torch is not installed; pip install {package('compile')}"
 GPU = "this machine has no NVIDIA GPU, or no driver for it; check with nvidia-smi"
 NATIVE = "its engines are native code of a bundle's author, so they run only with --allow-native-code"
 
@@ -37,6 +35,11 @@ def command(json: JsonOption = False) -> None:
         console.emit([finding.to_json() for finding in findings])
     else:
         console.show(findings_table(findings))
+
+
+def missing_part(name: str) -> str:
+    """Say that a part of the compiler is not installed, with the remedy."""
+    return f"{name} is not installed; pip install {package('compile')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +125,16 @@ def _title(finding: Finding) -> str:
 
 
 def _examine_backend(name: str) -> Finding:
-    from specc.runtime.engines import DEVICES, ONNX_RUNTIME, native_code
+    from specc.runtime.engines import DEVICES, native_code
 
     try:
         from specc.backends import backend
 
         missing_to_build = list(backend(name).requirements())
     except ImportError:
-        missing_to_build = [COMPILER]
+        missing_to_build = [missing_part("the compiler")]
     if not _onnx_runtime():  # The end of every compile measures the bundle with it.
-        missing_to_build.append(f"ONNX Runtime is not installed; {ONNX_RUNTIME}")
+        missing_to_build.append(f"ONNX Runtime is not installed; {onnx_runtime()}")
     missing_to_run = _missing_to_run(name)
     return Finding(
         name=name,
@@ -147,15 +150,15 @@ def _examine_backend(name: str) -> Finding:
 
 def _missing_to_run(name: str) -> list[str]:
     """List what a backend needs to run its engines and this machine does not have."""
-    from specc.runtime.engines import DEVICES, ONNX_RUNTIME
+    from specc.runtime.engines import DEVICES
 
     if name.startswith("inductor"):
-        missing = [] if importlib.util.find_spec("torch") else [TORCH]
+        missing = [] if importlib.util.find_spec("torch") else [missing_part("torch")]
         if DEVICES[name] == ("cuda",) and not _gpu():
             missing.append(GPU)
         return missing
     if name == "onnx":
-        return [] if _onnx_runtime() else [f"ONNX Runtime is not installed; {ONNX_RUNTIME}"]
+        return [] if _onnx_runtime() else [f"ONNX Runtime is not installed; {onnx_runtime()}"]
     packages = {"tensorrt": ["tensorrt"], "tensorrt-rtx": ["tensorrt_rtx"]}.get(name, ["tensorrt", "tensorrt_rtx"])
     missing = []
     if not any(importlib.util.find_spec(package) for package in packages):
@@ -197,12 +200,11 @@ def _examine_provider(name: str) -> Finding:
 
 def _examine_kernels() -> Finding:
     """Examine the library of specc-kernels, which engines with its operators need."""
-    from specc.runtime.engines import ONNX_RUNTIME
     from specc.runtime.errors import BackendError
 
     missing, notes = [], []
     if not _onnx_runtime():
-        missing.append(f"ONNX Runtime is not installed; {ONNX_RUNTIME}")
+        missing.append(f"ONNX Runtime is not installed; {onnx_runtime()}")
     else:
         from specc.runtime.engines import kernels
 
@@ -250,8 +252,6 @@ def _onnx_runtime() -> Any:
 
 def _rivals() -> tuple[str, ...]:
     """Return a warning if several distributions have ONNX Runtime's package, in one folder or in several."""
-    from specc.runtime.engines import ONNX_RUNTIME
-
     names = sorted(set(packages_distributions().get("onnxruntime", ())))
     if len(names) < 2:
         return ()
@@ -264,7 +264,7 @@ def _rivals() -> tuple[str, ...]:
         )
     return (
         f"{' and '.join(names)} are installed over each other, and each breaks the other; "
-        f"pip uninstall {' '.join(names)}, then {ONNX_RUNTIME}",
+        f"pip uninstall {' '.join(names)}, then {onnx_runtime()}",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from specc.recipes.blocks import chains, count
 from specc.recipes.defaults import LENGTHS, WIDTHS
 from specc.recipes.entry import Facts, Family, HeadFacts, Method, MethodBlocks, Parameter, Values
@@ -17,15 +19,13 @@ def _plan_dflash(values: Values, facts: Facts) -> MethodBlocks:
         RecipeError: a draft would have more tokens than the head guesses.
     """
     guesses = facts.heads.get("dflash", HeadFacts()).guesses or LENGTHS.head
-    default = {"num_speculative_tokens": min(LENGTHS.head, guesses)}
-    most = count(default if values["num_speculative_tokens"] is None else values, "num_speculative_tokens")
+    is_default = values["num_speculative_tokens"] is None
+    most = min(LENGTHS.head, guesses) if is_default else count(values, "num_speculative_tokens")
     if most > guesses:
         raise RecipeError(f"num_speculative_tokens is {most}, and the head guesses {guesses}; give {guesses} at most")
     slots = 1 + most + 1 + guesses
     draft = Block(Frontier(slots, slots), ("ids",), model="dflash", cache="dflash", inputs=("state",))
-    prefill = Block(
-        Tree.chain(WIDTHS.prefill), ("ids",), last_row=True, model="dflash", cache="dflash", inputs=("state",)
-    )
+    prefill = replace(draft, topology=Tree.chain(WIDTHS.prefill), last_row=True)
     arguments = {"num_speculative_tokens": most, "block_size": 1 + guesses}
     return MethodBlocks(chains(1 + most), {"draft": draft, "prefill": prefill}, arguments)
 

@@ -65,7 +65,7 @@ def _unroll(head: Head, batch: Batch, steps: int) -> list[Tensor]:
         torch.cat([tokens, tokens.repeat_interleave(block, 1)], 1),
         torch.cat([rows, (rows[:, None] + 1 + torch.arange(block)).flatten()])[None],
         torch.cat([state, torch.cat([last, places.expand(len(last), -1, -1)], -1)], 1),
-        [BlockAttention(slots, block) for _ in head.layers],
+        [BlockAttention(slots, block)] * len(head.layers),
     )
     blocks = torch.unflatten(x[:, slots:], 1, (slots, block))
     return [later(blocks[:, :, 1 + depth], depth) for depth in range(steps)]
@@ -83,6 +83,10 @@ class BlockAttention:
 
     def __init__(self, slots: int, block: int) -> None:
         self.slots, self.block = slots, block
+        self.masks: list[Tensor] = []  # of the blocks that attend in one call, [TOGETHER * S, N + TOGETHER * S]
+        for visible in torch.split(sees_text(slots), TOGETHER):
+            same = torch.eye(len(visible), dtype=torch.bool).repeat_interleave(block, 1)
+            self.masks.append(torch.cat([visible, same], 1).repeat_interleave(block, 0))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend. The text's own slots attend to nothing, since only their keys and values are read.
@@ -95,22 +99,15 @@ class BlockAttention:
         Returns:
             [B, H, N + N * S, C].
         """
-        groups, block = query.shape[1] // key.shape[1], self.block
-        key, value = (
-            key.to(query.dtype).repeat_interleave(groups, 1),
-            value.to(query.dtype).repeat_interleave(groups, 1),
-        )
-        text = slice(0, self.slots)
-        attended = [torch.zeros_like(query[:, :, text])]
-        for first, visible in zip(
-            range(0, self.slots, TOGETHER), torch.split(sees_text(self.slots), TOGETHER), strict=True
-        ):
-            count = len(visible)
-            own = slice(self.slots + first * block, self.slots + (first + count) * block)
-            same = torch.eye(count, dtype=torch.bool).repeat_interleave(block, 1)
-            mask = torch.cat([visible, same], 1).repeat_interleave(block, 0)
-            keys, values = (torch.cat([rows[:, :, text], rows[:, :, own]], 2) for rows in (key, value))
+        groups = query.shape[1] // key.shape[1]
+        key, value = (rows.to(query.dtype).repeat_interleave(groups, 1) for rows in (key, value))
+        attended = [torch.zeros_like(query[:, :, : self.slots])]
+        start = self.slots
+        for mask in self.masks:
+            own = slice(start, start + len(mask))
+            keys, values = (torch.cat([rows[:, :, : self.slots], rows[:, :, own]], 2) for rows in (key, value))
             attended.append(functional.scaled_dot_product_attention(query[:, :, own], keys, values, mask))
+            start += len(mask)
         return torch.cat(attended, 2)
 
 

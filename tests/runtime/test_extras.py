@@ -1,4 +1,4 @@
-"""What pip installs for an extra is what is there: the index's package, or the folder that specc is from."""
+"""Error messages tell pip to install from the folder that specc came from, or else from an index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def forget() -> Iterator[None]:
 
 def install(monkeypatch: pytest.MonkeyPatch, *notes: str | None) -> None:
     """Let distributions with these notes be installed."""
-    monkeypatch.setattr("specc.runtime.extras.Distribution.discover", lambda name: list(map(Installed, notes)))
+    monkeypatch.setattr("importlib.metadata.Distribution.discover", lambda name: list(map(Installed, notes)))
 
 
 def from_folder(folder: Path, **info: bool) -> str:

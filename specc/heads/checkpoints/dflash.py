@@ -73,26 +73,6 @@ def dflash_parts(
     )
 
 
-def taps_of(source: Source, options: Mapping[str, Any], name: str, distance: int) -> tuple[int, ...]:
-    """Return the layers after which a head reads states.
-
-    Args:
-        source: the checkpoint.
-        options: the part of its configuration that names them.
-        name: how it calls them.
-        distance: what is added to each.
-
-    Raises:
-        HeadError: there is no list of whole numbers, or it is empty.
-    """
-    layers = options.get(name)
-    if not isinstance(layers, list) or not layers or not all(type(layer) is int and layer >= 0 for layer in layers):
-        raise HeadError(
-            f"{source.directory / CONFIG} says {name} is {shown(layers)}; it must be a list of whole numbers"
-        )
-    return tuple(layer + distance for layer in layers)
-
-
 def _check_kind(source: Source, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Refuse a head whose configuration says that it computes something else. Raises HeadError."""
     file, both = source.directory / CONFIG, {**config, **options}
@@ -108,8 +88,7 @@ def _check_kind(source: Source, config: Mapping[str, Any], options: Mapping[str,
 
 def _convert(source: Source, model: Target) -> Parts:
     options = {**source.config, **source.section(source.config, SECTION)}
-    taps = taps_of(source, options, "target_layer_ids", 0)
-    return dflash_parts(source, source.config, options, taps, model)
+    return dflash_parts(source, source.config, options, source.layers(options, "target_layer_ids"), model)
 
 
 DFLASH = Format(

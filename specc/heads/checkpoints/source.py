@@ -100,6 +100,19 @@ class Source:
             )
         return float(value)
 
+    def layers(self, config: Mapping[str, Any], name: str) -> tuple[int, ...]:
+        """Return a list of layers of the configuration, or of a part of it.
+
+        Raises:
+            HeadError: it is no list of whole numbers, or is empty.
+        """
+        value = config.get(name)
+        if not isinstance(value, list) or not value or not all(type(layer) is int and layer >= 0 for layer in value):
+            raise HeadError(
+                f"{self.directory / CONFIG} says {name} is {shown(value)}; it must be a list of whole numbers"
+            )
+        return tuple(value)
+
     def section(self, config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         """Return an object within the configuration, empty if it is not there. Raises HeadError if it is no object."""
         value = config.get(name)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specc.heads.checkpoints.dflash import dflash_parts, taps_of
+from specc.heads.checkpoints.dflash import dflash_parts
 from specc.heads.checkpoints.eagle import PAPER, authors_taps
 from specc.heads.checkpoints.format import Format, Parts
 from specc.heads.checkpoints.layers import layer_parts
@@ -72,7 +72,7 @@ def _convert_peagle(source: Source, model: Target) -> Parts:
 
 
 def _convert_dflash(source: Source, model: Target) -> Parts:
-    taps = taps_of(source, source.config, "aux_hidden_state_layer_ids", -1)
+    taps = _taps(source, "aux_hidden_state_layer_ids")
     return dflash_parts(source, _layer_config(source), source.config, taps, model)
 
 
@@ -106,12 +106,15 @@ def _convert_layers(source: Source, model: Target, architecture: str) -> Parts:
         config,
         source.target(config, model),
         architecture=architecture,
-        taps=authors_taps(model.layers)
-        if source.config.get(name) is None
-        else taps_of(source, source.config, name, -1),
+        taps=authors_taps(model.layers) if source.config.get(name) is None else _taps(source, name),
         weights=weights,
         settings=settings,
     )
+
+
+def _taps(source: Source, name: str) -> tuple[int, ...]:
+    """Return the layers after which a head reads states. The configuration names the layers behind them."""
+    return tuple(layer - 1 for layer in source.layers(source.config, name))
 
 
 def _fold_norms(source: Source, weights: dict[str, Tensor]) -> int:

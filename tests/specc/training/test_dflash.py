@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from block_attention import block_attention
 from small_head import head, recordings
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from specc.heads.dflash import Dflash
-from specc.runtime.call import Growth
 from specc.runtime.drafters.dflash import PENDING
 from specc.training.batches import Batch, collate
 from specc.training.dflash import COURSE
@@ -31,15 +30,7 @@ def drafted(module: Dflash, batch: Batch, root: int, hidden: tuple[int, int] | N
     state = module.fuse(batch.states[:1, :rows].float())
     slots = state[:, -1:].repeat(1, block, 1)
     slots[0, :, -1] = torch.arange(PENDING, PENDING + block)
-    mask = torch.tensor(
-        [[*row.ljust(rows + block, b"\0")] for row in Growth.block(rows, block).visible], dtype=torch.bool
-    )
-    if hidden is not None:
-        mask[rows + hidden[0], rows + hidden[1]] = False
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return scaled_dot_product_attention(query, key, value, mask, enable_gqa=True)
-
+    attend = block_attention(rows, block, hidden)
     tokens = torch.cat([batch.tokens[:1, 1 : rows + 1], batch.tokens[:1, rows : rows + 1].expand(-1, block)], 1)
     stream = module.run_layers(
         tokens, torch.arange(rows + block)[None], torch.cat([state, slots], 1), [attend for _ in module.layers]

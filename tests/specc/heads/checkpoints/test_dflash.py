@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from block_attention import block_attention
 from published_heads import (
     CONFIG,
     HEAD_SIZE,
@@ -30,7 +31,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from specc.heads.dflash import Dflash
-from specc.runtime.call import Growth
 from specc.runtime.drafters.dflash import PENDING
 from specc.runtime.errors import HeadError
 
@@ -101,15 +101,9 @@ def run(head: Dflash) -> Tensor:
     state = head.fuse(torch.cat([states[:, tap] for tap in head.taps], -1)[None])
     block = torch.zeros(1, BLOCK, state.shape[-1])
     block[0, :, -1] = torch.arange(PENDING, PENDING + BLOCK)
-    visible = Growth.block(rows, BLOCK).visible
-    mask = torch.tensor([[*row.ljust(rows + BLOCK, b"\0")] for row in visible], dtype=torch.bool)
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return scaled_dot_product_attention(query, key, value, mask, enable_gqa=True)
-
     both = torch.cat([tokens[:, 1:], tokens[:, -1:].expand(-1, 1 + BLOCK)], 1)
     positions = torch.arange(rows + BLOCK)[None]
-    x = head.run_layers(both, positions, torch.cat([state, block], 1), [attend] * 2)
+    x = head.run_layers(both, positions, torch.cat([state, block], 1), [block_attention(rows, BLOCK)] * 2)
     return head.logits(x)[0, rows:]
 
 
