@@ -23,6 +23,11 @@ constexpr int kScoreVectors = 4;
 constexpr int kScoreRows = 6;
 constexpr int kValueSums = 24;  // vectors of sums that stay in registers
 constexpr int kWide = 4;        // vectors of a head's size that are summed together
+#elif defined(__AVX2__)
+constexpr int kScoreVectors = 1;
+constexpr int kScoreRows = 4;
+constexpr int kValueSums = 4;
+constexpr int kWide = 1;
 #else
 constexpr int kScoreVectors = 1;
 constexpr int kScoreRows = 4;
@@ -79,6 +84,35 @@ __attribute__((noinline)) void turn(const Row* rows, int64_t stride, float* to, 
     _mm512_storeu_ps(to + (4 + j) * to_stride, _mm512_shuffle_f32x4(high0, high1, 0x88));
     _mm512_storeu_ps(to + (8 + j) * to_stride, _mm512_shuffle_f32x4(low0, low1, 0xdd));
     _mm512_storeu_ps(to + (12 + j) * to_stride, _mm512_shuffle_f32x4(high0, high1, 0xdd));
+  }
+#elif defined(__AVX2__)
+  for (int first = 0; first < kLanes; first += 8) {
+    F16 a[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) a[i] = load_row(rows + (first + i) * stride);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      __m256 b[8], c[8];
+#pragma GCC unroll 4
+      for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i].v[half], a[i + 1].v[half]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i].v[half], a[i + 1].v[half]);
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) {
+          c[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+          c[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+        }
+      // c[i + j]: sizes j and 4 + j of rows i to i + 3
+      float* const out = to + half * 8 * to_stride + first;
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        _mm256_storeu_ps(out + j * to_stride, _mm256_permute2f128_ps(c[j], c[4 + j], 0x20));
+        _mm256_storeu_ps(out + (4 + j) * to_stride, _mm256_permute2f128_ps(c[j], c[4 + j], 0x31));
+      }
+    }
   }
 #else
   float lanes[kLanes];

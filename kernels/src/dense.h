@@ -12,23 +12,34 @@ namespace specc {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kVectors = 2;     // vectors of a tile: a whole panel
-constexpr int kRowsAtOnce = 12;  // 24 sums, 4 of weights
+constexpr int kRowsAtOnce = 12;   // 24 sums, 4 of weights
+constexpr int kWholePanels = 12;  // up to so many rows, a tile is a whole panel; with more it is half of one
+#elif defined(__AVX2__)
+constexpr int kRowsAtOnce = 6;  // 12 registers of sums, 2 of weights
+constexpr int kWholePanels = 2;
 #else
-constexpr int kVectors = 1;
 constexpr int kRowsAtOnce = 4;
+constexpr int kWholePanels = 0;
 #endif
-constexpr int kPasses = kPanel / (kVectors * kLanes);  // passes over a panel for one block of rows
+constexpr int vectors_of(int64_t rows) { return rows <= kWholePanels ? 2 : 1; }
 constexpr int kDenseAhead = 8192;  // bytes between the weights that are asked for and those in use
 
+// Weights of sixteen columns, and of kDepth values of k at a time.
 struct BF16Weights {
-  static constexpr int kDepth = 2;  // values of k that one load brings
+  static constexpr int kDepth = 2;
   static constexpr int kBytes = 2;
+  static SPECC_INLINE F16 load(const uint8_t* w, int v, int p) {
+    const auto* const words = reinterpret_cast<const uint16_t*>(w) + v * 2 * kLanes;
+    return p == 0 ? widen_low(words) : widen_high(words);
+  }
 };
 
 struct F32Weights {
   static constexpr int kDepth = 1;
   static constexpr int kBytes = 4;
+  static SPECC_INLINE F16 load(const uint8_t* w, int v, int) {
+    return specc::load(reinterpret_cast<const float*>(w) + v * kLanes);
+  }
 };
 
 // Row `m` of the activations. Rows are reached from every third, so that few registers hold addresses.
@@ -47,35 +58,29 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
   const float* base[4] = {x, x + 3 * k, x + 6 * k, x + 9 * k};
   int64_t i = 0;
   for (; i + Weights::kDepth <= k; i += Weights::kDepth) {
-    F16 weights[V][Weights::kDepth];
     if (next) {
       next = ask_for_next<Weights::kDepth * Weights::kBytes * kPanel / 2>(next);
     } else {
       ask_ahead<kDenseAhead, Weights::kDepth * Weights::kBytes * V * kLanes>(w);
     }
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      if constexpr (Weights::kDepth == 2) {
-        widen_pairs(reinterpret_cast<const uint16_t*>(w) + v * 2 * kLanes, weights[v][0], weights[v][1]);
-      } else {
-        weights[v][0] = load(reinterpret_cast<const float*>(w) + v * kLanes);
-      }
-    }
-    w += kPanel * Weights::kDepth * Weights::kBytes;
 #pragma GCC unroll 2
-    for (int p = 0; p < Weights::kDepth; ++p)
+    for (int p = 0; p < Weights::kDepth; ++p) {
+      F16 weights[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) weights[v] = Weights::load(w, v, p);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         const F16 value = broadcast(row_at(base, k, m) + i + p);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[m][v] = fma(value, weights[v][p], sums[m][v]);
+        for (int v = 0; v < V; ++v) sums[m][v] = fma(value, weights[v], sums[m][v]);
       }
+    }
+    w += kPanel * Weights::kDepth * Weights::kBytes;
   }
   if constexpr (Weights::kDepth == 2) {
     if (i < k) {  // k is odd: the upper halves are padding, which may not touch the sums
       for (int v = 0; v < V; ++v) {
-        F16 low, high;
-        widen_pairs(reinterpret_cast<const uint16_t*>(w) + v * 2 * kLanes, low, high);
+        const F16 low = Weights::load(w, v, 0);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) sums[m][v] = fma(broadcast(row_at(base, k, m) + i), low, sums[m][v]);
       }
@@ -93,7 +98,7 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
 template <class Weights, int M>
 SPECC_INLINE void tiles(int64_t rows, const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns,
                         const uint8_t* next) {
-  if (rows == M) return tile<Weights, M, kVectors>(d, row, w, y, columns, next);
+  if (rows == M) return tile<Weights, M, vectors_of(M)>(d, row, w, y, columns, next);
   if constexpr (M > 1) tiles<Weights, M - 1>(rows, d, row, w, y, columns, next);
 }
 
@@ -103,7 +108,7 @@ void dense(const Dense& d, int64_t first, int64_t last) {
   // each asked for the weights that it is about to use, memory would idle during the others. That costs time where weights
   // take as long to read as to multiply by, or a pass reads parts of lines. There the first two passes each ask for half
   // of the next panel.
-  constexpr bool kInHalves = kPasses > 1 || Weights::kBytes == 4;
+  constexpr bool kInHalves = vectors_of(kRowsAtOnce) == 1 || Weights::kBytes == 4;
   const int64_t blocks = (d.rows + kRowsAtOnce - 1) / kRowsAtOnce;
   const int64_t deep = (d.k + Weights::kDepth - 1) / Weights::kDepth * Weights::kDepth;
   const int64_t bytes = deep * kPanel * Weights::kBytes;
@@ -113,10 +118,11 @@ void dense(const Dense& d, int64_t first, int64_t last) {
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t row = d.rows * block / blocks;
       const int64_t rows = d.rows * (block + 1) / blocks - row;
-      for (int column = 0; column < kPanel; column += kVectors * kLanes) {
+      const int vectors = vectors_of(rows);
+      for (int column = 0; column < kPanel; column += vectors * kLanes) {
         const int64_t at = panel * kPanel + column;
         if (at >= d.columns) break;
-        const bool halves = kInHalves && blocks * kPasses > 1 && pass < 2;
+        const bool halves = kInHalves && (blocks > 1 || vectors == 1) && pass < 2;
         const uint8_t* next = halves ? w + bytes + pass * bytes / 2 : nullptr;
         ++pass;
         tiles<Weights, kRowsAtOnce>(rows, d, row, w + column * Weights::kDepth * Weights::kBytes, d.y + at,

@@ -11,146 +11,156 @@
 namespace specc {
 namespace {
 
+// One register of 32-bit integers. Sixteen columns take kParts of them.
 #if defined(__AVX512F__)
+using Part = __m512i;
+constexpr int kParts = 1;
+#elif defined(__AVX2__)
+using Part = __m256i;
+constexpr int kParts = 2;
+#else
+using Part = int32x4_t;
+constexpr int kParts = 4;
+#endif
 
 struct I16 {
-  __m512i v;
+  Part part[kParts];
 };
-SPECC_INLINE F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
-SPECC_INLINE void unpack4(const uint8_t* p, I16& low, I16& high) {
-  const __m512i mask = _mm512_set1_epi8(15), packed = _mm512_loadu_si512(p);
-  low.v = _mm512_and_si512(packed, mask);
-  high.v = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
-}
-SPECC_INLINE I16 load8(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+
 SPECC_INLINE int32_t word(const int8_t* p) {
   int32_t value;
   std::memcpy(&value, p, 4);
   return value;
 }
 
-// sum + the dot product of four unsigned weights and four signed activations in each lane; Bits bounds the weights
-template <int Bits>
-SPECC_INLINE I16 dot4(I16 sum, I16 weights, const int8_t* x) {
-  const __m512i values = _mm512_set1_epi32(word(x));
+// Has a sum computed here. GCC would put off the sums of a whole block, and then keep their parts in memory.
+SPECC_INLINE void finish(Part& sum) {
 #if defined(__AVX512VNNI__)
-  return {_mm512_dpbusd_epi32(sum.v, weights.v, values)};
+  (void)sum;  // an instruction multiplies and sums
+#elif defined(__AVX2__)
+  asm("" : "+v"(sum));
 #else
-  const __m512i ones = _mm512_set1_epi16(1);
-  if constexpr (Bits == 4) {
-    const __m512i pairs = _mm512_maddubs_epi16(weights.v, values);
-    return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, ones))};
-  } else {  // in two parts, since a pair of products of 8 bits does not fit in 16
-    const __m512i top = _mm512_set1_epi8(static_cast<char>(0x80));
-    const __m512i low = _mm512_maddubs_epi16(_mm512_andnot_si512(top, weights.v), values);
-    const __m512i high = _mm512_maddubs_epi16(_mm512_and_si512(top, weights.v), values);
-    const __m512i both = _mm512_add_epi32(_mm512_madd_epi16(low, ones), _mm512_madd_epi16(high, ones));
-    return {_mm512_add_epi32(sum.v, both)};
-  }
+  asm("" : "+w"(sum));
 #endif
 }
-// zeros * value, both of which fit in 16 bits
-SPECC_INLINE I16 times(I16 zeros, int32_t value) { return {_mm512_madd_epi16(zeros.v, _mm512_set1_epi32(value))}; }
-SPECC_INLINE I16 load_zeros(const uint8_t* p) {
-  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
-}
-SPECC_INLINE I16 iset(const int32_t* value) { return {_mm512_set1_epi32(*value)}; }
-SPECC_INLINE I16 add(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 
-constexpr int kNBitsRows = 8;
+// What each instruction set says of itself:
+// - kSigned: weights of 8 bits are read less 128.
+// - kNarrow: sums of weights of 4 bits have 16 bits, two for each column, until `widened` adds them up.
+// - dot4: a sum and the dot product of four weights and four activations in each lane; Bits bounds the weights.
+#if defined(__AVX512F__)
+
+SPECC_INLINE Part spread(int32_t value) { return _mm512_set1_epi32(value); }
+SPECC_INLINE Part add(Part a, Part b) { return _mm512_add_epi32(a, b); }
+SPECC_INLINE Part multiply(Part a, Part b) { return _mm512_mullo_epi32(a, b); }
+SPECC_INLINE Part multiply_short(Part a, Part b) { return _mm512_madd_epi16(a, b); }
+SPECC_INLINE F16 to_float(const I16& a) { return {_mm512_cvtepi32_ps(a.part[0])}; }
+SPECC_INLINE void unpack4(const uint8_t* p, Part& low, Part& high) {
+  const __m512i mask = _mm512_set1_epi8(15), packed = _mm512_loadu_si512(p);
+  low = _mm512_and_si512(packed, mask);
+  high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
+}
+SPECC_INLINE I16 load_bytes(const uint8_t* p) {
+  return {{_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}};
+}
+
 #if defined(__AVX512VNNI__)
+
+constexpr bool kSigned = false, kNarrow = false;
+SPECC_INLINE Part load8(const uint8_t* p) { return _mm512_loadu_si512(p); }
+template <int Bits>
+SPECC_INLINE Part dot4(Part sum, Part weights, const int8_t* x) {
+  return _mm512_dpbusd_epi32(sum, weights, spread(word(x)));
+}
+template <int Bits>
+constexpr int kNBitsRows = 8;
 constexpr int kNBitsSteps = 16;
+
 #else
+
+constexpr bool kSigned = true, kNarrow = true;
+SPECC_INLINE Part widened(Part sums) { return _mm512_madd_epi16(sums, _mm512_set1_epi16(1)); }
+SPECC_INLINE Part load8(const uint8_t* p) {
+  return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(static_cast<char>(0x80)));
+}
+template <int Bits>
+SPECC_INLINE Part dot4(Part sum, Part weights, const int8_t* x) {
+  const __m512i values = spread(word(x));
+  if constexpr (Bits == 4) return _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, values));
+  const __m512i turned = _mm512_mask_sub_epi8(values, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), values);
+  return add(sum, widened(_mm512_maddubs_epi16(_mm512_abs_epi8(weights), turned)));
+}
+template <int Bits>
+constexpr int kNBitsRows = 8;
 constexpr int kNBitsSteps = 2;
+
 #endif
 
 #elif defined(__AVX2__)
 
-struct I16 {
-  __m256i v[2];
-};
-SPECC_INLINE I16 iset(const int32_t* value) {
-  const __m256i v = _mm256_set1_epi32(*value);
-  return {{v, v}};
+SPECC_INLINE Part spread(int32_t value) { return _mm256_set1_epi32(value); }
+SPECC_INLINE Part add(Part a, Part b) { return _mm256_add_epi32(a, b); }
+SPECC_INLINE Part multiply(Part a, Part b) { return _mm256_mullo_epi32(a, b); }
+SPECC_INLINE Part multiply_short(Part a, Part b) { return _mm256_madd_epi16(a, b); }
+SPECC_INLINE F16 to_float(const I16& a) { return {{_mm256_cvtepi32_ps(a.part[0]), _mm256_cvtepi32_ps(a.part[1])}}; }
+SPECC_INLINE void unpack4(const uint8_t* p, Part& low, Part& high) {
+  const __m256i mask = _mm256_set1_epi8(15), packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  low = _mm256_and_si256(packed, mask);
+  high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
 }
-SPECC_INLINE I16 add(I16 a, I16 b) {
-  for (int i = 0; i < 2; ++i) a.v[i] = _mm256_add_epi32(a.v[i], b.v[i]);
-  return a;
-}
-SPECC_INLINE F16 to_float(I16 a) { return {{_mm256_cvtepi32_ps(a.v[0]), _mm256_cvtepi32_ps(a.v[1])}}; }
-SPECC_INLINE I16 load8(const uint8_t* p) {
-  return {{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
-           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))}};
-}
-SPECC_INLINE void unpack4(const uint8_t* p, I16& low, I16& high) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  const I16 packed = load8(p);
-  for (int i = 0; i < 2; ++i) {
-    low.v[i] = _mm256_and_si256(packed.v[i], mask);
-    high.v[i] = _mm256_and_si256(_mm256_srli_epi16(packed.v[i], 4), mask);
-  }
-}
-template <int Bits>
-SPECC_INLINE I16 dot4(I16 sum, I16 weights, const int8_t* x) {
-  int32_t word;
-  std::memcpy(&word, x, 4);
-  const __m256i values = _mm256_set1_epi32(word), ones = _mm256_set1_epi16(1);
-  const __m256i top = _mm256_set1_epi8(static_cast<char>(0x80));
-  for (int i = 0; i < 2; ++i) {
-    if constexpr (Bits == 4) {
-      const __m256i pairs = _mm256_maddubs_epi16(weights.v[i], values);
-      sum.v[i] = _mm256_add_epi32(sum.v[i], _mm256_madd_epi16(pairs, ones));
-    } else {  // in two parts, since a pair of products of 8 bits does not fit in 16
-      const __m256i low = _mm256_maddubs_epi16(_mm256_andnot_si256(top, weights.v[i]), values);
-      const __m256i high = _mm256_maddubs_epi16(_mm256_and_si256(top, weights.v[i]), values);
-      const __m256i both = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
-      sum.v[i] = _mm256_add_epi32(sum.v[i], both);
-    }
-  }
-  return sum;
-}
-SPECC_INLINE I16 times(I16 zeros, int32_t value) {
-  for (int i = 0; i < 2; ++i) zeros.v[i] = _mm256_madd_epi16(zeros.v[i], _mm256_set1_epi32(value));
-  return zeros;
-}
-SPECC_INLINE I16 load_zeros(const uint8_t* p) {
+SPECC_INLINE I16 load_bytes(const uint8_t* p) {
   return {{_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
            _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))}};
 }
 
-constexpr int kNBitsRows = 2, kNBitsSteps = 2;
+constexpr bool kSigned = true, kNarrow = true;
+SPECC_INLINE Part widened(Part sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+SPECC_INLINE Part load8(const uint8_t* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_xor_si256(bytes, _mm256_set1_epi8(static_cast<char>(0x80)));
+}
+template <int Bits>
+SPECC_INLINE Part dot4(Part sum, Part weights, const int8_t* x) {
+  const __m256i values = spread(word(x));
+  if constexpr (Bits == 4) {
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, values));
+  } else {
+    sum = add(sum, widened(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(values, weights))));
+  }
+  return sum;
+}
+template <int Bits>
+constexpr int kNBitsRows = Bits == 4 ? 6 : 4;
+constexpr int kNBitsSteps = 8;
 
 #else
 
-struct I16 {
-  int32x4_t v[4];
-};
-SPECC_INLINE I16 iset(const int32_t* value) {
-  const int32x4_t v = vdupq_n_s32(*value);
-  return {{v, v, v, v}};
-}
-SPECC_INLINE I16 add(I16 a, I16 b) {
-  for (int i = 0; i < 4; ++i) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
-  return a;
-}
-SPECC_INLINE F16 to_float(I16 a) {
+SPECC_INLINE Part spread(int32_t value) { return vdupq_n_s32(value); }
+SPECC_INLINE Part add(Part a, Part b) { return vaddq_s32(a, b); }
+SPECC_INLINE Part multiply(Part a, Part b) { return vmulq_s32(a, b); }
+SPECC_INLINE Part multiply_short(Part a, Part b) { return vmulq_s32(a, b); }
+SPECC_INLINE F16 to_float(const I16& a) {
   F16 r;
-  for (int i = 0; i < 4; ++i) r.v[i] = vcvtq_f32_s32(a.v[i]);
+  for (int i = 0; i < 4; ++i) r.v[i] = vcvtq_f32_s32(a.part[i]);
   return r;
 }
-SPECC_INLINE I16 load8(const uint8_t* p) {
-  I16 r;
-  for (int i = 0; i < 4; ++i) r.v[i] = vreinterpretq_s32_u8(vld1q_u8(p + 16 * i));
-  return r;
+SPECC_INLINE void unpack4(const uint8_t* p, Part& low, Part& high) {
+  const uint8x16_t packed = vld1q_u8(p);
+  low = vreinterpretq_s32_u8(vandq_u8(packed, vdupq_n_u8(15)));
+  high = vreinterpretq_s32_u8(vshrq_n_u8(packed, 4));
 }
-SPECC_INLINE void unpack4(const uint8_t* p, I16& low, I16& high) {
-  for (int i = 0; i < 4; ++i) {
-    const uint8x16_t packed = vld1q_u8(p + 16 * i);
-    low.v[i] = vreinterpretq_s32_u8(vandq_u8(packed, vdupq_n_u8(15)));
-    high.v[i] = vreinterpretq_s32_u8(vshrq_n_u8(packed, 4));
-  }
+SPECC_INLINE I16 load_bytes(const uint8_t* p) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+  return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_high_u16(low)),
+           vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_high_u16(high))}};
 }
-SPECC_INLINE int32x4_t sdot(int32x4_t sum, int8x16_t a, int8x16_t b) {
+
+constexpr bool kSigned = true, kNarrow = false;
+SPECC_INLINE Part load8(const uint8_t* p) { return vreinterpretq_s32_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(0x80))); }
+template <int Bits>
+SPECC_INLINE Part dot4(Part sum, Part weights, const int8_t* x) {
+  const int8x16_t a = vreinterpretq_s8_s32(weights), b = vreinterpretq_s8_s32(spread(word(x)));
 #if defined(__ARM_FEATURE_DOTPROD)
   return vdotq_s32(sum, a, b);
 #else
@@ -159,35 +169,8 @@ SPECC_INLINE int32x4_t sdot(int32x4_t sum, int8x16_t a, int8x16_t b) {
 #endif
 }
 template <int Bits>
-SPECC_INLINE I16 dot4(I16 sum, I16 weights, const int8_t* x) {
-  int32_t word;
-  std::memcpy(&word, x, 4);
-  const int8x16_t values = vreinterpretq_s8_s32(vdupq_n_s32(word));
-  for (int i = 0; i < 4; ++i) {
-    const uint8x16_t w = vreinterpretq_u8_s32(weights.v[i]);
-    if constexpr (Bits == 4) {
-      sum.v[i] = sdot(sum.v[i], vreinterpretq_s8_u8(w), values);
-    } else {  // w = (w - 128) + 128 = signed + 127 + 1
-      const int8x16_t less = vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(0x80)));
-      sum.v[i] = sdot(sum.v[i], less, values);
-      sum.v[i] = sdot(sum.v[i], vdupq_n_s8(127), values);
-      sum.v[i] = sdot(sum.v[i], vdupq_n_s8(1), values);
-    }
-  }
-  return sum;
-}
-SPECC_INLINE I16 times(I16 zeros, int32_t value) {
-  for (int i = 0; i < 4; ++i) zeros.v[i] = vmulq_n_s32(zeros.v[i], value);
-  return zeros;
-}
-SPECC_INLINE I16 load_zeros(const uint8_t* p) {
-  const uint8x16_t bytes = vld1q_u8(p);
-  const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
-  return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_high_u16(low)),
-           vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_high_u16(high))}};
-}
-
-constexpr int kNBitsRows = 4, kNBitsSteps = 2;
+constexpr int kNBitsRows = 8;
+constexpr int kNBitsSteps = 2;
 
 #endif
 
@@ -197,6 +180,19 @@ template <bool Half>
 SPECC_INLINE F16 load_scales(const void* scales, int64_t at) {
   if constexpr (Half) return widen_half(static_cast<const uint16_t*>(scales) + at);
   return load(static_cast<const float*>(scales) + at);
+}
+
+// What is added to integer sums, times the start of a row: zero points, which are less 128 where weights are, and 128
+// where offsets take the place of zero points.
+template <int Bits>
+SPECC_INLINE I16 load_points(const NBits& n, int64_t at) {
+  constexpr int kLess = kSigned && Bits == 8 ? 128 : 0;
+  I16 points;
+  if (n.zeros) points = load_bytes(n.zeros + at);
+#pragma GCC unroll 4
+  for (int part = 0; part < kParts; ++part)
+    points.part[part] = n.zeros ? add(points.part[part], spread(-kLess)) : spread(kLess);
+  return points;
 }
 
 // sums += the products of one block, where `dots` are its sums of integers.
@@ -220,6 +216,9 @@ template <int Bits, int Block, int M, bool Half>
 void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
   constexpr int kBytes = kPanel * Block * Bits / 8;  // of a block of a panel
   constexpr int kScale = Half ? 2 : 4, kScaleBytes = kPanel * kScale;
+  // Of 32 values a pair of columns' bytes adds up to 8 * 2 * 15 * 127 = 30480, which fits in 16 bits.
+  constexpr bool kNarrowSums = kNarrow && Bits == 4;
+  constexpr int kRun = kNarrowSums ? 32 : Block;
   static constexpr int32_t kNone[M] = {};
   F16 sums[M][2];
 #pragma GCC unroll 16
@@ -227,7 +226,7 @@ void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
   const int8_t* q = n.x.q + row * Block;
   const float* scales = n.x.scales + row;
   const int32_t* starts = n.x.starts + row;
-  const bool from_zero = n.zeros || n.offsets;
+  const bool from_zero = n.zeros || n.offsets || (kSigned && Bits == 8);
   int64_t at = panel * n.blocks * kPanel;
   const uint8_t* w = n.w + panel * n.blocks * kBytes;
   for (int64_t b = 0; b < n.blocks; ++b) {
@@ -236,31 +235,63 @@ void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
     ask_ahead<kBlocks * kScaleBytes, kScaleBytes>(static_cast<const uint8_t*>(n.scales) + at * kScale);
     if (n.offsets) ask_ahead<kBlocks * kPanel * 4, kPanel * 4>(reinterpret_cast<const uint8_t*>(n.offsets + at));
     I16 dots[M][2];
+#pragma GCC unroll 4
+    for (int part = 0; part < kParts; ++part)
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) dots[m][0] = dots[m][1] = iset(begin + m);
-#pragma GCC unroll kNBitsSteps
-    for (int i = 0; i < Block; i += 4) {
-      I16 low, high;
-      const uint8_t* const p = w + i * kPanel * Bits / 8;
-      ask_ahead<kNBitsAhead, Bits * 16>(p);
-      if constexpr (Bits == 4) {
-        unpack4(p, low, high);
-      } else {
-        low = load8(p);
-        high = load8(p + 64);
-      }
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-        dots[m][0] = dot4<Bits>(dots[m][0], low, q + m * Block + i);
-        dots[m][1] = dot4<Bits>(dots[m][1], high, q + m * Block + i);
-      }
-    }
-    if (n.zeros) {
-      const I16 zeros[2] = {load_zeros(n.zeros + at), load_zeros(n.zeros + at + kLanes)};
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m)
+      for (int m = 0; m < M; ++m) dots[m][0].part[part] = dots[m][1].part[part] = spread(begin[m]);
 #pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) dots[m][v] = add(dots[m][v], times(zeros[v], starts[m]));
+    for (int from = 0; from < Block; from += kRun)
+#pragma GCC unroll 4
+      for (int part = 0; part < kParts; ++part) {
+        const int8_t* x = q;
+        if constexpr (kParts > 1) asm volatile("" : "+r"(x));
+        Part sums[M][2];
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+          for (int v = 0; v < 2; ++v) sums[m][v] = kNarrowSums ? spread(0) : dots[m][v].part[part];
+#pragma GCC unroll kNBitsSteps
+        for (int i = from; i < from + kRun; i += 4) {
+          Part low, high;
+          const uint8_t* const group = w + i * kPanel * Bits / 8;
+          const uint8_t* const p = group + part * sizeof(Part);
+          if (part == 0) ask_ahead<kNBitsAhead, Bits * 16>(group);
+          if constexpr (Bits == 4) {
+            unpack4(p, low, high);
+          } else {
+            low = load8(p);
+            high = load8(p + 64);
+          }
+#pragma GCC unroll 16
+          for (int m = 0; m < M; ++m) {
+            sums[m][0] = dot4<Bits>(sums[m][0], low, x + m * Block + i);
+            sums[m][1] = dot4<Bits>(sums[m][1], high, x + m * Block + i);
+            finish(sums[m][0]);
+            finish(sums[m][1]);
+          }
+        }
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+          for (int v = 0; v < 2; ++v) {
+            Part& dot = dots[m][v].part[part];
+            if constexpr (kNarrowSums) dot = add(dot, widened(sums[m][v]));
+            else dot = sums[m][v];
+          }
+      }
+    if (n.zeros || (kSigned && Bits == 8 && n.offsets)) {
+#pragma GCC unroll 2
+      for (int v = 0; v < 2; ++v) {
+        I16 points = load_points<Bits>(n, at + v * kLanes);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+          for (int part = 0; part < kParts; ++part) {
+            const Part start = spread(starts[m]), point = points.part[part];
+            const Part more = Bits == 4 ? multiply_short(point, start) : multiply(point, start);
+            dots[m][v].part[part] = add(dots[m][v].part[part], more);
+          }
+      }
     }
     const F16 weights[2] = {load_scales<Half>(n.scales, at), load_scales<Half>(n.scales, at + kLanes)};
     if (n.offsets) {
@@ -291,11 +322,12 @@ SPECC_INLINE void nbits_choose(int64_t rows, const NBits& n, int64_t row, int64_
 
 template <int Bits, int Block, bool Half>
 void nbits_panels(const NBits& n, int64_t first, int64_t last) {
-  const int64_t groups = (n.rows + kNBitsRows - 1) / kNBitsRows;
+  constexpr int kRows = kNBitsRows<Bits>;
+  const int64_t groups = (n.rows + kRows - 1) / kRows;
   for (int64_t panel = first; panel < last; ++panel)
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t row = n.rows * g / groups;
-      nbits_choose<Bits, Block, kNBitsRows, Half>(n.rows * (g + 1) / groups - row, n, row, panel);
+      nbits_choose<Bits, Block, kRows, Half>(n.rows * (g + 1) / groups - row, n, row, panel);
     }
 }
 

@@ -38,11 +38,13 @@ SPECC_INLINE F16 add(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 SPECC_INLINE F16 sub(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 SPECC_INLINE F16 divide(F16 a, F16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 
-// Sixteen words of two bf16: the lower halves and the upper halves, widened.
-SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
-  const __m512i words = _mm512_loadu_si512(p);
-  low.v = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
-  high.v = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+// Of sixteen words of two bf16 the lower halves, or the upper ones, widened.
+SPECC_INLINE F16 widen_low(const uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+}
+SPECC_INLINE F16 widen_high(const uint16_t* p) {
+  const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), mask))};
 }
 SPECC_INLINE F16 widen_half(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
@@ -85,13 +87,21 @@ SPECC_INLINE F16 mul(F16 a, F16 b) { return {{_mm256_mul_ps(a.v[0], b.v[0]), _mm
 SPECC_INLINE F16 add(F16 a, F16 b) { return {{_mm256_add_ps(a.v[0], b.v[0]), _mm256_add_ps(a.v[1], b.v[1])}}; }
 SPECC_INLINE F16 sub(F16 a, F16 b) { return {{_mm256_sub_ps(a.v[0], b.v[0]), _mm256_sub_ps(a.v[1], b.v[1])}}; }
 SPECC_INLINE F16 divide(F16 a, F16 b) { return {{_mm256_div_ps(a.v[0], b.v[0]), _mm256_div_ps(a.v[1], b.v[1])}}; }
-SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
-  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+SPECC_INLINE F16 widen_low(const uint16_t* p) {
+  F16 r;
   for (int i = 0; i < 2; ++i) {
     const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16 * i));
-    low.v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
-    high.v[i] = _mm256_castsi256_ps(_mm256_and_si256(words, mask));
+    r.v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
   }
+  return r;
+}
+SPECC_INLINE F16 widen_high(const uint16_t* p) {
+  F16 r;
+  for (int i = 0; i < 2; ++i) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16 * i));
+    r.v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(words, 16), 16));  // a mask would take a register
+  }
+  return r;
 }
 SPECC_INLINE F16 widen_half(const uint16_t* p) {
   return {{_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
@@ -159,13 +169,18 @@ SPECC_INLINE F16 divide(F16 a, F16 b) {
   for (int i = 0; i < 4; ++i) a.v[i] = vdivq_f32(a.v[i], b.v[i]);
   return a;
 }
-SPECC_INLINE void widen_pairs(const uint16_t* p, F16& low, F16& high) {
+SPECC_INLINE F16 widen_low(const uint16_t* p) {
+  F16 r;
+  for (int i = 0; i < 4; ++i)
+    r.v[i] = vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u16(vld1q_u16(p + 8 * i)), 16));
+  return r;
+}
+SPECC_INLINE F16 widen_high(const uint16_t* p) {
   const uint32x4_t mask = vdupq_n_u32(0xffff0000u);
-  for (int i = 0; i < 4; ++i) {
-    const uint32x4_t words = vreinterpretq_u32_u16(vld1q_u16(p + 8 * i));
-    low.v[i] = vreinterpretq_f32_u32(vshlq_n_u32(words, 16));
-    high.v[i] = vreinterpretq_f32_u32(vandq_u32(words, mask));
-  }
+  F16 r;
+  for (int i = 0; i < 4; ++i)
+    r.v[i] = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u16(vld1q_u16(p + 8 * i)), mask));
+  return r;
 }
 SPECC_INLINE F16 widen_half(const uint16_t* p) {
   F16 r;

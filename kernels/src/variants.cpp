@@ -4,19 +4,11 @@
 #include <cstring>
 #include <string>
 
-#if defined(__linux__) && defined(SPECC_AMX)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 namespace specc {
 
 extern const Variant kScalar;
 #if defined(SPECC_X86)
 extern const Variant kAvx2, kAvx512, kAvx512Vnni;
-#if defined(SPECC_AMX)
-extern const Variant kAmx;
-#endif
 #elif defined(SPECC_NEON)
 extern const Variant kNeon;
 #endif
@@ -27,9 +19,6 @@ const Variant* const kVariants[] = {
     &kScalar,
 #if defined(SPECC_X86)
     &kAvx2, &kAvx512, &kAvx512Vnni,
-#if defined(SPECC_AMX)
-    &kAmx,
-#endif
 #elif defined(SPECC_NEON)
     &kNeon,
 #endif
@@ -44,19 +33,6 @@ bool has_avx2() {
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
-#endif
-
-#if defined(SPECC_AMX)
-// The kernel hands out the tile registers only to a process that asks for them.
-bool has_amx() {
-#if defined(__linux__)
-  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-  return has_avx512() && __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-tile") && granted;
-#else
-  return false;
-#endif
 }
 #endif
 
@@ -109,9 +85,6 @@ bool supported(const Variant& variant) {
   if (is(variant, "avx2")) return has_avx2();
   if (is(variant, "avx512")) return has_avx512();
   if (is(variant, "avx512_vnni")) return has_avx512() && __builtin_cpu_supports("avx512vnni");
-#if defined(SPECC_AMX)
-  if (is(variant, "amx")) return has_amx();
-#endif
   return false;
 #elif defined(SPECC_NEON)
   return is(variant, "neon");
