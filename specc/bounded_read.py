@@ -53,3 +53,8 @@ def decode_text(data: bytes) -> str:
         UnicodeDecodeError: it is not UTF-8.
     """
     return data.decode("utf-8-sig")
+
+
+def reason_of(error: Exception) -> str:
+    """Say why a file cannot be read, without the number that an operating system gives to the reason."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from specc.bounded_read import read_text
+from specc.bounded_read import read_text, reason_of
 from specc.messages import Conversation, conversation_of
 from specc.runtime.errors import PromptError, check_unicode
 
@@ -144,7 +144,7 @@ def _numbered_lines(file: Path) -> list[tuple[int, str]]:
         with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as opened:
             lines = read_text(opened, file).split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
-        raise PromptError(f"cannot read prompts from {file}: {e}; give JSON lines, {FORMS}") from e
+        raise PromptError(f"cannot read prompts from {file}: {reason_of(e)}; give JSON lines, {FORMS}") from e
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise PromptError(f'{file} holds no prompt; write one {{"prompt": "…"}} on each line')

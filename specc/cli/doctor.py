@@ -89,7 +89,8 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
         title = _title(finding)
         builds = "-" if finding.build is None else console.yes_or_no(finding.build)
         table.add_row(title, ", ".join(finding.devices), builds, console.yes_or_no(finding.run))
-        for line in finding.missing:
+        without_gpu = finding.kind == "provider" and GPU in finding.missing
+        for line in (GPU,) if without_gpu else finding.missing:  # Without a GPU, no library helps a provider.
             missing.setdefault(line, []).append(title)
         for line in finding.warnings:
             warnings.setdefault(f"warning: {line}", []).append(title)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from specc.bounded_read import read_text
+from specc.bounded_read import read_text, reason_of
 from specc.exactness.golden import Case
 from specc.runtime.bundle import Bundle
 from specc.runtime.call import Call
@@ -61,7 +61,7 @@ def read(file: Path) -> Text:
         with file.open("rb") as opened:
             return Text(file.name, read_text(opened, file).replace("\r\n", "\n").replace("\r", "\n"))
     except (OSError, UnicodeDecodeError) as e:
-        raise PromptError(f"cannot read a text from {file}: {e}; give a text file in UTF-8") from e
+        raise PromptError(f"cannot read a text from {file}: {reason_of(e)}; give a text file in UTF-8") from e
 
 
 def from_text(name: str, ids: Sequence[int], context: int) -> Sample:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from specc.bounded_read import decode_text
+from specc.bounded_read import decode_text, reason_of
 from specc.recipes.axes import LENGTHS, RULES, TOPOLOGIES, check_rule, drafters, lengths_for, rule_axis, topologies
 from specc.recipes.blocks import length_arguments, rule_parameters
 from specc.recipes.engines import default_engines
@@ -94,8 +94,9 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as e:  # ValueError: the name has a NUL.
-        reason = e.strerror if isinstance(e, OSError) else e
-        raise RecipeError(f"{printable(str(path))}: {reason}; name a recipe of the table, or a file that exists") from e
+        raise RecipeError(
+            f"{printable(str(path))}: {reason_of(e)}; name a recipe of the table, or a file that exists"
+        ) from e
     if len(content) > MOST_BYTES:
         raise RecipeError(f"{path} has more than {MOST_BYTES} bytes; a recipe file has some lines of TOML")
     try:

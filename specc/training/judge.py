@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from specc.bounded_read import read_text
+from specc.bounded_read import read_text, reason_of
 from specc.huggingface import quiet
 from specc.runtime.errors import PromptError
 from specc.training.device import generator
@@ -83,7 +83,7 @@ def read_marked(file: Path, tokenizer: Any) -> list[Marked]:
         with file.open("rb") as opened:
             lines = read_text(opened, file).split("\n")
     except (OSError, UnicodeDecodeError) as e:
-        raise PromptError(f"cannot read {file}: {e}; give JSON lines in UTF-8") from e
+        raise PromptError(f"cannot read {file}: {reason_of(e)}; give JSON lines in UTF-8") from e
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

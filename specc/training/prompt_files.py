@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from specc.bounded_read import read_text
+from specc.bounded_read import read_text, reason_of
 from specc.messages import Conversation
 from specc.prompts import read_lines
 from specc.runtime.errors import PromptError
@@ -47,7 +47,9 @@ def read_file(file: Path) -> list[Line] | str:
         with file.open("rb") as opened:
             return read_text(opened, file)
     except (OSError, UnicodeDecodeError) as e:
-        raise PromptError(f"cannot read text from {file}: {e}; give UTF-8 text or JSON lines (.jsonl)") from e
+        raise PromptError(
+            f"cannot read text from {file}: {reason_of(e)}; give UTF-8 text or JSON lines (.jsonl)"
+        ) from e
 
 
 def check_regular(file: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from specc.bounded_read import read_text
+from specc.bounded_read import read_text, reason_of
 from specc.prompts import PromptLine, read_lines
 from specc.runtime.errors import PromptError
 from specc.training.distil import Text
@@ -60,7 +60,7 @@ def _lines(file: Path) -> list[str]:
         with file.open("rb") as opened:
             rows = read_text(opened, file).split("\n")
     except (OSError, UnicodeDecodeError) as e:
-        raise PromptError(f"cannot read {file}: {e}; give the --output of 'specc generate --prompts'") from e
+        raise PromptError(f"cannot read {file}: {reason_of(e)}; give the --output of 'specc generate --prompts'") from e
     return [row for row in rows if row.strip()]
 
 

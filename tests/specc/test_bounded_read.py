@@ -14,7 +14,7 @@ import pytest
 from specc import bounded_read, prompts
 from specc.bounded_read import decode_text, read_bounded
 from specc.exactness import perplexity
-from specc.runtime.errors import PromptError
+from specc.runtime.errors import PromptError, SpeccError
 
 
 def tokenize(text: str, **options: Any) -> dict[str, Any]:
@@ -35,6 +35,11 @@ READERS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "specc.training.served:_lines": ("answers.jsonl", "{}", ()),
     "specc.training.judge:read_marked": ("m.jsonl", '{"prompt": "a", "answer": "b"}', (tokenize,)),
 }
+
+
+def argument_of(name: str, file: Path) -> Any:
+    """Return a file as a reader takes it."""
+    return str(file) if name.startswith(("specc.recipes", "specc.cli.generate_processors")) else file
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def test_a_byte_order_mark_changes_nothing_in_any_file_that_a_user_wrote(name: s
     read = getattr(importlib.import_module(module), function)
     file_name, text, others = READERS[name]
     file = tmp_path / file_name
-    argument: Any = str(file) if name.startswith(("specc.recipes", "specc.cli.generate_processors")) else file
+    argument = argument_of(name, file)
 
     def comparable(mark: str) -> str:
         file.write_text(mark + text, encoding="utf-8")
@@ -83,6 +88,21 @@ def test_a_byte_order_mark_changes_nothing_in_any_file_that_a_user_wrote(name: s
         return repr(getattr(result, "parameters", result))
 
     assert comparable("\ufeff") == comparable("")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.torch] * (".training." in name)) for name in READERS]
+)
+def test_a_missing_file_is_refused_without_the_number_of_the_reason(name: str, tmp_path: Path) -> None:
+    """The command line takes the number out of an OSError itself."""
+    module, _, function = name.partition(":")
+    read = getattr(importlib.import_module(module), function)
+    file_name, _, others = READERS[name]
+    file = tmp_path / file_name
+    with pytest.raises((SpeccError, OSError)) as caught:
+        read(argument_of(name, file), *others)
+    assert file_name in str(caught.value)
+    assert isinstance(caught.value, OSError) or "Errno" not in str(caught.value)
 
 
 def test_a_mark_that_is_not_at_the_start_stays() -> None:
