@@ -11,15 +11,14 @@
 namespace specc {
 namespace {
 
+// How many rows of bf16 and of fp32 are multiplied at once, and up to how many of them a tile is a whole panel. With more it
+// is half of one. Sums and weights have to fit in registers.
 #if defined(__AVX512F__)
-constexpr int kRowsAtOnce = 12;   // 24 sums, 4 of weights
-constexpr int kWholePanels = 12;  // up to so many rows, a tile is a whole panel; with more it is half of one
+constexpr int kRowsBF16 = 12, kRowsF32 = 12, kWholePanels = 12;
 #elif defined(__AVX2__)
-constexpr int kRowsAtOnce = 6;  // 12 registers of sums, 2 of weights
-constexpr int kWholePanels = 2;
+constexpr int kRowsBF16 = 5, kRowsF32 = 6, kWholePanels = 2;
 #else
-constexpr int kRowsAtOnce = 4;
-constexpr int kWholePanels = 0;
+constexpr int kRowsBF16 = 4, kRowsF32 = 4, kWholePanels = 0;
 #endif
 constexpr int vectors_of(int64_t rows) { return rows <= kWholePanels ? 2 : 1; }
 constexpr int kDenseAhead = 8192;  // bytes between the weights that are asked for and those in use
@@ -28,6 +27,7 @@ constexpr int kDenseAhead = 8192;  // bytes between the weights that are asked f
 struct BF16Weights {
   static constexpr int kDepth = 2;
   static constexpr int kBytes = 2;
+  static constexpr int kRows = kRowsBF16;
   static SPECC_INLINE F16 load(const uint8_t* w, int v, int p) {
     const auto* const words = reinterpret_cast<const uint16_t*>(w) + v * 2 * kLanes;
     return p == 0 ? widen_low(words) : widen_high(words);
@@ -37,6 +37,7 @@ struct BF16Weights {
 struct F32Weights {
   static constexpr int kDepth = 1;
   static constexpr int kBytes = 4;
+  static constexpr int kRows = kRowsF32;
   static SPECC_INLINE F16 load(const uint8_t* w, int v, int) {
     return specc::load(reinterpret_cast<const float*>(w) + v * kLanes);
   }
@@ -47,7 +48,7 @@ SPECC_INLINE const float* row_at(const float* const (&base)[4], int64_t k, int m
 
 template <class Weights, int M, int V>
 __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns,
-                                   const uint8_t* next) {
+                                   const uint8_t* next, int64_t every) {
   F16 sums[M][V];
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
@@ -56,10 +57,10 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
   const int64_t k = d.k;
   const float* x = d.x + row * k;
   const float* base[4] = {x, x + 3 * k, x + 6 * k, x + 9 * k};
-  int64_t i = 0;
+  int64_t i = 0, steps = 0;
   for (; i + Weights::kDepth <= k; i += Weights::kDepth) {
     if (next) {
-      next = ask_for_next<Weights::kDepth * Weights::kBytes * kPanel / 2>(next);
+      if (++steps == every) steps = 0, next = ask_for_next<Weights::kDepth * Weights::kBytes * kPanel / 2>(next);
     } else {
       ask_ahead<kDenseAhead, Weights::kDepth * Weights::kBytes * V * kLanes>(w);
     }
@@ -97,19 +98,19 @@ __attribute__((noinline)) void tile(const Dense& d, int64_t row, const uint8_t* 
 
 template <class Weights, int M>
 SPECC_INLINE void tiles(int64_t rows, const Dense& d, int64_t row, const uint8_t* w, float* y, int64_t columns,
-                        const uint8_t* next) {
-  if (rows == M) return tile<Weights, M, vectors_of(M)>(d, row, w, y, columns, next);
-  if constexpr (M > 1) tiles<Weights, M - 1>(rows, d, row, w, y, columns, next);
+                        const uint8_t* next, int64_t every) {
+  if (rows == M) return tile<Weights, M, vectors_of(M)>(d, row, w, y, columns, next, every);
+  if constexpr (M > 1) tiles<Weights, M - 1>(rows, d, row, w, y, columns, next, every);
 }
 
 template <class Weights>
 void dense(const Dense& d, int64_t first, int64_t last) {
   // Rows are done in blocks. The first pass over a panel brings it from memory, and the others find it in the cache. If
   // each asked for the weights that it is about to use, memory would idle during the others. That costs time where weights
-  // take as long to read as to multiply by, or a pass reads parts of lines. There the first two passes each ask for half
-  // of the next panel.
-  constexpr bool kInHalves = vectors_of(kRowsAtOnce) == 1 || Weights::kBytes == 4;
-  const int64_t blocks = (d.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  // take as long to read as to multiply by, or a pass reads parts of lines. There each pass asks for a part of the next
+  // panel: a line in every second step or more seldom, since a step reads two lines and there are two passes or more.
+  constexpr bool kInParts = vectors_of(Weights::kRows) == 1 || Weights::kBytes == 4;
+  const int64_t blocks = (d.rows + Weights::kRows - 1) / Weights::kRows;
   const int64_t deep = (d.k + Weights::kDepth - 1) / Weights::kDepth * Weights::kDepth;
   const int64_t bytes = deep * kPanel * Weights::kBytes;
   for (int64_t panel = first; panel < last; ++panel) {
@@ -122,11 +123,12 @@ void dense(const Dense& d, int64_t first, int64_t last) {
       for (int column = 0; column < kPanel; column += vectors * kLanes) {
         const int64_t at = panel * kPanel + column;
         if (at >= d.columns) break;
-        const bool halves = kInHalves && (blocks > 1 || vectors == 1) && pass < 2;
-        const uint8_t* next = halves ? w + bytes + pass * bytes / 2 : nullptr;
+        const int64_t passes = blocks * (vectors == 1 ? 2 : 1), every = (passes + 1) / 2;
+        const bool parts = kInParts && passes > 1;
+        const uint8_t* next = parts ? w + bytes + pass * bytes / (2 * every) : nullptr;
         ++pass;
-        tiles<Weights, kRowsAtOnce>(rows, d, row, w + column * Weights::kDepth * Weights::kBytes, d.y + at,
-                                    d.columns - at, next);
+        tiles<Weights, Weights::kRows>(rows, d, row, w + column * Weights::kDepth * Weights::kBytes, d.y + at,
+                                    d.columns - at, next, every);
       }
     }
   }

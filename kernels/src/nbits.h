@@ -2,7 +2,8 @@
 //
 // Within a block the products are sums of integers, which are exact in any order. Over blocks each result is one chain
 // in ascending order, begun at zero: sum = fma(float(integers) * scale of the weights, scale of the row, sum), where
-// offsets add fma(offset, sum of the row's integers, ..) to the product. So a result depends on its row and its column alone, and all variants give equal bits.
+// offsets add fma(offset, sum of the row's integers, ..) to the product. So a result depends on its row and its column
+// alone, and all variants give equal bits.
 #pragma once
 
 #include "simd.h"
@@ -33,7 +34,7 @@ SPECC_INLINE int32_t word(const int8_t* p) {
   return value;
 }
 
-// Has a sum computed here. GCC would put off the sums of a whole block, and then keep their parts in memory.
+// Makes GCC compute a sum here. Else it puts off the additions of a whole block, and stores what is left to add in memory.
 SPECC_INLINE void finish(Part& sum) {
 #if defined(__AVX512VNNI__)
   (void)sum;  // an instruction multiplies and sums
@@ -44,10 +45,12 @@ SPECC_INLINE void finish(Part& sum) {
 #endif
 }
 
-// What each instruction set says of itself:
-// - kSigned: weights of 8 bits are read less 128.
-// - kNarrow: sums of weights of 4 bits have 16 bits, two for each column, until `widened` adds them up.
-// - dot4: a sum and the dot product of four weights and four activations in each lane; Bits bounds the weights.
+// Each instruction set defines operations on a register, and:
+// - kSigned: whether weights of 8 bits are read as signed numbers, which is 128 less.
+// - kNarrow: whether sums with weights of 4 bits have 16 bits, two for each column, until `widened` adds the two.
+// - dot4: adds the dot product of four weights and four activations to each lane; Bits bounds the weights.
+// - kNBitsRows: how many rows are multiplied at once.
+// - kNBitsSteps: how often the loop over four values is unrolled.
 #if defined(__AVX512F__)
 
 SPECC_INLINE Part spread(int32_t value) { return _mm512_set1_epi32(value); }
@@ -182,8 +185,8 @@ SPECC_INLINE F16 load_scales(const void* scales, int64_t at) {
   return load(static_cast<const float*>(scales) + at);
 }
 
-// What is added to integer sums, times the start of a row: zero points, which are less 128 where weights are, and 128
-// where offsets take the place of zero points.
+// Returns what, times the start of a row, is added to the sums of a block: zero points, or 128 where weights with offsets
+// are read as 128 less.
 template <int Bits>
 SPECC_INLINE I16 load_points(const NBits& n, int64_t at) {
   constexpr int kLess = kSigned && Bits == 8 ? 128 : 0;
@@ -219,6 +222,7 @@ void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
   // Of 32 values a pair of columns' bytes adds up to 8 * 2 * 15 * 127 = 30480, which fits in 16 bits.
   constexpr bool kNarrowSums = kNarrow && Bits == 4;
   constexpr int kRun = kNarrowSums ? 32 : Block;
+  constexpr int kTogether = M <= 2 ? kParts : 1;  // parts whose sums fit in registers
   static constexpr int32_t kNone[M] = {};
   F16 sums[M][2];
 #pragma GCC unroll 16
@@ -242,42 +246,51 @@ void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
 #pragma GCC unroll 2
     for (int from = 0; from < Block; from += kRun)
 #pragma GCC unroll 4
-      for (int part = 0; part < kParts; ++part) {
+      for (int first = 0; first < kParts; first += kTogether) {
+        // Else GCC keeps the activations of one part for the next one, for which there are too few registers.
         const int8_t* x = q;
-        if constexpr (kParts > 1) asm volatile("" : "+r"(x));
-        Part sums[M][2];
+        if constexpr (kTogether < kParts) asm volatile("" : "+r"(x));
+        Part sums[M][2][kTogether];
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
-          for (int v = 0; v < 2; ++v) sums[m][v] = kNarrowSums ? spread(0) : dots[m][v].part[part];
+          for (int v = 0; v < 2; ++v)
+#pragma GCC unroll 4
+            for (int p = 0; p < kTogether; ++p)
+              sums[m][v][p] = kNarrowSums ? spread(0) : dots[m][v].part[first + p];
 #pragma GCC unroll kNBitsSteps
         for (int i = from; i < from + kRun; i += 4) {
-          Part low, high;
           const uint8_t* const group = w + i * kPanel * Bits / 8;
-          const uint8_t* const p = group + part * sizeof(Part);
-          if (part == 0) ask_ahead<kNBitsAhead, Bits * 16>(group);
-          if constexpr (Bits == 4) {
-            unpack4(p, low, high);
-          } else {
-            low = load8(p);
-            high = load8(p + 64);
-          }
+          if (first == 0) ask_ahead<kNBitsAhead, Bits * 16>(group);
+#pragma GCC unroll 4
+          for (int p = 0; p < kTogether; ++p) {
+            Part low, high;
+            const uint8_t* const part = group + (first + p) * sizeof(Part);
+            if constexpr (Bits == 4) {
+              unpack4(part, low, high);
+            } else {
+              low = load8(part);
+              high = load8(part + 64);
+            }
 #pragma GCC unroll 16
-          for (int m = 0; m < M; ++m) {
-            sums[m][0] = dot4<Bits>(sums[m][0], low, x + m * Block + i);
-            sums[m][1] = dot4<Bits>(sums[m][1], high, x + m * Block + i);
-            finish(sums[m][0]);
-            finish(sums[m][1]);
+            for (int m = 0; m < M; ++m) {
+              sums[m][0][p] = dot4<Bits>(sums[m][0][p], low, x + m * Block + i);
+              sums[m][1][p] = dot4<Bits>(sums[m][1][p], high, x + m * Block + i);
+              finish(sums[m][0][p]);
+              finish(sums[m][1][p]);
+            }
           }
         }
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
-          for (int v = 0; v < 2; ++v) {
-            Part& dot = dots[m][v].part[part];
-            if constexpr (kNarrowSums) dot = add(dot, widened(sums[m][v]));
-            else dot = sums[m][v];
-          }
+          for (int v = 0; v < 2; ++v)
+#pragma GCC unroll 4
+            for (int p = 0; p < kTogether; ++p) {
+              Part& dot = dots[m][v].part[first + p];
+              if constexpr (kNarrowSums) dot = add(dot, widened(sums[m][v][p]));
+              else dot = sums[m][v][p];
+            }
       }
     if (n.zeros || (kSigned && Bits == 8 && n.offsets)) {
 #pragma GCC unroll 2

@@ -96,10 +96,11 @@ SPECC_INLINE F16 widen_low(const uint16_t* p) {
   return r;
 }
 SPECC_INLINE F16 widen_high(const uint16_t* p) {
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
   F16 r;
   for (int i = 0; i < 2; ++i) {
     const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16 * i));
-    r.v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(words, 16), 16));  // a mask would take a register
+    r.v[i] = _mm256_castsi256_ps(_mm256_and_si256(words, mask));
   }
   return r;
 }
