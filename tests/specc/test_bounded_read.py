@@ -37,6 +37,18 @@ READERS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 }
 
 
+each_reader = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.torch] * (".training." in name)) for name in READERS]
+)
+
+
+def reader_of(name: str) -> Callable[..., Any]:
+    """Return the function of a name in READERS."""
+    module, _, function = name.partition(":")
+    read: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return read
+
+
 def argument_of(name: str, file: Path) -> Any:
     """Return a file as a reader takes it."""
     return str(file) if name.startswith(("specc.recipes", "specc.cli.generate_processors")) else file
@@ -71,36 +83,28 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(bound: int, tmp_path: Pa
         prompts.read(file)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.torch] * (".training." in name)) for name in READERS]
-)
+@each_reader
 def test_a_byte_order_mark_changes_nothing_in_any_file_that_a_user_wrote(name: str, tmp_path: Path) -> None:
     """Editors on Windows write it. A text that begins with the mark and another one, as control, keeps the second."""
-    module, _, function = name.partition(":")
-    read = getattr(importlib.import_module(module), function)
     file_name, text, others = READERS[name]
     file = tmp_path / file_name
     argument = argument_of(name, file)
 
     def comparable(mark: str) -> str:
         file.write_text(mark + text, encoding="utf-8")
-        result = read(argument, *others)
+        result = reader_of(name)(argument, *others)
         return repr(getattr(result, "parameters", result))
 
     assert comparable("\ufeff") == comparable("")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.torch] * (".training." in name)) for name in READERS]
-)
+@each_reader
 def test_a_missing_file_is_refused_without_the_number_of_the_reason(name: str, tmp_path: Path) -> None:
     """The command line takes the number out of an OSError itself."""
-    module, _, function = name.partition(":")
-    read = getattr(importlib.import_module(module), function)
     file_name, _, others = READERS[name]
     file = tmp_path / file_name
     with pytest.raises((SpeccError, OSError)) as caught:
-        read(argument_of(name, file), *others)
+        reader_of(name)(argument_of(name, file), *others)
     assert file_name in str(caught.value)
     assert isinstance(caught.value, OSError) or "Errno" not in str(caught.value)
 
