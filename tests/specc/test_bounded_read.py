@@ -103,10 +103,10 @@ def test_a_missing_file_is_refused_without_the_number_of_the_reason(name: str, t
     """The command line takes the number out of an OSError itself."""
     file_name, _, others = READERS[name]
     file = tmp_path / file_name
-    with pytest.raises((SpeccError, OSError)) as caught:
+    with pytest.raises((SpeccError, OSError)) as error:
         reader_of(name)(argument_of(name, file), *others)
-    assert file_name in str(caught.value)
-    assert isinstance(caught.value, OSError) or "Errno" not in str(caught.value)
+    assert file_name in str(error.value)
+    assert isinstance(error.value, OSError) or "Errno" not in str(error.value)
 
 
 def test_a_mark_that_is_not_at_the_start_stays() -> None:
