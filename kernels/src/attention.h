@@ -23,11 +23,6 @@ constexpr int kScoreVectors = 4;
 constexpr int kScoreRows = 6;
 constexpr int kValueSums = 24;  // vectors of sums that stay in registers
 constexpr int kWide = 4;        // vectors of a head's size that are summed together
-#elif defined(__AVX2__)
-constexpr int kScoreVectors = 1;
-constexpr int kScoreRows = 4;
-constexpr int kValueSums = 4;
-constexpr int kWide = 1;
 #else
 constexpr int kScoreVectors = 1;
 constexpr int kScoreRows = 4;

@@ -108,7 +108,7 @@ void dense(const Dense& d, int64_t first, int64_t last) {
   // Rows are done in blocks. The first pass over a panel brings it from memory, and the others find it in the cache. If
   // each asked for the weights that it is about to use, memory would idle during the others. That costs time where weights
   // take as long to read as to multiply by, or a pass reads parts of lines. There each pass asks for a part of the next
-  // panel: a line in every second step or more seldom, since a step reads two lines and there are two passes or more.
+  // panel. The weights of a step stand in two lines: of two passes each asks for one, and of more in fewer steps.
   constexpr bool kInParts = vectors_of(Weights::kRows) == 1 || Weights::kBytes == 4;
   const int64_t blocks = (d.rows + Weights::kRows - 1) / Weights::kRows;
   const int64_t deep = (d.k + Weights::kDepth - 1) / Weights::kDepth * Weights::kDepth;
@@ -120,11 +120,11 @@ void dense(const Dense& d, int64_t first, int64_t last) {
       const int64_t row = d.rows * block / blocks;
       const int64_t rows = d.rows * (block + 1) / blocks - row;
       const int vectors = vectors_of(rows);
+      const int64_t passes = blocks * (vectors == 1 ? 2 : 1), every = (passes + 1) / 2;
+      const bool parts = kInParts && passes > 1;
       for (int column = 0; column < kPanel; column += vectors * kLanes) {
         const int64_t at = panel * kPanel + column;
         if (at >= d.columns) break;
-        const int64_t passes = blocks * (vectors == 1 ? 2 : 1), every = (passes + 1) / 2;
-        const bool parts = kInParts && passes > 1;
         const uint8_t* next = parts ? w + bytes + pass * bytes / (2 * every) : nullptr;
         ++pass;
         tiles<Weights, Weights::kRows>(rows, d, row, w + column * Weights::kDepth * Weights::kBytes, d.y + at,

@@ -48,7 +48,8 @@ SPECC_INLINE void finish(Part& sum) {
 // Each instruction set defines operations on a register, and:
 // - kSigned: whether weights of 8 bits are read as signed numbers, which is 128 less.
 // - kNarrow: whether sums with weights of 4 bits have 16 bits, two for each column, until `widened` adds the two.
-// - dot4: adds the dot product of four weights and four activations to each lane; Bits bounds the weights.
+// - dot4: adds the dot product of four weights and four activations to each lane; Bits bounds the weights. Where products
+//   are first added in pairs of 16 bits, signs of 8-bit weights go to the activations: a pair is 2 * 128 * 127 at most.
 // - kNBitsRows: how many rows are multiplied at once.
 // - kNBitsSteps: how often the loop over four values is unrolled.
 #if defined(__AVX512F__)
@@ -89,9 +90,12 @@ SPECC_INLINE Part load8(const uint8_t* p) {
 template <int Bits>
 SPECC_INLINE Part dot4(Part sum, Part weights, const int8_t* x) {
   const __m512i values = spread(word(x));
-  if constexpr (Bits == 4) return _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, values));
-  const __m512i turned = _mm512_mask_sub_epi8(values, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), values);
-  return add(sum, widened(_mm512_maddubs_epi16(_mm512_abs_epi8(weights), turned)));
+  if constexpr (Bits == 4) {
+    return _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, values));
+  } else {
+    const __m512i turned = _mm512_mask_sub_epi8(values, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), values);
+    return add(sum, widened(_mm512_maddubs_epi16(_mm512_abs_epi8(weights), turned)));
+  }
 }
 template <int Bits>
 constexpr int kNBitsRows = 8;
@@ -126,11 +130,10 @@ template <int Bits>
 SPECC_INLINE Part dot4(Part sum, Part weights, const int8_t* x) {
   const __m256i values = spread(word(x));
   if constexpr (Bits == 4) {
-    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, values));
+    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, values));
   } else {
-    sum = add(sum, widened(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(values, weights))));
+    return add(sum, widened(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(values, weights))));
   }
-  return sum;
 }
 template <int Bits>
 constexpr int kNBitsRows = Bits == 4 ? 6 : 4;
@@ -295,7 +298,7 @@ void nbits_rows(const NBits& n, int64_t row, int64_t panel) {
     if (n.zeros || (kSigned && Bits == 8 && n.offsets)) {
 #pragma GCC unroll 2
       for (int v = 0; v < 2; ++v) {
-        I16 points = load_points<Bits>(n, at + v * kLanes);
+        const I16 points = load_points<Bits>(n, at + v * kLanes);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
