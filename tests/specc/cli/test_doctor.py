@@ -53,6 +53,15 @@ def test_what_runs_lacks_nothing_and_what_does_not_says_what() -> None:
         assert bool(f.missing) == (not f.run or f.build is False), f
 
 
+def test_without_a_gpu_the_table_leaves_out_what_else_a_provider_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_gpu", lambda: False)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    others = set(findings()["provider cuda"].missing) - {doctor.GPU}
+    lines = " ".join(cli("doctor").out.split())
+    assert others and doctor.GPU in lines
+    assert not any(line in lines for line in others)
+
+
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     hidden = ("tensorrt", "onnxruntime_ep_")
